@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import (
     planted,
     planted_edges,
+    planted_http,
     planted_pools,
     planted_store,
     planted_templates,
@@ -40,6 +41,7 @@ BUGS = (
     + planted_pools.POOL_BUGS
     + planted_store.STORE_BUGS
     + planted_upkeep.UPKEEP_BUGS
+    + planted_http.HTTP_BUGS
 )
 
 

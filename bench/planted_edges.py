@@ -294,7 +294,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "remove all old logs in one transaction",
         "ledger/removals.py",
-        "_CHUNKS: Final = 64\n",
+        "_CHUNKS: Final = 16\n",
         "_CHUNKS: Final = 10**9\n",
         "tests/integration/test_ledger_steps.py",
     ),

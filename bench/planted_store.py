@@ -50,6 +50,20 @@ STORE_BUGS: Final = (
         f"{LOGS}::test_an_upload_that_gc_overtook_keeps_the_chunks",
     ),
     Bug(
+        "take what is left of a stored log's chunks for its size",
+        "transfers/build_log.py",
+        "            if not self._is_stored():  # still: those are all\n",
+        "            if sizes or not self._is_stored():\n",
+        f"{LOGS}::test_a_log_that_is_stored_meanwhile_keeps_its_size",
+    ),
+    Bug(
+        "drop a log's chunks before it is stored",
+        "ledger/removals.py",
+        "    if fetch(connection, build).log_object is None:\n        return True\n",
+        "",
+        f"{LOGS}::test_an_upload_that_gc_overtook_keeps_the_chunks",
+    ),
+    Bug(
         "forget the row before the object is deleted",
         "transfers/object_gc.py",
         "            store.delete(one.name)\n            objects.forget(one.name)\n",

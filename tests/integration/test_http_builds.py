@@ -213,6 +213,23 @@ def test_another_tenants_digest_names_nothing(http: Service) -> None:
     assert http.app.ledger.builds.list() == []
 
 
+def test_a_source_is_built_again_for_its_tenant_alone(http: Service) -> None:
+    mine, whole = http.tenant(team="a"), http.client()
+    digest = mine.put(f"{API}/sources", content=tar(a="1")).json()["digest"]
+    first = submit(mine, "say x", source=digest)["id"]
+    again = only(mine.post(f"/builds/{first}/again"))
+    assert (again["source"], again["labels"]) == (digest, {"team": "a"})
+    refused = whole.post(f"/builds/{first}/again")
+    assert (refused.status_code, refused.json()["error"]) == (403, "NotAllowed")
+    assert "the tenant team=a uploaded it" in refused.json()["detail"]
+    assert "that tenant" in refused.json()["fix"]
+    plain = submit(mine, "say x")["id"]
+    assert only(whole.post(f"/builds/{plain}/again"))["labels"] == {"team": "a"}
+    local = http.runner.submit("say x", source=str(http.root)).id
+    assert "at the ledger" in whole.post(f"/builds/{local}/again").json()["detail"]
+    assert len(http.app.ledger.builds.list()) == 5
+
+
 def test_a_broken_or_too_large_upload_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with service(tmp_path, limits={"source_bytes": "1KiB"}) as http:
@@ -231,7 +248,7 @@ def test_a_broken_or_too_large_upload_leaves_nothing(tmp_path: Path, monkeypatch
 
 
 def test_four_uploads_of_one_token_are_under_way_at_most(http: Service) -> None:
-    slots = http.listener._server.config.app.state.upload_slots  # type: ignore[union-attr]
+    slots = http.listener.app.state.upload_slots
     client = http.client()
     token = http.app.ledger.tokens.list()[-1]
     for _ in range(4):

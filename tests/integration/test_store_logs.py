@@ -183,6 +183,59 @@ def test_a_crash_at_any_effect_loses_nothing(
     ledger.close()
 
 
+def test_a_stored_log_leaves_the_ledger_bit_by_bit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.ledger.removals._CHUNKS", 2)
+    chunks, readers, left = world.build(), [world.log() for _ in range(3)], []
+    whole = b"".join(chunk.data for chunk in chunks)
+    size, live = readers[0].sized()
+    removals: Any = world.ledger.removals
+    drop_stored = removals.drop_stored
+
+    def look(_: float) -> None:
+        left.append(len(world.ledger.logs.read("b-1")))
+        read = LogReader(readers.pop()).new_chunks() if readers else iter(chunks)
+        assert list(read) == chunks, "one that began before"
+        assert list(LogReader(world.log(), after=3).new_chunks())[-1] == chunks[-1]
+        assert b"".join(live(0, size)) == whole
+        assert world.log().sized()[0] == size
+        if len(left) == 2:
+            raise Killed
+
+    monkeypatch.setattr(removals, "drop_stored", lambda build: drop_stored(build, sleep=look))
+    with pytest.raises(Killed):
+        world.uploader.run()
+    assert left == [3, 1], "others could write in between"
+    world.now += uploader.CLAIM + 1
+    monkeypatch.setattr(removals, "drop_stored", drop_stored)
+    world.another().run()
+    assert (world.ledger.logs.read("b-1"), world.store.puts) == ([], 1)
+    assert world.ledger.objects.logs_due(world.now + 1e9, 9) == []
+
+
+def test_a_log_that_is_stored_meanwhile_keeps_its_size(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.ledger.removals._CHUNKS", 2)
+    chunks, logs, removals = world.build(), world.ledger.logs, world.ledger.removals
+    sizes, drop_stored = logs.sizes, removals.drop_stored
+
+    def stop(_: float) -> None:
+        raise Killed
+
+    def sizes_late(build: str) -> list[tuple[int, int]]:
+        with pytest.raises(Killed):
+            world.uploader.run()
+        return sizes(build)
+
+    monkeypatch.setattr(removals, "drop_stored", lambda build: drop_stored(build, sleep=stop))
+    monkeypatch.setattr(logs, "sizes", sizes_late)
+    size, read = world.log().sized()
+    assert len(logs.read("b-1")) == 3
+    assert b"".join(read(0, size)) == b"".join(chunk.data for chunk in chunks)
+
+
 def test_two_uploaders_at_once_leave_one_log(world: World) -> None:
     chunks = world.build()
     put = world.store.put

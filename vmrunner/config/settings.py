@@ -127,6 +127,12 @@ class ServerSettings(Section):
     url: str = Field(
         default="", description="Where its users reach it, through a proxy; https:// for TLS there."
     )
+    streams: int = Field(
+        default=600, ge=1, description="Logs, events and artifacts that one token reads at once."
+    )
+    unused_source_bytes: Bytes = Field(
+        default=16 << 30, description="Uploaded sources of one tenant that no build waits for."
+    )
 
     oidc: list[OidcIssuer] = Field(
         default_factory=list, description="Whose identity tokens are exchanged."

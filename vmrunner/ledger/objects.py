@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, case, delete, exists, or_, select, update
+from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, update
 
 from vmrunner.errors import NotFound
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
-from vmrunner.ledger.tables import BUILDS, CHUNKS, OBJECTS
+from vmrunner.ledger.tables import BUILDS, OBJECTS
 from vmrunner.model import BuildState, ObjectKind, ObjectState, StoredObject
 
 _b, _o = BUILDS.c, OBJECTS.c
@@ -26,12 +26,11 @@ _STORED: Final = ObjectState.STORED.value
 _SOURCE: Final = ObjectKind.SOURCE.value
 _ARG_NAME: Final = _o.name == arg("name")
 
+#: A build is to have this source.
+_AWAITED: Final = exists().where(_b.source_object == _o.name, _b.state != BuildState.FINISHED.value)
 #: Something points at it: a build that is to have this source, or that has this log.
 _REFERENCED: Final = case(
-    (
-        _o.kind == _SOURCE,
-        exists().where(_b.source_object == _o.name, _b.state != BuildState.FINISHED.value),
-    ),
+    (_o.kind == _SOURCE, _AWAITED),
     else_=exists().where(
         _b.id == _o.build, or_(_b.log_object == _o.name, _b.artifacts_object == _o.name)
     ),
@@ -51,6 +50,11 @@ _RENEW_SOURCE = Prepared(
         .where(*_FIND_SOURCE)
         .values(unreferenced_since=arg("since"))
         .returning(*_COLUMNS)
+    )
+)
+_UNUSED_BYTES = Prepared(
+    lambda: select(func.sum(_o.size)).where(
+        _o.kind == _SOURCE, _o.state == _STORED, _o.tenant == arg("tenant"), ~_AWAITED
     )
 )
 _CONCLUDE = Prepared(
@@ -95,8 +99,6 @@ _POINT = {
     ObjectKind.ARTIFACTS.value: _points(_b.artifacts_object),
 }
 _LOG_OF = Prepared(lambda: select(*_COLUMNS).where(_b.id == arg("build"), _o.name == _b.log_object))
-_DROP_CHUNKS = Prepared(lambda: delete(CHUNKS).where(CHUNKS.c.build == arg("build")))
-_LOG_DONE = Prepared(lambda: update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
 _LOGS_DUE = Prepared(
     lambda: select(_b.id).where(_b.log_due <= arg("now")).order_by(_b.log_due).limit(arg("limit"))
 )
@@ -181,6 +183,10 @@ class Objects:
         )
         return None if row is None else _object(row)
 
+    def unused_source_bytes(self, tenant: str) -> int:
+        """Return how many bytes of a tenant's stored sources no build waits for."""
+        return int(self._database.read(lambda c: _UNUSED_BYTES(c, tenant=tenant).scalar()) or 0)
+
     def conclude_source(self, name: str, now: float) -> bool:
         """Note that a source is stored. False: the tenant has one of this digest already, or this
         one's time was over; then its bytes are nobody's."""
@@ -202,20 +208,16 @@ class Objects:
     # --- what a build left ---
 
     def conclude(self, one: StoredObject, *, epoch: int) -> bool:
-        """Point the build at its stored log or artifacts, and drop the log's chunks: at once, at
-        the epoch that the bytes are of. False: the build has another already, or is removed, or
-        the upload took too long; then its bytes are nobody's."""
+        """Point the build at its stored log or artifacts, at the epoch that the bytes are of. From
+        then on a log's chunks may go. False: the build has another already, or is removed, or the
+        upload took too long; then its bytes are nobody's."""
         point = _POINT[one.kind.value]
 
         def work(connection: Connection) -> bool:
-            build = {"build": one.build}
-            if not point(connection, **build, epoch=epoch, name=one.name).rowcount:
+            if not point(connection, build=one.build, epoch=epoch, name=one.name).rowcount:
                 return False
             if not _CONCLUDE(connection, name=one.name, since=None).rowcount:
                 raise _TooLate
-            if one.kind is ObjectKind.LOG:
-                _DROP_CHUNKS(connection, **build)
-                _LOG_DONE(connection, **build)
             return True
 
         try:
@@ -229,7 +231,7 @@ class Objects:
         return None if row is None else _object(row)
 
     def logs_due(self, now: float, limit: int) -> list[str]:
-        """Return builds that ended and whose logs are still in the ledger."""
+        """Return builds that ended and of whose logs something is still in the ledger."""
         return self._database.read(
             lambda c: [r[0] for r in _LOGS_DUE(c, now=now, limit=limit).all()]
         )

@@ -17,8 +17,8 @@ from vmrunner.model import BuildState, ObjectState
 
 _b, _c, _o = BUILDS.c, CHUNKS.c, OBJECTS.c
 
-#: How many chunks are removed in one transaction.
-_CHUNKS: Final = 64
+#: How many chunks are removed in one transaction: some 4 MiB.
+_CHUNKS: Final = 16
 #: How many builds are looked for at once.
 _BUILDS: Final = 256
 #: Seconds from one to the next, at least: those who wait for their turn get it.
@@ -35,6 +35,11 @@ _OLD = Prepared(lambda: select(_b.id).where(*_KEPT).order_by(_b.finished_at, _b.
 _COUNT = Prepared(lambda: select(func.count(), func.sum(_b.log_bytes)).where(*_KEPT))
 _FIRST = Prepared(lambda: select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq).limit(1))
 _REMOVE = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq < arg("end")))
+_LAST = Prepared(
+    lambda: select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq.desc()).limit(1)
+)
+_REMOVE_LAST = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq > arg("end")))
+_LOG_DONE = Prepared(lambda: update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
 _MARK = Prepared(
     lambda: (
         update(BUILDS)
@@ -93,12 +98,36 @@ class Removals:
     ) -> None:
         """Remove the log and let go of the stored objects of a build that ended. Raises Conflict
         when it has not, NotFound."""
+        self._little_by_little(lambda c: _step(c, build, now), sleep)
+
+    def drop_stored(self, build: str, *, sleep: Callable[[float], object] = time.sleep) -> None:
+        """Drop the chunks of a log that lies in the store. The last go first: whoever reads them
+        meanwhile finds a beginning without a gap, and the rest in the store."""
+        self._little_by_little(lambda c: _drop_last(c, build), sleep)
+
+    def _little_by_little(
+        self, step: Callable[[Connection], bool], sleep: Callable[[float], object]
+    ) -> None:
+        """Take one step after the other until that was the last; others write in between."""
         done = False
         while not done:
             began = time.monotonic()
-            done = self._database.write(lambda c: _step(c, build, now))
+            done = self._database.write(step)
             if not done:
                 sleep(max(_PAUSE, time.monotonic() - began))
+
+
+def _drop_last(connection: Connection, build: str) -> bool:
+    """Drop some chunks, if the log is stored. True if no more are there."""
+    if fetch(connection, build).log_object is None:
+        return True
+    last = _LAST(connection, build=build).scalar()
+    if last is not None:
+        _REMOVE_LAST(connection, build=build, end=last - _CHUNKS)
+        if _LAST(connection, build=build).scalar() is not None:
+            return False
+    _LOG_DONE(connection, build=build)
+    return True
 
 
 def _step(connection: Connection, build: str, now: float) -> bool:

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from vmrunner.model import Principal
 from vmrunner.server import login, problems
 from vmrunner.server.authentication import Authentication
+from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
@@ -29,9 +30,11 @@ from vmrunner.server.routes import (
     system,
     token,
 )
-from vmrunner.server.routes.sources import UploadSlots
+from vmrunner.server.shared_pages import SharedPages
+from vmrunner.services.uploads import ComingBytes
 
 API = "/api/v1"
+UPLOADS = 4  # of one token at once
 
 
 def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
@@ -48,7 +51,10 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.parts = parts
     app.state.watcher = ChangeWatcher(lambda build: parts.ledger.builds.progress(build))
     app.state.metrics = Metrics(parts)
-    app.state.upload_slots = UploadSlots()
+    app.state.upload_slots = CallerSlots("uploads", lambda: UPLOADS)
+    app.state.coming_bytes = ComingBytes()
+    app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
+    app.state.pages = SharedPages()
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     problems.install(app)
     for part in (builds, logs, artifacts, sources, instances, operations, token):

@@ -19,16 +19,16 @@ class ChangeWatcher:
         self._look = look
         self._interval = interval
         self._known: dict[str, Progress] = {}
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Progress | None]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop holds them weakly
 
     async def progress(self, build: str) -> Progress:
         """Return how far it is now."""
         return await to_thread.run_sync(self._look, build)
 
-    async def changed(self, build: str, since: Progress, timeout: float) -> None:
-        """Wait until it is further than that, for so many seconds at most."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def changed(self, build: str, since: Progress, timeout: float) -> Progress:
+        """Wait until it is further than that, for so many seconds at most. Return how far it is."""
+        future: asyncio.Future[Progress | None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.get(build)
         if waiting is None:
             waiting = self._waiting[build] = []
@@ -36,12 +36,13 @@ class ChangeWatcher:
             task = self._tasks[build] = asyncio.create_task(self._watch(build))
             task.add_done_callback(lambda _: self._release(build))
         elif self._known[build] != since:
-            return
+            return self._known[build]
         waiting.append(future)
         try:
-            await asyncio.wait_for(asyncio.shield(future), timeout)
+            now = await asyncio.wait_for(asyncio.shield(future), timeout)
+            return await self.progress(build) if now is None else now
         except TimeoutError:
-            pass
+            return since
         finally:
             if future in waiting:
                 waiting.remove(future)
@@ -55,7 +56,7 @@ class ChangeWatcher:
                 waiting, self._waiting[build] = self._waiting[build], []
                 for future in waiting:
                     if not future.done():
-                        future.set_result(None)
+                        future.set_result(now)
                 return
             await asyncio.sleep(self._interval)
 

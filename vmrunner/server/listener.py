@@ -12,6 +12,7 @@ import uvicorn
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.server import application
+from vmrunner.server.connections import CallerConnection
 from vmrunner.server.submitters import SubmitterWatch
 
 if TYPE_CHECKING:
@@ -47,9 +48,12 @@ class HttpListener:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
         self._submitters = SubmitterWatch(parts)
+        self.app = application.make(parts, everybody=everybody)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                application.make(parts, everybody=everybody),
+                self.app,
+                http=CallerConnection,  # on h11, which bounds a request's head
+                ws="none",
                 access_log=False,
                 log_config=None,
                 server_header=False,

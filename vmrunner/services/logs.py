@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from vmrunner.lib import terminal
 from vmrunner.model import Chunk, LogLine
-
-#: The end of a line that was cut.
-CUT: Final = " … (cut)".encode()
 
 
 class ReadsLog(Protocol):
@@ -45,12 +42,10 @@ class LogReader:
 
 class LineReader:
     """Whole lines of chunks that come bit by bit, decoded; bytes that are no UTF-8 become U+FFFD. A
-    line's time is that of its first byte, as where it is shown while the rest is still to come. Of
-    a line longer than `most` bytes the rest is dropped, and `CUT` says so."""
+    line's time is that of its first byte, as where it is shown while the rest is still to come."""
 
-    def __init__(self, *, most: int | None = None) -> None:
+    def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._most, self._size, self._cut = most, 0, False
         self._number, self._time = 0, 0.0
 
     def feed(self, chunks: Iterable[Chunk]) -> Iterator[LogLine]:
@@ -60,31 +55,17 @@ class LineReader:
                 self._number, self._time = chunk.line, chunk.time
             *whole, rest = chunk.data.split(b"\n")
             for piece in whole:
-                self._add(piece)
                 self._number += 1
-                yield self._taken(self._number)
-                self._time = chunk.time
+                yield _line(b"".join([*self._parts, piece]), self._number, self._time)
+                self._parts, self._time = [], chunk.time
             if rest:
-                self._add(rest)
+                self._parts.append(rest)
 
     def finish(self) -> Iterator[LogLine]:
         """The last line, if it has no newline."""
         if self._parts:
-            yield self._taken(self._number + 1)
-
-    def _add(self, piece: bytes) -> None:
-        held = piece if self._most is None else piece[: max(0, self._most - self._size)]
-        if len(held) < len(piece) and not self._cut:
-            held += CUT
-            self._cut = True
-        self._size += len(piece)
-        if held:
-            self._parts.append(held)
-
-    def _taken(self, number: int) -> LogLine:
-        line = _line(b"".join(self._parts), number, self._time)
-        self._parts, self._size, self._cut = [], 0, False
-        return line
+            yield _line(b"".join(self._parts), self._number + 1, self._time)
+            self._parts = []
 
 
 def lines(chunks: Iterable[Chunk]) -> Iterator[LogLine]:

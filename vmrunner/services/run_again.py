@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vmrunner.errors import ConfigError, NotFound
+from vmrunner.errors import ConfigError, NotAllowed, NotFound
+from vmrunner.model import LOCAL_TENANT
+from vmrunner.model.principals import UNFILTERED
 from vmrunner.services.remote_submit import allow
 from vmrunner.services.requests import CheckedRequest
 from vmrunner.services.submit import AdmittedBuild
@@ -17,13 +20,14 @@ if TYPE_CHECKING:
 
 def run_again(submission: Submission, principal: Principal, row: BuildRecord) -> BuildRecord:
     """Queue what a build was, for a principal. Raises ConfigError where its secrets or its source
-    are gone, NotAllowed, QuotaUsedUp."""
+    are gone, NotAllowed where another tenant uploaded that, QuotaUsedUp."""
     if row.spec.secrets:
         raise ConfigError(
             "secrets: their values went with the build", hint="submit it again with them"
         )
     digest = None
     if row.spec.source is not None:
+        _refuse_foreign(row, principal)
         try:
             digest = submission.transfer().again(row, tenant=principal.tenant)
         except NotFound:
@@ -38,3 +42,22 @@ def run_again(submission: Submission, principal: Principal, row: BuildRecord) ->
         packed, tenant=principal.tenant, actor=principal.actor, most=principal.quota.builds
     )
     return build
+
+
+def _refuse_foreign(row: BuildRecord, principal: Principal) -> None:
+    """Refuse a source that another tenant uploaded, though the principal sees its builds."""
+    if row.tenant != principal.tenant:
+        raise NotAllowed(
+            f"source: {_spoken(row.tenant)} uploaded it, and no other may have it built",
+            hint="run it again with a token of that tenant, or upload the source and submit that",
+        )
+
+
+def _spoken(tenant: str) -> str:
+    """Return the words for a tenant."""
+    if tenant == LOCAL_TENANT:
+        return "somebody at the ledger itself"
+    if tenant == UNFILTERED:
+        return "a token without labels"
+    labels = json.loads(tenant)
+    return "the tenant " + ", ".join(f"{name}={value}" for name, value in labels.items())

@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import NoRoom, NotFound
-from vmrunner.lib import private_dirs
+from vmrunner.errors import NoRoom, NotFound, QuotaUsedUp
+from vmrunner.lib import private_dirs, units
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths
@@ -29,39 +31,92 @@ def plain(digest: str) -> str:
     return digest.removeprefix(_ALGORITHM)
 
 
-class Uploads:
-    """The sources of one tenant. Each stays for a day, or for as long as a build is to have it."""
+class ComingBytes:
+    """Bytes of uploads that are under way in this process, by tenant: no row counts them yet. Safe
+    in threads."""
 
-    def __init__(self, paths: Paths, transfer: Callable[[], SourceTransfer], tenant: str) -> None:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes: Counter[str] = Counter()
+
+    def add(self, tenant: str, size: int) -> int:
+        """Add so many, fewer than none when an upload is over. Return how many there are."""
+        with self._lock:
+            self._bytes[tenant] += size
+            return self._bytes[tenant]
+
+
+class Uploads:
+    """The sources of one tenant. Each stays for a day, or for as long as a build is to have it.
+    `unused`: tells how many bytes of them no build waits for, which are `most` at most with those
+    that are coming."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        transfer: Callable[[], SourceTransfer],
+        tenant: str,
+        *,
+        unused: Callable[[], int],
+        coming: ComingBytes,
+        most: int,
+    ) -> None:
         self._directory = paths.sources
         self._transfer = transfer
         self._tenant = tenant
+        self._unused = unused
+        self._coming = coming
+        self._most = most
 
     def begin(self, expected: int) -> Upload:
-        """Begin one of so many bytes, as far as is known. Raises NoRoom."""
+        """Begin one of so many bytes, as far as is known. Raises NoRoom, QuotaUsedUp."""
         private_dirs.make(self._directory)
         free = shutil.disk_usage(self._directory).free
         if free - expected < ROOM:
             raise NoRoom(f"{free} bytes are free, and {ROOM} of them must stay so")
-        return Upload(
-            self._directory, lambda file: self._transfer().store(file, tenant=self._tenant)
-        )
+        unused = self._unused()
+        self._admit(unused, expected)
+        self._coming.add(self._tenant, -expected)  # they are counted as they come
+        return Upload(self._directory, lambda size: self._admit(unused, size), self._store)
+
+    def _admit(self, unused: int, more: int) -> None:
+        """Count so many more that come. Raises QuotaUsedUp."""
+        if unused + self._coming.add(self._tenant, more) > self._most:
+            self._coming.add(self._tenant, -more)
+            raise QuotaUsedUp(
+                f"source: with this one more than {units.amount(self._most)} of its tenant's would "
+                "lie there unused",
+                hint="submit builds with them, or try again when they are gone, a day after their "
+                "upload; on the server: server.unused_source_bytes",
+            )
+
+    def _store(self, path: Path) -> str:
+        self._admit(self._unused(), 0)
+        return self._transfer().store(path, tenant=self._tenant)
 
 
 class Upload:
-    """A file that grows; nothing is left of it on this host."""
+    """A file that grows; nothing is left of it on this host. `admit`: is asked for more bytes, and
+    given them back as fewer than none."""
 
-    def __init__(self, directory: Path, store: Callable[[Path], str]) -> None:
+    def __init__(
+        self, directory: Path, admit: Callable[[int], None], store: Callable[[Path], str]
+    ) -> None:
         fd, name = tempfile.mkstemp(dir=directory, prefix="upload-")
         self._file = os.fdopen(fd, "wb")
         self._path = Path(name)
+        self._admit = admit
         self._store = store
+        self._size = 0
 
     def write(self, data: bytes) -> None:
+        """Raises QuotaUsedUp."""
+        self._admit(len(data))
+        self._size += len(data)
         self._file.write(data)
 
     def finish(self) -> str:
-        """Put it into the store. Return its digest. Raises StoreError."""
+        """Put it into the store. Return its digest. Raises StoreError, QuotaUsedUp."""
         self._file.close()
         return f"{_ALGORITHM}{self._store(self._path)}"
 
@@ -69,3 +124,5 @@ class Upload:
         """Leave nothing here, after `finish` too."""
         self._file.close()
         self._path.unlink(missing_ok=True)
+        size, self._size = self._size, 0
+        self._admit(-size)

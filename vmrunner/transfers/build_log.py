@@ -30,7 +30,7 @@ class BuildLog:
         if self._stored is None:
             live = self._ledger.logs
             chunks = live.read(self._build, after_line, after_seq, limit)
-            # Only then: the chunks go in the transaction that says where the object is.
+            # Only then: chunks go once it is said where the object is, the last of them first.
             if chunks or not self._is_stored():
                 return chunks
         assert self._stored is not None
@@ -41,7 +41,7 @@ class BuildLog:
         another."""
         if not self._is_stored():
             sizes = self._ledger.logs.sizes(self._build)
-            if sizes or not self._is_stored():
+            if not self._is_stored():  # still: those are all
                 return sum(size for _, size in sizes), lambda a, b: self._live_range(sizes, a, b)
         assert self._stored is not None
         return self._stored.size, self._stored.range

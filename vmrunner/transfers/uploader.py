@@ -104,12 +104,14 @@ class Uploader:
                     raise
 
     def _log(self, build: BuildRecord) -> None:
-        """Upload the log of a build that ended: from then on nobody writes to it."""
-        chunks = self._chunks(build.id)
-        with self._file() as file:
-            write_log(file, chunks)
-            file.flush()
-            self._put(build, ObjectKind.LOG, Path(file.name))
+        """Upload the log of a build that ended, which nobody writes to any more, and then drop it
+        here."""
+        if build.log_object is None:
+            with self._file() as file:
+                write_log(file, self._chunks(build.id))
+                file.flush()
+                self._put(build, ObjectKind.LOG, Path(file.name))
+        self._ledger.removals.drop_stored(build.id)
 
     def _chunks(self, build: str) -> Iterator[Chunk]:
         after = 0

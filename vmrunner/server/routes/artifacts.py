@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
+from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.routes.common import Parts, Reader, listing, visible_build
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.artifact_archive import archive
@@ -23,12 +23,20 @@ def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader
     row = visible_build(parts, principal, build)
     found = Artifacts.of(row, parts.artifact_files)
     if TAR in request.headers.get("accept", ""):
-        return StreamingResponse(archive(found.files()), headers=INERT, media_type=TAR)
+        return CallerStream(
+            archive(found.files()),
+            slots=request.app.state.stream_slots,
+            principal=principal,
+            headers=INERT,
+            media_type=TAR,
+        )
     return listing("artifact", map(artifact_document, found))
 
 
 @router.get("/builds/{build}/artifacts/{path:path}")
-def get_artifact(build: str, path: str, parts: Parts, principal: Reader) -> StreamingResponse:
+def get_artifact(
+    build: str, path: str, request: Request, parts: Parts, principal: Reader
+) -> CallerStream:
     """One file, by its path as the list has it."""
     row = visible_build(parts, principal, build)
     pieces, size = Artifacts.of(row, parts.artifact_files).read(path)
@@ -38,4 +46,10 @@ def get_artifact(build: str, path: str, parts: Parts, principal: Reader) -> Stre
         "Content-Length": str(size),
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
     }
-    return StreamingResponse(pieces, 200, headers, media_type="application/octet-stream")
+    return CallerStream(
+        pieces,
+        slots=request.app.state.stream_slots,
+        principal=principal,
+        headers=headers,
+        media_type="application/octet-stream",
+    )

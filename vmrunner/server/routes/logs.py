@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -11,14 +10,14 @@ from typing import Annotated, Any, Final, Protocol
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.sse import format_sse_event
+from fastapi.responses import JSONResponse
 
 from vmrunner.ledger import Ledger
-from vmrunner.model import BuildRecord, BuildState, Chunk, LogLine
+from vmrunner.model import BuildState, Principal
 from vmrunner.server.authentication import still_valid
+from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.change_watcher import ChangeWatcher
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.log_pages import LogPlace, last_line, page_from, place_after
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     Number,
@@ -29,14 +28,15 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services.documents import build_document, event_document, log_line_document
+from vmrunner.server.shared_pages import NewsPage, SharedPages, event_bytes
+from vmrunner.services.documents import build_document, event_document
 from vmrunner.services.follow import ended
-from vmrunner.services.logs import LineReader, LogReader
+from vmrunner.transfers.build_log import BuildLog
 
 router = APIRouter(tags=["logs"])
 
 KEEPALIVE: Final = 15.0  # seconds without a word on a stream
-LINE: Final = 1 << 20  # bytes of one line on a stream; the bytes by range have all
+SLICE: Final = 64 << 10  # bytes of a stream that are sent at once: a slow reader holds few
 RECHECK: Final = 60.0  # seconds between two looks at the token of one
 WAIT: Final = 25.0  # seconds that a request for new chunks may wait
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
@@ -71,7 +71,9 @@ def read_log(
     they come, from the one after `Last-Event-ID` on, and the build at the end."""
     row = visible_build(parts, principal, build)
     if SSE in request.headers.get("accept", ""):
-        return _stream(request, watcher, row, _Lines(parts, row, _last_id(request)))
+        pages: SharedPages = request.app.state.pages
+        lines = _Lines(pages, parts.log(row.id), row.id, _last_id(request))
+        return _stream(request, watcher, principal, row.id, lines)
     size, chunks = parts.log(row.id).sized()
     start, stop = _range(request.headers.get("range"), size)
     headers = {**INERT, "Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
@@ -79,8 +81,13 @@ def read_log(
     if request.headers.get("range"):
         status = 206
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    return StreamingResponse(
-        chunks(start, stop), status, headers, media_type="text/plain; charset=utf-8"
+    return CallerStream(
+        chunks(start, stop),
+        slots=request.app.state.stream_slots,
+        principal=principal,
+        status_code=status,
+        headers=headers,
+        media_type="text/plain; charset=utf-8",
     )
 
 
@@ -166,102 +173,106 @@ def read_events(
     if "application/json" in request.headers.get("accept", ""):
         found = parts.ledger.events.list(row.id, after)
         return listing("event", map(event_document, found))
-    return _stream(request, watcher, row, _Events(parts, row, after))
+    events = _Events(request.app.state.pages, parts.ledger, row.id, after)
+    return _stream(request, watcher, principal, row.id, events)
 
 
 class _News(Protocol):
     """News of a build, as server-sent events."""
 
-    def batch(self) -> list[bytes]:
-        """Return the next of them, a bounded part; none when there are none yet."""
+    async def next(self) -> bytes | None:
+        """Return some of them, a bounded part; None when there are none yet."""
 
-    def rest(self) -> list[bytes]:
-        """Return what is left once the build has ended and `batch` has no more."""
+    def rest(self) -> bytes:
+        """Return what is left once the build has ended and `next` has no more."""
 
 
 class _Lines:
-    """The lines of a log, whole. Of a line without an end no more than `LINE` is held."""
+    """The lines of a log, whole."""
 
-    def __init__(self, parts: ServerParts, row: BuildRecord, after: int) -> None:
-        self._reader = LogReader(parts.log(row.id), after=after)
-        self._chunks: list[Chunk] = []
-        self._lines = LineReader(most=LINE)
+    def __init__(self, pages: SharedPages, log: BuildLog, build: str, after: int) -> None:
+        self._pages, self._log, self._build = pages, log, build
+        self._after = after
+        self._place: LogPlace | None = None
 
-    def batch(self) -> list[bytes]:
-        while True:
-            self._chunks = self._chunks or list(self._reader.next_chunks())
-            if not self._chunks:
-                return []
-            if found := [self._event(line) for line in self._lines.feed([self._chunks.pop(0)])]:
-                return found
+    async def next(self) -> bytes | None:
+        if self._place is None:
+            self._place = await to_thread.run_sync(place_after, self._log, self._after)
+        if (place := self._place) is None:
+            return None
+        page = await self._pages.page(self._build, place, lambda: page_from(self._log, place))
+        if page is None:
+            return None
+        self._place = page.after
+        return page.data
 
-    def rest(self) -> list[bytes]:
-        return [self._event(line) for line in self._lines.finish()]
-
-    def _event(self, line: LogLine) -> bytes:
-        return _sse("line", log_line_document(line), line.seq)
+    def rest(self) -> bytes:
+        return b"" if self._place is None else last_line(self._place)
 
 
 class _Events:
-    """The events of a build."""
+    """The events of a build. A place in them is the number of one."""
 
-    def __init__(self, parts: ServerParts, row: BuildRecord, after: int) -> None:
-        self._events, self._build, self._after = parts.ledger.events, row.id, after
+    def __init__(self, pages: SharedPages, ledger: Ledger, build: str, after: int) -> None:
+        self._pages, self._ledger, self._build, self._after = pages, ledger, build, after
 
-    def batch(self) -> list[bytes]:
-        found = self._events.list(self._build, self._after)
-        self._after = found[-1].seq if found else self._after
-        return [_sse(event.kind, event_document(event), event.seq) for event in found]
+    def _page(self) -> NewsPage[int] | None:
+        found = self._ledger.events.list(self._build, self._after)
+        if not found:
+            return None
+        told = [event_bytes(event.kind, event_document(event), event.seq) for event in found]
+        return NewsPage(b"".join(told), found[-1].seq)
 
-    def rest(self) -> list[bytes]:
-        return []
+    async def next(self) -> bytes | None:
+        page = await self._pages.page(self._build, self._after, self._page)
+        if page is None:
+            return None
+        self._after = page.after
+        return page.data
+
+    def rest(self) -> bytes:
+        return b""
 
 
-def _ending(ledger: Ledger, build: str) -> dict[str, Any]:
+def _ending(ledger: Ledger, build: str) -> bytes:
     done = ledger.builds.get(build)
     starts = ledger.instances.starts([done.instance] if done.instance else [])
-    return build_document(done, starts.get(done.instance or ""))
-
-
-def _sse(kind: str, document: dict[str, Any], number: int | None = None) -> bytes:
-    data = json.dumps(document, ensure_ascii=False)
-    return format_sse_event(data_str=data, event=kind, id=None if number is None else str(number))
+    return event_bytes("end", build_document(done, starts.get(done.instance or "")))
 
 
 def _stream(
-    request: Request,
-    watcher: ChangeWatcher,
-    row: BuildRecord,
-    news: _News,
-) -> StreamingResponse:
+    request: Request, watcher: ChangeWatcher, principal: Principal, build: str, news: _News
+) -> CallerStream:
     """Stream what `news` brings, again and again until the build has ended."""
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(request, watcher, row, news), media_type=SSE, headers=headers)
+    return CallerStream(
+        _events(request, watcher, build, news),
+        slots=request.app.state.stream_slots,
+        principal=principal,
+        media_type=SSE,
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
 
 
 async def _events(
-    request: Request,
-    watcher: ChangeWatcher,
-    row: BuildRecord,
-    news: _News,
+    request: Request, watcher: ChangeWatcher, build: str, news: _News
 ) -> AsyncIterator[bytes]:
-    ledger = request.app.state.parts.ledger
+    ledger, pages = request.app.state.parts.ledger, request.app.state.pages
     checked = time.monotonic()
-    while True:
-        progress = await watcher.progress(row.id)  # before: the last look has all
-        parts = await to_thread.run_sync(news.batch)
-        for part in parts:
-            yield part
-        if not parts and progress[2] in (BuildState.HELD, BuildState.FINISHED):
-            for part in await to_thread.run_sync(news.rest):
-                yield part
-            yield _sse("end", await to_thread.run_sync(_ending, ledger, row.id))
-            return
-        if not parts:
-            await watcher.changed(row.id, progress, KEEPALIVE)
-            if await watcher.progress(row.id) == progress:
-                yield b": still there\n\n"
-        if time.monotonic() - checked >= RECHECK:
-            checked = time.monotonic()
-            if not await still_valid(request):
+    with pages.following(build):
+        progress = await watcher.progress(build)
+        while True:
+            found = await news.next()  # after the progress was looked at: the last look has all
+            if found is not None:
+                for start in range(0, len(found), SLICE):
+                    yield found[start : start + SLICE]
+            elif progress[2] in (BuildState.HELD, BuildState.FINISHED):
+                yield news.rest() + await to_thread.run_sync(_ending, ledger, build)
                 return
+            else:
+                before, progress = progress, await watcher.changed(build, progress, KEEPALIVE)
+                if progress == before:
+                    yield b": still there\n\n"
+            if time.monotonic() - checked >= RECHECK:
+                checked = time.monotonic()
+                if not await still_valid(request):
+                    return

@@ -1,0 +1,62 @@
+"""Bugs to plant in the HTTP service (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+BOUNDS, BUILDS = "tests/integration/test_http_bounds.py", "tests/integration/test_http_builds.py"
+PAGES = "tests/unit/server/test_log_pages.py"
+
+HTTP_BUGS: Final = (
+    Bug(
+        "count only the uploads that are stored",
+        "services/uploads.py",
+        "        if unused + self._coming.add(self._tenant, more) > self._most:\n",
+        "        if unused + more > self._most:\n",
+        f"{BOUNDS}::test_uploads_under_way_count",
+    ),
+    Bug(
+        "count what a build waits for as unused",
+        "ledger/objects.py",
+        '_o.tenant == arg("tenant"), ~_AWAITED\n',
+        '_o.tenant == arg("tenant")\n',
+        f"{BOUNDS}::test_unused_sources_of_a_tenant_are_bounded",
+    ),
+    Bug(
+        "keep a stream's slot when its reader has gone",
+        "server/caller_slots.py",
+        "            self._slots.give_back(self._principal)\n",
+        "            pass\n",
+        f"{BOUNDS}::test_streams_of_a_token_are_bounded",
+    ),
+    Bug(
+        "wait for a reader for ever",
+        "server/connections.py",
+        "self.loop.call_later(STALLED, self.transport.abort)",
+        "self.loop.call_later(3600 + STALLED, self.transport.abort)",
+        f"{BOUNDS}::test_who_takes_nothing_holds_little_and_is_given_up",
+    ),
+    Bug(
+        "wait for the head of a request for ever",
+        "server/connections.py",
+        "        if self._waits_for_head():\n            self.transport.abort()\n",
+        "",
+        f"{BOUNDS}::test_a_head_that_does_not_come_is_not_waited_for",
+    ),
+    Bug(
+        "lose a line's beginning at the end of a chunk",
+        "server/log_pages.py",
+        "            begun, cut = _grown(begun, cut, data[at:])\n",
+        "            begun, cut = data[at:], False\n",
+        f"{PAGES}::test_pages_have_the_lines_of_the_log",
+    ),
+    Bug(
+        "build another tenant's source again",
+        "services/run_again.py",
+        "    if row.tenant != principal.tenant:\n",
+        "    if False:\n",
+        f"{BUILDS}::test_a_source_is_built_again_for_its_tenant_alone",
+    ),
+)

@@ -1,0 +1,202 @@
+"""What one caller may have of the server: so many uploads, streams and connections, so much of its
+memory and disk, for so long."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.http_service import TENANT, Service, only, service
+from tests.support.ledger_builds import running
+from tests.support.scripted_app import wait_until
+from vmrunner.model import Chunk
+from vmrunner.server import connections
+
+API = "/api/v1"
+SSE = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[Service]:
+    with service(tmp_path) as found:
+        yield found
+
+
+def pieces(size: int) -> Iterator[bytes]:
+    """A body whose length nobody tells."""
+    for _ in range(size // 1024):
+        yield b"x" * 1024
+
+
+def test_unused_sources_of_a_tenant_are_bounded(tmp_path: Path) -> None:
+    with service(tmp_path, server={"unused_source_bytes": "10KiB"}) as http:
+        mine, other = http.tenant(team="a"), http.tenant(team="b")
+        first = mine.put(f"{API}/sources", content=b"1" * 6000)
+        for body in (b"2" * 6000, pieces(6 << 10)):
+            refused = mine.put(f"{API}/sources", content=body)
+            assert (refused.status_code, refused.json()["error"]) == (429, "QuotaUsedUp")
+            assert "server.unused_source_bytes" in refused.json()["fix"]
+        assert other.put(f"{API}/sources", content=b"3" * 6000).status_code == 201
+        assert mine.put(f"{API}/sources", content=b"4" * 4000).status_code == 201
+        wait_until(lambda: not list(http.app.paths.sources.glob("upload-*")))
+        submitted = {"steps": ["say x"], "source": first.json()["digest"]}
+        build = only(mine.post(f"{API}/builds", json=submitted))["id"]
+        assert mine.put(f"{API}/sources", content=b"2" * 6000).status_code == 201
+        http.ended(build)
+        assert mine.put(f"{API}/sources", content=b"5").status_code == 429, "the first is unused"
+
+
+def test_uploads_under_way_count(tmp_path: Path) -> None:
+    with service(tmp_path, server={"unused_source_bytes": "10KiB"}) as http:
+        mine, second = http.tenant(team="a"), http.tenant(team="a")
+        answers = []
+
+        def slowly() -> Iterator[bytes]:
+            yield b"1" * 6000
+            coming = http.listener.app.state.coming_bytes
+            wait_until(lambda: coming.add('{"team": "a"}', 0) == 6000)
+            answers.append(second.put(f"{API}/sources", content=b"2" * 6000).status_code)
+
+        assert mine.put(f"{API}/sources", content=slowly()).status_code == 201
+        assert answers == [429]
+
+
+def test_streams_of_a_token_are_bounded(tmp_path: Path) -> None:
+    with service(tmp_path, server={"streams": 2}) as http:
+        token, other = http.token(TENANT), http.client()
+        client = http.client(token)
+        build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+        with ExitStack() as stack:
+            for path in ("logs", "events"):
+                answer = stack.enter_context(
+                    client.stream("GET", f"{API}/builds/{build}/{path}", headers=SSE)
+                )
+                assert answer.status_code == 200
+            for path in ("logs", "events"):
+                refused = client.get(f"{API}/builds/{build}/{path}", headers=SSE)
+                assert refused.status_code == 429
+                assert refused.headers["content-type"] == "application/problem+json"
+                assert int(refused.headers["retry-after"]) > 0
+            with other.stream("GET", f"{API}/builds/{build}/logs", headers=SSE) as answer:
+                assert answer.status_code == 200
+        slots = http.listener.app.state.stream_slots
+        wait_until(lambda: not slots._busy)
+        assert client.get(f"{API}/builds/{build}/logs").status_code == 200
+
+
+# --- slow callers ---------------------------------------------------------------------------------
+
+
+def long_log(http: Service, build: str = "b-long") -> None:
+    """A running build whose log has 16 MiB."""
+    running(http.app.ledger, build, "vm-long")
+    data, offset = b"x" * 99 + b"\n", 0
+    for n in range(64):
+        offset += (256 << 10) // 100 * 100
+        piece = data * ((256 << 10) // 100)
+        http.app.ledger.logs.append(build, 1, 1, offset=offset, data=piece, now=105.0 + n)
+
+
+def asked(http: Service, text: str, token: str = "") -> socket.socket:
+    """A connection that has sent this, and takes little at a time."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(30)
+    connection.connect(("127.0.0.1", http.listener.port))
+    shown = f"Authorization: Bearer {token}\r\n" if token else ""
+    connection.sendall(text.replace("\n", "\r\n").format(shown=shown).encode())
+    return connection
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+def test_who_takes_nothing_holds_little_and_is_given_up(
+    http: Service, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    monkeypatch.setattr(connections, "STALLED", 0.5)
+    long_log(http)
+    logs, read = http.app.ledger.logs, Counter[str]()
+    original = logs.read
+
+    def counted(*words: Any, **options: Any) -> list[Chunk]:
+        found = original(*words, **options)
+        read["bytes"] += sum(len(chunk.data) for chunk in found)
+        return found
+
+    monkeypatch.setattr(logs, "read", counted)
+    head = f"GET {API}/builds/b-long/logs HTTP/1.1\nHost: x\n{{shown}}Accept: {accept}\n\n"
+    slots = http.listener.app.state.stream_slots
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(closing(asked(http, head, http.token())))
+        wait_until(lambda: len(slots._busy) == 4)
+        wait_until(lambda: not slots._busy)
+        assert read["bytes"] < 4 * (8 << 20), "what the kernel's own buffers take, and little more"
+
+
+def closed(connection: socket.socket) -> bool:
+    """True once the server has hung up."""
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+WHOLE = "GET /healthz HTTP/1.1\nHost: x\n\n"
+
+
+@pytest.mark.parametrize(("first", "then"), [("", ""), ("", WHOLE[:-9]), (WHOLE, WHOLE[:-9])])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    http: Service, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+) -> None:
+    monkeypatch.setattr(connections, "HEAD", 0.3)
+    with closing(asked(http, first)) as connection:
+        answer = b""
+        while first and not answer.endswith(b"ok\n"):
+            answer += connection.recv(4096)
+        connection.sendall(then.replace("\n", "\r\n").encode())
+        assert closed(connection)
+
+
+def test_a_head_without_end_is_not_kept(http: Service) -> None:
+    with closing(asked(http, "GET /healthz HTTP/1.1\n")) as connection:
+        try:
+            for n in range(4096):
+                connection.sendall(b"X-%d: %s\r\n" % (n, b"x" * 1000))
+        except OSError:
+            pass
+        assert closed(connection)
+
+
+def test_no_more_connections_than_files_allow(
+    http: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 3)
+    with ExitStack() as stack:
+        for _ in range(3):
+            held = stack.enter_context(closing(asked(http, WHOLE)))
+            assert held.recv(15) == b"HTTP/1.1 200 OK"
+        with closing(asked(http, "")) as connection:
+            assert closed(connection)
+    wait_until(lambda: _answers(http))
+
+
+def _answers(http: Service) -> bool:
+    try:
+        return httpx.get(f"{http.url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

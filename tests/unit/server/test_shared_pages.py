@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from vmrunner.server.shared_pages import NewsPage, SharedPages
+
+
+def test_a_page_is_made_once_for_all_followers() -> None:
+    made: list[int] = []
+    go = threading.Event()
+
+    def make() -> NewsPage[int]:
+        go.wait()
+        made.append(1)
+        return NewsPage(b"x" * 10, 1)
+
+    async def follow(pages: SharedPages) -> bytes:
+        with pages.following("b"):
+            found = await pages.page("b", 0, make)
+            assert found is not None
+            assert await pages.page("b", 0, make) is found, "kept"
+            return found.data
+
+    async def main() -> None:
+        pages = SharedPages()
+        followers = [asyncio.create_task(follow(pages)) for _ in range(500)]
+        await asyncio.sleep(0)
+        followers.pop().cancel()
+        go.set()
+        assert await asyncio.gather(*followers) == [b"x" * 10] * 499
+
+    asyncio.run(main())
+    assert made == [1]
+
+
+def test_nothing_is_kept_that_nobody_follows_or_is_too_much() -> None:
+    made: list[int] = []
+
+    def page(place: int) -> NewsPage[int]:
+        made.append(place)
+        return NewsPage(b"x" * 40, place + 1)
+
+    async def main() -> None:
+        pages = SharedPages(most=100)
+        with pages.following("b"):
+            for place in (0, 1, 2, 1, 0):
+                await pages.page("b", place, lambda at=place: page(at))  # type: ignore[misc]
+        with pages.following("b"):
+            await pages.page("b", 0, lambda: page(0))
+
+    asyncio.run(main())
+    assert made == [0, 1, 2, 0, 0]
+
+
+def test_a_page_that_cannot_be_made_is_each_followers_error() -> None:
+    def broken() -> NewsPage[int]:
+        raise OSError("away")
+
+    async def main() -> list[object]:
+        pages = SharedPages()
+        return await asyncio.gather(
+            *(pages.page("b", 0, broken) for _ in range(3)), return_exceptions=True
+        )
+
+    assert [str(error) for error in asyncio.run(main())] == ["away"] * 3

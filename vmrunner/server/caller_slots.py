@@ -1,0 +1,61 @@
+"""Bounds of what one caller has under way at once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from vmrunner.model import Principal
+from vmrunner.server.problems import HttpProblem
+
+
+class CallerSlots:
+    """Counts what callers have under way of one kind, each at most `most()`. Safe in threads."""
+
+    def __init__(self, noun: str, most: Callable[[], int]) -> None:
+        """`noun`: what they have, such as "uploads"."""
+        self._noun = noun
+        self._most = most
+        self._lock = threading.Lock()
+        self._busy: Counter[str] = Counter()
+
+    def take(self, principal: Principal) -> None:
+        """Raises HttpProblem when the caller has all of its own already."""
+        most = self._most()
+        with self._lock:
+            if self._busy[principal.actor] >= most:
+                raise HttpProblem(
+                    429,
+                    f"{most} {self._noun} of this token are under way",
+                    fix="end one of them, or try again later",
+                    headers={"Retry-After": "5"},
+                )
+            self._busy[principal.actor] += 1
+
+    def give_back(self, principal: Principal) -> None:
+        with self._lock:
+            self._busy[principal.actor] -= 1
+            if not self._busy[principal.actor]:
+                del self._busy[principal.actor]
+
+
+class CallerStream(StreamingResponse):
+    """A streamed answer that has a slot of its caller's until it ends, however it ends."""
+
+    def __init__(
+        self, content: Any, *, slots: CallerSlots, principal: Principal, **options: Any
+    ) -> None:
+        super().__init__(content, **options)
+        slots.take(principal)  # last: what fails before holds none
+        self._slots, self._principal = slots, principal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._slots.give_back(self._principal)
