@@ -30,6 +30,7 @@ from bench import (
     planted_store,
     planted_templates,
     planted_upkeep,
+    planted_webhooks,
 )
 from bench.planted import Bug
 
@@ -42,6 +43,7 @@ BUGS = (
     + planted_store.STORE_BUGS
     + planted_upkeep.UPKEEP_BUGS
     + planted_http.HTTP_BUGS
+    + planted_webhooks.WEBHOOK_BUGS
 )
 
 

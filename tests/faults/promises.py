@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from vmrunner.providers.fake import Clock
 
 
+#: The webhook of every world, which takes nothing.
+WEBHOOK = "everything"
+
+
 class Broken(AssertionError):
     """A promise does not hold."""
 
@@ -82,6 +86,13 @@ class Promises:
         for (build, attempt), count in self.started.items():
             if count > 1:
                 raise Broken(f"3 no double: attempt {attempt} of {build} was started {count} times")
+
+    def check_told(self) -> None:
+        """Every build that ended is to be told, once."""
+        ended = sorted(b.id for b in self.truth.builds.list() if b.result is not None)
+        told = sorted(e.subject for e in self.truth.outbox.waiting(WEBHOOK, self.clock(), 10**6))
+        if ended != told:
+            raise Broken(f"ended: {ended}; to be told: {told}")
 
     def _check_survivor(self, machine: CloudResource) -> None:
         """Promise 1, of a VM that was asked for."""

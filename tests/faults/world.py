@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_order
 from tests.faults.node import LOG, Guest, Node
-from tests.faults.promises import Broken, Promises
+from tests.faults.promises import WEBHOOK, Broken, Promises
 from tests.faults.tasks import SharedClock
 from vmrunner.engine.context import EngineLimits
 from vmrunner.ledger import Ledger
@@ -32,6 +32,8 @@ from vmrunner.model import (
     BuildRecord,
     BuildSpec,
     Limits,
+    NotifyEndpoint,
+    NotifyEvent,
     Process,
     Ref,
     Scope,
@@ -64,7 +66,10 @@ PASS = 5.0
 def make_template(root: Path) -> Path:
     """An empty ledger with its files, to be copied for each world."""
     root.mkdir(mode=0o700)
-    Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root).close()
+    ledger = Ledger.open(f"sqlite:///{root}/ledger.db", data_dir=root)
+    ended = frozenset({NotifyEvent.BUILD_ENDED})
+    ledger.outbox.declare([NotifyEndpoint(name=WEBHOOK, events=ended)], 1e12)
+    ledger.close()
     return root
 
 
@@ -234,6 +239,7 @@ class World(Promises):
         builds = self.truth.builds.list(active=True)
         if left or rows or builds:
             raise Broken(f"left: machines {left}, rows {rows}, builds {builds}")
+        self.check_told()
 
     def quiet(self) -> bool:
         """Nothing is left to do."""

@@ -23,6 +23,7 @@ from vmrunner.ledger import (
     logs,
     metrics,
     objects,
+    outbox,
     pool_vms,
     pools,
     removals,
@@ -42,6 +43,7 @@ MODULES = (
     instances,
     logs,
     objects,
+    outbox,
     removals,
     build_writes,
     instance_reads,
@@ -57,7 +59,7 @@ MODULES = (
 #: These have a row for each engine, image, pool, token or reaper's name; or are kept short.
 SMALL = {
     "actions", "engines", "engines_1", "heartbeats", "images", "ledger", "leases", "logins",
-    "pools", "sightings", "tokens",
+    "notify_endpoints", "pools", "sightings", "tokens",
 }  # fmt: skip
 #: Asked once, at a provider's first launch.
 RARE = {"instance_reads._ANY"}

@@ -76,6 +76,7 @@ _COMMANDS: Final = {
     "gc": ".commands.operations:gc",
     "serve": ".commands.serve:serve",
     "token": ".commands.tokens:app",
+    "notify": ".commands.notify:app",
     "db": ".commands.config:db",
     "config": ".commands.config:config",
     "version": ":version",

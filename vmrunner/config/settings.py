@@ -15,6 +15,7 @@ import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from vmrunner.config.late_union import LateUnion
+from vmrunner.config.notify import NotifySettings
 from vmrunner.config.oidc import OidcIssuer
 from vmrunner.config.pools import PoolSettings
 from vmrunner.config.validation_errors import FieldError
@@ -176,6 +177,15 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     providers: dict[str, AnyProvider] = Field(default_factory=dict)
     pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    notify: list[NotifySettings] = Field(default_factory=list, description="Webhooks.")
+
+    @field_validator("notify")
+    @classmethod
+    def _distinct(cls, value: list[NotifySettings]) -> list[NotifySettings]:
+        names = [one.name for one in value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two have the name {twice!r}; give each its own")
+        return value
 
     def provider(self, wanted: str | None = None) -> str:
         """The configured name for `--provider`: a name, or a kind that only one of them has.

@@ -35,6 +35,7 @@ _HELD: Final = (
     ("limits", "privileged"),
     ("reaper",),
     ("secret_key",),
+    ("notify",),
     ("server",),
 )
 #: Defaults that protect: one that the user's own configuration sets is not undone.

@@ -45,6 +45,8 @@ BOUND: Final = 600.0  # a pass that takes longer is given up, and another is sta
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
 UPLOAD: Final = 5.0  # … between two looks for what builds left
+NOTIFY: Final = 5.0  # … for what webhooks are to be told
+WATCH: Final = 30.0  # … for what they are to be alarmed of
 PREPARE: Final = 60.0  # between two looks for a template that is missing
 PREPARE_BOUND: Final = 2400.0  # as BOUND: a template's VM and its clone may take 15 min each
 _NAME: Final = "reaper"
@@ -59,6 +61,7 @@ class DaemonUpdate:
     limits: EngineLimits
     cron: str
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)
+    webhooks: Mapping[str, Callable[[], object]] = field(default_factory=dict)
 
 
 class BoundedTask:
@@ -109,10 +112,13 @@ class Daemon:
         tidy: Callable[[], object] = lambda: None,
         upload: Callable[[], object] = lambda: None,
         prepare: Callable[[], object] = lambda: None,
+        webhooks: Mapping[str, Callable[[], object]] | None = None,
+        watch: Callable[[], object] = lambda: None,
         renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
         """`cron` says when to sweep beside every five minutes; `tidy` is what is done nightly,
-        `upload` every few seconds;
+        `upload` every few seconds, and what tells each of the `webhooks`, which wait for no
+        other; `watch` looks twice a minute for what is to be told;
         `prepare` is called each minute in which no build wants the processors; `renew` reads the
         configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
@@ -137,6 +143,8 @@ class Daemon:
         self._nightly = BoundedTask("retention", tidy)
         self._uploads = BoundedTask("uploads", upload)
         self._preparations = BoundedTask("templates", self._prepare_when_idle, PREPARE_BOUND)
+        self._watches = BoundedTask("alarms", watch)
+        self._webhooks = _tasks(webhooks or {})
         self._scheduler = self._schedule(cron)
 
     def run(self, *, signals: bool = True) -> None:
@@ -207,6 +215,7 @@ class Daemon:
             return
         context = self._engine.context
         context.providers, context.limits, context.pools = new.providers, new.limits, new.pools
+        self._webhooks = _tasks(new.webhooks)
         trigger = CronLineTrigger(new.cron, _CRON_KEY)
         self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
@@ -230,6 +239,8 @@ class Daemon:
         scheduler.add_job(self._sweeps, CronLineTrigger(cron, _CRON_KEY), id="sweep")
         scheduler.add_job(self._preparations, IntervalTrigger(seconds=PREPARE), id="templates")
         scheduler.add_job(self._uploads, IntervalTrigger(seconds=UPLOAD), id="uploads")
+        scheduler.add_job(self._tell_webhooks, IntervalTrigger(seconds=NOTIFY), id="webhooks")
+        scheduler.add_job(self._watches, IntervalTrigger(seconds=WATCH), id="alarms")
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 
@@ -237,6 +248,10 @@ class Daemon:
         """A pass over the ledger when it is time for one; else see whether there is a reaper."""
         if not self._mine or time.monotonic() - self._passed >= PASS - CHECK / 2:
             self._reap(sweep=False)
+
+    def _tell_webhooks(self) -> None:
+        for task in self._webhooks:
+            task()
 
     def _sweep_anyway(self) -> None:
         if time.monotonic() - self._swept >= SWEEP - PASS / 2:
@@ -280,6 +295,11 @@ class Daemon:
     def _prepare_when_idle(self) -> None:
         if not self._until_idle and self._engine.idle:
             self._prepare()
+
+
+def _tasks(webhooks: Mapping[str, Callable[[], object]]) -> list[BoundedTask]:
+    """One for each: what one waits for, no other does."""
+    return [BoundedTask(f"webhook-{name}", tell) for name, tell in webhooks.items()]
 
 
 def _give_up() -> None:

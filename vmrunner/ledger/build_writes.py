@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Update, case, exists, false, func, select, tr
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
-from vmrunner.ledger import rows
+from vmrunner.ledger import outbox, rows
 from vmrunner.ledger.database import Database, Prepared, Statement, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.tables import BUILDS, INSTANCES
@@ -24,6 +24,7 @@ from vmrunner.model import (
     EventKind,
     Instance,
     InstanceState,
+    NotifyEvent,
     Reason,
     Result,
 )
@@ -356,6 +357,9 @@ class BuildWrites:
             build, doomed = rows.build(row), None
             facts = {name: values[name] for name in ("result", "reason") if name in values}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
+            if to is not BuildState.QUEUED:  # of one that is held, the first time counts
+                labels = build.spec.labels
+                outbox.put(connection, NotifyEvent.BUILD_ENDED, build_id, now, labels=labels)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
             if doom is not None and build.instance is not None:

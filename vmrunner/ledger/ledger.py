@@ -28,6 +28,7 @@ from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.metrics import LedgerMetrics
 from vmrunner.ledger.objects import Objects
+from vmrunner.ledger.outbox import Outbox
 from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.removals import Removals
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
@@ -97,6 +98,7 @@ class Ledger:
         self.logs = Logs(database)
         self.metrics = LedgerMetrics(database)
         self.objects = Objects(database)
+        self.outbox = Outbox(database)
         self.removals = Removals(database)
         self.sealed = SealedValues(database, seal)
         self.events = Events(database)

@@ -37,7 +37,7 @@ METADATA: Final = MetaData(
 
 # Ids are searched by prefix, as a range: that needs byte order, which PostgreSQL's default
 # collation is not.
-_Id = String().with_variant(String(collation="C"), "postgresql")
+ID = String().with_variant(String(collation="C"), "postgresql")
 
 
 class Row(SQLModel, registry=registry(metadata=METADATA)):
@@ -45,7 +45,7 @@ class Row(SQLModel, registry=registry(metadata=METADATA)):
 
 
 def _id(**options: Any) -> Any:
-    return Field(sa_type=cast(Any, _Id), **options)
+    return Field(sa_type=cast(Any, ID), **options)
 
 
 def _time(**options: Any) -> Any:

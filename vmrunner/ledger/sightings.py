@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
@@ -20,6 +20,20 @@ _CLEAR = Prepared(lambda: delete(SIGHTINGS).where(_s.provider == arg("provider")
 _LIST = Prepared(
     lambda: select(_s.what, _s.subject, _s.sweep, _s.begun).where(_s.provider == arg("provider"))
 )
+
+
+_LATCHED = Prepared(
+    lambda: select(_s.provider, _s.subject, _s.sweep, _s.begun).where(_s.what == arg("what"))
+)
+
+
+class Latch(NamedTuple):
+    """A place where the cap on orphans was passed, and the sweep that saw it first."""
+
+    provider: str
+    place: str
+    sweep: str
+    begun: float
 
 
 class Sightings:
@@ -44,6 +58,13 @@ class Sightings:
             _INSERT.many(connection, rows)
 
         self._database.write(work)
+
+    def latched(self) -> Sequence[Latch]:
+        """Return where the cap on orphans holds them back."""
+        from vmrunner.core.reap_plan import SightingKind
+
+        what = SightingKind.LATCH.value
+        return [Latch(*row) for row in self._database.read(lambda c: _LATCHED(c, what=what).all())]
 
     def list(self, provider: str) -> frozenset[Sighting]:
         """Return what was remembered last."""

@@ -56,7 +56,13 @@ TOKENS: Final = _table(
     "id name digest scopes labels quota actor created_at created_by expires_at revoked_at",
 )
 LOGINS: Final = _table("logins", "digest token csrf created_at expires_at")
+NOTIFY_ENDPOINTS: Final = _table(
+    "notify_endpoints",
+    "name events match named_at retry_at failures error delivered_at given_up given_up_at",
+)
+OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state data")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
     IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS,
+    NOTIFY_ENDPOINTS, OUTBOX,
 )  # fmt: skip

@@ -40,6 +40,11 @@ def token_id() -> str:
     return f"t-{_new()}"
 
 
+def event_id() -> str:
+    """A new event id, `ev-<lower-case ULID>`: one thing that webhooks are told of."""
+    return f"ev-{_new()}"
+
+
 def instances_since(moment: float) -> str:
     """Return a text that sorts before the ids of all instances made from this moment on."""
     return f"vm-{str(_ulid().from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Process,
         Step,
     )
-    from vmrunner.model.choices import Network, PoolKind
+    from vmrunner.model.choices import Network, NotifyEvent, PoolKind
     from vmrunner.model.cloud import (
         MORTAL,
         SERVING,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         tags_of,
     )
     from vmrunner.model.images import ImageState, MadeImage
+    from vmrunner.model.notifications import EndpointStatus, Notification, NotifyEndpoint
     from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
     from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
     from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
@@ -89,6 +90,7 @@ __all__ = [
     "Chunk",
     "Death",
     "EmptyReason",
+    "EndpointStatus",
     "EventKind",
     "Fate",
     "Finding",
@@ -104,6 +106,9 @@ __all__ = [
     "MadeImage",
     "Market",
     "Network",
+    "Notification",
+    "NotifyEndpoint",
+    "NotifyEvent",
     "ObjectKind",
     "ObjectState",
     "Offer",
@@ -136,7 +141,10 @@ __all__ = [
 ]
 
 #: The files that they are in, each after those that it needs itself.
-_FILES: Final = ("choices", "states", "cloud", "builds", "images", "objects", "pools", "principals")
+_FILES: Final = (
+    "choices", "states", "cloud", "builds", "images", "objects", "pools", "principals",
+    "notifications",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

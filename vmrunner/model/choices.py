@@ -17,3 +17,12 @@ class PoolKind(StrEnum):
 
     HOT = "hot"  # they run, with SSH connected and a container waiting
     PARKED = "parked"  # stopped or suspended: their disks bill, their processors do not
+
+
+class NotifyEvent(StrEnum):
+    """Events that a webhook may be told of."""
+
+    BUILD_ENDED = "build.ended"
+    SURVIVOR = "alarm.survivor"  # a VM is past its deadline and still there
+    ORPHANS_LATCHED = "alarm.orphans_latched"  # more orphans than the cap: none is ended
+    REAPER_SILENT = "alarm.reaper_silent"  # nobody reaps

@@ -17,7 +17,7 @@ from vmrunner.core.reap_plan import SightingKind
 from vmrunner.model import Death, InstanceState
 from vmrunner.providers import registry as drivers
 from vmrunner.reaper.once import PASSED, SWEPT
-from vmrunner.services import pools
+from vmrunner.services import alarms, pools
 
 if TYPE_CHECKING:
     from vmrunner.server.parts import ServerParts
@@ -55,6 +55,7 @@ class LedgerCollector(Collector):
         yield from self._instances()
         yield from self._reaper()
         yield from self._pools()
+        yield from self._webhooks(now)
         lease = GaugeMetricFamily(
             "vmrunner_engine_lease_seconds",
             "Since the last heartbeat of an engine.",
@@ -104,7 +105,7 @@ class LedgerCollector(Collector):
         for key, count in sorted(there.items()):
             found.add_metric(list(key), count)
         yield found
-        late = [providers.time_at(row.provider, row.scope) - row.end for row in rows]
+        late = alarms.lateness(rows, providers).values()
         yield _gauge(
             "vmrunner_instance_overdue_seconds",
             "By how much the VM is late that should be gone longest. Above 60: the alarm.",
@@ -155,6 +156,24 @@ class LedgerCollector(Collector):
             sizes.add_metric([name, kind, "want"], entry.want or 0)
             sizes.add_metric([name, kind, "have"], entry.have)
         yield sizes
+
+    def _webhooks(self, now: float) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "vmrunner_notify_waiting", "Events that a webhook did not take yet.", labels=["notify"]
+        )
+        oldest = GaugeMetricFamily(
+            "vmrunner_notify_oldest_seconds",
+            "How long the oldest of them waits.",
+            labels=["notify"],
+        )
+        lost = CounterMetricFamily(
+            "vmrunner_notify_given_up", "Events that no try could deliver.", labels=["notify"]
+        )
+        for fares in self._parts.ledger.outbox.status():
+            waiting.add_metric([fares.name], fares.waiting)
+            oldest.add_metric([fares.name], 0.0 if fares.oldest is None else now - fares.oldest)
+            lost.add_metric([fares.name], fares.given_up)
+        yield from (waiting, oldest, lost)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -12,7 +12,7 @@ from vmrunner.lib import ids, units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level
 from vmrunner.runtime import background
-from vmrunner.services import audit, pools
+from vmrunner.services import audit, notifications, pools
 from vmrunner.store import probe
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def doctor(
         *_store(ledgers, paths.data, store),
     ]
     findings += _pools(ledgers, providers)
+    findings += _webhooks(ledgers, providers)
     opened, broken = providers.opened()
     for name in dict.fromkeys((*providers.settings.providers, *opened, *broken)):
         findings += _provider(providers, name)
@@ -112,6 +113,16 @@ def _store(
 def _pools(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding]:
     try:
         yield from pools.findings(ledgers.open(), providers)
+    except VmrunnerError:
+        return  # the ledger has its own finding
+
+
+def _webhooks(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding]:
+    """Check that webhooks can be told, and take what they are told."""
+    if not providers.settings.notify:
+        return
+    try:
+        yield from notifications.findings(ledgers.open(), providers.settings.notify, time.time())
     except VmrunnerError:
         return  # the ledger has its own finding
 

@@ -25,7 +25,7 @@ from vmrunner.services import build_history
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.ledger.actions import Action
-    from vmrunner.model import Finding
+    from vmrunner.model import EndpointStatus, Finding
     from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
     from vmrunner.services.artifacts import Artifact
@@ -305,6 +305,21 @@ def token_document(token: Token) -> dict[str, Any]:
         "created_by": token.created_by,
         "expires_at": iso(token.expires_at),
         "revoked_at": iso(token.revoked_at),
+    }
+
+
+def endpoint_document(fares: EndpointStatus) -> dict[str, Any]:
+    """A webhook, and how it fares."""
+    return {
+        "name": fares.name,
+        "named_at": iso(fares.named_at),
+        "waiting": fares.waiting,
+        "oldest_at": iso(fares.oldest),
+        "delivered_at": iso(fares.delivered_at),
+        "failures": fares.failures,
+        "error": fares.error or None,
+        "given_up": fares.given_up,
+        "given_up_at": iso(fares.given_up_at),
     }
 
 

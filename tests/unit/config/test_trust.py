@@ -55,6 +55,7 @@ def refused(file: Path, **environ: str) -> str:
         ("installation = '6f1c0000-0000-4000-8000-000000000001'", "installation"),
         ("[limits]\nprivileged = true\nmax_instances = 2", "limits.privileged"),
         ("[reaper]\nkeep_logs = '1s'", "reaper.keep_logs"),
+        ("[[notify]]\nname = 'a'\nurl = 'https://evil'\nsecret = 'HOME'", "notify"),
         (
             "[providers.a]\nkind = 'ec2'\nprofile = 'prod'\nregion = 'eu-west-1'",
             "providers.a.profile",

@@ -56,7 +56,7 @@ def serve(
     from vmrunner.config import sources
     from vmrunner.daemon.daemon import Daemon, DaemonUpdate
     from vmrunner.runtime.background import BACKGROUND, SERVE
-    from vmrunner.services import reap
+    from vmrunner.services import alarms, notifications, reap
 
     app = shell_of(context).app
     output.hand_over()
@@ -86,6 +86,7 @@ def serve(
             limits=app.limits(),
             cron=settings.reaper.sweep,
             pools=app.pools(),
+            webhooks=notifications.senders(ledger, settings.notify),
         )
 
     def prepare() -> None:
@@ -101,6 +102,15 @@ def serve(
         gc(ledger, app.settings, app.paths, lambda: app.store)
         templates.trim(engine.context.providers.values())
 
+    outbox = notifications.OutboxWatch(ledger)
+
+    def watch() -> None:
+        outbox.run(app.settings.notify)
+        if app.settings.notify:
+            grace = app.limits().limits.grace
+            alarms.write_alarms(ledger, app.providers, grace=grace, now=time.time())
+
+    outbox.run(app.settings.notify)  # before anything ends
     providers = ", ".join(sorted(engine.context.providers)) or "none"
     log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
     listener = _listener(app, address, everybody) if address else None
@@ -112,6 +122,8 @@ def serve(
         tidy=tidy,
         upload=app.uploader().run,
         prepare=prepare,
+        webhooks=notifications.senders(ledger, app.settings.notify),
+        watch=watch,
         renew=renew,
     )
     try:

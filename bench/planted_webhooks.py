@@ -1,0 +1,71 @@
+"""Bugs to plant in what webhooks are told (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+OUTBOX, SENDER = "ledger/outbox.py", "services/notifications.py"
+TESTS = "tests/integration/test_webhooks.py"
+
+WEBHOOK_BUGS: Final = (
+    Bug(
+        "note an event as sent before it is",
+        SENDER,
+        "        now = self._clock()\n        try:\n            body",
+        "        now = self._clock()\n        self._ledger.outbox.sent(one, now)\n"
+        "        try:\n            body",
+        f"{TESTS}::test_whatever_is_no_2xx_is_tried_again",
+    ),
+    Bug(
+        "send without the lease",
+        SENDER,
+        "        if not self._holds():\n            return\n        try:",
+        "        self._holds()\n        try:",
+        f"{TESTS}::test_a_crash_between_send_and_mark_sends_it_again "
+        f"{TESTS}::test_while_one_node_sends_another_does_not",
+    ),
+    Bug(
+        "tell a held build's end twice",
+        OUTBOX,
+        " and _KNOWN(connection, **about).first() is None:",
+        ":",
+        f"{TESTS}::test_a_build_that_is_held_is_told_once",
+    ),
+    Bug(
+        "follow a redirect with what is signed",
+        "remote/webhooks.py",
+        "follow_redirects=False",
+        "follow_redirects=True",
+        f"{TESTS}::test_whatever_is_no_2xx_is_tried_again",
+    ),
+    Bug(
+        "sign the body without its time",
+        "remote/webhooks.py",
+        'timestamp.encode() + b"." + body',
+        "body",
+        f"{TESTS}::test_an_event_is_sent_signed_and_once",
+    ),
+    Bug(
+        "bound only the parts of a request",
+        "remote/webhooks.py",
+        "asyncio.run(asyncio.wait_for(_code(url, headers, body), WHOLE))",
+        "asyncio.run(_code(url, headers, body))",
+        f"{TESTS}::test_a_receiver_that_drips_is_given_up_in_time",
+    ),
+    Bug(
+        "let one event hold the others back",
+        SENDER,
+        "                if failures == FAILURES:\n                    break",
+        "                if failures:\n                    break",
+        f"{TESTS}::test_an_event_that_is_refused_holds_no_other_back",
+    ),
+    Bug(
+        "end a build whose event is lost",
+        "ledger/build_writes.py",
+        "outbox.put(connection, NotifyEvent.BUILD_ENDED, build_id, now, labels=labels)",
+        "labels  # as if it were told later",
+        "tests/faults/test_crashes.py",
+    ),
+)

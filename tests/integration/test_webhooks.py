@@ -1,0 +1,300 @@
+"""Webhooks: what ends or alarms is told at least once, signed, whatever crashes or does not answer,
+on both databases."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.ledger_builds import finished, running
+from tests.support.stand_ins import until
+from tests.support.webhook_receiver import KEY, Receiver, named, sender, waiting
+from tests.support.webhook_receiver import receiver as receiver  # the fixture
+from vmrunner.daemon import daemon
+from vmrunner.errors import LedgerError
+from vmrunner.ledger import Ledger, outbox
+from vmrunner.model import (
+    BuildState,
+    NotifyEndpoint,
+    NotifyEvent,
+    Reason,
+    Result,
+)
+from vmrunner.remote import webhooks
+from vmrunner.services import notifications
+
+HOUR = 3600.0
+
+
+# --- what is written down ------------------------------------------------------------------------
+
+
+def test_a_builds_end_and_its_event_are_one_write(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(ledger)
+    running(ledger)
+
+    def end() -> None:
+        ledger.builds.finish(
+            "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=110.0
+        )
+
+    def broken(*_: object, **__: object) -> None:
+        raise LedgerError("the power failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "put", broken)
+        with pytest.raises(LedgerError):
+            end()
+    assert ledger.builds.get("b-1").state is BuildState.RUNNING
+    end()
+    end()  # a build that ended is returned as it is
+    assert waiting(ledger) == ["b-1"]
+
+
+def test_a_build_that_is_held_is_told_once(ledger: Ledger) -> None:
+    named(ledger)
+    running(ledger)
+    verdict = {"epoch": 1, "result": Result.FAILURE, "reason": Reason.EXIT_CODE}
+    ledger.builds.advance("b-1", epoch=1, to=BuildState.COLLECTING, now=105.0)
+    ledger.builds.hold("b-1", **verdict, now=106.0, hold_until=150.0)
+    assert waiting(ledger) == ["b-1"]
+    ledger.builds.finish("b-1", **verdict, now=110.0)
+    assert waiting(ledger) == ["b-1"]
+
+
+def test_only_who_wants_an_event_gets_it(ledger: Ledger) -> None:
+    named(ledger, "all")
+    named(ledger, "core", events=frozenset({NotifyEvent.BUILD_ENDED}), match={"team": "core"})
+    named(ledger, "alarms", events=frozenset({NotifyEvent.SURVIVOR}))
+    running(ledger, "b-core", "vm-2", labels={"team": "core", "x": "y"})
+    finished(ledger, "b-other")
+    for build in ("b-core", "b-other"):
+        ledger.builds.finish(
+            build, epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=111.0
+        )
+    ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-9", time.time(), data="{}")
+    assert sorted(waiting(ledger, "all")) == ["b-core", "b-other", "vm-9"]
+    assert waiting(ledger, "core") == ["b-core"]
+    assert waiting(ledger, "alarms") == ["vm-9"]
+
+
+def test_nobody_named_means_nothing_is_written(ledger: Ledger) -> None:
+    finished(ledger, "b-1")
+    ledger.outbox.declare(
+        [NotifyEndpoint(name="former", events=frozenset(NotifyEvent))],
+        time.time() - 2 * outbox.FORGOTTEN,
+    )
+    ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-9", time.time())
+    assert waiting(ledger, "former") == []
+
+
+# --- sending -------------------------------------------------------------------------------------
+
+
+def test_an_event_is_sent_signed_and_once(ledger: Ledger, receiver: Receiver) -> None:
+    named(ledger)
+    finished(ledger, "b-1")
+    send = sender(ledger, receiver.url)
+    send.run()
+    send.run()
+    (body,), (headers,) = receiver.bodies, receiver.headers
+    assert headers["Vmrunner-Event-Id"] == body["id"]
+    assert headers["Vmrunner-Event"] == body["event"] == "build.ended"
+    assert (body["kind"], body["schema_version"]) == ("build", 1)
+    assert body["installation"] == ledger.installation
+    (build,) = body["items"]
+    assert (build["id"], build["result"], build["steps"][0]["run"]) == (
+        "b-1", "success", "make test",
+    )  # fmt: skip
+    (fares,) = ledger.outbox.status()
+    assert (fares.waiting, fares.error, fares.failures) == (0, "", 0)
+    assert fares.delivered_at is not None
+
+
+def test_a_crash_between_send_and_mark_sends_it_again(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(ledger)
+    finished(ledger, "b-1")
+    dying = sender(ledger, receiver.url)
+    with monkeypatch.context() as patch:
+
+        def dies(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(ledger.outbox, "sent", dies)
+        patch.setattr(ledger.engines, "release", lambda *_: None)  # it is dead
+        with pytest.raises(KeyboardInterrupt):
+            dying.run()
+    heir = sender(ledger, receiver.url)
+    heir.run()
+    assert len(receiver.bodies) == 1  # until the lease of the dead one is over
+    sender(ledger, receiver.url, clock=lambda: time.time() + 2 * notifications.LEASE).run()
+    assert receiver.ids == [receiver.ids[0]] * 2
+    assert receiver.bodies[0] == receiver.bodies[1]
+    assert waiting(ledger) == []
+
+
+def test_while_one_node_sends_another_does_not(ledger: Ledger, receiver: Receiver) -> None:
+    named(ledger)
+    finished(ledger, "b-1")
+    other = sender(ledger, receiver.url)
+
+    def meanwhile(*_: object, **__: object) -> str:
+        other.run()
+        return ""
+
+    sender(ledger, receiver.url, post=meanwhile).run()
+    assert receiver.bodies == []
+    assert waiting(ledger) == []
+
+
+@pytest.mark.parametrize("answer", [307, 302, 500, 400, 410])
+def test_whatever_is_no_2xx_is_tried_again(tmp_path: Path, receiver: Receiver, answer: int) -> None:
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+    named(ledger)
+    finished(ledger, "b-1")
+    receiver.answers = [answer]
+    sender(ledger, receiver.url).run()
+    assert str(answer) in ledger.outbox.status()[0].error
+    sender(ledger, receiver.url).run()
+    assert len(receiver.bodies) == 1  # not yet, and nobody followed the redirect
+    sender(ledger, receiver.url, clock=lambda: time.time() + 60).run()
+    assert receiver.ids == [receiver.ids[0]] * 2
+    assert waiting(ledger) == []
+    ledger.close()
+
+
+def test_an_event_that_is_refused_holds_no_other_back(ledger: Ledger, receiver: Receiver) -> None:
+    named(ledger)
+    for n in range(4):
+        finished(ledger, f"b-{n}")
+    receiver.answers = [422]
+    sender(ledger, receiver.url).run()
+    assert receiver.builds == ["b-0", "b-1", "b-2", "b-3"]
+    assert waiting(ledger) == ["b-0"]
+
+
+def test_one_that_is_down_is_left_alone_for_ever_longer(ledger: Ledger) -> None:
+    named(ledger)
+    for n in range(10):
+        finished(ledger, f"b-{n}")
+    now, tries = [time.time()], 0
+
+    def post(*_: object, **__: object) -> str:
+        nonlocal tries
+        tries += 1
+        return "no"
+
+    send = sender(ledger, "http://127.0.0.1:1/", post=post, clock=lambda: now[0])
+    for _ in range(360):  # half an hour
+        send.run()
+        now[0] += daemon.NOTIFY
+    assert 3 < tries < 60
+    (fares,) = ledger.outbox.status()
+    assert (fares.waiting, fares.error) == (10, "no")
+
+
+def test_a_clock_that_was_wrong_keeps_nothing_back_for_ever(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    named(ledger)
+    finished(ledger, "b-1")
+    wrong = sender(ledger, "", post=lambda *_, **__: "no", clock=lambda: time.time() + 9 * HOUR)
+    wrong.run()
+    sender(ledger, receiver.url).run()
+    assert receiver.builds == ["b-1"]
+
+
+def test_a_receiver_that_drips_is_given_up_in_time(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "WHOLE", 0.5)
+    over = threading.Event()
+
+    def drip(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not over.wait(0.05):
+            try:
+                handler.wfile.write(b"X: y\r\n")
+            except OSError:
+                return
+
+    receiver.answers = [drip]
+    try:
+        told = webhooks.post(
+            receiver.url, KEY, event="test", name="ev-1", body=b"{}", now=time.time()
+        )
+    finally:
+        over.set()
+    assert told.startswith("no answer within")
+
+
+def test_one_that_hangs_delays_no_other(tmp_path: Path, receiver: Receiver) -> None:
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+    over = threading.Event()
+    named(ledger)
+    named(ledger, "hangs")
+    finished(ledger, "b-1")
+
+    def hang(*_: object, **__: object) -> str:
+        over.wait(30)
+        return "it hung"
+
+    poison = sender(ledger, "", "hangs", post=hang)
+    tasks = daemon._tasks({"hangs": poison.run, "chat": sender(ledger, receiver.url).run})
+    try:
+        for task in tasks:
+            task()
+        until(lambda: receiver.builds == ["b-1"])
+    finally:
+        over.set()
+    until(lambda: ledger.outbox.status()[1].error == "it hung")
+    ledger.close()
+
+
+def test_two_nodes_that_die_and_a_bad_receiver_lose_nothing(
+    ledger: Ledger, url: str, data_dir: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver refuses some, nodes die before a mark; all the while builds end."""
+    named(ledger)
+    dice = random.Random(7)
+    receiver.answers = [dice.choice((200, 200, 500, 302)) for _ in range(60)]
+    monkeypatch.setattr(notifications, "FIRST", 0.01)
+    monkeypatch.setattr(notifications, "LONGEST", 0.05)
+    ended = threading.Event()
+
+    def node(seed: int) -> None:
+        mine = Ledger.open(url, data_dir=data_dir)
+        dice, sent = random.Random(seed), mine.outbox.sent
+
+        def marks(*args: Any) -> None:
+            if dice.random() < 0.3:
+                raise OSError("it is dead")
+            sent(*args)
+
+        mine.outbox.sent = marks  # type: ignore[method-assign]
+        while not (ended.is_set() and not waiting(mine)):
+            with contextlib.suppress(OSError):  # it died, and another takes its place
+                sender(mine, receiver.url).run()
+        mine.close()
+
+    nodes = [threading.Thread(target=node, args=(seed,)) for seed in (1, 2)]
+    for one in nodes:
+        one.start()
+    names = [finished(ledger, f"b-{n}") for n in range(15)]
+    ended.set()
+    for one in nodes:
+        one.join(60)
+        assert not one.is_alive()
+    assert sorted(set(receiver.builds)) == sorted(names)
+    assert len(set(zip(receiver.ids, receiver.builds, strict=True))) == len(names)

@@ -1,0 +1,118 @@
+"""Alarms for webhooks, and what becomes of an event that nobody takes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.support.ledger_builds import started
+from tests.support.webhook_receiver import Receiver, named, sender, waiting
+from tests.support.webhook_receiver import receiver as receiver  # the fixture
+from vmrunner.config.notify import NotifySettings
+from vmrunner.core.reap_plan import Sighting, SightingKind
+from vmrunner.ledger import Ledger, outbox
+from vmrunner.model import (
+    Level,
+    NotifyEvent,
+)
+from vmrunner.services import alarms, notifications
+
+# --- giving up -----------------------------------------------------------------------------------
+
+
+def settings(name: str = "chat", **options: Any) -> NotifySettings:
+    return NotifySettings(name=name, url="http://127.0.0.1:1/", secret="HOOK_KEY", **options)
+
+
+def test_what_is_too_old_is_given_up_and_said(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_KEY", "k")
+    now = time.time()
+    named(ledger)
+    ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-1", now - outbox.GIVE_UP - 1)
+    ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-2", now)
+    assert ledger.outbox.tidy(now) == {"chat": 1}
+    assert ledger.outbox.tidy(now) == {}
+    assert waiting(ledger) == ["vm-2"]
+    (fares,) = ledger.outbox.status()
+    assert (fares.given_up, fares.given_up_at) == (1, now)
+    (finding,) = notifications.findings(ledger, [settings()], now)
+    assert finding.level is Level.ERROR
+    assert "given up" in finding.message
+
+
+def test_more_than_the_cap_never_waits(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "CAP", 3)
+    now = time.time()
+    named(ledger)
+    for n in range(5):
+        ledger.outbox.add(NotifyEvent.SURVIVOR, f"vm-{n}", now)
+    assert ledger.outbox.tidy(now) == {"chat": 2}
+    assert sorted(waiting(ledger)) == ["vm-2", "vm-3", "vm-4"]
+
+
+def test_what_was_told_is_remembered_for_a_week_and_forgotten(
+    ledger: Ledger, receiver: Receiver
+) -> None:
+    named(ledger)
+    now = time.time()
+
+    def tell() -> None:
+        ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-1", now, data="{}")
+        sender(ledger, receiver.url).run()
+
+    tell()
+    tell()
+    assert len(receiver.bodies) == 1
+    ledger.outbox.tidy(now + outbox.KEEP + 1)
+    named(ledger)
+    tell()
+    assert len(receiver.bodies) == 2
+
+
+# --- alarms --------------------------------------------------------------------------------------
+
+
+class Clocks:
+    """Where all clouds have our time."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def time_at(self, *_: object) -> float:
+        return self.now
+
+
+def test_each_alarm_is_told_once(
+    ledger: Ledger, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(ledger)
+    _, row = started(ledger)
+    sweep = Sighting(what=SightingKind.LATCH, subject="fake/a/z", sweep="s-1", begun=5.0)
+    ledger.sightings.record("p", [sweep])
+    monkeypatch.setattr(
+        alarms.audit, "silence", lambda _: [alarms._late(row, 1.0)]
+    )  # the audit's own rule has its own tests
+    for late in (59.0, 61.0, 99.0):
+        clocks: Any = Clocks(row.deadline + late)
+        alarms.write_alarms(ledger, clocks, grace=60.0, now=time.time())
+    sender(ledger, receiver.url).run()
+    told = {body["event"]: body for body in receiver.bodies}
+    assert len(told) == len(receiver.bodies) == 3
+    (survivor,) = told["alarm.survivor"]["items"]
+    assert (survivor["instance"], survivor["late"]) == (row.id, 61.0)
+    assert told["alarm.orphans_latched"]["items"][0]["place"] == "fake/a/z"
+    assert told["alarm.reaper_silent"]["kind"] == "survivor"
+
+
+def test_who_reads_no_secret_leaves_it_to_others(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_KEY", "k")
+    missing = settings("other").model_copy(update={"secret": "NOT_SET"})
+    assert list(notifications.senders(ledger, [settings(), missing])) == ["chat"]
+    found = list(notifications.findings(ledger, [missing], time.time()))
+    assert [(f.level, "NOT_SET" in f.message) for f in found] == [(Level.ERROR, True)]

@@ -1,0 +1,104 @@
+"""The tables `[[notify]]` of the configuration: webhooks, and the secrets that sign what they are
+told."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from vmrunner.errors import ConfigError
+from vmrunner.lib import local_files, units
+from vmrunner.lib.section import Section
+from vmrunner.model import NotifyEvent
+
+_NAME: Final = re.compile("[a-z][a-z0-9-]{0,39}")
+
+
+class NotifySettings(Section):
+    """A webhook."""
+
+    name: str = Field(description="For you, and for `vmrunner notify`.")
+    url: str = Field(description="Where to. It is nobody's but yours: no caller can name one.")
+    secret: str = Field(
+        min_length=1,
+        description="Signs what is sent: a variable's name, or @ and the path of a file.",
+    )
+    events: list[NotifyEvent] = Field(
+        default_factory=list, description="Default: all; with match, build.ended alone."
+    )
+    match: dict[str, str] = Field(
+        default_factory=dict, description="Only builds that have these labels."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("not a name; lower-case letters, digits and -, such as chat")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not value.isprintable():
+            raise ValueError("not a URL; such as https://hooks.example.org/vmrunner")
+        if "@" in parts.netloc:
+            raise ValueError("it holds a password; what is sent is signed by `secret` instead")
+        return value
+
+    @field_validator("secret")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if value.startswith("@"):
+            if not Path(value[1:]).is_absolute():
+                raise ValueError("not an absolute path; such as @/etc/vmrunner/chat.secret")
+            return value
+        try:
+            return units.env_name(value, "secret")
+        except ConfigError:
+            raise ValueError(
+                "neither a variable's name nor @ and a path; the secret itself is not written here"
+            ) from None
+
+    @model_validator(mode="after")
+    def _labelled(self) -> NotifySettings:
+        alarms = [event.value for event in self.events if event is not NotifyEvent.BUILD_ENDED]
+        if self.match and alarms:
+            raise ValueError(
+                f"match chooses builds, and {alarms[0]} is of none; tell another endpoint of it"
+            )
+        return self
+
+    @property
+    def wanted(self) -> frozenset[NotifyEvent]:
+        """Return the events that it is told of."""
+        if self.match:
+            return frozenset({NotifyEvent.BUILD_ENDED})
+        return frozenset(self.events or NotifyEvent)
+
+    def key(self, environ: Mapping[str, str] = os.environ) -> bytes:
+        """Read its secret. Raises ConfigError."""
+        field = f"notify.{self.name}.secret"
+        if not self.secret.startswith("@"):
+            if not environ.get(self.secret):
+                raise ConfigError(f"{field}: {self.secret} is not set", hint="set it, or use @FILE")
+            return environ[self.secret].encode()
+        path = Path(self.secret[1:])
+        try:
+            local_files.refuse_public(path)
+            found = local_files.read(path)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise ConfigError(
+                f"{field}: {path} cannot be read: {why}", hint="make it, with mode 600"
+            ) from None
+        if not found:
+            raise ConfigError(f"{field}: {path} is empty", hint="head -c 32 /dev/urandom | base64")
+        return found.encode()

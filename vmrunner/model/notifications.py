@@ -1,0 +1,50 @@
+"""Webhooks of the operator, and what waits to be told to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vmrunner.model.choices import NotifyEvent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotifyEndpoint:
+    """A webhook as the ledger knows it: neither URL nor secret. `match`: labels that a build must
+    have."""
+
+    name: str
+    events: frozenset[NotifyEvent]
+    match: Mapping[str, str] = field(default_factory=dict)
+
+    def wants(self, event: NotifyEvent, labels: Mapping[str, str]) -> bool:
+        return event in self.events and self.match.items() <= labels.items()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notification:
+    """One event for one endpoint. `id` is the event's, the same at every try and for every
+    endpoint; `data` is the document of what the ledger cannot tell later."""
+
+    id: str
+    endpoint: str
+    event: NotifyEvent
+    subject: str
+    at: float
+    data: str
+    tries: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndpointStatus:
+    """State of an endpoint. `error`: of its last try; empty when that went well."""
+
+    name: str
+    named_at: float
+    waiting: int
+    oldest: float | None
+    delivered_at: float | None
+    failures: int
+    error: str
+    given_up: int
+    given_up_at: float | None

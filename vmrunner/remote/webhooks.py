@@ -1,0 +1,70 @@
+"""One signed request to a webhook.
+
+Asynchronous, and nothing else here is: only so has a request a limit as a whole. A receiver that
+sends a byte every few seconds passes all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from functools import lru_cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import ssl
+
+CONNECT: Final = 5.0  # seconds
+WHOLE: Final = 15.0  # … for a request, however it is spent
+
+
+def signature(key: bytes, timestamp: str, body: bytes) -> str:
+    """HMAC-SHA256 over the timestamp, a dot and the body, as it is sent."""
+    return "sha256=" + hmac.new(key, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def post(url: str, key: bytes, *, event: str, name: str, body: bytes, now: float) -> str:
+    """Send the event of this name once. Return why it was not taken; empty when it was. No redirect
+    is followed: the signed body goes where the operator said, or nowhere."""
+    timestamp = str(int(now))
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": f"vmrunner/{version('vmrunner')}",
+        "Vmrunner-Event": event,
+        "Vmrunner-Event-Id": name,
+        "Vmrunner-Timestamp": timestamp,
+        "Vmrunner-Signature": signature(key, timestamp, body),
+    }
+    import httpx
+
+    try:
+        code = asyncio.run(asyncio.wait_for(_code(url, headers, body), WHOLE))
+    except TimeoutError:
+        return f"no answer within {WHOLE:.0f} s"
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return f"{type(error).__name__}: {error}".rstrip(": ")
+    if 300 <= code < 400:
+        return f"it answered {code}, and no redirect is followed"
+    return "" if 200 <= code < 300 else f"it answered {code}"
+
+
+async def _code(url: str, headers: dict[str, str], body: bytes) -> int:
+    """Return the answer's code; its body is not read."""
+    import httpx
+
+    limits = httpx.Timeout(WHOLE, connect=CONNECT)
+    async with (
+        httpx.AsyncClient(timeout=limits, verify=_certificates(), follow_redirects=False) as client,
+        client.stream("POST", url, headers=headers, content=body) as answer,
+    ):
+        return answer.status_code
+
+
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    """Made once: it takes longer than a request."""
+    import httpx
+
+    return httpx.create_ssl_context()

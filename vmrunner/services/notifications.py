@@ -1,0 +1,245 @@
+"""Webhooks: what waits in the outbox is sent, signed, at least once, by whoever holds the
+endpoint's lease.
+
+A crash between sending and its note sends again, with the same event id. Each endpoint has its own
+lease, waits and thread (`daemon`), so one that is poison delays nobody else. Nothing here is waited
+for: builds and kills know no webhook.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.errors import ConfigError, LedgerError, NotFound
+from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST
+from vmrunner.lib import ids, units
+from vmrunner.lib.backoff import backoff
+from vmrunner.model import (
+    EndpointStatus,
+    Finding,
+    Level,
+    Notification,
+    NotifyEndpoint,
+)
+from vmrunner.remote import webhooks
+from vmrunner.services.documents import ended_document, envelope, iso
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmrunner.config.notify import NotifySettings
+    from vmrunner.ledger import Ledger
+
+log = logging.getLogger("vmrunner")
+
+FIRST: Final = 5.0  # seconds before the second try, doubled each time, up to `LONGEST`
+LEASE: Final = 60.0
+FAILURES: Final = 3  # after so many in a row the endpoint is left alone for a while
+TURN: Final = 120.0  # seconds that a run lasts at most
+AGAIN: Final = 3600.0  # seconds between two declarations of the same endpoints
+TEST: Final = "test"
+_AT_ONCE: Final = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Webhook:
+    """An endpoint with what it takes to send."""
+
+    name: str
+    url: str
+    key: bytes
+
+
+def open_webhook(settings: NotifySettings) -> Webhook:
+    """Read its secret. Raises ConfigError."""
+    return Webhook(name=settings.name, url=settings.url, key=settings.key())
+
+
+def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callable[[], None]]:
+    """Return what sends to each of them. One whose secret is not here is left to other nodes: no
+    build waits for a webhook, so no engine does."""
+    found = {}
+    for one in settings:
+        try:
+            found[one.name] = WebhookSender(ledger, open_webhook(one)).run
+        except ConfigError as error:
+            log.warning("nothing is sent from here: %s", error)
+    return found
+
+
+def declare(ledger: Ledger, settings: list[NotifySettings], now: float) -> None:
+    """Let events be written for these endpoints from now on."""
+    ledger.outbox.declare(
+        (NotifyEndpoint(name=one.name, events=one.wanted, match=one.match) for one in settings),
+        now,
+    )
+
+
+class WebhookSender:
+    """The sender to one endpoint, a run at a time. `post` is `webhooks.post`."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        webhook: Webhook,
+        *,
+        post: Callable[..., str] = webhooks.post,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._webhook = webhook
+        self._post = post
+        self._clock = clock
+        self._me = ids.engine_id()
+        self._lease = f"notify:{webhook.name}"
+        self._until = 0.0
+
+    def run(self) -> None:
+        """Send what is due, unless another node is about it."""
+        if not self._ledger.outbox.waiting(self._webhook.name, self._clock(), 1):
+            return
+        self._until = 0.0
+        if not self._holds():
+            return
+        try:
+            self._send_all(self._clock() + TURN)
+        finally:
+            self._ledger.engines.release(self._lease, self._me)
+
+    def _holds(self) -> bool:
+        """Return whether the lease is ours for as long as a request can take."""
+        now = self._clock()
+        if self._until - now > 2 * webhooks.WHOLE:
+            return True
+        self._until = now + LEASE
+        return self._ledger.engines.acquire(self._lease, self._me, self._until, now)
+
+    def _send_all(self, end: float) -> None:
+        name, outbox, failures = self._webhook.name, self._ledger.outbox, 0
+        while self._clock() < end:
+            found = outbox.waiting(name, self._clock(), _AT_ONCE)
+            for one in found:
+                if not self._holds():
+                    return
+                failures = 0 if self._send(one) else failures + 1
+                if failures == FAILURES:
+                    break
+            if len(found) < _AT_ONCE or failures == FAILURES:
+                break
+        if failures:
+            fares = next((s for s in outbox.status() if s.name == name), None)
+            wait = backoff(FIRST, fares.failures if fares else 0, LONGEST)
+            outbox.put_off(name, self._clock() + wait)
+
+    def _send(self, one: Notification) -> bool:
+        now = self._clock()
+        try:
+            body = body_of(self._ledger, one)
+            error = self._post(
+                self._webhook.url, self._webhook.key,
+                event=one.event.value, name=one.id, body=body, now=now,
+            )  # fmt: skip
+        except LedgerError:
+            raise
+        except Exception as problem:  # noqa: BLE001 - one that cannot be told keeps no other
+            error = f"{type(problem).__name__}: {problem}"
+        if not error:
+            self._ledger.outbox.sent(one, self._clock())
+            return True
+        wait = backoff(FIRST, one.tries, LONGEST)
+        self._ledger.outbox.failed(one, error, self._clock() + wait)
+        log.warning("webhook %s: %s %s: %s", one.endpoint, one.event, one.subject, error)
+        return False
+
+
+class OutboxWatch:
+    """Care of the outbox, every now and then, by each node."""
+
+    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._said: tuple[list[NotifySettings], float] = [], 0.0
+
+    def run(self, settings: list[NotifySettings]) -> None:
+        """Name the endpoints that are configured; give up and forget what is too old."""
+        if not settings and not self._ledger.outbox.status():
+            return
+        now = self._clock()
+        before, at = self._said
+        if settings and (settings != before or now - at > AGAIN):
+            declare(self._ledger, settings, now)
+            self._said = settings, now
+        for name, count in self._ledger.outbox.tidy(now).items():
+            age = units.span(GIVE_UP)
+            log.error("webhook %s: %d events were given up: too many, or %s old", name, count, age)
+
+
+def body_of(ledger: Ledger, one: Notification) -> bytes:
+    """Return what is sent: the event, and documents as `-o json` gives them."""
+    told = json.loads(one.data) if one.data else _build(ledger, one.subject)
+    return _body(ledger.installation, one.id, one.event.value, one.at, told)
+
+
+def _body(installation: str, name: str, event: str, at: float, told: Mapping[str, Any]) -> bytes:
+    head = {"id": name, "event": event, "time": iso(at), "installation": installation}
+    return json.dumps({**head, **told}).encode()
+
+
+def _build(ledger: Ledger, name: str) -> dict[str, Any]:
+    build = ledger.builds.get(name)
+    start = ledger.instances.starts([build.instance or ""]).get(build.instance or "")
+    document = ended_document(build, ledger.events.list(name))
+    return envelope("build", [document | {"start": start.value if start else None}])
+
+
+def try_out(webhook: Webhook, installation: str, now: float) -> tuple[str, str]:
+    """Send a test event, past the outbox. Return its id, and why it was not taken."""
+    name = ids.event_id()
+    body = _body(installation, name, TEST, now, envelope(TEST, []))
+    return name, webhooks.post(webhook.url, webhook.key, event=TEST, name=name, body=body, now=now)
+
+
+def one_of(settings: list[NotifySettings], name: str) -> NotifySettings:
+    """Return the endpoint of this name. Raises NotFound."""
+    for one in settings:
+        if one.name == name:
+            return one
+    raise NotFound(
+        f"notify: no endpoint {name!r} is configured",
+        hint=units.did_you_mean(name, [one.name for one in settings]),
+    )
+
+
+def findings(ledger: Ledger, settings: list[NotifySettings], now: float) -> Iterator[Finding]:
+    """Say of each endpoint whether it takes what it is told."""
+    known = {fares.name: fares for fares in ledger.outbox.status()}
+    for one in settings:
+        try:
+            one.key()
+        except ConfigError as error:
+            level, text, fix = Level.ERROR, str(error.args[0]), error.hint
+        else:
+            level, text, fix = _verdict(one, known.get(one.name), now)
+        yield Finding(check=f"notify {one.name}", level=level, message=text, fix=fix)
+
+
+def _verdict(
+    one: NotifySettings, fares: EndpointStatus | None, now: float
+) -> tuple[Level, str, str]:
+    fix = f"vmrunner notify test {one.name}"
+    if fares is None or now - fares.named_at > FORGOTTEN:
+        return Level.WARNING, "no `serve` has named it: nothing is written for it", "vmrunner serve"
+    if fares.given_up_at is not None and now - fares.given_up_at < 2 * GIVE_UP:
+        ago = units.span(now - fares.given_up_at)
+        return Level.ERROR, f"{fares.given_up} events were given up, the last {ago} ago", fix
+    if fares.error:
+        text = f"{fares.waiting} events wait: {fares.error}"
+        return Level.WARNING, text, fix
+    if fares.delivered_at is None:
+        return Level.OK, "it was told nothing yet", ""
+    return Level.OK, f"it took an event {units.span(now - fares.delivered_at)} ago", ""
