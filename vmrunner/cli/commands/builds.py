@@ -213,7 +213,7 @@ def _log_lines(
     from vmrunner.services.follow import BuildFollower
     from vmrunner.services.logs import LogReader, lines
 
-    view = output.ListView[LogLine](
+    view: output.ListView[LogLine] = output.ListView(
         kind="log_line",
         columns=(),
         document=log_line_document,
