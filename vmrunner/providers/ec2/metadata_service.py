@@ -14,14 +14,18 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import type_defs as ec2
 
 
-def seal(calls: Ec2Client, ref: Ref) -> None:
-    """Switch it off, and see that it is. Raises `CallFailed`, uncertain while EC2 is at it."""
-    options = _options(calls, ref)
-    if options.get("HttpEndpoint") != "disabled":
+def seal(calls: Ec2Client, ref: Ref, asked: set[str]) -> None:
+    """Switch it off, and see that it is. Raises `CallFailed`, uncertain while EC2 is at it.
+    `asked`: the VMs of which EC2 was asked to, which are looked at before it is asked again."""
+    if ref.id not in asked:
         calls(ref.scope.place, SEAL, InstanceId=ref.id, HttpEndpoint="disabled")
-        options = _options(calls, ref)
-    if options.get("State") != "applied":
-        text = f"the metadata service of {ref.id} is {options.get('State')}, not off yet"
+        asked.add(ref.id)
+    options = _options(calls, ref)  # the answer says "pending", however fast EC2 is
+    off, state = options.get("HttpEndpoint") == "disabled", options.get("State")
+    if state == "applied":
+        asked.discard(ref.id)
+    if not off or state != "applied":
+        text = f"the metadata service of {ref.id} is {state}, not off yet"
         raise CallFailed("", Uncertain(text))
 
 

@@ -68,6 +68,7 @@ class Ec2Provider:
         self.rights = Ec2Permissions(options, self.calls, self.identity, elapsed)
         self._elapsed = elapsed
         self._dry = DryPools(elapsed)
+        self._sealing: set[str] = set()
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
         self._births = Ec2Creator(options, self.calls, self.places, self._dry)
@@ -142,7 +143,7 @@ class Ec2Provider:
     def seal(self, ref: Ref) -> None:
         with edge():
             self._check_reach(ref)
-            seal(self.calls, ref)
+            seal(self.calls, ref, self._sealing)
 
     def park(self, ref: Ref) -> None:
         with edge():
