@@ -107,7 +107,7 @@ def test_phases_are_contiguous_and_events_have_no_gap(ledger: Ledger) -> None:
     ledger.builds.advance("b-1", epoch=1, to=S.COLLECTING, now=105.0)
     build, _ = ledger.builds.finish(
         "b-1", epoch=1, result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=7, now=106.0,
-        message="no", cost=0.25,
+        message="no",
     )  # fmt: skip
     assert [p.state for p in build.phases] == [
         S.QUEUED, S.PROVISIONING, S.BOOTING, S.CONNECTING, S.PREPARING, S.RUNNING, S.COLLECTING,
@@ -117,7 +117,7 @@ def test_phases_are_contiguous_and_events_have_no_gap(ledger: Ledger) -> None:
     assert (build.result, build.reason, build.exit_code) == (
         Result.FAILURE, Reason.EXIT_CODE, 7,
     )  # fmt: skip
-    assert (build.message, build.cost, build.owner) == ("no", 0.25, None)
+    assert (build.message, build.owner) == ("no", None)
     events = ledger.events.list("b-1")
     assert [e.seq for e in events] == list(range(1, 8))
     assert events[-1].data == {"state": "finished", "result": "failure", "reason": "exit_code"}

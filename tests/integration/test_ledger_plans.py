@@ -26,7 +26,9 @@ from vmrunner.ledger import (
     outbox,
     pool_vms,
     pools,
+    prices,
     removals,
+    settling,
     sightings,
     submitter_leases,
     tokens,
@@ -52,6 +54,8 @@ MODULES = (
     metrics,
     pool_vms,
     pools,
+    prices,
+    settling,
     sightings,
     submitter_leases,
     tokens,
@@ -59,7 +63,7 @@ MODULES = (
 #: These have a row for each engine, image, pool, token or reaper's name; or are kept short.
 SMALL = {
     "actions", "engines", "engines_1", "heartbeats", "images", "ledger", "leases", "logins",
-    "notify_endpoints", "pools", "sightings", "tokens",
+    "notify_endpoints", "pools", "prices", "sightings", "tokens",
 }  # fmt: skip
 #: Asked once, at a provider's first launch.
 RARE = {"instance_reads._ANY"}

@@ -170,7 +170,7 @@ def test_wishes_are_made_from_the_page(http: Service, visitor: Visitor) -> None:
 def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
     mine = Visitor(browser, http, http.token(TENANT, labels={"team": "a"}))
-    assert mine.page.locator("nav").first.inner_text().split() == ["Builds", "VMs"]
+    assert mine.page.locator("nav").first.inner_text().split() == ["Builds", "VMs", "Costs"]
     expect(mine.page.locator("#builds")).to_contain_text("No build here")
     assert mine.page.request.get(f"{http.url}/builds/{other}").status == 404
     for path in ("pools", "nodes", "audit", "actions", "tokens"):

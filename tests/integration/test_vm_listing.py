@@ -15,7 +15,7 @@ from vmrunner.api.local_service import LocalService
 from vmrunner.cli.commands import vms
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.rows import RowCache
+from vmrunner.ledger.readable import RowCache
 from vmrunner.model import Death, Kind, Power, Ref, Resource, Scope
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.retired import RetiredProvider

@@ -13,7 +13,7 @@ from vmrunner.errors import LedgerError
 from vmrunner.lib import ci_commands
 from vmrunner.lib.terminal import clean
 from vmrunner.model import BuildRecord as Row
-from vmrunner.model import BuildSpec, BuildState, LogLine, Phase, Reason, Result
+from vmrunner.model import BuildSpec, BuildState, Cost, LogLine, Phase, Reason, Result
 from vmrunner.services import build_history
 from vmrunner.services.artifacts import Artifact as Artifact
 from vmrunner.services.artifacts import Artifacts as Artifacts
@@ -105,8 +105,13 @@ class Build:
         return self._row.phases
 
     @property
-    def cost(self) -> float:
-        """USD, estimated; 0 where the machine is your own."""
+    def cost(self) -> float | None:
+        """USD that its VMs have cost with disk and address, estimated; None: a price is unknown; 0
+        where the machine is your own. `cost_detail` says if it is final, and by which prices."""
+        return self._row.cost.usd
+
+    @property
+    def cost_detail(self) -> Cost:
         return self._row.cost
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import LedgerError, NotFound, Unreadable
@@ -15,6 +15,7 @@ from vmrunner.services.follow import FOLLOW_INTERVAL
 
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
+    from vmrunner.core.cost_report import CostLine
     from vmrunner.ledger import Ledger
     from vmrunner.model import BuildRecord, Instance, Start
     from vmrunner.reaper.report import Report
@@ -93,6 +94,14 @@ class LocalService:
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
         """Return how they came by their VMs, by the VM's id."""
         return self.ledger.instances.starts([row.instance for row in rows if row.instance])
+
+    def costed(self, rows: Sequence[BuildRecord]) -> list[BuildRecord]:
+        """Return them with what each has cost until now."""
+        if all(row.finished for row in rows):
+            return list(rows)
+        from vmrunner.services.costs import until_now
+
+        return until_now(self.ledger, self._app.providers, rows)
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
         """Return what it brought back."""
@@ -187,6 +196,12 @@ class LocalService:
             tag=tag,
             older_than=older_than,
         )
+
+    def costs(self, by: str, since: float) -> list[CostLine]:
+        """Return what was spent in the last `since` seconds."""
+        from vmrunner.services import costs
+
+        return costs.report(self.ledger, self._app.providers, by=by, since=since)
 
     def pools(self) -> list[PoolStatus]:
         """Return what each pool wants, has, serves and costs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ from vmrunner.services.destroy import DestroyedVm, DestroyResult
 if TYPE_CHECKING:
     from vmrunner.api.remote_submission import RemoteSubmitter
     from vmrunner.core.audit_rules import Survivor
+    from vmrunner.core.cost_report import CostLine
     from vmrunner.model import BuildRecord, Instance, Start
     from vmrunner.reaper.report import Report
     from vmrunner.runtime.engine_host import EngineHost
@@ -132,6 +133,10 @@ class RemoteService:
         known = self.ledger.builds.starts
         return {row.instance: known[row.instance] for row in rows if row.instance in known}
 
+    def costed(self, rows: Sequence[BuildRecord]) -> list[BuildRecord]:
+        """Return them with what each has cost until now: so the server sent them."""
+        return list(rows)
+
     def artifacts(self, row: BuildRecord) -> RemoteArtifacts:
         """Return what it brought back."""
         return RemoteArtifacts(self.client, row)
@@ -193,6 +198,12 @@ class RemoteService:
         said = None if tag is None else "=".join(tag)
         found = self.client.listed("/audit", provider=provider, tag=said, older_than=older_than)
         return list(map(survivor, found))
+
+    def costs(self, by: str, since: float) -> list[CostLine]:
+        """Return what was spent in the last `since` seconds."""
+        from vmrunner.remote.reports import cost_line
+
+        return list(map(cost_line, self.client.listed("/costs", by=by, since=since)))
 
     def pools(self) -> list[PoolStatus]:
         """Return what each pool wants, has, serves and costs."""

@@ -31,6 +31,7 @@ from vmrunner.services.requests import BuildRequest
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
+    from vmrunner.core.cost_report import CostLine
     from vmrunner.images import Progress
     from vmrunner.reaper.report import Report
     from vmrunner.remote.host import RemoteHost
@@ -188,6 +189,12 @@ class Runner:
             tag=None if tag is None else units.pair(tag, "tag"),
             older_than=None if older_than is None else units.duration(older_than, "older_than"),
         )
+
+    def costs(self, *, by: str = "provider", since: Duration = "7d") -> builtins.list[CostLine]:
+        """Return what was spent in that time, on builds by provider, by day (UTC) or by the values
+        of a label (`by="label:team"`), on VMs of pools that no build used, and on images. A
+        `line.cost.usd` of None: a price is unknown."""
+        return self.service.costs(by, units.duration(since, "since"))
 
     def doctor(self, *, provider: str | None = None) -> builtins.list[Finding]:
         """Check that everything is there, and allowed. Each finding with its fix."""

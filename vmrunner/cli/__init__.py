@@ -67,6 +67,7 @@ _COMMANDS: Final = {
     "artifacts": ".commands.ssh:artifacts",
     "vm": ".commands.vms:app",
     "pool": ".commands.pools:app",
+    "costs": ".commands.costs:costs",
     "drain": ".commands.vms:drain",
     "reap": ".commands.operations:reap",
     "audit": ".commands.operations:audit",

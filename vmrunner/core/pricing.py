@@ -1,46 +1,136 @@
-"""Estimated cost of an instance. Pure: its driver has the prices, on demand, USD an hour by
-machine type."""
+"""Rates and costs of VMs. Pure: prices come from the ledger, where the cloud's own are kept, and
+from the table that a driver ships."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from vmrunner.model import Instance, InstanceState, Market, Offer, Start
+from vmrunner.model import (
+    Bill,
+    Cost,
+    Instance,
+    InstanceState,
+    MadeImage,
+    Price,
+    PriceSource,
+    Rate,
+)
 
-SPOT_SHARE: Final = 0.4  # of the on-demand price; it moves by the hour, this is a middle value
 MINIMUM: Final = 60.0  # seconds billed at least, on EC2 and GCE alike
+HOURS_OF_MONTH: Final = 730.0  # as clouds turn a price by the month into one by the hour
+_HOUR: Final = 3600.0
+_SOURCES: Final = tuple(PriceSource)  # the surest first
 
 
-def rate(offer: Offer, prices: Mapping[str, float]) -> float:
-    """USD an hour of one offer: what its driver said, else by the table; 0.0 when it costs nothing
-    or the table does not know it."""
-    if offer.usd_hour:
-        return offer.usd_hour
-    price = prices.get(offer.machine_type, 0.0)
-    return price * SPOT_SHARE if offer.market is Market.SPOT else price
+class Billed(NamedTuple):
+    """One stretch of a VM's life at one rate; None: nobody knows it."""
+
+    start: float
+    end: float
+    usd_hour: float | None
+
+    def seconds(self, since: float = -math.inf, until: float = math.inf) -> float:
+        """Seconds of the part that lies between these times."""
+        return max(0.0, min(self.end, until) - max(self.start, since))
+
+    def usd(self, since: float = -math.inf, until: float = math.inf) -> float | None:
+        """USD of the same part; None: nobody knows the rate."""
+        seconds = self.seconds(since, until)
+        if not seconds:
+            return 0.0
+        return None if self.usd_hour is None else self.usd_hour * seconds / _HOUR
 
 
-def cost(instance: Instance, now: float, prices: Mapping[str, float]) -> float:
-    """USD that one instance has cost its build until `now`, or until it was seen gone: before the
-    claim its pool pays. A row that was never given a machine cost nothing."""
-    hourly = rate(instance.offer, prices)
-    if hourly == 0.0 or instance.ref is None:
-        return 0.0
-    until = instance.gone_at if instance.gone_at is not None else now
-    least = MINIMUM if instance.claimed_at is None else 0.0
-    return hourly * max(least, until - instance.begun) / 3600
-
-
-def idle_cost(instance: Instance, since: float, now: float, prices: Mapping[str, float]) -> float:
-    """USD that a pool's VM has cost between `since` and `now` while no build had it. Once it is
-    parked only its disk bills, which is not counted; of one that was parked and claimed nothing
-    is."""
-    if instance.ref is None or instance.pool is None or instance.start is Start.PARKED:
-        return 0.0
-    if instance.state is InstanceState.PARKED:
-        now = min(now, instance.state_since)
-    ends = [now, *(at for at in (instance.claimed_at, instance.gone_at) if at is not None)]
-    return (
-        rate(instance.offer, prices) * max(0.0, min(ends) - max(since, instance.created_at)) / 3600
+def rate(bill: Bill, told: Mapping[str, Price], shipped: Mapping[str, Price]) -> Rate:
+    """Return the rate of a VM by what its cloud told, else by the shipped table. Where any part
+    has no price, the whole has none."""
+    prices = {item: told.get(item) or shipped.get(item) for item in (*bill.on, *bill.parked)}
+    on, parked = _sum(bill.on, prices), _sum(bill.parked, prices)
+    found = [price for item in bill.on if (price := prices[item]) is not None]
+    if on is None or not found:
+        return Rate()
+    return Rate(
+        usd_hour=on,
+        parked_usd_hour=parked,
+        source=PriceSource.CLOUD if bill.on.keys() <= told.keys() else PriceSource.SHIPPED,
+        at=min(price.at for price in found),
     )
+
+
+def _sum(items: Mapping[str, float], prices: Mapping[str, Price | None]) -> float | None:
+    total = 0.0
+    for item, amount in items.items():
+        price = prices[item]
+        if price is None:
+            return None
+        total += amount * price.usd_hour
+    return total
+
+
+def billed(row: Instance, now: float) -> Iterator[Billed]:
+    """Yield what a VM was billed for until `now`, or until it was seen gone. A row that was never
+    given a machine cost nothing."""
+    if row.ref is None:
+        return
+    end = max(now if row.gone_at is None else row.gone_at, row.created_at + MINIMUM)
+    parked = end if row.parked_at is None else row.parked_at
+    woken = end if row.claimed_at is None else max(parked, row.claimed_at)
+    yield Billed(row.created_at, parked, row.rate.usd_hour)
+    if parked < end:
+        yield Billed(parked, woken, row.rate.parked_usd_hour)
+        yield Billed(woken, end, row.rate.usd_hour)
+
+
+def image_billed(row: MadeImage, now: float) -> Billed:
+    """Return what the builder of an image was billed for."""
+    return Billed(
+        row.created_at, now if row.closed_at is None else row.closed_at, row.rate.usd_hour
+    )
+
+
+def cost(
+    row: Instance, now: float, since: float = -math.inf, until: float = math.inf
+) -> float | None:
+    """USD that one VM has cost between these times; None: its price is unknown."""
+    return added(part.usd(since, until) for part in billed(row, now))
+
+
+def added(parts: Iterable[float | None]) -> float | None:
+    """Return the sum; None as soon as one part is unknown."""
+    total = 0.0
+    for part in parts:
+        if part is None:
+            return None
+        total += part
+    return total
+
+
+def least_sure(sources: Iterable[PriceSource | None]) -> PriceSource | None:
+    """Return the source that is trusted least of these."""
+    told = (source for source in sources if source is not None)
+    return max(told, key=_SOURCES.index, default=None)
+
+
+def total(rows: Sequence[Instance], now: Callable[[Instance], float], *, over: bool) -> Cost:
+    """Return what a build's VMs have cost until `now`, from their births: what one cost while it
+    waited in a pool is part of it. `over`: the build has ended, so that no other will come."""
+    each = [cost(row, now(row)) for row in rows]
+    born = [row.rate for row in rows if row.ref is not None]
+    return Cost(
+        known=sum(usd for usd in each if usd is not None),
+        unpriced=each.count(None),
+        final=over and all(row.state is InstanceState.GONE for row in rows),
+        source=least_sure(rate.source for rate in born),
+        at=min((rate.at for rate in born if rate.at is not None), default=None),
+    )
+
+
+def idle_cost(row: Instance, since: float, now: float) -> float:
+    """USD that a pool's VM has cost between `since` and `now` while no build had it; 0 while nobody
+    knows its price."""
+    if row.pool is None:
+        return 0.0
+    until = now if row.claimed_at is None else row.claimed_at
+    return cost(row, now, since, until) or 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from vmrunner.core import pricing
 from vmrunner.core.lifecycle import End, end_of, first_birth, may_retry, out_of_time, too_late
 from vmrunner.engine.context import ReaperContext
 from vmrunner.model import (
@@ -22,7 +21,6 @@ from vmrunner.model import (
     Reason,
     Result,
 )
-from vmrunner.providers import registry
 from vmrunner.transfers.build_artifacts import directory_of
 
 #: After a refusal, so long until a build is tried again.
@@ -120,7 +118,6 @@ class BuildCompletion:
             exit_code=end.exit_code,
             message=end.message,
             now=self._now(build),
-            cost=self._cost(build),
             collected=collected,
             doom=doom,
         )
@@ -140,7 +137,6 @@ class BuildCompletion:
             exit_code=end.exit_code,
             message=end.message,
             now=now,
-            cost=self._cost(build),
             hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.end),
             collected=self._collected(build),
         )
@@ -193,15 +189,6 @@ class BuildCompletion:
             return row
         return self._context.ledger.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=death, now=self._context.now(row), message=message
-        )
-
-    def _cost(self, build: BuildRecord) -> float:
-        if build.attempt == 0:
-            return build.cost
-        rows = self._context.ledger.instances.list(build=build.id)
-        return sum(
-            pricing.cost(row, self._context.now(row), registry.prices(row.scope.kind))
-            for row in rows
         )
 
     def _now(self, build: BuildRecord) -> float:

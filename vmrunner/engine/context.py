@@ -22,9 +22,11 @@ from vmrunner.model import (
     Offer,
     Order,
     PoolSpec,
+    Rate,
     Scope,
 )
 from vmrunner.providers import Provider
+from vmrunner.providers.rates import rate_of
 from vmrunner.providers.retired import driver_at, parts
 
 if TYPE_CHECKING:
@@ -184,3 +186,9 @@ class EngineContext(ReaperContext):
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)  # to fill, by name
     #: A build's packed source, of which the hash was checked. Raises StoreError.
     source_of: SourceOf = no_source
+
+    def rate(self, provider: str, offer: Offer) -> Rate:
+        """Return what a VM of this offer costs an hour, as far as the ledger and the driver know;
+        no cloud is asked."""
+        told = self.ledger.prices.told(offer.scope)
+        return rate_of(self.providers[provider], offer, told, self.clock())

@@ -18,7 +18,6 @@ from vmrunner.core.pool_sizing import (
 )
 from vmrunner.engine.context import EngineContext
 from vmrunner.model import Instance, Offer, Pool
-from vmrunner.providers import registry
 
 RENEW: Final = 10.0  # seconds that a size holds
 OBSERVE: Final = 60.0  # seconds between looks at what arrived
@@ -63,13 +62,12 @@ class PoolSizer:
         spec = pool.spec
         if spec.usd_per_day is None or not wanted or not offers:
             return PoolSize(wanted)
-        prices = registry.prices(offers[0].scope.kind)
         today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         spent = sum(
-            pricing.idle_cost(row, today.timestamp(), now, prices)
+            pricing.idle_cost(row, today.timestamp(), now)
             for row in self._context.ledger.pools.instances(pool.name, today.timestamp())
         )
-        hourly = pricing.rate(offers[0], prices)
+        hourly = self._context.rate(spec.provider, offers[0]).usd_hour or 0.0
         affordable = affordable_size(wanted, hourly, spec.usd_per_day, spent, now)
         return PoolSize(affordable, capped=affordable < wanted)
 

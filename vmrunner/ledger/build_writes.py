@@ -6,6 +6,7 @@ transactions wait for each other instead of dying of a deadlock.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import outbox, rows
 from vmrunner.ledger.database import Database, Prepared, Statement, arg
 from vmrunner.ledger.events import put_event
+from vmrunner.ledger.settling import settle
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import (
     BuildRecord,
@@ -107,7 +109,6 @@ _FINISH = Prepared(
         exit_code=_first(_b.exit_code, arg("exit_code")),
         message=_first(_b.message, arg("message")),
         finished_at=arg("now"),
-        cost=arg("cost"),
         owner=None,
         owner_until=0.0,
         secrets=None,
@@ -130,7 +131,6 @@ _HOLD = Prepared(
         reason=arg("reason"),
         exit_code=arg("exit_code"),
         message=arg("message"),
-        cost=arg("cost"),
         hold_until=_within(arg("hold_until")),
         collected=arg("collected"),
         submitter=None,  # from here on it belongs to the ledger
@@ -264,7 +264,6 @@ class BuildWrites:
         now: float,
         exit_code: int | None = None,
         message: str = "",
-        cost: float = 0.0,
         collected: int | None = None,
         doom: Death | None = None,
     ) -> tuple[BuildRecord, Instance | None]:
@@ -275,7 +274,7 @@ class BuildWrites:
         return self._end(
             _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            cost=cost, collected=collected,
+            collected=collected,
         )  # fmt: skip
 
     def hold(
@@ -289,7 +288,6 @@ class BuildWrites:
         hold_until: float,
         exit_code: int | None = None,
         message: str = "",
-        cost: float = 0.0,
         collected: int | None = None,
     ) -> BuildRecord:
         """Give its verdict but keep its VM, until `hold_until` or the deadline. The build belongs
@@ -297,7 +295,7 @@ class BuildWrites:
         return self._end(
             _HOLD, build_id, epoch, BuildState.HELD, now,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            cost=cost, hold_until=hold_until, collected=collected,
+            hold_until=hold_until, collected=collected,
         )[0]  # fmt: skip
 
     def requeue(
@@ -367,6 +365,7 @@ class BuildWrites:
                     connection, id=build.instance, epoch=epoch, death=doom.value, now=now,
                     message="",
                 ).first()  # fmt: skip
+            build = replace(build, cost=settle(connection, build_id, now))
             return build, rows.instance(doomed) if doomed is not None else None
 
         return self._database.write(work)

@@ -17,7 +17,7 @@ from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.objects import referenced_source
-from vmrunner.ledger.rows import Readable, readable
+from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model import (
     LOCAL_TENANT,
@@ -142,7 +142,7 @@ class Builds(BuildWrites):
     def __init__(self, database: Database, seal: Encryption) -> None:
         super().__init__(database)
         self._seal = seal
-        self._running, self._queue = codec.RowCache(codec.build), codec.RowCache(codec.build)
+        self._running, self._queue = RowCache(codec.build), RowCache(codec.build)
 
     def submit(
         self,

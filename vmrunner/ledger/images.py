@@ -11,7 +11,7 @@ from sqlalchemy import or_, select, update
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.rows import Readable, readable
+from vmrunner.ledger.readable import Readable, readable
 from vmrunner.ledger.tables import IMAGES
 from vmrunner.model import ImageState, MadeImage, Scope
 

@@ -12,7 +12,7 @@ from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database, Prepared, Statement, arg
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.labels import having
-from vmrunner.ledger.rows import Readable, readable
+from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
 from vmrunner.model import Access, Instance, InstanceState, Order, Scope, Start
@@ -52,7 +52,7 @@ class InstanceReads:
     def __init__(self, database: Database, seal: Encryption) -> None:
         self._database = database
         self._seal = seal
-        self._memory = codec.RowCache(codec.instance)
+        self._memory = RowCache(codec.instance)
 
     def get(self, instance_id: str) -> Instance:
         """Raises NotFound."""
@@ -84,15 +84,22 @@ class InstanceReads:
     def these(self, ids: Collection[str]) -> Readable[Instance]:
         """The rows of these ids, open or gone, as far as there are any. Newest first."""
         found = Readable[Instance]()
-        for some in _parts(ids):
+        for some in parts_of(ids):
             part = self._where(_i.id.in_(some))
             found.extend(part)
             found.unread |= part.unread
         return found
 
+    def of_builds(self, builds: Collection[str]) -> Readable[Instance]:
+        """The rows of these builds, open or gone. Newest first within some hundred builds."""
+        found = Readable[Instance]()
+        for some in parts_of(builds):
+            found.extend(self._where(_i.build.in_(some)))
+        return found
+
     def known(self, ids: Collection[str]) -> frozenset[str]:
         """Return those of these ids that have a row, whether or not it can be read."""
-        queries = [select(_i.id).where(_i.id.in_(some)) for some in _parts(ids)]
+        queries = [select(_i.id).where(_i.id.in_(some)) for some in parts_of(ids)]
         return frozenset(
             self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
             if queries
@@ -101,7 +108,7 @@ class InstanceReads:
 
     def starts(self, ids: Collection[str]) -> dict[str, Start]:
         """Return how these came to their builds, as far as that is known."""
-        queries = [select(_i.id, _i.start).where(_i.id.in_(some)) for some in _parts(ids)]
+        queries = [select(_i.id, _i.start).where(_i.id.in_(some)) for some in parts_of(ids)]
         found = self._database.read(lambda c: [row for q in queries for row in c.execute(q)])
         return {name: Start(start) for name, start in found if start}
 
@@ -167,7 +174,7 @@ class InstanceReads:
         return self._where(*conditions, limit=limit)
 
 
-def _parts(names: Collection[str]) -> Iterator[list[str]]:
+def parts_of(names: Collection[str]) -> Iterator[list[str]]:
     """Yield all of them, newest first, as many at a time as a database takes."""
     ordered = sorted(names, reverse=True)
     return (ordered[n : n + _IDS] for n in range(0, len(ordered), _IDS))

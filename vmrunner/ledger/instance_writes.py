@@ -12,6 +12,7 @@ from vmrunner.ledger.build_writes import DOOM, instance_move
 from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
+from vmrunner.ledger.settling import settle
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 
@@ -158,4 +159,5 @@ class InstanceWrites(InstanceReads):
             return False
         if row[0] is not None:
             _ERASE_SECRETS(connection, id=row[0])
+            settle(connection, row[0], now)
         return True

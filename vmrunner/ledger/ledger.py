@@ -30,10 +30,12 @@ from vmrunner.ledger.metrics import LedgerMetrics
 from vmrunner.ledger.objects import Objects
 from vmrunner.ledger.outbox import Outbox
 from vmrunner.ledger.pools import Pools
+from vmrunner.ledger.prices import Prices
 from vmrunner.ledger.removals import Removals
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sealed_values import SealedValues
 from vmrunner.ledger.sightings import Sightings
+from vmrunner.ledger.spending import Spending
 from vmrunner.ledger.submitter_leases import SubmitterLeases
 from vmrunner.ledger.tables import INSTANCES, LEDGER
 from vmrunner.ledger.tokens import Tokens
@@ -106,6 +108,8 @@ class Ledger:
         self.sightings = Sightings(database)
         self.submitter_leases = SubmitterLeases(database)
         self.tokens = Tokens(database)
+        self.prices = Prices(database)
+        self.spending = Spending(database)
 
     @classmethod
     def open(

@@ -8,67 +8,17 @@ come last, so that SQLite reads the narrow ones without touching overflow pages.
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from sqlalchemy import Index, LargeBinary, UniqueConstraint, false
+from sqlmodel import Field
 
-from sqlalchemy import (
-    BigInteger,
-    Double,
-    Index,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    UniqueConstraint,
-    text,
-)
-from sqlalchemy.orm import registry
-from sqlmodel import Field, SQLModel
-
-# A registry of our own: who embeds vmrunner in a SQLModel application must not find our tables
-# in the metadata of theirs.
-METADATA: Final = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-    }
-)
-
-# Ids are searched by prefix, as a range: that needs byte order, which PostgreSQL's default
-# collation is not.
-ID = String().with_variant(String(collation="C"), "postgresql")
-
-
-class Row(SQLModel, registry=registry(metadata=METADATA)):
-    """Columns that all tables share."""
-
-
-def _id(**options: Any) -> Any:
-    return Field(sa_type=cast(Any, ID), **options)
-
-
-def _time(**options: Any) -> Any:
-    return Field(sa_type=Double, **options)
-
-
-def _big(**options: Any) -> Any:
-    return Field(sa_type=BigInteger, **options)
-
-
-def _json(**options: Any) -> Any:
-    return Field(sa_type=Text, **options)
-
-
-def _sealed() -> Any:
-    return Field(default=None, sa_type=LargeBinary)
-
-
-def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
-    """An index over some rows only."""
-    return Index(
-        name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where)
-    )
+from vmrunner.ledger.columns import METADATA as METADATA
+from vmrunner.ledger.columns import Row
+from vmrunner.ledger.columns import big_column as _big
+from vmrunner.ledger.columns import id_column as _id
+from vmrunner.ledger.columns import json_column as _json
+from vmrunner.ledger.columns import partial_index as _partial
+from vmrunner.ledger.columns import sealed_column as _sealed
+from vmrunner.ledger.columns import time_column as _time
 
 
 class LedgerRow(Row, table=True):
@@ -140,6 +90,11 @@ class BuildRow(Row, table=True):
     log_due: float | None = _time(default=None)  # when its log is to be uploaded, at last
     keep_logs: float | None = _time(default=None)  # seconds; None: as configured
     removed_at: float | None = _time(default=None)  # when log and artifacts were
+    # `cost` is what its VMs of a known price have cost; so many others there are:
+    unpriced: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    cost_final: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
+    price_source: str | None = None
+    price_at: float | None = _time(default=None)
     message: str = _json(default="")
     submitter: str | None = _json(default=None)
     phases: str = _json(default="")  # grows by one "state time" line at each move
@@ -170,6 +125,7 @@ class InstanceRow(Row, table=True):
         Index("ix_instances_build", "build"),
         _partial("ix_instances_death", "death", where="state = 'gone'"),
         _partial("ix_instances_pool", "pool", "gone_at", where="pool IS NOT NULL"),
+        _partial("ix_instances_gone_at", "gone_at", where="gone_at IS NOT NULL"),
     )
 
     id: str = _id(primary_key=True)
@@ -195,6 +151,11 @@ class InstanceRow(Row, table=True):
     start: str | None = None
     due: float | None = _time(default=None)
     claimed_at: float | None = _time(default=None)
+    usd_hour: float | None = _time(default=None)  # the rate, frozen; None: unknown
+    parked_usd_hour: float | None = _time(default=None)
+    price_source: str = Field(default="unknown", sa_column_kwargs={"server_default": "unknown"})
+    price_at: float | None = _time(default=None)
+    parked_at: float | None = _time(default=None)
     offer: str = _json()
     access: bytes | None = _sealed()
     ordered: bytes | None = _sealed()
@@ -318,6 +279,9 @@ class ImageRow(Row, table=True):
     closed_at: float | None = _time(default=None)
     snapshots: str = _json(default="[]")
     message: str = _json(default="")
+    usd_hour: float | None = _time(default=None)  # of its builder
+    price_source: str = Field(default="unknown", sa_column_kwargs={"server_default": "unknown"})
+    price_at: float | None = _time(default=None)
 
 
 class PoolRow(Row, table=True):
@@ -363,6 +327,18 @@ class ActionRow(Row, table=True):
     verb: str
     subject: str
     detail: str = _json(default="")
+
+
+class PriceRow(Row, table=True):
+    """A price as a cloud told it last."""
+
+    __tablename__ = "prices"
+
+    kind: str = Field(primary_key=True)
+    place: str = Field(primary_key=True)
+    item: str = Field(primary_key=True)
+    usd_hour: float = _time()
+    at: float = _time()
 
 
 class TokenRow(Row, table=True):

@@ -55,7 +55,11 @@ def _park(before: InstanceState, to: InstanceState) -> Statement:
             _i.build.is_(None),
             _i.state == before.value,
         )
-        .values(state=to.value, state_since=arg("now"))
+        .values(
+            state=to.value,
+            state_since=arg("now"),
+            **({"parked_at": arg("now")} if to is InstanceState.PARKED else {}),
+        )
     )
 
 

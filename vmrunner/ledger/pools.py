@@ -13,6 +13,7 @@ from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_writes import DYING
 from vmrunner.ledger.database import Prepared, arg, inserts
 from vmrunner.ledger.pool_vms import PoolVms, lease, note_start
+from vmrunner.ledger.readable import readable
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, POOL_STARTS, POOLS
 from vmrunner.model import (
     BuildRecord,
@@ -206,7 +207,7 @@ class Pools(PoolVms):
     def instances(self, name: str, since: float) -> Sequence[Instance]:
         """Return its VMs, claimed or not, that were not gone by that time."""
         rows = self._database.read(lambda c: _ROWS_SINCE(c, pool=name, since=since).all())
-        return codec.readable(codec.instance, rows)
+        return readable(codec.instance, rows)
 
     def forget_starts(self, before: float) -> int:
         """Forget what came to the pools before that time; how many builds."""

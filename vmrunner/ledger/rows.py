@@ -6,10 +6,10 @@ import base64
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -23,6 +23,7 @@ from vmrunner.model import (
     BuildSpec,
     BuildState,
     Chunk,
+    Cost,
     Death,
     ImageState,
     Instance,
@@ -33,7 +34,9 @@ from vmrunner.model import (
     Order,
     Phase,
     PoolSpec,
+    PriceSource,
     Process,
+    Rate,
     Reason,
     Ref,
     Result,
@@ -54,7 +57,7 @@ BUILD: Final = (
     _b.reason, _b.exit_code, _b.message, _b.finished_at, _b.submitter, _b.owner, _b.owner_until,
     _b.epoch, _b.cancel, _b.cancelled_at, _b.hold_until, _b.steps_started, _b.phases, _b.cost,
     _b.tenant, _b.actor, _b.lease_until, _b.source_object, _b.log_object, _b.artifacts_object,
-    _b.collected, _b.removed_at,
+    _b.collected, _b.removed_at, _b.unpriced, _b.cost_final, _b.price_source, _b.price_at,
 )  # fmt: skip
 
 #: What `instance` reads, in its order.
@@ -62,11 +65,13 @@ INSTANCE: Final = (
     _i.id, _i.build, _i.attempt, _i.provider, _i.offer, _i.role, _i.state, _i.created_at,
     _i.state_since, _i.deadline, _i.epoch, _i.owner, _i.ref, _i.address, _i.death, _i.message,
     _i.deletes, _i.delete_at, _i.gone_at, _i.pool, _i.shape, _i.start, _i.due,
-    _i.claimed_at,
+    _i.claimed_at, _i.usd_hour, _i.parked_usd_hour, _i.price_source, _i.price_at, _i.parked_at,
 )  # fmt: skip
 
 #: What `image` reads, in its order.
-IMAGE: Final = tuple(IMAGES.c[field.name] for field in fields(MadeImage))
+_IMAGE_FIELDS: Final = tuple(one.name for one in fields(MadeImage) if one.name != "rate")
+_IMAGE_RATE: Final = ("usd_hour", "price_source", "price_at")
+IMAGE: Final = tuple(IMAGES.c[name] for name in (*_IMAGE_FIELDS, *_IMAGE_RATE))
 
 _BUILD_STATES: Final = {state.value: state for state in BuildState}
 _INSTANCE_STATES: Final = {state.value: state for state in InstanceState}
@@ -148,54 +153,6 @@ def phases(text: str) -> tuple[Phase, ...]:
     )
 
 
-class Readable(list[T]):
-    """Rows that could be read. `unread`: the ids of the others. What is not in the list may be one
-    of these: its absence says nothing."""
-
-    unread: frozenset[str] = frozenset()
-
-
-def readable(decode: Callable[[Sequence[Any]], T], rows: Iterable[Sequence[Any]]) -> Readable[T]:
-    """Decode each row by itself: one that cannot be read hides no other."""
-    found, unread = Readable[T](), set()
-    for row in rows:
-        try:
-            found.append(decode(row))
-        except Unreadable as error:
-            unread.add(str(row[0]))
-            _complain(str(error))
-    found.unread = frozenset(unread)
-    return found
-
-
-class RowCache(Generic[T]):
-    """Decodes rows that are read again and again, of which few have changed since the last time.
-    What it keeps is what was read last, however much that is."""
-
-    def __init__(self, decode: Callable[[Sequence[Any]], T]) -> None:
-        self._decode = decode
-        self._known: dict[str, tuple[Sequence[Any], T]] = {}
-
-    def read(self, rows: Iterable[Sequence[Any]]) -> Readable[T]:
-        known, fresh = self._known, dict[str, tuple[Sequence[Any], T]]()
-
-        def decode(row: Sequence[Any]) -> T:
-            before = known.get(row[0])
-            found = before if before is not None and before[0] == row else (row, self._decode(row))
-            fresh[row[0]] = found
-            return found[1]
-
-        values = readable(decode, rows)
-        self._known = fresh  # at once: several threads read
-        return values
-
-
-@lru_cache(maxsize=1024)
-def _complain(text: str) -> None:
-    """Complain once, though it is read again and again."""
-    log.error("%s", text)
-
-
 def build(row: Sequence[Any]) -> BuildRecord:
     """A row that begins with the columns `BUILD`. Raises Unreadable."""
     try:
@@ -227,6 +184,9 @@ def image(row: Sequence[Any]) -> MadeImage:
         said["scope"] = Scope.parse(said["scope"])
         said["state"] = ImageState(said["state"])
         said["snapshots"] = tuple(str(name) for name in json.loads(said["snapshots"]))
+        said["rate"] = _rate(
+            said.pop("usd_hour"), None, said.pop("price_source"), said.pop("price_at")
+        )
         return MadeImage(**said)
     except Exception as error:
         raise Unreadable(f"the row of image {row[0]} cannot be read: {_why(error)}") from error
@@ -234,8 +194,12 @@ def image(row: Sequence[Any]) -> MadeImage:
 
 def image_values(image: MadeImage) -> dict[str, Any]:
     """Return an image's values by column."""
-    said = {column.name: getattr(image, column.name) for column in IMAGE}
+    said = {name: getattr(image, name) for name in _IMAGE_FIELDS}
+    rate = image.rate
     return said | {
+        "usd_hour": rate.usd_hour,
+        "price_source": rate.source.value,
+        "price_at": rate.at,
         "scope": str(image.scope),
         "state": image.state.value,
         "snapshots": list_text(image.snapshots),
@@ -284,7 +248,13 @@ def _build(row: Sequence[Any]) -> BuildRecord:
         hold_until=_maybe(row[18]),
         steps_started=bool(row[19]),
         phases=phases(row[20]),
-        cost=row[21],
+        cost=Cost(
+            known=row[21],
+            unpriced=row[30],
+            final=bool(row[31]),
+            source=PriceSource(row[32]) if row[32] else None,
+            at=_maybe(row[33]),
+        ),
         tenant=row[22],
         actor=row[23],
         lease_until=_maybe(row[24]),
@@ -322,6 +292,17 @@ def _instance(row: Sequence[Any]) -> Instance:
         start=Start(row[21]) if row[21] else None,
         due=_maybe(row[22]),
         claimed_at=_maybe(row[23]),
+        rate=_rate(*row[24:28]),
+        parked_at=_maybe(row[28]),
+    )
+
+
+def _rate(usd_hour: float | None, parked: float | None, source: str, at: float | None) -> Rate:
+    return Rate(
+        usd_hour=_maybe(usd_hour),
+        parked_usd_hour=_maybe(parked),
+        source=PriceSource(source),
+        at=_maybe(at),
     )
 
 

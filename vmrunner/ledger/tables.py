@@ -22,7 +22,8 @@ BUILDS: Final = _table(
     "id name idempotency_key provider priority state state_since created_at attempt instance "
     "result reason exit_code finished_at owner owner_until epoch cancel cancelled_at hold_until "
     "steps_started cost events chunks log_lines log_bytes tenant actor lease_until source_object "
-    "log_object artifacts_object collected log_due keep_logs removed_at message "
+    "log_object artifacts_object collected log_due keep_logs removed_at unpriced cost_final "
+    "price_source price_at message "
     "submitter phases spec secrets",
 )
 OBJECTS: Final = _table(
@@ -32,7 +33,8 @@ LABELS: Final = _table("labels", "build name value")
 INSTANCES: Final = _table(
     "instances",
     "id build attempt provider role state state_since created_at deadline epoch owner ref address "
-    "death message deletes delete_at gone_at pool shape start due claimed_at offer access ordered",
+    "death message deletes delete_at gone_at pool shape start due claimed_at "
+    "usd_hour parked_usd_hour price_source price_at parked_at offer access ordered",
 )
 EVENTS: Final = _table("events", "build seq time kind data")
 CHUNKS: Final = _table("chunks", "build seq attempt time offset line data")
@@ -43,7 +45,7 @@ SIGHTINGS: Final = _table("sightings", "provider what subject sweep begun")
 IMAGES: Final = _table(
     "images",
     "id provider scope name recipe hash builder state created_at deadline ref promoted_at "
-    "closed_at snapshots message",
+    "closed_at snapshots message usd_hour price_source price_at",
 )
 POOLS: Final = _table(
     "pools",
@@ -51,6 +53,7 @@ POOLS: Final = _table(
 )
 POOL_STARTS: Final = _table("pool_starts", "build pool at hit")
 ACTIONS: Final = _table("actions", "id at actor verb subject detail")
+PRICES: Final = _table("prices", "kind place item usd_hour at")
 TOKENS: Final = _table(
     "tokens",
     "id name digest scopes labels quota actor created_at created_by expires_at revoked_at",
@@ -63,6 +66,6 @@ NOTIFY_ENDPOINTS: Final = _table(
 OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state data")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
-    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS,
+    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
 )  # fmt: skip

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         tags_of,
     )
     from vmrunner.model.images import ImageState, MadeImage
+    from vmrunner.model.money import NO_COST, UNKNOWN_RATE, Bill, Cost, Price, PriceSource, Rate
     from vmrunner.model.notifications import EndpointStatus, Notification, NotifyEndpoint
     from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
     from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCAL_TENANT",
     "MORTAL",
+    "NO_COST",
     "RUNC",
     "RUNSC",
     "RUNTIMES",
@@ -80,14 +82,17 @@ __all__ = [
     "STARTING",
     "TAG",
     "UNFILTERED",
+    "UNKNOWN_RATE",
     "Access",
     "Address",
     "ArtifactRule",
+    "Bill",
     "BuildEvent",
     "BuildRecord",
     "BuildSpec",
     "BuildState",
     "Chunk",
+    "Cost",
     "Death",
     "EmptyReason",
     "EndpointStatus",
@@ -120,8 +125,11 @@ __all__ = [
     "PoolKind",
     "PoolSpec",
     "Power",
+    "Price",
+    "PriceSource",
     "Principal",
     "Process",
+    "Rate",
     "Reason",
     "Ref",
     "Resource",
@@ -142,7 +150,7 @@ __all__ = [
 
 #: The files that they are in, each after those that it needs itself.
 _FILES: Final = (
-    "choices", "states", "cloud", "builds", "images", "objects", "pools", "principals",
+    "choices", "states", "cloud", "money", "builds", "images", "objects", "pools", "principals",
     "notifications",
 )  # fmt: skip
 

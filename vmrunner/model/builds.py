@@ -9,6 +9,7 @@ from typing import Final
 
 from vmrunner.model.choices import Network
 from vmrunner.model.cloud import Address, Key, Offer, Ref, Role, Scope
+from vmrunner.model.money import NO_COST, UNKNOWN_RATE, Cost, Rate
 from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
 
 #: The tenant of whoever submits without HTTP.
@@ -143,7 +144,7 @@ class BuildRecord:
     hold_until: float | None = None
     steps_started: bool = False
     phases: tuple[Phase, ...] = ()
-    cost: float = 0.0  # USD, estimated
+    cost: Cost = NO_COST  # of all its VMs until it ended, or the last of them was gone
     tenant: str = LOCAL_TENANT
     actor: str = ""  # who submitted it over HTTP
     lease_until: float | None = None  # set: foreground over HTTP, ends unless the client renews it
@@ -186,6 +187,8 @@ class Instance:
     start: Start | None = None  # how its build came by it; None: that is not known yet
     claimed_at: float | None = None  # when a build claimed it from its pool
     due: float | None = None  # when that build must be over: never raised
+    rate: Rate = UNKNOWN_RATE  # as it was when it was asked for
+    parked_at: float | None = None  # when it was seen parked
 
     @property
     def end(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmrunner.model.cloud import Scope
+from vmrunner.model.money import UNKNOWN_RATE, Rate
 
 
 class ImageState(StrEnum):
@@ -37,3 +38,4 @@ class MadeImage:
     promoted_at: float | None = None
     closed_at: float | None = None  # when its builder was seen gone
     message: str = ""
+    rate: Rate = UNKNOWN_RATE  # of its builder, as it was when that was asked for

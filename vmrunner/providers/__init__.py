@@ -2,6 +2,7 @@
 
 from vmrunner.providers.port import (
     Arms,
+    Bills,
     BootsLocalImages,
     Driver,
     LowersDeadline,
@@ -14,6 +15,7 @@ from vmrunner.providers.registry import load
 
 __all__ = [
     "Arms",
+    "Bills",
     "BootsLocalImages",
     "Driver",
     "LowersDeadline",

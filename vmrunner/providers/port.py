@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from vmrunner.model import (
+        Bill,
         Finding,
         Key,
         Offer,
@@ -117,6 +118,15 @@ class Parks(Protocol):
 
 
 @runtime_checkable
+class Bills(Protocol):
+    """A provider whose VMs are billed in parts: machine, disk, address."""
+
+    def bill(self, offer: Offer) -> Bill:
+        """Return what a VM of this offer is billed for, by the items of its price list; asks
+        nobody."""
+
+
+@runtime_checkable
 class ShowsGuardedRoles(Protocol):
     """A provider in whose account a guard can live, which tells whose VMs it ends."""
 
@@ -194,7 +204,10 @@ class Driver:
     #: Seconds past the deadline at which the guest powers itself off: more than 0 where a VM that
     #: is off loses the cloud's own deadline while its disk still bills.
     guest_timer_delay: float = 0.0
-    prices: str = ""  # "module:name" of USD an hour by machine type; "": they cost nothing
+    #: "module:name" of USD an hour by machine type, or by the items of its bills (`Bills`).
+    prices: str = ""
+    priced_on: str = ""  # the day of that table, as 2025-01-31
+    own_host: bool = False  # its VMs run on the user's own machine, and cost nothing
     told: Mapping[str, str] = field(default_factory=dict)  # options that a part of a scope tells
     ids_are_names: bool = False  # a VM and its disk have no id but the instance's
     parks: bool = False  # its VMs can be parked (`Parks`)

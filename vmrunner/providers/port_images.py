@@ -83,11 +83,15 @@ class BuilderSpec:
     of what takes a while. `died`: what to do where the plugin died."""
 
     source: str
-    scope: Scope
+    offer: Offer
     variables: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
     died: str = ""
+
+    @property
+    def scope(self) -> Scope:
+        return self.offer.scope
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,11 +9,13 @@ import dataclasses
 import importlib
 import re
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner import providers
 from vmrunner.errors import ConfigError
+from vmrunner.model import Price
 from vmrunner.providers.port import Driver, Provider
 
 if TYPE_CHECKING:
@@ -93,13 +95,15 @@ def defaults(kind: str) -> dict[str, Any]:
     }
 
 
-def prices(kind: str) -> Mapping[str, float]:
-    """USD an hour by machine type, as far as the driver knows them."""
+@cache
+def prices(kind: str) -> Mapping[str, Price]:
+    """The prices that its driver ships, by item."""
     driver = find(kind)
-    table: Mapping[str, float] = {}
-    if driver is not None and driver.prices:
-        table = _named(driver.prices)
-    return table
+    if driver is None or not driver.prices:
+        return {}
+    day = datetime.fromisoformat(driver.priced_on) if driver.priced_on else datetime(1970, 1, 1)
+    at = day.replace(tzinfo=UTC).timestamp()
+    return {item: Price(usd, at) for item, usd in _named(driver.prices).items()}
 
 
 def _named(what: str) -> Any:

@@ -10,7 +10,6 @@ from typing import Final
 from vmrunner.core import pricing
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.model import Death, Instance, Outcome, Ref
-from vmrunner.providers import registry
 
 
 class LineFate(StrEnum):
@@ -64,7 +63,7 @@ class ReportLine:
     build: str | None = None
     age: float | None = None
     late: float | None = None  # past its deadline
-    cost: float = 0.0
+    cost: float | None = None  # unknown
     result: LineOutcome = NOTHING
 
     @property
@@ -133,7 +132,7 @@ def line_of(
         build=row.build if row else None,
         age=None if kill.created_at is None else now - kill.created_at,
         late=_late(now, kill.expires_at),
-        cost=pricing.cost(row, now, registry.prices(row.scope.kind)) if row else 0.0,
+        cost=pricing.cost(row, now) if row else None,
         result=result,
     )
 
@@ -150,7 +149,7 @@ def _row_line(name: str, now: float, row: Instance, what: str, reason: Death) ->
         build=row.build,
         age=now - row.created_at,
         late=_late(now, row.end),
-        cost=pricing.cost(row, now, registry.prices(row.scope.kind)),
+        cost=pricing.cost(row, now),
     )
 
 

@@ -17,6 +17,7 @@ from vmrunner.model import (
     BuildSpec,
     BuildState,
     Chunk,
+    Cost,
     Death,
     Instance,
     InstanceState,
@@ -25,6 +26,8 @@ from vmrunner.model import (
     Network,
     Offer,
     Phase,
+    PriceSource,
+    Rate,
     Reason,
     Ref,
     Result,
@@ -118,8 +121,19 @@ def build(document: Document) -> BuildRecord:
         cancel=Reason(document["cancel"]) if document["cancel"] else None,
         hold_until=moment(document["hold_until"]),
         phases=phases,
-        cost=document["cost"],
+        cost=_cost(document),
         lease_until=since if document["foreground"] else None,
+    )
+
+
+def _cost(document: Document) -> Cost:
+    usd, source = document["cost"], document["cost_source"]
+    return Cost(
+        known=usd or 0.0,
+        unpriced=int(usd is None),
+        final=document["cost_final"],
+        source=PriceSource(source) if source else None,
+        at=moment(document["cost_as_of"]),
     )
 
 
@@ -149,6 +163,11 @@ def instance(document: Document) -> Instance:
         created_at=created,
         state_since=created,
         deadline=_time(document["deadline"]),
+        rate=Rate(
+            usd_hour=document["usd_hour"],
+            source=PriceSource(document["price_source"]),
+            at=moment(document["price_as_of"]),
+        ),
         epoch=0,
         ref=Ref(scope, Kind.INSTANCE, document["ref"]) if document["ref"] else None,
         address=address,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from vmrunner.core.audit_rules import AuditFault, Survivor
-from vmrunner.model import Death, Kind, Ref, Scope
+from vmrunner.core.cost_report import CostKind, CostLine
+from vmrunner.model import Cost, Death, Kind, PriceSource, Ref, Scope
 from vmrunner.reaper.report import LineFate, LineOutcome, Report, ReportLine
-from vmrunner.remote.decoding import Document
+from vmrunner.remote.decoding import Document, moment
 
 
 def survivor(document: Document) -> Survivor:
@@ -21,6 +22,25 @@ def survivor(document: Document) -> Survivor:
         ref=ref,
         late=document["late"],
         message=document["message"],
+    )
+
+
+def cost_line(document: Document) -> CostLine:
+    """Decode a line of a report of costs."""
+    source = document["source"]
+    return CostLine(
+        what=CostKind(document["what"]),
+        key=document["key"],
+        cost=Cost(
+            known=document["known_usd"],
+            unpriced=document["unpriced"],
+            final=document["final"],
+            source=PriceSource(source) if source else None,
+            at=moment(document["as_of"]),
+        ),
+        builds=document["builds"],
+        vms=document["vms"],
+        seconds=document["seconds"],
     )
 
 

@@ -21,6 +21,7 @@ from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes import (
     artifacts,
     builds,
+    costs,
     house_pages,
     instances,
     logs,
@@ -57,10 +58,11 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.pages = SharedPages()
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     problems.install(app)
-    for part in (builds, logs, artifacts, sources, instances, operations, token):
+    for part in (builds, logs, artifacts, sources, instances, operations, costs, token):
         app.include_router(part.router, prefix=API)
     for part in (system, login, page, house_pages):
         app.include_router(part.router)
+    app.include_router(costs.pages)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(Authentication, parts=parts, everybody=everybody)

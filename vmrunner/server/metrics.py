@@ -12,10 +12,8 @@ from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vmrunner.core import pricing
 from vmrunner.core.reap_plan import SightingKind
 from vmrunner.model import Death, InstanceState
-from vmrunner.providers import registry as drivers
 from vmrunner.reaper.once import PASSED, SWEPT
 from vmrunner.services import alarms, pools
 
@@ -115,13 +113,23 @@ class LedgerCollector(Collector):
             "vmrunner_instances_usd_per_hour", "What they cost an hour.", labels=["provider"]
         )
         rates: Counter[str] = Counter()
+        unpriced: Counter[str] = Counter()
         for row in rows:
             if row.state is not InstanceState.REQUESTED:
-                prices = drivers.prices(row.scope.kind)
-                rates[row.provider] += pricing.rate(row.offer, prices)  # type: ignore[assignment]
+                rate = row.rate
+                parked = row.state is InstanceState.PARKED
+                usd_hour = rate.parked_usd_hour if parked else rate.usd_hour
+                rates[row.provider] += usd_hour or 0.0  # type: ignore[assignment]
+                unpriced[row.provider] += usd_hour is None
         for name, usd in sorted(rates.items()):
             hourly.add_metric([name], usd)
         yield hourly
+        unknown = GaugeMetricFamily(
+            "vmrunner_instances_unpriced", "VMs whose price is unknown.", labels=["provider"]
+        )
+        for name, count in sorted(unpriced.items()):
+            unknown.add_metric([name], count)
+        yield unknown
         kills = CounterMetricFamily("vmrunner_kills", "VMs that ended, by why.", labels=["verdict"])
         counts = dict(ledger.metrics.deaths())
         for death in Death:

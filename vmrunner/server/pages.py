@@ -31,6 +31,7 @@ _HEADERS: Final = {
 _PAGES: Final = (
     ("/", "Builds", False),
     ("/vms", "VMs", False),
+    ("/costs", "Costs", False),
     ("/pools", "Pools", True),
     ("/nodes", "Nodes", True),
     ("/audit", "Audit", True),

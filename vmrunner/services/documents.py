@@ -24,6 +24,7 @@ from vmrunner.services import build_history
 
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
+    from vmrunner.core.cost_report import CostLine
     from vmrunner.ledger.actions import Action
     from vmrunner.model import EndpointStatus, Finding
     from vmrunner.reaper.report import ReportLine
@@ -40,6 +41,11 @@ def iso(at: float | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def usd(amount: float | None) -> float | None:
+    """An amount to the millionth; None: nobody knows it."""
+    return None if amount is None else round(amount, 6)
 
 
 def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, Any]:
@@ -68,7 +74,10 @@ def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, 
             }
             for phase in build.phases
         ],
-        "cost": round(build.cost, 6),
+        "cost": usd(build.cost.usd),
+        "cost_final": build.cost.final,
+        "cost_source": build.cost.source.value if build.cost.source else None,
+        "cost_as_of": iso(build.cost.at),
         "foreground": build.submitter is not None or build.lease_until is not None,
         "cancel": build.cancel.value if build.cancel else None,
     } | spec_document(build.spec)
@@ -127,6 +136,9 @@ def instance_document(row: Instance) -> dict[str, Any]:
         "pool": row.pool,
         "start": row.start.value if row.start else None,
         "due": iso(row.due),
+        "usd_hour": row.rate.usd_hour,
+        "price_source": row.rate.source.value,
+        "price_as_of": iso(row.rate.at),
     }
 
 
@@ -157,6 +169,25 @@ def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> dict[str
             for n, step in enumerate(build.spec.steps)
         ],
         "failed_step": None if culprit is None else build_history.title(build, culprit.index or 0),
+    }
+
+
+def cost_document(line: CostLine) -> dict[str, Any]:
+    """A line of a report of costs; `usd` null: a price in it is unknown, and `known_usd` is what
+    the rest of it cost."""
+    cost = line.cost
+    return {
+        "what": line.what.value,
+        "key": line.key,
+        "usd": usd(cost.usd),
+        "known_usd": usd(cost.known),
+        "unpriced": cost.unpriced,
+        "final": cost.final,
+        "source": cost.source.value if cost.source else None,
+        "as_of": iso(cost.at),
+        "builds": line.builds,
+        "vms": line.vms,
+        "seconds": round(line.seconds, 3),
     }
 
 
@@ -231,7 +262,7 @@ def verdict_document(line: ReportLine) -> dict[str, Any]:
         "build": line.build,
         "age": line.age,
         "late": line.late,
-        "cost": round(line.cost, 6),
+        "cost": usd(line.cost),
         "outcome": line.outcome or None,
     }
 

@@ -13,7 +13,6 @@ from vmrunner.core import pricing
 from vmrunner.errors import ConfigError, NotFound
 from vmrunner.lib import process, units
 from vmrunner.model import EmptyReason, Finding, InstanceState, Level, Pool
-from vmrunner.providers import registry
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -77,7 +76,6 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
                         row,
                         _midnight(now),
                         providers.time_at(row.provider, row.scope),
-                        registry.prices(row.scope.kind),
                     )
                     for row in rows
                 ),

@@ -6,7 +6,6 @@ import pytest
 
 from tests.unit.core.test_reap_rules import NOW, I, row
 from tests.unit.core.test_scheduling import build
-from vmrunner.core import pricing
 from vmrunner.core.lifecycle import (
     BUILD_NEXT,
     CANCEL_GRACE,
@@ -28,7 +27,6 @@ from vmrunner.model import (
     InstanceState,
     Kind,
     Limits,
-    Market,
     Power,
     Reason,
     Ref,
@@ -151,15 +149,3 @@ def test_retries_stop_at_the_first_step_or_longest_life() -> None:
     assert may_retry(running(steps_started=True, spec=brave), NOW, **ask)
     assert not may_retry(running(), NOW - limits.max_ttl, **ask)
     assert not may_retry(running(attempt=3), NOW, **ask)
-
-
-def test_what_it_costs() -> None:
-    offer = replace(row().offer, usd_hour=3.6)
-    assert pricing.cost(row(offer=offer, created_at=NOW - 100), NOW, {}) == pytest.approx(0.1)
-    assert pricing.cost(row(offer=offer, created_at=NOW - 1), NOW, {}) == pytest.approx(0.06)
-    assert pricing.cost(row(offer=offer, ref=None), NOW, {}) == 0.0
-    assert pricing.cost(row(), NOW, {}) == 0.0  # nobody asks money for it
-    offer, prices = replace(offer, usd_hour=0.0, machine_type="m"), {"m": 3.6}
-    assert pricing.rate(offer, {}) == 0.0
-    assert pricing.rate(offer, prices) == 3.6
-    assert 0 < pricing.rate(replace(offer, market=Market.SPOT), prices) < 3.6

@@ -151,4 +151,11 @@ def test_a_build_costs_what_all_its_vms_cost(
     parts.launch()
     parts.clock.advance(1800)
     completion.verdict(*parts.rows(), SUCCESS)
-    assert parts.build().cost == pytest.approx(parts.provider.usd_hour)
+    cost = parts.build().cost
+    assert cost.usd == pytest.approx(parts.provider.usd_hour)
+    assert not cost.final  # its last VM may still be there
+    row = parts.rows()[1]
+    parts.clock.advance(1800)
+    parts.ledger.instances.close(row.id, epoch=row.epoch, death=Death.DONE, now=parts.clock())
+    cost = parts.build().cost
+    assert (cost.usd, cost.final) == (pytest.approx(1.5 * parts.provider.usd_hour), True)

@@ -46,7 +46,7 @@ def test_what_a_driver_names_is_there(kind: str) -> None:
     assert settings.model_fields["kind"].annotation.__args__ == (kind,)
     assert settings.harmless <= settings.model_fields.keys()
     assert registry.defaults(kind).keys() <= settings.model_fields.keys() | {"used"}
-    assert all(usd > 0 for usd in registry.prices(kind).values())
+    assert all(price.usd_hour > 0 for price in registry.prices(kind).values())
     assert (ROOT / "cloud-init" / f"{driver.platform}.yaml").is_file()
 
 

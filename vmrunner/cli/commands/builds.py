@@ -66,6 +66,7 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
 
     waiting = shell.service.waiting(rows)
     starts = shell.service.starts(rows) if form is not Format.TABLE else {}
+    rows = shell.service.costed(rows) if form is not Format.TABLE else rows
     output.show(build_view(waiting=waiting, starts=starts), rows, form)
     if form is Format.TABLE:
         for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
@@ -80,7 +81,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
     from vmrunner.services.documents import shown_document
 
     shell = shell_of(context)
-    row = shell.service.ledger.builds.find(build)
+    row = shell.service.costed([shell.service.ledger.builds.find(build)])[0]
     rows = shell.service.ledger.instances.list(build=row.id)
     events = shell.service.ledger.events.list(row.id)
     if form in (Format.TABLE, Format.WIDE):
@@ -103,7 +104,7 @@ def _describe(
 ) -> None:
     from vmrunner.cli.views import builds as views
     from vmrunner.lib import units
-    from vmrunner.services import build_history
+    from vmrunner.services import build_history, costs
     from vmrunner.services.documents import iso, start_of
 
     now = time.time()
@@ -139,7 +140,7 @@ def _describe(
         "extended": build_history.wished(events, "extend"),
         "ended": iso(row.finished_at) or "",
         "held until": iso(row.hold_until) or "" if row.state.value == "held" else "",
-        "cost": f"${row.cost:.4f}" if row.cost else "",
+        "cost": costs.text(row.cost),
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
     for key, value in facts.items():

@@ -146,7 +146,7 @@ def _line_view() -> ListView[ReportLine]:
             Column("provider", lambda x: x.provider),
             Column("instance", lambda x: x.instance or "", wide=True),
             Column("build", lambda x: x.build or "", wide=True),
-            Column("cost", lambda x: f"${x.cost:.4f}" if x.cost else ""),
+            Column("cost", lambda x: "unknown" if x.cost is None else f"${x.cost:.4f}"),
             Column("outcome", lambda x: x.outcome or "nothing done"),
         ),
         document=verdict_document,

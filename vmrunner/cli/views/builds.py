@@ -19,7 +19,7 @@ from vmrunner.model import (
     Result,
     Start,
 )
-from vmrunner.services import build_history
+from vmrunner.services import build_history, costs
 from vmrunner.services.documents import build_document, event_document, instance_document, iso
 
 _RESULT_COLOURS = {
@@ -64,7 +64,7 @@ def build_view(
             Column("start", lambda b: found.value if (found := start(b)) else "", wide=True),
             Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
             Column("waiting", lambda b: short(why.get(b.id, ""), 60), wide=True),
-            Column("cost", lambda b: f"${b.cost:.4f}" if b.cost else "", wide=True),
+            Column("cost", lambda b: costs.short(b.cost), wide=True),
             Column("labels", lambda b: _labels(b.spec.labels), wide=True),
             Column("command", _command),
         ),

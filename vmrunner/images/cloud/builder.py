@@ -23,7 +23,7 @@ from vmrunner.images.cloud import cleanup, packer, stage
 from vmrunner.images.local.builder import Callback
 from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
-from vmrunner.model import ImageState, MadeImage
+from vmrunner.model import ImageState, MadeImage, Rate
 from vmrunner.providers import registry
 from vmrunner.providers.port_images import (
     BuilderSpec,
@@ -32,6 +32,7 @@ from vmrunner.providers.port_images import (
     ImageStore,
     KeepsImages,
 )
+from vmrunner.providers.rates import rate_of
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -86,7 +87,7 @@ def build(
         # That took minutes, perhaps; the cloud's own deadline counts from the builder's birth.
         wish = _from_now(draft, provider, ttl)
         bench = imaging.bench(wish)
-        row = _row(wish, bench, provider)
+        row = _row(wish, bench, provider, _rate(ledger, provider, bench, recipe_))
         stage.fill(work / "stage", recipe_, inputs, wish.created)
         variables = _variables(work, wish, bench, recipe_, base)
         _check_late(wish, provider.now())
@@ -124,7 +125,12 @@ def _from_now(wish: ImageRequest, provider: Provider, ttl: float) -> ImageReques
     return replace(wish, created=now, deadline=now + ttl)
 
 
-def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider) -> MadeImage:
+def _rate(ledger: Ledger, provider: Provider, bench: BuilderSpec, recipe_: Recipe) -> Rate:
+    offer = replace(bench.offer, disk=max(_DISK, recipe_.disk))
+    return rate_of(provider, offer, ledger.prices.told(offer.scope), provider.now())
+
+
+def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider, rate: Rate) -> MadeImage:
     return MadeImage(
         id=wish.image,
         provider=provider.name,
@@ -136,6 +142,7 @@ def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider) -> MadeImag
         state=ImageState.BUILDING,
         created_at=wish.created,
         deadline=wish.deadline,
+        rate=rate,
     )
 
 

@@ -57,6 +57,7 @@ DRIVER = Driver(
     extra="vmrunner[aws]",
     platform="ec2",
     prices="vmrunner.providers.ec2.prices:USD_HOUR",
+    priced_on="2025-01-01",
     told={"region": "place"},
     parks=True,
     guard="vmrunner",

@@ -67,7 +67,7 @@ class Ec2Images:
         url = options.endpoint_url
         return BuilderSpec(
             source=_SOURCE,
-            scope=scope,
+            offer=order.offer,
             variables=variables,
             environment={"AWS_ENDPOINT_URL": url} if url else {},
             stages=_STAGES,

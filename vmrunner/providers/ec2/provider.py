@@ -8,6 +8,7 @@ from typing import Final
 
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import (
+    Bill,
     Fate,
     Finding,
     Key,
@@ -25,7 +26,7 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
-from vmrunner.providers.ec2 import deadline_schedules, doctor, parking
+from vmrunner.providers.ec2 import deadline_schedules, doctor, parking, prices
 from vmrunner.providers.ec2.catalog import Ec2Catalog, fitting
 from vmrunner.providers.ec2.client import CONSOLE, Ec2Client
 from vmrunner.providers.ec2.create import Ec2Creator
@@ -119,6 +120,9 @@ class Ec2Provider:
             )
             for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
         )
+
+    def bill(self, offer: Offer) -> Bill:
+        return prices.bill(offer, public=self.options.address == "public")
 
     # --- birth ---
 

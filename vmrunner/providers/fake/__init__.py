@@ -75,4 +75,5 @@ DRIVER = Driver(
     settings="vmrunner.providers.fake.settings:FakeSettings",
     open=open,
     parks=True,
+    own_host=True,
 )

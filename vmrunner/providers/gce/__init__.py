@@ -41,6 +41,7 @@ DRIVER = Driver(
     # A VM that is off loses the cloud's own deadline while its disk still bills: the cloud first.
     guest_timer_delay=300.0,
     prices="vmrunner.providers.gce.prices:USD_HOUR",
+    priced_on="2025-01-01",
     told={"project": "account"},
     ids_are_names=True,
     parks=True,

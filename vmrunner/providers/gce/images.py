@@ -90,7 +90,7 @@ class GceImages:
         if options.plain:  # nobody's credentials go there
             variables["gce_access_token"] = "none"  # noqa: S105
         return BuilderSpec(
-            source=_SOURCE, scope=scope, variables=variables, stages=_STAGES, died=_died()
+            source=_SOURCE, offer=order.offer, variables=variables, stages=_STAGES, died=_died()
         )
 
     def find(self, ref: str) -> CloudImage | None:

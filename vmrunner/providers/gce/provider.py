@@ -12,6 +12,7 @@ from google.auth import exceptions as auth_errors
 
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import (
+    Bill,
     Fate,
     Finding,
     Key,
@@ -31,10 +32,11 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
-from vmrunner.providers.gce import doctor, guard
+from vmrunner.providers.gce import doctor, guard, prices
 from vmrunner.providers.gce.catalog import GceCatalog, GceMachineType, fitting
 from vmrunner.providers.gce.client import CONSOLE, GceClient
 from vmrunner.providers.gce.create import GceCreator
+from vmrunner.providers.gce.create_request import disk_type_of
 from vmrunner.providers.gce.delete import GceDeleter
 from vmrunner.providers.gce.describe import InstanceDescriber
 from vmrunner.providers.gce.identity import GceIdentity
@@ -142,6 +144,10 @@ class GceProvider:
             f"{', '.join(self.options.zones)} with {', '.join(word for word in wish if word)}",
             hint=f"correct {field}, or ask for less",
         )
+
+    def bill(self, offer: Offer) -> Bill:
+        disk_type = self.options.disk_type or disk_type_of(offer.machine_type)
+        return prices.bill(offer, disk_type, public=self.options.address == "public")
 
     # --- birth ---
 

@@ -39,4 +39,5 @@ DRIVER = Driver(
     open=open,
     needs=frozenset({"state_dir", "cache_dir", "installation", "current"}),
     options="vmrunner.providers.qemu.options:QemuOptions",
+    own_host=True,
 )

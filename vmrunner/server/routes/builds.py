@@ -22,10 +22,11 @@ from vmrunner.server.routes.common import (
     Parts,
     Reader,
     Submitter,
+    costed,
     listing,
     visible_build,
 )
-from vmrunner.services import queue_reasons, remote_submit
+from vmrunner.services import costs, queue_reasons, remote_submit
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.documents import build_document, shown_document, spec_document
@@ -81,7 +82,7 @@ def list_builds(
 ) -> JSONResponse:
     """The builds that the token sees, newest first."""
     rows = chosen(parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit + 1)
-    shown = rows[: wanted.limit]
+    shown = costs.until_now(parts.ledger, parts.providers, rows[: wanted.limit])
     waiting = waiting_reasons(parts, shown)
     starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
     return listing(
@@ -181,7 +182,7 @@ def show_build(
     build: str, parts: Parts, principal: Reader, wanted: Annotated[BriefParameters, Query()]
 ) -> JSONResponse:
     """One build, with its steps, VMs, events and artifacts."""
-    row = visible_build(parts, principal, build)
+    row = costed(parts, visible_build(parts, principal, build))
     if wanted.brief:
         starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
         why = waiting_reasons(parts, [row]).get(row.id)

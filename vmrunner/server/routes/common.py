@@ -14,6 +14,7 @@ from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
 from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.parts import ServerParts
+from vmrunner.services import costs
 from vmrunner.services.documents import envelope
 
 
@@ -73,6 +74,11 @@ def listing(
 def visible_build(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:
     """Find a build among those that the principal sees. Raises NotFound."""
     return parts.ledger.builds.find(word, principal.labels)
+
+
+def costed(parts: ServerParts, build: BuildRecord) -> BuildRecord:
+    """The build with what it has cost until now."""
+    return costs.until_now(parts.ledger, parts.providers, [build])[0]
 
 
 def visible_instance(parts: ServerParts, principal: Principal, word: str) -> Instance:

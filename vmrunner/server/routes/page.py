@@ -17,11 +17,12 @@ from vmrunner.server.routes.common import (
     Parts,
     Reader,
     Submitter,
+    costed,
     listing,
     visible_build,
 )
 from vmrunner.server.tables import Cell, TableRow, Wish, table
-from vmrunner.services import run_again
+from vmrunner.services import costs, run_again
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown_document
 
@@ -49,14 +50,14 @@ def builds(
     """Builds, newest first; the filter is in the URL."""
     words = [] if state == "all" else [state]
     rows = chosen(parts, principal, words, [label] if label else [], after, _PAGE + 1)
-    shown, now = rows[:_PAGE], parts.now()
+    shown, now = costs.until_now(parts.ledger, parts.providers, rows[:_PAGE]), parts.now()
     reasons = waiting_reasons(parts, shown)
     found = [
         build_document(row)
         | {
             "age": units.span(now - row.created_at),
             "command": _short(" ; ".join(step.title for step in row.spec.steps)),
-            "cost": f"${row.cost:.4f}" if row.cost else "",
+            "cost": costs.short(row.cost),
             "waiting": reasons.get(row.id),
         }
         for row in shown
@@ -85,7 +86,7 @@ def builds(
 @router.get("/builds/{build}")
 def build(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
     """One build, with its log as it comes."""
-    row = visible_build(parts, principal, build)
+    row = costed(parts, visible_build(parts, principal, build))
     events = parts.ledger.events.list(row.id)
     instances = parts.ledger.instances.list(build=row.id)
     document = shown_document(
@@ -133,7 +134,7 @@ def _facts(
         "created": document["created_at"],
         "ended": document["finished_at"],
         "held until": document["hold_until"] if row.state is BuildState.HELD else "",
-        "cost": f"${row.cost:.4f}" if row.cost else "",
+        "cost": costs.text(row.cost),
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
     return [(name, value) for name, value in facts.items() if value]

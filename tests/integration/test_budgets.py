@@ -1,0 +1,249 @@
+"""Budgets in the ledger: what is let in never costs more than there is, whoever launches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.ledger_builds import launch, ref, submitted
+from tests.support.pools import waiting
+from vmrunner.errors import OverBudget
+from vmrunner.ledger import LaunchRequest, Ledger
+from vmrunner.model import (
+    Budget,
+    BudgetAction,
+    BudgetPeriod,
+    Death,
+    EventKind,
+    PriceSource,
+    Rate,
+    Reason,
+    Result,
+)
+
+NOON = datetime(2026, 11, 27, 12, tzinfo=UTC).timestamp()
+HOUR = 3600.0
+#: A VM of these may cost one dollar: it lives an hour at most.
+RATE = Rate(usd_hour=1.0, parked_usd_hour=0.1, source=PriceSource.CLOUD, at=NOON)
+DAILY = Budget(usd=2.0, period=BudgetPeriod.DAY)
+TEAM = Budget(usd=2.0, period=BudgetPeriod.DAY, match={"team": "a"})
+
+
+def wished(
+    ledger: Ledger, name: str, now: float = NOON, rate: Rate = RATE, **changes: Any
+) -> LaunchRequest:
+    """The launch of a new build, for an hour at most."""
+    build = submitted(ledger, f"b-{name}", **changes)
+    made = launch(ledger, build.id, f"vm-{name}", now=now)
+    deadline = now + HOUR
+    return replace(
+        made,
+        instance=replace(made.instance, rate=rate, deadline=deadline),
+        order=replace(made.order, deadline=deadline),
+        labels=build.spec.labels,
+        actor=build.actor,
+    )
+
+
+def let_in(ledger: Ledger, *launches: LaunchRequest) -> int:
+    return len(ledger.instances.start(list(launches), until=NOON + 9e6))
+
+
+def over(ledger: Ledger, name: str, now: float, *, lived: bool = True) -> None:
+    """The build ends, and its VM is gone."""
+    if lived:
+        ledger.instances.record([(f"vm-{name}", 1, ref(f"i-{name}"))], now)
+    said = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
+    ledger.builds.finish(f"b-{name}", epoch=1, now=now, doom=Death.DONE, **said)
+    assert ledger.instances.close(f"vm-{name}", epoch=2, death=Death.DONE, now=now)
+
+
+def held(ledger: Ledger, now: float = NOON) -> dict[str, float]:
+    return {state.budget.name: round(state.held, 6) for state in ledger.budgets.states(now)}
+
+
+def test_what_runs_holds_money_until_its_deadline(ledger: Ledger) -> None:
+    ledger.budgets.declare([DAILY], NOON)
+    started = ledger.instances.start([wished(ledger, str(n)) for n in range(3)], until=9e9)
+    assert [instance.id for _, instance in started] == ["vm-0", "vm-1"]
+    assert started.over_budget == {
+        "vm-2": "budget day: of $2.00 for 2026-11-27 $2.00 are spent or held, and this VM may "
+        "cost $1.00 until its deadline"
+    }
+    assert held(ledger) == {"day": 2.0}
+    assert ledger.builds.get("b-2").state == "queued"
+
+
+def test_a_vm_that_is_gone_holds_no_more_than_it_cost(ledger: Ledger) -> None:
+    ledger.budgets.declare([DAILY], NOON)
+    assert let_in(ledger, wished(ledger, "1"), wished(ledger, "2")) == 2
+    over(ledger, "1", NOON + HOUR / 4)
+    assert held(ledger) == {"day": 1.25}
+    assert let_in(ledger, wished(ledger, "3")) == 0
+    over(ledger, "2", NOON, lived=False)  # the provider never had it
+    assert let_in(ledger, wished(ledger, "4")) == 1
+    assert held(ledger) == {"day": 1.25}
+
+
+def test_labels_say_who_pays(ledger: Ledger) -> None:
+    ledger.budgets.declare([TEAM, replace(DAILY, usd=4.0)], NOON)
+    for n in range(2):
+        assert let_in(ledger, wished(ledger, f"a{n}", labels={"team": "a", "x": "y"})) == 1
+    assert let_in(ledger, wished(ledger, "a2", labels={"team": "a"})) == 0
+    assert let_in(ledger, wished(ledger, "b0", labels={"team": "b"})) == 1
+    assert let_in(ledger, wished(ledger, "c0")) == 1
+    assert let_in(ledger, wished(ledger, "c1")) == 0
+    assert held(ledger) == {"day": 4.0, "day team=a": 2.0}
+
+
+@pytest.mark.parametrize("action", list(BudgetAction))
+def test_an_unknown_price_is_refused_where_a_budget_refuses(
+    ledger: Ledger, action: BudgetAction
+) -> None:
+    ledger.budgets.declare([replace(DAILY, action=action)], NOON)
+    started = ledger.instances.start([wished(ledger, "1", rate=Rate())], until=9e9)
+    assert len(started) == (action is BudgetAction.WARN)
+    if action is BudgetAction.REFUSE:
+        assert "the price of small at local is unknown" in started.over_budget["vm-1"]
+
+
+def test_ones_own_machine_needs_no_money(ledger: Ledger) -> None:
+    ledger.budgets.declare([replace(DAILY, usd=0.0)], NOON)
+    own = Rate(usd_hour=0.0, parked_usd_hour=0.0, source=PriceSource.OWN)
+    assert let_in(ledger, wished(ledger, "1", rate=own)) == 1
+    assert let_in(ledger, wished(ledger, "2")) == 0
+
+
+def test_one_that_warns_lets_in_and_says_so(ledger: Ledger) -> None:
+    ledger.budgets.declare([replace(DAILY, usd=0.5, action=BudgetAction.WARN)], NOON)
+    assert let_in(ledger, wished(ledger, "1")) == 1
+    [event] = [one for one in ledger.events.list("b-1") if one.kind == EventKind.BUDGET]
+    assert event.data["budget"] == "day"
+    assert "may cost $1.00" in str(event.data["message"])
+
+
+def test_each_day_has_its_own_money(ledger: Ledger) -> None:
+    """One that may live past midnight needs money of both days."""
+    late = NOON + 11.5 * HOUR
+    ledger.budgets.declare([replace(DAILY, usd=1.0)], late)
+    assert let_in(ledger, wished(ledger, "1", late)) == 1
+    assert let_in(ledger, wished(ledger, "2", late)) == 1
+    assert let_in(ledger, wished(ledger, "3", late)) == 0
+    assert held(ledger, late) == {"day": 1.0}
+    assert let_in(ledger, wished(ledger, "4", late + HOUR)) == 0, "the next day is full too"
+    over(ledger, "1", late + HOUR)
+    over(ledger, "2", late + HOUR / 2)
+    assert held(ledger, late + HOUR) == {"day": 0.5}
+    assert let_in(ledger, wished(ledger, "5", late + 25 * HOUR)) == 1
+
+
+def test_a_month_is_longer_than_a_day(ledger: Ledger) -> None:
+    ledger.budgets.declare([replace(DAILY, period=BudgetPeriod.MONTH)], NOON)
+    for n in range(2):
+        assert let_in(ledger, wished(ledger, str(n), NOON + n * 24 * HOUR)) == 1
+        over(ledger, str(n), NOON + n * 24 * HOUR + HOUR)
+    assert let_in(ledger, wished(ledger, "2", NOON + 48 * HOUR)) == 0
+    assert let_in(ledger, wished(ledger, "3", NOON + 96 * HOUR)) == 1  # December
+
+
+def test_a_retry_and_another_offer_need_money_too(ledger: Ledger) -> None:
+    ledger.budgets.declare([replace(DAILY, usd=1.0)], NOON)
+    first = wished(ledger, "1")
+    assert let_in(ledger, first) == 1
+    dear = replace(RATE, usd_hour=1.5)
+
+    def other(name: str, rate: Rate) -> LaunchRequest:
+        made = replace(first.instance, id=name, rate=rate)
+        order = replace(first.order, instance=name)
+        return replace(first, seen_epoch=1, instance=made, order=order)
+
+    with pytest.raises(OverBudget, match=r"may cost \$1.50"):
+        ledger.instances.next_offer("vm-1", other("vm-dear", dear), now=NOON)
+    assert ledger.instances.get("vm-1").gone_at is None, "nothing was written"
+    ledger.instances.next_offer("vm-1", other("vm-same", RATE), now=NOON)
+    assert held(ledger) == {"day": 1.0}
+
+
+def test_a_pool_fills_and_serves_within_its_budgets(ledger: Ledger) -> None:
+    ledger.budgets.declare([replace(DAILY, usd=1.0), TEAM], NOON)
+    vm = waiting(ledger, "vm-idle", now=NOON)
+    assert ledger.instances.get(vm.id).rate == Rate(), "it was let in before its price was known"
+
+
+def test_a_build_that_claims_takes_over_what_its_vm_holds(ledger: Ledger) -> None:
+    waiting(ledger, "vm-idle", now=NOON)
+    vm = replace(ledger.instances.get("vm-idle"), rate=RATE)
+    ledger.budgets.declare([replace(TEAM, usd=0.001)], NOON)
+    build = submitted(ledger, "b-1", labels={"team": "a"})
+    said: Any = {"generation": ledger.generation, "owner": "e-1", "until": 9e9, "now": NOON + HOUR}
+    with pytest.raises(OverBudget):
+        ledger.pools.claim(build, vm, **said)
+    assert ledger.instances.get("vm-idle").build is None
+    ledger.budgets.declare([TEAM], NOON)
+    assert ledger.pools.claim(build, vm, **said) is not None
+    assert "day team=a" in held(ledger)
+
+
+def test_a_new_budget_counts_what_was_spent_today(ledger: Ledger) -> None:
+    assert let_in(ledger, wished(ledger, "1", labels={"team": "a"})) == 1
+    assert let_in(ledger, wished(ledger, "2")) == 1
+    over(ledger, "1", NOON + HOUR / 2)
+    ledger.budgets.declare([DAILY, TEAM], NOON + HOUR)
+    assert held(ledger) == {"day": 1.5, "day team=a": 0.5}
+    ledger.budgets.declare([replace(TEAM, usd=9.0)], NOON + HOUR)
+    assert held(ledger) == {"day team=a": 0.5}, "a change keeps what was counted"
+
+
+def test_what_an_actor_may_spend_is_its_own(ledger: Ledger) -> None:
+    ledger.budgets.limit("token:1", 1.0, NOON)
+    mine = replace(wished(ledger, "1"), actor="token:1")
+    assert let_in(ledger, mine) == 1
+    assert let_in(ledger, replace(wished(ledger, "2"), actor="token:1")) == 0
+    assert let_in(ledger, replace(wished(ledger, "3"), actor="token:2")) == 1
+    ledger.budgets.declare([], NOON)
+    assert let_in(ledger, replace(wished(ledger, "4"), actor="token:1")) == 0
+
+
+@pytest.fixture
+def nodes(url: str, data_dir: Path) -> Iterator[list[Ledger]]:
+    with ExitStack() as stack:
+        opened = [Ledger.open(url, data_dir=data_dir) for _ in range(8)]
+        for one in opened:
+            stack.callback(one.close)
+        yield opened
+
+
+def test_eight_at_once_overdraw_nothing(nodes: list[Ledger]) -> None:
+    """Each launches for two teams, in another order, against three budgets."""
+    ledger = nodes[0]
+    other = replace(TEAM, match={"team": "b"}, usd=3.0)
+    ledger.budgets.declare([replace(DAILY, usd=4.0), TEAM, other], NOON)
+    teams = "ab", "ba"
+    wishes = [
+        [wished(ledger, f"{n}{m}{t}", labels={"team": t}) for m in range(2) for t in teams[n % 2]]
+        for n in range(8)
+    ]
+    ready, won = threading.Barrier(8), []
+
+    def race(node: Ledger, launches: list[LaunchRequest]) -> None:
+        ready.wait()
+        for one in launches:
+            won.extend(node.instances.start([one], until=9e9))
+
+    threads = [threading.Thread(target=race, args=pair) for pair in zip(nodes, wishes, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 4, "not one less than there is money for"
+    found = held(ledger)
+    assert found["day"] == 4.0
+    assert found["day team=a"] <= 2.0
+    assert found["day team=b"] <= 3.0

@@ -1,0 +1,98 @@
+"""Costs over HTTP: the same document as on the command line, and each tenant's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import vmrunner
+from tests.support.http_service import Service, only, service
+from tests.support.scripted_app import wait_until
+from vmrunner.cli import main
+from vmrunner.core.cost_report import CostKind
+
+API = "/api/v1"
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        yield found
+
+
+def built(http: Service, client: httpx.Client, **more: Any) -> str:
+    """A build that ended, and whose VM is gone."""
+    build: str = only(client.post(f"{API}/builds", json={"steps": ["say x"], **more}))["id"]
+    http.ended(build)
+    wait_until(lambda: http.app.ledger.builds.get(build).cost.final)
+    return build
+
+
+def lines(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
+    answer = client.get(f"{API}/costs", params=query)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["items"]
+    return found
+
+
+def test_a_document_tells_cost_source_and_whether_it_is_final(http: Service) -> None:
+    client = http.client()
+    build = built(http, client)
+    shown = only(client.get(f"{API}/builds/{build}"))
+    assert shown["cost"] == pytest.approx(0.1 / 60, abs=1e-6)  # a minute at least
+    assert (shown["cost_final"], shown["cost_source"]) == (True, "provider")
+    assert shown["instances"][0]["usd_hour"] == 0.1
+    with vmrunner.Runner(url=http.url, token=http.token()) as remote:
+        there, here = remote.get(build), http.runner.get(build)
+        assert there.cost == shown["cost"] == pytest.approx(here.cost, abs=1e-6)
+        assert there.cost_detail.final
+
+
+def test_all_who_ask_get_the_same(
+    http: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = http.client()
+    built(http, client, labels={"team": "a"})
+    monkeypatch.setenv("VMRUNNER_SERVER", http.url)
+    monkeypatch.setenv("VMRUNNER_TOKEN", http.token())
+    capsys.readouterr()
+    assert main(["costs", "--by", "label:team", "--since", "1d", "-o", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == client.get(f"{API}/costs", params={"by": "label:team", "since": "1d"}).json()
+    assert (printed["kind"], printed["items"][0]["key"]) == ("cost", "a")
+    with vmrunner.Runner(url=http.url, token=http.token()) as remote:
+        [there], [here] = remote.costs(by="day"), http.runner.costs(by="day")
+        assert (there.key, there.builds, there.cost.source) == (
+            here.key, here.builds, here.cost.source,
+        )  # fmt: skip
+    assert main(["costs"]) == 0
+    told = capsys.readouterr()
+    assert "$0.0017" in told.out
+    assert "together, in 7d00h: $0.0017 (prices of the driver)" in told.err
+
+
+def test_a_tenant_sees_what_its_own_builds_cost(http: Service) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(team="b")
+    built(http, mine)
+    [line] = lines(mine)
+    assert (line["what"], line["builds"], line["vms"]) == (CostKind.BUILDS.value, 1, 1)
+    for by in ("provider", "day", "label:team"):
+        assert lines(other, by=by) == []
+    assert len(lines(http.client(), by="label:team")) == 1
+    page = other.get("/costs", headers={"Accept": "text/html"})
+    assert "Nothing was spent" in page.text
+    assert "$0.0017" in mine.get("/costs", params={"by": "day"}).text
+
+
+@pytest.mark.parametrize("query", [{"by": "team"}, {"since": "soon"}, {"until": "1d"}])
+def test_a_question_that_cannot_be_is_told(http: Service, query: dict[str, str]) -> None:
+    answer = http.client().get(f"{API}/costs", params=query)
+    assert answer.status_code == 422
+    assert next(iter(query)) in answer.text

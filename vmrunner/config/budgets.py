@@ -1,0 +1,61 @@
+"""The tables `[[budgets]]` of the configuration, and the budgets that they describe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from vmrunner.lib import units
+from vmrunner.lib.section import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmrunner.model import Budget
+
+Usd = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class BudgetSettings(Section):
+    """A budget: what builds with these labels may cost in each day or month, in UTC."""
+
+    match: dict[str, str] = Field(
+        default_factory=dict, description="Labels; none: all builds, and VMs of pools."
+    )
+    usd_per_day: Usd | None = None
+    usd_per_month: Usd | None = None
+    action: Literal["refuse", "warn"] = Field(
+        default="refuse", description="What becomes of a VM that would overdraw it."
+    )
+
+    @field_validator("match")
+    @classmethod
+    def _labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            units.check_label(name, text)
+        return value
+
+    @model_validator(mode="after")
+    def _one_period(self) -> BudgetSettings:
+        if (self.usd_per_day is None) == (self.usd_per_month is None):
+            raise ValueError("one of usd_per_day and usd_per_month; write two for both")
+        return self
+
+
+def budgets(said: Sequence[BudgetSettings]) -> tuple[Budget, ...]:
+    """Return the budgets of a configuration. Of two for the same builds and period the last
+    holds."""
+    from vmrunner.model import Budget, BudgetAction, BudgetPeriod
+
+    found = {}
+    for one in said:
+        daily = one.usd_per_day is not None
+        budget = Budget(
+            usd=(one.usd_per_day if daily else one.usd_per_month) or 0.0,
+            period=BudgetPeriod.DAY if daily else BudgetPeriod.MONTH,
+            match=one.match,
+            action=BudgetAction(one.action),
+        )
+        found[budget.name] = budget
+    return tuple(found.values())

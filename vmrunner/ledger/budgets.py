@@ -1,0 +1,222 @@
+"""Budgets, and what of them is spent and held. Who lets a VM in has locked their rows, in order,
+so that all who launch count each other's.
+
+A VM that is let in is charged: a row here for each budget that pays for it. Once it is gone, who
+launches next moves what it cost into the sums of its days or months, and the charge goes: a launch
+reads what is there, never all that ever was. Nothing here is written when a VM ends."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, select, update
+
+from vmrunner.core import budgets as rules
+from vmrunner.core.budgets import Accounts, Overdraft
+from vmrunner.errors import OverBudget
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.events import add_event
+from vmrunner.ledger.labels import having
+from vmrunner.ledger.readable import readable
+from vmrunner.ledger.tables import BUDGETS, CHARGES, INSTANCES, LEDGER, SPENT
+from vmrunner.model import (
+    Budget,
+    BudgetAction,
+    BudgetPeriod,
+    BudgetState,
+    EventKind,
+    Instance,
+    InstanceState,
+)
+
+_g, _c, _s, _i = BUDGETS.c, CHARGES.c, SPENT.c, INSTANCES.c
+
+_INSERT = inserts(BUDGETS)
+_SET = Prepared(
+    lambda: (
+        update(BUDGETS).where(_g.name == arg("name")).values(usd=arg("usd"), action=arg("action"))
+    )
+)
+_ALL = Prepared(lambda: select(_g.name, _g.usd, _g.action).where(_g.actor == arg("actor")))
+_DROP = (
+    Prepared(lambda: delete(BUDGETS).where(_g.name == arg("name"))),
+    Prepared(lambda: delete(CHARGES).where(_c.budget == arg("name"))),
+    Prepared(lambda: delete(SPENT).where(_s.budget == arg("name"))),
+)
+_CHARGE = inserts(CHARGES)
+_UNCHARGE = Prepared(
+    lambda: delete(CHARGES).where(_c.budget == arg("budget"), _c.instance == arg("instance"))
+)
+_CHARGED = Prepared(
+    lambda: (
+        select(*codec.INSTANCE)
+        .join_from(CHARGES, INSTANCES, _c.instance == _i.id)
+        .where(_c.budget == arg("budget"))
+    )
+)
+_SPENT = Prepared(
+    lambda: select(_s.start, _s.usd).where(_s.budget == arg("budget"), _s.start >= arg("since"))
+)
+_ADD = Prepared(
+    lambda: (
+        update(SPENT)
+        .where(_s.budget == arg("budget"), _s.start == arg("start"))
+        .values(usd=_s.usd + arg("usd"))
+    )
+)
+_FIRST = inserts(SPENT)
+
+
+class Admission:
+    """Lets VMs in within one transaction, which holds the budgets' rows from here on. `actors`: of
+    the builds that these are for."""
+
+    def __init__(
+        self, connection: Connection, database: Database, actors: Iterable[str], now: float
+    ) -> None:
+        self._connection = connection
+        self._accounts = _accounts(connection, database, {"", *actors}, now, lock=True)
+
+    def check(
+        self, row: Instance, labels: Mapping[str, str], actor: str
+    ) -> tuple[list[str], list[Overdraft]]:
+        """Return the budgets that pay for this VM, and those of them that only warn that they are
+        overdrawn. Raises OverBudget."""
+        names = self._accounts.concerned(labels, actor)
+        overdrafts = self._accounts.overdrafts(names, row)
+        if overdrafts and overdrafts[0].budget.action is BudgetAction.REFUSE:
+            raise OverBudget(overdrafts[0].message)
+        return names, overdrafts
+
+    def charge(self, row: Instance, names: list[str], warnings: Sequence[Overdraft]) -> None:
+        """Count the VM, and tell its build what warns."""
+        for name in names:
+            if not self._accounts.holds(name, row.id):
+                _CHARGE(self._connection, budget=name, instance=row.id)
+        self._accounts.hold(names, row)
+        for one in warnings if row.build is not None else ():
+            add_event(
+                self._connection, row.build or "", EventKind.BUDGET, row.created_at,
+                budget=one.budget.name, message=one.message,
+            )  # fmt: skip
+
+    def release(self, instance: str) -> None:
+        """Hold nothing for a VM that was refused, and whose row is closed in this transaction."""
+        self._accounts.release(instance)
+
+
+class Budgets:
+    """The budgets of this ledger: those that were configured, and those of tokens."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def declare(self, wanted: Sequence[Budget], now: float) -> None:
+        """Take over a configuration: it replaces the former one. What builds of a new one have cost
+        in the present day or month counts."""
+        there = self._database.read(lambda c: _ALL(c, actor="").all())
+        if set(there) == {(one.name, one.usd, one.action.value) for one in wanted}:
+            return
+
+        def work(connection: Connection) -> None:
+            _alone(connection, self._database)
+            known = {row[0]: row[1:] for row in _ALL(connection, actor="").all()}
+            for one in wanted:
+                _put(connection, one, known.pop(one.name, None), now)
+            for name in known:
+                for drop in _DROP:
+                    drop(connection, name=name)
+
+        self._database.write(work)
+
+    def limit(self, actor: str, usd_per_day: float, now: float) -> None:
+        """Let what an actor submits cost no more than that a day."""
+        budget = Budget(usd=usd_per_day, period=BudgetPeriod.DAY, actor=actor)
+
+        def work(connection: Connection) -> None:
+            _alone(connection, self._database)
+            known = {row[0]: row[1:] for row in _ALL(connection, actor=actor).all()}
+            _put(connection, budget, known.get(budget.name), now)
+
+        self._database.write(work)
+
+    def states(self, now: float, actors: Iterable[str] = ()) -> list[BudgetState]:
+        """Return how the configured ones stand, and those of these actors."""
+        return self._database.read(
+            lambda c: _accounts(c, self._database, {"", *actors}, now).states(now)
+        )
+
+
+def _alone(connection: Connection, database: Database) -> None:
+    """Let nobody launch until the transaction ends, who would not see a new budget."""
+    if not database.sqlite:
+        connection.execute(select(LEDGER.c.id).with_for_update())
+
+
+def _put(connection: Connection, one: Budget, known: tuple[float, str] | None, now: float) -> None:
+    said = {"name": one.name, "usd": one.usd, "action": one.action.value}
+    if known is not None:
+        if known != (one.usd, one.action.value):
+            _SET(connection, **said)
+        return
+    match = json.dumps(dict(one.match), sort_keys=True)
+    _INSERT(connection, **said, period=one.period.value, match=match, actor=one.actor)
+    if one.actor:  # of a token that nobody has used before
+        return
+    since = rules.period(one.period, now).start
+    for there in (_i.state != InstanceState.GONE.value, _i.gone_at >= since):
+        wanted = select(_i.id).where(there, *having(_i.build, one.match))
+        for row in connection.execute(wanted).all():
+            _CHARGE(connection, budget=one.name, instance=row[0])
+
+
+def _accounts(
+    connection: Connection,
+    database: Database,
+    actors: set[str],
+    now: float,
+    *,
+    lock: bool = False,
+) -> Accounts:
+    query = select(_g.name, _g.usd, _g.action, _g.period, _g.match, _g.actor)
+    query = query.where(_g.actor.in_(sorted(actors))).order_by(_g.name)
+    if lock and not database.sqlite:  # which has one writer anyway
+        query = query.with_for_update()
+    budgets = {row[0]: _budget(row) for row in connection.execute(query).all()}
+    spent: defaultdict[tuple[str, float], float] = defaultdict(float)
+    live: dict[str, dict[str, Instance]] = {}
+    for name, one in budgets.items():
+        since = rules.period(one.period, now).start
+        for start, usd in _SPENT(connection, budget=name, since=since).all():
+            spent[name, start] += usd
+        found = readable(codec.instance, _CHARGED(connection, budget=name).all())
+        live[name] = {row.id: row for row in found if row.state is not InstanceState.GONE}
+        for row in found:
+            if row.state is InstanceState.GONE:
+                for span, usd in rules.settled(row, one.period).items():
+                    spent[name, span.start] += usd
+                    if lock:
+                        _add(connection, name, span.start, usd)
+                if lock:
+                    _UNCHARGE(connection, budget=name, instance=row.id)
+    return Accounts(budgets, spent, live)
+
+
+def _add(connection: Connection, budget: str, start: float, usd: float) -> None:
+    where = {"budget": budget, "start": start, "usd": usd}
+    if usd and not _ADD(connection, **where).rowcount:
+        _FIRST(connection, **where)
+
+
+def _budget(row: Any) -> Budget:
+    return Budget(
+        usd=row[1],
+        action=BudgetAction(row[2]),
+        period=BudgetPeriod(row[3]),
+        match=json.loads(row[4]),
+        actor=row[5],
+    )

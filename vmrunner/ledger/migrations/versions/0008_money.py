@@ -1,0 +1,46 @@
+"""The rate of each VM, frozen in its row; what a build cost in the end; prices as clouds told.
+
+Of rows of before nobody knows the rate, but that VMs of this host cost nothing."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    for column in (
+        sa.Column("unpriced", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("cost_final", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("price_source", sa.String(), nullable=True),
+        sa.Column("price_at", sa.Double(), nullable=True),
+    ):
+        op.add_column("builds", column)
+    for table in ("instances", "images"):
+        source = sa.Column("price_source", sa.String(), nullable=False, server_default="unknown")
+        op.add_column(table, sa.Column("usd_hour", sa.Double(), nullable=True))
+        op.add_column(table, source)
+        op.add_column(table, sa.Column("price_at", sa.Double(), nullable=True))
+    op.add_column("instances", sa.Column("parked_usd_hour", sa.Double(), nullable=True))
+    op.add_column("instances", sa.Column("parked_at", sa.Double(), nullable=True))
+    op.execute(
+        "UPDATE instances SET usd_hour = 0, parked_usd_hour = 0, price_source = 'own' "
+        'WHERE offer LIKE \'{"scope":["qemu",%\''
+    )
+    op.execute("UPDATE builds SET cost_final = (1 = 1) WHERE state = 'finished'")
+    gone = sa.text("gone_at IS NOT NULL")
+    op.create_index(
+        "ix_instances_gone_at", "instances", ["gone_at"], sqlite_where=gone, postgresql_where=gone
+    )
+    op.create_table(
+        "prices",
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("place", sa.String(), nullable=False),
+        sa.Column("item", sa.String(), nullable=False),
+        sa.Column("usd_hour", sa.Double(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "place", "item", name=op.f("pk_prices")),
+    )

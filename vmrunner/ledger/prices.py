@@ -1,0 +1,53 @@
+"""Prices as clouds told them last, each with its time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, func, select
+
+from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.tables import PRICES
+from vmrunner.model import Price, Scope
+
+_p = PRICES.c
+_here = _p.kind == arg("kind"), _p.place == arg("place")
+_TOLD = Prepared(lambda: select(_p.item, _p.usd_hour, _p.at).where(*_here))
+_FORGET = Prepared(lambda: delete(PRICES).where(*_here, _p.item == arg("item")))
+_INSERT = inserts(PRICES)
+_AGES = Prepared(lambda: select(_p.kind, _p.place, func.min(_p.at)).group_by(_p.kind, _p.place))
+
+
+class PriceAge(NamedTuple):
+    """A place, and when its oldest price was told."""
+
+    kind: str
+    place: str
+    at: float
+
+
+class Prices:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def told(self, scope: Scope) -> dict[str, Price]:
+        """Return what the cloud told of this place, by item."""
+        rows = self._database.read(lambda c: _TOLD(c, kind=scope.kind, place=scope.place).all())
+        return {item: Price(usd_hour, at) for item, usd_hour, at in rows}
+
+    def store(self, scope: Scope, told: Mapping[str, float], now: float) -> None:
+        """Note what the cloud told just now. What it did not tell this time stays as it was."""
+
+        def work(connection: Connection) -> None:
+            for item in sorted(told):
+                where = {"kind": scope.kind, "place": scope.place, "item": item}
+                _FORGET(connection, **where)
+                _INSERT(connection, **where, usd_hour=told[item], at=now)
+
+        if told:
+            self._database.write(work)
+
+    def ages(self) -> list[PriceAge]:
+        """Return the places that have prices."""
+        return [PriceAge(*row) for row in self._database.read(lambda c: _AGES(c).all())]

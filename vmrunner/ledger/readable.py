@@ -1,0 +1,62 @@
+"""Rows that can be read, each by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from vmrunner.errors import Unreadable
+
+T = TypeVar("T")
+
+log = logging.getLogger("vmrunner")
+
+
+class Readable(list[T]):
+    """Rows that could be read. `unread`: the ids of the others. What is not in the list may be one
+    of these: its absence says nothing."""
+
+    unread: frozenset[str] = frozenset()
+
+
+def readable(decode: Callable[[Sequence[Any]], T], rows: Iterable[Sequence[Any]]) -> Readable[T]:
+    """Decode each row by itself: one that cannot be read hides no other."""
+    found, unread = Readable[T](), set()
+    for row in rows:
+        try:
+            found.append(decode(row))
+        except Unreadable as error:
+            unread.add(str(row[0]))
+            _complain(str(error))
+    found.unread = frozenset(unread)
+    return found
+
+
+class RowCache(Generic[T]):
+    """Decodes rows that are read again and again, of which few have changed since the last time.
+    What it keeps is what was read last, however much that is."""
+
+    def __init__(self, decode: Callable[[Sequence[Any]], T]) -> None:
+        self._decode = decode
+        self._known: dict[str, tuple[Sequence[Any], T]] = {}
+
+    def read(self, rows: Iterable[Sequence[Any]]) -> Readable[T]:
+        known, fresh = self._known, dict[str, tuple[Sequence[Any], T]]()
+
+        def decode(row: Sequence[Any]) -> T:
+            before = known.get(row[0])
+            found = before if before is not None and before[0] == row else (row, self._decode(row))
+            fresh[row[0]] = found
+            return found[1]
+
+        values = readable(decode, rows)
+        self._known = fresh  # at once: several threads read
+        return values
+
+
+@lru_cache(maxsize=1024)
+def _complain(text: str) -> None:
+    """Complain once, though it is read again and again."""
+    log.error("%s", text)

@@ -1,0 +1,69 @@
+"""Prices, rates, costs. USD; a price that nobody knows is None, never 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class PriceSource(StrEnum):
+    """Sources of a price, the surest first."""
+
+    OWN = "own"  # the user's own machine: nobody asks money for it
+    CLOUD = "cloud"  # the cloud's own price list
+    PROVIDER = "provider"  # the driver told it with its offer
+    SHIPPED = "shipped"  # the table that came with vmrunner, which may be old
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD an hour of one thing, as it was at that time."""
+
+    usd_hour: float
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """Things that one VM is billed for: how much of each, by the names of a price list. `parked`:
+    while it is parked."""
+
+    on: Mapping[str, float]
+    parked: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rate:
+    """USD an hour of one VM with its disk and address, frozen when it is asked for. `at`: when its
+    oldest price was true."""
+
+    usd_hour: float | None = None
+    parked_usd_hour: float | None = None
+    source: PriceSource = PriceSource.UNKNOWN
+    at: float | None = None
+
+
+UNKNOWN_RATE: Final = Rate()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """USD that some VMs have cost. `known` is what those cost whose price is known, `unpriced` how
+    many others there are. `final`: nothing can be added any more."""
+
+    known: float = 0.0
+    unpriced: int = 0
+    final: bool = False
+    source: PriceSource | None = None  # the least sure one of a price in it; None: nothing was born
+    at: float | None = None  # when its oldest price was true
+
+    @property
+    def usd(self) -> float | None:
+        """The whole; None where a price is unknown."""
+        return None if self.unpriced else self.known
+
+
+NO_COST: Final = Cost()

@@ -1,0 +1,74 @@
+"""Costs, as documents and as a page: those of the builds that the token sees."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from vmrunner.core import cost_report
+from vmrunner.lib import units
+from vmrunner.lib.section import Seconds
+from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
+from vmrunner.server.tables import Cell, TableRow, table
+from vmrunner.services import costs
+from vmrunner.services.documents import cost_document
+
+router = APIRouter(tags=["costs"])
+pages = APIRouter(include_in_schema=False)
+
+
+class CostParameters(Parameters):
+    """`by`: `provider`, `day`, or `label:NAME`; `since`: such as 7d, or seconds."""
+
+    by: str = Field(default="provider", pattern=r"^(provider|day|label:.+)$", max_length=200)
+    since: Seconds = 7 * cost_report.DAY
+
+
+@router.get("/costs")
+def list_costs(
+    parts: Parts, principal: Reader, wanted: Annotated[CostParameters, Query()]
+) -> JSONResponse:
+    """The costs of the builds that the token sees; without a filter also of VMs of pools that no
+    build used, and of images."""
+    found = costs.report(
+        parts.ledger, parts.providers, by=wanted.by, since=wanted.since, labels=principal.labels
+    )
+    return listing("cost", map(cost_document, found))
+
+
+@pages.get("/costs")
+def cost_page(
+    request: Request, parts: Parts, principal: Reader, wanted: Annotated[CostParameters, Query()]
+) -> Response:
+    """Costs; the grouping is in the URL."""
+    found = costs.report(
+        parts.ledger, parts.providers, by=wanted.by, since=wanted.since, labels=principal.labels
+    )
+    rows = [
+        TableRow(
+            cells=(
+                Cell(text=costs.name(line, wanted.by)),
+                Cell(text=costs.short(line.cost), kind="" if line.cost.usd is not None else "late"),
+                Cell(text="" if line.cost.final else "so far"),
+                Cell(text=line.builds or ""),
+                Cell(text=line.vms),
+                Cell(text=units.span(line.seconds)),
+                Cell(text=costs.basis(line.cost)),
+            )
+        )
+        for line in found
+    ]
+    together = costs.text(cost_report.total(found)) or "nothing"
+    note = f"Together in the last {units.span(wanted.since)}: {together}. Estimated, in USD."
+    columns = ("Builds by " + wanted.by, "Cost", "", "Builds", "VMs", "Time", "Reckoned by")
+    links = [
+        (f"by {by}", "/costs?" + urlencode({"by": by, "since": units.exact(wanted.since)}))
+        for by in (costs.PROVIDER, costs.DAY, f"{costs.LABEL}team")
+    ]
+    return table(
+        request, "Costs", columns, rows, note=note, empty="Nothing was spent.", links=links
+    )
