@@ -84,6 +84,10 @@ class QuotaUsedUp(NotAllowed):
     """The caller's token allows no more now."""
 
 
+class OverBudget(VmrunnerError):
+    """A budget has no money for this VM; nothing was written."""
+
+
 class NoRoom(VmrunnerError):
     """The disk of the server is too full for an upload."""
 

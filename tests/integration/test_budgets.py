@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.ledger_builds import launch, ref, submitted
-from tests.support.pools import waiting
+from tests.support.ledger_builds import ACCESS, OFFER, launch, orders, ref, submitted
+from tests.support.pools import POOL, instance
 from vmrunner.errors import OverBudget
 from vmrunner.ledger import LaunchRequest, Ledger
+from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import (
     Budget,
     BudgetAction,
     BudgetPeriod,
     Death,
     EventKind,
+    InstanceState,
     PriceSource,
     Rate,
     Reason,
@@ -81,7 +83,7 @@ def test_what_runs_holds_money_until_its_deadline(ledger: Ledger) -> None:
     assert ledger.builds.get("b-2").state == "queued"
 
 
-def test_a_vm_that_is_gone_holds_no_more_than_it_cost(ledger: Ledger) -> None:
+def test_a_vm_that_is_gone_holds_what_it_cost(ledger: Ledger) -> None:
     ledger.budgets.declare([DAILY], NOON)
     assert let_in(ledger, wished(ledger, "1"), wished(ledger, "2")) == 2
     over(ledger, "1", NOON + HOUR / 4)
@@ -171,24 +173,39 @@ def test_a_retry_and_another_offer_need_money_too(ledger: Ledger) -> None:
     assert held(ledger) == {"day": 1.0}
 
 
-def test_a_pool_fills_and_serves_within_its_budgets(ledger: Ledger) -> None:
-    ledger.budgets.declare([replace(DAILY, usd=1.0), TEAM], NOON)
-    vm = waiting(ledger, "vm-idle", now=NOON)
-    assert ledger.instances.get(vm.id).rate == Rate(), "it was let in before its price was known"
+def filled(ledger: Ledger, name: str) -> bool:
+    """A VM for the pool, for two hours at most. True if it was let in; then it waits."""
+    ledger.pools.declare({"fast": POOL}, "e-1", NOON)
+    assert ledger.engines.acquire(lease("fast"), "e-1", NOON + 30, NOON)
+    new = instance(
+        id=name, state=InstanceState.REQUESTED, created_at=NOON, deadline=NOON + 2 * HOUR, rate=RATE
+    )
+    order, _ = orders(ledger).for_pool(POOL, name, OFFER, new.deadline)
+    request = LaunchRequest(build_id=None, seen_epoch=0, instance=new, order=order, access=ACCESS)
+    started = ledger.instances.start([request], until=9e9)
+    ledger.instances.record([(one.id, 1, ref(one.id)) for _, one in started], NOON)
+    return bool(started) and ledger.pools.ready(name, epoch=1, now=NOON)
 
 
-def test_a_build_that_claims_takes_over_what_its_vm_holds(ledger: Ledger) -> None:
-    waiting(ledger, "vm-idle", now=NOON)
-    vm = replace(ledger.instances.get("vm-idle"), rate=RATE)
-    ledger.budgets.declare([replace(TEAM, usd=0.001)], NOON)
-    build = submitted(ledger, "b-1", labels={"team": "a"})
-    said: Any = {"generation": ledger.generation, "owner": "e-1", "until": 9e9, "now": NOON + HOUR}
-    with pytest.raises(OverBudget):
+def test_a_pool_fills_within_budgets_of_all(ledger: Ledger) -> None:
+    ledger.budgets.declare([replace(DAILY, usd=3.0), replace(TEAM, usd=0.0)], NOON)
+    assert filled(ledger, "vm-1")
+    assert not filled(ledger, "vm-2")
+    assert held(ledger) == {"day": 2.0, "day team=a": 0.0}
+
+
+def test_a_claim_needs_money_of_its_builds_budgets(ledger: Ledger) -> None:
+    ledger.budgets.declare([DAILY, replace(TEAM, usd=0.5)], NOON)
+    assert filled(ledger, "vm-1")
+    build = submitted(ledger, "b-1", labels={"team": "a"}, ttl=HOUR)
+    vm = ledger.instances.get("vm-1")
+    said: Any = {"generation": ledger.generation, "owner": "e-1", "until": 9e9, "now": NOON + 900}
+    with pytest.raises(OverBudget, match=r"day team=a: of \$0.50 .* may cost \$1.25"):
         ledger.pools.claim(build, vm, **said)
-    assert ledger.instances.get("vm-idle").build is None
-    ledger.budgets.declare([TEAM], NOON)
+    assert ledger.instances.get("vm-1").build is None
+    ledger.budgets.declare([DAILY, TEAM], NOON)
     assert ledger.pools.claim(build, vm, **said) is not None
-    assert "day team=a" in held(ledger)
+    assert held(ledger) == {"day": 1.25, "day team=a": 1.25}
 
 
 def test_a_new_budget_counts_what_was_spent_today(ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from vmrunner.ledger import (
     Ledger,
     actions,
+    budgets,
     build_writes,
     builds,
     engines,
@@ -30,6 +31,7 @@ from vmrunner.ledger import (
     removals,
     settling,
     sightings,
+    spending,
     submitter_leases,
     tokens,
 )
@@ -37,6 +39,7 @@ from vmrunner.ledger import ledger as store
 from vmrunner.ledger.database import Prepared
 
 MODULES = (
+    budgets,
     builds,
     instance_writes,
     engines,
@@ -57,13 +60,14 @@ MODULES = (
     prices,
     settling,
     sightings,
+    spending,
     submitter_leases,
     tokens,
 )
 #: These have a row for each engine, image, pool, token or reaper's name; or are kept short.
 SMALL = {
-    "actions", "engines", "engines_1", "heartbeats", "images", "ledger", "leases", "logins",
-    "notify_endpoints", "pools", "prices", "sightings", "tokens",
+    "actions", "budgets", "engines", "engines_1", "heartbeats", "images", "ledger", "leases",
+    "logins", "notify_endpoints", "pools", "prices", "sightings", "tokens",
 }  # fmt: skip
 #: Asked once, at a provider's first launch.
 RARE = {"instance_reads._ANY"}

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vmrunner.config.validation_errors import FieldError
+from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.lib.section import Section
 
@@ -33,7 +35,10 @@ class BudgetSettings(Section):
     @classmethod
     def _labels(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            units.check_label(name, text)
+            try:
+                units.check_label(name, text, "match")
+            except ConfigError as error:
+                raise FieldError(error) from None
         return value
 
     @model_validator(mode="after")

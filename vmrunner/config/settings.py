@@ -14,6 +14,7 @@ from urllib.parse import quote
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
+from vmrunner.config.budgets import BudgetSettings
 from vmrunner.config.late_union import LateUnion
 from vmrunner.config.notify import NotifySettings
 from vmrunner.config.oidc import OidcIssuer
@@ -177,6 +178,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     providers: dict[str, AnyProvider] = Field(default_factory=dict)
     pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    budgets: list[BudgetSettings] = Field(default_factory=list)
     notify: list[NotifySettings] = Field(default_factory=list, description="Webhooks.")
 
     @field_validator("notify")

@@ -27,8 +27,9 @@ _LINKS: Final = 40  # as many as the kernel follows
 _BY_OTHERS: Final = 0o022
 
 #: Tables and keys that decide where data goes, whose machines are ours to end, how long what was
-#: kept is kept, and what a build may.
+#: kept is kept, what a build may, and what it may cost.
 _HELD: Final = (
+    ("budgets",),
     ("database",),
     ("store",),
     ("installation",),

@@ -90,7 +90,7 @@ def check(budget: Budget, row: Instance, taken: Callable[[Period], float]) -> Ov
 
 
 class Accounts:
-    """What is spent and held of some budgets, and changes with each VM that is let in. `spent`:
+    """Sums that are spent and held of some budgets; each VM that is let in changes them. `spent`:
     what VMs that are gone have cost, by budget and start of the period."""
 
     def __init__(

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.model import PoolSpec
+from vmrunner.model import Budget, PoolSpec
 from vmrunner.providers import Provider
 from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog
@@ -62,6 +62,7 @@ class DaemonUpdate:
     cron: str
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)
     webhooks: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    budgets: Sequence[Budget] = ()
 
 
 class BoundedTask:
@@ -216,6 +217,7 @@ class Daemon:
         context = self._engine.context
         context.providers, context.limits, context.pools = new.providers, new.limits, new.pools
         self._webhooks = _tasks(new.webhooks)
+        context.budgets = new.budgets
         trigger = CronLineTrigger(new.cron, _CRON_KEY)
         self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import (
     Access,
+    Budget,
     BuildRecord,
     EventKind,
     Instance,
@@ -184,8 +185,17 @@ class EngineContext(ReaperContext):
     births: Callable[[str], WorkerPool]
     deaths: Callable[[str], WorkerPool]
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)  # to fill, by name
+    #: None: those of who serves hold, not this process's own.
+    budgets: Sequence[Budget] | None = None
     #: A build's packed source, of which the hash was checked. Raises StoreError.
     source_of: SourceOf = no_source
+    _declared: Sequence[Budget] | None = None
+
+    def declare_budgets(self) -> None:
+        """Write the budgets of our configuration to the ledger, once."""
+        if self.budgets is not None and self._declared is not self.budgets:
+            self.ledger.budgets.declare(self.budgets, self.clock())
+        self._declared = self.budgets
 
     def rate(self, provider: str, offer: Offer) -> Rate:
         """Return what a VM of this offer costs an hour, as far as the ledger and the driver know;

@@ -24,6 +24,7 @@ from vmrunner.errors import (
     LedgerError,
     NoCapacity,
     NotFound,
+    OverBudget,
     QuotaExceeded,
     Throttled,
     VmrunnerError,
@@ -99,6 +100,7 @@ class Launcher:
         self._pending: dict[str, PendingCreate] = {}
         self._distrusted: dict[str, float] = {}  # provider → monotonic
         self._adopts_at = float("-inf")  # monotonic
+        self._over_budget = _Sorted()  # ends that the next `collect` tells
 
     def is_pending(self, instance: str) -> bool:
         """True if a create of this instance is under way, or waits to be sent again."""
@@ -121,7 +123,7 @@ class Launcher:
                 launch = self._launch(start.build, start.offers[0], start.build.epoch)
                 launches.append(launch)
                 rest[launch.instance.id] = (launch, start.offers[1:])
-        self._start(launches, rest)
+        self._start(launches, rest, starts)
 
     def fill(self, pool: Pool, offers: Sequence[Offer], count: int) -> None:
         """Make so many VMs for a pool. Of a refusal it hears by `CreateResults.unfilled`."""
@@ -132,14 +134,25 @@ class Launcher:
         self,
         launches: Sequence[LaunchRequest],
         rest: Mapping[str, tuple[LaunchRequest, tuple[Offer, ...]]],
+        starts: Sequence[PlannedStart] = (),
     ) -> None:
         if not launches:
             return
         context = self._context
         until, rooms = context.clock() + MEMBER_LEASE, context.limits.rooms
-        for build, instance in context.ledger.instances.start(launches, until=until, rooms=rooms):
+        context.declare_budgets()
+        started = context.ledger.instances.start(launches, until=until, rooms=rooms)
+        for build, instance in started:
             launch, offers = rest[instance.id]
             self._fly(PendingCreate(build, instance, launch.order, offers))
+        builds = {one.build.id: one.build for one in starts}
+        for name, why in started.over_budget.items():
+            instance = rest[name][0].instance
+            self._refuse(builds.get(instance.build or ""), instance, why)
+
+    def over_budget(self, build: BuildRecord, instance: Instance, error: OverBudget) -> None:
+        """End a build for which no budget has money, when the next answers are collected."""
+        self._refuse(build, instance, str(error))
 
     def adopt(self, build: BuildRecord | None, instance: Instance) -> None:
         """Send again what its former owner may or may not have sent. Nothing is sent that could
@@ -171,7 +184,7 @@ class Launcher:
 
     def collect(self) -> CreateResults:
         """Take in all answers: record the references in one transaction, and sort the errors."""
-        answers = _Sorted()
+        answers, self._over_budget = self._over_budget, _Sorted()
         for name, pending in list(self._pending.items()):
             call = pending.call
             if call is None or not call.done():
@@ -193,6 +206,13 @@ class Launcher:
         )
 
     # --- within ---
+
+    def _refuse(self, build: BuildRecord | None, instance: Instance, why: str) -> None:
+        end = _error(Reason.BUDGET, why)
+        if build is None:
+            self._over_budget.unfilled.append((instance, end))
+        else:
+            self._over_budget.ended.append((build, instance, end))
 
     def _launch(self, build: BuildRecord, offer: Offer, epoch: int) -> LaunchRequest:
         context = self._context
@@ -223,8 +243,9 @@ class Launcher:
         order, access = context.orders(build, instance.id, offer, deadline)
         order = replace(order, max_ttl=longest)
         return LaunchRequest(
-            build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access
-        )
+            build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access,
+            labels=build.spec.labels, actor=build.actor,
+        )  # fmt: skip
 
     def _pool_launch(self, pool: Pool, offer: Offer) -> LaunchRequest:
         context, spec = self._context, pool.spec
@@ -345,9 +366,14 @@ class Launcher:
                 answers.ended.append((build, old, out_of_time(build)))
             return
         launch = replace(launch, instance=replace(launch.instance, attempt=old.attempt))
-        swapped, instance = self._context.ledger.instances.next_offer(
-            old.id, launch, now=self._context.now(old), message=message
-        )
+        try:
+            swapped, instance = self._context.ledger.instances.next_offer(
+                old.id, launch, now=self._context.now(old), message=message
+            )
+        except OverBudget as error:
+            if self._close(pending, message):
+                answers.ended.append((build, old, _error(Reason.BUDGET, str(error))))
+            return
         self._fly(PendingCreate(swapped, instance, launch.order, pending.rest[1:]))
 
     def _close(self, pending: PendingCreate, message: str) -> bool:

@@ -22,7 +22,7 @@ from vmrunner.engine.pool_sizes import PoolSizer
 from vmrunner.engine.pool_warm_ups import PoolWarmUps, WarmedVm, WarmUps
 from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
-from vmrunner.errors import BadOrder
+from vmrunner.errors import BadOrder, OverBudget
 from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import (
     BuildRecord,
@@ -52,6 +52,7 @@ _REASONS: Final = {
     Reason.NO_CAPACITY: EmptyReason.CAPACITY,
     Reason.QUOTA: EmptyReason.CAPACITY,
     Reason.CREDENTIALS: EmptyReason.CREDENTIALS,
+    Reason.BUDGET: EmptyReason.BUDGET,
 }
 
 
@@ -146,14 +147,18 @@ class PoolManager:
         for planned in claims:
             with context.guard("claim", planned.build.id):
                 row = planned.instance
-                won = context.ledger.pools.claim(
-                    planned.build,
-                    row,
-                    generation=context.ledger.generation,
-                    owner=context.id,
-                    until=context.clock() + MEMBER_LEASE,
-                    now=context.now(row),
-                )
+                try:
+                    won = context.ledger.pools.claim(
+                        planned.build,
+                        row,
+                        generation=context.ledger.generation,
+                        owner=context.id,
+                        until=context.clock() + MEMBER_LEASE,
+                        now=context.now(row),
+                    )
+                except OverBudget as error:
+                    self._launcher.over_budget(planned.build, row, error)
+                    continue
                 if won is None:
                     continue
                 if won[1].state is InstanceState.READY:  # else it is woken first

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, exists, func, select, update
 
-from vmrunner.errors import Fenced
+from vmrunner.errors import Fenced, OverBudget
 from vmrunner.ledger import rows as codec
+from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.encryption import Encryption
@@ -18,7 +19,7 @@ from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.instance_writes import InstanceWrites
 from vmrunner.ledger.pool_vms import fills
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
-from vmrunner.ledger.values import LaunchRequest
+from vmrunner.ledger.values import LaunchRequest, Started
 from vmrunner.model import (
     Address,
     BuildRecord,
@@ -132,29 +133,36 @@ class Instances(InstanceWrites):
 
     def start(
         self, launches: Sequence[LaunchRequest], *, until: float, rooms: Capacity | None = None
-    ) -> list[tuple[BuildRecord | None, Instance]]:
+    ) -> Started:
         """Claim builds and write the intents, in one transaction: durable when it returns, so
         the provider may be asked. Only those that were won: still queued, at the seen epoch, with
-        no wish to end, and the first ones as far as `rooms` goes, whoever claims at the same time.
-        A VM for a pool is won by the holder of the pool's lease. `until`: when the owners' claims
-        lapse."""
+        no wish to end, and the first ones as far as `rooms` and budgets go, whoever claims at the
+        same time. A VM for a pool is won by the holder of the pool's lease. `until`: when the
+        owners' claims lapse."""
         prepared = {launch.instance.id: (launch, self._row(launch)) for launch in launches}
         builds = [launch.build_id for launch in launches if launch.build_id is not None]
         if len(set(builds)) != len(builds):
             raise ValueError("two launches for one build")
 
-        def work(connection: Connection) -> list[tuple[BuildRecord | None, Instance]]:
-            won: list[tuple[BuildRecord | None, Instance]] = []
+        def work(connection: Connection) -> Started:
+            won = Started()
             rows: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
             fitting = launches if rooms is None else self._fitting(connection, launches, rooms)
+            admission = self._admission(connection, fitting)
             # Everybody's order.
             for launch in sorted(fitting, key=lambda one: (one.build_id or "", one.instance.id)):
                 row = prepared[launch.instance.id][1]
                 now = launch.instance.created_at
                 build_id = launch.build_id
+                try:
+                    paid = admission.check(launch.instance, launch.labels, launch.actor)
+                except OverBudget as error:
+                    won.over_budget[launch.instance.id] = str(error)
+                    continue
                 if build_id is None:
                     if fills(connection, launch.instance):
+                        admission.charge(launch.instance, *paid)
                         won.append((None, launch.instance))
                         rows.append(row | {"epoch": launch.instance.epoch, "attempt": 0})
                     continue
@@ -166,6 +174,7 @@ class Instances(InstanceWrites):
                 if claimed is None:
                     continue
                 build = codec.build(claimed)
+                admission.charge(launch.instance, *paid)
                 won.append((build, _as_claimed(launch, build)))
                 rows.append(row | {"epoch": build.epoch, "attempt": build.attempt})
                 events.append(_phase(build_id, claimed[-1], now, BuildState.PROVISIONING))
@@ -173,7 +182,7 @@ class Instances(InstanceWrites):
             INSERT_EVENT.many(connection, events)
             return won
 
-        won = self._database.write(work) if prepared else []
+        won = self._database.write(work) if prepared else Started()
         if won:
             self._started(won[-1][1].id)
         return won
@@ -224,11 +233,12 @@ class Instances(InstanceWrites):
         self, refused: str, launch: LaunchRequest, *, now: float, message: str = ""
     ) -> tuple[BuildRecord, Instance]:
         """The provider refused: close that row, and write the intent for the next offer of the
-        same attempt, at the same epoch (`launch.seen_epoch`). Raises Fenced."""
+        same attempt, at the same epoch (`launch.seen_epoch`). Raises Fenced, and OverBudget."""
         row = self._row(launch)
         epoch = launch.seen_epoch
 
         def work(connection: Connection) -> tuple[BuildRecord, Instance]:
+            admission = self._admission(connection, [launch])
             swapped = _SWAP_BUILD(
                 connection, id=launch.build_id, epoch=epoch, refused=refused,
                 instance=launch.instance.id,
@@ -238,6 +248,9 @@ class Instances(InstanceWrites):
             ):
                 raise Fenced(f"{refused} is no longer ours to replace: epoch {epoch} is over")
             build = codec.build(swapped)
+            admission.release(refused)
+            paid = admission.check(launch.instance, launch.labels, launch.actor)
+            admission.charge(launch.instance, *paid)
             _INSERT(connection, **(row | {"epoch": build.epoch, "attempt": build.attempt}))
             add_event(
                 connection, build.id, EventKind.REFUSED, now, instance=refused, message=message
@@ -263,6 +276,10 @@ class Instances(InstanceWrites):
         return self._database.write(work) if texts else set()
 
     # --- within ---
+
+    def _admission(self, connection: Connection, launches: Sequence[LaunchRequest]) -> Admission:
+        now = min((launch.instance.created_at for launch in launches), default=0.0)
+        return Admission(connection, self._database, {one.actor for one in launches}, now)
 
     def _fitting(
         self, connection: Connection, launches: Sequence[LaunchRequest], rooms: Capacity

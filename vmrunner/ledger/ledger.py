@@ -18,6 +18,7 @@ from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import fork_safety
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.actions import Actions
+from vmrunner.ledger.budgets import Budgets
 from vmrunner.ledger.builds import Builds
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
 from vmrunner.ledger.encryption import Encryption, make_key
@@ -109,6 +110,7 @@ class Ledger:
         self.submitter_leases = SubmitterLeases(database)
         self.tokens = Tokens(database)
         self.prices = Prices(database)
+        self.budgets = Budgets(database)
         self.spending = Spending(database)
 
     @classmethod

@@ -1,5 +1,4 @@
-"""The tables, as SQLModel defines them: what the migrations make, held against what they made.
-Statements are written of `tables`, which has their names alone and takes no time to load.
+"""The tables, as SQLModel defines them: what the migrations made is held against them.
 
 Times are epoch seconds (double), so neither database can lose a time zone. Text that only we
 read (specs, offers, processes) is JSON; bytes that nobody else may read are sealed. Wide columns
@@ -90,8 +89,7 @@ class BuildRow(Row, table=True):
     log_due: float | None = _time(default=None)  # when its log is to be uploaded, at last
     keep_logs: float | None = _time(default=None)  # seconds; None: as configured
     removed_at: float | None = _time(default=None)  # when log and artifacts were
-    # `cost` is what its VMs of a known price have cost; so many others there are:
-    unpriced: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    unpriced: int = Field(default=0, sa_column_kwargs={"server_default": "0"})  # VMs, not in `cost`
     cost_final: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     price_source: str | None = None
     price_at: float | None = _time(default=None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection, case, exists, select, update
 
 from vmrunner.ledger import rows as codec
+from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database, Prepared, Statement, arg, inserts
 from vmrunner.ledger.events import put_event
@@ -192,13 +194,18 @@ class PoolVms:
         `until`: when the owner's claim lapses.
 
         None: somebody was faster, the build is to end, the VM has not that much time left, or the
-        ledger was set back. Raises LedgerError when it cannot be remembered: do not use the VM."""
+        ledger was set back. Raises OverBudget, and LedgerError when it cannot be remembered:
+        do not use the VM."""
         due = now + build.spec.ttl
         if row.state not in _CLAIMS:
             return None
         to, state, start = _CLAIMS[row.state]
 
+        its = replace(row, build=build.id, due=due, claimed_at=now)
+
         def work(connection: Connection) -> tuple[BuildRecord, Instance]:
+            admission = Admission(connection, self._database, [build.actor], now)
+            paid = admission.check(its, build.spec.labels, build.actor)
             phase = codec.phase_text(state, now)
             won = _CLAIM[state](
                 connection, id=build.id, epoch=build.epoch, instance_epoch=row.epoch,
@@ -215,6 +222,7 @@ class PoolVms:
             ).first()  # fmt: skip
             if taken is None:
                 raise _Lost
+            admission.charge(its, *paid)
             put_event(
                 connection, build.id, won[-1], EventKind.PHASE, now,
                 state=state.value, start=start.value, pool=row.pool,

@@ -54,6 +54,9 @@ POOLS: Final = _table(
 POOL_STARTS: Final = _table("pool_starts", "build pool at hit")
 ACTIONS: Final = _table("actions", "id at actor verb subject detail")
 PRICES: Final = _table("prices", "kind place item usd_hour at")
+BUDGETS: Final = _table("budgets", "name match usd period action actor")
+CHARGES: Final = _table("budget_charges", "budget instance")
+SPENT: Final = _table("budget_spent", "budget start usd")
 TOKENS: Final = _table(
     "tokens",
     "id name digest scopes labels quota actor created_at created_by expires_at revoked_at",
@@ -68,4 +71,5 @@ ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
     IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
+    BUDGETS, CHARGES, SPENT,
 )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from vmrunner.model import Access, Instance, Order, Process
+from vmrunner.model import Access, BuildRecord, Instance, Order, Process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +21,16 @@ class LaunchRequest:
     instance: Instance
     order: Order
     access: Access
+    labels: Mapping[str, str] = field(default_factory=dict)  # of the build, for its budgets
+    actor: str = ""  # who submitted it
+
+
+class Started(list[tuple[BuildRecord | None, Instance]]):
+    """Launches that were won. `over_budget`: why others were not let in, by instance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.over_budget: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

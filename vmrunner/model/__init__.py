@@ -56,7 +56,19 @@ if TYPE_CHECKING:
         tags_of,
     )
     from vmrunner.model.images import ImageState, MadeImage
-    from vmrunner.model.money import NO_COST, UNKNOWN_RATE, Bill, Cost, Price, PriceSource, Rate
+    from vmrunner.model.money import (
+        NO_COST,
+        UNKNOWN_RATE,
+        Bill,
+        Budget,
+        BudgetAction,
+        BudgetPeriod,
+        BudgetState,
+        Cost,
+        Price,
+        PriceSource,
+        Rate,
+    )
     from vmrunner.model.notifications import EndpointStatus, Notification, NotifyEndpoint
     from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
     from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
@@ -87,6 +99,10 @@ __all__ = [
     "Address",
     "ArtifactRule",
     "Bill",
+    "Budget",
+    "BudgetAction",
+    "BudgetPeriod",
+    "BudgetState",
     "BuildEvent",
     "BuildRecord",
     "BuildSpec",

@@ -67,3 +67,50 @@ class Cost:
 
 
 NO_COST: Final = Cost()
+
+
+class BudgetAction(StrEnum):
+    """Answer to a VM that would overdraw a budget."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+
+
+class BudgetPeriod(StrEnum):
+    """Span of a budget, in UTC."""
+
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """USD that builds with these labels may cost in each day or month. `actor`: only those that it
+    submitted. VMs that wait in a pool have neither."""
+
+    usd: float
+    period: BudgetPeriod
+    match: Mapping[str, str] = field(default_factory=dict)
+    action: BudgetAction = BudgetAction.REFUSE
+    actor: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return its name for people, which tells it from all others."""
+        labels = (f"{name}={value}" for name, value in sorted(self.match.items()))
+        return " ".join([self.period.value, *labels, *([self.actor] if self.actor else [])])
+
+    def concerns(self, labels: Mapping[str, str], actor: str) -> bool:
+        """True if a build with these labels, submitted by that actor, is paid from it."""
+        mine = not self.actor or self.actor == actor
+        return mine and all(labels.get(name) == value for name, value in self.match.items())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetState:
+    """State of a budget in one period. `held`: spent, and what VMs that are there may still cost
+    until their deadlines."""
+
+    budget: Budget
+    start: float
+    held: float

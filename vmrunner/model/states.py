@@ -63,6 +63,7 @@ class EventKind(StrEnum):
     EXTEND = "extend"  # … that its VM be held for longer
     RETRY = "retry"
     REFUSED = "refused"  # an offer, by the provider
+    BUDGET = "budget"  # it is overdrawn, and only warns
     DOOM = "doom"  # its VM must die
     TAKE_OVER = "take_over"  # another engine drives it
     TROUBLE = "trouble"  # something went wrong with it in an engine

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from vmrunner.config import settings as config
 from vmrunner.config.settings import Paths, Settings
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib import process
-from vmrunner.model import Limits, PoolSpec
+from vmrunner.model import Budget, Limits, PoolSpec
 from vmrunner.runtime.background import SERVE, BackgroundEngines
 from vmrunner.runtime.ledger_opener import LedgerOpener
 from vmrunner.runtime.provider_set import ProviderSet
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from vmrunner.transfers.build_log import BuildLog
     from vmrunner.transfers.source_transfer import SourceTransfer
     from vmrunner.transfers.uploader import Uploader
+
+
+#: Seconds since its last heartbeat in which a `serve` counts as one that is there.
+SERVING: Final = 60.0
 
 
 class App:
@@ -128,6 +132,12 @@ class App:
 
         return pool_specs(self.settings)
 
+    def budgets(self) -> Sequence[Budget]:
+        """Return the budgets of the configuration."""
+        from vmrunner.config.budgets import budgets
+
+        return budgets(self.settings.budgets)
+
     def orders(self) -> MakesOrders:
         """Return the factory of orders for instances."""
         from vmrunner.engine.orders import OrderFactory
@@ -183,7 +193,7 @@ class App:
         """A new engine over these parts. `listen`: it can be woken by other processes."""
         from vmrunner.engine.engine import Engine
 
-        return Engine(
+        engine = Engine(
             self.ledger,
             self.providers.all(),
             self.sessions(),
@@ -197,6 +207,17 @@ class App:
             pools=self.pools() if kind == SERVE else {},
             source_of=self.sources().fetch,
         )
+        if kind == SERVE or self._decides():
+            engine.context.budgets = self.budgets()
+        return engine
+
+    def _decides(self) -> bool:
+        """True if the budgets of our own configuration hold for this ledger: it is this host's, and
+        nobody serves it."""
+        since = time.time() - SERVING
+        others = self.ledger.engines.list()
+        served = any(one.kind == SERVE and one.seen_at >= since for one in others)
+        return self.ledger.url.startswith("sqlite") and not served
 
     def host(self, kind: str | None) -> EngineHost:
         """Return the host that sees to it that builds are served while this process waits for

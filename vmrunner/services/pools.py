@@ -145,7 +145,7 @@ _TROUBLES: Final = {
     EmptyReason.BOOT: "the last one did not come up",
     EmptyReason.GUARD: "no guard is installed that ends a pool's VMs: install it, or anew",
     EmptyReason.NO_ENGINE: "no `serve` that lives has its provider",
-    EmptyReason.BUDGET: "usd_per_day is spent",
+    EmptyReason.BUDGET: "usd_per_day, or a budget, is spent",
 }
 #: An hour of a waiting VM is worth it for as many builds as that, at the least.
 _USD_PER_HIT: Final = 0.10

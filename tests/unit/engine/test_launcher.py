@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.support.engine_parts import EngineParts, Later
+from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.launcher import DISTRUST, FIRST_WAIT, CreateResults, Launcher
-from vmrunner.model import Death, InstanceState, Reason
+from vmrunner.model import Budget, BudgetPeriod, Death, InstanceState, Reason, Result
 from vmrunner.providers.fake import Fault
 
 
@@ -157,3 +160,26 @@ def test_all_attempts_together_stay_within_the_longest_life(parts: EngineParts) 
     parts.clock.advance(longest - 60)
     Launcher(parts.context).start([parts.planned(parts.build())])
     assert parts.rows()[1].deadline == first.created_at + longest
+
+
+def test_a_build_over_budget_ends_and_asks_nobody(parts: EngineParts) -> None:
+    parts.context.budgets = [Budget(usd=0.0, period=BudgetPeriod.DAY)]
+    launcher, results = launched(parts)
+    ((build, _, end),) = results.ended
+    assert (build.id, end.result, end.reason) == ("b-1", Result.ERROR, Reason.BUDGET)
+    assert parts.cloud.counts["create"] == 0
+    assert launcher.collect() == CreateResults(), "it is told once"
+
+
+def test_a_next_offer_over_budget_ends_the_build(parts: EngineParts) -> None:
+    build = parts.submit()
+    small, large = parts.planned(build).offers
+    dear = replace(large, usd_hour=9.0)
+    parts.context.budgets = [Budget(usd=0.01, period=BudgetPeriod.DAY)]
+    parts.cloud.fail("create", Fault.NO_CAPACITY)
+    launcher = Launcher(parts.context)
+    launcher.start([PlannedStart(build=build, offers=(small, dear))])
+    ((_, row, end),) = launcher.collect().ended
+    assert end.reason is Reason.BUDGET
+    assert parts.ledger.instances.get(row.id).death is Death.REFUSED
+    assert parts.ledger.budgets.states(parts.clock())[0].held == 0.0

@@ -87,6 +87,7 @@ def serve(
             cron=settings.reaper.sweep,
             pools=app.pools(),
             webhooks=notifications.senders(ledger, settings.notify),
+            budgets=app.budgets(),
         )
 
     def prepare() -> None:

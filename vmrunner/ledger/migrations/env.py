@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from vmrunner.ledger import outbox_models  # noqa: F401 - its tables are METADATA's too
+from vmrunner.ledger import budget_models, outbox_models  # noqa: F401 - of METADATA too
 from vmrunner.ledger.models import METADATA
 
 context.configure(

@@ -1,4 +1,5 @@
-"""The rate of each VM, frozen in its row; what a build cost in the end; prices as clouds told.
+"""The rate of each VM, frozen in its row; what a build cost in the end; prices as clouds told;
+budgets, with what they pay for.
 
 Of rows of before nobody knows the rate, but that VMs of this host cost nothing."""
 
@@ -43,4 +44,29 @@ def upgrade() -> None:
         sa.Column("usd_hour", sa.Double(), nullable=False),
         sa.Column("at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "place", "item", name=op.f("pk_prices")),
+    )
+    op.create_table(
+        "budgets",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("match", sa.Text(), nullable=False),
+        sa.Column("usd", sa.Double(), nullable=False),
+        sa.Column("period", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_budgets")),
+    )
+    op.create_index("ix_budgets_actor", "budgets", ["actor"])
+    name = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+    op.create_table(
+        "budget_charges",
+        sa.Column("budget", sa.String(), nullable=False),
+        sa.Column("instance", name, nullable=False),
+        sa.PrimaryKeyConstraint("budget", "instance", name=op.f("pk_budget_charges")),
+    )
+    op.create_table(
+        "budget_spent",
+        sa.Column("budget", sa.String(), nullable=False),
+        sa.Column("start", sa.Double(), nullable=False),
+        sa.Column("usd", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("budget", "start", name=op.f("pk_budget_spent")),
     )

@@ -1,0 +1,52 @@
+"""`[[budgets]]` of the configuration."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from vmrunner.config.budgets import budgets
+from vmrunner.config.settings import Settings
+from vmrunner.model import Budget, BudgetAction, BudgetPeriod
+
+
+def said(*tables: dict[str, object]) -> tuple[Budget, ...]:
+    return budgets(Settings.model_validate({"budgets": list(tables)}).budgets)
+
+
+def test_a_budget_is_for_a_day_or_a_month() -> None:
+    found = said(
+        {"usd_per_day": 20},
+        {"match": {"team": "a"}, "usd_per_month": 300.5, "action": "warn"},
+    )
+    assert found == (
+        Budget(usd=20.0, period=BudgetPeriod.DAY),
+        Budget(
+            usd=300.5,
+            period=BudgetPeriod.MONTH,
+            match={"team": "a"},
+            action=BudgetAction.WARN,
+        ),
+    )
+    assert [one.name for one in found] == ["day", "month team=a"]
+
+
+def test_of_two_for_the_same_the_last_holds() -> None:
+    assert [one.usd for one in said({"usd_per_day": 1}, {"usd_per_day": 2})] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({}, "one of usd_per_day and usd_per_month"),
+        ({"usd_per_day": 1, "usd_per_month": 2}, "write two for both"),
+        ({"usd_per_day": -1}, "greater than or equal to 0"),
+        ({"usd_per_day": 1, "action": "stop"}, "'refuse' or 'warn'"),
+        ({"usd_per_day": 1, "match": {"a b": "c"}}, "a b"),
+        ({"usd_per_week": 1}, "usd_per_week"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused(table: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match="budgets") as refused:
+        said(table)
+    assert words in str(refused.value)
