@@ -187,5 +187,5 @@ def test_what_the_ledger_knew_before_is_kept(ledger: Ledger) -> None:
     assert {item: (price.usd_hour, price.at) for item, price in told.items()} == {
         "m7i.large": (0.2, 200.0), "gp3 GiB": (0.0001, 100.0),
     }  # fmt: skip
-    assert prices.ages() == [("ec2", "eu-west-1", 100.0)]
+    assert prices.ages() == [("ec2", "eu-west-1", 100.0, 200.0)]
     assert prices.told(Scope("ec2", "1", "eu-west-2")) == {}

@@ -317,7 +317,7 @@ def test_doctor_tells_of_the_guard(
             asked.append(url.partition("/v1/")[2])
             return answer
 
-    monkeypatch.setattr("vmrunner.providers.gce.guard._session", lambda _: Session())
+    monkeypatch.setattr("vmrunner.providers.gce.rest.session", lambda _: Session())
     provider = gce.provider(guard="europe-west1")
     (found,) = [one for one in provider.check() if one.check == "guard"]
     assert (found.level.value, said in found.message) == (level, True), found.message

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -47,6 +48,7 @@ IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
 UPLOAD: Final = 5.0  # … between two looks for what builds left
 NOTIFY: Final = 5.0  # … for what webhooks are to be told
 WATCH: Final = 30.0  # … for what they are to be alarmed of
+PRICES: Final = 900.0  # between two looks for old prices
 PREPARE: Final = 60.0  # between two looks for a template that is missing
 PREPARE_BOUND: Final = 2400.0  # as BOUND: a template's VM and its clone may take 15 min each
 _NAME: Final = "reaper"
@@ -115,13 +117,14 @@ class Daemon:
         prepare: Callable[[], object] = lambda: None,
         webhooks: Mapping[str, Callable[[], object]] | None = None,
         watch: Callable[[], object] = lambda: None,
+        prices: Callable[[], object] = lambda: None,
         renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
         """`cron` says when to sweep beside every five minutes; `tidy` is what is done nightly,
         `upload` every few seconds, and what tells each of the `webhooks`, which wait for no
-        other; `watch` looks twice a minute for what is to be told;
-        `prepare` is called each minute in which no build wants the processors; `renew` reads the
-        configuration again. Raises ConfigError when `cron` cannot be read."""
+        other; `watch` looks twice a minute for what is to be told; `prepare` is called each minute
+        in which no build wants the processors; `prices` asks the clouds for theirs where they are
+        old; `renew` reads the configuration again. Raises ConfigError when `cron` cannot be read."""
         self._engine = engine
         self._ledger = ledger
         self._until_idle = until_idle
@@ -143,6 +146,7 @@ class Daemon:
         self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
         self._nightly = BoundedTask("retention", tidy)
         self._uploads = BoundedTask("uploads", upload)
+        self._prices = BoundedTask("prices", prices)
         self._preparations = BoundedTask("templates", self._prepare_when_idle, PREPARE_BOUND)
         self._watches = BoundedTask("alarms", watch)
         self._webhooks = _tasks(webhooks or {})
@@ -243,6 +247,12 @@ class Daemon:
         scheduler.add_job(self._uploads, IntervalTrigger(seconds=UPLOAD), id="uploads")
         scheduler.add_job(self._tell_webhooks, IntervalTrigger(seconds=NOTIFY), id="webhooks")
         scheduler.add_job(self._watches, IntervalTrigger(seconds=WATCH), id="alarms")
+        scheduler.add_job(
+            self._prices,
+            IntervalTrigger(seconds=PRICES),
+            id="prices",
+            next_run_time=datetime.now(UTC),
+        )
         scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
         return scheduler
 

@@ -16,15 +16,18 @@ _here = _p.kind == arg("kind"), _p.place == arg("place")
 _TOLD = Prepared(lambda: select(_p.item, _p.usd_hour, _p.at).where(*_here))
 _FORGET = Prepared(lambda: delete(PRICES).where(*_here, _p.item == arg("item")))
 _INSERT = inserts(PRICES)
-_AGES = Prepared(lambda: select(_p.kind, _p.place, func.min(_p.at)).group_by(_p.kind, _p.place))
+_AGES = Prepared(
+    lambda: select(_p.kind, _p.place, func.min(_p.at), func.max(_p.at)).group_by(_p.kind, _p.place)
+)
 
 
 class PriceAge(NamedTuple):
-    """A place, and when its oldest price was told."""
+    """A place, and when its oldest and its newest price were told."""
 
     kind: str
     place: str
-    at: float
+    oldest: float
+    asked: float
 
 
 class Prices:

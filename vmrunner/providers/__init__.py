@@ -10,6 +10,7 @@ from vmrunner.providers.port import (
     Provider,
     Seals,
     ShowsGuardedRoles,
+    TellsPrices,
 )
 from vmrunner.providers.registry import load
 
@@ -23,5 +24,6 @@ __all__ = [
     "Provider",
     "Seals",
     "ShowsGuardedRoles",
+    "TellsPrices",
     "load",
 ]

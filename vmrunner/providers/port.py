@@ -127,6 +127,15 @@ class Bills(Protocol):
 
 
 @runtime_checkable
+class TellsPrices(Protocol):
+    """A provider whose cloud has a price list."""
+
+    def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
+        """Ask the cloud, which takes a while: USD an hour by scope and item of `Bills`. What it
+        does not tell is left out. Raises `ProviderError`."""
+
+
+@runtime_checkable
 class ShowsGuardedRoles(Protocol):
     """A provider in whose account a guard can live, which tells whose VMs it ends."""
 

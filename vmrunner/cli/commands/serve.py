@@ -96,6 +96,8 @@ def serve(
         for provider in engine.context.providers.values():
             templates.make_wanted(provider, installation=ledger.installation)
 
+    from vmrunner.services.prices import refresh
+
     def tidy() -> None:
         from vmrunner.services import templates
         from vmrunner.services.gc import gc
@@ -125,6 +127,7 @@ def serve(
         prepare=prepare,
         webhooks=notifications.senders(ledger, app.settings.notify),
         watch=watch,
+        prices=lambda: refresh(ledger, engine.context.providers),
         renew=renew,
     )
     try:

@@ -157,6 +157,10 @@ QUOTA: Final[Ec2Api[service_quotas.GetServiceQuotaResponseTypeDef]] = Ec2Api(
 DEFAULT_QUOTA: Final[Ec2Api[service_quotas.GetAWSDefaultServiceQuotaResponseTypeDef]] = Ec2Api(
     "service-quotas", "get_aws_default_service_quota", "elsewhere"
 )
+PRODUCTS: Final[Ec2Api[Any]] = Ec2Api("pricing", "get_products", "elsewhere")
+SPOT_PRICES: Final[Ec2Api[ec2.DescribeSpotPriceHistoryResultTypeDef]] = Ec2Api(
+    "ec2", "describe_spot_price_history", "describe"
+)
 ROLE: Final[Ec2Api[iam.GetRoleResponseTypeDef]] = Ec2Api("iam", "get_role", "elsewhere")
 
 

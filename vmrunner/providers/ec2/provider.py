@@ -26,7 +26,7 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
-from vmrunner.providers.ec2 import deadline_schedules, doctor, parking, prices
+from vmrunner.providers.ec2 import deadline_schedules, doctor, parking, price_list, prices
 from vmrunner.providers.ec2.catalog import Ec2Catalog, fitting
 from vmrunner.providers.ec2.client import CONSOLE, Ec2Client
 from vmrunner.providers.ec2.create import Ec2Creator
@@ -123,6 +123,11 @@ class Ec2Provider:
 
     def bill(self, offer: Offer) -> Bill:
         return prices.bill(offer, public=self.options.address == "public")
+
+    def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
+        with edge():
+            types, region = self.options.instance_types, self.options.region
+            return {self._scope(): price_list.told(self.calls, region, types, self.now())}
 
     # --- birth ---
 

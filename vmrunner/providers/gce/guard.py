@@ -9,19 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import google.auth
 import requests
 from google.auth import exceptions as auth_errors
-from google.auth.transport.requests import AuthorizedSession
 
 from vmrunner.lib import resources
 from vmrunner.model import Finding
 from vmrunner.providers.common.findings import bad, ok, warning
+from vmrunner.providers.gce import rest
 from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.port_guard import ROLES_ONCE, SILENCE
 
 SCHEDULER: Final = "https://cloudscheduler.googleapis.com"
-_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TIMEOUT: Final = 20.0  # seconds
 _ROLES: Final = re.compile(r"Roles: ([a-z, ]+)\.")
 
@@ -48,7 +46,9 @@ def findings(options: GceOptions, project: str, now: float) -> Iterator[Finding]
         return
     job = _job(options, project)
     try:
-        answer = _session(options).get(f"{_base(options)}/v1/{job}", timeout=_TIMEOUT)
+        answer = rest.session(options).get(
+            f"{rest.base(options, SCHEDULER)}/v1/{job}", timeout=_TIMEOUT
+        )
         found: Any = answer.json() if answer.ok else {}
     except (auth_errors.GoogleAuthError, requests.RequestException, ValueError) as error:
         yield warning("guard", f"it cannot be told: {error}", "see docs/gcp.md")
@@ -81,8 +81,8 @@ def roles(options: GceOptions, project: str) -> frozenset[str] | None:
     requests' and google.auth's errors."""
     if options.guard is None:
         return None
-    url = f"{_base(options)}/v1/{_job(options, project)}"
-    answer = _session(options).get(url, timeout=_TIMEOUT)
+    url = f"{rest.base(options, SCHEDULER)}/v1/{_job(options, project)}"
+    answer = rest.session(options).get(url, timeout=_TIMEOUT)
     if answer.status_code == 404:
         return None
     answer.raise_for_status()
@@ -92,16 +92,3 @@ def roles(options: GceOptions, project: str) -> frozenset[str] | None:
 
 def _job(options: GceOptions, project: str) -> str:
     return f"projects/{project}/locations/{options.guard}/jobs/{name_of(options.installation)}"
-
-
-def _base(options: GceOptions) -> str:
-    """A plain endpoint is a test's or a try-out's, and answers for all of Google's."""
-    return str(options.api_endpoint).rstrip("/") if options.plain else SCHEDULER
-
-
-def _session(options: GceOptions) -> requests.Session:
-    if options.plain:
-        return requests.Session()
-    credentials, _ = google.auth.default(scopes=[_SCOPE])
-    made: requests.Session = AuthorizedSession(credentials)  # type: ignore[no-untyped-call]
-    return made

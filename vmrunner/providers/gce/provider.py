@@ -32,7 +32,7 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
-from vmrunner.providers.gce import doctor, guard, prices
+from vmrunner.providers.gce import doctor, guard, price_list, prices
 from vmrunner.providers.gce.catalog import GceCatalog, GceMachineType, fitting
 from vmrunner.providers.gce.client import CONSOLE, GceClient
 from vmrunner.providers.gce.create import GceCreator
@@ -148,6 +148,13 @@ class GceProvider:
     def bill(self, offer: Offer) -> Bill:
         disk_type = self.options.disk_type or disk_type_of(offer.machine_type)
         return prices.bill(offer, disk_type, public=self.options.address == "public")
+
+    def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
+        with edge():
+            project, zones = self.identity.project(), self.options.zones
+            types = {zone: self.places.types(zone) for zone in zones}
+        told = price_list.told(self.options, types)
+        return {Scope(KIND, project, zone): found for zone, found in told.items()}
 
     # --- birth ---
 

@@ -43,6 +43,10 @@ class LocalCloud(LocalService):
         self.dry: set[tuple[str, str, str]] = set()  # (type, subnet, market) without capacity
         self.quota: dict[str, int] = {}  # instances at once, by market
         self.quotas: dict[str, float] = {}  # what Service Quotas says, by its code
+        self.prices = {"m7i.large": 0.1117, "t3.micro": 0.0114}  # USD an hour, by machine type
+        self.spot_prices: dict[str, dict[str, float]] = {}  # by machine type and letter of the zone
+        self.disk_price = 0.088  # USD a GiB and month
+        self.address_price = 0.005
         self.outages: set[str] = set()  # zones that are disrupted
         self.lacking: set[str] = set()  # instance types that it does not have
         self.spot_role = True  # has the account the service-linked role that spot needs?

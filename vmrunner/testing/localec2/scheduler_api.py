@@ -1,4 +1,5 @@
-"""Calls that moto does not answer at all, and a check of one's own rights and quotas makes."""
+"""Calls that moto does not answer: a check of one's own rights and quotas makes them, and who asks
+for prices."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
+from vmrunner.testing.localec2 import price_api
 from vmrunner.testing.localec2.api_error import Ec2Refusal
 
 if TYPE_CHECKING:
@@ -81,4 +83,6 @@ _ANSWERS: Final[dict[tuple[str, str], Callable[[LocalCloud, Ec2Request], Answer 
     ("iam", "GetRole"): _role,
     ("servicequotas", "GetServiceQuota"): _quota,
     ("servicequotas", "GetAWSDefaultServiceQuota"): _quota,
+    ("pricing", "GetProducts"): price_api.products,
+    ("ec2", "DescribeSpotPriceHistory"): price_api.spot_history,
 }

@@ -70,6 +70,8 @@ class LocalGce(LocalService):
         self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
         self.common_metadata: dict[str, str] = {}  # of the project
         self.jobs: dict[str, Json] = {}  # of Cloud Scheduler, by name
+        #: Of the catalog: description, unit, USD, regions.
+        self.prices: list[tuple[str, str, float, list[str]]] = []
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = GceEndpoint(self)

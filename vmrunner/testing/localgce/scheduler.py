@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.testing.localgce import billing
 from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.requests import GceRequest
@@ -24,6 +25,8 @@ def answer(cloud: LocalGce, request: GceRequest) -> Json:
         job: Json = request.resource | {"state": "ENABLED"}
         cloud.jobs[job["name"]] = job
         return job
+    if verb == "GET" and path == billing.PATH:
+        return billing.skus(cloud, request)
     if verb == "GET" and name in cloud.jobs:
         return cloud.jobs[name]
     raise GceRefusal(404, "notFound", f"Google has nothing there: {request.action}")

@@ -1,0 +1,128 @@
+"""Prices of clouds, by their real clients: asked beside everything else, kept with their date, and
+frozen with the next VM."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from tests.support.ec2 import REGION, Amazon, make_order
+from tests.support.ec2 import aws as aws  # the fixture
+from tests.support.gce import Google
+from tests.support.gce import gce as gce  # the fixture
+from vmrunner.core.pricing import HOURS_OF_MONTH
+from vmrunner.ledger import Ledger
+from vmrunner.model import Market, PriceSource, Rate, Scope, Spec
+from vmrunner.providers.port import Provider
+from vmrunner.providers.rates import rate_of
+from vmrunner.services.prices import FRESH, refresh
+from vmrunner.testing.localec2.faults import UNAVAILABLE
+
+GIB = 1 << 30
+
+
+def rate(ledger: Ledger, provider: Provider, spec: Spec) -> Rate:
+    offer = provider.offers(spec)[0]
+    return rate_of(provider, offer, ledger.prices.told(offer.scope), 0.0)
+
+
+def test_ec2s_price_list_is_read_and_kept(ledger: Ledger, aws: Amazon) -> None:
+    provider = aws.provider(instance_types=("m7i.large",))
+    offer = provider.offers(Spec(disk=20 * GIB))[0]
+    before = rate(ledger, provider, Spec(disk=20 * GIB))
+    assert (before.source, before.at) == (PriceSource.SHIPPED, 1_735_689_600.0)  # 2025-01-01
+    assert refresh(ledger, {"aws": provider}) == ["aws"]
+    told = ledger.prices.told(offer.scope)
+    assert {item: price.usd_hour for item, price in told.items()} == pytest.approx(
+        {"m7i.large": 0.1117, "gp3 GiB": 0.088 / HOURS_OF_MONTH, "public IPv4": 0.005}
+    )
+    after = rate(ledger, provider, Spec(disk=20 * GIB))
+    assert after.usd_hour == pytest.approx(0.1117 + 20 * 0.088 / HOURS_OF_MONTH + 0.005)
+    assert after.parked_usd_hour == pytest.approx(20 * 0.088 / HOURS_OF_MONTH)
+    assert after.source is PriceSource.CLOUD
+    assert after.at == pytest.approx(time.time(), abs=60)
+
+
+def test_a_spot_vm_has_the_price_of_its_dearest_zone(ledger: Ledger, aws: Amazon) -> None:
+    aws.cloud.spot_prices["m7i.large"] = {"a": 0.031, "b": 0.037, "c": 0.029}
+    provider = aws.provider(instance_types=("m7i.large",), address="private")
+    refresh(ledger, {"aws": provider})
+    offer = provider.offers(Spec(spot=True))[0]
+    assert offer.market is Market.SPOT
+    found = rate(ledger, provider, Spec(spot=True))
+    disk = offer.disk / GIB * 0.088 / HOURS_OF_MONTH
+    assert found.usd_hour == pytest.approx(0.037 + disk), "and no address"
+
+
+def test_a_type_that_nobody_knows_has_no_price(ledger: Ledger, aws: Amazon) -> None:
+    provider = aws.provider(instance_types=("m5.8xlarge",))
+    refresh(ledger, {"aws": provider})
+    assert rate(ledger, provider, Spec()) == Rate()
+
+
+def test_a_launch_asks_for_no_price(ledger: Ledger, aws: Amazon) -> None:
+    provider = aws.provider()
+    assert rate(ledger, provider, Spec(spot=True)).usd_hour is not None
+    provider.create(make_order(provider))
+    asked = {request.action for request in aws.cloud.requests}
+    assert "RunInstances" in asked
+    assert not asked & {"GetProducts", "DescribeSpotPriceHistory"}
+
+
+def test_prices_are_asked_for_when_they_are_old(
+    ledger: Ledger, aws: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    providers = {"aws": aws.provider()}
+    assert refresh(ledger, providers) == ["aws"]
+    assert refresh(ledger, providers) == []
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + FRESH)
+    assert refresh(ledger, providers) == ["aws"]
+
+
+def test_a_cloud_that_tells_no_prices_keeps_no_other_from_it(
+    ledger: Ledger, aws: Amazon, caplog: pytest.LogCaptureFixture
+) -> None:
+    aws.cloud.faults.fail("GetProducts", *[UNAVAILABLE] * 8)
+    assert refresh(ledger, {"a": aws.provider(), "z": other()}) == ["z"]
+    assert "prices of a:" in caplog.text
+    assert ledger.prices.told(Scope("ec2", "1", REGION)) == {}
+
+
+def other() -> Provider:
+    class Told:
+        """Another cloud."""
+
+        scopes = frozenset({Scope("other", "account", "place")})
+
+        def told_prices(self) -> Any:
+            return {Scope("other", "account", "place"): {"m": 1.0}}
+
+    return cast("Provider", Told())
+
+
+def test_googles_catalog_makes_prices_of_machine_types(ledger: Ledger, gce: Google) -> None:
+    region = gce.zone.rpartition("-")[0]
+    here, elsewhere = [region], ["mars-east1"]
+    gce.cloud.prices = [
+        ("E2 Instance Core running in Americas", "h", 0.02, here),
+        ("E2 Instance Core running in Mars", "h", 0.9, elsewhere),
+        ("E2 Instance Ram running in Americas", "GiBy.h", 0.003, here),
+        ("Spot Preemptible E2 Instance Core running in Americas", "h", 0.008, here),
+        ("Spot Preemptible E2 Instance Ram running in Americas", "GiBy.h", 0.001, here),
+        ("Balanced PD Capacity in Americas", "GiBy.mo", 0.1, here),
+        ("External IP Charge on a Standard VM", "h", 0.005, ["global"]),
+        ("External IP Charge on a Spot Preemptible VM", "h", 0.0025, ["global"]),
+        ("Commitment v1: E2 Core in Americas for 1 Year", "h", 0.01, here),
+    ]
+    provider = gce.provider(machine_types=("e2-standard-2",))
+    assert rate(ledger, provider, Spec()).source is PriceSource.SHIPPED
+    assert refresh(ledger, {"gcp": provider}) == ["gcp"]
+    machine, disk = 2 * 0.02 + 8 * 0.003, 20 * 0.1 / HOURS_OF_MONTH
+    found = rate(ledger, provider, Spec(disk=20 * GIB))
+    assert found.usd_hour == pytest.approx(machine + disk + 0.005)
+    assert found.source is PriceSource.CLOUD
+    spot = rate(ledger, provider, Spec(disk=20 * GIB, spot=True))
+    assert spot.usd_hour == pytest.approx(2 * 0.008 + 8 * 0.001 + disk + 0.0025)

@@ -1,0 +1,49 @@
+"""Prices, asked of the clouds and kept in the ledger. Nobody waits for them: a VM is asked for at
+the rate that is known by then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.errors import LedgerError, VmrunnerError
+from vmrunner.providers import TellsPrices
+from vmrunner.providers.retired import present
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
+
+log = logging.getLogger("vmrunner.prices")
+
+#: Seconds. Spot moves by the hour; older than that prices are asked for anew.
+FRESH: Final = 6 * 3600.0
+
+
+def refresh(ledger: Ledger, providers: Mapping[str, Provider]) -> list[str]:
+    """Ask the clouds of these providers whose prices are old. Returns the names of those that
+    told; one that does not is logged, and keeps no other from it."""
+    now = time.time()
+    asked = {(age.kind, age.place): age.asked for age in ledger.prices.ages()}
+    told: list[str] = []
+    for name, provider in sorted(providers.items()):
+        driver = present(provider)
+        try:
+            if isinstance(driver, TellsPrices) and _is_old(driver, asked, now):
+                for scope, prices in driver.told_prices().items():
+                    ledger.prices.store(scope, prices, now)
+                told.append(name)
+        except LedgerError:
+            raise
+        except VmrunnerError as error:
+            log.warning("prices of %s: %s", name, error)
+        except Exception:  # a driver may be somebody else's
+            log.exception("prices of %s", name)
+    return told
+
+
+def _is_old(driver: Provider, asked: Mapping[tuple[str, str], float], now: float) -> bool:
+    times: Iterable[float] = (asked.get((one.kind, one.place), 0.0) for one in driver.scopes)
+    return now - max(times, default=0.0) >= FRESH
