@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import httpx
 import pytest
 
 import vmrunner
-from tests.support.http_service import Service, only, service
+from tests.support.http_service import TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
 from vmrunner.cli import main
 from vmrunner.core.cost_report import CostKind
+from vmrunner.model import Budget, BudgetPeriod, Reason, Result, TokenQuota
 
 API = "/api/v1"
 
@@ -96,3 +98,28 @@ def test_a_question_that_cannot_be_is_told(http: Service, query: dict[str, str])
     answer = http.client().get(f"{API}/costs", params=query)
     assert answer.status_code == 422
     assert next(iter(query)) in answer.text
+
+
+def test_a_tokens_builds_cost_no_more_than_its_quota(http: Service) -> None:
+    """One build of an hour holds ten cents; the second has to wait for the next day."""
+    quota = TokenQuota(usd_per_day=0.15)
+    mine = http.client(http.token(TENANT, labels={"team": "a"}, quota=quota))
+    long = {"steps": ["sleep 1"], "ttl": "1h"}
+    first = only(mine.post(f"{API}/builds", json=long))["id"]
+    second = only(mine.post(f"{API}/builds", json=long))["id"]
+    ends = {http.ended(build).reason for build in (first, second)}
+    assert ends == {Reason.EXIT_CODE, Reason.BUDGET}
+    refused = http.runner.get(second)
+    assert (refused.result, refused.cost, refused.instance) == (Result.ERROR, 0.0, None)
+    assert "may cost $0.10 until its deadline" in refused.message
+    assert built(http, http.client(), ttl="1h"), "others have their own"
+
+
+def test_budgets_are_metrics_without_ids(http: Service) -> None:
+    budgets = http.app.ledger.budgets
+    budgets.declare([Budget(usd=40.0, period=BudgetPeriod.DAY, match={"team": "a"})], time.time())
+    budgets.limit("token:t-1", 1.0, time.time())
+    told = http.client().get("/metrics").text
+    assert 'vmrunner_budget_usd{budget="day team=a"} 40.0' in told
+    assert 'vmrunner_budget_held_usd{budget="day team=a"} 0.0' in told
+    assert "token:t-1" not in told

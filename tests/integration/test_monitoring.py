@@ -42,7 +42,7 @@ def promtool(*argv: str | Path, told: str | None = None) -> str:
 
 
 def test_the_rules_are_sound_and_fire_when_they_must() -> None:
-    assert "9 rules found" in promtool("check", "rules", "alerts.yml")
+    assert "10 rules found" in promtool("check", "rules", "alerts.yml")
     promtool("test", "rules", "alerts_test.yml")
     tested = {
         case["alertname"]
@@ -103,7 +103,7 @@ def test_a_real_prometheus_scrapes_it_with_a_token(http: Service, tmp_path: Path
 
             wait_until(ended, seconds=30, what="the first scrape")
             rules = client.get(f"{url}/api/v1/rules").json()["data"]["groups"][0]["rules"]
-            assert len(rules) == 9
+            assert len(rules) == 10
             assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
         finally:
             process.terminate()

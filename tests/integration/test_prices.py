@@ -82,7 +82,7 @@ def test_prices_are_asked_for_when_they_are_old(
     assert refresh(ledger, providers) == ["aws"]
 
 
-def test_a_cloud_that_tells_no_prices_keeps_no_other_from_it(
+def test_a_silent_cloud_keeps_no_other_from_it(
     ledger: Ledger, aws: Amazon, caplog: pytest.LogCaptureFixture
 ) -> None:
     aws.cloud.faults.fail("GetProducts", *[UNAVAILABLE] * 8)

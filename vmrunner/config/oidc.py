@@ -24,6 +24,9 @@ class OidcRule(Section):
     builds: int | None = Field(default=None, ge=1, description="At most so many at once.")
     max_ttl: Seconds | None = Field(default=None, description="The longest life of a VM.")
     providers: list[str] | None = None
+    usd_per_day: float | None = Field(
+        default=None, ge=0.0, allow_inf_nan=False, description="What builds of one `sub` may cost."
+    )
 
     @field_validator("labels")
     @classmethod

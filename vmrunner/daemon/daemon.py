@@ -124,7 +124,8 @@ class Daemon:
         `upload` every few seconds, and what tells each of the `webhooks`, which wait for no
         other; `watch` looks twice a minute for what is to be told; `prepare` is called each minute
         in which no build wants the processors; `prices` asks the clouds for theirs where they are
-        old; `renew` reads the configuration again. Raises ConfigError when `cron` cannot be read."""
+        old; `renew` reads the configuration again. Raises ConfigError when `cron` cannot be
+        read."""
         self._engine = engine
         self._ledger = ledger
         self._until_idle = until_idle

@@ -136,6 +136,9 @@ class Budgets:
     def limit(self, actor: str, usd_per_day: float, now: float) -> None:
         """Let what an actor submits cost no more than that a day."""
         budget = Budget(usd=usd_per_day, period=BudgetPeriod.DAY, actor=actor)
+        there = self._database.read(lambda c: _ALL(c, actor=actor).all())
+        if (budget.name, budget.usd, budget.action.value) in there:
+            return
 
         def work(connection: Connection) -> None:
             _alone(connection, self._database)

@@ -29,6 +29,7 @@ class TokenQuota:
     builds: int | None = None  # at once
     max_ttl: float | None = None
     providers: tuple[str, ...] | None = None
+    usd_per_day: float | None = None  # UTC; held as a budget's
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

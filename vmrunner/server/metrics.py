@@ -54,6 +54,7 @@ class LedgerCollector(Collector):
         yield from self._reaper()
         yield from self._pools()
         yield from self._webhooks(now)
+        yield from self._money(now)
         lease = GaugeMetricFamily(
             "vmrunner_engine_lease_seconds",
             "Since the last heartbeat of an engine.",
@@ -92,6 +93,30 @@ class LedgerCollector(Collector):
         for provider, usd in ledger.metrics.cost():
             cost.add_metric([provider], usd)
         yield cost
+
+    def _money(self, now: float) -> Iterator[Metric]:
+        """Budgets of the configuration: those of tokens would name their holders."""
+        limits = GaugeMetricFamily(
+            "vmrunner_budget_usd", "What a budget has for a day or month.", labels=["budget"]
+        )
+        held = GaugeMetricFamily(
+            "vmrunner_budget_held_usd",
+            "What is spent of it, and held for VMs until their deadlines.",
+            labels=["budget"],
+        )
+        for state in self._parts.ledger.budgets.states(now):
+            limits.add_metric([state.budget.name], state.budget.usd)
+            held.add_metric([state.budget.name], state.held)
+        yield limits
+        yield held
+        ages = GaugeMetricFamily(
+            "vmrunner_prices_age_seconds",
+            "Since a cloud was asked for its prices.",
+            labels=["kind", "place"],
+        )
+        for age in self._parts.ledger.prices.ages():
+            ages.add_metric([age.kind, age.place], now - age.asked)
+        yield ages
 
     def _instances(self) -> Iterator[Metric]:
         ledger, providers = self._parts.ledger, self._parts.providers

@@ -115,6 +115,7 @@ class OidcExchange:
                 builds=rule.builds,
                 max_ttl=rule.max_ttl,
                 providers=None if rule.providers is None else tuple(rule.providers),
+                usd_per_day=rule.usd_per_day,
             ),
             expires_at=now + issuer.lifetime,
             actor=f"oidc:{str(claims['sub'])[:200]}",

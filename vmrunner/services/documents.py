@@ -330,6 +330,7 @@ def token_document(token: Token) -> dict[str, Any]:
             "builds": quota.builds,
             "max_ttl": quota.max_ttl,
             "providers": None if quota.providers is None else list(quota.providers),
+            "usd_per_day": quota.usd_per_day,
         },
         "actor": token.actor,
         "created_at": iso(token.created_at),

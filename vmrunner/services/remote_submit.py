@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,7 @@ def submit(
         submission.transfer().find(digest, tenant=principal.tenant)
     admitted = AdmittedBuild(checked=admission.checked, image=None)
     packed = submission.place(admitted, digest=digest)
+    limit_cost(submission, principal)
     build, new = submission.queue(
         packed,
         tenant=principal.tenant,
@@ -102,6 +104,14 @@ def _labelled(request: BuildRequest, principal: Principal) -> BuildRequest:
                 hint="leave it out",
             )
     return request.model_copy(update={"labels": {**request.labels, **principal.labels}})
+
+
+def limit_cost(submission: Submission, principal: Principal) -> None:
+    """Note what a token's builds may cost a day, before there is one of them to be paid for."""
+    usd_per_day = principal.quota.usd_per_day
+    if usd_per_day is not None:
+        ledger = submission.ledgers.open()
+        ledger.budgets.limit(principal.actor, usd_per_day, time.time())
 
 
 def allow(checked: CheckedRequest, principal: Principal) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmrunner.errors import ConfigError, NotAllowed, NotFound
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.model.principals import UNFILTERED
-from vmrunner.services.remote_submit import allow
+from vmrunner.services.remote_submit import allow, limit_cost
 from vmrunner.services.requests import CheckedRequest
 from vmrunner.services.submit import AdmittedBuild
 
@@ -38,6 +38,7 @@ def run_again(submission: Submission, principal: Principal, row: BuildRecord) ->
     checked = CheckedRequest(spec=spec, secrets={})
     allow(checked, principal)
     packed = submission.place(AdmittedBuild(checked=checked, image=None), digest=digest)
+    limit_cost(submission, principal)
     build, _ = submission.queue(
         packed, tenant=principal.tenant, actor=principal.actor, most=principal.quota.builds
     )

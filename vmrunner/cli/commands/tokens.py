@@ -40,6 +40,10 @@ def create(
     provider: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="These providers alone.")
     ] = None,
+    usd_per_day: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="USD", help="What its builds may cost in each day, UTC."),
+    ] = None,
 ) -> int:
     """Make a token and print it, this once. Nobody can show it again."""
     from vmrunner.lib import units
@@ -51,6 +55,7 @@ def create(
         builds=builds,
         max_ttl=None if max_ttl is None else units.duration(max_ttl, "--max-ttl"),
         providers=tuple(map(shell.app.settings.provider, provider)) if provider else None,
+        usd_per_day=usd_per_day,
     )
     secret, token = tokens.create(
         shell.app.ledgers.open(make=True),

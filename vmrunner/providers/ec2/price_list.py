@@ -43,7 +43,7 @@ def told(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> dic
 
 
 def _one(item: str, prices: list[float]) -> dict[str, float]:
-    """Of several the highest: nothing costs more than was said."""
+    """Return the highest of several: nothing costs more than was said."""
     return {item: max(prices)} if prices else {}
 
 
