@@ -13,9 +13,9 @@ WEBHOOK_BUGS: Final = (
     Bug(
         "note an event as sent before it is",
         SENDER,
-        "        now = self._clock()\n        try:\n            body",
+        "        now = self._clock()\n        try:\n            error",
         "        now = self._clock()\n        self._ledger.outbox.sent(one, now)\n"
-        "        try:\n            body",
+        "        try:\n            error",
         f"{TESTS}::test_whatever_is_no_2xx_is_tried_again",
     ),
     Bug(
@@ -60,6 +60,20 @@ WEBHOOK_BUGS: Final = (
         "                if failures == FAILURES:\n                    break",
         "                if failures:\n                    break",
         f"{TESTS}::test_an_event_that_is_refused_holds_no_other_back",
+    ),
+    Bug(
+        "make new spans at each export",
+        "core/trace_context.py",
+        'return _hash(f"{build}/{what}", 16)',
+        'import os; return _hash(f"{build}/{what}/{os.urandom(8)!r}", 16)',
+        "tests/integration/test_traces.py::test_the_same_ids_each_time",
+    ),
+    Bug(
+        "forget whose child a build is",
+        "services/submit.py",
+        "trace_context.parse(traceparent or self.traceparent)",
+        "trace_context.parse(traceparent)",
+        "tests/integration/test_traces.py::test_the_submitters_environment_has_the_parent",
     ),
     Bug(
         "end a build whose event is lost",

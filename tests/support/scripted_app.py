@@ -9,6 +9,7 @@ A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from vmrunner.providers.fake import open as open_fake
 from vmrunner.runtime.app import App
 from vmrunner.runtime.background import BackgroundEngines
 from vmrunner.session import End, Reporter, SessionJob
+from vmrunner.session.job import order
 
 
 class Scripted:
@@ -88,6 +90,8 @@ class Scripted:
     def _line(self, word: str, rest: str) -> End | None:
         if word == "say":
             self._log(rest.encode() + b"\n")
+        elif word == "env":
+            self._log(json.loads(order(self._job, 0.0))["env"].get(rest, "").encode() + b"\n")
         elif word == "hex":
             self._log(bytes.fromhex(rest))
         elif word == "sleep":

@@ -17,7 +17,9 @@ import pytest
 
 from vmrunner.ledger import Ledger, outbox
 from vmrunner.model import NotifyEndpoint, NotifyEvent
-from vmrunner.services.notifications import Webhook, WebhookSender
+from vmrunner.remote import webhooks
+from vmrunner.services import notifications
+from vmrunner.services.notifications import OutboxSender, Webhook
 
 PAGE = Path(__file__).parents[2] / "docs/webhooks.md"
 KEY = b"a key of the tests"
@@ -107,8 +109,16 @@ def named(ledger: Ledger, name: str = "chat", **options: Any) -> None:
     ledger.outbox.declare([NotifyEndpoint(name=name, **said)], time.time())
 
 
-def sender(ledger: Ledger, url: str, name: str = "chat", **options: Any) -> WebhookSender:
-    return WebhookSender(ledger, Webhook(name=name, url=url, key=KEY), **options)
+def sender(
+    ledger: Ledger,
+    url: str,
+    name: str = "chat",
+    *,
+    post: Callable[..., str] = webhooks.post,
+    clock: Callable[[], float] = time.time,
+) -> OutboxSender:
+    webhook = Webhook(name=name, url=url, key=KEY)
+    return OutboxSender(ledger, name, notifications.delivery(ledger, webhook, post), clock)
 
 
 def waiting(ledger: Ledger, name: str = "chat") -> list[str]:

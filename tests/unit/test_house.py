@@ -145,6 +145,9 @@ DISTRIBUTIONS = {
     "jwt": "pyjwt",
     "google.cloud": "google-cloud-compute",
     "google.protobuf": "protobuf",
+    "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry": "opentelemetry-api",
     "pydantic_core": "pydantic",
     "types_boto3": "types-boto3",
 }
@@ -165,6 +168,7 @@ EXTRAS = {
     "providers/ec2": ("aws",),
     "providers/gce": ("gcp",),
     "server": ("server",),
+    "telemetry": ("otel",),
     "testing/localec2": ("localcloud", "aws"),
     "testing/localgce": ("localgce", "gcp"),
 }

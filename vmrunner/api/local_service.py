@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -56,6 +57,7 @@ class LocalService:
             ledgers=app.ledgers,
             providers=app.providers,
             transfer=app.sources,
+            traceparent=os.environ.get("TRACEPARENT", ""),
         )
 
     @property

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from vmrunner.core import trace_context
 from vmrunner.core.lifecycle import End, InstanceSign
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.reporter import LedgerReporter
 from vmrunner.errors import CredentialsRefused, Fenced, StoreError
 from vmrunner.model import (
+    TRACES,
     BuildRecord,
     EventKind,
     Instance,
@@ -191,6 +193,7 @@ class SessionManager:
             artifact_bytes=context.limits.artifact_bytes,
             connection=following.connection,
             guest_due=_guest_due(following.instance),
+            traceparent=self._traceparent(build),
         )
         session = self._sessions(job, following.reporter)
         with self._lock:
@@ -199,6 +202,16 @@ class SessionManager:
         if stopped is not None:
             session.stop(stopped)
         return session.run()
+
+    def _traceparent(self, build: BuildRecord) -> str:
+        """Return what the steps are children of: the build's span, where one will be exported, else
+        its submitter's."""
+        ledger = self._context.ledger
+        told = ledger.events.first(build.id, EventKind.TRACE)
+        parent = trace_context.told_by(told)
+        if ledger.outbox.names(TRACES, self._context.clock()):
+            return str(trace_context.of_build(ledger.installation, build.id, parent))
+        return str(parent or "")
 
     def _source(self, following: ActiveSession) -> Path | None:
         """The packed source. A store that is out of reach is waited for a while, in the build's own

@@ -28,6 +28,15 @@ _LIST = Prepared(
     )
 )
 
+_FIRST = Prepared(
+    lambda: (
+        select(EVENTS.c.seq, EVENTS.c.time, EVENTS.c.kind, EVENTS.c.data)
+        .where(EVENTS.c.build == arg("build"), EVENTS.c.kind == arg("kind"))
+        .order_by(EVENTS.c.seq)
+        .limit(1)
+    )
+)
+
 Value = str | int | float | bool | None
 
 
@@ -64,3 +73,8 @@ class Events:
         return self._database.read(
             lambda c: [rows.event(row) for row in _LIST(c, build=build, after=after).all()]
         )
+
+    def first(self, build: str, kind: EventKind) -> BuildEvent | None:
+        """Return the first event of this kind; None when there is none."""
+        row = self._database.read(lambda c: _FIRST(c, build=build, kind=kind.value).first())
+        return None if row is None else rows.event(row)

@@ -188,6 +188,11 @@ class Outbox:
         with contextlib.suppress(Duplicate):  # another node named it in between
             self._database.write(work)
 
+    def names(self, endpoint: str, now: float) -> bool:
+        """Return whether events are written for this endpoint now."""
+        found = self._database.read(lambda c: _ENDPOINTS(c, since=now - FORGOTTEN).all())
+        return any(row[0] == endpoint for row in found)
+
     def add(self, event: NotifyEvent, subject: str, now: float, *, data: str = "") -> None:
         """Write down an event that no other write tells. The same subject again is nothing new."""
         with contextlib.suppress(Duplicate):  # another node saw it too

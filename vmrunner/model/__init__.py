@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         PriceSource,
         Rate,
     )
-    from vmrunner.model.notifications import EndpointStatus, Notification, NotifyEndpoint
+    from vmrunner.model.notifications import TRACES, EndpointStatus, Notification, NotifyEndpoint
     from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
     from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
     from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
@@ -93,6 +93,7 @@ __all__ = [
     "SERVING",
     "STARTING",
     "TAG",
+    "TRACES",
     "UNFILTERED",
     "UNKNOWN_RATE",
     "Access",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from vmrunner.model.choices import NotifyEvent
+
+#: The endpoint of traces: no webhook can have its name.
+TRACES: Final = "otel:traces"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

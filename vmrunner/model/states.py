@@ -59,6 +59,7 @@ class EventKind(StrEnum):
     version."""
 
     PHASE = "phase"
+    TRACE = "trace"  # the span of whoever submitted it
     CANCEL = "cancel"  # somebody wished that it end
     EXTEND = "extend"  # … that its VM be held for longer
     RETRY = "retry"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from vmrunner import errors
+from vmrunner.core import trace_context
 from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, VmrunnerError
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class HttpClient:
         with self._lock:
             if self._client is None:
                 headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+                if parent := trace_context.parse(os.environ.get("TRACEPARENT", "")):
+                    headers["traceparent"] = str(parent)
                 self._client = httpx.Client(
                     base_url=self.url,
                     headers=headers,

@@ -41,7 +41,6 @@ FIRST: Final = 5.0  # seconds before the second try, doubled each time, up to `L
 LEASE: Final = 60.0
 FAILURES: Final = 3  # after so many in a row the endpoint is left alone for a while
 TURN: Final = 120.0  # seconds that a run lasts at most
-AGAIN: Final = 3600.0  # seconds between two declarations of the same endpoints
 TEST: Final = "test"
 _AT_ONCE: Final = 20
 
@@ -66,42 +65,56 @@ def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callabl
     found = {}
     for one in settings:
         try:
-            found[one.name] = WebhookSender(ledger, open_webhook(one)).run
+            deliver = delivery(ledger, open_webhook(one))
+            found[one.name] = OutboxSender(ledger, one.name, deliver).run
         except ConfigError as error:
             log.warning("nothing is sent from here: %s", error)
     return found
 
 
-def declare(ledger: Ledger, settings: list[NotifySettings], now: float) -> None:
-    """Let events be written for these endpoints from now on."""
-    ledger.outbox.declare(
-        (NotifyEndpoint(name=one.name, events=one.wanted, match=one.match) for one in settings),
-        now,
-    )
+def endpoints(settings: list[NotifySettings]) -> list[NotifyEndpoint]:
+    """Return them as the ledger is to know them."""
+    return [NotifyEndpoint(name=one.name, events=one.wanted, match=one.match) for one in settings]
 
 
-class WebhookSender:
-    """The sender to one endpoint, a run at a time. `post` is `webhooks.post`."""
+#: Tells one event to one endpoint, by our clock. Returns why it was not taken; empty when it was.
+Delivery = Callable[[Notification, float], str]
+
+
+def delivery(
+    ledger: Ledger, webhook: Webhook, post: Callable[..., str] = webhooks.post
+) -> Delivery:
+    """Return what tells a webhook. `post` is `webhooks.post`."""
+
+    def deliver(one: Notification, now: float) -> str:
+        body = body_of(ledger, one)
+        event = one.event.value
+        return post(webhook.url, webhook.key, event=event, name=one.id, body=body, now=now)
+
+    return deliver
+
+
+class OutboxSender:
+    """The sender to one endpoint, a run at a time."""
 
     def __init__(
         self,
         ledger: Ledger,
-        webhook: Webhook,
-        *,
-        post: Callable[..., str] = webhooks.post,
+        name: str,
+        deliver: Delivery,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
-        self._webhook = webhook
-        self._post = post
+        self._name = name
+        self._deliver = deliver
         self._clock = clock
         self._me = ids.engine_id()
-        self._lease = f"notify:{webhook.name}"
+        self._lease = f"notify:{name}"
         self._until = 0.0
 
     def run(self) -> None:
         """Send what is due, unless another node is about it."""
-        if not self._ledger.outbox.waiting(self._webhook.name, self._clock(), 1):
+        if not self._ledger.outbox.waiting(self._name, self._clock(), 1):
             return
         self._until = 0.0
         if not self._holds():
@@ -120,7 +133,7 @@ class WebhookSender:
         return self._ledger.engines.acquire(self._lease, self._me, self._until, now)
 
     def _send_all(self, end: float) -> None:
-        name, outbox, failures = self._webhook.name, self._ledger.outbox, 0
+        name, outbox, failures = self._name, self._ledger.outbox, 0
         while self._clock() < end:
             found = outbox.waiting(name, self._clock(), _AT_ONCE)
             for one in found:
@@ -139,11 +152,7 @@ class WebhookSender:
     def _send(self, one: Notification) -> bool:
         now = self._clock()
         try:
-            body = body_of(self._ledger, one)
-            error = self._post(
-                self._webhook.url, self._webhook.key,
-                event=one.event.value, name=one.id, body=body, now=now,
-            )  # fmt: skip
+            error = self._deliver(one, now)
         except LedgerError:
             raise
         except Exception as problem:  # noqa: BLE001 - one that cannot be told keeps no other
@@ -153,30 +162,8 @@ class WebhookSender:
             return True
         wait = backoff(FIRST, one.tries, LONGEST)
         self._ledger.outbox.failed(one, error, self._clock() + wait)
-        log.warning("webhook %s: %s %s: %s", one.endpoint, one.event, one.subject, error)
+        log.warning("notify %s: %s %s: %s", one.endpoint, one.event, one.subject, error)
         return False
-
-
-class OutboxWatch:
-    """Care of the outbox, every now and then, by each node."""
-
-    def __init__(self, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._said: tuple[list[NotifySettings], float] = [], 0.0
-
-    def run(self, settings: list[NotifySettings]) -> None:
-        """Name the endpoints that are configured; give up and forget what is too old."""
-        if not settings and not self._ledger.outbox.status():
-            return
-        now = self._clock()
-        before, at = self._said
-        if settings and (settings != before or now - at > AGAIN):
-            declare(self._ledger, settings, now)
-            self._said = settings, now
-        for name, count in self._ledger.outbox.tidy(now).items():
-            age = units.span(GIVE_UP)
-            log.error("webhook %s: %d events were given up: too many, or %s old", name, count, age)
 
 
 def body_of(ledger: Ledger, one: Notification) -> bytes:

@@ -50,6 +50,7 @@ def submit(
     name: str | None,
     foreground: bool,
     now: float,
+    traceparent: str = "",
 ) -> RemoteSubmission:
     """Queue a build for a principal. `source`: the digest of what it uploaded before, `name`: what
     people call it; `foreground`: it ends unless its lease is renewed. Raises ConfigError,
@@ -69,6 +70,7 @@ def submit(
         actor=principal.actor,
         lease_until=now + LEASE if foreground else None,
         most=principal.quota.builds,
+        traceparent=traceparent,
     )
     return RemoteSubmission(build=build, new=new, warnings=admission.warnings)
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmrunner.core import trace_context
 from vmrunner.errors import NotFound
 from vmrunner.lib import ids, private_dirs
-from vmrunner.model import LOCAL_TENANT
+from vmrunner.model import LOCAL_TENANT, EventKind
 from vmrunner.services import preflight, requests, sources
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Submission:
     ledgers: LedgerOpener
     providers: ProviderSet
     transfer: Callable[[], SourceTransfer]
+    traceparent: str = ""  # of this process
 
     def check(self, request: BuildRequest) -> CheckedRequest:
         """All that needs neither ledger nor provider. Raises ConfigError."""
@@ -116,14 +118,17 @@ class Submission:
         actor: str = "",
         lease_until: float | None = None,
         most: int | None = None,
+        traceparent: str = "",
     ) -> tuple[BuildRecord, bool]:
         """The build, and whether it is a new one: not one that had its idempotency key already.
         With a `submitter` it belongs to that process, and ends with it; with `lease_until` to
         whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already, NotFound
-        where its tenant has no source of that digest."""
+        where its tenant has no source of that digest. `traceparent`: the span of whoever wants the
+        build; what is none is left out."""
 
         def submit() -> tuple[BuildRecord, bool]:
-            return self.ledgers.open().builds.submit(
+            ledger = self.ledgers.open()
+            build, new = ledger.builds.submit(
                 packed.checked.spec,
                 id=packed.id,
                 now=time.time(),
@@ -135,6 +140,11 @@ class Submission:
                 most=most,
                 source=packed.digest,
             )
+            parent = trace_context.parse(traceparent or self.traceparent)
+            if new and parent is not None:
+                now = build.created_at
+                ledger.events.add(build.id, EventKind.TRACE, now, traceparent=str(parent))
+            return build, new
 
         try:
             return submit()

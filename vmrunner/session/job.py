@@ -33,6 +33,7 @@ class SessionJob:
     artifact_bytes: int
     boot_seconds: float = 600.0  # until SSH must have answered
     connection: Connection | None = None  # open to it already
+    traceparent: str = ""  # of the build's own span, where there is to be one
     guest_due: float | None = None  # when the guest is to switch itself off, if not as it was told
 
 
@@ -75,6 +76,7 @@ def order(job: SessionJob, now: float) -> bytes:
         "CI": "true",
         "VMRUNNER_BUILD": job.build.id,
         "VMRUNNER_ATTEMPT": str(job.build.attempt),
+        **({"TRACEPARENT": job.traceparent} if job.traceparent else {}),
         **spec.env,
     }
     for name, value in job.secrets.items():

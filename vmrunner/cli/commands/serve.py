@@ -56,7 +56,8 @@ def serve(
     from vmrunner.config import sources
     from vmrunner.daemon.daemon import Daemon, DaemonUpdate
     from vmrunner.runtime.background import BACKGROUND, SERVE
-    from vmrunner.services import alarms, notifications, reap
+    from vmrunner.services import reap
+    from vmrunner.services.outbox_tasks import OutboxTasks
 
     app = shell_of(context).app
     output.hand_over()
@@ -77,6 +78,7 @@ def serve(
     everybody = _without_tokens(address) if insecure_no_auth else None
     engine = new_engine() if until_idle else _patiently(new_engine, reap_without_ledger)
     ledger = app.ledger
+    outbox = OutboxTasks(ledger, app.providers)
 
     def renew() -> DaemonUpdate:
         settings = sources.load().settings
@@ -86,7 +88,7 @@ def serve(
             limits=app.limits(),
             cron=settings.reaper.sweep,
             pools=app.pools(),
-            webhooks=notifications.senders(ledger, settings.notify),
+            webhooks=outbox.senders(settings),
             budgets=app.budgets(),
         )
 
@@ -105,15 +107,7 @@ def serve(
         gc(ledger, app.settings, app.paths, lambda: app.store)
         templates.trim(engine.context.providers.values())
 
-    outbox = notifications.OutboxWatch(ledger)
-
-    def watch() -> None:
-        outbox.run(app.settings.notify)
-        if app.settings.notify:
-            grace = app.limits().limits.grace
-            alarms.write_alarms(ledger, app.providers, grace=grace, now=time.time())
-
-    outbox.run(app.settings.notify)  # before anything ends
+    outbox.declare()  # before anything ends
     providers = ", ".join(sorted(engine.context.providers)) or "none"
     log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
     listener = _listener(app, address, everybody) if address else None
@@ -125,8 +119,8 @@ def serve(
         tidy=tidy,
         upload=app.uploader().run,
         prepare=prepare,
-        webhooks=notifications.senders(ledger, app.settings.notify),
-        watch=watch,
+        webhooks=outbox.senders(app.settings),
+        watch=outbox.watch,
         prices=lambda: refresh(ledger, engine.context.providers),
         renew=renew,
     )

@@ -164,6 +164,7 @@ async def submit_build(
         name=body.source_name,
         foreground=body.foreground,
         now=parts.now(),
+        traceparent=request.headers.get("traceparent", ""),
     )
     parts.wake()
     answer = listing(

@@ -1,0 +1,71 @@
+"""A daemon's tasks about the outbox: a sender for each endpoint, and a look every now and then."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.ledger.outbox import GIVE_UP
+from vmrunner.lib import units
+from vmrunner.model import Limits, NotifyEndpoint
+from vmrunner.services import alarms, notifications, traces
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
+    from vmrunner.ledger import Ledger
+    from vmrunner.runtime.provider_set import ProviderSet
+
+log = logging.getLogger("vmrunner")
+
+AGAIN: Final = 3600.0  # seconds between two declarations of the same endpoints
+
+
+class OutboxTasks:
+    """The tasks of one daemon. Webhooks are as its configuration has them now, traces as its
+    environment says."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        providers: ProviderSet,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._providers = providers
+        self._environ = environ
+        self._clock = clock
+        self._said: tuple[list[NotifyEndpoint], float] = [], 0.0
+
+    def senders(self, settings: Settings) -> dict[str, Callable[[], None]]:
+        """Return what sends to each endpoint."""
+        return notifications.senders(self._ledger, settings.notify) | traces.senders(
+            self._ledger, self._environ, settings.server.url
+        )
+
+    def declare(self) -> None:
+        """Let events be written for the endpoints that there are."""
+        there = notifications.endpoints(self._providers.settings.notify)
+        there += traces.endpoints(self._environ)
+        before, at = self._said
+        now = self._clock()
+        if there and (there != before or now - at > AGAIN):
+            self._ledger.outbox.declare(there, now)
+            self._said = there, now
+
+    def watch(self) -> None:
+        """Declare them again, give up and forget what is too old, and write alarms down."""
+        self.declare()
+        now = self._clock()
+        if self._ledger.outbox.status():
+            for name, count in self._ledger.outbox.tidy(now).items():
+                age = units.span(GIVE_UP)
+                log.error(
+                    "notify %s: %d events were given up: too many, or %s old", name, count, age
+                )
+        if self._providers.settings.notify:
+            alarms.write_alarms(self._ledger, self._providers, grace=Limits().grace, now=now)

@@ -1,0 +1,1 @@
+"""Spans, and their export. The only OpenTelemetry, of the extra `otel`."""
