@@ -293,9 +293,16 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
         "vmrunner_reaper_last_sweep_timestamp_seconds", "vmrunner_kills", "vmrunner_orphans",
         "vmrunner_latched", "vmrunner_queue_oldest_seconds", "vmrunner_pool_size",
         "vmrunner_pool_claims", "vmrunner_cost_usd", "vmrunner_engine_lease_seconds",
+        "vmrunner_notify_waiting", "vmrunner_notify_oldest_seconds", "vmrunner_notify_given_up",
     } <= families.keys()  # fmt: skip
     (ended,) = families["vmrunner_builds"].samples
     assert ended.labels == {"provider": "fake", "result": "failure", "reason": "exit_code"}
+    calls = {
+        (one.labels["provider"], one.labels["operation"], one.labels["outcome"]): one.value
+        for one in families["vmrunner_provider_calls"].samples
+        if one.name.endswith("_total")
+    }
+    assert calls["fake", "create", "ok"] == 1.0
     counts = [
         s.value
         for s in families["vmrunner_build_phase_seconds"].samples

@@ -15,6 +15,7 @@ from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.providers import registry
+from vmrunner.providers.calls import ProviderCalls
 from vmrunner.providers.retired import RetiredProvider, clock_at, driver_at, kept, present
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class ProviderSet:
     ) -> None:
         self.settings = settings  # `renew` replaces them
         self._ledger = ledger
+        self.calls = ProviderCalls()
         self._open = open
         self._open_kind = open_kind
         self._lock = threading.RLock()
@@ -57,7 +59,9 @@ class ProviderSet:
         with self._lock:
             if name not in self._drivers:
                 known = name in self.settings.providers
-                self._drivers[name] = self._open(name) if known else self._former(name)
+                self._drivers[name] = (
+                    self.calls.counted(self._open(name)) if known else self._former(name)
+                )
             return self._drivers[name]
 
     def reaching(self, name: str, scope: Scope) -> Provider:
@@ -150,7 +154,7 @@ class ProviderSet:
             driver = registry.find(kind)
             told = driver.told if driver is not None else {}
             options = {option: getattr(first, part) for option, part in told.items()}
-            drivers.append(self._open_kind(kind, name, options))
+            drivers.append(self.calls.counted(self._open_kind(kind, name, options)))
         lost = scopes - _reached(drivers)
         if lost or not scopes:
             places = ", ".join(map(str, sorted(lost)))

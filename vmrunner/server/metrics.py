@@ -55,6 +55,7 @@ class LedgerCollector(Collector):
         yield from self._pools()
         yield from self._webhooks(now)
         yield from self._money(now)
+        yield from self._calls()
         lease = GaugeMetricFamily(
             "vmrunner_engine_lease_seconds",
             "Since the last heartbeat of an engine.",
@@ -189,6 +190,16 @@ class LedgerCollector(Collector):
             sizes.add_metric([name, kind, "want"], entry.want or 0)
             sizes.add_metric([name, kind, "have"], entry.have)
         yield sizes
+
+    def _calls(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "vmrunner_provider_calls",
+            "Calls of this process through the providers' port.",
+            labels=["provider", "operation", "outcome"],
+        )
+        for key, count in sorted(self._parts.providers.calls.counts().items()):
+            calls.add_metric(list(key), count)
+        yield calls
 
     def _webhooks(self, now: float) -> Iterator[Metric]:
         waiting = GaugeMetricFamily(
