@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -22,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import vmrunner
 from tests.support.http_service import Service, only, service
 from tests.support.ledger_builds import running
+from tests.support.otlp_collector import Collector
 from vmrunner.core import trace_context
 from vmrunner.ledger import Ledger
 from vmrunner.model import TRACES, BuildState, EventKind, InstanceState, Reason, Result, Step
@@ -203,34 +200,6 @@ def test_the_submitters_environment_has_the_parent(
 # --- OTLP ----------------------------------------------------------------------------------------
 
 
-class Collector:
-    """An OTLP receiver: it decodes what comes, and answers with the next of `codes`, or 200."""
-
-    def __init__(self) -> None:
-        self.requests: list[Any] = []
-        self.headers: list[dict[str, str]] = []
-        self.codes: list[int] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                collector.requests.append(ExportTraceServiceRequest.FromString(body))
-                collector.headers.append({"path": self.path, **dict(self.headers.items())})
-                self.send_response(collector.codes.pop(0) if collector.codes else 200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     found = Collector()
@@ -239,8 +208,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "our-ci")
     yield found
-    found.server.shutdown()
-    found.server.server_close()
+    found.close()
 
 
 def test_spans_reach_a_collector_at_least_once(ledger: Ledger, collector: Collector) -> None:

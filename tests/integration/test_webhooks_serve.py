@@ -13,6 +13,7 @@ from tests.support.blackbox import Cli, serving, until
 from tests.support.blackbox import cli as cli  # the fixture
 from tests.support.blackbox import cloud as cloud  # the fixture
 from tests.support.file_cloud import FileCloud
+from tests.support.otlp_collector import Collector
 from tests.support.webhook_receiver import KEY, Receiver, receiving
 
 
@@ -25,8 +26,16 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield found
 
 
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    found = Collector()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.url)
+    yield found
+    found.close()
+
+
 def test_serve_tells_what_ended_also_before_it_was_killed(
-    home: Path, cli: Cli, cloud: FileCloud, receiver: Receiver
+    home: Path, cli: Cli, cloud: FileCloud, receiver: Receiver, collector: Collector
 ) -> None:
     receiver.answers = [503]
     with serving(home, cli) as serve:
@@ -35,11 +44,17 @@ def test_serve_tells_what_ended_also_before_it_was_killed(
         serve.send_signal(signal.SIGKILL)
         serve.wait()
     with serving(home, cli):
-        until(lambda: cli("notify", "ls", "-o", "json").items[0]["delivered_at"] is not None)
+        until(
+            lambda: all(x["delivered_at"] for x in cli("notify", "ls", "-o", "json").items),
+        )
     assert set(receiver.builds) == {first}
     assert len(set(receiver.ids)) == 1
-    (row,) = cli("notify", "ls", "-o", "json").items
+    spans = collector.requests[-1].resource_spans[0].scope_spans[0].spans
+    said = {one.key: one.value.string_value for one in spans[0].attributes}
+    assert said["cicd.pipeline.run.id"] == first
+    row, traces = cli("notify", "ls", "-o", "json").items
     assert (row["name"], row["waiting"], row["error"], row["given_up"]) == ("chat", 0, None, 0)
+    assert (traces["name"], traces["waiting"]) == ("otel:traces", 0)
     assert b"chat" in cli("notify", "ls").out
 
 
