@@ -14,6 +14,7 @@ from vmrunner.config.notify import NotifySettings
 from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.ledger import Ledger, outbox
 from vmrunner.model import (
+    TRACES,
     Level,
     NotifyEvent,
 )
@@ -116,3 +117,16 @@ def test_who_reads_no_secret_leaves_it_to_others(
     assert list(notifications.senders(ledger, [settings(), missing])) == ["chat"]
     found = list(notifications.findings(ledger, [missing], time.time()))
     assert [(f.level, "NOT_SET" in f.message) for f in found] == [(Level.ERROR, True)]
+
+
+def test_doctor_tells_what_is_sent_in_the_clear_and_traces_too(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_KEY", "k")
+    named(ledger)
+    named(ledger, TRACES)
+    plain = settings().model_copy(update={"url": "http://hooks.example.org/"})
+    found = notifications.findings(ledger, [settings(), plain], time.time())
+    assert [(one.check, one.level) for one in found] == [
+        ("notify chat", Level.OK), ("notify chat", Level.WARNING), ("traces", Level.OK),
+    ]  # fmt: skip

@@ -83,6 +83,12 @@ class NotifySettings(Section):
             return frozenset({NotifyEvent.BUILD_ENDED})
         return frozenset(self.events or NotifyEvent)
 
+    @property
+    def in_the_clear(self) -> bool:
+        """Return whether others on the way can read what is sent."""
+        parts = urlsplit(self.url)
+        return parts.scheme == "http" and not units.is_loopback(parts.hostname or "")
+
     def key(self, environ: Mapping[str, str] = os.environ) -> bytes:
         """Read its secret. Raises ConfigError."""
         field = f"notify.{self.name}.secret"

@@ -119,8 +119,6 @@ def _pools(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding]:
 
 def _webhooks(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding]:
     """Check that webhooks can be told, and take what they are told."""
-    if not providers.settings.notify:
-        return
     try:
         yield from notifications.findings(ledgers.open(), providers.settings.notify, time.time())
     except VmrunnerError:

@@ -20,6 +20,7 @@ from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST
 from vmrunner.lib import ids, units
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import (
+    TRACES,
     EndpointStatus,
     Finding,
     Level,
@@ -211,22 +212,27 @@ def findings(ledger: Ledger, settings: list[NotifySettings], now: float) -> Iter
         except ConfigError as error:
             level, text, fix = Level.ERROR, str(error.args[0]), error.hint
         else:
-            level, text, fix = _verdict(one, known.get(one.name), now)
+            test = f"vmrunner notify test {one.name}"
+            level, text, fix = _verdict(known.get(one.name), now, test)
+            if level is Level.OK and one.in_the_clear:
+                text = f"what it is told crosses the network in the clear; {text}"
+                level, fix = Level.WARNING, "https://"
         yield Finding(check=f"notify {one.name}", level=level, message=text, fix=fix)
+    if TRACES in known:
+        level, text, fix = _verdict(
+            known[TRACES], now, "see the collector, and OTEL_EXPORTER_OTLP_*"
+        )
+        yield Finding(check="traces", level=level, message=text, fix=fix)
 
 
-def _verdict(
-    one: NotifySettings, fares: EndpointStatus | None, now: float
-) -> tuple[Level, str, str]:
-    fix = f"vmrunner notify test {one.name}"
+def _verdict(fares: EndpointStatus | None, now: float, fix: str) -> tuple[Level, str, str]:
     if fares is None or now - fares.named_at > FORGOTTEN:
         return Level.WARNING, "no `serve` has named it: nothing is written for it", "vmrunner serve"
     if fares.given_up_at is not None and now - fares.given_up_at < 2 * GIVE_UP:
         ago = units.span(now - fares.given_up_at)
         return Level.ERROR, f"{fares.given_up} events were given up, the last {ago} ago", fix
     if fares.error:
-        text = f"{fares.waiting} events wait: {fares.error}"
-        return Level.WARNING, text, fix
+        return Level.WARNING, f"{fares.waiting} events wait: {fares.error}", fix
     if fares.delivered_at is None:
         return Level.OK, "it was told nothing yet", ""
     return Level.OK, f"it took an event {units.span(now - fares.delivered_at)} ago", ""
