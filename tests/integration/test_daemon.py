@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.ledger_builds import orders
 from vmrunner.daemon import daemon
-from vmrunner.daemon.daemon import BoundedTask, Daemon
+from vmrunner.daemon.daemon import BoundedTask, Daemon, DaemonUpdate
 from vmrunner.engine import engine as engine_module
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
@@ -172,6 +172,45 @@ def test_templates_are_made_while_no_build_wants_the_processors(
         assert not prepared
         Session.go.set()
         until(lambda: prepared, "the time for a template")
+    finally:
+        served.stop()
+        thread.join(30)
+
+
+def test_a_new_configuration_has_its_own_webhooks(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "NOTIFY", 0.05)
+    told: list[str] = []
+    engine = shop.engine()
+
+    def renew() -> DaemonUpdate:
+        webhooks = {"new": lambda: told.append("new")}
+        return DaemonUpdate(
+            providers=engine.context.providers,
+            limits=engine.context.limits,
+            cron="*/5 * * * *",
+            webhooks=webhooks,
+        )
+
+    def fails() -> None:
+        told.append("former")
+        raise OSError("it fails, and others go on")
+
+    served = Daemon(
+        engine,
+        shop.ledger,
+        webhooks={"former": fails},
+        watch=lambda: told.append("watch"),
+        renew=renew,
+    )
+    thread = threading.Thread(target=served.run, kwargs={"signals": False})
+    thread.start()
+    try:
+        until(lambda: told.count("former") > 1, "the former one")
+        assert "watch" not in told
+        served.reload()
+        until(lambda: "new" in told and "watch" in told, "the new one")
     finally:
         served.stop()
         thread.join(30)

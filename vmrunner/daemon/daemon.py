@@ -223,6 +223,7 @@ class Daemon:
         context.providers, context.limits, context.pools = new.providers, new.limits, new.pools
         self._webhooks = _tasks(new.webhooks)
         context.budgets = new.budgets
+        self._watches()  # what is new is named at once
         trigger = CronLineTrigger(new.cron, _CRON_KEY)
         self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
