@@ -119,7 +119,7 @@ def test_who_reads_no_secret_leaves_it_to_others(
     assert [(f.level, "NOT_SET" in f.message) for f in found] == [(Level.ERROR, True)]
 
 
-def test_doctor_tells_what_is_sent_in_the_clear_and_traces_too(
+def test_doctor_tells_what_is_in_the_clear_and_of_traces(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOOK_KEY", "k")
