@@ -15,6 +15,9 @@ from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.ledger import Ledger, outbox
 from vmrunner.model import (
     TRACES,
+    Budget,
+    BudgetPeriod,
+    BudgetState,
     Level,
     NotifyEvent,
 )
@@ -97,15 +100,22 @@ def test_each_alarm_is_told_once(
     monkeypatch.setattr(
         alarms.audit, "silence", lambda _: [alarms._late(row, 1.0)]
     )  # the audit's own rule has its own tests
+    budget = Budget(usd=10.0, period=BudgetPeriod.DAY, match={"team": "core"})
+    stands = [
+        BudgetState(budget=budget, start=day, held=held) for day, held in [(0, 9.0), (1, 9.1)]
+    ]
+    monkeypatch.setattr(ledger.budgets, "states", lambda _: stands)
     for late in (59.0, 61.0, 99.0):
         clocks: Any = Clocks(row.deadline + late)
         alarms.write_alarms(ledger, clocks, grace=60.0, now=time.time())
     sender(ledger, receiver.url).run()
     told = {body["event"]: body for body in receiver.bodies}
-    assert len(told) == len(receiver.bodies) == 3
+    assert len(told) == len(receiver.bodies) == 4
     (survivor,) = told["alarm.survivor"]["items"]
     assert (survivor["instance"], survivor["late"]) == (row.id, 61.0)
     assert told["alarm.orphans_latched"]["items"][0]["place"] == "fake/a/z"
+    (spent,) = told["alarm.budget"]["items"]
+    assert (spent["name"], spent["usd"], spent["held_usd"]) == ("day team=core", 10.0, 9.1)
     assert told["alarm.reaper_silent"]["kind"] == "survivor"
 
 

@@ -26,3 +26,4 @@ class NotifyEvent(StrEnum):
     SURVIVOR = "alarm.survivor"  # a VM is past its deadline and still there
     ORPHANS_LATCHED = "alarm.orphans_latched"  # more orphans than the cap: none is ended
     REAPER_SILENT = "alarm.reaper_silent"  # nobody reaps
+    BUDGET = "alarm.budget"  # nearly all of a budget is spent or held

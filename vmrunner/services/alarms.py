@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.core.audit_rules import AuditFault, Survivor
 from vmrunner.model import Instance, NotifyEvent
 from vmrunner.services import audit
-from vmrunner.services.documents import envelope, iso, survivor_document
+from vmrunner.services.documents import budget_document, envelope, iso, survivor_document
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.provider_set import ProviderSet
+
+
+NEARLY: Final = 0.9  # of a budget
 
 
 def lateness(rows: Iterable[Instance], providers: ProviderSet) -> dict[str, float]:
@@ -36,6 +39,10 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
         document = {"provider": latch.provider, "place": latch.place, "since": iso(latch.begun)}
         subject = f"{latch.provider} {latch.place} {latch.sweep}"
         _write(ledger, NotifyEvent.ORPHANS_LATCHED, subject, now, "latch", [document])
+    for state in ledger.budgets.states(now):
+        if state.held > NEARLY * state.budget.usd:
+            subject = f"{state.budget.name} {state.start:.0f}"
+            _write(ledger, NotifyEvent.BUDGET, subject, now, "budget", [budget_document(state)])
     silent = [survivor_document(line) for line in audit.silence(ledger)]
     if silent:
         subject = str(audit.watch(ledger).passed)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
     from vmrunner.ledger.actions import Action
-    from vmrunner.model import EndpointStatus, Finding
+    from vmrunner.model import BudgetState, EndpointStatus, Finding
     from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
     from vmrunner.services.artifacts import Artifact
@@ -337,6 +337,19 @@ def token_document(token: Token) -> dict[str, Any]:
         "created_by": token.created_by,
         "expires_at": iso(token.expires_at),
         "revoked_at": iso(token.revoked_at),
+    }
+
+
+def budget_document(state: BudgetState) -> dict[str, Any]:
+    """A budget, and how much of it is spent, or held for VMs that are there."""
+    return {
+        "name": state.budget.name,
+        "period": state.budget.period.value,
+        "match": dict(state.budget.match),
+        "action": state.budget.action.value,
+        "usd": state.budget.usd,
+        "held_usd": round(state.held, 6),
+        "since": iso(state.start),
     }
 
 
