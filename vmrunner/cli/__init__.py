@@ -75,6 +75,8 @@ _COMMANDS: Final = {
     "image": ".commands.images:app",
     "doctor": ".commands.operations:doctor",
     "gc": ".commands.operations:gc",
+    "backup": ".commands.backup:backup",
+    "restore": ".commands.backup:restore",
     "serve": ".commands.serve:serve",
     "token": ".commands.tokens:app",
     "notify": ".commands.notify:app",

@@ -59,14 +59,19 @@ class CliContext:
 
     @property
     def ledger(self) -> Ledger:
-        """This machine's own ledger. Raises ConfigError where a server is named: the command is
+        """This machine's own ledger. Raises ConfigError where a server is named."""
+        return self.here.ledger
+
+    @property
+    def here(self) -> App:
+        """The parts of this machine. Raises ConfigError where a server is named: the command is
         for the machine where the ledger is."""
         if os.environ.get(_SERVER) is not None:
             raise ConfigError(
                 "this command works where the ledger is, not over a server",
                 hint=f"run it there, or unset {_SERVER}",
             )
-        return self.app.ledger
+        return self.app
 
     def close(self) -> None:
         """Let go of what was opened."""

@@ -191,6 +191,15 @@ class Database:
             time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
 
+    def copy_to(self, copy: sqlite3.Connection) -> None:
+        """Copy SQLite's file as it is at one moment. Nobody waits for that."""
+        with self._gate.passed():
+            try:
+                with self._engine.connect() as connection:
+                    _driver(connection).backup(copy)
+            except (SQLAlchemyError, self._error) as error:
+                raise translated(error, self.url) from error
+
     @contextmanager
     def _writing(self, patience: float | None) -> Iterator[Connection]:
         if not self.sqlite:

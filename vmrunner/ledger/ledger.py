@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import fork_safety
+from vmrunner.ledger import copies, fork_safety
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.budgets import Budgets
@@ -190,6 +190,40 @@ class Ledger:
             return None
         with fork_safety.opening:
             return schema.current(parsed)
+
+    def copy_to(self, file: Path) -> copies.LedgerCopy:
+        """Copy all of it into a new file, as it is at one moment. Nobody waits for that."""
+        return copies.save(self._database, file)
+
+    @staticmethod
+    def in_place(url: str) -> copies.LedgerInPlace:
+        """See what is at `url`, where a copy is to be put."""
+        parsed = parse_url(url)
+        return copies.look(parsed, _sqlite_path(parsed))
+
+    @staticmethod
+    def put_back(url: str, file: Path, *, version: str, gone: Iterable[str], now: float) -> None:
+        """Put a copy in the place of the ledger at `url`, as another generation, of the newest
+        version."""
+        parsed = parse_url(url)
+        path = _sqlite_path(parsed)
+        schema.behind(version)
+        with _making(path, path.parent if path else None):
+            copies.put_back(parsed, path, file, version=version, gone=gone, now=now)
+        Ledger.upgrade(url)
+
+    @staticmethod
+    def refuse_other_key(canary: bytes, *, data_dir: Path, secret_key: str | None) -> None:
+        """Raises ConfigError unless the secret key here is that of the ledger with this canary."""
+        path = data_dir / "secret.key"
+        if secret_key is None and not path.exists():
+            raise ConfigError(
+                f"there is no {path}, which the ledger was sealed with, and no VMRUNNER_SECRET_KEY",
+                hint="put it back from where you keep it: it is in no backup",
+            )
+        seal = _seal(data_dir, secret_key)
+        if seal.unseal(canary) != _CANARY:
+            raise ConfigError(f"{seal.source} is not the secret of this ledger")
 
     @property
     def paused(self) -> bool:

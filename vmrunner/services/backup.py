@@ -1,0 +1,129 @@
+"""Backup of a ledger with its store, while it is served."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vmrunner import __version__
+from vmrunner.errors import Conflict, NotFound, VmrunnerError
+from vmrunner.lib import database_url, private_dirs
+from vmrunner.model import ObjectState
+from vmrunner.services import backup_manifest
+from vmrunner.services.backup_manifest import LEDGER, OBJECT_LIST, OBJECTS, BackupManifest
+from vmrunner.store import ObjectStore, digest_of, verified
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.ledger.copies import CopiedObject
+    from vmrunner.transfers.uploader import Uploader
+
+#: So many seconds may be spent on what builds of this host left and nobody uploaded yet.
+_UPLOADS: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backup:
+    """A backup that was made. `unbrought`: builds whose artifacts were on a host still, and are not
+    in it."""
+
+    directory: Path
+    manifest: BackupManifest
+    unbrought: int
+
+
+def backup(
+    ledger: Ledger,
+    store: ObjectStore,
+    destination: Path,
+    *,
+    uploader: Uploader,
+    clock: Callable[[], float] = time.time,
+) -> Backup:
+    """Copy the ledger as it is at one moment, and then each object that it has a row of: so no row
+    is without its bytes. `destination` appears when all of it is on the disk. The secret key is
+    not in it. Raises Conflict when something is there already, and StoreError or LedgerError."""
+    destination = destination.absolute()
+    with _on_its_way(destination) as partial:
+        until = time.monotonic() + _UPLOADS
+        uploader.run(lambda: time.monotonic() > until)
+        taken_at = clock()
+        copy = ledger.copy_to(partial / LEDGER)
+        backup_manifest.write_objects(partial, copy.objects)
+        gone: list[str] = []
+        lost: list[str] = []
+        for one in copy.objects:
+            if not _fetched(store, one, partial / OBJECTS / one.name):
+                (lost if _is_stored(ledger, one.name) else gone).append(one.name)
+        missing = {*gone, *lost}
+        manifest = BackupManifest(
+            vmrunner=__version__,
+            database="sqlite" if ledger.url.startswith(database_url.SQLITE) else "postgresql",
+            version=copy.version,
+            installation=copy.installation,
+            generation=copy.generation,
+            canary=base64.b64encode(copy.canary).decode(),
+            taken_at=taken_at,
+            ledger_sha256=digest_of(partial / LEDGER),
+            objects_sha256=digest_of(partial / OBJECT_LIST),
+            objects=len(copy.objects) - len(missing),
+            size=sum(one.size for one in copy.objects if one.name not in missing),
+            gone=gone,
+            lost=lost,
+        ).with_checksum()
+        (partial / backup_manifest.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n")
+    return Backup(directory=destination, manifest=manifest, unbrought=copy.unbrought)
+
+
+@contextmanager
+def _on_its_way(destination: Path) -> Iterator[Path]:
+    """A directory beside it, which takes its name when all is well, and else is removed."""
+    partial = destination.with_name(destination.name + ".part")
+    for path, hint in (
+        (destination, "name a directory that is not there yet"),
+        (partial, "another backup to it is under way; if it was killed, remove that"),
+    ):
+        if os.path.lexists(path):
+            raise Conflict(f"{path} is there already", hint=hint)
+    try:
+        partial.mkdir(mode=private_dirs.PRIVATE)
+        try:
+            yield partial
+            os.sync()
+            partial.rename(destination)
+            os.sync()
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise VmrunnerError(
+            f"the backup cannot be written to {destination}: {error.strerror}",
+            hint="see who owns its directory, and its room",
+        ) from error
+
+
+def _fetched(store: ObjectStore, one: CopiedObject, path: Path) -> bool:
+    """Copy one object out of the store. False: it has none of this name."""
+    private_dirs.make(path.parent)
+    try:
+        with path.open("xb") as file:
+            for piece in verified(store.read(one.name), one.digest, one.name):
+                file.write(piece)
+    except NotFound:
+        path.unlink()
+        return False
+    return True
+
+
+def _is_stored(ledger: Ledger, name: str) -> bool:
+    try:
+        return ledger.objects.get(name).state is ObjectState.STORED
+    except NotFound:
+        return False

@@ -1,0 +1,112 @@
+"""Restore of a backup: objects into the store, then the ledger, as another generation of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmrunner.config import settings as config
+from vmrunner.engine.membership import seems_alive
+from vmrunner.errors import ConfigError, Conflict, NotFound, StoreError
+from vmrunner.ledger import Ledger
+from vmrunner.lib import database_url, local_files
+from vmrunner.services import backup_manifest
+from vmrunner.services.backup_manifest import LEDGER, OBJECTS, BackupManifest
+from vmrunner.store import ObjectStore, verified
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.ledger.copies import CopiedObject, LedgerInPlace
+
+
+def restore(
+    settings: Settings,
+    paths: Paths,
+    store: Callable[[], ObjectStore],
+    source: Path,
+    *,
+    replace: bool = False,
+    dry_run: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> BackupManifest:
+    """Put a backup where the configuration says that ledger and store are. All of it is held
+    against its hashes before anything changes. The ledger is another generation from then on,
+    which concludes nothing about VMs that it does not know, and launches nothing until it is told
+    to. `replace`: also over a ledger that has builds or is of another installation; never over one
+    that is served."""
+    url = config.database_url(settings)
+    manifest = backup_manifest.read(source)
+    _refuse_another_kind(url, manifest)
+    objects = backup_manifest.verify(source, manifest)
+    secret = settings.secret_key
+    Ledger.refuse_other_key(
+        manifest.sealed_canary,
+        data_dir=paths.data,
+        secret_key=secret.get_secret_value() if secret else None,
+    )
+    _refuse_installation(settings, paths, manifest, replace=replace)
+    _refuse_place(Ledger.in_place(url), url, clock(), replace=replace)
+    if dry_run:
+        return manifest
+    for one in objects:
+        _put(store(), one, source / OBJECTS / one.name)
+    Ledger.put_back(url, source / LEDGER, version=manifest.version, gone=manifest.gone, now=clock())
+    if not settings.installation:
+        local_files.ready_directory(paths.data, field="the ledger's files", fix="see who owns it")
+        local_files.replace(paths.data / "installation", manifest.installation)
+    return manifest
+
+
+def _refuse_another_kind(url: str, manifest: BackupManifest) -> None:
+    here = "sqlite" if url.startswith(database_url.SQLITE) else "postgresql"
+    if here != manifest.database:
+        raise ConfigError(
+            f"database.url: {database_url.shown(url)} is {here}, and the backup is of a ledger on "
+            f"{manifest.database}",
+            hint="name such a database with VMRUNNER_DATABASE_URL",
+        )
+
+
+def _refuse_installation(
+    settings: Settings, paths: Paths, manifest: BackupManifest, *, replace: bool
+) -> None:
+    if settings.installation not in (None, manifest.installation):
+        raise ConfigError(
+            f"installation is {settings.installation}, but the backup belongs to installation "
+            f"{manifest.installation}",
+            hint=f'set installation = "{manifest.installation}"',
+        )
+    kept = local_files.read(paths.data / "installation")
+    if settings.installation is None and kept not in (None, manifest.installation) and not replace:
+        raise Conflict(
+            f"{paths.data / 'installation'} is {kept}, but the backup belongs to installation "
+            f"{manifest.installation}: VMs of the former would be nobody's",
+            hint="--replace if there are none",
+        )
+
+
+def _refuse_place(found: LedgerInPlace, url: str, now: float, *, replace: bool) -> None:
+    one_host = url.startswith(database_url.SQLITE)
+    living = [one for one in found.members if seems_alive(one, now, one_host=one_host)]
+    if living:
+        raise Conflict(
+            f"the ledger at {database_url.shown(url)} is served: by {living[0].kind}, process "
+            f"{living[0].process.pid} of machine {living[0].process.machine}",
+            hint="stop all that serve it; one that was killed is believed dead after a minute",
+        )
+    if found.used and not replace:
+        raise Conflict(
+            f"the ledger at {database_url.shown(url)} has builds, VMs, images or tokens",
+            hint="--replace, if they may be lost",
+        )
+
+
+def _put(store: ObjectStore, one: CopiedObject, file: Path) -> None:
+    """Store an object, unless it is there with all its bytes."""
+    try:
+        for _ in verified(store.read(one.name), one.digest, one.name):
+            pass
+    except (NotFound, StoreError):
+        store.put(one.name, file, digest=one.digest)
