@@ -56,7 +56,9 @@ class Place:
             self.ledger, lambda: self.store, sources=self.paths.sources,
             artifacts=self.paths.artifacts, clock=lambda: NOW,
         )  # fmt: skip
-        return backup(self.ledger, self.store, to, uploader=uploader, clock=lambda: NOW)
+        return backup(
+            self.ledger, self.store, to, uploader=uploader, version="test", clock=lambda: NOW
+        )
 
     def restore(self, source: Path, **options: bool) -> BackupManifest:
         self.close()

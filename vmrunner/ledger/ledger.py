@@ -207,7 +207,6 @@ class Ledger:
         version."""
         parsed = parse_url(url)
         path = _sqlite_path(parsed)
-        schema.behind(version)
         with _making(path, path.parent if path else None):
             copies.put_back(parsed, path, file, version=version, gone=gone, now=now)
         Ledger.upgrade(url)

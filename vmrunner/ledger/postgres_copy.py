@@ -30,14 +30,17 @@ def save(url: URL, file: Path, facts: Callable[[Connection], T]) -> T:
     engine = connect(url, migrating=True).execution_options(isolation_level="REPEATABLE READ")
     try:
         with engine.begin() as connection:
+            # A server that ends idle transactions would end the snapshot.
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
+            found = facts(connection)
             file.touch(mode=0o600, exist_ok=False)
             tables = [f"--table={name}" for name in _TABLES]
             _run(
                 url, "pg_dump", "--format=custom", *_PLAIN, *tables, f"--snapshot={snapshot}",
                 f"--file={file}", "--lock-wait-timeout=30s",
             )  # fmt: skip
-            return facts(connection)
+            return found
     except SQLAlchemyError as error:
         raise translated(error, url) from error
     finally:

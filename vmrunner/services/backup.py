@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner import __version__
 from vmrunner.errors import Conflict, NotFound, VmrunnerError
 from vmrunner.lib import database_url, private_dirs
 from vmrunner.model import ObjectState
@@ -45,11 +44,13 @@ def backup(
     destination: Path,
     *,
     uploader: Uploader,
+    version: str,
     clock: Callable[[], float] = time.time,
 ) -> Backup:
     """Copy the ledger as it is at one moment, and then each object that it has a row of: so no row
     is without its bytes. `destination` appears when all of it is on the disk. The secret key is
-    not in it. Raises Conflict when something is there already, and StoreError or LedgerError."""
+    not in it. `version`: of vmrunner. Raises Conflict when something is there already, and
+    StoreError or LedgerError."""
     destination = destination.absolute()
     with _on_its_way(destination) as partial:
         until = time.monotonic() + _UPLOADS
@@ -64,7 +65,7 @@ def backup(
                 (lost if _is_stored(ledger, one.name) else gone).append(one.name)
         missing = {*gone, *lost}
         manifest = BackupManifest(
-            vmrunner=__version__,
+            vmrunner=version,
             database="sqlite" if ledger.url.startswith(database_url.SQLITE) else "postgresql",
             version=copy.version,
             installation=copy.installation,
@@ -96,9 +97,10 @@ def _on_its_way(destination: Path) -> Iterator[Path]:
         partial.mkdir(mode=private_dirs.PRIVATE)
         try:
             yield partial
-            os.sync()
+            for place, _, files in os.walk(partial):
+                _flush(Path(place), *(Path(place, name) for name in files))
             partial.rename(destination)
-            os.sync()
+            _flush(destination.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -109,11 +111,21 @@ def _on_its_way(destination: Path) -> Iterator[Path]:
         ) from error
 
 
+def _flush(*paths: Path) -> None:
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _fetched(store: ObjectStore, one: CopiedObject, path: Path) -> bool:
     """Copy one object out of the store. False: it has none of this name."""
     private_dirs.make(path.parent)
     try:
-        with path.open("xb") as file:
+        path.touch(mode=0o600, exist_ok=False)
+        with path.open("wb") as file:
             for piece in verified(store.read(one.name), one.digest, one.name):
                 file.write(piece)
     except NotFound:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vmrunner.config import settings as config
 from vmrunner.engine.membership import seems_alive
 from vmrunner.errors import ConfigError, Conflict, NotFound, StoreError
-from vmrunner.ledger import Ledger
+from vmrunner.ledger import Ledger, upgrade
 from vmrunner.lib import database_url, local_files
 from vmrunner.services import backup_manifest
 from vmrunner.services.backup_manifest import LEDGER, OBJECTS, BackupManifest
@@ -39,6 +39,7 @@ def restore(
     url = config.database_url(settings)
     manifest = backup_manifest.read(source)
     _refuse_another_kind(url, manifest)
+    upgrade.behind(manifest.version)  # raises for a newer one
     objects = backup_manifest.verify(source, manifest)
     secret = settings.secret_key
     Ledger.refuse_other_key(

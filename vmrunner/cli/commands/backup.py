@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import shell_of
 from vmrunner.cli.output import Column, Format, ListView
@@ -32,7 +33,9 @@ def backup(
     shell = shell_of(context)
     ledger = shell.ledger
     app = shell.app
-    made = backup.backup(ledger, app.store, destination, uploader=app.uploader())
+    made = backup.backup(
+        ledger, app.store, destination, uploader=app.uploader(), version=__version__
+    )
     output.show(_view(), [(made.directory, made.manifest)], form)
     key = ledger.sealed.key_file or "VMRUNNER_SECRET_KEY"
     output.say(f"without its secret key it cannot be restored: keep {key} too, and elsewhere")
