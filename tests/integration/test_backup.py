@@ -29,6 +29,8 @@ from vmrunner.store import digest_of
 from vmrunner.transfers.build_log import BuildLog
 
 New = Callable[[str], Place]
+#: What is the same whatever the database is.
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -152,6 +154,7 @@ def test_a_row_never_lacks_its_object(new: New, place: Place, tmp_path: Path) ->
     assert {one.name for one in rows if one.state is ObjectState.STORED} == set(other.store.names())
 
 
+@on_sqlite
 def test_an_object_that_was_lost_before_is_told(new: New, place: Place, tmp_path: Path) -> None:
     name = place.ledger.builds.get("b-ended").artifacts_object
     assert name is not None
@@ -163,6 +166,7 @@ def test_an_object_that_was_lost_before_is_told(new: New, place: Place, tmp_path
     assert other.ledger.objects.get(name).state is ObjectState.STORED, "as it was"
 
 
+@on_sqlite
 def test_a_backup_is_whole_or_not_there(place: Place, tmp_path: Path) -> None:
     place.store.dies = "read"
     with pytest.raises(Killed):
@@ -179,6 +183,7 @@ def test_a_backup_is_whole_or_not_there(place: Place, tmp_path: Path) -> None:
         place.backup(tmp_path / "no/backup")
 
 
+@on_sqlite
 def test_a_damaged_backup_changes_nothing(new: New, place: Place, tmp_path: Path) -> None:
     place.backup(tmp_path / "backup")
     other = new("second")
@@ -233,6 +238,7 @@ def test_a_ledger_in_use_is_not_restored_over(place: Place, tmp_path: Path) -> N
     assert place.ledger.paused
 
 
+@on_sqlite
 def test_the_key_is_not_in_it_and_must_fit(new: New, place: Place, tmp_path: Path) -> None:
     place.backup(tmp_path / "backup")
     everything = b"".join(p.read_bytes() for p in (tmp_path / "backup").rglob("*") if p.is_file())
@@ -250,6 +256,7 @@ def test_the_key_is_not_in_it_and_must_fit(new: New, place: Place, tmp_path: Pat
     other.restore(tmp_path / "backup", dry_run=True)
 
 
+@on_sqlite
 def test_another_installation_is_not_taken_over(new: New, place: Place, tmp_path: Path) -> None:
     place.backup(tmp_path / "backup")
     other = new("second")
