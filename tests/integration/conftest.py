@@ -11,6 +11,8 @@ from tests.support.command_line import anywhere as anywhere  # the fixture
 from tests.support.command_line import cli as cli  # the fixture
 from tests.support.command_line import home as home  # the fixture
 from tests.support.guest import guest as guest  # the fixture
+from tests.support.postgres import PgBouncer, Server
+from tests.support.postgres import pgbouncer as pgbouncer  # the fixture
 from tests.support.postgres import postgres as postgres  # the fixture
 from tests.support.session_world import sshd as sshd  # the fixture
 from tests.support.session_world import world as world  # the fixture
@@ -19,11 +21,13 @@ from vmrunner.ledger import Ledger
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A new database. It is empty on SQLite, which makes its tables itself."""
+    """A new database. It is empty on SQLite, which makes its tables itself. PostgreSQL is behind a
+    proxy that pools transactions: what holds there holds without one."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/data/ledger.db"
-    new: str = request.getfixturevalue("postgres").new()
-    return new
+    server: Server = request.getfixturevalue("postgres")
+    proxy: PgBouncer = request.getfixturevalue("pgbouncer")
+    return proxy.before(server.new())
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""A private PostgreSQL: in a directory of its own, on a Unix socket alone, gone with the tests."""
+"""A private PostgreSQL: in a directory of its own, on a Unix socket alone, gone with the tests. And
+a PgBouncer before it, as a proxy that gives each transaction another session of the server."""
 
 from __future__ import annotations
 
@@ -26,13 +27,13 @@ class Server:
     """A running server. `new()` makes a database with the newest tables, `empty()` one without."""
 
     def __init__(self, sockets: Path) -> None:
-        self._sockets = sockets
+        self.sockets = sockets
         self._names = (f"ledger_{n}" for n in itertools.count(1))
         self._template = self.empty()
         Ledger.upgrade(self._template)
 
     def url(self, name: str) -> str:
-        return f"postgresql://{_USER}@/{name}?host={self._sockets}"
+        return f"postgresql://{_USER}@/{name}?host={self.sockets}"
 
     def new(self) -> str:
         return self._create(f"TEMPLATE {self._template.partition('@/')[2].partition('?')[0]}")
@@ -71,39 +72,82 @@ def _wait(server: subprocess.Popen[bytes], sockets: Path, log: Path) -> None:
             psycopg.connect(f"postgresql://{_USER}@/postgres?host={sockets}").close()
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > end:
-                pytest.fail(f"PostgreSQL did not start:\n{log.read_text()}", pytrace=False)
+                pytest.fail(f"{server.args!r} did not start:\n{log.read_text()}", pytrace=False)
             time.sleep(0.05)
         else:
             return
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    programs = _programs()
+def _home() -> Iterator[tuple[Path, list[str]]]:
+    """A directory of a server, and how programs are run as its owner."""
     home = Path(tempfile.mkdtemp(prefix="vmrunner-postgres-"))
     try:
-        prefix = _as_ordinary_user(home)
-        data, log = home / "data", home / "log"
+        yield home, _as_ordinary_user(home)
+    finally:
+        shutil.rmtree(home)
+
+
+@contextmanager
+def _serving(command: list[str | Path], home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    log = home / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=home
+        )
+    try:
+        _wait(server, home, log)
+        yield server
+    finally:
+        server.send_signal(2)  # a "fast" shutdown: it does not wait for its clients
+        server.wait(timeout=_START)
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    programs = _programs()
+    with _home() as (home, prefix):
+        data = home / "data"
         subprocess.run(
             [*prefix, programs / "initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync"],
             check=True, capture_output=True, cwd=home,
         )  # fmt: skip
-        with log.open("wb") as output:
-            server = subprocess.Popen(
-                [
-                    *prefix, programs / "postgres", "-D", data, "-k", home, "-h", "",
-                    "-F", "-c", "max_connections=200",
-                ],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=home,
-            )  # fmt: skip
-        try:
-            _wait(server, home, log)
+        command = [
+            *prefix, programs / "postgres", "-D", data, "-k", home, "-h", "",
+            "-F", "-c", "max_connections=200",
+        ]  # fmt: skip
+        with _serving(command, home):
             yield Server(home)
-        finally:
-            server.send_signal(2)  # a "fast" shutdown: it does not wait for its clients
-            server.wait(timeout=_START)
-    finally:
-        shutil.rmtree(home)
+
+
+class PgBouncer:
+    """A proxy before a server. It remembers nothing of a session between two transactions."""
+
+    def __init__(self, sockets: Path) -> None:
+        self._sockets = sockets
+
+    def before(self, url: str) -> str:
+        """The same database through it."""
+        return f"{url.partition('?')[0]}?host={self._sockets}"
+
+
+@contextmanager
+def bouncing(server: Server) -> Iterator[PgBouncer]:
+    """Few sessions for many clients, so that two transactions of one seldom share one."""
+    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+    if program is None:
+        pytest.fail("PgBouncer is missing: apt-get install pgbouncer", pytrace=False)
+    with _home() as (home, prefix):
+        users, settings = home / "users", home / "pgbouncer.ini"
+        users.write_text(f'"{_USER}" ""\n')
+        settings.write_text(
+            f"[databases]\n* = host={server.sockets}\n"
+            "[pgbouncer]\npool_mode = transaction\nmax_prepared_statements = 0\n"
+            f"listen_port = 5432\nunix_socket_dir = {home}\nauth_type = trust\n"
+            f"auth_file = {users}\ndefault_pool_size = 8\nserver_round_robin = 1\n"
+        )
+        with _serving([*prefix, program, settings], home):
+            yield PgBouncer(home)
 
 
 @pytest.fixture(scope="session")
@@ -111,3 +155,9 @@ def postgres() -> Iterator[Server]:
     """One server for each worker of pytest-xdist."""
     with running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Server) -> Iterator[PgBouncer]:
+    with bouncing(postgres) as proxy:
+        yield proxy

@@ -295,7 +295,11 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
         if migrating
         else {"pool_size": 8, "max_overflow": 24, "pool_pre_ping": True}
     )
-    arguments = {} if "connect_timeout" in url.query else {"connect_timeout": 10}
+    # Behind a proxy that pools transactions the next one may run in another session of the server,
+    # which does not know the statements that this one prepared.
+    arguments: dict[str, Any] = {"prepare_threshold": None}
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = 10
     return create_engine(url, connect_args=arguments, **pool)
 
 

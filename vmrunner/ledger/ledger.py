@@ -241,8 +241,8 @@ class Ledger:
 def parse_url(text: str) -> URL:
     """Raises ConfigError unless it is a URL of a SQLite file or a PostgreSQL database."""
     try:
-        url = make_url(text)
-    except ArgumentError as error:
+        url = make_url(database_url.spread(text))
+    except (ArgumentError, ValueError) as error:
         raise _bad_url(database_url.shown(text)) from error
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")

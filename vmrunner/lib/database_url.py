@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
+from urllib.parse import urlencode
 
 MASK: Final = "***"
 SQLITE: Final = "sqlite:///"
@@ -16,6 +17,15 @@ _URL: Final = re.compile(
     r"(?:\?(?P<query>.*))?",
     re.DOTALL,
 )
+#: More than one server: who of them writes is asked when a connection is made.
+_SERVERS: Final = re.compile(
+    r"(?P<before>[\w+]+://(?:[^:/]*(?::[^@]*)?@)?)"
+    r"(?P<hosts>[^/?,]*(?:,[^/?,]*)+)"
+    r"(?P<path>/[^?]*)?"
+    r"(?:\?(?P<query>.*))?",
+    re.DOTALL,
+)
+_SERVER: Final = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d+))?")
 #: An `@` that should have been written %40 is part of the password still.
 _PASSWORD: Final = re.compile(r"([\w+]+://[^:/?@]*):[^@]*(?:@[^@/?]*(?=@))*@", re.DOTALL)
 _PARAMETER: Final = re.compile(r"(passw\w*\s*=\s*)[^&\s]*", re.IGNORECASE)
@@ -31,8 +41,9 @@ class DatabaseServer(NamedTuple):
 
 
 def server(url: str) -> DatabaseServer:
-    """Raises ValueError for a URL that cannot be taken apart."""
-    found = _URL.match(url)
+    """Raises ValueError for a URL that cannot be taken apart. Of several hosts all are in the
+    query."""
+    found = _URL.match(spread(url))
     if found is None:
         raise ValueError("not a URL; such as postgresql://user@host/name")
     port = found["port"]
@@ -42,6 +53,24 @@ def server(url: str) -> DatabaseServer:
     return DatabaseServer(
         host, int(port) if port else None, found["path"] or "", found["query"] or ""
     )
+
+
+def spread(url: str) -> str:
+    """The URL with its hosts, where it names several (`h1:5432,h2`), as parameters `host` and
+    `port`, which is how SQLAlchemy takes them. Raises ValueError for one that is no host."""
+    found = _SERVERS.fullmatch(url)
+    if found is None:
+        return url
+    servers = [_SERVER.fullmatch(part) for part in found["hosts"].split(",")]
+    ports = [one["port"] or "" for one in servers if one is not None]
+    if len(ports) < len(servers) or any(int(port or 0) >= 1 << 16 for port in ports):
+        raise ValueError(
+            f"its hosts {found['hosts']} cannot be read; such as postgresql://user@h1:5432,h2/name"
+        )
+    hosts = [one["v6"] or one["host"] for one in servers if one is not None]
+    listed = {"host": ",".join(hosts)} | ({"port": ",".join(ports)} if any(ports) else {})
+    query = "&".join(filter(None, (urlencode(listed), found["query"])))
+    return f"{found['before']}{found['path'] or ''}?{query}"
 
 
 def file(url: str) -> str:

@@ -342,8 +342,28 @@ def test_a_database_url_is_taken_apart_as_sqlalchemy_does() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "hosts", "ports"),
+    [
+        ("postgresql://h1,h2/x?target_session_attrs=read-write", "h1,h2", ","),
+        ("postgresql://vm:a,b@h1:1,H2:22/x?target_session_attrs=read-write", "h1,H2", "1,22"),
+        ("postgresql://[::1]:1,h2/x?target_session_attrs=read-write", "::1,h2", "1,"),
+    ],
+)
+def test_several_hosts_reach_the_driver(url: str, hosts: str, ports: str) -> None:
+    taken = make_url(database_url.spread(url).replace("postgresql:", "postgresql+psycopg:"))
+    arguments = taken.get_dialect()().create_connect_args(taken)[1]
+    found = (arguments["host"], arguments.get("port", ","), arguments["dbname"])
+    assert found == (hosts, ports, "x")
+    assert arguments["target_session_attrs"] == "read-write"
+    assert arguments.get("password") in (None, "a,b")
+    assert database_url.shown(url).endswith(url.rpartition("@")[2])
+
+
+@pytest.mark.parametrize(
     ("url", "said"),
     [
+        ("postgresql://h1:a,h2/x", "its hosts h1:a,h2 cannot be read"),
+        ("postgresql://h1,:7/x", "its hosts h1,:7 cannot be read"),
         ("sqlite:///", "sqlite:/// names no file"),
         ("sqlite:////", "sqlite://// names no file"),
         ("postgresql://u:s3cr:et@h:pw/x", "the port is not a number"),
