@@ -26,6 +26,7 @@ from bench import (
     planted,
     planted_edges,
     planted_http,
+    planted_nodes,
     planted_pools,
     planted_store,
     planted_templates,
@@ -44,6 +45,7 @@ BUGS = (
     + planted_upkeep.UPKEEP_BUGS
     + planted_http.HTTP_BUGS
     + planted_webhooks.WEBHOOK_BUGS
+    + planted_nodes.NODE_BUGS
 )
 
 

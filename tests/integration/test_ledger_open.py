@@ -19,7 +19,7 @@ from tests.support.ledger_builds import USER_DATA, launch, running, spec
 from tests.support.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import Ledger, tables, upgrade
-from vmrunner.ledger.database import connect
+from vmrunner.ledger.connections import connect
 from vmrunner.ledger.ledger import parse_url
 from vmrunner.ledger.models import METADATA
 from vmrunner.lib import local_files

@@ -13,7 +13,7 @@ from tests.support.ledger_builds import launch, running, started, submitted
 from tests.support.postgres import Server
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.database import connect
+from vmrunner.ledger.connections import connect
 from vmrunner.ledger.ledger import parse_url
 
 Open = Callable[[], Ledger]

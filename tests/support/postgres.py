@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -19,7 +20,7 @@ import pytest
 
 from vmrunner.ledger import Ledger
 
-_USER = "vmrunner"
+USER = "vmrunner"
 _START = 60  # seconds
 
 
@@ -33,7 +34,7 @@ class Server:
         Ledger.upgrade(self._template)
 
     def url(self, name: str) -> str:
-        return f"postgresql://{_USER}@/{name}?host={self.sockets}"
+        return f"postgresql://{USER}@/{name}?host={self.sockets}"
 
     def new(self) -> str:
         return self._create(f"TEMPLATE {self._template.partition('@/')[2].partition('?')[0]}")
@@ -48,7 +49,7 @@ class Server:
         return self.url(name)
 
 
-def _programs() -> Path:
+def programs() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
         pytest.fail("PostgreSQL is missing: apt-get install postgresql", pytrace=False)
@@ -65,11 +66,11 @@ def _as_ordinary_user(home: Path) -> list[str]:
     return prefix
 
 
-def _wait(server: subprocess.Popen[bytes], sockets: Path, log: Path) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + _START
     while True:
         try:
-            psycopg.connect(f"postgresql://{_USER}@/postgres?host={sockets}").close()
+            psycopg.connect(url).close()
         except psycopg.OperationalError:
             if server.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"{server.args!r} did not start:\n{log.read_text()}", pytrace=False)
@@ -79,7 +80,7 @@ def _wait(server: subprocess.Popen[bytes], sockets: Path, log: Path) -> None:
 
 
 @contextmanager
-def _home() -> Iterator[tuple[Path, list[str]]]:
+def home_of_server() -> Iterator[tuple[Path, list[str]]]:
     """A directory of a server, and how programs are run as its owner."""
     home = Path(tempfile.mkdtemp(prefix="vmrunner-postgres-"))
     try:
@@ -89,34 +90,37 @@ def _home() -> Iterator[tuple[Path, list[str]]]:
 
 
 @contextmanager
-def _serving(command: list[str | Path], home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    command: list[str | Path], home: Path, url: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program, once it answers there; by default on its socket."""
     log = home / "log"
     with log.open("wb") as output:
         server = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=home
         )
     try:
-        _wait(server, home, log)
+        _wait(server, url or f"postgresql://{USER}@/postgres?host={home}", log)
         yield server
     finally:
-        server.send_signal(2)  # a "fast" shutdown: it does not wait for its clients
+        server.send_signal(signal.SIGINT)  # a "fast" shutdown: it does not wait for its clients
         server.wait(timeout=_START)
 
 
 @contextmanager
 def running() -> Iterator[Server]:
-    programs = _programs()
-    with _home() as (home, prefix):
+    bin_ = programs()
+    with home_of_server() as (home, prefix):
         data = home / "data"
         subprocess.run(
-            [*prefix, programs / "initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync"],
+            [*prefix, bin_ / "initdb", "-D", data, "-U", USER, "-A", "trust", "--no-sync"],
             check=True, capture_output=True, cwd=home,
         )  # fmt: skip
         command = [
-            *prefix, programs / "postgres", "-D", data, "-k", home, "-h", "",
+            *prefix, bin_ / "postgres", "-D", data, "-k", home, "-h", "",
             "-F", "-c", "max_connections=200",
         ]  # fmt: skip
-        with _serving(command, home):
+        with serving(command, home):
             yield Server(home)
 
 
@@ -137,16 +141,16 @@ def bouncing(server: Server) -> Iterator[PgBouncer]:
     program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
     if program is None:
         pytest.fail("PgBouncer is missing: apt-get install pgbouncer", pytrace=False)
-    with _home() as (home, prefix):
+    with home_of_server() as (home, prefix):
         users, settings = home / "users", home / "pgbouncer.ini"
-        users.write_text(f'"{_USER}" ""\n')
+        users.write_text(f'"{USER}" ""\n')
         settings.write_text(
             f"[databases]\n* = host={server.sockets}\n"
             "[pgbouncer]\npool_mode = transaction\nmax_prepared_statements = 0\n"
             f"listen_port = 5432\nunix_socket_dir = {home}\nauth_type = trust\n"
             f"auth_file = {users}\ndefault_pool_size = 8\nserver_round_robin = 1\n"
         )
-        with _serving([*prefix, program, settings], home):
+        with serving([*prefix, program, settings], home):
             yield PgBouncer(home)
 
 

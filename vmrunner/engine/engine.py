@@ -290,12 +290,12 @@ class Engine:
         context, now = self._context, self._context.monotonic()
         if self._beaten is not None and now - self._beaten < HEARTBEAT:
             return
+        context.ledger.recognise()  # somebody may have set it back, or upgraded it
         engines, at, launches = context.ledger.engines, context.clock(), self.launches
         if not self._joined or not engines.beat(self.id, at, launches):
             engines.join(self.id, self._process, self._kind, at, launches)
             self._joined = True
         context.ledger.builds.renew(self.id, at + MEMBER_LEASE)
-        context.ledger.recognise()  # who reaps may know less than we of what was started
         self._membership.update(engines.list(), now)
         for member in self._membership.gone(before=at - FORGET):
             engines.leave(member)

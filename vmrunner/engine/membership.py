@@ -80,9 +80,10 @@ class Membership:
                 del self._watched[left]
 
     def member_gone(self, member: str | None) -> bool:
-        """True if the holder of a claim is gone. One that is not in the list has left it."""
+        """True if the holder of a claim is gone. One that is not in the list has left it; one that
+        knows other tables than the ledger has drives nothing any more."""
         here = self._members.get(member or "")
-        if here is None:
+        if here is None or here.outdated:
             return True
         lives = self._alive(here.process, one_host=self._one_host)
         return self._stale(here.id) if lives is None else not lives

@@ -2,7 +2,8 @@
 
 SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE, so a transaction that reads and then
 writes never finds that somebody wrote in between. PostgreSQL: READ COMMITTED; every write is a
-compare-and-set, and a transaction that the server aborts to resolve a conflict is run again.
+compare-and-set, and a transaction that the server aborts to resolve a conflict is run again. None
+runs on a server that was not there before, until its users have recognised what it has.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 from weakref import WeakSet, WeakValueDictionary
 
 from sqlalchemy import (
@@ -27,24 +28,33 @@ from sqlalchemy import (
     TableClause,
     Update,
     bindparam,
-    create_engine,
-    event,
     insert,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import fork_safety
+from vmrunner.ledger.connections import BUSY_MS, POOL_SIZE, cause_of, connect, driver, translated
 
 T = TypeVar("T")
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
-BUSY_MS: Final = 30_000
 RETRIES: Final = 8
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _ARG: Final = "p_"
+
+
+#: A server, another start of it, or the end of its recovery, which is where timelines part.
+_SERVER: Final = "SELECT concat(pg_postmaster_start_time(), ' ', pg_is_in_recovery())"
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A user of a database who must look whether it is still the same."""
+
+    def recognise(self) -> None:
+        """Look at what its present server has, and trust that server from then on."""
 
 
 class Duplicate(Exception):
@@ -106,7 +116,7 @@ class Prepared:
         parameters = constants.copy()
         for name, value in values.items():
             parameters[_ARG + name] = value
-        return Rows(_driver(connection).execute(text, parameters))
+        return Rows(driver(connection).execute(text, parameters))
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute the statement once for each row, in one call of the driver; nothing is
@@ -117,10 +127,6 @@ class Prepared:
                 text,
                 [{**constants, **{_ARG + name: value for name, value in r.items()}} for r in rows],
             )
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
 
 
 def inserts(table: TableClause, *columns: str) -> Prepared:
@@ -142,6 +148,8 @@ class Database:
         self._error = self._engine.dialect.dbapi.Error
         self._forbidden = self._engine.dialect.dbapi.IntegrityError
         self._users: WeakSet[object] = WeakSet()
+        self._servers: set[str] = set()  # those that we trust
+        self._refusal = ""  # why nothing runs
         self._gate = fork_safety.TransactionGate()
         self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
@@ -163,28 +171,40 @@ class Database:
                 if not self._users:
                     self._disconnect()
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction that only reads."""
+    def read(self, work: Callable[[Connection], T], *, servers: set[str] | None = None) -> T:
+        """Run `work` in a transaction that only reads. `servers`: run it on one that we do not
+        trust yet, too; it takes the one that answered, for `trust`."""
+        self._refuse()
         with self._gate.passed():
-            try:
-                with self._engine.begin() as connection:
-                    return work(connection)
-            except (SQLAlchemyError, self._error) as error:
-                raise translated(error, self.url) from error
+            return self._read(work, servers)
 
-    def write(self, work: Callable[[Connection], T], *, patience: float | None = None) -> T:
+    def _read(self, work: Callable[[Connection], T], servers: set[str] | None) -> T:
+        try:
+            with self._begun(self._engine, servers) as connection:
+                return work(connection)
+        except (SQLAlchemyError, self._error) as error:
+            raise translated(error, self.url) from error
+
+    def write(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        patience: float | None = None,
+        servers: set[str] | None = None,
+    ) -> T:
         """Run `work` in one transaction; it may run more than once, so it has no other effect.
         `patience`: so many seconds it waits for SQLite's other writers, of this process and of all
-        others together; None: `BUSY_MS`.
+        others together; None: `BUSY_MS`. `servers`: as for `read`.
 
         An exception rolls everything back. `Duplicate`: a unique index or foreign key forbids
         it. `LedgerError`: the database failed, and the write may or may not have happened."""
+        self._refuse()
         for attempt in range(RETRIES):
             try:
-                with self._gate.passed(), self._writing(patience) as connection:
+                with self._gate.passed(), self._writing(patience, servers) as connection:
                     return work(connection)
             except (SQLAlchemyError, self._error) as error:
-                if isinstance(_cause(error), self._forbidden):
+                if isinstance(cause_of(error), self._forbidden):
                     raise Duplicate(str(error)) from error
                 if attempt == RETRIES - 1 or not _aborted(error):
                     raise translated(error, self.url) from error
@@ -196,24 +216,83 @@ class Database:
         with self._gate.passed():
             try:
                 with self._engine.connect() as connection:
-                    _driver(connection).backup(copy)
+                    driver(connection).backup(copy)
             except (SQLAlchemyError, self._error) as error:
                 raise translated(error, self.url) from error
 
+    def check(self, wrong: Callable[[Connection], str]) -> None:
+        """Ask whether this database is still for us. What `wrong` says is what every transaction of
+        this process is refused with, until it says nothing. Raises LedgerError then."""
+        with self._gate.passed():
+            self._refusal = self._read(wrong, set())
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self._refusal:
+            raise LedgerError(self._refusal, hint="restart it with the vmrunner that upgraded it")
+
+    # --- servers ---
+
+    def trust(self, servers: set[str]) -> None:
+        """Run transactions on these, too."""
+        self._servers |= servers
+
     @contextmanager
-    def _writing(self, patience: float | None) -> Iterator[Connection]:
+    def _begun(self, engine: Engine, servers: set[str] | None) -> Iterator[Connection]:
+        """A transaction, on a server that is trusted or taken down in `servers`."""
+        if self.sqlite:
+            with engine.begin() as connection:
+                yield connection
+            return
+        while True:
+            connection, server = self._connected(engine)
+            with connection:
+                if servers is not None:
+                    servers.add(server)
+                if servers is not None or server in self._servers:
+                    with connection.begin():
+                        yield connection
+                    return
+            self._recognise(server)
+
+    def _connected(self, engine: Engine) -> tuple[Connection, str]:
+        """A connection in the middle of a transaction that has asked for its server. One that was
+        kept and whose server is gone is given up: then the next."""
+        for kept in range(POOL_SIZE, -1, -1):
+            connection = engine.connect()
+            try:
+                return connection, Rows(driver(connection).execute(_SERVER)).scalar()
+            except self._error:
+                lost = driver(connection).closed
+                connection.invalidate()
+                connection.close()
+                if not (lost and kept):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _recognise(self, server: str) -> None:
+        with self._turn:  # one at a time: each may give it a new generation
+            users = [user for user in self._users if isinstance(user, Recognises)]
+            if server not in self._servers:
+                for user in users:
+                    user.recognise()
+            if not users:  # who opens it does that next
+                self.trust({server})
+
+    @contextmanager
+    def _writing(self, patience: float | None, servers: set[str] | None) -> Iterator[Connection]:
         if not self.sqlite:
-            with self._writer.begin() as connection:
+            with self._begun(self._writer, servers) as connection:
                 yield connection
             return
         with self._in_turn(BUSY_MS / 1000 if patience is None else patience) as left:
             kept = self._kept = self._kept or self._writer.connect()
-            _driver(kept).execute(f"PRAGMA busy_timeout = {int(1000 * left)}").close()
+            driver(kept).execute(f"PRAGMA busy_timeout = {int(1000 * left)}").close()
             try:
                 with kept.begin():
                     yield kept
             finally:
-                if _driver(kept).in_transaction:  # Ctrl-C came between: nobody could write again
+                if driver(kept).in_transaction:  # Ctrl-C came between: nobody could write again
                     kept.invalidate()
                     kept.close()
                     self._kept = None
@@ -278,81 +357,6 @@ def _identity(url: URL) -> Hashable:
     return url.render_as_string(hide_password=False)
 
 
-def connect(url: URL, *, migrating: bool = False) -> Engine:
-    """An engine with our settings. `migrating`: one connection, no foreign keys, since SQLite
-    alters a table by making it anew."""
-    if url.get_backend_name() == "sqlite":
-        pool: dict[str, Any] = (
-            {"poolclass": NullPool} if migrating else {"pool_size": 8, "max_overflow": 56}
-        )
-        engine = create_engine(
-            url, paramstyle="named", connect_args={"timeout": BUSY_MS / 1000}, **pool
-        )
-        _sqlite_events(engine, migrating=migrating)
-        return engine
-    pool = (
-        {"poolclass": NullPool}
-        if migrating
-        else {"pool_size": 8, "max_overflow": 24, "pool_pre_ping": True}
-    )
-    # Behind a proxy that pools transactions the next one may run in another session of the server,
-    # which does not know the statements that this one prepared.
-    arguments: dict[str, Any] = {"prepare_threshold": None}
-    if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = 10
-    return create_engine(url, connect_args=arguments, **pool)
-
-
-def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
-    def opened(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        pragmas = [
-            f"busy_timeout = {BUSY_MS}",
-            "synchronous = FULL",  # NORMAL loses commits when the power fails
-        ]
-        if not migrating:  # else the file may be another's, and must stay as it is
-            pragmas += ["journal_mode = WAL", "foreign_keys = 1"]
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").close()
-
-    def begun(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("vmrunner_write")
-        _driver(connection).execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    event.listen(engine, "connect", opened)
-    event.listen(engine, "begin", begun)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The driver's own error."""
-    return error.orig if isinstance(error, DBAPIError) and error.orig else error
-
-
 def _aborted(error: BaseException) -> bool:
     """True if the server undid the transaction because of another one."""
-    return getattr(_cause(error), "sqlstate", "") in _CONFLICTS
-
-
-def translated(error: BaseException, url: URL) -> LedgerError:
-    """Translate a failure of the database for everybody else."""
-    cause = _cause(error)
-    words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-    if url.get_backend_name() != "sqlite":
-        where, hint = "", "see whether the database is up and reachable"
-    else:
-        where = f" ({url.database})"
-        hint = next((fix for sign, fix in _FIXES.items() if sign in words), "see who else uses it")
-    return LedgerError(f"the ledger's database failed: {words}{where}", hint=hint)
-
-
-#: What to do about an error of SQLite, by a part of its words.
-_RESTORE: Final = "restore a backup, or move it away: VMs of it end at their own deadlines"
-_FIXES: Final = {
-    "full": "free some space",
-    "not a database": _RESTORE,
-    "malformed": _RESTORE,
-    "locked": "another process has written for half a minute: see which one",
-    "disk I/O": "see whether its disk is well, and whether its files were moved away",
-    "unable to open": "see who owns it and its directory",
-    "readonly": "see who owns it and its directory",
-}
+    return getattr(cause_of(error), "sqlstate", "") in _CONFLICTS

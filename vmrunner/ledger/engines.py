@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
-from vmrunner.ledger import rows
+from vmrunner.ledger import rows, upgrade
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
 from vmrunner.ledger.values import Member
@@ -40,9 +40,9 @@ _LEAVE = Prepared(
     )
 )
 _LIST = Prepared(
-    lambda: select(_e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers).order_by(
-        _e.joined_at, _e.id
-    )
+    lambda: select(
+        _e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers, _e.version
+    ).order_by(_e.joined_at, _e.id)
 )
 _ACQUIRE = Prepared(
     lambda: (
@@ -103,6 +103,7 @@ class Engines:
             "joined_at": now,
             "seen_at": now,
             "providers": rows.names_text(providers),
+            "version": upgrade.known()[-1],
         }
         with contextlib.suppress(Duplicate):
             self._database.write(lambda c: _JOIN(c, **row))
@@ -129,6 +130,8 @@ class Engines:
                 joined_at=row[3],
                 seen_at=row[4],
                 providers=rows.names_from(row[5]),
+                version=row[6],
+                outdated=row[6] not in ("", upgrade.known()[-1]),
             )
             for row in self._database.read(lambda c: _LIST(c).all())
         ]

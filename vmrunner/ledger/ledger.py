@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import copies, fork_safety
+from vmrunner.ledger import copies, fork_safety, replication
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.budgets import Budgets
@@ -170,8 +170,19 @@ class Ledger:
                 database.let_go(visitor)
 
     def recognise(self) -> None:
-        """See again which generation this is: somebody may have set the database back."""
+        """See again whether this is the ledger that was opened. Its generation: somebody may have
+        set the database back, or another server answers, which lacks what the former one had last.
+        Its version: somebody may have upgraded it. Then this raises LedgerError, and so does all
+        else of this process until that is undone, as though the ledger were out of reach: nothing
+        is launched or concluded, and what is past its deadline dies."""
+        self._database.check(schema.difference)
         self.generation = _recognised(self._database, self._witness)
+
+    def failover_risk(self) -> str:
+        """Return why a failover could lose what was committed, in words; empty: nothing known."""
+        if self._database.sqlite:
+            return ""
+        return self._database.read(replication.risk)
 
     @staticmethod
     def upgrade(url: str) -> str:
@@ -338,6 +349,7 @@ def _identity(
 def _recognised(database: Database, witness: RestoreDetector) -> str:
     """The database's generation: a new one when it is not what this host remembers of it."""
     memory = witness.read()  # first: what is noted is committed before
+    servers: set[str] = set()
 
     def look(connection: Connection) -> tuple[str, str, bool]:
         instance = memory.instance if memory else ""
@@ -348,12 +360,14 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
             raise LedgerError("the ledger's database has lost its contents", hint="restart")
         return found.generation, _LAST(connection).scalar() or "", known
 
-    generation, last, known = database.read(look)
+    generation, last, known = database.read(look, servers=servers)
     if known and memory is not None and memory.place == witness.place:
+        database.trust(servers)
         return generation
     new = secrets.token_hex(8)
-    database.write(lambda c: _RENEW(c, generation=new))
+    database.write(lambda c: _RENEW(c, generation=new), servers=servers)
     witness.note(last)
+    database.trust(servers)
     if memory is not None and not known:
         log.warning(
             "the ledger does not know %s, which was started from it: it was set back. "

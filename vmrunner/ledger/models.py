@@ -222,6 +222,9 @@ class EngineRow(Row, table=True):
     seen_at: float = _time()
     process: str = _json()
     providers: str = _json(sa_column_kwargs={"server_default": "[]"})
+    version: str = Field(
+        default="", sa_column_kwargs={"server_default": ""}
+    )  # of the tables that it knows
 
 
 class LeaseRow(Row, table=True):

@@ -6,23 +6,27 @@ import: it is loaded only when there is something to do.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError
-from vmrunner.ledger.database import connect, translated
+from vmrunner.ledger.connections import connect, translated
+from vmrunner.ledger.database import Prepared
 from vmrunner.ledger.tables import ALL
 from vmrunner.lib import database_url
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_FOUND = Prepared(lambda: select(column("version_num")).select_from(table("alembic_version")))
 
 
+@cache
 def known() -> list[str]:
     """Return all versions that this code knows, oldest first: the numbers that their files begin
-    with."""
+    with. Read once: an upgrade of the program writes others where they are."""
     files = (_MIGRATIONS / "versions").glob("[0-9]*_*.py")
     return sorted(path.name.partition("_")[0] for path in files)
 
@@ -33,6 +37,18 @@ def version(connection: Connection) -> str | None:
         return None
     found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return None if found is None else str(found)
+
+
+def difference(connection: Connection) -> str:
+    """Return what is wrong with the version of a ledger that was opened, in words; empty: nothing.
+    While nodes run, one of a newer vmrunner may have upgraded it."""
+    found = _FOUND(connection).scalar()
+    if found == known()[-1]:
+        return ""
+    return (
+        f"the ledger has version {found} and this process knows {known()[-1]}: it launches and "
+        "concludes nothing, and kills what is past its deadline alone"
+    )
 
 
 def _ours(connection: Connection, url: URL) -> str | None:

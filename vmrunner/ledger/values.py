@@ -43,3 +43,5 @@ class Member:
     joined_at: float
     seen_at: float
     providers: frozenset[str] = frozenset()
+    version: str = ""  # of the tables that it knows; empty: it does not say
+    outdated: bool = False  # that is not the ledger's: it drives nothing any more

@@ -59,6 +59,7 @@ def served(
         and member.kind != SUBMITTER
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)
+        and not member.outdated
         and beats(member, now)
         and seems_alive(member, now, one_host=one_host(ledger))
     ]
@@ -72,7 +73,9 @@ def since(ledger: Ledger) -> float | None:
     staying = [
         member.joined_at
         for member in ledger.engines.list()
-        if member.kind in _STAYING and seems_alive(member, now, one_host=one_host(ledger))
+        if member.kind in _STAYING
+        and not member.outdated
+        and seems_alive(member, now, one_host=one_host(ledger))
     ]
     return min(staying, default=None)
 

@@ -12,7 +12,7 @@ from vmrunner.lib import ids, units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level
 from vmrunner.runtime import background
-from vmrunner.services import audit, notifications, pools
+from vmrunner.services import audit, nodes, notifications, pools
 from vmrunner.store import probe
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vmrunner.config.settings import Paths
     from vmrunner.engine.context import EngineLimits
+    from vmrunner.ledger import Ledger
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.store import ObjectStore
@@ -43,6 +44,7 @@ def doctor(
         return list(_provider(providers, only))
     findings = [
         _ledger(ledgers),
+        *_nodes(ledgers),
         *_reaper(ledgers),
         *_due(ledgers, providers, limits, paths),
         _space(paths.data),
@@ -82,6 +84,39 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
         message=f"{url}: no engine serves it now{left}",
         fix="vmrunner serve" if builds else "",
     )
+
+
+def _nodes(ledgers: LedgerOpener) -> Iterator[Finding]:
+    try:
+        ledger = ledgers.open()
+        yield from (*outdated(ledger), *failover(ledger))
+    except VmrunnerError:
+        return  # the ledger has its own finding
+
+
+def outdated(ledger: Ledger) -> Iterator[Finding]:
+    """Tell of engines that drive nothing any more."""
+    for one in nodes.status(ledger, time.time()):
+        if one.outdated and one.alive:
+            yield Finding(
+                check="nodes",
+                level=Level.ERROR,
+                message=f"{one.id}, process {one.pid} on {one.machine[:12]}, neither launches nor "
+                f"concludes: it knows version {one.version} of the ledger, which has another",
+                fix="restart it with the vmrunner that upgraded the ledger",
+            )
+
+
+def failover(ledger: Ledger) -> Iterator[Finding]:
+    """Tell of commits that would be lost with the database's server."""
+    risk = ledger.failover_risk()
+    if risk:
+        yield Finding(
+            check="failover",
+            level=Level.ERROR,
+            message=risk,
+            fix="set synchronous_standby_names, and synchronous_commit to on, at the server",
+        )
 
 
 def _store(

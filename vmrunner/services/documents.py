@@ -305,6 +305,8 @@ def node_document(node: Node) -> dict[str, Any]:
         "reaps": node.reaps,
         "providers": list(node.providers),
         "builds": node.builds,
+        "version": node.version,
+        "outdated": node.outdated,
     }
 
 

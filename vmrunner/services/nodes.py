@@ -16,7 +16,9 @@ _REAPER = "reaper"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
-    """One engine. `seen_at`: its last heartbeat; `builds`: how many it drives now."""
+    """One engine. `seen_at`: its last heartbeat; `builds`: how many it drives now; `version`: of
+    the tables that it knows; `outdated`: the ledger has another one, so that it neither launches
+    nor concludes anything."""
 
     id: str
     kind: str
@@ -28,6 +30,8 @@ class Node:
     reaps: bool
     providers: tuple[str, ...]
     builds: int
+    version: str
+    outdated: bool
 
 
 def status(ledger: Ledger, now: float) -> list[Node]:
@@ -46,6 +50,8 @@ def status(ledger: Ledger, now: float) -> list[Node]:
             reaps=member.id == reaper,
             providers=tuple(sorted(member.providers)),
             builds=driven.count(member.id),
+            version=member.version,
+            outdated=member.outdated,
         )
         for member in ledger.engines.list()
     ]

@@ -50,6 +50,12 @@ def pool_page(request: Request, parts: Parts, _: WholeReader) -> Response:
     return table(request, "Pools", columns, rows, empty="No pool is configured.")
 
 
+def _liveness(one: nodes.Node) -> Cell:
+    if one.outdated:
+        return Cell(text=f"outdated: it knows version {one.version} of the ledger", kind="late")
+    return Cell(text="alive" if one.alive else "silent", kind="alive" if one.alive else "late")
+
+
 @router.get("/nodes")
 def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
     """The engines and the reaper."""
@@ -58,9 +64,7 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
         TableRow(
             cells=(
                 Cell(text=one.id),
-                Cell(
-                    text="alive" if one.alive else "silent", kind="alive" if one.alive else "late"
-                ),
+                _liveness(one),
                 Cell(text="reaps" if one.reaps else ""),
                 Cell(text=one.kind),
                 Cell(text=f"{one.machine[:12]}, process {one.pid}"),

@@ -1,0 +1,117 @@
+"""A ledger that somebody upgrades under a running node, which knows the former tables alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_daemon import Paths
+from tests.integration.test_ledger_open import run_sql
+from tests.support.inline_pool import Inline
+from tests.support.ledger_builds import orders, spec
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import HEARTBEAT, Engine
+from vmrunner.engine.membership import Membership
+from vmrunner.errors import LedgerError
+from vmrunner.ledger import Ledger, upgrade
+from vmrunner.lib import process
+from vmrunner.model import BuildState, Limits, Reason, Result
+from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.reaper.reaper import Reaper
+from vmrunner.services import doctor, nodes
+from vmrunner.session import End
+
+
+class Session:
+    """A build that has succeeded as soon as somebody asks."""
+
+    def run(self) -> End:
+        return End(
+            result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0, message="", lost=False
+        )
+
+    def stop(self, reason: Reason) -> None:
+        pass
+
+
+def set_version(url: str, version: str) -> None:
+    run_sql(url, f"UPDATE alembic_version SET version_num = '{version}'")
+
+
+def test_a_node_under_other_tables_only_kills_past_the_deadline(
+    ledger: Ledger, url: str, tmp_path: Path
+) -> None:
+    clock = Clock()
+    cloud, sessions = Cloud(clock), list[Callable[[], None]]()
+    engine = Engine(
+        ledger,
+        {"local": FakeProvider("local", cloud)},
+        lambda job, reporter: Session(),
+        EngineLimits(limits=Limits(max_instances=1)),
+        process=process.current(),
+        kind="serve",
+        paths=Paths(tmp_path, tmp_path, tmp_path / "wake"),
+        orders=orders(ledger),
+        clock=clock,
+        monotonic=clock,
+        pool=lambda name, size: Inline(),
+        spawn=lambda name, work: sessions.append(work),
+        listen=False,
+    )
+    reaper = Reaper(engine.context, Membership(one_host=True), lambda: engine.watching)
+    ledger.builds.submit(spec(), id="b-1", now=clock())
+    ledger.builds.submit(replace(spec(), ttl=9000.0), id="b-2", now=clock())
+    for _ in range(20):
+        engine.tick()
+        clock.advance(1)
+    (row,) = ledger.instances.open()
+    (session,) = sessions
+
+    set_version(url, "9999")
+    clock.advance(HEARTBEAT)
+    session()
+    for _ in range(3):
+        with pytest.raises(LedgerError, match="version 9999 and this process knows"):
+            engine.tick()
+        with pytest.raises(LedgerError, match="version 9999"):
+            ledger.builds.submit(spec(), id="b-3", now=clock())
+        clock.advance(1)
+    reaper.run()
+    assert (cloud.counts["create"], len(alive(cloud))) == (1, 1)
+    clock.advance(row.deadline - clock() + 1)
+    assert "version 9999" in reaper.run().unread[0]
+    assert not alive(cloud)
+
+    set_version(url, upgrade.known()[-1])
+    engine.tick()
+    assert ledger.builds.get("b-1").result is Result.SUCCESS
+    for _ in range(20):
+        engine.tick()
+        clock.advance(1)
+    assert cloud.counts["create"] == 2
+    assert ledger.builds.get("b-2").state is not BuildState.QUEUED
+    engine.close()
+
+
+def alive(cloud: Cloud) -> list[Any]:
+    return [thing for thing in cloud.things() if thing.alive]
+
+
+def test_who_knows_other_tables_is_told_and_gone(ledger: Ledger, url: str) -> None:
+    """Its process lives; its builds are taken over all the same."""
+    for name in ("e-1", "e-2"):
+        ledger.engines.join(name, process.current(), "serve", 10.0)
+    run_sql(url, "UPDATE engines SET version = '0001' WHERE id = 'e-1'")
+    membership = Membership(one_host=True)
+    membership.update(ledger.engines.list(), 10.0)
+    assert (membership.member_gone("e-1"), membership.member_gone("e-2")) == (True, False)
+    assert [(one.id, one.outdated) for one in nodes.status(ledger, 10.0)] == [
+        ("e-1", True), ("e-2", False),
+    ]  # fmt: skip
+    (told,) = doctor.outdated(ledger)
+    assert "e-1" in told.message
+    assert "it knows version 0001" in told.message

@@ -1,0 +1,95 @@
+"""Connections to a database with our settings, and its failures in our words."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from vmrunner.errors import LedgerError
+
+BUSY_MS: Final = 30_000
+POOL_SIZE: Final = 8  # connections that are kept open
+
+
+def driver(connection: Connection) -> Any:
+    """Return the driver's own connection."""
+    return connection.connection.driver_connection
+
+
+def connect(url: URL, *, migrating: bool = False) -> Engine:
+    """An engine with our settings. `migrating`: one connection, no foreign keys, since SQLite
+    alters a table by making it anew."""
+    if url.get_backend_name() == "sqlite":
+        pool: dict[str, Any] = (
+            {"poolclass": NullPool} if migrating else {"pool_size": POOL_SIZE, "max_overflow": 56}
+        )
+        engine = create_engine(
+            url, paramstyle="named", connect_args={"timeout": BUSY_MS / 1000}, **pool
+        )
+        _sqlite_events(engine, migrating=migrating)
+        return engine
+    pool = {"poolclass": NullPool} if migrating else {"pool_size": POOL_SIZE, "max_overflow": 24}
+    # Behind a proxy that pools transactions the next one may run in another session of the server,
+    # which does not know the statements that this one prepared.
+    arguments: dict[str, Any] = {"prepare_threshold": None}
+    if "connect_timeout" not in url.query:
+        arguments["connect_timeout"] = 10
+    several = isinstance(url.query.get("host"), tuple) or "," in str(url.query.get("host"))
+    if several and "target_session_attrs" not in url.query:
+        arguments["target_session_attrs"] = "read-write"  # not the standby, whichever that is
+    return create_engine(url, connect_args=arguments, **pool)
+
+
+def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
+    def opened(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        pragmas = [
+            f"busy_timeout = {BUSY_MS}",
+            "synchronous = FULL",  # NORMAL loses commits when the power fails
+        ]
+        if not migrating:  # else the file may be another's, and must stay as it is
+            pragmas += ["journal_mode = WAL", "foreign_keys = 1"]
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    def begun(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("vmrunner_write")
+        driver(connection).execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", opened)
+    event.listen(engine, "begin", begun)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The driver's own error."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
+def translated(error: BaseException, url: URL) -> LedgerError:
+    """Translate a failure of the database for everybody else."""
+    cause = cause_of(error)
+    words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+    if url.get_backend_name() != "sqlite":
+        where, hint = "", "see whether the database is up and reachable"
+    else:
+        where = f" ({url.database})"
+        hint = next((fix for sign, fix in _FIXES.items() if sign in words), "see who else uses it")
+    return LedgerError(f"the ledger's database failed: {words}{where}", hint=hint)
+
+
+#: What to do about an error of SQLite, by a part of its words.
+_RESTORE: Final = "restore a backup, or move it away: VMs of it end at their own deadlines"
+_FIXES: Final = {
+    "full": "free some space",
+    "not a database": _RESTORE,
+    "malformed": _RESTORE,
+    "locked": "another process has written for half a minute: see which one",
+    "disk I/O": "see whether its disk is well, and whether its files were moved away",
+    "unable to open": "see who owns it and its directory",
+    "readonly": "see who owns it and its directory",
+}
