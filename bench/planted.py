@@ -96,8 +96,8 @@ BUGS: Final = (
     Bug(
         "this host's clock instead of the cloud's (owner)",
         "engine/reconciler.py",
-        "        for now, rows in context.timed(snapshot.mine.values()):\n",
-        "        for _, rows in context.timed(snapshot.mine.values()):\n"
+        "        for now, rows in context.timed(snapshot.restless_rows()):\n",
+        "        for _, rows in context.timed(snapshot.restless_rows()):\n"
         "            now = context.clock()\n",
         f"{LAYERS} -k owner-fast",
     ),
@@ -305,9 +305,9 @@ BUGS: Final = (
     Bug(
         "disarm a VM that is dying",
         "engine/deadlines.py",
-        "        for name in self._armed.keys() - open_rows:\n",
-        "        living = {row.id for row in mine if row.state in _LIVING}\n"
-        "        for name in self._armed.keys() - (open_rows & living):\n",
+        "        for name in self._armed.keys() - there:\n",
+        "        dying = {row.id for row in mine if row.state not in _LIVING}\n"
+        "        for name in self._armed.keys() - (there - dying):\n",
         f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_dead",
     ),
     Bug(
@@ -327,10 +327,10 @@ BUGS: Final = (
     Bug(
         "read who is there before the rows",
         "engine/snapshot.py",
-        "    everybody, driven = context.ledger.instances.open(), context.ledger.builds.driven()\n"
-        "    membership.update(context.ledger.engines.list(), context.monotonic())\n",
-        "    membership.update(context.ledger.engines.list(), context.monotonic())\n"
-        "    everybody, driven = context.ledger.instances.open(), context.ledger.builds.driven()\n",
+        "        found = self._reader.read(context.monotonic())\n"
+        "        self._membership.update(context.ledger.engines.list(), context.monotonic())\n",
+        "        self._membership.update(context.ledger.engines.list(), context.monotonic())\n"
+        "        found = self._reader.read(context.monotonic())\n",
         "tests/unit/engine/test_reconciler.py",
     ),
     Bug(

@@ -10,7 +10,53 @@ DATABASE = "ledger/database.py"
 FAILOVER = "tests/integration/test_failover.py"
 DRIFT = "tests/integration/test_schema_drift.py"
 
+CHANGES = "tests/integration/test_ledger_changes.py"
+IDLE = "tests/integration/test_idle_cost.py"
+OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/attention.py"
+
 NODE_BUGS: Final = (
+    Bug(
+        "number no changes",
+        DATABASE,
+        "                    revisions.draw(connection)\n",
+        "",
+        f"{CHANGES}::test_a_reader_follows_each_change",
+    ),
+    Bug(
+        "number what nobody asks for",
+        "ledger/revisions.py",
+        "        if names - _QUIET:\n",
+        "        if names:\n",
+        f"{CHANGES}::test_a_log_and_a_lease_are_no_change",
+    ),
+    Bug(
+        "never read all again",
+        OPEN_ROWS,
+        "            or not 0 <= now - self._whole < WHOLE\n",
+        "",
+        f"{CHANGES}::test_what_no_transaction_told_is_found_in_time",
+    ),
+    Bug(
+        "believe a counter that went back",
+        OPEN_ROWS,
+        "            or mark[0] < before[0]\n",
+        "",
+        f"{CHANGES}::test_a_database_that_was_set_back_is_read_whole",
+    ),
+    Bug(
+        "forget a build that just goes on until its end",
+        ATTENTION,
+        "snapshot.changed | touched | self._due(snapshot)",
+        "snapshot.changed | touched",
+        f"{IDLE}::test_an_idle_node_reads_no_more_the_more_is_open",
+    ),
+    Bug(
+        "let a build whose VM ended go on",
+        ATTENTION,
+        "            and following.stopped is None\n",
+        "",
+        "tests/unit/engine/test_reconciler.py::test_a_session_whose_vm_ended_is_heard_for_a_while",
+    ),
     Bug(
         "prepare statements where a proxy pools transactions",
         "ledger/connections.py",

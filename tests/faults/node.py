@@ -42,7 +42,6 @@ EFFECTS = {
         "requeue",
         "take_over",
         "request_cancel",
-        "renew",
     },
     "instances": {
         "start",
@@ -224,6 +223,9 @@ class LedgerSeam:
         self._node, self._ledger = node, ledger
         for part, effects in EFFECTS.items():
             setattr(self, part, Seam(node, getattr(ledger, part), effects, part))
+
+    def open_rows(self) -> Seam:
+        return Seam(self._node, self._ledger.open_rows(), set(), "open rows")
 
     def __getattr__(self, name: str) -> Any:
         self._node.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.ledger_builds import PROCESS, launch, ref, running, spec, started, submitted
+from tests.support.ledger_builds import PROCESS, launch, ref, running, spec, submitted
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Death, Instance, InstanceState, Phase, Reason, Result
@@ -187,16 +187,6 @@ def test_only_what_runs_can_be_taken_over(ledger: Ledger) -> None:
     assert take(0) is None
     ledger.builds.finish("b-1", epoch=0, result=Result.CANCELLED, reason=Reason.USER, now=1.0)
     assert take(0) is None
-
-
-def test_renew_extends_all_claims_of_one_owner(ledger: Ledger) -> None:
-    for n in (1, 2):
-        started(ledger, f"b-{n}", f"vm-{n}")
-    submitted(ledger, "b-3")
-    ledger.instances.start([launch(ledger, "b-3", "vm-3", owner="e-2")], until=200.0)
-    ledger.builds.finish("b-2", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=1.0)
-    assert ledger.builds.renew("e-1", 500.0) == 1
-    assert [b.owner_until for b in ledger.builds.list()] == [200.0, 0.0, 500.0]
 
 
 def test_the_first_wish_to_end_stands_without_an_epoch(ledger: Ledger) -> None:

@@ -197,7 +197,6 @@ def test_batches_and_dooms_that_cross_do_not_deadlock(ledger: Ledger) -> None:
         doomed = ledger.instances.mark_deleting(
             f"vm-{name}", seen_epoch=1, death=Death.CANCELLED, now=102.0
         )
-        ledger.builds.renew("e-1", 300.0)
         return doomed is not None
 
     with ThreadPoolExecutor(8) as threads:

@@ -112,11 +112,13 @@ class ReaperContext:
         found = (driver_at(one, instance.scope) for one in able)
         return next((one for one in found if one is not None), None)
 
-    def reached(self, instances: Iterable[Instance]) -> list[Instance]:
+    def reached(
+        self, instances: Iterable[Instance], scopes: dict[str, frozenset[Scope]] | None = None
+    ) -> list[Instance]:
         """Return the instances that `provider_of` has a provider for, each under the name of that
         one here. A provider is asked once about its scopes, and only where one may be of it: that
-        may be a call to a cloud."""
-        scopes: dict[str, frozenset[Scope]] = {}
+        may be a call to a cloud. `scopes`: what is known of that, to which is added."""
+        scopes = {} if scopes is None else scopes
         found = []
         for row in instances:
             for name in self._names(row):

@@ -7,7 +7,7 @@ resource like any other: the sweeps find it, and it ends by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -63,16 +63,23 @@ class DeadlineArmer:
         """True if anything is left to disarm."""
         return bool(self._over) or not self._slots.free
 
-    def update(self, mine: Iterable[Instance], open_rows: Collection[str]) -> None:
-        """Arm those of our VMs that are born and, as far as this engine knows, are not; disarm
-        those whose rows are not open any more."""
+    def settled(self, row: Instance) -> bool:
+        """True if nothing is to be armed for this VM, as it is."""
+        if row.id in self._armed:
+            return True
+        return not isinstance(self._context.provider_of(row), Arms)
+
+    def update(self, mine: Iterable[Instance], open_rows: Callable[[], Set[str]]) -> None:
+        """Arm those of these VMs of ours that are born and, as far as this engine knows, are not;
+        disarm those whose rows are not open any more."""
         self._land()
         for row in mine:
             if row.state in _LIVING and row.ref is not None and row.id not in self._armed:
                 self._arm(row)
-        for name in self._tries.keys() - open_rows:
+        there = open_rows() if self._tries or self._armed else set()
+        for name in self._tries.keys() - there:
             del self._tries[name]
-        for name in self._armed.keys() - open_rows:
+        for name in self._armed.keys() - there:
             provider, armed = self._armed.pop(name)
             if armed is not None:
                 self._over.setdefault(provider, []).append(armed)

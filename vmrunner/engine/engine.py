@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.lifecycle import End, cancelled
 from vmrunner.core.scheduling import Offers, OffersAnswer, plan
+from vmrunner.engine.build_queue import BuildQueue
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
     EngineContext,
@@ -26,7 +27,7 @@ from vmrunner.engine.context import (
 )
 from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.membership import MEMBER_LEASE, Membership
+from vmrunner.engine.membership import Membership
 from vmrunner.engine.parker import Parker
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
 from vmrunner.engine.pool_warm_ups import WarmUps
@@ -63,7 +64,6 @@ HEARTBEAT: Final = 5.0
 TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
 FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
 LOOKS: Final = 32  # threads a provider at most: a place that is dead holds a few for long
-QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
 _SOON: Final = (
     InstanceState.REQUESTED,
@@ -143,11 +143,12 @@ class Engine:
             self._terminator,
             self._poller,
             self._pool_manager,
+            self._deadlines,
         )
         self._beaten: float | None = None
         self._joined = False
         self._closed = False
-        self._walked = ""  # of a long queue, the last build that was looked at
+        self._queue = BuildQueue(ledger, lambda: self.launches)
         self.draining = False  # start nothing more; what runs goes on
         self.idle = False  # after a tick: nothing is queued, runs or dies
         self.waiting: Mapping[str, str] = {}  # build → why it is still queued
@@ -231,19 +232,19 @@ class Engine:
         self._beat()
         waiting = self._land()
         snapshot = self._reconciler.gather()
-        take_over(self._context, self._membership, snapshot)
+        take_over(self._context, snapshot)
         self._reconciler.collect_session_ends(snapshot)
         self._reconciler.advance(snapshot)
         self._reconciler.mark_deleting(snapshot)
         self._terminator.collect(snapshot.rows)
-        self._terminator.send_deletes(snapshot.mine.values())
-        looked = [r for r in snapshot.mine.values() if not self._launcher.is_pending(r.id)]
-        self._poller.poll(looked)
+        self._terminator.send_deletes(snapshot.restless_rows())
+        self._poller.poll(snapshot.mine, snapshot.restless, self._launcher.is_pending)
         self._reconciler.apply_observations(snapshot, self._poller.observations())
-        self._poller.forget(snapshot.rows)
+        if snapshot.is_new:
+            self._poller.forget(snapshot.rows)
         with self._context.guard("park"):
             self._parker.update(snapshot)
-        self._deadlines.update(snapshot.mine.values(), snapshot.open)
+        self._deadlines.update(snapshot.restless_rows(), lambda: snapshot.open)
         with self._context.guard("pools"):
             self._pool_manager.read()
         offers = self._offers()
@@ -256,9 +257,9 @@ class Engine:
         waiting |= self._land()
         minded = any(map(self._concerns, snapshot.builds.values()))
         # What waits in a pool is minded by who fills that: nobody stays for it alone.
-        rows = [r for r in snapshot.mine.values() if r.build or r.state is InstanceState.DELETING]
+        rows = any(r.build or r.state is InstanceState.DELETING for r in snapshot.mine.values())
         self.idle = not (queued or minded or rows or waiting or self._deadlines.busy)
-        if self._launcher.busy or any(row.state in _SOON for row in snapshot.mine.values()):
+        if self._launcher.busy or any(row.state in _SOON for row in snapshot.restless_rows()):
             return FAST_LOOK
         return BUSY_TICK if snapshot.builds or queued else IDLE_TICK
 
@@ -295,7 +296,6 @@ class Engine:
         if not self._joined or not engines.beat(self.id, at, launches):
             engines.join(self.id, self._process, self._kind, at, launches)
             self._joined = True
-        context.ledger.builds.renew(self.id, at + MEMBER_LEASE)
         self._membership.update(engines.list(), now)
         for member in self._membership.gone(before=at - FORGET):
             engines.leave(member)
@@ -323,7 +323,7 @@ class Engine:
         builds wait for a place, by provider."""
         context = self._context
         queued = []
-        for build in self._queue():
+        for build in self._queue.read(changed=snapshot.is_new):
             if self._membership.process_lives(build.submitter) is False:
                 with context.guard("owner gone", build.id):
                     self._completion.finish(build, cancelled(Reason.OWNER_GONE))
@@ -337,7 +337,7 @@ class Engine:
         decided = plan(
             context.clock(),
             queued,
-            [(snapshot.builds.get(row.build or ""), row) for row in snapshot.everybody],
+            [(snapshot.builds.get(row.build or ""), row) for row in snapshot.everybody.values()],
             offers,
             context.limits.rooms,
             draining=self._paused,
@@ -355,20 +355,6 @@ class Engine:
             self._pool_manager.missed(start.build for start in decided.starts)
         ours = any(build.spec.provider in self.launches for build in queued)
         return ours, decided.crowded
-
-    def _queue(self) -> list[BuildRecord]:
-        """Return what waits. Builds of providers that we do not have end here when their time is
-        over, but never stand in the way of ours. Of a long queue its head, and the rest by turns:
-        there too somebody's time may be over."""
-        builds = self._context.ledger.builds
-        queued = builds.queued(QUEUE)
-        if len(queued) == QUEUE:
-            for name in self.launches:
-                queued += builds.queued(QUEUE, provider=name)
-            rest = builds.queued_after(self._walked, QUEUE)
-            self._walked = rest[-1].id if rest else ""
-            queued = list({build.id: build for build in (*queued, *rest)}.values())
-        return queued
 
     def _offers(self) -> Offers:
         """Return a question for what providers offer, asked once for each spec in a tick."""

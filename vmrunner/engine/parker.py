@@ -56,7 +56,7 @@ class Parker:
                 with self._context.guard("park", wish.row.build):
                     self._answered(snapshot, wish)
         now = self._context.monotonic()
-        for row in list(snapshot.mine.values()):
+        for row in snapshot.restless_rows():
             if row.state not in (InstanceState.PARKING, InstanceState.WAKING):
                 continue
             if row.owner != self._context.id:
@@ -65,8 +65,10 @@ class Parker:
             known = self._wishes.get(key)
             if known is None or (known.call is None and now >= known.at):
                 self._say(key, row)
-        for key in self._wishes.keys() - {(r.id, r.epoch, r.state) for r in snapshot.rows.values()}:
-            if self._wishes[key].call is None:
+        for key, wish in list(self._wishes.items()):
+            row_now = snapshot.rows.get(key[0])
+            there = row_now is not None and (row_now.id, row_now.epoch, row_now.state) == key
+            if wish.call is None and not there:
                 del self._wishes[key]
 
     # --- within ---

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from vmrunner.core.visibility import Visibility
@@ -47,18 +48,38 @@ class InstancePoller:
             lambda slot: context.deaths(slot[0]), context.monotonic, context.wake
         )
         self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
+        self._turns: list[tuple[float, str]] = []  # the same times, as a heap
+        self._late: set[str] = set()  # their time has come, and no slot was free
         self._asked: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
         self._sights: dict[str, Visibility] = {}
 
-    def poll(self, rows: Iterable[Instance]) -> None:
-        """Send looks at all whose turn it is: what changes first, then what waited longest."""
+    def knows(self, row: Instance) -> bool:
+        """True if a look at it in its present state was sent: the next one comes in its time."""
+        state, _ = self._next.get(row.id, (None, 0.0))
+        return state is row.state
+
+    def poll(
+        self,
+        rows: Mapping[str, Instance],
+        such: Collection[str],
+        is_pending: Callable[[str], bool],
+    ) -> None:
+        """Send looks at all whose turn it is: what changes first, then what waited longest. `such`:
+        ids of those whose turn may be before the time that was told at their last look.
+        `is_pending`: nothing may be there yet."""
         now = self._context.monotonic()
+        names, self._late = {*such, *self._late}, set()
+        while self._turns and self._turns[0][0] <= now:
+            names.add(heapq.heappop(self._turns)[1])
         flying = {name for names in self._asked.values() for name in names}
         due: dict[tuple[str, Scope], list[tuple[bool, float, str, Instance]]] = {}
-        for row in rows:
+        for row in (rows[name] for name in names if name in rows):
             state, when = self._next.get(row.id, (None, -math.inf))
             when = when if state is row.state else -math.inf
-            if now >= when and row.id not in flying:
+            if now < when or is_pending(row.id):
+                continue
+            self._late.add(row.id)
+            if row.id not in flying:
                 steady = row.state not in _CHANGING
                 due.setdefault((row.provider, row.scope), []).append((steady, when, row.id, row))
         for place, entries in due.items():
@@ -98,7 +119,10 @@ class InstancePoller:
 
     def _send(self, slot: _Slot, batch: list[Instance], now: float) -> None:
         for row in batch:
-            self._next[row.id] = (row.state, now + self._pause(row))
+            when = now + self._pause(row)
+            self._next[row.id] = (row.state, when)
+            heapq.heappush(self._turns, (when, row.id))
+            self._late.discard(row.id)
         self._asked[slot] = [row.id for row in batch]
         self._slots[slot].send(self._looking(self._context.providers[slot[0]], batch))
 

@@ -215,7 +215,7 @@ class PoolManager:
         paused: bool,
     ) -> None:
         context, spec = self._context, pool.spec
-        rows = [r for r in snapshot.everybody if r.pool == pool.name and r.build is None]
+        rows = [r for r in snapshot.everybody.values() if r.pool == pool.name and r.build is None]
         rows = [snapshot.rows.get(row.id, row) for row in rows]
         if any(row.owner != context.id and row.state not in _DYING for row in rows):
             context.ledger.pools.take_over(pool.name, context.id)
@@ -234,7 +234,7 @@ class PoolManager:
                     and r.claimed_at is not None
                     and r.state not in _DYING
                     and now < r.claimed_at + rules.REFILL_AFTER
-                    for r in snapshot.everybody
+                    for r in snapshot.everybody.values()
                 ),
                 places=self._places(snapshot, spec.provider),
                 waiting=waiting.get(spec.provider, 0),
@@ -255,7 +255,7 @@ class PoolManager:
 
     def _places(self, snapshot: Snapshot, provider: str) -> int:
         rooms = self._context.limits.rooms
-        here = sum(row.provider == provider for row in snapshot.everybody)
+        here = sum(row.provider == provider for row in snapshot.everybody.values())
         each = rooms.each.get(provider, rooms.overall)
         return min(rooms.overall - len(snapshot.everybody), each - here)
 

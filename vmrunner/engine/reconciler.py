@@ -9,14 +9,16 @@ from typing import Final
 
 from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
 from vmrunner.core.row_rules import dooms
+from vmrunner.engine.attention import LOG_HANDOVER, Attention
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
+from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import SLEEP_GAP, Membership
 from vmrunner.engine.poller import InstancePoller
 from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.sessions import ActiveSession, SessionManager
-from vmrunner.engine.snapshot import Snapshot, read_snapshot
+from vmrunner.engine.snapshot import Snapshot, SnapshotReader
 from vmrunner.engine.terminator import Terminator
 from vmrunner.engine.wishes import wishes
 from vmrunner.model import (
@@ -30,8 +32,6 @@ from vmrunner.model import (
     Seen,
 )
 
-#: A session is told so long before `E`, so that it can hand over the last of its log.
-LOG_HANDOVER: Final = 5.0
 #: A session whose VM ended is waited for so long: it may have the build's exit code already.
 SESSION_GRACE: Final = 10.0
 
@@ -52,8 +52,10 @@ class Reconciler:
         terminator: Terminator,
         poller: InstancePoller,
         pools: PoolManager,
+        deadlines: DeadlineArmer,
     ) -> None:
         self._context = context
+        self._deadlines = deadlines
         self._membership = membership
         self._launcher = launcher
         self._sessions = sessions
@@ -61,6 +63,8 @@ class Reconciler:
         self._terminator = terminator
         self._poller = poller
         self._pools = pools
+        self._reader = SnapshotReader(context, membership)
+        self._attention = Attention(context, sessions, self._is_settled)
         self._since = self._last = context.monotonic()
 
     @property
@@ -74,7 +78,13 @@ class Reconciler:
         if now - self._last > SLEEP_GAP:
             self._since = now  # we slept: nobody's silence until now counts
         self._last = now
-        return read_snapshot(self._context, self._membership)
+        snapshot = self._reader.read()
+        self._attention.pick(snapshot)
+        return snapshot
+
+    def _is_settled(self, row: Instance) -> bool:
+        pending = self._launcher.is_pending(row.id)
+        return self._poller.knows(row) and self._deadlines.settled(row) and not pending
 
     # --- what sessions said ---
 
@@ -105,7 +115,7 @@ class Reconciler:
 
     def advance(self, snapshot: Snapshot) -> None:
         """See to it that each of our builds is where it should be."""
-        for build in list(snapshot.builds.values()):
+        for build in snapshot.restless_builds():
             if build.state is BuildState.QUEUED:
                 with self._context.guard("cancel", build.id):
                     self._completion.finish(build, cancelled(build.cancel or Reason.USER))
@@ -118,9 +128,8 @@ class Reconciler:
             if build.owner == self._context.id:
                 with self._context.guard("drive", build.id):
                     self._drive(snapshot, build, following)
-        for following in self._sessions.all():
-            if following.build.id not in snapshot.builds:
-                self._sessions.drop(following.build.id)
+        for name in self._sessions.builds() - snapshot.builds.keys() if snapshot.is_new else ():
+            self._sessions.drop(name)
 
     def _drive(
         self, snapshot: Snapshot, build: BuildRecord, following: ActiveSession | None
@@ -174,7 +183,7 @@ class Reconciler:
     def mark_deleting(self, snapshot: Snapshot) -> None:
         """The reaper's rules for rows, over our own: deadlines, wishes, and who is stuck."""
         context = self._context
-        for now, rows in context.timed(snapshot.mine.values()):
+        for now, rows in context.timed(snapshot.restless_rows()):
             doomed = dooms(
                 now,
                 rows,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -95,6 +95,7 @@ class SessionManager:
         self._spawn = spawn
         self._lock = threading.Lock()
         self._all: dict[str, ActiveSession] = {}
+        self._touched: set[str] = set()
         self._words: queue.SimpleQueue[SessionEnd] = queue.SimpleQueue()
 
     def of(self, build: str) -> ActiveSession | None:
@@ -104,6 +105,15 @@ class SessionManager:
     def all(self) -> list[ActiveSession]:
         return list(self._all.values())
 
+    def builds(self) -> KeysView[str]:
+        """Return the ids of the builds that have one."""
+        return self._all.keys()
+
+    def touched(self) -> set[str]:
+        """Return the builds whose sessions were started, stopped or ended since the last call."""
+        touched, self._touched = self._touched, set()
+        return touched
+
     def start(
         self, build: BuildRecord, instance: Instance, connection: Connection | None = None
     ) -> None:
@@ -111,6 +121,7 @@ class SessionManager:
         reporter = LedgerReporter(self._context, build, instance)
         following = ActiveSession(build, instance, reporter, connection)
         self._all[build.id] = following
+        self._touched.add(build.id)
         self._spawn(f"session {build.id}", lambda: self._run(following))
 
     def stop(self, build: str, reason: Reason, sign: InstanceSign | None = None) -> None:
@@ -118,6 +129,7 @@ class SessionManager:
         following = self._all.get(build)
         if following is None:
             return
+        self._touched.add(build)
         with self._lock:
             if following.stopped is None or (
                 reason is Reason.DEADLINE and following.stopped is not reason
@@ -133,6 +145,7 @@ class SessionManager:
         """Let go: another owns the build, or its verdict came from elsewhere."""
         following = self._all.pop(build, None)
         if following is not None:
+            self._touched.add(build)
             following.reporter.close()
             with self._lock:
                 if following.session is not None:
@@ -148,6 +161,7 @@ class SessionManager:
                 return words
             if self._all.get(word.following.build.id) is word.following:
                 del self._all[word.following.build.id]
+                self._touched.add(word.following.build.id)
                 words.append(word)
 
     def _run(self, following: ActiveSession) -> None:

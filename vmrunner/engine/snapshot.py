@@ -6,49 +6,132 @@ a row without a build that needs it is one that nobody needs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.membership import Membership
-from vmrunner.model import BuildRecord, Instance
+from vmrunner.ledger.open_rows import OpenRows
+from vmrunner.model import BuildRecord, Instance, Scope
+from vmrunner.providers import Provider
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Snapshot:
     """The knowledge of one tick. `rows` are the open ones within our scopes, `mine` those of them
     that this engine answers for: its own, and those whose owner is gone. `unread`: ids of rows that
-    cannot be read, of VMs and builds: nothing may be concluded about these."""
+    cannot be read, of VMs and builds: nothing may be concluded about these. `restless`: ids of
+    our rows and builds that something may have to be done about; the others just go on."""
 
-    everybody: list[Instance]
+    everybody: Mapping[str, Instance]
     rows: dict[str, Instance]
     builds: dict[str, BuildRecord]  # neither queued nor finished, or queued with a wish to end
     mine: dict[str, Instance]
     unread: frozenset[str]
+    orphaned: list[BuildRecord]  # their owners are gone
+    changed: frozenset[str] | None  # ids of what differs from the tick before; None: whichever
+    restless: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)  # in this very tick
 
     @property
     def open(self) -> set[str]:
         """The ids of all rows that are not closed, as far as we know, wherever they are."""
-        return {row.id for row in self.everybody} - self.closed | self.unread
+        return self.everybody.keys() - self.closed | self.unread
+
+    @property
+    def is_new(self) -> bool:
+        """True if anything differs from the tick before."""
+        return self.changed is None or bool(self.changed)
+
+    def restless_rows(self) -> list[Instance]:
+        """Return our rows that something may have to be done about, oldest first."""
+        return [self.mine[name] for name in sorted(self.restless & self.mine.keys())]
+
+    def restless_builds(self) -> list[BuildRecord]:
+        """The same of builds."""
+        return [self.builds[name] for name in sorted(self.restless & self.builds.keys())]
 
     def update(self, row: Instance) -> None:
         """Something of it changed in this very tick. The provider stays that which acts on it."""
         row = replace(row, provider=self.rows[row.id].provider)
         self.rows[row.id] = row
         self.mine[row.id] = row
+        self.restless.add(row.id)
 
 
-def read_snapshot(context: EngineContext, membership: Membership) -> Snapshot:
-    """Read the open rows, then the builds, then who is there: who claimed one of them joined
-    before."""
-    everybody, driven = context.ledger.instances.open(), context.ledger.builds.driven()
-    membership.update(context.ledger.engines.list(), context.monotonic())
-    builds = {build.id: build for build in driven}
-    rows = {row.id: row for row in context.reached(everybody)}
-    mine = {
-        name: row
-        for name, row in rows.items()
-        if row.owner == context.id or membership.member_gone(row.owner)
-    }
-    unread = everybody.unread | driven.unread
-    return Snapshot(everybody=everybody, rows=rows, builds=builds, mine=mine, unread=unread)
+class SnapshotReader:
+    """The open rows and their builds from tick to tick: only what changed is sorted again. Used by
+    the tick's thread alone."""
+
+    def __init__(self, context: EngineContext, membership: Membership) -> None:
+        self._context = context
+        self._membership = membership
+        self._reader = context.ledger.open_rows()
+        self._builds: Mapping[str, BuildRecord] = {}
+        self._rows: dict[str, Instance] = {}  # those within our scopes
+        self._rows_of: dict[str | None, dict[str, Instance]] = {}  # the same, by owner
+        self._builds_of: dict[str | None, dict[str, BuildRecord]] = {}
+        self._providers: Mapping[str, Provider] = {}
+        self._scopes: dict[str, frozenset[Scope]] = {}  # of the providers that were asked
+        self._gone: frozenset[str | None] = frozenset()
+
+    def read(self) -> Snapshot:
+        """Read the open rows, then the builds, then who is there: who claimed one of them joined
+        before."""
+        context = self._context
+        found = self._reader.read(context.monotonic())
+        self._membership.update(context.ledger.engines.list(), context.monotonic())
+        changed = self._sort(found)
+        owners = (self._rows_of.keys() | self._builds_of.keys()) - {context.id}
+        gone = frozenset(name for name in owners if self._membership.member_gone(name))
+        if gone - self._gone:
+            changed = None
+        self._gone = gone
+        mine = dict(self._rows_of.get(context.id, {}))
+        orphaned: dict[str, BuildRecord] = {}
+        for owner in gone:
+            mine |= self._rows_of.get(owner, {})
+            orphaned |= self._builds_of.get(owner, {})
+        return Snapshot(
+            everybody=found.rows,
+            rows=dict(self._rows),
+            builds=dict(found.builds),
+            mine=mine,
+            unread=found.unread,
+            orphaned=[orphaned[name] for name in sorted(orphaned)],
+            changed=changed,
+        )
+
+    def _sort(self, found: OpenRows) -> frozenset[str] | None:
+        """Sort what changed, and return it. None: all, also where providers act elsewhere now."""
+        changed, providers = found.changed, self._context.providers
+        asked = self._scopes if found.rows else {}
+        scopes = {name: providers[name].scopes for name in asked if name in providers}
+        if changed is None or providers is not self._providers or scopes != self._scopes:
+            changed, names = None, found.rows.keys() | found.builds.keys()
+            self._builds, self._rows, self._rows_of, self._builds_of = {}, {}, {}, {}
+            scopes = {}
+        else:
+            names = set(changed)
+        for name in names & self._rows.keys():
+            _remove(self._rows_of, self._rows.pop(name).owner, name)
+        for name in names & self._builds.keys():
+            _remove(self._builds_of, self._builds[name].owner, name)
+        fresh = [found.rows[name] for name in sorted(names & found.rows.keys())]
+        for row in self._context.reached(fresh, scopes):
+            self._rows[row.id] = row
+            self._rows_of.setdefault(row.owner, {})[row.id] = row
+        for name in names & found.builds.keys():
+            build = found.builds[name]
+            self._builds_of.setdefault(build.owner, {})[name] = build
+        self._builds, self._providers, self._scopes = found.builds, providers, scopes
+        return changed
+
+
+def _remove(groups: dict[str | None, dict[str, T]], owner: str | None, name: str) -> None:
+    del groups[owner][name]
+    if not groups[owner]:
+        del groups[owner]

@@ -8,18 +8,16 @@ identical order makes no second VM.
 from __future__ import annotations
 
 from vmrunner.engine.context import EngineContext, log
-from vmrunner.engine.membership import MEMBER_LEASE, Membership
+from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.engine.snapshot import Snapshot
 from vmrunner.model import BuildRecord, BuildState, InstanceState
 
 
-def take_over(context: EngineContext, membership: Membership, snapshot: Snapshot) -> None:
+def take_over(context: EngineContext, snapshot: Snapshot) -> None:
     """Become the owner of every build whose owner is gone and whose VM we may act on, or that has
     none any more."""
-    for build in list(snapshot.builds.values()):
-        if build.state is BuildState.QUEUED or build.owner == context.id:
-            continue
-        if not membership.member_gone(build.owner):
+    for build in snapshot.orphaned:
+        if build.state is BuildState.QUEUED:
             continue
         with context.guard("take over", build.id):
             if build.instance in snapshot.rows or _has_no_vm(context, snapshot, build):
@@ -30,7 +28,7 @@ def _has_no_vm(context: EngineContext, snapshot: Snapshot, build: BuildRecord) -
     """Return True if it has no VM any more. Then whoever sees that its owner is gone may end it, or
     queue it again, whether or not it has the build's provider: that may have another name by
     now."""
-    if build.instance in snapshot.unread | {row.id for row in snapshot.everybody}:
+    if build.instance in snapshot.unread or build.instance in snapshot.everybody:
         return False
     if build.spec.provider in context.providers:
         return True
@@ -52,5 +50,6 @@ def _take(context: EngineContext, snapshot: Snapshot, build: BuildRecord) -> Non
         return
     log.info("took over %s from %s", build.id, build.owner)
     snapshot.builds[build.id] = taken
+    snapshot.restless.add(build.id)
     if taken.instance in snapshot.rows:
         snapshot.update(context.ledger.instances.get(taken.instance))

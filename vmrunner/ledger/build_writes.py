@@ -183,21 +183,6 @@ _TAKE_INSTANCE = Prepared(
         .values(epoch=arg("epoch"), owner=arg("owner"))
     )
 )
-_CLAIMS = Prepared(
-    lambda: (
-        select(_b.id)
-        .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
-        .order_by(_b.id)
-        .with_for_update()
-    )
-)
-_RENEW = Prepared(
-    lambda: (
-        update(BUILDS)
-        .where(_b.owner == arg("owner"), _b.state != BuildState.FINISHED.value)
-        .values(owner_until=arg("until"))
-    )
-)
 
 
 def fetch(connection: Connection, build_id: str) -> BuildRecord:
@@ -322,16 +307,6 @@ class BuildWrites:
                 _TAKE_INSTANCE(connection, id=build.instance, epoch=build.epoch, owner=owner)
             put_event(connection, build_id, row[-1], EventKind.TAKE_OVER, now, owner=owner)
             return build
-
-        return self._database.write(work)
-
-    def renew(self, owner: str, until: float) -> int:
-        """Extend all claims of this owner; how many there are."""
-
-        def work(connection: Connection) -> int:
-            if not self._database.sqlite:  # lock in the order of batches, or they deadlock
-                _CLAIMS(connection, owner=owner).all()
-            return _RENEW(connection, owner=owner, until=until).rowcount
 
         return self._database.write(work)
 

@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.ledger import postgres_copy, rows, sqlite_copy
 from vmrunner.ledger import upgrade as schema
-from vmrunner.ledger.database import Database, connect, translated
+from vmrunner.ledger.connections import connect, translated
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.values import Member
 
 T = TypeVar("T")

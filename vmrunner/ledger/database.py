@@ -34,7 +34,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import LedgerError
-from vmrunner.ledger import fork_safety
+from vmrunner.ledger import fork_safety, revisions
 from vmrunner.ledger.connections import BUSY_MS, POOL_SIZE, cause_of, connect, driver, translated
 
 T = TypeVar("T")
@@ -95,20 +95,24 @@ class Prepared:
     Values are plain Python, no enums: the driver gets them as they are, and its rows come back as
     they are."""
 
-    __slots__ = ("_compiled", "_make")
+    __slots__ = ("_compiled", "_make", "_revises")
 
     def __init__(self, make: Callable[[], Statement]) -> None:
         self._make = make
+        self._revises = False
         self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def _ready(self, connection: Connection) -> tuple[str, dict[str, Any]]:
         ready = self._compiled.get(connection.dialect.name)
         if ready is None:
-            compiled = self._make().compile(
+            statement, self._revises = revisions.revised(self._make())
+            compiled = statement.compile(
                 dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
             )
             constants = {k: v for k, v in compiled.params.items() if not k.startswith(_ARG)}
             ready = self._compiled[connection.dialect.name] = (str(compiled), constants)
+        if self._revises:
+            revisions.note(connection)
         return ready
 
     def __call__(self, connection: Connection, **values: Any) -> Rows:
@@ -202,7 +206,10 @@ class Database:
         for attempt in range(RETRIES):
             try:
                 with self._gate.passed(), self._writing(patience, servers) as connection:
-                    return work(connection)
+                    revisions.begin(connection)
+                    done = work(connection)
+                    revisions.draw(connection)
+                    return done
             except (SQLAlchemyError, self._error) as error:
                 if isinstance(cause_of(error), self._forbidden):
                     raise Duplicate(str(error)) from error
@@ -232,6 +239,11 @@ class Database:
             raise LedgerError(self._refusal, hint="restart it with the vmrunner that upgraded it")
 
     # --- servers ---
+
+    @property
+    def servers_met(self) -> int:
+        """The number of servers that answered so far: another may lack what was read before."""
+        return len(self._servers)
 
     def trust(self, servers: set[str]) -> None:
         """Run transactions on these, too."""

@@ -331,6 +331,7 @@ class Instances(InstanceWrites):
             "offer": codec.offer_text(new.offer),
             "access": self._seal.seal(codec.access_bytes(launch.access)),
             "ordered": self._seal.seal(codec.order_bytes(order)),
+            "revision": None,
         }
 
 

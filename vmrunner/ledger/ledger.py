@@ -29,6 +29,7 @@ from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.metrics import LedgerMetrics
 from vmrunner.ledger.objects import Objects
+from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.ledger.outbox import Outbox
 from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.prices import Prices
@@ -170,19 +171,20 @@ class Ledger:
                 database.let_go(visitor)
 
     def recognise(self) -> None:
-        """See again whether this is the ledger that was opened. Its generation: somebody may have
-        set the database back, or another server answers, which lacks what the former one had last.
-        Its version: somebody may have upgraded it. Then this raises LedgerError, and so does all
-        else of this process until that is undone, as though the ledger were out of reach: nothing
-        is launched or concluded, and what is past its deadline dies."""
+        """See again whether this is the ledger that was opened. Its generation: it may be set back,
+        or another server's, which lacks what was last. Its version: somebody may have upgraded it;
+        then all of this process raises LedgerError, as though it were out of reach: nothing is
+        launched or concluded, and what is past its deadline dies."""
         self._database.check(schema.difference)
         self.generation = _recognised(self._database, self._witness)
 
+    def open_rows(self) -> OpenRowsReader:
+        """Return a new reader of what is open, for one who reads it again and again."""
+        return OpenRowsReader(self._database)
+
     def failover_risk(self) -> str:
         """Return why a failover could lose what was committed, in words; empty: nothing known."""
-        if self._database.sqlite:
-            return ""
-        return self._database.read(replication.risk)
+        return "" if self._database.sqlite else self._database.read(replication.risk)
 
     @staticmethod
     def upgrade(url: str) -> str:

@@ -98,6 +98,7 @@ class BuildRow(Row, table=True):
     phases: str = _json(default="")  # grows by one "state time" line at each move
     spec: str = _json()
     secrets: bytes | None = _sealed()
+    revision: int | None = _big(default=None, index=True)  # of its last change
 
 
 class LabelRow(Row, table=True):
@@ -157,6 +158,7 @@ class InstanceRow(Row, table=True):
     offer: str = _json()
     access: bytes | None = _sealed()
     ordered: bytes | None = _sealed()
+    revision: int | None = _big(default=None, index=True)  # of its last change
 
 
 class EventRow(Row, table=True):

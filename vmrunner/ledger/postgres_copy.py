@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger.database import connect, translated
+from vmrunner.ledger.connections import connect, translated
 from vmrunner.ledger.tables import ALL
 
 T = TypeVar("T")

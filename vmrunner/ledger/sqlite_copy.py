@@ -13,7 +13,8 @@ from sqlalchemy.engine import URL
 
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import upgrade as schema
-from vmrunner.ledger.database import BUSY_MS, Database, translated
+from vmrunner.ledger.connections import BUSY_MS, translated
+from vmrunner.ledger.database import Database
 
 _DAMAGED: Final = "the ledger's file is damaged: {}"
 

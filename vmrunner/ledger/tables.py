@@ -24,7 +24,7 @@ BUILDS: Final = _table(
     "steps_started cost events chunks log_lines log_bytes tenant actor lease_until source_object "
     "log_object artifacts_object collected log_due keep_logs removed_at unpriced cost_final "
     "price_source price_at message "
-    "submitter phases spec secrets",
+    "submitter phases spec secrets revision",
 )
 OBJECTS: Final = _table(
     "objects", "name kind tenant build digest size state created_at unreferenced_since"
@@ -34,7 +34,8 @@ INSTANCES: Final = _table(
     "instances",
     "id build attempt provider role state state_since created_at deadline epoch owner ref address "
     "death message deletes delete_at gone_at pool shape start due claimed_at "
-    "usd_hour parked_usd_hour price_source price_at parked_at offer access ordered",
+    "usd_hour parked_usd_hour price_source price_at parked_at offer access ordered "
+    "revision",
 )
 EVENTS: Final = _table("events", "build seq time kind data")
 CHUNKS: Final = _table("chunks", "build seq attempt time offset line data")
@@ -67,9 +68,10 @@ NOTIFY_ENDPOINTS: Final = _table(
     "name events match named_at retry_at failures error delivered_at given_up given_up_at",
 )
 OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state data")
+REVISIONS: Final = _table("revisions", "id last")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
     IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
-    BUDGETS, CHARGES, SPENT,
+    BUDGETS, CHARGES, SPENT, REVISIONS,
 )  # fmt: skip

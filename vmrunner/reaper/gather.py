@@ -13,6 +13,7 @@ from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import VmrunnerError
+from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildRecord, Instance, Resource
 from vmrunner.providers import Provider
 
@@ -40,6 +41,7 @@ def gather(
     context: ReaperContext,
     membership: Membership,
     provider: Provider,
+    reader: OpenRowsReader,
     *,
     sweep: bool,
     meanwhile: Meanwhile | None = None,
@@ -59,7 +61,7 @@ def gather(
         known.by_id |= read_sweep(provider, sweep_view, rows_of, meanwhile)
     try:
         if not known.down:
-            _read(context, membership, provider, sweep_view, known)
+            _read(context, membership, provider, reader, sweep_view, known)
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return sweep_view, known
@@ -92,16 +94,19 @@ def _read(
     context: ReaperContext,
     membership: Membership,
     provider: Provider,
+    reader: OpenRowsReader,
     sweep_view: SweepView,
     known: LedgerView,
 ) -> None:
-    rows, builds = context.ledger.instances.open(), context.ledger.builds.driven()
+    found = reader.read(context.monotonic())
     scopes = provider.scopes
     known.by_id |= {
-        row.id: row for row in rows if row.scope in scopes and not _anothers(context, provider, row)
+        row.id: row
+        for row in found.rows.values()
+        if row.scope in scopes and not _anothers(context, provider, row)
     }
-    known.builds = {build.id: build for build in builds}
-    known.unread = rows.unread | builds.unread
+    known.builds = dict(found.builds)
+    known.unread = found.unread
     membership.update(context.ledger.engines.list(), context.monotonic())
     strange = {r.instance for r in sweep_view.resources if r.instance} - known.by_id.keys()
     sweep_view.rowed = context.ledger.instances.known(strange)

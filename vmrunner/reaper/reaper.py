@@ -72,6 +72,7 @@ class Reaper:
         self._membership = membership
         self._watching = watching
         self._completion = BuildCompletion(context)
+        self._open_rows = context.ledger.open_rows()
         self._rounds = ConcurrentPasses(context.reaps, context.monotonic)
         self._pending: dict[str, PendingKills] = {}  # by provider
         self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
@@ -193,7 +194,12 @@ class Reaper:
         verified = bool(provider.scopes)
         swept = SweepId(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         sweep_view, known = gather(
-            context, self._membership, provider, sweep=sweep, meanwhile=meanwhile
+            context,
+            self._membership,
+            provider,
+            self._open_rows,
+            sweep=sweep,
+            meanwhile=meanwhile,
         )
         broken = [f"{name}: {hole}" for hole in sweep_view.holes]
         memory: frozenset[Sighting] = frozenset()

@@ -74,7 +74,8 @@ class Bench:
         seen: set[str] = set()
         until = self.now + seconds
         while self.now < until:
-            self.watcher.poll(rows)
+            such = [r.id for r in rows if r.state is not I.BUSY or not self.watcher.knows(r)]
+            self.watcher.poll({r.id: r for r in rows}, such, lambda _: False)
             self.settle()
             seen |= self.watcher.observations().keys()
             self.now += tick

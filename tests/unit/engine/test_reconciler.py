@@ -11,6 +11,7 @@ from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import PROCESS
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
+from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import Membership
 from vmrunner.engine.poller import InstancePoller
@@ -19,6 +20,7 @@ from vmrunner.engine.reconciler import LOG_HANDOVER, SESSION_GRACE, Reconciler
 from vmrunner.engine.sessions import SessionManager
 from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
+from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildState, Death, InstanceState, Power, Reason, Result
 from vmrunner.providers.fake import Fault
 from vmrunner.session import End, SessionJob
@@ -62,6 +64,7 @@ class Bench:
             Terminator(context),
             self.poller,
             PoolManager(context, self.launcher, self.sessions, None, lambda _, work: work()),
+            DeadlineArmer(context),
         )
         self.parts = parts
 
@@ -70,11 +73,11 @@ class Bench:
         self.parts.clock.advance(seconds)
         reconciler = self.reconciler
         view = reconciler.gather()
-        take_over(self.context, self.membership, view)
+        take_over(self.context, view)
         reconciler.collect_session_ends(view)
         reconciler.advance(view)
         reconciler.mark_deleting(view)
-        self.poller.poll(view.mine.values())
+        self.poller.poll(view.mine, view.restless, lambda _: False)
         reconciler.apply_observations(view, self.poller.observations())
 
     def end_sessions(self) -> None:
@@ -91,17 +94,17 @@ def test_an_owner_who_joined_during_the_read_keeps_its_vm(
     parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is there is read last: else a new engine's row would seem to have no owner."""
-    read = parts.ledger.instances.open
+    read = OpenRowsReader.read
 
-    def after_another_launched() -> Any:
+    def after_another_launched(reader: OpenRowsReader, now: float) -> Any:
         parts.join("e-2", PROCESS)
         parts.submit()
         launcher = Launcher(parts.desk("e-2"))
         launcher.start([parts.planned(parts.build())])
         launcher.collect()
-        return read()
+        return read(reader, now)
 
-    monkeypatch.setattr(parts.ledger.instances, "open", after_another_launched)
+    monkeypatch.setattr(OpenRowsReader, "read", after_another_launched)
     view = bench.reconciler.gather()
     assert [row.owner for row in view.rows.values()] == ["e-2"]
     assert view.mine == {}

@@ -12,6 +12,7 @@ from tests.support.ledger_builds import SCOPE
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
+from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import Death, Instance, Kind, Page, Resource, Scope
 from vmrunner.providers.fake import Fault
 from vmrunner.reaper.gather import LedgerView, gather
@@ -22,6 +23,7 @@ def gathered(parts: EngineParts, **options: Any) -> tuple[SweepView, LedgerView]
         parts.context,
         Membership(one_host=True),
         parts.provider,
+        parts.ledger.open_rows(),
         **{"sweep": True, **options},
     )
 
@@ -65,10 +67,10 @@ def test_without_the_ledger_the_cloud_is_listed(
 ) -> None:
     _, row = parts.booting()
 
-    def away() -> None:
+    def away(*_: object) -> None:
         raise LedgerError("the ledger is away")
 
-    monkeypatch.setattr(parts.ledger.builds, "driven", away)
+    monkeypatch.setattr(OpenRowsReader, "read", away)
     sweep_view, known = gathered(parts)
     assert sweep_view.alive == {row.ref}
     assert (known.by_id, known.builds, known.down) == ({}, {}, "the ledger is away")
@@ -127,7 +129,8 @@ def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) ->
     _, row = parts.booting()
     parts.context.providers = {"renamed": parts.provider}
     parts.provider.name = "renamed"
-    _, known = gather(parts.context, Membership(one_host=True), parts.provider, sweep=False)
+    reader = parts.ledger.open_rows()
+    _, known = gather(parts.context, Membership(one_host=True), parts.provider, reader, sweep=False)
     assert set(known.by_id) == {row.id}
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from vmrunner.ledger import budget_models, outbox_models  # noqa: F401 - of METADATA too
+from vmrunner.ledger import (  # METADATA has their tables too
+    budget_models,  # noqa: F401
+    outbox_models,  # noqa: F401
+    revision_models,  # noqa: F401
+)
 from vmrunner.ledger.models import METADATA
 
 context.configure(

@@ -1,4 +1,4 @@
-"""Engines say which tables they know."""
+"""Engines say which tables they know. Builds and instances say when they changed."""
 
 from __future__ import annotations
 
@@ -11,3 +11,14 @@ down_revision = "0009"
 
 def upgrade() -> None:
     op.add_column("engines", sa.Column("version", sa.String(), nullable=False, server_default=""))
+    op.create_table(
+        "revisions",
+        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_revisions")),
+    )
+    op.execute("INSERT INTO revisions (id, last) VALUES (1, 0)")
+    for name in ("builds", "instances"):
+        op.add_column(name, sa.Column("revision", sa.BigInteger(), nullable=True))
+        op.execute(f"UPDATE {name} SET revision = 0")  # noqa: S608
+        op.create_index(f"ix_{name}_revision", name, ["revision"])

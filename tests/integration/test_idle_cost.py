@@ -1,0 +1,143 @@
+"""What an idle tick reads does not depend on how much is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from tests.integration.test_daemon import Paths
+from tests.support.inline_pool import Inline
+from tests.support.ledger_builds import OFFER, orders, running
+from tests.support.postgres import Server
+from vmrunner.engine.attention import LOG_HANDOVER
+from vmrunner.engine.context import EngineLimits
+from vmrunner.engine.engine import Engine
+from vmrunner.ledger import Ledger, tables
+from vmrunner.lib import process
+from vmrunner.model import Address, Reason
+from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+
+FEW, MANY, IDLE = 100, 10_000, 60.0
+_READ = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables"
+
+
+class Silent:
+    """A session of which nothing is heard."""
+
+    def stop(self, reason: Reason) -> None:
+        pass
+
+
+def node(ledger: Ledger, root: Path, clock: Clock) -> Engine:
+    """An engine whose sessions' threads are not played."""
+    return Engine(
+        ledger,
+        {"local": FakeProvider("local", Cloud(clock), scopes=(OFFER.scope,))},
+        lambda job, reporter: Silent(),  # type: ignore[arg-type,return-value]
+        EngineLimits(),
+        process=process.current(),
+        kind="serve",
+        paths=Paths(root, root, root / "wake"),
+        orders=orders(ledger),
+        clock=clock,
+        monotonic=clock,
+        pool=lambda name, size: Inline(),
+        spawn=lambda name, work: None,
+        listen=False,
+    )
+
+
+def copy(ledger: Ledger, count: int, owner: str, deadline: float) -> None:
+    """So many builds that run at an engine, like the one that is there."""
+    new = {
+        ("builds", "id"): "'b-' || (100000 + i)",
+        ("builds", "instance"): "'vm-' || (100000 + i)",
+        ("instances", "id"): "'vm-' || (100000 + i)",
+        ("instances", "build"): "'b-' || (100000 + i)",
+        ("instances", "deadline"): str(deadline),
+    }
+
+    def work(connection: Connection) -> None:
+        for table in (tables.BUILDS, tables.INSTANCES):
+            names = [column.name for column in table.columns]
+            values = [
+                f"'{owner}'" if name == "owner" else new.get((table.name, name), f'"{name}"')
+                for name in names
+            ]
+            listed = ", ".join(f'"{name}"' for name in names)
+            connection.exec_driver_sql(
+                f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+                f" INSERT INTO {table.name} ({listed}) SELECT {', '.join(values)}"
+                f" FROM {table.name}, n WHERE id IN ('b-1', 'vm-1')"
+            )
+
+    ledger._database.write(work)
+
+
+def work_of(ledger: Ledger) -> Callable[[], int]:
+    """A question for what the database has done so far: rows read by PostgreSQL, steps of SQLite's
+    machine."""
+    steps = [0]
+
+    def step() -> int:
+        steps[0] += 1
+        return 0
+
+    def watch(connection: Any, *_: object) -> None:
+        connection.set_progress_handler(step, 10)
+
+    def rows(connection: Connection) -> int:
+        connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+        return 0
+
+    def total(connection: Connection) -> int:
+        return int(connection.exec_driver_sql(_READ).scalar_one())
+
+    if ledger._database.sqlite:
+        event.listen(ledger._database._engine, "checkout", watch)
+        return lambda: steps[0]
+    return lambda: ledger._database.read(rows) or ledger._database.read(total)
+
+
+def idle(ledger: Ledger, root: Path, count: int) -> tuple[int, Engine, Clock]:
+    """What an idle minute costs with so many builds."""
+    clock = Clock()
+    engine = node(ledger, root, clock)
+    running(ledger)
+    ledger.instances.addresses([("vm-1", 1, Address("127.0.0.1", 22))])
+    copy(ledger, count, engine.id, clock() + 3600)
+    done, until = work_of(ledger), clock() + IDLE / 2
+
+    def run() -> None:
+        while clock() < until:
+            clock.advance(engine.tick())
+
+    run()
+    assert len(engine._sessions.builds()) >= count
+    before, until = done(), clock() + IDLE
+    run()
+    return done() - before, engine, clock
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_an_idle_node_reads_no_more_the_more_is_open(
+    postgres: Server, tmp_path: Path, database: str
+) -> None:
+    costs = {}
+    for count in (FEW, MANY):
+        where = tmp_path / str(count)
+        here = f"sqlite:///{where}/ledger.db" if database == "sqlite" else postgres.new()
+        ledger = Ledger.open(here, data_dir=where)
+        costs[count], engine, clock = idle(ledger, where, count)
+        if count == FEW:  # and yet each is told when its time is over
+            clock.advance(3600 - 1.5 * IDLE - LOG_HANDOVER)
+            engine.tick()
+            told = {one.stopped for one in engine._sessions.all()}
+            assert told == {Reason.DEADLINE}
+        engine.close()
+        ledger.close()
+    assert costs[MANY] < 1.1 * costs[FEW] + 50, costs

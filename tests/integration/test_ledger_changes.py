@@ -1,0 +1,117 @@
+"""What is open is read by what changed: nothing is missed, and what goes on costs nothing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from tests.support.ledger_builds import launch, running, spec, submitted
+from tests.support.postgres import Server
+from vmrunner.ledger import Ledger, builds
+from vmrunner.ledger.open_rows import WHOLE
+from vmrunner.model import Death, Reason, Result
+
+
+def names(reader: Any, now: float = 0.0) -> tuple[set[str], set[str]]:
+    found = reader.read(now)
+    assert set(found.rows) == {row.id for row in found.rows.values()}
+    return set(found.rows), set(found.builds)
+
+
+def test_a_reader_follows_each_change(ledger: Ledger) -> None:
+    reader = ledger.open_rows()
+    assert names(reader) == (set(), set())
+    submitted(ledger)
+    assert reader.read(0.0).changed == {"b-1"}
+    assert names(reader) == (set(), set())  # it waits
+    ledger.instances.start([launch(ledger, "b-1", "vm-1")], until=1.0)
+    assert names(reader) == ({"vm-1"}, {"b-1"})
+    assert reader.read(0.0).changed == frozenset()
+    running(ledger, "b-2", "vm-2")
+    found = reader.read(0.0)
+    assert found.changed == {"b-2", "vm-2"}
+    assert found.builds["b-2"] == ledger.builds.get("b-2")
+    assert found.rows["vm-2"] == ledger.instances.get("vm-2")
+    ledger.builds.request_cancel("b-2", Reason.USER, 5.0)
+    assert reader.read(0.0).builds["b-2"].cancel is Reason.USER
+    submitted(ledger, "b-3")
+    ledger.builds.request_cancel("b-3", Reason.USER, 5.0)
+    ledger.builds.finish(
+        "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=5.0, doom=Death.DONE
+    )
+    assert names(reader) == ({"vm-1", "vm-2"}, {"b-2", "b-3"})
+    ledger.instances.close("vm-1", epoch=2, death=Death.DONE, now=6.0)
+    assert names(reader) == ({"vm-2"}, {"b-2", "b-3"})
+    fresh, kept = ledger.open_rows().read(0.0), reader.read(0.0)
+    assert (kept.rows, kept.builds) == (fresh.rows, fresh.builds)
+
+
+def test_a_log_and_a_lease_are_no_change(ledger: Ledger) -> None:
+    running(ledger)
+    ledger.builds.submit(spec(), id="b-2", now=10.0, lease_until=20.0)
+    reader = ledger.open_rows()
+    reader.read(0.0)
+    ledger.logs.append("b-1", 1, 1, offset=1, data=b"x", now=105.0)
+    ledger.submitter_leases.renew("b-2", 100.0)
+    assert reader.read(0.0).changed == frozenset()
+    ledger.builds.steps_started("b-1", epoch=1)
+    assert reader.read(0.0).changed == {"b-1"}
+
+
+def execute(ledger: Ledger, statement: str) -> None:
+    """As somebody does who writes past all that counts changes."""
+
+    def work(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+    ledger._database.write(work)
+
+
+def test_what_no_transaction_told_is_found_in_time(ledger: Ledger) -> None:
+    running(ledger)
+    reader = ledger.open_rows()
+    reader.read(0.0)
+    execute(ledger, "UPDATE builds SET cancel = 'user'")
+    assert reader.read(WHOLE - 1).builds["b-1"].cancel is None
+    assert reader.read(WHOLE).builds["b-1"].cancel is Reason.USER
+
+
+def test_a_database_that_was_set_back_is_read_whole(ledger: Ledger) -> None:
+    running(ledger)
+    reader = ledger.open_rows()
+    reader.read(0.0)
+    execute(ledger, "DELETE FROM instances")
+    execute(ledger, "UPDATE revisions SET last = last - 1")
+    assert names(reader)[0] == set()
+
+
+def test_writers_that_commit_in_the_opposite_order_lose_no_change(
+    postgres: Server, tmp_path: Path
+) -> None:
+    """Whoever wrote first and commits last has the higher number."""
+    ledger = Ledger.open(postgres.new(), data_dir=tmp_path)
+    for n in (1, 2):
+        running(ledger, f"b-{n}", f"vm-{n}")
+    reader = ledger.open_rows()
+    reader.read(0.0)
+    wrote, go = threading.Event(), threading.Event()
+
+    def slowly(connection: Connection) -> None:
+        builds._CANCEL(connection, id="b-1", reason="user", now=1.0).first()
+        wrote.set()
+        assert go.wait(60)
+
+    first = threading.Thread(target=ledger._database.write, args=(slowly,))
+    first.start()
+    assert wrote.wait(60)
+    ledger.builds.request_cancel("b-2", Reason.USER, 1.0)
+    assert reader.read(0.0).changed == {"b-2"}
+    go.set()
+    first.join()
+    found = reader.read(0.0)
+    assert found.changed == {"b-1"}
+    assert {build.cancel for build in found.builds.values()} == {Reason.USER}
+    ledger.close()

@@ -1,0 +1,107 @@
+"""The rows and builds of an engine that a tick looks at.
+
+Most of them just go on: their session runs, nobody wishes anything, their end is far. What could
+concern such a build changes its rows, its session or its providers, or is a matter of time. All
+others are looked at in each tick, and all of them whenever all was read (`ledger.open_rows`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from vmrunner.engine.context import EngineContext
+from vmrunner.engine.sessions import SessionManager
+from vmrunner.engine.snapshot import Snapshot
+from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Scope
+
+#: A session is told so long before `E`, so that it can hand over the last of its log.
+LOG_HANDOVER: Final = 5.0
+
+_Place = tuple[str, Scope]
+
+
+class Attention:
+    """Choice of what a tick looks at. Used by the tick's thread alone."""
+
+    def __init__(
+        self,
+        context: EngineContext,
+        sessions: SessionManager,
+        is_settled: Callable[[Instance], bool],
+    ) -> None:
+        """`is_settled`: whether the rest of the engine has nothing to do about a VM."""
+        self._context = context
+        self._sessions = sessions
+        self._is_settled = is_settled
+        self._restless: set[str] = set()
+        self._ends: dict[_Place, list[tuple[float, str]]] = {}  # heaps, by whose clock it is
+
+    def pick(self, snapshot: Snapshot) -> None:
+        """Say in the snapshot what is restless."""
+        touched = self._sessions.touched()
+        if snapshot.changed is None:
+            self._ends = {}
+            names: set[str] = snapshot.mine.keys() | snapshot.builds.keys()
+        else:
+            names = self._restless | snapshot.changed | touched | self._due(snapshot)
+        for name in list(names):
+            row, build = snapshot.mine.get(name), snapshot.builds.get(name)
+            names |= {row.build or ""} if row is not None else set()
+            names |= {build.instance or ""} if build is not None else set()
+        snapshot.restless = set(self._unsettled(snapshot, names))
+        self._restless = snapshot.restless
+
+    # --- within ---
+
+    def _unsettled(self, snapshot: Snapshot, names: Iterable[str]) -> Iterable[str]:
+        for name in names:
+            row, build = snapshot.mine.get(name), snapshot.builds.get(name)
+            if row is not None:
+                build = snapshot.builds.get(row.build or "")
+            elif build is not None and self._concerns(build):
+                row = snapshot.mine.get(build.instance or "")
+            else:
+                continue
+            if row is None or build is None or not self._goes_on(build, row):
+                yield name
+
+    def _concerns(self, build: BuildRecord) -> bool:
+        """True for a build of ours, one that was, and one that waits with a wish to end."""
+        ours = build.owner == self._context.id or self._sessions.of(build.id) is not None
+        return ours or build.state is BuildState.QUEUED
+
+    def _goes_on(self, build: BuildRecord, row: Instance) -> bool:
+        context, following = self._context, self._sessions.of(build.id)
+        if not (
+            build.state is BuildState.RUNNING
+            and row.state is InstanceState.BUSY
+            and build.instance == row.id
+            and build.owner == row.owner == context.id
+            and build.epoch == row.epoch
+            and build.cancel is None
+            and build.submitter is None
+            and following is not None
+            and following.epoch == build.epoch
+            and following.stopped is None
+            and self._is_settled(row)
+        ):
+            return False
+        end = row.end - LOG_HANDOVER
+        if context.now(row) >= end:
+            return False
+        heapq.heappush(self._ends.setdefault((row.provider, row.scope), []), (end, row.id))
+        return True
+
+    def _due(self, snapshot: Snapshot) -> set[str]:
+        """The VMs whose end is near, each by its own clock."""
+        due = set()
+        for heap in self._ends.values():
+            while heap and heap[0][1] not in snapshot.mine:
+                heapq.heappop(heap)
+            if heap:
+                now = self._context.now(snapshot.mine[heap[0][1]])
+                while heap and heap[0][0] <= now:
+                    due.add(heapq.heappop(heap)[1])
+        return due

@@ -1,0 +1,131 @@
+"""The open rows and what drives them, read once and from then on by what changed.
+
+Each reader has its own. A whole read every five minutes is the truth: what a change could miss
+(a database that was set back) is wrong for so long at most.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import Connection, and_, or_, select
+
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.readable import readable
+from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER, REVISIONS
+from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState
+
+T = TypeVar("T")
+
+WHOLE: Final = 300.0  # seconds between two whole reads
+
+_b, _i = BUILDS.c, INSTANCES.c
+_OPEN: Final = _i.state != InstanceState.GONE.value
+_DRIVEN: Final = and_(
+    _b.state != BuildState.FINISHED.value,
+    or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)),
+)
+_MARK = Prepared(lambda: select(REVISIONS.c.last, select(LEDGER.c.generation).scalar_subquery()))
+_ALL_INSTANCES = Prepared(lambda: select(*codec.INSTANCE, _OPEN).where(_OPEN).order_by(_i.id))
+_ALL_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_DRIVEN).order_by(_b.id))
+_CHANGED_INSTANCES = Prepared(
+    lambda: select(*codec.INSTANCE, _OPEN).where(_i.revision > arg("seen"))
+)
+_CHANGED_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_b.revision > arg("seen")))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRows:
+    """All that is open. `rows` and `builds` are by id, oldest first; of `unread` ids nothing is
+    known but that they are open. `changed`: ids of those that differ from what was read before,
+    open or not; None: whichever."""
+
+    rows: Mapping[str, Instance]
+    builds: Mapping[str, BuildRecord]
+    unread: frozenset[str]
+    changed: frozenset[str] | None
+
+
+@dataclass(slots=True)
+class _Table(Generic[T]):
+    """The open rows of one table, as they were read last."""
+
+    decode: Callable[[Sequence[Any]], T]
+    known: dict[str, T] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+
+    def take(self, found: Sequence[Sequence[Any]]) -> set[str]:
+        """Take in rows that end with whether they are open; returns their ids."""
+        for row in found:
+            self.unread.discard(row[0])
+            if not row[-1]:
+                self.known.pop(row[0], None)
+        there = [row for row in found if row[-1]]
+        values = readable(lambda row: (row[0], self.decode(row)), there)
+        newest = max(self.known, default="")
+        self.known.update(values)
+        self.unread |= values.unread
+        for name in values.unread:
+            self.known.pop(name, None)
+        if any(name < newest for name, _ in values):
+            self.known = dict(sorted(self.known.items()))
+        return {row[0] for row in found}
+
+
+class OpenRowsReader:
+    """One reader of what is open."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._instances = _Table(codec.instance)
+        self._builds = _Table(codec.build)
+        self._mark: tuple[int, str, int] | None = None  # revision, generation, servers met
+        self._whole = 0.0
+
+    def read(self, now: float) -> OpenRows:
+        """Read what changed, or all when it is time; `now` is monotonic. The instances are read
+        before the builds: one that was read then has a build at least as new."""
+        with self._lock:
+            changed = self._database.read(lambda c: self._read(c, now))
+            return OpenRows(
+                rows=self._instances.known,
+                builds=self._builds.known,
+                unread=frozenset(self._instances.unread | self._builds.unread),
+                changed=changed,
+            )
+
+    def _read(self, connection: Connection, now: float) -> frozenset[str] | None:
+        row = _MARK(connection).first()
+        assert row is not None
+        mark, before = (row[0], row[1], self._database.servers_met), self._mark
+        whole = (
+            before is None
+            or mark[1:] != before[1:]
+            or mark[0] < before[0]
+            or not 0 <= now - self._whole < WHOLE
+        )
+        self._mark = None  # until all is read
+        if whole:
+            self._instances, self._builds = _Table(codec.instance), _Table(codec.build)
+            self._instances.take(_ALL_INSTANCES(connection).all())
+            self._builds.take(_ALL_BUILDS(connection).all())
+            self._whole = now
+            changed = None
+        elif before is not None and mark != before:
+            # Copies: whoever was given the former ones may look at them still.
+            self._instances.known = dict(self._instances.known)
+            self._builds.known = dict(self._builds.known)
+            seen = before[0]
+            changed = frozenset(
+                self._instances.take(_CHANGED_INSTANCES(connection, seen=seen).all())
+                | self._builds.take(_CHANGED_BUILDS(connection, seen=seen).all())
+            )
+        else:
+            changed = frozenset()
+        self._mark = mark
+        return changed

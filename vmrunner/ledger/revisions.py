@@ -1,0 +1,64 @@
+"""Revisions: which builds and instances changed, for whoever read them before.
+
+A transaction that changes some leaves their `revision` empty, and last of all draws the next number
+and writes it there. It draws under a lock that it holds until it has committed: so numbers become
+visible in their order, and who saw number N misses nothing up to N. Since the lock comes last,
+nobody who holds it waits for anybody. What only its own readers ask for is no change: a log's
+size, a client's lease, where things lie in the store.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Connection, Insert, Update, null
+
+from vmrunner.ledger.tables import BUILDS, INSTANCES
+
+_TABLES: Final = (BUILDS, INSTANCES)
+_QUIET: Final = {
+    "artifacts_object", "chunks", "collected", "events", "idempotency_key", "keep_logs",
+    "lease_until", "log_bytes", "log_due", "log_lines", "log_object", "owner_until", "removed_at",
+    "secrets", "source_object",
+}  # fmt: skip
+_FLAG: Final = "vmrunner.changed"
+#: One statement, and so one round trip, where a server is asked.
+_DRAW: Final = (
+    "WITH drawn AS (UPDATE revisions SET last = last + 1 RETURNING last), "
+    "b AS (UPDATE builds SET revision = drawn.last FROM drawn WHERE revision IS NULL) "
+    "UPDATE instances SET revision = drawn.last FROM drawn WHERE revision IS NULL"
+)
+_DRAW_HERE: Final = (
+    "UPDATE revisions SET last = last + 1",
+    "UPDATE builds SET revision = (SELECT last FROM revisions) WHERE revision IS NULL",
+    "UPDATE instances SET revision = (SELECT last FROM revisions) WHERE revision IS NULL",
+)
+
+
+def revised(statement: Any) -> tuple[Any, bool]:
+    """Return a statement that leaves what it changes without a revision, and whether it does."""
+    if isinstance(statement, Insert) and statement.table in _TABLES:
+        return statement, True
+    if isinstance(statement, Update) and statement.table in _TABLES:
+        names = {getattr(column, "name", column) for column in statement._values or ()}
+        if names - _QUIET:
+            return statement.values(revision=null()), True
+    return statement, False
+
+
+def begin(connection: Connection) -> None:
+    """Forget what another transaction did by this connection."""
+    connection.info.pop(_FLAG, None)
+
+
+def note(connection: Connection) -> None:
+    """Note that this transaction changes some."""
+    connection.info[_FLAG] = True
+
+
+def draw(connection: Connection) -> None:
+    """Give what this transaction changed the next number, as the last that it does."""
+    if connection.info.pop(_FLAG, None):
+        sqlite = connection.dialect.name == "sqlite"
+        for statement in _DRAW_HERE if sqlite else (_DRAW,):
+            connection.exec_driver_sql(statement)
