@@ -227,19 +227,19 @@ def test_a_finished_build_has_nothing_to_enter_extend_or_end(anywhere: Cli) -> N
     assert mixed.code == 7
 
 
-def test_vms(cli: Cli) -> None:
-    build = cli("run", "--", "say", "x").last[3]
-    assert cli("vm", "ls", "-o", "json").items == []
-    assert cli("vm", "ls", "--cloud", "-o", "json").items == []
-    (row,) = cli("vm", "ls", "-a", "-o", "json").items
+def test_vms(anywhere: Cli) -> None:
+    build = anywhere("run", "--", "say", "x").last[3]
+    assert anywhere("vm", "ls", "-o", "json").items == []
+    assert anywhere("vm", "ls", "--cloud", "-o", "json").items == []
+    (row,) = anywhere("vm", "ls", "-a", "-o", "json").items
     assert (row["build"], row["state"], row["death"]) == (build, "gone", "done")
-    assert cli("vm", "show", row["id"]).code == 0
+    assert anywhere("vm", "show", row["id"]).code == 0
     for name in (row["id"], row["build"]):
-        assert cli("vm", "show", name, "-o", "json").items[0]["id"] == row["id"]
-    assert row["id"] in cli("vm", "ls", "-a", "--cloud").out.decode()
-    assert cli("audit").code == 0
-    assert cli("reap", "-o", "json").items == []
-    assert cli("reap", "--dry-run", "--provider", "fake").code == 0
+        assert anywhere("vm", "show", name, "-o", "json").items[0]["id"] == row["id"]
+    assert row["id"] in anywhere("vm", "ls", "-a", "--cloud").out.decode()
+    assert anywhere("audit").code == 0
+    assert anywhere("reap", "-o", "json").items == []
+    assert anywhere("reap", "--dry-run", "--provider", "fake").code == 0
 
 
 def test_ps_tells_what_it_leaves_out_and_counts_steps(anywhere: Cli, home: Path) -> None:

@@ -48,29 +48,29 @@ def served(ledger: Ledger) -> None:
     )  # fmt: skip
 
 
-def test_an_empty_ledger_says_how_pools_are_made(cli: Cli) -> None:
-    done = cli("pool", "ls")
+def test_an_empty_ledger_says_how_pools_are_made(anywhere: Cli) -> None:
+    done = anywhere("pool", "ls")
     assert done.code == 0
     assert b"[pools.NAME]" in done.err
 
 
-def test_a_pool_is_shown_with_every_key(cli: Cli, ledger: Ledger) -> None:
+def test_a_pool_is_shown_with_every_key(anywhere: Cli, ledger: Ledger) -> None:
     waiting(ledger)
     ledger.pools.note("fast", 2, EmptyReason.MAKING)
-    (shown,) = cli("pool", "ls", "-o", "json").items
+    (shown,) = anywhere("pool", "ls", "-o", "json").items
     assert [key for key in KEYS if key not in shown] == []
     assert (shown["name"], shown["kind"], shown["want"], shown["have"]) == ("fast", "hot", 2, 1)
     assert shown["empty_reason"] is None
-    text = cli("pool", "show", "fast").out.decode()
+    text = anywhere("pool", "show", "fast").out.decode()
     assert "1 ready, 0 on their way, 0 with a build" in text
-    assert cli("vm", "ls").out.count(b"pool fast") == 1
+    assert anywhere("vm", "ls").out.count(b"pool fast") == 1
 
 
-def test_what_is_parked_is_had_and_what_parks_is_made(cli: Cli, ledger: Ledger) -> None:
+def test_what_is_parked_is_had_and_what_parks_is_made(anywhere: Cli, ledger: Ledger) -> None:
     row = waiting(ledger)
     for to, told in ((InstanceState.PARKING, (0, 1)), (InstanceState.PARKED, (1, 0))):
         assert ledger.pools.park(row.id, epoch=row.epoch, to=to, now=150.0)
-        (shown,) = cli("pool", "ls", "-o", "json").items
+        (shown,) = anywhere("pool", "ls", "-o", "json").items
         assert (shown["have"], shown["making"]) == told
 
 
@@ -81,13 +81,13 @@ def test_an_empty_pool_without_a_serve_says_so(cli: Cli, ledger: Ledger) -> None
     assert b"no `serve` that lives has its provider" in cli("doctor").out
 
 
-def test_a_pool_is_resized_and_drained(cli: Cli, ledger: Ledger) -> None:
+def test_a_pool_is_resized_and_drained(anywhere: Cli, ledger: Ledger) -> None:
     ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
-    assert cli("pool", "resize", "fast", "7").code == 0
+    assert anywhere("pool", "resize", "fast", "7").code == 0
     assert ledger.pools.all()[0].size == 7
-    assert cli("pool", "drain", "fast").code == 0
+    assert anywhere("pool", "drain", "fast").code == 0
     assert ledger.pools.all()[0].draining
-    assert b"drained" in cli("pool", "show", "fast").out
+    assert b"drained" in anywhere("pool", "show", "fast").out
 
 
 @pytest.mark.parametrize("command", [("show",), ("resize", "3"), ("drain",)])
@@ -103,12 +103,12 @@ def test_a_pool_that_is_not_there_is_named(
     assert cli("pool", "resize", "fast", "-1").code != 0
 
 
-def test_show_and_ps_tell_how_a_build_started(cli: Cli, ledger: Ledger) -> None:
+def test_show_and_ps_tell_how_a_build_started(anywhere: Cli, ledger: Ledger) -> None:
     served(ledger)
-    (shown,) = cli("show", "b-1", "-o", "json").items
+    (shown,) = anywhere("show", "b-1", "-o", "json").items
     assert shown["start"] == "hot"
     assert (shown["instances"][0]["pool"], shown["instances"][0]["start"]) == ("fast", "hot")
-    (listed,) = cli("ps", "-a", "-o", "json").items
+    (listed,) = anywhere("ps", "-a", "-o", "json").items
     assert listed["start"] == "hot"
-    assert b"hot" in cli("ps", "-a", "-o", "wide").out
-    assert b"start      hot" in cli("show", "b-1").out
+    assert b"hot" in anywhere("ps", "-a", "-o", "wide").out
+    assert b"start      hot" in anywhere("show", "b-1").out

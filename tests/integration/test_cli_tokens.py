@@ -60,10 +60,3 @@ def test_a_wrong_token_is_not_made(cli: Cli, argv: tuple[str, ...], words: str) 
     assert (done.code, done.out) == (2, b"")
     assert words in done.err.decode()
     assert cli("token", "ls").out == b""
-
-
-def test_tokens_are_made_where_the_ledger_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VMRUNNER_SERVER", "http://127.0.0.1:1")
-    done = cli("token", "ls")
-    assert done.code == 2
-    assert b"where the ledger is" in done.err

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import SCOPE, running
-from vmrunner.api.local_service import LocalService
-from vmrunner.cli.commands import vms
-from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.readable import RowCache
 from vmrunner.model import Death, Kind, Power, Ref, Resource, Scope
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.retired import RetiredProvider
 from vmrunner.runtime.provider_set import ProviderSet
+from vmrunner.services import fleet
 
 
 @pytest.fixture
@@ -28,12 +26,6 @@ def ledger(home: Path) -> Iterator[Ledger]:
     ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
     yield ledger
     ledger.close()
-
-
-def at(ledger: Ledger, providers: ProviderSet) -> Any:
-    """As much of a command's context as a listing needs."""
-    app = SimpleNamespace(providers=providers)
-    return SimpleNamespace(app=app, ledger=ledger, service=LocalService(cast("Any", app)))
 
 
 def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:
@@ -71,13 +63,8 @@ def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:
     recorded, twin = seen("i-vm-2", "vm-2"), seen("i-twin", "vm-2")
     disk, closed, stray = seen("d-1", "vm-1", Kind.DISK), seen("i-vm-0", "vm-0"), seen("x", None)
 
-    def no_provider(_: str) -> Any:
-        raise VmrunnerError("none")
-
-    given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, no_provider, no_provider
-    shell = at(ledger, ProviderSet(*given))
-    found = vms._beside(shell, rows, [twin, disk, recorded, closed, stray])
-    assert [(m.row.id if m.row else None, m.cloud) for m in found] == [
+    found = fleet.beside(ledger, rows, [twin, disk, recorded, closed, stray])
+    assert [(row.id if row else None, cloud) for row, cloud in found] == [
         ("vm-2", recorded),
         ("vm-1", None),
         ("vm-2", twin),
@@ -96,8 +83,7 @@ def test_each_row_is_told_by_its_own_drivers_clock(ledger: Ledger) -> None:
     given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, None, None
     providers = ProviderSet(*given)
     providers._drivers = {"local": RetiredProvider("local", [former], here)}
-    shell = at(ledger, providers)
-    (shown,) = vms._machines(shell, [(row, None)])
+    (shown,) = fleet.timed(providers, [(row, None)])
     assert shown.now == slow()
 
 

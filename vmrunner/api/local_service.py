@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.services.artifacts import Artifacts
     from vmrunner.services.destroy import DestroyedVm
+    from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
     from vmrunner.services.submit import Submission
     from vmrunner.transfers.build_log import BuildLog
@@ -121,6 +122,12 @@ class LocalService:
 
         return cancel(self.ledger, build, wake=self.wake, reason=reason, why=why)
 
+    def remove(self, row: BuildRecord) -> None:
+        """Remove its log and its artifacts. Raises Conflict when it has not ended."""
+        from vmrunner.services.removal import remove
+
+        remove(self.ledger, row, self._app.paths.artifacts)
+
     def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
         """See to it that somebody ends builds that were cancelled."""
         from vmrunner.runtime.background import served
@@ -143,6 +150,12 @@ class LocalService:
     def time_of(self, row: Instance) -> float:
         """Return the time by the clock that a VM's deadline is of."""
         return self._app.providers.time_at(row.provider, row.scope)
+
+    def fleet(self, *, gone: bool, limit: int) -> Fleet:
+        """Return the VMs beside what the clouds show now."""
+        from vmrunner.services import fleet
+
+        return fleet.fleet(self.ledger, self._app.providers, gone=gone, limit=limit)
 
     def destroy(self, row: Instance) -> DestroyedVm:
         """End a VM now, and cancel its build."""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from vmrunner.model import EmptyReason, Pool, PoolKind, PoolSpec
+from vmrunner.model import EmptyReason, Network, Pool, PoolKind, PoolSpec
 from vmrunner.remote.decoding import Document, moment
 from vmrunner.services.pools import PoolStatus
 
 
 def pool_status(document: Document) -> PoolStatus:
     """Decode one pool; of its shape what is shown of it."""
-    empty = document["empty_reason"]
+    empty, sizing = document["empty_reason"], document["sizing"]
     spec = PoolSpec(
         name=document["name"],
         provider=document["provider"],
         container=document["container"],
         kind=PoolKind(document["kind"]),
+        network=Network(document["network"]),
+        size=sizing["size"],
+        schedule=tuple((one["cron"], one["size"]) for one in sizing["schedule"]),
+        hit_rate=sizing["hit_rate"],
+        least=sizing["min"],
+        most=sizing["max"],
         ttl=document["ttl"],
         idle=document["idle"],
         usd_per_day=document["usd_per_day"],
@@ -33,7 +39,7 @@ def pool_status(document: Document) -> PoolStatus:
         have=document["have"],
         making=document["making"],
         claimed=document["claimed"],
-        builds=document.get("builds", 0),
+        builds=document["builds"],
         hit_rate=document["hit_rate"],
         p50=document["p50"],
         p95=document["p95"],

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmrunner.reaper.report import Report
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
 
 
@@ -150,6 +151,10 @@ class RemoteService:
         del why
         return self.ledger.builds.request_cancel(build, reason, time.time())
 
+    def remove(self, row: BuildRecord) -> None:
+        """Remove its log and its artifacts. Raises Conflict when it has not ended."""
+        self.client.post(f"/builds/{segment(row.id)}/remove")
+
     def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
         """Do nothing: the server does."""
 
@@ -163,6 +168,14 @@ class RemoteService:
         """Return the time here: the server tells no other."""
         del row
         return time.time()
+
+    def fleet(self, *, gone: bool, limit: int) -> Fleet:
+        """Return the VMs beside what the clouds show now. Raises NotAllowed for a token that does
+        not see all."""
+        from vmrunner.api.remote_fleet import fleet
+
+        state = None if gone else "active"
+        return fleet(self.client.get("/instances", cloud=True, state=state, limit=min(limit, 1000)))
 
     def destroy(self, row: Instance) -> DestroyedVm:
         """End a VM now, and cancel its build."""

@@ -14,7 +14,7 @@ from typer.core import TyperArgument, TyperCommand
 
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
-from vmrunner.cli.context import CliContext, Joiner, debugging
+from vmrunner.cli.context import CliContext, Joiner, debugging, over_server, refused_over_server
 from vmrunner.errors import ConfigError, VmrunnerError
 
 
@@ -85,6 +85,20 @@ _COMMANDS: Final = {
     "version": ":version",
     "help": ":help_",
 }
+#: Commands that say nothing over a server, and why.
+_HERE: Final[Mapping[str, str]] = {
+    "ssh": "the key of a build's VM leaves the ledger for nobody, and a server forwards no SSH",
+    "guard": "it works with the cloud credentials of who calls it",
+    "image": "images are made and kept where VMs are started",
+    "doctor": "it checks the machine, the credentials and the files of an engine",
+    "gc": "it removes what lies beside the ledger; `serve` does the same at night",
+    "backup": "it reads the ledger and the store where they lie",
+    "restore": "it makes the ledger and the store where they are to lie",
+    "serve": "it is what serves",
+    "token": "who makes tokens is who has the ledger; the page shows and revokes them",
+    "notify": "it reads the outbox of the ledger and calls from the machine that serves",
+    "db": "it works on the ledger's database itself",
+}
 #: How Typer makes those that are not as the others.
 _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "run": {"cls": _WithCommand},
@@ -146,6 +160,14 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     return made
 
 
+def _refuse_server(words: Sequence[str]) -> None:
+    """Raises ConfigError for a command that does nothing over the server that is named."""
+    first = next((word for word in words if not word.startswith("-")), "")
+    asks = {"-h", "--help"} & set(words)
+    if first in _HERE and over_server() and not asks:
+        raise refused_over_server(first, _HERE[first])
+
+
 def _command(words: Sequence[str]) -> Any:
     return _in_plain_words(typer.main.get_command(app(words)))
 
@@ -178,6 +200,7 @@ def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> in
 def _run(words: list[str], shell: CliContext, remote: bool) -> int:
     try:
         _refuse_empty(words)
+        _refuse_server(words)
         code = _command(words)(args=words, prog_name="vmrunner", standalone_mode=False, obj=shell)
         _flush()
         return code if isinstance(code, int) else exit_codes.OK

@@ -81,6 +81,16 @@ class CliContext:
             self.app.close()
 
 
+def over_server() -> bool:
+    """True if the environment names a server."""
+    return os.environ.get(_SERVER) is not None
+
+
+def refused_over_server(command: str, why: str) -> ConfigError:
+    """The error of a command that works where the ledger is alone."""
+    return ConfigError(f"{command}: {why}", hint=f"run it where the ledger is, or unset {_SERVER}")
+
+
 def shell_of(context: typer.Context) -> CliContext:
     """The shell of this run."""
     return cast("CliContext", context.obj)

@@ -18,6 +18,7 @@ from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.objects import referenced_source
 from vmrunner.ledger.readable import Readable, RowCache, readable
+from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model import (
     LOCAL_TENANT,
@@ -142,6 +143,7 @@ class Builds(BuildWrites):
     def __init__(self, database: Database, seal: Encryption) -> None:
         super().__init__(database)
         self._seal = seal
+        self._together = SharedWrites(database)
         self._running, self._queue = RowCache(codec.build), RowCache(codec.build)
 
     def submit(
@@ -196,10 +198,9 @@ class Builds(BuildWrites):
             return fetch(connection, id)
 
         try:
-            return self._database.write(work), True
+            return self._together.write(work), True
         except Duplicate:
-            existing = self.same(spec, tenant)
-            if existing is None:
+            if (existing := self.same(spec, tenant)) is None:
                 raise Conflict(f"there is a build {id} already") from None
             return existing, False
 

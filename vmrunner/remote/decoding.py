@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import (
@@ -37,6 +37,7 @@ from vmrunner.model import (
     Step,
 )
 
+S = TypeVar("S")
 T = TypeVar("T")
 Document = Mapping[str, Any]
 _SPEC: Final = (
@@ -46,9 +47,9 @@ _SPEC: Final = (
 )  # fmt: skip
 
 
-def _checked(decode: Callable[[Document], T]) -> Callable[[Document], T]:
+def _checked(decode: Callable[[S], T]) -> Callable[[S], T]:
     @wraps(decode)
-    def checked(document: Document) -> T:
+    def checked(document: S) -> T:
         try:
             return decode(document)
         except (KeyError, TypeError, ValueError) as error:
@@ -192,14 +193,29 @@ def event(document: Document) -> BuildEvent:
     )
 
 
+def chunks(parts: Iterable[bytes]) -> Iterator[Chunk]:
+    """Decode chunks of a log, each a line of JSON and as many bytes as that says."""
+    pieces = iter(parts)
+    buffer = bytearray()
+    while True:
+        while (end := buffer.find(b"\n")) < 0:
+            if (more := next(pieces, None)) is None:
+                return
+            buffer += more
+        head = _head(bytes(buffer[:end]))
+        del buffer[: end + 1]
+        size = head.pop("size")
+        while len(buffer) < size:
+            buffer += next(pieces, b"") or _cut_off()
+        yield Chunk(**head, data=bytes(buffer[:size]))
+        del buffer[:size]
+
+
 @_checked
-def chunk(document: Document) -> Chunk:
-    """Decode a chunk of a log."""
-    return Chunk(
-        seq=document["seq"],
-        attempt=document["attempt"],
-        time=document["time"],
-        offset=document["offset"],
-        line=document["line"],
-        data=base64.b64decode(document["data"]),
-    )
+def _head(line: bytes) -> dict[str, Any]:
+    found = json.loads(line)
+    return {name: found[name] for name in ("seq", "attempt", "time", "offset", "line", "size")}
+
+
+def _cut_off() -> NoReturn:
+    raise ServerUnreachable("the server's answer ends in the middle of a chunk", hint="try again")

@@ -87,11 +87,15 @@ class HttpClient:
         return self._json("PUT", path, {}, content=parts)
 
     @contextmanager
-    def stream(self, path: str, accept: str = "*/*") -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, path: str, accept: str = "*/*", **parameters: Any
+    ) -> Iterator[Iterator[bytes]]:
         """The bytes of an answer as they come."""
+        said = {name: value for name, value in parameters.items() if value is not None}
+        headers = {"Accept": accept}
         with (
             self._translated(),
-            self._open().stream("GET", API + path, headers={"Accept": accept}) as answer,
+            self._open().stream("GET", API + path, params=said, headers=headers) as answer,
         ):
             if answer.status_code >= 400:
                 answer.read()

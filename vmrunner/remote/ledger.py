@@ -107,12 +107,13 @@ class RemoteLogs:
     ) -> list[Chunk]:
         """Return the next chunks; as many as the server sends at once."""
         del limit
-        found = self._client.listed(
+        with self._client.stream(
             f"/builds/{segment(build)}/chunks",
+            "application/octet-stream",
             after_line=after_line or None,
             after_seq=after_seq or None,
-        )
-        return [decoding.chunk(one) for one in found]
+        ) as parts:
+            return list(decoding.chunks(parts))
 
 
 class RemoteLog:

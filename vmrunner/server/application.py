@@ -14,6 +14,7 @@ from vmrunner.server import login, problems
 from vmrunner.server.authentication import Authentication
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
+from vmrunner.server.cloud_look import CloudLook
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
 from vmrunner.server.pages import STATIC
@@ -30,8 +31,10 @@ from vmrunner.server.routes import (
     sources,
     system,
     token,
+    vm_page,
 )
 from vmrunner.server.shared_pages import SharedPages
+from vmrunner.services import fleet
 from vmrunner.services.uploads import ComingBytes
 
 API = "/api/v1"
@@ -56,11 +59,12 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
     app.state.pages = SharedPages()
+    app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     problems.install(app)
     for part in (builds, logs, artifacts, sources, instances, operations, costs, token):
         app.include_router(part.router, prefix=API)
-    for part in (system, login, page, house_pages):
+    for part in (system, login, page, vm_page, house_pages):
         app.include_router(part.router)
     app.include_router(costs.pages)
     app.mount("/static", StaticFiles(directory=STATIC))

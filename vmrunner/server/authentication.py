@@ -163,11 +163,17 @@ class Requires:
         )
         self._whole = whole
 
-    def __call__(self, request: Request) -> Principal:
+    async def __call__(self, request: Request) -> Principal:
         principal = caller(request).principal
         if not self._scopes & principal.scopes:
             needed = " or ".join(sorted(self._scopes))
             raise HttpProblem(403, f"the token has no scope {needed}")
-        if self._whole and principal.labels:
-            raise HttpProblem(403, "a token with a label filter may not ask for this")
+        if self._whole:
+            refuse_filtered(principal)
         return principal
+
+
+def refuse_filtered(principal: Principal) -> None:
+    """Refuse a principal that does not see all."""
+    if principal.labels:
+        raise HttpProblem(403, "a token with a label filter may not ask for this")

@@ -15,17 +15,18 @@ from vmrunner.config.validation_errors import explained
 from vmrunner.lib import units
 from vmrunner.server.problems import HttpProblem
 
-JSON_BYTES: Final = 8 << 20
+JSON_BYTES: Final = 2 << 20
 PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
 LEAST_RATE: Final = 16 * 1024  # bytes a second, on the whole, after the patience
 
 M = TypeVar("M", bound=BaseModel)
 
 
-async def model(request: Request, kind: type[M]) -> M:
-    """Read a JSON body as that model. Unknown fields are told with the nearest name."""
+async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
+    """Read a JSON body of at most so many bytes as that model. Unknown fields are told with the
+    nearest name."""
     try:
-        document = json.loads(await whole(request, JSON_BYTES) or b"{}", parse_constant=_refuse)
+        document = json.loads(await whole(request, most) or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(document, dict):

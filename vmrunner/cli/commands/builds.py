@@ -331,15 +331,14 @@ def rm(
 ) -> int:
     """Remove the logs and artifacts of builds that ended. Prints the id of each."""
     from vmrunner.errors import VmrunnerError
-    from vmrunner.services.removal import remove
 
-    shell = shell_of(context)
+    service = shell_of(context).service
     removed = 0
     troubles: list[VmrunnerError] = []
     for word in builds:
         try:
-            row = shell.ledger.builds.find(word)
-            remove(shell.ledger, row, shell.app.paths.artifacts)
+            row = service.ledger.builds.find(word)
+            service.remove(row)
         except VmrunnerError as error:
             troubles.append(error)
             output.say(f"error: {error}")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import instance_ids
-from vmrunner.cli.context import CliContext, shell_of
+from vmrunner.cli.context import CliContext, over_server, refused_over_server, shell_of
 from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError, NotFound, VmrunnerError
 
 if TYPE_CHECKING:
-    from vmrunner.cli.views.builds import VmRow
-    from vmrunner.model import Instance, Resource
+    from vmrunner.model import Instance
 
 app = typer.Typer(help="The VMs behind builds.", no_args_is_help=True)
 
@@ -37,79 +35,24 @@ def ls(
 ) -> int:
     """The VMs that this ledger answers for."""
     from vmrunner.cli.views.builds import machine_view
+    from vmrunner.services.fleet import FleetVm
 
-    shell = shell_of(context)
-    # Beside the cloud all that are open count: what is there would have no row else.
-    most = None if cloud and not everything else limit
-    rows = shell.service.ledger.instances.list(active=None if everything else True, limit=most)
-    unread: list[str] = []
+    service = shell_of(context).service
+    unread: Sequence[str] = ()
     if cloud:
-        _ = shell.ledger  # or it says that only who is there can look
-        shown, unread = _sweep(shell)
-        machines = _beside(shell, rows, shown)
+        found = service.fleet(gone=everything, limit=limit)
+        machines, unread = found.vms, found.unread
     else:
-        machines = _machines(shell, [(row, None) for row in rows])
+        rows = service.ledger.instances.list(active=None if everything else True, limit=limit)
+        machines = [FleetVm(row, service.time_of(row)) for row in rows]
     output.show(machine_view(cloud=cloud), machines, form)
     if not machines and form in (Format.TABLE, Format.WIDE):
         output.say("no VM" + ("" if everything else "; vm ls -a shows those that are gone"))
-    if len(rows) == most:
-        output.say(f"these are the newest {most}; --limit shows more")
+    if sum(vm.row is not None for vm in machines) >= limit and (everything or not cloud):
+        output.say(f"these are the newest {limit}; --limit shows more")
     for text in unread:
         output.warn(text)
     return exit_codes.PARTLY if unread else exit_codes.OK
-
-
-def _machines(
-    shell: CliContext, found: Sequence[tuple[Instance | None, Resource | None]]
-) -> list[VmRow]:
-    """Return the rows to show, each at the time of its driver."""
-    from vmrunner.cli.views.builds import VmRow
-
-    times = {(r.provider, r.scope): shell.service.time_of(r) for r, _ in found if r}
-    here = time.time()
-    return [VmRow(r, times[r.provider, r.scope] if r else here, seen) for r, seen in found]
-
-
-def _sweep(shell: CliContext) -> tuple[list[Resource], list[str]]:
-    """Return what is ours by tag in every provider, and what could not be read."""
-    from vmrunner.model import Power
-
-    ours, unread = [], []
-    for name, provider in shell.app.providers.all().items():
-        for page in provider.sweep():
-            if page.error is not None:
-                unread.append(f"{name}: {page.scope}: {page.error}")
-            ours += [
-                resource
-                for resource in page.resources
-                if resource.tag("installation") == shell.ledger.installation
-                and resource.power is not Power.DEAD
-            ]
-    return ours, unread
-
-
-def _beside(shell: CliContext, rows: list[Instance], shown: Iterable[Resource]) -> list[VmRow]:
-    """Each row with its VM, and what is there without a row that was listed."""
-    from vmrunner.model import Kind
-
-    left = {resource.ref: resource for resource in shown}
-    vms: dict[str | None, list[Resource]] = {}
-    for resource in left.values():
-        if resource.ref.kind is Kind.INSTANCE:
-            vms.setdefault(resource.instance, []).append(resource)
-    found: list[tuple[Instance | None, Resource | None]] = []
-    for row in rows:
-        mine = vms.get(row.id, ())
-        best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
-        if best is not None:
-            del left[best.ref]
-        found.append((row, best))
-    known = {
-        row.id: row
-        for row in shell.ledger.instances.these({r.instance for r in left.values() if r.instance})
-    }
-    found += [(known.get(resource.instance or ""), resource) for resource in left.values()]
-    return _machines(shell, found)
 
 
 @app.command()
@@ -121,11 +64,13 @@ def show(
     """One VM, as the ledger has it: by its id, or its build's, whose last VM it is."""
     from vmrunner.cli.views.builds import machine_view
     from vmrunner.services.documents import instance_document
+    from vmrunner.services.fleet import FleetVm
 
     shell = shell_of(context)
     row = _vm_of(shell, vm)
     if form in (Format.JSON, Format.JSONL):
-        output.show(machine_view(cloud=False), _machines(shell, [(row, None)]), form)
+        vm_row = FleetVm(row, shell.service.time_of(row))
+        output.show(machine_view(cloud=False), [vm_row], form)
     else:
         for key, value in instance_document(row).items():
             if value not in (None, ""):
@@ -166,6 +111,11 @@ def destroy(
     rows: list[Instance] = []
     codes: list[int] = []
     if all_expired:
+        if over_server():
+            raise refused_over_server(
+                "vm destroy --all-expired",
+                "it goes by the clouds' own tags, for when the ledger is away; `reap` works",
+            )
         try:
             rows += past_deadline(shell.ledger, shell.app.providers)
         except VmrunnerError as error:

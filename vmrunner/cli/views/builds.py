@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
@@ -15,12 +13,12 @@ from vmrunner.model import (
     BuildState,
     Instance,
     Kind,
-    Resource,
     Result,
     Start,
 )
 from vmrunner.services import build_history, costs
-from vmrunner.services.documents import build_document, event_document, instance_document, iso
+from vmrunner.services.documents import build_document, event_document, iso
+from vmrunner.services.fleet import FleetVm, fleet_document
 
 _RESULT_COLOURS = {
     Result.SUCCESS: "green",
@@ -83,25 +81,9 @@ def _command(build: BuildRecord) -> str:
     return short(first.title, 40) + (f" (+{len(more)})" if more else "")
 
 
-@dataclass(frozen=True, slots=True)
-class VmRow:
-    """A line of `vm ls`: a row of the ledger, what the cloud shows, or both."""
-
-    row: Instance | None
-    now: float  # by the provider's clock
-    cloud: Resource | None = None
-
-    @property
-    def id(self) -> str:
-        if self.row is not None:
-            return self.row.id
-        assert self.cloud is not None
-        return self.cloud.instance or self.cloud.ref.id
-
-
-def machine_view(*, cloud: bool) -> ListView[VmRow]:
+def machine_view(*, cloud: bool) -> ListView[FleetVm]:
     """`vm ls`; with `cloud` what the providers show stands beside the ledger."""
-    columns: list[Column[VmRow]] = [
+    columns: list[Column[FleetVm]] = [
         Column("id", lambda m: m.id),
         Column("build", lambda m: _whose(m.row)),
         Column("state", lambda m: m.row.state.value if m.row else "no row"),
@@ -117,40 +99,26 @@ def machine_view(*, cloud: bool) -> ListView[VmRow]:
         Column("ref", _ref, wide=True),
         Column("place", lambda m: m.row.offer.place if m.row else "", wide=True),
     ]
-    return ListView(kind="instance", columns=columns, document=lambda m: _machine(m, cloud=cloud))
+    return ListView(
+        kind="instance", columns=columns, document=lambda m: fleet_document(m, cloud=cloud)
+    )
 
 
-def _machine(machine: VmRow, *, cloud: bool) -> dict[str, Any]:
-    document: dict[str, Any] = {"id": machine.id, "state": None}
-    if machine.row is not None:
-        document = instance_document(machine.row)
-    if cloud:
-        seen = machine.cloud
-        document["cloud"] = seen and {
-            "kind": seen.ref.kind.value,
-            "ref": seen.ref.id,
-            "power": seen.power.value,
-            "created_at": iso(seen.created_at),
-            "expires_at": iso(seen.expires_at),
-        }
-    return document
-
-
-def _cloud(machine: VmRow) -> str:
+def _cloud(machine: FleetVm) -> str:
     if machine.cloud is None:
         return "not seen"
     kind = machine.cloud.ref.kind
     return machine.cloud.power.value + ("" if kind is Kind.INSTANCE else f" {kind.value}")
 
 
-def _age(machine: VmRow) -> str:
+def _age(machine: FleetVm) -> str:
     row, cloud = machine.row, machine.cloud
     born = row.created_at if row else cloud.created_at if cloud else None
     until = row.gone_at if row and row.gone_at is not None else machine.now
     return "" if born is None else units.span(until - born)
 
 
-def _left(machine: VmRow) -> str:
+def _left(machine: FleetVm) -> str:
     row, cloud = machine.row, machine.cloud
     deadline = row.end if row else cloud.expires_at if cloud else None
     if deadline is None or (row and row.gone_at is not None):
@@ -159,7 +127,7 @@ def _left(machine: VmRow) -> str:
     return units.span(rest) if rest > 0 else f"{units.span(-rest)} over"
 
 
-def _ref(machine: VmRow) -> str:
+def _ref(machine: FleetVm) -> str:
     ref = machine.row.ref if machine.row else machine.cloud.ref if machine.cloud else None
     return ref.id if ref else ""
 

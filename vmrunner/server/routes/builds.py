@@ -26,7 +26,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import costs, queue_reasons, remote_submit
+from vmrunner.services import costs, queue_reasons, remote_submit, removal
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.documents import build_document, shown_document, spec_document
@@ -230,6 +230,14 @@ async def extend_build(
         return parts.ledger.builds.extend(row.id, body.by, now, by=principal.actor)
 
     return listing("build", [build_document(await run_in_threadpool(work))])
+
+
+@router.post("/builds/{build}/remove")
+def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
+    """Remove the log and the artifacts of a build that ended. Its row and events stay."""
+    row = visible_build(parts, principal, build)
+    removal.remove(parts.ledger, row, parts.paths.artifacts)
+    return listing("build", [build_document(row)])
 
 
 @router.post("/builds/{build}/lease")

@@ -18,11 +18,12 @@ from vmrunner.services import costs
 from vmrunner.services.documents import envelope
 
 
-def _parts(request: Request) -> ServerParts:
+# Coroutines: for what is none FastAPI asks a thread, each time.
+async def _parts(request: Request) -> ServerParts:
     return cast("ServerParts", request.app.state.parts)
 
 
-def _watcher(request: Request) -> ChangeWatcher:
+async def _watcher(request: Request) -> ChangeWatcher:
     return cast("ChangeWatcher", request.app.state.watcher)
 
 

@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
+from vmrunner.model import Principal
+from vmrunner.server.authentication import refuse_filtered
+from vmrunner.server.parts import ServerParts
+from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     PageParameters,
     Parts,
@@ -15,17 +19,20 @@ from vmrunner.server.routes.common import (
     listing,
     visible_instance,
 )
+from vmrunner.services import fleet as fleets
 from vmrunner.services.destroy import destroy
-from vmrunner.services.documents import instance_document
+from vmrunner.services.documents import envelope, instance_document
 
 router = APIRouter(tags=["instances"])
 
 
 class InstanceFilter(PageParameters):
-    """`state=active`: those that are not gone; `build`: its alone."""
+    """`state=active`: those that are not gone; `build`: its alone; `cloud`: beside what the clouds
+    show now, all of them on one page, for a token that sees all."""
 
     state: Literal["active", "gone"] | None = None
     build: str | None = None
+    cloud: bool = False
 
 
 @router.get("/instances")
@@ -33,6 +40,8 @@ def list_instances(
     parts: Parts, principal: Reader, wanted: Annotated[InstanceFilter, Query()]
 ) -> JSONResponse:
     """The VMs of the builds that the token sees, newest first; without a filter all."""
+    if wanted.cloud:
+        return _beside_clouds(parts, principal, wanted)
     rows = parts.ledger.instances.list(
         build=wanted.build,
         active=None if wanted.state is None else wanted.state == "active",
@@ -43,6 +52,19 @@ def list_instances(
     shown = rows[: wanted.limit]
     next_ = shown[-1].id if len(rows) > wanted.limit else None
     return listing("instance", map(instance_document, shown), next_=next_)
+
+
+def _beside_clouds(
+    parts: ServerParts, principal: Principal, wanted: InstanceFilter
+) -> JSONResponse:
+    refuse_filtered(principal)
+    if wanted.build is not None or wanted.state == "gone" or wanted.after is not None:
+        raise HttpProblem(422, "cloud: it goes with state=active and limit alone")
+    found = fleets.fleet(
+        parts.ledger, parts.providers, gone=wanted.state is None, limit=wanted.limit
+    )
+    document = envelope("instance", (fleets.fleet_document(vm, cloud=True) for vm in found.vms))
+    return JSONResponse(document | {"unread": list(found.unread)})
 
 
 @router.get("/instances/{instance}")

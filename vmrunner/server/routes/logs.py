@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, Final, Protocol
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse
 
 from vmrunner.ledger import Ledger
-from vmrunner.model import BuildState, Principal
+from vmrunner.model import BuildState, Chunk, Principal
 from vmrunner.server.authentication import still_valid
 from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.change_watcher import ChangeWatcher
@@ -38,6 +38,8 @@ router = APIRouter(tags=["logs"])
 KEEPALIVE: Final = 15.0  # seconds without a word on a stream
 SLICE: Final = 64 << 10  # bytes of a stream that are sent at once: a slow reader holds few
 RECHECK: Final = 60.0  # seconds between two looks at the token of one
+CHUNKS: Final = 32  # of a log in one answer
+RAW: Final = "application/octet-stream"
 WAIT: Final = 25.0  # seconds that a request for new chunks may wait
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 SSE: Final = "text/event-stream"
@@ -124,18 +126,29 @@ def _last_id(request: Request) -> int:
 @router.get("/builds/{build}/chunks")
 async def read_chunks(
     build: str,
+    request: Request,
     parts: Parts,
     watcher: Watcher,
     principal: Reader,
     wanted: Annotated[ChunkParameters, Query()],
-) -> JSONResponse:
-    """The log as it is stored, in chunks of base64; with `wait`, once there is one more. For
-    clients that show bytes as they come."""
+) -> Response:
+    """The next chunks of the log as it is stored, in base64; with `Accept:
+    application/octet-stream` each as a line of JSON with its size, and then its bytes. With `wait`
+    once there is one more. For clients that show bytes as they come."""
 
-    def read() -> Sequence[Any]:
-        return parts.log(row.id).read(wanted.after_line, wanted.after_seq, limit=32)
+    def read() -> Sequence[Chunk]:
+        return log.read(wanted.after_line, wanted.after_seq, limit=CHUNKS)
 
     row = await to_thread.run_sync(visible_build, parts, principal, build)
+    log = parts.log(row.id)
+    if RAW in request.headers.get("accept", ""):
+        return CallerStream(
+            _framed(log, wanted.after_line, wanted.after_seq),
+            slots=request.app.state.stream_slots,
+            principal=principal,
+            headers=INERT,
+            media_type=RAW,
+        )
     progress = await watcher.progress(row.id)
     chunks = await to_thread.run_sync(read)
     if not chunks and wanted.wait and not ended(row):
@@ -143,18 +156,30 @@ async def read_chunks(
         chunks = await to_thread.run_sync(read)
     return listing(
         "chunk",
-        [
-            {
-                "seq": chunk.seq,
-                "attempt": chunk.attempt,
-                "time": chunk.time,
-                "offset": chunk.offset,
-                "line": chunk.line,
-                "data": base64.b64encode(chunk.data).decode(),
-            }
-            for chunk in chunks
-        ],
+        [chunk_head(one) | {"data": base64.b64encode(one.data).decode()} for one in chunks],
     )
+
+
+def _framed(log: BuildLog, after_line: int, after_seq: int) -> Iterator[bytes]:
+    """Some chunks, one after the other."""
+    for _ in range(CHUNKS):
+        found = log.read(after_line, after_seq, limit=1 if after_line == 0 else 2)[:1]
+        if not found:
+            return
+        yield b"%s\n%s" % (json.dumps(chunk_head(found[0])).encode(), found[0].data)
+        after_line, after_seq = 0, found[0].seq
+
+
+def chunk_head(chunk: Chunk) -> dict[str, Any]:
+    """Return what a chunk is, without its bytes."""
+    return {
+        "seq": chunk.seq,
+        "attempt": chunk.attempt,
+        "time": chunk.time,
+        "offset": chunk.offset,
+        "line": chunk.line,
+        "size": len(chunk.data),
+    }
 
 
 @router.get("/builds/{build}/events")

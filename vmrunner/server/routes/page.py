@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from vmrunner.lib import units
-from vmrunner.model import BuildRecord, BuildState, Instance, TokenScope
+from vmrunner.model import BuildRecord, BuildState, Instance
 from vmrunner.server.pages import rendered
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes.builds import chosen, waiting_reasons
@@ -21,7 +21,6 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.server.tables import Cell, TableRow, Wish, table
 from vmrunner.services import costs, run_again
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown_document
@@ -164,46 +163,3 @@ def again(build: str, parts: Parts, principal: Submitter) -> Response:
     new = run_again.run_again(parts.submission(), principal, row)
     parts.wake()
     return listing("build", [build_document(new)], status=201)
-
-
-@router.get("/vms")
-def vms(
-    request: Request, parts: Parts, principal: Reader, gone: Annotated[bool, Query()] = False
-) -> Response:
-    """VMs: why each lives, and how long it still may; why it died."""
-    rows = parts.ledger.instances.list(
-        active=None if gone else True, limit=500, labels=principal.labels
-    )
-    may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
-    found = []
-    for row in rows:
-        now = parts.providers.time_at(row.provider, row.scope)
-        left = row.end - now
-        dead = row.gone_at is not None
-        ends = "" if dead else f"in {units.span(left)}" if left > 0 else f"{units.span(-left)} late"
-        why = f"build {row.build}" if row.build else f"pool {row.pool}, waits for a build"
-        found.append(
-            TableRow(
-                cells=(
-                    Cell(text=row.id),
-                    Cell(text=row.state.value, kind=row.state.value),
-                    Cell(text=why, link=f"/builds/{row.build}" if row.build else ""),
-                    Cell(text=f"{row.provider} {row.offer.machine_type}"),
-                    Cell(text=units.span((row.gone_at or now) - row.created_at)),
-                    Cell(text=ends, kind="late" if left <= 0 and not dead else ""),
-                    Cell(text=" ".join(filter(None, [row.death and row.death.value, row.message]))),
-                ),
-                wishes=(
-                    Wish(
-                        name="Destroy",
-                        post=f"/api/v1/instances/{row.id}/destroy",
-                        ask="End this VM now, and its build?",
-                    ),
-                )
-                if may and not dead
-                else (),
-            )
-        )
-    columns = ("VM", "State", "Why it lives", "Machine", "Age", "Deadline", "Died of")
-    note = "" if gone else "VMs that are gone: /vms?gone=true"
-    return table(request, "VMs", columns, found, empty="No VM is there.", note=note)

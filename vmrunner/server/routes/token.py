@@ -17,6 +17,7 @@ from vmrunner.server.routes.common import Parts
 from vmrunner.services.documents import iso
 
 router = APIRouter(tags=["tokens"])
+IDENTITY = 64 << 10  # bytes
 
 
 class ExchangeBody(Section):
@@ -28,7 +29,7 @@ class ExchangeBody(Section):
 @router.post("/token", status_code=201, openapi_extra=body_schema(ExchangeBody))
 async def exchange(request: Request, parts: Parts) -> JSONResponse:
     """Give a token for an identity that the configuration has a rule for."""
-    body = await bodies.model(request, ExchangeBody)
+    body = await bodies.model(request, ExchangeBody, IDENTITY)  # of who has shown nothing yet
     exchange = cast("OidcExchange", request.app.state.oidc)
     secret, token = await run_in_threadpool(
         exchange.exchange, body.jwt, parts.settings().server.oidc, parts.ledger, parts.now()

@@ -1,0 +1,186 @@
+"""What a hostile caller tries beside what is in the document: pages, scopes, names, time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.routing import BaseRoute, Mount, Route
+
+from tests.support.http_service import TENANT, Service, only, service
+from tests.support.scripted_app import wait_until
+from vmrunner.model import TokenScope
+from vmrunner.server.authentication import OPEN
+from vmrunner.server.routes import logs
+
+API = "/api/v1"
+SSE = {"Accept": "text/event-stream"}
+#: What is named in a path.
+NAMES = {"build": "b-x", "instance": "vm-x", "path": "a", "pool": "p", "token": "t-x"}
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        yield found
+
+
+def every_route(routes: list[BaseRoute], before: str = "") -> Iterator[tuple[str, str]]:
+    """Method and path of all that the application answers to, pages too."""
+    for route in routes:
+        nested = getattr(route, "original_router", None)
+        if nested is not None:
+            context = route.include_context  # type: ignore[attr-defined]
+            yield from every_route(nested.routes, before + context.prefix)
+        elif isinstance(route, Route) or hasattr(route, "methods"):
+            for method in sorted(route.methods or ()):
+                path = before + route.path  # type: ignore[attr-defined]
+                yield method, path.replace(":path}", "}").format(**NAMES)
+        else:
+            assert isinstance(route, Mount), route
+
+
+def closed_routes(http: Service) -> list[tuple[str, str]]:
+    found = [
+        (method, path)
+        for method, path in every_route(http.listener.app.routes)
+        if path not in OPEN and method not in ("HEAD", "OPTIONS")
+    ]
+    assert len(found) > 35
+    assert ("POST", "/tokens/t-x/revoke") in found
+    return found
+
+
+def test_no_page_answers_without_a_token(http: Service) -> None:
+    client = http.client("")
+    for method, path in closed_routes(http):
+        assert client.request(method, path).status_code == 401, path
+    asks = client.get("/vms", headers={"Accept": "text/html"})
+    assert (asks.status_code, asks.headers["location"]) == (303, "/login?next=/vms")
+
+
+@pytest.mark.parametrize("scope", [TokenScope.METRICS, TokenScope.READ, TokenScope.SUBMIT])
+def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) -> None:
+    client = http.client(http.token(frozenset({scope})))
+    opened = {
+        (method, path)
+        for method, path in closed_routes(http)
+        if client.request(method, path, headers=SSE).status_code != 403
+    }
+    told = {"GET": TokenScope.READ, "POST": TokenScope.SUBMIT, "PUT": TokenScope.SUBMIT}
+    everybody = {("GET", f"{API}/openapi.json"), ("POST", "/logout")}
+    if scope is TokenScope.READ:
+        everybody.add(("POST", f"{API}/audit"))  # it changes nothing
+    if scope is TokenScope.METRICS:
+        assert opened - everybody == {("GET", "/metrics")}
+    else:
+        assert {told[method] for method, _ in opened - everybody} <= {scope}
+        assert all(path.startswith((API, "/")) for _, path in opened)
+        assert not {path for _, path in opened} & {"/metrics", f"{API}/reap", f"{API}/drain"}
+
+
+def test_a_page_shows_no_other_tenants_things(http: Service) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(team="b")
+    build = only(mine.post(f"{API}/builds", json={"steps": ["say x"], "name": "secret-name"}))["id"]
+    vm = http.ended(build)._row.instance
+    for word in (build, build[:-1], build[2:], "secret-name"):
+        for method, path in (("GET", ""), ("POST", "/again")):
+            assert other.request(method, f"/builds/{word}{path}").status_code == 404
+        for verb in ("cancel", "remove", "extend", "lease"):
+            assert other.post(f"{API}/builds/{word}/{verb}").status_code == 404
+    for name in (vm, str(vm)[:-1], str(vm)[:8]):
+        assert other.post(f"{API}/instances/{name}/destroy").status_code == 404
+    for path in ("/", "/vms", "/vms?gone=true", "/?label=team%3Da"):
+        text = other.get(path).text
+        assert "secret-name" not in text
+        assert build not in text
+    for path in ("/pools", "/nodes", "/audit", "/actions", "/tokens"):
+        assert other.get(path).status_code == 403
+    assert http.app.ledger.builds.get(build).removed_at is None
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status"),
+    [
+        ("/token", b'{"jwt": "' + b"x" * 70_000 + b'"}', 413),  # nobody has shown a token yet
+        ("/builds", b'{"steps": ["' + b"x" * (3 << 20) + b'"]}', 413),
+        ("/builds/b-x/cancel", b'{"reason": "' + b"x" * 70_000 + b'"}', 404),
+    ],
+)
+def test_a_body_whose_length_nobody_tells_is_bounded(
+    http: Service, path: str, content: bytes, status: int
+) -> None:
+    pieces = (content[at : at + 65536] for at in range(0, len(content), 65536))
+    try:
+        answer = http.client().post(f"{API}{path}", content=pieces)
+    except httpx.WriteError:
+        return  # it was hung up on before it had sent all
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("builds/%ff%fe", {}),
+        ("builds/%ed%a0%80/logs", {}),
+        ("builds?label=%ff=%fe", {}),
+        ("builds?after=%ff", {}),
+        ("builds/..%2f..%2fetc", {}),
+        ("builds/x%0d%0aSet-Cookie:%20a=b", {}),
+        ("builds/b-x/logs", {b"Range": b"bytes=\xb2-\xb3"}),
+        ("builds/b-x/logs", {b"Last-Event-ID": b"\xb2\xff"}),
+        ("builds", {b"Accept": b"\xff" * 4000}),
+        ("builds", {b"Cookie": b"vmrunner_login=\xff; \x01=;;,"}),
+    ],
+)
+def test_broken_words_are_no_error_of_ours(
+    http: Service, path: str, headers: dict[bytes, bytes]
+) -> None:
+    answer = http.client().get(f"{API}/{path}", headers=headers)
+    assert answer.status_code < 500
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("shown", [b"Bearer \xff\xfe", b"Bearer vmr_" + b"x" * 30_000, b"\xff"])
+def test_a_broken_token_is_none(http: Service, shown: bytes) -> None:
+    answer = http.client("").get(f"{API}/builds", headers={b"Authorization": shown})
+    assert answer.status_code == 401
+
+
+# --- streams for hours ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+def test_a_stream_of_hours_ends_with_its_token(
+    http: Service, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(logs, "KEEPALIVE", 0.05)
+    monkeypatch.setattr(logs, "RECHECK", 0.1)
+    hour = time.time() + 3600
+    client = http.client(http.token(TENANT, expires_at=hour))
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+    token = http.app.ledger.tokens.list()[-1].id
+    said: list[str] = []
+
+    def follow() -> None:
+        with client.stream("GET", f"{API}/builds/{build}/logs", headers=SSE) as answer:
+            said.extend(answer.iter_lines())
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    wait_until(lambda: http.listener.app.state.stream_slots._busy)
+    http.clock[:] = [hour - 1]
+    if end == "revoked":
+        http.app.ledger.tokens.revoke(token, hour - 1)
+    else:
+        http.clock[:] = [hour + 1]
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not [line for line in said if line.startswith("event:")]
+    assert not http.listener.app.state.pages._followers

@@ -1,0 +1,98 @@
+"""Writes that share a transaction: one commit for all that wait for their turn."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import Connection
+
+from vmrunner.errors import LedgerError
+from vmrunner.ledger import fork_safety
+from vmrunner.ledger.database import Database
+
+T = TypeVar("T")
+
+#: So many share one at most: whoever comes next does not wait for long.
+SHARED: Final = 64
+
+
+class _Waiting(Generic[T]):
+    """A write, and what became of it."""
+
+    def __init__(self, work: Callable[[Connection], T]) -> None:
+        self.work = work
+        self.result: list[T] = []
+        self.error: LedgerError | None = None
+        self.over = False
+
+    def run(self, connection: Connection) -> None:
+        """Do it, undone alone where it fails. It may run more than once."""
+        self.result = []
+        driver: Any = connection.connection.driver_connection
+        driver.execute("SAVEPOINT shared").close()
+        try:
+            self.result.append(self.work(connection))
+        except Exception:  # noqa: BLE001 - it is done again by itself, and told there
+            driver.execute("ROLLBACK TO shared").close()
+        driver.execute("RELEASE shared").close()
+
+
+class SharedWrites:
+    """Writes of one kind to a database. On SQLite whoever has the turn runs all that wait by then
+    and commits once; PostgreSQL does that for transactions side by side. Safe in threads, and in a
+    process that forks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: deque[_Waiting[Any]] = deque()
+        self._turn = threading.Lock()
+        fork_safety.watch(self)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do as `Database.write` does."""
+        if not self._database.sqlite:
+            return self._database.write(work)
+        mine = _Waiting(work)
+        self._waiting.append(mine)
+        with self._turn:
+            while not mine.over:
+                self._lead()
+        if mine.error is not None:
+            raise mine.error
+        # What failed alone tells why alone.
+        return mine.result[0] if mine.result else self._database.write(work)
+
+    def _lead(self) -> None:
+        """Write what waits, for all whose it is."""
+        waiting = self._waiting
+        writes = [waiting.popleft() for _ in range(min(len(waiting), SHARED))]
+        error: LedgerError | None = LedgerError("the ledger's database failed: interrupted")
+
+        def run_all(connection: Connection) -> None:
+            for one in writes:
+                one.run(connection)
+
+        try:
+            if len(writes) > 1:
+                self._database.write(run_all)
+            error = None
+        except LedgerError as failed:
+            error = failed
+        finally:
+            for one in writes:
+                one.over, one.error = True, error
+
+    # --- forks ---
+
+    def before_fork(self) -> None:
+        """Do nothing: the database waits for who writes."""
+
+    def after_fork_here(self) -> None:
+        """Do nothing: all goes on."""
+
+    def after_fork_there(self) -> None:
+        self._turn = threading.Lock()
+        self._waiting.clear()

@@ -1,0 +1,38 @@
+"""A look at the clouds for the page: one in a while, for all who look at it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from vmrunner.services.fleet import CloudView
+
+INTERVAL: Final = 30.0  # seconds between two looks
+
+
+class CloudLook:
+    """Keeps what `look` found last. Safe in threads."""
+
+    def __init__(
+        self, look: Callable[[], CloudView], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._look = look
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._seen: tuple[CloudView, float] | None = None
+
+    def seen(self) -> tuple[CloudView, float]:
+        """Return what the clouds show, and how many seconds ago that was. While one looks again,
+        the others get what is there."""
+        before, now = self._seen, self._monotonic()
+        fresh = before is not None and now - before[1] < INTERVAL
+        if not fresh and self._lock.acquire(blocking=before is None):
+            try:
+                if self._seen is before:
+                    self._seen = self._look(), self._monotonic()
+            finally:
+                self._lock.release()
+        assert self._seen is not None, "whoever looked first has set it, or raised"
+        return self._seen[0], self._monotonic() - self._seen[1]

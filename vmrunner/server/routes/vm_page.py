@@ -1,0 +1,109 @@
+"""The page of VMs, beside what the clouds show."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from vmrunner.lib import units
+from vmrunner.model import Instance, Kind, TokenScope
+from vmrunner.server.cloud_look import CloudLook
+from vmrunner.server.routes.common import Parts, Reader
+from vmrunner.server.tables import Cell, TableRow, Wish, table
+from vmrunner.services import fleet
+from vmrunner.services.fleet import FleetVm
+
+router = APIRouter(include_in_schema=False)
+_COLUMNS = ("VM", "State", "In the cloud", "Why it lives", "Machine", "Age", "Deadline", "Died of")
+
+
+@router.get("/vms")
+def vms(
+    request: Request, parts: Parts, principal: Reader, gone: Annotated[bool, Query()] = False
+) -> Response:
+    """VMs: why each lives, and how long it still may; why it died. Who sees all sees them beside
+    the clouds."""
+    rows = parts.ledger.instances.list(
+        active=None if gone else True, limit=500, labels=principal.labels
+    )
+    notes: list[str] = []
+    age: float | None = None
+    pairs: list[tuple[Instance | None, Any]] = [(row, None) for row in rows]
+    if not principal.labels:
+        look: CloudLook = request.app.state.cloud_look
+        view, age = look.seen()
+        notes.append(f"The clouds as they were {units.span(age)} ago.")
+        notes += [f"Not read: {text}." for text in view.unread]
+        pairs = fleet.beside(parts.ledger, rows, view.shown)
+    if not gone:
+        notes.append("VMs that are gone: /vms?gone=true")
+    may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
+    listed = [vm for vm in fleet.timed(parts.providers, pairs) if gone or not _seen_before(vm, age)]
+    found = [_row(vm, age, may=may) for vm in listed]
+    return table(request, "VMs", _COLUMNS, found, empty="No VM is there.", note=" ".join(notes))
+
+
+def _seen_before(vm: FleetVm, age: float | None) -> bool:
+    """True for what is gone since the clouds were looked at."""
+    died = vm.row.gone_at if vm.row else None
+    return died is not None and age is not None and died > vm.now - age
+
+
+def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
+    row = vm.row
+    dead = row is not None and row.gone_at is not None
+    born = row.created_at if row else vm.cloud.created_at if vm.cloud else None
+    until = row.gone_at if row is not None and row.gone_at is not None else vm.now
+    left, late = _left(vm)
+    wish = Wish(
+        name="Destroy",
+        post=f"/api/v1/instances/{vm.id}/destroy",
+        ask="End this VM now, and its build?",
+    )
+    return TableRow(
+        cells=(
+            Cell(text=vm.id),
+            Cell(text=row.state.value, kind=row.state.value)
+            if row
+            else Cell(text="no row", kind="late"),
+            Cell(text="" if age is None or (dead and vm.cloud is None) else _cloud(vm, age)),
+            _why(row),
+            Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
+            Cell(text="" if born is None else units.span(until - born)),
+            Cell(text=left, kind="late" if late else ""),
+            Cell(text=_death(row)),
+        ),
+        wishes=(wish,) if may and row is not None and not dead else (),
+    )
+
+
+def _left(vm: FleetVm) -> tuple[str, bool]:
+    """The time until it must end, and whether that is over."""
+    end = vm.row.end if vm.row else vm.cloud.expires_at if vm.cloud else None
+    if end is None or (vm.row is not None and vm.row.gone_at is not None):
+        return "", False
+    left = end - vm.now
+    return (f"in {units.span(left)}", False) if left > 0 else (f"{units.span(-left)} late", True)
+
+
+def _cloud(vm: FleetVm, age: float) -> str:
+    if vm.cloud is None:
+        new = vm.row is not None and vm.row.created_at > vm.now - age
+        return "not looked yet" if new else "not seen"
+    kind = vm.cloud.ref.kind
+    return vm.cloud.power.value if kind is Kind.INSTANCE else f"{kind.value} {vm.cloud.ref.id}"
+
+
+def _why(row: Instance | None) -> Cell:
+    if row is None:
+        return Cell(text="the reaper will decide: nothing in the ledger names it")
+    if row.build:
+        return Cell(text=f"build {row.build}", link=f"/builds/{row.build}")
+    return Cell(text=f"pool {row.pool}, waits for a build")
+
+
+def _death(row: Instance | None) -> str:
+    if row is None:
+        return ""
+    return " ".join(filter(None, [row.death and row.death.value, row.message]))

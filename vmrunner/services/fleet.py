@@ -1,0 +1,122 @@
+"""VMs of the ledger beside what the clouds show of ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vmrunner.model import Kind, Power
+from vmrunner.services.documents import instance_document, iso
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+    from vmrunner.model import Instance, Resource
+    from vmrunner.runtime.provider_set import ProviderSet
+
+
+@dataclass(frozen=True, slots=True)
+class FleetVm:
+    """A VM: a row of the ledger, what the cloud shows, or both."""
+
+    row: Instance | None
+    now: float  # by the provider's clock
+    cloud: Resource | None = None
+
+    @property
+    def id(self) -> str:
+        if self.row is not None:
+            return self.row.id
+        assert self.cloud is not None
+        return self.cloud.instance or self.cloud.ref.id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fleet:
+    """All that is to be shown. `unread`: what of the clouds could not be read."""
+
+    vms: Sequence[FleetVm]
+    unread: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudView:
+    """Things of ours in the clouds, by tag; `unread`: what could not be read."""
+
+    shown: Sequence[Resource]
+    unread: Sequence[str]
+
+
+def fleet(ledger: Ledger, providers: ProviderSet, *, gone: bool, limit: int) -> Fleet:
+    """Ask all clouds, and return what they show beside the rows. `gone`: rows of what is gone too,
+    the newest `limit`; else all that are open, since what is there would seem to have none."""
+    rows = ledger.instances.list(active=None if gone else True, limit=limit if gone else None)
+    seen = look(ledger, providers)
+    return Fleet(vms=timed(providers, beside(ledger, rows, seen.shown)), unread=seen.unread)
+
+
+def look(ledger: Ledger, providers: ProviderSet) -> CloudView:
+    """Ask every provider."""
+    ours: list[Resource] = []
+    unread: list[str] = []
+    for name, provider in providers.all().items():
+        for page in provider.sweep():
+            if page.error is not None:
+                unread.append(f"{name}: {page.scope}: {page.error}")
+            ours += [
+                resource
+                for resource in page.resources
+                if resource.tag("installation") == ledger.installation
+                and resource.power is not Power.DEAD
+            ]
+    return CloudView(shown=ours, unread=unread)
+
+
+def beside(
+    ledger: Ledger, rows: Iterable[Instance], shown: Iterable[Resource]
+) -> list[tuple[Instance | None, Resource | None]]:
+    """Pair each row with its VM; what is there without a row that was listed follows."""
+    left = {resource.ref: resource for resource in shown}
+    vms: dict[str | None, list[Resource]] = {}
+    for resource in left.values():
+        if resource.ref.kind is Kind.INSTANCE:
+            vms.setdefault(resource.instance, []).append(resource)
+    found: list[tuple[Instance | None, Resource | None]] = []
+    for row in rows:
+        mine = vms.get(row.id, ())
+        best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
+        if best is not None:
+            del left[best.ref]
+        found.append((row, best))
+    named = {r.instance for r in left.values() if r.instance}
+    known = {row.id: row for row in ledger.instances.these(named)}
+    return found + [(known.get(one.instance or ""), one) for one in left.values()]
+
+
+def timed(
+    providers: ProviderSet, found: Iterable[tuple[Instance | None, Resource | None]]
+) -> list[FleetVm]:
+    """Return them, each at the time of its driver."""
+    found = list(found)
+    rows = {(row.provider, row.scope) for row, _ in found if row}
+    times = {one: providers.time_at(*one) for one in rows}
+    here = time.time()
+    return [FleetVm(r, times[r.provider, r.scope] if r else here, seen) for r, seen in found]
+
+
+def fleet_document(vm: FleetVm, *, cloud: bool) -> dict[str, Any]:
+    """A VM; with `cloud` beside what the cloud shows of it."""
+    document: dict[str, Any] = {"id": vm.id, "state": None}
+    document |= instance_document(vm.row) if vm.row else {}
+    if cloud:
+        seen = vm.cloud
+        document["cloud"] = seen and {
+            "kind": seen.ref.kind.value,
+            "scope": str(seen.ref.scope),
+            "ref": seen.ref.id,
+            "power": seen.power.value,
+            "created_at": iso(seen.created_at),
+            "expires_at": iso(seen.expires_at),
+        }
+    return document
