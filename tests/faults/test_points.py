@@ -1,6 +1,6 @@
 """kill -9 before and after every effect of every scenario, or sleep there for an hour; and what the
 next process makes of it. A first run counts the places. Every change tries each of them, and two of
-the five further sequels at each; VMRUNNER_FAULTS=all (`make faults`) tries all.
+the five further sequels at each; VMRUNNER_FAULTS=all (`make faults FAULTS=all`) tries all.
 
 `python -m tests.faults.test_points` prints how many there are."""
 
