@@ -48,7 +48,7 @@ soak: setup
 	$(PYTEST) -m long --ignore tests/vm/test_soak.py --ignore tests/vm/test_survival.py
 	.venv/bin/python bench/mutations.py
 
-# Twenty minutes on one core; FAULTS=all takes a day: five times as many builds, and every pair of
+# Twenty minutes on one core; FAULTS=all takes many hours: five times as many builds, and every pair of
 # faults at every crash point, over HTTP too. `make test` plays a sample of these.
 faults: setup
 	.venv/bin/python bench/faults.py --builds $(if $(filter all,$(FAULTS)),100000,20000) --seed 1
