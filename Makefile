@@ -75,7 +75,7 @@ lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
-	  --extra aws --extra gcp --extra postgres --extra server --constraints requirements.lock \
+	  --extra aws --extra gcp --extra otel --extra postgres --extra server --constraints requirements.lock \
 	  --generate-hashes --no-header --no-annotate -o deploy/container/requirements.txt pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
 	  --generate-hashes --no-header --no-annotate \

@@ -38,6 +38,7 @@ import importlib, pkgutil, vmrunner
 apart = (
     "vmrunner.guest.launcher", "vmrunner.ledger.migrations.", "vmrunner.testing",
     "vmrunner.providers.ec2.", "vmrunner.providers.gce.", "vmrunner.server.",
+    "vmrunner.telemetry.otlp",
 )
 for found in pkgutil.walk_packages(vmrunner.__path__, "vmrunner."):
     if not found.name.startswith(apart):
