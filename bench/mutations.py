@@ -26,6 +26,7 @@ from bench import (
     planted,
     planted_edges,
     planted_http,
+    planted_money,
     planted_nodes,
     planted_pools,
     planted_store,
@@ -46,6 +47,7 @@ BUGS = (
     + planted_http.HTTP_BUGS
     + planted_webhooks.WEBHOOK_BUGS
     + planted_nodes.NODE_BUGS
+    + planted_money.MONEY_BUGS
 )
 
 

@@ -107,7 +107,7 @@ class Week:
             waits.append(began["running"] - build.created_at)
         waits.sort()
         rows = truth.instances.list(limit=10**6)
-        idle = sum(pricing.idle_cost(row, 0.0, now, {}) for row in rows)
+        idle = sum(pricing.idle_cost(row, 0.0, now) for row in rows)
         hits = sum(row.pool is not None and row.build is not None for row in rows)
         return len(builds), hits / len(builds), _share(waits, 0.5), _share(waits, 0.95), idle
 
