@@ -184,7 +184,7 @@ def test_on_a_phone_nothing_is_cut_off(http: Service, browser: Browser) -> None:
     phone = Visitor(
         browser, http, http.token(), color_scheme="dark", viewport={"width": 360, "height": 700}
     )
-    for path in ("/", f"/builds/{build}", "/vms", "/nodes"):
+    for path in ("/", f"/builds/{build}", "/vms", "/costs", "/nodes"):
         phone.page.goto(f"{http.url}{path}")
         wide = phone.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, path

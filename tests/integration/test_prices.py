@@ -3,6 +3,7 @@ frozen with the next VM."""
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.model import Market, PriceSource, Rate, Scope, Spec
 from vmrunner.providers.port import Provider
 from vmrunner.providers.rates import rate_of
-from vmrunner.services.prices import FRESH, refresh
+from vmrunner.services.prices import FRESH, refresh, refresh_within
 from vmrunner.testing.localec2.faults import UNAVAILABLE
 
 GIB = 1 << 30
@@ -89,6 +90,25 @@ def test_a_silent_cloud_keeps_no_other_from_it(
     assert refresh(ledger, {"a": aws.provider(), "z": other()}) == ["z"]
     assert "prices of a:" in caplog.text
     assert ledger.prices.told(Scope("ec2", "1", REGION)) == {}
+
+
+def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:
+    told = threading.Event()
+
+    class Slow:
+        """A cloud that keeps its answer back."""
+
+        scopes = frozenset({Scope("slow", "account", "place")})
+
+        def told_prices(self) -> Any:
+            told.wait(30)
+            return {}
+
+    refresh_within(lambda: ledger, lambda: {"s": cast("Provider", Slow())}, 0.01)
+    assert not told.is_set()
+    told.set()
+    refresh_within(lambda: ledger, lambda: {"z": other()}, 30.0)
+    assert ledger.prices.told(Scope("other", "account", "place"))["m"].usd_hour == 1.0
 
 
 def other() -> Provider:

@@ -3,9 +3,11 @@ the rate that is known by then."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import LedgerError, VmrunnerError
@@ -42,6 +44,20 @@ def refresh(ledger: Ledger, providers: Mapping[str, Provider]) -> list[str]:
         except Exception:  # a driver may be somebody else's
             log.exception("prices of %s", name)
     return told
+
+
+def refresh_within(
+    ledger: Callable[[], Ledger], providers: Callable[[], Mapping[str, Provider]], seconds: float
+) -> None:
+    """The same for a command, which waits no longer than that."""
+
+    def work() -> None:
+        with contextlib.suppress(VmrunnerError):
+            refresh(ledger(), providers())
+
+    thread = threading.Thread(target=work, name="prices", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _is_old(driver: Provider, asked: Mapping[tuple[str, str], float], now: float) -> bool:

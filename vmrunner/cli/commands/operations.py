@@ -39,10 +39,13 @@ def reap(
     form: Output = Format.TABLE,
 ) -> int:
     """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
-    report = shell_of(context).service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
+    service = shell_of(context).service
+    report = service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
     for text in (*report.alarms, *report.unread):
         output.warn(text)
+    if not dry_run:
+        service.renew_prices()
     return (
         exit_codes.PARTLY if report.unread or any(x.failed for x in report.lines) else exit_codes.OK
     )
