@@ -59,7 +59,7 @@ MONEY_BUGS: Final = (
         "        if own and own + others > budget.usd + _ROUNDING:",
         "        if span.start > row.created_at:\n            break\n"
         "        if own and own + others > budget.usd + _ROUNDING:",
-        f"{BUDGETS}::test_each_day_has_its_own_money",
+        f"{BUDGETS}::test_a_night_needs_money_of_both_days",
     ),
     Bug(
         "let in by a price that nobody knows",
@@ -95,6 +95,13 @@ MONEY_BUGS: Final = (
         "ledger/budgets.py",
         "                    _UNCHARGE(connection, budget=name, instance=row.id)\n",
         "                    pass\n",
+        f"{BUDGETS}::test_a_vm_that_is_gone_holds_what_it_cost",
+    ),
+    Bug(
+        "hold the whole life of what is gone",
+        "core/budgets.py",
+        "    if row.state is InstanceState.GONE:\n        return pricing.cost(row, ",
+        "    if False:\n        return pricing.cost(row, ",
         f"{CRASHES}::test_a_death_anywhere_overdraws_nothing",
     ),
     Bug(

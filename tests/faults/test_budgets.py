@@ -44,6 +44,18 @@ def test_a_build_without_money_ends_at_once(make_world: Make) -> None:
     assert world.truth.builds.get(again.id).result is Result.SUCCESS, "what was left is free again"
 
 
+def test_a_configuration_counts_before_the_first_launch(make_world: Make) -> None:
+    """A pool's VM is given away without one."""
+    world = make_world()
+    node = world.node()
+    node.engine.context.budgets = [BUDGET]
+    world.run(1)
+    assert [state.budget for state in world.truth.budgets.states(world.clock())] == [BUDGET]
+    node.engine.context.budgets = []
+    world.run(5)
+    assert world.truth.budgets.states(world.clock()) == []
+
+
 @pytest.mark.parametrize("first", range(4))
 def test_a_death_anywhere_overdraws_nothing(make_world: Make, first: int) -> None:
     for at in range(first * 5, 120, 20):

@@ -146,6 +146,14 @@ def test_each_day_has_its_own_money(ledger: Ledger) -> None:
     assert let_in(ledger, wished(ledger, "5", late + 25 * HOUR)) == 1
 
 
+def test_a_night_needs_money_of_both_days(ledger: Ledger) -> None:
+    late = NOON + 11.9 * HOUR
+    ledger.budgets.declare([replace(DAILY, usd=1.0)], late)
+    started = ledger.instances.start([wished(ledger, str(n), late) for n in range(2)], until=9e9)
+    assert len(started) == 1
+    assert "of $1.00 for 2026-11-28 $0.90 are spent or held" in started.over_budget["vm-1"]
+
+
 def test_a_month_is_longer_than_a_day(ledger: Ledger) -> None:
     ledger.budgets.declare([replace(DAILY, period=BudgetPeriod.MONTH)], NOON)
     for n in range(2):

@@ -93,11 +93,11 @@ def test_a_tenant_sees_what_its_own_builds_cost(http: Service) -> None:
     assert "$0.0017" in mine.get("/costs", params={"by": "day"}).text
 
 
-@pytest.mark.parametrize("query", [{"by": "team"}, {"since": "soon"}, {"until": "1d"}])
-def test_a_question_that_cannot_be_is_told(http: Service, query: dict[str, str]) -> None:
-    answer = http.client().get(f"{API}/costs", params=query)
-    assert answer.status_code == 422
-    assert next(iter(query)) in answer.text
+def test_a_question_that_cannot_be_is_told(http: Service) -> None:
+    for name, value in (("by", "team"), ("since", "soon"), ("until", "1d")):
+        answer = http.client().get(f"{API}/costs", params={name: value})
+        assert answer.status_code == 422
+        assert name in answer.text
 
 
 def test_a_tokens_builds_cost_no_more_than_its_quota(http: Service) -> None:

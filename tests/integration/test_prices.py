@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -22,6 +23,12 @@ from vmrunner.services.prices import FRESH, refresh, refresh_within
 from vmrunner.testing.localec2.faults import UNAVAILABLE
 
 GIB = 1 << 30
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """SQLite alone: what is kept of prices is tested with the ledger."""
+    return f"sqlite:///{tmp_path}/data/ledger.db"
 
 
 def rate(ledger: Ledger, provider: Provider, spec: Spec) -> Rate:

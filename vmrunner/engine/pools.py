@@ -103,8 +103,10 @@ class PoolManager:
     # --- what builds get ---
 
     def read(self) -> None:
-        """Read the pools, and say which are in our configuration."""
+        """Read the pools, and say which are in our configuration, and what budgets are: before a VM
+        is given away."""
         context = self._context
+        context.declare_budgets()
         if context.pools and self._declared is not context.pools:
             context.ledger.pools.declare(context.pools, context.id, context.clock())
             self._named_at = float("-inf")
