@@ -77,7 +77,7 @@ def test_what_runs_holds_money_until_its_deadline(ledger: Ledger) -> None:
     assert [instance.id for _, instance in started] == ["vm-0", "vm-1"]
     assert started.over_budget == {
         "vm-2": "budget day: of $2.00 for 2026-11-27 $2.00 are spent or held, and this VM may "
-        "cost $1.00 until its deadline"
+        "cost $1.00 until its deadline; a shorter ttl holds less"
     }
     assert held(ledger) == {"day": 2.0}
     assert ledger.builds.get("b-2").state == "queued"

@@ -64,6 +64,15 @@ def test_a_spot_vm_has_the_price_of_its_dearest_zone(ledger: Ledger, aws: Amazon
     assert found.usd_hour == pytest.approx(0.037 + disk), "and no address"
 
 
+def test_who_may_not_see_spot_prices_has_the_others(ledger: Ledger, aws: Amazon) -> None:
+    aws.cloud.spot_prices["m7i.large"] = {"a": 0.031}
+    aws.cloud.faults.deny("DescribeSpotPriceHistory")
+    provider = aws.provider(instance_types=("m7i.large",))
+    assert refresh(ledger, {"aws": provider}) == ["aws"]
+    assert rate(ledger, provider, Spec()).source is PriceSource.CLOUD
+    assert rate(ledger, provider, Spec(spot=True)).source is PriceSource.SHIPPED
+
+
 def test_a_type_that_nobody_knows_has_no_price(ledger: Ledger, aws: Amazon) -> None:
     provider = aws.provider(instance_types=("m5.8xlarge",))
     refresh(ledger, {"aws": provider})

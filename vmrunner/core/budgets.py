@@ -75,7 +75,8 @@ def check(budget: Budget, row: Instance, taken: Callable[[Period], float]) -> Ov
         if budget.action is BudgetAction.WARN:
             return None
         what = f"{row.offer.machine_type} at {row.provider}"
-        return Overdraft(budget, f"budget {budget.name}: the price of {what} is unknown")
+        why = f'the price of {what} is unknown; action = "warn" would let it in'
+        return Overdraft(budget, f"budget {budget.name}: {why}")
     for span in periods(budget.period, row.created_at, row.end):
         own, others = held(row, span), taken(span)
         if own and own + others > budget.usd + _ROUNDING:
@@ -84,7 +85,8 @@ def check(budget: Budget, row: Instance, taken: Callable[[Period], float]) -> Ov
             return Overdraft(
                 budget,
                 f"budget {budget.name}: of ${budget.usd:.2f} for {named} ${others:.2f} are spent "
-                f"or held, and this VM may cost ${own:.2f} until its deadline",
+                f"or held, and this VM may cost ${own:.2f} until its deadline; a shorter ttl holds "
+                "less",
             )
     return None
 

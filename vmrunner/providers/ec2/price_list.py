@@ -4,13 +4,17 @@ hour for spot."""
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from vmrunner.core.pricing import HOURS_OF_MONTH
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.ec2.client import PRODUCTS, SPOT_PRICES, Ec2Client
 from vmrunner.providers.ec2.prices import ADDRESS, DISK, SPOT
+
+log = logging.getLogger("vmrunner.prices")
 
 #: The price list is told there for all regions of the world but China's.
 _REGION: Final = "us-east-1"
@@ -39,7 +43,12 @@ def told(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> dic
     found |= _one(DISK, [usd / HOURS_OF_MONTH for unit, usd, _ in disks if unit == _MONTHLY])
     addresses = _products(calls, "AmazonVPC", regionCode=region, **_IN_USE)
     in_use = [usd for unit, usd, usage in addresses if unit in _HOURLY and "InUse" in usage]
-    return found | _one(ADDRESS, in_use) | _spot(calls, region, types, now)
+    found |= _one(ADDRESS, in_use)
+    try:
+        return found | _spot(calls, region, types, now)
+    except CallFailed as failed:  # another right than the price list's
+        log.warning("spot prices of %s: %s", region, failed)
+        return found
 
 
 def _one(item: str, prices: list[float]) -> dict[str, float]:
