@@ -128,7 +128,8 @@ class Reconciler:
             if build.owner == self._context.id:
                 with self._context.guard("drive", build.id):
                     self._drive(snapshot, build, following)
-        for name in self._sessions.builds() - snapshot.builds.keys() if snapshot.is_new else ():
+        left = self._sessions.builds() - snapshot.builds.keys() if snapshot.is_new else ()
+        for name in sorted(left):
             self._sessions.drop(name)
 
     def _drive(
