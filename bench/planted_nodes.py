@@ -62,7 +62,7 @@ NODE_BUGS: Final = (
         "ledger/connections.py",
         '{"prepare_threshold": None}',
         "{}",
-        "tests/integration/test_ledger_together.py::test_who_claims_at_once_keeps_one_limit",
+        "tests/integration/test_ledger_together.py::test_no_build_is_claimed_twice",
     ),
     Bug(
         "trust whichever server answers",
@@ -76,7 +76,7 @@ NODE_BUGS: Final = (
         DATABASE,
         "if not (lost and kept):",
         "if True:",
-        f"{FAILOVER}::test_a_failover_loses_nothing_and_does_nothing_twice",
+        f"{FAILOVER}::test_what_a_standby_lacks_is_noticed_before_anything_is_written",
     ),
     Bug(
         "go on when somebody upgraded the ledger",

@@ -22,6 +22,7 @@ from vmrunner.model import Address, Reason
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 FEW, MANY, IDLE = 100, 10_000, 60.0
+LIFE = 250.0  # less than between two whole reads
 _READ = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables"
 
 
@@ -109,7 +110,7 @@ def idle(ledger: Ledger, root: Path, count: int) -> tuple[int, Engine, Clock]:
     engine = node(ledger, root, clock)
     running(ledger)
     ledger.instances.addresses([("vm-1", 1, Address("127.0.0.1", 22))])
-    copy(ledger, count, engine.id, clock() + 3600)
+    copy(ledger, count, engine.id, clock() + LIFE)
     done, until = work_of(ledger), clock() + IDLE / 2
 
     def run() -> None:
@@ -134,7 +135,7 @@ def test_an_idle_node_reads_no_more_the_more_is_open(
         ledger = Ledger.open(here, data_dir=where)
         costs[count], engine, clock = idle(ledger, where, count)
         if count == FEW:  # and yet each is told when its time is over
-            clock.advance(3600 - 1.5 * IDLE - LOG_HANDOVER)
+            clock.advance(LIFE - 1.5 * IDLE - LOG_HANDOVER)
             engine.tick()
             told = {one.stopped for one in engine._sessions.all()}
             assert told == {Reason.DEADLINE}
