@@ -13,6 +13,7 @@ from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member
 from vmrunner.ledger.logs import cut
+from vmrunner.ledger.upgrade import known
 from vmrunner.model import STARTING, Chunk, Reason, Result
 
 
@@ -104,7 +105,7 @@ def test_engines_come_and_go(ledger: Ledger) -> None:
     ledger.engines.join("e-2", PROCESS, "run", 2.0)
     assert ledger.engines.beat("e-1", 5.0) is True
     assert ledger.engines.list()[0] == Member(
-        id="e-1", process=PROCESS, kind="serve", joined_at=1.0, seen_at=5.0
+        id="e-1", process=PROCESS, kind="serve", joined_at=1.0, seen_at=5.0, version=known()[-1]
     )
     ledger.engines.leave("e-1")
     assert ledger.engines.beat("e-1", 6.0) is False

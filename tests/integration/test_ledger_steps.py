@@ -89,5 +89,5 @@ def test_a_removal_that_breaks_off_is_gone_on_with(ledger: Ledger) -> None:
             ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=kill)
         except Killed:
             assert 0 < chunks_of(ledger, *names) < 120
-    assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 1
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 3
     assert chunks_of(ledger, *names) == 0
