@@ -230,8 +230,10 @@ def test_our_own_words_are_no_commands(told: Any, name: str) -> None:
     output.say(name)
     output.print_out(name.replace("\n", " "))
     output.print_path(name)
-    column = output.Column[str]("name", lambda text: text)
-    view = output.ListView[str](kind="n", columns=[column], document=lambda text: {"name": text})
+    column: output.Column[str] = output.Column("name", lambda text: text)
+    view: output.ListView[str] = output.ListView(
+        kind="n", columns=[column], document=lambda text: {"name": text}
+    )
     for form in output.Format:
         output.show(view, [name], form)
     record = logging.LogRecord("vmrunner", logging.WARNING, "", 0, f"x\n{name}", (), None)
