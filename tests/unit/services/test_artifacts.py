@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -140,23 +141,26 @@ def test_special_files_and_gits_own_are_left_out_and_told(
     ]
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow past 100 bytes: a full disk, as far as a copy can tell."""
+    """No file may grow past 100 bytes: a full disk, as far as a copy can tell. Also no log that the
+    tests' own report goes to: it is over before that."""
     was = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, was[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, was)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, was)
 
 
-def test_what_cannot_be_written_whole_leaves_what_was_there(
-    here: Path, store: Path, request: pytest.FixtureRequest
-) -> None:
+def test_what_cannot_be_written_whole_leaves_what_was_there(here: Path, store: Path) -> None:
     (store / "dist" / "a.whl").write_bytes(bytes(1000))
     (here / "dist").mkdir()
     (here / "dist" / "a.whl").write_text("old")
-    request.getfixturevalue("small_files")
-    with pytest.raises(VmrunnerError, match=f"'dist/a.whl'.*{os.strerror(errno.EFBIG)}"):
+    with (
+        pytest.raises(VmrunnerError, match=f"'dist/a.whl'.*{os.strerror(errno.EFBIG)}"),
+        small_files(),
+    ):
         artifacts(store).download(".")
     assert (here / "dist" / "a.whl").read_text() == "old"
     assert inside(here / "dist") == ["a.whl", "b.whl"], "nothing half is left"
