@@ -11,6 +11,7 @@ from tests.support.command_line import anywhere as anywhere  # the fixture
 from tests.support.command_line import cli as cli  # the fixture
 from tests.support.command_line import home as home  # the fixture
 from tests.support.guest import guest as guest  # the fixture
+from tests.support.http_service import Service, service
 from tests.support.postgres import PgBouncer, Server
 from tests.support.postgres import pgbouncer as pgbouncer  # the fixture
 from tests.support.postgres import postgres as postgres  # the fixture
@@ -40,3 +41,12 @@ def ledger(url: str, data_dir: Path) -> Iterator[Ledger]:
     ledger = Ledger.open(url, data_dir=data_dir)
     yield ledger
     ledger.close()
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """A service of its own with fake clouds, and a home that is empty."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        yield found

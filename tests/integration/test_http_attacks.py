@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
-from tests.support.http_service import TENANT, Service, only, service
+from tests.support.http_service import TENANT, Service, only
 from tests.support.scripted_app import wait_until
 from vmrunner.model import TokenScope
 from vmrunner.server.authentication import OPEN
@@ -21,14 +20,6 @@ API = "/api/v1"
 SSE = {"Accept": "text/event-stream"}
 #: What is named in a path.
 NAMES = {"build": "b-x", "instance": "vm-x", "path": "a", "pool": "p", "token": "t-x"}
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        yield found
 
 
 def every_route(routes: list[BaseRoute], before: str = "") -> Iterator[tuple[str, str]]:

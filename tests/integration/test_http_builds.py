@@ -24,14 +24,6 @@ from vmrunner.server.submitters import GAP, SubmitterWatch
 API = "/api/v1"
 
 
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        yield found
-
-
 def submit(client: httpx.Client, *lines: str, **more: Any) -> dict[str, Any]:
     return only(client.post(f"{API}/builds", json={"steps": ["\n".join(lines)], **more}))
 

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 import vmrunner
-from tests.support.http_service import TENANT, Service, only, service
+from tests.support.http_service import TENANT, Service, only
 from tests.support.scripted_app import wait_until
 from vmrunner.cli import main
 from vmrunner.core.cost_report import CostKind
 from vmrunner.model import Budget, BudgetPeriod, Reason, Result, TokenQuota
 
 API = "/api/v1"
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        yield found
 
 
 def built(http: Service, client: httpx.Client, **more: Any) -> str:

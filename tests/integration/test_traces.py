@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import vmrunner
-from tests.support.http_service import Service, only, service
+from tests.support.http_service import Service, only
 from tests.support.ledger_builds import running
 from tests.support.otlp_collector import Collector
 from vmrunner.core import trace_context
@@ -146,14 +146,6 @@ def test_a_parent_that_is_not_sampled_leaves_nothing(ledger: Ledger) -> None:
 
 
 # --- the parent ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        yield found
 
 
 def log_of(http: Service, build: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -136,16 +136,18 @@ class LedgerCollector(Collector):
             max([0.0, *late]),
         )
         hourly = GaugeMetricFamily(
-            "vmrunner_instances_usd_per_hour", "What they cost an hour.", labels=["provider"]
+            "vmrunner_instances_usd_per_hour",
+            "What those of a known price cost an hour.",
+            labels=["provider"],
         )
-        rates: Counter[str] = Counter()
+        rates: defaultdict[str, float] = defaultdict(float)
         unpriced: Counter[str] = Counter()
         for row in rows:
             if row.state is not InstanceState.REQUESTED:
                 rate = row.rate
                 parked = row.state is InstanceState.PARKED
                 usd_hour = rate.parked_usd_hour if parked else rate.usd_hour
-                rates[row.provider] += usd_hour or 0.0  # type: ignore[assignment]
+                rates[row.provider] += usd_hour or 0.0  # the unpriced are told beside it
                 unpriced[row.provider] += usd_hour is None
         for name, usd in sorted(rates.items()):
             hourly.add_metric([name], usd)
