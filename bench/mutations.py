@@ -1,20 +1,24 @@
 """Planted bugs: each must make the named tests fail, or the tests prove less than they say.
 
-    python bench/mutations.py [--sample N] [WORD…]
+    python bench/mutations.py [--sample N] [--jobs N] [WORD…]
 
 Every bug (`planted*.py`) is a replacement of source text, applied alone in a
 copy of the tree. Prints the table; exit 1 when a bug is not noticed, or when its text is no longer
-there. First the named tests run without a bug: what fails anyway notices nothing.
+there. First the named tests run without a bug: what fails anyway notices nothing. Each job has a
+copy of its own; bugs of the same tests go to one job.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -72,20 +76,29 @@ def passes(root: Path, tests: str) -> bool:
     return done.returncode == 0
 
 
-def verdict(root: Path, bug: Bug, sound: dict[str, bool]) -> str:
+def verdict(root: Path, bug: Bug) -> str:
     path = root / bug.path
     text = path.read_text()
     if text.count(bug.old) != 1:
         return f"its text is there {text.count(bug.old)} times"
-    if bug.tests not in sound:
-        sound[bug.tests] = passes(root, bug.tests)
-    if not sound[bug.tests]:
-        return "fails without it too"
     path.write_text(text.replace(bug.old, bug.new))
     try:
         return "NOT NOTICED" if passes(root, bug.tests) else "noticed"
     finally:
         path.write_text(text)
+
+
+def verdicts(roots: queue.Queue[Path], bugs: list[Bug]) -> list[str]:
+    """What came of bugs that the same tests must notice, in a copy that nobody else uses."""
+    root = roots.get()
+    try:
+        sound = passes(root, bugs[0].tests)
+        told = [verdict(root, bug) if sound else "fails without it too" for bug in bugs]
+    finally:
+        roots.put(root)
+    for bug, word in zip(bugs, told, strict=True):
+        print(f"{word}: {bug.name}", file=sys.stderr)
+    return told
 
 
 def chosen(words: list[str], sample: int) -> list[Bug]:
@@ -97,23 +110,30 @@ def chosen(words: list[str], sample: int) -> list[Bug]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, default=0, help="so many of them")
+    parser.add_argument("--jobs", type=int, default=2, help="so many at a time")
     parser.add_argument("words", nargs="*", help="of their names")
     asked = parser.parse_args(arguments)
     console = Console(width=150)
     table = Table("planted bug", "in", "tests that must fail", "")
     bugs = chosen(asked.words, asked.sample)
-    sound: dict[str, bool] = {}
-    noticed = 0
+    by_tests: dict[str, list[Bug]] = {}
+    for bug in bugs:
+        by_tests.setdefault(bug.tests, []).append(bug)
     fast = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(
-        prefix="vmrunner-mutations-", dir=fast if fast.is_dir() else None
-    ) as name:
-        root = copy_of(Path(name))
-        for bug in bugs:
-            told = verdict(root, bug, sound)
-            noticed += told == "noticed"
-            print(f"{told}: {bug.name}", file=sys.stderr)
-            table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), told)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="vmrunner-mutations-", dir=fast if fast.is_dir() else None
+        ) as name,
+        ThreadPoolExecutor(asked.jobs) as jobs,
+    ):
+        roots: queue.Queue[Path] = queue.Queue()
+        for job in range(asked.jobs):
+            roots.put(copy_of(Path(name) / str(job)))
+        told = list(jobs.map(functools.partial(verdicts, roots), by_tests.values()))
+    for same, words in zip(by_tests.values(), told, strict=True):
+        for bug, word in zip(same, words, strict=True):
+            table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), word)
+    noticed = sum(words.count("noticed") for words in told)
     console.print(table)
     print(f"noticed {noticed} of {len(bugs)} planted bugs")
     return int(noticed != len(bugs))
