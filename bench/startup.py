@@ -3,7 +3,8 @@
     python bench/startup.py [--rounds 15]
 
 Each command runs once a round, in turns; the median of user and system time of its process. The
-floor is `python -c "import typer, rich"`. The ledger has one finished build.
+floor is `python -c "import typer, rich"`; what reads a ledger needs SQLAlchemy too, and what reads
+a configuration needs pydantic. The ledger has one finished build.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from vmrunner.model import Reason, Result
 
 VMRUNNER = Path(sys.executable).with_name("vmrunner")
 FLOOR = "python -c 'import typer, rich'"
+LIBRARIES = "python -c 'import typer, rich, pydantic, sqlalchemy'"
 #: What is measured, and the goal in seconds of CPU.
 COMMANDS: dict[str, tuple[list[str], float | None]] = {
     FLOOR: ([sys.executable, "-c", "import typer, rich"], None),
+    LIBRARIES: ([sys.executable, "-c", "import typer, rich, pydantic, sqlalchemy"], None),
     "vmrunner --help": ([str(VMRUNNER), "--help"], None),
     "vmrunner ps -a": ([str(VMRUNNER), "ps", "-a"], 0.3),
     "vmrunner show b-1": ([str(VMRUNNER), "show", "b-1"], 0.3),

@@ -7,6 +7,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.support import new_ledgers
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-builds", type=int, default=1, help="builds in a row in the soak test")
@@ -18,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    new_ledgers.install()
+    _hear_interrupts()
+
+
+def _hear_interrupts() -> None:
     """A shell's background ignores Ctrl-C, and whatever is started from there does. Tests that send
     it must not depend on where they were started."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

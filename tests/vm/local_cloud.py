@@ -69,9 +69,25 @@ class Local:
         found: dict[str, Any] = tomllib.loads(self.config)["providers"][self.NAME]
         return found
 
+    def of(self, build: str) -> str:
+        """The name of the one instance that this build ever had."""
+        (one,) = self.all_of(build)
+        return one
+
+    def all_of(self, build: str) -> list[str]:
+        """The names of all instances that this build ever had."""
+        raise NotImplementedError
+
     def vms(self, instance: str) -> list[str]:
         """Processes of its VM."""
         return list(processes_with([f"guest={instance}"]))
+
+    def stands_still(self, build: str) -> bool:
+        """The build has a VM by now, which is stopped: it takes no time of a processor."""
+        vms = [line for name in self.all_of(build) for line in self.vms(name)]
+        for line in vms:
+            os.kill(int(line.split()[0]), signal.SIGSTOP)
+        return bool(vms)
 
 
 def newcomer(root: Path, *clouds: Local) -> Home:
@@ -87,21 +103,25 @@ def newcomer(root: Path, *clouds: Local) -> Home:
 
 
 @contextmanager
-def talking(home: Home, booting: int) -> Iterator[list[str]]:
-    """A build that runs, and so many more whose VMs boot: what ends those asks no guest. Afterwards
-    vmrunner is dead and its ledger gone."""
+def talking(home: Home, cloud: Local, booting: int) -> Iterator[list[str]]:
+    """A build that runs, and so many more whose VMs stand still at their boot: what ends those asks
+    no guest. Afterwards vmrunner is dead and its ledger gone."""
     serving = Serving(home)
     limits = ("--network", "none", "--timeout", "10m", "--ttl", TTL)
     try:
-        talks = submitted(home, *limits, "--", *TALKS)
-        wait_until(lambda: log_of(home, talks) == b"up\n", seconds=400, what="a first line")
-        boot = [submitted(home, *limits, "--", *TALKS) for _ in range(booting)]
+        still = [submitted(home, *limits, "--", *TALKS) for _ in range(booting)]
         wait_until(
-            lambda: all(row_of(home, build)["state"] == "booting" for build in boot),
+            lambda: all(cloud.stands_still(build) for build in still),
             seconds=60,
             what=f"{booting} VMs that boot",
         )
-        yield [talks, *boot]
+        talks = submitted(home, *limits, "--", *TALKS)
+        follower = home.start("logs", "-f", talks)
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"up\n"
+        follower.kill()
+        follower.communicate()
+        yield [talks, *still]
     finally:
         serving.kill()
     shutil.rmtree(home.data)

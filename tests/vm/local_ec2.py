@@ -38,11 +38,10 @@ class LocalEc2(Local):
             aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def of(self, build: str) -> str:
-        """The id of the one instance that this build ever had."""
+    def all_of(self, build: str) -> list[str]:
         wanted = [{"Name": "tag:vmrunner:build", "Values": [build]}]
-        (one,) = self.client.describe_instances(Filters=wanted)["Reservations"]
-        return str(one["Instances"][0]["InstanceId"])
+        found = self.client.describe_instances(Filters=wanted)["Reservations"]
+        return [str(one["Instances"][0]["InstanceId"]) for one in found]
 
     def item(self, instance: str) -> dict[str, Any]:
         """What the API says of an instance."""

@@ -36,10 +36,9 @@ class LocalGce(Local):
         sections = self.ask("GET", f"aggregated/{collection}", filter=wanted)["items"].values()
         return [item for section in sections for item in section.get(collection, [])]
 
-    def of(self, build: str) -> str:
-        """The name of the one instance that this build ever had, and has."""
-        (one,) = self.listed("instances", f"labels.vmrunner-build={build}")
-        return str(one["name"])
+    def all_of(self, build: str) -> list[str]:
+        found = self.listed("instances", f"labels.vmrunner-build={build}")
+        return [str(one["name"]) for one in found]
 
     def item(self, instance: str) -> dict[str, Any] | None:
         """What the API says of an instance; None: it is gone."""

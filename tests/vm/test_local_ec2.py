@@ -36,7 +36,7 @@ def ec2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalEc2]:
 @pytest.fixture(scope="module", autouse=True)
 def abandoned(ec2: LocalEc2, tmp_path_factory: pytest.TempPathFactory) -> Abandoned:
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", ec2)
-    with talking(home, 2) as builds:
+    with talking(home, ec2, 2) as builds:
         found = Abandoned(*map(ec2.of, builds))
         born_by(home, builds[0], "aws")
         armed = [1] * len(found)

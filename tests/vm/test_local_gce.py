@@ -43,7 +43,7 @@ def gce(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalGce]:
 @pytest.fixture(scope="module")
 def abandoned(gce: LocalGce, tmp_path_factory: pytest.TempPathFactory) -> Abandoned:
     home = newcomer(tmp_path_factory.mktemp("abandoned") / "home", gce)
-    with talking(home, 2) as builds:
+    with talking(home, gce, 2) as builds:
         found = Abandoned(*map(gce.of, builds))
         born_by(home, builds[0], "gce")
         for instance in (found.due, found.swept):
