@@ -30,8 +30,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.faults.broken import Broken
 from tests.faults.chaos import EACH, Episode
-from tests.faults.world import Broken, make_template
+from tests.faults.world import make_template
 
 #: What a broken promise counts as.
 KINDS = {"1": "survivors", "2": "murders", "3": "doubles"}

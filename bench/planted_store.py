@@ -92,6 +92,20 @@ STORE_BUGS: Final = (
         f"{LOGS}::test_a_reader_goes_on_where_the_ledger_ended",
     ),
     Bug(
+        "nothing points at a log",
+        OBJECTS,
+        "or_(_b.log_object == _o.name, _b.artifacts_object == _o.name)",
+        "_b.artifacts_object == _o.name",
+        "tests/faults/test_points.py -k everything_sleeps_for_an_hour[stored]",
+    ),
+    Bug(
+        "delete an object and keep its row",
+        "transfers/object_gc.py",
+        "            objects.forget(one.name)\n",
+        "",
+        "tests/faults/test_points.py -k everything_sleeps_for_an_hour[stored]",
+    ),
+    Bug(
         "flush no directory",
         "store/files.py",
         "            for directory in (path.parent, *made):\n",

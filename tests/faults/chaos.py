@@ -17,10 +17,13 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from tests.faults.broken import Broken
+from tests.faults.chaos_nature import draw_nature
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, drawn_layout
 from tests.faults.node import Node
 from tests.faults.pool_worlds import drawn_pools
-from tests.faults.world import Broken, World
+from tests.faults.store_side import StoreFault, check_objects, settle_store
+from tests.faults.world import World
 from vmrunner.core.lifecycle import first_birth
 from vmrunner.errors import Conflict
 from vmrunner.model import BuildRecord, BuildState, Kind, Limits, Reason, Scope
@@ -97,18 +100,20 @@ class Episode:
         self._lies = draw.random() < 0.3  # some dates of answers are wrong
         self._deadly = draw.choice((0.0, 0.001, 0.005, 0.02))
         self._loses_ledger = draw.random() < 0.1
+        self._stores = draw.random() < 0.5
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
         self._renamed, self._next_number = False, 1000
         self._out_until: dict[Scope, float] = {}
         self._down_until = 0.0
         self._theirs: list[CloudResource] = []
-        self._nature()
+        draw_nature(self.world, draw)
 
     def play(self) -> None:
         """The trouble, and then its end."""
         world, draw = self.world, self.random
         world.dice = lambda _node, _point: draw.random() < self._deadly
         world.judge = self._judge
+        world.store.judge = self._store_fault
         start, span = world.clock(), self.span
         submits = sorted(draw.random() * span for _ in range(self._wanted))
         lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
@@ -134,6 +139,9 @@ class Episode:
         self._heal()
         world.run(OVER, until=self._quiet, step=STEP)
         world.nothing_left()
+        if self._stores:
+            check_objects(world)
+            settle_store(world)
         for build in self.builds:
             if build.id in {b.id for b in world.truth.builds.list()}:
                 world.check_log(build)
@@ -141,28 +149,6 @@ class Episode:
             raise Broken("2 no murder: another's machine is gone")
 
     # --- the world ---
-
-    def _nature(self) -> None:
-        """What this episode's cloud is like."""
-        cloud, draw = self.world.cloud, self.random
-        cloud.boot_seconds = draw.choice((2.0, 20.0, 60.0))
-        cloud.delete_seconds = draw.choice((0.0, 2.0, 40.0))
-        cloud.tombstone = draw.choice((0.0, 3600.0, 3600.0))
-        cloud.visibility_lag = draw.choice((0.0, 0.0, 5.0, 30.0))
-        cloud.unsteady = draw.choice((0.0, 0.0, 5.0, 25.0))
-        cloud.chance = Random(draw.random())
-        cloud.disks = draw.random() < 0.2
-        every = tuple(kind for kind in Kind if kind is not Kind.INSTANCE)
-        cloud.belongings = draw.choice(((Kind.DISK,), every))
-        cloud.disks_stay = draw.random() < 0.5
-        cloud.poweroff_kills = draw.random() < 0.7
-        cloud.guest_timer = 0.0 if draw.random() < 0.2 else None
-        cloud.native_deadline = draw.random() < 0.1
-        cloud.skew = draw.choice((0.0, 0.0, 3.0, -3.0, DAY, -DAY))
-        cloud.arms = draw.choice((None, None, 60.0, 600.0))
-        cloud.seals = draw.random() < 0.5
-        cloud.hears = draw.random() < 0.5
-        cloud.timeout = draw.choice((0.0, 30.0)) if self.world.airborne else 0.0
 
     def _judge(self, call: Call) -> Plan | None:
         """What becomes of one call."""
@@ -181,6 +167,13 @@ class Episode:
         fault = self.random.choice(faults)
         self.happened["failed calls"] += 1
         return Plan(fault, self.random.uniform(1, 300) if fault is Fault.LATE else 0.0)
+
+    def _store_fault(self) -> StoreFault | None:
+        """What becomes of one call of the store."""
+        if self.random.random() >= self._faulty:
+            return None
+        self.happened["failed calls of the store"] += 1
+        return self.random.choice(tuple(StoreFault))
 
     def _befall(self) -> None:
         """What happens in this moment, to the cloud and to guests."""
@@ -293,6 +286,7 @@ class Episode:
             retry_on_loss=draw.random() < 0.2,
             keep_on_failure=draw.choice((None, None, 60, 600)),
             queue_timeout=draw.choice((None, None, 120, 3600)),
+            source=draw.choice((None, b"one", b"two")) if self._stores else None,
         )
         never = draw.random() < 0.12
         world.seconds[build.id] = 1e9 if never else draw.expovariate(1 / 60)
@@ -317,6 +311,7 @@ class Episode:
                     self._slots[place] = world.node(
                         far=world.many_hosts,
                         skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR)),
+                        stores=self._stores,
                         pools=self._pooled and drawn_pools(draw, self._names()),
                     )
             elif slot.dead:
@@ -382,7 +377,7 @@ class Episode:
     def _heal(self) -> None:
         """No further trouble; one process at least lives."""
         world = self.world
-        world.dice = world.judge = None
+        world.dice = world.judge = world.store.judge = None
         world.out |= dict.fromkeys(world.cloud.unreachable, world.clock())
         world.cloud.unreachable.clear()
         for pool in world.truth.pools.all():
@@ -393,7 +388,7 @@ class Episode:
             if node.asleep:
                 node.asleep, node.born = False, world.clock()
         if all(node.dead for node in world.nodes):
-            world.node(far=world.many_hosts)
+            world.node(far=world.many_hosts, stores=self._stores)
 
     def _quiet(self) -> bool:
         self._cancel_hopeless()

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.faults.scenarios import Scenario, begin
+from tests.faults.store_side import settle_store
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord, Role
+from vmrunner.transfers.uploader import CLAIM
 
 Make = Callable[..., World]
 HOUR = 3600.0
@@ -38,13 +40,17 @@ def finish_elsewhere(
     world: World, scenario: Scenario, build: BuildRecord, *, strict: bool = True
 ) -> None:
     """Another process goes on; nothing may be left, lost or done twice."""
-    world.node(drives=True)
+    if scenario.stores:  # nobody waits for the hold that a dead uploader has on a log
+        world.clock.advance(CLAIM)
+    world.node(drives=True, stores=scenario.stores)
     world.settle()
     done = world.truth.builds.get(build.id)
     assert done.finished
     assert not strict or done.result in scenario.ends, done
-    world.check_log(done)
     nothing_of_ours(world)
+    if scenario.stores:
+        settle_store(world)
+    world.check_log(done)
     world.close()
 
 

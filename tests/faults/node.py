@@ -11,17 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.faults.seams import CLOUD_EFFECTS, STORE_EFFECTS, LedgerSeam, Seam
+from tests.faults.store_side import KEEP, check_source
 from tests.faults.tasks import Crash, InTheAir, Task
 from tests.support.inline_pool import Inline
 from tests.support.ledger_builds import orders
 from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
-from vmrunner.errors import Fenced, LedgerError, ProviderError
+from vmrunner.errors import Fenced, LedgerError
 from vmrunner.model import BuildState, PoolSpec, Power, Process, Reason, Result
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import End, SessionJob
+from vmrunner.transfers.object_gc import ObjectGc
+from vmrunner.transfers.uploader import Uploader
 
 if TYPE_CHECKING:
     from tests.faults.cloud_side import CloudResource
@@ -31,35 +35,6 @@ if TYPE_CHECKING:
 reporter.RETRY = 0.0  # time is played: nobody waits for it
 
 LOG = b"one\ntwo\nthree\n"
-
-#: What changes the world, by part of the ledger.
-EFFECTS = {
-    "builds": {
-        "advance",
-        "steps_started",
-        "finish",
-        "hold",
-        "requeue",
-        "take_over",
-        "request_cancel",
-    },
-    "instances": {
-        "start",
-        "record",
-        "next_offer",
-        "addresses",
-        "mark_deleting",
-        "tried",
-        "close",
-        "close_all",
-    },
-    "logs": {"append"},
-    "events": {"add"},
-    "engines": {"join", "beat", "leave"},
-    "sightings": {"record"},
-    "pools": {"declare", "note", "take_over", "ready", "park", "claim", "missed"},
-}
-CLOUD_EFFECTS = {"create", "arm", "seal", "park", "wake", "delete"}
 
 
 @dataclass
@@ -104,6 +79,7 @@ class Session:
             return self._lost(Reason.BOOT_FAILED)
         say.state(BuildState.PREPARING)
         Task.here.task.pause()
+        check_source(world, job.build)
         say.steps_started()
         if not self._there(machine):
             return self._lost(Reason.VM_LOST)
@@ -178,60 +154,6 @@ class WarmUp:
         """The connection that it stands for."""
 
 
-class Seam:
-    """Around one part of the ledger, or the provider: counts effects, and stops at one."""
-
-    def __init__(self, node: Node, part: Any, effects: set[str], label: str) -> None:
-        self._node, self._part, self._effects, self._label = node, part, effects, label
-        # They are asked for by `isinstance`.
-        for ability in ("arm", "seal", "park", "wake", "guarded_roles"):
-            if hasattr(part, ability):
-                setattr(self, ability, self.__getattr__(ability))
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._part, name)
-        if not callable(value):
-            self._node.check()
-            return value
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self._node.check()
-            if self._node.ledger_down and self._label != "cloud":
-                Task.rest()  # whoever asks again does so when some time has passed
-                raise LedgerError("the test's database is down")
-            nothing = bool(args) and args[0] in ([], ())  # nobody is asked to write anything
-            if name not in self._effects or nothing:
-                return value(*args, **kwargs)
-            label = f"{self._label}.{name}"
-            self._node.reach(f"before {label}")
-            try:
-                answer = value(*args, **kwargs)
-            except ProviderError:
-                if name == "seal":
-                    Task.rest()
-                raise
-            self._node.reach(f"after {label}")
-            return answer
-
-        return call
-
-
-class LedgerSeam:
-    """A ledger whose parts are seams."""
-
-    def __init__(self, node: Node, ledger: Any) -> None:
-        self._node, self._ledger = node, ledger
-        for part, effects in EFFECTS.items():
-            setattr(self, part, Seam(node, getattr(ledger, part), effects, part))
-
-    def open_rows(self) -> Seam:
-        return Seam(self._node, self._ledger.open_rows(), set(), "open rows")
-
-    def __getattr__(self, name: str) -> Any:
-        self._node.check()
-        return getattr(self._ledger, name)
-
-
 class Paths:
     def __init__(self, root: Path) -> None:
         self.sources = self.artifacts = root
@@ -257,6 +179,7 @@ class Node:
         sweeps: bool = True,
         far: bool = False,
         skew: float = 0.0,
+        stores: bool = False,
         pools: Mapping[str, PoolSpec] | None = None,
     ) -> None:
         self.world = world
@@ -268,13 +191,14 @@ class Node:
         self.asleep = False
         self.crash_at, self.sleep_at, self.sleep = crash_at, sleep_at, sleep
         self.skew = skew
-        self.reaps, self.drives, self.sweeps = reaps, drives, sweeps
+        self.reaps, self.drives, self.sweeps, self.stores = reaps, drives, sweeps, stores
         self.ledger_down = False
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
         there = world.cloud.providers(world.truth.installation, self._host)
+        ledger: Any = LedgerSeam(self, world.truth)
         self.engine = Engine(
-            LedgerSeam(self, world.truth),  # type: ignore[arg-type]
+            ledger,
             {
                 name: Seam(self, provider, CLOUD_EFFECTS, "cloud")  # type: ignore[misc]
                 for name, provider in there.items()
@@ -296,6 +220,15 @@ class Node:
         )
         self.reaping = Reaper(self.engine.context, self._membership(), lambda: self.engine.watching)
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
+        store: Any = Seam(self, world.store, STORE_EFFECTS, "store")
+        place, clock = world.root, self._host
+        self.store = Uploader(
+            ledger, lambda: store, sources=place, artifacts=place, clock=clock
+        ).run
+        self.collect = ObjectGc(
+            ledger, lambda: store, keep=KEEP, shared=world.many_hosts, clock=clock
+        ).run
+        self._stored = self._collected = float("-inf")
 
     def _host(self) -> float:
         """Its host's clock."""
@@ -348,6 +281,8 @@ class Node:
             self.check()
             if self.reaps:
                 self._reap()
+            if self.stores:
+                self._keep_store()
         except LedgerError:
             pass  # an engine waits for its ledger
         except Crash:
@@ -362,6 +297,16 @@ class Node:
             # In the air a pass goes on as a task of its own, and a later round tells of it: to
             # wait for it here would keep the baton that it needs.
             self.reaping.run(sweep=sweep, seconds=0.0 if world.airborne else LOST)
+
+    def _keep_store(self) -> None:
+        """What `serve` does beside; it collects more often than that, since worlds are short."""
+        now, world = self.world.clock(), self.world
+        if now - self._stored >= world.pass_seconds:
+            self._stored = now
+            self.store()
+        if now - self._collected >= world.sweep_seconds:
+            self._collected = now
+            self.collect()
 
     def kill(self) -> None:
         """kill -9."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, OrderView, with_order
-from tests.faults.node import LOG, Node
+from tests.faults.node import LOG
+from tests.faults.store_side import MemoryStore, log_of
 from vmrunner.errors import NotFound
 from vmrunner.model import (
     TAG,
@@ -21,6 +23,7 @@ from vmrunner.model import (
 )
 
 if TYPE_CHECKING:
+    from tests.faults.node import Node
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
     from vmrunner.model import Instance, Process
@@ -31,15 +34,12 @@ if TYPE_CHECKING:
 WEBHOOK = "everything"
 
 
-class Broken(AssertionError):
-    """A promise does not hold."""
-
-
 class Promises:
     """Checks of the promises, over what a world is."""
 
     clock: Clock
     cloud: CloudSide
+    store: MemoryStore
     truth: Ledger
     limits: EngineLimits
     nodes: list[Node]
@@ -193,6 +193,6 @@ class Promises:
 
     def check_log(self, build: BuildRecord) -> None:
         """Promise 6, in part: a build that succeeded has its log, whole and once."""
-        log = b"".join(chunk.data for chunk in self.truth.logs.read(build.id))
+        log = log_of(self.truth, self.store, build)
         if self.truth.builds.get(build.id).result is Result.SUCCESS and not log.endswith(LOG):
             raise Broken(f"6 no forgotten line: {build.id} has {log!r}")

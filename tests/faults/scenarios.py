@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tests.faults.cloud_side import CloudResource
 from tests.faults.node import Node
+from tests.faults.store_side import leave_garbage
 from tests.faults.world import World
 from vmrunner.model import BuildRecord, BuildState, InstanceState, Reason, Result, Role
 from vmrunner.providers.fake import Fault
@@ -23,6 +24,7 @@ class Scenario(NamedTuple):
     arrange: Callable[[World], BuildRecord]
     ends: frozenset[Result] = _OK
     drives: bool = True  # else the process only reaps
+    stores: bool = False  # it uploads, and collects garbage in the store
 
 
 def _state(world: World, build: BuildRecord, *states: BuildState) -> Callable[[], bool]:
@@ -204,6 +206,17 @@ def reap(world: World) -> BuildRecord:
     return build
 
 
+def stored(world: World) -> BuildRecord:
+    """Its log is in the ledger still, and its source is not needed any more. In the store there is
+    what an upload left that broke off, and what no row has."""
+    build = world.submit(source=b"source")
+    first = world.node()
+    world.run(100, until=world.quiet)
+    first.kill()
+    leave_garbage(world)
+    return build
+
+
 SCENARIOS = (
     Scenario("run", run),
     Scenario("armed", armed),
@@ -223,6 +236,7 @@ SCENARIOS = (
     Scenario("take_over_held", take_over_held, frozenset({Result.FAILURE})),
     Scenario("take_over_dying", take_over_dying),
     Scenario("reap", reap, _CANCELLED, drives=False),
+    Scenario("stored", stored, drives=False, stores=True),
 )
 
 
@@ -242,4 +256,5 @@ def begin(world: World, scenario: Scenario, **options: object) -> tuple[BuildRec
     the same state are points too, and there need not be many."""
     world.build_seconds = min(world.build_seconds, 3.0)
     build = scenario.arrange(world)
-    return build, world.node(drives=scenario.drives, **options)
+    kind = {"drives": scenario.drives, "stores": scenario.stores}
+    return build, world.node(**kind, **options)

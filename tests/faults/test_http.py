@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.broken import Broken
 from tests.faults.crash_points import (
     at_point,
     crash_points,
@@ -29,7 +30,7 @@ from tests.faults.gce_side import GceSide
 from tests.faults.http_chaos import HttpEpisode
 from tests.faults.http_side import HttpSide
 from tests.faults.scenarios import SCENARIOS, Scenario, begin
-from tests.faults.world import TTL, Broken, World
+from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Call
 from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate

@@ -102,11 +102,12 @@ def test_a_process_sleeps_anywhere_and_wakes_after_an_hour(
     make_world: Make, scenario: Scenario
 ) -> None:
     """Another host goes on meanwhile; what the sleeper does when it wakes changes nothing."""
+    step = 30.0 if scenario.stores else 1.0  # it waits for a log that the sleeper holds
 
     def meanwhile(sleeper: Node) -> None:
         world = sleeper.world
-        other = world.node(far=True)
-        world.run(HOUR, until=lambda: world.quiet() and other.engine.idle)
+        other = world.node(far=True, stores=sleeper.stores)
+        world.run(HOUR, until=lambda: world.quiet() and other.engine.idle, step=step)
         world.clock.advance(HOUR)
 
     for at, place in sampled(make_world, scenario, "sleeper"):

@@ -17,9 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_order
 from tests.faults.node import LOG, Guest, Node
-from tests.faults.promises import WEBHOOK, Broken, Promises
+from tests.faults.promises import WEBHOOK, Promises
+from tests.faults.store_side import MemoryStore, is_tidy, stored_source
 from tests.faults.tasks import SharedClock
 from vmrunner.engine.context import EngineLimits
 from vmrunner.ledger import Ledger
@@ -96,6 +98,7 @@ class World(Promises):
         self.clock = SharedClock()
         self.cloud = cloud(self.clock)
         self.cloud.on_call = self._called
+        self.store = MemoryStore(self.clock)
         self.limits = EngineLimits(limits=replace(limits, max_instances=max_instances))
         self.pass_seconds, self.sweep_seconds = pass_seconds, sweep_seconds
         self.many_hosts = many_hosts
@@ -182,7 +185,10 @@ class World(Promises):
     def code_of(self, build: BuildRecord) -> int:
         return self.codes.get(build.id, self.exit_code)
 
-    def submit(self, *, submitter: int | None = None, **options: Any) -> BuildRecord:
+    def submit(
+        self, *, submitter: int | None = None, source: bytes | None = None, **options: Any
+    ) -> BuildRecord:
+        """`source`: what it is to have, if the store takes that."""
         spec = BuildSpec(
             **{
                 "steps": (Step(run="make"),),
@@ -199,8 +205,9 @@ class World(Promises):
             process = Process(
                 machine="m", boot="b", pid_namespace="n", pid=submitter, started=submitter
             )
+        digest = stored_source(self, source) if source is not None else None
         build, _ = self.truth.builds.submit(
-            spec, id=ids.build_id(), now=self.clock(), submitter=process
+            spec, id=ids.build_id(), now=self.clock(), submitter=process, source=digest
         )
         return build
 
@@ -248,6 +255,7 @@ class World(Promises):
             and not self.truth.instances.open()
             and not self.truth.builds.queued(1)
             and not self.truth.builds.driven()
+            and (not any(node.stores for node in self.nodes) or is_tidy(self))
         )
 
     # --- what there is ---

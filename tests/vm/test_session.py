@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
-from tests.vm.qemu_fixture import GiB, Machine, make_provider
+from tests.vm.qemu_fixture import Machine, make_provider
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session import End
@@ -63,7 +63,7 @@ class Vm:
 def booted(root: Path, of: LocalImage | None = None) -> Iterator[Vm]:
     """A VM of this image, else of the default one, that waits for its first build."""
     which = {"cache": of.directory.parent.parent, "image": of.hash} if of else {}
-    provider = make_provider(root, memory=2 * GiB, **which)
+    provider = make_provider(root, **which)
     machine = Machine.order_one(provider, root, ttl=3000)
     provider.create(machine.order)
 
