@@ -99,7 +99,7 @@ def user_data(place: Path) -> str:
 
 
 def qemu_command(place: Path, image: LocalImage, accelerator: str, port: int) -> list[str]:
-    cpu = "host" if accelerator == "kvm" else "max"
+    cpu = "host" if accelerator == "kvm" else "max,la57=off"
     accel_words = "kvm" if accelerator == "kvm" else "tcg,thread=multi,tb-size=512"
     return [
         *(QEMU, "-nodefaults", "-display", "none", "-serial", "stdio"),

@@ -1,4 +1,5 @@
-"""Builds in a hostile world: crashes, lost answers, dead guests, wrong clocks, lost ledgers.
+"""Builds in a hostile world: crashes, lost answers, dead guests, wrong clocks, lost ledgers, a store
+that fails.
 
     python bench/faults.py --builds 100000 --seed 1 [--state FILE] [--episode N]
 
