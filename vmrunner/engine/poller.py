@@ -71,6 +71,8 @@ class InstancePoller:
         names, self._late = {*such, *self._late}, set()
         while self._turns and self._turns[0][0] <= now:
             names.add(heapq.heappop(self._turns)[1])
+        for name in names - rows.keys():  # another's by now: if it is ours again, it has its turn
+            self._next.pop(name, None)
         flying = {name for names in self._asked.values() for name in names}
         due: dict[tuple[str, Scope], list[tuple[bool, float, str, Instance]]] = {}
         for row in (rows[name] for name in names if name in rows):

@@ -101,6 +101,14 @@ def test_each_of_too_many_to_see_has_its_turn() -> None:
     assert len(bench.run(rows, 40, tick=5.0)) == len(rows)
 
 
+def test_a_vm_that_was_anothers_has_its_turn_again() -> None:
+    bench = Bench()
+    mine = row("vm-1")
+    bench.run([mine], 1)
+    bench.run([], 2 * SLOW)
+    assert bench.run([mine], 2 * SLOW) == {"vm-1"}
+
+
 def test_few_are_looked_at_in_one_call_without_overlap() -> None:
     bench = Bench(seconds=1.0)
     rows = [row(f"vm-{n}", state=I.BOOTING, state_since=bench.now) for n in range(3)]
