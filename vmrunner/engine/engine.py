@@ -259,6 +259,7 @@ class Engine:
         # What waits in a pool is minded by who fills that: nobody stays for it alone.
         rows = any(r.build or r.state is InstanceState.DELETING for r in snapshot.mine.values())
         self.idle = not (queued or minded or rows or waiting or self._deadlines.busy)
+        self._reconciler.finish()
         if self._launcher.busy or any(row.state in _SOON for row in snapshot.restless_rows()):
             return FAST_LOOK
         return BUSY_TICK if snapshot.builds or queued else IDLE_TICK

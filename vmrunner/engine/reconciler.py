@@ -82,6 +82,10 @@ class Reconciler:
         self._attention.pick(snapshot)
         return snapshot
 
+    def finish(self) -> None:
+        """Note that the tick came to its end. One that failed is made up for by the next."""
+        self._reader.finish()
+
     def _is_settled(self, row: Instance) -> bool:
         pending = self._launcher.is_pending(row.id)
         return self._poller.knows(row) and self._deadlines.settled(row) and not pending

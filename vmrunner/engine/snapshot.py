@@ -77,13 +77,17 @@ class SnapshotReader:
         self._providers: Mapping[str, Provider] = {}
         self._scopes: dict[str, frozenset[Scope]] = {}  # of the providers that were asked
         self._gone: frozenset[str | None] = frozenset()
+        self._finished = False  # the tick that read last came to its end
 
     def read(self) -> Snapshot:
         """Read the open rows, then the builds, then who is there: who claimed one of them joined
         before."""
         context = self._context
+        finished, self._finished = self._finished, False
         found = self._reader.read(context.monotonic())
         self._membership.update(context.ledger.engines.list(), context.monotonic())
+        if not finished:  # what changed before may still have to be looked at
+            found = replace(found, changed=None)
         changed = self._sort(found)
         owners = (self._rows_of.keys() | self._builds_of.keys()) - {context.id}
         gone = frozenset(name for name in owners if self._membership.member_gone(name))
@@ -104,6 +108,10 @@ class SnapshotReader:
             orphaned=[orphaned[name] for name in sorted(orphaned)],
             changed=changed,
         )
+
+    def finish(self) -> None:
+        """Note that the tick came to its end: the next one looks at what changes from here on."""
+        self._finished = True
 
     def _sort(self, found: OpenRows) -> frozenset[str] | None:
         """Sort what changed, and return it. None: all, also where providers act elsewhere now."""

@@ -20,6 +20,7 @@ from vmrunner.engine.reconciler import LOG_HANDOVER, SESSION_GRACE, Reconciler
 from vmrunner.engine.sessions import SessionManager
 from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
+from vmrunner.errors import LedgerError
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildState, Death, InstanceState, Power, Reason, Result
 from vmrunner.providers.fake import Fault
@@ -79,6 +80,7 @@ class Bench:
         reconciler.mark_deleting(view)
         self.poller.poll(view.mine, view.restless, lambda _: False)
         reconciler.apply_observations(view, self.poller.observations())
+        reconciler.finish()
 
     def end_sessions(self) -> None:
         for work in self.works:
@@ -125,6 +127,25 @@ def test_the_verdict_of_a_session_ends_build_and_vm(parts: EngineParts, bench: B
     bench.tick()
     assert parts.build().result is Result.SUCCESS
     assert parts.ledger.instances.get(row.id).state is InstanceState.DELETING
+
+
+@pytest.mark.parametrize("step", [(Membership, "update"), (InstancePoller, "poll")])
+def test_what_a_failed_tick_read_is_looked_at_again(
+    parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch, step: tuple[type, str]
+) -> None:
+    """A ledger that is out of reach for a moment may end any tick, at any place."""
+
+    def away(*_: Any) -> None:
+        raise LedgerError("away")
+
+    parts.booting()
+    bench.tick()
+    parts.booting("b-2")
+    with monkeypatch.context() as patched, pytest.raises(LedgerError):
+        patched.setattr(*step, away)
+        bench.tick()
+    bench.tick()
+    assert len(bench.works) == 2
 
 
 def test_a_queued_build_that_nobody_wants_ends(parts: EngineParts, bench: Bench) -> None:
