@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
 import random
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -97,6 +99,18 @@ def test_nobody_named_means_nothing_is_written(ledger: Ledger) -> None:
     assert waiting(ledger, "former") == []
 
 
+def test_a_name_that_another_node_wrote_keeps_no_other_out(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(ledger, "chat")
+    both = [NotifyEndpoint(name=name, events=frozenset(NotifyEvent)) for name in ("chat", "new")]
+    with monkeypatch.context() as patch:  # it was not there yet when we looked
+        patch.setattr(outbox, "_NAME", lambda *_, **__: SimpleNamespace(rowcount=0))
+        ledger.outbox.declare(both, time.time())
+    ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-9", time.time())
+    assert waiting(ledger, "new") == ["vm-9"]
+
+
 # --- sending -------------------------------------------------------------------------------------
 
 
@@ -182,6 +196,24 @@ def test_an_event_that_is_refused_holds_no_other_back(ledger: Ledger, receiver: 
     sender(ledger, receiver.url).run()
     assert receiver.builds == ["b-0", "b-1", "b-2", "b-3"]
     assert waiting(ledger) == ["b-0"]
+
+
+def test_many_that_are_refused_hold_no_other_back(ledger: Ledger) -> None:
+    named(ledger)
+    refused = {finished(ledger, f"b-{n}") for n in range(notifications.FAILURES + 1)}
+    finished(ledger, "b-last")
+    now, taken = [time.time()], set()
+
+    def post(*_: object, body: bytes, **__: object) -> str:
+        build = json.loads(body)["items"][0]["id"]
+        taken.update({build} - refused)
+        return "no" if build in refused else ""
+
+    send = sender(ledger, "http://127.0.0.1:1/", post=post, clock=lambda: now[0])
+    for _ in range(10):
+        send.run()
+        now[0] += daemon.NOTIFY
+    assert taken == {"b-last"}
 
 
 def test_one_that_is_down_is_left_alone_for_ever_longer(ledger: Ledger) -> None:

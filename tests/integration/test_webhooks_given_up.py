@@ -19,6 +19,7 @@ from vmrunner.model import (
     BudgetPeriod,
     BudgetState,
     Level,
+    NotifyEndpoint,
     NotifyEvent,
 )
 from vmrunner.services import alarms, notifications
@@ -56,6 +57,16 @@ def test_more_than_the_cap_never_waits(ledger: Ledger, monkeypatch: pytest.Monke
         ledger.outbox.add(NotifyEvent.SURVIVOR, f"vm-{n}", now)
     assert ledger.outbox.tidy(now) == {"chat": 2}
     assert sorted(waiting(ledger)) == ["vm-2", "vm-3", "vm-4"]
+
+
+def test_what_waits_for_nobody_goes_with_its_endpoint(ledger: Ledger) -> None:
+    now = time.time()
+    then = now - outbox.FORGOTTEN - 1
+    ledger.outbox.declare([NotifyEndpoint(name="chat", events=frozenset(NotifyEvent))], then)
+    ledger.outbox.add(NotifyEvent.SURVIVOR, "vm-1", now - 2)
+    ledger.outbox.tidy(now)
+    named(ledger)
+    assert waiting(ledger) == []
 
 
 def test_what_was_told_is_remembered_for_a_week_and_forgotten(

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import and_, delete, exists, func, or_, select, update
@@ -50,7 +51,10 @@ _NAME = Prepared(
     )
 )
 _NEW_ENDPOINT = inserts(NOTIFY_ENDPOINTS)
-_FORGET_ENDPOINTS = Prepared(lambda: delete(NOTIFY_ENDPOINTS).where(_e.named_at < arg("before")))
+_FORGET_ENDPOINTS = Prepared(
+    lambda: delete(NOTIFY_ENDPOINTS).where(_e.named_at < arg("before")).returning(_e.name)
+)
+_FORGET_ITS = Prepared(lambda: delete(OUTBOX).where(_o.endpoint == arg("endpoint")))
 _KNOWN = Prepared(
     lambda: select(_o.id).where(
         _o.endpoint == arg("endpoint"), _o.event == arg("event"), _o.subject == arg("subject")
@@ -73,7 +77,7 @@ _WAITING = Prepared(
             _due(_o.due),
             exists().where(_e.name == arg("endpoint"), _due(_e.retry_at)),
         )
-        .order_by(_o.id)
+        .order_by(_o.due, _o.id)
         .limit(arg("limit"))
     )
 )
@@ -172,21 +176,21 @@ class Outbox:
     def declare(self, endpoints: Iterable[NotifyEndpoint], now: float) -> None:
         """Say that these endpoints are configured: from now on events are written for them."""
 
-        def work(connection: Connection) -> None:
-            for one in endpoints:
-                said = {
-                    "name": one.name,
-                    "events": json.dumps(sorted(one.events)),
-                    "match": json.dumps(dict(one.match)),
-                }
-                if not _NAME(connection, now=now, **said).rowcount:
-                    _NEW_ENDPOINT(
-                        connection, named_at=now, retry_at=0.0, failures=0, error="",
-                        delivered_at=None, given_up=0, given_up_at=None, **said,
-                    )  # fmt: skip
+        def work(connection: Connection, one: NotifyEndpoint) -> None:
+            said = {
+                "name": one.name,
+                "events": json.dumps(sorted(one.events)),
+                "match": json.dumps(dict(one.match)),
+            }
+            if not _NAME(connection, now=now, **said).rowcount:
+                _NEW_ENDPOINT(
+                    connection, named_at=now, retry_at=0.0, failures=0, error="",
+                    delivered_at=None, given_up=0, given_up_at=None, **said,
+                )  # fmt: skip
 
-        with contextlib.suppress(Duplicate):  # another node named it in between
-            self._database.write(work)
+        for one in endpoints:
+            with contextlib.suppress(Duplicate):  # another node named it in between
+                self._database.write(partial(work, one=one))
 
     def names(self, endpoint: str, now: float) -> bool:
         """Return whether events are written for this endpoint now."""
@@ -199,7 +203,8 @@ class Outbox:
             self._database.write(lambda c: put(c, event, subject, now, labels={}, data=data))
 
     def waiting(self, endpoint: str, now: float, limit: int) -> list[Notification]:
-        """Return what is to be told to this endpoint now, oldest first."""
+        """Return what is to be told to this endpoint now: first what was never tried, oldest first,
+        so that what is refused again and again keeps nothing back."""
         latest = now + 2 * LONGEST
         found = self._database.read(
             lambda c: _WAITING(c, endpoint=endpoint, now=now, latest=latest, limit=limit).all()
@@ -247,7 +252,8 @@ class Outbox:
             for endpoint, count in lost.items():
                 _GAVE_UP(connection, endpoint=endpoint, count=count, now=now)
             _FORGET(connection, before=now - KEEP)
-            _FORGET_ENDPOINTS(connection, before=now - FORGOTTEN)
+            for row in _FORGET_ENDPOINTS(connection, before=now - FORGOTTEN).all():
+                _FORGET_ITS(connection, endpoint=row[0])
             return lost
 
         return self._database.write(work)

@@ -35,6 +35,7 @@ class OutboxRow(Row, table=True):
         Index(
             "ix_outbox_open",
             "endpoint",
+            "due",
             "id",
             sqlite_where=text("state = 'waiting'"),
             postgresql_where=text("state = 'waiting'"),

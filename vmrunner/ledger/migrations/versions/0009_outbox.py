@@ -42,7 +42,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_outbox_open",
         "outbox",
-        ["endpoint", "id"],
+        ["endpoint", "due", "id"],
         sqlite_where=waiting,
         postgresql_where=waiting,
     )
