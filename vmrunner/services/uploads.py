@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -80,8 +81,9 @@ class Uploads:
         return Upload(self._directory, lambda size: self._admit(unused, size), self._store)
 
     def _admit(self, unused: int, more: int) -> None:
-        """Count so many more that come. Raises QuotaUsedUp."""
-        if unused + self._coming.add(self._tenant, more) > self._most:
+        """Count so many more that come. Raises QuotaUsedUp, but not where bytes are given back."""
+        coming = self._coming.add(self._tenant, more)
+        if more >= 0 and unused + coming > self._most:
             self._coming.add(self._tenant, -more)
             raise QuotaUsedUp(
                 f"source: with this one more than {units.amount(self._most)} of its tenant's would "
@@ -122,7 +124,8 @@ class Upload:
 
     def abandon(self) -> None:
         """Leave nothing here, after `finish` too."""
-        self._file.close()
+        with suppress(OSError):  # the disk is full: what it still holds is not wanted any more
+            self._file.close()
         self._path.unlink(missing_ok=True)
         size, self._size = self._size, 0
         self._admit(-size)
