@@ -60,8 +60,8 @@ NODE_BUGS: Final = (
     Bug(
         "prepare statements where a proxy pools transactions",
         "ledger/connections.py",
-        '{"prepare_threshold": None}',
-        "{}",
+        '"prepare_threshold": None, ',
+        "",
         "tests/integration/test_ledger_together.py::test_no_build_is_claimed_twice",
     ),
     Bug(

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 
 from tests.integration.test_daemon import Paths, Wall, ticking
 from tests.support.ledger_builds import orders, running, spec, submitted
+from tests.support.postgres import USER
 from tests.support.postgres_pair import PostgresPair, pair
 from tests.support.scripted_app import wait_until
 from vmrunner.engine.context import EngineLimits
@@ -173,3 +174,14 @@ def test_what_a_standby_lacks_is_noticed_before_anything_is_written(
     assert ledger.generation != was
     assert [build.id for build in ledger.builds.list()] == ["b-2"]
     ledger.close()
+
+
+def test_copies_go_by_the_server_that_takes_writes(servers: PostgresPair, tmp_path: Path) -> None:
+    """The standby is the first in the URL, which does not say what is wanted of it."""
+    primary, standby = servers.ports
+    url = f"postgresql://{USER}@127.0.0.1:{standby},127.0.0.1:{primary}/ledger"
+    ledger = Ledger.open(url, data_dir=tmp_path)
+    copy = ledger.copy_to(tmp_path / "copy")
+    ledger.close()
+    Ledger.put_back(url, tmp_path / "copy", version=copy.version, gone=(), now=0.0)
+    assert Ledger.in_place(url).installation == copy.installation

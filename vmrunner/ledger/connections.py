@@ -36,13 +36,16 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
     pool = {"poolclass": NullPool} if migrating else {"pool_size": POOL_SIZE, "max_overflow": 24}
     # Behind a proxy that pools transactions the next one may run in another session of the server,
     # which does not know the statements that this one prepared.
-    arguments: dict[str, Any] = {"prepare_threshold": None}
-    if "connect_timeout" not in url.query:
-        arguments["connect_timeout"] = 10
-    several = isinstance(url.query.get("host"), tuple) or "," in str(url.query.get("host"))
-    if several and "target_session_attrs" not in url.query:
-        arguments["target_session_attrs"] = "read-write"  # not the standby, whichever that is
+    arguments: dict[str, Any] = {"prepare_threshold": None, **defaults(url)}
     return create_engine(url, connect_args=arguments, **pool)
+
+
+def defaults(url: URL) -> dict[str, Any]:
+    """Return what a PostgreSQL client is told beside such a URL, unless that says otherwise."""
+    options: dict[str, Any] = {"connect_timeout": 10}
+    if isinstance(url.query.get("host"), tuple) or "," in str(url.query.get("host")):
+        options["target_session_attrs"] = "read-write"  # not the standby, whichever that is
+    return {name: value for name, value in options.items() if name not in url.query}
 
 
 def _sqlite_events(engine: Engine, *, migrating: bool) -> None:

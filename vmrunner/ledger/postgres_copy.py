@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger.connections import connect, translated
+from vmrunner.ledger.connections import connect, defaults, translated
 from vmrunner.ledger.tables import ALL
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def _run(url: URL | None, program: str, *arguments: str) -> None:
         password = options.pop("password", None)
         if password is not None:  # not in the argument list, which everybody may read
             environment["PGPASSWORD"] = str(password)
-        arguments = (f"--dbname={_conninfo(options)}", *arguments)
+        arguments = (f"--dbname={_conninfo({**defaults(url), **options})}", *arguments)
     try:
         done = subprocess.run(
             [program, *arguments], env=environment, stdin=subprocess.DEVNULL,
