@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.ledger_builds import ACCESS, OFFER, launch, orders, ref, submitted
+from tests.support.ledger_builds import ACCESS, OFFER, launch, orders, ref, spec, submitted
 from tests.support.pools import POOL, instance
 from vmrunner.errors import OverBudget
-from vmrunner.ledger import LaunchRequest, Ledger
+from vmrunner.ledger import LaunchRequest, Ledger, budgets
 from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import (
     Budget,
@@ -39,10 +39,10 @@ TEAM = Budget(usd=2.0, period=BudgetPeriod.DAY, match={"team": "a"})
 
 
 def wished(
-    ledger: Ledger, name: str, now: float = NOON, rate: Rate = RATE, **changes: Any
+    ledger: Ledger, name: str, now: float = NOON, rate: Rate = RATE, actor: str = "", **changes: Any
 ) -> LaunchRequest:
     """The launch of a new build, for an hour at most."""
-    build = submitted(ledger, f"b-{name}", **changes)
+    build, _ = ledger.builds.submit(spec(**changes), id=f"b-{name}", now=10.0, actor=actor)
     made = launch(ledger, build.id, f"vm-{name}", now=now)
     deadline = now + HOUR
     return replace(
@@ -228,12 +228,21 @@ def test_a_new_budget_counts_what_was_spent_today(ledger: Ledger) -> None:
 
 def test_what_an_actor_may_spend_is_its_own(ledger: Ledger) -> None:
     ledger.budgets.limit("token:1", 1.0, NOON)
-    mine = replace(wished(ledger, "1"), actor="token:1")
+    mine = wished(ledger, "1", actor="token:1")
     assert let_in(ledger, mine) == 1
-    assert let_in(ledger, replace(wished(ledger, "2"), actor="token:1")) == 0
-    assert let_in(ledger, replace(wished(ledger, "3"), actor="token:2")) == 1
+    assert let_in(ledger, wished(ledger, "2", actor="token:1")) == 0
+    assert let_in(ledger, wished(ledger, "3", actor="token:2")) == 1
     ledger.budgets.declare([], NOON)
-    assert let_in(ledger, replace(wished(ledger, "4"), actor="token:1")) == 0
+    assert let_in(ledger, wished(ledger, "4", actor="token:1")) == 0
+
+
+def test_a_new_limit_counts_what_its_actor_has(ledger: Ledger) -> None:
+    """A rule of OIDC may get a limit while builds of its tokens run."""
+    for name, actor in (("1", "oidc:a"), ("2", "oidc:b")):
+        assert let_in(ledger, wished(ledger, name, actor=actor)) == 1
+    ledger.budgets.limit("oidc:a", 1.5, NOON)
+    assert let_in(ledger, wished(ledger, "3", actor="oidc:a")) == 0
+    assert let_in(ledger, wished(ledger, "4", actor="oidc:b")) == 1
 
 
 @pytest.fixture
@@ -272,3 +281,28 @@ def test_eight_at_once_overdraw_nothing(nodes: list[Ledger]) -> None:
     assert found["day"] == 4.0
     assert found["day team=a"] <= 2.0
     assert found["day team=b"] <= 3.0
+
+
+def test_a_budget_that_is_being_declared_counts(
+    nodes: list[Ledger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, other, *_ = nodes
+    assert filled(ledger, "vm-1")
+    build = submitted(ledger, "b-1", labels={"team": "a"}, ttl=HOUR)
+    put, written = budgets._put, threading.Event()
+
+    def slowly(*args: Any) -> None:
+        put(*args)
+        written.set()
+        threading.Event().wait(0.5)
+
+    monkeypatch.setattr(budgets, "_put", slowly)
+    declares = threading.Thread(target=other.budgets.declare, args=([replace(TEAM, usd=0.5)], NOON))
+    declares.start()
+    written.wait()
+    with pytest.raises(OverBudget):
+        ledger.pools.claim(
+            build, ledger.instances.get("vm-1"), generation=ledger.generation, owner="e-1",
+            until=9e9, now=NOON,
+        )  # fmt: skip
+    declares.join()

@@ -22,7 +22,7 @@ from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.readable import readable
-from vmrunner.ledger.tables import BUDGETS, CHARGES, INSTANCES, LEDGER, SPENT
+from vmrunner.ledger.tables import BUDGETS, BUILDS, CHARGES, INSTANCES, LEDGER, SPENT
 from vmrunner.model import (
     Budget,
     BudgetAction,
@@ -33,7 +33,7 @@ from vmrunner.model import (
     InstanceState,
 )
 
-_g, _c, _s, _i = BUDGETS.c, CHARGES.c, SPENT.c, INSTANCES.c
+_b, _g, _c, _s, _i = BUILDS.c, BUDGETS.c, CHARGES.c, SPENT.c, INSTANCES.c
 
 _INSERT = inserts(BUDGETS)
 _SET = Prepared(
@@ -79,6 +79,8 @@ class Admission:
         self, connection: Connection, database: Database, actors: Iterable[str], now: float
     ) -> None:
         self._connection = connection
+        if not database.sqlite:  # a budget that is being declared counts: see `_alone`
+            connection.execute(select(LEDGER.c.id).with_for_update(read=True, key_share=True))
         self._accounts = _accounts(connection, database, {"", *actors}, now, lock=True)
 
     def check(
@@ -134,7 +136,7 @@ class Budgets:
         self._database.write(work)
 
     def limit(self, actor: str, usd_per_day: float, now: float) -> None:
-        """Let what an actor submits cost no more than that a day."""
+        """Let what an actor submits cost no more than that a day, what it had before included."""
         budget = Budget(usd=usd_per_day, period=BudgetPeriod.DAY, actor=actor)
         there = self._database.read(lambda c: _ALL(c, actor=actor).all())
         if (budget.name, budget.usd, budget.action.value) in there:
@@ -155,7 +157,8 @@ class Budgets:
 
 
 def _alone(connection: Connection, database: Database) -> None:
-    """Let nobody launch until the transaction ends, who would not see a new budget."""
+    """Let nobody launch until the transaction ends, who would not see a new budget; who launches
+    now comes first."""
     if not database.sqlite:
         connection.execute(select(LEDGER.c.id).with_for_update())
 
@@ -168,11 +171,12 @@ def _put(connection: Connection, one: Budget, known: tuple[float, str] | None, n
         return
     match = json.dumps(dict(one.match), sort_keys=True)
     _INSERT(connection, **said, period=one.period.value, match=match, actor=one.actor)
-    if one.actor:  # of a token that nobody has used before
-        return
     since = rules.period(one.period, now).start
+    its = having(_i.build, one.match)
+    if one.actor:
+        its.append(_i.build.in_(select(_b.id).where(_b.actor == one.actor)))
     for there in (_i.state != InstanceState.GONE.value, _i.gone_at >= since):
-        wanted = select(_i.id).where(there, *having(_i.build, one.match))
+        wanted = select(_i.id).where(there, *its)
         for row in connection.execute(wanted).all():
             _CHARGE(connection, budget=one.name, instance=row[0])
 
