@@ -15,7 +15,7 @@ from tests.support.ec2 import aws as aws  # the fixture
 from tests.support.gce import Google
 from tests.support.gce import gce as gce  # the fixture
 from vmrunner.core.pricing import HOURS_OF_MONTH
-from vmrunner.ledger import Ledger
+from vmrunner.ledger import Ledger, prices
 from vmrunner.model import Market, PriceSource, Rate, Scope, Spec
 from vmrunner.providers.port import Provider
 from vmrunner.providers.rates import rate_of
@@ -106,6 +106,16 @@ def test_a_silent_cloud_keeps_no_other_from_it(
     assert refresh(ledger, {"a": aws.provider(), "z": other()}) == ["z"]
     assert "prices of a:" in caplog.text
     assert ledger.prices.told(Scope("ec2", "1", REGION)) == {}
+
+
+def test_what_another_node_is_told_at_once_is_no_failure(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scope = Scope("other", "account", "place")
+    ledger.prices.store(scope, {"m": 1.0}, 10.0)
+    monkeypatch.setattr(prices, "_FORGET", lambda *_, **__: None)  # it was not there yet
+    ledger.prices.store(scope, {"m": 1.0}, 10.0)
+    assert ledger.prices.told(scope)["m"].usd_hour == 1.0
 
 
 def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:

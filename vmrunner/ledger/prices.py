@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
 
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
 from vmrunner.ledger.tables import PRICES
 from vmrunner.model import Price, Scope
 
@@ -49,7 +50,8 @@ class Prices:
                 _INSERT(connection, **where, usd_hour=told[item], at=now)
 
         if told:
-            self._database.write(work)
+            with contextlib.suppress(Duplicate):  # another node was told it at this moment
+                self._database.write(work)
 
     def ages(self) -> list[PriceAge]:
         """Return the places that have prices."""
