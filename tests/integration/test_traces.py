@@ -20,7 +20,8 @@ from tests.support.http_service import Service, only
 from tests.support.ledger_builds import running
 from tests.support.otlp_collector import Collector
 from vmrunner.core import trace_context
-from vmrunner.ledger import Ledger
+from vmrunner.errors import LedgerError
+from vmrunner.ledger import Ledger, builds
 from vmrunner.model import TRACES, BuildState, EventKind, InstanceState, Reason, Result, Step
 from vmrunner.services import traces
 from vmrunner.services.notifications import OutboxSender
@@ -187,6 +188,22 @@ def test_the_submitters_environment_has_the_parent(
     for build in (here, there):
         told = http.app.ledger.events.first(build, EventKind.TRACE)
         assert str(trace_context.told_by(told)) == PARENT
+
+
+def test_a_build_and_its_parent_are_one_write(
+    http: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build that is queued, though its submitter was told of an error, is submitted again."""
+    ledger = http.app.ledger
+
+    def broken(*_: object, **__: object) -> None:
+        raise LedgerError("the power failed")
+
+    monkeypatch.setattr(ledger.events, "add", broken)
+    monkeypatch.setattr(builds, "add_event", broken)
+    said: Any = {"json": {"steps": ["true"]}, "headers": {"traceparent": PARENT}}
+    assert http.client().post("/api/v1/builds", **said).status_code == 503
+    assert ledger.builds.list() == []
 
 
 # --- OTLP ----------------------------------------------------------------------------------------

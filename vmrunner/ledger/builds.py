@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
-from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
+from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, arg, inserts
@@ -19,7 +19,8 @@ from vmrunner.ledger.labels import having
 from vmrunner.ledger.objects import referenced_source
 from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.shared_writes import SharedWrites
-from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
+from vmrunner.ledger.tables import BUILDS, LABELS
+from vmrunner.ledger.tokens import refuse_more
 from vmrunner.model import (
     LOCAL_TENANT,
     BuildRecord,
@@ -31,7 +32,7 @@ from vmrunner.model import (
     Result,
 )
 
-_b, _t = BUILDS.c, TOKENS.c
+_b = BUILDS.c
 _END = "~"  # sorts after all that an id is made of
 
 _INSERT = inserts(
@@ -107,11 +108,6 @@ _QUEUED_AFTER = Prepared(
         .limit(arg("limit"))
     )
 )
-_UNENDED = Prepared(
-    lambda: select(func.count()).where(
-        _b.actor == arg("actor"), _b.state != BuildState.FINISHED.value
-    )
-)
 _PROGRESS = Prepared(lambda: select(_b.events, _b.chunks, _b.state).where(_b.id == arg("id")))
 _AWAITED = Prepared(
     lambda: select(_b.provider).where(_b.state == BuildState.QUEUED.value).distinct()
@@ -159,13 +155,14 @@ class Builds(BuildWrites):
         lease_until: float | None = None,
         most: int | None = None,
         source: str | None = None,
+        traceparent: str = "",
     ) -> tuple[BuildRecord, bool]:
         """Queue it. (build, True) when it is new; (the existing one, False) when its idempotency
         key was used by the same tenant for the same spec, unless that build ended in an error of
         ours. Raises Conflict when it was used for another. With `lease_until` its client must renew
         that, or it ends. Raises QuotaUsedUp where `most` builds of its actor have not ended.
         `source`: the digest of one that the same tenant stored; raises NotFound where there is none
-        any more, which is to be stored again."""
+        any more, which is to be stored again. `traceparent`: the span that the build is of."""
         sealed = self._seal.seal(codec.secrets_bytes(secrets)) if secrets else None
         row = {
             **_FRESH,
@@ -193,8 +190,10 @@ class Builds(BuildWrites):
             found = None if source is None else referenced_source(connection, tenant, source)
             _INSERT(connection, **row, source_object=found)
             if most is not None:
-                self._refuse_more(connection, actor, most)
+                refuse_more(connection, actor, most)
             _INSERT_LABEL.many(connection, labels)
+            if traceparent:
+                add_event(connection, id, EventKind.TRACE, now, traceparent=traceparent)
             return fetch(connection, id)
 
         try:
@@ -203,16 +202,6 @@ class Builds(BuildWrites):
             if (existing := self.same(spec, tenant)) is None:
                 raise Conflict(f"there is a build {id} already") from None
             return existing, False
-
-    def _refuse_more(self, connection: Connection, actor: str, most: int) -> None:
-        """Undo what was written when the actor has more than so many builds now."""
-        if not self._database.sqlite:  # two that submit at once see each other
-            connection.execute(select(_t.id).where(_t.actor == actor).with_for_update())
-        if (_UNENDED(connection, actor=actor).scalar() or 0) > most:
-            raise QuotaUsedUp(
-                f"{most} builds of this token have not ended, its quota",
-                hint="try again when one has ended",
-            )
 
     def same(self, spec: BuildSpec, tenant: str = LOCAL_TENANT) -> BuildRecord | None:
         """The tenant's build that has this one's idempotency key already. Raises Conflict when that

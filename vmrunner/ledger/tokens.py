@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
-from vmrunner.errors import NotFound
+from vmrunner.errors import NotFound, QuotaUsedUp
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.tables import LOGINS, TOKENS
+from vmrunner.ledger.tables import BUILDS, LOGINS, TOKENS
 from vmrunner.lib import ids
-from vmrunner.model import Token, TokenQuota, TokenScope
+from vmrunner.model import BuildState, Token, TokenQuota, TokenScope
 
 PREFIX: Final = "vmr_"
-_t, _s = TOKENS.c, LOGINS.c
+_b, _t, _s = BUILDS.c, TOKENS.c, LOGINS.c
 _COLUMNS = (
     _t.id, _t.name, _t.scopes, _t.labels, _t.quota, _t.actor, _t.created_at, _t.created_by,
     _t.expires_at, _t.revoked_at,
@@ -43,6 +43,11 @@ _FORGET = Prepared(
         _t.expires_at < arg("before"), _t.id.not_in(select(_s.token)), _t.name == ""
     )
 )
+_UNENDED = Prepared(
+    lambda: select(func.count()).where(
+        _b.actor == arg("actor"), _b.state != BuildState.FINISHED.value
+    )
+)
 _LOG_IN = inserts(LOGINS)
 _LOGIN = Prepared(
     lambda: (
@@ -58,6 +63,18 @@ _LAPSED_LOGINS = Prepared(lambda: delete(LOGINS).where(_s.expires_at < arg("befo
 def digest(secret: str) -> str:
     """Return what of a secret is kept."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def refuse_more(connection: Connection, actor: str, most: int) -> None:
+    """Raise QuotaUsedUp, which undoes the transaction, when it gave the actor more builds than so
+    many."""
+    if connection.dialect.name != "sqlite":  # two that submit at once see each other
+        connection.execute(select(_t.id).where(_t.actor == actor).with_for_update())
+    if (_UNENDED(connection, actor=actor).scalar() or 0) > most:
+        raise QuotaUsedUp(
+            f"{most} builds of this token have not ended, its quota",
+            hint="try again when one has ended",
+        )
 
 
 class Tokens:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from vmrunner.core import trace_context
 from vmrunner.errors import NotFound
 from vmrunner.lib import ids, private_dirs
-from vmrunner.model import LOCAL_TENANT, EventKind
+from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import preflight, requests, sources
 
 if TYPE_CHECKING:
@@ -125,10 +125,10 @@ class Submission:
         whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already, NotFound
         where its tenant has no source of that digest. `traceparent`: the span of whoever wants the
         build; what is none is left out."""
+        parent = trace_context.parse(traceparent or self.traceparent)
 
         def submit() -> tuple[BuildRecord, bool]:
-            ledger = self.ledgers.open()
-            build, new = ledger.builds.submit(
+            return self.ledgers.open().builds.submit(
                 packed.checked.spec,
                 id=packed.id,
                 now=time.time(),
@@ -139,12 +139,8 @@ class Submission:
                 lease_until=lease_until,
                 most=most,
                 source=packed.digest,
+                traceparent=str(parent or ""),
             )
-            parent = trace_context.parse(traceparent or self.traceparent)
-            if new and parent is not None:
-                now = build.created_at
-                ledger.events.add(build.id, EventKind.TRACE, now, traceparent=str(parent))
-            return build, new
 
         try:
             return submit()
