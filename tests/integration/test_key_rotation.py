@@ -13,7 +13,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import LargeBinary
 
 from tests.support.command_line import Cli
-from tests.support.ledger_builds import ACCESS, launch, running, spec, submitted
+from tests.support.ledger_builds import ACCESS, PROCESS, launch, running, spec, submitted
 from vmrunner.errors import ConfigError, Conflict
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.encryption import Encryption
@@ -165,6 +165,20 @@ def test_a_key_in_a_file_is_followed_by_all(url: str, data_dir: Path) -> None:
         assert ledger.instances.access("vm-1") == ACCESS
         assert ledger.builds.secrets("b-0000") == {"TOKEN": b"value 0"}
         ledger.close()
+
+
+def test_a_file_is_not_changed_under_nodes_of_other_machines(url: str, data_dir: Path) -> None:
+    """Each has a copy of it, and could read nothing that was sealed anew."""
+    ledger = Ledger.open(url, data_dir=data_dir)
+    was = (data_dir / "secret.key").read_text()
+    ledger.engines.join("e-2", PROCESS, "serve", 10.0, ["local"])
+    if ledger.url.startswith("sqlite"):
+        assert {one.left for one in key_rotation.rotate(ledger)} == {0}
+    else:
+        with pytest.raises(Conflict, match="engines of others"):
+            key_rotation.rotate(ledger)
+        assert (data_dir / "secret.key").read_text() == was
+    ledger.close()
 
 
 def test_a_running_process_survives_a_broken_file(url: str, data_dir: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import Conflict
 from vmrunner.ledger.encryption import make_key
 from vmrunner.ledger.sealed_values import ResealedColumn
-from vmrunner.lib import local_files
+from vmrunner.lib import database_url, local_files, process
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -24,9 +24,11 @@ HOW_TO_FINISH: Final = (
 def rotate(ledger: Ledger, *, finish: bool = False) -> list[ResealedColumn]:
     """Seal every value of the ledger under the first key. Where the key is a file beside the
     ledger, put a new one first there, unless a rotation is under way: the former one unseals until
-    `finish`, which drops it if nothing is left under it. Raises Conflict when that is too early."""
+    `finish`, which drops it if nothing is left under it. Raises Conflict when that is too early, or
+    where engines of other machines could not read the new one."""
     file = ledger.sealed.key_file
     if file is not None and not finish:
+        _refuse_others(ledger, file)
         _begin(file)
     elif file is not None:
         _refuse_early(file)
@@ -34,6 +36,18 @@ def rotate(ledger: Ledger, *, finish: bool = False) -> list[ResealedColumn]:
     if file is not None and finish and not any(column.left for column in columns):
         _finish(file)
     return columns
+
+
+def _refuse_others(ledger: Ledger, file: Path) -> None:
+    if ledger.url.startswith(database_url.SQLITE):  # the key lies beside it
+        return
+    here = process.current().machine
+    if any(one.process.machine != here for one in ledger.engines.list()):
+        raise Conflict(
+            f"{file} is this machine's, and engines of others have or had the ledger: they could "
+            "read nothing that is sealed under another key",
+            hint="let all of them have VMRUNNER_SECRET_KEY, and change that",
+        )
 
 
 def _begin(file: Path) -> None:
