@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from vmrunner.errors import (
@@ -52,12 +53,14 @@ class ProviderCalls:
 
     def counted(self, provider: Provider) -> Provider:
         """Return the same driver, whose calls are counted from now on. Its methods are replaced
-        one by one: what it can do beside the port is asked for by `isinstance`."""
+        one by one: what it can do beside the port is asked for by `isinstance`. One that lets
+        nobody replace them, such as a frozen dataclass, is not counted."""
         for operation in OPERATIONS:
             method = getattr(provider, operation, None)
             if method is not None:
                 wrap = self._pages if operation == "sweep" else self._call
-                setattr(provider, operation, wrap(provider.name, operation, method))
+                with suppress(AttributeError, TypeError):  # with slots the latter
+                    setattr(provider, operation, wrap(provider.name, operation, method))
         return provider
 
     def _call(self, name: str, operation: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
 from tests.contract.drivers import make_order
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import Fate, Outcome
-from vmrunner.providers import Arms, Seals
+from vmrunner.model import Fate, Offer, Outcome, Spec
+from vmrunner.providers import Arms, Provider, Seals
 from vmrunner.providers.calls import ProviderCalls
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider, Fault
 
@@ -76,3 +77,19 @@ def test_a_driver_can_do_what_it_could_and_no_more() -> None:
     cloud.arms = 60.0
     armed, _ = counted(cloud)
     assert isinstance(armed, Arms)
+
+
+def test_a_driver_that_cannot_be_changed_works_uncounted() -> None:
+    """Somebody else's may be so."""
+
+    @dataclass(frozen=True, slots=True)
+    class Frozen:
+        name: str
+
+        def offers(self, _: Spec) -> list[Offer]:
+            return []
+
+    calls = ProviderCalls()
+    driver = calls.counted(cast("Provider", Frozen("theirs")))
+    assert driver.offers(Spec()) == []
+    assert calls.counts() == {}
