@@ -12,7 +12,7 @@ from tests.support.command_line import Cli
 from tests.support.ledger_builds import running, submitted
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
-from vmrunner.reaper.retention import DAY, retain
+from vmrunner.reaper.retention import ACTIONS, DAY, retain
 from vmrunner.store import open_store
 from vmrunner.transfers.object_gc import ObjectGc
 
@@ -93,6 +93,17 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
     assert [path for path in kept if not path.exists()] == []
     assert [bool(ledger.logs.read(build)) for build in ("b-old", "b-new")] == [False, True]
     assert Path("/etc/passwd").exists()
+
+
+def test_what_is_over_for_long_is_forgotten(ledger: Ledger, tmp_path: Path) -> None:
+    for name, over in (("", NOW - DAY - 1), ("", NOW), ("ci", NOW - DAY - 1)):
+        ledger.tokens.create(name, frozenset(), by="oidc", now=1.0, expires_at=over)
+    for age in (ACTIONS - 1, ACTIONS + 1):
+        ledger.actions.add("token:1", "drain", "", NOW - age)
+    places = {"sources": tmp_path, "artifacts": tmp_path}
+    for dry_run, left in ((True, (3, 2)), (False, (2, 1))):
+        retain(ledger, garbage(ledger, tmp_path), **places, keep=KEEP, now=NOW, dry_run=dry_run)
+        assert (len(ledger.tokens.list()), len(ledger.actions.latest())) == left
 
 
 def test_what_cannot_be_removed_does_not_keep_the_rest(

@@ -17,6 +17,8 @@ from vmrunner.transfers.object_gc import ObjectGc
 log = logging.getLogger("vmrunner.serve")
 
 DAY: Final = 86_400.0
+#: So long it is remembered who did what that concerned no build.
+ACTIONS: Final = 365 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ def retain(
     logs, log_bytes = ledger.removals.count_old(now, keep)
     if not dry_run:
         ledger.removals.remove_old(now, keep)
+        ledger.tokens.forget(now - DAY)
+        ledger.actions.forget(now - ACTIONS)
     needed = {f"{build.id}.tar" for build in ledger.builds.list(active=True)}
     found = {
         # A young file may belong to a submit or a transfer that is under way.
