@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from tests.support.ledger_builds import ACCESS, OFFER, launch, orders, ref, spec, submitted
 from tests.support.pools import POOL, instance
 from vmrunner.errors import OverBudget
 from vmrunner.ledger import LaunchRequest, Ledger, budgets
 from vmrunner.ledger.pool_vms import lease
+from vmrunner.ledger.tables import SPENT
 from vmrunner.model import (
     Budget,
     BudgetAction,
@@ -144,6 +146,17 @@ def test_each_day_has_its_own_money(ledger: Ledger) -> None:
     over(ledger, "2", late + HOUR / 2)
     assert held(ledger, late + HOUR) == {"day": 0.5}
     assert let_in(ledger, wished(ledger, "5", late + 25 * HOUR)) == 1
+
+
+def test_days_that_are_long_over_are_forgotten(ledger: Ledger) -> None:
+    ledger.budgets.declare([DAILY], NOON)
+    for n, day in enumerate((0, 60, 120)):
+        now = NOON + day * 24 * HOUR
+        assert let_in(ledger, wished(ledger, str(n), now)) == 1
+        over(ledger, str(n), now + HOUR)
+    assert let_in(ledger, wished(ledger, "last", NOON + 121 * 24 * HOUR)) == 1
+    table = ledger.budgets._database.read(lambda c: c.execute(select(SPENT.c.start)).all())
+    assert len(table) == 2
 
 
 def test_a_night_needs_money_of_both_days(ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select, update
 
@@ -32,6 +32,9 @@ from vmrunner.model import (
     Instance,
     InstanceState,
 )
+
+#: Seconds from a day or month to a later one, with which it is forgotten.
+_KEPT: Final = 100 * 86_400.0
 
 _b, _g, _c, _s, _i = BUILDS.c, BUDGETS.c, CHARGES.c, SPENT.c, INSTANCES.c
 
@@ -69,6 +72,9 @@ _ADD = Prepared(
     )
 )
 _FIRST = inserts(SPENT)
+_FORGET = Prepared(
+    lambda: delete(SPENT).where(_s.budget == arg("budget"), _s.start < arg("before"))
+)
 
 
 class Admission:
@@ -217,6 +223,7 @@ def _add(connection: Connection, budget: str, start: float, usd: float) -> None:
     where = {"budget": budget, "start": start, "usd": usd}
     if usd and not _ADD(connection, **where).rowcount:
         _FIRST(connection, **where)
+        _FORGET(connection, budget=budget, before=start - _KEPT)
 
 
 def _budget(row: Any) -> Budget:
