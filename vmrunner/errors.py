@@ -108,6 +108,10 @@ class StoreError(VmrunnerError):
     """The store failed, is out of reach, or gave other bytes than were put there."""
 
 
+class DamagedObject(StoreError):
+    """An object of the store that has other bytes than were put into it."""
+
+
 class Unreadable(VmrunnerError):
     """A row of the ledger that cannot be understood: another version's, or damaged. It concerns
     nothing but what it is about."""

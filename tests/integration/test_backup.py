@@ -167,6 +167,19 @@ def test_an_object_that_was_lost_before_is_told(new: New, place: Place, tmp_path
 
 
 @on_sqlite
+def test_an_object_that_rotted_keeps_no_other_out(place: Place, tmp_path: Path) -> None:
+    name = place.ledger.builds.get("b-ended").artifacts_object
+    assert name is not None
+    path = place.store.path(name)
+    assert path is not None
+    path.chmod(0o600)
+    path.write_bytes(b"other bytes")
+    made = place.backup(tmp_path / "backup")
+    assert (made.manifest.lost, made.manifest.objects) == ([name], 2)
+    assert not (tmp_path / "backup/objects" / name).exists()
+
+
+@on_sqlite
 def test_a_backup_is_whole_or_not_there(place: Place, tmp_path: Path) -> None:
     place.store.dies = "read"
     with pytest.raises(Killed):

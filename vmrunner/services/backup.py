@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import Conflict, NotFound, VmrunnerError
+from vmrunner.errors import Conflict, DamagedObject, NotFound, VmrunnerError
 from vmrunner.lib import database_url, private_dirs
 from vmrunner.model import ObjectState
 from vmrunner.services import backup_manifest
@@ -121,14 +121,15 @@ def _flush(*paths: Path) -> None:
 
 
 def _fetched(store: ObjectStore, one: CopiedObject, path: Path) -> bool:
-    """Copy one object out of the store. False: it has none of this name."""
+    """Copy one object out of the store. False: it has none of this name, or other bytes than were
+    put into it."""
     private_dirs.make(path.parent)
     try:
         path.touch(mode=0o600, exist_ok=False)
         with path.open("wb") as file:
             for piece in verified(store.read(one.name), one.digest, one.name):
                 file.write(piece)
-    except NotFound:
+    except (NotFound, DamagedObject):
         path.unlink()
         return False
     return True

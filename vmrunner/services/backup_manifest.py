@@ -24,7 +24,7 @@ OBJECT_LIST: Final = "objects.jsonl"
 
 class BackupManifest(BaseModel):
     """One backup. `gone`: objects that were deleted while it was made; `lost`: those that a row
-    has and the store had not."""
+    has and the store had not, or not with their bytes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

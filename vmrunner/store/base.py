@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from vmrunner.errors import StoreError
+from vmrunner.errors import DamagedObject
 from vmrunner.lib import private_dirs
 
 PIECE: Final = 1 << 20  # bytes that are read at once
@@ -57,7 +57,8 @@ def digest_of(path: Path) -> str:
 
 
 def verified(pieces: Iterator[bytes], digest: str, name: str) -> Iterator[bytes]:
-    """Yield the pieces. Raises StoreError after the last unless all have this SHA-256 together."""
+    """Yield the pieces. Raises DamagedObject after the last unless all together have this
+    SHA-256."""
     found = hashlib.sha256()
     for piece in pieces:
         found.update(piece)
@@ -66,8 +67,8 @@ def verified(pieces: Iterator[bytes], digest: str, name: str) -> Iterator[bytes]
         raise damaged(name)
 
 
-def damaged(name: str) -> StoreError:
-    return StoreError(
+def damaged(name: str) -> DamagedObject:
+    return DamagedObject(
         f"the store has other bytes than were put into {name}",
         hint="its disk or bucket was changed by others, or is damaged",
     )

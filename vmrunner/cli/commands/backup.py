@@ -40,7 +40,7 @@ def backup(
     key = ledger.sealed.key_file or "VMRUNNER_SECRET_KEY"
     output.say(f"without its secret key it cannot be restored: keep {key} too, and elsewhere")
     for name in made.manifest.lost:
-        output.warn(f"the store has lost {name}")
+        output.warn(f"the store has lost {name}, or some of its bytes")
     if made.unbrought:
         output.warn(
             f"the artifacts of {made.unbrought} builds are on their host still, and not in it: "
