@@ -1,5 +1,4 @@
-"""Builds in a hostile world: crashes, lost answers, dead guests, wrong clocks, lost ledgers, a store
-that fails.
+"""Builds in a hostile world: crashes, lost answers, dead guests, wrong clocks, failing stores.
 
     python bench/faults.py --builds 100000 --seed 1 [--state FILE] [--episode N]
 

@@ -12,6 +12,13 @@ CRASHES, LAUNCHES = "tests/faults/test_budgets.py", "tests/unit/engine/test_laun
 
 MONEY_BUGS: Final = (
     Bug(
+        "launch beside a budget that is being declared",
+        "ledger/budgets.py",
+        "connection.execute(select(LEDGER.c.id).with_for_update(read=True, key_share=True))",
+        "pass",
+        f"{BUDGETS}::test_a_budget_that_is_being_declared_counts",
+    ),
+    Bug(
         "take an unknown price for nothing",
         "core/pricing.py",
         "        if price is None:\n            return None\n",

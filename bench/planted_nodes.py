@@ -16,6 +16,20 @@ OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/attention.py"
 
 NODE_BUGS: Final = (
     Bug(
+        "miss what a failed tick read",
+        "engine/snapshot.py",
+        "        if not finished:",
+        "        if False:",
+        "tests/unit/engine/test_reconciler.py::test_what_a_failed_tick_read_is_looked_at_again",
+    ),
+    Bug(
+        "look no more at a VM that was another's for a while",
+        "engine/poller.py",
+        "            self._next.pop(name, None)\n",
+        "            pass\n",
+        "tests/unit/engine/test_poller.py::test_a_vm_that_was_anothers_has_its_turn_again",
+    ),
+    Bug(
         "number no changes",
         DATABASE,
         "                    revisions.draw(connection)\n",
