@@ -18,6 +18,8 @@ from vmrunner.errors import ConfigError
 
 MAX_BYTES: Final = 1 << 20
 MAX_NODES: Final = 20_000
+#: … that mappings have which `<<` brings, each as often as it does; most of them may be overridden.
+MAX_MERGED: Final = 10 * MAX_NODES
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)", re.ASCII)
 _TRUE = re.compile(r"(?:true|True|TRUE)", re.ASCII)
@@ -42,7 +44,7 @@ def parse(
             f"{name}: larger than {MAX_BYTES >> 20} MiB", hint="is it the right file?"
         )
     try:
-        loader = pyyaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{name}: empty", hint="see docs/cli.md for the shape of it")
@@ -54,6 +56,24 @@ def parse(
     except (pyyaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{name}: not valid YAML: {first}") from None
+
+
+class _Loader(pyyaml.SafeLoader):
+    """PyYAML's, with a bound on merges: a mapping is gone through whenever it is merged, though
+    nothing of it may be left."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self._merged = 0
+
+    def flatten_mapping(self, node: pyyaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self._merged += len(node.value)
+        if self._merged > MAX_MERGED:
+            raise pyyaml.MarkedYAMLError(
+                problem=f"merged too often: more than {MAX_MERGED} values all in all",
+                problem_mark=node.start_mark,
+            )
 
 
 class _Reader:

@@ -184,6 +184,25 @@ def test_merges_of_merges_do_not_blow_up() -> None:
     assert peak < 16 << 20
 
 
+def test_one_mapping_merged_again_and_again_is_refused_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Little comes of it, and a megabyte of it would take minutes."""
+    merged: list[int] = []
+    flatten = pyyaml.SafeLoader.flatten_mapping
+
+    def counted(loader: pyyaml.SafeLoader, node: pyyaml.MappingNode) -> None:
+        flatten(loader, node)
+        merged.append(len(node.value))
+
+    monkeypatch.setattr(pyyaml.SafeLoader, "flatten_mapping", counted)
+    keys = ", ".join(f"k{n}: 1" for n in range(1000))
+    text = f"d: &d {{{keys}}}\nx: {{<<: [{', '.join(['*d'] * 1000)}]}}\n"
+    with pytest.raises(ConfigError, match="f:1: not valid YAML: merged too often: more than"):
+        yaml.parse(text.encode(), "f")
+    assert sum(merged) < 250_000
+
+
 def test_aliases_cannot_blow_up() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
