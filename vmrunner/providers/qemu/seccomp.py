@@ -31,7 +31,7 @@ _RETURN: Final = 0x06
 
 # By what they open: keys and the user's session; large parts of the kernel that a VM has no use
 # for; other processes, and files by another way than their path; namespaces and mounts; memory that
-# RLIMIT_AS does not count.
+# RLIMIT_AS does not count, the kernel's own included.
 _TABLE: Final = """
     add_key=248 request_key=249 keyctl=250
 
@@ -45,7 +45,8 @@ _TABLE: Final = """
     unshare=272 setns=308 chroot=161 pivot_root=155 mount=165 umount2=166 open_tree=428
     move_mount=429 fsopen=430 fsconfig=431 fsmount=432 fspick=433 mount_setattr=442
 
-    memfd_create=319 memfd_secret=447 shmget=29 msgget=68 mq_open=240
+    memfd_create=319 memfd_secret=447 shmget=29 msgget=68 semget=64 mq_open=240
+    setxattr=188 lsetxattr=189 fsetxattr=190 setxattrat=463
 """
 DENIED: Final = {name: int(number) for name, number in (word.split("=") for word in _TABLE.split())}
 _SOCKETS: Final = {"socket": 41, "socketpair": 53}

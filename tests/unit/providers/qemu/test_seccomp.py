@@ -43,6 +43,12 @@ def test_what_a_vm_has_no_use_for_is_refused(name: str) -> None:
     assert verdict(seccomp.DENIED[name]) == REFUSED
 
 
+@pytest.mark.parametrize("call", [188, 189, 190, 463, 64])  # setxattr and its kin, semget
+def test_no_call_takes_memory_of_the_kernels_without_a_limit(call: int) -> None:
+    """Attributes of a file in memory, and sets of semaphores, lie in no address space."""
+    assert verdict(call) == REFUSED
+
+
 def test_everything_else_is_allowed_up_to_the_last_call() -> None:
     special = {*seccomp.DENIED.values(), 41, 53}
     for number in set(range(470)) - special:
