@@ -21,10 +21,10 @@ from tests.support.ec2 import (
     make_order,
     swept,
 )
-from vmrunner.errors import ProviderError, Uncertain
+from vmrunner.errors import CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import LOST_REQUEST, UNAVAILABLE, Ec2Request, RequestFate
+from vmrunner.testing.localec2 import DENIED, LOST_REQUEST, UNAVAILABLE, Ec2Request, RequestFate
 
 FAR = "us-east-2"
 ZONE = f"{REGION}a"
@@ -135,14 +135,17 @@ def test_a_region_that_answers_slowly_has_limited_time(aws: Amazon) -> None:
 # --- who we are ----------------------------------------------------------------------------------
 
 
-def test_without_sts_ec2_tells_the_account_and_nothing_launches(aws: Amazon) -> None:
+@pytest.mark.parametrize("fate", [UNAVAILABLE, DENIED], ids=["away", "denied"])
+def test_without_sts_ec2_tells_the_account_and_nothing_launches(
+    aws: Amazon, fate: RequestFate
+) -> None:
     provider, (ref,) = fleet(aws, 1)
-    aws.cloud.faults.on_request = lambda r: UNAVAILABLE if r.action == "GetCallerIdentity" else None
+    aws.cloud.faults.on_request = lambda r: fate if r.action == "GetCallerIdentity" else None
     with credentials(AWS_ACCESS_KEY_ID="AKIAROTATED000000000"):
         fresh = aws.provider()
         assert fresh.scopes == provider.scopes
         assert ref in {r.ref for r in swept(fresh)}
-        with pytest.raises(Uncertain):
+        with pytest.raises((Uncertain, CredentialsRefused)):
             fresh.offers(Spec())
         assert fresh.delete([ref])[ref].fate is Fate.ACCEPTED
     assert aws.cloud.alive == []

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from vmrunner.errors import Throttled, Uncertain
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cooldown import CallCooldown
@@ -63,9 +62,7 @@ class Ec2Identity:
                 return self._owners[key]
             try:
                 return self._caller(key, arrived).account
-            except CallFailed as failed:
-                if not isinstance(failed.error, (Throttled, Uncertain)):
-                    raise
+            except CallFailed:  # a denial too: EC2 may still let us in
                 owner = self._owner()
                 if owner is None:
                     raise
