@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
@@ -100,10 +100,11 @@ _QUEUED_AT = Prepared(
         .limit(arg("limit"))
     )
 )
+_UNFINISHED: Final = _b.state != BuildState.FINISHED.value  # SQLite's index is for these words
 _QUEUED_AFTER = Prepared(
     lambda: (
         select(*codec.BUILD)
-        .where(_b.state == BuildState.QUEUED.value, _b.id > arg("after"))
+        .where(_b.state == BuildState.QUEUED.value, _UNFINISHED, _b.id > arg("after"))
         .order_by(_b.id)
         .limit(arg("limit"))
     )
@@ -115,10 +116,7 @@ _AWAITED = Prepared(
 _DRIVEN = Prepared(
     lambda: (
         select(*codec.BUILD)
-        .where(
-            _b.state != BuildState.FINISHED.value,
-            or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)),
-        )
+        .where(_UNFINISHED, or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)))
         .order_by(_b.id)
     )
 )
