@@ -57,8 +57,8 @@ def page_from(log: ReadsChunks, place: LogPlace) -> NewsPage[LogPlace] | None:
     while chunks := log.read(after_seq=place.seq - 1, limit=1):
         lines, place = _lines(chunks[0], place)
         if lines:
-            return NewsPage(b"".join(lines), place)
-    return None if place == began else NewsPage(b"", place)
+            return NewsPage(b"".join(lines), place, len(place.begun))
+    return None if place == began else NewsPage(b"", place, len(place.begun))
 
 
 def last_line(place: LogPlace) -> bytes:

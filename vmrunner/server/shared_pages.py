@@ -14,16 +14,22 @@ from anyio import to_thread
 from fastapi.sse import format_sse_event
 
 KEPT: Final = 8 << 20  # bytes of pages that are kept, of all builds together
+OWN: Final = 1 << 10  # bytes of a page beside what it holds
 
 Place = TypeVar("Place", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class NewsPage(Generic[Place]):
-    """Server-sent events as bytes, and the place after them."""
+    """Server-sent events as bytes, and the place after them, which holds `begun` bytes itself."""
 
     data: bytes
     after: Place
+    begun: int = 0
+
+    @property
+    def size(self) -> int:
+        return OWN + len(self.data) + self.begun
 
 
 def event_bytes(kind: str, document: dict[str, Any], number: int | None = None) -> bytes:
@@ -54,7 +60,7 @@ class SharedPages:
             if not self._followers[build]:
                 del self._followers[build]
                 for key in [key for key in self._kept if key[0] == build]:  # type: ignore[index]
-                    self._size -= len(self._kept.pop(key).data)
+                    self._size -= self._kept.pop(key).size
 
     async def page(
         self, build: str, place: Place, make: Callable[[], NewsPage[Place] | None]
@@ -81,8 +87,8 @@ class SharedPages:
             del self._making[key]
         if page is not None and key[0] in self._followers:
             self._kept[key] = page
-            self._size += len(page.data)
+            self._size += page.size
             while self._size > self._most:
                 _, old = self._kept.popitem(last=False)
-                self._size -= len(old.data)
+                self._size -= old.size
         return page

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import tracemalloc
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from vmrunner.ledger.logs import cut
 from vmrunner.model import Chunk
 from vmrunner.server import log_pages
 from vmrunner.server.log_pages import CUT, LogPlace, last_line, page_from, place_after
+from vmrunner.server.shared_pages import SharedPages
 from vmrunner.services.logs import lines
 
 
@@ -95,3 +98,23 @@ def test_a_page_of_empty_lines_is_bounded() -> None:
         assert len(page.data) < log_pages.PAGE + 200
         place, pages = page.after, pages + 1
     assert (place.line, pages > 5) == (20_000, True)
+
+
+def test_a_growing_line_is_kept_within_bounds() -> None:
+    log, kept = Log(*[b"x" * 1000] * 400), 1 << 20
+
+    async def follow() -> int:
+        pages, place = SharedPages(kept), LogPlace()
+        with pages.following("b"):
+            tracemalloc.start()
+            for seq in range(len(log.chunks)):
+                shown = Log()
+                shown.chunks = log.chunks[: seq + 1]
+                page = await pages.page("b", place, partial(page_from, shown, place))
+                assert page is not None
+                place = page.after
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        return held
+
+    assert asyncio.run(follow()) < 2 * kept

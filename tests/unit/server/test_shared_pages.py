@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from vmrunner.server.shared_pages import NewsPage, SharedPages
+from vmrunner.server.shared_pages import OWN, NewsPage, SharedPages
 
 
 def test_a_page_is_made_once_for_all_followers() -> None:
@@ -42,7 +42,7 @@ def test_nothing_is_kept_that_nobody_follows_or_is_too_much() -> None:
         return NewsPage(b"x" * 40, place + 1)
 
     async def main() -> None:
-        pages = SharedPages(most=100)
+        pages = SharedPages(most=2 * (OWN + 40) + 39)
         with pages.following("b"):
             for place in (0, 1, 2, 1, 0):
                 await pages.page("b", place, lambda at=place: page(at))  # type: ignore[misc]
