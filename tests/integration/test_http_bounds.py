@@ -4,6 +4,7 @@ memory and disk, for so long."""
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -200,3 +201,34 @@ def _answers(http: Service) -> bool:
         return httpx.get(f"{http.url}/healthz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def test_a_page_of_large_builds_has_few_of_them(http: Service) -> None:
+    client = http.client()
+    step = "say " + "x" * 700_000
+    ids = [only(client.post(f"{API}/builds", json={"steps": [step]}))["id"] for _ in range(3)]
+    pages, after = [], None
+    while after is not None or not pages:
+        parameters = {"limit": 1000} | ({"after": after} if after else {})
+        answer = client.get(f"{API}/builds", params=parameters)
+        assert len(answer.content) < 2_000_000
+        pages.append([one["id"] for one in answer.json()["items"]])
+        after = answer.json().get("next")
+    assert pages == [[one] for one in reversed(ids)]
+    page = client.get("/", headers={"Accept": "text/html"}).text
+    assert (ids[2] in page, ids[1] in page) == (True, False)
+    assert f"after={ids[2]}" in page
+
+
+def test_an_unreadable_build_is_no_end_of_the_list(http: Service) -> None:
+    client = http.client()
+    ids = [only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"] for _ in range(3)]
+    with closing(sqlite3.connect(http.app.paths.data / "ledger.db")) as raw, raw:
+        raw.execute("UPDATE builds SET spec = '{' WHERE id = ?", (ids[1],))
+    first = client.get(f"{API}/builds", params={"limit": 2}).json()
+    assert [one["id"] for one in first["items"]] == [ids[2]]
+    rest = client.get(f"{API}/builds", params={"after": first["next"]}).json()
+    assert [one["id"] for one in rest["items"]] == [ids[0]]

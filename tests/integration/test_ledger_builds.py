@@ -7,6 +7,7 @@ import pytest
 from tests.support.ledger_builds import PROCESS, launch, ref, running, spec, submitted
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
+from vmrunner.ledger.build_pages import BuildChoice, BuildPage
 from vmrunner.model import BuildState, Death, Instance, InstanceState, Phase, Reason, Result
 
 S = BuildState
@@ -283,3 +284,22 @@ def test_a_build_with_a_live_instance_is_not_started_again(ledger: Ledger) -> No
     assert ledger.builds.get("b-1").epoch == build.epoch  # no longer the build's instance
     assert len(ledger.instances.start([new], until=300.0)) == 1
     assert ledger.instances.record([("vm-2", build.epoch + 1, ref("i-2"))], 108.0) == {"vm-2"}
+
+
+def test_pages_have_all_builds_and_few_bytes(ledger: Ledger) -> None:
+    for n in range(6):
+        submitted(ledger, f"b-{n}", labels={"k": "v"} if n != 4 else {})
+
+    def pages(limit: int, size: int) -> list[list[str]]:
+        found, before = [], None
+        while before is not None or not found:
+            choice = BuildChoice(labels={"k": "v"}, before=before)
+            page = ledger.builds.page(choice, limit, size)
+            found.append([build.id for build in page.builds])
+            before = page.next
+        return found
+
+    assert pages(2, 1 << 20) == [["b-5", "b-3"], ["b-2", "b-1"], ["b-0"]]
+    assert pages(5, 1 << 20) == [["b-5", "b-3", "b-2", "b-1", "b-0"]]
+    assert pages(5, 1) == [["b-5"], ["b-3"], ["b-2"], ["b-1"], ["b-0"]]
+    assert ledger.builds.page(BuildChoice(before="b-0"), 5, 1) == BuildPage()

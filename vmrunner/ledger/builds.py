@@ -10,7 +10,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
+from vmrunner.ledger import build_pages
 from vmrunner.ledger import rows as codec
+from vmrunner.ledger.build_pages import BuildChoice, BuildPage
 from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, arg, inserts
 from vmrunner.ledger.encryption import Encryption
@@ -353,19 +355,14 @@ class Builds(BuildWrites):
     ) -> Readable[BuildRecord]:
         """Newest first. `active`: only those not finished (True) or finished (False); `states`:
         only those in one of them; `before`: only those whose id sorts before that."""
-        conditions: list[ColumnElement[bool]] = []
-        if active is not None:
-            done = _b.state == BuildState.FINISHED.value
-            conditions.append(~done if active else done)
-        if states:
-            conditions.append(_b.state.in_([state.value for state in states]))
-        if before is not None:
-            conditions.append(_b.id < before)
-        conditions += having(_b.id, labels or {})
-        query = select(*codec.BUILD).where(*conditions).order_by(_b.id.desc())
-        if limit is not None:
-            query = query.limit(limit)
+        choice = BuildChoice(active=active, states=states, labels=labels or {}, before=before)
+        query = choice.select(*codec.BUILD).limit(limit)
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
+
+    def page(self, choice: BuildChoice, limit: int, size: int) -> BuildPage:
+        """Return the first of them, newest first: `limit` at most, and `size` bytes of what they
+        were asked for with."""
+        return self._database.read(lambda c: build_pages.read(c, choice, limit, size))
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from vmrunner.ledger.build_pages import BuildChoice, BuildPage
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
 from vmrunner.model import BuildRecord, BuildState, Principal, Reason
@@ -36,6 +37,8 @@ router = APIRouter(tags=["builds"])
 BODIES: list[type[BaseModel]] = []
 #: Words for `state=` beside the states themselves.
 _ACTIVE, _FINISHED = "active", "finished"
+#: Bytes of what the builds of one page were asked for with: of more, the page has fewer builds.
+LISTED: Final = 1 << 20
 
 
 class BuildFilter(PageParameters):
@@ -81,8 +84,8 @@ def list_builds(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:
     """The builds that the token sees, newest first."""
-    rows = chosen(parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit + 1)
-    shown = costs.until_now(parts.ledger, parts.providers, rows[: wanted.limit])
+    page = chosen(parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit)
+    shown = costs.until_now(parts.ledger, parts.providers, page.builds)
     waiting = waiting_reasons(parts, shown)
     starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
     return listing(
@@ -91,7 +94,7 @@ def list_builds(
             build_document(row, starts.get(row.instance or "")) | {"waiting": waiting.get(row.id)}
             for row in shown
         ],
-        next_=shown[-1].id if len(rows) > wanted.limit else None,
+        next_=page.next,
     )
 
 
@@ -102,19 +105,16 @@ def chosen(
     label: list[str],
     after: str | None,
     limit: int,
-) -> list[BuildRecord]:
-    """Return the builds that a filter picks of those that the principal sees."""
+) -> BuildPage:
+    """Return the first of the builds that a filter picks of those that the principal sees."""
     labels = dict(units.label(text) for text in label)
     if any(labels.get(name, value) != value for name, value in principal.labels.items()):
-        return []
+        return BuildPage()
     active, states = _states(state)
-    return parts.ledger.builds.list(
-        active=active,
-        states=states,
-        labels={**labels, **principal.labels},
-        limit=limit,
-        before=after,
+    choice = BuildChoice(
+        active=active, states=states, labels={**labels, **principal.labels}, before=after
     )
+    return parts.ledger.builds.page(choice, limit, LISTED)
 
 
 def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:

@@ -48,8 +48,8 @@ def builds(
 ) -> Response:
     """Builds, newest first; the filter is in the URL."""
     words = [] if state == "all" else [state]
-    rows = chosen(parts, principal, words, [label] if label else [], after, _PAGE + 1)
-    shown, now = costs.until_now(parts.ledger, parts.providers, rows[:_PAGE]), parts.now()
+    page = chosen(parts, principal, words, [label] if label else [], after, _PAGE)
+    shown, now = costs.until_now(parts.ledger, parts.providers, page.builds), parts.now()
     reasons = waiting_reasons(parts, shown)
     found = [
         build_document(row)
@@ -78,7 +78,7 @@ def builds(
         state=state,
         label=label,
         counts=[(name, count, link(state=name)) for name, count in each],
-        older=link(after=shown[-1].id) if len(rows) > _PAGE else "",
+        older=link(after=page.next) if page.next else "",
     )
 
 
