@@ -232,3 +232,25 @@ def test_an_unreadable_build_is_no_end_of_the_list(http: Service) -> None:
     assert [one["id"] for one in first["items"]] == [ids[2]]
     rest = client.get(f"{API}/builds", params={"after": first["next"]}).json()
     assert [one["id"] for one in rest["items"]] == [ids[0]]
+
+
+def test_a_wait_for_chunks_counts_as_a_stream(tmp_path: Path) -> None:
+    with service(tmp_path, server={"streams": 1}) as http:
+        running(http.app.ledger, "b-1", "vm-1")
+        client = http.client(http.token())
+        path = f"{API}/builds/b-1/chunks"
+        with client.stream("GET", f"{API}/builds/b-1/logs", headers=SSE) as answer:
+            assert answer.status_code == 200
+            assert client.get(path, params={"wait": True}).status_code == 429
+        slots = http.listener.app.state.stream_slots
+        wait_until(lambda: not slots._busy)
+        assert client.get(path).status_code == 200
+        assert not slots._busy
+
+
+def test_chunks_as_json_are_few(http: Service) -> None:
+    long_log(http)
+    client = http.client()
+    answer = client.get(f"{API}/builds/b-long/chunks")
+    assert [one["seq"] for one in answer.json()["items"]] == list(range(1, 9))
+    assert len(answer.content) < 4 << 20

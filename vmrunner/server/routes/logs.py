@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Chunk, Principal
 from vmrunner.server.authentication import still_valid
-from vmrunner.server.caller_slots import CallerStream
+from vmrunner.server.caller_slots import CallerSlots, CallerStream
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.log_pages import LogPlace, last_line, page_from, place_after
 from vmrunner.server.problems import HttpProblem
@@ -39,6 +39,7 @@ KEEPALIVE: Final = 15.0  # seconds without a word on a stream
 SLICE: Final = 64 << 10  # bytes of a stream that are sent at once: a slow reader holds few
 RECHECK: Final = 60.0  # seconds between two looks at the token of one
 CHUNKS: Final = 32  # of a log in one answer
+WHOLE_CHUNKS: Final = 8  # … of JSON, which is in memory as a whole
 RAW: Final = "application/octet-stream"
 WAIT: Final = 25.0  # seconds that a request for new chunks may wait
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
@@ -119,7 +120,9 @@ def _last_id(request: Request) -> int:
     """Return the number that a client that comes again has seen last."""
     said = request.headers.get("last-event-id", "0")
     if not said.isdecimal() or len(said) > 18:
-        raise HttpProblem(422, f"Last-Event-ID: {said[:60]!r} is no number")
+        raise HttpProblem(
+            422, f"Last-Event-ID: {said[:60]!r} is no number", fix="the id of the last event"
+        )
     return int(said)
 
 
@@ -137,23 +140,28 @@ async def read_chunks(
     once there is one more. For clients that show bytes as they come."""
 
     def read() -> Sequence[Chunk]:
-        return log.read(wanted.after_line, wanted.after_seq, limit=CHUNKS)
+        return log.read(wanted.after_line, wanted.after_seq, limit=WHOLE_CHUNKS)
 
     row = await to_thread.run_sync(visible_build, parts, principal, build)
     log = parts.log(row.id)
+    slots: CallerSlots = request.app.state.stream_slots
     if RAW in request.headers.get("accept", ""):
         return CallerStream(
             _framed(log, wanted.after_line, wanted.after_seq),
-            slots=request.app.state.stream_slots,
+            slots=slots,
             principal=principal,
             headers=INERT,
             media_type=RAW,
         )
-    progress = await watcher.progress(row.id)
-    chunks = await to_thread.run_sync(read)
-    if not chunks and wanted.wait and not ended(row):
-        await watcher.changed(row.id, progress, WAIT)
+    slots.take(principal)
+    try:
+        progress = await watcher.progress(row.id)
         chunks = await to_thread.run_sync(read)
+        if not chunks and wanted.wait and not ended(row):
+            await watcher.changed(row.id, progress, WAIT)
+            chunks = await to_thread.run_sync(read)
+    finally:
+        slots.give_back(principal)
     return listing(
         "chunk",
         [chunk_head(one) | {"data": base64.b64encode(one.data).decode()} for one in chunks],
