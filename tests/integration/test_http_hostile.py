@@ -313,3 +313,35 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
     assert build not in text
     again = client.get("/metrics").text
     assert "vmrunner_build_phase_seconds_count" in again
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "fix"),
+    [
+        ("/builds?limit=0", "limit", "it should be greater than or equal to 1"),
+        ("/builds?limit=x", "limit", "it should be a valid integer"),
+        ("/builds?" + "&".join(f"label=a{n}=b" for n in range(2000)), "label", "at most 64"),
+        ("/builds?" + "&".join(["state=queued"] * 2000), "state", "at most"),
+        ("/builds?state=qeued", "state", "did you mean 'queued'"),
+        ("/costs?since=nan", "since", "write it like 30m"),
+        ("/costs?by=team", "by", "label:NAME"),
+        ("/instances?cloud=true&state=gone", "cloud", "leave out"),
+        ("/builds/{build}/chunks?wait=maybe", "wait", "it should be"),
+    ],
+)
+def test_a_parameter_that_cannot_be_names_its_fix(
+    http: Service, path: str, field: str, fix: str
+) -> None:
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+    answer = client.get(API + path.format(build=build))
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert fix in answer.json()["fix"]
+    assert "Value error" not in answer.text
+
+
+def test_a_build_has_so_many_labels_at_most(http: Service) -> None:
+    labels = {f"n{n}": "v" for n in range(65)}
+    answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], "labels": labels})
+    assert (answer.status_code, answer.json()["field"]) == (422, "labels")
+    assert "64" in answer.json()["fix"]

@@ -25,6 +25,7 @@ _IMAGE: Final = re.compile(
 )
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)  # of a build
 SECRET_BYTES: Final = 64 << 10
+LABELS: Final = 64  # of one build
 LEAST_MEMORY: Final = 256 << 20
 LEAST_DISK: Final = 1 << 30
 _INT: Final = (1 << 31) - 1  # what every database holds
@@ -103,7 +104,10 @@ def environment_table(value: object, field: str) -> Mapping[str, str]:
 
 
 def label_table(value: object, field: str) -> Mapping[str, str]:
-    return dict(units.check_label(key, item) for key, item in table(value, field).items())
+    said = table(value, field)
+    if len(said) > LABELS:
+        raise ConfigError(f"{field}: {len(said)} labels", hint=f"at most {LABELS}")
+    return dict(units.check_label(key, item) for key, item in said.items())
 
 
 def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:

@@ -52,7 +52,8 @@ class HttpProblem(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> Response:
-        return problem(self.status, self.detail, fix=self.fix, headers=self.headers)
+        field = _field(self.detail) if self.status == 422 else ""
+        return problem(self.status, self.detail, fix=self.fix, field=field, headers=self.headers)
 
 
 def problem(
@@ -133,7 +134,7 @@ def of_error(error: errors.VmrunnerError) -> Response:
         log.warning("%s", error)
     more = error.more if isinstance(error, errors.ConfigError) else ()
     told = [
-        {"field": _field(one), "detail": str(one.args[0]), "fix": one.hint}
+        {"field": _field(str(one.args[0])), "detail": str(one.args[0]), "fix": one.hint}
         for one in (error, *more)
     ]
     return problem(
@@ -141,14 +142,14 @@ def of_error(error: errors.VmrunnerError) -> Response:
         str(error.args[0]),
         fix=error.hint,
         error=type(error).__name__,
-        field=_field(error) if status == 422 else "",
+        field=_field(str(error.args[0])) if status == 422 else "",
         more=told if more else None,
         headers={"Retry-After": _RETRY_AFTER} if status in (429, 503) else None,
     )
 
 
-def _field(error: errors.VmrunnerError) -> str:
-    name, colon, _ = str(error.args[0]).partition(": ")
+def _field(detail: str) -> str:
+    name, colon, _ = detail.partition(": ")
     return name if colon and " " not in name else ""
 
 
@@ -161,8 +162,16 @@ def _of_query(request: Request, error: RequestValidationError) -> Response:
         fix = units.did_you_mean(name, _known(request))
         detail = f"{name}: no such parameter"
     else:
-        detail = f"{name}: {str(first.get('input'))[:60]!r}: {first['msg']}"
+        text, fix = _in_words(str(first["msg"]))
+        detail = f"{name}: {str(first.get('input'))[:60]!r}: {text}"
     return problem(422, detail, fix=fix, field=name, error="ConfigError")
+
+
+def _in_words(message: str) -> tuple[str, str]:
+    """Return what is wrong, and how to mend it, of pydantic's words."""
+    text, _, fix = message.removeprefix("Value error, ").partition("; ")
+    _, should, what = text.partition(" should ")
+    return ("it cannot be that", f"it should {what}") if should else (text, fix)
 
 
 def _known(request: Request) -> list[str]:

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from vmrunner.config.field_checks import LABELS
 from vmrunner.ledger.build_pages import BuildChoice, BuildPage
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
@@ -44,8 +45,8 @@ LISTED: Final = 1 << 20
 class BuildFilter(PageParameters):
     """`state`: a build's state, or `active`; `label`: NAME=VALUE."""
 
-    state: list[str] = Field(default_factory=list)
-    label: list[str] = Field(default_factory=list)
+    state: list[str] = Field(default_factory=list, max_length=len(BuildState))
+    label: list[str] = Field(default_factory=list, max_length=LABELS)
 
 
 class BriefParameters(Parameters):

@@ -24,7 +24,7 @@ pages = APIRouter(include_in_schema=False)
 class CostParameters(Parameters):
     """`by`: `provider`, `day`, or `label:NAME`; `since`: such as 7d, or seconds."""
 
-    by: str = Field(default="provider", pattern=r"^(provider|day|label:.+)$", max_length=200)
+    by: str = Field(default="provider", max_length=200)
     since: Seconds = 7 * cost_report.DAY
 
 

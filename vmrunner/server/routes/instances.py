@@ -59,7 +59,11 @@ def _beside_clouds(
 ) -> JSONResponse:
     refuse_filtered(principal)
     if wanted.build is not None or wanted.state == "gone" or wanted.after is not None:
-        raise HttpProblem(422, "cloud: it goes with state=active and limit alone")
+        raise HttpProblem(
+            422,
+            "cloud: it goes with state=active and limit alone",
+            fix="leave out build, after and state=gone",
+        )
     found = fleets.fleet(
         parts.ledger, parts.providers, gone=wanted.state is None, limit=wanted.limit
     )
