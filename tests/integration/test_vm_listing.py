@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import SCOPE, running
+from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.readable import RowCache
-from vmrunner.model import Death, Kind, Power, Ref, Resource, Scope
+from vmrunner.model import Death, Kind, Page, Power, Ref, Resource, Scope
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.retired import RetiredProvider
 from vmrunner.runtime.provider_set import ProviderSet
@@ -104,3 +105,26 @@ def test_rows_that_did_not_change_are_decoded_once() -> None:
     assert len(decoded) == 3001
     assert len(memory.read(rows[:1])) == 1
     assert len(memory._known) == 1  # what is not read any more is forgotten
+
+
+def test_a_provider_that_fails_is_told_and_hides_no_other(ledger: Ledger) -> None:
+    running(ledger, "b-0", "vm-0")
+    tags = {"vmrunner:instance": "vm-0", "vmrunner:installation": ledger.installation}
+    ref = Ref(SCOPE, Kind.INSTANCE, "i-0")
+    seen = Resource(ref=ref, power=Power.RUNNING, created_at=1.0, tags=tags)
+    good = SimpleNamespace(
+        sweep=lambda: iter([Page(scope=SCOPE, kind=Kind.INSTANCE, resources=(seen,))])
+    )
+
+    def sweep() -> Iterator[Page]:
+        raise OSError("away")
+
+    providers: Any = SimpleNamespace(
+        opened=lambda: (
+            {"bad": SimpleNamespace(sweep=sweep), "good": good},
+            {"shut": ConfigError("aws: no credentials")},
+        )
+    )
+    view = fleet.look(ledger, providers)
+    assert list(view.shown) == [seen]
+    assert list(view.unread) == ["shut: aws: no credentials", "bad: OSError: away"]

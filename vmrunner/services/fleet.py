@@ -57,19 +57,23 @@ def fleet(ledger: Ledger, providers: ProviderSet, *, gone: bool, limit: int) -> 
 
 
 def look(ledger: Ledger, providers: ProviderSet) -> CloudView:
-    """Ask every provider."""
+    """Ask every provider. One that fails hides no other."""
+    drivers, broken = providers.opened()
     ours: list[Resource] = []
-    unread: list[str] = []
-    for name, provider in providers.all().items():
-        for page in provider.sweep():
-            if page.error is not None:
-                unread.append(f"{name}: {page.scope}: {page.error}")
-            ours += [
-                resource
-                for resource in page.resources
-                if resource.tag("installation") == ledger.installation
-                and resource.power is not Power.DEAD
-            ]
+    unread = [f"{name}: {error}" for name, error in broken.items()]
+    for name, provider in drivers.items():
+        try:
+            for page in provider.sweep():
+                if page.error is not None:
+                    unread.append(f"{name}: {page.scope}: {page.error}")
+                ours += [
+                    resource
+                    for resource in page.resources
+                    if resource.tag("installation") == ledger.installation
+                    and resource.power is not Power.DEAD
+                ]
+        except Exception as error:  # noqa: BLE001
+            unread.append(f"{name}: {type(error).__name__}: {error}")
     return CloudView(shown=ours, unread=unread)
 
 
