@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -17,7 +18,9 @@ import pytest
 from tests.support.http_service import TENANT, Service, only, service
 from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
-from vmrunner.model import Chunk
+from vmrunner.errors import ServerUnreachable
+from vmrunner.model import Chunk, Principal
+from vmrunner.remote import HttpClient, http_client
 from vmrunner.server import connections
 
 API = "/api/v1"
@@ -96,6 +99,36 @@ def test_streams_of_a_token_are_bounded(tmp_path: Path) -> None:
         slots = http.listener.app.state.stream_slots
         wait_until(lambda: not slots._busy)
         assert client.get(f"{API}/builds/{build}/logs").status_code == 200
+
+
+def test_a_client_waits_for_a_place_of_its_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "AGAIN", 0.05)
+    tries: list[int] = []
+
+    def parts() -> Iterator[bytes]:
+        tries.append(1)
+        yield b"x"
+
+    with service(tmp_path, server={"streams": 1}) as http:
+        running(http.app.ledger, "b-1", "vm-1")
+        token = http.token()
+        app, client = http.listener.app, HttpClient(http.url, token)
+        who = Principal.of(http.app.ledger.tokens.of_secret(token))
+        for slots, most in ((app.state.upload_slots, 4), (app.state.stream_slots, 1)):
+            for _ in range(most):
+                slots.take(who)
+            threading.Timer(0.5, slots.give_back, [who]).start()
+        assert client.put("/sources", parts)["digest"].startswith("sha256:")
+        assert len(tries) > 1
+        with client.stream("/builds/b-1/chunks", "application/octet-stream") as found:
+            assert list(found) == []
+        monkeypatch.setattr(http_client, "PLACE", 0.1)
+        app.state.stream_slots.take(who)
+        with pytest.raises(ServerUnreachable, match="1 streams of this token"):
+            client.stream("/builds/b-1/chunks", "application/octet-stream").__enter__()
+        client.close()
 
 
 # --- slow callers ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,7 +95,7 @@ class RemoteSubmitter:
             with tempfile.TemporaryDirectory(prefix="vmrunner-") as name, checked.placed():
                 path = Path(name, "source.tar")
                 sources.spool(checked.source, path, most=SOURCE_BYTES)
-                body["source"] = self._client.put("/sources", _pieces(path))["digest"]
+                body["source"] = self._client.put("/sources", partial(_pieces, path))["digest"]
             body["source_name"] = sources.shown(checked.source)
         return PackedRemotely(checked=checked, body=body)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
 from vmrunner import errors
@@ -16,11 +18,17 @@ from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, Vmrunner
 if TYPE_CHECKING:
     import httpx
 
+T = TypeVar("T")
+
+log = logging.getLogger("vmrunner")
+
 API: Final = "/api/v1"
 #: Paths outside it.
 _OUTSIDE: Final = ("/readyz",)
 CONNECT: Final = 10.0  # seconds
 ANSWER: Final = 60.0
+PLACE: Final = 600.0  # seconds that a place among the token's uploads and streams is waited for
+AGAIN: Final = 1.0  # … from one try to the next
 #: So much of an answer that is none of ours is told.
 _SHOWN: Final = 200
 
@@ -82,9 +90,9 @@ class HttpClient:
         """Send a wish; return the answer's document."""
         return self._json("POST", path, parameters, json=dict(body or {}))
 
-    def put(self, path: str, parts: Iterable[bytes]) -> dict[str, Any]:
-        """Send bytes as they come."""
-        return self._json("PUT", path, {}, content=parts)
+    def put(self, path: str, parts: Callable[[], Iterable[bytes]]) -> dict[str, Any]:
+        """Send bytes as they come; `parts` begins them again where that must be tried again."""
+        return _patiently(lambda: self._json("PUT", path, {}, content=parts()))
 
     @contextmanager
     def stream(
@@ -93,14 +101,18 @@ class HttpClient:
         """The bytes of an answer as they come."""
         said = {name: value for name, value in parameters.items() if value is not None}
         headers = {"Accept": accept}
-        with (
-            self._translated(),
-            self._open().stream("GET", API + path, params=said, headers=headers) as answer,
-        ):
-            if answer.status_code >= 400:
-                answer.read()
-                raise problem(answer)
-            yield answer.iter_bytes()
+        with self._translated(), ExitStack() as stack:
+
+            def ask() -> httpx.Response:
+                answer = stack.enter_context(
+                    self._open().stream("GET", API + path, params=said, headers=headers)
+                )
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise problem(answer)
+                return answer
+
+            yield _patiently(ask).iter_bytes()
 
     def _json(
         self, method: str, path: str, parameters: Mapping[str, Any], **body: Any
@@ -140,6 +152,23 @@ class HttpClient:
             self._client = None
 
 
+class _AllTaken(ServerUnreachable):
+    """The token has as much under way as it may: there is a place once something of that ends."""
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Ask, again and again while all places of the token are taken, for so long at most."""
+    until = time.monotonic() + PLACE
+    while True:
+        try:
+            return ask()
+        except _AllTaken as error:
+            if time.monotonic() >= until:
+                raise
+            log.info("%s: it is asked again", error)
+            time.sleep(AGAIN)
+
+
 def problem(answer: httpx.Response) -> VmrunnerError:
     """Return the exception that a problem document was, as far as it is one of ours."""
     try:
@@ -148,6 +177,8 @@ def problem(answer: httpx.Response) -> VmrunnerError:
         name = str(document.get("error") or "")
     except (ValueError, KeyError, TypeError):
         detail, fix, name, document = answer.text[:_SHOWN], "", "", {}
+    if answer.status_code == 429 and not name:
+        return _AllTaken(detail, hint=fix)
     if answer.status_code in (401, 403) and not name:
         return NotAllowed(detail or "the server refuses the token", hint=fix)
     kind = getattr(errors, name, None)
