@@ -93,7 +93,7 @@ MONEY_BUGS: Final = (
         "let another offer in unasked",
         "ledger/instances.py",
         "            admission.release(refused)\n"
-        "            paid = admission.check(launch.instance, launch.labels, launch.actor)\n",
+        "            paid = admission.check_launch(launch)\n",
         "            paid: tuple[list[str], list[Any]] = ([], [])\n",
         f"{BUDGETS}::test_a_retry_and_another_offer_need_money_too",
     ),

@@ -27,6 +27,7 @@ from vmrunner.model import (
     EventKind,
     InstanceState,
     PriceSource,
+    Principal,
     Rate,
     Reason,
     Result,
@@ -83,6 +84,27 @@ def test_what_runs_holds_money_until_its_deadline(ledger: Ledger) -> None:
     }
     assert held(ledger) == {"day": 2.0}
     assert ledger.builds.get("b-2").state == "queued"
+
+
+def test_a_tenant_is_not_told_what_others_cost(ledger: Ledger) -> None:
+    """A budget that pays for its builds alone tells all."""
+    team = replace(DAILY, match={"team": "a"})
+    ledger.budgets.declare([replace(DAILY, usd=0.5), replace(team, usd=0.4)], NOON)
+    asked = wished(ledger, "1", labels={"team": "a"})
+
+    def told(**labels: str) -> str:
+        tenant = Principal(actor="token:t", scopes=frozenset(), labels=labels).tenant
+        started = ledger.instances.start([replace(asked, tenant=tenant)], until=9e9)
+        return started.over_budget["vm-1"]
+
+    assert "of $0.50" in told()
+    assert told(team="a") == (
+        "budget day: too little is left for 2026-11-27, and this VM may cost $1.00 until its "
+        "deadline; a shorter ttl holds less"
+    )
+    ledger.budgets.declare([replace(team, usd=0.4)], NOON)
+    assert "of $0.40" in told(team="a")
+    assert "$0.40" not in told(team="a", user="x")
 
 
 def test_a_vm_that_is_gone_holds_what_it_cost(ledger: Ledger) -> None:

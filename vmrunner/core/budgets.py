@@ -68,9 +68,11 @@ def settled(row: Instance, kind: BudgetPeriod) -> dict[Period, float]:
     return {span: held(row, span) for span in periods(kind, row.created_at, end)}
 
 
-def check(budget: Budget, row: Instance, taken: Callable[[Period], float]) -> Overdraft | None:
+def check(
+    budget: Budget, row: Instance, taken: Callable[[Period], float], seen: Mapping[str, str]
+) -> Overdraft | None:
     """Return why a budget has no money for this VM until its deadline. `taken`: what is spent and
-    held of a period by all others."""
+    held of a period by all others; `seen`: the label filter of who is told."""
     if row.rate.usd_hour is None:
         if budget.action is BudgetAction.WARN:
             return None
@@ -82,11 +84,13 @@ def check(budget: Budget, row: Instance, taken: Callable[[Period], float]) -> Ov
         if own and own + others > budget.usd + _ROUNDING:
             day = datetime.fromtimestamp(span.start, UTC)
             named = f"{day:%Y-%m-%d}" if budget.period is BudgetPeriod.DAY else f"{day:%Y-%m}"
+            sums = f"of ${budget.usd:.2f} for {named} ${others:.2f} are spent or held"
+            if not budget.seen_whole(seen):  # what others cost is not theirs to know
+                sums = f"too little is left for {named}"
             return Overdraft(
                 budget,
-                f"budget {budget.name}: of ${budget.usd:.2f} for {named} ${others:.2f} are spent "
-                f"or held, and this VM may cost ${own:.2f} until its deadline; a shorter ttl holds "
-                "less",
+                f"budget {budget.name}: {sums}, and this VM may cost ${own:.2f} until its "
+                "deadline; a shorter ttl holds less",
             )
     return None
 
@@ -110,10 +114,12 @@ class Accounts:
         found = (name for name, one in self._budgets.items() if one.concerns(labels, actor))
         return sorted(found)
 
-    def overdrafts(self, names: list[str], row: Instance) -> list[Overdraft]:
+    def overdrafts(
+        self, names: list[str], row: Instance, seen: Mapping[str, str]
+    ) -> list[Overdraft]:
         """Return which of them have no money for this VM; those that refuse come first. What they
-        hold for a row of its id, it replaces."""
-        found = [check(self._budgets[name], row, self._taken(name, row.id)) for name in names]
+        hold for a row of its id, it replaces. `seen`: the label filter of who is told."""
+        found = [check(self._budgets[name], row, self._taken(name, row.id), seen) for name in names]
         told = [one for one in found if one is not None]
         return sorted(told, key=lambda one: one.budget.action is BudgetAction.WARN)
 

@@ -244,7 +244,7 @@ class Launcher:
         order = replace(order, max_ttl=longest)
         return LaunchRequest(
             build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access,
-            labels=build.spec.labels, actor=build.actor,
+            labels=build.spec.labels, actor=build.actor, tenant=build.tenant,
         )  # fmt: skip
 
     def _pool_launch(self, pool: Pool, offer: Offer) -> LaunchRequest:

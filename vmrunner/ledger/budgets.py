@@ -23,6 +23,7 @@ from vmrunner.ledger.events import add_event
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.readable import readable
 from vmrunner.ledger.tables import BUDGETS, BUILDS, CHARGES, INSTANCES, LEDGER, SPENT
+from vmrunner.ledger.values import LaunchRequest
 from vmrunner.model import (
     Budget,
     BudgetAction,
@@ -31,6 +32,7 @@ from vmrunner.model import (
     EventKind,
     Instance,
     InstanceState,
+    tenant_labels,
 )
 
 #: Seconds from a day or month to a later one, with which it is forgotten.
@@ -90,15 +92,19 @@ class Admission:
         self._accounts = _accounts(connection, database, {"", *actors}, now, lock=True)
 
     def check(
-        self, row: Instance, labels: Mapping[str, str], actor: str
+        self, row: Instance, labels: Mapping[str, str], actor: str, tenant: str
     ) -> tuple[list[str], list[Overdraft]]:
         """Return the budgets that pay for this VM, and those of them that only warn that they are
-        overdrawn. Raises OverBudget."""
+        overdrawn. `tenant`: whose the build is. Raises OverBudget."""
         names = self._accounts.concerned(labels, actor)
-        overdrafts = self._accounts.overdrafts(names, row)
+        overdrafts = self._accounts.overdrafts(names, row, tenant_labels(tenant))
         if overdrafts and overdrafts[0].budget.action is BudgetAction.REFUSE:
             raise OverBudget(overdrafts[0].message)
         return names, overdrafts
+
+    def check_launch(self, launch: LaunchRequest) -> tuple[list[str], list[Overdraft]]:
+        """Do the same of a VM that is to be started."""
+        return self.check(launch.instance, launch.labels, launch.actor, launch.tenant)
 
     def charge(self, row: Instance, names: list[str], warnings: Sequence[Overdraft]) -> None:
         """Count the VM, and tell its build what warns."""

@@ -156,7 +156,7 @@ class Instances(InstanceWrites):
                 now = launch.instance.created_at
                 build_id = launch.build_id
                 try:
-                    paid = admission.check(launch.instance, launch.labels, launch.actor)
+                    paid = admission.check_launch(launch)
                 except OverBudget as error:
                     won.over_budget[launch.instance.id] = str(error)
                     continue
@@ -249,7 +249,7 @@ class Instances(InstanceWrites):
                 raise Fenced(f"{refused} is no longer ours to replace: epoch {epoch} is over")
             build = codec.build(swapped)
             admission.release(refused)
-            paid = admission.check(launch.instance, launch.labels, launch.actor)
+            paid = admission.check_launch(launch)
             admission.charge(launch.instance, *paid)
             _INSERT(connection, **(row | {"epoch": build.epoch, "attempt": build.attempt}))
             add_event(

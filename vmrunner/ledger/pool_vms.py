@@ -205,7 +205,7 @@ class PoolVms:
 
         def work(connection: Connection) -> tuple[BuildRecord, Instance]:
             admission = Admission(connection, self._database, [build.actor], now)
-            paid = admission.check(its, build.spec.labels, build.actor)
+            paid = admission.check(its, build.spec.labels, build.actor, build.tenant)
             phase = codec.phase_text(state, now)
             won = _CLAIM[state](
                 connection, id=build.id, epoch=build.epoch, instance_epoch=row.epoch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vmrunner.model import Access, BuildRecord, Instance, Order, Process
+from vmrunner.model import LOCAL_TENANT, Access, BuildRecord, Instance, Order, Process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +23,7 @@ class LaunchRequest:
     access: Access
     labels: Mapping[str, str] = field(default_factory=dict)  # of the build, for its budgets
     actor: str = ""  # who submitted it
+    tenant: str = LOCAL_TENANT  # … and as which tenant
 
 
 class Started(list[tuple[BuildRecord | None, Instance]]):

@@ -72,7 +72,14 @@ if TYPE_CHECKING:
     from vmrunner.model.notifications import TRACES, EndpointStatus, Notification, NotifyEndpoint
     from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
     from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
-    from vmrunner.model.principals import UNFILTERED, Principal, Token, TokenQuota, TokenScope
+    from vmrunner.model.principals import (
+        UNFILTERED,
+        Principal,
+        Token,
+        TokenQuota,
+        TokenScope,
+        tenant_labels,
+    )
     from vmrunner.model.states import (
         BuildState,
         Death,
@@ -163,6 +170,7 @@ __all__ = [
     "TokenQuota",
     "TokenScope",
     "tags_of",
+    "tenant_labels",
 ]
 
 #: The files that they are in, each after those that it needs itself.

@@ -105,6 +105,10 @@ class Budget:
         mine = not self.actor or self.actor == actor
         return mine and all(labels.get(name) == value for name, value in self.match.items())
 
+    def seen_whole(self, labels: Mapping[str, str]) -> bool:
+        """True if who sees the builds with these labels alone sees all that are paid from it."""
+        return bool(self.actor) or labels.items() <= self.match.items()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetState:

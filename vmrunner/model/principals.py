@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from vmrunner.model.builds import LOCAL_TENANT
+
 
 class TokenScope(StrEnum):
     """A right that a token gives."""
@@ -20,6 +22,12 @@ class TokenScope(StrEnum):
 
 #: The tenant of tokens without a label filter.
 UNFILTERED: Final = "unfiltered"
+
+
+def tenant_labels(tenant: str) -> Mapping[str, str]:
+    """Return the label filter of the tenant of this name; empty for those who see all."""
+    labels: Mapping[str, str] = {} if tenant in (LOCAL_TENANT, UNFILTERED) else json.loads(tenant)
+    return labels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
