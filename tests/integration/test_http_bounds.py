@@ -3,9 +3,11 @@ memory and disk, for so long."""
 
 from __future__ import annotations
 
+import json
 import socket
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -129,6 +131,35 @@ def test_a_client_waits_for_a_place_of_its_token(
         with pytest.raises(ServerUnreachable, match="1 streams of this token"):
             client.stream("/builds/b-1/chunks", "application/octet-stream").__enter__()
         client.close()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"steps": ["x"] * 300_000},
+        {"steps": [{"no": 1}] * 100_000},
+        {f"k{n}": 1 for n in range(100_000)},
+        {"artifacts": ["x"] * 300_000},
+    ],
+    ids=["steps", "bad steps", "keys", "artifacts"],
+)
+def test_a_large_body_holds_up_nobody(http: Service, more: dict[str, Any]) -> None:
+    client, other = http.client(), http.client("")
+    other.get("/healthz")
+    answers: list[httpx.Response] = []
+    body = json.dumps({"steps": ["say x"], **more})
+    asking = threading.Thread(
+        target=lambda: answers.append(client.post(f"{API}/builds", content=body))
+    )
+    asking.start()
+    slowest = 0.0
+    while asking.is_alive():
+        began = time.monotonic()
+        other.get("/healthz")
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 2.0
+    assert (answers[0].status_code, len(answers[0].content) < 100_000) == (422, True)
+    assert answers[0].json()["fix"]
 
 
 # --- slow callers ---------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ Python. Each raises `ConfigError` with field, value and fix. Pure."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
@@ -26,8 +26,11 @@ _IMAGE: Final = re.compile(
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)  # of a build
 SECRET_BYTES: Final = 64 << 10
 LABELS: Final = 64  # of one build
+STEPS: Final = 1000
+ARTIFACTS: Final = 1000
 LEAST_MEMORY: Final = 256 << 20
 LEAST_DISK: Final = 1 << 30
+C = TypeVar("C", bound=Collection[Any])
 _INT: Final = (1 << 31) - 1  # what every database holds
 
 
@@ -84,6 +87,13 @@ def several(value: object, field: str) -> Sequence[Any]:
     return value
 
 
+def few(value: C, most: int, field: str) -> C:
+    """A list or table of so many at most."""
+    if len(value) > most:
+        raise ConfigError(f"{field}: {len(value)} are too many", hint=f"at most {most}")
+    return value
+
+
 def table(value: object, field: str) -> Mapping[str, str]:
     """Text by name."""
     if not isinstance(value, Mapping):
@@ -104,9 +114,7 @@ def environment_table(value: object, field: str) -> Mapping[str, str]:
 
 
 def label_table(value: object, field: str) -> Mapping[str, str]:
-    said = table(value, field)
-    if len(said) > LABELS:
-        raise ConfigError(f"{field}: {len(said)} labels", hint=f"at most {LABELS}")
+    said = few(table(value, field), LABELS, field)
     return dict(units.check_label(key, item) for key, item in said.items())
 
 
@@ -114,7 +122,7 @@ def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:
     """Rules from a list, in which a glob alone is one."""
     rules = tuple(
         rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
-        for rule in several(value, field)
+        for rule in few(several(value, field), ARTIFACTS, field)
     )
     for rule in rules:
         flag(rule.always, f"{field}: always")
@@ -123,7 +131,7 @@ def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:
 
 
 def steps(value: object, field: str) -> tuple[Step, ...]:
-    return tuple(map(_step, several(value, field)))
+    return tuple(map(_step, few(several(value, field), STEPS, field)))
 
 
 def _step(step: Step) -> Step:

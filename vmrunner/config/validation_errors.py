@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Where = tuple[str | int, ...]
 
+MOST: Final = 50  # faults that are told at once: each is looked at for what was meant
+
 
 class FieldError(ValueError):
     """A finding of the check of a single field, for pydantic to carry."""
@@ -76,6 +78,7 @@ _WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "model_type": ("not a table", "write KEY: VALUE, one a line"),
     "string_too_short": ("empty", "give it a value, or leave it out"),
     "string_type": ("not text", "put it in quotes"),
+    "too_long": ("too many", "at most {max_length}"),
     "too_short": ("empty", "at least one is needed"),
 }
 
@@ -138,9 +141,9 @@ def explained(
     *,
     hide: Callable[[str], bool] = lambda name: "secret" in name,
 ) -> ConfigError:
-    """All that is wrong, together. `place` says where a path was written, as `placed` takes it; the
-    values of fields that `hide` picks are not repeated."""
-    found = error.errors(include_url=False)
+    """All that is wrong, together, or the first `MOST` of it. `place` says where a path was
+    written, as `placed` takes it; the values of fields that `hide` picks are not repeated."""
+    found = error.errors(include_url=False)[:MOST]
     foreign = [one["loc"] for one in found if one["type"] == "extra_forbidden"]
     return together(
         _explained(one, model, place, hide)
@@ -194,6 +197,7 @@ def _in_words(
         return ConfigError(f"{name}: {text}", hint=cause.error.hint)
     message = str(first["msg"]).removeprefix("Value error, ")
     text, fix = _WORDS.get(kind) or message.partition("; ")[::2]
+    fix = fix.format(**context) if kind in _WORDS else fix
     value = "" if hide(name) else f" {_short(first['input'])}:"
     return ConfigError(f"{name}:{value} {text[:1].lower()}{text[1:]}", hint=fix)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
 from vmrunner.config.validation_errors import explained
@@ -25,8 +26,13 @@ M = TypeVar("M", bound=BaseModel)
 async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     """Read a JSON body of at most so many bytes as that model. Unknown fields are told with the
     nearest name."""
+    # In a thread: nobody else is answered meanwhile.
+    return await run_in_threadpool(_decoded, await whole(request, most), kind)
+
+
+def _decoded(body: bytes, kind: type[M]) -> M:
     try:
-        document = json.loads(await whole(request, most) or b"{}", parse_constant=_refuse)
+        document = json.loads(body or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(document, dict):

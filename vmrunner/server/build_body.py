@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, field_validator
 
 from vmrunner.config import field_checks
 from vmrunner.config.build_request import BuildRequest
-from vmrunner.config.jobfile import JobDefaults, JobStep
+from vmrunner.config.jobfile import JobArtifact, JobDefaults, JobStep
 from vmrunner.config.validation_errors import checked
 from vmrunner.model import ArtifactRule
 
@@ -20,7 +20,8 @@ class BuildBody(JobDefaults):
     """A build as it is asked for over HTTP: values only. The client resolves paths, variables and
     git."""
 
-    steps: list[JobStep] = Field(min_length=1)
+    steps: list[JobStep] = Field(min_length=1, max_length=field_checks.STEPS)
+    artifacts: list[JobArtifact] = Field(default_factory=list, max_length=field_checks.ARTIFACTS)
     source: str | None = Field(
         default=None, description="The digest that PUT /sources gave: sha256:…"
     )
