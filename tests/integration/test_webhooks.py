@@ -272,6 +272,13 @@ def test_a_receiver_that_drips_is_given_up_in_time(
     assert told.startswith("no answer within")
 
 
+def test_a_receiver_writes_no_long_error(receiver: Receiver) -> None:
+    receiver.answers = [lambda handler: handler.wfile.write(b"x" * 50_000 + b"\r\n\r\n")]
+    told = webhooks.post(receiver.url, KEY, event="test", name="ev-1", body=b"{}", now=time.time())
+    assert told.startswith("RemoteProtocolError")
+    assert len(told) <= 300
+
+
 def test_one_that_hangs_delays_no_other(tmp_path: Path, receiver: Receiver) -> None:
     ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
     over = threading.Event()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONNECT: Final = 5.0  # seconds
 WHOLE: Final = 15.0  # … for a request, however it is spent
+TOLD: Final = 300  # characters of why it failed, which may have been written by the receiver
 
 
 def signature(key: bytes, timestamp: str, body: bytes) -> str:
@@ -44,7 +45,7 @@ def post(url: str, key: bytes, *, event: str, name: str, body: bytes, now: float
     except TimeoutError:
         return f"no answer within {WHOLE:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-        return f"{type(error).__name__}: {error}".rstrip(": ")
+        return f"{type(error).__name__}: {error}".rstrip(": ")[:TOLD]
     if 300 <= code < 400:
         return f"it answered {code}, and no redirect is followed"
     return "" if 200 <= code < 300 else f"it answered {code}"
