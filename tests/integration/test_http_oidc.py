@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.support.http_service import Service, only, service
+from tests.support.scripted_app import wait_until
 
 API = "/api/v1"
 AUDIENCE = "https://builds.example.org"
@@ -210,3 +211,27 @@ def test_keys_come_from_the_issuer_alone(
     issuer.document = document
     assert exchange(http, identity(issuer)).status_code == 401
     assert "/keys" not in issuer.asked
+
+
+def test_an_issuer_that_hangs_holds_up_no_other_request(
+    http: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, shown = threading.Event(), identity(issuer, OTHER, "unknown")
+    answer = issuer.answer
+    monkeypatch.setattr(issuer, "answer", lambda path: go.wait(20) and answer(path))
+    client = http.client(timeout=5)
+
+    def ask() -> None:
+        http.client("").post(f"{API}/token", json={"jwt": shown})
+
+    asking = [threading.Thread(target=ask) for _ in range(60)]
+    try:
+        for thread in asking:
+            thread.start()
+        wait_until(lambda: bool(issuer.asked))
+        time.sleep(0.5)
+        assert client.get(f"{API}/builds").status_code == 200
+    finally:
+        go.set()
+        for thread in asking:
+            thread.join()

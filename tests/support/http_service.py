@@ -55,7 +55,7 @@ class Service:
         """Without a token, one that may do all."""
         shown = self.token() if token is None else token
         headers = {"Authorization": f"Bearer {shown}"} if shown else {}
-        client = httpx.Client(base_url=self.url, headers=headers, timeout=30, **options)
+        client = httpx.Client(base_url=self.url, headers=headers, **{"timeout": 30, **options})
         self._clients.append(client)
         return client
 

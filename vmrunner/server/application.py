@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
@@ -39,6 +40,7 @@ from vmrunner.services.uploads import ComingBytes
 
 API = "/api/v1"
 UPLOADS = 4  # of one token at once
+EXCHANGES = 4  # at once: who shows an identity may wait for an issuer, and nobody else for that
 
 
 def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
@@ -61,6 +63,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.pages = SharedPages()
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
+    app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app)
     for part in (builds, logs, artifacts, sources, instances, operations, costs, token):
         app.include_router(part.router, prefix=API)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
@@ -31,8 +31,13 @@ async def exchange(request: Request, parts: Parts) -> JSONResponse:
     """Give a token for an identity that the configuration has a rule for."""
     body = await bodies.model(request, ExchangeBody, IDENTITY)  # of who has shown nothing yet
     exchange = cast("OidcExchange", request.app.state.oidc)
-    secret, token = await run_in_threadpool(
-        exchange.exchange, body.jwt, parts.settings().server.oidc, parts.ledger, parts.now()
+    secret, token = await to_thread.run_sync(
+        exchange.exchange,
+        body.jwt,
+        parts.settings().server.oidc,
+        parts.ledger,
+        parts.now(),
+        limiter=request.app.state.oidc_threads,
     )
     return JSONResponse(
         {
