@@ -318,3 +318,15 @@ def test_chunks_as_json_are_few(http: Service) -> None:
     answer = client.get(f"{API}/builds/b-long/chunks")
     assert [one["seq"] for one in answer.json()["items"]] == list(range(1, 9))
     assert len(answer.content) < 4 << 20
+
+
+def test_an_unreadable_vm_is_no_end_of_the_list(http: Service) -> None:
+    for n in range(3):
+        running(http.app.ledger, f"b-{n}", f"vm-{n}")
+    with closing(sqlite3.connect(http.app.paths.data / "ledger.db")) as raw, raw:
+        raw.execute("UPDATE instances SET offer = '{' WHERE id = 'vm-1'")
+    client = http.client()
+    first = client.get(f"{API}/instances", params={"limit": 2}).json()
+    assert [one["id"] for one in first["items"]] == ["vm-2"]
+    rest = client.get(f"{API}/instances", params={"after": first["next"]}).json()
+    assert [one["id"] for one in rest["items"]] == ["vm-0"]

@@ -49,8 +49,10 @@ def list_instances(
         labels=principal.labels,
         before=wanted.after,
     )
-    shown = rows[: wanted.limit]
-    next_ = shown[-1].id if len(rows) > wanted.limit else None
+    # One that cannot be read is no end of the list.
+    names = sorted({row.id for row in rows} | rows.unread, reverse=True)
+    next_ = names[wanted.limit - 1] if len(names) > wanted.limit else None
+    shown = [row for row in rows if next_ is None or row.id >= next_]
     return listing("instance", map(instance_document, shown), next_=next_)
 
 
