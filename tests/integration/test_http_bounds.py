@@ -162,6 +162,61 @@ def test_a_large_body_holds_up_nobody(http: Service, more: dict[str, Any]) -> No
     assert answers[0].json()["fix"]
 
 
+@pytest.mark.parametrize("path", [f"{API}/audit", "/audit", f"{API}/instances?cloud=true"])
+def test_a_cloud_that_hangs_holds_up_no_other_request(
+    http: Service, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    token, go, asked = http.token(), threading.Event(), list[int]()
+
+    def hang() -> tuple[dict[str, Any], dict[str, Any]]:
+        asked.append(1)
+        go.wait(20)
+        return {}, {}
+
+    monkeypatch.setattr(http.app.providers, "opened", hang)
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(http.client(token, timeout=30).get(path).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(60)]
+    for thread in asking:
+        thread.start()
+    try:
+        wait_until(lambda: len(answers) == 58)
+        assert http.client(timeout=5).get(f"{API}/builds").status_code == 200
+    finally:
+        go.set()
+        for thread in asking:
+            thread.join()
+    assert (sorted(answers), len(asked)) == ([200] * 2 + [429] * 58, 2)
+
+
+def test_who_sees_vms_waits_for_no_others_look(
+    http: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running(http.app.ledger, "b-1", "vm-1")
+    go, asked = threading.Event(), list[int]()
+
+    def hang() -> tuple[dict[str, Any], dict[str, Any]]:
+        asked.append(1)
+        go.wait(20)
+        return {}, {}
+
+    monkeypatch.setattr(http.app.providers, "opened", hang)
+    first = threading.Thread(target=lambda: http.client().get("/vms"))
+    first.start()
+    try:
+        wait_until(lambda: bool(asked))
+        page = http.client(timeout=5).get("/vms").text
+    finally:
+        go.set()
+        first.join()
+    assert "The first look at the clouds is under way." in page
+    assert "vm-1" in page
+    assert "not seen" not in page
+
+
 # --- slow callers ---------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ from vmrunner.services.uploads import ComingBytes
 
 API = "/api/v1"
 UPLOADS = 4  # of one token at once
+LOOKS = 2  # of one token at once: each asks all clouds
 EXCHANGES = 4  # at once: who shows an identity may wait for an issuer, and nobody else for that
 
 
@@ -60,6 +61,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.upload_slots = CallerSlots("uploads", lambda: UPLOADS)
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
+    app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.pages = SharedPages()
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import StreamingResponse
@@ -36,6 +37,15 @@ class CallerSlots:
                     headers={"Retry-After": "5"},
                 )
             self._busy[principal.actor] += 1
+
+    @contextmanager
+    def held(self, principal: Principal) -> Iterator[None]:
+        """Have one for a while. Raises HttpProblem."""
+        self.take(principal)
+        try:
+            yield
+        finally:
+            self.give_back(principal)
 
     def give_back(self, principal: Principal) -> None:
         with self._lock:

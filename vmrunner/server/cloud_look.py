@@ -23,16 +23,16 @@ class CloudLook:
         self._lock = threading.Lock()
         self._seen: tuple[CloudView, float] | None = None
 
-    def seen(self) -> tuple[CloudView, float]:
-        """Return what the clouds show, and how many seconds ago that was. While one looks again,
-        the others get what is there."""
+    def seen(self) -> tuple[CloudView, float] | None:
+        """Return what the clouds show, and how many seconds ago that was. While one looks, the
+        others get what is there; None: that is the first look."""
         before, now = self._seen, self._monotonic()
         fresh = before is not None and now - before[1] < INTERVAL
-        if not fresh and self._lock.acquire(blocking=before is None):
+        if not fresh and self._lock.acquire(blocking=False):
             try:
                 if self._seen is before:
                     self._seen = self._look(), self._monotonic()
             finally:
                 self._lock.release()
-        assert self._seen is not None, "whoever looked first has set it, or raised"
-        return self._seen[0], self._monotonic() - self._seen[1]
+        found = self._seen
+        return None if found is None else (found[0], self._monotonic() - found[1])

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from vmrunner.lib import units
+from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.routes.common import Admin, Parts, WholeReader
 from vmrunner.server.tables import Cell, TableRow, Wish, table
 from vmrunner.services import audit as audits
@@ -89,12 +90,14 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
 
 
 @router.get("/audit")
-def audit_page(request: Request, parts: Parts, _: WholeReader) -> Response:
+def audit_page(request: Request, parts: Parts, principal: WholeReader) -> Response:
     """The cloud against the ledger, asked now."""
-    found = audits.audit(
-        parts.ledgers, parts.providers, parts.limits().limits, provider=None, tag=None,
-        older_than=None,
-    )  # fmt: skip
+    slots: CallerSlots = request.app.state.look_slots
+    with slots.held(principal):
+        found = audits.audit(
+            parts.ledgers, parts.providers, parts.limits().limits, provider=None, tag=None,
+            older_than=None,
+        )  # fmt: skip
     rows = [
         TableRow(
             cells=(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from vmrunner.model import Principal
 from vmrunner.server.authentication import refuse_filtered
+from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
@@ -37,11 +38,14 @@ class InstanceFilter(PageParameters):
 
 @router.get("/instances")
 def list_instances(
-    parts: Parts, principal: Reader, wanted: Annotated[InstanceFilter, Query()]
+    request: Request,
+    parts: Parts,
+    principal: Reader,
+    wanted: Annotated[InstanceFilter, Query()],
 ) -> JSONResponse:
     """The VMs of the builds that the token sees, newest first; without a filter all."""
     if wanted.cloud:
-        return _beside_clouds(parts, principal, wanted)
+        return _beside_clouds(request.app.state.look_slots, parts, principal, wanted)
     rows = parts.ledger.instances.list(
         build=wanted.build,
         active=None if wanted.state is None else wanted.state == "active",
@@ -57,7 +61,7 @@ def list_instances(
 
 
 def _beside_clouds(
-    parts: ServerParts, principal: Principal, wanted: InstanceFilter
+    slots: CallerSlots, parts: ServerParts, principal: Principal, wanted: InstanceFilter
 ) -> JSONResponse:
     refuse_filtered(principal)
     if wanted.build is not None or wanted.state == "gone" or wanted.after is not None:
@@ -66,9 +70,10 @@ def _beside_clouds(
             "cloud: it goes with state=active and limit alone",
             fix="leave out build, after and state=gone",
         )
-    found = fleets.fleet(
-        parts.ledger, parts.providers, gone=wanted.state is None, limit=wanted.limit
-    )
+    with slots.held(principal):
+        found = fleets.fleet(
+            parts.ledger, parts.providers, gone=wanted.state is None, limit=wanted.limit
+        )
     document = envelope("instance", (fleets.fleet_document(vm, cloud=True) for vm in found.vms))
     return JSONResponse(document | {"unread": list(found.unread)})
 

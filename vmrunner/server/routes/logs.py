@@ -153,15 +153,12 @@ async def read_chunks(
             headers=INERT,
             media_type=RAW,
         )
-    slots.take(principal)
-    try:
+    with slots.held(principal):
         progress = await watcher.progress(row.id)
         chunks = await to_thread.run_sync(read)
         if not chunks and wanted.wait and not ended(row):
             await watcher.changed(row.id, progress, WAIT)
             chunks = await to_thread.run_sync(read)
-    finally:
-        slots.give_back(principal)
     return listing(
         "chunk",
         [chunk_head(one) | {"data": base64.b64encode(one.data).decode()} for one in chunks],

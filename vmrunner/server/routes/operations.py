@@ -14,6 +14,7 @@ from vmrunner.lib import units
 from vmrunner.lib.section import Section
 from vmrunner.reaper.report import Report
 from vmrunner.server import bodies
+from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes.builds import body_schema
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, listing
@@ -106,18 +107,23 @@ def list_actions(
 @router.get("/audit")
 @router.post("/audit", include_in_schema=False)
 def audit(
-    parts: Parts, _: WholeReader, wanted: Annotated[AuditParameters, Query()]
+    request: Request,
+    parts: Parts,
+    principal: WholeReader,
+    wanted: Annotated[AuditParameters, Query()],
 ) -> JSONResponse:
     """The cloud against the ledger: what is alive and should not be. Kills nothing."""
     tag, age = wanted.tag, wanted.older_than
-    found = audits.audit(
-        parts.ledgers,
-        parts.providers,
-        parts.limits().limits,
-        provider=wanted.provider,
-        tag=None if tag is None else units.pair(tag, "tag"),
-        older_than=None if age is None else units.duration(age, "older_than"),
-    )
+    slots: CallerSlots = request.app.state.look_slots
+    with slots.held(principal):
+        found = audits.audit(
+            parts.ledgers,
+            parts.providers,
+            parts.limits().limits,
+            provider=wanted.provider,
+            tag=None if tag is None else units.pair(tag, "tag"),
+            older_than=None if age is None else units.duration(age, "older_than"),
+        )
     return listing("survivor", map(survivor_document, found))
 
 

@@ -17,7 +17,7 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.get("/healthz")
-def healthz() -> Response:
+async def healthz() -> Response:  # in no thread: all may be busy
     """The process answers."""
     return PlainTextResponse("ok\n")
 

@@ -32,10 +32,14 @@ def vms(
     pairs: list[tuple[Instance | None, Any]] = [(row, None) for row in rows]
     if not principal.labels:
         look: CloudLook = request.app.state.cloud_look
-        view, age = look.seen()
-        notes.append(f"The clouds as they were {units.span(age)} ago.")
-        notes += [f"Not read: {text}." for text in view.unread]
-        pairs = fleet.beside(parts.ledger, rows, view.shown)
+        seen = look.seen()
+        if seen is None:
+            notes.append("The first look at the clouds is under way.")
+        else:
+            view, age = seen
+            notes.append(f"The clouds as they were {units.span(age)} ago.")
+            notes += [f"Not read: {text}." for text in view.unread]
+            pairs = fleet.beside(parts.ledger, rows, view.shown)
     if not gone:
         notes.append("VMs that are gone: /vms?gone=true")
     may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
