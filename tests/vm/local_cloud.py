@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Self
 
 from tests.vm.home import Home, processes_with, wait_until
 from tests.vm.qemu_fixture import cache_dir
-from tests.vm.serving import Serving, in_vm, log_of, row_of, submitted
+from tests.vm.serving import Serving, in_vm, submitted
 
 #: A VM boots and begins its build in that time, also on a host that does more. Nobody waits for
 #: its end: clocks and deadlines are put forward.
