@@ -27,7 +27,7 @@ demo: setup
 test: lint
 	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image build
 	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image template --network none
-	$(PYTEST) -q -n 3 -m 'not vm and not long'
+	$(PYTEST) -q -n 4 -m 'not vm and not long'
 	$(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint

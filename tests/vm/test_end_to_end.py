@@ -111,7 +111,7 @@ def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.assert_nothing_left()
 
 
-LIFE = 330  # seconds, in which two VMs that boot at once come to their phases
+LIFE = 240  # seconds, in which two clones of a template come to their phases
 PHASES = ["collecting", "running", "booting"]  # also the builds' names
 
 

@@ -13,7 +13,8 @@ from tests.vm.local_cloud import newcomer
 from tests.vm.local_ec2 import LocalEc2, end_by_guard
 from tests.vm.serving import Serving
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
+# Two VMs boot from cold for it; `make test` parks one at Compute Engine (`test_local_gce`).
+pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(1800)]
 
 POOL = """
 [pools.asleep]
