@@ -139,6 +139,11 @@ class Home:
         with self._ledger() as ledger:
             return str(ledger.execute("SELECT installation FROM ledger").fetchone()[0])
 
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """Rows of the ledger, once there is one, without a process for each look."""
+        with self._ledger() as ledger:
+            return ledger.execute(query).fetchall()
+
     def _ledger(self) -> closing[sqlite3.Connection]:
         return closing(sqlite3.connect(f"file:{self.data}/ledger.db?mode=ro", uri=True))
 

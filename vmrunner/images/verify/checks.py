@@ -284,7 +284,9 @@ CHECKS: Final = (
     ),
     ImageCheck(
         "cloud-init",
-        "cloud-init status --wait | head -1; cloud-id; cloud-init schema --system >&2",
+        # What waits writes a dot for each while before its answer.
+        "cloud-init status --wait >&2; cloud-init status | head -1; cloud-id; "
+        "cloud-init schema --system >&2",
         _exactly("status: done\nnocloud"),
     ),
     ImageCheck(
