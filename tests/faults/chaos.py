@@ -101,6 +101,7 @@ class Episode:
         self._deadly = draw.choice((0.0, 0.001, 0.005, 0.02))
         self._loses_ledger = draw.random() < 0.1
         self._stores = draw.random() < 0.5
+        self.world.store.skew = Random(f"{seed}:store").choice((0.0, 0.0, DAY, -DAY))
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
         self._renamed, self._next_number = False, 1000
         self._out_until: dict[Scope, float] = {}

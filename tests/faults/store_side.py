@@ -34,7 +34,8 @@ class StoreFault(Enum):
 
 
 class MemoryStore:
-    """Objects by name. `judge` says which call fails, and how."""
+    """Objects by name. `judge` says which call fails, and how; `skew` is what its clock is wrong
+    by, in seconds."""
 
     url = "memory://store"
     local = False
@@ -42,12 +43,14 @@ class MemoryStore:
     def __init__(self, clock: Clock) -> None:
         self.objects: dict[str, tuple[bytes, float]] = {}
         self.judge: Callable[[], StoreFault | None] | None = None
+        self.skew = 0.0
         self._clock = clock
 
     def put(self, name: str, source: Path, *, digest: str) -> None:
         assert digest_of(source) == digest
         assert name not in self.objects, "a name is written once"
-        self._do(lambda: self.objects.update({name: (source.read_bytes(), self._clock())}))
+        at = self._clock() + self.skew
+        self._do(lambda: self.objects.update({name: (source.read_bytes(), at)}))
 
     def delete(self, name: str) -> None:
         self._do(lambda: self.objects.pop(name, None))

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.support.http_service import Service, only, service
 from tests.support.scripted_app import wait_until
+from vmrunner.server.application import EXCHANGES
 
 API = "/api/v1"
 AUDIENCE = "https://builds.example.org"
@@ -228,8 +229,8 @@ def test_an_issuer_that_hangs_holds_up_no_other_request(
     try:
         for thread in asking:
             thread.start()
-        wait_until(lambda: bool(issuer.asked))
-        time.sleep(0.5)
+        waiting = http.listener.app.state.oidc_threads.statistics
+        wait_until(lambda: waiting().tasks_waiting == 60 - EXCHANGES)
         assert client.get(f"{API}/builds").status_code == 200
     finally:
         go.set()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ TALKS: Final = ("sh", "-c", "echo up; sleep 600")
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(ABC):
     """`config` is what it printed, as it stands in the user's `config.toml`."""
 
     MODULE: ClassVar[str]
@@ -74,9 +75,9 @@ class Local:
         (one,) = self.all_of(build)
         return one
 
+    @abstractmethod
     def all_of(self, build: str) -> list[str]:
         """The names of all instances that this build ever had."""
-        raise NotImplementedError
 
     def vms(self, instance: str) -> list[str]:
         """Processes of its VM."""

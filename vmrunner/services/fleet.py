@@ -72,7 +72,7 @@ def look(ledger: Ledger, providers: ProviderSet) -> CloudView:
                     if resource.tag("installation") == ledger.installation
                     and resource.power is not Power.DEAD
                 ]
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises, the others are shown
             unread.append(f"{name}: {type(error).__name__}: {error}")
     return CloudView(shown=ours, unread=unread)
 
