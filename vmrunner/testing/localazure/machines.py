@@ -1,0 +1,291 @@
+"""One VM, from its creation to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.testing.localazure import children, timestamps
+from vmrunner.testing.localazure.api_error import Json
+from vmrunner.testing.localazure.faults import PREEMPTED, FailedLater
+from vmrunner.testing.localazure.resource_ids import VM
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localazure.cloud import LocalAzure
+    from vmrunner.testing.vms import Vm
+
+GONE: Final = "gone"
+_OFF: Final = ("stopped", "deallocating", "deallocated", "", GONE)
+_UP: Final = ("starting", "running")
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class AzureMachine:
+    """One machine, as far as a test may know and change it. Changes of state go through the
+    methods."""
+
+    cloud: LocalAzure
+    shown: Json  # what the API says of it, but for its state
+    custom_data: bytes = b""
+    user_data: bytes = b""
+    doomed: bool = False  # there is no capacity for it: it never runs
+    stuck: bool = False  # accepts its death, and does not die
+    deleting: bool = False
+    hibernated: bool = False
+    locked: bool = False  # a lock on it: nobody deletes it
+    evicted: bool = False  # the cloud took it back
+    failure: FailedLater | None = None  # why it is `Failed`
+    serial: bytes = b""  # of its serial port, where it has no body
+    history: list[str] = field(default_factory=list)  # its states
+    body: Vm | None = None  # with one it runs when that runs, and ends when that ends
+    _ends: list[Callable[[], None]] = field(default_factory=list)
+    _ready: Callable[..., None] = lambda *_: None
+
+    # --- what is true ---
+
+    @property
+    def name(self) -> str:
+        return str(self.shown["name"])
+
+    @property
+    def id(self) -> str:
+        return str(self.shown["id"])
+
+    @property
+    def location(self) -> str:
+        return str(self.shown["location"])
+
+    @property
+    def zone(self) -> str:
+        """Return its zone within its location; empty: none."""
+        return str((self.shown.get("zones") or [""])[0])
+
+    @property
+    def state(self) -> str:
+        """A power state of the API's, `gone`, or empty: it was never given room."""
+        return self.history[-1] if self.history else ""
+
+    @property
+    def gone(self) -> bool:
+        return self.state == GONE
+
+    @property
+    def alive(self) -> bool:
+        """True if it is there, stopped or not, with no delete accepted."""
+        return not (self.gone or self.deleting or self.doomed)
+
+    @property
+    def billed(self) -> bool:
+        """True if its cores bill: until it is deallocated, whatever its guest does."""
+        return self.state in ("starting", "running", "stopping", "stopped")
+
+    @property
+    def off(self) -> bool:
+        return self.state in _OFF
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.shown.get("tags") or {})
+
+    @property
+    def instance(self) -> str:
+        """The id that vmrunner gave it."""
+        return self.tags.get("vmrunner:instance", "")
+
+    @property
+    def spot(self) -> bool:
+        return bool(self.shown["properties"].get("priority") == "Spot")
+
+    @property
+    def size(self) -> str:
+        return str(self.shown["properties"]["hardwareProfile"]["vmSize"])
+
+    @property
+    def ephemeral(self) -> bool:
+        """True if its disk is its host's, and dies when it leaves that host."""
+        return "diffDiskSettings" in self.shown["properties"]["storageProfile"]["osDisk"]
+
+    @property
+    def output(self) -> bytes:
+        """Return what it said on its serial port."""
+        return self.serial if self.body is None else self.body.console
+
+    @property
+    def dry(self) -> bool:
+        """True if its zone has no room for one like it."""
+        market = "spot" if self.spot else "on-demand"
+        return (self.size, self.zone, market) in self.cloud.dry or self.zone in self.cloud.down
+
+    # --- what befalls it ---
+
+    def begin(self, ready: Callable[..., None] = lambda *_: None) -> None:
+        """Start; `ready` is called when the guest has told that it is up."""
+        self._ready = ready
+        self._become("starting")
+        if self.body is None:
+            self.cloud.later(self.cloud.boot_seconds, self._booted)
+
+    def run(self) -> None:
+        """Mark its VM as running. Its guest tells later that it is ready."""
+        if self.state == "starting":
+            self._become("running")
+
+    def report_ready(self) -> None:
+        """Let the guest's agent, or cloud-init, say that it is up."""
+        self.run()
+        if self.shown["properties"]["provisioningState"] in ("Creating", "Updating"):
+            self.shown["properties"]["provisioningState"] = "Succeeded"
+        self._ready()
+
+    def give_up(self, broken: FailedLater) -> None:
+        """Let what was begun fail. It stays, failed, if it is among what remains."""
+        if broken.runs:
+            self.run()
+        self.failure = broken
+        self.shown["properties"]["provisioningState"] = "Failed"
+        children.abandon(self, broken)
+        if VM not in broken.remains:
+            self._die()
+
+    def power_off(self) -> None:
+        """The guest switches itself off: it is stopped, keeps its room, and bills."""
+        if self.state in _UP:
+            self._become("stopped")
+
+    def break_down(self) -> None:
+        """Let its host fail, and nobody start it again."""
+        self.power_off()
+
+    def stop(self, then: Callable[[], None] = lambda: None) -> None:
+        """Stop it by the API: as if its guest had switched itself off."""
+        self._wind_down("stopping", "stopped", then)
+
+    def deallocate(
+        self, then: Callable[[], None] = lambda: None, *, hibernate: bool = False
+    ) -> None:
+        """Give back its room: its disk and its addresses stay, and its memory if it hibernates."""
+
+        def done() -> None:
+            self.hibernated = hibernate
+            children.let_go(self)
+            then()
+
+        self._wind_down("deallocating", "deallocated", done, freeze=hibernate)
+
+    def start(self, then: Callable[[], None] = lambda: None) -> None:
+        """Start it again; one that is hibernated goes on where it was."""
+        if self.state in _UP:
+            then()
+            return
+        children.take_again(self)
+        self.begin(then)
+        if self.body is not None and self.hibernated:
+            self.body.thaw()
+            self.report_ready()
+        elif self.body is not None:
+            assert self.cloud.bodies is not None
+            self.cloud.bodies.start_again(self)
+        self.hibernated = False
+
+    def end(self, then: Callable[[], None] = lambda: None) -> None:
+        """Accept its delete; it goes `delete_seconds` later, unless it is stuck."""
+        self.deleting = True
+        self._ready(PREEMPTED)
+        self.shown["properties"]["provisioningState"] = "Deleting"
+        self._ends.append(then)
+        if not self.stuck:
+            self.cloud.later(self.cloud.delete_seconds, self._ended)
+
+    def release(self) -> None:
+        """Let go what was stuck."""
+        self.stuck = False
+        if self.deleting:
+            self._ended()
+
+    def evict(self) -> None:
+        """The cloud takes a Spot VM back: it is deleted or deallocated, as it was ordered."""
+        if not self.billed or self.deleting:
+            return
+        self.evicted = True
+        if self.shown["properties"].get("evictionPolicy") == "Delete":
+            self.end()
+        else:
+            self.deallocate()
+
+    def vanish(self) -> None:
+        """Remove it, and what is deleted with it."""
+        if not self.gone:
+            self._die()
+            children.follow(self)
+
+    def instance_view(self) -> Json:
+        """Return the state that a client asks for apart."""
+        now = timestamps.written(self.cloud.now())
+        statuses = [self._provisioning(now)]
+        if self.state:
+            statuses.append(_status(f"PowerState/{self.state}", f"VM {self.state}", ""))
+        if self.hibernated:
+            text = "VM hibernated"
+            statuses.append(_status("HibernationState/Hibernated", text, ""))
+        return {"computerName": self.name, "hyperVGeneration": "V2", "statuses": statuses}
+
+    # --- within ---
+
+    def _provisioning(self, now: str) -> Json:
+        state = str(self.shown["properties"]["provisioningState"])
+        if self.failure is None or state != "Failed":
+            said = _status(
+                f"ProvisioningState/{state.lower()}", f"Provisioning {state.lower()}", ""
+            )
+        else:
+            code = f"ProvisioningState/failed/{self.failure.code}"
+            said = _status(code, "Provisioning failed", self.failure.message)
+            said["level"] = "Error"
+        return {**said, "time": now}
+
+    def _booted(self) -> None:
+        if self.state == "starting" and not self.doomed:
+            self.report_ready()
+
+    def _wind_down(
+        self, through: str, to: str, then: Callable[[], None], *, freeze: bool = False
+    ) -> None:
+        if self.body is not None:
+            (self.body.freeze if freeze else self.body.stop)()
+        self._become(through)
+        self.shown["properties"]["provisioningState"] = "Updating"
+
+        def done() -> None:
+            if not self.deleting and not self.gone:
+                self._become(to)
+                self.shown["properties"]["provisioningState"] = "Succeeded"
+            then()
+
+        self.cloud.later(self.cloud.stop_seconds, done)
+
+    def _ended(self) -> None:
+        if self.stuck or self.gone:
+            return
+        self.vanish()
+        for then in self._ends:
+            then()
+
+    def _die(self) -> None:
+        if self.body is not None:
+            self.body.kill()
+        self._become(GONE)
+        self.cloud.forget(self)
+
+    def _become(self, state: str) -> None:
+        if not self.gone:
+            self.history.append(state)
+
+
+def _status(code: str, display: str, message: str) -> Json:
+    return {
+        "code": code,
+        "level": "Info",
+        "displayStatus": display,
+        **({"message": message} if message else {}),
+    }

@@ -1,0 +1,56 @@
+"""Sizes as a list of SKUs tells of them: where they are, what they can, and what forbids them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmrunner.testing.localazure import fixtures
+from vmrunner.testing.localazure.api_error import Json
+from vmrunner.testing.localazure.fixtures import Size
+
+if TYPE_CHECKING:
+    from vmrunner.testing.localazure.cloud import LocalAzure
+
+
+def of(cloud: LocalAzure, location: str) -> list[Json]:
+    return [_sku(cloud, location, name, size) for name, size in fixtures.SIZES.items()]
+
+
+def _sku(cloud: LocalAzure, location: str, name: str, size: Size) -> Json:
+    zones = list(fixtures.LOCATIONS[location])
+    forbidden = (
+        [
+            {
+                "type": "Location",
+                "values": [location],
+                "restrictionInfo": {"locations": [location]},
+                "reasonCode": "NotAvailableForSubscription",
+            }
+        ]
+        if (location, name) in cloud.restricted
+        else []
+    )
+    return {
+        "resourceType": "virtualMachines",
+        "name": name,
+        "tier": "Standard",
+        "size": name.removeprefix("Standard_"),
+        "family": size.family,
+        "locations": [location],
+        "locationInfo": [{"location": location, "zones": zones, "zoneDetails": []}],
+        "capabilities": [
+            {"name": key, "value": value}
+            for key, value in (
+                ("MaxResourceVolumeMB", str(size.local * 1024)),
+                ("vCPUs", str(size.cpus)),
+                ("HyperVGenerations", "V1,V2"),
+                ("MemoryGB", f"{size.memory:g}"),
+                ("CpuArchitectureType", size.architecture),
+                ("LowPriorityCapable", "True"),
+                ("EphemeralOSDiskSupported", str(size.local > 0)),
+                ("HibernationSupported", str(size.hibernates)),
+                ("PremiumIO", "True"),
+            )
+        ],
+        "restrictions": forbidden,
+    }
