@@ -1,0 +1,168 @@
+"""What Azure costs through vmrunner, beside a script of raw calls.
+
+    python bench/azure_vms.py [--builds 200] [--pairs 3]
+
+The real engine and driver, with sessions that end at once, from submit until each VM is seen dead.
+The script does the least with Microsoft's own clients, and as many threads as the engine has for
+creates: put a VM, wait for the operation, submit its deallocation, read its address, delete it,
+wait for that, cancel the deallocation. They take turns, each at a fresh endpoint in a process of
+its own, whose CPU is not counted and where an operation takes a while. Exit 1 when the bound on
+calls is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+from azure.core import MatchConditions
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.computeschedule import ComputeScheduleMgmtClient
+from azure.mgmt.network import NetworkManagementClient
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.clouds import (
+    Endpoint,
+    Spent,
+    answer,
+    compared,
+    endpoint,
+    order,
+    show,
+    spent,
+    through_vmrunner,
+    unlimited,
+)
+from vmrunner.providers.azure import create_request
+from vmrunner.providers.azure.client import QUOTAS, last
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.azure.provider import CREATES, AzureProvider
+from vmrunner.testing.localazure import LocalAzure
+
+INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
+#: Against the script.
+CALLS: Final = 1.1
+OPERATION: Final = 0.05  # seconds that a create or a delete is under way
+ROOM: Final = 1_000_000  # of each quota: a new subscription has room for few
+
+
+def serve(pipe: Connection) -> None:
+    with LocalAzure() as cloud:
+        cloud.boot_seconds = cloud.delete_seconds = OPERATION
+        cloud.quotas = {place: dict.fromkeys(told, ROOM) for place, told in cloud.quotas.items()}
+        alive = {"alive": lambda: [machine.name for machine in cloud.alive]}
+        answer(pipe, cloud, cloud.furnish(), alive)
+
+
+def provider(at: Endpoint) -> AzureProvider:
+    options = AzureOptions(
+        name="azure",
+        installation=INSTALLATION,
+        subscription=at.site.subscription,
+        resource_group=at.site.group,
+        location=at.site.location,
+        zones=at.site.zones[:1],
+        image=at.site.image,
+        subnet=at.site.subnet,
+        endpoint=at.url,
+    )
+    return AzureProvider(options, buckets=unlimited(QUOTAS))
+
+
+class Nobody(SansIOHTTPPolicy[Any, Any]):
+    """No token: the clients' own policy gives none to plain HTTP."""
+
+
+def by_script(builds: int) -> Spent:
+    """What a person would write: nothing is looked at, nothing is sent again."""
+    with endpoint(Endpoint, serve) as at:
+        azure = provider(at)
+        machines = []
+        for _ in range(builds):
+            wish = order(azure, INSTALLATION)
+            machine = create_request.machine(wish, azure.options, ephemeral=False)
+            machines.append((wish.instance, machine))
+
+        def work() -> None:
+            vms, network, timers = (
+                kind(
+                    Nobody(),
+                    at.site.subscription,
+                    base_url=at.url,
+                    authentication_policy=Nobody(),
+                    polling_interval=OPERATION,
+                )
+                for kind in (
+                    ComputeManagementClient,
+                    NetworkManagementClient,
+                    ComputeScheduleMgmtClient,
+                )
+            )
+            only = {"etag": "*", "match_condition": MatchConditions.IfMissing}
+
+            def life(named: tuple[str, dict[str, Any]]) -> None:
+                name, machine = named
+                machines = vms.virtual_machines
+                made = machines.begin_create_or_update(
+                    at.site.group, name, machine, **only
+                ).result()
+                asked = {
+                    "schedule": {
+                        "deadline": "2099-01-01T00:00:00Z",
+                        "timezone": "UTC",
+                        "deadlineType": "InitiateAt",
+                    },
+                    "executionParameters": {},
+                    "resources": {"ids": [made.id]},
+                    "correlationid": str(uuid.uuid4()),
+                }
+                told = timers.scheduled_actions.virtual_machines_submit_deallocate(
+                    at.site.location, asked
+                )
+                (card,) = made.properties.network_profile.network_interfaces
+                shown = network.network_interfaces.get(at.site.group, last(card.id))
+                (config,) = shown.properties.ip_configurations
+                address = config.properties.public_ip_address
+                network.public_ip_addresses.get(at.site.group, last(address.id))
+                machines.begin_delete(at.site.group, name, force_deletion=True).result()
+                (result,) = told.results
+                timers.scheduled_actions.virtual_machines_cancel_operations(
+                    at.site.location,
+                    {
+                        "operationIds": [result.operation.operation_id],
+                        "correlationid": str(uuid.uuid4()),
+                    },
+                )
+
+            with ThreadPoolExecutor(CREATES) as pool:
+                list(pool.map(life, machines))
+
+        return spent(at, work)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--builds", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--directory", type=Path, help="where the ledgers are made")
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+
+    def ours(builds: int) -> Spent:
+        with endpoint(Endpoint, serve) as at:
+            return through_vmrunner(at, provider(at), INSTALLATION, builds, arguments.directory)
+
+    rows = compared(arguments.builds, arguments.pairs, ours, by_script, calls=CALLS)
+    return show(rows, arguments.directory)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

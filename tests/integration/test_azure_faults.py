@@ -1,0 +1,228 @@
+"""The azure driver at a local Azure whose requests fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.azure import Microsoft, look, make_order, swept
+from tests.support.azure import azure as azure  # the fixture
+from vmrunner.errors import (
+    BadOrder,
+    CredentialsRefused,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+    Throttled,
+    Uncertain,
+)
+from vmrunner.model import Fate, Kind, Level, Power, Spec
+from vmrunner.testing.localazure import (
+    AFTER_ALL,
+    COMPUTE_THROTTLED,
+    CONFLICT,
+    FORBIDDEN,
+    HALF_MADE,
+    INTERNAL,
+    INVALID,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    NO_ROOM,
+    NO_ROOM_IN_ZONE,
+    NO_SKU,
+    NOT_REGISTERED,
+    OVERCONSTRAINED,
+    QUOTA,
+    QUOTA_LATER,
+    THROTTLED,
+    UNHEARD_GUEST,
+    FailedLater,
+    RequestFate,
+)
+
+PUT = "virtualMachines.put"
+
+
+@pytest.mark.parametrize(
+    ("fate", "kind"),
+    [
+        (NO_SKU, NoCapacity),
+        (QUOTA, QuotaExceeded),
+        (THROTTLED, Throttled),
+        (COMPUTE_THROTTLED, Throttled),
+        (FORBIDDEN, CredentialsRefused),
+        (NOT_REGISTERED, CredentialsRefused),
+        (INVALID, BadOrder),
+        (INTERNAL, Uncertain),
+        (LOST_REQUEST, Uncertain),
+        (NO_ROOM, NoCapacity),
+        (NO_ROOM_IN_ZONE, NoCapacity),
+        (OVERCONSTRAINED, NoCapacity),
+        (QUOTA_LATER, QuotaExceeded),
+    ],
+)
+def test_a_create_that_fails_is_told_in_our_words(
+    azure: Microsoft, fate: RequestFate | FailedLater, kind: type[ProviderError]
+) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.fail(PUT, fate)
+    with pytest.raises(kind):
+        provider.create(order)
+    azure.clock.advance(60)
+    assert [r.ref for r in swept(provider) if r.ref.kind is Kind.INSTANCE] == []
+
+
+@pytest.mark.parametrize("fate", [LOST_ANSWER, AFTER_ALL])
+def test_an_order_sent_again_is_one_vm(azure: Microsoft, fate: RequestFate) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.fail(PUT, fate)
+    with pytest.raises(Uncertain):
+        provider.create(order)
+    ref = provider.create(order)
+    assert azure.provider().create(order) == ref
+    assert len(azure.cloud.alive) == 1
+
+
+def test_a_conflict_is_looked_at(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.fail(PUT, CONFLICT)
+    with pytest.raises(Uncertain, match="not there"):
+        provider.create(order)
+    ref = provider.create(order)
+    azure.cloud.faults.fail(PUT, CONFLICT)
+    assert provider.create(order) == ref
+
+
+def test_anothers_vm_of_that_name_is_none_of_ours(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    provider.create(order)
+    azure.machine.shown["tags"]["vmrunner:build"] = "another"
+    with pytest.raises(Uncertain, match="not of this order"):
+        provider.create(order)
+
+
+def test_a_zone_without_room_is_left_out_for_a_while(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.dry.add(("Standard_D2s_v5", "1", "on-demand"))
+    with pytest.raises(NoCapacity):
+        provider.create(order)
+    assert [o.place for o in provider.offers(Spec())] == ["westeurope-2"]
+    other = make_order(provider)
+    ref = provider.create(other)
+    assert look(provider, other, ref) is not None
+    assert [m.instance for m in azure.cloud.alive] == [other.instance]
+    azure.clock.advance(121)
+    assert provider.offers(Spec())[0].place == "westeurope-1"
+
+
+def test_a_create_half_made_leaves_what_a_sweep_finds(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.fail(PUT, HALF_MADE)
+    with pytest.raises(ProviderError):
+        provider.create(order)
+    left = swept(provider)
+    assert {r.ref.kind for r in left} >= {Kind.DISK, Kind.INTERFACE, Kind.ADDRESS}
+    assert {r.instance for r in left} == {order.instance}
+    azure.clock.advance(600)
+    provider.delete([r.ref for r in left])
+    azure.clock.advance(60)
+    assert swept(provider) == []
+
+
+def test_what_azure_calls_failed_may_run(azure: Microsoft) -> None:
+    azure.cloud.operation_seconds = 300
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.fail(PUT, UNHEARD_GUEST)
+    ref = provider.create(order)
+    azure.clock.advance(600)
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert seen.power is Power.RUNNING
+    assert seen.address is not None
+
+
+def test_one_that_cannot_be_deleted_blocks_no_other(azure: Microsoft) -> None:
+    provider = azure.provider()
+    refs = [provider.create(make_order(provider)) for _ in range(3)]
+    azure.cloud.faults.fail("virtualMachines.delete", FORBIDDEN)
+    told = provider.delete(refs)
+    assert sorted(one.fate for one in told.values()) == [Fate.ACCEPTED, Fate.ACCEPTED, Fate.FAILED]
+    azure.clock.advance(60)
+    assert len(azure.cloud.alive) == 1
+
+
+def test_a_kind_that_cannot_be_listed_is_incomplete_alone(azure: Microsoft) -> None:
+    provider = azure.provider()
+    provider.create(make_order(provider))
+    azure.cloud.faults.deny("disks.list")
+    pages = list(provider.sweep())
+    assert {page.kind for page in pages if page.error} == {Kind.DISK}
+    assert {r.ref.kind for p in pages for r in p.resources} == {
+        Kind.INSTANCE,
+        Kind.INTERFACE,
+        Kind.ADDRESS,
+    }
+
+
+def test_neither_look_nor_delete_asks_who_we_are(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    azure.cloud.faults.deny("virtualMachines.list")
+    fresh = azure.provider()
+    assert look(fresh, order, ref) is not None
+    assert fresh.delete([ref])[ref].fate is Fate.ACCEPTED
+
+
+def test_who_may_not_delete_launches_nothing(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.deny("virtualMachines.delete")
+    fresh = azure.provider()
+    for launch in (lambda: fresh.offers(Spec()), lambda: fresh.create(order)):
+        with pytest.raises(CredentialsRefused, match="may not delete what it would launch"):
+            launch()
+    assert azure.cloud.machines == []
+    told = {f.check: f for f in fresh.check()}
+    assert (told["delete"].level, bool(told["delete"].fix)) == (Level.ERROR, True)
+    assert told["image"].level is Level.OK  # one that fails hinders no other
+    azure.cloud.faults.allow("virtualMachines.delete")
+    azure.clock.advance(31)  # a denial is asked about anew
+    assert fresh.create(order).id == order.instance
+
+
+def test_rights_that_cannot_be_told_hinder_nothing(azure: Microsoft) -> None:
+    azure.cloud.faults.deny("permissions.list")
+    provider = azure.provider()
+    provider.create(make_order(provider))
+    told = next(f for f in provider.check() if f.check == "delete")
+    assert told.level is Level.WARNING
+
+
+def test_a_failed_look_is_no_death(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    assert look(provider, order, ref) is not None
+    azure.cloud.faults.fail("virtualMachines.get", INTERNAL)
+    with pytest.raises(Uncertain):
+        look(provider, order, ref)
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert seen.power is Power.RUNNING
+
+
+def test_who_may_not_list_ends_what_is_known(azure: Microsoft) -> None:
+    ref = azure.provider().create(make_order(azure.provider()))
+    azure.cloud.faults.deny("virtualMachines.list")
+    later = azure.provider()
+    assert ref.scope in later.scopes
+    assert later.delete([ref])[ref].fate is Fate.ACCEPTED
+    with pytest.raises(CredentialsRefused):
+        later.offers(Spec())

@@ -1,0 +1,217 @@
+"""Images in a resource group of Azure's: made by a stand-in for Packer, promoted, and retired, at
+the local one."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.clouds import order
+from tests.support import image_cli as imageshell
+from tests.support.arm import Arm
+from tests.support.arm import azure as local_azure
+from tests.support.fake_packer import AZURE, Packer
+from tests.support.fake_packer import packer as packer  # the fixture
+from tests.support.image_cli import Cli, declared, wait_for
+from vmrunner.providers.azure.catalog import AzureCatalog
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.azure.provider import AzureProvider
+from vmrunner.testing.localazure.resource_ids import IMAGE
+
+INSTALLATION = "00000000-0000-4000-8000-000000000001"
+BUILD = ("image", "build", "--provider", "azure")
+FOREIGN = "00000000-0000-4000-8000-00000000000f"
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arm]:
+    """One that tells the time of this host, for programs that have no other clock."""
+    with local_azure() as made:
+        made.cloud.skew = time.time() - made.clock()
+        monkeypatch.setenv(AZURE, made.cloud.url)
+        yield made
+
+
+@pytest.fixture
+def config(home: Path, azure: Arm, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = home / "vmrunner.toml"
+    file.write_text(
+        f'installation = "{INSTALLATION}"\ndefault_provider = "azure"\n'
+        f'[providers.azure]\nkind = "azure"\nsubscription = "{azure.cloud.subscription}"\n'
+        f'resource_group = "{azure.group}"\nlocation = "{azure.site.location}"\n'
+        f'subnet = "{azure.site.subnet}"\nendpoint = "{azure.cloud.url}"\n'
+    )
+    monkeypatch.setenv("VMRUNNER_CONFIG", str(file))
+    return file
+
+
+@pytest.fixture
+def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    return Cli(capfdbinary)
+
+
+def images(azure: Arm) -> dict[str, dict[str, Any]]:
+    """All of the group, by name."""
+    return {image["name"]: image for image in azure.cloud.shelf(IMAGE).values()}
+
+
+def made(azure: Arm, name: str, installation: str = INSTALLATION) -> str:
+    """An image like Packer's, a day after whatever was before; its reference."""
+    azure.clock.advance(86_400)
+    tags = {
+        "vmrunner:image-of": installation,
+        "vmrunner:recipe": "default",
+        "vmrunner:created": str(int(azure.cloud.now())),
+    }
+    shown = azure.cloud.image(azure.group, f"vmrunner-default-{name}", tags=tags)
+    return str(shown["id"]).lower()
+
+
+def provider(azure: Arm, **more: str) -> AzureProvider:
+    """One process's view."""
+    said = AzureOptions(
+        name="azure",
+        installation=INSTALLATION,
+        subscription=azure.cloud.subscription,
+        resource_group=azure.group,
+        location=azure.site.location,
+        subnet=azure.site.subnet,
+        endpoint=azure.cloud.url,
+        **more,
+    )
+    return AzureProvider(said, elapsed=azure.clock, sleep=azure.clock.sleep)
+
+
+def chosen(azure: Arm) -> str:
+    """What a build gets that names none."""
+    made = provider(azure)
+    return AzureCatalog(made.options, made.calls).image().id.lower()
+
+
+def started(config: Path, azure: Arm) -> subprocess.Popen[bytes]:
+    """`image build` whose Packer waits for ever."""
+    return imageshell.started(config, BUILD, lambda: azure.cloud.alive)
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def test_an_image_is_made_recorded_and_tagged(azure: Arm, cli: Cli, packer: Packer) -> None:
+    done = cli(*BUILD, "-o", "json")
+    assert done.code == 0, done.err
+    (image,) = done.items
+    shown = images(azure)[image["title"]]
+    assert image["ref"] == shown["id"].lower()
+    assert (image["state"], image["promoted_at"]) == ("ready", None)
+    assert shown["tags"]["vmrunner:image-of"] == INSTALLATION
+    machine = azure.machine
+    assert (machine.name, machine.shown["tags"]["vmrunner:role"]) == (image["builder"], "image")
+    assert machine.shown["tags"]["vmrunner:installation"] == INSTALLATION
+    assert b"vmrunner-deadline" in machine.custom_data
+    assert packer.variables["max_run_seconds"] == 3600
+    assert packer.variables.keys() <= declared()
+    assert (azure.cloud.alive, azure.cloud.left) == ([], [])
+    assert cli("audit").code == 0
+
+    # Of the builder's death, which is Packer's doing, Azure tells nobody: its deadline closes the
+    # row. The plugin gave the image the builder's tags too, which end no image.
+    assert "vmrunner:expires-at" in images(azure)[image["title"]]["tags"]
+    assert image["builder_gone_at"] is None
+    azure.clock.advance(2 * 86_400)
+    assert cli("reap", "-o", "json").items == []
+    assert cli("vm", "destroy", "--all-expired").code == 0
+    assert image["title"] in images(azure)
+    (image,) = cli.images()
+    assert (image["state"], image["builder_gone_at"] is None) == ("ready", False)
+
+
+def test_ctrl_c_and_a_packer_that_leaves_all_behind(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("deaf")
+    imageshell.interrupted(started(config, azure))
+    assert azure.cloud.alive == []
+    (image,) = cli.images()
+    assert (image["state"], image["message"]) == ("failed", "interrupted")
+    assert image["builder_gone_at"] is not None
+
+
+def test_kill_9_leaves_builder_to_deadline_and_sweep(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    """Nothing of Azure's ends it, and it holds what hangs on it."""
+    packer.does("deaf")
+    imageshell.killed(started(config, azure), packer)
+    assert cli("reap", "-o", "json").items == []
+    assert len(azure.cloud.alive) == 1
+    azure.clock.advance(3700)
+    for _ in range(4):  # the VM, its interface, its address
+        cli("reap")
+        azure.clock.advance(400)
+    assert (azure.cloud.alive, azure.cloud.left) == ([], [])
+    (image,) = cli.images()
+    assert image["state"] == "failed"
+    assert image["builder_gone_at"] is not None
+
+
+def test_an_image_that_packer_was_broken_off_making_goes(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("leaves")
+    before = set(images(azure))
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    (name,) = set(images(azure)) - before
+    assert images(azure)[name]["tags"]["vmrunner:image-of"] == INSTALLATION
+    imageshell.interrupted(process)
+    assert set(images(azure)) == before
+    (image,) = cli.images()
+    assert (image["state"], image["ref"]) == ("failed", None)
+
+
+# --- promoting, retiring -------------------------------------------------------------------------
+
+
+def test_what_was_promoted_last_is_what_builds_get(azure: Arm, cli: Cli) -> None:
+    first, second, third = (made(azure, name) for name in "123")
+    for ref in (first, third, second):  # the last is a rollback
+        done = cli("image", "promote", ref, "--provider", "azure")
+        assert done.code == 0, done.err
+        assert chosen(azure) == ref
+    tags = {name: one.get("tags", {}) for name, one in images(azure).items()}
+    assert [name for name in tags if "vmrunner:promoted" in tags[name]] == ["vmrunner-default-2"]
+
+
+def test_what_is_not_ours_is_left_alone_and_told(azure: Arm, cli: Cli) -> None:
+    foreign = made(azure, "1", FOREIGN)
+    done = cli("image", "promote", foreign, "--provider", "azure")
+    assert (done.code, f"is made by installation {FOREIGN}" in done.err.decode()) == (5, True)
+    assert azure.cloud.count("images.patch") == 0
+
+
+def test_old_images_go_and_all_that_is_needed_stays(azure: Arm, cli: Cli) -> None:
+    foreign = made(azure, "0", FOREIGN)
+    used, promoted, waited, old, new = (made(azure, name) for name in "12345")
+    assert cli("image", "promote", promoted, "--provider", "azure").code == 0
+    maker = provider(azure, image=used)
+    maker.create(order(maker, INSTALLATION))
+    wait_for("vmrunner-default-3")
+    argv = ("image", "gc", "--provider", "azure", "--keep", "1", "-o", "json")
+    planned = cli(*argv, "--dry-run")
+    assert {item["ref"]: item["why"] for item in planned.items} == {
+        used: "in use",
+        promoted: "promoted",
+        waited: "in use",
+        old: "old",
+        new: "newest",
+    }
+    assert azure.cloud.count("images.delete") == 0
+    done = cli(*argv)
+    assert (done.code, [i["ref"] for i in done.items if i["removed"]]) == (0, [old])
+    left = {image["id"].lower() for image in images(azure).values()}
+    assert {foreign, used, promoted, waited, new} <= left
+    assert old not in left

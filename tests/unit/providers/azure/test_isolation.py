@@ -1,0 +1,106 @@
+"""Which rules of network security groups let builds reach each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from vmrunner.model import Level
+from vmrunner.providers.azure.isolation import holes
+
+HOME = "10.8.0.0/16"
+
+
+def rule(name: str, priority: int, access: str, **more: Any) -> dict[str, Any]:
+    said = {
+        "access": access,
+        "direction": "Inbound",
+        "priority": priority,
+        "protocol": "Tcp",
+        "sourceAddressPrefix": "203.0.113.0/24",
+        "destinationAddressPrefix": "*",
+        "destinationPortRange": "22",
+    }
+    return {"name": name, "properties": said | more}
+
+
+ALL: dict[str, Any] = {"protocol": "*", "destinationPortRange": "*"}
+SSH = rule("ssh", 100, "Allow")
+DENY = rule("builds", 200, "Deny", **ALL, sourceAddressPrefix=HOME)
+
+
+def several(*sources: str) -> dict[str, Any]:
+    return {"sourceAddressPrefix": None, "sourceAddressPrefixes": list(sources)}
+
+
+def group(*rules: dict[str, Any], name: str = "nsg") -> dict[str, Any]:
+    return {"name": name, "properties": {"securityRules": list(rules)}}
+
+
+def wrong(*groups: dict[str, Any]) -> list[str]:
+    found = list(holes(groups, [HOME]))
+    assert all(one.level is Level.ERROR and one.fix for one in found)
+    return [one.message for one in found]
+
+
+@pytest.mark.parametrize(
+    "deny",
+    [
+        DENY,
+        rule("net", 200, "Deny", **ALL, sourceAddressPrefix="VirtualNetwork"),
+        rule("all", 4096, "Deny", **ALL, sourceAddressPrefix="*"),
+        rule("wide", 200, "Deny", **ALL, **several("10.0.0.0/8")),
+    ],
+)
+def test_a_rule_that_denies_builds_is_well(deny: dict[str, Any]) -> None:
+    assert wrong(group(deny, SSH)) == []
+
+
+def test_azures_own_last_rule_lets_builds_in() -> None:
+    assert "AllowVnetInBound" in wrong(group(SSH))[0]
+    assert "no security group" in wrong()[0]
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        rule("world", 150, "Allow", sourceAddressPrefix="*"),
+        rule("net", 150, "Allow", **ALL, sourceAddressPrefix="VirtualNetwork"),
+        rule("range", 150, "Allow", sourceAddressPrefix="10.8.3.0/24"),
+        rule("several", 150, "Allow", **several("10.0.0.0/8")),
+    ],
+)
+def test_what_comes_first_counts(hole: dict[str, Any]) -> None:
+    (told,) = wrong(group(SSH, hole, DENY))
+    assert hole["name"] in told
+    hole["properties"]["priority"] = 300
+    assert wrong(group(SSH, hole, DENY)) == []
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        rule("tcp", 200, "Deny", sourceAddressPrefix=HOME, destinationPortRange="*"),
+        rule("port", 200, "Deny", protocol="*", sourceAddressPrefix=HOME),
+        rule("some", 200, "Deny", **ALL, sourceAddressPrefix="10.8.0.0/17"),
+        rule("there", 200, "Deny", **{**ALL, "destinationAddressPrefix": "10.9.0.0/16"}),
+        rule("out", 200, "Deny", **ALL, sourceAddressPrefix=HOME, direction="Outbound"),
+        rule("tag", 200, "Deny", **ALL, sourceAddressPrefix="AzureLoadBalancer"),
+    ],
+)
+def test_half_a_denial_is_none(half: dict[str, Any]) -> None:
+    assert "AllowVnetInBound" in wrong(group(SSH, half))[0]
+
+
+def test_of_two_groups_one_that_denies_is_enough() -> None:
+    assert wrong(group(SSH), group(SSH, DENY, name="vm")) == []
+
+
+def test_somebody_must_be_let_in() -> None:
+    assert wrong(group(DENY, name="vm")) == ["vm lets nobody in to port 22"]
+    assert wrong(group(SSH, DENY), group(DENY, name="vm")) == ["vm lets nobody in to port 22"]
+    ranges = rule(
+        "r", 100, "Allow", destinationPortRange=None, destinationPortRanges=["80", "1-99"]
+    )
+    assert wrong(group(ranges, DENY)) == []

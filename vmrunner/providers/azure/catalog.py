@@ -1,0 +1,202 @@
+"""Preconditions of a launch: the image and the sizes. Looked up before anything is launched, and
+remembered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import TAG, Market
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.client import IMAGE, IMAGES, SIZES, Answer, AzureClient, last, part
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.common.cache import TtlCache
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.port_images import OWNER
+
+#: Seconds. A newly promoted image is found that late.
+_IMAGES, _SIZES = 300.0, 86_400.0
+#: Of the image that builds get which name none: when it was promoted.
+PROMOTED: Final = f"{TAG}promoted"
+
+_MANAGED: Final = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)/providers/Microsoft.Compute"
+    r"/images/(?P<name>[^/]+)",
+    re.IGNORECASE,
+)
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
+_URN: Final = re.compile(r"[^:/\s]+:[^:/\s]+:[^:/\s]+:[^:/\s]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AzureImage:
+    """An image, as far as a launch needs it. `id`: an id, or PUBLISHER:OFFER:SKU:VERSION."""
+
+    id: str
+    name: str
+    architecture: str = ""  # x64, Arm64; empty: it does not say
+    size: int = 0  # bytes; 0: it does not say
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AzureSize:
+    """A machine type in the location. `zones`: where it is to be had; `local`: the bytes that an
+    ephemeral disk may have on its host."""
+
+    name: str
+    family: str  # as quotas name it
+    cpus: int
+    memory: int  # bytes
+    architecture: str
+    zones: frozenset[str]
+    spot: bool
+    local: int
+
+    def is_in(self, zone: str, market: Market) -> bool:
+        """True if it can be asked for there. Without a zone it is asked for anywhere."""
+        return (not zone or zone in self.zones) and (market is Market.ON_DEMAND or self.spot)
+
+
+class AzureCatalog:
+    """Looks things up. Raises `CallFailed` or `BadOrder`."""
+
+    def __init__(
+        self, options: AzureOptions, calls: AzureClient, elapsed: Callable[[], float] = boottime
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._memory = TtlCache(elapsed)
+        self.known: dict[str, AzureSize] = {}  # all sizes that were looked up
+
+    def image(self, wanted: str | None = None) -> AzureImage:
+        """The image of this name or id; None: the configured one, or else the promoted one."""
+        said = wanted or self._options.image or ""
+        return self._memory.get(("image", said), _IMAGES, lambda: self._find(said))
+
+    def sizes(self) -> list[AzureSize]:
+        """The configured sizes that the location has for this subscription, in their order."""
+        return self._memory.get("sizes", _SIZES, self._sizes)
+
+    def size(self, name: str) -> AzureSize | None:
+        return next((one for one in self.sizes() if one.name == name), None)
+
+    # --- within ---
+
+    def _find(self, said: str) -> AzureImage:
+        field = f"providers.{self._options.name}.image"
+        hint = f"`vmrunner image build`, then `image promote`; or name one in {field}"
+        if not said:
+            return self._promoted(hint)
+        found = _MANAGED.fullmatch(said)
+        if found is None and (said.startswith("/") or _URN.fullmatch(said)):
+            return AzureImage(id=said, name=said)  # a gallery's, or Azure's own: it tells no size
+        name = found["name"] if found else said
+        if found is None and not _NAME.fullmatch(said):
+            hint = "a name, an id, or PUBLISHER:OFFER:SKU:VERSION"
+            raise BadOrder(f"image {said!r}: no name or id of an image", hint=hint)
+        group = found["group"] if found else self._options.group
+        try:
+            told = self._calls(IMAGE, group=group, image_name=name)
+        except CallFailed as failed:
+            if failed.code not in error_codes.MISSING:
+                raise
+            raise BadOrder(f"image {said}: {failed}", hint=hint) from failed
+        if (state := part(told, "properties", "provisioningState")) != "Succeeded":
+            raise BadOrder(f"image {said} is {state}", hint=f"name another in {field}")
+        return _image(told)
+
+    def _promoted(self, hint: str) -> AzureImage:
+        mine = [
+            one
+            for one in self._calls.listed(IMAGES)
+            if part(one, "tags", OWNER) == self._options.installation
+            and part(one, "properties", "provisioningState") == "Succeeded"
+            and promoted_at(part(one, "tags") or {}) > 0
+        ]
+        if not mine:
+            raise BadOrder(f"{self._options.group} has no promoted image", hint=hint)
+        return _image(max(mine, key=lambda one: promoted_at(one["tags"])))
+
+    def _sizes(self) -> list[AzureSize]:
+        location = str(self._options.location)
+        asked = {"filter": f"location eq '{location}'"}
+        wanted = {name.lower() for name in self._options.machine_types}
+        found = {
+            str(one["name"]).lower(): one
+            for one in self._calls.listed(SIZES, **asked)
+            if one.get("resourceType") == "virtualMachines" and str(one["name"]).lower() in wanted
+        }
+        sizes = (
+            _size(found[name.lower()], location)
+            for name in self._options.machine_types
+            if name.lower() in found
+        )
+        had = [one for one in sizes if one is not None]
+        self.known |= {one.name: one for one in had}
+        return had
+
+
+def is_ephemeral(options: AzureOptions, size: AzureSize | None, disk: int) -> bool:
+    """True if a VM of this size has its disk on its host."""
+    return options.os_disk == "ephemeral" and size is not None and 0 < disk <= size.local
+
+
+def promoted_at(tags: Mapping[str, str]) -> int:
+    """Return when an image was promoted, in epoch seconds; 0: it is not."""
+    said = tags.get(PROMOTED, "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
+
+
+def fitting(
+    sizes: Iterable[AzureSize], image: AzureImage, *, cpus: int | None, memory: int | None
+) -> list[AzureSize]:
+    """Return the sizes that are large enough and run this image."""
+    return [
+        one
+        for one in sizes
+        if one.cpus >= (cpus or 0)
+        and one.memory >= (memory or 0)
+        and image.architecture in ("", one.architecture)
+    ]
+
+
+def _image(told: Answer) -> AzureImage:
+    size = part(told, "properties", "storageProfile", "osDisk", "diskSizeGB") or 0
+    # A managed image cannot be of another architecture.
+    return AzureImage(
+        id=str(told["id"]), name=last(str(told["id"])), architecture="x64", size=int(size) * GiB
+    )
+
+
+def _size(told: Answer, location: str) -> AzureSize | None:
+    """None: this subscription may not have it there."""
+    can = {str(one["name"]): str(one["value"]) for one in told.get("capabilities") or ()}
+    here = (one for one in told.get("locationInfo") or () if one["location"].lower() == location)
+    zones = frozenset(map(str, part(next(here, {}), "zones") or ()))
+    for one in told.get("restrictions") or ():
+        if one.get("type") == "Location":
+            return None
+        zones -= frozenset(map(str, part(one, "restrictionInfo", "zones") or ()))
+    local = 0
+    if can.get("EphemeralOSDiskSupported") == "True":
+        local = max(_int(can, "CachedDiskBytes"), _int(can, "MaxResourceVolumeMB") << 20)
+    return AzureSize(
+        name=str(told["name"]),
+        family=str(told.get("family") or ""),
+        cpus=_int(can, "vCPUs"),
+        memory=int(float(can.get("MemoryGB") or 0) * GiB),
+        architecture=can.get("CpuArchitectureType", "x64"),
+        zones=zones,
+        spot=can.get("LowPriorityCapable") == "True",
+        local=local,
+    )
+
+
+def _int(can: Mapping[str, str], name: str) -> int:
+    said: Any = can.get(name) or "0"
+    return int(said) if str(said).isdigit() else 0

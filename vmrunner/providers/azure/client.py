@@ -1,0 +1,300 @@
+"""The calls that this driver makes, and no others: each waits for its token, tells the time, and
+fails in one way. Only here is Azure's SDK used.
+
+A call over plain HTTP, which goes to this host alone, must be told so: the SDK shows its tokens to
+nobody else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from azure.core import MatchConditions
+from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.exceptions import AzureError
+from azure.core.rest import HttpRequest
+from azure.identity import DefaultAzureCredential
+from azure.mgmt.compute import ComputeManagementClient
+from azure.mgmt.computeschedule import ComputeScheduleMgmtClient
+from azure.mgmt.network import NetworkManagementClient
+
+from vmrunner.errors import Throttled
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import CloudClock
+from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+
+#: Part of an answer, as JSON has it.
+Answer = Mapping[str, Any]
+
+#: Of one subscription and principal in one region, as Resource Manager documents them (reference:
+#: "throttling": a bucket of so many, and so many more a second).
+QUOTAS: Final = {
+    "read": Quota(Limit(250, 25)),
+    "write": Quota(Limit(200, 10)),
+    "delete": Quota(Limit(200, 10)),
+}
+
+#: Seconds.
+CONNECT, READ = 5.0, 30.0
+
+
+class AzureApi(NamedTuple):
+    """One call: the SDK's service and method, and the right that it needs. `grouped`: it is about a
+    resource group."""
+
+    service: str
+    method: str  # virtual_machines.get
+    right: str
+    grouped: bool = True
+
+    @property
+    def action(self) -> str:
+        """Return the right as roles name it: Microsoft.Compute/virtualMachines/write."""
+        return f"Microsoft.{self.service}/{self.right}"
+
+    @property
+    def quota(self) -> str:
+        """Return whose limit it counts against."""
+        last = self.right.rpartition("/")[2]
+        return last if last in QUOTAS else "write"
+
+
+def _compute(method: str, right: str, *, grouped: bool = True) -> AzureApi:
+    return AzureApi("Compute", method, right, grouped)
+
+
+def _network(method: str, right: str) -> AzureApi:
+    return AzureApi("Network", method, right)
+
+
+def _schedule(method: str, right: str) -> AzureApi:
+    return AzureApi("ComputeSchedule", f"scheduled_actions.{method}", right, grouped=False)
+
+
+VM: Final = _compute("virtual_machines.get", "virtualMachines/read")
+VMS: Final = _compute("virtual_machines.list", "virtualMachines/read")
+PUT: Final = _compute("virtual_machines.begin_create_or_update", "virtualMachines/write")
+DELETE: Final = _compute("virtual_machines.begin_delete", "virtualMachines/delete")
+PARK: Final = _compute("virtual_machines.begin_deallocate", "virtualMachines/deallocate/action")
+WAKE: Final = _compute("virtual_machines.begin_start", "virtualMachines/start/action")
+CONSOLE: Final = _compute(
+    "virtual_machines.retrieve_boot_diagnostics_data",
+    "virtualMachines/retrieveBootDiagnosticsData/action",
+)
+DISKS: Final = _compute("disks.list_by_resource_group", "disks/read")
+DELETE_DISK: Final = _compute("disks.begin_delete", "disks/delete")
+SNAPSHOTS: Final = _compute("snapshots.list_by_resource_group", "snapshots/read")
+DELETE_SNAPSHOT: Final = _compute("snapshots.begin_delete", "snapshots/delete")
+IMAGE: Final = _compute("images.get", "images/read")
+IMAGES: Final = _compute("images.list_by_resource_group", "images/read")
+TAG_IMAGE: Final = _compute("images.begin_update", "images/write")
+DELETE_IMAGE: Final = _compute("images.begin_delete", "images/delete")
+SIZES: Final = _compute("resource_skus.list", "skus/read", grouped=False)
+USAGE: Final = _compute("usage.list", "locations/usages/read", grouped=False)
+INTERFACE: Final = _network("network_interfaces.get", "networkInterfaces/read")
+INTERFACES: Final = _network("network_interfaces.list", "networkInterfaces/read")
+DELETE_INTERFACE: Final = _network("network_interfaces.begin_delete", "networkInterfaces/delete")
+ADDRESS: Final = _network("public_ip_addresses.get", "publicIPAddresses/read")
+ADDRESSES: Final = _network("public_ip_addresses.list", "publicIPAddresses/read")
+DELETE_ADDRESS: Final = _network("public_ip_addresses.begin_delete", "publicIPAddresses/delete")
+SUBNET: Final = _network("subnets.get", "virtualNetworks/subnets/read")
+SECURITY_GROUP: Final = _network("network_security_groups.get", "networkSecurityGroups/read")
+SUBMIT: Final = _schedule(
+    "virtual_machines_submit_deallocate", "locations/virtualMachinesSubmitDeallocate/action"
+)
+CANCEL: Final = _schedule(
+    "virtual_machines_cancel_operations", "locations/virtualMachinesCancelOperations/action"
+)
+_CLIENTS: Final = {
+    "Compute": ComputeManagementClient,
+    "ComputeSchedule": ComputeScheduleMgmtClient,
+    "Network": NetworkManagementClient,
+}
+
+
+class Begun(NamedTuple):
+    """A change that was accepted. `operation`: where it is followed; "": nowhere."""
+
+    status: int
+    operation: str
+
+
+class _NobodysToken:
+    """A credential for an endpoint on this host, which asks for none."""
+
+    def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
+        return AccessToken("local", int(time.time()) + 3600)
+
+
+class AzureClient:
+    """The SDK under one configuration. Thread-safe; nothing is retried here."""
+
+    def __init__(
+        self, options: AzureOptions, clock: CloudClock, *, buckets: Buckets | None = None
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._buckets = buckets or Buckets(QUOTAS)
+        self._lock = threading.RLock()
+        self._clients: dict[str, Any] = {}
+        self._credential: TokenCredential | None = None
+
+    def __call__(self, api: AzureApi, **params: Any) -> Answer:
+        """Make one call whose answer is all of it. Raises `CallFailed`."""
+        found, _ = self._ask(api, **params)
+        return found if found is not None else {}
+
+    def begin(self, api: AzureApi, *, patience: float = 30.0, **params: Any) -> Begun:
+        """Make a change, and wait for no end of it. Raises `CallFailed`."""
+        _, answer = self._ask(api, patience=patience, polling=False, **params)
+        headers = answer.headers if answer is not None else {}
+        told = headers.get("Azure-AsyncOperation", "")
+        # Nobody but the endpoint is asked with these credentials.
+        there = told if told.startswith(f"{self._options.base}/") else ""
+        return Begun(answer.status_code if answer is not None else 0, there)
+
+    def insert(self, *, patience: float, **params: Any) -> Begun:
+        """Make a VM where there is none of its name. Raises `CallFailed`."""
+        only = {"etag": "*", "match_condition": MatchConditions.IfMissing}
+        return self.begin(PUT, patience=patience, **only, **params)
+
+    def page(
+        self, api: AzureApi, token: str | None = None, **params: Any
+    ) -> tuple[list[Answer], str | None]:
+        """One page of a list, and the token of the next. Raises `CallFailed`."""
+        (items, more), _ = self._ask(api, read=lambda listed: _page(listed, token), **params)
+        return items, more
+
+    def listed(self, api: AzureApi, **params: Any) -> Iterator[Answer]:
+        """Yield all items of one list, page by page. Raises `CallFailed`."""
+        token: str | None = None
+        while True:
+            items, token = self.page(api, token, **params)
+            yield from items
+            if token is None:
+                return
+
+    def get(self, path: str, *, action: str, version: str = "") -> Answer:
+        """Read what no client of the SDK's here reads: a path, or an operation's own address.
+        Raises `CallFailed`."""
+        url = path if path.startswith("http") else f"{self._options.base}{path}"
+        params = {"api-version": version} if version else {}
+
+        def ask(**options: Any) -> Answer:
+            client = self._client("Compute")
+            answer = client.send_request(HttpRequest("GET", url, params=params), **options)
+            answer.raise_for_status()
+            found: Answer = answer.json()
+            return found
+
+        found, _ = self._call(ask, "read", action, self._options.group, 30.0)
+        return found if isinstance(found, Mapping) else {}
+
+    def slow_down(self, quota: str) -> None:
+        """The subscription's limit is reached: for a while none of its kind is called."""
+        self._buckets.record(str(self._options.subscription), quota, refused=True)
+
+    # --- within ---
+
+    def _ask(
+        self,
+        api: AzureApi,
+        *,
+        group: str = "",
+        patience: float = 30.0,
+        read: Callable[[Any], Any] = lambda answer: answer,
+        **params: Any,
+    ) -> tuple[Any, Any]:
+        where = group or self._options.group
+        if api.grouped:
+            params["resource_group_name"] = where
+
+        def ask(**options: Any) -> Any:
+            method = attrgetter(api.method)(self._client(api.service))
+            return read(method(**params, **options))
+
+        return self._call(ask, api.quota, api.action, where, patience)
+
+    def _call(
+        self, ask: Callable[..., Any], quota: str, action: str, where: str, patience: float
+    ) -> tuple[Any, Any]:
+        """Return what `ask` returns, and the last response. Raises `CallFailed`."""
+        whose = str(self._options.subscription)
+        try:
+            self._buckets.take(whose, quota, patience=patience)
+        except Throttled as limit:
+            raise CallFailed("", limit) from limit
+        heard: list[Any] = []
+        options: dict[str, Any] = {
+            "raw_response_hook": lambda told: heard.append(told.http_response)
+        }
+        if self._options.plain:
+            options["enforce_https"] = False
+        try:
+            found = ask(**options)
+        except (
+            AzureError,
+            AttributeError,  # an SDK that does not know a method, or cannot make sense of an answer
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if heard:  # whoever made it: a proxy on the way, perhaps
+                self._clock.overheard(heard[-1].headers.get("Date"))
+            failed = error_codes.failed(error, action=action, where=where)
+            if isinstance(failed.error, Throttled):
+                self.slow_down(quota)
+            raise failed from error
+        if heard:
+            self._clock.observe(heard[-1].headers.get("Date"))
+        self._buckets.record(whose, quota, refused=False)
+        return found, heard[-1] if heard else None
+
+    def _client(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._clients:
+                base = self._options.base
+                self._clients[service] = _CLIENTS[service](
+                    self._credentials(),
+                    str(self._options.subscription),
+                    base_url=base,
+                    credential_scopes=[f"{base}/.default"],
+                    # The engine knows better what may be sent again, and when.
+                    retry_total=0,
+                    connection_timeout=CONNECT,
+                    read_timeout=READ,
+                    use_env_settings=not self._options.plain,  # a proxy is for what is elsewhere
+                    user_agent="vmrunner",
+                )
+            return self._clients[service]
+
+    def _credentials(self) -> TokenCredential:
+        if self._credential is None:
+            self._credential = _NobodysToken() if self._options.plain else DefaultAzureCredential()
+        return self._credential
+
+
+def _page(listed: Any, token: str | None) -> tuple[list[Answer], str | None]:
+    pages = listed.by_page(token)
+    items = list(next(pages, ()))
+    return items, pages.continuation_token or None
+
+
+def last(identifier: str) -> str:
+    """Return the name at the end of an id."""
+    return identifier.rpartition("/")[2]
+
+
+def part(item: Any, *names: str) -> Any:
+    """Return a part of an answer by its path; None where there is none."""
+    for name in names:
+        if not isinstance(item, Mapping):
+            return None
+        item = item.get(name)
+    return item

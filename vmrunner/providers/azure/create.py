@@ -1,0 +1,107 @@
+"""Creating: one PUT for one VM that is not there yet. The identical order again is the same VM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vmrunner.errors import NoCapacity, QuotaExceeded, Uncertain
+from vmrunner.model import TAG, Kind, Order, Ref
+from vmrunner.providers.azure import create_request, error_codes
+from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
+from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient, part
+from vmrunner.providers.azure.operations import AzureWaiter
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.capacity_pools import DryPools, pool_of
+
+#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
+CREATE_TIMEOUT: Final = 60.0
+
+
+class AzureCreator:
+    """Launches in one resource group."""
+
+    def __init__(
+        self,
+        options: AzureOptions,
+        calls: AzureClient,
+        places: AzureCatalog,
+        dry: DryPools,
+        waiter: AzureWaiter,
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._places = places
+        self._dry = dry
+        self._waiter = waiter
+
+    def create(self, order: Order) -> Ref:
+        """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
+        offer = order.offer
+        group = offer.scope.place
+        try:
+            begun = self._calls.insert(
+                patience=CREATE_TIMEOUT,
+                group=group,
+                vm_name=order.instance,
+                parameters=create_request.machine(
+                    order, self._options, ephemeral=self._is_ephemeral(order)
+                ),
+            )
+            failed = self._waiter.refused(PUT, begun, group, order.instance)
+            if failed is not None:
+                self._clean_up(order)
+                raise failed
+        except CallFailed as failed:
+            if failed.code in error_codes.EXISTS:
+                return self._found(order, failed)
+            if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+                self._dry.mark(pool_of(offer), failed.code)
+            raise
+        self._dry.clear(pool_of(offer))
+        return ref_of(order)
+
+    def _is_ephemeral(self, order: Order) -> bool:
+        """True if its disk is on its host, where the size has room for it. Azure cannot stop such a
+        VM, so none is made for a pool, whose VMs may be parked."""
+        if self._options.os_disk != "ephemeral" or order.pool is not None:
+            return False
+        size = self._places.size(order.offer.machine_type)
+        return is_ephemeral(self._options, size, order.offer.disk)
+
+    def _clean_up(self, order: Order) -> None:
+        """Delete what a create that failed left behind, before another is tried. Raises `Uncertain`
+        when that cannot be told. Parts without their VM are left to the sweep."""
+        try:
+            group = order.offer.scope.place
+            self._calls.begin(DELETE, group=group, vm_name=order.instance, force_deletion=True)
+        except CallFailed as failed:
+            if failed.code not in error_codes.MISSING:
+                raise Uncertain(f"what a failed create left is not seen dead: {failed}") from failed
+
+    def _found(self, order: Order, failed: CallFailed) -> Ref:
+        """Return the VM that exists: whoever asked before, it is the VM of this order, if it is
+        tagged so."""
+        there = self._there(order)
+        if there is None:
+            raise Uncertain(f"{failed}; and it is not there") from failed
+        wanted = create_request.tags_for(order, self._options)
+        told = part(there, "tags") or {}
+        if any(told.get(key) != value for key, value in wanted.items() if key.startswith(TAG)):
+            raise Uncertain(
+                f"{order.instance} exists, and is not of this order: its {TAG}build is "
+                f"{told.get(f'{TAG}build')!r}"
+            ) from failed
+        return ref_of(order)
+
+    def _there(self, order: Order) -> Answer | None:
+        try:
+            return self._calls(VM, group=order.offer.scope.place, vm_name=order.instance)
+        except CallFailed as failed:
+            if failed.code in error_codes.MISSING:
+                return None
+            raise
+
+
+def ref_of(order: Order) -> Ref:
+    return Ref(order.offer.scope, Kind.INSTANCE, order.instance)

@@ -1,0 +1,64 @@
+"""One-shot schedules in Azure's ComputeSchedule: each deallocates one VM past its deadline, with
+nothing of vmrunner's running. What is deallocated bills its disk and its address alone.
+
+They bill nothing, carry no tags and are in no list: what a crash leaves armed finds no VM.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Final
+
+from vmrunner.model import Kind, Ref
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.client import CANCEL, SUBMIT, VM, AzureClient, part
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.common.call_failed import CallFailed
+
+#: So long past E it ends the VM, in seconds: the guest's own timer and the reaper come first.
+AFTER: Final = 600
+NAMESPACE: Final = uuid.UUID("2f5f0a4e-6d0c-5a70-8a0c-6ac1d5f6f2b7")
+_RETRIES: Final = {"retryCount": 10, "retryWindowInMinutes": 240}
+
+
+def arm(calls: AzureClient, options: AzureOptions, ref: Ref, deadline: float) -> Ref | None:
+    """Let this VM be deallocated `AFTER` its deadline. None: its disk is on its host, and Azure
+    deallocates no such VM. Raises `CallFailed`."""
+    location = options.location
+    if location is None or options.os_disk == "ephemeral":
+        vm = calls(VM, group=ref.scope.place, vm_name=ref.id)
+        if part(vm, "properties", "storageProfile", "osDisk", "diffDiskSettings"):
+            return None
+        location = str(vm["location"])
+    when = datetime.fromtimestamp(int(deadline) + AFTER, UTC)
+    asked = {
+        "schedule": {
+            "deadline": f"{when:%Y-%m-%dT%H:%M:%SZ}",
+            "timezone": "UTC",
+            "deadlineType": "InitiateAt",
+        },
+        "executionParameters": {"retryPolicy": _RETRIES},
+        "resources": {"ids": [_id(ref)]},
+        "correlationid": str(uuid.uuid5(NAMESPACE, f"{ref.id}/{int(deadline)}")),
+    }
+    told = calls(SUBMIT, locationparameter=location, request_body=asked)
+    result: object = next(iter(part(told, "results") or ()), None)
+    if operation := part(result, "operation", "operationId"):
+        return Ref(ref.scope, Kind.SCHEDULE, f"{location}/{operation}")
+    failure = str(part(result, "errorCode") or "")
+    text = str(part(result, "errorDetails") or "no operation was told")
+    error = error_codes.refusal(failure, text, 0, action=SUBMIT.action, where=location)
+    raise CallFailed(failure, error)
+
+
+def disarm(calls: AzureClient, ref: Ref) -> None:
+    """Raises `CallFailed`."""
+    location, _, operation = ref.id.partition("/")
+    asked = {"operationIds": [operation], "correlationid": str(uuid.uuid5(NAMESPACE, operation))}
+    calls(CANCEL, locationparameter=location, request_body=asked)  # one that is over says so: well
+
+
+def _id(ref: Ref) -> str:
+    group = f"/subscriptions/{ref.scope.account}/resourceGroups/{ref.scope.place}"
+    return f"{group}/providers/Microsoft.Compute/virtualMachines/{ref.id}"

@@ -1,0 +1,74 @@
+"""Deleting: one call a thing, several at once; none holds another back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from vmrunner.model import Fate, Kind, Outcome, Ref
+from vmrunner.providers.azure import deadline_schedules, error_codes
+from vmrunner.providers.azure.client import (
+    DELETE,
+    DELETE_ADDRESS,
+    DELETE_DISK,
+    DELETE_INTERFACE,
+    DELETE_SNAPSHOT,
+    AzureApi,
+    AzureClient,
+)
+from vmrunner.providers.common.call_failed import CallFailed
+
+AT_ONCE: Final = 16
+_NO_CONTENT: Final = 204
+
+#: Kind → its call, and the word for its name. What holds another comes before it.
+_CALLS: Final[Mapping[Kind, tuple[AzureApi, str]]] = {
+    Kind.INSTANCE: (DELETE, "vm_name"),
+    Kind.DISK: (DELETE_DISK, "disk_name"),
+    Kind.INTERFACE: (DELETE_INTERFACE, "network_interface_name"),
+    Kind.ADDRESS: (DELETE_ADDRESS, "public_ip_address_name"),
+    Kind.SNAPSHOT: (DELETE_SNAPSHOT, "snapshot_name"),
+}
+
+
+class AzureDeleter:
+    """Deletes in one subscription. `accepted` is told of each VM whose delete is under way."""
+
+    def __init__(self, calls: AzureClient, accepted: Callable[[Ref], None]) -> None:
+        self._calls = calls
+        self._accepted = accepted
+
+    def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
+        """Delete these, VMs first, then interfaces before addresses, and return each one's
+        outcome."""
+        told: dict[Ref, Outcome] = {}
+        for kind in dict.fromkeys((*_CALLS, *(ref.kind for ref in refs))):
+            part = [ref for ref in refs if ref.kind is kind]
+            if part:
+                with ThreadPoolExecutor(min(AT_ONCE, len(part))) as pool:
+                    told |= dict(zip(part, pool.map(self._one, part), strict=True))
+        return told
+
+    def _one(self, ref: Ref) -> Outcome:
+        try:
+            if ref.kind is Kind.SCHEDULE:
+                deadline_schedules.disarm(self._calls, ref)
+                return Outcome(fate=Fate.ACCEPTED)
+            if ref.kind not in _CALLS:
+                return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
+            api, word = _CALLS[ref.kind]
+            # Its guest gets no time to shut down, which bills.
+            what: dict[str, Any] = {word: ref.id}
+            if ref.kind is Kind.INSTANCE:
+                what["force_deletion"] = True
+            begun = self._calls.begin(api, group=ref.scope.place, **what)
+        except CallFailed as failed:
+            if failed.code in error_codes.MISSING:
+                return Outcome(fate=Fate.MISSING)
+            return Outcome(fate=Fate.FAILED, error=str(failed))
+        if begun.status == _NO_CONTENT:
+            return Outcome(fate=Fate.MISSING)
+        if ref.kind is Kind.INSTANCE:
+            self._accepted(ref)
+        return Outcome(fate=Fate.ACCEPTED)

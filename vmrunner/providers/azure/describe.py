@@ -1,0 +1,166 @@
+"""Looking at some VMs, by name.
+
+A list of a group tells no state of power, and a VM's own view does: few are asked for their views
+one by one; of many the list tells which are changing, and those are asked, and some of the others
+in turn. What was seen and is not found any more is dead: its name is never given again. What was
+never seen may be a newborn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.client import ADDRESS, INTERFACE, VM, VMS, Answer, AzureClient, part
+from vmrunner.providers.azure.client import last as name_in
+from vmrunner.providers.azure.resources import addresses, name_of, power, seen, tags
+from vmrunner.providers.common.call_failed import CallFailed
+
+#: So many are asked for their own view in one look; so many at once.
+VIEWS: Final = 32
+AT_ONCE: Final = 16
+_ROLES: Final = tuple(role.value for role in MORTAL)
+_REMEMBERED: Final = 20_000
+
+
+@dataclass(slots=True)
+class _Known:
+    """Memory of a VM. `host`: where SSH goes, while it runs; `turn`: of its last view; `ended`: a
+    delete of ours was accepted."""
+
+    power: Power = Power.PENDING
+    spot: bool = False
+    host: str = ""
+    turn: int = 0
+    ended: bool = False
+
+
+class VmDescriber:
+    """Looks in one subscription. Thread-safe."""
+
+    def __init__(self, calls: AzureClient, installation: str, *, public: bool) -> None:
+        """`public`: over which address SSH goes."""
+        self._calls = calls
+        self._installation = installation
+        self._public = public
+        self._lock = threading.Lock()
+        self._known: dict[Ref, _Known] = {}
+        self._turn = 0
+
+    def ended(self, ref: Ref) -> None:
+        """Remember that a delete of ours was accepted: Azure took nothing back."""
+        with self._lock:
+            if ref in self._known:
+                self._known[ref].ended = True
+
+    def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
+        """Return all that can be seen; one that cannot be read hides no other. Raises `CallFailed`
+        when there is nothing else."""
+        found: dict[Key, Seen] = {}
+        failures: list[CallFailed] = []
+        for scope in dict.fromkeys(key.scope for key in keys):
+            here = {
+                Ref(scope, Kind.INSTANCE, key.instance): key for key in keys if key.scope == scope
+            }
+            try:
+                asked = list(here) if len(here) <= VIEWS else self._changing(scope, here, found)
+            except CallFailed as failed:
+                failures.append(failed)
+                continue
+            if not asked:
+                continue
+            with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
+                for ref, told in zip(asked, pool.map(self._view, asked), strict=True):
+                    if isinstance(told, CallFailed):
+                        failures.append(told)
+                    elif told is not None and (here[ref].ref or told.power is not Power.DEAD):
+                        found[here[ref]] = told
+        if failures and not found:
+            raise failures[0]
+        return found
+
+    # --- within ---
+
+    def _changing(self, scope: Scope, here: Mapping[Ref, Key], found: dict[Key, Seen]) -> list[Ref]:
+        """Put those that go on as they were into `found`, and return those to ask: what changes
+        first, then what was asked longest ago."""
+        listed = {name_of(item): item for item in self._calls.listed(VMS, group=scope.place)}
+        turns: dict[Ref, tuple[bool, int]] = {}
+        for ref, key in here.items():
+            item, known = listed.get(ref.id), self._known.get(ref)
+            if item is None:
+                if known is not None:
+                    turns[ref] = (False, known.turn)  # dead, if its own view says so too
+                continue
+            settled = part(item, "properties", "provisioningState") == "Succeeded"
+            turns[ref] = (settled and known is not None, known.turn if known else 0)
+            if known is not None and self._is_ours(key, item):
+                found[key] = replace(seen(scope, item, known.host), power=known.power)
+        return sorted(turns, key=turns.__getitem__)[:VIEWS]
+
+    def _view(self, ref: Ref) -> Seen | CallFailed | None:
+        """One VM as it is now; None: it is not there, and never was seen."""
+        try:
+            item = self._calls(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
+        except CallFailed as failed:
+            return self._missing(ref) if failed.code in error_codes.MISSING else failed
+        if not self._is_ours(Key(ref.scope, ref.id), item):
+            return None
+        try:
+            return self._noted(ref, item)
+        except CallFailed as failed:
+            return failed
+
+    def _noted(self, ref: Ref, item: Answer) -> Seen:
+        now, spot = power(item), part(item, "properties", "priority") == "Spot"
+        with self._lock:
+            known = self._known.setdefault(ref, _Known())
+        # Another's may be what it had before it was off.
+        host = known.host if now is Power.RUNNING else ""
+        if now is Power.RUNNING and not host:
+            host = self._host(ref.scope, item)
+        with self._lock:
+            self._turn += 1
+            known.power, known.spot, known.host, known.turn = now, spot, host, self._turn
+            while len(self._known) > _REMEMBERED:
+                del self._known[next(iter(self._known))]
+        return seen(ref.scope, item, host)
+
+    def _missing(self, ref: Ref) -> Seen | None:
+        with self._lock:
+            known = self._known.get(ref)
+        if known is None:
+            return None
+        taken = known.spot and not known.ended
+        detail = "a spot VM, which Azure took back" if taken else "deleted"
+        return Seen(ref=ref, power=Power.DEAD, detail=detail, preempted=taken)
+
+    def _is_ours(self, key: Key, item: Answer) -> bool:
+        """True if the VM is ours: whoever copies an id of ours into a name is none of ours."""
+        said = tags(item)
+        mine = said.get(f"{TAG}installation") == self._installation
+        return key.ref is not None or (mine and said.get(f"{TAG}role") in _ROLES)
+
+    def _host(self, scope: Scope, item: Answer) -> str:
+        """Return where SSH goes; "": it is not told yet."""
+        for one in part(item, "properties", "networkProfile", "networkInterfaces") or ():
+            try:
+                interface = self._get(INTERFACE, scope, "network_interface_name", one["id"])
+                for private, public in addresses(interface):
+                    if not self._public:
+                        return private
+                    if public:
+                        told = self._get(ADDRESS, scope, "public_ip_address_name", public)
+                        return str(part(told, "properties", "ipAddress") or "")
+            except CallFailed as failed:
+                if failed.code not in error_codes.MISSING:
+                    raise
+        return ""
+
+    def _get(self, api: Any, scope: Scope, word: str, identifier: object) -> Answer:
+        return self._calls(api, group=scope.place, **{word: name_in(str(identifier))})

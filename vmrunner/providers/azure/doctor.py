@@ -1,0 +1,172 @@
+"""`doctor` for Azure: the right to delete first, then what a launch needs. Each finding with its
+fix; one that fails hinders no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.lib import resources
+from vmrunner.model import Finding, Level, Market, Spec
+from vmrunner.providers.azure import guard
+from vmrunner.providers.azure.client import SECURITY_GROUP, SUBNET, USAGE, Answer, last, part
+from vmrunner.providers.azure.isolation import holes
+from vmrunner.providers.azure.permissions import ACTION
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
+
+if TYPE_CHECKING:
+    from vmrunner.providers.azure.provider import AzureProvider
+
+#: A token lives for an hour; a clock that is further off takes an old one for a new one.
+_REFUSED: Final = 3000.0
+_LOOK: Final = "see docs/azure.md"
+
+Check = Callable[["AzureProvider"], Iterator[Finding]]
+
+
+def check(provider: AzureProvider) -> list[Finding]:
+    """Run all checks. Whether we are let in comes first: without that nothing else can be told."""
+    try:
+        group = provider.identity.group()
+    except CallFailed as failed:
+        return [of_failure("group", failed.error, _LOOK)]
+    found = [ok("group", f"{group} of {provider.options.subscription}")]
+    checks = {name: partial(part_of, provider) for name, part_of in _CHECKS}
+    return [*found, *each(checks, _LOOK)]
+
+
+def _delete(provider: AzureProvider) -> Iterator[Finding]:
+    right = provider.rights.ask()
+    if right.may:
+        yield ok("delete", right.why)
+    elif right.may is None:
+        role = resources.path("deploy") / "azure/roles/vmrunner.json"
+        fix = f"see that these credentials have {ACTION}: {role}"
+        yield warning("delete", f"it cannot be told: {right.why}", fix)
+    else:
+        yield bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
+
+
+def _alone(provider: AzureProvider) -> Iterator[Finding]:
+    """Check that the group is this installation's alone: what has no tags of anybody's is told to
+    be ours by its name there."""
+    mine = provider.options.installation
+    others: list[str] = []
+    for page in provider.sweep():
+        if page.scope.place == provider.options.group:
+            others += [
+                f"{one.ref.kind.value} {one.ref.id}"
+                for one in page.resources
+                if one.tag("installation") != mine
+            ]
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        yield bad(
+            "group",
+            f"{provider.options.group} holds what is not this installation's: "
+            f"{', '.join(others[:3])}{more}",
+            "give each installation a resource group of its own",
+        )
+
+
+def _image(provider: AzureProvider) -> Iterator[Finding]:
+    image = provider.places.image()
+    yield ok("image", f"{image.id} {image.architecture}".rstrip())
+
+
+def _sizes(provider: AzureProvider) -> Iterator[Finding]:
+    options = provider.options
+    options.check_launch()
+    names = [one.name.lower() for one in provider.places.sizes()]
+    missing = [name for name in options.machine_types if name.lower() not in names]
+    if missing:
+        yield Finding(
+            check="machine types",
+            level=Level.WARNING if names else Level.ERROR,
+            message=f"{options.location} has no {', '.join(missing)} for this subscription",
+            fix=f"providers.{provider.name}.machine_types, or another location",
+        )
+    else:
+        yield ok("machine types", f"{options.location}: {', '.join(options.machine_types)}")
+    if options.os_disk == "ephemeral" and options.guard is None:
+        yield warning(
+            "machine types",
+            "Azure cannot deallocate a VM whose disk is on its host: none is armed, and without "
+            "the guard only vmrunner ends it",
+            f"install the guard, or leave providers.{provider.name}.os_disk out",
+        )
+
+
+def _network(provider: AzureProvider) -> Iterator[Finding]:
+    provider.options.check_launch()
+    options = provider.options
+    words = options.subnet_id.strip("/").split("/")
+    subnet = provider.calls(
+        SUBNET, group=words[3], virtual_network_name=words[7], subnet_name=words[9]
+    )
+    ids = (part(subnet, "properties", "networkSecurityGroup", "id"), options.security_group_id)
+    groups = [_security_group(provider, one) for one in dict.fromkeys(filter(None, ids))]
+    several = part(subnet, "properties", "addressPrefixes") or ()
+    one = part(subnet, "properties", "addressPrefix")
+    found = list(holes(groups, [*several, *([one] if one and one not in several else [])]))
+    yield from found
+    if not found:
+        yield ok("network", f"subnet {words[9]}: builds do not reach each other")
+
+
+def _security_group(provider: AzureProvider, identifier: str) -> Answer:
+    where = identifier.strip("/").split("/")[3]
+    return provider.calls(SECURITY_GROUP, group=where, network_security_group_name=last(identifier))
+
+
+def _offers(provider: AzureProvider) -> Iterator[Finding]:
+    offer = provider.offers(Spec())[0]
+    yield ok("launch", f"{offer.machine_type} in {offer.place}, {offer.market.value}")
+
+
+def _quotas(provider: AzureProvider) -> Iterator[Finding]:
+    """Check that the location's limits let the best offer of each market run."""
+    options = provider.options
+    usages = {
+        str(part(one, "name", "value")).lower(): one
+        for one in provider.calls.listed(USAGE, location=options.location)
+    }
+    told: set[str] = set()
+    for offer in provider.offers(Spec()):
+        size = provider.places.size(offer.machine_type)
+        spot = offer.market is Market.SPOT
+        cores = ("lowPriorityCores",) if spot else ("cores", size.family if size else "")
+        for metric, needed in (*((name, offer.cpus) for name in cores), ("virtualMachines", 1)):
+            usage = usages.get(metric.lower())
+            if usage is None or metric in told:
+                continue
+            told.add(metric)
+            used, limit = int(usage["currentValue"]), int(usage["limit"])
+            text = f"{options.location}: {metric} {used} of {limit}"
+            if limit - used < needed:
+                yield bad("quota", f"{text}: one VM needs {needed}", f"raise {metric}")
+            else:
+                yield ok("quota", text)
+
+
+def _clock(provider: AzureProvider) -> Iterator[Finding]:
+    yield of_clock(provider.clock.skew or 0.0, refused=_REFUSED, whose="Azure")
+
+
+def _guard(provider: AzureProvider) -> Iterator[Finding]:
+    yield from guard.findings(provider.options, provider.calls)
+
+
+_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("delete", _delete),
+    ("group", _alone),
+    ("image", _image),
+    ("machine types", _sizes),
+    ("network", _network),
+    ("launch", _offers),
+    ("quota", _quotas),
+    ("clock", _clock),
+    ("guard", _guard),
+)

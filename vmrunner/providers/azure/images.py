@@ -1,0 +1,171 @@
+"""Images that this installation made: where their builder runs, which one builds get, what goes.
+
+They are managed images in the group that launches. The promoted one has a tag that says when."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any, Final
+
+from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.model import Scope, tags_of
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.catalog import PROMOTED, AzureCatalog, promoted_at
+from vmrunner.providers.azure.client import (
+    DELETE_IMAGE,
+    IMAGE,
+    IMAGES,
+    TAG_IMAGE,
+    VMS,
+    Answer,
+    AzureClient,
+    last,
+    part,
+)
+from vmrunner.providers.azure.identity import AzureIdentity
+from vmrunner.providers.azure.operations import AzureWaiter
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.azure.resources import tags
+from vmrunner.providers.common.call_failed import CallFailed, edge
+from vmrunner.providers.port_images import CREATED, BuilderSpec, CloudImage, ImageRequest
+
+_SOURCE: Final = "azure-arm.vmrunner"
+_STAGES: Final = ("Creating", "Capturing", "Deleting")
+
+
+class AzureImages:
+    """Images in one resource group."""
+
+    def __init__(
+        self,
+        options: AzureOptions,
+        calls: AzureClient,
+        identity: AzureIdentity,
+        waiter: AzureWaiter,
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._identity = identity
+        self._waiter = waiter
+
+    def bench(self, wish: ImageRequest) -> BuilderSpec:
+        options = self._options
+        options.check_launch()
+        with edge():
+            group = self._identity.group()
+            sizes = AzureCatalog(options, self._calls).sizes()
+        # Azure's word for the architecture that images are made for.
+        words = {"x64": "x86_64"}
+        machine_type = options.builders_type(
+            "machine_types",
+            {one.name: [words.get(one.architecture, one.architecture)] for one in sizes},
+        )
+        order = wish.order(Scope("azure", str(options.subscription).lower(), group), machine_type)
+        subnet = options.subnet_id.strip("/").split("/")
+        variables: dict[str, Any] = {
+            "azure_subscription": options.subscription,
+            "azure_resource_group": group,
+            "azure_vm_size": machine_type,
+            "azure_network_resource_group": subnet[3],
+            "azure_virtual_network": subnet[7],
+            "azure_subnet": subnet[9],
+            "azure_internal_address": options.address == "private",
+            "azure_builder_name": wish.builder,
+            # The plugin has its own names for a service principal, and no chain to find others.
+            "azure_cli_auth": "ARM_CLIENT_ID" not in os.environ,
+            "run_tags": {**options.tags, **tags_of(order)},
+            "image_tags": {**options.tags, **wish.tags},
+        }
+        return BuilderSpec(source=_SOURCE, offer=order.offer, variables=variables, stages=_STAGES)
+
+    def find(self, ref: str) -> CloudImage | None:
+        """Packer tells the image's id."""
+        with edge():
+            try:
+                return _made(self._calls(IMAGE, image_name=last(ref)))
+            except CallFailed as failed:
+                if failed.code in error_codes.MISSING:
+                    return None
+                raise
+
+    def find_by_name(self, name: str) -> CloudImage | None:
+        """Find an image by its name. It is all in one piece."""
+        return self.find(name)
+
+    def images(self) -> list[CloudImage]:
+        with edge():
+            found = [_made(one) for one in self._calls.listed(IMAGES)]
+        return [one for one in found if one.installation == self._options.installation]
+
+    def in_use(self) -> frozenset[str]:
+        """Return the images of the VMs: each knows what it was made from."""
+        with edge():
+            vms = list(self._calls.listed(VMS))
+        told = (part(one, "properties", "storageProfile", "imageReference", "id") for one in vms)
+        return frozenset(_id(str(one)) for one in told if one)
+
+    def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
+        try:
+            with edge():
+                wanted = AzureCatalog(self._options, self._calls).image(word).id
+        except BadOrder:  # it is not there
+            return frozenset()
+        return frozenset({_id(wanted)} & {image.ref for image in images})
+
+    def promote(self, made: CloudImage, now: float) -> None:
+        """The tag goes to this one first, then away from the others of ours: what breaks off
+        between leaves the later one. Raises `ConfigError` where a build would not take it."""
+        if self._options.image:
+            raise ConfigError(
+                f"providers.{self._options.name}.image: {self._options.image} is one image, "
+                "whatever is promoted",
+                hint=f"set it to {made.name}, or leave it out",
+            )
+        others = [one for one in self.images() if one.promoted and one.ref != made.ref]
+        # Later than all of them, even within their second or by a clock that is behind theirs.
+        moment = max([int(now), *(promoted_at(other.tags) + 1 for other in others)])
+        with edge():
+            self._tag(made, {**made.tags, PROMOTED: str(moment)})
+            for other in others:
+                self._tag(other, {k: v for k, v in other.tags.items() if k != PROMOTED})
+
+    def remove(self, made: CloudImage) -> list[str]:
+        """Delete an image. It has no snapshots."""
+        with edge():
+            try:
+                begun = self._calls.begin(DELETE_IMAGE, image_name=made.name)
+                self._waiter.done(DELETE_IMAGE, begun)
+            except CallFailed as failed:
+                if failed.code not in error_codes.MISSING:
+                    raise
+        return []
+
+    def leftovers(self, images: list[CloudImage], now: float) -> list[str]:  # noqa: ARG002
+        """Return no leftovers: there are none."""
+        return []
+
+    # --- within ---
+
+    def _tag(self, made: CloudImage, wanted: dict[str, str]) -> None:
+        """Set all of its tags: what is not among them goes."""
+        begun = self._calls.begin(TAG_IMAGE, image_name=made.name, parameters={"tags": wanted})
+        self._waiter.done(TAG_IMAGE, begun)
+
+
+def _id(identifier: str) -> str:
+    """Return an image's id in one case: Azure shows it in several."""
+    return identifier.lower()
+
+
+def _made(told: Answer) -> CloudImage:
+    said = tags(told)
+    created = said.get(CREATED, "")
+    return CloudImage(
+        ref=_id(str(told["id"])),
+        name=last(str(told["id"])),
+        created=float(created) if created.isdigit() and len(created) <= 12 else 0.0,
+        tags=said,
+        ready=part(told, "properties", "provisioningState") == "Succeeded",
+        promoted=promoted_at(said) > 0,
+    )

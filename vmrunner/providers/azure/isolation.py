@@ -1,0 +1,131 @@
+"""Isolation of builds from each other, by network security groups. Their rules go by priority, and
+Azure's own last ones let in the whole network; a packet must pass the subnet's group and the VM's
+own. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from vmrunner.model import Finding, Level
+from vmrunner.providers.azure.client import Answer, part
+
+SSH: Final = 22
+#: Words for sources among which builds are.
+_EVERYONE: Final = frozenset({"*", "any", "virtualnetwork"})
+_ALL_PORTS: Final = frozenset({"*", "0-65535"})
+#: Its own last rules, in which the network may reach itself, where an answer does not show them.
+_BY_AZURE: Final = {
+    "name": "AllowVnetInBound",
+    "properties": {
+        "access": "Allow",
+        "direction": "Inbound",
+        "priority": 65000,
+        "protocol": "*",
+        "sourceAddressPrefix": "VirtualNetwork",
+        "destinationPortRange": "*",
+    },
+}
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def holes(groups: Sequence[Answer], homes: Sequence[str]) -> Iterator[Finding]:
+    """Yield what is wrong with these security groups of the builds' subnet and VMs. `homes`: the
+    ranges that builds have addresses in."""
+    nets = [ipaddress.ip_network(home) for home in homes]
+    lets_in = [_opening(group, nets) for group in groups]
+    if not groups or all(lets_in):
+        names = ", ".join(str(rule["name"]) for rule in lets_in if rule) or "no security group"
+        yield _bad(
+            f"builds reach each other: {names}",
+            "a rule with a lower number than all that let builds in: deny all from the subnet's "
+            "own range to *",
+        )
+    for group in groups:
+        if not any(_allows(rule) and _covers(rule, SSH) for rule in _inbound(group)[:-1]):
+            yield _bad(
+                f"{group.get('name')} lets nobody in to port {SSH}",
+                "a rule that lets in SSH from where vmrunner runs, and nothing else",
+            )
+
+
+def _opening(group: Answer, homes: Sequence[_Network]) -> Answer | None:
+    """Return the first rule that lets builds in; None: one that denies them all comes first."""
+    for rule in _inbound(group):
+        if _allows(rule):
+            if _meets(rule, homes):
+                return rule
+        elif _denies_all(rule, homes):
+            return None
+    return None
+
+
+def _inbound(group: Answer) -> list[Answer]:
+    """Return its rules for what comes in, in order; the network's own is the last that counts."""
+    told = [*(part(group, "properties", "securityRules") or ())]
+    inbound = [one for one in told if str(part(one, "properties", "direction")) == "Inbound"]
+    inbound.sort(key=lambda one: int(part(one, "properties", "priority") or 0))
+    return [*inbound, _BY_AZURE]
+
+
+def _allows(rule: Answer) -> bool:
+    return str(part(rule, "properties", "access")) == "Allow"
+
+
+def _meets(rule: Answer, homes: Sequence[_Network]) -> bool:
+    """True if builds are among those that the rule is about."""
+    return any(
+        source.lower() in _EVERYONE or _overlaps(source, homes)
+        for source in _said(rule, "sourceAddressPrefix", "es")
+    )
+
+
+def _overlaps(source: str, homes: Sequence[_Network]) -> bool:
+    try:
+        network = ipaddress.ip_network(source, strict=False)
+    except ValueError:
+        return False  # a service of Azure's, in which no build is
+    return any(network.version == home.version and network.overlaps(home) for home in homes)
+
+
+def _denies_all(rule: Answer, homes: Sequence[_Network]) -> bool:
+    """True if it denies everything to all that builds may come from, wherever it goes."""
+    ports = set(_said(rule, "destinationPortRange", "s"))
+    wide = str(part(rule, "properties", "protocol")) == "*" and bool(ports & _ALL_PORTS)
+    sources = _said(rule, "sourceAddressPrefix", "es")
+    goes = {one.lower() for one in _said(rule, "destinationAddressPrefix", "es")} or {"*"}
+    covered = any(one.lower() in _EVERYONE for one in sources) or all(
+        any(_within(home, one) for one in sources) for home in homes
+    )
+    return wide and covered and bool(goes & _EVERYONE)
+
+
+def _within(home: _Network, source: str) -> bool:
+    try:
+        network: Any = ipaddress.ip_network(source, strict=False)
+    except ValueError:
+        return False
+    return bool(network.version == home.version and home.subnet_of(network))
+
+
+def _covers(rule: Answer, port: int) -> bool:
+    if str(part(rule, "properties", "protocol")).lower() not in ("*", "tcp"):
+        return False
+    for said in _said(rule, "destinationPortRange", "s"):
+        low, _, high = said.partition("-")
+        if said == "*" or int(low) <= port <= int(high or low):
+            return True
+    return False
+
+
+def _said(rule: Answer, name: str, plural: str) -> list[str]:
+    """Return a field that may be said as one or as several."""
+    several = part(rule, "properties", name + plural) or ()
+    one = part(rule, "properties", name)
+    return [*map(str, several), *([str(one)] if one else [])]
+
+
+def _bad(message: str, fix: str) -> Finding:
+    return Finding(check="network", level=Level.ERROR, message=message, fix=fix)

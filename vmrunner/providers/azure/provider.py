@@ -1,0 +1,232 @@
+"""The port, for one subscription's resource group: it launches in one location, and minds all
+groups that it ever used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import (
+    Bill,
+    Fate,
+    Finding,
+    Key,
+    Kind,
+    Level,
+    Offer,
+    Order,
+    Outcome,
+    Page,
+    Ref,
+    Scope,
+    Seen,
+    Spec,
+)
+from vmrunner.providers.azure import console, deadline_schedules, doctor, guard, price_list, prices
+from vmrunner.providers.azure.catalog import AzureCatalog, fitting, is_ephemeral
+from vmrunner.providers.azure.client import CONSOLE, AzureClient
+from vmrunner.providers.azure.create import AzureCreator
+from vmrunner.providers.azure.delete import AzureDeleter
+from vmrunner.providers.azure.describe import VmDescriber
+from vmrunner.providers.azure.identity import AzureIdentity
+from vmrunner.providers.azure.images import AzureImages
+from vmrunner.providers.azure.operations import AzureWaiter
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.azure.parking import AzureParker
+from vmrunner.providers.azure.permissions import AzurePermissions
+from vmrunner.providers.azure.sweep import sweep
+from vmrunner.providers.common.call_failed import edge
+from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
+from vmrunner.providers.common.clock import CloudClock, boottime
+from vmrunner.providers.common.rate_limits import Buckets
+
+KIND: Final = "azure"
+#: Creates at once: each waits until its VM has a place, which takes seconds and no work.
+CREATES: Final = 64
+
+
+class AzureProvider:
+    """The port for Azure's virtual machines. Every method may be called from any thread. Nothing
+    is asked before the first call."""
+
+    creates = CREATES
+
+    def __init__(
+        self,
+        options: AzureOptions,
+        *,
+        buckets: Buckets | None = None,
+        elapsed: Callable[[], float] = boottime,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`elapsed`, `sleep` and the clock of `buckets` are for tests with a virtual one."""
+        options.check()
+        self.options = options
+        self.clock = CloudClock(elapsed=elapsed)
+        self.calls = AzureClient(options, self.clock, buckets=buckets)
+        self.identity = AzureIdentity(options, self.calls, elapsed)
+        self.places = AzureCatalog(options, self.calls, elapsed)
+        self.rights = AzurePermissions(options, self.calls, elapsed)
+        self._dry = DryPools(elapsed)
+        self._waiter = AzureWaiter(self.calls, elapsed, sleep)
+        self._births = AzureCreator(options, self.calls, self.places, self._dry, self._waiter)
+        self._parker = AzureParker(self.calls, self._waiter)
+        public = options.address == "public"
+        self._looker = VmDescriber(self.calls, options.installation, public=public)
+
+    @property
+    def name(self) -> str:
+        return self.options.name
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """The groups of the subscription, once it is known that we are let in."""
+        return frozenset(self._groups if self.identity.quietly() is not None else ())
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    # --- what can be had ---
+
+    def offers(self, spec: Spec) -> Sequence[Offer]:
+        options = self.options
+        options.demand_launch()
+        wanted = markets(options.spot, wanted=spec.spot, name=self.name)
+        with edge():
+            self.identity.group()
+            self.rights.demand()
+            image = self.places.image(spec.image)
+            disk = options.disk_size(spec.disk, image.name, image.size)
+            sizes = fitting(self.places.sizes(), image, cpus=spec.cpus, memory=spec.memory)
+        had = {one.name: one for one in sizes}
+        by_place = {options.place(zone): zone for zone in options.zones or ("",)}
+        pools = [
+            pool
+            for pool in walk(wanted, list(had), list(by_place))
+            if had[pool.machine_type].is_in(by_place[pool.place], pool.market)
+        ]
+        self._check_any(pools, spec)
+        return tuple(
+            Offer(
+                scope=self._groups[0],
+                machine_type=pool.machine_type,
+                place=pool.place,
+                market=pool.market,
+                cpus=had[pool.machine_type].cpus,
+                memory=had[pool.machine_type].memory,
+                disk=disk,
+                image=image.id,
+            )
+            for pool in self._dry.without_dry(pools)
+        )
+
+    def _check_any(self, pools: Sequence[object], spec: Spec) -> None:
+        if pools:
+            return
+        options, field = self.options, f"providers.{self.name}.machine_types"
+        wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
+        raise BadOrder(
+            f"{field}: none of {', '.join(options.machine_types)} is to be had in "
+            f"{', '.join(options.place(zone) for zone in options.zones or ('',))} with "
+            f"{', '.join(word for word in wish if word)}",
+            hint=f"correct {field}, or ask for less",
+        )
+
+    def bill(self, offer: Offer) -> Bill:
+        size = self.places.known.get(offer.machine_type)
+        free = is_ephemeral(self.options, size, offer.disk)
+        disk_type = None if free else self.options.disk_type
+        return prices.bill(offer, disk_type, public=self.options.address == "public")
+
+    def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
+        self.options.demand_launch()
+        return {self._groups[0]: price_list.told(self.options, self.options.machine_types)}
+
+    # --- birth ---
+
+    def create(self, order: Order) -> Ref:
+        self.options.demand_launch()
+        with edge():
+            self._check_scope(order.offer.scope)
+            self.rights.demand()
+            return self._births.create(order)
+
+    def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:  # noqa: ARG002 - its name
+        with edge():
+            self._check_scope(ref.scope)
+            return deadline_schedules.arm(self.calls, self.options, ref, deadline)
+
+    # --- life and death: whether we are let in, each answer tells, and no question before it ---
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        with edge():
+            return self._looker.look([key for key in ids if key.scope in self._groups])
+
+    def sweep(self) -> Iterator[Page]:
+        return sweep(self.calls, self._groups, self.options.installation, self.now)
+
+    def delete(
+        self,
+        refs: Sequence[Ref],
+        *,
+        force: bool = False,  # noqa: ARG002 - none here waits for a guest
+    ) -> Mapping[Ref, Outcome]:
+        account = self._groups[0].account
+        own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, account)]
+        told = AzureDeleter(self.calls, self._looker.ended).delete(own)
+        for ref in refs:
+            error = f"{ref.scope} is not reached by these credentials"
+            told.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
+        return told
+
+    def console(self, ref: Ref) -> str:
+        if ref.scope not in self.scopes or ref.kind is not Kind.INSTANCE:
+            return ""
+        with edge():
+            told = self.calls(
+                CONSOLE,
+                group=ref.scope.place,
+                vm_name=ref.id,
+                sas_uri_expiration_time_in_minutes=5,
+            )
+        return console.read(self.options, str(told.get("serialConsoleLogBlobUri") or ""))
+
+    def park(self, ref: Ref) -> None:
+        with edge():
+            self._check_scope(ref.scope)
+            self._parker.park(ref)
+
+    def wake(self, ref: Ref) -> None:
+        with edge():
+            self._check_scope(ref.scope)
+            self._parker.wake(ref)
+
+    def guarded_roles(self) -> frozenset[str] | None:
+        with edge():
+            return guard.roles(self.options, self.calls)
+
+    def check(self) -> Sequence[Finding]:
+        return doctor.check(self)
+
+    def imaging(self, scope: Scope | None = None) -> AzureImages:  # noqa: ARG002
+        """The images that this installation made, in the group that launches."""
+        return AzureImages(self.options, self.calls, self.identity, self._waiter)
+
+    def unguarded(self) -> Sequence[Finding]:
+        with edge():
+            found = guard.findings(self.options, self.calls)
+            return tuple(one for one in found if one.level is not Level.OK)
+
+    # --- within ---
+
+    def _check_scope(self, scope: Scope) -> None:
+        if scope not in self._groups:
+            raise BadOrder(f"{scope} is no scope of {self.name}")
+
+    @property
+    def _groups(self) -> list[Scope]:
+        """A subscription's id is its own for ever and everywhere: it needs nobody's word."""
+        account = str(self.options.subscription).lower()
+        return [Scope(KIND, account, group) for group in self.options.groups]

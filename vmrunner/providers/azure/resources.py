@@ -1,0 +1,185 @@
+"""Readers of each kind of resource that a group shows. A resource's id is its name: its kind and
+its scope say the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from ulid import ULID
+
+from vmrunner.model import TAG, Address, Kind, Power, Ref, Resource, Role, Scope, Seen, Start
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.client import Answer, last, part
+
+#: All but what is gone bills: a VM that its guest switched off bills as one that runs, and of one
+#: that is deallocated the disk and the address do.
+_POWER: Final[Mapping[str, Power]] = {
+    "starting": Power.PENDING,
+    "running": Power.RUNNING,
+    "stopping": Power.STOPPING,
+    "stopped": Power.STOPPED,
+    "deallocating": Power.STOPPING,
+    "deallocated": Power.STOPPED,
+}
+#: A VM's name, and that of all that is made with it; Azure may put something behind it.
+_OURS: Final = re.compile(r"(?P<instance>vm-(?P<ulid>[0-9a-z]{26}))(?:[-_].*)?")
+
+
+def statuses(item: Answer) -> list[Answer]:
+    """The statuses of a VM's instance view; empty where it was not asked for."""
+    return list(part(item, "properties", "instanceView", "statuses") or ())
+
+
+def code(told: list[Answer], family: str) -> str:
+    """Return a status without its family: `running` of `PowerState/running`; "": none."""
+    codes = [str(one.get("code", "")) for one in told]
+    return next((c.partition("/")[2] for c in codes if c.startswith(f"{family}/")), "")
+
+
+def power(item: Answer) -> Power:
+    """A state that nobody knew when this was written is no state of the dead; and one that Azure
+    calls failed may run."""
+    state = str(part(item, "properties", "provisioningState") or "")
+    told = code(statuses(item), "PowerState")
+    if state == "Deleting":
+        return Power.STOPPING
+    if told in _POWER:
+        return _POWER[told]
+    if state == "Failed" and _unplaced(item):
+        return Power.STOPPED
+    return Power.PENDING if state == "Creating" else Power.RUNNING
+
+
+def seen(scope: Scope, item: Answer, host: str) -> Seen:
+    """Return what a look at one VM shows. `host`: where SSH goes; "": not known yet."""
+    now = power(item)
+    told = [str(one.get("message") or "") for one in statuses(item) if one.get("level") == "Error"]
+    state = code(statuses(item), "PowerState") or part(item, "properties", "provisioningState")
+    return Seen(
+        ref=Ref(scope, Kind.INSTANCE, name_of(item)),
+        power=now,
+        address=Address(host) if host and now is Power.RUNNING else None,
+        created_at=born(item),
+        detail=next((text for text in told if text), "") or str(state or ""),
+        start=Start.COLD,
+    )
+
+
+def name_of(item: Answer) -> str:
+    """Return a resource's name. Azure takes it in any case, and may show it in another."""
+    return str(item.get("name") or last(str(item["id"]))).lower()
+
+
+def born(item: Answer) -> float | None:
+    """Return when a resource was made, in epoch seconds. An interface or an address does not tell;
+    a name of ours does, nearly."""
+    told = part(item, "properties", "timeCreated") or part(item, "systemData", "createdAt")
+    found = _OURS.fullmatch(name_of(item))
+    try:
+        if told:
+            return datetime.fromisoformat(str(told)).timestamp()
+        return float(ULID.from_str(found["ulid"].upper()).timestamp) if found else None
+    except ValueError:
+        return None
+
+
+def tags(item: Answer) -> Mapping[str, str]:
+    """The tags of a resource. Azure may show a name in another case."""
+    told = part(item, "tags") or {}
+    return {key.lower() if key.lower().startswith(TAG) else key: str(v) for key, v in told.items()}
+
+
+def ours(item: Answer, installation: str, attached: Ref | None) -> Mapping[str, str]:
+    """Return its tags; of a part that none of ours is on and nothing holds, those that its name
+    tells, since not every part of a VM is known to inherit them. The group is one installation's
+    alone, and such a name nobody else gives."""
+    said = tags(item)
+    found = _OURS.fullmatch(name_of(item))
+    if found is None or attached is not None or any(key.startswith(TAG) for key in said):
+        return said
+    return {
+        **said,
+        f"{TAG}installation": installation,
+        f"{TAG}role": Role.BUILD.value,
+        f"{TAG}instance": found["instance"],
+    }
+
+
+def vm_of(scope: Scope, identifier: object) -> Ref | None:
+    """Return the VM with this id; None: there is none."""
+    return Ref(scope, Kind.INSTANCE, last(str(identifier)).lower()) if identifier else None
+
+
+def addresses(interface: Answer) -> Iterator[tuple[str, str]]:
+    """Yield each private address of an interface, with the id of its public one."""
+    for one in part(interface, "properties", "ipConfigurations") or ():
+        private = str(part(one, "properties", "privateIPAddress") or "")
+        yield private, str(part(one, "properties", "publicIPAddress", "id") or "")
+
+
+# --- for a sweep ---------------------------------------------------------------------------------
+
+
+class GroupReader:
+    """Makes resources of what one group shows. Interfaces are read before addresses: those know
+    the VM."""
+
+    def __init__(self, scope: Scope, installation: str) -> None:
+        self._scope = scope
+        self._installation = installation
+        self._holders: dict[str, Ref | None] = {}  # an interface's name → its VM
+
+    def instance(self, item: Answer) -> Resource:
+        near = f"resource group {self._scope.place}"
+        return self._made(Kind.INSTANCE, item, None, power(item), tags(item), near)
+
+    def disk(self, item: Answer) -> Resource:
+        return self._part(Kind.DISK, item, vm_of(self._scope, item.get("managedBy")))
+
+    def interface(self, item: Answer) -> Resource:
+        holder = vm_of(self._scope, part(item, "properties", "virtualMachine", "id"))
+        self._holders[name_of(item)] = holder
+        return self._part(Kind.INTERFACE, item, holder)
+
+    def address(self, item: Answer) -> Resource:
+        config = str(part(item, "properties", "ipConfiguration", "id") or "")
+        name = last(config.partition("/ipConfigurations/")[0]).lower()
+        holder = self._holders.get(name) or (
+            Ref(self._scope, Kind.INTERFACE, name) if name else None
+        )
+        return self._part(Kind.ADDRESS, item, holder)
+
+    def snapshot(self, item: Answer) -> Resource:
+        return self._part(Kind.SNAPSHOT, item, None)
+
+    def _part(self, kind: Kind, item: Answer, holder: Ref | None) -> Resource:
+        state = part(item, "properties", "provisioningState")
+        now = Power.STOPPING if state == "Deleting" else Power.RUNNING
+        return self._made(kind, item, holder, now, ours(item, self._installation, holder))
+
+    def _made(
+        self,
+        kind: Kind,
+        item: Answer,
+        holder: Ref | None,
+        now: Power,
+        told: Mapping[str, str],
+        near: str = "",
+    ) -> Resource:
+        return Resource(
+            ref=Ref(self._scope, kind, name_of(item)),
+            power=now,
+            created_at=born(item),
+            tags=told,
+            parent=holder,
+            near=near,
+        )
+
+
+def _unplaced(item: Any) -> bool:
+    """True if it failed for want of a place, and never ran."""
+    failure = code(statuses(item), "ProvisioningState").partition("/")[2]
+    return failure in error_codes.CAPACITY | error_codes.QUOTA
