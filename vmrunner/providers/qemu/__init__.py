@@ -5,12 +5,15 @@ Little is imported here: the keeper starts in milliseconds because it loads only
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmrunner.providers.port import Driver
 
 if TYPE_CHECKING:
+    from vmrunner.lib.channels import Channel
+    from vmrunner.providers.port import Provider
     from vmrunner.providers.qemu.provider import QemuProvider
 
 
@@ -33,6 +36,13 @@ def open(  # noqa: A001 - as `Driver` calls it
     )
 
 
+def channel(_: Callable[[], Provider]) -> Channel:
+    """Return the way to a VM's sshd: the socket in its directory, which its keeper forwards."""
+    from vmrunner.lib.channels import UNIX_SOCKET
+
+    return UNIX_SOCKET
+
+
 DRIVER = Driver(
     kind="qemu",
     settings="vmrunner.providers.qemu.settings:QemuSettings",
@@ -40,4 +50,5 @@ DRIVER = Driver(
     needs=frozenset({"state_dir", "cache_dir", "installation", "current"}),
     options="vmrunner.providers.qemu.options:QemuOptions",
     own_host=True,
+    channel="vmrunner.providers.qemu:channel",
 )

@@ -107,7 +107,7 @@ def command(machine: QemuMachine) -> list[str]:
         ),
         *("-append", f"{machine.cmdline} {source} panic=-1".strip()),
         *disk(template=machine.start is QemuStart.RESUME),
-        *_seed(),
+        *seed(),
         *_network(restrict=machine.restrict),
         *CONSOLE,
         *("-device", "virtio-rng-pci"),
@@ -178,7 +178,8 @@ def _template_disk() -> tuple[str, ...]:
     return (*_file(QemuFd.TEMPLATE), "-blockdev", file, "-blockdev", node)
 
 
-def _seed() -> tuple[str, ...]:
+def seed() -> tuple[str, ...]:
+    """A small read-only disk beside the first one."""
     return (
         *_file(QemuFd.SEED),
         *("-blockdev", f"{_at(QemuFd.SEED)},node-name=seed-file,read-only=on"),

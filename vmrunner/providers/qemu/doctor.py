@@ -82,6 +82,7 @@ def check(options: QemuOptions, state: StateDir) -> list[Finding]:
         _namespaces(),
         _group(),
         _resolver(options),
+        _allow_list(),
         _tun(),
         *_image(options),
         _disk(options, state),
@@ -154,6 +155,15 @@ def _resolver(options: QemuOptions) -> Finding:
     address, why = dns.choose(options.dns, network.host_prefixes())
     message = f"builds with network open ask {address} for names ({why})"
     return _finding("resolver", Level.OK, message)
+
+
+def _allow_list() -> Finding:
+    missing = [name for name in ("nft", "pasta") if launch_plan.find(name) is None]
+    if missing:
+        message = f"no VM can be held to one without {' and '.join(missing)}"
+        fix = f"apt install {' '.join(map(launch_plan.package, missing))}"
+        return _finding("allow-list", Level.ERROR, message, fix)
+    return _finding("allow-list", Level.OK, "a proxy outside the VM can hold it to one")
 
 
 def _tun() -> Finding:

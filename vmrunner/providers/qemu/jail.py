@@ -2,7 +2,9 @@
 
     keeper ─ jail (pid 1 of the VM's own user, pid, mount and network namespaces; forwards SSH)
                ├─ QEMU    (the same network namespace, no capability, seccomp)
-               └─ pasta   (network `open` only: in the host's network, attached to the VM's)
+               └─ pasta   (unless its network is `none`: in the host's, attached to the VM's)
+
+An allow-list puts a proxy between the two (`allow/process.py`).
 
 The kernel kills all that is in a pid namespace when its pid 1 dies. So one SIGKILL ends a VM with
 its helper, and the jail dies with the keeper, by two belts: it holds the reading end of a pipe
@@ -24,21 +26,21 @@ import selectors
 import signal
 import socket
 import stat
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from vmrunner.providers.qemu import cgroup, jail_root, network, seccomp, syscalls
+from vmrunner.providers.qemu.allow import process
+from vmrunner.providers.qemu.allow.process import ProxySpec
 from vmrunner.providers.qemu.command_line import REOPENED, SSH_PORT
 from vmrunner.providers.qemu.forward import Forwarder
 
-_ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
 #: Each arena of the C library's allocator reserves 64 MiB of what RLIMIT_AS counts.
 _ARENAS: Final = {"MALLOC_ARENA_MAX": "8"}
-_PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the jail's own tmpfs
 _UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of a console
 
 
@@ -59,6 +61,7 @@ class JailSpec:
     announced: bool = False  # nobody gets at its sshd until the keeper says `open`
     channel: bool = False  # the keeper will, however long it takes
     resumed: bool = False  # it will soon: who asks may wait
+    proxy: ProxySpec | None = None  # of an allow-list: all that the VM reaches
     group: Path | None = None  # the control group that all of it is in
 
 
@@ -185,6 +188,8 @@ def _make(
     syscalls.leave_session_keyring()
     if spec.group:
         cgroup.join(spec.group)
+    if spec.proxy:
+        process.load()
     if spec.user:  # as root, who may enter the directories that they lie in
         files = files | _opened(spec)
         os.setgroups([])
@@ -237,7 +242,11 @@ def _init(spec: JailSpec, files: dict[int, int], listener: socket.socket, ends: 
     _let_go()
     syscalls.keep_mounts_private()
     syscalls.mount_empty("/tmp")  # noqa: S108 - our own from here on
-    helper = _network(spec)
+    helpers = {} if (helper := _network(spec)) is None else {helper: "the network helper (pasta)"}
+    outside = None
+    if spec.proxy:
+        proxy, outside = process.start(spec.proxy, spec.nft, partial(_guarded, ends))
+        helpers[proxy] = "the proxy of the allow-list"
     started_reader, started = os.pipe()  # closed by a successful exec
     qemu = os.fork()
     if qemu == 0:
@@ -247,7 +256,7 @@ def _init(spec: JailSpec, files: dict[int, int], listener: socket.socket, ends: 
         os.close(end)
     os.read(started_reader, 1)
     ends.say(running=qemu)
-    _wait(spec, ends, listener, qemu, helper)
+    _wait(spec, ends, listener, qemu, helpers, outside)
 
 
 def _let_go() -> None:
@@ -274,7 +283,7 @@ def _network(spec: JailSpec) -> int | None:
         try:
             syscalls.unshare(syscalls.NEWNET)
             syscalls.loopback_up()
-            _nft(spec.nft, spec.rules)
+            network.load(spec.nft, spec.rules)
             os.write(there, Path("/proc/self").readlink().name.encode())
             os.read(done, 1)
         except OSError as error:
@@ -289,28 +298,12 @@ def _network(spec: JailSpec) -> int | None:
     # Its number outside: /proc is still the host's.
     space = f"/proc/{said}/ns/net"
     net = os.open(space, os.O_RDONLY)
-    helper = _attach(spec.pasta, space) if spec.pasta else None
+    helper = network.attach(spec.pasta, space) if spec.pasta else None
     syscalls.enter(net, syscalls.NEWNET)
     for end in (net, here, finish):
         os.close(end)
     os.waitpid(child, 0)
     return helper
-
-
-def _attach(pasta: str, space: str) -> int:
-    """Join the VM's network to the host's. Returns the pid of pasta, which forwards already."""
-    done = subprocess.run(
-        [*network.pasta(pasta, namespace=space), "--no-netns-quit", "--pid", _PASTA_PID],
-        env=_ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=20,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(f"pasta: {done.stderr.decode(errors='replace').strip()[-500:]}")
-    return int(Path(_PASTA_PID).read_text())
 
 
 def _become(spec: JailSpec, files: dict[int, int], ends: _Ends) -> None:
@@ -323,32 +316,24 @@ def _become(spec: JailSpec, files: dict[int, int], ends: _Ends) -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     program = Path(spec.qemu[0]).resolve()  # some systems have their programs' links in /run
     syscalls.unshare(syscalls.NEWNS)
-    jail_root.enter(program, spec.hide, spec.resolver)
+    jail_root.enter(program, spec.hide, network.PROXY if spec.proxy else spec.resolver)
     syscalls.give_up_privileges()
     for name, most in spec.limits.items():
         resource.setrlimit(getattr(resource, name), (most, most))
     syscalls.filter_calls(seccomp.encoded())
-    os.execve(program, spec.qemu, {**_ENVIRONMENT, **_ARENAS})  # noqa: S606
-
-
-def _nft(program: str, rules: str) -> None:
-    done = subprocess.run(
-        [program, "-f", "-"],
-        input=rules.encode(),
-        env=_ENVIRONMENT,
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
-    if done.returncode:
-        raise OSError(f"nft: {done.stderr.decode(errors='replace').strip()[:500]}")
+    os.execve(program, spec.qemu, {**network.ENVIRONMENT, **_ARENAS})  # noqa: S606
 
 
 def _wait(
-    spec: JailSpec, ends: _Ends, listener: socket.socket, qemu: int, helper: int | None
+    spec: JailSpec,
+    ends: _Ends,
+    listener: socket.socket,
+    qemu: int,
+    helpers: Mapping[int, str],
+    outside: int | None,
 ) -> None:
-    """Forward SSH until the VM ends, its helper dies or the keeper is gone. Leaving this is the
-    end of all of them."""
+    """Forward SSH until the VM ends, a helper dies or the keeper is gone. Leaving this is the
+    end of all of them. `outside`: the network that the proxy goes out by, if there is one."""
     selector = selectors.DefaultSelector()
     target = ("127.0.0.1", SSH_PORT)
     forwarder = Forwarder(selector, listener, target, shut=spec.announced, held=spec.resumed)
@@ -366,22 +351,22 @@ def _wait(
                     return  # the keeper is gone
                 *lines, pending = (pending + data).split(b"\n")
                 for line in lines:
-                    _heed(line.decode(), spec, forwarder)
+                    _heed(line.decode(), spec, forwarder, outside)
         if time.monotonic() >= unannounced:
             forwarder.open()
         for pid, status in _reaped():
             if pid == qemu:
                 ends.say(exit=os.waitstatus_to_exitcode(status))
                 return
-            if pid == helper:
-                raise OSError("the network helper (pasta) died")
+            if pid in helpers:
+                raise OSError(f"{helpers[pid]} died")
 
 
-def _heed(line: str, spec: JailSpec, forwarder: Forwarder) -> None:
+def _heed(line: str, spec: JailSpec, forwarder: Forwarder, outside: int | None) -> None:
     """Do what the keeper tells."""
     match line.split():
         case ["deny", *prefixes]:
-            _nft(spec.nft, network.deny(prefixes))
+            network.load(spec.nft, network.deny(prefixes), space=outside)
         case ["open"]:
             forwarder.open()
 

@@ -16,6 +16,7 @@ from typing import Final
 from vmrunner.providers.qemu import syscalls
 
 _ROOT: Final = "/tmp/root"  # noqa: S108 - on the jail's own tmpfs
+_EMPTY: Final = "/tmp/empty"  # noqa: S108
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store")
 _LINKER: Final = "/etc/ld.so.cache"
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -43,6 +44,14 @@ def enter(program: Path, hidden: Sequence[str], resolver: str | None) -> None:
         syscalls.mount_over(device, _ROOT + device)
         syscalls.protect(_ROOT + device, devices=True)
     syscalls.change_root(_ROOT)
+
+
+def enter_empty() -> None:
+    """Make an empty directory this process's root. Called in a mount namespace of its own."""
+    Path(_EMPTY).mkdir()
+    syscalls.mount_empty(_EMPTY)
+    syscalls.protect(_EMPTY)
+    syscalls.change_root(_EMPTY)
 
 
 def _own(program: Path) -> tuple[str, ...]:

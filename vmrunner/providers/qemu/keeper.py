@@ -28,10 +28,11 @@ from typing import Any, Final
 
 from vmrunner.lib import process, unix_sockets
 from vmrunner.providers.qemu import cgroup, command_line, network, processes, state_dir
-from vmrunner.providers.qemu.channel import Channel
+from vmrunner.providers.qemu.allow import process as allow_process
 from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.creator import answer, detach
+from vmrunner.providers.qemu.identity_port import IdentityPort
 from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
 from vmrunner.providers.qemu.qmp import Qmp
 
@@ -59,7 +60,7 @@ class Keeper:
         self.denied: set[str] = set()
         self.wished = False  # SIGTERM came
         self.announced = False  # its console will say when its sshd is there
-        self.channel: Channel | None = None
+        self.channel: IdentityPort | None = None
         self.qmp: socket.socket | None = None
         self.unproven: float | None = None  # until when a clone must have answered, if it has not
         self.save_at: float | None = None  # when the VM is to be frozen
@@ -166,11 +167,7 @@ class Keeper:
         return self._launch(self.plan["qemu"], self.plan["images"])
 
     def _group(self) -> contextlib.AbstractContextManager[Path | None]:
-        limits = self.plan["group"]
-        name = self.home.path.name
-        return cgroup.made(
-            cgroup.place(), name, memory=limits["memory"], processes=limits["processes"]
-        )
+        return cgroup.made(cgroup.place(), self.home.path.name, **self.plan["group"])
 
     def _started_jail(
         self, group: Path | None, words: list[str], images: list[tuple[int, str]], *, resumed: bool
@@ -181,6 +178,7 @@ class Keeper:
         lying = JailSpec(
             qemu=words,
             pasta=plan["pasta"],
+            proxy=allow_process.spec_of(plan),
             nft=plan["nft"],
             rules=network.rules(resolver=plan["resolver"], host=host),
             resolver=plan["resolver"],
@@ -206,7 +204,7 @@ class Keeper:
             if plan.get("channel"):
                 ours, theirs = socket.socketpair()
                 files[QemuFd.CHANNEL] = stack.enter_context(theirs).fileno()
-                self.channel = Channel(ours)
+                self.channel = IdentityPort(ours)
                 private.append(ours.fileno())
             if resumed or plan.get("save"):
                 self.qmp, theirs = socket.socketpair()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, NoCapacity
-from vmrunner.model import Network, Order, tags_of
+from vmrunner.model import AllowList, Network, NetworkPolicy, Order, tags_of
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
 from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, QemuStart
@@ -160,7 +160,7 @@ class VmPlan:
                 cpus=offer.cpus,
                 memory=offer.memory,
                 cmdline=self.image.cmdline,
-                restrict=self.order.network is not Network.OPEN,
+                restrict=self.order.network is Network.NONE,
                 channel=self.channel,
                 start=start,
             )
@@ -179,7 +179,7 @@ def make(
 ) -> dict[str, Any]:
     """Return the content of `plan.json`. `home` is where the directory will be."""
     order, image, programs = vm.order, vm.image, vm.programs
-    internet = order.network is Network.OPEN and not vm.sealed
+    internet = order.network is not Network.NONE and not vm.sealed
     runs_as = processes.user(order.instance)
     offer = order.offer
     disk = home / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
@@ -211,6 +211,7 @@ def make(
         "files": files,
         "images": images,
         "pasta": programs.pasta if internet else None,
+        "allow": _allow(order.network) if internet else None,
         "resolver": resolver if internet else None,
         "tun": internet and needs_tun(runs_as),
         "nft": programs.nft,
@@ -224,6 +225,13 @@ def make(
     }
 
 
+def _allow(network: NetworkPolicy) -> dict[str, Any] | None:
+    """Return what the keeper needs of an allow-list, which it does not read itself."""
+    if not isinstance(network, AllowList):
+        return None
+    return {"entries": list(network.allow), "ports": sorted(network.ports)}
+
+
 def _identity(order: Order) -> dict[str, Any]:
     """Return what the guest is told of itself, but for what the keeper draws when it says so."""
     assert order.identity is not None
@@ -233,7 +241,7 @@ def _identity(order: Order) -> dict[str, Any]:
         "host_key": order.identity.host_key.strip() + "\n",
         "host_public": order.identity.host_public.strip() + "\n",
         "deadline": order.deadline,
-        "network": order.network.value,
+        "network": order.network.inside.value,
     }
 
 
@@ -294,4 +302,4 @@ def _shape(vm: VmPlan) -> dict[str, str | int] | None:
     shape = vm.order.shape
     if shape is None or shape.container not in vm.image.containers:
         return None
-    return {**dataclasses.asdict(shape), "network": vm.order.network.value}
+    return {**dataclasses.asdict(shape), "network": vm.order.network.inside.value}

@@ -9,12 +9,21 @@ everything that is not the internet.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
+from vmrunner.providers.qemu import syscalls
 from vmrunner.providers.qemu.command_line import SSH_PORT
+
+#: Of the programs that are started in a jail.
+ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
+
+_PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the jail's own tmpfs
 
 # Everything that is not the internet (IANA's special-purpose registry), metadata included.
 SPECIAL: Final = (
@@ -34,6 +43,10 @@ SPECIAL: Final = (
     "224.0.0.0/3",
 )
 
+#: Where the proxy of an allow-list listens, in the VM's network: of a range for tests of networks,
+#: which no host of the internet has.
+PROXY: Final = "198.18.0.1"
+
 _SSH_ONLY: Final = """\
         oifname "lo" ip daddr 127.0.0.1 tcp dport {port} accept
         oifname "lo" ip saddr 127.0.0.1 tcp sport {port} accept
@@ -45,6 +58,16 @@ _INTERNET: Final = """\
         ip daddr @denied meta l4proto tcp reject with tcp reset
         ip daddr @denied reject with icmpx type admin-prohibited
         meta nfproto ipv4 meta l4proto {{ tcp, udp, icmp }} accept
+"""
+_PROXY_ALONE: Final = """\
+        ip daddr {proxy} tcp dport {{ 53, {ports} }} accept
+        ip saddr {proxy} tcp sport {{ 53, {ports} }} accept
+        ip daddr {proxy} udp dport 53 accept
+        ip saddr {proxy} udp sport 53 accept
+        oifname "lo" tcp flags rst accept comment "our own rejections, below"
+        oifname "lo" icmp type destination-unreachable accept
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx type admin-prohibited
 """
 _RULES: Final = """\
 table inet vmrunner {{
@@ -67,6 +90,52 @@ def rules(*, resolver: str | None, host: Iterable[str]) -> str:
         text += _INTERNET.format(resolver=resolver)
     denied = ", ".join(_merged([*SPECIAL, *host]))
     return _RULES.format(denied=denied, rules=text)
+
+
+def proxy_rules(ports: Iterable[int]) -> str:
+    """The rules of a network that reaches the proxy of an allow-list and nothing else."""
+    text = _SSH_ONLY.format(port=SSH_PORT)
+    text += _PROXY_ALONE.format(proxy=PROXY, ports=", ".join(map(str, sorted(ports))))
+    return _RULES.format(denied=", ".join(SPECIAL), rules=text)
+
+
+def load(program: str, rules: str, *, space: int | None = None) -> None:
+    """Let the kernel have the rules, for the network namespace `space` or our own. Raises
+    OSError."""
+    here = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        if space is not None:
+            syscalls.enter(space, syscalls.NEWNET)
+        done = subprocess.run(
+            [program, "-f", "-"],
+            input=rules.encode(),
+            env=ENVIRONMENT,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        if space is not None:
+            syscalls.enter(here, syscalls.NEWNET)
+        os.close(here)
+    if done.returncode:
+        raise OSError(f"nft: {done.stderr.decode(errors='replace').strip()[:500]}")
+
+
+def attach(program: str, space: str) -> int:
+    """Join a network namespace to ours. Returns the pid of pasta, which forwards already."""
+    done = subprocess.run(
+        [*pasta(program, namespace=space), "--no-netns-quit", "--pid", _PASTA_PID],
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=20,
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(f"pasta: {done.stderr.decode(errors='replace').strip()[-500:]}")
+    return int(Path(_PASTA_PID).read_text())
 
 
 def deny(prefixes: Iterable[str]) -> str:

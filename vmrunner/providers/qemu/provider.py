@@ -19,6 +19,7 @@ from vmrunner.lib import units
 from vmrunner.model import (
     Fate,
     Finding,
+    HostUsage,
     Key,
     Kind,
     Network,
@@ -47,6 +48,7 @@ from vmrunner.providers.qemu import (
     state_dir,
     sweep,
     templates,
+    usage,
 )
 from vmrunner.providers.qemu.command_line import MiB
 from vmrunner.providers.qemu.dns import Resolver
@@ -62,6 +64,7 @@ class QemuProvider:
     """VMs on this host, one directory each under `options.state_dir`."""
 
     creates = 8
+    holds_allow_lists = True
 
     def __init__(self, options: QemuOptions) -> None:
         if not state_dir.is_word(options.installation):
@@ -222,7 +225,7 @@ class QemuProvider:
 
     def plan(self, order: Order) -> VmPlan:
         """Return what the order's VM is made of, without a template."""
-        programs = launch_plan.HostPrograms.find(internet=order.network is Network.OPEN)
+        programs = launch_plan.HostPrograms.find(internet=order.network is not Network.NONE)
         image = self._image(order.offer.image or None)
         image_integrity.check(image, self.verified)
         local_images.used(image)
@@ -314,6 +317,9 @@ class QemuProvider:
             sweep.lower(home, due)
         except OSError as error:
             raise Uncertain(f"{ref.id}: {error}") from error
+
+    def used(self, ref: Ref) -> HostUsage | None:
+        return usage.used(self.state, self._mark, ref.id) if ref.scope == self.scope else None
 
     def console(self, ref: Ref) -> str:
         home = self.state.home(ref.id)

@@ -48,7 +48,10 @@ _ATTR_NODEV: Final = 4
 _ATTR_NOEXEC: Final = 8
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
+_SIOCSIFADDR: Final = 0x8916
+_SIOCSIFNETMASK: Final = 0x891C
 _IFF_UP: Final = 1
+_CAPABILITY_VERSION: Final = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -100,6 +103,12 @@ def give_up_privileges(keep: int = -1) -> None:
         if capability != keep:
             _prctl(_PR_CAPBSET_DROP, capability)
     _checked(_prctl(_PR_SET_NO_NEW_PRIVS, 1), "PR_SET_NO_NEW_PRIVS")
+
+
+def give_up_capabilities() -> None:
+    """Give up what this process has now: for one that goes on without an exec."""
+    head = struct.pack("=II", _CAPABILITY_VERSION, 0)
+    _checked(_libc.capset(head, bytes(24)), "capset")
 
 
 def leave_session_keyring() -> None:
@@ -197,8 +206,13 @@ def change_root(root: str) -> None:
     os.chdir("/")
 
 
-def loopback_up() -> None:
+def loopback_up(address: str | None = None) -> None:
+    """`address`: one that the loopback gets beside its own."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        if address is not None:
+            for call, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.255")):
+                place = struct.pack("=HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))
+                fcntl.ioctl(sock, call, struct.pack("16s16s8x", b"lo:1", place))
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))

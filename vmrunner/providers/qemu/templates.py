@@ -89,7 +89,7 @@ def key(words: Sequence[str], order: Order, image: LocalImage, accel: str) -> st
         "words": list(words),
         "image": [image.hash, dict(image.sha256)],  # built again it has the same hash
         "disk": order.offer.disk,
-        "network": order.network.value,
+        "network": order.network.inside.value,
         "shape": asdict(order.shape),
         "programs": _builds(Path(words[0])),
         "host": _host() if accel == "kvm" else "",
@@ -162,7 +162,7 @@ def purpose(order: Order) -> dict[str, Any]:
         "memory": offer.memory,
         "disk": offer.disk,
         "image": offer.image,
-        "network": order.network.value,
+        "network": order.network.inside.value,
     }
     return {"spec": spec, "shape": asdict(order.shape)}
 

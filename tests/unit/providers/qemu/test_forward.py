@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.sshd import wait_for
 from vmrunner.lib import resources, unix_sockets
-from vmrunner.providers.qemu import command_line, jail
+from vmrunner.providers.qemu import command_line, jail, network
 from vmrunner.providers.qemu.console import Console
 from vmrunner.providers.qemu.forward import Forwarder
 from vmrunner.providers.qemu.jail import JailSpec
@@ -157,9 +157,13 @@ LYING = JailSpec(
 
 
 def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    rules: list[tuple[str, str]] = []
+    rules: list[tuple[str, str, int | None]] = []
     opened: list[str] = []
-    monkeypatch.setattr(jail, "_nft", lambda *words: rules.append(words))
+
+    def load(program: str, text: str, *, space: int | None) -> None:
+        rules.append((program, text, space))
+
+    monkeypatch.setattr(network, "load", load)
     way: Any = SimpleNamespace(open=partial(opened.append, "opened"))
     reader, writer = os.pipe()
     told = jail.Jail(pid=0, life=writer, news=-1, console=-1, errors=-1)
@@ -169,10 +173,11 @@ def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.Monk
     with os.fdopen(reader, encoding="utf-8") as lines:
         for line in lines:
             assert rules or not opened
-            jail._heed(line, LYING, way)
-    ((program, text),) = rules
+            jail._heed(line, LYING, way, 17)
+    ((program, text, space),) = rules
     assert program == "/usr/sbin/nft"
     assert "denied { 5.6.7.8/32, 9.0.0.0/8 }" in text
+    assert space == 17, "the network that a proxy goes out by"
     assert opened == ["opened"]
 
 
@@ -186,7 +191,7 @@ def test_a_console_that_never_says_so_holds_nobody_up(monkeypatch: pytest.Monkey
     said: list[dict[str, int]] = []
     ends: Any = SimpleNamespace(life=life, say=lambda **word: said.append(word))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        jail._wait(LYING, ends, listener, us, None)
+        jail._wait(LYING, ends, listener, us, {}, None)
     os.close(life)
     os.close(end)
     assert (opened, said) == (["opened"], [{"exit": 0}])

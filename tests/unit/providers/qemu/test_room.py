@@ -10,7 +10,7 @@ import pytest
 
 from vmrunner.errors import NoCapacity
 from vmrunner.lib import process
-from vmrunner.model import Network, Offer, Order, Process, Role
+from vmrunner.model import Level, Network, Offer, Order, Process, Role
 from vmrunner.providers.qemu import doctor, launch_plan, processes, state_dir, sweep
 from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.options import GiB, QemuOptions
@@ -107,3 +107,15 @@ def test_what_a_template_may_still_take_counts_too(tmp_path: Path) -> None:
     (tmp_path / "ram").write_bytes(bytes(1 << 20))
     assert doctor.to_come(tmp_path / "home", made) == most - (1 << 20)
     assert doctor.to_come(tmp_path / "home", {**made, "files": []}) == 0
+
+
+@pytest.mark.parametrize("missing", ["nft", "pasta"])
+def test_the_doctor_says_what_an_allow_list_lacks(
+    monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(launch_plan, "find", lambda name: f"/usr/bin/{name}")
+    assert doctor._allow_list().level is Level.OK
+    monkeypatch.setattr(launch_plan, "find", lambda name: None if name == missing else name)
+    found = doctor._allow_list()
+    assert (found.level, found.fix) == (Level.ERROR, f"apt install {launch_plan.package(missing)}")
+    assert missing in found.message

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import Network, Offer, Order, Role, Scope, Shape, Spec
+from vmrunner.model import AllowList, Network, Offer, Order, Role, Scope, Shape, Spec
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, launch_plan, state_dir, templates
 from vmrunner.providers.qemu.command_line import QemuMachine, QemuStart
@@ -237,6 +237,18 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
     others.append(key())
     assert known not in others
     assert len(set(others)) == len(others)
+
+
+def test_an_allow_list_starts_from_the_template_of_open(tmp_path: Path) -> None:
+    """It is held from outside: the template, and the clone, know nothing of it."""
+    program = tmp_path / "qemu"
+    program.touch()
+    keys = set()
+    for network in (Network.OPEN, AllowList(("a.example.org",)), AllowList(("b.example.org",))):
+        order = replace(ORDER, network=network)
+        keys.add(templates.key([str(program)], order, IMAGE, "tcg"))
+        assert templates.purpose(order)["spec"]["network"] == "open"
+    assert len(keys) == 1
 
 
 def test_the_key_says_nothing_of_the_build(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.guest import identity
-from vmrunner.providers.qemu.channel import Channel
+from vmrunner.providers.qemu.identity_port import IdentityPort
 
 WHO = {
     "hostname": "vm-1",
@@ -24,10 +24,10 @@ WHO = {
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Channel, socket.socket]]:
+def ends() -> Iterator[tuple[IdentityPort, socket.socket]]:
     ours, theirs = socket.socketpair()
     with theirs:
-        channel = Channel(ours)
+        channel = IdentityPort(ours)
         yield channel, theirs
         channel.close()
 
@@ -38,7 +38,7 @@ def told(guest: socket.socket) -> dict[str, object]:
     return found
 
 
-def test_the_guest_reads_who_it_is(ends: tuple[Channel, socket.socket]) -> None:
+def test_the_guest_reads_who_it_is(ends: tuple[IdentityPort, socket.socket]) -> None:
     channel, guest = ends
     channel.tell(WHO, now=1000.0, woken=True)
     found = told(guest)
@@ -47,7 +47,7 @@ def test_the_guest_reads_who_it_is(ends: tuple[Channel, socket.socket]) -> None:
     assert found["ttl"] == pytest.approx(1005.0)
 
 
-def test_each_vm_gets_its_own_randomness_and_ids(ends: tuple[Channel, socket.socket]) -> None:
+def test_each_vm_gets_its_own_randomness_and_ids(ends: tuple[IdentityPort, socket.socket]) -> None:
     channel, guest = ends
     seen = []
     for _ in range(2):
@@ -58,14 +58,16 @@ def test_each_vm_gets_its_own_randomness_and_ids(ends: tuple[Channel, socket.soc
     assert len(bytes.fromhex(str(seen[0]["random"]))) == 64
 
 
-def test_a_vm_that_booted_keeps_its_clock_and_boot_id(ends: tuple[Channel, socket.socket]) -> None:
+def test_a_vm_that_booted_keeps_its_clock_and_boot_id(
+    ends: tuple[IdentityPort, socket.socket],
+) -> None:
     channel, guest = ends
     channel.tell(WHO, now=1000.0, woken=False)
     found = told(guest)
     assert (found["time"], found["boot_id"]) == (None, None)
 
 
-def test_only_the_acknowledgement_is_one(ends: tuple[Channel, socket.socket]) -> None:
+def test_only_the_acknowledgement_is_one(ends: tuple[IdentityPort, socket.socket]) -> None:
     channel, guest = ends
     assert not channel.acknowledged()
     guest.sendall(b"x" * 100)
@@ -75,7 +77,7 @@ def test_only_the_acknowledgement_is_one(ends: tuple[Channel, socket.socket]) ->
     assert any(channel.acknowledged() for _ in range(10))
 
 
-def test_a_closed_channel_is_no_acknowledgement(ends: tuple[Channel, socket.socket]) -> None:
+def test_a_closed_channel_is_no_acknowledgement(ends: tuple[IdentityPort, socket.socket]) -> None:
     channel, guest = ends
     guest.close()
     with pytest.raises(OSError, match="closed"):

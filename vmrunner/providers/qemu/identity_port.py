@@ -1,4 +1,4 @@
-"""The host's end of a VM's channel: one identity down, one acknowledgement up, then it is closed.
+"""The host's end of a VM's own port: one identity down, one acknowledgement up, then it is closed.
 
 Nothing of a build goes over it. What root in the guest writes there is compared with the one
 acknowledgement and means nothing else. Read by the keeper: few imports.
@@ -20,7 +20,7 @@ _RANDOM: Final = 64  # bytes
 _TTL_SLACK: Final = 5.0  # seconds by which a guest's own count may pass the deadline
 
 
-class Channel:
+class IdentityPort:
     """One connection to the port `identity.PORT`."""
 
     def __init__(self, connection: socket.socket) -> None:

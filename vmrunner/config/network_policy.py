@@ -1,0 +1,161 @@
+"""Values of `network`: `open`, `none`, or an allow-list, as a table or in one word
+(`allow=HOST[:PORT],…`). One place for each kind of file, Python, HTTP and the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+
+from vmrunner.config.validation_errors import FieldError, option_name
+from vmrunner.errors import ConfigError
+from vmrunner.model import AllowList, Network, NetworkPolicy
+
+MOST: Final = 100  # entries
+
+_WORDS: Final = [one.value for one in Network]
+_IN_ONE_WORD: Final = "allow="
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
+_SUCH_AS: Final = "such as packages.example.org, *.example.net or example.org:8443"
+#: Ports on which the first bytes tell no name.
+_NAMELESS: Final = {22: "SSH", 53: "DNS"}
+
+
+def policy(value: object, field: str) -> NetworkPolicy:
+    """Return the policy that this says. Raises ConfigError."""
+    if isinstance(value, str) and value in _WORDS:
+        return Network(value)
+    if isinstance(value, AllowList):
+        return _allow_list(value.allow, field)
+    if isinstance(value, Mapping):
+        if list(value) != ["allow"]:
+            raise ConfigError(
+                f"{field}: a table with {', '.join(map(repr, value)) or 'nothing'}",
+                hint='{ allow = ["HOST[:PORT]", …] }, and nothing else',
+            )
+        return _allow_list(value["allow"], field)
+    if isinstance(value, str) and value.startswith(_IN_ONE_WORD):
+        return _allow_list(value.removeprefix(_IN_ONE_WORD).split(","), field)
+    from vmrunner.config import field_checks  # late: `config show` needs it for nothing
+
+    return Network(field_checks.choice(value, field, "policy", [*_WORDS, "allow=HOST[:PORT],…"]))
+
+
+def _allow_list(entries: object, field: str) -> AllowList:
+    from vmrunner.config import field_checks
+
+    if isinstance(entries, str) or not isinstance(entries, Sequence):
+        raise ConfigError(f"{field}: allow is {entries!r}, not a list", hint=_SUCH_AS)
+    if not entries:
+        raise ConfigError(f"{field}: allow is empty", hint=f"{_SUCH_AS}, or network = none")
+    if len(entries) > MOST:
+        raise ConfigError(
+            f"{field}: allow has {len(entries)} entries, at most {MOST} are possible",
+            hint="a wildcard such as *.example.net holds all names below one",
+        )
+    found: dict[str, str] = {}
+    for said in entries:
+        entry = _entry(field_checks.text(said, field), field)
+        if entry in found:
+            raise ConfigError(
+                f"{field}: {said!r} and {found[entry]!r} are the same", hint="name it once"
+            )
+        found[entry] = said
+    return AllowList(tuple(found))
+
+
+def _entry(said: str, field: str) -> str:
+    """Return an entry in the one way that it is compared in. Port 443 is the one that needs no
+    word."""
+    host, colon, port = said.partition(":")
+    if "[" in host or ":" in port:
+        raise _refused(field, said, "is an address", f"an allow-list has names, {_SUCH_AS}")
+    name = _name(host, said, field)
+    if not colon:
+        return name
+    number = int(port) if re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) else 0
+    if not 0 < number < 1 << 16:
+        raise _refused(field, said, "has no port after the colon", "1 to 65535")
+    if number in _NAMELESS:
+        raise _refused(
+            field, said, f"is a port of {_NAMELESS[number]}, whose bytes tell no name",
+            "a port of TLS, or 80; fetch by https",
+        )  # fmt: skip
+    return name if number == 443 else f"{name}:{number}"
+
+
+def _name(host: str, said: str, field: str) -> str:
+    wildcard, name = ("*.", host[2:]) if host.startswith("*.") else ("", host)
+    if "*" in name:
+        raise _refused(field, said, "has a * in a name", "only *. at its beginning is a wildcard")
+    name = _ascii(name, said, field).lower()
+    labels = name.split(".")
+    if name.endswith("."):
+        raise _refused(field, said, "ends in a dot", "leave the dot out")
+    if _NUMBER.fullmatch(labels[-1]):
+        raise _refused(field, said, "is an address", f"an allow-list has names, {_SUCH_AS}")
+    if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)):
+        raise _refused(field, said, "is no name of a host", _SUCH_AS)
+    if len(labels) < 2:
+        fix = f"a name with a dot, {_SUCH_AS}"
+        what = "would let a whole top-level domain in" if wildcard else "has one label only"
+        raise _refused(field, said, what, fix)
+    return wildcard + name
+
+
+def _ascii(name: str, said: str, field: str) -> str:
+    """Return an international name as DNS and TLS have it."""
+    if name.isascii():
+        return name
+    import idna
+
+    try:
+        return idna.encode(name, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise _refused(field, said, f"is no international name: {error}", _SUCH_AS) from None
+
+
+def _refused(field: str, said: str, why: str, fix: str) -> ConfigError:
+    shown = said if len(said) <= 80 else f"{said[:77]}..."
+    return ConfigError(f"{field}: {shown!r} {why}", hint=fix)
+
+
+def _validated(value: Any, info: ValidationInfo) -> NetworkPolicy:
+    try:
+        return policy(value, option_name(info))
+    except ConfigError as error:
+        words = not isinstance(value, Mapping) and not str(value).startswith(_IN_ONE_WORD)
+        listed = "input should be 'open', 'none' or a table with `allow`"
+        raise FieldError(error, in_file=listed if words else "") from None
+
+
+#: The type of a field that holds one.
+Policy = Annotated[
+    NetworkPolicy,
+    BeforeValidator(_validated),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": _WORDS, "type": "string"},
+                {"pattern": f"^{_IN_ONE_WORD}.", "type": "string"},
+                {
+                    "additionalProperties": False,
+                    "properties": {
+                        "allow": {
+                            "description": "HOST, HOST:PORT, *.HOST or *.HOST:PORT.",
+                            "items": {"type": "string"},
+                            "maxItems": MOST,
+                            "minItems": 1,
+                            "type": "array",
+                        }
+                    },
+                    "required": ["allow"],
+                    "type": "object",
+                },
+            ]
+        }
+    ),
+]

@@ -1,0 +1,71 @@
+"""Addresses of the names that a VM connects to, asked of the provider's resolver. Within bounds: a
+name below a wildcard may be anything, and whoever serves the names there hears it."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import dns.asyncquery
+import dns.exception
+import dns.message
+import dns.rdatatype
+
+from vmrunner.model import AllowList
+from vmrunner.providers.common.rate_limits import Bucket, Limit
+
+#: Names below wildcards that may be asked for: at once, and again per second.
+BELOW: Final = Limit(burst=60, rate=1)
+KEPT: Final = 1024  # names whose addresses are remembered
+_SECONDS: Final = 5.0  # for an answer
+_LEAST, _MOST = 5.0, 300.0  # seconds for which an address is believed
+
+
+class NoAddress(OSError):
+    """A name that nobody can be connected to by; the text says why."""
+
+
+class Lookup:
+    """One VM's look-ups. `now` is in seconds and never goes back."""
+
+    def __init__(
+        self, allow: AllowList, resolver: str, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._allow = allow
+        self._resolver = resolver
+        self._now = now
+        self._below = Bucket(BELOW, now)
+        self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+
+    async def addresses(self, name: str) -> tuple[str, ...]:
+        """Return the IPv4 addresses of a name that is permitted, at least one. Raises
+        NoAddress."""
+        until, found = self._known.get(name, (0.0, ()))
+        if self._now() >= until:
+            seconds, found = await self._ask(name)
+            self._known[name] = self._now() + seconds, found
+            self._known.move_to_end(name)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        if not found:
+            raise NoAddress(f"{name} has no IPv4 address")
+        return found
+
+    async def _ask(self, name: str) -> tuple[float, tuple[str, ...]]:
+        if not self._allow.names(name):
+            if self._below.wait(1) > 0:
+                raise NoAddress(f"too many names below a wildcard, such as {name}")
+            self._below.take(1)
+        query = dns.message.make_query(name, dns.rdatatype.A)
+        try:
+            reply, _ = await dns.asyncquery.udp_with_fallback(
+                query, self._resolver, timeout=_SECONDS, ignore_unexpected=True
+            )
+            assert isinstance(reply, dns.message.QueryMessage)
+            chain = reply.resolve_chaining()
+        except (dns.exception.DNSException, OSError, EOFError) as error:
+            raise NoAddress(f"{name}: {error or type(error).__name__}") from error
+        found = tuple(str(one.address) for one in chain.answer or ())
+        return min(max(chain.minimum_ttl, _LEAST), _MOST), found
