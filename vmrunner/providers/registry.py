@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +19,8 @@ from vmrunner.model import Price
 from vmrunner.providers.port import Driver, Provider
 
 if TYPE_CHECKING:
+    from vmrunner.core.boxes import Box
+    from vmrunner.lib.channels import Channel
     from vmrunner.providers.settings import ProviderSettings
 
 #: An entry point of this group is named after a kind, and is its `Driver`.
@@ -69,6 +71,28 @@ def load(kind: str, name: str, **options: Any) -> Provider:
             f"providers.{name}: kind {kind!r} needs the Python package {missing.name!r}",
             hint=f"pip install '{driver.extra}'" if driver.extra else "",
         ) from missing
+
+
+def channel(kind: str, provider: Callable[[], Provider]) -> Channel:
+    """Return the way to the sshds of its instances. `provider` opens it, for a channel that needs
+    its credentials."""
+    from vmrunner.lib.channels import TCP
+
+    driver = find(kind)
+    if driver is None or not driver.channel:
+        return TCP
+    made: Channel = _named(driver.channel)(provider)
+    return made
+
+
+def box(kind: str, provider: Callable[[], Provider]) -> Box:
+    """Return who realises container images in its instances. `provider` opens it, where that may
+    be another than Docker."""
+    from vmrunner.core.boxes import DOCKER
+    from vmrunner.providers import promises
+
+    driver = find(kind)
+    return promises.box(provider()) if driver is not None and driver.units else DOCKER
 
 
 def settings_of(driver: Driver) -> type[ProviderSettings]:

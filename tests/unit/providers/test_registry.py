@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.support import thirdparty
+from tests.support.port_forward import port_forwarding
 from vmrunner.errors import ConfigError
-from vmrunner.providers import registry
+from vmrunner.lib.channels import TCP, UNIX_SOCKET
+from vmrunner.model import Address
+from vmrunner.providers import Provider, registry
 from vmrunner.providers.port import Driver
 from vmrunner.providers.registry import drivers
 
 ROOT = Path(__file__).parents[3]
-OURS = {"ec2", "fake", "gce", "qemu"}
+OURS = {"azure", "ec2", "fake", "gce", "qemu"}
 
 
 @pytest.fixture
@@ -48,6 +54,32 @@ def test_what_a_driver_names_is_there(kind: str) -> None:
     assert registry.defaults(kind).keys() <= settings.model_fields.keys() | {"used"}
     assert all(price.usd_hour > 0 for price in registry.prices(kind).values())
     assert (ROOT / "cloud-init" / f"{driver.platform}.yaml").is_file()
+
+
+def test_a_channel_is_tcp_unless_the_driver_names_one(site: Path) -> None:
+    """No provider is opened for it: that may need an SDK, and ask a cloud."""
+    thirdparty.install(site)
+
+    def opened() -> Provider:
+        raise AssertionError("it was opened")
+
+    found = {kind: registry.channel(kind, opened) for kind in (*OURS, "elsewhere", "gone")}
+    assert found == {kind: UNIX_SOCKET if kind == "qemu" else TCP for kind in found}
+
+
+def test_a_channel_may_be_made_of_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that goes through a cloud's own door, with its credentials."""
+    named = "tests.support.port_forward:channel"
+    driver = Driver(kind="far", settings="", open=lambda _: provider, channel=named)
+    monkeypatch.setattr(registry, "drivers", lambda: {"far": driver})
+    with port_forwarding() as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        provider: Any = SimpleNamespace(url=server.url)
+        server.pods[Address("ns/pod")] = Address(*listener.getsockname())
+        channel = registry.channel("far", lambda: registry.load("far", "x"))
+        with channel.open(Address("ns/pod")) as stream, listener.accept()[0] as peer:
+            peer.sendall(b"hello")
+            stream.settimeout(30)
+            assert stream.recv(5) == b"hello"
 
 
 def test_of_a_kind_that_was_uninstalled_nothing_is_known() -> None:

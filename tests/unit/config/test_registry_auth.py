@@ -1,0 +1,80 @@
+"""A secret, as Docker is told it for a registry."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from vmrunner.config import registry_auth
+from vmrunner.errors import ConfigError
+
+PAIR = base64.b64encode(b"me:hunter2").decode()
+PRIVATE = "registry.example.org/team/app:1"
+
+
+def config(**auths: dict[str, str]) -> bytes:
+    return json.dumps(
+        {"auths": {name.replace("_", "."): one for name, one in auths.items()}}
+    ).encode()
+
+
+def told(image: str, secret: bytes) -> Any:
+    return json.loads(base64.urlsafe_b64decode(registry_auth.header(image, secret)))
+
+
+@pytest.mark.parametrize(
+    ("image", "registry"),
+    [
+        ("debian", "docker.io"),
+        ("team/app", "docker.io"),
+        ("index.docker.io/team/app", "docker.io"),
+        ("localhost/app", "localhost"),
+        ("host:5000/app", "host:5000"),
+        ("ghcr.io/team/app@sha256:00", "ghcr.io"),
+    ],
+)
+def test_the_registry_is_what_docker_takes_it_for(image: str, registry: str) -> None:
+    assert registry_auth.registry_of(image) == registry
+
+
+def test_a_pair_is_split_at_the_first_colon() -> None:
+    assert told(PRIVATE, b"me:hunter2:x\n") == {
+        "username": "me", "password": "hunter2:x", "serveraddress": "registry.example.org",
+    }  # fmt: skip
+    assert told("app", b"me:x")["serveraddress"] == "https://index.docker.io/v1/"
+    assert registry_auth.hidden(PRIVATE, b"me:hunter2") == (b"hunter2",)
+
+
+@pytest.mark.parametrize(
+    ("entry", "part"),
+    [
+        ({"auth": PAIR}, {"username": "me", "password": "hunter2"}),
+        ({"username": "me", "password": "hunter2"}, {"username": "me", "password": "hunter2"}),
+        ({"identitytoken": "t", "auth": PAIR}, {"identitytoken": "t"}),
+    ],
+)
+def test_a_docker_configuration_gives_the_entry_of_the_registry(
+    entry: dict[str, str], part: dict[str, str]
+) -> None:
+    secret = config(other_example={"auth": "x"}, registry_example_org=entry)
+    assert told(PRIVATE, secret).items() >= part.items()
+
+
+def test_dockers_own_names_for_its_hub_are_known() -> None:
+    secret = json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": PAIR}}}).encode()
+    assert told("team/app", secret)["password"] == "hunter2"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [b"hunter2", b":hunter2", b"me:", b"\xff:x", b'{"auths"', b"{}", b'{"auths": ["hunter2"]}',
+     config(registry_example_org={"auth": "hunter2"}), config(elsewhere={"auth": PAIR})],
+)  # fmt: skip
+def test_a_refusal_repeats_nothing_of_it(secret: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"^registry_secret: ") as caught:
+        registry_auth.header(PRIVATE, secret)
+    assert caught.value.hint
+    assert "hunter2" not in str(caught.value)

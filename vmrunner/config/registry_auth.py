@@ -1,0 +1,92 @@
+"""Credentials for the registry of a container's image: from a secret to what Docker is told. Pure.
+
+No error repeats any of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vmrunner.errors import ConfigError
+
+HUB: Final = "docker.io"
+_HUB_OF_OLD: Final = "index.docker.io"  # in images' names, where Docker takes it for the other
+_HUB_NAMES: Final = frozenset({HUB, _HUB_OF_OLD, "registry-1.docker.io"})
+_HUB_ADDRESS: Final = "https://index.docker.io/v1/"
+
+
+def registry_of(image: str) -> str:
+    """Return the host, and maybe port, that an image is pulled from."""
+    first, slash, _ = image.partition("/")
+    if not slash or not (set(".:") & set(first) or first == "localhost"):
+        return HUB
+    return HUB if first == _HUB_OF_OLD else first
+
+
+def header(image: str, secret: bytes) -> str:
+    """Return the header X-Registry-Auth for a secret: `user:password`, or a Docker configuration
+    with `auths`. Raises ConfigError."""
+    registry = registry_of(image)
+    address = _HUB_ADDRESS if registry == HUB else registry
+    told = {**_credentials(registry, secret), "serveraddress": address}
+    return base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+
+
+def hidden(image: str, secret: bytes) -> tuple[bytes, ...]:
+    """Return what no log may show of it, beside the secret as a whole."""
+    said = _credentials(registry_of(image), secret)
+    return tuple(said[part].encode() for part in ("password", "identitytoken") if part in said)
+
+
+def _credentials(registry: str, secret: bytes) -> dict[str, str]:
+    try:
+        text = secret.decode().strip()
+        config = json.loads(text) if text.startswith("{") else None
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        raise _unusable() from None
+    if config is None:
+        return _pair(text)
+    auths = config.get("auths")
+    for name, entry in auths.items() if isinstance(auths, Mapping) else ():
+        if _host(str(name)) == registry and isinstance(entry, Mapping):
+            return _entry(entry)
+    raise ConfigError(
+        f"registry_secret: its auths have nothing for {registry}",
+        hint=f"docker login {registry}, or user:password",
+    )
+
+
+def _host(name: str) -> str:
+    """Return the registry that an entry of a Docker configuration is for."""
+    host = name.partition("://")[2] or name
+    host = host.partition("/")[0]
+    return HUB if host in _HUB_NAMES else host
+
+
+def _entry(entry: Mapping[str, Any]) -> dict[str, str]:
+    if isinstance(token := entry.get("identitytoken"), str) and token:
+        return {"identitytoken": token}
+    if isinstance(auth := entry.get("auth"), str) and auth:
+        try:
+            return _pair(base64.b64decode(auth, validate=True).decode())
+        except (binascii.Error, UnicodeDecodeError):
+            raise _unusable() from None
+    return _pair(f"{entry.get('username') or ''}:{entry.get('password') or ''}")
+
+
+def _pair(text: str) -> dict[str, str]:
+    user, _, password = text.partition(":")
+    if not user or not password:
+        raise _unusable()
+    return {"username": user, "password": password}
+
+
+def _unusable() -> ConfigError:
+    return ConfigError(
+        "registry_secret: it is neither user:password nor a Docker configuration with auths",
+        hint="USER:PASSWORD, or --secret NAME=@~/.docker/config.json",
+    )

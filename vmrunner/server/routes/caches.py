@@ -1,0 +1,74 @@
+"""Caches, as documents and as a page: a tenant's own, and no other's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from vmrunner.lib import units
+from vmrunner.model import TokenScope
+from vmrunner.model.caches import MOST_CACHES
+from vmrunner.server.routes.common import Parameters, Parts, Reader, Submitter, listing
+from vmrunner.server.tables import Cell, TableRow, Wish, table
+from vmrunner.services import caches
+
+router = APIRouter(tags=["caches"])
+pages = APIRouter(include_in_schema=False)
+_SHOWN = 500
+
+
+class CacheParameters(Parameters):
+    limit: int = Field(default=1000, ge=1, le=MOST_CACHES)
+
+
+@router.get("/caches")
+def list_caches(
+    parts: Parts, principal: Reader, wanted: Annotated[CacheParameters, Query()]
+) -> JSONResponse:
+    """The caches that the principal's builds left, those used last first."""
+    found = parts.ledger.caches.list(caches.visible_to(principal), wanted.limit)
+    return listing("cache", map(caches.cache_document, found))
+
+
+@router.post("/caches/{cache}/remove")
+def remove_cache(cache: str, parts: Parts, principal: Submitter) -> JSONResponse:
+    """Remove one: no build gets it from then on."""
+    tenant = caches.visible_to(principal)
+    found = caches.remove(parts.ledger, cache, tenant, by=principal.actor)
+    return listing("cache", [caches.cache_document(found)])
+
+
+@pages.get("/caches")
+def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
+    """The same for people; who sees all sees whose each is."""
+    may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
+    now, whole = parts.now(), not principal.labels
+    rows = [
+        TableRow(
+            cells=(
+                Cell(text=one.key, kind="wrap"),
+                Cell(text=one.path, kind="wrap"),
+                Cell(text=one.scope),
+                *([Cell(text=one.tenant)] if whole else []),
+                Cell(text=units.amount(one.size)),
+                Cell(text=f"{units.span(max(0.0, now - one.used_at))} ago"),
+                Cell(text=one.build, link=f"/builds/{one.build}"),
+            ),
+            wishes=(
+                Wish(
+                    name="Remove",
+                    post=f"/api/v1/caches/{one.id}/remove",
+                    ask="Let no build have it any more?",
+                ),
+            )
+            if may
+            else (),
+        )
+        for one in parts.ledger.caches.list(caches.visible_to(principal), _SHOWN)
+    ]
+    columns = ("Key", "Path", "Scope", *(["Tenant"] if whole else []), "Size", "Used", "Build")
+    note = f"Those used last, {_SHOWN} at most." if len(rows) == _SHOWN else ""
+    return table(request, "Caches", columns, rows, note=note, empty="No build left a cache.")
