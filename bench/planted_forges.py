@@ -1,0 +1,169 @@
+"""Bugs to plant in the integrations of forges (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+GITHUB, GITLAB = "integrations/github", "integrations/gitlab"
+GARM = "integrations/garm"
+WORLDS = "tests/faults/test_github.py"
+PLAN = "tests/unit/integrations/github/test_plan.py"
+STAGES = "tests/integration/test_gitlab.py"
+CALLS = "tests/integration/test_garm.py"
+TOOLS = "tests/integration/test_mcp.py"
+
+FORGE_BUGS: Final = (
+    Bug(
+        "start a runner for a job whose runner has just ended",
+        f"{GITHUB}/plan.py",
+        "news.assigned - done - usable",
+        "news.assigned - usable",
+        PLAN,
+    ),
+    Bug(
+        "count runners that cannot be read as none",
+        f"{GITHUB}/plan.py",
+        "most - len(seen.live) - seen.unread",
+        "most - len(seen.live)",
+        PLAN,
+    ),
+    Bug(
+        "start a runner that fails again at once, for ever",
+        f"{GITHUB}/plan.py",
+        "if now < resume_at(ended=seen.ended, jobless=jobless):",
+        "if now < 0:",
+        f"{WORLDS}::test_runners_that_fail_at_once_are_started_ever_later",
+    ),
+    Bug(
+        "believe another's clock when a runner ended",
+        f"{GITHUB}/scaler.py",
+        "ends[row.id] = min(at, until)",
+        "ends[row.id] = row.finished_at or 0.0",
+        f"{WORLDS}::test_an_end_that_is_dated_tomorrow_holds_up_no_job",
+    ),
+    Bug(
+        "give each runner's build a key of its own",
+        f"{GITHUB}/runners.py",
+        'idempotency_key=f"github:{self._word}:{scale_set}:{number}"',
+        'idempotency_key=f"github:{runner.name}"',
+        f"{WORLDS}::test_two_at_once_start_one_vm_for_a_job",
+    ),
+    Bug(
+        "acknowledge a job offer before it is taken",
+        f"{GITHUB}/listener.py",
+        "        self._state.heard(message, self._now())\n",
+        "        self._state.heard(message, self._now())\n"
+        "        self._service.acknowledge(session, message.id)\n",
+        f"{WORLDS}::test_a_crash_at_any_effect_starts_no_second_vm",
+    ),
+    Bug(
+        "end a runner that GitHub does not show",
+        f"{GITHUB}/scaler.py",
+        "if runner is not None and not self._service.dismiss(runner):",
+        "if runner is None:\n"
+        "                user = __import__('vmrunner.model', fromlist='x').Reason.USER\n"
+        "                self._builds._service.ledger.builds.request_cancel(row.id, user, 0.0)\n"
+        "            elif not self._service.dismiss(runner):",
+        f"{WORLDS}::test_a_runner_that_github_forgot_is_not_ended",
+    ),
+    Bug(
+        "ask again before a limit is over",
+        f"{GITHUB}/listener.py",
+        "return max(wait, error.wait or 0.0)",
+        "return wait",
+        f"{WORLDS}::test_a_limit_is_waited_out",
+    ),
+    Bug(
+        "use the service's token until it is over",
+        f"{GITHUB}/identity.py",
+        "self._last.until - EARLY",
+        "self._last.until",
+        "tests/unit/integrations/github/test_identity.py",
+    ),
+    Bug(
+        "believe a job's variables which job it is",
+        f"{GITLAB}/job.py",
+        'str(answer.get("id") or variable("CI_JOB_ID"))',
+        'variable("CI_JOB_ID")',
+        f"{STAGES}::test_a_jobs_author_cannot_pass_for_another_job",
+    ),
+    Bug(
+        "make a job another VM when it is prepared again",
+        f"{GITLAB}/executor.py",
+        '":".join(("gitlab", *self._labels.values()))',
+        'f"gitlab:{secrets.token_hex(4)}"',
+        f"{STAGES}::test_a_prepare_again_finds_the_same_vm",
+    ),
+    Bug(
+        "take a lost VM for the job's failure",
+        "cli/commands/gitlab.py",
+        'return _said("SYSTEM_FAILURE_EXIT_CODE", _SYSTEM_FAILED)',
+        'return _said("BUILD_FAILURE_EXIT_CODE", _BUILD_FAILED)',
+        f"{STAGES}::test_a_vm_that_is_lost_is_the_systems_failure",
+    ),
+    Bug(
+        "let one GARM see another's instances",
+        f"{GARM}/provider.py",
+        "such = {CONTROLLER: self._controller, **labels}",
+        "such = dict(labels)",
+        f"{CALLS}::test_another_garm_sees_and_ends_nothing",
+    ),
+    Bug(
+        "give GARM the ended instance when it tries a name again",
+        f"{GARM}/provider.py",
+        "pool, number)",
+        "pool, 0)",
+        f"{CALLS}::test_a_name_may_come_again_when_it_was_deleted",
+    ),
+    Bug(
+        "act upon counts that another hears anew",
+        f"{GITHUB}/listener.py",
+        "                self._state.unheard()\n",
+        "                pass\n",
+        f"{WORLDS}::test_counts_are_forgotten_once_another_hears_them",
+    ),
+    Bug(
+        "wait for as long as a limit says, for ever too",
+        f"{GITHUB}/http.py",
+        "wait and min(wait, LONGEST)",
+        "wait",
+        "tests/unit/integrations/github/test_http.py::test_a_limit_says_how_long",
+    ),
+    Bug(
+        "run a job's scripts in whatever sandbox has its number",
+        f"{GITLAB}/executor.py",
+        "            self._labels[PROOF] = job.proof\n",
+        "            pass\n",
+        f"{STAGES}::test_a_sandbox_of_somebody_else_gets_no_script",
+    ),
+    Bug(
+        "leave a job's variables to the engine that is started",
+        f"{GITLAB}/job.py",
+        "            del environ[name]\n",
+        "            pass\n",
+        f"{STAGES}::test_an_engine_that_is_started_keeps_nothing_of_the_job",
+    ),
+    Bug(
+        "let an agent's sandboxes have their engine in a process that agents kill",
+        "cli/commands/mcp.py",
+        "engine=None",
+        'engine="mcp"',
+        "tests/integration/test_mcp_stdio.py",
+    ),
+    Bug(
+        "leave the sandbox of a call that was cancelled while it started",
+        "api/runner.py",
+        "            self._leave()\n            if end",
+        "            if end",
+        f"{TOOLS}::test_a_call_that_is_cancelled_leaves_no_vm",
+    ),
+    Bug(
+        "wait for a command before the session that it is of may end",
+        "integrations/mcp/server.py",
+        "limiter=_limiter(), abandon_on_cancel=True",
+        "limiter=_limiter()",
+        f"{TOOLS}::test_a_session_ends_though_a_command_runs",
+    ),
+)

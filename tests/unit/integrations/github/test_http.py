@@ -1,0 +1,96 @@
+"""One request to GitHub: what it is told to wait, and what is no limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from vmrunner.integrations.github.errors import GithubAway, GithubError
+from vmrunner.integrations.github.http import GithubHttp
+from vmrunner.integrations.github.listener import HELD, REFUSED, pause_after
+
+NOW = 1_800_000_000.0
+URL = "https://api.github.com/orgs/acme/x?token=hidden"
+
+
+def asked(answer: httpx.Response | Exception) -> object:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    http = GithubHttp(now=lambda: NOW, transport=httpx.MockTransport(handle))
+    return http.ask("POST", URL, bearer="t")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "said", "wait"),
+    [
+        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW + 90:.0f}"}, "", 91.0),
+        (429, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW - 9:.0f}"}, "", 1.0),
+        (403, {"retry-after": "30"}, "You have exceeded a secondary rate limit", 30.0),
+        (429, {"retry-after": "Fri, 15 Jan 2027 08:00:20 GMT"}, "", 20.0),
+        (429, {"retry-after": "soon"}, "", 60.0),
+        (429, {"retry-after": "9" * 40}, "", 3600.0),
+        (429, {"retry-after": "Fri, 15 Jan 9999 08:00:20 GMT"}, "", 3600.0),
+        (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9" * 400}, "", 3600.0),
+        (403, {}, "You have exceeded a secondary rate limit", 60.0),
+        (429, {}, "", 60.0),
+        (503, {"retry-after": "5"}, "", 5.0),
+        (502, {}, "", None),
+    ],
+)
+def test_a_limit_says_how_long(
+    status: int, headers: dict[str, str], said: str, wait: float | None
+) -> None:
+    with pytest.raises(GithubAway) as caught:
+        asked(httpx.Response(status, headers=headers, json={"message": said}))
+    assert caught.value.wait == wait
+    assert pause_after(caught.value, 1, lambda: 0.5) == max(wait or 0.0, 1.0)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 422])
+def test_a_refusal_is_no_limit(status: int) -> None:
+    headers = {"x-ratelimit-remaining": "41"}
+    with pytest.raises(GithubError, match=f"answered {status}: no") as caught:
+        asked(httpx.Response(status, headers=headers, json={"message": "no"}))
+    assert not isinstance(caught.value, GithubAway)
+    assert "hidden" not in str(caught.value)
+    assert pause_after(caught.value, 1, lambda: 0.5) == REFUSED
+
+
+def test_a_service_that_is_away_is_asked_ever_later() -> None:
+    with pytest.raises(GithubAway, match=r"api\.github\.com: refused") as caught:
+        asked(httpx.ConnectError("refused"))
+    waits = [pause_after(caught.value, n, lambda: 0.5) for n in (1, 2, 3, 20)]
+    assert waits == [1.0, 2.0, 4.0, 60.0]
+    assert pause_after(caught.value, 1, lambda: 0.0) < pause_after(caught.value, 1, lambda: 1.0)
+    assert pause_after(GithubError("", status=409), 5, lambda: 0.5) == HELD
+
+
+def test_the_services_own_name_for_an_error_is_kept() -> None:
+    kind = "GitHub.DistributedTask.WebApi.JobStillRunningException, GitHub.DistributedTask"
+    with pytest.raises(GithubError) as caught:
+        asked(httpx.Response(422, json={"typeName": kind, "message": "it runs"}))
+    assert caught.value.kind == "JobStillRunningException"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (lambda: httpx.Response(200, content=b'\xef\xbb\xbf{"a": 1}'), {"a": 1}),
+        (lambda: httpx.Response(202, json={"none": "yet"}), None),
+        (lambda: httpx.Response(204), None),
+    ],
+)
+def test_an_answer_is_decoded(answer: Callable[[], httpx.Response], found: object) -> None:
+    assert asked(answer()) == found
+
+
+def test_what_is_no_answer_is_told_so() -> None:
+    with pytest.raises(GithubAway, match="what is no JSON"):
+        asked(httpx.Response(200, content=b"<html>"))
+    with pytest.raises(GithubError, match="answered 302"):
+        asked(httpx.Response(302, headers={"location": "https://elsewhere.example"}))

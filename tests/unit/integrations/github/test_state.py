@@ -1,0 +1,31 @@
+"""What a listener tells a scaler, which may look at any time."""
+
+from __future__ import annotations
+
+from vmrunner.integrations.github.messages import JobCounts, JobMessage
+from vmrunner.integrations.github.state import ScaleSetState
+
+
+def test_a_count_and_the_runners_of_it_change_at_once() -> None:
+    """A job that is over must not look like one without a runner."""
+    state = ScaleSetState()
+    state.counted(JobCounts(assigned=1), 1.0)
+    before = state.known
+    state.heard(JobMessage(id=1, counts=JobCounts(), completed={"r-1": "succeeded"}), 2.0)
+    assert before.news is not None
+    assert (before.news.assigned, before.completed) == (1, frozenset())
+    assert state.known.news is not None
+    assert (state.known.news.assigned, state.known.completed) == (0, {"r-1"})
+
+
+def test_a_count_is_sure_when_nothing_followed_it() -> None:
+    state = ScaleSetState()
+    state.heard(JobMessage(id=1, counts=JobCounts(assigned=2), started=("r-1", "r-2")), 10.0)
+    news = state.known.news
+    assert news is not None
+    assert [news.settled(at) for at in (10.0, 10.9, 11.0)] == [False, False, True]
+    state.confirmed(10.5)
+    assert state.known.news is not None
+    assert state.known.news.settled(10.5)
+    state.keep({"r-2"})
+    assert state.known.started == {"r-2"}

@@ -1,0 +1,1 @@
+"""External provider for GARM, which asks for runners of GitHub and Gitea."""

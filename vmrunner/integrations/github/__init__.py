@@ -1,0 +1,1 @@
+"""Runner scale sets at GitHub: one VM a job."""

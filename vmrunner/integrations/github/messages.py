@@ -1,0 +1,99 @@
+"""News of a scale set from the Actions service, as values. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vmrunner.integrations.github.errors import GithubAway
+
+_JOBS: Final = "RunnerScaleSetJobMessages"
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """Numbers of jobs. `assigned` counts those that run too."""
+
+    assigned: int = 0
+    running: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobMessage:
+    """News of jobs. It comes again until it is acknowledged."""
+
+    id: int
+    counts: JobCounts
+    available: tuple[int, ...] = ()  # requests of jobs that may be acquired
+    started: tuple[str, ...] = ()  # names of runners
+    completed: Mapping[str, str] | None = None  # results by runners' names
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSession:
+    """The right to hear a scale set's messages, which one at a time has."""
+
+    id: str
+    queue: str
+    token: str
+    counts: JobCounts
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSet:
+    """A scale set, as the service has it."""
+
+    id: int
+    name: str
+    labels: frozenset[str]
+
+
+def counts(document: Mapping[str, Any] | None) -> JobCounts:
+    """Return the counts in a document's statistics."""
+    said = document or {}
+    return JobCounts(
+        assigned=int(said.get("totalAssignedJobs", 0)), running=int(said.get("totalRunningJobs", 0))
+    )
+
+
+def scale_set(document: Mapping[str, Any]) -> ScaleSet:
+    """Return a scale set of its document."""
+    labels = document.get("labels") or ()
+    names = frozenset(str(one["name"]) for one in labels)
+    return ScaleSet(int(document["id"]), str(document["name"]), names)
+
+
+def session(document: Mapping[str, Any]) -> MessageSession:
+    """Return a session of its document."""
+    return MessageSession(
+        id=str(document["sessionId"]),
+        queue=str(document["messageQueueUrl"]),
+        token=str(document["messageQueueAccessToken"]),
+        counts=counts(document.get("statistics")),
+    )
+
+
+def message(document: Mapping[str, Any]) -> JobMessage:
+    """Return a message of its document. Kinds of news that we do not know are left out; a message
+    of another kind is no news of jobs. Raises GithubAway for what is none."""
+    try:
+        body = document.get("body") or "[]"
+        told = json.loads(body) if document.get("messageType") == _JOBS else []
+        return JobMessage(
+            id=int(document["messageId"]),
+            counts=counts(document.get("statistics")),
+            available=tuple(int(one["runnerRequestId"]) for one in _of(told, "JobAvailable")),
+            started=tuple(str(one.get("runnerName")) for one in _of(told, "JobStarted")),
+            completed={
+                str(one.get("runnerName")): str(one.get("result", ""))
+                for one in _of(told, "JobCompleted")
+            },
+        )
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise GithubAway(f"the Actions service sent what is no message: {error!r}") from None
+
+
+def _of(told: Any, kind: str) -> list[Mapping[str, Any]]:
+    return [one for one in told if one.get("messageType") == kind]

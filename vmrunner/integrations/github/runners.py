@@ -1,0 +1,95 @@
+"""The builds of a scale set. What runs is asked of the ledger, by labels; no other list is kept."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.api import entry
+from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.forges import RUNNER_IMAGE
+from vmrunner.errors import Conflict
+from vmrunner.integrations.github.plan import RunnersSeen
+from vmrunner.model import BuildRecord, Step
+
+if TYPE_CHECKING:
+    from vmrunner.api.local_service import LocalService
+    from vmrunner.api.remote_service import RemoteService
+    from vmrunner.config.forges import ForgeTarget, ScaleSetSettings
+    from vmrunner.integrations.github.service import JitRunner
+
+#: Labels of a runner's build.
+SET: Final = "github.scale-set"
+SET_ID: Final = "github.scale-set-id"
+NUMBER: Final = "github.number"
+RUNNER: Final = "github.runner"
+#: Where a runner finds its configuration: it takes the variable out of what jobs see.
+JIT: Final = "ACTIONS_RUNNER_INPUT_JITCONFIG"
+#: It is root in a container in a VM of its own, and says when GitHub takes its version no more.
+ENVIRONMENT: Final = {
+    "RUNNER_ALLOW_RUNASROOT": "1",
+    "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1",
+}
+_ENDED: Final = 20  # so many of those that ended are looked at
+
+
+class RunnerBuilds:
+    """Runners of one scale set, and the way to one more."""
+
+    def __init__(
+        self,
+        service: LocalService | RemoteService,
+        place: ForgeTarget,
+        settings: ScaleSetSettings,
+    ) -> None:
+        self._service = service
+        self._host = service.host(None)
+        self._settings = settings
+        self._word = f"{place.word}#{settings.name}"
+
+    def seen(self) -> RunnersSeen:
+        """Return those that live, and those that ended last."""
+        builds, labels = self._service.ledger.builds, {SET: self._word}
+        live = builds.list(active=True, labels=labels)
+        ended = builds.list(active=False, labels=labels, limit=_ENDED)
+        unread = len(getattr(live, "unread", ()))  # a server tells those that it can
+        return RunnersSeen(live=tuple(live), ended=tuple(ended), unread=unread)
+
+    def name(self, number: int) -> str:
+        """Return a name that no runner had."""
+        return f"{self._settings.name}-{number}-{secrets.token_hex(3)}"
+
+    def start(self, scale_set: int, number: int, runner: JitRunner) -> BuildRecord | None:
+        """Queue the build of a runner. None: somebody else took this number, and has a build for
+        it."""
+        labels = {SET: self._word, SET_ID: str(scale_set), NUMBER: str(number), RUNNER: runner.name}
+        values = self._settings.build.values()
+        said = {
+            **values,
+            "container": values.get("container") or RUNNER_IMAGE,
+            "env": {**ENVIRONMENT, **self._settings.build.env},
+            "labels": {**self._settings.build.labels, **labels},
+        }
+        request = BuildRequest(
+            **said,
+            steps=(Step(run=self._settings.command, name="runner"),),
+            secrets={JIT: runner.config.encode()},
+            idempotency_key=f"github:{self._word}:{scale_set}:{number}",
+        )
+        try:
+            row, new = entry.enter(self._service, request)
+        except Conflict:
+            return None
+        self._service.wake()
+        return row if new else None
+
+    def keep_served(self, seen: RunnersSeen) -> None:
+        """See to it that an engine serves those that live."""
+        for provider in {row.spec.provider for row in seen.live}:
+            self._host.ensure(provider, staying=True)
+
+
+def number_of(row: BuildRecord) -> int:
+    """Return which runner of its scale set it is; 0 for a build that somebody else labelled so."""
+    text = row.spec.labels.get(NUMBER, "")
+    return int(text) if text.isdecimal() else 0

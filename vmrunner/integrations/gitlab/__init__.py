@@ -1,0 +1,1 @@
+"""Custom executor for GitLab Runner: one VM a job."""
