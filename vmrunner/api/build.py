@@ -13,7 +13,7 @@ from vmrunner.errors import LedgerError
 from vmrunner.lib import ci_commands
 from vmrunner.lib.terminal import clean
 from vmrunner.model import BuildRecord as Row
-from vmrunner.model import BuildSpec, BuildState, Cost, LogLine, Phase, Reason, Result
+from vmrunner.model import BuildSpec, BuildState, BuildUsage, Cost, LogLine, Phase, Reason, Result
 from vmrunner.services import build_history
 from vmrunner.services.artifacts import Artifact as Artifact
 from vmrunner.services.artifacts import Artifacts as Artifacts
@@ -45,6 +45,11 @@ class Build:
     @property
     def id(self) -> str:
         return self._row.id
+
+    @property
+    def row(self) -> Row:
+        """Return what the ledger knows of it."""
+        return self._row
 
     @property
     def name(self) -> str:
@@ -113,6 +118,11 @@ class Build:
     @property
     def cost_detail(self) -> Cost:
         return self._row.cost
+
+    @property
+    def usage(self) -> BuildUsage:
+        """Return what it used, as its VM said at its end; None in it: unknown."""
+        return self._row.usage
 
     @property
     def instance(self) -> str | None:

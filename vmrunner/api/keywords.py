@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from vmrunner.config import field_checks
-from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.build_request import BuildRequest, SandboxRequest
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
-from vmrunner.model import ArtifactRule, Step
+from vmrunner.model import ArtifactRule, CacheRule, Network, Step
 from vmrunner.services import requests
 from vmrunner.services import secrets as secretvalues
 
@@ -27,19 +27,23 @@ class BuildOptions(TypedDict, total=False):
     bootstrap: bool | None
     container: str | None
     container_runtime: str | None  # runc, or runsc (gVisor)
+    registry_secret: str | None  # one of `secrets`
     docker: bool | None
     privileged: bool | None
     source: str | os.PathLike[str] | None
     env: Mapping[str, str]
     secrets: Mapping[str, str | bytes] | Sequence[str]
     artifacts: Sequence[str | ArtifactRule]
+    caches: Sequence[Mapping[str, Any] | CacheRule]
     labels: Mapping[str, str]
     timeout: Duration | None
     ttl: Duration | None
     queue_timeout: Duration | None
     keep_on_failure: Duration | None
     keep_logs: Duration | None
-    network: str | None
+    network: (
+        str | Mapping[str, Sequence[str]] | None
+    )  # open, none, or {"allow": ["HOST[:PORT]", …]}
     name: str | None
     cpus: int | None
     memory: str | int | None
@@ -50,18 +54,55 @@ class BuildOptions(TypedDict, total=False):
     idempotency_key: str | None
 
 
+class SandboxOptions(TypedDict, total=False):
+    """Options of a sandbox: those of a build, as far as they are not about steps."""
+
+    provider: str | None
+    image: str | None  # the VM's
+    container: str | None
+    docker: bool | None
+    privileged: bool | None
+    source: str | os.PathLike[str] | None
+    env: Mapping[str, str]
+    secrets: Mapping[str, str | bytes] | Sequence[str]
+    labels: Mapping[str, str]
+    ttl: Duration | None
+    max_ttl: Duration | None
+    queue_timeout: Duration | None
+    keep_logs: Duration | None
+    network: str | Mapping[str, Sequence[str]] | None
+    name: str | None
+    cpus: int | None
+    memory: str | int | None
+    disk: str | int | None
+    spot: bool | None
+    priority: int | None
+    idempotency_key: str | None
+
+
 def wish(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a request. Raises TypeError for a keyword that there is not."""
     known = BuildRequest.model_fields.keys() - {"steps"}
+    return BuildRequest(steps=_steps(command), **_said(options, known, "a build"))
+
+
+def sandbox_wish(options: SandboxOptions) -> SandboxRequest:
+    """The same for a sandbox, whose network is none unless they say otherwise."""
+    said = _said(options, SandboxOptions.__annotations__.keys(), "a sandbox")
+    return SandboxRequest(**{"network": Network.NONE.value, **said})
+
+
+def _said(options: Mapping[str, Any], known: Collection[str], noun: str) -> dict[str, Any]:
+    """Return those that were said, as a request takes them."""
     if unknown := sorted(options.keys() - known):
         hint = units.did_you_mean(unknown[0], known)
-        raise TypeError(f"no option {unknown[0]!r} of a build ({hint})")
+        raise TypeError(f"no option {unknown[0]!r} of {noun} ({hint})")
     said = {name: value for name, value in options.items() if value is not None}
     if "secrets" in said:
         said["secrets"] = _secrets(said["secrets"])
     if isinstance(place := said.get("source"), os.PathLike):
         said["source"] = os.fspath(place)
-    return BuildRequest(steps=_steps(command), **said)
+    return said
 
 
 def _steps(command: Command) -> tuple[Step, ...]:

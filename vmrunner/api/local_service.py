@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
     from vmrunner.ledger import Ledger
-    from vmrunner.model import BuildRecord, Instance, Start
+    from vmrunner.model import BuildRecord, Instance, Start, StoredCache
     from vmrunner.reaper.report import Report
     from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.app import App
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmrunner.services.destroy import DestroyedVm
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
+    from vmrunner.services.sandboxes import SandboxClient
     from vmrunner.services.submit import Submission
     from vmrunner.transfers.build_log import BuildLog
 
@@ -118,6 +119,13 @@ class LocalService:
         """Return its log, wherever that lies."""
         return self._app.log(build)
 
+    def sandbox(self, build: str) -> SandboxClient:
+        """Return what runs commands in a sandbox."""
+        from vmrunner.services.sandboxes import SandboxClient
+
+        providers = self._app.providers
+        return SandboxClient(self.ledger, build, providers.channel_to, box=providers.box_of)
+
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
         """Wish that it ends and its VM dies."""
         from vmrunner.services.cancel import cancel
@@ -129,6 +137,16 @@ class LocalService:
         from vmrunner.services.removal import remove
 
         remove(self.ledger, row, self._app.paths.artifacts)
+
+    def caches(self) -> list[StoredCache]:
+        """Return what builds left to later ones."""
+        return self.ledger.caches.list()
+
+    def remove_cache(self, name: str) -> str:
+        """Let go of a cache, by the beginning of its id; return that. Raises NotFound, Conflict."""
+        from vmrunner.services.caches import remove
+
+        return remove(self.ledger, name).id
 
     def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
         """See to it that somebody ends builds that were cancelled."""

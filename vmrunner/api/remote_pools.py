@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrunner.model import EmptyReason, Network, Pool, PoolKind, PoolSpec
+from vmrunner.model import EmptyReason, Pool, PoolKind, PoolSpec, network_of
 from vmrunner.remote.decoding import Document, moment
 from vmrunner.services.pools import PoolStatus
 
@@ -15,7 +15,7 @@ def pool_status(document: Document) -> PoolStatus:
         provider=document["provider"],
         container=document["container"],
         kind=PoolKind(document["kind"]),
-        network=Network(document["network"]),
+        network=network_of(document["network"]),
         size=sizing["size"],
         schedule=tuple((one["cron"], one["size"]) for one in sizing["schedule"]),
         hit_rate=sizing["hit_rate"],

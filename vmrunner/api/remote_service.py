@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import ConfigError
 from vmrunner.model import Reason
-from vmrunner.remote import HttpClient, RemoteLedger
+from vmrunner.model.caches import MOST_CACHES
+from vmrunner.remote import HttpClient, RemoteLedger, decoding
 from vmrunner.remote.host import RemoteHost
 from vmrunner.remote.http_client import segment
 from vmrunner.remote.ledger import RemoteLog
 from vmrunner.services.destroy import DestroyedVm, DestroyResult
 
 if TYPE_CHECKING:
+    from vmrunner.api.remote_sandbox import RemoteSandbox
     from vmrunner.api.remote_submission import RemoteSubmitter
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
-    from vmrunner.model import BuildRecord, Instance, Start
+    from vmrunner.model import BuildRecord, Instance, Start, StoredCache
     from vmrunner.reaper.report import Report
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.services.artifacts import Artifact
@@ -146,6 +148,12 @@ class RemoteService:
         """Return its log."""
         return RemoteLog(self.ledger.logs, build)
 
+    def sandbox(self, build: str) -> RemoteSandbox:
+        """Return what runs commands in a sandbox."""
+        from vmrunner.api.remote_sandbox import RemoteSandbox
+
+        return RemoteSandbox(self.client, build)
+
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
         """Wish that it ends and its VM dies."""
         del why
@@ -154,6 +162,15 @@ class RemoteService:
     def remove(self, row: BuildRecord) -> None:
         """Remove its log and its artifacts. Raises Conflict when it has not ended."""
         self.client.post(f"/builds/{segment(row.id)}/remove")
+
+    def caches(self) -> list[StoredCache]:
+        """Return what builds left to later ones."""
+        return list(map(decoding.cache, self.client.listed("/caches", limit=MOST_CACHES)))
+
+    def remove_cache(self, name: str) -> str:
+        """Let go of a cache, by the beginning of its id; return that. Raises NotFound, Conflict."""
+        (removed,) = self.client.post(f"/caches/{segment(name)}/remove")["items"]
+        return decoding.cache(removed).id
 
     def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
         """Do nothing: the server does."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.build_request import BuildRequest, SandboxRequest
 from vmrunner.config.validation_errors import together
 from vmrunner.errors import ConfigError
 from vmrunner.remote import HttpClient, decoding
-from vmrunner.services import sources
+from vmrunner.services import cache_keys, sources
 from vmrunner.services.requests import CheckedRequest, placed_error
 from vmrunner.services.submit import AdmittedBuild
 
@@ -57,6 +57,11 @@ class RemoteSubmitter:
                 sources.check(source)
             except ConfigError as error:
                 faults.append(placed_error(error, request.places))
+        try:
+            caches = cache_keys.named(request.caches, source)
+            request = request.model_copy(update={"caches": caches})
+        except ConfigError as error:
+            faults.append(placed_error(error, request.places))
         if faults:
             raise together(faults)
         self._request = request
@@ -64,7 +69,7 @@ class RemoteSubmitter:
         if source is not None:
             body |= {"source": _SOME, "source_name": sources.shown(source)}
         try:
-            answer = self._client.post("/builds", body, dry_run=True)
+            answer = self._client.post(_path(request), body, dry_run=True)
         except ConfigError as error:
             raise together(
                 placed_error(one, request.places) for one in (error, *error.more)
@@ -104,13 +109,18 @@ class RemoteSubmitter:
     ) -> tuple[BuildRecord, bool]:
         """The build, and whether it is a new one. With a `submitter` it ends unless this process
         says again and again that it is there."""
+        assert self._request is not None, "check comes first"
         body = {**packed.body, "foreground": submitter is not None}
-        answer = self._client.post("/builds", body)
+        answer = self._client.post(_path(self._request), body)
         row = decoding.build(answer["items"][0])
         new = bool(answer.get("new"))
         if submitter is not None and new:
             self._keep(row.id)
         return row, new
+
+
+def _path(request: BuildRequest) -> str:
+    return "/sandboxes" if isinstance(request, SandboxRequest) else "/builds"
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -124,15 +134,18 @@ def _body(request: BuildRequest) -> dict[str, Any]:
     said = {
         name: value
         for name, value in request
-        if value is not None and name not in ("source", "steps", "secrets", "artifacts")
+        if value is not None and name not in ("source", "steps", "secrets", "artifacts", "caches")
     }
     if request.network is not None:
         said["network"] = request.network.value
+    said["secrets"] = {name: _text(name, value) for name, value in request.secrets.items()}
+    if isinstance(request, SandboxRequest):
+        return said
     return {
         **said,
         "steps": [_step(one) for one in request.steps or ()],
-        "secrets": {name: _text(name, value) for name, value in request.secrets.items()},
         "artifacts": [{"path": one.glob, "always": one.always} for one in request.artifacts],
+        "caches": [asdict(one) for one in request.caches],
     }
 
 

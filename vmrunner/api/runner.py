@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import builtins
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
-from vmrunner.api import remote_service
+from vmrunner.api import entry, remote_service
 from vmrunner.api.build import Build, raise_for
 from vmrunner.api.errors import BuildError
 from vmrunner.api.keywords import BuildOptions, Command, Duration, wish
@@ -19,32 +18,33 @@ from vmrunner.api.local_service import LocalService
 from vmrunner.api.remote_service import RemoteService
 from vmrunner.config import field_checks
 from vmrunner.config import sources as configfile
-from vmrunner.errors import ConfigError, NotFinished, NotFound
-from vmrunner.lib import process, units
+from vmrunner.errors import ConfigError, NotFinished, NotFound, SandboxOver
+from vmrunner.lib import abandonment, process, units
 from vmrunner.model import BuildRecord as Row
-from vmrunner.model import Finding, LogLine, Process
+from vmrunner.model import BuildState, Finding, LogLine, Process
 from vmrunner.runtime.app import App
 from vmrunner.services.follow import BuildFollower
 from vmrunner.services.logs import LogReader, lines
-from vmrunner.services.requests import BuildRequest
+from vmrunner.services.requests import BuildRequest, SandboxRequest
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
-    from vmrunner.images import Progress
     from vmrunner.reaper.report import Report
     from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
 
-log = logging.getLogger("vmrunner")
+SETTLED: float = 10.0  # seconds in which the ledger should know how a build ended
 
 
 class Runner:
     """Builds from this process. With no engine serving the ledger elsewhere, waiting runs one
     here. `settings`: default, what the configuration files and the environment say. With `url` and
     `token`, or VMRUNNER_SERVER and VMRUNNER_TOKEN, a server does all that: no ledger, provider or
-    configuration is needed here. Close it when done, or use it in a `with`."""
+    configuration is needed here. `engine`: what an engine of this process is called; None: it is
+    one in the background. `leave` is called in every wait, and what it raises ends that: a build
+    that is ours is cancelled then. Close it when done, or use it in a `with`."""
 
     def __init__(
         self,
@@ -53,8 +53,11 @@ class Runner:
         token: str | None = None,
         settings: Settings | None = None,
         app: App | None = None,
+        engine: str | None = "api",
+        leave: Callable[[], object] = lambda: None,
     ) -> None:
         self._app: App | None = None
+        self._leave = leave
         self.service: LocalService | RemoteService
         server = _server(url, token) if settings is None and app is None else None
         if server is not None:
@@ -62,7 +65,7 @@ class Runner:
         else:
             self._app = app or App(settings or configfile.load().settings)
             self.service = LocalService(self._app)
-        self._host: EngineHost | RemoteHost = self.service.host("api")
+        self._host: EngineHost | RemoteHost = self.service.host(engine)
         self._unended: set[str] = set()  # builds of ours that were not seen to end
 
     @property
@@ -220,12 +223,39 @@ class Runner:
     ) -> tuple[Row, bool]:
         """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
         one that had its idempotency key already)."""
-        # One after the other: what a step gives belongs to the submission that gave it.
-        submission: Any = self.service.submission
-        admitted = submission.admit(submission.check(wished), warn=_warn)
-        packed = submission.pack(admitted, on_image=_log_image)
-        queued: tuple[Row, bool] = submission.queue(packed, submitter=submitter)
-        return queued
+        return entry.enter(self.service, wished, submitter=submitter)
+
+    def enter_sandbox(self, wished: SandboxRequest, *, owned: bool, timeout: float | None) -> Build:
+        """Start a sandbox and wait until it is ready: see `Sandbox.create`."""
+        build, new = self.enter(wished, submitter=process.current() if owned else None)
+        self._unended.add(build.id)
+        try:
+            if not owned:
+                self._host.ensure(build.spec.provider, staying=True)
+            self._host.wake()
+            for row, _ in self._follower(build.id, _end(timeout)).rounds():
+                if row.state is BuildState.RUNNING:
+                    return Build(row, self)
+            done = self.wait(build.id, check=True)
+        except BuildError:
+            raise
+        except BaseException:
+            if new:
+                self.end_sandbox(build.id)
+            raise
+        raise SandboxOver(f"sandbox {done.id} is over: {done.message or done.reason}")
+
+    def end_sandbox(self, build: str) -> None:
+        """End it now, with its VM; while the engine is ours, see that gone."""
+        self.service.cancel(build)
+        self._host.wake()
+        self._settle(build)
+        self._unended.discard(build)
+
+    def settled(self, build: str) -> Build:
+        """Return a build whose VM seems to be gone: as it ended, if that is known soon."""
+        self._follower(build, None).settle(SETTLED)
+        return self.get(build)
 
     def lines(
         self, build: str, *, follow: bool, after: int = 0, end: float | None = None
@@ -257,8 +287,10 @@ class Runner:
 
     def _follower(self, build: str, end: float | None, *, after: int = 0) -> BuildFollower:
         def leave() -> None:
+            self._leave()
             if end is not None and time.monotonic() >= end:
                 raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
+            abandonment.check()
 
         return BuildFollower(
             self.service.ledger,
@@ -304,12 +336,3 @@ def run(
 
 def _end(timeout: Duration | None) -> float | None:
     return None if timeout is None else time.monotonic() + units.duration(timeout, "timeout")
-
-
-def _warn(text: str) -> None:
-    log.warning("%s", text)
-
-
-def _log_image(progress: Progress) -> None:
-    if progress.fraction == 1.0:
-        log.info("VM image: %s took %.0f s", progress.stage, progress.seconds)

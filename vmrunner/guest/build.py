@@ -16,12 +16,15 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import docker
+from . import docker, verdict
 from . import pull as pulling
 from .cgroup import Cgroup
 from .state import EventLog, Place, Spool, clock
+
+if TYPE_CHECKING:
+    from .caches import CacheWork
 
 READ = 1 << 20
 TICK = 1.0  # seconds between looks at timeouts and the disk
@@ -48,6 +51,7 @@ class GuestBuild:
         self._answers = self._fifo("answers")
         self._heard = b""  # a control line that is not whole yet
         self._cgroup = Cgroup()
+        self._caches = self._cache_work()
         self._disk_low = False
         self._why = ""  # why we end it ourselves
         self._kill_at = 0.0
@@ -79,6 +83,15 @@ class GuestBuild:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, READ)
         return fd
 
+    def _cache_work(self) -> CacheWork | None:
+        if not self._job.get("caches"):
+            return None
+        try:
+            from .caches import CacheWork
+        except ModuleNotFoundError:  # in a stock image, whose user-data has no room
+            return None
+        return CacheWork(self._place, self._job, self._events, tell=self._add, pid=self._pid)
+
     # --- start -----------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -90,15 +103,16 @@ class GuestBuild:
                 name = self._job["container"]
                 self._end(self._why, None, f"container image {name} was being pulled")
                 return
+            self._place.erase("registry")
             if self._place.claim(self._job["attempt"]):
                 self._start()
             else:
                 self._answer("again")
             code = self._watch()
         except docker.DockerError as error:
-            self._end(*self._explain(error))
+            self._end(*verdict.of_error(self._job, self._events, error))
         else:
-            self._end(*self._verdict(code))
+            self._end(*verdict.of_exit(self._job, self._events, code, self._why))
 
     def _create(self) -> bool:
         """Let Docker make the container, of an image that may have to be pulled first. Return False
@@ -107,7 +121,7 @@ class GuestBuild:
         if self._job.get("prestarted"):
             return True
         body = docker.container(self._job, place=self._place, work=self._work)
-        pull = pulling.Pull(self._job["container"])
+        pull = pulling.Pull(self._job["container"], self._place.read("registry"))
         while True:
             try:
                 docker.create(body)
@@ -147,25 +161,6 @@ class GuestBuild:
         self._events.add(kind, self._spool.size, **data)
         self._recall(self._events.past[-1])
 
-    def _explain(self, error: docker.DockerError) -> tuple[str, int | None, str]:
-        """Reason, exit code and message for a container that could not be started."""
-        name = self._job["container"]
-        text = str(error)
-        if isinstance(error, pulling.NotPulled) or pulling.missing(error):
-            have = ", ".join(docker.images()) or "none"
-            absent = f"container image {name} is not in this VM image"
-            if not isinstance(error, pulling.NotPulled):
-                return "image", None, f"{absent}; it has: {have}"
-            return "image", None, f"{absent} (it has: {have[:300]}) and cannot be pulled: {text}"
-        if "runtime name" in text:
-            absent = f"this VM image has no {self._job['runtime']} (gVisor)"
-            fix = 'a recipe with packages = ["runsc"] makes one that has'
-            return "image", None, f"{absent}; {fix}: vmrunner image build gvisor"
-        if "/bin/sh" in text and ("no such file" in text or "not found" in text):
-            return "image", None, f"container image {name} has no /bin/sh, which steps need"
-        what = "did not start" if self._events.last("container") is None else "was lost"
-        return "internal", None, f"container {name} {what}: {text[:500]}"
-
     # --- run -------------------------------------------------------------------------------
 
     def _watch(self) -> int | None:
@@ -194,6 +189,7 @@ class GuestBuild:
                 if not part and not self._look(clock()):
                     return None
         code = docker.exit_code(response)
+        self._settle(give_up=True)
         while self._copy(READ):
             pass
         return code
@@ -270,7 +266,11 @@ class GuestBuild:
                 disk_full=self._disk_low or self._disk_free() < DISK_LOW,
             )
             self._disk_low = False
-        self._answer("stop" if self._why else line)
+            self._cgroup.look()
+        if self._why:
+            self._answer("stop")
+        elif self._caches is None or not self._caches.hold(line):
+            self._answer(line)
 
     def _admit(self) -> bool:
         """Hide from the container what it would see of a template, before anything runs in it.
@@ -279,13 +279,25 @@ class GuestBuild:
             from .identity import show_boot_id
 
             try:
-                pid = self._job.get("prestarted") or docker.inspect()["State"]["Pid"]
+                pid = self._pid()
             except docker.DockerError:
                 time.sleep(ADMIT_PAUSE)
                 return False
             show_boot_id(self._place, pid)
         self._admitted = True
         return True
+
+    def _pid(self) -> int:
+        """The container's first process."""
+        return int(self._job.get("prestarted") or docker.inspect()["State"]["Pid"])
+
+    def _settle(self, *, give_up: bool = False) -> None:
+        """Let the driver go on once the caches are done. The time that they took is not the
+        build's."""
+        if self._caches and (done := self._caches.settle(give_up=give_up)):
+            line, took = done
+            self._began += took
+            self._answer("stop" if self._why else line)
 
     def _answer(self, line: str) -> None:
         with suppress(BlockingIOError):  # the build filled it: nobody waits for an answer there
@@ -294,10 +306,16 @@ class GuestBuild:
     def _look(self, now: float) -> bool:
         """Timeouts, wishes to cancel, the disk. False: it cannot be killed."""
         self._disk_low = self._disk_low or self._disk_free() < DISK_LOW
+        self._settle()
         if not self._why:
+            runs = self._now is not None or self._job.get("sandbox")
+            since = self._now["clock"] if self._now is not None else self._began
+            if runs and now >= since + TICK:  # its start is in haste
+                self._cgroup.look()
             self._why = self._reason_to_stop(now)
             if self._why:
-                self._kill_at = now + TERM_GRACE
+                self._kill_at = now + (0 if self._job.get("sandbox") else TERM_GRACE)
+                self._settle(give_up=True)
                 self._answer("stop")
                 self._terminate()
         elif self._killed_at and now > self._killed_at + KILL_GRACE:
@@ -333,7 +351,7 @@ class GuestBuild:
     def _reason_to_stop(self, now: float) -> str:
         if wish := self._place.read("cancel").strip():
             return wish
-        if now >= self._began + self._job["timeout"]:
+        if now >= self._began + self._job["timeout"] and not self._caches:
             return "build_timeout"
         if self._now is not None:
             limit = self._job["steps"][self._next]["timeout"]
@@ -350,36 +368,11 @@ class GuestBuild:
 
     # --- end -------------------------------------------------------------------------------
 
-    def _verdict(self, code: int | None) -> tuple[str, int | None, str]:
-        """Reason, exit code and message of a container that exited."""
-        if self._why:
-            return self._why, None, "" if code is not None else "the container cannot be killed"
-        step = self._events.last("step_ended")
-        if self._events.last("step_started") is None:
-            if self._events.last("container") is None:
-                return "internal", None, "the supervisor died while it started the container"
-            name = self._job["container"]
-            return "image", code, f"container image {name} could not run /bin/sh (exit code {code})"
-        if not code:
-            return "exit_code", code, ""
-        if (step and step["out_of_memory"]) or (code == 137 and self._docker_saw_oom()):
-            return "out_of_memory", code, "a process was killed: the container's memory was used up"
-        if step and step["disk_full"]:
-            return "disk_full", code, "the VM's disk is full"
-        if 128 < code <= 128 + 64:
-            return "signal", code, f"ended by signal {code - 128}"
-        return "exit_code", code, ""
-
-    def _docker_saw_oom(self) -> bool:
-        try:
-            state = docker.inspect()["State"]
-        except docker.DockerError:
-            return False
-        return bool(state.get("OOMKilled"))
-
     def _end(self, reason: str, code: int | None, message: str) -> None:
         self._spool.close()
-        self._add("ended", reason=reason, exit_code=code, message=message)
+        self._place.erase("registry")
+        figures = self._cgroup.figures
+        self._add("ended", reason=reason, exit_code=code, message=message, **figures)
 
 
 def run(place: Place, *, work: str) -> int:

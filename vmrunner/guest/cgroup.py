@@ -15,6 +15,7 @@ class Cgroup:
     def __init__(self) -> None:
         self._id = ""  # the container's
         self._pid = 0  # the driver's, as the VM sees it
+        self.figures: dict[str, int | float] = {}  # of what it has used
 
     def count_oom_kills(self) -> int:
         """Processes of the container that the kernel killed for want of memory."""
@@ -33,6 +34,23 @@ class Cgroup:
         with suppress(OSError), open(f"{self._path()}/cgroup.kill", "w", encoding="utf-8") as file:
             file.write("1")
 
+    def look(self) -> None:
+        """Read anew what it has used. Figures only grow: the last that could be read stand."""
+        with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
+            from .usage import read
+
+            self.figures |= read(self)
+
+    def pid(self) -> int:
+        """The driver, as the VM sees it. Raises OSError where it lives no more."""
+        self._path()
+        return self._pid
+
+    def read(self, name: str) -> str:
+        """A file in the container's cgroup. Raises OSError where it cannot be read."""
+        with open(f"{self._path()}/{name}", encoding="utf-8") as file:
+            return file.read()
+
     def _path(self) -> str:
         """The directory of the container's own cgroup. Raises OSError where there is none."""
         try:
@@ -50,7 +68,6 @@ class Cgroup:
     def _lines(self, name: str) -> list[str]:
         """Lines of a file in the container's cgroup; none when it cannot be read."""
         try:
-            with open(f"{self._path()}/{name}", encoding="utf-8") as file:
-                return file.read().splitlines()
+            return self.read(name).splitlines()
         except OSError:
             return []

@@ -40,7 +40,9 @@ def call(method: str, path: str, body: object = None, *, timeout: float = 60) ->
         return answer(connection)
 
 
-def send(method: str, path: str, body: object = None, *, timeout: float = 60) -> socket.socket:
+def send(
+    method: str, path: str, body: object = None, *, timeout: float = 60, header: str = ""
+) -> socket.socket:
     """A connection on which the answer will come. `SOCKET` is systemd's: connecting waits for
     dockerd to start."""
     connection = socket.socket(socket.AF_UNIX)
@@ -48,7 +50,7 @@ def send(method: str, path: str, body: object = None, *, timeout: float = 60) ->
     data = b"" if body is None else json.dumps(body).encode()
     head = (
         f"{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\n\r\n"
+        f"Content-Length: {len(data)}\r\n{header}\r\n"
     )
     try:
         connection.connect(SOCKET)

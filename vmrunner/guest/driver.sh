@@ -6,6 +6,8 @@
 # step the supervisor is told and answers, so it knows to the byte where a step's output lies.
 # A process that a step leaves behind may keep the log open: only the step itself is waited for.
 # As pid 1 this shell reaps what is orphaned.
+#
+# A sandbox has no steps, but commands (sandbox.sh).
 
 here=${0%/*}
 exec 3<>"$here/control" 4<>"$here/answers" <"/dev/null"
@@ -24,6 +26,7 @@ tell() {
         (. "$here/env" && exec /bin/sh -e "$here/rehearsal.sh") 3>&- 4>&-
         echo "$1" >&3
         ;;
+      "command "*) (. "$here/commands/${answer#* }/run.sh") & ;;
     esac
   done
 }
@@ -40,3 +43,5 @@ while [ -e "$here/$step.sh" ]; do
   [ "$code" = 0 ] || exit "$code"
   step=$((step + 1))
 done
+
+[ ! -e "$here/sandbox" ] || . "$here/sandbox"

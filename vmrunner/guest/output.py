@@ -18,6 +18,9 @@ class Output:
     def complain(self, text: str) -> None:
         print(text, file=sys.stderr)
 
+    def end(self, code: int) -> None:
+        """Tell the exit code, where the end of the process does not."""
+
     def become(self, argv: list[str]) -> int:
         """Leave the rest to a program."""
         return os.execvp(argv[0], argv)

@@ -41,6 +41,7 @@ def obey(ask: Ask, shape: dict[str, Any]) -> int:
 
 def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
     """Make the container and wait until its driver asks. One at a time; again is harmless."""
+    from .sandbox_commands import make_room
     from .supervisor import lay_out
 
     with _one_at_a_time(place):
@@ -48,6 +49,7 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
             return
         job = {**shape, "build": "", "docker": False, "privileged": False, "env": {}, "steps": []}
         lay_out(place, job, work)
+        make_room(place)
         fill_box(place, {**job, "secrets": {}})
         _await_socket()
         docker.create(docker.container(job, place=place, work=work))

@@ -30,8 +30,10 @@ def missing(error: docker.DockerError) -> bool:
 class Pull:
     """Up to `TRIES` tries to pull one image."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, login: str = "") -> None:
+        """`login`: what the registry is told, as Docker wants it."""
         self._name = name
+        self._login = login
         self._answer = PullAnswer()
         self.tried = 0
 
@@ -39,7 +41,8 @@ class Pull:
         """The connection of one more try. Docker ends a pull whose asker hangs up."""
         self.tried += 1
         self._answer = PullAnswer()
-        return docker.send("POST", f"/images/create?{query(self._name)}")
+        header = f"X-Registry-Auth: {self._login}\r\n" if self._login else ""
+        return docker.send("POST", f"/images/create?{query(self._name)}", header=header)
 
     def feed(self, part: bytes) -> None:
         self._answer.feed(part)

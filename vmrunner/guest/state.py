@@ -3,6 +3,7 @@
 RUN/epoch, job.json, cancel    0600; the job holds the build's secrets, so RUN is a tmpfs
 RUN/lock                       held while one of them is read and written
 RUN/alive                      locked by `run` as long as it lives
+RUN/registry                   what the registry is told, until the container is made; 0600
 RUN/starts                     how often it was started
 RUN/spool/log, events          a tmpfs of their own: a full disk loses no line
 RUN/box/                       what the container sees read-only at /vmrunner
@@ -11,7 +12,11 @@ RUN/socket                     where the resident supervisor answers; root's alo
 RUN/prestarted, deadline       the container that waits; this VM's own end
 RUN/identified, answered       this VM has its identity; the host was told so
 RUN/boot_id_shown              the first process of the container that sees its boot id
+RUN/commands/                  of a sandbox: command.py
+RUN/container                  the first process of the container, once a sandbox asked for it
 RUN/secrets/                   what it sees read-only at /run/secrets
+RUN/caches                     what came of the caches, a JSON line each
+LIB/caches/N.in, N.out         a tar that came for the container; one that was packed of it
 LIB/started                    on disk: a VM that reboots does not run an attempt twice
 """
 
@@ -22,7 +27,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 TAIL = 256 * 1024  # of a log over its cap: how much of the end is kept
@@ -47,6 +52,7 @@ class Place:
         self.socket = f"{run}/socket"
         self.prestarting = f"{run}/prestarting"
         self.started = f"{lib}/started"
+        self.caches = f"{lib}/caches"
 
     def make(self) -> None:
         os.makedirs(self.run, 0o700, exist_ok=True)
@@ -61,6 +67,10 @@ class Place:
             yield
         finally:
             os.close(fd)
+
+    def cache(self, number: int, *, packed: bool = False) -> str:
+        """The tar of a cache: as it came, or as it was packed."""
+        return f"{self.caches}/{number}.{'out' if packed else 'in'}"
 
     def woke(self) -> bool:
         """True if this VM is a clone, whose kernel has the boot id of all clones."""
@@ -97,6 +107,11 @@ class Place:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
         os.rename(f"{path}.new", path)
+
+    def erase(self, name: str) -> None:
+        """Have it no more."""
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self.run}/{name}")
 
     def job(self) -> dict[str, Any]:
         """Empty before the first `start`."""

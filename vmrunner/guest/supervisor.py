@@ -8,6 +8,10 @@
     collect --epoch E [--gzip]                     globs on stdin; a JSON line, then a tar
     status  --epoch E                              one JSON line
     prestart --epoch E                             a container's shape on stdin; one waits then
+    put_cache --epoch E N SIZE                     a tar on stdin, for the job's cache N
+    get_cache --epoch E N                          the tar that was packed of it
+    exec, attach, signal, input, commands          of a sandbox: sandbox_commands.py
+    file, forward PORT                             … sandbox_files.py, port_forward.py
     run                                            the systemd unit itself
     resident                                       the process that answers on a socket: resident.py
 
@@ -62,19 +66,26 @@ def obey(
     """Do what one command says and return its exit code. `launch`: starts the supervisor of the
     build, `run`."""
     command, arguments = (argv[0], argv[1:]) if argv else ("", [])
+    code, ask = 1, None
     try:
-        if command not in COMMANDS or arguments[:1] != ["--epoch"]:
+        known = COMMANDS.get(command) or of_sandbox(command)
+        if known is None or arguments[:1] != ["--epoch"]:
             out.complain(__doc__ or "")
-            return 1
-        ask = Ask(place, int(arguments[1]), arguments[2:], work, out, launch)
-        place.admit(ask.epoch)
-        return COMMANDS[command](ask)
+        else:
+            ask = Ask(place, int(arguments[1]), arguments[2:], work, out, launch)
+            place.admit(ask.epoch)
+            code = known(ask)
     except Stale as error:
         out.complain(str(error))
-        return STALE
+        code = STALE
     except (OSError, ValueError, IndexError, KeyError) as error:
         out.complain(f"{command}: {type(error).__name__}: {error}"[:2000])
-        return 1
+    try:
+        out.end(code)
+    finally:  # whoever asked may have gone
+        if ask is not None:
+            ask.afterwards()
+    return code
 
 
 class Ask:
@@ -94,6 +105,7 @@ class Ask:
         self.work = work
         self.out = out
         self.launch = launch
+        self.afterwards: Callable[[], object] = lambda: None  # once its end was told
         self.gzip = ["--gzip"] if "--gzip" in arguments else []
         self.arguments = [word for word in arguments if word != "--gzip"]
 
@@ -150,6 +162,8 @@ def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     from .container_files import fill_box
 
     job["prestarted"] = 0
+    if login := job.pop("registry_auth", ""):
+        place.write("registry", login)
     if os.path.exists(place.prestarting):
         from .prestart import take
 
@@ -160,6 +174,10 @@ def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     if owner is not None:
         run("chown", "-hR", f"{owner}:{owner}", work)
     fill_box(place, job)
+    if job.get("sandbox"):
+        from . import sandbox_commands
+
+        sandbox_commands.lay_out(place)
     place.write("job.json", json.dumps(job))
 
 
@@ -180,6 +198,26 @@ def prestart(ask: Ask) -> int:
     from .prestart import obey as make
 
     return make(ask, json.loads(received()))
+
+
+def put_cache(ask: Ask) -> int:
+    """Keep a cache until the container is there, unless that is too late."""
+    try:
+        from .caches import take
+    except ModuleNotFoundError:
+        ask.out.complain("a plain image has no room for caches")
+        return 1
+    if ask.place.was_started() or ask.place.job():
+        return OTHER_ATTEMPT
+    take(ask.place, *map(int, ask.arguments))
+    return 0
+
+
+def get_cache(ask: Ask) -> int:
+    from .caches import give
+
+    give(ask.place, int(ask.arguments[0]), ask.out)
+    return 0
 
 
 def launch() -> None:
@@ -251,6 +289,15 @@ def collect(ask: Ask) -> int:
     return ask.out.become([*tar, "--null", "--verbatim-files-from", f"--files-from={listing}"])
 
 
+def of_sandbox(command: str) -> Callable[[Ask], int] | None:
+    """Return what does such a command. A stock image has none of them."""
+    with suppress(ModuleNotFoundError):
+        from .sandbox_commands import COMMANDS
+
+        return COMMANDS.get(command)
+    return None
+
+
 def received() -> bytes:
     """All of stdin."""
     with open(0, "rb", closefd=False) as file:
@@ -282,4 +329,6 @@ COMMANDS = {
     "status": status,
     "collect": collect,
     "prestart": prestart,
+    "put_cache": put_cache,
+    "get_cache": get_cache,
 }

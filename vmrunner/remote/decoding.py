@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 from datetime import datetime
 from functools import wraps
 from typing import Any, Final, NoReturn, TypeVar
@@ -16,14 +17,18 @@ from vmrunner.model import (
     BuildRecord,
     BuildSpec,
     BuildState,
+    BuildUsage,
+    CacheRule,
     Chunk,
+    CommandEnd,
+    CommandSummary,
     Cost,
     Death,
+    FileEntry,
     Instance,
     InstanceState,
     Kind,
     Market,
-    Network,
     Offer,
     Phase,
     PriceSource,
@@ -35,6 +40,8 @@ from vmrunner.model import (
     Scope,
     Start,
     Step,
+    StoredCache,
+    network_of,
 )
 
 S = TypeVar("S")
@@ -43,7 +50,8 @@ Document = Mapping[str, Any]
 _SPEC: Final = (
     "provider", "container", "timeout", "ttl", "image", "bootstrap", "docker", "privileged",
     "source", "env", "labels", "queue_timeout", "keep_on_failure", "cpus", "memory", "disk",
-    "spot", "retry_on_loss", "priority", "idempotency_key",
+    "spot", "retry_on_loss", "priority", "idempotency_key", "sandbox_ttl",
+    "registry_secret",
 )  # fmt: skip
 
 
@@ -59,6 +67,12 @@ def _checked(decode: Callable[[S], T]) -> Callable[[S], T]:
             ) from error
 
     return checked
+
+
+def _known(kind: type[T], document: Document) -> T:
+    """Return a value of what its document has for it: a newer server's may have more."""
+    said = {field.name for field in fields(kind)} & document.keys()  # type: ignore[arg-type]
+    return kind(**{name: document[name] for name in said})
 
 
 def moment(text: str | None) -> float | None:
@@ -77,11 +91,15 @@ def spec(document: Document) -> BuildSpec:
         **{name: document[name] for name in _SPEC},
         steps=tuple(map(_step, document["steps"])),
         runtime=document["container_runtime"],
-        network=Network(document["network"]),
+        network=network_of(document["network"]),
         name=document["name"] or "",
         secrets=tuple(document["secrets"]),
         artifacts=tuple(
             ArtifactRule(glob=one["path"], always=one["always"]) for one in document["artifacts"]
+        ),
+        caches=tuple(
+            CacheRule(key=one["key"], path=one["path"], fallback=tuple(one["fallback"]))
+            for one in document["caches"]
         ),
     )
 
@@ -91,6 +109,34 @@ def _step(document: Document) -> Step:
     title = run if run is not None else " ".join(argv)
     name = "" if document["name"] == title else document["name"]
     return Step(run=run, argv=argv, name=name, timeout=document.get("timeout"))
+
+
+@_checked
+def command(document: Document) -> CommandSummary:
+    """Decode a command of a sandbox."""
+    end = None
+    if document["exit_code"] is not None:
+        end = CommandEnd(exit_code=document["exit_code"], timed_out=document["timed_out"])
+    return CommandSummary(id=document["id"], title=document["title"], end=end)
+
+
+@_checked
+def command_end(document: Document) -> CommandEnd:
+    """Decode the end of a command of a sandbox."""
+    return _known(CommandEnd, document)
+
+
+@_checked
+def file_entry(document: Document) -> FileEntry:
+    """Decode a file of a sandbox."""
+    return FileEntry(
+        name=document["name"],
+        path=document["path"],
+        kind=document["kind"],
+        size=document["size"],
+        mode=int(document["mode"], 8),
+        modified=_time(document["modified_at"]),
+    )
 
 
 @_checked
@@ -123,6 +169,7 @@ def build(document: Document) -> BuildRecord:
         hold_until=moment(document["hold_until"]),
         phases=phases,
         cost=_cost(document),
+        usage=_known(BuildUsage, document["usage"]),
         lease_until=since if document["foreground"] else None,
     )
 
@@ -142,10 +189,6 @@ def _cost(document: Document) -> Cost:
 def instance(document: Document) -> Instance:
     """Decode a VM."""
     scope = Scope(document["kind"], document["account"], document["place"])
-    host, _, port = (document["address"] or "").rpartition(":")
-    address = Address(host, int(port)) if host else None
-    if (document["address"] or "").startswith("/"):
-        address = Address(document["address"])
     created = _time(document["created_at"])
     return Instance(
         id=document["id"],
@@ -171,7 +214,7 @@ def instance(document: Document) -> Instance:
         ),
         epoch=0,
         ref=Ref(scope, Kind.INSTANCE, document["ref"]) if document["ref"] else None,
-        address=address,
+        address=Address.parse(document["address"]) if document["address"] else None,
         death=Death(document["death"]) if document["death"] else None,
         message=document["message"] or "",
         deletes=document["deletes"],
@@ -190,6 +233,24 @@ def event(document: Document) -> BuildEvent:
         time=_time(document["time"]),
         kind=document["kind"],
         data=document["data"],
+    )
+
+
+@_checked
+def cache(document: Document) -> StoredCache:
+    """Decode a cache; of its object what is shown of it."""
+    return StoredCache(
+        id=document["id"],
+        tenant=document["tenant"],
+        scope=document["scope"],
+        key=document["key"],
+        path=document["path"],
+        object="",
+        digest="",
+        size=document["size"],
+        build=document["build"],
+        created_at=_time(document["created_at"]),
+        used_at=_time(document["used_at"]),
     )
 
 

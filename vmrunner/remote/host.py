@@ -48,7 +48,8 @@ class RemoteHost:
         while not self._stop.wait(RENEW):
             for build in tuple(self._kept):
                 try:
-                    self._client.post(f"/builds/{segment(build)}/lease")
+                    if not self._client.post(f"/builds/{segment(build)}/lease").get("seconds"):
+                        self._kept.discard(build)  # it has ended
                 except NotFound:
                     self._kept.discard(build)
                 except VmrunnerError as error:

@@ -71,32 +71,48 @@ class HttpClient:
                 )
             return self._client
 
-    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+    def get(self, path: str, /, **parameters: Any) -> dict[str, Any]:
         """Return the JSON document that a path answers with. Raises what the server raised."""
         return self._json("GET", path, parameters)
 
-    def listed(self, path: str, **parameters: Any) -> list[dict[str, Any]]:
+    def listed(self, path: str, /, **parameters: Any) -> list[dict[str, Any]]:
         """Return the documents of a list's page."""
         found: list[dict[str, Any]] = self.get(path, **parameters)["items"]
         return found
 
-    def one(self, path: str, **parameters: Any) -> dict[str, Any]:
+    def one(self, path: str, /, **parameters: Any) -> dict[str, Any]:
         """Return the one document of an answer."""
         return self.listed(path, **parameters)[0]
 
     def post(
-        self, path: str, body: Mapping[str, Any] | None = None, **parameters: Any
+        self, path: str, body: Mapping[str, Any] | None = None, /, **parameters: Any
     ) -> dict[str, Any]:
         """Send a wish; return the answer's document."""
         return self._json("POST", path, parameters, json=dict(body or {}))
 
-    def put(self, path: str, parts: Callable[[], Iterable[bytes]]) -> dict[str, Any]:
+    def put(
+        self,
+        path: str,
+        parts: Callable[[], Iterable[bytes]],
+        /,
+        *,
+        kind: str = "application/octet-stream",
+        **parameters: Any,
+    ) -> dict[str, Any]:
         """Send bytes as they come; `parts` begins them again where that must be tried again."""
-        return _patiently(lambda: self._json("PUT", path, {}, content=parts()))
+        return _patiently(
+            lambda: self._json(
+                "PUT", path, parameters, headers={"Content-Type": kind}, content=parts()
+            )
+        )
+
+    def delete(self, path: str, /, **parameters: Any) -> dict[str, Any]:
+        """Remove or end something; return the answer's document."""
+        return self._json("DELETE", path, parameters)
 
     @contextmanager
     def stream(
-        self, path: str, accept: str = "*/*", **parameters: Any
+        self, path: str, accept: str = "*/*", /, **parameters: Any
     ) -> Iterator[Iterator[bytes]]:
         """The bytes of an answer as they come."""
         said = {name: value for name, value in parameters.items() if value is not None}
@@ -118,9 +134,11 @@ class HttpClient:
         self, method: str, path: str, parameters: Mapping[str, Any], **body: Any
     ) -> dict[str, Any]:
         said = {name: value for name, value in parameters.items() if value is not None}
-        accept = {"Accept": "application/json"}
+        headers = {"Accept": "application/json"} | body.pop("headers", {})
         with self._translated():
-            answer = self._open().request(method, _whole(path), params=said, headers=accept, **body)
+            answer = self._open().request(
+                method, _whole(path), params=said, headers=headers, **body
+            )
         if answer.status_code >= 400:
             raise problem(answer)
         try:
@@ -140,6 +158,11 @@ class HttpClient:
 
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"value: {error.object[:60]!r} is not UTF-8, and a server takes nothing else",
+                hint="give it a name that is",
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerUnreachable(
                 f"{self.url}: {str(error) or type(error).__name__}",

@@ -4,7 +4,7 @@
 """
 
 from vmrunner.core.lifecycle import End
-from vmrunner.session.job import Reporter, SessionJob
+from vmrunner.session.job import CacheShelf, Reporter, SessionJob
 from vmrunner.session.session import Session
 
-__all__ = ["End", "Reporter", "Session", "SessionJob"]
+__all__ = ["CacheShelf", "End", "Reporter", "Session", "SessionJob"]

@@ -6,17 +6,44 @@ import base64
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from vmrunner.config import registry_auth
+from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
-from vmrunner.model import Access, BuildRecord, BuildState, EventKind, Instance, Step
+from vmrunner.lib.channels import TCP, Channel
+from vmrunner.model import (
+    Access,
+    BuildRecord,
+    BuildState,
+    CacheRule,
+    EventKind,
+    FoundCache,
+    Instance,
+    Step,
+)
 from vmrunner.ssh.client import Connection
 
+OTHER: Final = 6  # the supervisor's exit code where it has started another attempt
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+class CacheShelf(Protocol):
+    """The caches that one build may have, where they lie."""
+
+    most: int  # bytes that one may have
+
+    def find(self, rule: CacheRule, until: float) -> FoundCache | None:
+        """Return the one that the build gets, its hash checked, before `until` on the monotonic
+        clock. Raises VmrunnerError when it cannot be had."""
+
+    def file(self, number: int, size: int) -> Path:
+        """Return the file to bring a packed one of so many bytes to. It is stored once the build
+        has succeeded. Raises VmrunnerError where there is no room."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +53,8 @@ class SessionJob:
     build: BuildRecord
     instance: Instance
     access: Access
+    channel: Channel = TCP  # to the instance
+    box: Box = DOCKER  # in it
     secrets: Mapping[str, bytes]
     source: Path | None  # a tar
     artifacts: Path  # the directory to bring them to
@@ -34,7 +63,14 @@ class SessionJob:
     boot_seconds: float = 600.0  # until SSH must have answered
     connection: Connection | None = None  # open to it already
     traceparent: str = ""  # of the build's own span, where there is to be one
+    caches: CacheShelf | None = None
     guest_due: float | None = None  # when the guest is to switch itself off, if not as it was told
+
+    @property
+    def is_remote(self) -> bool:
+        """True if the VM is on another host than ours."""
+        address = self.instance.address
+        return address is not None and not self.channel.is_local(address)
 
 
 class Reporter(Protocol):
@@ -68,9 +104,10 @@ class AttemptOver(Exception):
         self.end = end
 
 
-def order(job: SessionJob, now: float) -> bytes:
+def order(job: SessionJob, now: float, caches: Sequence[Mapping[str, object]] = ()) -> bytes:
     """Return the job for the supervisor, secrets included: it goes over stdin of a verified
-    connection. `now`: the VM's clock. Raises ConfigError on what no shell could take."""
+    connection. `now`: the VM's clock; `caches`: what it is to do with them. Raises ConfigError on
+    what no shell could take."""
     spec = job.build.spec
     env = {
         "CI": "true",
@@ -79,7 +116,8 @@ def order(job: SessionJob, now: float) -> bytes:
         **({"TRACEPARENT": job.traceparent} if job.traceparent else {}),
         **spec.env,
     }
-    for name, value in job.secrets.items():
+    secrets = {k: value for k, value in job.secrets.items() if k != spec.registry_secret}
+    for name, value in secrets.items():
         _check(name, value)
     for variables in (env, *(step.env for step in spec.steps)):
         for name, text in variables.items():
@@ -87,20 +125,24 @@ def order(job: SessionJob, now: float) -> bytes:
     message: dict[str, Any] = {
         "build": job.build.id,
         "attempt": f"{job.build.id}/{job.build.attempt}",
-        "container": spec.container,
-        "runtime": spec.runtime,
-        "docker": spec.docker,
-        "privileged": spec.privileged,
-        "network": spec.network.value,
+        **job.box.told(spec),
         "timeout": spec.timeout,
         "log_bytes": job.log_bytes,
         "env": env,
-        "secrets": {name: base64.b64encode(value).decode() for name, value in job.secrets.items()},
+        "secrets": {name: base64.b64encode(value).decode() for name, value in secrets.items()},
         "steps": [
             {"script": script(step), "env": dict(step.env), "timeout": step.timeout}
             for step in spec.steps
         ],
     }
+    if (login := job.secrets.get(spec.registry_secret or "")) is not None:
+        message["registry_auth"] = registry_auth.header(spec.container, login)
+    if caches and job.caches is not None:
+        message["caches"] = list(caches)
+        message["cache_bytes"] = job.caches.most
+        message["cache_gzip"] = job.is_remote
+    if spec.sandbox_ttl is not None:
+        message["sandbox"] = True
     if job.guest_due is not None:  # when it ends itself, and in how many seconds
         message["due"] = [job.guest_due, max(0.0, job.guest_due - now)]
     return json.dumps(message).encode()
@@ -112,6 +154,13 @@ def script(step: Step) -> str:
     if "\0" in text:
         raise ConfigError(f"step {step.title!r}: it holds a NUL byte", hint="no command can")
     return text + "\n"
+
+
+def hidden(job: SessionJob) -> tuple[bytes, ...]:
+    """Return all that no log may show."""
+    login = job.secrets.get(job.build.spec.registry_secret or "")
+    parts = () if login is None else registry_auth.hidden(job.build.spec.container, login)
+    return (*job.secrets.values(), *parts)
 
 
 def _check(name: str, value: bytes) -> None:

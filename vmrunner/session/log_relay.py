@@ -41,6 +41,11 @@ class LogRelay:
         """Return the offset up to which the log is decided; with `flush`, stored."""
         return self._raw - self._masker.held
 
+    def masked(self, text: str) -> str:
+        """Return other words of the VM without a secret."""
+        masker = Masker(self._needles)
+        return (masker.feed(text.encode()) + masker.finish()).decode(errors="replace")
+
     def feed(self, data: bytes) -> None:
         self._raw += len(data)
         self._take(self._masker.feed(data))

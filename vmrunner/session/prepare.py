@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 import zlib
@@ -10,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 from vmrunner.core.lifecycle import End
-from vmrunner.model import RUNSC, EventKind, Instance, Reason, Result
-from vmrunner.session.job import AttemptOver, Reporter, SessionJob
+from vmrunner.model import RUNSC, EventKind, Reason, Result, Shape
+from vmrunner.session.caches import BuildCaches
+from vmrunner.session.job import OTHER, AttemptOver, Reporter, SessionJob
 from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh import client
 from vmrunner.ssh.channel_io import PIECE
@@ -19,7 +19,6 @@ from vmrunner.ssh.channel_io import PIECE
 BOOTSTRAP: Final = 1200.0  # seconds that a VM may take to install what its image lacks
 PROGRESS: Final = 2.0  # seconds between events while the source goes in
 
-OTHER: Final = 6  # the supervisor's exit code where it has started another attempt
 _FAILED: Final = 1
 
 
@@ -27,11 +26,13 @@ class Preparation:
     """The work before the steps may start. What a connection did not live to see done is done again
     on the next."""
 
-    def __init__(self, job: SessionJob, reporter: Reporter) -> None:
+    def __init__(self, job: SessionJob, reporter: Reporter, caches: BuildCaches) -> None:
         self._job = job
         self._reporter = reporter
+        self._caches = caches
         self._bootstrapped = not job.build.spec.bootstrap
         self._unpacked = job.source is None
+        self._cached = job.build.steps_started or not job.build.spec.caches
 
     def run(
         self,
@@ -40,7 +41,7 @@ class Preparation:
         refused: Callable[[client.Completed, str], NoReturn],
     ) -> None:
         """`refused` tells of a supervisor that did not do what it was told. Raises Lost, Over."""
-        if not (self._bootstrapped and self._unpacked):
+        if not (self._bootstrapped and self._unpacked and self._cached):
             self._reporter.busy()
         if not self._bootstrapped:
             done = supervisor.ask("status", pulse=self._patient(pulse))
@@ -51,7 +52,7 @@ class Preparation:
             self._reporter.event(EventKind.BOOTSTRAPPED)
             self._bootstrapped = True
         if not self._unpacked:
-            gzip = ["--gzip"] if is_remote(self._job.instance) else []
+            gzip = ["--gzip"] if self._job.is_remote else []
             done = supervisor.ask(
                 "unpack",
                 *gzip,
@@ -62,22 +63,18 @@ class Preparation:
             if done.exit_code not in (0, OTHER):  # other: the steps have started there already
                 refused(done, "source")
             self._unpacked = True
+        if not self._cached:
+            self._caches.send(supervisor, pulse)
+            self._cached = True
 
     def _container(self) -> list[str]:
-        """Return the shape of the container that the VM may make while the source comes in."""
+        """Return the container that the VM may make while the source comes in."""
         spec = self._job.build.spec
         if spec.docker or spec.privileged or spec.runtime == RUNSC:
             return []
-        return [
-            json.dumps(
-                {
-                    "container": spec.container,
-                    "runtime": spec.runtime,
-                    "network": spec.network.value,
-                    "log_bytes": self._job.log_bytes,
-                }
-            )
-        ]
+        shape = Shape(container=spec.container, runtime=spec.runtime, log_bytes=self._job.log_bytes)
+        ahead = self._job.box.ahead(shape, spec.network)
+        return [] if ahead is None else [json.dumps(ahead)]
 
     def _patient(self, pulse: Callable[[], float]) -> Callable[[], float]:
         """Return a pulse that raises once the VM should long have been bootstrapped."""
@@ -107,15 +104,6 @@ class Preparation:
         if packer:
             yield packer.flush()
         self._reporter.event(EventKind.SOURCE, sent=sent, total=total)
-
-
-def is_remote(instance: Instance) -> bool:
-    """True if the VM is on another host than ours."""
-    address = instance.address
-    try:
-        return address is not None and not ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return True  # a host name
 
 
 def _not_booted(message: str) -> AttemptOver:

@@ -7,20 +7,20 @@ E <length>\n<json>
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from vmrunner.core.lifecycle import End
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import EventKind, Reason, Result
+from vmrunner.model import NO_USAGE, BuildUsage, EventKind, Reason, Result
 
 HEADER: Final = 64  # bytes
 LOG_PIECE: Final = 256 * 1024
 EVENT: Final = 16 * 1024
 TEXT: Final = 1000  # characters of a message
 SLACK: Final = 1 << 20  # bytes by which a log may pass its cap: marks, not output
+FIGURE: Final = 1 << 50  # bytes, or seconds, that no build can have used
 
 #: What the supervisor may say in the end, and nothing else.
 REASONS: Final = frozenset(
@@ -48,8 +48,11 @@ VM_EVENTS: Final = frozenset(
         EventKind.STEP_STARTED,
         EventKind.STEP_ENDED,
         EventKind.LOG_FULL,
+        EventKind.CACHE,
     }
 )
+
+_BYTES: Final = ("memory_peak", "disk_read", "disk_written", "network_received", "network_sent")
 
 
 class ProtocolViolation(VmrunnerError):
@@ -70,7 +73,7 @@ class EventFrame:
 
     kind: EventKind
     offset: int
-    data: Mapping[str, int | float | bool | None]
+    data: Mapping[str, str | int | float | bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class EndFrame:
     reason: Reason
     exit_code: int | None
     message: str
+    usage: BuildUsage = NO_USAGE
 
     @property
     def end(self) -> End:
@@ -96,19 +100,24 @@ class EndFrame:
             case _:
                 result = Result.ERROR
         return End(
-            result=result, reason=self.reason, exit_code=self.exit_code, message=self.message
+            result=result,
+            reason=self.reason,
+            exit_code=self.exit_code,
+            message=self.message,
+            usage=self.usage,
         )
 
 
 class FrameDecoder:
     """A decoder of one build's frames, over as many connections as it takes."""
 
-    def __init__(self, *, offset: int, steps: int, log_bytes: int) -> None:
+    def __init__(self, *, offset: int, steps: int, log_bytes: int, caches: int = 0) -> None:
         self.offset = offset  # of the log, up to which we have it
         self.seen = 0  # events
         self._steps = steps
         self._log_most = log_bytes + SLACK
-        self._events_most = 16 + 4 * steps
+        self._caches = caches
+        self._events_most = 16 + 4 * steps + 2 * caches
         self._buffer = bytearray()
 
     def resume(self, offset: int) -> None:
@@ -129,7 +138,7 @@ class FrameDecoder:
             is_log = words[0] == b"L" and len(words) == 3
             if not is_log and not (words[0] == b"E" and len(words) == 2):
                 raise ProtocolViolation("the VM sent a frame of an unknown kind")
-            size = _number(words[-1], LOG_PIECE if is_log else EVENT)
+            size = number(words[-1], LOG_PIECE if is_log else EVENT)
             if not size:
                 raise ProtocolViolation("the VM sent an empty frame")
             if len(self._buffer) < end + 1 + size:
@@ -137,7 +146,7 @@ class FrameDecoder:
             with memoryview(self._buffer) as view:
                 body = bytes(view[end + 1 : end + 1 + size])
             del self._buffer[: end + 1 + size]
-            yield self._log(_number(words[1], 1 << 60), body) if is_log else self._event(body)
+            yield self._log(number(words[1], 1 << 60), body) if is_log else self._event(body)
 
     def _log(self, offset: int, body: bytes) -> LogFrame:
         if offset != self.offset:
@@ -164,20 +173,32 @@ class FrameDecoder:
                 f"the VM sent event {str(event.get('seq'))[:20]} after {self.seen} events"
             )
         self.seen += 1
-        offset = _integer(event, "offset", 0, self.offset)
+        offset = integer(event, "offset", 0, self.offset)
         if kind == "ended":
             if offset != self.offset:
                 raise ProtocolViolation("the VM's build ended before its log did")
             return self._ended(event)
-        data: dict[str, int | float | bool | None] = {}
+        data: dict[str, str | int | float | bool | None] = {}
         if kind not in VM_EVENTS:
             raise ProtocolViolation(f"the VM sent an event of unknown kind {kind[:40]!r}")
         if kind in (EventKind.STEP_STARTED, EventKind.STEP_ENDED):
-            data["step"] = _integer(event, "step", 0, self._steps - 1)
+            data["step"] = integer(event, "step", 0, self._steps - 1)
         if kind == EventKind.STEP_ENDED:
-            data["exit_code"] = _integer(event, "exit_code", 0, 255)
-            data["seconds"] = _seconds(event.get("seconds"))
+            data["exit_code"] = integer(event, "exit_code", 0, 255)
+            data["seconds"] = seconds(event.get("seconds"))
+        if kind == EventKind.CACHE:
+            data |= self._cache(event)
         return EventFrame(EventKind(kind), offset, data)
+
+    def _cache(self, event: dict[str, Any]) -> dict[str, str | int | bool]:
+        if type(event.get("packed")) is not bool:
+            raise ProtocolViolation("the VM sent an event with packed out of range")
+        return {
+            "cache": integer(event, "cache", 0, self._caches - 1),
+            "packed": event["packed"],
+            "bytes": integer(event, "bytes", 0, FIGURE),
+            "error": _text(event.get("error")),
+        }
 
     def _ended(self, event: dict[str, Any]) -> EndFrame:
         reason = event.get("reason")
@@ -187,28 +208,50 @@ class FrameDecoder:
             )
         code = event.get("exit_code")
         if code is not None:
-            code = _integer(event, "exit_code", 0, 255)
+            code = integer(event, "exit_code", 0, 255)
         if reason == Reason.EXIT_CODE and code is None:
             raise ProtocolViolation("the VM ended the build without an exit code")
-        message = event.get("message")
-        text = message[:TEXT] if isinstance(message, str) else ""
-        return EndFrame(Reason(reason), code, "".join(c if c.isprintable() else " " for c in text))
+        return EndFrame(Reason(reason), code, _text(event.get("message")), _usage(event))
 
 
-def _number(word: bytes, most: int) -> int:
+def _text(said: object) -> str:
+    """Return words of the VM as one line that can be printed."""
+    text = said[:TEXT] if isinstance(said, str) else ""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _usage(event: dict[str, Any]) -> BuildUsage:
+    """Return what the VM says that it used. What it does not say is unknown."""
+    seconds = event.get("cpu_seconds")
+    if seconds is not None and not _within(seconds, FIGURE):
+        raise ProtocolViolation("the VM sent an event with cpu_seconds out of range")
+    return BuildUsage(
+        cpu_seconds=None if seconds is None else float(seconds),
+        **{
+            name: None if event.get(name) is None else integer(event, name, 0, FIGURE)
+            for name in _BYTES
+        },
+    )
+
+
+def number(word: bytes, most: int) -> int:
     if not word.isdigit() or len(word) > 20 or int(word) > most:
         raise ProtocolViolation("the VM sent a frame with a number out of range")
     return int(word)
 
 
-def _integer(event: dict[str, Any], key: str, least: int, most: int) -> int:
+def integer(event: dict[str, Any], key: str, least: int, most: int) -> int:
     value = event.get(key)
     if type(value) is not int or not least <= value <= most:
         raise ProtocolViolation(f"the VM sent an event with {key} out of range")
     return value
 
 
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value < 1e9 or math.isnan(value):
+def seconds(value: object) -> float:
+    if not _within(value, 1e9):
         raise ProtocolViolation("the VM sent an event with seconds out of range")
     return float(value)
+
+
+def _within(value: object, most: float) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < most

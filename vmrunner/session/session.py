@@ -16,10 +16,11 @@ from typing import Final, NoReturn
 from vmrunner.core.lifecycle import End
 from vmrunner.errors import ConfigError
 from vmrunner.model import BuildState, EventKind, Reason, Result
+from vmrunner.session.caches import BuildCaches
 from vmrunner.session.collect import Uncollected, collect, shortfall
-from vmrunner.session.job import AttemptOver, Reporter, SessionJob, order
+from vmrunner.session.job import OTHER, AttemptOver, Reporter, SessionJob, hidden, order
 from vmrunner.session.log_relay import LogRelay
-from vmrunner.session.prepare import OTHER, Preparation, is_remote
+from vmrunner.session.prepare import Preparation
 from vmrunner.session.protocol import (
     EndFrame,
     EventFrame,
@@ -73,7 +74,7 @@ class Session:
         self._job = job
         self._reporter = reporter
         self._now = now
-        self._dialer = client.Dialer(job.access)
+        self._dialer = client.Dialer(job.access, channel=job.channel)
         self._warm = job.connection
         self._connection: client.Connection | None = None
         self._supervisor: SupervisorCalls | None = None
@@ -82,13 +83,17 @@ class Session:
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
         self._until: float | None = None  # when the supervisor must have begun it, then ended it
         self._is_running = False
-        self._preparation = Preparation(job, reporter)
+        self._caches = BuildCaches(job, reporter)
+        self._preparation = Preparation(job, reporter, self._caches)
         self._mishaps = 0
         self._ended: EndFrame | None = None
         offset = reporter.stored()
-        self._relay = LogRelay(reporter, tuple(job.secrets.values()), offset)
+        self._relay = LogRelay(reporter, hidden(job), offset)
         self._frames = FrameDecoder(
-            offset=offset, steps=len(job.build.spec.steps), log_bytes=job.log_bytes
+            offset=offset,
+            steps=len(job.build.spec.steps),
+            log_bytes=job.log_bytes,
+            caches=len(job.build.spec.caches),
         )
 
     def stop(self, reason: Reason) -> None:
@@ -186,13 +191,16 @@ class Session:
             self._preparation.run(supervisor, self._pulse, self._refused)
             while self._ended is None:
                 self._follow(supervisor)
-        return self._collect(connection, supervisor, self._ended.end)
+        end = self._collect(connection, supervisor, self._ended.end)
+        if end.result is Result.SUCCESS:
+            self._caches.bring(supervisor, lambda: self._stop)
+        return end
 
     # --- run ---------------------------------------------------------------------------------
 
     def _follow(self, supervisor: SupervisorCalls) -> None:
         """Start the steps unless they were, and follow them. Raises Lost, Lie."""
-        message = order(self._job, self._now())
+        message = order(self._job, self._now(), self._caches.order())
         self._reporter.steps_started()
         if self._until is None:
             self._until = time.monotonic() + START_PATIENCE
@@ -223,12 +231,17 @@ class Session:
         """An event of the build. What was written before it is stored before it."""
         self._running()
         self._relay.flush()
-        self._reporter.event(event.kind, offset=event.offset, **event.data)
+        if event.kind is EventKind.CACHE:
+            error = self._relay.masked(str(event.data["error"]))  # it may name a file
+            self._caches.heard({**event.data, "error": error})
+        else:
+            self._reporter.event(event.kind, offset=event.offset, **event.data)
 
     def _running(self) -> None:
         if not self._is_running:
             self._is_running = True
-            self._until = time.monotonic() + self._job.build.spec.timeout + TIMEOUT_PATIENCE
+            timeout = self._job.build.spec.timeout + self._caches.patience
+            self._until = time.monotonic() + timeout + TIMEOUT_PATIENCE
             self._reporter.state(BuildState.RUNNING)
 
     def _believe(self, ended: EndFrame) -> None:
@@ -238,7 +251,8 @@ class Session:
                 f"the VM says that {ended.reason.value} ended the build, and nobody did"
             )
         self._relay.finish()  # now: the connection may be lost before it closes
-        self._ended = ended
+        # A registry may say to Docker what it was told.
+        self._ended = replace(ended, message=self._relay.masked(ended.message))
 
     def _refused(self, done: client.Completed, what: str) -> NoReturn:
         """The supervisor did not do what it was told."""
@@ -275,7 +289,7 @@ class Session:
                 raise Uncollected("artifacts: the time for them ran out")
             return 5.0
 
-        gzip = is_remote(self._job.instance)
+        gzip = self._job.is_remote
         try:
             done = collect(
                 connection,
@@ -287,7 +301,7 @@ class Session:
                 pulse=pulse,
             )
         except (Uncollected, ProtocolViolation) as error:
-            return self._without_artifacts(end, str(error))
+            return self._without_artifacts(end, self._relay.masked(str(error)))
         except _Stopped as stopped:
             return self._without_artifacts(end, f"artifacts: cut off by {stopped.reason}")
         self._reporter.event(EventKind.ARTIFACTS, count=done.total.entries, bytes=done.total.size)
@@ -295,8 +309,9 @@ class Session:
         for glob in missing:
             self._reporter.event(EventKind.ARTIFACT_MISSING, glob=glob)
         for why in done.omitted[:OMISSIONS]:
-            self._reporter.event(EventKind.ARTIFACT_OMITTED, message=why)
-        return end if end.message else replace(end, message=shortfall(done, missing))
+            self._reporter.event(EventKind.ARTIFACT_OMITTED, message=self._relay.masked(why))
+        left = self._relay.masked(shortfall(done, missing))  # names are the build's own words
+        return end if end.message else replace(end, message=left)
 
     def _wanted(self, end: End) -> list[str]:
         """The globs of what is to be brought after such an end. A build that never ran has none."""
@@ -321,6 +336,7 @@ class Session:
             reason=self._stop or Reason.INTERNAL,
             exit_code=end.exit_code,
             message=why,
+            usage=end.usage,
             lost=self._stop is not None and self._stop is not Reason.DEADLINE,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -37,6 +38,26 @@ class SupervisorCalls:
                 return done
             self._resident = False
         return self._connection.stream(self.line(*words), on_bytes, stdin=stdin, pulse=pulse)
+
+    def ask_next(
+        self,
+        *words: str,
+        stdin: bytes,
+        on_bytes: Callable[[bytes], object] = lambda _: None,
+        pulse: Callable[[], float],
+    ) -> Completed:
+        """Do the same by the process that did the last such command, which saves most of its
+        time."""
+        if self._resident:
+            done = self._connection.ask(SOCKET, self._words(*words), stdin, on_bytes, pulse=pulse)
+            if done is not None:
+                return done
+            self._resident = False
+        return self.ask(*words, stdin=[stdin], on_bytes=on_bytes, pulse=pulse)
+
+    def relay(self, local: socket.socket, *words: str) -> Completed:
+        """Let the resident supervisor speak with `local`. Raises ConnectionLost."""
+        return self._connection.relay(SOCKET, self._words(*words), local)
 
     def line(self, *words: str) -> str:
         """Return the command as a shell's line, for a process of its own."""

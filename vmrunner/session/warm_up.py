@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.errors import ConfigError
-from vmrunner.model import Access, Address, PoolSpec
+from vmrunner.lib.channels import TCP, Channel
+from vmrunner.model import Access, Address, PoolSpec, Shape
 from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh import client
 
@@ -23,6 +25,8 @@ class WarmUpJob:
     instance: str
     epoch: int
     address: Address
+    channel: Channel = TCP
+    box: Box = DOCKER
     access: Access
     spec: PoolSpec
 
@@ -32,7 +36,7 @@ class WarmUp:
 
     def __init__(self, job: WarmUpJob) -> None:
         self._job = job
-        self._dialer = client.Dialer(job.access)
+        self._dialer = client.Dialer(job.access, channel=job.channel)
 
     def run(self) -> client.Connection:
         """Return the connection over which its build will be driven. Raises Unreachable, Aborted,
@@ -48,14 +52,12 @@ class WarmUp:
 
     def _await_container(self, connection: client.Connection) -> None:
         job, spec = self._job, self._job.spec
-        shape = {
-            "container": spec.container,
-            "runtime": spec.runtime,
-            "network": spec.network.value,
-            "log_bytes": spec.log_bytes,
-        }
+        shape = Shape(container=spec.container, runtime=spec.runtime, log_bytes=spec.log_bytes)
+        ahead = job.box.ahead(shape, spec.network)
+        if ahead is None:
+            return
         done = SupervisorCalls(connection, job.epoch).ask(
-            "prestart", stdin=[json.dumps(shape).encode()], pulse=client.within(CONTAINER)
+            "prestart", stdin=[json.dumps(ahead).encode()], pulse=client.within(CONTAINER)
         )
         if done.exit_code:
             raise ConfigError(f"{job.instance} has no container ready: {done.complaint}")

@@ -20,7 +20,8 @@ from vmrunner.lib.terminal import Colours, Filter, Plain, for_display
 from vmrunner.model import Chunk
 from vmrunner.services.documents import iso
 from vmrunner.services.logs import lines
-from vmrunner.ssh import client, paramiko_patches
+from vmrunner.ssh import paramiko_patches
+from vmrunner.ssh.explanations import explain
 
 
 def show(filter_: Filter, *pieces: bytes) -> bytes:
@@ -146,9 +147,7 @@ def test_whoever_leaves_a_log_leaves_no_colour_on(why: BaseException) -> None:
 
 
 def test_what_an_ssh_server_says_is_one_plain_line() -> None:
-    said = client._explain(
-        OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)")
-    )
+    said = explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
     assert said.isprintable()
     assert "Incompatible version" in said
 

@@ -104,7 +104,7 @@ def _describe(
 ) -> None:
     from vmrunner.cli.views import builds as views
     from vmrunner.lib import units
-    from vmrunner.services import build_history, costs
+    from vmrunner.services import build_history, costs, usage
     from vmrunner.services.documents import iso, start_of
 
     now = time.time()
@@ -125,11 +125,11 @@ def _describe(
         "step": build_history.describe(row, culprit) if culprit is not None else "",
         "message": row.message,
         "waits": shell.service.waiting([row]).get(row.id, ""),
-        "command": views.short(" ; ".join(step.title for step in row.spec.steps), 100),
+        "command": views.short(row.spec.title, 100),
         "container": row.spec.container,
         "runtime": row.spec.runtime,
         "provider": row.spec.provider,
-        "network": row.spec.network.value,
+        "network": str(row.spec.network),
         "source": row.spec.source or "",
         "instance": row.instance or "",
         "start": start.value if (start := start_of(row, rows)) else "",
@@ -141,6 +141,7 @@ def _describe(
         "ended": iso(row.finished_at) or "",
         "held until": iso(row.hold_until) or "" if row.state.value == "held" else "",
         "cost": costs.text(row.cost),
+        "used": usage.text(row.usage),
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
     for key, value in facts.items():
@@ -149,6 +150,7 @@ def _describe(
     for title, lines in (
         ("phases", views.timeline(row, now, unicode=unicode_out())),
         ("steps", views.steps(row, events)),
+        ("caches", views.caches(events)),
         (
             "artifacts",
             [f"{a.path}  {units.amount(a.size)}" for a in shell.service.artifacts(row).known()],

@@ -20,7 +20,9 @@ def template(
     container: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="The container's image.")
     ] = None,
-    network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="open, none, or allow=HOST[:PORT],…")
+    ] = None,
     cpus: Annotated[str | None, typer.Option(metavar="N", help="As builds will ask.")] = None,
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="As builds will ask: 4GiB.")

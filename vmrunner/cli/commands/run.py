@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vmrunner.cli import artifact_destination, exit_codes, output
+from vmrunner.cli import artifact_destination, build_options, exit_codes, output
 from vmrunner.cli.context import CliContext, shell_of, stdout_is_data
 from vmrunner.cli.output import Format
 from vmrunner.errors import LedgerError, VmrunnerError
@@ -46,40 +46,32 @@ def run(
         Path | None,
         typer.Option("-f", "--file", metavar="FILE", help="A job file; JOB is one of its jobs."),
     ] = None,
-    provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A provider's name, or its kind.")
-    ] = None,
-    image: Annotated[str | None, typer.Option(metavar="IMAGE", help="The VM's image.")] = None,
+    provider: build_options.Provider = None,
+    image: build_options.Image = None,
     bootstrap: Annotated[
         bool | None,
         typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
     ] = None,
-    container: Annotated[
-        str | None, typer.Option(metavar="IMAGE", help="The container's image.")
-    ] = None,
+    container: build_options.Container = None,
     container_runtime: Annotated[
         str | None, typer.Option(metavar="RUNTIME", help="runc, or runsc: gVisor.")
     ] = None,
-    docker: Annotated[
-        bool | None,
-        typer.Option("--docker", help="Give it a Docker of its own."),
-    ] = None,
-    source: Annotated[
-        str | None, typer.Option(metavar="DIR|GIT", help="DIR or git+URL@REF.")
-    ] = None,
+    docker: build_options.Docker = None,
+    source: build_options.Source = None,
     step: Annotated[
         list[str] | None,
         typer.Option(metavar="LINE", help="A shell line; several are steps, one after another."),
     ] = None,
-    env: Annotated[
-        list[str] | None, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
-    ] = None,
+    env: build_options.Env = None,
     env_file: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Of lines NAME=VALUE or NAME.")
     ] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[=@FILE]", help="A secret, from this environment or a file."),
+    secret: build_options.Secret = None,
+    registry_secret: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The secret that pulls the container's image, and nothing else."
+        ),
     ] = None,
     allow_secret: Annotated[
         list[str] | None,
@@ -99,9 +91,13 @@ def run(
     artifacts_to: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Copy the artifacts there.")
     ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option("-l", "--label", metavar="NAME=VALUE", help="A label.")
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=PATH", help="A directory of the container that later builds get."
+        ),
     ] = None,
+    label: build_options.Label = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="For the steps.")] = None,
     ttl: Annotated[
         str | None,
@@ -118,13 +114,13 @@ def run(
         str | None,
         typer.Option(metavar="DURATION", help="So long its log and artifacts are kept."),
     ] = None,
-    network: Annotated[str | None, typer.Option(metavar="POLICY", help="open or none.")] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Usable instead of its id.")
+    network: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="open, none, or allow=HOST[:PORT],…")
     ] = None,
-    cpus: Annotated[int | None, typer.Option(metavar="N", help="At least so many.")] = None,
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")] = None,
-    disk: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")] = None,
+    name: build_options.Name = None,
+    cpus: build_options.Cpus = None,
+    memory: build_options.Memory = None,
+    disk: build_options.Disk = None,
     spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
     retry_on_loss: Annotated[
         bool | None,

@@ -61,11 +61,7 @@ def serve(
 
     app = shell_of(context).app
     output.hand_over()
-    logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_formatter(log_format))
-    for chatty in ("alembic", "apscheduler", "paramiko", "fabric", "invoke"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    log_to_stderr(log_format)
 
     def new_engine() -> Engine:
         app.ledgers.open(make=True)
@@ -153,6 +149,15 @@ def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> 
             threading.Event().wait(daemon.PASS)
 
 
+def log_to_stderr(form: LogFormat) -> None:
+    """Write what happens to stderr, as a service does."""
+    logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_formatter(form))
+    for chatty in ("alembic", "apscheduler", "fabric", "httpcore", "httpx", "invoke", "paramiko"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
 def _formatter(form: LogFormat) -> logging.Formatter:
     if form is LogFormat.JSON:
         return output.JsonFormatter()
@@ -181,6 +186,7 @@ def server_parts(app: App) -> ServerParts:
     """Return the parts of an application that its server works with."""
     from vmrunner.lib import wakeup
     from vmrunner.server.parts import ServerParts
+    from vmrunner.server.sandbox_clients import SandboxClients
     from vmrunner.services.submit import Submission
 
     return ServerParts(
@@ -198,6 +204,7 @@ def server_parts(app: App) -> ServerParts:
         ),
         log=app.log,
         artifact_files=app.artifact_files,
+        sandbox=SandboxClients(lambda: app.ledger, app.providers.channel_to),
         wake=lambda: wakeup.poke(app.paths.wake),
     )
 

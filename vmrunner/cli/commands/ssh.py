@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from vmrunner.cli import artifact_destination, container_shell, exit_codes, output
+from vmrunner.cli import artifact_destination, exit_codes, output
 from vmrunner.cli.commands.builds import Id, Output
 from vmrunner.cli.context import shell_of
 from vmrunner.cli.output import Column, Format, ListView
@@ -23,12 +26,14 @@ from vmrunner.lib import terminal, unix_sockets
 
 if TYPE_CHECKING:
     from vmrunner.api.remote_service import RemoteArtifacts
+    from vmrunner.lib.channels import Channel
     from vmrunner.model import Access, Address
     from vmrunner.services.artifacts import Artifact, Artifacts
 
 artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
 
 _USER: Final = "root"
+_CONNECT: Final = 15.0  # seconds
 _BROKEN: Final = 255  # ssh's own failures
 
 
@@ -63,17 +68,32 @@ def ssh(
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if into:
         held = row.state is BuildState.HELD
-        command = container_shell.words(command, held=held, terminal=terminal)
-    return _ssh(access, instance.address, command, terminal=into and terminal)
+        box = shell.app.providers.box_of(instance)
+        name = secrets.token_hex(16) if terminal else ""
+        command = box.inside(command, held=held, terminal=name)
+    channel = shell.app.providers.channel_to(instance)
+    stream = _stream(channel, instance.address)
+    return _ssh(access, stream, command, terminal=into and terminal)
 
 
-def _ssh(access: Access, address: Address, command: list[str], *, terminal: bool = False) -> int:
+def _stream(channel: Channel, address: Address) -> socket.socket:
+    """A connection on which the VM's sshd has spoken."""
+    from vmrunner.ssh.banner_probe import BannerProbe
+
+    return BannerProbe(address, channel).first_word(until=time.monotonic() + _CONNECT)
+
+
+def _ssh(
+    access: Access, stream: socket.socket, command: list[str], *, terminal: bool = False
+) -> int:
     """The system's ssh with this instance's own key and planted host key, and nothing of the
-    user's: no config, no agent, no other key."""
+    user's: no config, no agent, no other key. It speaks over this very connection."""
     program = shutil.which("ssh")
     if program is None:
         raise ConfigError("ssh: the program is missing", hint="apt-get install openssh-client")
     with ExitStack() as stack:
+        stack.enter_context(stream)
+        proxy = stack.enter_context(unix_sockets.handed_out(stream))
         key = _memory(stack, access.user_private)
         hosts = _memory(stack, f"vm {access.host_public}\n")
         troubles = _memory(stack)
@@ -87,16 +107,15 @@ def _ssh(access: Access, address: Address, command: list[str], *, terminal: bool
             "StrictHostKeyChecking": "yes",
             "PreferredAuthentications": "publickey",
             "ForwardAgent": "no",
-            "ConnectTimeout": "15",
             "ServerAliveInterval": "15",
             "LogLevel": "ERROR",
+            "ProxyUseFdpass": "yes",
+            "ProxyCommand": proxy.replace("%", "%%"),
         }
-        if address.is_socket:
-            options |= {"ProxyUseFdpass": "yes", "ProxyCommand": _proxy(address.host)}
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        argv = [program, "-F", "none", "-E", str(troubles), *words, "-p", str(address.port)]
+        argv = [program, "-F", "none", "-E", str(troubles), *words]
         argv += ["-t"] if terminal else []
-        argv += [f"{_USER}@{'vm' if address.is_socket else address.host}"]
+        argv += [f"{_USER}@vm"]
         if command:
             argv += [shlex.join(command)]
         done = subprocess.run(argv, check=False)
@@ -104,12 +123,6 @@ def _ssh(access: Access, address: Address, command: list[str], *, terminal: bool
     if done.returncode == _BROKEN and said:
         raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
-
-
-def _proxy(path: str) -> str:
-    """Return the command that connects ssh to a socket."""
-    words = (sys.executable, "-P", "-m", unix_sockets.__name__, path)
-    return shlex.join(words).replace("%", "%%")
 
 
 def _memory(stack: ExitStack, text: str = "") -> Path:

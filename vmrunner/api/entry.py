@@ -1,0 +1,40 @@
+"""One way into the queue: check a wish, pack its source, queue it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmrunner.api.local_service import LocalService
+    from vmrunner.api.remote_service import RemoteService
+    from vmrunner.images import Progress
+    from vmrunner.model import BuildRecord, Process
+    from vmrunner.services.requests import BuildRequest
+
+log = logging.getLogger("vmrunner")
+
+
+def enter(
+    service: LocalService | RemoteService,
+    wished: BuildRequest,
+    *,
+    submitter: Process | None = None,
+) -> tuple[BuildRecord, bool]:
+    """Return the build, and whether it is a new one (not one that had its idempotency key
+    already)."""
+    # One after the other: what a step gives belongs to the submission that gave it.
+    submission: Any = service.submission
+    admitted = submission.admit(submission.check(wished), warn=_warn)
+    packed = submission.pack(admitted, on_image=_log_image)
+    queued: tuple[BuildRecord, bool] = submission.queue(packed, submitter=submitter)
+    return queued
+
+
+def _warn(text: str) -> None:
+    log.warning("%s", text)
+
+
+def _log_image(progress: Progress) -> None:
+    if progress.fraction == 1.0:
+        log.info("VM image: %s took %.0f s", progress.stage, progress.seconds)

@@ -1,0 +1,70 @@
+"""A port of a sandbox, on this machine's loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+from vmrunner.errors import VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.services.sandboxes import SandboxClient
+
+log = logging.getLogger("vmrunner")
+
+RETRY: Final = 0.5  # seconds before the next connection is taken, after one that could not be
+
+
+class PortForward:
+    """Listens on `address` ("127.0.0.1", port) until it is closed: what connects there speaks with
+    the sandbox's port, as from its own loopback. Anybody on this machine may connect."""
+
+    def __init__(self, client: SandboxClient, port: int, local: int) -> None:
+        """`local`: the port here; 0: any."""
+        self._client = client
+        self._port = port
+        self._closed = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", local))
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        threading.Thread(target=self._serve, name=f"forward {port}", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        """Return the port here."""
+        return self.address[1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Take no more connections; those that are there go on."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while not self._closed.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # closed; or no descriptor is left, until another is closed
+                self._closed.wait(RETRY)
+                continue
+            threading.Thread(target=self._relay, args=(connection,), daemon=True).start()
+
+    def _relay(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._client.forward(self._port, connection)
+            except VmrunnerError as error:
+                log.warning("forward: %s", error)

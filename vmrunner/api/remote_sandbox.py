@@ -1,0 +1,154 @@
+"""A sandbox of a server: its commands and files, over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from vmrunner.errors import ConfigError, NotFinished, ServerUnreachable
+from vmrunner.lib import abandonment
+from vmrunner.model import (
+    CommandEnd,
+    CommandOrder,
+    CommandSummary,
+    FileEntry,
+    StreamName,
+)
+from vmrunner.remote import HttpClient
+from vmrunner.remote.decoding import command, command_end, file_entry
+from vmrunner.remote.http_client import segment
+from vmrunner.services.command_output import OnOutput
+
+TAR: Final = "application/x-tar"
+BYTES: Final = "application/octet-stream"
+INPUT: Final = 4 << 20  # bytes of stdin in one request
+AWAY: Final = 60.0  # seconds that a server which does not answer is waited for
+RETRY: Final = 1.0
+
+
+class RemoteSandbox:
+    """Named and used as the client of a sandbox at hand."""
+
+    def __init__(self, client: HttpClient, sandbox: str) -> None:
+        self._http = client
+        self._path = f"/sandboxes/{segment(sandbox)}"
+
+    def run(self, order: CommandOrder, on_output: OnOutput) -> CommandEnd:
+        """Start a command unless its id was started, and follow it to its end."""
+        offsets = {"stdout": 0, "stderr": 0}
+        started, since = False, None
+        while True:
+            abandonment.check()
+            try:
+                if not started:
+                    self.start(order)
+                    started = True
+                found = self._http.one(f"{self._path}/execs/{segment(order.id)}", **offsets)
+            except ServerUnreachable:
+                since = since or time.monotonic()
+                if time.monotonic() - since >= AWAY:
+                    raise
+                time.sleep(RETRY)
+                continue
+            since, offsets = None, found["next"]
+            for stream in StreamName:
+                if data := base64.b64decode(found[stream.value]):
+                    on_output(stream, data)
+            if found["end"] is not None:
+                return command_end(found["end"])
+
+    def start(self, order: CommandOrder) -> None:
+        """Start a command unless its id was started."""
+        said: Mapping[str, Any] = {
+            **asdict(order),
+            "argv": list(order.argv),
+            "env": dict(order.env),
+        }
+        body = {name: value for name, value in said.items() if value is not None}
+        self._http.post(f"{self._path}/execs", body)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to all processes of a command."""
+        self._http.delete(f"{self._path}/execs/{segment(name)}", signal=number)
+
+    def send_input(self, name: str, offset: int, data: bytes, *, last: bool = False) -> None:
+        """Send what stands at that offset of its stdin. `last`: nothing follows."""
+        path = f"{self._path}/execs/{segment(name)}/stdin"
+        pieces = [data[at : at + INPUT] for at in range(0, len(data), INPUT)] or [b""]
+        for number, piece in enumerate(pieces):
+            self._put_input(path, offset, piece, last=last and number == len(pieces) - 1)
+            offset += len(piece)
+
+    def _put_input(self, path: str, offset: int, piece: bytes, *, last: bool) -> None:
+        while True:
+            abandonment.check()
+            try:
+                self._http.put(path, lambda: [piece], offset=offset, last=last)
+            except NotFinished:  # it does not read yet: what it has taken it does not take again
+                continue
+            return
+
+    def commands(self) -> list[CommandSummary]:
+        """Return the commands that were started, the oldest first."""
+        return list(map(command, self._http.listed(f"{self._path}/execs")))
+
+    # --- files ---
+
+    def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
+        """Hand on the bytes of a file."""
+        self._read(path, BYTES, on_bytes)
+
+    def write_file(self, path: str, data: Iterable[bytes]) -> None:
+        """Write a file, whole or not at all, and the directories above it. `data` is iterated anew
+        where it has to be sent again."""
+        self._write(path, BYTES, data)
+
+    def list_files(self, path: str) -> list[FileEntry]:
+        """Return what is in a directory, by name."""
+        return list(map(file_entry, self._http.listed(self._files, path=path, what="list")))
+
+    def stat_file(self, path: str) -> FileEntry:
+        """Return what a path is. A link is not followed."""
+        return file_entry(self._http.one(self._files, path=path, what="stat"))
+
+    def remove_file(self, path: str) -> None:
+        """Remove a file, or a directory with all in it."""
+        self._http.delete(self._files, path=path)
+
+    def make_dir(self, path: str) -> None:
+        """Make a directory, and those above it."""
+        self._http.put(self._files, list, path=path, what="dir")
+
+    def pack_files(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
+        """Hand on a tar of a file, or of what is in a directory."""
+        self._read(path, TAR, on_bytes)
+
+    def unpack_files(self, path: str, tar: Iterable[bytes]) -> None:
+        """Unpack a tar below a directory, which is made where it is missing."""
+        self._write(path, TAR, tar)
+
+    def close(self) -> None:
+        """Do nothing: the connections are the service's."""
+
+    @property
+    def _files(self) -> str:
+        return f"{self._path}/files"
+
+    def _read(self, path: str, accept: str, on_bytes: Callable[[bytes], object]) -> None:
+        with self._http.stream(self._files, accept, path=path) as parts:
+            for part in parts:
+                on_bytes(part)
+
+    def _write(self, path: str, kind: str, data: Iterable[bytes]) -> None:
+        self._http.put(self._files, lambda: data, kind=kind, path=path)
+
+
+def no_terminal(what: str) -> ConfigError:
+    """Return the refusal of a terminal in a sandbox of a server."""
+    return ConfigError(
+        f"{what}: the key of a VM leaves the ledger for nobody, and a server forwards no SSH",
+        hint="run it where the ledger is; without a terminal `sandbox run -i` and `popen` work",
+    )

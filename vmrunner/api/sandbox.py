@@ -1,0 +1,392 @@
+"""Sandbox, the API's handle: a VM with a container in which commands are run one by one."""
+
+from __future__ import annotations
+
+import builtins
+import codecs
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from vmrunner.api.build import Build
+from vmrunner.api.errors import BuildLost
+from vmrunner.api.keywords import SandboxOptions, sandbox_wish
+from vmrunner.api.port_forward import PortForward
+from vmrunner.api.remote_sandbox import RemoteSandbox, no_terminal
+from vmrunner.api.runner import Runner
+from vmrunner.api.sandbox_files import SandboxFiles
+from vmrunner.api.sandbox_process import SandboxProcess
+from vmrunner.api.terminal import Terminal, checked_size
+from vmrunner.config import field_checks
+from vmrunner.core.boxes import SHELL
+from vmrunner.errors import ConfigError, Conflict, SandboxOver, VmrunnerError
+from vmrunner.lib import ids, units
+from vmrunner.model import BuildState, CommandEnd, CommandOrder, Result, StreamName
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
+    from vmrunner.services.sandboxes import SandboxClient
+
+Duration = units.Duration
+OnText = Callable[[str], object]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandResult:
+    """A command that ended. `timed_out`: at its timeout; `truncated`: it wrote more than is kept
+    of a stream (8 MiB)."""
+
+    exit_code: int
+    stdout_bytes: bytes
+    stderr_bytes: bytes
+    timed_out: bool = False
+    truncated: bool = False
+    seconds: float = 0.0
+
+    @property
+    def stdout(self) -> str:
+        return self.stdout_bytes.decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        return self.stderr_bytes.decode("utf-8", "replace")
+
+
+class CommandFailed(VmrunnerError):
+    """A command ended with another exit code than 0, and `check` was said. `result` has it all."""
+
+    def __init__(self, title: str, result: CommandResult) -> None:
+        how = "timed out" if result.timed_out else f"exit code {result.exit_code}"
+        lines = result.stderr.strip().splitlines()
+        said = f": {lines[-1][:200]}" if lines else ""
+        super().__init__(f"{title[:80]}: {how}{said}", hint="its output: error.result")
+        self.result = result
+
+
+class Sandbox:
+    """One sandbox. Made by `create` or `connect`; in a `with` it is killed at the end. Each call
+    raises `BuildLost` when its VM died, `SandboxOver` once it has ended otherwise."""
+
+    def __init__(self, build: Build, runner: Runner, *, own_runner: bool = True) -> None:
+        self._build = build
+        self._runner = runner
+        self._own_runner = own_runner
+        self._client: SandboxClient | RemoteSandbox = runner.service.sandbox(build.id)
+        self.files = SandboxFiles(self._client, self.translated)
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.id}>"
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        owned: bool = False,
+        wait_timeout: Duration | None = None,
+        runner: Runner | None = None,
+        settings: Settings | None = None,
+        **options: Unpack[SandboxOptions],
+    ) -> Self:
+        """Start a sandbox and wait until it is ready. No network unless `network` says so; it lives
+        for `ttl` (15 minutes), and may be extended up to `max_ttl`.
+
+        It belongs to the ledger, so it outlives this process; `owned`: it ends with this process.
+        Raises `BuildLost` when it cannot be had, `NotFinished` when it is not ready within
+        `wait_timeout`: then it is cancelled."""
+        seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
+        mine = runner is None
+        runner = runner or Runner(settings=settings)
+        try:
+            build = runner.enter_sandbox(sandbox_wish(options), owned=owned, timeout=seconds)
+            return cls(build, runner, own_runner=mine)
+        except BaseException:
+            if mine:
+                runner.close()
+            raise
+
+    @classmethod
+    def connect(cls, sandbox: str, *, runner: Runner | None = None) -> Self:
+        """A sandbox that is there, by its id, the beginning of one, or its name. Leaving a `with`
+        kills it, as ever. Raises `NotFound`, `SandboxOver`."""
+        mine = runner is None
+        runner = runner or Runner()
+        try:
+            return cls(_usable(runner.get(sandbox)), runner, own_runner=mine)
+        except BaseException:
+            if mine:
+                runner.close()
+            raise
+
+    @staticmethod
+    def list(
+        *, labels: Mapping[str, str] | None = None, runner: Runner | None = None
+    ) -> builtins.list[Build]:
+        """Return the sandboxes that live, newest first."""
+        with contextmanager(_given)(runner) as asked:
+            found = asked.list(active=True, labels=labels, limit=None)
+            return [build for build in found if build.spec.sandbox_ttl is not None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.kill()
+        finally:
+            self.close()
+
+    @property
+    def id(self) -> str:
+        return self._build.id
+
+    @property
+    def runner(self) -> Runner:
+        """Return the runner that it is asked by."""
+        return self._runner
+
+    # --- commands ---
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        /,
+        *,
+        timeout: Duration | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/work",
+        user: str | None = None,
+        on_stdout: OnText | None = None,
+        on_stderr: OnText | None = None,
+        check: bool = False,
+    ) -> CommandResult:
+        """Run a command and wait for its end: a string is a shell line, a list one command.
+        `on_stdout` and `on_stderr` get text as it comes. At `timeout` it is ended, with all that it
+        started: `result.timed_out`. `check`: raise CommandFailed unless its exit code is 0."""
+        order = self._order(command, timeout, env, cwd, user, stdin=False)
+        parts: dict[StreamName, list[bytes]] = {name: [] for name in StreamName}
+        tellers = {
+            StreamName.STDOUT: _teller(on_stdout),
+            StreamName.STDERR: _teller(on_stderr),
+        }
+
+        def keep(stream: StreamName, data: bytes) -> None:
+            parts[stream].append(data)
+            tellers[stream](data)
+
+        end = self.follow(order, keep)
+        result = CommandResult(
+            exit_code=end.exit_code,
+            stdout_bytes=b"".join(parts[StreamName.STDOUT]),
+            stderr_bytes=b"".join(parts[StreamName.STDERR]),
+            timed_out=end.timed_out,
+            truncated=end.truncated,
+            seconds=end.seconds,
+        )
+        if check and (end.exit_code or end.timed_out):
+            raise CommandFailed(order.title, result)
+        return result
+
+    def follow(
+        self, order: CommandOrder, on_output: Callable[[StreamName, bytes], object]
+    ) -> CommandEnd:
+        """Run a command, unless its id was run, and hand on what it writes, as bytes."""
+        with self.translated():
+            return self._client.run(order, on_output)
+
+    def start(self, order: CommandOrder) -> None:
+        """Start a command, unless its id was, and return at once."""
+        with self.translated():
+            self._client.start(order)
+
+    def send_input(self, command: str, offset: int, data: bytes, *, last: bool = False) -> None:
+        """Send what stands at that offset of a command's stdin. `last`: nothing follows."""
+        with self.translated():
+            self._client.send_input(command, offset, data, last=last)
+
+    def send_signal(self, command: str, number: int) -> None:
+        """Send a signal to all processes of a command; one that ended is left alone."""
+        with self.translated():
+            self._client.signal(command, field_checks.whole(int(number), "number", 1, 64))
+
+    def popen(
+        self,
+        command: str | Sequence[str],
+        /,
+        *,
+        stdin: bool = False,
+        timeout: Duration | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/work",
+        user: str | None = None,
+    ) -> SandboxProcess:
+        """Start a command and return at once. Iterating yields lines of its stdout, as bytes."""
+        order = self._order(command, timeout, env, cwd, user, stdin=stdin)
+        self.start(order)
+        return SandboxProcess(self._client, order, self.translated)
+
+    def _order(
+        self,
+        command: str | Sequence[str],
+        timeout: Duration | None,
+        env: Mapping[str, str] | None,
+        cwd: str,
+        user: str | None,
+        *,
+        stdin: bool,
+    ) -> CommandOrder:
+        return command_order(
+            command, timeout=timeout, env=env or {}, cwd=cwd, user=user, stdin=stdin
+        )
+
+    def terminal(
+        self,
+        command: str | Sequence[str] | None = None,
+        /,
+        *,
+        columns: int = 80,
+        rows: int = 24,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/work",
+    ) -> Terminal:
+        """Start a command, or a shell, at a terminal of its own. Use it in a `with`, or close it.
+        Raises NotFound where there is no such command, ConfigError over a server."""
+        size = checked_size(columns, rows)
+        argv = SHELL if command is None else command
+        order = self._order(argv, None, env, cwd, None, stdin=True)
+        if isinstance(self._client, RemoteSandbox):
+            raise no_terminal("terminal")
+        with self.translated():
+            return Terminal(self._client.terminal(order, *size), self.translated)
+
+    # --- files ---
+
+    def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
+        """Copy a directory's content below `to`, or a file into it; what git would ignore is left
+        out of a directory."""
+        with self.translated():
+            self.files.upload(Path(source), to)
+
+    def download(self, path: str, to: str | os.PathLike[str] = ".") -> Path:
+        """Copy a file to `to`, or what is in a directory below it. Returns where it is."""
+        with self.translated():
+            return self.files.download(path, Path(to))
+
+    def forward(self, port: int, local: int = 0) -> PortForward:
+        """Let this machine's port `local` (0: any) lead to a port of the sandbox. Use it in a
+        `with`, or close it. Raises ConfigError over a server."""
+        field_checks.whole(port, "port", 1, 65535)
+        if isinstance(self._client, RemoteSandbox):
+            raise ConfigError(
+                "forward: a server forwards no ports", hint="run it where the ledger is"
+            )
+        return PortForward(self._client, port, field_checks.whole(local, "local", 0, 65535))
+
+    # --- life ---
+
+    def extend(self, by: Duration) -> Build:
+        """Let it live so much longer, up to `max_ttl`. Raises Conflict where it cannot."""
+        row = self._runner.service.extend(self._build.row, units.duration(by, "by"))
+        self._build = Build(row, self._runner)
+        return self._build
+
+    def info(self) -> Build:
+        """Return the build that it is, read anew."""
+        self._build = self._build.refresh()
+        return self._build
+
+    def ssh_command(self) -> str:
+        """Return the command that opens a shell in its container."""
+        return shlex.join(["vmrunner", "sandbox", "shell", self.id])
+
+    def kill(self) -> None:
+        """End it now, with its VM. Again is harmless."""
+        self._client.close()
+        self._runner.end_sandbox(self.id)
+
+    def close(self) -> None:
+        """Let go of it: it lives on until its time is over, unless this process owns it."""
+        self._client.close()
+        if self._own_runner:
+            self._runner.close()
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise what the end of a sandbox is called."""
+        try:
+            yield
+        except SandboxOver as error:
+            build = self._runner.settled(self.id)
+            if build.result not in (Result.SUCCESS, Result.CANCELLED):
+                raise BuildLost(str(error.args[0]), build=build, hint=error.hint) from error
+            raise
+
+
+def _usable(build: Build) -> Build:
+    """Return it if it is a sandbox that is ready."""
+    if build.spec.sandbox_ttl is None:
+        raise Conflict(f"{build.id} is a build, no sandbox", hint="vmrunner ssh goes into it")
+    if build.state is not BuildState.RUNNING:
+        state = build.result.value if build.result else build.state.value
+        raise SandboxOver(f"sandbox {build.id} is {state}")
+    return build
+
+
+def command_order(
+    command: str | Sequence[str],
+    *,
+    timeout: Duration | None = None,
+    env: Mapping[str, str],
+    cwd: str = "/work",
+    user: str | None = None,
+    stdin: bool = False,
+    id: str | None = None,  # noqa: A002 - what it is
+) -> CommandOrder:
+    """A checked order for one command. Raises ConfigError."""
+    argv: tuple[str, ...] = () if isinstance(command, str) else tuple(command)
+    if isinstance(command, str) and command.strip():
+        argv = ("/bin/sh", "-c", command)
+    title = command if isinstance(command, str) else shlex.join(command)
+    return field_checks.command_order(
+        CommandOrder(
+            id=id or ids.command_id(),
+            argv=argv,
+            title=title,
+            env=dict(env),
+            cwd=cwd,
+            user=user,
+            timeout=None if timeout is None else units.duration(timeout, "timeout"),
+            stdin=stdin,
+        )
+    )
+
+
+def _teller(on_text: OnText | None) -> Callable[[bytes], object]:
+    """Hand on bytes as text, which a character may be cut in two of."""
+    if on_text is None:
+        return lambda _: None
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def tell(data: bytes) -> None:
+        if text := decoder.decode(data):
+            on_text(text)
+
+    return tell
+
+
+def _given(runner: Runner | None) -> Iterator[Runner]:
+    """The runner that was given, or one for the moment."""
+    if runner is not None:
+        yield runner
+        return
+    with Runner() as own:
+        yield own

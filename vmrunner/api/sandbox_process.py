@@ -1,0 +1,153 @@
+"""A command that runs in a sandbox, while the caller goes on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from vmrunner.config import field_checks
+from vmrunner.errors import NotFinished
+from vmrunner.lib import abandonment, units
+from vmrunner.model import CommandEnd, CommandOrder, StreamName
+
+if TYPE_CHECKING:
+    from vmrunner.api.remote_sandbox import RemoteSandbox
+    from vmrunner.services.sandboxes import SandboxClient
+
+Translated = Callable[[], AbstractContextManager[None]]
+
+
+class SandboxProcess:
+    """One command. Iterating yields lines of its stdout, as bytes, until it has ended; its stderr
+    gathers in `stderr_bytes`."""
+
+    def __init__(
+        self, client: SandboxClient | RemoteSandbox, order: CommandOrder, translated: Translated
+    ) -> None:
+        self._client = client
+        self._order = order
+        self._translated = translated
+        self._sent = 0
+        self._lines: deque[bytes] = deque()
+        self._news = threading.Condition()  # a line, or the end
+        self._open = b""
+        self._error: BaseException | None = None
+        self._end: CommandEnd | None = None
+        self._ended = threading.Event()
+        self._stderr: list[bytes] = []
+        name = f"sandbox command {order.id}"
+        threading.Thread(target=self._follow, name=name, daemon=True).start()
+
+    def __repr__(self) -> str:
+        return f"<SandboxProcess {self.id} {self._order.title!r}>"
+
+    def __iter__(self) -> Iterator[bytes]:
+        while (line := self.take_line()) is not None:
+            yield line
+
+    def take_line(self) -> bytes | None:
+        """Return the next line of its stdout, once there is one; None: it has ended."""
+        with self._news:
+            while True:
+                abandonment.check()
+                if self._lines:
+                    return self._lines.popleft()
+                if self._ended.is_set():
+                    break
+                self._news.wait(abandonment.LOOK)
+        self._raise()
+        return None
+
+    def keep_line(self, line: bytes | None) -> None:
+        """Let a line that nobody took be the next one."""
+        if line is not None:
+            with self._news:
+                self._lines.appendleft(line)
+
+    @property
+    def id(self) -> str:
+        return self._order.id
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """Return what it has written to stderr until now."""
+        return b"".join(self._stderr)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return its exit code; None while it runs."""
+        return None if self._end is None else self._end.exit_code
+
+    @property
+    def timed_out(self) -> bool:
+        """True if it was ended at its timeout."""
+        return self._end is not None and self._end.timed_out
+
+    def write(self, data: bytes | str) -> None:
+        """Send it bytes on its stdin; returns once they were taken."""
+        content = data.encode() if isinstance(data, str) else bytes(data)
+        with self._translated():
+            self._client.send_input(self.id, self._sent, content)
+        self._sent += len(content)
+
+    def close_stdin(self) -> None:
+        """Tell it that nothing follows."""
+        with self._translated():
+            self._client.send_input(self.id, self._sent, b"", last=True)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to all of its processes; one that ended is left alone."""
+        with self._translated():
+            self._client.signal(self.id, field_checks.whole(int(number), "number", 1, 64))
+
+    def wait(self, timeout: units.Duration | None = None) -> int:
+        """Wait for its end and return its exit code. Raises NotFinished when `timeout` runs out
+        first; it runs on then."""
+        seconds = None if timeout is None else units.duration(timeout, "timeout")
+        until = None if seconds is None else time.monotonic() + seconds
+        while not self._ended.wait(_left(until)):
+            abandonment.check()
+            if until is None or time.monotonic() < until:
+                continue
+            raise NotFinished(f"{self._order.title[:80]} has not ended yet", hint="wait again")
+        self._raise()
+        assert self._end is not None
+        return self._end.exit_code
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            with self._translated():
+                raise self._error
+
+    def _follow(self) -> None:
+        try:
+            self._end = self._client.run(self._order, self._take)
+        except BaseException as error:  # noqa: BLE001 - raised by who asks
+            self._error = error
+        finally:
+            with self._news:
+                if self._open:
+                    self._lines.append(self._open)
+                self._ended.set()
+                self._news.notify_all()
+
+    def _take(self, stream: StreamName, data: bytes) -> None:
+        if stream is StreamName.STDERR:
+            self._stderr.append(data)
+            return
+        *lines, self._open = (self._open + data).split(b"\n")
+        with self._news:
+            self._lines.extend(line + b"\n" for line in lines)
+            self._news.notify_all()
+
+
+def _left(until: float | None) -> float:
+    """Return how long to wait before the next look."""
+    if until is None:
+        return abandonment.LOOK
+    return max(0.0, min(abandonment.LOOK, until - time.monotonic()))

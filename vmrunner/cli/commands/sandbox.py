@@ -1,0 +1,260 @@
+"""`vmrunner sandbox create|run|shell|cp|ls|rm`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from vmrunner.cli import build_options, exit_codes, output
+from vmrunner.cli.completion import build_ids
+from vmrunner.cli.context import over_server, shell_of
+from vmrunner.cli.output import Format
+from vmrunner.cli.with_command import WithCommand
+from vmrunner.errors import ConfigError, NotFound, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.api.build import Build
+    from vmrunner.api.runner import Runner
+    from vmrunner.api.sandbox import Sandbox
+
+app = typer.Typer(help="VMs in which commands are run one by one.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=build_ids)]
+Output = Annotated[Format, typer.Option("-o", "--output")]
+Pairs = list[str] | None
+
+_PIECE: Final = 64 << 10
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    container: build_options.Container = None,
+    ttl: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long it lives once it is ready.")
+    ] = None,
+    max_ttl: Annotated[
+        str | None, typer.Option(metavar="TIME", help="As far as it may be extended.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY", help="open, none, or allow=HOST[:PORT],…; default: none."),
+    ] = None,
+    provider: build_options.Provider = None,
+    image: build_options.Image = None,
+    source: build_options.Source = None,
+    env: build_options.Env = None,
+    secret: build_options.Secret = None,
+    label: build_options.Label = None,
+    name: build_options.Name = None,
+    cpus: build_options.Cpus = None,
+    memory: build_options.Memory = None,
+    disk: build_options.Disk = None,
+    docker: build_options.Docker = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The same key is the same sandbox.")
+    ] = None,
+    wait_timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Give up when it is not ready by then.")
+    ] = None,
+    form: Output = Format.TABLE,
+) -> int:
+    """Start a sandbox, wait until it is ready and print its id. It outlives this process."""
+    from vmrunner.api.keywords import SandboxOptions
+    from vmrunner.api.sandbox import Sandbox
+    from vmrunner.cli.signals import interrupted_by_signals
+    from vmrunner.lib import units
+
+    given: dict[str, Any] = {
+        "container": container, "ttl": ttl, "max_ttl": max_ttl, "network": network,
+        "provider": provider, "image": image, "source": source, "secrets": secret,
+        "name": name, "cpus": cpus, "memory": memory, "disk": disk, "docker": docker,
+        "idempotency_key": idempotency_key,
+        "env": dict(units.pair(text, "env") for text in env) if env else None,
+        "labels": dict(units.label(text) for text in label) if label else None,
+    }  # fmt: skip
+    options: SandboxOptions = {  # type: ignore[assignment]  # each is one of its keys
+        key: value for key, value in given.items() if value is not None
+    }
+    with interrupted_by_signals():  # nobody else knows of it yet
+        sandbox = Sandbox.create(wait_timeout=wait_timeout, runner=_runner(context), **options)
+    if form is Format.TABLE:
+        output.print_out(sandbox.id)
+    else:
+        _show([sandbox.info()], form)
+    return exit_codes.OK
+
+
+@app.command(cls=WithCommand)
+def run(
+    context: typer.Context,
+    sandbox: Id,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End it then, with all that it started.")
+    ] = None,
+    env: Annotated[
+        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
+    ] = None,
+    cwd: Annotated[str, typer.Option(metavar="DIR", help="Where it runs.")] = "/work",
+    user: Annotated[
+        str | None, typer.Option(metavar="USER", help="As whom it runs; default: root.")
+    ] = None,
+    stdin: Annotated[bool, typer.Option("-i", "--stdin", help="Send it this stdin.")] = False,
+) -> int:
+    """Run a command in a sandbox. The exit code is the command's own; 124 is its timeout, 130 a
+    Ctrl-C, which the command gets too.
+
+    vmrunner sandbox run ID -- pip --version"""
+    from vmrunner.api.sandbox import command_order
+    from vmrunner.cli.command_signals import passed_on
+    from vmrunner.cli.log_sink import LogSink
+    from vmrunner.lib import units
+    from vmrunner.model import StreamName
+
+    command: list[str] = context.meta.get("command") or []
+    if not command:
+        raise ConfigError("command: missing", hint="put it after --")
+    order = command_order(
+        command,
+        timeout=timeout,
+        env=dict(units.pair(text, "env") for text in env or ()),
+        cwd=cwd,
+        user=user,
+        stdin=stdin,
+    )
+    with ExitStack() as stack:
+        found = stack.enter_context(_connected(context, sandbox))
+        sinks = {
+            name: stack.enter_context(LogSink.to(stream, timestamps=False))
+            for name, stream in zip(StreamName, (sys.stdout, sys.stderr), strict=True)
+        }
+        signals = stack.enter_context(passed_on(found, order.id))
+        if stdin:
+            found.start(order)
+            threading.Thread(target=_send, args=(found, order.id), daemon=True).start()
+        end = found.follow(order, lambda name, data: sinks[name].write_bytes(data))
+    if signals.first is not None:
+        return signals.code
+    return exit_codes.TIMEOUT if end.timed_out else end.exit_code
+
+
+@app.command(cls=WithCommand)
+def shell(context: typer.Context, sandbox: Id) -> int:
+    """A shell in a sandbox, with a terminal where this is one; or with -- CMD one command."""
+    from vmrunner.api.remote_sandbox import no_terminal
+    from vmrunner.cli.commands.ssh import ssh
+
+    if over_server():
+        raise no_terminal("sandbox shell")
+    return ssh(context, sandbox, into=True)
+
+
+@app.command()
+def cp(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="PATH, or ID:PATH.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="ID:PATH, or PATH.")],
+) -> int:
+    """Copy files into a sandbox, or out of it. Of a directory, what is in it is copied."""
+    there, back = _parted(target), _parted(source)
+    if bool(there[0]) == bool(back[0]):
+        raise ConfigError(
+            f"target: neither or both of {source!r} and {target!r} are in a sandbox",
+            hint="vmrunner sandbox cp DIR ID:/work, or ID:/work/out DIR; ./a:b is a file here",
+        )
+    if there[0]:
+        with _connected(context, there[0]) as sandbox:
+            sandbox.upload(source, there[1])
+        return exit_codes.OK
+    with _connected(context, back[0]) as sandbox:
+        output.print_path(str(sandbox.download(back[1], Path(target))))
+    return exit_codes.OK
+
+
+def _parted(place: str) -> tuple[str, str]:
+    """Return the sandbox that it names, if any, and the path."""
+    name, colon, path = place.partition(":")
+    return (name, path or "/work") if colon and "/" not in name else ("", place)
+
+
+@app.command()
+def ls(
+    context: typer.Context,
+    label: Annotated[
+        Pairs, typer.Option("-l", "--label", metavar="NAME=VALUE", help="Only with it.")
+    ] = None,
+    form: Output = Format.TABLE,
+) -> int:
+    """Sandboxes that live, the newest first."""
+    from vmrunner.api.sandbox import Sandbox
+    from vmrunner.lib import units
+
+    labels = dict(units.label(text) for text in label or ())
+    _show(Sandbox.list(labels=labels, runner=_runner(context)), form)
+    return exit_codes.OK
+
+
+@app.command()
+def rm(
+    context: typer.Context,
+    sandboxes: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
+) -> int:
+    """End sandboxes, with their VMs."""
+    runner = _runner(context)
+    rows = [runner.get(word) for word in sandboxes]
+    for row in rows:
+        if row.spec.sandbox_ttl is None:
+            raise ConfigError(f"{row.id} is a build, no sandbox", hint="vmrunner cancel ends it")
+    for row in rows:
+        runner.end_sandbox(row.id)
+        output.print_out(row.id)
+    return exit_codes.OK
+
+
+def _runner(context: typer.Context) -> Runner:
+    """A runner whose engine, where it needs one, is in the background."""
+    from vmrunner.api.runner import Runner
+
+    shell = shell_of(context)
+    return Runner(engine=None) if over_server() else Runner(app=shell.app, engine=None)
+
+
+@contextmanager
+def _connected(context: typer.Context, word: str) -> Iterator[Sandbox]:
+    """A sandbox that lives on after it was used."""
+    from vmrunner.api.sandbox import Sandbox
+
+    runner = _runner(context)
+    try:
+        sandbox = Sandbox.connect(word, runner=runner)
+    except NotFound as error:
+        runner.close()
+        raise NotFound(str(error.args[0]), hint="vmrunner sandbox ls shows them") from None
+    try:
+        yield sandbox
+    finally:
+        sandbox.close()
+
+
+def _send(sandbox: Sandbox, command: str) -> None:
+    """Send what comes on stdin, until its end or the command's."""
+    sent = 0
+    with suppress(VmrunnerError, OSError):  # who follows hears why
+        while data := os.read(sys.stdin.fileno(), _PIECE):
+            sandbox.send_input(command, sent, data)
+            sent += len(data)
+        sandbox.send_input(command, sent, b"", last=True)
+
+
+def _show(builds: Sequence[Build], form: Format) -> None:
+    from vmrunner.cli.views.builds import sandbox_view
+
+    rows = [build.row for build in builds]
+    output.show(sandbox_view(), rows, form)

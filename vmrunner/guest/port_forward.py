@@ -1,0 +1,76 @@
+"""A connection to a port of a sandbox: bytes go both ways until one side has ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+
+from . import syscalls
+from .command import container_pid
+from .output import Output
+from .supervisor import Ask
+
+PIECE = 256 << 10
+CONNECT = 10.0  # seconds
+REFUSED = 11  # exit code: nobody listens there
+INPUT = 0  # the descriptor on which the caller's bytes come
+
+
+def forward(ask: Ask) -> int:
+    """Connect to a port as a process in the container would, on its own loopback."""
+    descriptor = os.open(f"/proc/{container_pid(ask.place)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.set_namespace(descriptor)
+    os.close(descriptor)
+    port = int(ask.arguments[0])
+    try:
+        there = socket.create_connection(("127.0.0.1", port), CONNECT)
+    except OSError as error:
+        ask.out.complain(f"port {port}: {error.strerror or error}")
+        return REFUSED
+    with there:
+        _relay(there, ask.out)
+    return 0
+
+
+def _relay(there: socket.socket, out: Output) -> None:
+    """Carry bytes both ways until the port has ended, or nobody hears us. What it does not take yet
+    waits here: it may have to be read first."""
+    there.setblocking(False)
+    pending, over = b"", False
+    while True:
+        poll = select.poll()
+        poll.register(out.fd, 0)  # only errors
+        poll.register(there, select.POLLIN | (select.POLLOUT if pending else 0))
+        if not pending and not over:
+            poll.register(INPUT, select.POLLIN)
+        ready = dict(poll.poll())
+        if out.fd in ready:
+            return
+        try:
+            if INPUT in ready:
+                pending = os.read(INPUT, PIECE)
+                if not pending:
+                    over = True
+                    there.shutdown(socket.SHUT_WR)
+            if pending:
+                pending = pending[there.send(pending) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it reads no more; it may have more to say
+            pending, over = b"", True
+        if ready.get(there.fileno(), 0) & ~select.POLLOUT and not _hand_on(there, out):
+            return
+
+
+def _hand_on(there: socket.socket, out: Output) -> bool:
+    """Hand on what the port says; False: nothing will follow."""
+    try:
+        data = there.recv(PIECE)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    if data:
+        out.write(data)
+    return bool(data)

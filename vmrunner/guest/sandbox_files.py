@@ -1,0 +1,216 @@
+"""File operations of a sandbox. The first line on stdin is a request, {"do", "path"}. What is to be
+written follows it in pieces, each after its length in a line of its own, and "0" at its end: what
+is broken off before is not taken for whole. Each runs in the file system of the container, with its
+root's rights to files.
+
+    read      the bytes of a file            write     stdin becomes the file, whole or not at all
+    list      a JSON line for each entry     remove    a file, or a directory with all in it
+    stat      one such line                  make_dir  with those above it
+    pack      a tar of a file or directory   unpack    a tar on stdin, below a directory
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+import stat
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, cast
+
+from . import syscalls
+from .command import container_pid
+from .output import Output
+from .supervisor import Ask
+
+FAILED = 10  # exit code: the request could not be met; {"errno", "message"} is the complaint
+HEAD = 64 << 10  # bytes of a request
+PIECE = 256 << 10
+ENTRIES = 10_000  # of one list
+KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
+
+
+def operate(ask: Ask) -> int:
+    """Do what the request says."""
+    request, rest = _request()
+    work = OPERATIONS[request["do"]]
+    root = container_pid(ask.place)
+    sys.path.clear()  # from here on nothing may be loaded: it would be the container's
+    syscalls.enter_container(root)
+    try:
+        work(str(request["path"]), ask.out, rest)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        name = errno.errorcode.get(getattr(error, "errno", None) or 0, "EIO")
+        said = getattr(error, "strerror", None) or error
+        text = {"errno": name, "message": f"{request['path']}: {said}"}
+        ask.out.complain(json.dumps(text))
+        return FAILED
+    return 0
+
+
+def _request() -> tuple[dict[str, Any], Iterator[bytes]]:
+    """The first line of stdin, and the pieces after it."""
+    stdin = io.BufferedReader(io.FileIO(0, closefd=False), PIECE)
+    request = json.loads(stdin.readline(HEAD))
+
+    def pieces() -> Iterator[bytes]:
+        while left := int(stdin.readline(HEAD) or -1):
+            if left < 0:
+                raise OSError(errno.EPIPE, "it was broken off")
+            while left:
+                if not (data := stdin.read1(min(left, PIECE))):
+                    raise OSError(errno.EPIPE, "it was broken off")
+                left -= len(data)
+                yield data
+
+    return request, pieces()
+
+
+def read(path: str, out: Output, _: Iterator[bytes]) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    _check_regular(os.fstat(fd).st_mode)
+    while data := os.read(fd, PIECE):
+        out.write(data)
+
+
+def _check_regular(mode: int) -> int:
+    """Return a file's permissions. Raises OSError for what is no regular file."""
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return stat.S_IMODE(mode)
+
+
+def write(path: str, _: Output, data: Iterator[bytes]) -> None:
+    path, mode = os.path.realpath(path), 0o644
+    if os.path.exists(path):
+        mode = _check_regular(os.stat(path).st_mode)
+    above = os.path.dirname(path)
+    os.makedirs(above, 0o755, exist_ok=True)
+    draft = f"{above}/.vmrunner-{os.urandom(6).hex()}"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        for piece in data:
+            while piece:
+                piece = piece[os.write(fd, piece) :]
+        os.fchmod(fd, mode)
+        os.rename(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    finally:
+        os.close(fd)
+
+
+def entries(path: str, out: Output, _: Iterator[bytes]) -> None:
+    with os.scandir(path) as found:
+        names = []
+        for entry in found:
+            names.append(entry.name)
+            if len(names) > ENTRIES:
+                raise OSError(errno.E2BIG, f"it has more than {ENTRIES} entries")
+    for name in sorted(names):
+        out.write(_document(os.path.join(path, name)))
+
+
+def describe(path: str, out: Output, _: Iterator[bytes]) -> None:
+    out.write(_document(path))
+
+
+def _document(path: str) -> bytes:
+    info = os.lstat(path)
+    document = {
+        "name": os.path.basename(path.rstrip("/")) or "/",
+        "path": path,
+        "kind": KINDS.get(stat.S_IFMT(info.st_mode), "other"),
+        "size": info.st_size,
+        "mode": stat.S_IMODE(info.st_mode),
+        "modified": info.st_mtime,
+    }
+    return json.dumps(document).encode() + b"\n"
+
+
+def remove(path: str, _: Output, __: Iterator[bytes]) -> None:
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def make_dir(path: str, _: Output, __: Iterator[bytes]) -> None:
+    os.makedirs(path, 0o755, exist_ok=True)
+
+
+def pack(path: str, out: Output, _: Iterator[bytes]) -> None:
+    os.lstat(path)  # one that is missing is told before the first byte
+    _without_names()
+    with tarfile.open(
+        fileobj=cast("BinaryIO", _Written(out)), mode="w|", format=tarfile.GNU_FORMAT
+    ) as tar:
+        if not os.path.isdir(path):
+            tar.add(path, arcname=os.path.basename(path), recursive=False)
+            return
+        for name in sorted(os.listdir(path)):
+            tar.add(os.path.join(path, name), arcname=name, filter=_plain)
+
+
+def unpack(path: str, _: Output, data: Iterator[bytes]) -> None:
+    os.makedirs(path, 0o755, exist_ok=True)
+    _without_names()
+    try:
+        with tarfile.open(fileobj=cast("BinaryIO", _Read(data)), mode="r|") as tar:
+            tar.extractall(path, numeric_owner=True, filter="tar")
+    except tarfile.TarError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out what no host takes: sockets, devices, FIFOs."""
+    return member if member.isreg() or member.isdir() or member.issym() else None
+
+
+def _without_names() -> None:
+    """Look no user up: the C library would load modules from the container's directories."""
+    tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined]
+
+
+class _Written:
+    """The output as a file that tar writes to."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+
+    def write(self, data: bytes) -> int:
+        self._out.write(data)
+        return len(data)
+
+
+class _Read:
+    """Pieces as a file that tar reads."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._left = b""
+
+    def read(self, size: int) -> bytes:
+        if not self._left:
+            self._left = next(self._pieces, b"")
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+
+OPERATIONS: dict[str, Callable[[str, Output, Iterator[bytes]], None]] = {
+    "read": read,
+    "write": write,
+    "list": entries,
+    "stat": describe,
+    "remove": remove,
+    "make_dir": make_dir,
+    "pack": pack,
+    "unpack": unpack,
+}

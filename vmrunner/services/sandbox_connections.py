@@ -1,0 +1,48 @@
+"""Connections to the VM of a sandbox that are open and that nobody uses."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from vmrunner.ssh import client
+
+KEPT: Final = 4  # connections that are kept open for later
+
+
+class WarmConnections:
+    """Safe in threads. Each is given to one caller at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: list[tuple[str, client.Connection]] = []
+        self._closed = False
+
+    def take(self, instance: str) -> client.Connection | None:
+        """Return one to this VM that is open. Those that ended meanwhile are let go."""
+        with self._lock:
+            dead = [one for one in self._kept if not one[1].is_open]
+            self._kept = [one for one in self._kept if one not in dead]
+            found = next((one for one in self._kept if one[0] == instance), None)
+            if found is not None:
+                self._kept.remove(found)
+        for _, connection in dead:
+            connection.close()
+        return None if found is None else found[1]
+
+    def give_back(self, instance: str, connection: client.Connection) -> None:
+        """Keep it for later; close it where there are enough."""
+        with self._lock:
+            if not self._closed and len(self._kept) < KEPT:
+                self._kept.append((instance, connection))
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close them, and each that comes back from now on."""
+        with self._lock:
+            self._closed = True
+            kept, self._kept = self._kept, []
+        for _, connection in kept:
+            connection.close()

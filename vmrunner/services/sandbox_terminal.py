@@ -1,0 +1,131 @@
+"""A terminal in a sandbox: a command that its box starts at a PTY, over an SSH connection of its
+own. What `vmrunner sandbox shell` shows a person, as bytes for a program."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from vmrunner.errors import Conflict, NotFinished, NotFound
+from vmrunner.lib import abandonment
+from vmrunner.ssh import client
+
+if TYPE_CHECKING:
+    from vmrunner.core.boxes import Box
+    from vmrunner.model import CommandOrder
+
+START: Final = 120.0  # seconds until the command must have begun
+SAID: Final = 64 << 10  # bytes that may come before that
+UNKNOWN: Final = 127  # a shell's exit code for a command that is not there
+#: Says by $1 when the command begins, which runs in $2 with the variables before --.
+_TOLD: Final = """
+begins=$1
+cd -- "$2" || exit 126
+shift 2
+while [ "$1" != -- ]; do export "$1"; shift; done
+shift
+command -v -- "$1" >/dev/null || { echo "$1: not found"; exit 127; }
+printf '%s\\036' "$begins"
+exec "$@"
+"""
+
+
+class SandboxTerminal:
+    """One command at a terminal. It ends with its connection. `lost` raises what the loss of that
+    means."""
+
+    def __init__(
+        self,
+        connection: client.Connection,
+        box: Box,
+        order: CommandOrder,
+        columns: int,
+        rows: int,
+        lost: Callable[[Exception], NoReturn],
+    ) -> None:
+        """Start it. Raises NotFound where there is no such command, Conflict where it cannot be."""
+        self._connection = connection
+        self._lost = lost
+        self._closed = False
+        mark = secrets.token_hex(16)
+        env = [f"{name}={value}" for name, value in order.env.items()]
+        words = ["sh", "-c", _TOLD, "sh", mark, order.cwd, *env, "--", *order.argv]
+        line = shlex.join(box.inside(words, held=False, terminal=mark))
+        try:
+            self._channel = connection.terminal(line, columns, rows)
+            self._shown = self._begun(f"{mark}\x1e".encode())
+        except BaseException:
+            connection.close()
+            raise
+
+    def _begun(self, mark: bytes) -> bytes:
+        """Wait until the container has said that the command begins; return what came after."""
+        until = time.monotonic() + START
+        said = b""
+        while mark not in said:
+            abandonment.check()
+            data = self._channel.receive(abandonment.LOOK)
+            if data is not None:
+                said += data
+            if data == b"" or len(said) > SAID:
+                done = client.Completed(self._channel.exit_code or 0, b"", said)
+                kind = NotFound if done.exit_code == UNKNOWN else Conflict
+                raise kind(f"terminal: {done.complaint}")
+            if time.monotonic() >= until:
+                raise NotFinished(f"terminal: it did not begin within {START:.0f} s")
+        return said.partition(mark)[2]
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return its exit code, once `receive` has told its end; None: it was closed before."""
+        return self._channel.exit_code
+
+    @property
+    def is_open(self) -> bool:
+        """True if nothing was heard of its connection's end."""
+        return self._connection.is_open
+
+    def receive(self) -> bytes | None:
+        """Return what it shows; nothing at its end; None when there was none for a while."""
+        if self._shown:
+            shown, self._shown = self._shown, b""
+            return shown
+        try:
+            return self._channel.receive(abandonment.LOOK)
+        except client.ConnectionLost as error:
+            if self._closed:
+                return b""
+            self._lost(error)
+
+    def send(self, data: bytes) -> bool:
+        """Type it; returns once all was sent. False: the command has ended."""
+        left = memoryview(data)
+        while left:
+            abandonment.check()
+            try:
+                sent = self._channel.send(left)
+            except client.ConnectionLost as error:
+                if self._closed:
+                    return False
+                self._lost(error)
+            if sent is None:
+                return False
+            left = left[sent:]
+        return True
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell it the terminal's new size."""
+        try:
+            self._channel.resize(columns, rows)
+        except client.ConnectionLost as error:
+            if not self._closed and self.exit_code is None:
+                self._lost(error)
+
+    def close(self) -> None:
+        """Hang up: what runs at it is told, as when a window is closed."""
+        self._closed = True
+        self._channel.close()
+        self._connection.close()
