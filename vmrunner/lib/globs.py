@@ -27,16 +27,16 @@ _NEVER: Final = (
 )
 
 
-def check(glob: str) -> str:
+def check(glob: str, field: str = "artifact") -> str:
     """The glob. Raises ConfigError on one that can match nothing, or not what it seems to."""
     if not glob or glob.startswith("/") or "\0" in glob or ".." in glob.split("/"):
         raise ConfigError(
-            f"artifact: {glob!r} is not below the work directory",
+            f"{field}: {glob!r} is not below the work directory",
             hint="a glob relative to it, such as dist/*.whl",
         )
     for pattern, why in _NEVER:
         if pattern.search(glob):
-            raise ConfigError(f"artifact: {glob!r} would match nothing", hint=why)
+            raise ConfigError(f"{field}: {glob!r} would match nothing", hint=why)
     return glob
 
 

@@ -45,6 +45,16 @@ def event_id() -> str:
     return f"ev-{_new()}"
 
 
+def cache_id() -> str:
+    """A new cache id, `c-<lower-case ULID>`: what one build left to later ones."""
+    return f"c-{_new()}"
+
+
+def command_id() -> str:
+    """A new command id, `x-<lower-case ULID>`: one command of a sandbox."""
+    return f"x-{_new()}"
+
+
 def instances_since(moment: float) -> str:
     """Return a text that sorts before the ids of all instances made from this moment on."""
     return f"vm-{str(_ulid().from_timestamp(max(moment, 0.0)))[:_TIME].lower()}"

@@ -236,6 +236,16 @@ def _opens(text: bytes, needle: bytes, may_begin: Callable[[int], bool]) -> int:
     return end
 
 
+def seam(text: bytes, needles: SecretPatterns, at: int, *, whole: bool) -> int | None:
+    """Return from where on a text may be masked without what stands before `at`: from there, or
+    from the end of the stretch that it lies in. None: that cannot be told before more of it has
+    come, unless this is the `whole`."""
+    sight = _Sight(text, needles)
+    around = (end for start, end in sight.stretches(0) if start < at < end)
+    end = next(around, at)
+    return end if whole or (len(text) >= at and sight.undecided() >= end) else None
+
+
 def mask(text: bytes, secrets: Iterable[bytes]) -> bytes:
     """A whole text at once."""
     masker = Masker(secrets)

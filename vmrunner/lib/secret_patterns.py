@@ -16,6 +16,7 @@ UNBROKEN: Final = 4  # bytes of an encoded form before it may go on in another l
 _COMMON: Final = b"QZXJKYVqzGHUWBOjFMLNPDIRTCASEx()=,][9876543210k_-/:wvybgfphdumcl.nrsaiote "
 _LINES: Final = (64, 76)  # columns of base64: PEM's and openssl's; MIME's and coreutils'
 _SHORTEST_ENCODED: Final = 8  # bytes of a form that may go on in another line
+_BROKEN: Final = 3  # times its length that a form in many short lines takes at most
 _MOST_LINES: Final = 4096  # bytes of a secret whose single lines of base64 are looked for
 
 
@@ -53,6 +54,13 @@ class SecretPatterns:
 
     def __bool__(self) -> bool:
         return bool(self.plain or self.encoded)
+
+    @cached_property
+    def reach(self) -> int:
+        """Return how many bytes one of them may cover at most."""
+        plain = max((len(one.text) for one in self.all_plain), default=0)
+        encoded = max((len(one.text) for one in self.all_encoded), default=0)
+        return max(plain, _BROKEN * encoded)
 
 
 def _by_rarest(needles: Iterable[SecretPattern]) -> Mapping[bytes, tuple[SecretPattern, ...]]:

@@ -28,7 +28,7 @@ _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.ASCII)
-_LABEL_VALUE_MAX: Final = 255
+LABEL_CHARACTERS: Final = 255  # of a value, at most
 
 
 def duration(value: object, field: str = "duration") -> float:
@@ -112,10 +112,10 @@ def check_label(key: str, value: str, field: str = "label") -> tuple[str, str]:
             f"{field}: {key!r} is not a label's name",
             hint="at most 63 letters, digits, . _ / -, beginning and ending with a letter or digit",
         )
-    if len(value) > _LABEL_VALUE_MAX or not (value.isprintable() or value == ""):
+    if len(value) > LABEL_CHARACTERS or not (value.isprintable() or value == ""):
         raise ConfigError(
             f"{field}: the value of {key!r} is too long or not printable",
-            hint=f"at most {_LABEL_VALUE_MAX} printable characters",
+            hint=f"at most {LABEL_CHARACTERS} printable characters",
         )
     return key, value
 

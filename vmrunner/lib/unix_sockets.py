@@ -33,15 +33,45 @@ def connect(sock: socket.socket, path: Path) -> None:
         sock.connect(address)
 
 
-def hand_over(path: Path) -> None:
-    """Connect, and give the connection to who started us: over the socket that our stdout is, as
-    `ssh` wants it of a ProxyCommand with ProxyUseFdpass."""
+@contextlib.contextmanager
+def handed_out(stream: socket.socket) -> Iterator[str]:
+    """Yield a command that gives this very connection to the program that starts it, once: over
+    the socket that its stdout is, as `ssh` wants it of a ProxyCommand with ProxyUseFdpass."""
+    import shlex
+    import tempfile
+    import threading
+
+    with tempfile.TemporaryDirectory(
+        prefix="vmrunner-ssh-", ignore_cleanup_errors=True
+    ) as directory:
+        path = Path(directory) / "stream"
+        with listen(path) as listener:
+            giver = threading.Thread(target=_give, args=(listener, stream, path), daemon=True)
+            giver.start()
+            try:
+                yield shlex.join((sys.executable, "-P", "-m", __name__, str(path)))
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # nobody may have come for it
+                giver.join()
+
+
+def _give(listener: socket.socket, stream: socket.socket, path: Path) -> None:
+    with contextlib.suppress(OSError), listener.accept()[0] as taker:
+        socket.send_fds(taker, [b"\0"], [stream.fileno()])
+    with contextlib.suppress(OSError):  # from here on a kill leaves nothing
+        path.unlink()
+        path.parent.rmdir()
+
+
+def _pass_on(path: Path) -> None:
+    """Take the connection that is handed out there, and give it to who started us."""
     with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as giver,
         socket.socket(fileno=os.dup(1)) as stdout,
     ):
-        connect(made, path)
-        socket.send_fds(stdout, [b"\0"], [made.fileno()])
+        connect(giver, path)
+        _, descriptors, _, _ = socket.recv_fds(giver, 1, 1)
+        socket.send_fds(stdout, [b"\0"], descriptors)
 
 
 @contextlib.contextmanager
@@ -55,4 +85,4 @@ def _short(path: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    hand_over(Path(sys.argv[1]))
+    _pass_on(Path(sys.argv[1]))

@@ -42,6 +42,30 @@ class WakeupPipe:
         self.wakes = 0
 
 
+class SilenceWatch:
+    """Notices a peer that fell silent."""
+
+    def __init__(self, wire: SocketWire) -> None:
+        self._wire = wire
+        self._asked = 0.0  # when the question went out that is not answered yet
+
+    def check(self, channel: Any) -> float:
+        """Ask a silent peer; close on one that does not answer. Seconds until the next look."""
+        now = time.monotonic()
+        if self._wire.heard > self._asked:
+            self._asked = 0.0
+        silent = now - self._wire.heard
+        if silent < ASK_AFTER:
+            return ASK_AFTER - silent
+        if not self._asked:
+            channel.get_transport().ask()
+            self._asked = now
+        elif now - self._asked >= DEAD_AFTER:
+            self._wire.hang_up()
+            raise ConnectionLost(f"no answer for {silent:.0f} s")
+        return self._asked + DEAD_AFTER - now
+
+
 class CommandIO:
     """All bytes of one command, both ways. Fabric carries it to its runner as `out_stream`."""
 
@@ -52,19 +76,21 @@ class CommandIO:
         on_bytes: Callable[[bytes], object],
         stdin: Iterable[bytes],
         pulse: Callable[[], float],
+        is_over: Callable[[], bool] | None = None,
     ) -> None:
+        """`is_over`: whether the answer is whole, where the channel stays for another command."""
+        self._is_over = is_over
         self.exit_code = -1
         self.stderr = bytearray()
         self.foreign: BaseException | None = None  # what a callback raised: not the connection's
-        self._wire = wire
         self._alarm = alarm
         self._on_bytes = self._callback(on_bytes)
         self._stdin = iter(stdin)
         self._pulse = self._callback(pulse)
-        self._asked = 0.0  # when the question went out that is not answered yet
+        self._silence = SilenceWatch(wire)
 
     def run(self, channel: Any) -> None:
-        """Carry bytes until the command has ended or the connection has."""
+        """Carry bytes until the command has ended, or the channel or the connection has."""
         for buffer in (channel.in_buffer, channel.in_stderr_buffer):
             buffer.set_event(self._alarm.bell)
         channel.settimeout(ASK_AFTER)
@@ -72,23 +98,26 @@ class CommandIO:
             following = self._callback(lambda: next(self._stdin, None))
             while (piece := following()) is not None:
                 self._send(channel, memoryview(piece))
-            channel.shutdown_write()
+            if self._is_over is None:
+                channel.shutdown_write()
         except OSError as error:
             if error is self.foreign or not channel.closed:
                 raise
         due, woken = 0.0, 0
         while True:
             self._alarm.bell.clear()
-            ended = channel.closed  # before the look for bytes: the last may come in between
+            # Before the look for bytes: the last may come in between. A channel that stays is not
+            # closed by its other end alone.
+            ended = channel.closed or (self._is_over is not None and channel.eof_received)
             got = self._receive(channel)
-            if ended and not got:
+            if (ended and not got) or (self._is_over is not None and self._is_over()):
                 break
             now = time.monotonic()
             if got or now >= due or woken != self._alarm.wakes:
                 woken = self._alarm.wakes
                 due = now + self._pulse()
                 continue  # it may have taken long, or run a command that took the bell for its own
-            patience = self._check_alive(channel)
+            patience = self._silence.check(channel)
             self._alarm.bell.wait(max(min(due - now, patience), 0))
         self.exit_code = channel.exit_status
 
@@ -119,21 +148,5 @@ class CommandIO:
             try:
                 data = data[channel.send(data[:PIECE]) :]
             except TimeoutError:
-                self._check_alive(channel)
+                self._silence.check(channel)
             self._pulse()
-
-    def _check_alive(self, channel: Any) -> float:
-        """Ask a silent peer; close on one that does not answer. Seconds until the next look."""
-        now = time.monotonic()
-        if self._wire.heard > self._asked:
-            self._asked = 0.0
-        silent = now - self._wire.heard
-        if silent < ASK_AFTER:
-            return ASK_AFTER - silent
-        if not self._asked:
-            channel.get_transport().ask()
-            self._asked = now
-        elif now - self._asked >= DEAD_AFTER:
-            self._wire.hang_up()
-            raise ConnectionLost(f"no answer for {silent:.0f} s")
-        return self._asked + DEAD_AFTER - now

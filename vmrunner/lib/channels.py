@@ -1,0 +1,74 @@
+"""Channels: who gives a stream of bytes to a guest's sshd, by the address that its provider shows.
+
+SSH alone is spoken over one. What SSH calls a channel is a command's (`ssh/channel_io.py`), and a
+VM is told who it is over a port of its own (`providers/qemu/identity_port.py`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Final, Protocol
+
+from vmrunner.lib import unix_sockets
+from vmrunner.model import Address
+
+
+class Channel(Protocol):
+    """The way to the sshds of one provider's instances."""
+
+    def open(self, address: Address) -> socket.socket:
+        """Begin a stream to the instance of this address; waits for nothing.
+
+        It is a stream socket of the system's, TCP or Unix, that does not block: one thread polls
+        many, and its descriptor is all there is to keep. It can be read once the other side has
+        spoken or ended, or when none is there: then `recv` raises the OSError that says why.
+        Raises OSError itself where that is known at once."""
+
+    def is_local(self, address: Address) -> bool:
+        """True if what is sent there stays on this host: then packing costs more than the way."""
+
+
+class TcpChannel:
+    """TCP to a host and its port."""
+
+    def open(self, address: Address) -> socket.socket:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        stream = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            stream.setblocking(False)
+            stream.connect(address)
+        except BlockingIOError:
+            pass  # it will be told when it is there
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def is_local(self, address: Address) -> bool:
+        try:
+            return ipaddress.ip_address(address.host).is_loopback
+        except ValueError:
+            return False  # a host name
+
+
+class UnixSocketChannel:
+    """A Unix socket of this host, whose path is the address' host."""
+
+    def open(self, address: Address) -> socket.socket:
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            stream.setblocking(False)
+            unix_sockets.connect(stream, Path(address.host))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    def is_local(self, address: Address) -> bool:  # noqa: ARG002 - as `Channel` has it
+        return True
+
+
+TCP: Final = TcpChannel()
+UNIX_SOCKET: Final = UnixSocketChannel()
