@@ -8,6 +8,7 @@ delete for ever. While the cloud cannot be reached at all, G does not run.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,8 +19,11 @@ from random import Random
 from typing import Final
 
 from tests.faults.broken import Broken
-from tests.faults.chaos_nature import draw_nature
+from tests.faults.chaos_forges import drawn_trouble
+from tests.faults.chaos_nature import FAULTS, LONGEST, draw_foreign, draw_nature
+from tests.faults.chaos_sandboxes import SANDBOXES, draw_sandbox, ends_of
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, drawn_layout
+from tests.faults.github_side import GithubWorld
 from tests.faults.node import Node
 from tests.faults.pool_worlds import drawn_pools
 from tests.faults.store_side import StoreFault, check_objects, settle_store
@@ -35,26 +39,6 @@ HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
 OVER: Final = 4 * HOUR  # so long after the trouble all must have ended
 
-_FAULTS: Final = {
-    "create": (
-        Fault.LOST_REQUEST,
-        Fault.LOST_RESPONSE,
-        Fault.SERVER_ERROR,
-        Fault.THROTTLE,
-        Fault.LATE,
-        Fault.NO_CAPACITY,
-        Fault.QUOTA,
-    ),
-    "arm": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.THROTTLE, Fault.CREDENTIALS),
-    "seal": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
-    "delete": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
-    "look": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
-    "sweep": (Fault.LOST_REQUEST, Fault.THROTTLE, Fault.PARTIAL_PAGE),
-}
-#: The longest that an answer of these is on its way, where calls are in the air. A driver gives a
-#: listing up before long.
-_LONGEST: Final = {"create": 120.0, "delete": 30.0, "look": 60.0, "sweep": 10.0}
-
 
 class Episode:
     """`play` it; raises Broken when a promise does not hold."""
@@ -66,6 +50,8 @@ class Episode:
     span = 1200.0  # seconds in which builds are submitted
     #: The share of episodes whose calls, and passes of a reaper, are in the air.
     aloft = 0.3
+    #: … with jobs of GitHub.
+    forges = 0.15
 
     def __init__(
         self,
@@ -82,7 +68,8 @@ class Episode:
         self.builds: list[BuildRecord] = []
         self._wanted = builds
         layout = drawn_layout(draw := self.random)
-        self.world = World(
+        self._jobs = None if cloud is not None else drawn_trouble(seed, self.happened, self.forges)
+        self.world = (World if self._jobs is None else GithubWorld)(
             template,
             root,
             cloud=cloud or partial(InMemory, layout=layout),
@@ -103,11 +90,13 @@ class Episode:
         self._stores = draw.random() < 0.5
         self.world.store.skew = Random(f"{seed}:store").choice((0.0, 0.0, DAY, -DAY))
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
-        self._renamed, self._next_number = False, 1000
+        self._renamed, self._numbers = False, itertools.count(1001)
         self._out_until: dict[Scope, float] = {}
         self._down_until = 0.0
         self._theirs: list[CloudResource] = []
-        draw_nature(self.world, draw)
+        self._nature()
+        if self._jobs is not None:
+            self._jobs.begin(self.world, span=self.span)
 
     def play(self) -> None:
         """The trouble, and then its end."""
@@ -115,6 +104,7 @@ class Episode:
         world.dice = lambda _node, _point: draw.random() < self._deadly
         world.judge = self._judge
         world.store.judge = self._store_fault
+        world.drops = lambda: draw.random() < self._faulty / 4
         start, span = world.clock(), self.span
         submits = sorted(draw.random() * span for _ in range(self._wanted))
         lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
@@ -135,11 +125,16 @@ class Episode:
                 renamed_at = None
             self._befall()
             self._staff()
+            if self._jobs is not None:
+                self._jobs.step()
             self._cancel_hopeless()
             world.run(STEP, step=STEP)
         self._heal()
         world.run(OVER, until=self._quiet, step=STEP)
         world.nothing_left()
+        self.happened += ends_of(world)
+        if self._jobs is not None:
+            self._jobs.check()
         if self._stores:
             check_objects(world)
             settle_store(world)
@@ -151,16 +146,19 @@ class Episode:
 
     # --- the world ---
 
+    def _nature(self) -> None:
+        draw_nature(self.world, self.random)
+
     def _judge(self, call: Call) -> Plan | None:
         """What becomes of one call."""
-        longest = _LONGEST.get(call.method) if self.world.airborne else None
+        longest = LONGEST.get(call.method) if self.world.airborne else None
         if longest is not None and self.random.random() < self._faulty / 4:
             self.happened["late answers"] += 1
             return Plan(Fault.DELAY, self.random.uniform(1, longest))
         if self._lies and self.random.random() < 0.002:
             self.happened["wrong dates"] += 1
             return Plan(Fault.WRONG_DATE, self.random.uniform(-2 * DAY, 2 * DAY))
-        faults = _FAULTS.get(call.method)
+        faults = FAULTS.get(call.method)
         # A driver reads a page that failed once more; this one's pages fail as often as both do.
         often = self._faulty**2 if call.method == "sweep" else self._faulty
         if faults is None or self.random.random() >= often:
@@ -211,6 +209,7 @@ class Episode:
         if now >= self._down_until:
             down = draw.random() < 0.001
             self._down_until = now + draw.uniform(10, 200) if down else 0.0
+            world.untold = max(world.untold, self._down_until)
             for node in world.nodes:
                 node.ledger_down = down
             self.happened["ledgers out of reach"] += down
@@ -234,20 +233,7 @@ class Episode:
 
     def _plant(self, ours: CloudResource) -> None:
         """Another's machine, whose tags look like ours."""
-        mine = self.world.truth.installation
-        tags = self.random.choice(
-            (
-                {},
-                {"vmrunner:installation": mine[:-1]},
-                {"vmrunner:installation": mine + "0"},
-                {"vmrunner:installation": mine.upper() + " "},
-                {"vmrunner:installation": ""},
-                {"vmrunner:instance": ours.tags["vmrunner:instance"]},
-                ours.tags | {"vmrunner:installation": "another"},
-                ours.tags | {"vmrunner:role": "guard"},
-                ours.tags | {"vmrunner:role": ""},
-            )
-        )
+        tags = draw_foreign(self.random, self.world.truth.installation, ours.tags)
         expired = {**tags, "vmrunner:expires-at": "1"}
         kind = self.random.choice(self.plants)
         cloud = self.world.cloud
@@ -263,7 +249,7 @@ class Episode:
         if not (active := world.truth.builds.list(active=True)):
             return
         build = draw.choice(active)
-        if build.state is BuildState.HELD and draw.random() < 0.5:
+        if (build.state is BuildState.HELD or build.was_ready) and draw.random() < 0.5:
             try:
                 world.truth.builds.extend(build.id, 600.0, world.clock())
             except Conflict:
@@ -271,16 +257,22 @@ class Episode:
             self.happened["extends"] += 1
         else:
             world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
+            world.wished.add(build.id)
             self.happened["cancels"] += 1
 
     # --- builds and processes ---
 
     def _submit(self) -> None:
         draw, world = self.random, self.world
+        if draw.random() < SANDBOXES:
+            self.builds.append(
+                draw_sandbox(world, draw, self.world.cloud.names, next(self._numbers))
+            )
+            return
         timeout = draw.choice((30, 120, 300))
         build = world.submit(
-            provider=draw.choice(self._names()),
-            submitter=self._number() if draw.random() < 0.2 else None,
+            provider=draw.choice(self.world.cloud.names),
+            submitter=next(self._numbers) if draw.random() < 0.2 else None,
             timeout=timeout,
             ttl=timeout + draw.choice((300, 600)),
             spot=draw.random() < 0.2,
@@ -294,14 +286,6 @@ class Episode:
         world.codes[build.id] = draw.choice((0, 0, 0, 3))
         self.builds.append(build)
 
-    def _names(self) -> list[str]:
-        cloud = self.world.cloud
-        return list(cloud.layout) if isinstance(cloud, InMemory) else [cloud.name]
-
-    def _number(self) -> int:
-        self._next_number += 1
-        return self._next_number
-
     def _staff(self) -> None:
         """Who died is started again some time; who sleeps is woken."""
         world, draw = self.world, self.random
@@ -313,7 +297,7 @@ class Episode:
                         far=world.many_hosts,
                         skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR)),
                         stores=self._stores,
-                        pools=self._pooled and drawn_pools(draw, self._names()),
+                        pools=self._pooled and drawn_pools(draw, self.world.cloud.names),
                     )
             elif slot.dead:
                 self.happened["crashes"] += 1
@@ -365,7 +349,7 @@ class Episode:
         world = self.world
         for build in world.truth.builds.queued() if self._renamed else ():
             rows = world.truth.instances.list(build=build.id)
-            unknown = build.spec.provider not in self._names()
+            unknown = build.spec.provider not in self.world.cloud.names
             if build.cancel is None and unknown and first_birth(rows, math.inf) == math.inf:
                 world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
 
@@ -378,19 +362,23 @@ class Episode:
     def _heal(self) -> None:
         """No further trouble; one process at least lives."""
         world = self.world
-        world.dice = world.judge = world.store.judge = None
+        world.dice = world.judge = world.drops = world.store.judge = None
         world.out |= dict.fromkeys(world.cloud.unreachable, world.clock())
         world.cloud.unreachable.clear()
         for pool in world.truth.pools.all():
             world.truth.pools.drain(pool.name, "test", world.clock())
-        for node in world.nodes:
+        if self._jobs is not None:
+            self._jobs.heal()
+        engines = [slot for slot in self._slots if isinstance(slot, Node)]
+        for node in engines:
             node.ledger_down = False
             node.engine.context.pools = {}
             if node.asleep:
                 node.asleep, node.born = False, world.clock()
-        if all(node.dead for node in world.nodes):
+        if all(node.dead for node in engines):
             world.node(far=world.many_hosts, stores=self._stores)
 
     def _quiet(self) -> bool:
         self._cancel_hopeless()
-        return self.world.quiet()
+        over = self._jobs is None or self._jobs.over  # asked each time: it calls programs
+        return over and self.world.quiet()

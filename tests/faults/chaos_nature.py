@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Final
 
 from tests.faults.world import World
 from vmrunner.model import Kind
+from vmrunner.providers.fake import Fault
 
 _DAY = 86_400.0
+
+#: What may become of a call.
+FAULTS: Final = {
+    "create": (
+        Fault.LOST_REQUEST,
+        Fault.LOST_RESPONSE,
+        Fault.SERVER_ERROR,
+        Fault.THROTTLE,
+        Fault.LATE,
+        Fault.NO_CAPACITY,
+        Fault.QUOTA,
+    ),
+    "arm": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.THROTTLE, Fault.CREDENTIALS),
+    "seal": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
+    "delete": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
+    "look": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
+    "sweep": (Fault.LOST_REQUEST, Fault.THROTTLE, Fault.PARTIAL_PAGE),
+}
+#: The longest that an answer of these is on its way, where calls are in the air. A driver gives a
+#: listing up before long.
+LONGEST: Final = {"create": 120.0, "delete": 30.0, "look": 60.0, "sweep": 10.0}
 
 
 def draw_nature(world: World, draw: Random) -> None:
@@ -31,3 +54,20 @@ def draw_nature(world: World, draw: Random) -> None:
     cloud.seals = draw.random() < 0.5
     cloud.hears = draw.random() < 0.5
     cloud.timeout = draw.choice((0.0, 30.0)) if world.airborne else 0.0
+
+
+def draw_foreign(draw: Random, mine: str, ours: dict[str, str]) -> dict[str, str]:
+    """Tags of another's machine, which look like those of ours."""
+    return draw.choice(
+        (
+            {},
+            {"vmrunner:installation": mine[:-1]},
+            {"vmrunner:installation": mine + "0"},
+            {"vmrunner:installation": mine.upper() + " "},
+            {"vmrunner:installation": ""},
+            {"vmrunner:instance": ours["vmrunner:instance"]},
+            ours | {"vmrunner:installation": "another"},
+            ours | {"vmrunner:role": "guard"},
+            ours | {"vmrunner:role": ""},
+        )
+    )

@@ -1,5 +1,5 @@
 """The cloud of a fault world: what the world must know of it and do to it, and the one in memory.
-The others are over HTTP (`http_side`): EC2 and Compute Engine."""
+The others are over HTTP (`http_side`): EC2, Compute Engine and Azure."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class CloudSide(Protocol):
     """A cloud and a driver for it. Nothing happens there by itself, only at calls and `settle`."""
 
     name: str  # of its first provider
+    names: list[str]  # of all
     scope: Scope  # of that, the first
     scopes: list[Scope]  # of all
     skew: float
@@ -98,7 +99,11 @@ class InMemory(Cloud):
 
     @property
     def name(self) -> str:
-        return next(iter(self.layout))
+        return self.names[0]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.layout)
 
     @property
     def scope(self) -> Scope:

@@ -6,13 +6,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.faults.azure_side import AzureSide
 from tests.faults.ec2_side import Ec2Side
 from tests.faults.gce_side import GceSide
+from tests.faults.github_side import GithubWorld
 from tests.faults.http_side import HttpSide
 from tests.faults.scenarios import others
 from tests.faults.world import World, make_template
@@ -27,19 +30,32 @@ def template() -> Iterator[Path]:
         yield make_template(Path(name) / "template")
 
 
-@pytest.fixture
-def make_world(template: Path) -> Iterator[Callable[..., World]]:
+@contextmanager
+def _made(template: Path, kind: Callable[..., World]) -> Iterator[Callable[..., Any]]:
     worlds: list[World] = []
 
     def make(**options: Any) -> World:
         root = Path(tempfile.mkdtemp(prefix="world-", dir=template.parent))
-        worlds.append(World(template, root, **options))
+        worlds.append(kind(template, root, **options))
         return worlds[-1]
 
     yield make
     for world in worlds:
         world.close()
         shutil.rmtree(world.root)
+
+
+@pytest.fixture
+def make_world(template: Path) -> Iterator[Callable[..., World]]:
+    with _made(template, World) as make:
+        yield make
+
+
+@pytest.fixture
+def make_github(template: Path) -> Iterator[Callable[..., GithubWorld]]:
+    """Worlds with forges."""
+    with _made(template, GithubWorld) as make:
+        yield make
 
 
 def _crowded(make_world: Callable[..., World], side: type[HttpSide]) -> Callable[..., World]:
@@ -53,7 +69,7 @@ def _crowded(make_world: Callable[..., World], side: type[HttpSide]) -> Callable
     return make
 
 
-@pytest.fixture(params=[Ec2Side, GceSide], ids=lambda side: side.driver)
+@pytest.fixture(params=[Ec2Side, GceSide, AzureSide], ids=lambda side: side.driver)
 def side(request: pytest.FixtureRequest) -> type[HttpSide]:
     """Which cloud it is."""
     chosen: type[HttpSide] = request.param
@@ -73,3 +89,8 @@ def make_ec2(make_world: Callable[..., World]) -> Callable[..., World]:
 @pytest.fixture
 def make_gce(make_world: Callable[..., World]) -> Callable[..., World]:
     return _crowded(make_world, GceSide)
+
+
+@pytest.fixture
+def make_azure(make_world: Callable[..., World]) -> Callable[..., World]:
+    return _crowded(make_world, AzureSide)

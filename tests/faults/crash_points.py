@@ -47,6 +47,8 @@ def finish_elsewhere(
     done = world.truth.builds.get(build.id)
     assert done.finished
     assert not strict or done.result in scenario.ends, done
+    if strict and scenario.answers:
+        assert all(end for caller in world.callers for end in caller.ends.values())
     nothing_of_ours(world)
     if scenario.stores:
         settle_store(world)

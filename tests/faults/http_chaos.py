@@ -14,7 +14,6 @@ from vmrunner.providers.fake import Call
 class HttpEpisode(Episode):
     """Of what the cloud in memory can do, all that this one can."""
 
-    strikes = ("die", "preempt", "power off", "hang", "protect")
     span = 600.0
 
     def __init__(
@@ -24,6 +23,7 @@ class HttpEpisode(Episode):
         self.plants = [kind for kind in side.plantable if kind is not Kind.SCHEDULE]
         self._ills = tuple(ill for ills in side.troubles.values() for ill in ills)
         self._more = side.more
+        self.strikes = side.strikes
         super().__init__(template, root, seed, builds, cloud=side)
 
     def _nature(self) -> None:

@@ -1,6 +1,6 @@
 """A cloud over HTTP as that of a fault world: a genuine driver at a local endpoint, what exists
-there in the world's words, and each request as a call that may go wrong. `ec2_side` and `gce_side`
-say what is which there."""
+there in the world's words, and each request as a call that may go wrong. `ec2_side`, `gce_side` and
+`azure_side` say what is which there."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class HttpSide(abc.ABC):
     #: The requests that list a kind, VMs first, and the one that ends a VM.
     listings: ClassVar[tuple[str, ...]]
     ending: ClassVar[str]
+    #: What may befall its VMs in `http_chaos`.
+    strikes: ClassVar[tuple[str, ...]] = ("die", "preempt", "power off", "hang", "protect")
+    #: What says how many things are on a page of a list.
+    page: ClassVar[str] = ""
     #: What a fault of the cloud in memory is here.
     fates: ClassVar[Mapping[Fault, Any]]
     #: What may befall any request: those of a kind mean the same for who asks.
@@ -69,6 +73,10 @@ class HttpSide(abc.ABC):
 
     def providers(self, installation: str, _host: Callable[[], float]) -> Mapping[str, Provider]:
         return {self.name: self.provider(installation)}
+
+    @property
+    def names(self) -> list[str]:
+        return [self.name]
 
     @abc.abstractmethod
     def call_of(self, request: Any) -> Call:

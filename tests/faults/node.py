@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.faults.commands import PlayedCommands, reachable
 from tests.faults.seams import CLOUD_EFFECTS, STORE_EFFECTS, LedgerSeam, Seam
 from tests.faults.store_side import KEEP, check_source
 from tests.faults.tasks import Crash, InTheAir, Task
@@ -20,7 +21,7 @@ from vmrunner.engine import reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError
-from vmrunner.model import BuildState, PoolSpec, Power, Process, Reason, Result
+from vmrunner.model import BuildState, PoolSpec, Process, Reason, Result
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import End, SessionJob
@@ -44,6 +45,7 @@ class Guest:
     machine: CloudResource
     highest: int = 0
     started: dict[int, float] = field(default_factory=dict)  # attempt → when
+    commands: PlayedCommands = field(default_factory=PlayedCommands)  # of a sandbox
 
     def start(self, attempt: int, epoch: int, now: float) -> bool:
         """Start the steps of an attempt once; True when this call did. Refuses lower epochs."""
@@ -89,8 +91,8 @@ class Session:
         if guest.start(job.build.attempt, job.build.epoch, world.clock()):
             world.started[job.build.id, job.build.attempt] += 1
         say.state(BuildState.RUNNING)
-        done = guest.started[job.build.attempt] + world.seconds_of(job.build)
-        while world.clock() < done:
+        began = guest.started[job.build.attempt]
+        while world.clock() < began + world.seconds_of(job.build):
             Task.here.task.pause()
             if not self._there(machine):
                 return self._lost(Reason.VM_LOST)
@@ -124,8 +126,7 @@ class Session:
         )
 
     def _there(self, machine: CloudResource) -> bool:
-        self.world.cloud.settle()
-        return machine.power is not Power.DEAD and not machine.stopped and not machine.hung
+        return reachable(self.world, machine)
 
     @staticmethod
     def _lost(reason: Reason) -> End:
@@ -145,8 +146,7 @@ class WarmUp:
         Task.here.task.pause()
         row = self.world.truth.instances.get(self.job.instance)
         machine = self.world.cloud.machines[row.ref]
-        self.world.cloud.settle()
-        if machine.power is Power.DEAD or machine.stopped or machine.hung:
+        if not reachable(self.world, machine):
             raise ConnectionError("it is not there")
         return self
 

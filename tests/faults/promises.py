@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, OrderView, with_order
 from tests.faults.node import LOG
 from tests.faults.store_side import MemoryStore, log_of
+from vmrunner.core.lifecycle import CANCEL_GRACE
 from vmrunner.errors import NotFound
 from vmrunner.model import (
     TAG,
@@ -47,8 +49,10 @@ class Promises:
     broken: BaseException | None
     started: Counter[tuple[str, int]]
     unseen: set[Kind]  # what may not be listed now: only a VM's row ends that
+    sandboxes: set[str]
     trouble: float  # when the cloud last could not be reached by anybody …
     out: dict[Scope, float]  # … or one of its scopes
+    untold: float  # … or the ledger
     overrun: dict[Ref, float]  # seconds past E, of all VMs that were alive then
     sweep_seconds: float
     _freed: dict[Ref, float]  # when what a late thing hangs on was last there
@@ -67,11 +71,11 @@ class Promises:
         alive = [m for m in with_order(standing) if m.alive]
         if survivors:
             self._check_belongings(standing)
+            for machine in alive:
+                self._check_survivor(machine)
         rows = {r.id: r for r in self.truth.instances.these([m.order.instance for m in alive])}
         lives: Counter[str] = Counter()
         for machine in alive:
-            if survivors:
-                self._check_survivor(machine)
             row = rows.get(machine.order.instance)
             if row is None:
                 continue  # the ledger was lost
@@ -95,9 +99,18 @@ class Promises:
             raise Broken(f"ended: {ended}; to be told: {told}")
 
     def _check_survivor(self, machine: CloudResource) -> None:
-        """Promise 1, of a VM that was asked for."""
+        """Promise 1, of a VM that was asked for. A sandbox's own time ends it too, at the latest by
+        a reaper; inside E a delete that failed has its pause before the next."""
         order = machine.order
         assert order is not None
+        if order.build in self.sandboxes:
+            build = self.truth.builds.get(order.build)
+            # No other place than the ledger tells that time.
+            over = (build.hold_until or math.inf) + CANCEL_GRACE
+            over = max(over, self.untold + self.cloud.skew)
+            if build.instance == order.instance and self.cloud.now() > over:
+                pause = self.truth.instances.get(order.instance).delete_at
+                self._in_time(machine, max(over, pause), order.instance)
         if self.cloud.now() > order.deadline:
             self._in_time(machine, order.deadline, order.instance)
 
@@ -181,8 +194,10 @@ class Promises:
         orphaned = build.submitter is not None and not self.alive(build.submitter)
         slow = row.death is not None and row.death.value == "stuck"
         held = build.hold_until is not None and self.cloud.now() < build.hold_until
+        sandbox_over = build.was_ready and not held
         return (
             (build.state is BuildState.HELD and not held)
+            or sandbox_over
             or build.finished
             or build.cancel is not None
             or orphaned
@@ -192,7 +207,10 @@ class Promises:
         )
 
     def check_log(self, build: BuildRecord) -> None:
-        """Promise 6, in part: a build that succeeded has its log, whole and once."""
+        """Promise 6, in part: a build that succeeded has its log, whole and once. A sandbox that a
+        reaper ended has as much of it as its owner took."""
+        if build.spec.sandbox_ttl is not None:
+            return
         log = log_of(self.truth, self.store, build)
         if self.truth.builds.get(build.id).result is Result.SUCCESS and not log.endswith(LOG):
             raise Broken(f"6 no forgotten line: {build.id} has {log!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class Scenario(NamedTuple):
     ends: frozenset[Result] = _OK
     drives: bool = True  # else the process only reaps
     stores: bool = False  # it uploads, and collects garbage in the store
+    answers: bool = False  # its commands must come to an exit code
 
 
 def _state(world: World, build: BuildRecord, *states: BuildState) -> Callable[[], bool]:
@@ -140,6 +142,55 @@ def _left_by(world: World, build: BuildRecord, *states: BuildState) -> BuildReco
     return build
 
 
+def _kill_when_done(world: World, build: BuildRecord) -> BuildRecord:
+    """Its user ends a sandbox when the commands have ended."""
+    callers = list(world.callers)
+    world.when(
+        lambda: all(caller.ended for caller in callers),
+        lambda: world.truth.builds.request_cancel(build.id, Reason.USER, world.clock()),
+    )
+    return build
+
+
+def sandbox(world: World) -> BuildRecord:
+    """Commands are followed, and asked for piece by piece; connections break off."""
+    build = world.sandbox()
+    turns = itertools.cycle((True, False, False))
+    world.drops = lambda: next(turns)
+    world.call(build, {"c1": 3.0, "c2": 6.0})
+    world.call(build, {"c3": 6.0}, polls=True)
+    return _kill_when_done(world, build)
+
+
+def sandbox_deadline(world: World) -> BuildRecord:
+    """Its time is over amid a command."""
+    build = world.sandbox(seconds=8.0)
+    world.call(build, {"c1": 1000.0})
+    return build
+
+
+def sandbox_owned(world: World) -> BuildRecord:
+    """Whoever it belongs to dies, and with it its command."""
+    build = world.sandbox(submitter=7)
+    caller = world.call(build, {"c1": 1000.0})
+
+    def die() -> None:
+        world.living.clear()
+        caller.kill()
+
+    world.when(_state(world, build, BuildState.RUNNING), die)
+    return build
+
+
+def take_over_sandbox(world: World) -> BuildRecord:
+    """Its owner died amid three commands."""
+    build = world.sandbox()
+    world.call(build, {"c1": 6.0, "c2": 12.0})
+    world.call(build, {"c3": 12.0}, polls=True)
+    _left_by(world, build, BuildState.RUNNING)
+    return _kill_when_done(world, build)
+
+
 def take_over_asked(world: World) -> BuildRecord:
     """The former owner's create was heard, and it died before the answer came."""
     build = world.submit()
@@ -231,6 +282,10 @@ SCENARIOS = (
     Scenario("retry_on_loss", retry_on_loss),
     Scenario("deadline", deadline, frozenset({Result.TIMEOUT})),
     Scenario("owner_gone", owner_gone, _CANCELLED),
+    Scenario("sandbox", sandbox, answers=True),
+    Scenario("sandbox_deadline", sandbox_deadline),
+    Scenario("sandbox_owned", sandbox_owned, _CANCELLED),
+    Scenario("take_over_sandbox", take_over_sandbox, answers=True),
     Scenario("take_over_asked", take_over_asked),
     Scenario("take_over_running", take_over_running),
     Scenario("take_over_held", take_over_held, frozenset({Result.FAILURE})),

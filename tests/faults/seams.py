@@ -53,6 +53,12 @@ class Seam:
         for ability in ("arm", "seal", "park", "wake", "guarded_roles"):
             if hasattr(part, ability):
                 setattr(self, ability, self.__getattr__(ability))
+        if hasattr(part, "box"):
+            self.box = part.box
+
+    @property
+    def holds_allow_lists(self) -> bool:
+        return bool(getattr(self._part, "holds_allow_lists", False))
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._part, name)

@@ -139,7 +139,7 @@ def is_tidy(world: World) -> bool:
 
 def settle_store(world: World) -> None:
     """Long after: what broke off half way is collected. Some process is there."""
-    node = next(node for node in world.nodes if not node.dead)
+    node = next(node for node in world.nodes if not node.dead and node.reaps)
     world.store.judge = None
     for _ in range(3):
         node.store()

@@ -6,13 +6,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tests.support.inline_pool import Inline, prepared
 from vmrunner.providers.fake import Clock
 
 if TYPE_CHECKING:
     from tests.faults.node import Node
+    from tests.faults.world import World
 
 T = TypeVar("T")
 
@@ -21,12 +22,21 @@ class Crash(BaseException):
     """The process is dead: no handler of ours may catch it."""
 
 
+class Owner(Protocol):
+    """The process that a task belongs to. `check` raises Crash once that is dead."""
+
+    world: World
+    dead: bool
+
+    def check(self) -> None: ...
+
+
 class Task:
-    """A session's thread, which runs only while it holds the baton."""
+    """A thread of a process, which runs only while it holds the baton."""
 
     here = threading.local()
 
-    def __init__(self, node: Node, work: Callable[[], None]) -> None:
+    def __init__(self, node: Owner, work: Callable[[], None]) -> None:
         self.node = node
         self.ended = False
         self._work = work

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults.chaos import Episode
 
 ROOT = Path(__file__).parents[2]
@@ -18,28 +20,62 @@ def test_six_hundred_builds_in_a_hostile_world() -> None:
     last = played.stdout.splitlines()[-1]
     assert last == "survivors=0 murders=0 doubles=0 forgotten=0"
     # What is drawn seldom was drawn.
-    for what in ("late answers", "limits lowered", "lost ledgers", "providers renamed"):
+    for what in (
+        "late answers",
+        "limits lowered",
+        "lost ledgers",
+        "providers renamed",
+        "jobs done",
+        "runners of GARM and jobs of GitLab",
+    ):
         assert f" {what}" in played.stdout
+
+
+class Grounded(Episode):
+    """Short, and each call takes everybody's time."""
+
+    aloft = 0.0
+    span = 300.0
 
 
 class Aloft(Episode):
     """Short, and all of its calls and passes are in the air."""
 
     aloft = 1.0
-    span = 150.0
+    span = 60.0
 
 
-def test_an_episode_aloft_is_a_function_of_its_seed(template: Path, tmp_path: Path) -> None:
+class Forged(Episode):
+    """Short, and with jobs of GitHub."""
+
+    forges = 1.0
+    span = 200.0
+
+
+@pytest.mark.parametrize(("kind", "builds"), [(Grounded, 40), (Aloft, 5), (Forged, 5)])
+def test_an_episode_is_a_function_of_its_seed(
+    template: Path, tmp_path: Path, kind: type[Episode], builds: int
+) -> None:
     told = []
     for root in (tmp_path / "first", tmp_path / "again"):
         root.mkdir()
-        episode = Aloft(template, root, "air:3", 10)
+        episode = kind(template, root, "air:3", builds)
         try:
             episode.play()
-            builds = [episode.world.truth.builds.get(build.id) for build in episode.builds]
-            ends = [(build.result, build.reason, build.finished_at) for build in builds]
+            ended = [episode.world.truth.builds.get(build.id) for build in episode.builds]
+            ends = [(build.result, build.reason, build.finished_at) for build in ended]
             told.append((episode.happened, ends, sorted(episode.world.overrun.values())))
         finally:
             episode.world.close()
     assert told[0] == told[1]
-    assert told[0][0]["late answers"] > 0
+    assert told[0][0]["failed calls"] > 0
+
+
+def test_jobs_of_github_in_a_hostile_world(template: Path, tmp_path: Path) -> None:
+    episode = Forged(template, tmp_path, "f:3", 5)
+    try:
+        episode.play()
+    finally:
+        episode.world.close()
+    assert episode.happened["jobs done"] > 0
+    assert episode.happened["runners of GARM and jobs of GitLab"] > 0

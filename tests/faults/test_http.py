@@ -1,6 +1,6 @@
-"""The whole over HTTP: the real engine, reaper and ledger with the real drivers of EC2 and Compute
-Engine, against local endpoints. Killed at every effect and in every request, each request failing
-in every way; others' machines, disks and so on stand beside ours in every account.
+"""The whole over HTTP: the real engine, reaper and ledger with the real drivers of EC2, Compute
+Engine and Azure, against local endpoints. Killed at every effect and in every request, each request
+failing in every way; others' machines, disks and so on stand beside ours in every account.
 
 VMRUNNER_FAULTS=all plays all scenarios at every place, and every kind of fault in each of them; a
 change must pass a sample. What
@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.azure_side import AzureSide
 from tests.faults.broken import Broken
 from tests.faults.crash_points import (
     at_point,
@@ -43,12 +44,16 @@ CHOSEN = [scenario for scenario in SCENARIOS if ALL or scenario.name in SHORT]
 RUN = next(scenario for scenario in SCENARIOS if scenario.name == "run")
 #: The fake plays every point of every scenario; here are played those at a request of `run`, some
 #: of the others', and so thin a sample of the points between.
-THIN = {"ec2": 12, "gce": 18}
+THIN = {"ec2": 12, "gce": 18, "azure": 54}
+#: Of the requests to a third cloud one in so many; its episodes.
+EVERY = {"ec2": 1, "gce": 1, "azure": 3}
+EPISODES = {"ec2": 4, "gce": 4, "azure": 1}
 
 
 def chosen(side: type[HttpSide], scenario: Scenario, at: int, place: str) -> bool:
     """Is this place played?"""
-    asks = "cloud." in place and (scenario is RUN or at % 3 == 0)
+    every = EVERY[side.driver]
+    asks = "cloud." in place and at % (every if scenario is RUN else 3 * every) == 0
     return ALL or asks or at % THIN[side.driver] == 0
 
 
@@ -59,9 +64,10 @@ each_kind = pytest.mark.parametrize("kind", TROUBLES)
 #: Where nothing can be armed or sealed, there is no such scenario.
 LIVES = [
     pytest.param(side, scenario, id=f"{side.driver}-{scenario.name}")
-    for side in (Ec2Side, GceSide)
+    for side in (Ec2Side, GceSide, AzureSide)
     for scenario in CHOSEN
     if side.seals or scenario.name != "armed"
+    if ALL or side is not AzureSide or scenario.name != "retry"
 ]
 
 
@@ -112,7 +118,7 @@ def test_a_process_dies_while_a_request_is_on_its_way(
 ) -> None:
     """Also between two requests of one effect; what it asks after its death nobody hears."""
     for at, action in enumerate(requests(make_http, RUN)):
-        if side.asks(action) and (heard or not (ALL or at % 3 == 0)):
+        if side.asks(action) and (heard or not (ALL or at % (3 * EVERY[side.driver]) == 0)):
             continue  # whether a question was heard, nobody can tell
         with at_point(f"{at}: {action}"):
             world = make_http()
@@ -140,7 +146,7 @@ def test_any_request_may_fail(make_http: Make, side: type[HttpSide], kind: str) 
     troubles, turn = side.troubles[kind], TROUBLES.index(kind)
     for scenario in CHOSEN if ALL else [RUN]:
         for at, action in enumerate(requests(make_http, scenario)):
-            if not ALL and (at - turn) % len(TROUBLES):
+            if not ALL and (at - turn) % (len(TROUBLES) * EVERY[side.driver]):
                 continue
             for trouble in troubles if ALL else [troubles[at % len(troubles)]]:
                 with at_point(f"{scenario.name}, {at}: {action}, {trouble}"):
@@ -157,7 +163,7 @@ def test_builds_in_a_hostile_world_over_http(template: Path, side: type[HttpSide
     """Random trouble; `HttpEpisode` says which."""
     broken: Counter[str] = Counter()
     happened: Counter[str] = Counter()
-    for number in range(200 if ALL else 4):
+    for number in range(200 if ALL else EPISODES[side.driver]):
         with tempfile.TemporaryDirectory(prefix="world-", dir=template.parent) as root:
             episode = HttpEpisode(template, Path(root), f"http:{number}", 15, side)
             try:

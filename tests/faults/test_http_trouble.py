@@ -1,6 +1,6 @@
 """What goes wrong in a cloud for longer than one request, in whole lives over HTTP: a right that is
 missing, pools that are empty, newborns that nobody sees, listings that break off. What only
-Compute Engine can do is in `test_http_gce`."""
+Compute Engine or Azure can do is in `test_http_gce` and `test_http_azure`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.azure_side import AzureSide
 from tests.faults.crash_points import (
     at_point,
     crash_points,
@@ -25,7 +26,7 @@ from vmrunner.model import BuildState, InstanceState, Kind, Market, Reason, Resu
 from vmrunner.providers.fake import Call
 
 Make = Callable[..., World]
-BIRTHS = ("RunInstances", "instances.insert")
+BIRTHS = ("RunInstances", "instances.insert", "virtualMachines.put")
 FLOW = {scenario.name: scenario for scenario in SCENARIOS}
 #: What stays where a kind cannot be listed: a disk waits until its VM is seen to be dead.
 UNSEEN = {
@@ -35,7 +36,11 @@ UNSEEN = {
     "instances.aggregatedList": {Kind.DISK, Kind.ADDRESS},
     "disks.aggregatedList": {Kind.DISK},
     "addresses.aggregatedList": {Kind.ADDRESS},
-    "snapshots.list": {Kind.SNAPSHOT},
+    "snapshots.list": {Kind.SNAPSHOT},  # Compute Engine's, and Azure's
+    "virtualMachines.list": {Kind.DISK, Kind.INTERFACE, Kind.ADDRESS},
+    "disks.list": {Kind.DISK},
+    "networkInterfaces.list": {Kind.INTERFACE, Kind.ADDRESS},
+    "publicIPAddresses.list": {Kind.ADDRESS},
 }
 
 
@@ -60,7 +65,8 @@ def aws(make_ec2: Make) -> World:
 
 
 @pytest.mark.parametrize(
-    ("side", "listing"), [(side, name) for side in (Ec2Side, GceSide) for name in side.listings]
+    ("side", "listing"),
+    [(side, name) for side in (Ec2Side, GceSide, AzureSide) for name in side.listings],
 )
 def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str) -> None:
     """All that a reaper may find, and one kind that it may not see: VMs end all the same, by their
@@ -215,7 +221,7 @@ def failing_page(world: World, number: int) -> None:
 
 @pytest.fixture
 def short_pages(side: type[HttpSide], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"vmrunner.providers.{side.driver}.sweep.PAGE", 5)
+    monkeypatch.setattr(side.page or f"vmrunner.providers.{side.driver}.sweep.PAGE", 5)
 
 
 @pytest.mark.usefixtures("short_pages")

@@ -42,6 +42,7 @@ def test_a_thousand_builds_out_of_time_end_at_once(
     world = make_world(max_instances=1)
     world.build_seconds = 1e9
     first = world.submit(timeout=500, ttl=600)
+    world.clock.advance(0.001)
     late = [world.submit(queue_timeout=20) for _ in range(1500)]
     world.node()
     world.run(25)

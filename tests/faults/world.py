@@ -8,17 +8,20 @@ in memory, or one with its real driver over HTTP), the guest, the session, proce
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.faults import drawn_ids
 from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_order
+from tests.faults.commands import Caller
 from tests.faults.node import LOG, Guest, Node
 from tests.faults.promises import WEBHOOK, Promises
 from tests.faults.store_side import MemoryStore, is_tidy, stored_source
@@ -27,8 +30,8 @@ from vmrunner.engine.context import EngineLimits
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
-from vmrunner.ledger.ledger import parse_url
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
+from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import ids
 from vmrunner.model import (
     BuildRecord,
@@ -96,6 +99,7 @@ class World(Promises):
         self.root = root
         self.airborne = airborne
         self.clock = SharedClock()
+        drawn_ids.draw(self.clock)
         self.cloud = cloud(self.clock)
         self.cloud.on_call = self._called
         self.store = MemoryStore(self.clock)
@@ -113,10 +117,14 @@ class World(Promises):
         self.dice: Callable[[Node, str], bool] | None = None  # does this process die here?
         self.nodes: list[Node] = []
         self.warm: set[str] = set()  # builds whose sessions were given an open connection
+        self.sandboxes: set[str] = set()
+        self.callers: list[Caller] = []
+        self.drops: Callable[[], bool] | None = None  # does a caller's connection break off here?
         self.living: set[int] = set()  # pids of processes that are not nodes
+        self.wished: set[str] = set()  # builds whose end a user wished
         self.kills: list[str] = []
         self.overrun: dict[Ref, float] = {}
-        self.trouble = 0.0
+        self.trouble = self.untold = 0.0
         self.unseen = set()
         self.out: dict[Scope, float] = {}
         self._freed: dict[Ref, float] = {}
@@ -157,6 +165,8 @@ class World(Promises):
     def lose_ledger(self) -> None:
         """The database is gone, the installation is kept: a new and empty one. All nodes died."""
         assert all(node.dead for node in self.nodes)
+        self._end_callers()
+        self.sandboxes.clear()
         self.truth.close()
         for path in self.root.glob("ledger.db*"):
             path.unlink()
@@ -180,6 +190,8 @@ class World(Promises):
         return self._guests.setdefault(machine.ref, Guest(machine))
 
     def seconds_of(self, build: BuildRecord) -> float:
+        if build.spec.sandbox_ttl is not None:
+            return math.inf
         return self.seconds.get(build.id, self.build_seconds)
 
     def code_of(self, build: BuildRecord) -> int:
@@ -211,6 +223,24 @@ class World(Promises):
         )
         return build
 
+    def sandbox(self, *, seconds: float = 60.0, **options: Any) -> BuildRecord:
+        """Submit one that lives for so long from when it is ready."""
+        build = self.submit(steps=(), sandbox_ttl=seconds, **options)
+        self.sandboxes.add(build.id)
+        return build
+
+    def call(
+        self, build: BuildRecord, commands: Mapping[str, float], *, polls: bool = False
+    ) -> Caller:
+        """Have somebody run commands in a sandbox, each for so many seconds."""
+        self.callers.append(Caller(self, build, commands, polls=polls))
+        return self.callers[-1]
+
+    def _end_callers(self) -> None:
+        for caller in self.callers:
+            caller.kill()
+        self.callers.clear()
+
     # --- time ---
 
     def when(self, condition: Callable[[], bool], action: Callable[[], object]) -> None:
@@ -230,6 +260,8 @@ class World(Promises):
             for node in list(self.nodes):
                 if not node.dead and not node.asleep:
                     node.tick()
+            for caller in self.callers:
+                caller.step()
             self.check()
             self.clock.advance(step)
 
@@ -246,6 +278,8 @@ class World(Promises):
         builds = self.truth.builds.list(active=True)
         if left or rows or builds:
             raise Broken(f"left: machines {left}, rows {rows}, builds {builds}")
+        if waiting := [caller.build.id for caller in self.callers if not caller.ended]:
+            raise Broken(f"6 no forgotten line: nobody told the callers of {waiting}")
         self.check_told()
 
     def quiet(self) -> bool:
@@ -255,6 +289,7 @@ class World(Promises):
             and not self.truth.instances.open()
             and not self.truth.builds.queued(1)
             and not self.truth.builds.driven()
+            and all(caller.ended for caller in self.callers)
             and (not any(node.stores for node in self.nodes) or is_tidy(self))
         )
 
@@ -293,5 +328,7 @@ class World(Promises):
     def close(self) -> None:
         for node in self.nodes:
             node.close()
+        self._end_callers()
         self.truth.close()
         self.cloud.close()
+        drawn_ids.stop()

@@ -8,7 +8,16 @@ from tests.support.ledger_builds import PROCESS, launch, ref, running, spec, sub
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.build_pages import BuildChoice, BuildPage
-from vmrunner.model import BuildState, Death, Instance, InstanceState, Phase, Reason, Result
+from vmrunner.model import (
+    BuildState,
+    BuildUsage,
+    Death,
+    Instance,
+    InstanceState,
+    Phase,
+    Reason,
+    Result,
+)
 
 S = BuildState
 
@@ -210,7 +219,7 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
     ledger.builds.advance("b-1", epoch=1, to=S.COLLECTING, now=105.0)
     held = ledger.builds.hold(
         "b-1", epoch=1, result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=3, now=106.0,
-        hold_until=150.0,
+        hold_until=150.0, usage=BuildUsage(cpu_seconds=1.5),
     )  # fmt: skip
     assert (held.state, held.hold_until, held.exit_code) == (S.HELD, 150.0, 3)
     assert held.submitter is None
@@ -230,6 +239,7 @@ def test_a_hold_ends_at_the_deadline_at_the_latest(ledger: Ledger) -> None:
         "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=201.0
     )
     assert (end.result, end.reason, end.exit_code) == (Result.FAILURE, Reason.EXIT_CODE, 3)
+    assert end.usage == BuildUsage(cpu_seconds=1.5)
     with pytest.raises(Conflict, match="not held"):
         ledger.builds.extend("b-1", 60.0, 202.0)
 

@@ -20,8 +20,8 @@ from tests.support.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import Ledger, tables, upgrade
 from vmrunner.ledger.connections import connect
-from vmrunner.ledger.ledger import parse_url
 from vmrunner.ledger.models import METADATA
+from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import local_files
 from vmrunner.model import BuildState, Death, Reason, Result
 

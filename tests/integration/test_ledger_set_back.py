@@ -14,7 +14,7 @@ from tests.support.postgres import Server
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.connections import connect
-from vmrunner.ledger.ledger import parse_url
+from vmrunner.ledger.urls import parse_url
 
 Open = Callable[[], Ledger]
 

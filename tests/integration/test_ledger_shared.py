@@ -192,11 +192,16 @@ def test_a_child_of_a_transaction_is_told_so(
         inside.set()
         out.wait()
 
-    def work() -> bool:
+    def refused() -> bool:
         for one in (lambda: ledger.builds.list(), lambda: again(path)):
             with pytest.raises(LedgerError, match="forked while another thread"):
                 one()
         return False
+
+    def work() -> bool:
+        refused()
+        ledger.close()
+        return child(refused) != 0 or not opened(path)  # SQLite would tidy up under its parent
 
     with ThreadPoolExecutor(1) as threads:
         staying = threads.submit(ledger._database.write, stay)
@@ -294,3 +299,23 @@ def test_closing_a_forgotten_ledger_takes_no_connection_from_the_next(
     monkeypatch.setattr(store, "_read_identity", meanwhile)
     Ledger.open(url, data_dir=tmp_path).close()
     assert opened(tmp_path / "ledger.db") == []
+
+
+def test_whoever_is_late_leaves_no_connection_open(ledger: Ledger, path: Path) -> None:
+    """The last user closes it while a thread reads; then a thread writes to it still."""
+    inside, go = threading.Event(), threading.Event()
+
+    def read(_: Connection) -> None:
+        inside.set()
+        assert go.wait(60)
+
+    late = threading.Thread(target=ledger._database.read, args=(read,))
+    late.start()
+    assert inside.wait(60)
+    ledger.close()
+    go.set()
+    late.join()
+    assert opened(path) == []
+    ledger.pause(True, 1.0)
+    assert ledger.paused
+    assert opened(path) == []

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection, Update, case, exists, false, func, select, true, update
+from sqlalchemy import Connection, Update, case, exists, false, func, or_, select, true, update
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
@@ -20,8 +20,10 @@ from vmrunner.ledger.events import put_event
 from vmrunner.ledger.settling import settle
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import (
+    NO_USAGE,
     BuildRecord,
     BuildState,
+    BuildUsage,
     Death,
     EventKind,
     Instance,
@@ -76,6 +78,11 @@ def instance_move(to: InstanceState, **values: Any) -> Update:
 
 READ = Prepared(lambda: select(*rows.BUILD).where(_b.id == arg("id")))
 _ADVANCE = {to: Prepared(partial(_owners_move, to)) for to in BuildState}
+_ADVANCE_SANDBOX = Prepared(
+    lambda: _owners_move(
+        BuildState.RUNNING, hold_until=func.coalesce(_b.hold_until, _within(arg("hold_until")))
+    )
+)
 _INSTANCE = {to: Prepared(partial(instance_move, to)) for to in InstanceState}
 _INSTANCE_STATE = Prepared(lambda: select(_i.epoch, _i.state).where(_i.id == arg("id")))
 DOOM = Prepared(
@@ -113,6 +120,7 @@ _FINISH = Prepared(
         owner_until=0.0,
         secrets=None,
         collected=func.coalesce(arg("collected"), _b.collected),
+        usage=func.coalesce(arg("usage"), _b.usage),
         log_due=case((_b.chunks > 0, 0.0), else_=None),
     )
 )
@@ -133,6 +141,7 @@ _HOLD = Prepared(
         message=arg("message"),
         hold_until=_within(arg("hold_until")),
         collected=arg("collected"),
+        usage=arg("usage"),
         submitter=None,  # from here on it belongs to the ledger
         secrets=None,
     )
@@ -142,8 +151,13 @@ EXTEND = Prepared(
         update(BUILDS)
         .where(
             _b.id == arg("id"),
-            _b.state == BuildState.HELD.value,
+            _b.state.in_((BuildState.HELD.value, BuildState.RUNNING.value)),
+            _b.hold_until.is_not(None),
             _within(_b.hold_until + arg("seconds")) > arg("now"),
+            or_(
+                _b.state == BuildState.HELD.value,
+                _within(_b.hold_until + arg("seconds")) > _b.hold_until,
+            ),
             exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
         )
         .values(hold_until=_within(_b.hold_until + arg("seconds")))
@@ -208,14 +222,18 @@ class BuildWrites:
         to: BuildState,
         now: float,
         instance_to: InstanceState | None = None,
+        hold_until: float | None = None,
     ) -> BuildRecord:
         """Move the build, and its instance with it. A build that is there already stays as it
-        is, and so does an instance, so that a session that re-attaches may say it again."""
+        is, and so does an instance, so that a session that re-attaches may say it again.
+        `hold_until`: of a sandbox that is ready, and never past its VM's deadline."""
 
         def work(connection: Connection) -> BuildRecord:
-            row = _ADVANCE[to](
-                connection, id=build_id, epoch=epoch, now=now, phase=rows.phase_text(to, now)
-            ).first()
+            values = {"id": build_id, "epoch": epoch, "now": now, "phase": rows.phase_text(to, now)}
+            if hold_until is None:
+                row = _ADVANCE[to](connection, **values).first()
+            else:
+                row = _ADVANCE_SANDBOX(connection, **values, hold_until=hold_until).first()
             if row is None:
                 build = self._refused(connection, build_id, epoch, to)
             else:
@@ -250,6 +268,7 @@ class BuildWrites:
         exit_code: int | None = None,
         message: str = "",
         collected: int | None = None,
+        usage: BuildUsage = NO_USAGE,
         doom: Death | None = None,
     ) -> tuple[BuildRecord, Instance | None]:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
@@ -259,7 +278,7 @@ class BuildWrites:
         return self._end(
             _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            collected=collected,
+            collected=collected, usage=rows.usage_text(usage),
         )  # fmt: skip
 
     def hold(
@@ -274,13 +293,14 @@ class BuildWrites:
         exit_code: int | None = None,
         message: str = "",
         collected: int | None = None,
+        usage: BuildUsage = NO_USAGE,
     ) -> BuildRecord:
         """Give its verdict but keep its VM, until `hold_until` or the deadline. The build belongs
         to the ledger from here on, and its secrets are erased."""
         return self._end(
             _HOLD, build_id, epoch, BuildState.HELD, now,
             result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            hold_until=hold_until, collected=collected,
+            hold_until=hold_until, collected=collected, usage=rows.usage_text(usage),
         )[0]  # fmt: skip
 
     def requeue(

@@ -316,9 +316,10 @@ class Builds(BuildWrites):
         return self._database.write(work)
 
     def extend(self, build_id: str, seconds: float, now: float, *, by: str = "") -> BuildRecord:
-        """Keep a held build's VM so much longer, never past its deadline: see the build that is
-        returned. Raises Conflict when it is not held, its VM dies already, or even so its time
-        would be over by `now`, the VM's provider's clock; NotFound.
+        """Keep a sandbox or a held build's VM so much longer, never past its deadline: see the
+        build that is returned. Raises Conflict when it is neither, its VM dies already, it would
+        not live longer, or even so its time would be over by `now`, the VM's provider's clock;
+        NotFound.
 
         It is added to the end of the hold, so that of two wishes at once none is lost. `by`: who
         wishes it, for people."""
@@ -367,12 +368,17 @@ class Builds(BuildWrites):
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:
     """Return why the hold of a build was not extended."""
-    if build.state is not BuildState.HELD:
+    if build.state is not BuildState.HELD and not build.was_ready:
         return Conflict(
             f"build {build.id} is {build.state}, not held",
-            hint="only a VM that --keep-on-failure keeps can be kept longer",
+            hint="only a sandbox, or a VM that --keep-on-failure keeps, can be kept longer",
         )
     ago = now - (build.hold_until or now)
+    if build.was_ready and ago < 0:
+        return Conflict(
+            f"sandbox {build.id} lives until its VM's deadline already",
+            hint="a longer max_ttl when it is made",
+        )
     if ago >= seconds:
         return Conflict(
             f"the hold of {build.id} ended {ago:.0f} s ago: {seconds:.0f} s more are over too",

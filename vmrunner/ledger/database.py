@@ -163,23 +163,34 @@ class Database:
         fork_safety.watch(self)
 
     def used_by(self, user: object) -> None:
-        """Stay open until each user has let go of it."""
+        """Keep connections until each user has let go of it."""
         self._users.add(user)
 
-    def let_go(self, user: object = None) -> None:
-        """Close all connections, unless others use it. To use it again opens new ones."""
-        if user is not None:
-            self._users.discard(user)
-        if not self._users:
-            with fork_safety.opening:
-                if not self._users:
-                    self._disconnect()
+    def let_go(self, user: object) -> None:
+        """Close all connections, unless others use it: at once, or when the last transaction that
+        is under way ends. To use it again opens new ones, for that transaction alone."""
+        self._users.discard(user)
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        with fork_safety.opening:
+            if not self._users:
+                self._gate.when_empty(self._disconnect)
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        try:
+            with self._gate.passed():
+                yield
+        finally:
+            if not self._users:
+                self._close_unused()
 
     def read(self, work: Callable[[Connection], T], *, servers: set[str] | None = None) -> T:
         """Run `work` in a transaction that only reads. `servers`: run it on one that we do not
         trust yet, too; it takes the one that answered, for `trust`."""
         self._refuse()
-        with self._gate.passed():
+        with self._entered():
             return self._read(work, servers)
 
     def _read(self, work: Callable[[Connection], T], servers: set[str] | None) -> T:
@@ -205,7 +216,7 @@ class Database:
         self._refuse()
         for attempt in range(RETRIES):
             try:
-                with self._gate.passed(), self._writing(patience, servers) as connection:
+                with self._entered(), self._writing(patience, servers) as connection:
                     revisions.begin(connection)
                     done = work(connection)
                     revisions.draw(connection)
@@ -220,7 +231,7 @@ class Database:
 
     def copy_to(self, copy: sqlite3.Connection) -> None:
         """Copy SQLite's file as it is at one moment. Nobody waits for that."""
-        with self._gate.passed():
+        with self._entered():
             try:
                 with self._engine.connect() as connection:
                     driver(connection).backup(copy)
@@ -230,7 +241,7 @@ class Database:
     def check(self, wrong: Callable[[Connection], str]) -> None:
         """Ask whether this database is still for us. What `wrong` says is what every transaction of
         this process is refused with, until it says nothing. Raises LedgerError then."""
-        with self._gate.passed():
+        with self._entered():
             self._refusal = self._read(wrong, set())
         self._refuse()
 

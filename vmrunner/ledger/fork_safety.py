@@ -11,7 +11,7 @@ import ctypes
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 from weakref import WeakSet
@@ -79,12 +79,19 @@ class TransactionGate:
                     self._changed.notify_all()
 
     def shut(self, patience: float) -> bool:
-        """Let nobody in, and wait for those inside. False: somebody is there still."""
+        """Let nobody in, and wait for those inside. False: somebody is there still, or in the
+        process that was forked."""
         with self._changed:
             self._shut = True
-            if threading.get_ident() in self._inside:  # it would wait for itself
+            if self._refuses or threading.get_ident() in self._inside:  # it waits not for itself
                 return False
             return self._changed.wait_for(lambda: not self._inside, patience)
+
+    def when_empty(self, work: Callable[[], None]) -> None:
+        """Do it with nobody inside. Leave it to whoever is inside, has shut it, or forked."""
+        with self._changed:
+            if not (self._inside or self._shut or self._refuses):
+                work()
 
     def open(self) -> None:
         with self._changed:

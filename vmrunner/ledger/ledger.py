@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import copies, fork_safety, replication
@@ -20,6 +18,7 @@ from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.budgets import Budgets
 from vmrunner.ledger.builds import Builds
+from vmrunner.ledger.caches import Caches
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
 from vmrunner.ledger.encryption import Encryption, make_key
 from vmrunner.ledger.engines import Engines
@@ -41,6 +40,7 @@ from vmrunner.ledger.spending import Spending
 from vmrunner.ledger.submitter_leases import SubmitterLeases
 from vmrunner.ledger.tables import INSTANCES, LEDGER
 from vmrunner.ledger.tokens import Tokens
+from vmrunner.ledger.urls import parse_url, sqlite_path
 from vmrunner.lib import database_url, local_files
 
 log = logging.getLogger("vmrunner")
@@ -102,6 +102,7 @@ class Ledger:
         self.logs = Logs(database)
         self.metrics = LedgerMetrics(database)
         self.objects = Objects(database)
+        self.caches = Caches(database)
         self.outbox = Outbox(database)
         self.removals = Removals(database)
         self.sealed = SealedValues(database, seal)
@@ -135,7 +136,7 @@ class Ledger:
 
         All that open the same ledger in one process share its connections."""
         parsed = parse_url(url)
-        path = _sqlite_path(parsed)
+        path = sqlite_path(parsed)
         with _making(path, data_dir, make=make):
             if schema.behind(schema.current(parsed)):
                 if path is None or not migrate:
@@ -190,7 +191,7 @@ class Ledger:
     def upgrade(url: str) -> str:
         """Bring its tables to this code's version; returns that version."""
         parsed = parse_url(url)
-        path = _sqlite_path(parsed)
+        path = sqlite_path(parsed)
         with _making(path, path.parent if path else None):
             return schema.upgrade(parsed)
 
@@ -198,7 +199,7 @@ class Ledger:
     def current(url: str) -> str | None:
         """The version of its tables; None when it has none."""
         parsed = parse_url(url)
-        path = _sqlite_path(parsed)
+        path = sqlite_path(parsed)
         if path is not None and not path.exists():
             return None
         with fork_safety.opening:
@@ -212,14 +213,14 @@ class Ledger:
     def in_place(url: str) -> copies.LedgerInPlace:
         """See what is at `url`, where a copy is to be put."""
         parsed = parse_url(url)
-        return copies.look(parsed, _sqlite_path(parsed))
+        return copies.look(parsed, sqlite_path(parsed))
 
     @staticmethod
     def put_back(url: str, file: Path, *, version: str, gone: Iterable[str], now: float) -> None:
         """Put a copy in the place of the ledger at `url`, as another generation, of the newest
         version."""
         parsed = parse_url(url)
-        path = _sqlite_path(parsed)
+        path = sqlite_path(parsed)
         with _making(path, path.parent if path else None):
             copies.put_back(parsed, path, file, version=version, gone=gone, now=now)
         Ledger.upgrade(url)
@@ -249,47 +250,6 @@ class Ledger:
     def close(self) -> None:
         """Let go of it; its connections close with the last that uses them in this process."""
         self._database.let_go(self)
-
-
-def parse_url(text: str) -> URL:
-    """Raises ConfigError unless it is a URL of a SQLite file or a PostgreSQL database."""
-    try:
-        url = make_url(database_url.spread(text))
-    except (ArgumentError, ValueError) as error:
-        raise _bad_url(database_url.shown(text)) from error
-    if url.drivername in ("postgres", "postgresql"):
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername == "sqlite+pysqlite":
-        url = url.set(drivername="sqlite")
-    if url.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise _bad_url(database_url.shown(text))
-    if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ConfigError(
-            f"database.url: {text} is in memory and would not survive a crash",
-            hint="name a file: sqlite:////absolute/path/ledger.db",
-        )
-    if url.drivername != "sqlite":
-        try:
-            import psycopg  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "database.url: PostgreSQL needs a driver that is not installed",
-                hint="pip install 'vmrunner[postgres]'",
-            ) from error
-    return url
-
-
-def _bad_url(text: str) -> ConfigError:
-    return ConfigError(
-        f"database.url: {text} is not a database that vmrunner can use",
-        hint="sqlite:////absolute/path/ledger.db or postgresql://user@host/name",
-    )
-
-
-def _sqlite_path(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or url.database is None:
-        return None
-    return Path(url.database).absolute()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, tuple_
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, POOL_STARTS, SIGHTINGS
-from vmrunner.model import BuildState, InstanceState, Phase
+from vmrunner.model import BuildState, BuildUsage, InstanceState, Phase
 
 _b, _i, _s, _p = BUILDS.c, INSTANCES.c, SIGHTINGS.c, POOL_STARTS.c
 _over = _b.state == BuildState.FINISHED.value
@@ -32,7 +32,7 @@ _OLDEST = Prepared(
 _COST = Prepared(lambda: select(_b.provider, func.sum(_b.cost)).where(_over).group_by(_b.provider))
 _PHASES = Prepared(
     lambda: (
-        select(_b.finished_at, _b.id, _b.phases, _i.start)
+        select(_b.finished_at, _b.id, _b.phases, _i.start, _b.provider, _b.usage)
         .join_from(BUILDS, INSTANCES, _b.instance == _i.id, isouter=True)
         .where(
             _b.finished_at >= arg("at"),
@@ -61,12 +61,14 @@ _CLAIMS = Prepared(
 
 
 class FinishedBuild(NamedTuple):
-    """The phases of a build that ended. `start`: how it came by its VM."""
+    """A build that ended. `start`: how it came by its VM."""
 
     finished_at: float
     id: str
     phases: tuple[Phase, ...]
     start: str
+    provider: str
+    usage: BuildUsage
 
 
 class PoolClaim(NamedTuple):
@@ -103,7 +105,10 @@ class LedgerMetrics:
     def finished_after(self, at: float, build: str, limit: int) -> list[FinishedBuild]:
         """Return the builds that ended after that one, in the order of their ends."""
         found = self._database.read(lambda c: _PHASES(c, at=at, id=build, limit=limit).all())
-        return [FinishedBuild(r[0], r[1], rows.phases(r[2]), r[3] or "") for r in found]
+        return [
+            FinishedBuild(r[0], r[1], rows.phases(r[2]), r[3] or "", r[4], rows.usage_from(r[5]))
+            for r in found
+        ]
 
     def deaths(self) -> list[tuple[str, int]]:
         """Return how many instances are gone, by why they died."""

@@ -99,6 +99,7 @@ class BuildRow(Row, table=True):
     spec: str = _json()
     secrets: bytes | None = _sealed()
     revision: int | None = _big(default=None, index=True)  # of its last change
+    usage: str | None = _json(default=None)
 
 
 class LabelRow(Row, table=True):

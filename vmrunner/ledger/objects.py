@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select
 
 from vmrunner.errors import NotFound
 from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
-from vmrunner.ledger.tables import BUILDS, OBJECTS
+from vmrunner.ledger.tables import BUILDS, CACHES, OBJECTS
 from vmrunner.model import BuildState, ObjectKind, ObjectState, StoredObject
 
 _b, _o = BUILDS.c, OBJECTS.c
@@ -28,9 +28,10 @@ _ARG_NAME: Final = _o.name == arg("name")
 
 #: A build is to have this source.
 _AWAITED: Final = exists().where(_b.source_object == _o.name, _b.state != BuildState.FINISHED.value)
-#: Something points at it: a build that is to have this source, or that has this log.
+#: Something points at it: a build that is to have this source, or that has this log; a cache.
 _REFERENCED: Final = case(
     (_o.kind == _SOURCE, _AWAITED),
+    (_o.kind == ObjectKind.CACHE.value, exists().where(CACHES.c.object == _o.name)),
     else_=exists().where(
         _b.id == _o.build, or_(_b.log_object == _o.name, _b.artifacts_object == _o.name)
     ),
@@ -151,6 +152,12 @@ def referenced_source(connection: Connection, tenant: str, digest: str) -> str:
     if row is None:
         raise NotFound(f"there is no source {digest}", hint="upload it, then submit again")
     return str(row[0])
+
+
+def stored(connection: Connection, name: str) -> bool:
+    """Note in this transaction, which points at it, that an object is stored. False: its time was
+    over."""
+    return _CONCLUDE(connection, name=name, since=None).rowcount == 1
 
 
 class Objects:

@@ -16,12 +16,14 @@ from pydantic import TypeAdapter
 from vmrunner.errors import Unreadable
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES
 from vmrunner.model import (
+    NO_USAGE,
     Access,
     Address,
     BuildEvent,
     BuildRecord,
     BuildSpec,
     BuildState,
+    BuildUsage,
     Chunk,
     Cost,
     Death,
@@ -58,6 +60,7 @@ BUILD: Final = (
     _b.epoch, _b.cancel, _b.cancelled_at, _b.hold_until, _b.steps_started, _b.phases, _b.cost,
     _b.tenant, _b.actor, _b.lease_until, _b.source_object, _b.log_object, _b.artifacts_object,
     _b.collected, _b.removed_at, _b.unpriced, _b.cost_final, _b.price_source, _b.price_at,
+    _b.usage,
 )  # fmt: skip
 
 #: What `instance` reads, in its order.
@@ -131,6 +134,14 @@ def names_text(names: Iterable[str]) -> str:
 
 def names_from(text: str) -> frozenset[str]:
     return frozenset(json.loads(text))
+
+
+def usage_text(usage: BuildUsage) -> str | None:
+    return None if usage == NO_USAGE else _text(usage)
+
+
+def usage_from(text: str | None) -> BuildUsage:
+    return NO_USAGE if text is None else _adapter(BuildUsage).validate_json(text)
 
 
 def phase_text(state: str, now: float) -> str:
@@ -263,6 +274,7 @@ def _build(row: Sequence[Any]) -> BuildRecord:
         artifacts_object=row[27],
         collected=row[28],
         removed_at=_maybe(row[29]),
+        usage=usage_from(row[34]),
     )
 
 

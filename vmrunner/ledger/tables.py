@@ -24,11 +24,12 @@ BUILDS: Final = _table(
     "steps_started cost events chunks log_lines log_bytes tenant actor lease_until source_object "
     "log_object artifacts_object collected log_due keep_logs removed_at unpriced cost_final "
     "price_source price_at message "
-    "submitter phases spec secrets revision",
+    "submitter phases spec secrets revision usage",
 )
 OBJECTS: Final = _table(
     "objects", "name kind tenant build digest size state created_at unreferenced_since"
 )
+CACHES: Final = _table("caches", "id tenant scope key path object build created_at used_at")
 LABELS: Final = _table("labels", "build name value")
 INSTANCES: Final = _table(
     "instances",
@@ -71,7 +72,7 @@ OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state d
 REVISIONS: Final = _table("revisions", "id last")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
-    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, PRICES,
+    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, CACHES, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
     BUDGETS, CHARGES, SPENT, REVISIONS,
 )  # fmt: skip

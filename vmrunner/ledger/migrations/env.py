@@ -6,6 +6,7 @@ from alembic import context
 
 from vmrunner.ledger import (  # METADATA has their tables too
     budget_models,  # noqa: F401
+    cache_models,  # noqa: F401
     outbox_models,  # noqa: F401
     revision_models,  # noqa: F401
 )
