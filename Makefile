@@ -65,6 +65,7 @@ bench: setup
 	.venv/bin/python bench/sweep.py
 	.venv/bin/python bench/ec2.py
 	.venv/bin/python bench/gce.py
+	.venv/bin/python bench/azure_vms.py
 	.venv/bin/python bench/logs.py
 	.venv/bin/python bench/ssh.py
 	.venv/bin/python bench/boot.py
@@ -75,7 +76,7 @@ lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
-	  --extra aws --extra gcp --extra otel --extra postgres --extra server --constraints requirements.lock \
+	  --extra aws --extra azure --extra gcp --extra otel --extra postgres --extra server --constraints requirements.lock \
 	  --generate-hashes --no-header --no-annotate -o deploy/container/requirements.txt pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
 	  --generate-hashes --no-header --no-annotate \

@@ -194,14 +194,16 @@ def compared(
     script: Callable[[int], Spent],
     *,
     wall: float | None = None,
+    calls: float = CALLS,
 ) -> list[Row]:
-    """So many builds on both sides, which take turns: medians. `wall`: the bound on that time."""
+    """So many builds on both sides, which take turns: medians. `wall`, `calls`: the bounds on
+    these."""
     script(4)  # what is loaded once is loaded
     ours(4)
     both = [(script(count), ours(count)) for _ in range(pairs)]
     rows = []
     for what, bound, unit, of in (
-        ("API calls", CALLS, "", lambda side: float(side.calls.total())),
+        ("API calls", calls, "", lambda side: float(side.calls.total())),
         ("CPU", CPU, " s", lambda side: side.cpu),
         ("wall time", wall, " s", lambda side: side.wall),
     ):

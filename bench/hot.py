@@ -1,5 +1,5 @@
-"""Submit → first line of a build whose VM waits in a pool, beside a reused SSH connection's `echo`;
-and the claim by itself.
+"""Submit → first line of a build whose VM waits in a pool, and `Sandbox.create` → ready of a
+sandbox, beside a reused SSH connection's `echo`; and the claim by itself.
 
     .venv/bin/python bench/hot.py [--rounds 20]
 
@@ -101,16 +101,30 @@ def hot(runner: Any) -> float:
     return seen[0]
 
 
+def hot_sandbox(runner: Any) -> float:
+    from vmrunner import Sandbox
+
+    began = time.monotonic()
+    with Sandbox.create(network="none", ttl="5m", runner=runner) as sandbox:
+        took = time.monotonic() - began
+        start = runner.app.ledger.instances.get(sandbox.info().instance).start
+    if start is None or start.value != "hot":
+        raise SystemExit(f"{sandbox.id} started {start}, not hot")
+    return took
+
+
 @contextmanager
 def reused(runner: Any) -> Iterator[Callable[[], float]]:
     """One command over a connection that is open already."""
+    from vmrunner.lib.channels import UNIX_SOCKET
     from vmrunner.ssh.client import Dialer
 
     build = runner.submit("sleep 100000", network="none", timeout="55m", ttl="59m")
     ledger = runner.app.ledger
     until(lambda: ledger.builds.get(build.id).state.value == "running", "the VM of the floor")
     row = ledger.instances.get(ledger.builds.get(build.id).instance)
-    connection = Dialer(ledger.instances.access(row.id)).connect(row.address, timeout=60)
+    dialer = Dialer(ledger.instances.access(row.id), channel=UNIX_SOCKET)
+    connection = dialer.connect(row.address, timeout=60)
 
     def echo() -> float:
         began = time.monotonic()
@@ -150,7 +164,7 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     from vmrunner import Runner
 
-    times: dict[str, list[float]] = {"hot": [], "reused ssh": []}
+    times: dict[str, list[float]] = {"hot": [], "hot sandbox": [], "reused ssh": []}
     with (
         tempfile.TemporaryDirectory(prefix="vmrunner-bench-") as name,
         serving(Path(name)),
@@ -158,12 +172,11 @@ def main() -> int:
         reused(runner) as echo,
     ):
         for turn in range(rounds):
-            until(lambda: waiting(runner) == 2, "the pool to be full")
-            time.sleep(3)
-            times["hot"].append(hot(runner))
-            until(lambda: waiting(runner) == 2, "the pool to be full")
-            time.sleep(3)
-            times["reused ssh"].append(echo())
+            works = {"hot": hot, "hot sandbox": hot_sandbox, "reused ssh": lambda _: echo()}
+            for way, work in works.items():
+                until(lambda: waiting(runner) == 2, "the pool to be full")
+                time.sleep(3)
+                times[way].append(work(runner))
             shown = ", ".join(f"{way} {found[-1]:.3f} s" for way, found in times.items())
             print(f"{turn + 1}/{rounds} {shown}", file=sys.stderr)
     table = Table(title="submit → first line", title_justify="left")

@@ -1,4 +1,4 @@
-"""Bugs to plant in the drivers, the guards and the rest of the shell (`mutations.py`)."""
+"""Bugs to plant in the drivers and the rest of the shell (`mutations.py`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final
 from bench.planted import Bug
 
 EC2, GCE, QEMU = "providers/ec2", "providers/gce", "providers/qemu"
-AWS_GUARD, GCP_GUARD = "deploy/aws/guard.py", "deploy/gcp/guard/main.py"
 EC2_OUTAGES = "tests/integration/test_ec2_outages.py"
 EC2_FAULTS = "tests/integration/test_ec2_faults.py"
 GCE_OUTAGES = "tests/integration/test_gce_outages.py"
@@ -17,7 +16,6 @@ LOCAL, SECCOMP = (
     "tests/unit/providers/qemu/test_seccomp.py",
 )
 FILES = "tests/unit/providers/qemu/test_image_integrity.py"
-OF_AWS, OF_GCP = "tests/integration/test_guard.py", "tests/integration/test_gcp_guard.py"
 DROPPED = "tests/unit/providers/test_retired.py"
 SERVING = "tests/integration/test_serving.py"
 SET_BACK = "tests/integration/test_ledger_set_back.py"
@@ -188,54 +186,9 @@ _QEMU_BUGS: Final = (
     Bug(
         "QEMU: start it with the host's files",
         f"{QEMU}/jail.py",
-        "    jail_root.enter(program, spec.hide, spec.resolver)\n",
+        "    jail_root.enter(program, spec.hide, network.PROXY if spec.proxy else spec.resolver)\n",
         "",
         f"{SECCOMP}::test_qemu_starts_once_all_that_holds_it_is_there",
-    ),
-)
-
-_GUARD_BUGS: Final = (
-    Bug(
-        "AWS guard: today's limit for what was born under another",
-        AWS_GUARD,
-        "most = self.settings.max_ttl if most is None else most",
-        "most = self.settings.max_ttl",
-        f"{OF_AWS}::test_a_lowered_limit_changes_no_promised_deadline",
-    ),
-    Bug(
-        "AWS guard: no role check",
-        AWS_GUARD,
-        'return mine and tags.get(f"{TAG}role") in ROLES',
-        "return mine",
-        f"{OF_AWS}::test_of_everything_only_what_is_ours_and_expired_ends",
-    ),
-    Bug(
-        "AWS guard: one failure ends the pass",
-        AWS_GUARD,
-        "                self._failed(kind, thing, error)\n",
-        "                raise\n",
-        f"{OF_AWS}::test_a_denied_kind_is_raised_and_holds_no_other_back",
-    ),
-    Bug(
-        "GCP guard: today's limit for what was born under another",
-        GCP_GUARD,
-        "life = max_ttl if life is None else life",
-        "life = max_ttl",
-        f"{OF_GCP}::test_without_a_deadline_the_limit_at_birth_counts",
-    ),
-    Bug(
-        "GCP guard: no role check",
-        GCP_GUARD,
-        'return mine and labels.get(f"{LABEL}role") in ROLES',
-        "return mine",
-        f"{OF_GCP}::test_of_everything_only_what_is_ours_and_expired_ends",
-    ),
-    Bug(
-        "GCP guard: one failure ends the pass",
-        GCP_GUARD,
-        '            what = "held" if isinstance(error, Refused) and error.busy else "failures"\n',
-        "            raise\n",
-        f"{OF_GCP}::test_one_that_may_not_be_ended_saves_no_other",
     ),
 )
 
@@ -384,4 +337,4 @@ _SHELL_BUGS: Final = (
     ),
 )
 
-BUGS: Final = _EC2_BUGS + _GCE_BUGS + _QEMU_BUGS + _GUARD_BUGS + _SHELL_BUGS
+BUGS: Final = _EC2_BUGS + _GCE_BUGS + _QEMU_BUGS + _SHELL_BUGS

@@ -13,7 +13,7 @@ TEMPLATE_BUGS: Final = (
     Bug(
         "template: one for all networks",
         "providers/qemu/templates.py",
-        '        "network": order.network.value,\n        "shape"',
+        '        "network": order.network.inside.value,\n        "shape"',
         '        "shape"',
         f"{TEMPLATES}::test_the_key_covers_what_a_clone_must_share",
     ),
@@ -32,18 +32,18 @@ TEMPLATE_BUGS: Final = (
         f"{TEMPLATES}::test_each_clones_kernel_hears_that_it_is_another_vm",
     ),
     Bug(
-        "channel: anything is an acknowledgement",
-        "providers/qemu/channel.py",
+        "identity port: anything is an acknowledgement",
+        "providers/qemu/identity_port.py",
         "return self._heard == ACK",
         "return bool(self._heard)",
-        "tests/unit/providers/qemu/test_channel.py::test_only_the_acknowledgement_is_one",
+        "tests/unit/providers/qemu/test_identity_port.py::test_only_the_acknowledgement_is_one",
     ),
     Bug(
-        "channel: one machine id for all",
-        "providers/qemu/channel.py",
+        "identity port: one machine id for all",
+        "providers/qemu/identity_port.py",
         '"machine_id": uuid.uuid4().hex',
         '"machine_id": uuid.UUID(int=1).hex',
-        "tests/unit/providers/qemu/test_channel.py::test_each_vm_gets_its_own_randomness_and_ids",
+        "tests/unit/providers/qemu/test_identity_port.py::test_each_vm_gets_its_own_randomness_and_ids",
     ),
     Bug(
         "guest: a container of another shape for a build",

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import pool_arrivals as arrivals
 from tests.faults.world import LIMITS, World, make_template
 from vmrunner.core import pricing
-from vmrunner.model import PoolSpec
+from vmrunner.model import BuildState, PoolSpec
 
 DAY = 86400.0
+LATE = (BuildState.RUNNING, BuildState.COLLECTING)
+RUNNING = 15.0  # seconds between ticks while nobody waits for one
 POOL = PoolSpec(name="fast", provider="fake", container="c", size=0, ttl=1800.0, idle=1800.0)
 WORKING = (("0 8 * * 1-5", 4), ("0 20 * * *", 1))
 DEMAND = {"size": None, "hit_rate": 0.95, "least": 0, "most": 20}
@@ -70,8 +72,8 @@ class Week:
             provider._part.usd_hour = args.usd_hour
 
     def run(self, times: Sequence[float]) -> None:
-        """Ticks come when something is due: each few seconds while something moves, else each
-        minute."""
+        """Ticks come when something is due: each few seconds while a build waits or a VM comes up,
+        seldom while builds only run, else each minute."""
         world, clock = self.world, self.world.clock
         start = clock()
         first = arrivals.MONDAY
@@ -85,17 +87,22 @@ class Week:
                 world.submit(ttl=1800.0, timeout=1700)
                 n += 1
             self.node.tick()
-            moving = not self.node.engine.idle or self._changing()
-            step = self.args.step if moving else 60.0
+            if self._waited_for():
+                step = self.args.step
+            else:
+                step = 60.0 if self.node.engine.idle else RUNNING
             if n < len(waiting):
                 step = min(step, max(0.5, waiting[n] - clock()))
             clock.advance(step)
 
-    def _changing(self) -> bool:
-        return any(row.state.value in ("requested", "booting") for row in self._rows())
-
-    def _rows(self) -> Iterable[Any]:
-        return self.world.truth.instances.open()
+    def _waited_for(self) -> bool:
+        truth = self.world.truth
+        rows, builds = truth.instances.open(), truth.builds.driven()
+        return bool(
+            any(row.state.value in ("requested", "booting") for row in rows)
+            or any(build.state not in LATE for build in builds)
+            or truth.builds.queued(1)
+        )
 
     def result(self) -> tuple[int, float, float, float, float]:
         """Builds, hit rate, p50 and p95 of the wait in seconds, idle USD."""

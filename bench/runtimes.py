@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, image, make_provider
 from vmrunner.guest import docker
+from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address
 from vmrunner.ssh import client
 
@@ -156,7 +157,9 @@ def main() -> None:
 
         try:
             found_at = wait_until(address, seconds=60, what="an address")
-            connection = client.Dialer(machine.access).connect(found_at, timeout=300)
+            connection = client.Dialer(machine.access, channel=UNIX_SOCKET).connect(
+                found_at, timeout=300
+            )
             found = measured(connection, rounds)
             connection.close()
         finally:

@@ -29,8 +29,8 @@ from vmrunner.images import templates as making
 from vmrunner.model import Network, Order, Shape, Spec
 from vmrunner.providers import qemu
 from vmrunner.providers.qemu import launch_plan, seed, templates
-from vmrunner.providers.qemu.channel import Channel
 from vmrunner.providers.qemu.command_line import SSH_PORT, QemuFd, QemuStart
+from vmrunner.providers.qemu.identity_port import IdentityPort
 from vmrunner.providers.qemu.launch_plan import VmPlan
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.providers.qemu.qmp import Qmp
@@ -98,7 +98,7 @@ def by_hand(place: Path, vm: VmPlan, template: Template, order: Order) -> float:
     )
     try:
         Qmp(qmp, seconds=30).resume()
-        Channel(channel).tell(identity, now=time.time(), woken=True)
+        IdentityPort(channel).tell(identity, now=time.time(), woken=True)
         channel.setblocking(True)
         channel.recv(64)
         while time.monotonic() - began < 120:

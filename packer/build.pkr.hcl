@@ -9,6 +9,7 @@ locals {
 
   platforms = {
     amazon-ebs    = "ec2"
+    azure-arm     = "azure"
     googlecompute = "gce"
     qemu          = "local"
   }
@@ -32,6 +33,7 @@ locals {
 build {
   sources = [
     "source.amazon-ebs.vmrunner",
+    "source.azure-arm.vmrunner",
     "source.googlecompute.vmrunner",
     "source.qemu.vmrunner",
   ]

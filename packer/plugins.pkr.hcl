@@ -8,6 +8,10 @@ packer {
       source  = "github.com/hashicorp/amazon"
       version = "= 1.8.2"
     }
+    azure = {
+      source  = "github.com/hashicorp/azure"
+      version = "= 2.6.3"
+    }
     googlecompute = {
       source  = "github.com/hashicorp/googlecompute"
       version = "= 1.2.7"

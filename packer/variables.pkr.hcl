@@ -49,7 +49,7 @@ variable "created" {
 }
 
 variable "run_tags" {
-  description = "Tags (EC2) or labels (GCE) of the builder and all that is born with it: installation, generation, role image, expires-at."
+  description = "Tags (EC2, Azure) or labels (GCE) of the builder and all that is born with it: installation, generation, role image, expires-at."
   type        = map(string)
   default     = {}
 }

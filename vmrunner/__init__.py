@@ -10,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from vmrunner.aio import AsyncSandbox
     from vmrunner.api.build import Build
     from vmrunner.api.errors import BuildCancelled, BuildError, BuildFailed, BuildLost, BuildTimeout
     from vmrunner.api.runner import Runner, run
+    from vmrunner.api.sandbox import CommandFailed, CommandResult, Sandbox
     from vmrunner.config.settings import Settings
     from vmrunner.errors import (
         ConfigError,
@@ -20,14 +22,25 @@ if TYPE_CHECKING:
         NotFinished,
         NotFound,
         ProviderError,
+        SandboxOver,
         VmrunnerError,
     )
-    from vmrunner.model import ArtifactRule, BuildState, LogLine, Network, Reason, Result, Step
+    from vmrunner.model import (
+        ArtifactRule,
+        BuildState,
+        CacheRule,
+        LogLine,
+        Network,
+        Reason,
+        Result,
+        Step,
+    )
 
 __version__: Final = "0.1.0"
 
 __all__ = [
     "ArtifactRule",
+    "AsyncSandbox",
     "Build",
     "BuildCancelled",
     "BuildError",
@@ -35,6 +48,9 @@ __all__ = [
     "BuildLost",
     "BuildState",
     "BuildTimeout",
+    "CacheRule",
+    "CommandFailed",
+    "CommandResult",
     "ConfigError",
     "Conflict",
     "LogLine",
@@ -45,13 +61,24 @@ __all__ = [
     "Reason",
     "Result",
     "Runner",
+    "Sandbox",
+    "SandboxOver",
     "Settings",
     "Step",
     "VmrunnerError",
     "run",
 ]
 
-_MODEL: Final = ("ArtifactRule", "BuildState", "LogLine", "Network", "Reason", "Result", "Step")
+_MODEL: Final = (
+    "ArtifactRule",
+    "BuildState",
+    "CacheRule",
+    "LogLine",
+    "Network",
+    "Reason",
+    "Result",
+    "Step",
+)
 _BUILD_ERRORS: Final = (
     "BuildCancelled",
     "BuildError",
@@ -62,7 +89,9 @@ _BUILD_ERRORS: Final = (
 _HOME: Final = {
     "run": "api.runner",
     "Runner": "api.runner",
+    "AsyncSandbox": "aio",
     "Build": "api.build",
+    **dict.fromkeys(("CommandFailed", "CommandResult", "Sandbox"), "api.sandbox"),
     "Settings": "config.settings",
     **dict.fromkeys(_MODEL, "model"),
     **dict.fromkeys(

@@ -5,6 +5,7 @@
     ├── NotFound               no such build, instance, artifact
     ├── NotFinished            a wait's own timeout ran out first (a TimeoutError too)
     ├── Conflict               it exists already, with other parameters, or somebody else holds it
+    ├── SandboxOver            a sandbox has ended, or is not ready
     ├── NotAllowed             the token allows it not
     │   └── QuotaUsedUp        it allows no more at once
     ├── NoRoom                 the disk of the server is too full for an upload
@@ -74,6 +75,10 @@ class NotFinished(VmrunnerError, TimeoutError):
 
 class Conflict(VmrunnerError):
     """Something exists already with other parameters, or its state does not allow the request."""
+
+
+class SandboxOver(VmrunnerError):
+    """A sandbox has ended, or its VM is gone: nothing can be run in it any more."""
 
 
 class NotAllowed(VmrunnerError):

@@ -11,7 +11,8 @@ rm -f /etc/.pwd.lock
 # one that it is reached by. cloud-init needs netplan as a package; without a file it writes nothing.
 rm -f /etc/netplan/*.yaml /etc/network/interfaces.d/* /etc/systemd/network/*cloud-init* \
     /etc/systemd/network/*google-guest-agent* /etc/udev/rules.d/70-persistent-net.rules
-rm -rf /var/lib/google /var/lib/amazon /var/lib/ubuntu-advantage /var/lib/update-notifier \
+rm -f /etc/waagent.conf /etc/logrotate.d/waagent*
+rm -rf /var/lib/waagent /var/lib/google /var/lib/amazon /var/lib/ubuntu-advantage /var/lib/update-notifier \
     /var/lib/dhcp/* /var/crash/* /root/.cache /root/.docker /root/.config
 usermod -p '*' root # a key alone lets in; "!" would lock it out of that too
 apt-get clean

@@ -22,7 +22,7 @@ for file in wtmp btmp lastlog; do
 done
 
 left=$(
-    find /home /root/.ssh /var/lib/apt/lists /var/lib/cloud /tmp /var/tmp -mindepth 1 \
+    find /home /root/.ssh /var/lib/apt/lists /var/lib/cloud /var/lib/waagent /tmp /var/tmp -mindepth 1 \
         -not -name 'mmdebstrap.*' -not -path '*/systemd-private-*' 2>/dev/null
     find /var/log -type f -not -name wtmp -not -name btmp -not -name lastlog
     find /etc/ssh -name 'ssh_host_*' -o -path '*/sshd_config.d/00-*'

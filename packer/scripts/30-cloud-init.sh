@@ -9,8 +9,9 @@ case $platform in
 local) sources='NoCloud, Ec2, GCE, None' ;;
 ec2) sources='Ec2, None' ;;
 gce) sources='GCE, None' ;;
+azure) sources='Azure, None' ;;
 *)
-    echo "VMRUNNER_PLATFORM=$platform: expected local, ec2 or gce" >&2
+    echo "VMRUNNER_PLATFORM=$platform: expected local, ec2, gce or azure" >&2
     exit 2
     ;;
 esac

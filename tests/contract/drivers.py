@@ -17,6 +17,7 @@ from vmrunner.providers import Provider, load, registry
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 if TYPE_CHECKING:
+    from vmrunner.testing.localazure import LocalAzure
     from vmrunner.testing.localec2 import LocalCloud
     from vmrunner.testing.localgce import LocalGce
 
@@ -181,6 +182,41 @@ class GceDriver:
         return scope._replace(account="another-project")
 
 
+class AzureDriver:
+    """Azure at the local endpoint, as slow and as forgetful. The two differ by `endpoint`."""
+
+    shortest = 8.0
+    kinds = (Kind.INSTANCE, Kind.DISK, Kind.INTERFACE, Kind.ADDRESS, Kind.SNAPSHOT)
+    native_deadline = False
+
+    def __init__(self, cloud: LocalAzure, clock: Clock) -> None:
+        self.clock = clock
+        self.cloud = cloud
+        self.site = cloud.furnish()
+        cloud.boot_seconds = cloud.delete_seconds = cloud.stop_seconds = 5
+        cloud.operation_seconds = cloud.visibility_lag = 2
+
+    def open(self) -> Provider:
+        return load(
+            "azure",
+            "azure",
+            installation=INSTALLATION,
+            subscription=self.site.subscription,
+            resource_group=self.site.group,
+            location=self.site.location,
+            zones=self.site.zones,
+            image=self.site.image,
+            subnet=self.site.subnet,
+            endpoint=self.cloud.url,
+        )
+
+    def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
+        return _wait(self.clock, true, seconds)
+
+    def stray(self, scope: Scope) -> Scope:
+        return scope._replace(account="another-subscription")
+
+
 def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
     for _ in range(int(seconds)):
         value = true()
@@ -204,6 +240,12 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
         clock = Clock()
         with LocalGce(clock=clock, sleep=clock.sleep) as google:
             yield GceDriver(google, clock)
+    elif kind == "azure":
+        from vmrunner.testing.localazure import LocalAzure
+
+        clock = Clock()
+        with LocalAzure(clock=clock, sleep=clock.sleep) as microsoft:
+            yield AzureDriver(microsoft, clock)
     elif kind == "elsewhere":
         driver = ElsewhereDriver(root / "site")
         try:

@@ -24,12 +24,13 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
-from vmrunner.providers import Parks, Provider, load, registry
+from vmrunner.providers import Parks, Provider, StartsUnits, load, registry
 
 DRIVERS = [
     pytest.param("fake"),
     pytest.param("ec2"),
     pytest.param("gce"),
+    pytest.param("azure"),
     pytest.param("elsewhere"),
     pytest.param("qemu", marks=pytest.mark.vm),
 ]
@@ -67,7 +68,9 @@ def test_it_says_who_and_where_it_is(provider: Provider) -> None:
     assert provider.name
     assert provider.scopes
     assert provider.creates > 0
-    assert {scope.kind for scope in provider.scopes} <= registry.drivers().keys()
+    kinds = {scope.kind for scope in provider.scopes}
+    assert kinds <= registry.drivers().keys()
+    assert {registry.drivers()[kind].units for kind in kinds} == {isinstance(provider, StartsUnits)}
     offers = provider.offers(Spec())
     assert offers
     assert all(isinstance(offer, Offer) and offer.scope in provider.scopes for offer in offers)

@@ -21,7 +21,7 @@ from tests.support.postgres import Server
 from tests.support.stored import Killed
 from vmrunner.errors import ConfigError, Conflict, LedgerError, NotFound, StoreError, VmrunnerError
 from vmrunner.ledger import Ledger, copies
-from vmrunner.ledger.ledger import parse_url
+from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import process
 from vmrunner.model import ObjectState
 from vmrunner.services.backup_manifest import BackupManifest

@@ -125,7 +125,14 @@ KNOWN_BEFOREHAND = [
     (("--memory", "lots", *CMD), "memory: 'lots' is not a size (write it like 512MiB"),
     (("--memory", "900TiB", *CMD), "memory"),
     (("--cpus", "4096", *CMD), "cpus"),
-    (("--network", "vpn", *CMD), "network: no policy 'vpn' (one of: open, none)"),
+    (
+        ("--network", "vpn", *CMD),
+        "network: no policy 'vpn' (one of: open, none, allow=HOST[:PORT],…)",
+    ),
+    (
+        ("--network", "allow=10.0.0.1", *CMD),
+        "network: '10.0.0.1' is an address (an allow-list has names, such as",
+    ),
     (
         ("--container-runtime", "runsc", *CMD),
         "container-runtime: VM image 'default' has no runsc (gVisor) (one with it: a recipe with "
@@ -202,7 +209,10 @@ def test_a_full_disk_while_the_source_is_packed(
     ("text", "said"),
     [
         ("[limits]\nmax_tll = '1h'", "limits.max_tll: no such key (did you mean 'max_ttl'?)"),
-        ("[providers.x]\nkind = 'qemo'", "providers.x.kind: no kind 'qemo' (one of: ec2, fake"),
+        (
+            "[providers.x]\nkind = 'qemo'",
+            "providers.x.kind: no kind 'qemo' (one of: azure, ec2",
+        ),
         ("[limits]\nmax_ttl = 'long'", "limits.max_ttl: 'long': not a duration (write it like"),
         ("limits = ", "not valid TOML"),
     ],

@@ -12,6 +12,7 @@ import vmrunner.cli
 from tests.support.command_line import Cli
 from tests.support.http_service import service
 from tests.support.ledger_builds import SCOPE, running
+from vmrunner.api.remote_sandbox import no_terminal
 from vmrunner.ledger import Ledger
 from vmrunner.model import Kind, Power, Ref, Resource
 from vmrunner.services.fleet import CloudView
@@ -21,6 +22,7 @@ API = "/api/v1"
 OVER_A_SERVER = {
     "run", "ps", "show", "events", "logs", "watch", "cancel", "extend", "rm", "artifacts", "vm",
     "pool", "costs", "drain", "reap", "audit",
+    "sandbox", "cache", "mcp", "github", "gitlab", "garm",
 }  # fmt: skip
 #: What speaks of this machine wherever that is.
 OF_THIS_MACHINE = {"config", "version", "help"}
@@ -49,6 +51,17 @@ def test_a_command_of_the_ledgers_machine_says_so(
     assert vmrunner.cli._HERE[argv[0]] in done.err.decode()
     assert b"run it where the ledger is" in done.err
     assert cli(argv[0], "--help").code == 0
+
+
+def test_a_terminal_over_a_server_is_refused_as_in_python(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMRUNNER_SERVER", "http://127.0.0.1:1")
+    done = cli("sandbox", "shell", "b-1")
+    assert (done.code, done.err.decode()) == (
+        2,
+        f"vmrunner: error: {no_terminal('sandbox shell')}\n",
+    )
 
 
 def test_a_build_is_removed_wherever_it_is_asked(anywhere: Cli) -> None:

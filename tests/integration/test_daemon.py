@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -330,8 +331,11 @@ def test_a_ledger_that_others_write_to_delays_no_kill(shop: Shop) -> None:
     assert shop.ledger.engines.acquire("reaper", "another", time.time() + 45, time.time())
 
 
-def test_a_hanging_run_is_replaced_and_a_failing_one_survived() -> None:
-    hang, ran = threading.Event(), []
+def test_a_hanging_run_is_replaced_and_a_failing_one_survived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hang, ran, now = threading.Event(), [], [0.0]
+    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def work() -> None:
         ran.append(1)
@@ -345,11 +349,10 @@ def test_a_hanging_run_is_replaced_and_a_failing_one_survived() -> None:
     until(lambda: len(ran) == 1, "the first run")
     bounded()
     assert len(ran) == 1  # one at a time
-    threading.Event().wait(0.25)
+    now[0] = 0.25
     bounded()
     until(lambda: len(ran) == 2, "the run after the one that hangs")
     until(lambda: bounded.finished is not None, "its end")
-    threading.Event().wait(0.01)
     until(lambda: bounded() or len(ran) >= 4, "a run after the one that failed")
     hang.set()
 

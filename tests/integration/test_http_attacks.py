@@ -19,7 +19,16 @@ from vmrunner.server.routes import logs
 API = "/api/v1"
 SSE = {"Accept": "text/event-stream"}
 #: What is named in a path.
-NAMES = {"build": "b-x", "instance": "vm-x", "path": "a", "pool": "p", "token": "t-x"}
+NAMES = {
+    "build": "b-x",
+    "instance": "vm-x",
+    "path": "a",
+    "pool": "p",
+    "token": "t-x",
+    "cache": "c-x",
+    "sandbox": "b-x",
+    "command": "x-1",
+}
 
 
 def every_route(routes: list[BaseRoute], before: str = "") -> Iterator[tuple[str, str]]:
@@ -65,9 +74,12 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
         if client.request(method, path, headers=SSE).status_code != 403
     }
     told = {"GET": TokenScope.READ, "POST": TokenScope.SUBMIT, "PUT": TokenScope.SUBMIT}
+    told["DELETE"] = TokenScope.SUBMIT
     everybody = {("GET", f"{API}/openapi.json"), ("POST", "/logout")}
     if scope is TokenScope.READ:
         everybody.add(("POST", f"{API}/audit"))  # it changes nothing
+    if scope is TokenScope.SUBMIT:
+        everybody.add(("GET", f"{API}/sandboxes/b-x/files"))  # secrets may lie there
     if scope is TokenScope.METRICS:
         assert opened - everybody == {("GET", "/metrics")}
     else:

@@ -38,6 +38,19 @@ def events(text: str) -> list[tuple[str, str, Any]]:
     return found
 
 
+def test_an_allow_list_is_shown_as_it_was_asked(http: Service) -> None:
+    client = http.client()
+    allow = {"allow": ["packages.example.org", "*.example.net:8443"]}
+    build = submit(client, "say one", network=allow)["id"]
+    http.ended(build)
+    shown = only(client.get(f"{API}/builds/{build}"))
+    assert (shown["result"], shown["network"]) == ("success", allow)
+    assert submit(client, "say one", network="none")["network"] == "none"
+    answer = client.post(f"{API}/builds", json={"steps": ["a"], "network": {"allow": ["10.0.0.1"]}})
+    assert answer.status_code == 422
+    assert "'10.0.0.1' is an address" in answer.text
+
+
 def test_a_build_is_submitted_followed_and_read(http: Service) -> None:
     client = http.client()
     answer = client.post(

@@ -15,8 +15,9 @@ from urllib.parse import quote
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.caches import save
 from tests.support.http_service import ALL, Service, only, service
-from vmrunner.model import Principal, TokenScope
+from vmrunner.model import CacheScope, Principal, TokenScope
 
 API = "/api/v1"
 METHODS = ("get", "post", "put", "delete")
@@ -72,21 +73,31 @@ def test_a_token_that_is_over_opens_nothing(http: Service) -> None:
         assert client.get(f"{API}/builds").status_code == 401
 
 
+OWN = {f"{API}/{name}" for name in ("builds", "sources", "sandboxes")}
+LISTS = {f"{API}/{name}" for name in ("builds", "instances", "costs", "caches", "sandboxes")}
+
+
 def test_every_path_is_closed_to_another_tenant(http: Service) -> None:
     mine, other = http.tenant(team="a"), http.tenant(team="b")
     build = only(mine.post(f"{API}/builds", json={"steps": ["artifact a x"], "artifacts": ["a"]}))
     ended = http.ended(build["id"])
-    known = {"build": build["id"], "instance": str(ended.instance), "path": "a", "pool": "p"}
+    save(http.app.ledger, "o", CacheScope(tenant='{"team": "a"}', own=""))
+    (cache,) = http.app.ledger.caches.list()
+    known = {
+        "build": build["id"], "instance": str(ended.instance), "path": "a", "pool": "p",
+        "cache": cache.id, "sandbox": build["id"], "command": "x-1",
+    }  # fmt: skip
     before = http.app.ledger.builds.get(build["id"])
     visited = 0
     for method, path in routes(http):
-        if method in ("post", "put") and path in (f"{API}/builds", f"{API}/sources"):
+        if method in ("post", "put") and path in OWN:
             continue  # of its own
+        path += "?path=x" if path.endswith("/files") else ""
         answer = other.request(method.upper(), path.format(**known))
         visited += 1
-        if "{build}" in path or "{instance}" in path:
+        if any(f"{{{name}}}" in path for name in ("build", "instance", "cache", "sandbox")):
             assert answer.status_code == 404, (method, path, answer.text)
-        elif path in (f"{API}/builds", f"{API}/instances", f"{API}/costs"):
+        elif path in LISTS:
             assert answer.json()["items"] == []
         else:
             assert answer.status_code == 403, (method, path, answer.text)
@@ -97,6 +108,7 @@ def test_every_path_is_closed_to_another_tenant(http: Service) -> None:
     for word in (build["id"][:12], build["id"][2:14], "b-"):
         assert other.get(f"{API}/builds/{word}").status_code == 404
     assert http.app.ledger.builds.get(build["id"]) == before
+    assert http.app.ledger.caches.list() == [cache]
     assert only(mine.get(f"{API}/instances/{ended.instance}"))["build"] == build["id"]
 
 

@@ -188,7 +188,7 @@ def test_first_refused_then_silent_is_told_as_silent() -> None:
     wait_for(lambda: "refused" in knocker._why)
     with socket.create_server(address):
         thread.join(30)
-    assert told == ["the port answers, SSH does not"]
+    assert told == [f"no SSH to {address}: the port answers, SSH does not"]
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -185,6 +185,26 @@ def test_qemus_words_keep_a_guests_network_to_its_metadata() -> None:
     assert not any("ds=" in word for word in command)  # it finds out by itself where it is
 
 
+def test_a_guest_may_have_two_services_and_a_seed() -> None:
+    host = command_line.HostSpec(
+        qemu="/usr/bin/qemu", accel="tcg", cpus=1, memory=1 << 30, kernel=Path("/k"),
+        initrd=Path("/i"), cmdline="root=/dev/vda",
+    )  # fmt: skip
+    guest = GuestSpec(
+        name="vm-1", address="127.64.0.1", mac="00:0d:3a:00:00:01", disk=0, firmware={"uuid": "u"},
+        asset="7783-7084", services=("169.254.169.254", "168.63.129.16"), words="ci.ds=Azure",
+        seed=b"an image",
+    )  # fmt: skip
+    command = command_line.command(host, guest, ["carry"])
+    netdev = command[command.index("-netdev") + 1].split(",")
+    assert "net=168.0.0.0/7" in netdev
+    for service in guest.services:
+        assert f"guestfwd=tcp:{service}:80-cmd:carry" in netdev
+    assert "type=3,asset=7783-7084" in command
+    assert command[command.index("-append") + 1] == "root=/dev/vda ci.ds=Azure"
+    assert "virtio-blk-pci,drive=seed" in command
+
+
 def test_a_connection_is_carried_whole_both_ways() -> None:
     body = os.urandom(1 << 20)
     server = MetadataServer(lambda asked: Reply(200, asked.path.encode() + body))
@@ -207,7 +227,7 @@ def test_what_becomes_qemu_dies_with_the_thread_that_started_it() -> None:
     parent = f"""
 import os, subprocess, sys
 files = [os.open(os.devnull, os.O_RDWR) for _ in range(2)]
-words = [sys.executable, "-P", {str(start)!r}, *map(str, [os.getpid(), *files])]
+words = [sys.executable, "-P", {str(start)!r}, *map(str, [os.getpid(), *files, -1])]
 made = subprocess.Popen([*words, "/bin/sleep", "600"], pass_fds=files)
 print(made.pid, flush=True)
 made.wait()

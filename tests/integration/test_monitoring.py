@@ -15,10 +15,11 @@ import yaml
 
 from tests.support.http_service import Service, only, service
 from tests.support.scripted_app import wait_until
-from vmrunner.model import NotifyEndpoint, NotifyEvent, TokenScope
+from vmrunner.model import HostUsage, NotifyEndpoint, NotifyEvent, TokenScope
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAME = re.compile(r"\bvmrunner_\w+")
+USES = "use memory_peak 1024\nuse cpu_seconds 2.5\nuse disk_read 3\nuse network_sent 300\nexit 3"
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     with service(tmp_path) as found:
-        build = only(found.client().post("/api/v1/builds", json={"steps": ["exit 3"]}))["id"]
+        seen = HostUsage(cpu_seconds=4.0, disk=1 << 20)
+        found.app.providers.get("fake").used = lambda _: seen  # type: ignore[attr-defined]
+        build = only(found.client().post("/api/v1/builds", json={"steps": [USES]}))["id"]
         found.ended(build)
         named = [NotifyEndpoint(name="chat", events=frozenset(NotifyEvent))]
         found.app.ledger.outbox.declare(named, time.time())
@@ -102,6 +105,10 @@ def test_a_real_prometheus_scrapes_it_with_a_token(http: Service, tmp_path: Path
                 return bool(found) and found[0]["value"][1] == "1"
 
             wait_until(ended, seconds=30, what="the first scrape")
+            board = json.loads((DEPLOY / "grafana/vmrunner.json").read_text())
+            for ask in (target["expr"] for panel in board["panels"] for target in panel["targets"]):
+                answer = client.get(f"{url}/api/v1/query", params={"query": ask}).json()
+                assert answer["status"] == "success", ask
             rules = client.get(f"{url}/api/v1/rules").json()["data"]["groups"][0]["rules"]
             assert len(rules) == 10
             assert {rule["health"] for rule in rules} <= {"ok", "unknown"}

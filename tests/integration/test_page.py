@@ -12,8 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import chromium
+from tests.support.caches import save
 from tests.support.http_service import TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
+from vmrunner.model import CacheRule, CacheScope
 
 API = "/api/v1"
 
@@ -170,7 +172,12 @@ def test_wishes_are_made_from_the_page(http: Service, visitor: Visitor) -> None:
 def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
     mine = Visitor(browser, http, http.token(TENANT, labels={"team": "a"}))
-    assert mine.page.locator("nav").first.inner_text().split() == ["Builds", "VMs", "Costs"]
+    assert mine.page.locator("nav").first.inner_text().split() == [
+        "Builds",
+        "VMs",
+        "Costs",
+        "Caches",
+    ]
     expect(mine.page.locator("#builds")).to_contain_text("No build here")
     assert mine.page.request.get(f"{http.url}/builds/{other}").status == 404
     for path in ("pools", "nodes", "audit", "actions", "tokens"):
@@ -180,11 +187,13 @@ def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
 
 def test_on_a_phone_nothing_is_cut_off(http: Service, browser: Browser) -> None:
     build = submit(http.client(), f"say {'x' * 500}", name="a-name-that-is-rather-long")
+    long = CacheRule(key="k" * 400, path="/" + "p" * 400)
+    save(http.app.ledger, "o", CacheScope(tenant="local", own=""), long)
     http.ended(build)
     phone = Visitor(
         browser, http, http.token(), color_scheme="dark", viewport={"width": 360, "height": 700}
     )
-    for path in ("/", f"/builds/{build}", "/vms", "/costs", "/nodes"):
+    for path in ("/", f"/builds/{build}", "/vms", "/costs", "/caches", "/nodes"):
         phone.page.goto(f"{http.url}{path}")
         wide = phone.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, path

@@ -68,6 +68,13 @@ def test_a_container_that_waits_gets_the_build_of_its_shape(resident: World) -> 
     assert len(resident.guest.docker.created) == 1
 
 
+def test_a_container_that_waits_has_room_for_commands(resident: World) -> None:
+    """A sandbox that gets it starts no program for that."""
+    prestart(resident)
+    assert (resident.guest.run / "commands").is_dir()
+    assert (resident.guest.run / "box/commands").is_dir()
+
+
 def test_another_shape_gets_a_container_of_its_own(resident: World) -> None:
     prestart(resident)
     waiting = resident.guest.docker.process

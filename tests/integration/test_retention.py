@@ -70,13 +70,14 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
         made(sources / f"{'b' * 64}.tar", DAY + 10),
         made(sources / f"{'b' * 64}.1234.part", DAY + 10),
         made(sources / "upload-1234.part", DAY + 10),
+        made(sources / "b-new.1.0.cache", DAY + 10),
         made(artifacts / "b-old.1", KEEP + 20),
         made(artifacts / "b-brief.1", KEEP + 20),
         made(artifacts / "b-earlier-ledgers", KEEP + 20),
     ]
     once = partial(
         retain, ledger, garbage(ledger, tmp_path), sources=sources, artifacts=artifacts, keep=KEEP,
-        now=NOW,
+        keep_caches=KEEP, now=NOW,
     )  # fmt: skip
     would = once(dry_run=True)
     assert [path for path in gone if not path.exists()] == []
@@ -84,7 +85,8 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
     assert once() == would
     assert [(one.what, one.count) for one in would] == [
         ("logs", 2),
-        ("sources", 6),
+        ("caches", 0),
+        ("sources", 7),
         ("artifacts", 3),
         ("objects", 0),
     ]
@@ -101,8 +103,9 @@ def test_what_is_over_for_long_is_forgotten(ledger: Ledger, tmp_path: Path) -> N
     for age in (ACTIONS - 1, ACTIONS + 1):
         ledger.actions.add("token:1", "drain", "", NOW - age)
     places = {"sources": tmp_path, "artifacts": tmp_path}
+    keeps = {"keep": KEEP, "keep_caches": KEEP}
     for dry_run, left in ((True, (3, 2)), (False, (2, 1))):
-        retain(ledger, garbage(ledger, tmp_path), **places, keep=KEEP, now=NOW, dry_run=dry_run)
+        retain(ledger, garbage(ledger, tmp_path), **places, **keeps, now=NOW, dry_run=dry_run)
         assert (len(ledger.tokens.list()), len(ledger.actions.latest())) == left
 
 
@@ -120,7 +123,7 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(
     monkeypatch.setattr(Path, "unlink", stubborn)
     retain(
         ledger, garbage(ledger, tmp_path), sources=tmp_path, artifacts=tmp_path / "none", keep=KEEP,
-        now=NOW,
+        keep_caches=KEEP, now=NOW,
     )  # fmt: skip
     assert [path.exists() for path in paths] == [False, True, False, False]
 
@@ -135,7 +138,7 @@ def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cl
     for _ in range(2):
         done = cli("gc", "--dry-run", "-o", "json")
         assert {item["what"]: item["count"] for item in done.items} == {
-            "logs": 1, "sources": 0, "artifacts": 1, "objects": 0, "images": 0,
+            "logs": 1, "caches": 0, "sources": 0, "artifacts": 1, "objects": 0, "images": 0,
         }  # fmt: skip
         assert b"dry run" in done.err
     assert cli("gc").out.splitlines()[1].split()[:2] == [b"logs", b"1"]

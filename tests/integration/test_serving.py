@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 import vmrunner
-from tests.support.scripted_app import CountedEngines, ScriptedWiring, wait_until
+from tests.support.scripted_app import CountedWiring, ScriptedWiring, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -28,12 +28,7 @@ from vmrunner.runtime import background, engine_host
 SETTINGS = {"providers": {name: {"kind": "fake"} for name in ("fake", "other")}}
 
 
-class Wiring(ScriptedWiring):
-    """Background engines are counted, not started."""
-
-    background: CountedEngines
-    background_engines: ClassVar = CountedEngines
-
+class Wiring(CountedWiring):
     def served(self, *providers: str, staying: bool = False) -> bool:
         return background.served(self.ledger, providers, staying=staying)
 

@@ -32,6 +32,17 @@ def test_what_is_no_file_is_told_and_costs_no_success(world: World) -> None:
     assert ("artifacts", {"count": 2, "bytes": 5}) in world.record.events
 
 
+def test_no_secret_is_in_what_is_told_of_artifacts(world: World) -> None:
+    verdict = world.run(
+        "mkdir out; mkfifo out/s3cr3t-word",
+        secrets={"TOKEN": b"s3cr3t-word"},
+        rules=[ArtifactRule(glob="out/*")],
+    )
+    told = [data["message"] for kind, data in world.record.events if kind == "artifact_omitted"]
+    assert told == ["'out/***' is a FIFO"]
+    assert verdict.message == "artifacts: 'out/***' is a FIFO: left out"
+
+
 def test_root_in_the_vm_sends_nothing_not_asked_for(world: World) -> None:
     world.lie_about_artifacts("./dist/ok", "./.envrc")
     verdict = world.run("true", rules=[ArtifactRule(glob="dist/*")])

@@ -120,3 +120,29 @@ def test_a_peer_that_ignores_the_window_fills_no_memory(extended: bool) -> None:
             connection.close()
     assert sent < 4 * paramiko_patches.WINDOW, "it could send as much as it liked"
     assert kept <= paramiko_patches.WINDOW + paramiko_patches.PACKET
+
+
+def test_a_session_that_is_refused_is_a_lost_connection() -> None:
+    host, user = keys.generate(), keys.generate()
+    heard = threading.Event()
+
+    class Refusing(Server):
+        def check_channel_request(self, kind: str, chanid: int) -> int:
+            return paramiko.common.OPEN_FAILED_RESOURCE_SHORTAGE
+
+    def refuse(connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(paramiko.Ed25519Key.from_private_key(io.StringIO(host.private)))
+        transport.start_server(server=Refusing())
+        heard.wait(20)
+        transport.close()
+
+    dialer = client.Dialer(Access(user_private=user.private, host_public=host.public))
+    with serving(refuse) as address:
+        connection = dialer.connect(address, timeout=20)
+        try:
+            with pytest.raises(client.ConnectionLost):
+                connection.run("true")
+        finally:
+            heard.set()
+            connection.close()

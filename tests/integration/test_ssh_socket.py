@@ -1,4 +1,4 @@
-"""SSH through a socket in a directory, as into a local VM: our own, and the system's ssh."""
+"""SSH through a socket in a directory, as into a local VM."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.sshd import Sshd
-from vmrunner.cli.commands import ssh as inside
 from vmrunner.lib import unix_sockets
+from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address
 from vmrunner.providers.qemu.forward import Forwarder
 from vmrunner.ssh import client, paramiko_patches
@@ -41,8 +41,12 @@ def address(sshd: Sshd, tmp_path: Path) -> Iterator[Address]:
         assert not thread.is_alive()
 
 
+def dialer(sshd: Sshd) -> client.Dialer:
+    return client.Dialer(sshd.access, channel=UNIX_SOCKET, user=sshd.user)
+
+
 def test_commands_run_and_much_goes_both_ways(sshd: Sshd, address: Address) -> None:
-    connection = client.Dialer(sshd.access, user=sshd.user).connect(address, timeout=20)
+    connection = dialer(sshd).connect(address, timeout=20)
     much = b"x" * (3 << 20)
     assert connection.run("wc -c", stdin=[much]).stdout.strip() == str(len(much)).encode()
     assert connection.run("exit 7").exit_code == 7
@@ -52,7 +56,7 @@ def test_commands_run_and_much_goes_both_ways(sshd: Sshd, address: Address) -> N
 def test_where_nobody_is_yet_is_tried_again(sshd: Sshd, address: Address, tmp_path: Path) -> None:
     nowhere = Address(str(tmp_path / "nowhere" / "ssh"))
     with pytest.raises(client.Unreachable, match=f"no SSH to {nowhere.host}: .*No such file"):
-        client.Dialer(sshd.access, user=sshd.user).connect(nowhere, timeout=0.3)
+        dialer(sshd).connect(nowhere, timeout=0.3)
     later = tmp_path / "later"
 
     def bring() -> None:
@@ -61,7 +65,7 @@ def test_where_nobody_is_yet_is_tried_again(sshd: Sshd, address: Address, tmp_pa
     timer = threading.Timer(0.2, bring)
     timer.start()
     found = Address(str(later / "ssh"))
-    client.Dialer(sshd.access, user=sshd.user).connect(found, timeout=20).close()
+    dialer(sshd).connect(found, timeout=20).close()
     timer.join()
 
 
@@ -75,11 +79,3 @@ def test_a_peer_that_takes_nothing_more_is_lost(monkeypatch: pytest.MonkeyPatch)
         pytest.raises(ConnectionAbortedError),
     ):
         all(map(wire.send, repeat(b"x" * 65536)))
-
-
-def test_the_systems_ssh_is_connected_to_it(
-    sshd: Sshd, address: Address, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(inside, "_USER", sshd.user)
-    assert inside._ssh(sshd.access, address, ["sh", "-c", "echo $0 here; exit 7", "it's"]) == 7
-    assert capfd.readouterr().out == "it's here\n"

@@ -16,11 +16,12 @@ from vmrunner.ledger import Ledger
 
 #: Each takes longer to load than the command takes to run.
 HEAVY = {
-    "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "boto3",
-    "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
+    "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "azure",
+    "boto3", "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
     "pathspec", "ulid", "cronsim", "vmrunner.api.runner", "vmrunner.engine.engine",
     "vmrunner.core.reap_plan", "vmrunner.config.jobfile", "vmrunner.providers.ec2.settings",
-    "vmrunner.providers.gce.settings", "vmrunner.providers.fake.settings",
+    "vmrunner.providers.azure.settings", "vmrunner.providers.gce.settings",
+    "vmrunner.providers.fake.settings",
 }  # fmt: skip
 #: Only who submits a build needs them.
 OF_REQUESTS = {"tarfile", "vmrunner.config.build_request"}

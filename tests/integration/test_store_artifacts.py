@@ -177,6 +177,7 @@ def test_a_local_copy_goes_an_hour_after_it_is_stored(world: World) -> None:
     world.uploader.run()
     assert list(world.here.glob("b-*")), "it is stored nowhere"
     world.store.away = False
+    world.now += uploader.FIRST_PAUSE
     world.uploader.run()
     world.uploader.run()
     assert list(world.here.glob("b-*")) == []

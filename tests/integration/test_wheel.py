@@ -30,6 +30,10 @@ region = "eu-central-1"
 kind = "gce"
 project = "some-project"
 zones = ["europe-west3-a"]
+[providers.microsoft]
+kind = "azure"
+subscription = "5f0c2a4e-0000-4000-8000-6ac1d5f6f2b7"
+resource_group = "vmrunner"
 """
 #: The clouds' drivers, the server and the doubles need an extra. The launcher is a program in the
 #: VM, the migrations are run by Alembic, in the first command that asks the ledger.
@@ -37,8 +41,9 @@ IMPORTS = """
 import importlib, pkgutil, vmrunner
 apart = (
     "vmrunner.guest.launcher", "vmrunner.ledger.migrations.", "vmrunner.testing",
-    "vmrunner.providers.ec2.", "vmrunner.providers.gce.", "vmrunner.server.",
-    "vmrunner.telemetry.otlp",
+    "vmrunner.integrations.github.", "vmrunner.integrations.mcp.",
+    "vmrunner.providers.azure.", "vmrunner.providers.ec2.", "vmrunner.providers.gce.",
+    "vmrunner.server.", "vmrunner.telemetry.otlp",
 )
 for found in pkgutil.walk_packages(vmrunner.__path__, "vmrunner."):
     if not found.name.startswith(apart):
@@ -204,7 +209,9 @@ def test_what_is_for_packer_is_there(installed: Installed) -> None:
     assert "one of default, gvisor" in unknown.stderr
 
 
-@pytest.mark.parametrize(("name", "extra"), [("aws", "aws"), ("google", "gcp")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("aws", "aws"), ("google", "gcp"), ("microsoft", "azure")]
+)
 def test_a_cloud_needs_its_extra_and_no_more(installed: Installed, name: str, extra: str) -> None:
     settings = installed.home / ".config/vmrunner/config.toml"
     settings.parent.mkdir(parents=True, exist_ok=True)

@@ -3,15 +3,16 @@ endpoint what that would make. Nothing of vmrunner is in it.
 
 FAKE_PACKER says what becomes of it: `make` an image; `fail` in a provisioner; `hang` until it is
 told to stop, and then clean up; `deaf`: the same, but it dies at once and leaves all; `stuck`: it
-hears nothing; `waits`: for its image, which is there without tags on EC2 and with its labels on
+hears nothing; `waits`: for its image, which is there without tags on EC2 and with them on Azure and
 Compute Engine, until it is told to stop, and then does not take that away, as the plugins do not;
 `leaves`: the same, but it dies at once; `init`: no plugin is to be had. FAKE_PACKER_LOG takes its
 command lines and variables. With FAKE_PACKER_UNTAGGED what it makes carries no tags, as with
-somebody else's template.
+somebody else's template. FAKE_PACKER_AZURE is the endpoint in Azure's place.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ import pytest
 MODE = "FAKE_PACKER"
 LOG = "FAKE_PACKER_LOG"
 UNTAGGED = "FAKE_PACKER_UNTAGGED"
+AZURE = "FAKE_PACKER_AZURE"
 
 
 @pytest.fixture
@@ -118,8 +120,8 @@ def main() -> int:
     SOURCE = options["only"]
     heard = {"deaf": deaf, "leaves": deaf, "stuck": stuck}.get(mode, lambda *_: STOP.set())
     signal.signal(signal.SIGINT, heard)
-    kind = Ec2 if SOURCE.startswith("amazon-ebs") else Gce
-    return run(kind(variables), mode)
+    kinds = {"amazon-ebs": Ec2, "azure-arm": Azure, "googlecompute": Gce}
+    return run(kinds[SOURCE.partition(".")[0]](variables), mode)
 
 
 def deaf(*_: object) -> None:
@@ -135,7 +137,7 @@ def note(what: dict[str, Any]) -> None:
         file.write(json.dumps(what) + "\n")
 
 
-def run(cloud: Ec2 | Gce, mode: str) -> int:
+def run(cloud: Any, mode: str) -> int:
     undo: list[Callable[[], None]] = []
     artifact, error = "", ""
     try:
@@ -236,6 +238,86 @@ class Ec2:
         tags = [{"Key": k, "Value": v} for k, v in self.said["image_tags"].items()]
         self.api.create_tags(Resources=[image, *snapshots], Tags=tags)
         return f"{self.region}:{image}"
+
+
+class Azure:
+    """What its plugin's template deploys has no `deleteOption`: Packer deletes part by part."""
+
+    def __init__(self, variables: dict[str, Any]) -> None:
+        from azure.core.pipeline.policies import SansIOHTTPPolicy
+        from azure.mgmt.compute import ComputeManagementClient
+        from azure.mgmt.network import NetworkManagementClient
+
+        self.said = variables
+        shown: Any = SansIOHTTPPolicy()
+        to = {"base_url": os.environ[AZURE], "authentication_policy": shown, "polling_interval": 0}
+        account = variables["azure_subscription"]
+        self.compute = ComputeManagementClient(shown, account, **to)
+        self.network = NetworkManagementClient(shown, account, **to)
+        self.group = variables["azure_resource_group"]
+        untagged = bool(os.environ.get(UNTAGGED))
+        self.name = f"pkrvm{uuid.uuid4().hex[:10]}" if untagged else variables["azure_builder_name"]
+        tags = {} if untagged else {**variables["run_tags"], **variables["image_tags"]}
+        self.common = {"location": "westeurope", "tags": tags}
+
+    def _put(self, family: Any, name: str, what: dict[str, Any], undo: list[Any]) -> str:
+        made = family.begin_create_or_update(self.group, name, {**self.common, **what}).result()
+        undo.append(lambda: family.begin_delete(self.group, name).result())
+        return str(made.id)
+
+    def builder(self, undo: list[Callable[[], None]]) -> None:
+        said = self.said
+        say("Deploying deployment template ...")
+        network = (
+            f"/subscriptions/{said['azure_subscription']}/resourceGroups"
+            f"/{said['azure_network_resource_group']}/providers/Microsoft.Network"
+            f"/virtualNetworks/{said['azure_virtual_network']}/subnets/{said['azure_subnet']}"
+        )
+        address: dict[str, Any] = {"subnet": {"id": network}}
+        if not said["azure_internal_address"]:
+            static = {"publicIPAllocationMethod": "Static"}
+            public = {"sku": {"name": "Standard"}, "properties": static}
+            addresses = self.network.public_ip_addresses
+            made = self._put(addresses, f"pkrip{uuid.uuid4().hex[:10]}", public, undo)
+            address["publicIPAddress"] = {"id": made}
+        interface = {"properties": {"ipConfigurations": [{"name": "ip", "properties": address}]}}
+        nic = self._put(self.network.network_interfaces, self.name, interface, undo)
+        undo.insert(0, lambda: self.compute.disks.begin_delete(self.group, self.name).result())
+        key = {
+            "path": "/home/packer/.ssh/authorized_keys",
+            "keyData": "ssh-rsa AAAAB3NzaC1yc2EAAAAD",
+        }
+        base = {"publisher": "Debian", "offer": "debian-13", "sku": "13-gen2", "version": "latest"}
+        user_data = Path(said["user_data_file"]).read_bytes()
+        machine = {
+            "hardwareProfile": {"vmSize": said["azure_vm_size"]},
+            "storageProfile": {
+                "imageReference": base,
+                "osDisk": {"name": self.name, "createOption": "FromImage"},
+            },
+            "osProfile": {
+                "computerName": self.name,
+                "adminUsername": "packer",
+                "customData": base64.b64encode(user_data).decode(),
+                "linuxConfiguration": {
+                    "disablePasswordAuthentication": True,
+                    "ssh": {"publicKeys": [key]},
+                },
+            },
+            "networkProfile": {"networkInterfaces": [{"id": nic}]},
+        }
+        self.vm = self._put(self.compute.virtual_machines, self.name, {"properties": machine}, undo)
+
+    def asked(self) -> None:
+        say("Powering off machine ...")
+        self.compute.virtual_machines.begin_deallocate(self.group, self.name).result()
+        say("Generalizing machine ...")
+        say("Capturing image ...")
+        source = {"properties": {"sourceVirtualMachine": {"id": self.vm}}}
+        self.made = self._put(self.compute.images, self.said["image_name"], source, [])
+
+    def image(self) -> str:
+        return self.made
 
 
 class Gce:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.errors import Fenced
+from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import (
     Access,
     Address,
@@ -25,7 +27,7 @@ from vmrunner.model import (
     Scope,
     Step,
 )
-from vmrunner.session import End, Session, SessionJob
+from vmrunner.session import CacheShelf, End, Session, SessionJob
 from vmrunner.ssh.client import Connection
 
 
@@ -46,6 +48,9 @@ def make_job(
     build: Mapping[str, Any] | None = None,
     connection: Connection | None = None,
     guest_due: float | None = None,
+    shelf: CacheShelf | None = None,
+    channel: Channel = TCP,
+    box: Box = DOCKER,
     **spec: Any,
 ) -> SessionJob:
     """A build of shell lines on an instance at an address; `spec` goes to its BuildSpec."""
@@ -92,6 +97,8 @@ def make_job(
         build=row,
         instance=instance,
         access=access,
+        channel=channel,
+        box=box,
         secrets=secrets or {},
         source=source,
         artifacts=artifacts,
@@ -100,6 +107,7 @@ def make_job(
         boot_seconds=boot_seconds,
         connection=connection,
         guest_due=guest_due,
+        caches=shelf,
     )
 
 

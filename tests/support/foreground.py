@@ -24,10 +24,11 @@ CONFIG = "default_provider = 'fake'\n[providers.fake]\nkind = 'fake'\n"
 
 
 class Home:
-    """A vmrunner of its own, whose clouds are fake."""
+    """A vmrunner of its own, whose clouds are fake. `program` is the module of its command line."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, program: str = "tests.support.scripted_app") -> None:
         self.root = root
+        self.program = program
         self.started: list[subprocess.Popen[bytes]] = []
         (root / "vmrunner.toml").write_text(CONFIG)
         foreign = ("VMRUNNER_", "GITHUB_", "GITLAB_", "NO_COLOR")
@@ -38,7 +39,7 @@ class Home:
     def start(self, *argv: str, **options: Any) -> subprocess.Popen[bytes]:
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.scripted_app", *argv],
+            [sys.executable, "-m", self.program, *argv],
             cwd=self.root,
             env=self.env,
             stdin=options.pop("stdin", subprocess.DEVNULL),
@@ -84,9 +85,9 @@ class Home:
 
 
 @contextlib.contextmanager
-def own(root: Path) -> Iterator[Home]:
+def own(root: Path, **options: str) -> Iterator[Home]:
     """One that leaves no process behind."""
-    home = Home(root)
+    home = Home(root, **options)
     yield home
     home.ledger.close()
     for process in home.started:

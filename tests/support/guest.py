@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from tests.support.registry import refusal
 from tests.support.sshd import wait_for
 from vmrunner.session.protocol import EndFrame, EventFrame, FrameDecoder, LogFrame
 
@@ -215,6 +216,8 @@ class Dockerd:
         self.deaf: list[str] = []  # calls that it does not even do, once
         self.registry: list[str] = []  # images that it can pull
         self.pulls: list[dict[str, str]] = []  # what it was asked to pull
+        self.accounts: dict[str, dict[str, str]] = {}  # images whose registry wants one of these
+        self.logins: list[str] = []  # what it was told for registries
         self.pull_errors: list[tuple[int, str]] = []  # how the next pulls end; 0: in mid-answer
         self.may_pull = threading.Event()  # until then a pull goes on and on
         self.may_pull.set()
@@ -229,6 +232,8 @@ class Dockerd:
                 while (line := self.rfile.readline().strip()) != b"":
                     name, _, value = line.partition(b":")
                     size = int(value) if name.lower() == b"content-length" else size
+                    if name.lower() == b"x-registry-auth":
+                        docker.logins.append(value.decode().strip())
                 body = self.rfile.read(size)
                 with suppress(BrokenPipeError):
                     if path.startswith("/images/create?"):
@@ -320,6 +325,8 @@ class Dockerd:
         self.pulls.append(wish)
         image = wish["fromImage"] + (f":{wish['tag']}" if "tag" in wish else "")
         status, error = self.pull_errors.pop(0) if self.pull_errors else (200, "")
+        if not error and image in self.accounts:
+            status, error = refusal(image, self.accounts[image], self.logins)
         if not error and image not in self.registry:
             status, error = 404, f"manifest for {image} not found:\nmanifest unknown"
         if status >= 400:

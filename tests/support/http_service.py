@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 
 import vmrunner
-from tests.support.scripted_app import CountedEngines, ScriptedWiring
+from tests.support.fake_runner import PROVIDERS
+from tests.support.scripted_app import CountedWiring
 from vmrunner.cli.commands.serve import server_parts
 from vmrunner.config.settings import Settings
 from vmrunner.model import Principal, TokenQuota, TokenScope
@@ -23,15 +24,11 @@ ALL = frozenset(TokenScope)
 TENANT = frozenset({TokenScope.SUBMIT, TokenScope.READ})
 
 
-class Wiring(ScriptedWiring):
-    background_engines = CountedEngines
-
-
 class Service:
     """`parts.now()` is `clock[0]` where that is set."""
 
     def __init__(self, root: Path, everybody: Principal | None, settings: Settings) -> None:
-        self.app = Wiring(settings)
+        self.app = CountedWiring(settings)
         self.app.ledgers.open(make=True)
         self.root = root
         self.clock: list[float] = []
@@ -43,6 +40,12 @@ class Service:
         self.url = self.listener.url
         self.runner = vmrunner.Runner(app=self.app)
         self._clients: list[httpx.Client] = []
+
+    def use(self, parts: ServerParts) -> None:
+        """Serve these from now on, at another address."""
+        self.listener.close()
+        self.listener = HttpListener(("127.0.0.1", 0), parts)
+        self.url = self.listener.url
 
     def token(self, scopes: frozenset[TokenScope] = ALL, **options: Any) -> str:
         labels, quota = options.pop("labels", {}), options.pop("quota", TokenQuota())
@@ -77,7 +80,7 @@ class Service:
 def service(
     root: Path, *, everybody: Principal | None = None, **settings: Any
 ) -> Iterator[Service]:
-    said = {"providers": {"fake": {"kind": "fake"}}, **settings}
+    said = {"providers": PROVIDERS, **settings}
     found = Service(root, everybody, Settings.model_validate(said))
     try:
         yield found

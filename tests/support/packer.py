@@ -14,7 +14,7 @@ import hcl2
 
 ROOT: Final = Path(__file__).parents[2]
 PACKER: Final = ROOT / "packer"
-SOURCES: Final = ("amazon-ebs", "googlecompute", "qemu")
+SOURCES: Final = ("amazon-ebs", "azure-arm", "googlecompute", "qemu")
 
 #: What `vmrunner image build --provider` passes in its -var-file.
 PASSED: Final = frozenset(
@@ -22,6 +22,8 @@ PASSED: Final = frozenset(
     base image_name recipe_hash created stage_dir run_tags image_tags user_data_file registry_mirror
     address_pool userns
     aws_region aws_subnet_id aws_security_group_id aws_instance_type aws_profile
+    azure_subscription azure_resource_group azure_vm_size azure_virtual_network azure_subnet
+    azure_network_resource_group azure_internal_address azure_spot azure_builder_name
     gce_project gce_zone gce_machine_type gce_network gce_subnetwork gce_instance_name gce_disk_name
     gce_image_family gce_disk_type gce_endpoint gce_access_token max_run_seconds qemu_accelerator
     qemu_output_dir disk_gib
@@ -48,6 +50,20 @@ REQUIRED: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("amazon-ebs", "ssh_disable_agent_forwarding", True, "the user's keys stay here"),
     ("amazon-ebs", "source_ami_filter.owners", ["${local.base.aws_owner}"], "the vendor's own"),
     ("amazon-ebs", "source_ami_filter.most_recent", True, "with its security updates"),
+    ("azure-arm", "os_type", "Linux", "the plugin's default is to guess it"),
+    ("azure-arm", "azure_tags", "${merge(var.run_tags, var.image_tags)}", "nothing is untagged"),
+    ("azure-arm", "build_resource_group_name", "${var.azure_resource_group}", "as guard and sweep"),
+    ("azure-arm", "managed_image_resource_group_name", "${var.azure_resource_group}", "as builds"),
+    ("azure-arm", "temp_compute_name", "${var.azure_builder_name}", "its row's name"),
+    ("azure-arm", "temp_os_disk_name", "${var.azure_builder_name}", "it may have no tags"),
+    ("azure-arm", "custom_data_file", "${var.user_data_file}", "the guest's own deadline"),
+    (
+        "azure-arm",
+        "virtual_network_name",
+        "${var.azure_virtual_network}",
+        "not one for all to reach",
+    ),
+    ("azure-arm", "ssh_disable_agent_forwarding", True, "the user's keys stay here"),
     ("googlecompute", "labels", "${var.run_tags}", "nothing is born unlabelled"),
     ("googlecompute", "max_run_duration_in_seconds", "${var.max_run_seconds}", "GCE's deadline"),
     ("googlecompute", "instance_termination_action", "DELETE", "the default STOP bills a disk"),
@@ -79,6 +95,11 @@ FORBIDDEN: Final = (
     ("amazon-ebs", "temporary_iam_instance_profile_policy_document", "a builder has no role"),
     ("amazon-ebs", "temporary_security_group_source_cidrs", "this machine alone is let in"),
     ("amazon-ebs", "ami_groups", "an image is its account's"),
+    ("azure-arm", "user_assigned_managed_identities", "a builder has no identity"),
+    ("azure-arm", "user_data_file", "the metadata service tells it to everybody in the builder"),
+    ("azure-arm", "temp_resource_group_name", "out of the guard's sight"),
+    ("azure-arm", "location", "the group has one; the plugin takes one of the two"),
+    ("azure-arm", "client_secret", "credentials come from the environment"),
     ("googlecompute", "service_account_email", "a builder has no account"),
     ("googlecompute", "scopes", "a builder has no account"),
 )

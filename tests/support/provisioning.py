@@ -35,7 +35,8 @@ useradd -m -s /bin/bash admin
 mkdir -p /home/admin/.ssh /root/.ssh {WORK} /var/lib/cloud/instances/i-1
 echo key | tee /home/admin/.ssh/authorized_keys >/root/.ssh/authorized_keys
 echo 'admin ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/90-cloud-init-users
-mkdir -p /etc/netplan
+mkdir -p /etc/netplan /var/lib/waagent
+echo 'a password' | tee /etc/waagent.conf >/var/lib/waagent/ovf-env.xml
 echo 'network: {{version: 2}}' >/etc/netplan/50-cloud-init.yaml
 echo 'PermitRootLogin yes' >/etc/ssh/sshd_config.d/00-vmrunner-builder.conf
 echo 0123456789abcdef0123456789abcdef >/etc/machine-id

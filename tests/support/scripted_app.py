@@ -3,7 +3,7 @@ command line and the API: the parts are joined through `Wiring`, as in productio
 
 A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
 · `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
-· `exit CODE` · `artifact PATH TEXT` · `lose` (the VM).
+· `exit CODE` · `artifact PATH TEXT` · `use FIGURE NUMBER` · `lose` (the VM).
 `python -m tests.support.scripted_app ARGS` is its command line.
 """
 
@@ -14,12 +14,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings
-from vmrunner.model import BuildState, Reason, Result
+from vmrunner.model import BuildState, BuildUsage, Reason, Result
 from vmrunner.providers.fake import FakeProvider
 from vmrunner.providers.fake import open as open_fake
 from vmrunner.runtime.app import App
@@ -37,6 +38,7 @@ class Scripted:
         self._stopped = threading.Event()
         self._reason: Reason | None = None
         self._offset = reporter.stored()
+        self._used: dict[str, float] = {}
 
     def stop(self, reason: Reason) -> None:
         self._reason = reason
@@ -46,13 +48,20 @@ class Scripted:
         say = self._reporter
         say.state(BuildState.CONNECTING)
         say.state(BuildState.PREPARING)
+        if self._job.build.spec.sandbox_ttl is not None:
+            say.steps_started()
+            say.state(BuildState.RUNNING)
+            self._stopped.wait()
+            assert self._reason is not None
+            over = self._reason is Reason.DEADLINE
+            return End(result=Result.TIMEOUT if over else Result.CANCELLED, reason=self._reason)
         first = self._job.build.spec.steps[0].argv
         if first[:1] == ("source",):
             say.busy()
             self._line("until", first[1])
         say.steps_started()
         say.state(BuildState.RUNNING)
-        verdict = self._steps()
+        verdict = replace(self._steps(), usage=BuildUsage(**self._used))
         globs = [
             rule
             for rule in self._job.build.spec.artifacts
@@ -88,12 +97,10 @@ class Scripted:
         self._reporter.event("step_ended", **data)
 
     def _line(self, word: str, rest: str) -> End | None:
-        if word == "say":
-            self._log(rest.encode() + b"\n")
+        if word in ("say", "hex"):
+            self._log(rest.encode() + b"\n" if word == "say" else bytes.fromhex(rest))
         elif word == "env":
             self._log(json.loads(order(self._job, 0.0))["env"].get(rest, "").encode() + b"\n")
-        elif word == "hex":
-            self._log(bytes.fromhex(rest))
         elif word == "sleep":
             self._stopped.wait(float(rest))
         elif word == "deaf":
@@ -108,6 +115,9 @@ class Scripted:
             target = self._job.artifacts / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
+        elif word == "use":
+            name, _, figure = rest.partition(" ")
+            self._used[name] = float(figure) if "seconds" in name else int(figure)
         elif word == "lose":
             return End(result=Result.ERROR, reason=Reason.VM_LOST, lost=True)
         elif word == "exit":
@@ -142,6 +152,13 @@ class CountedEngines(BackgroundEngines):
 
     def spawn(self) -> None:
         self.count += 1
+
+
+class CountedWiring(ScriptedWiring):
+    """No engine is left behind when a test's runner closes."""
+
+    background: CountedEngines
+    background_engines: ClassVar = CountedEngines
 
 
 def join(loaded: LoadedSettings) -> App:

@@ -76,4 +76,4 @@ def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 def _as(user: str, init: Any) -> Any:
     """Sessions log in as root; here root may be somebody else."""
-    return lambda self, access: init(self, access, user=user)
+    return lambda self, access, **rest: init(self, access, user=user, **rest)

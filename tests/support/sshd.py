@@ -19,12 +19,14 @@ from vmrunner.ssh import keys
 
 
 class Sshd:
-    """`address` and `access` are what a session would be given."""
+    """`address` and `access` are what a session would be given. `programs`: a directory whose
+    programs are found before all others."""
 
     def __init__(self, directory: Path) -> None:
         program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
         if program is None:
             raise RuntimeError("sshd is missing: apt-get install openssh-server")
+        self.programs = directory / "bin"
         host, user = keys.generate(), keys.generate()
         self.user = getpass.getuser()
         self.access = Access(user_private=user.private, host_public=host.public)
@@ -38,6 +40,7 @@ class Sshd:
             (directory / name).chmod(mode)
         if self.user == "root":
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self.programs.mkdir()
         self._log = (directory / "log").open("wb")
         self.process = subprocess.Popen(
             [program, "-D", "-e", "-f", str(directory / "config")],
@@ -58,7 +61,7 @@ PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 # What the user's own shell reads at each start is none of ours, and costs what it likes.
-SetEnv HOME={directory}
+SetEnv HOME={directory} "PATH={self.programs}:{os.environ["PATH"]}"
 MaxSessions 64
 MaxStartups 100:30:200
 """

@@ -140,6 +140,11 @@ def test_an_import_that_points_up_is_refused(plant: str, tmp_path: Path) -> None
 
 #: Modules that share a top-level name with other distributions', or come with one that pins them.
 DISTRIBUTIONS = {
+    "azure.core": "azure-core",
+    "azure.identity": "azure-identity",
+    "azure.mgmt.compute": "azure-mgmt-compute",
+    "azure.mgmt.computeschedule": "azure-mgmt-computeschedule",
+    "azure.mgmt.network": "azure-mgmt-network",
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
     "jwt": "pyjwt",
@@ -164,11 +169,15 @@ def test_every_noun_is_found_and_nothing_else() -> None:
 
 #: What code in these places may need beside the dependencies of all.
 EXTRAS = {
+    "integrations/github": ("github",),
+    "integrations/mcp": ("mcp",),
     "ledger": ("postgres",),
+    "providers/azure": ("azure",),
     "providers/ec2": ("aws",),
     "providers/gce": ("gcp",),
     "server": ("server",),
     "telemetry": ("otel",),
+    "testing/localazure": ("azure",),
     "testing/localec2": ("localcloud", "aws"),
     "testing/localgce": ("localgce", "gcp"),
 }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from tests.vm.home import CACHE, wait_until
 from vmrunner import images
 from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.lib import ids, unix_sockets
+from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import (
     Access,
     Identity,
@@ -168,18 +167,21 @@ class Machine:
             "ConnectTimeout": "10",
             "LogLevel": "ERROR",
             "ProxyUseFdpass": "yes",
-            "ProxyCommand": shlex.join(
-                [sys.executable, "-m", unix_sockets.__name__, seen.address.host]
-            ),
         }
         words = [f"-o{name}={value}" for name, value in options.items()]
-        return subprocess.run(
-            ["ssh", "-F", "none", "-i", str(key), *words, "root@vm", command],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            stream = UNIX_SOCKET.open(seen.address)
+        except OSError as error:
+            return subprocess.CompletedProcess([], 255, "", str(error))
+        with stream, unix_sockets.handed_out(stream) as proxy:
+            words.append(f"-oProxyCommand={proxy}")
+            return subprocess.run(
+                ["ssh", "-F", "none", "-i", str(key), *words, "root@vm", command],
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
 
     def wait_booted(self, seconds: float = 200) -> None:
         """Until a command runs in it."""

@@ -20,14 +20,15 @@ from tests.vm.home import Home, processes_with, text, wait_until
 class Serving:
     """A `vmrunner serve` that builds can count on."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *words: str) -> None:
         self._home = home
+        self._words = words
         home.builds()  # makes the ledger
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._home.root / "serve.log").open("ab") as log:
-            process = self._home.start("serve", stdout=log, stderr=log)
+            process = self._home.start("serve", *self._words, stdout=log, stderr=log)
         try:
             wait_until(lambda: self._joined(process.pid), seconds=120, what="it to serve")
         except BaseException:

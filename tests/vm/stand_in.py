@@ -46,9 +46,9 @@ def resolver() -> str:
     return "127.0.0.53"
 
 
-def build() -> None:
+def build(also: Callable[[], object] = lambda: None) -> None:
     """Make both sides. This process must be in a network namespace of its own already; the other
-    side lives in a child that ends with it."""
+    side lives in a child that ends with it. `also`: what that serves beside."""
     assert {name for _, name in socket.if_nameindex()} <= {"lo", "ifb0", "ifb1", "sit0", "tunl0"}
     ready, made = os.pipe()
     linked, link = os.pipe()
@@ -61,6 +61,7 @@ def build() -> None:
             os.read(linked, 1)
             _there()
             _serve()
+            also()
             os.write(made, b"2")
             os.read(linked, 1)  # until its other end is closed: the parent is gone
         finally:
@@ -132,12 +133,13 @@ def _token(at: str, _question: bytes) -> bytes:
 
 def _name(at: str, question: bytes) -> bytes:
     """DNS: every name has the address of the stand-in internet, as who is of it says, and no other
-    kind of record."""
+    kind of record; but `inside.…` has a neighbour's."""
     end = question.index(b"\0", 12) + 5
     asked = question[12:end]
     if asked[-4:-2] != b"\0\1":
         return question[:2] + b"\x81\x80\0\1\0\0\0\0\0\0" + asked
+    outside = OTHERS[1] if asked.startswith(b"\6inside\7") else INTERNET
     answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton(
-        INTERNET if at in (RESOLVER, INTERNET, OTHERS[0]) else INSIDE
+        outside if at in (RESOLVER, INTERNET, OTHERS[0]) else INSIDE
     )
     return question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + asked + answer

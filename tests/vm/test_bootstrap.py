@@ -12,6 +12,7 @@ from tests.vm import stock
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from tests.vm.test_session import FORGET
+from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address, Network, Reason, Result
 from vmrunner.session import End, Session
 from vmrunner.ssh import client
@@ -61,6 +62,7 @@ def test_a_stock_image_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> N
             bootstrap=True,
             network=Network.NONE,
             boot_seconds=600,
+            channel=UNIX_SOCKET,
             deadline=2400,
         )
         return Running(Session(job, record.at())).wait(1500)
@@ -70,7 +72,8 @@ def test_a_stock_image_becomes_a_build_vm(machine: Machine, tmp_path: Path) -> N
     assert "it has: none" in first.message
     assert "bootstrapped" in record.kinds()
 
-    connection = client.Dialer(machine.access).connect(seen.address, timeout=60)
+    dialer = client.Dialer(machine.access, channel=UNIX_SOCKET)
+    connection = dialer.connect(seen.address, timeout=60)
     done = connection.run(IMPORT, timeout=120)
     assert done.exit_code == 0, done
     connection.run(FORGET, timeout=120)

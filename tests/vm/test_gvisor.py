@@ -91,7 +91,8 @@ def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
     )
     wait_until(lambda: vm.log, seconds=120, what="its first line")
     running.session.stop(Reason.USER)
-    assert running.wait(90) == End(result=Result.CANCELLED, reason=Reason.USER)
+    end = running.wait(90)
+    assert (end.result, end.reason) == (Result.CANCELLED, Reason.USER)
     assert b"caught" in vm.log
     assert (vm.artifacts / "mark").exists()
 

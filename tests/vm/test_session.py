@@ -18,6 +18,7 @@ import pytest
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import Machine, make_provider
+from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session import End
@@ -40,7 +41,8 @@ class Vm:
         self.address = address
         self.artifacts = artifacts
         self.record = Recorder()
-        self.connection = client.Dialer(machine.access).connect(address, timeout=300)
+        dialer = client.Dialer(machine.access, channel=UNIX_SOCKET)
+        self.connection = dialer.connect(address, timeout=300)
 
     def start(self, *scripts: str, **options: Any) -> Running:
         from vmrunner.session import Session
@@ -48,6 +50,7 @@ class Vm:
         self.connection.run(FORGET, timeout=120)
         self.record = Recorder()
         options.setdefault("boot_seconds", 60)
+        options["channel"] = UNIX_SOCKET
         job = make_job(self.address, self.machine.access, self.artifacts, *scripts, **options)
         return Running(Session(job, self.record.at()))
 
@@ -156,7 +159,8 @@ def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
     )
     wait_until(lambda: vm.log, seconds=120, what="its first line")
     running.session.stop(Reason.USER)
-    assert running.wait(60) == End(result=Result.CANCELLED, reason=Reason.USER)
+    end = running.wait(60)
+    assert (end.result, end.reason) == (Result.CANCELLED, Reason.USER)
     assert b"caught" in vm.log
     assert (vm.artifacts / "mark").exists()
 

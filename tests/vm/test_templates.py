@@ -19,6 +19,7 @@ from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import INSTALLATION, Machine, cache_dir, make_provider
 from vmrunner.images import templates as making
+from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Network, Result, Shape, Spec, Start
 from vmrunner.providers.qemu import templates
 from vmrunner.providers.qemu.provider import QemuProvider
@@ -263,6 +264,7 @@ def _first_step(tmp_path: Path) -> list[bytes]:
         tmp_path / "artifacts",
         script,
         boot_seconds=60,
+        channel=UNIX_SOCKET,
         network=Network.NONE,
     )
     end = Running(Session(job, record.at())).wait(120)

@@ -10,27 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperArgument, TyperCommand
+from typer.core import TyperArgument
 
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, Joiner, debugging, over_server, refused_over_server
+from vmrunner.cli.with_command import WithCommand
 from vmrunner.errors import ConfigError, VmrunnerError
-
-
-class _WithCommand(TyperCommand):
-    """A command group for which all that stands after `--` is the user's, word by word, and never
-    an option of ours."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if "--" in args:
-            cut = args.index("--")
-            ctx.meta["command"] = args[cut + 1 :]
-            args = args[:cut]
-        return super().parse_args(ctx, args)
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "[-- CMD…]"]
 
 
 class _Argument(TyperArgument):
@@ -65,7 +51,9 @@ _COMMANDS: Final = {
     "rm": ".commands.builds:rm",
     "ssh": ".commands.ssh:ssh",
     "artifacts": ".commands.ssh:artifacts",
+    "sandbox": ".commands.sandbox:app",
     "vm": ".commands.vms:app",
+    "cache": ".commands.caches:app",
     "pool": ".commands.pools:app",
     "costs": ".commands.costs:costs",
     "drain": ".commands.vms:drain",
@@ -80,6 +68,10 @@ _COMMANDS: Final = {
     "serve": ".commands.serve:serve",
     "token": ".commands.tokens:app",
     "notify": ".commands.notify:app",
+    "mcp": ".commands.mcp:mcp",
+    "github": ".commands.github:app",
+    "gitlab": ".commands.gitlab:app",
+    "garm": ".commands.garm:garm",
     "db": ".commands.config:db",
     "config": ".commands.config:config",
     "version": ":version",
@@ -101,8 +93,8 @@ _HERE: Final[Mapping[str, str]] = {
 }
 #: How Typer makes those that are not as the others.
 _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "run": {"cls": _WithCommand},
-    "ssh": {"cls": _WithCommand},
+    "run": {"cls": WithCommand},
+    "ssh": {"cls": WithCommand},
     # What looks like an option is a duration that cannot be, and is told as one.
     "extend": {"context_settings": {"ignore_unknown_options": True}},
 }
@@ -170,6 +162,11 @@ def _refuse_server(words: Sequence[str]) -> None:
 
 def _command(words: Sequence[str]) -> Any:
     return _in_plain_words(typer.main.get_command(app(words)))
+
+
+def garm() -> int:
+    """The program that GARM calls, which it gives no words."""
+    return main(["garm"])
 
 
 def main(argv: Sequence[str] | None = None, *, join: Joiner | None = None) -> int:

@@ -28,7 +28,7 @@ def instance_ids(incomplete: str) -> list[str]:
 def _builds() -> Iterator[tuple[str, str]]:
     with contextlib.suppress(VmrunnerError, OSError), _ledger() as ledger:
         for row in ledger.builds.list(limit=50):
-            yield row.id, row.spec.name or row.spec.steps[0].title[:40]
+            yield row.id, row.spec.name or row.spec.title[:40]
 
 
 @contextlib.contextmanager

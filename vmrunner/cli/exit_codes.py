@@ -44,7 +44,7 @@ def remote(argv: Sequence[str]) -> bool:
     command = words[0] if words else ""
     if command == "logs":
         return any(re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*|--follow", word) for word in own)
-    return command in ("run", "watch", "ssh")
+    return command in ("run", "watch", "ssh", "gitlab")  # to GitLab Runner, 1 is the job's failure
 
 
 def of_error(error: BaseException) -> int:

@@ -52,10 +52,12 @@ class LogSink:
                     os.write(self._stream.fileno(), rest[-_PIECE:])
 
     def write(self, chunk: Chunk) -> None:
+        self.write_bytes(self._stamped(chunk) if self._timestamps else chunk.data)
+
+    def write_bytes(self, data: bytes) -> None:
         if self._spoken != output.spoken():
             self._spoken = output.spoken()
             self._filter.interrupted()
-        data = self._stamped(chunk) if self._timestamps else chunk.data
         self._put(self._filter.feed(data))
 
     def finish(self) -> None:

@@ -45,6 +45,7 @@ def env(pairs: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
 def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> BuildRequest:
     """The request that the options of `run` make. It holds values: variables and files are read
     here."""
+    from vmrunner.config import cache_checks
     from vmrunner.config.build_request import BuildRequest
     from vmrunner.lib import units
     from vmrunner.services import secrets
@@ -55,6 +56,7 @@ def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> Build
         "env": env(options["env"] or (), options["env_file"] or ()),
         "secrets": secrets.read(options["secret"] or (), os.environ),
         "artifacts": options["artifact"] or (),
+        "caches": [cache_checks.option(text) for text in options["cache"] or ()],
         "labels": dict(units.label(text) for text in options["label"] or ()),
     }
     return BuildRequest(**said)
@@ -105,9 +107,10 @@ def show_spec(spec: BuildSpec) -> None:
     """Show what would be submitted, as a table."""
     from dataclasses import asdict
 
+    from vmrunner.config import cache_checks
     from vmrunner.lib import units
 
-    shown = asdict(spec)
+    shown = asdict(spec) | {"network": str(spec.network)}
     width = max(map(len, shown))
     for key, value in shown.items():
         if key == "steps":
@@ -122,6 +125,9 @@ def show_spec(spec: BuildSpec) -> None:
             rules = [f"{r.glob} (always)" if r.always else r.glob for r in spec.artifacts]
             if rules:
                 output.print_out(f"{key:<{width}}  {output.clean(', '.join(rules))}")
+        elif key == "caches":
+            if spec.caches:
+                output.print_out(f"{key:<{width}}  {output.clean(cache_checks.paths(spec.caches))}")
         elif value not in (None, "", (), {}):
             output.print_out(f"{key:<{width}}  {output.clean(_text(key, value))}")
 

@@ -16,7 +16,9 @@ class Signals:
     """Ctrl-C and SIGTERM, counted: while this is on, neither ends the process by itself. What was
     ignored before (by `nohup`, or in a script's background) stays so."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, second_leaves: bool = False) -> None:
+        """`second_leaves`: the second one raises ExitNow, wherever the main thread is."""
+        self._second_leaves = second_leaves
         self.first: signal.Signals | None = None
         self.count = 0
         # No `threading.Event`: a signal that comes while its lock is held by the very thread that
@@ -37,8 +39,11 @@ class Signals:
         return exit_codes.INTERRUPTED if self.first is signal.SIGINT else exit_codes.TERMINATED
 
     def sleep(self, seconds: float) -> None:
-        """Wait; a signal ends it early."""
+        """Wait; a signal ends it early, as `wake` does."""
         self._came.wait(seconds)
+
+    def wake(self) -> None:
+        self._came.set()
 
     @contextlib.contextmanager
     def _caught_here(self) -> Iterator[None]:
@@ -58,3 +63,29 @@ class Signals:
         self.first = self.first or signal.Signals(number)
         self.count += 1
         self._came.set()
+        if self._second_leaves and self.count > 1:
+            raise exit_codes.ExitNow(self.code)
+
+
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP be as Ctrl-C, once: what is being made is ended, and not left."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise exit_codes.ExitNow(128 + number)
+
+    caught = (signal.SIGTERM, signal.SIGHUP)
+    before = {
+        number: handler
+        for number in caught
+        if (handler := signal.getsignal(number)) is not signal.SIG_IGN
+    }
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,14 +4,33 @@ images, and the supervisor."""
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from vmrunner.lib import resources
 
 LIBRARY: Final = "/usr/lib/vmrunner"
-#: What waits in a VM of our images before its build is known: a stock image has no time to wait.
-OF_OUR_IMAGES: Final = {"identity.py", "prestart.py", "resident.py", "spare.py", "syscalls.py"}
+#: What waits in a VM of our images before its build is known, for which a stock image has no time;
+#: and what its user-data has no room for.
+OF_OUR_IMAGES: Final = {
+    "cache_archive.py",
+    "caches.py",
+    "command.py",
+    "command_follower.py",
+    "command_group.py",
+    "command_records.py",
+    "identity.py",
+    "port_forward.py",
+    "prestart.py",
+    "resident.py",
+    "sandbox.sh",
+    "sandbox_commands.py",
+    "sandbox_files.py",
+    "spare.py",
+    "syscalls.py",
+    "usage.py",
+}
 
 
 def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
@@ -20,7 +39,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     early = [
         # Without PAM sshd lets no locked account in, and an image of others may have locked root.
         ["usermod", "-p", "*", "root"],
-        ["sh", "-c", (scripts / "20-ssh.sh").read_text()],
+        ["sh", "-c", _without_comments((scripts / "20-ssh.sh").read_text())],
     ]
     here, guest = resources.path("cloud-init"), resources.GUEST
     names = {p.name for p in guest.glob("[!.]*.*")} - OF_OUR_IMAGES
@@ -28,10 +47,11 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     files["launcher"] = files.pop("guest/launcher.py")
     for name in [n for n in files if n == "launcher" or n.endswith(".py")]:
         files[name] = _lean(files[name], program=name == "launcher")
-    files["guest/driver.sh"] = _without_comments(files["guest/driver.sh"])
     files["supervisor"] = (here / "waiting.sh").read_text()
     files["bootstrap.sh"] = (here / "bootstrap.sh").read_text()
     files["docker.sh"] = (scripts / "40-docker.sh").read_text()
+    for name in ("guest/driver.sh", "supervisor", "bootstrap.sh", "docker.sh"):
+        files[name] = _without_comments(files[name])
     return early, {
         "write_files": [
             {
@@ -50,7 +70,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
 def _lean(text: str, *, program: bool) -> str:
     """Return the same program without a word for people or type checkers: clouds take 16 KiB of
     user-data."""
-    tree = ast.parse(text)
+    tree = _Untyped().visit(ast.parse(text))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
             ast.get_docstring(node) is not None
@@ -61,10 +81,24 @@ def _lean(text: str, *, program: bool) -> str:
         elif isinstance(node, ast.arg):
             node.annotation = None
     first = text.partition("\n")[0] + "\n" if program else ""
-    return f"{first}{ast.unparse(tree)}\n"
+    thin = re.sub("(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), ast.unparse(tree))
+    return f"{first}{thin}\n"
+
+
+class _Untyped(ast.NodeTransformer):
+    """Leaves out what only type checkers read."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if node.module in ("__future__", "typing") else node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
 def _without_comments(script: str) -> str:
+    lines = script.splitlines(keepends=True)
     return "".join(
-        line for line in script.splitlines(keepends=True) if not line.lstrip().startswith("#")
+        line for line in lines if line.startswith("#!") or not line.lstrip().startswith("#")
     )

@@ -16,12 +16,13 @@ from pydantic import (
     ValidationInfo,
 )
 
-from vmrunner.config import field_checks
+from vmrunner.config import cache_checks, field_checks
+from vmrunner.config.network_policy import Policy
 from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
 from vmrunner.errors import ConfigError
 from vmrunner.lib import section
 from vmrunner.lib.section import Bytes, Seconds, Section
-from vmrunner.model import RUNTIMES, ArtifactRule, Network, Step
+from vmrunner.model import RUNTIMES, ArtifactRule, CacheRule, Step
 
 
 def _one_of(noun: str, known: Sequence[str]) -> BeforeValidator:
@@ -42,7 +43,6 @@ def _at_least(least: int) -> Any:
 
 Text = Annotated[str, Field(min_length=1), checked(field_checks.text)]
 Count = Annotated[int, Field(ge=1), checked(field_checks.whole)]
-Policy = Annotated[Network, Field(strict=False), _one_of("policy", [one.value for one in Network])]
 Runtime = Annotated[Literal["runc", "runsc"], _one_of("runtime", RUNTIMES)]
 
 
@@ -60,6 +60,9 @@ class BuildFields(Section):
         default=None, description="That image is a plain Debian or Ubuntu."
     )
     docker: StrictBool | None = Field(default=None, description="Give it a Docker of its own.")
+    registry_secret: Text | None = Field(
+        default=None, description="The secret that pulls the container's image, and nothing else."
+    )
     privileged: StrictBool | None = Field(
         default=None, description="A privileged container, if limits.privileged allows."
     )
@@ -69,6 +72,7 @@ class BuildFields(Section):
     )
     secrets: Iterable[str] = ()
     artifacts: Sequence[object] = ()
+    caches: Sequence[object] = ()
     labels: Annotated[Mapping[str, str], converted(field_checks.label_table)] = Field(
         default_factory=dict, description="A label."
     )
@@ -81,7 +85,7 @@ class BuildFields(Section):
     keep_logs: Seconds | None = Field(
         default=None, description="So long its log and artifacts are kept."
     )
-    network: Policy | None = Field(default=None, description="open or none.")
+    network: Policy | None = Field(default=None, description="open, none, or allow=HOST[:PORT],…")
     cpus: Count | None = Field(default=None, description="At least so many.")
     memory: Annotated[Bytes, _at_least(field_checks.LEAST_MEMORY)] | None = Field(
         default=None, description="Such as 4GiB."
@@ -123,6 +127,10 @@ class BuildRequest(BuildFields):
         tuple[ArtifactRule, ...],
         converted(field_checks.artifact_rules, said=Sequence[str | ArtifactRule]),
     ] = Field(default=(), description="What to bring back.")
+    caches: Annotated[
+        tuple[CacheRule, ...],
+        converted(cache_checks.cache_rules, said=Sequence[Mapping[str, Any] | CacheRule]),
+    ] = Field(default=(), description="A directory of the container that later builds get.")
     name: Annotated[str, converted(field_checks.build_name, said=str)] | None = Field(
         default=None, description="Usable instead of its id."
     )
@@ -182,6 +190,13 @@ class BuildRequest(BuildFields):
             merged._faults = (*weaker.faults, *self.faults)
             merged._unread = frozenset(k for k in weaker.unread if getattr(self, k) is None)
         return merged
+
+
+class SandboxRequest(BuildRequest):
+    """A sandbox: a build without steps, which lives for `ttl` from when it is ready, and may be
+    extended up to `max_ttl`."""
+
+    max_ttl: Seconds | None = Field(default=None, description="As far as it may be extended.")
 
 
 def unit(name: str) -> str:

@@ -4,13 +4,14 @@ Python. Each raises `ConfigError` with field, value and fix. Pure."""
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
-from vmrunner.model import ArtifactRule, Step
+from vmrunner.model import ArtifactRule, CommandOrder, Step
 
 #: What Linux gives a new process: 128 KiB for each variable, 2 MiB for all that it starts with, of
 #: which the image and a step's own words need some.
@@ -24,6 +25,9 @@ _IMAGE: Final = re.compile(
     re.ASCII,
 )
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)  # of a build
+COMMAND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_USER: Final = re.compile(r"[A-Za-z_0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
+TITLE: Final = 200  # characters of a command's title
 SECRET_BYTES: Final = 64 << 10
 LABELS: Final = 64  # of one build
 STEPS: Final = 1000
@@ -201,6 +205,38 @@ def container(value: str, field: str = "container") -> str:
             hint="such as debian:trixie or registry.example.org/team/image:tag",
         )
     return value
+
+
+def command_order(order: CommandOrder) -> CommandOrder:
+    """A command of a sandbox. Its title is cut between words: a secret in it stays whole."""
+    if not order.argv or not order.argv[0]:
+        raise ConfigError("command: empty", hint="a program, or a shell line")
+    if not COMMAND_ID.fullmatch(order.id):
+        raise ConfigError(
+            f"id: {_short(order.id)} is no id of a command",
+            hint="up to 64 letters, digits, - and _",
+        )
+    for one in order.argv:
+        if "\0" in characters(one, "command"):
+            raise ConfigError("command: it holds a NUL byte", hint="no command can")
+    characters(order.title, "title")
+    environment_table(order.env, "env")
+    if not text(order.cwd, "cwd").startswith("/") or "\0" in order.cwd:
+        raise ConfigError(f"cwd: {_short(order.cwd)} is no path from the root", hint="/work, say")
+    if order.user is not None and not _USER.fullmatch(order.user):
+        raise ConfigError(f"user: {_short(order.user)} is no user's name", hint="such as nobody")
+    if order.timeout is not None and order.timeout <= 0:
+        raise ConfigError(f"timeout: {order.timeout:g} s leaves no time", hint="more than 0")
+    environment({}, {}, [Step(env=order.env)])
+    size = sum(len(one.encode()) + 1 for one in order.argv)
+    if size > ENVIRONMENT_BYTES // 2 or max(len(one.encode()) for one in order.argv) >= (
+        VARIABLE_BYTES
+    ):
+        raise ConfigError(
+            f"command: {units.amount(size)} is more than a command line holds",
+            hint="write it to a file first, or send it on stdin",
+        )
+    return replace(order, title=textwrap.shorten(order.title, TITLE, placeholder=" …"))
 
 
 def at_least(count: int, field: str, least: int) -> int:

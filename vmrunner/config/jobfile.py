@@ -22,14 +22,14 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from vmrunner.config import field_checks
+from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.build_request import BuildFields, Text
 from vmrunner.config.validation_errors import FieldError, Where, checked, explained, together
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
 from vmrunner.lib.section import Seconds, Section
-from vmrunner.model import Step
+from vmrunner.model import CacheRule, Step
 
 NAME: Final = "vmrunner.yml"
 
@@ -133,6 +133,27 @@ class JobArtifact(NoNullValues):
         }
 
 
+class JobCache(NoNullValues):
+    """A directory of the container that is restored before the steps and saved after success."""
+
+    key: Annotated[
+        str, Field(min_length=1), checked(lambda key, _: cache_checks.check_key(key))
+    ] = Field(description="What it is found by; {hash:GLOB} names files of the source.")
+    path: Annotated[str, checked(lambda path, _: cache_checks.check_path(path))]
+    fallback: list[Annotated[str, checked(lambda text, _: cache_checks.check_fallback(text))]] = (
+        Field(
+            default_factory=list,
+            max_length=cache_checks.FALLBACKS,
+            description="Beginnings of keys that will do where nothing has this very key.",
+        )
+    )
+
+    @property
+    def rule(self) -> CacheRule:
+        """Return it as a request has it."""
+        return CacheRule(key=self.key, path=self.path, fallback=tuple(self.fallback))
+
+
 class JobDefaults(BuildFields, NoNullValues):
     """What holds for every job of a file that does not say otherwise."""
 
@@ -145,6 +166,7 @@ class JobDefaults(BuildFields, NoNullValues):
         default_factory=list, description="Names of environment variables, or NAME=@FILE."
     )
     artifacts: list[JobArtifact] = Field(default_factory=list)
+    caches: list[JobCache] = Field(default_factory=list)
     labels: Labels = Field(default_factory=dict)
 
     _some = field_validator("timeout", "keep_on_failure")(_positive)

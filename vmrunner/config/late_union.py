@@ -1,4 +1,4 @@
-"""A union of tables of which only those in use are loaded."""
+"""Tables that are loaded when they are in use: one, and the members of a union."""
 
 from __future__ import annotations
 
@@ -14,6 +14,26 @@ from pydantic_core import CoreSchema, SchemaValidator, core_schema
 Table = type[BaseModel]
 
 _TAG: Final = "kind"
+
+
+class LateTable:
+    """Annotates a field that holds a table, or None where nobody said one. `load` gives its
+    type."""
+
+    def __init__(self, load: Callable[[], Table]) -> None:
+        self.load = load
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.nullable_schema(
+            core_schema.no_info_plain_validator_function(
+                lambda value: self.load().__pydantic_validator__.validate_python(value)
+            )
+        )
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(self.load().__pydantic_core_schema__)
 
 
 class LateUnion:

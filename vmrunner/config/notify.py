@@ -6,14 +6,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from vmrunner.errors import ConfigError
-from vmrunner.lib import local_files, units
+from vmrunner.config import named_secret
+from vmrunner.lib import units
 from vmrunner.lib.section import Section
 from vmrunner.model import NotifyEvent
 
@@ -56,16 +55,7 @@ class NotifySettings(Section):
     @field_validator("secret")
     @classmethod
     def _named(cls, value: str) -> str:
-        if value.startswith("@"):
-            if not Path(value[1:]).is_absolute():
-                raise ValueError("not an absolute path; such as @/etc/vmrunner/chat.secret")
-            return value
-        try:
-            return units.env_name(value, "secret")
-        except ConfigError:
-            raise ValueError(
-                "neither a variable's name nor @ and a path; the secret itself is not written here"
-            ) from None
+        return named_secret.check(value)
 
     @model_validator(mode="after")
     def _labelled(self) -> NotifySettings:
@@ -91,20 +81,4 @@ class NotifySettings(Section):
 
     def key(self, environ: Mapping[str, str] = os.environ) -> bytes:
         """Read its secret. Raises ConfigError."""
-        field = f"notify.{self.name}.secret"
-        if not self.secret.startswith("@"):
-            if not environ.get(self.secret):
-                raise ConfigError(f"{field}: {self.secret} is not set", hint="set it, or use @FILE")
-            return environ[self.secret].encode()
-        path = Path(self.secret[1:])
-        try:
-            local_files.refuse_public(path)
-            found = local_files.read(path)
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
-            raise ConfigError(
-                f"{field}: {path} cannot be read: {why}", hint="make it, with mode 600"
-            ) from None
-        if not found:
-            raise ConfigError(f"{field}: {path} is empty", hint="head -c 32 /dev/urandom | base64")
-        return found.encode()
+        return named_secret.read(self.secret, f"notify.{self.name}.secret", environ)

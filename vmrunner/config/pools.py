@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from vmrunner.config.network_policy import Policy
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.lib.section import Bytes, Seconds, Section
-from vmrunner.model import Network, PoolKind
+from vmrunner.model import PoolKind
 from vmrunner.providers import registry
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class PoolSettings(Section):
     cpus: int | None = Field(default=None, ge=1)
     memory: Bytes | None = None
     disk: Bytes | None = None
-    network: Network | None = None
+    network: Policy | None = None
     container: str | None = None
     container_runtime: Literal["runc", "runsc"] | None = None
     spot: bool = False

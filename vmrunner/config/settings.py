@@ -7,15 +7,17 @@ import hashlib
 import re
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import platformdirs
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from vmrunner.config.budgets import BudgetSettings
-from vmrunner.config.late_union import LateUnion
+from vmrunner.config.late_union import LateTable, LateUnion
+from vmrunner.config.network_policy import Policy
 from vmrunner.config.notify import NotifySettings
 from vmrunner.config.oidc import OidcIssuer
 from vmrunner.config.pools import PoolSettings
@@ -96,7 +98,7 @@ class DefaultSettings(Section):
         default="runc", description="runsc is gVisor, which the VM's image must have."
     )
     timeout: Seconds = 30 * 60.0
-    network: Network = Network.OPEN
+    network: Policy = Network.OPEN
 
 
 class ReaperSettings(Section):
@@ -119,6 +121,33 @@ class ReaperSettings(Section):
             return cron_line.check(value, "sweep")
         except ConfigError as error:
             raise FieldError(error) from None
+
+
+class CacheSettings(Section):
+    """Caches that builds leave to later ones."""
+
+    scope: list[str] = Field(
+        default_factory=list,
+        description="Labels whose values part them: a build writes to its own scope alone.",
+    )
+    fallback: list[dict[str, str]] = Field(
+        default_factory=list,
+        description="Scopes that every build may read too, by the labels that are other there.",
+    )
+    max_bytes: Bytes = Field(default=2 << 30, description="The most that one may be, packed.")
+    tenant_bytes: Bytes = Field(
+        default=20 << 30, description="Of one tenant; those unused for longest go."
+    )
+    keep: Seconds = Field(default=14 * 86400.0, description="So long an unused one is kept.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> CacheSettings:
+        for labels in self.fallback:
+            if unknown := sorted(labels.keys() - set(self.scope)):
+                raise ValueError(f"fallback: {unknown[0]!r} is not in scope; add it there")
+        if self.max_bytes > self.tenant_bytes:
+            raise ValueError("max_bytes is above tenant_bytes; make one of them fit the other")
+        return self
 
 
 class ServerSettings(Section):
@@ -160,6 +189,14 @@ def _tables() -> list[type[ProviderSettings]]:
 AnyProvider = Annotated[ProviderSettings, LateUnion(_table, _tables)]
 
 
+def _forge(name: str) -> type[Section]:
+    """Loaded late: few have it, and it knows all options of a build."""
+    from vmrunner.config import forges
+
+    found: type[Section] = getattr(forges, name)
+    return found
+
+
 class Settings(Section):
     """All that can be configured. Durations are seconds, sizes bytes."""
 
@@ -175,11 +212,15 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
     reaper: ReaperSettings = ReaperSettings()
+    caches: CacheSettings = CacheSettings()
     server: ServerSettings = ServerSettings()
     providers: dict[str, AnyProvider] = Field(default_factory=dict)
     pools: dict[str, PoolSettings] = Field(default_factory=dict)
     budgets: list[BudgetSettings] = Field(default_factory=list)
     notify: list[NotifySettings] = Field(default_factory=list, description="Webhooks.")
+    github: Annotated[Section | None, LateTable(partial(_forge, "GithubSettings"))] = None
+    gitlab: Annotated[Section | None, LateTable(partial(_forge, "GitlabSettings"))] = None
+    garm: Annotated[Section | None, LateTable(partial(_forge, "GarmSettings"))] = None
 
     @field_validator("notify")
     @classmethod

@@ -36,6 +36,7 @@ NOT_SETTINGS: Final = frozenset(
     {
         "VMRUNNER_CONFIG",
         "VMRUNNER_DEBUG",
+        "VMRUNNER_MCP_TOKEN",
         "VMRUNNER_SERVER",
         "VMRUNNER_TOKEN",
         "VMRUNNER_BUILD",
@@ -375,8 +376,12 @@ def _place(where: Where, origins: Mapping[Path_, str]) -> str:
     return "" if origin in ("flag", "default") else f"{origin}: "
 
 
+#: Fields that hold a secret or name one, and the table that shows these: some write it there.
+_SECRET: Final = frozenset({"database.url", "github", "github.token", "github.private_key"})
+
+
 def _hidden(name: str) -> bool:
-    return "secret" in name or name == "database.url"
+    return "secret" in name or name in _SECRET
 
 
 def schema() -> dict[str, Any]:

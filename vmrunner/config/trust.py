@@ -30,7 +30,11 @@ _BY_OTHERS: Final = 0o022
 #: kept is kept, what a build may, and what it may cost.
 _HELD: Final = (
     ("budgets",),
+    ("caches",),
     ("database",),
+    ("garm",),
+    ("github",),
+    ("gitlab",),
     ("store",),
     ("installation",),
     ("limits", "privileged"),
@@ -87,7 +91,8 @@ def _is_held(key: Key, own: Mapping[Key, object], merged: Mapping[str, Any]) -> 
             return True  # the user's VMs of that name would be out of sight
         driver = registry.find(kind)
         return driver is None or key[2] not in registry.settings_of(driver).harmless
-    return key in _PROTECTING & own.keys() or any(key[: len(at)] == at for at in _HELD)
+    protects = {one[:2] for one in own} & _PROTECTING  # a table is its keys
+    return key[:2] in protects or any(key[: len(at)] == at for at in _HELD)
 
 
 def _leaves(table: Mapping[str, Any], at: Key = ()) -> Iterator[Key]:

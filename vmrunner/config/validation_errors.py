@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
-from vmrunner.config.late_union import LateUnion
+from vmrunner.config.late_union import LateTable, LateUnion
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 
@@ -236,7 +236,9 @@ def _at(model: Any, loc: Where) -> Any:
 def _into(here: Any, part: str | int) -> Any:
     here = _bare(here)
     if isinstance(here, type) and issubclass(here, BaseModel):
-        return here.model_fields[str(part)].annotation
+        field = here.model_fields[str(part)]
+        late = [one for one in field.metadata if isinstance(one, LateTable)]
+        return late[0].load() if late else field.annotation
     origin = get_origin(here)
     if origin in (dict, list, tuple, Sequence, Mapping):
         arguments = get_args(here)

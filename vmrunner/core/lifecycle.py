@@ -11,8 +11,10 @@ from enum import StrEnum
 from typing import Final
 
 from vmrunner.model import (
+    NO_USAGE,
     BuildRecord,
     BuildState,
+    BuildUsage,
     Death,
     Instance,
     InstanceState,
@@ -154,11 +156,18 @@ def wish(
         over = build.hold_until is None or held >= build.hold_until
         wished = build.cancel is not None
         return Death.DONE if over or wished else None
+    if sandbox_over(build, (now if there is None else there) - CANCEL_GRACE):
+        return Death.DONE  # its owner did not end it
     if submitter is False:
         return Death.ABANDONED
     if build.cancel is not None and now >= (build.cancelled_at or 0.0) + CANCEL_GRACE:
         return Death.CANCELLED
     return None
+
+
+def sandbox_over(build: BuildRecord, there: float) -> bool:
+    """True if a sandbox's time is over, by its VM's clock."""
+    return build.was_ready and build.hold_until is not None and there >= build.hold_until
 
 
 def pool_wish(row: Instance, pool: Pool | None, *, now: float, there: float) -> Death | None:
@@ -191,13 +200,14 @@ class End:
     exit_code: int | None = None
     message: str = ""
     lost: bool = False
+    usage: BuildUsage = NO_USAGE
 
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
     """Return the end of a build whose instance must die, or died, under it."""
     if build.cancel is not None:
         return cancelled(build.cancel)
-    if death is Death.EXPIRED:
+    if death is Death.EXPIRED or (death is Death.DONE and build.was_ready):
         return End(
             result=Result.TIMEOUT,
             reason=Reason.DEADLINE,
@@ -262,6 +272,14 @@ def end_of_sign(
     return End(
         result=Result.ERROR, reason=Reason.VM_LOST, message=message or "the VM is gone", lost=True
     )
+
+
+def of_sandbox(build: BuildRecord, end: End) -> End:
+    """The same for a sandbox: one that could be used and was killed, or had its time, did well."""
+    if build.was_ready and end.reason in (Reason.USER, Reason.DEADLINE):
+        message = "" if end.reason is Reason.USER else "its time was over"
+        return End(result=Result.SUCCESS, reason=end.reason, message=message)
+    return end
 
 
 def cancelled(reason: Reason) -> End:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrunner.model import RUNC, BuildSpec, Shape, Spec
+from vmrunner.model import RUNC, RUNSC, BuildSpec, Shape, Spec, Trait
 
 
 def machine(spec: BuildSpec) -> Spec:
@@ -14,7 +14,20 @@ def machine(spec: BuildSpec) -> Spec:
         spot=spec.spot,
         image=spec.image,
         network=spec.network,
+        needs=_needs(spec),
     )
+
+
+def _needs(spec: BuildSpec) -> frozenset[Trait]:
+    """Return what it asks of who realises the container's image, beside what the machine tells."""
+    asked = {
+        Trait.DOCKER: spec.docker,
+        Trait.PRIVILEGED: spec.privileged,
+        Trait.GVISOR: spec.runtime == RUNSC,
+        Trait.BOOTSTRAP: spec.bootstrap,
+        Trait.PRIVATE_PULL: spec.registry_secret is not None,
+    }
+    return frozenset(trait for trait, said in asked.items() if said)
 
 
 def container(spec: BuildSpec, *, log_bytes: int) -> Shape | None:

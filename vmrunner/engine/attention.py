@@ -19,6 +19,13 @@ from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Sco
 #: A session is told so long before `E`, so that it can hand over the last of its log.
 LOG_HANDOVER: Final = 5.0
 
+
+def last_moment(build: BuildRecord, row: Instance) -> float:
+    """Return when its session must end, by the VM's clock."""
+    end = row.end - LOG_HANDOVER
+    return min(end, build.hold_until) if build.was_ready and build.hold_until else end
+
+
 _Place = tuple[str, Scope]
 
 
@@ -88,7 +95,7 @@ class Attention:
             and self._is_settled(row)
         ):
             return False
-        end = row.end - LOG_HANDOVER
+        end = last_moment(build, row)
         if context.now(row) >= end:
             return False
         heapq.heappush(self._ends.setdefault((row.provider, row.scope), []), (end, row.id))

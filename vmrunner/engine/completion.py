@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from vmrunner.core.lifecycle import End, end_of, first_birth, may_retry, out_of_time, too_late
+from vmrunner.core.lifecycle import (
+    End,
+    end_of,
+    first_birth,
+    may_retry,
+    of_sandbox,
+    out_of_time,
+    too_late,
+)
 from vmrunner.engine.context import ReaperContext
 from vmrunner.model import (
     BuildRecord,
@@ -109,7 +117,7 @@ class BuildCompletion:
     ) -> Instance | None:
         """End the build, and with `doom` its VM in the same transaction; the row of that as it is
         then. `collected`: the epoch at which its artifacts were brought."""
-        context = self._context
+        context, end = self._context, of_sandbox(build, end)
         _, doomed = context.ledger.builds.finish(
             build.id,
             epoch=build.epoch,
@@ -117,6 +125,7 @@ class BuildCompletion:
             reason=end.reason,
             exit_code=end.exit_code,
             message=end.message,
+            usage=end.usage,
             now=self._now(build),
             collected=collected,
             doom=doom,
@@ -136,6 +145,7 @@ class BuildCompletion:
             reason=end.reason,
             exit_code=end.exit_code,
             message=end.message,
+            usage=end.usage,
             now=now,
             hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.end),
             collected=self._collected(build),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vmrunner.core.scheduling import Capacity
-from vmrunner.errors import LedgerError, VmrunnerError
+from vmrunner.errors import LedgerError, Refused, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import (
     Access,
@@ -26,12 +26,15 @@ from vmrunner.model import (
     Rate,
     Scope,
 )
-from vmrunner.providers import Provider
+from vmrunner.providers import Provider, registry
 from vmrunner.providers.rates import rate_of
 from vmrunner.providers.retired import driver_at, parts
 
 if TYPE_CHECKING:
+    from vmrunner.core.boxes import Box
     from vmrunner.ledger import Ledger
+    from vmrunner.lib.channels import Channel
+    from vmrunner.session import CacheShelf
 
 log = logging.getLogger("vmrunner.engine")
 
@@ -72,6 +75,13 @@ SourceOf = Callable[[BuildRecord], Path | None]
 def no_source(_: BuildRecord) -> Path | None:
     """No build has a source."""
     return None
+
+
+CachesOf = Callable[[BuildRecord], "CacheShelf | None"]
+
+
+def no_caches(_: BuildRecord) -> None:
+    """No build has a cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +143,20 @@ class ReaperContext:
         """The providers that may have it, its own name's first."""
         return sorted(self.providers, key=lambda name: name != instance.provider)
 
+    def channel_to(self, instance: Instance) -> Channel:
+        """Return the way to its sshd. Raises `ProviderError` where its provider cannot be asked."""
+        return registry.channel(instance.scope.kind, lambda: self._asked(instance))
+
+    def box_of(self, instance: Instance) -> Box:
+        """Return who realises the container's image in it. Raises `ProviderError`, as before."""
+        return registry.box(instance.scope.kind, lambda: self._asked(instance))
+
+    def _asked(self, instance: Instance) -> Provider:
+        found = self.provider_of(instance)
+        if found is None:
+            raise Refused(f"{instance.scope} is no scope of a provider here")
+        return found
+
     def now(self, instance: Instance) -> float:
         """The clock that the instance's times are told by: that of whoever has its scope. Where
         nobody tells whose it is for now, the earliest of its name: nothing dies too soon."""
@@ -191,6 +215,8 @@ class EngineContext(ReaperContext):
     budgets: Sequence[Budget] | None = None
     #: A build's packed source, of which the hash was checked. Raises StoreError.
     source_of: SourceOf = no_source
+    #: The caches that a build may have.
+    caches_of: CachesOf = no_caches
     _declared: Sequence[Budget] | None = None
 
     def declare_budgets(self) -> None:

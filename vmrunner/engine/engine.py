@@ -17,12 +17,14 @@ from vmrunner.core.scheduling import Offers, OffersAnswer, plan
 from vmrunner.engine.build_queue import BuildQueue
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
+    CachesOf,
     EngineContext,
     EngineLimits,
     EnginePaths,
     MakesOrders,
     SourceOf,
     log,
+    no_caches,
     no_source,
 )
 from vmrunner.engine.deadlines import DeadlineArmer
@@ -51,7 +53,7 @@ from vmrunner.model import (
     Reason,
     Spec,
 )
-from vmrunner.providers import Provider
+from vmrunner.providers import Provider, promises
 from vmrunner.providers.retired import present
 
 if TYPE_CHECKING:
@@ -97,10 +99,11 @@ class Engine:
         warm_ups: WarmUps | None = None,
         pools: Mapping[str, PoolSpec] | None = None,
         source_of: SourceOf = no_source,
+        caches_of: CachesOf = no_caches,
     ) -> None:
         """`kind` says what sort of process this is ("serve", "run", …), for people. `orders` makes
-        each instance's order. `pools`: to be filled, with `warm_ups`. `source_of` gives a
-        build's packed source. The rest is for tests with a virtual clock."""
+        each instance's order. `pools`: to be filled, with `warm_ups`. `source_of` gives a build's
+        packed source, `caches_of` its caches. The rest is for tests with a virtual clock."""
         self.id = ids.engine_id()
         self._process = process
         self._kind = kind
@@ -122,6 +125,7 @@ class Engine:
             monotonic=monotonic,
             pools=pools or {},
             source_of=source_of,
+            caches_of=caches_of,
         )
         self._membership = membership or Membership(one_host=ledger.url.startswith("sqlite"))
         self._launcher = Launcher(self._context)
@@ -376,7 +380,8 @@ class Engine:
         if not self._launcher.trusts(name):
             return OffersAnswer(message=f"{name} refused our credentials a moment ago", later=True)
         try:
-            return OffersAnswer(offers=tuple(self._context.providers[name].offers(spec)))
+            provider = self._context.providers[name]
+            return OffersAnswer(offers=tuple(promises.offers(provider, spec)))
         except CredentialsRefused as error:
             return OffersAnswer(message=str(error), refused=Reason.CREDENTIALS)
         except BadOrder as error:

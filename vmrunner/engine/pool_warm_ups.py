@@ -39,6 +39,19 @@ class WarmedVm:
     error: str = ""
 
 
+class _NeverBegun:
+    """A warm-up of a VM to which no way could be had."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def run(self) -> Any:
+        raise self._error
+
+    def stop(self) -> None:
+        """Do nothing: it is over already."""
+
+
 class PoolWarmUps:
     """The warm-ups of one engine. Used by the tick's thread alone, but for `_run`."""
 
@@ -62,6 +75,14 @@ class PoolWarmUps:
         """Warm a VM up that has an address, unless that goes on."""
         if row.id in self._running and self._running[row.id][0] == row.epoch:
             return
+        try:
+            warm_up = self._made(row, spec)
+        except Exception as error:  # noqa: BLE001 - a channel is its driver's own code
+            warm_up = _NeverBegun(error)
+        self._running[row.id] = (row.epoch, warm_up)
+        self._spawn(f"warm up {row.id}", lambda: self._run(row, warm_up))
+
+    def _made(self, row: Instance, spec: PoolSpec) -> RunsWarmUp:
         from vmrunner.session.warm_up import WarmUpJob
 
         assert row.address is not None
@@ -70,12 +91,12 @@ class PoolWarmUps:
             instance=row.id,
             epoch=row.epoch,
             address=row.address,
+            channel=self._context.channel_to(row),
+            box=self._context.box_of(row),
             access=self._context.ledger.instances.access(row.id),
             spec=spec,
         )
-        warm_up = self._make(job)
-        self._running[row.id] = (row.epoch, warm_up)
-        self._spawn(f"warm up {row.id}", lambda: self._run(row, warm_up))
+        return self._make(job)
 
     def _run(self, row: Instance, warm_up: RunsWarmUp) -> None:
         try:

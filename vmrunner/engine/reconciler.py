@@ -9,7 +9,7 @@ from typing import Final
 
 from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
 from vmrunner.core.row_rules import dooms
-from vmrunner.engine.attention import LOG_HANDOVER, Attention
+from vmrunner.engine.attention import Attention, last_moment
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.deadlines import DeadlineArmer
@@ -168,7 +168,7 @@ class Reconciler:
         self, snapshot: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
     ) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
-        if self._context.now(row) >= row.end - LOG_HANDOVER:
+        if self._context.now(row) >= last_moment(build, row):
             self._sessions.stop(build.id, Reason.DEADLINE)
         if following.sign is not None and following.stopped_at is not None:
             silent = self._context.monotonic() - following.stopped_at

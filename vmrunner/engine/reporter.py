@@ -50,15 +50,20 @@ class LedgerReporter:
         self._context.wake()
 
     def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
-        self._patiently(
-            lambda: self._context.ledger.builds.advance(
+        ttl = self._build.spec.sandbox_ttl if to is BuildState.RUNNING else None
+
+        def advance() -> BuildRecord:
+            now = self._context.now(self._instance)
+            return self._context.ledger.builds.advance(
                 self._build.id,
                 epoch=self._build.epoch,
                 to=to,
-                now=self._context.now(self._instance),
+                now=now,
                 instance_to=instance_to,
+                hold_until=None if ttl is None else now + ttl,
             )
-        )
+
+        self._patiently(advance)
 
     def busy(self) -> None:
         """A large source may be longer on its way than a VM may be ready and unused."""

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, KeysView
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -27,7 +27,7 @@ from vmrunner.model import (
     Reason,
     Result,
 )
-from vmrunner.providers import registry
+from vmrunner.providers import TellsUsage, registry
 from vmrunner.transfers.build_artifacts import directory_of
 
 if TYPE_CHECKING:
@@ -200,11 +200,14 @@ class SessionManager:
             build=build,
             instance=instance,
             access=context.ledger.instances.access(instance.id),
+            channel=context.channel_to(instance),
+            box=context.box_of(instance),
             secrets=context.ledger.builds.secrets(build.id),
             source=self._source(following),
             artifacts=directory_of(context.places.artifacts, build.id, build.epoch),
             log_bytes=max(LEAST_LOG, context.limits.log_bytes - former),
             artifact_bytes=context.limits.artifact_bytes,
+            caches=context.caches_of(build) if build.spec.caches else None,
             connection=following.connection,
             guest_due=_guest_due(following.instance),
             traceparent=self._traceparent(build),
@@ -215,7 +218,21 @@ class SessionManager:
             stopped = following.stopped
         if stopped is not None:
             session.stop(stopped)
-        return session.run()
+        return self._measured(session.run(), instance)
+
+    def _measured(self, end: End, instance: Instance) -> End:
+        """The end, with what who runs the VM saw that it used."""
+        seen = None
+        try:
+            provider = self._context.provider_of(instance)
+            if isinstance(provider, TellsUsage) and instance.ref is not None:
+                seen = provider.used(instance.ref)
+        except Exception as error:  # noqa: BLE001 - a figure that is missing costs no verdict
+            log.warning("%s: what it used is not known: %s", instance.id, error)
+        if seen is None:
+            return end
+        usage = replace(end.usage, vm_cpu_seconds=seen.cpu_seconds, vm_disk=seen.disk)
+        return replace(end, usage=usage)
 
     def _traceparent(self, build: BuildRecord) -> str:
         """Return what the steps are children of: the build's span, where one will be exported, else

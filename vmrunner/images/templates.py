@@ -22,6 +22,7 @@ from vmrunner.model import (
     Spec,
     Start,
 )
+from vmrunner.providers import registry
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.port import Provider, StartsFromTemplates
 from vmrunner.ssh import keys
@@ -102,7 +103,10 @@ def _prove(provider: Provider, ref: Ref, access: Access) -> None:
         time.sleep(_PAUSE)
     if seen.start is not Start.RESUMED:
         raise ImageError(f"template: its clone came up {seen.start}")
-    connection = Dialer(access).connect(seen.address, timeout=until - time.monotonic())
+    channel = registry.channel(ref.scope.kind, lambda: provider)
+    connection = Dialer(access, channel=channel).connect(
+        seen.address, timeout=until - time.monotonic()
+    )
     try:
         _ask(connection)
     finally:

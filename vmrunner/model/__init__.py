@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from vmrunner.model.allow_list import AllowList, NetworkPolicy, network_of
     from vmrunner.model.builds import (
         LOCAL_TENANT,
         RUNC,
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
         Phase,
         Process,
         Step,
+    )
+    from vmrunner.model.caches import (
+        CacheOutcome,
+        CacheRule,
+        CacheScope,
+        FoundCache,
+        StoredCache,
     )
     from vmrunner.model.choices import Network, NotifyEvent, PoolKind
     from vmrunner.model.cloud import (
@@ -53,6 +61,7 @@ if TYPE_CHECKING:
         Seen,
         Shape,
         Spec,
+        Trait,
         tags_of,
     )
     from vmrunner.model.images import ImageState, MadeImage
@@ -80,6 +89,14 @@ if TYPE_CHECKING:
         TokenScope,
         tenant_labels,
     )
+    from vmrunner.model.sandboxes import (
+        CommandEnd,
+        CommandOrder,
+        CommandOutput,
+        CommandSummary,
+        FileEntry,
+        StreamName,
+    )
     from vmrunner.model.states import (
         BuildState,
         Death,
@@ -89,11 +106,13 @@ if TYPE_CHECKING:
         Result,
         Start,
     )
+    from vmrunner.model.usage import NO_USAGE, BuildUsage, HostUsage
 
 __all__ = [
     "LOCAL_TENANT",
     "MORTAL",
     "NO_COST",
+    "NO_USAGE",
     "RUNC",
     "RUNSC",
     "RUNTIMES",
@@ -105,6 +124,7 @@ __all__ = [
     "UNKNOWN_RATE",
     "Access",
     "Address",
+    "AllowList",
     "ArtifactRule",
     "Bill",
     "Budget",
@@ -115,14 +135,25 @@ __all__ = [
     "BuildRecord",
     "BuildSpec",
     "BuildState",
+    "BuildUsage",
+    "CacheOutcome",
+    "CacheRule",
+    "CacheScope",
     "Chunk",
+    "CommandEnd",
+    "CommandOrder",
+    "CommandOutput",
+    "CommandSummary",
     "Cost",
     "Death",
     "EmptyReason",
     "EndpointStatus",
     "EventKind",
     "Fate",
+    "FileEntry",
     "Finding",
+    "FoundCache",
+    "HostUsage",
     "Identity",
     "ImageState",
     "Instance",
@@ -135,6 +166,7 @@ __all__ = [
     "MadeImage",
     "Market",
     "Network",
+    "NetworkPolicy",
     "Notification",
     "NotifyEndpoint",
     "NotifyEvent",
@@ -165,18 +197,22 @@ __all__ = [
     "Spec",
     "Start",
     "Step",
+    "StoredCache",
     "StoredObject",
+    "StreamName",
     "Token",
     "TokenQuota",
     "TokenScope",
+    "Trait",
+    "network_of",
     "tags_of",
     "tenant_labels",
 ]
 
 #: The files that they are in, each after those that it needs itself.
 _FILES: Final = (
-    "choices", "states", "cloud", "money", "builds", "images", "objects", "pools", "principals",
-    "notifications",
+    "choices", "allow_list", "states", "cloud", "money", "usage", "caches", "builds", "images",
+    "objects", "pools", "principals", "notifications", "sandboxes",
 )  # fmt: skip
 
 

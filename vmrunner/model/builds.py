@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from vmrunner.model.allow_list import NetworkPolicy
+from vmrunner.model.caches import CacheRule
 from vmrunner.model.choices import Network
 from vmrunner.model.cloud import Address, Key, Offer, Ref, Role, Scope
 from vmrunner.model.money import NO_COST, UNKNOWN_RATE, Cost, Rate
 from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
+from vmrunner.model.usage import NO_USAGE, BuildUsage
 
 #: The tenant of whoever submits without HTTP.
 LOCAL_TENANT: Final = "local"
@@ -91,11 +94,13 @@ class BuildSpec:
     source: str | None = None  # `sources.shown` of what the user named; its bytes lie in the spool
     env: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # names only
+    registry_secret: str | None = None  # the one for the pull of the container alone
     artifacts: tuple[ArtifactRule, ...] = ()
+    caches: tuple[CacheRule, ...] = ()  # their keys are what the source's files made of them
     labels: Mapping[str, str] = field(default_factory=dict)
     queue_timeout: float | None = None
     keep_on_failure: float | None = None
-    network: Network = Network.OPEN
+    network: NetworkPolicy = Network.OPEN
     name: str = ""
     cpus: int | None = None
     memory: int | None = None
@@ -105,6 +110,12 @@ class BuildSpec:
     priority: int = 0  # higher starts first
     keep_logs: float | None = None  # seconds that log and artifacts outlive it; None: as configured
     idempotency_key: str | None = None
+    sandbox_ttl: float | None = None  # set: a sandbox, without steps; seconds from when it is ready
+
+    @property
+    def title(self) -> str:
+        """Return its steps in one line."""
+        return " ; ".join(step.title for step in self.steps) or "(sandbox)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,10 +164,16 @@ class BuildRecord:
     artifacts_object: str | None = None
     collected: int | None = None  # the epoch at which its artifacts were brought, if any were
     removed_at: float | None = None  # when its log and artifacts were
+    usage: BuildUsage = NO_USAGE
 
     @property
     def finished(self) -> bool:
         return self.state is BuildState.FINISHED
+
+    @property
+    def was_ready(self) -> bool:
+        """True for a sandbox that could be used."""
+        return self.spec.sandbox_ttl is not None and self.hold_until is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

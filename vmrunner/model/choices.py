@@ -11,6 +11,11 @@ class Network(StrEnum):
     OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
     NONE = "none"
 
+    @property
+    def inside(self) -> Network:
+        """Return what the guest is told."""
+        return self
+
 
 class PoolKind(StrEnum):
     """State in which a pool's VMs wait."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from vmrunner.model.allow_list import NetworkPolicy
 from vmrunner.model.choices import Network
 from vmrunner.model.states import Reason, Start
 
@@ -44,6 +45,18 @@ class Role(StrEnum):
 SERVING: Final = (Role.BUILD, Role.POOL)
 #: The roles of all VMs, disks and addresses that end at their deadline.
 MORTAL: Final = (*SERVING, Role.IMAGE)
+
+
+class Trait(StrEnum):
+    """A thing that a build may ask of who realises its container's image."""
+
+    DOCKER = "docker"  # a Docker of its own
+    PRIVILEGED = "privileged"
+    GVISOR = "gvisor"
+    NO_NETWORK = "no-network"
+    VM_IMAGE = "vm-image"  # the choice of what is around the container
+    BOOTSTRAP = "bootstrap"  # the same, of a stock image
+    PRIVATE_PULL = "private-pull"  # of the container's image, with a secret of the build's
 
 
 class Market(StrEnum):
@@ -102,18 +115,20 @@ class Key(NamedTuple):
 
 
 class Address(NamedTuple):
-    """The address at which SSH answers: a host and its port, or a Unix socket's absolute path."""
+    """The place at which a provider's channel (`lib/channels.py`) finds an instance's sshd: a host
+    and its port, or a Unix socket's absolute path."""
 
     host: str
     port: int = 22  # of a socket it says nothing
 
-    @property
-    def is_socket(self) -> bool:
-        """True if `host` is a Unix socket's path."""
-        return self.host.startswith("/")
-
     def __str__(self) -> str:
-        return self.host if self.is_socket else f"{self.host}:{self.port}"
+        return self.host if self.host.startswith("/") else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return the address that is written so."""
+        host, _, port = text.rpartition(":")
+        return cls(text) if text.startswith("/") else cls(host, int(port))
 
 
 # --- what a provider is asked for, and what it shows --------------------------------------------
@@ -128,7 +143,8 @@ class Spec:
     disk: int | None = None
     spot: bool = False
     image: str | None = None
-    network: Network = Network.OPEN
+    network: NetworkPolicy = Network.OPEN
+    needs: frozenset[Trait] = frozenset()  # of who realises the container's image
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +175,7 @@ class Identity:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
     """The container that a build will want, if it is one that can be started before the build is
-    known."""
+    known. A unit is started of its image (`providers.port.StartsUnits`)."""
 
     container: str
     runtime: str
@@ -178,7 +194,7 @@ class Order:
     offer: Offer
     deadline: float  # E
     user_data: bytes
-    network: Network = Network.OPEN
+    network: NetworkPolicy = Network.OPEN
     tags: Mapping[str, str] = field(default_factory=dict)  # the user's own, beside `tags_of`
     max_ttl: float | None = None  # the limit when it was made; None: made before this was told
     identity: Identity | None = None  # also in `user_data`; None: only there

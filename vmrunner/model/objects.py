@@ -14,6 +14,7 @@ class ObjectKind(StrEnum):
     SOURCE = "source"  # a packed source, by its digest
     LOG = "log"  # the whole log of a build that ended
     ARTIFACTS = "artifacts"  # all that a build brought back
+    CACHE = "cache"  # a directory that a build left to later ones
 
 
 class ObjectState(StrEnum):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmrunner.model.builds import RUNC
+from vmrunner.model.allow_list import NetworkPolicy
+from vmrunner.model.builds import RUNC, RUNSC
 from vmrunner.model.choices import Network, PoolKind
-from vmrunner.model.cloud import Spec
+from vmrunner.model.cloud import Spec, Trait
 
 
 class EmptyReason(StrEnum):
@@ -42,7 +43,7 @@ class PoolSpec:
     memory: int | None = None
     disk: int | None = None
     image: str | None = None
-    network: Network = Network.OPEN
+    network: NetworkPolicy = Network.OPEN
     spot: bool = False
     log_bytes: int = 64 << 20
     size: int | None = None
@@ -64,6 +65,7 @@ class PoolSpec:
             spot=self.spot,
             image=self.image,
             network=self.network,
+            needs=frozenset({Trait.GVISOR}) if self.runtime == RUNSC else frozenset(),
         )
 
 

@@ -82,6 +82,7 @@ class EventKind(StrEnum):
     ARTIFACTS = "artifacts"  # so many were brought
     ARTIFACT_MISSING = "artifact_missing"
     ARTIFACT_OMITTED = "artifact_omitted"
+    CACHE = "cache"  # what became of one
 
 
 class InstanceState(StrEnum):

@@ -5,12 +5,15 @@ from vmrunner.providers.port import (
     Bills,
     BootsLocalImages,
     Driver,
+    HoldsAllowLists,
     LowersDeadline,
     Parks,
     Provider,
     Seals,
     ShowsGuardedRoles,
+    StartsUnits,
     TellsPrices,
+    TellsUsage,
 )
 from vmrunner.providers.registry import load
 
@@ -19,11 +22,14 @@ __all__ = [
     "Bills",
     "BootsLocalImages",
     "Driver",
+    "HoldsAllowLists",
     "LowersDeadline",
     "Parks",
     "Provider",
     "Seals",
     "ShowsGuardedRoles",
+    "StartsUnits",
     "TellsPrices",
+    "TellsUsage",
     "load",
 ]

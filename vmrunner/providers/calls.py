@@ -23,7 +23,7 @@ from vmrunner.providers.port import Provider
 #: Methods of the port, and of what a driver may be able to do beside it.
 OPERATIONS: Final = (
     "offers", "create", "look", "sweep", "delete", "console", "check", "arm", "seal", "lower",
-    "park", "wake", "guarded_roles",
+    "park", "wake", "guarded_roles", "used",
 )  # fmt: skip
 OK: Final = "ok"
 #: Of a call that returned, and told of something that failed: an item, or a page.

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from vmrunner.core.boxes import Box
     from vmrunner.model import (
         Bill,
         Finding,
+        HostUsage,
         Key,
         Offer,
         Order,
@@ -118,6 +120,15 @@ class Parks(Protocol):
 
 
 @runtime_checkable
+class TellsUsage(Protocol):
+    """A provider that sees from outside what a VM uses."""
+
+    def used(self, ref: Ref) -> HostUsage | None:
+        """Return what the VM used since its start; None: it is gone, and nothing is known. Raises
+        `ProviderError`."""
+
+
+@runtime_checkable
 class Bills(Protocol):
     """A provider whose VMs are billed in parts: machine, disk, address."""
 
@@ -154,6 +165,26 @@ class BootsLocalImages(Protocol):
 
     def check_room(self, disk: int) -> None:
         """Raises `BadOrder` where this host can never hold what such a disk may grow to."""
+
+
+@runtime_checkable
+class HoldsAllowLists(Protocol):
+    """A provider that can hold a VM to an allow-list, from outside of it."""
+
+    @property
+    def holds_allow_lists(self) -> bool:
+        """True if it can here and now."""
+
+
+@runtime_checkable
+class StartsUnits(Protocol):
+    """A provider that starts a build's container image itself, as one unit, where others start a
+    VM with Docker in it. `create` gets the image by the order's `shape`, and the keys by its
+    `identity`; sshd and supervisor are put into the unit so that the build can only read them."""
+
+    @property
+    def box(self) -> Box:
+        """Return how the supervisor in the unit is spoken to, with the promises that are kept."""
 
 
 class TemplateMaker(Protocol):
@@ -220,4 +251,8 @@ class Driver:
     told: Mapping[str, str] = field(default_factory=dict)  # options that a part of a scope tells
     ids_are_names: bool = False  # a VM and its disk have no id but the instance's
     parks: bool = False  # its VMs can be parked (`Parks`)
+    #: "module:name" of a function that gets one which opens the provider, and returns the `Channel`
+    #: to its instances' sshd (`lib/channels.py`); without it that is TCP to their address.
+    channel: str = ""
+    units: bool = False  # its providers may start units (`StartsUnits`)
     guard: str = ""  # who makes one: "vmrunner", or the Terraform module at this path in `deploy/`

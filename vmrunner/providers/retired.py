@@ -25,7 +25,7 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
-from vmrunner.providers import Arms, Provider, Seals
+from vmrunner.providers import Arms, HoldsAllowLists, Provider, Seals, promises
 from vmrunner.providers.deletion import delete_each
 
 
@@ -71,10 +71,18 @@ class RetiredProvider:
             RetiredProvider(self.name, (one,), None, every[:n]) for n, one in enumerate(every)
         )
 
+    @property
+    def holds_allow_lists(self) -> bool:
+        """True if one of them can; `offers` and `create` ask the one that is meant."""
+        return any(
+            isinstance(driver, HoldsAllowLists) and driver.holds_allow_lists
+            for driver in self._drivers
+        )
+
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if self.present is None:
             raise Refused(f"{self.name} is not in the configuration any more: nothing starts there")
-        return self.present.offers(spec)
+        return promises.offers(self.present, spec)
 
     def create(self, order: Order) -> Ref:
         """Create a VM whose row was written before the drop. The machine may be there already: then
@@ -82,6 +90,7 @@ class RetiredProvider:
         driver = self._at(order.offer.scope)
         if driver is None:
             raise Refused(f"{order.offer.scope} is no scope of {self.name}")
+        promises.check(driver, order.network)
         return driver.create(order)
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:

@@ -41,11 +41,13 @@ from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill
 from vmrunner.reaper.pending_kills import PendingKills
+from vmrunner.reaper.recheck import still_condemned, was_extended
 from vmrunner.reaper.report import CLOSED, MARKED, NOTHING, Outcomes, Report, lines_of
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
-#: The ends that whoever dooms the VM may write at once: no retry can follow them.
-_FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED)
+#: The ends that whoever dooms the VM may write at once: no retry can follow them. DONE: its build's
+#: time was over.
+_FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED, Death.DONE)
 
 #: What a pass over one provider is.
 PASS, SWEEP = "pass", "sweep"
@@ -278,7 +280,9 @@ class Reaper:
             with self._context.guard("doom", rows[doom.instance].build):
                 self._mark(rows, doom.instance, doom.reason, known)
         others = [
-            k for k in plan.kills if k.reason is not Death.EXPIRED and self._still_condemned(k)
+            k
+            for k in plan.kills
+            if k.reason is not Death.EXPIRED and still_condemned(self._context, k)
         ]
         done |= kill(provider, others)
         dying = [row for row in rows.values() if self._ours_to_delete(row)]
@@ -300,31 +304,18 @@ class Reaper:
                 done[close.instance] = CLOSED if closed else NOTHING
 
     def _mark(self, rows: dict[str, Instance], name: str, death: Death, known: LedgerView) -> None:
-        context = self._context
-        row = rows[name]
+        context, row = self._context, rows[name]
+        build = known.builds.get(row.build or "")
+        if death is Death.DONE and was_extended(context, build, row):
+            return
         doomed = context.ledger.instances.mark_deleting(
             name, seen_epoch=row.epoch, death=death, now=context.now(row)
         )
         if doomed is None:
             return
         rows[name] = doomed
-        build = known.builds.get(row.build or "")
-        if build is not None and build.instance == name and death in _FINAL:
+        if build is not None and build.instance == name and death in _FINAL and not build.finished:
             self._completion.finish(replace(build, epoch=doomed.epoch), end_of(build, death))
-
-    def _still_condemned(self, kill: Deletion) -> bool:
-        """Return True if what condemned it, inside `E`, is still so. All of it can only become so,
-        never cease: a row that is closed, a reference that is recorded, an id that has no row."""
-        instances = self._context.ledger.instances
-        with self._context.guard("check"):
-            rows = instances.these([kill.instance] if kill.instance else [])
-            if kill.reason is Death.ORPHAN:
-                return not instances.known([kill.instance or ""])
-            if kill.reason is Death.LEFTOVER:
-                return bool(rows) and rows[0].state is InstanceState.GONE
-            if kill.reason is Death.DUPLICATE:
-                return bool(rows) and rows[0].ref not in (None, kill.ref)
-        return False
 
     def _kill_overdue(
         self,

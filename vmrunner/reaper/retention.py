@@ -37,14 +37,17 @@ def retain(
     sources: Path,
     artifacts: Path,
     keep: float,
+    keep_caches: float,
     now: float,
     dry_run: bool = False,
     orphans: bool = False,
 ) -> list[Removal]:
     """Remove logs and artifacts of builds that ended `keep` seconds ago or earlier, or as long ago
-    as they said themselves; what nothing in the store needs; and files of this host that no build
-    will ever read. `orphans`: also objects that gc's cap holds back."""
+    as they said themselves; caches that no build used for `keep_caches` seconds; what nothing in
+    the store needs; and files of this host that no build will ever read. `orphans`: also objects
+    that gc's cap holds back."""
     logs, log_bytes = ledger.removals.count_old(now, keep)
+    caches, cache_bytes = ledger.caches.forget_unused(now - keep_caches, dry_run=dry_run)
     if not dry_run:
         ledger.removals.remove_old(now, keep)
         ledger.tokens.forget(now - DAY)
@@ -55,7 +58,10 @@ def retain(
         "sources": [p for p in _ours(sources) if p.name not in needed and _older(p, now - DAY)],
         "artifacts": [path for path in _ours(artifacts) if _over(ledger, path, now, keep)],
     }
-    removals = [Removal("logs", logs, log_bytes)]
+    removals = [
+        Removal("logs", logs, log_bytes),
+        Removal("caches", caches, cache_bytes),
+    ]
     removals += [
         Removal(what, len(paths), sum(map(size_of, paths))) for what, paths in found.items()
     ]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmrunner.store import ObjectStore
     from vmrunner.transfers.build_artifacts import ArtifactFiles
     from vmrunner.transfers.build_log import BuildLog
+    from vmrunner.transfers.cache_transfer import CachePolicy, CacheTransfer
     from vmrunner.transfers.source_transfer import SourceTransfer
     from vmrunner.transfers.uploader import Uploader
 
@@ -150,6 +151,25 @@ class App:
 
         return SourceTransfer(self.ledger, lambda: self.store, self.paths.sources)
 
+    def caches(self) -> CacheTransfer:
+        """Return the way of caches to the store and back."""
+        from vmrunner.transfers.cache_transfer import CacheTransfer
+
+        return CacheTransfer(
+            self.ledger, lambda: self.store, self.paths.sources, self._cache_policy
+        )
+
+    def _cache_policy(self) -> CachePolicy:
+        from vmrunner.transfers.cache_transfer import CachePolicy
+
+        said = self.settings.caches
+        return CachePolicy(
+            scope=said.scope,
+            fallback=said.fallback,
+            most=said.max_bytes,
+            tenant_most=said.tenant_bytes,
+        )
+
     def log(self, build: str) -> BuildLog:
         """Return the log of a build, wherever it lies."""
         from vmrunner.transfers.build_log import BuildLog
@@ -171,6 +191,7 @@ class App:
             lambda: self.store,
             sources=self.paths.sources,
             artifacts=self.paths.artifacts,
+            caches=self.caches(),
         )
 
     def limits(self) -> EngineLimits:
@@ -206,6 +227,7 @@ class App:
             warm_ups=self.warm_ups(),
             pools=self.pools() if kind == SERVE else {},
             source_of=self.sources().fetch,
+            caches_of=self.caches().of,
         )
         if kind == SERVE or self._decides():
             engine.context.budgets = self.budgets()

@@ -19,8 +19,10 @@ from vmrunner.providers.calls import ProviderCalls
 from vmrunner.providers.retired import RetiredProvider, clock_at, driver_at, kept, present
 
 if TYPE_CHECKING:
+    from vmrunner.core.boxes import Box
     from vmrunner.ledger import Ledger
-    from vmrunner.model import Scope
+    from vmrunner.lib.channels import Channel
+    from vmrunner.model import Instance, Scope
     from vmrunner.providers import Provider
 
 log = logging.getLogger("vmrunner")
@@ -70,6 +72,18 @@ class ProviderSet:
         named = self.get(name)
         found = (driver_at(one, scope) for one in chain((named,), self._configured({scope})))
         return next((one for one in found if one is not None), named)
+
+    def channel_to(self, instance: Instance) -> Channel:
+        """Return the way to its sshd; only a channel that needs its provider opens that."""
+        return registry.channel(
+            instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
+        )
+
+    def box_of(self, instance: Instance) -> Box:
+        """Return who realises the container's image in it, as `channel_to`."""
+        return registry.box(
+            instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
+        )
 
     def opened(self) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
         """All that can be opened, and why the others cannot: those of the configuration, and what

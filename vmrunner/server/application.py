@@ -23,12 +23,14 @@ from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes import (
     artifacts,
     builds,
+    caches,
     costs,
     house_pages,
     instances,
     logs,
     operations,
     page,
+    sandboxes,
     sources,
     system,
     token,
@@ -41,6 +43,8 @@ from vmrunner.services.uploads import ComingBytes
 API = "/api/v1"
 UPLOADS = 4  # of one token at once
 LOOKS = 2  # of one token at once: each asks all clouds
+SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sandbox runs 32 commands
+SANDBOX_THREADS = 640  # for all of them: a VM that answers nothing holds up nobody else's request
 EXCHANGES = 4  # at once: who shows an identity may wait for an issuer, and nobody else for that
 
 
@@ -62,16 +66,21 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
+    app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
+    app.state.sandbox_threads = CapacityLimiter(SANDBOX_THREADS)
     app.state.pages = SharedPages()
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app)
-    for part in (builds, logs, artifacts, sources, instances, operations, costs, token):
+    for part in (
+        builds, sandboxes, logs, artifacts, sources, instances, caches, operations, costs, token
+    ):  # fmt: skip
         app.include_router(part.router, prefix=API)
     for part in (system, login, page, vm_page, house_pages):
         app.include_router(part.router)
-    app.include_router(costs.pages)
+    for one in (costs, caches):
+        app.include_router(one.pages)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(Authentication, parts=parts, everybody=everybody)

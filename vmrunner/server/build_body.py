@@ -1,4 +1,5 @@
-"""The body of `POST /builds`: a job of a job file, with values where that names what a host has."""
+"""Bodies of `POST /builds` and `POST /sandboxes`: a job of a job file, with values where that names
+what a host has."""
 
 from __future__ import annotations
 
@@ -7,21 +8,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, field_validator
 
-from vmrunner.config import field_checks
-from vmrunner.config.build_request import BuildRequest
-from vmrunner.config.jobfile import JobArtifact, JobDefaults, JobStep
+from vmrunner.config import cache_checks, field_checks
+from vmrunner.config.build_request import BuildRequest, SandboxRequest
+from vmrunner.config.jobfile import JobArtifact, JobCache, JobDefaults, JobStep
 from vmrunner.config.validation_errors import checked
-from vmrunner.model import ArtifactRule
+from vmrunner.lib.section import Seconds
+from vmrunner.model import ArtifactRule, Network
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-class BuildBody(JobDefaults):
-    """A build as it is asked for over HTTP: values only. The client resolves paths, variables and
-    git."""
+class _AskedFor(JobDefaults):
+    """Request over HTTP: values only. The client resolves paths, variables and git."""
 
-    steps: list[JobStep] = Field(min_length=1, max_length=field_checks.STEPS)
-    artifacts: list[JobArtifact] = Field(default_factory=list, max_length=field_checks.ARTIFACTS)
     source: str | None = Field(
         default=None, description="The digest that PUT /sources gave: sha256:…"
     )
@@ -55,20 +54,51 @@ class BuildBody(JobDefaults):
             raise ValueError("not a digest; upload the source with PUT /api/v1/sources first")
         return value
 
-    @property
-    def request(self) -> BuildRequest:
-        """Return it as the services take it. The source is theirs to find."""
+    def _said(self) -> dict[str, Any]:
+        """Return what was said, as a request takes it. The source is the services' to find."""
         said: dict[str, Any] = {
             name: value
-            for name in BuildRequest.model_fields
-            if name not in ("steps", "source", "secrets", "artifacts")
-            and (value := getattr(self, name)) is not None
+            for name in SandboxRequest.model_fields
+            if name not in ("steps", "source", "secrets", "artifacts", "caches")
+            and (value := getattr(self, name, None)) is not None
         }
+        return said | {"secrets": {name: value.encode() for name, value in self.secrets.items()}}
+
+
+class BuildBody(_AskedFor):
+    """A build."""
+
+    steps: list[JobStep] = Field(min_length=1, max_length=field_checks.STEPS)
+    artifacts: list[JobArtifact] = Field(default_factory=list, max_length=field_checks.ARTIFACTS)
+    caches: list[JobCache] = Field(default_factory=list, max_length=cache_checks.CACHES)
+
+    @field_validator("caches")
+    @classmethod
+    def _named(cls, value: list[JobCache]) -> list[JobCache]:
+        for one in value:
+            if next(cache_checks.globs_of(one.key), None) is not None:
+                raise ValueError("no server reads your files; put the hash itself into the key")
+        return value
+
+    @property
+    def request(self) -> BuildRequest:
+        """Return it as the services take it."""
         return BuildRequest(
-            **said,
+            **self._said(),
             steps=tuple(one.step for one in self.steps),
-            secrets={name: value.encode() for name, value in self.secrets.items()},
             artifacts=tuple(
                 ArtifactRule(glob=one.path, always=one.always) for one in self.artifacts
             ),
+            caches=tuple(one.rule for one in self.caches),
         )
+
+
+class SandboxBody(_AskedFor):
+    """A sandbox: a build without steps. Its network is none unless said."""
+
+    max_ttl: Seconds | None = Field(default=None, description="As far as it may be extended.")
+
+    @property
+    def request(self) -> BuildRequest:
+        """Return it as the services take it."""
+        return SandboxRequest(**{"network": Network.NONE, **self._said()})

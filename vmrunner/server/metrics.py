@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from vmrunner.core.reap_plan import SightingKind
-from vmrunner.model import Death, InstanceState
+from vmrunner.model import BuildUsage, Death, InstanceState
 from vmrunner.reaper.once import PASSED, SWEPT
 from vmrunner.services import alarms, pools
 
@@ -38,6 +38,7 @@ BUCKETS: Final[tuple[float, ...]] = (
     3600,
     14400,
 )
+SIZE_BUCKETS: Final = tuple(float(1 << power) for power in range(24, 39))  # 16 MiB to 256 GiB
 _AT_ONCE: Final = 1000  # rows in one question
 
 
@@ -247,6 +248,36 @@ class Metrics:
             labelnames=["pool", "outcome"],
             registry=self._registry,
         )
+        self._memory, self._cpu, self._vm_cpu, self._vm_disk = (
+            Histogram(
+                f"vmrunner_build_{name}",
+                text,
+                labelnames=["provider"],
+                buckets=SIZE_BUCKETS if name.endswith("bytes") else BUCKETS,
+                registry=self._registry,
+            )
+            for name, text in (
+                (
+                    "memory_peak_bytes",
+                    "Memory that a build's container had at once at most, as its VM says.",
+                ),
+                ("cpu_seconds", "CPU time that a build's container took, as its VM says."),
+                ("vm_cpu_seconds", "CPU time that a build's VM took, as its host says."),
+                ("vm_disk_bytes", "What a build's VM had of its host's disk, as that says."),
+            )
+        )
+        self._disk, self._network = (
+            PrometheusCounter(
+                f"vmrunner_build_{what}_bytes",
+                f"Bytes that containers of builds {moved}, as their VMs say.",
+                labelnames=["provider", "direction"],
+                registry=self._registry,
+            )
+            for what, moved in (
+                ("disk", "read from their disks and wrote"),
+                ("network", "received and sent"),
+            )
+        )
         self._finished = self._claimed = (parts.now(), "")
 
     def exposition(self) -> bytes:
@@ -264,7 +295,27 @@ class Metrics:
                 for phase in build.phases:
                     seconds = phase.seconds(build.finished_at)
                     self._phases.labels(phase.state.value, build.start).observe(seconds)
+                self._count_usage(build.provider, build.usage)
         while claimed := counts.claims_after(*self._claimed, _AT_ONCE):
             for claim in claimed:
                 self._claimed = claim.at, claim.build
                 self._claims.labels(claim.pool, "hit" if claim.hit else "miss").inc()
+
+    def _count_usage(self, provider: str, usage: BuildUsage) -> None:
+        """Count what a build used. What is unknown is not counted as nothing."""
+        for histogram, figure in (
+            (self._memory, usage.memory_peak),
+            (self._cpu, usage.cpu_seconds),
+            (self._vm_cpu, usage.vm_cpu_seconds),
+            (self._vm_disk, usage.vm_disk),
+        ):
+            if figure is not None:
+                histogram.labels(provider).observe(figure)
+        for counter, direction, figure in (
+            (self._disk, "read", usage.disk_read),
+            (self._disk, "written", usage.disk_written),
+            (self._network, "received", usage.network_received),
+            (self._network, "sent", usage.network_sent),
+        ):
+            if figure is not None:
+                counter.labels(provider, direction).inc(figure)

@@ -32,6 +32,7 @@ _PAGES: Final = (
     ("/", "Builds", False),
     ("/vms", "VMs", False),
     ("/costs", "Costs", False),
+    ("/caches", "Caches", False),
     ("/pools", "Pools", True),
     ("/nodes", "Nodes", True),
     ("/audit", "Audit", True),

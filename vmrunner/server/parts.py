@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.services.sandboxes import SandboxClient
     from vmrunner.services.submit import Submission
     from vmrunner.transfers.build_artifacts import ArtifactFiles
     from vmrunner.transfers.build_log import BuildLog
@@ -30,6 +31,7 @@ class ServerParts:
     submission: Callable[[], Submission]
     log: Callable[[str], BuildLog]
     artifact_files: Callable[[str], ArtifactFiles]
+    sandbox: Callable[[str], SandboxClient]
     wake: Callable[[], object]
     now: Callable[[], float] = time.time
 

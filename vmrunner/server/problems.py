@@ -27,6 +27,7 @@ _STATUS: Final[tuple[tuple[type[errors.VmrunnerError], int], ...]] = (
     (errors.NotAllowed, 403),
     (errors.NoRoom, 507),
     (errors.Conflict, 409),
+    (errors.SandboxOver, 410),
     (errors.Fenced, 409),
     (errors.LedgerError, 503),
     (errors.StoreError, 503),

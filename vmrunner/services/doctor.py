@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib import ids, units
 from vmrunner.lib.database_url import SQLITE
-from vmrunner.model import Finding, Level
+from vmrunner.model import Finding, Level, Trait
+from vmrunner.providers import promises
 from vmrunner.runtime import background
 from vmrunner.services import audit, nodes, notifications, pools
 from vmrunner.store import probe
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vmrunner.config.settings import Paths
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
+    from vmrunner.providers import Provider
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.store import ObjectStore
@@ -223,9 +225,22 @@ def _space(data: Path) -> Finding:
     )
 
 
+def _box(provider: Provider) -> Iterator[Finding]:
+    """Tell what builds cannot ask of a provider that starts the container's image itself."""
+    missing = frozenset(Trait) - promises.box(provider).keeps
+    if missing:
+        yield Finding(
+            check="box",
+            level=Level.OK,
+            message="starts a build's container image itself; refuses builds with "
+            + promises.asked(missing),
+        )
+
+
 def _provider(providers: ProviderSet, name: str) -> Iterator[Finding]:
     try:
-        checks = providers.get(name).check()
+        provider = providers.get(name)
+        checks = [*provider.check(), *_box(provider)]
     except VmrunnerError as error:
         checks = [
             Finding(check="open", level=Level.ERROR, message=str(error.args[0]), fix=error.hint)

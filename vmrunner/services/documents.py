@@ -4,16 +4,18 @@ Times are RFC 3339 in UTC, durations seconds, sizes bytes, costs USD."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.model import (
+    AllowList,
     ArtifactRule,
     BuildEvent,
     BuildRecord,
     BuildSpec,
+    CacheRule,
     Instance,
     LogLine,
     Start,
@@ -78,6 +80,7 @@ def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, 
         "cost_final": build.cost.final,
         "cost_source": build.cost.source.value if build.cost.source else None,
         "cost_as_of": iso(build.cost.at),
+        "usage": asdict(build.usage),
         "foreground": build.submitter is not None or build.lease_until is not None,
         "cancel": build.cancel.value if build.cancel else None,
     } | spec_document(build.spec)
@@ -90,7 +93,7 @@ def spec_document(spec: BuildSpec) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
+    if isinstance(value, Enum | AllowList):
         return value.value
     if isinstance(value, Mapping):
         return dict(value)
@@ -100,6 +103,8 @@ def _plain(value: Any) -> Any:
         return step_document(value)
     if isinstance(value, ArtifactRule):
         return {"path": value.glob, "always": value.always}
+    if isinstance(value, CacheRule):
+        return {"key": value.key, "path": value.path, "fallback": list(value.fallback)}
     return value
 
 

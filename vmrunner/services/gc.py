@@ -42,6 +42,7 @@ def gc(
             sources=paths.sources,
             artifacts=paths.artifacts,
             keep=keep,
+            keep_caches=settings.caches.keep,
             now=time.time(),
             dry_run=dry_run,
             orphans=orphans,

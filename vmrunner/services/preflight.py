@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.config import registry_auth
 from vmrunner.core import shapes
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
 from vmrunner.lib import units
-from vmrunner.model import RUNSC, BuildSpec, Level, Network
+from vmrunner.model import RUNSC, AllowList, BuildSpec, Level, Network
+from vmrunner.providers import promises
 from vmrunner.providers.port import BootsLocalImages
 from vmrunner.providers.port_guard import CanHaveGuard
 from vmrunner.providers.settings import LocalSettings
@@ -30,6 +32,7 @@ OnImage = Callable[["Progress"], None]
 
 #: Findings of this host that only matter to a build that reaches the internet.
 _OPEN_ONLY: Final = frozenset({"pasta", "nft", "tun"})
+_DOCKER_HUB: Final = "registry-1.docker.io"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +134,7 @@ def _foreign(image: LocalImage) -> tuple[str, ...]:
 def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
-        providers.get(spec.provider).offers(shapes.machine(spec))
+        promises.offers(providers.get(spec.provider), shapes.machine(spec))
     except NoCapacity:
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
@@ -141,11 +144,12 @@ def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
 def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
     """The same of this host, for an image that is not there yet."""
     driver = providers.get(spec.provider)
-    if isinstance(driver, BootsLocalImages):
-        try:
+    try:
+        promises.check(driver, spec.network)
+        if isinstance(driver, BootsLocalImages):
             driver.check_size(shapes.machine(spec), least=recipe.disk, image=recipe.name)
-        except BadOrder as error:
-            raise _usable(error) from error
+    except BadOrder as error:
+        raise _usable(error) from error
 
 
 def _disk(
@@ -172,6 +176,8 @@ def _host(spec: BuildSpec, providers: ProviderSet) -> None:
     ignored = frozenset({"image"})  # this build's may be another than the configured one
     if spec.network is Network.NONE:
         ignored |= _OPEN_ONLY
+    if not isinstance(spec.network, AllowList):
+        ignored |= {"allow-list"}
     if spec.disk is not None:
         ignored |= {"disk"}  # it speaks of the default size
     for found in providers.get(spec.provider).check():
@@ -180,16 +186,31 @@ def _host(spec: BuildSpec, providers: ProviderSet) -> None:
 
 
 def _container(spec: BuildSpec, image: str, containers: Collection[str]) -> None:
-    if spec.network is not Network.NONE:
+    if spec.network is Network.OPEN:
         return  # the supervisor pulls it
     tagged = spec.container.rpartition("/")[2]
     name = spec.container if ":" in tagged or "@" in tagged else f"{spec.container}:latest"
-    if name not in containers:
-        baked = ", ".join(containers) or "none"
+    if name in containers:
+        return
+    baked = ", ".join(containers) or "none"
+    if not isinstance(spec.network, AllowList):
         raise ConfigError(
             f"container: {spec.container!r} is not in VM image {image!r}, and network is none",
             hint=f"in it: {baked}",
         )
+    host, port = _registry(spec.container)
+    if not spec.network.permits(host, port):
+        raise ConfigError(
+            f"container: {spec.container!r} is not in VM image {image!r}, and the allow-list has "
+            f"not its registry {host}",
+            hint=f"allow that, and where it has its tokens and layers; in the image: {baked}",
+        )
+
+
+def _registry(container: str) -> tuple[str, int]:
+    """Return whom Docker asks for a container's image."""
+    host, _, port = registry_auth.registry_of(container).partition(":")
+    return (_DOCKER_HUB if host == registry_auth.HUB else host), int(port or 443)
 
 
 def _runtime(spec: BuildSpec, image: str, packages: Collection[str] | None) -> None:

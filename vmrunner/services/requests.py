@@ -10,22 +10,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.config import field_checks
+from vmrunner.config import cache_checks, field_checks, registry_auth
 from vmrunner.config.build_request import BuildFields
 from vmrunner.config.build_request import BuildRequest as BuildRequest
+from vmrunner.config.build_request import SandboxRequest as SandboxRequest
 from vmrunner.config.settings import Settings
 from vmrunner.config.validation_errors import placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
-from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Network, Step
+from vmrunner.model import (
+    RUNSC,
+    ArtifactRule,
+    BuildSpec,
+    Limits,
+    Network,
+    NetworkPolicy,
+    Step,
+)
+from vmrunner.services import cache_keys, sources
 from vmrunner.services import secrets as secretvalues
-from vmrunner.services import sources
 from vmrunner.services.host_access import HostAccess, HostAccessCheck
 
 if TYPE_CHECKING:
     from vmrunner.config.jobfile import SelectedJob
 
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
+SANDBOX_TTL: Final = 15 * 60.0
 LITTLE_ROOM: Final = 5 * 60.0  # less than this is allowed, with a warning
 
 
@@ -52,6 +62,10 @@ class CheckedRequest:
 #: What errors call the keys of a job file that have another name there.
 _KEYS: Final = {
     "artifact": "artifacts",
+    "cache": "caches",
+    "fallback of a cache": "caches",
+    "key of a cache": "caches",
+    "path of a cache": "caches",
     "command": "steps",
     "label": "labels",
     "secret": "secrets",
@@ -73,13 +87,23 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
             if not wish.unread.intersection(fields):
                 faults.append(placed_error(error, wish.places))
 
-    with gathered():
-        _commanded(wish)
-    with gathered("timeout"):
-        timeout, ttl, warnings = _times(wish, settings)
-        warnings += _hold(wish.keep_on_failure, ttl)
+    sandbox_ttl: float | None = None
+    warnings: list[str] = []
+    if isinstance(wish, SandboxRequest):
+        with gathered():
+            _sandboxed(wish)
+        with gathered("ttl"):
+            sandbox_ttl, ttl = _sandbox_times(wish, settings)
+            timeout = ttl
+    else:
+        with gathered():
+            _commanded(wish)
+        with gathered("timeout"):
+            timeout, ttl, warnings = _times(wish, settings)
+            warnings += _hold(wish.keep_on_failure, ttl)
     with gathered():
         place = _source(wish.source)
+        caches = cache_keys.named(cache_checks.cache_rules(wish.caches, "caches"), place)
     with gathered():
         _separate(wish)
     with gathered():
@@ -89,12 +113,20 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
         _bootstrapped(wish, network)
     with gathered("container_runtime"):
         runtime = _runtime(wish, settings.defaults.container_runtime)
+        if runtime == RUNSC and isinstance(wish, SandboxRequest):
+            raise ConfigError(
+                "container-runtime: a sandbox cannot be in runsc: its commands are ended and its "
+                "files reached by the VM's kernel",
+                hint="container_runtime = runc",
+            )
     with gathered():
-        field_checks.environment(wish.env, wish.secrets, wish.steps or ())
+        shown = {k: v for k, v in wish.secrets.items() if k != wish.registry_secret}
+        field_checks.environment(wish.env, shown, wish.steps or ())
     with gathered("provider"):
         provider = settings.provider(wish.provider)
     with gathered():
         container = field_checks.container(wish.container or settings.defaults.container)
+        _registry(wish, container)
     if faults:
         raise together(faults)
     warnings += [
@@ -105,6 +137,7 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
     said: dict[str, Any] = {key: value for key, value in wish if value is not None}
     del said["secrets"]
     said.pop("container_runtime", None)
+    said.pop("max_ttl", None)
     said |= {
         "provider": provider,
         "container": container,
@@ -113,7 +146,10 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
         "ttl": ttl,
         "network": network,
         "source": None if place is None else sources.shown(place),
+        "caches": caches,
         "secrets": tuple(sorted(wish.secrets)),
+        "steps": wish.steps or (),
+        "sandbox_ttl": sandbox_ttl,
     }
     return CheckedRequest(
         spec=BuildSpec(**said),
@@ -175,6 +211,7 @@ def from_job(
         "env": job.env,
         "secrets": secrets,
         "artifacts": [ArtifactRule(glob=item.path, always=item.always) for item in job.artifacts],
+        "caches": [item.rule for item in job.caches],
         "labels": job.labels,
     }
     if said.steps is None:
@@ -193,6 +230,40 @@ def _commanded(wish: BuildRequest) -> None:
         raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
 
 
+#: What only a build with steps can have.
+_OF_BUILDS: Final = (
+    "steps", "artifacts", "caches", "timeout", "keep_on_failure", "retry_on_loss", "bootstrap"
+)  # fmt: skip
+
+
+def _sandboxed(wish: SandboxRequest) -> None:
+    for name in _OF_BUILDS:
+        if getattr(wish, name):
+            raise ConfigError(f"{name.replace('_', '-')}: a sandbox has none", hint="leave it out")
+
+
+def _sandbox_times(wish: SandboxRequest, settings: Settings) -> tuple[float, float]:
+    """Return how long it lives from when it is ready, and how long its VM from its birth."""
+    boot, longest = Limits().booting, settings.limits.max_ttl
+    ttl = SANDBOX_TTL if wish.ttl is None else wish.ttl
+    most = ttl if wish.max_ttl is None else wish.max_ttl
+    if ttl <= 0:
+        raise ConfigError(f"ttl: {units.exact(ttl)} leaves no time", hint="more than 0")
+    if most < ttl:
+        raise ConfigError(
+            f"max-ttl: {units.exact(most)} is shorter than the ttl {units.exact(ttl)}",
+            hint="at least that, or leave it out",
+        )
+    if most + boot > longest:
+        field = "ttl" if wish.max_ttl is None else "max-ttl"
+        raise ConfigError(
+            f"{field}: {units.exact(most)} and {units.exact(boot)} to boot are above "
+            f"limits.max_ttl {units.exact(longest)}",
+            hint=f"at most {units.exact(longest - boot)}, or a larger limits.max_ttl",
+        )
+    return ttl, most + boot
+
+
 def _separate(wish: BuildRequest) -> None:
     both = sorted(wish.env.keys() & wish.secrets.keys())
     if both:
@@ -206,7 +277,7 @@ def _privileged(wish: BuildRequest, settings: Settings) -> None:
         )
 
 
-def _bootstrapped(wish: BuildRequest, network: Network) -> None:
+def _bootstrapped(wish: BuildRequest, network: NetworkPolicy) -> None:
     if wish.bootstrap and network is Network.NONE:
         raise ConfigError(
             "bootstrap: the VM installs Docker from the network, and network is none",
@@ -262,7 +333,23 @@ def _runtime(wish: BuildRequest, default: str) -> str:
             f"{wide}: runsc (gVisor) cannot give it",
             hint="--container-runtime runc, or leave it out",
         )
+    if runtime == RUNSC and wish.caches:
+        raise ConfigError(
+            "caches: runsc (gVisor) keeps the container's files to itself",
+            hint="--container-runtime runc, or leave them out",
+        )
     return runtime
+
+
+def _registry(wish: BuildRequest, container: str) -> None:
+    """Refuse a secret for the registry that is not given, or that Docker could not use."""
+    name = wish.registry_secret
+    if name is not None:
+        if name not in wish.secrets:
+            raise ConfigError(
+                f"registry_secret: no secret {name!r} is given", hint=f"--secret {name} gives it"
+            )
+        registry_auth.header(container, wish.secrets[name])
 
 
 def _source(value: str | None) -> str | None:

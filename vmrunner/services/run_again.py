@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 def run_again(submission: Submission, principal: Principal, row: BuildRecord) -> BuildRecord:
     """Queue what a build was, for a principal. Raises ConfigError where its secrets or its source
-    are gone, NotAllowed where another tenant uploaded that, QuotaUsedUp."""
+    are gone, NotAllowed where another tenant uploaded that or its caches would be another's,
+    QuotaUsedUp."""
     if row.spec.secrets:
         raise ConfigError(
             "secrets: their values went with the build", hint="submit it again with them"
         )
+    if row.spec.caches:  # its steps would fill the principal's, and read them
+        _refuse_foreign(row, principal, "caches", "submitted it, and fills its own alone")
     digest = None
     if row.spec.source is not None:
-        _refuse_foreign(row, principal)
+        _refuse_foreign(row, principal, "source", "uploaded it, and no other may have it built")
         try:
             digest = submission.transfer().again(row, tenant=principal.tenant)
         except NotFound:
@@ -45,12 +48,12 @@ def run_again(submission: Submission, principal: Principal, row: BuildRecord) ->
     return build
 
 
-def _refuse_foreign(row: BuildRecord, principal: Principal) -> None:
-    """Refuse a source that another tenant uploaded, though the principal sees its builds."""
+def _refuse_foreign(row: BuildRecord, principal: Principal, field: str, why: str) -> None:
+    """Refuse what is another tenant's, though the principal sees its builds."""
     if row.tenant != principal.tenant:
         raise NotAllowed(
-            f"source: {_spoken(row.tenant)} uploaded it, and no other may have it built",
-            hint="run it again with a token of that tenant, or upload the source and submit that",
+            f"{field}: {_spoken(row.tenant)} {why}",
+            hint="run it again with a token of that tenant, or read it and submit it yourself",
         )
 
 

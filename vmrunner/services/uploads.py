@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import NoRoom, NotFound, QuotaUsedUp
 from vmrunner.lib import private_dirs, units
+from vmrunner.transfers.fetch import ROOM
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths
     from vmrunner.transfers.source_transfer import SourceTransfer
 
-#: Bytes that stay free on the disk, whatever is uploaded.
-ROOM: Final = 1 << 30
 _ALGORITHM: Final = "sha256:"
 
 

@@ -15,11 +15,11 @@ import select
 import socket
 import threading
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import VmrunnerError
-from vmrunner.lib import unix_sockets
+from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import Address
 
 CONNECTIONS: Final = 3  # connections at once: sshd starts a process for each that reaches it
@@ -38,18 +38,21 @@ class Aborted(VmrunnerError):
     """Somebody called `abort`."""
 
 
-class _Try(socket.socket):
+@dataclass(frozen=True, slots=True)
+class _Try:
     """One connection, with when it was begun."""
 
-    since = 0.0
+    sock: socket.socket
+    since: float
 
 
 class BannerProbe:
     """A probe for one use, in one thread; `abort` comes from any. Its sockets are all the
     descriptors that it takes: hundreds may boot at once."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, channel: Channel = TCP) -> None:
         self._address = address
+        self._channel = channel
         self._poll = select.poll()
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -59,9 +62,9 @@ class BannerProbe:
     def abort(self) -> None:
         with self._lock:
             self._stop.set()
-            for sock in self._open.values():
+            for one in self._open.values():
                 with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
+                    one.sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
 
     def first_word(self, *, until: float) -> socket.socket:
         """The first connection that speaks; what it said stays to be read. Blocking, no time-out.
@@ -70,8 +73,8 @@ class BannerProbe:
         try:
             return self._first_word(until)
         finally:
-            for sock in list(self._open.values()):
-                self._end(sock)
+            for one in list(self._open.values()):
+                self._end(one)
 
     def _first_word(self, until: float) -> socket.socket:
         began = due = time.monotonic()
@@ -82,10 +85,10 @@ class BannerProbe:
                 self._begin(now)
                 due = now + _pause(_SILENT if self._open else _REFUSED, now - began)
             if now >= until:
-                raise Unreachable(self._complaint())
-            for sock in self._wait(max(min(due, until) - now, 0)):
-                if self._spoke(sock):
-                    return self._take(sock)
+                raise Unreachable(f"no SSH to {self._address}: {self._complaint()}")
+            for one in self._wait(max(min(due, until) - now, 0)):
+                if self._spoke(one):
+                    return self._take(one)
                 due = min(due, now + _pause(_REFUSED, now - began))
 
     def _wait(self, seconds: float) -> list[_Try]:
@@ -106,66 +109,47 @@ class BannerProbe:
 
     def _begin(self, now: float) -> None:
         try:
-            sock = _Try(_family(self._address), socket.SOCK_STREAM)
+            sock = self._channel.open(self._address)
         except OSError as error:
             self._why = str(error)
-            return
-        sock.since = now
-        sock.setblocking(False)
-        try:
-            if self._address.is_socket:
-                unix_sockets.connect(sock, Path(self._address.host))
-            else:
-                sock.connect(self._address)
-        except BlockingIOError:
-            """It will be told when it is there."""
-        except OSError as error:
-            self._why = str(error)
-            sock.close()
             return
         with self._lock:
-            self._open[sock.fileno()] = sock
+            self._open[sock.fileno()] = _Try(sock, now)
         self._poll.register(sock, select.POLLIN)
 
-    def _spoke(self, sock: _Try) -> bool:
+    def _spoke(self, one: _Try) -> bool:
         """True if the other side said something. If it did not, it is over: refused, or hung up
         on."""
         try:
-            if sock.recv(1, socket.MSG_PEEK):
+            if one.sock.recv(1, socket.MSG_PEEK):
                 return True
             self._why = _SILENCE
         except OSError as error:
             self._why = str(error)
-        self._end(sock)
+        self._end(one)
         return False
 
     def _complaint(self) -> str:
         """Return what it means that nobody said anything."""
-        for sock in self._open.values():
+        for one in self._open.values():
             with contextlib.suppress(OSError):
-                sock.getpeername()
+                one.sock.getpeername()
                 return _SILENCE
         return self._why or "nothing answers: no network yet, or a firewall that drops what we send"
 
-    def _end(self, sock: _Try) -> None:
-        self._let_go(sock)
-        sock.close()
+    def _end(self, one: _Try) -> None:
+        self._let_go(one)
+        one.sock.close()
 
-    def _take(self, sock: _Try) -> _Try:
-        self._let_go(sock)
-        sock.setblocking(True)
-        return sock
+    def _take(self, one: _Try) -> socket.socket:
+        self._let_go(one)
+        one.sock.setblocking(True)
+        return one.sock
 
-    def _let_go(self, sock: _Try) -> None:
-        self._poll.unregister(sock)
+    def _let_go(self, one: _Try) -> None:
+        self._poll.unregister(one.sock)
         with self._lock:
-            del self._open[sock.fileno()]
-
-
-def _family(address: Address) -> socket.AddressFamily:
-    if address.is_socket:
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            del self._open[one.sock.fileno()]
 
 
 def _pause(rule: tuple[float, float, float], age: float) -> float:

@@ -15,10 +15,11 @@ import itertools
 import json
 import logging
 import random
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,18 +27,22 @@ import fabric
 import paramiko
 from invoke.runners import Runner
 
-from vmrunner.lib.terminal import clean
+from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import Access, Address
 from vmrunner.ssh.banner_probe import Aborted as Aborted
 from vmrunner.ssh.banner_probe import BannerProbe
 from vmrunner.ssh.banner_probe import Unreachable as Unreachable
-from vmrunner.ssh.channel_io import CAPTURE, CommandIO, WakeupPipe
+from vmrunner.ssh.channel_io import CAPTURE, PIECE, CommandIO, WakeupPipe
 from vmrunner.ssh.channel_io import ConnectionLost as ConnectionLost
+from vmrunner.ssh.explanations import explain
 from vmrunner.ssh.paramiko_patches import PatchedSocket, transport
 from vmrunner.ssh.socket_answer import SocketAnswer
+from vmrunner.ssh.terminal import TerminalChannel
 
 _HANDSHAKE: Final = (5.0, 8.0, 15.0)  # patience of the first handshakes, and then of all
 _HANDSHAKE_RETRIES: Final = (0.1, 0.2, 0.4, 0.7, 1.0)  # after a handshake that failed
+_HOST: Final = "vm"  # what SSH calls whom it speaks to; where that is its stream knows
+RELAY_LOOK: Final = 5.0  # seconds between looks whether a channel that is silent was closed
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False  # its tracebacks are our retries
@@ -62,7 +67,8 @@ class Completed:
 class Dialer:
     """Connects, trying again until it works. One object for one instance."""
 
-    def __init__(self, access: Access, *, user: str = "root") -> None:
+    def __init__(self, access: Access, *, channel: Channel = TCP, user: str = "root") -> None:
+        self._channel = channel
         self._user = user
         self._key = paramiko.Ed25519Key.from_private_key(io.StringIO(access.user_private))
         kind, text = access.host_public.split()[:2]
@@ -84,7 +90,7 @@ class Dialer:
                 wire = self._find_sshd(address, max(until, time.monotonic() + 0.5))
             except Unreachable as error:
                 before = f" (a handshake before: {why})" if why else ""
-                raise Unreachable(_nowhere(address, f"{error}{before}")) from None
+                raise Unreachable(f"{error}{before}") from None
             try:
                 on_greeting()
             except BaseException:
@@ -93,13 +99,13 @@ class Dialer:
             left = until - time.monotonic()
             patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
             try:
-                return self._shake_hands(address, wire, max(min(patience, left), 0.5))
+                return self._shake_hands(wire, max(min(patience, left), 0.5))
             except (OSError, EOFError, paramiko.SSHException) as error:
-                why = _explain(error)
+                why = explain(error)
             pause = _HANDSHAKE_RETRIES[min(tries, len(_HANDSHAKE_RETRIES) - 1)]
             pause *= random.uniform(0.8, 1.2)  # noqa: S311 - no secret
             if time.monotonic() + pause >= until:
-                raise Unreachable(_nowhere(address, why))
+                raise Unreachable(f"no SSH to {address}: {why}")
             if self._aborted.wait(pause):
                 raise Aborted("told to stop")
             tries += 1
@@ -114,7 +120,7 @@ class Dialer:
             wire.hang_up()
 
     def _find_sshd(self, address: Address, until: float) -> PatchedSocket:
-        self._probe = BannerProbe(address)
+        self._probe = BannerProbe(address, self._channel)
         if self._aborted.is_set():
             self._probe.abort()
         try:
@@ -126,13 +132,11 @@ class Dialer:
             raise Aborted("told to stop")
         return wire
 
-    def _shake_hands(self, address: Address, wire: PatchedSocket, patience: float) -> Connection:
+    def _shake_hands(self, wire: PatchedSocket, patience: float) -> Connection:
         wire.settimeout(patience)
-        host, port = ("vm", 22) if address.is_socket else address
         connection = fabric.Connection(
-            host,
+            _HOST,
             user=self._user,
-            port=port,
             config=_config(),
             connect_kwargs={
                 "sock": wire,
@@ -147,8 +151,7 @@ class Dialer:
         )
         client = connection.client
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        name = host if port == 22 else f"[{host}]:{port}"
-        client.get_host_keys().add(name, self._host_key_name, self._host_key)
+        client.get_host_keys().add(_HOST, self._host_key_name, self._host_key)
         try:
             connection.open()
         except BaseException:
@@ -168,6 +171,8 @@ class Connection:
         self._connection = connection
         self._wire = wire
         self._alarm = WakeupPipe()
+        self._waiting: Any = None  # a channel to a process that waits for another command
+        self._waits = True  # as far as we know there are such
 
     def run(self, command: str, *, stdin: Iterable[bytes] = (), timeout: float = 60.0) -> Completed:
         """A short command. Raises Lost when the connection breaks or it takes too long."""
@@ -192,14 +197,10 @@ class Connection:
         `wake` was, and after as many seconds as it last returned; what it raises ends the command's
         channel, not what it started. Raises Lost."""
         exchange = CommandIO(self._wire, self._alarm, on_bytes, stdin, pulse)
-        try:
+        with _translated(exchange):
             self._connection.run(
                 command, hide=True, warn=True, in_stream=False, out_stream=exchange
             )
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            if error is exchange.foreign:
-                raise
-            raise ConnectionLost(f"connection lost: {_explain(error)}") from error
         if exchange.exit_code == -1:
             raise ConnectionLost("connection lost")
         return Completed(exchange.exit_code, b"", bytes(exchange.stderr))
@@ -220,21 +221,103 @@ class Connection:
         exchange = CommandIO(
             self._wire, self._alarm, answer.feed, itertools.chain([head], stdin), pulse
         )
-        try:
-            channel = self._connection.transport.open_socket(path)
+        with _translated(exchange):
+            channel = self._open_socket(path)
+            if channel is None:
+                return None
             try:
                 exchange.run(channel)
             finally:
                 channel.close()
-        except paramiko.ChannelException:
-            return None
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            if error is exchange.foreign:
-                raise
-            raise ConnectionLost(f"connection lost: {_explain(error)}") from error
         if answer.exit_code is None:
             raise ConnectionLost("the answer was cut off")
         return Completed(answer.exit_code, b"", answer.stderr)
+
+    def ask(
+        self,
+        path: str,
+        words: Sequence[str],
+        stdin: bytes,
+        on_bytes: Callable[[bytes], object],
+        *,
+        pulse: Callable[[], float],
+    ) -> Completed | None:
+        """Run a command as `call` does; the process that did it then waits for the next one."""
+        if not self._waits:
+            return self.call(path, words, on_bytes, stdin=[stdin], pulse=pulse)
+        answer = SocketAnswer(on_bytes)
+        head = json.dumps({"words": list(words), "stdin": len(stdin)}).encode() + b"\n"
+        exchange = CommandIO(
+            self._wire, self._alarm, answer.feed, [head + stdin], pulse, lambda: answer.is_whole
+        )
+        channel, self._waiting = self._waiting, None
+        is_new = channel is None or channel.closed or channel.eof_received
+        with _translated(exchange):
+            if is_new:
+                channel = self._open_socket(path)
+            if channel is None:
+                return None
+            try:
+                exchange.run(channel)
+            finally:
+                if not answer.is_whole or self._waiting is not None:
+                    channel.close()  # which fails where the connection is lost
+        if not answer.is_whole:
+            if answer.began or not self._connection.transport.is_active():
+                raise ConnectionLost("the answer was cut off")
+            self._waits = not is_new  # a VM of a former version reads one command alone
+            return self.call(path, words, on_bytes, stdin=[stdin], pulse=pulse)
+        if not channel.closed:
+            self._waiting = channel
+        assert answer.exit_code is not None
+        return Completed(answer.exit_code, b"", answer.stderr)
+
+    def relay(self, path: str, words: Sequence[str], local: socket.socket) -> Completed:
+        """Let whoever listens on a Unix socket in the VM speak with `local`, both at once, until
+        either has ended. From any thread, several at once. Raises ConnectionLost."""
+        answer = SocketAnswer(local.sendall)
+        try:
+            channel = self._connection.transport.open_socket(path)
+            bell = threading.Event()
+            channel.in_buffer.set_event(bell)
+            try:
+                channel.sendall(json.dumps(list(words)).encode() + b"\n")
+                sender = threading.Thread(target=_send_all, args=(local, channel), daemon=True)
+                sender.start()
+                while answer.exit_code is None:
+                    bell.clear()
+                    ended = channel.closed or channel.eof_received  # first: then all has come
+                    if channel.recv_ready():
+                        answer.feed(channel.recv(PIECE))
+                    elif ended:
+                        break
+                    else:
+                        bell.wait(RELAY_LOOK)
+            finally:
+                channel.close()
+                with suppress(OSError):  # `close` alone would wake neither our sender nor the peer
+                    local.shutdown(socket.SHUT_RDWR)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise ConnectionLost(f"connection lost: {explain(error)}") from error
+        if answer.exit_code is None:
+            raise ConnectionLost("the answer was cut off")
+        return Completed(answer.exit_code, b"", answer.stderr)
+
+    def terminal(self, command: str, columns: int, rows: int) -> TerminalChannel:
+        """Start a command at a terminal. The connection is its alone from now on."""
+        return TerminalChannel(self._connection.transport, self._wire, command, columns, rows)
+
+    def _open_socket(self, path: str) -> Any:
+        """A channel to whoever listens on a Unix socket in the VM; None: nobody does."""
+        try:
+            return self._connection.transport.open_socket(path)
+        except paramiko.ChannelException:
+            return None
+
+    @property
+    def is_open(self) -> bool:
+        """True if nothing was heard of its end."""
+        return bool(self._connection.is_connected)
 
     def wake(self) -> None:
         """Let `pulse` be called now."""
@@ -245,6 +328,25 @@ class Connection:
         """Close at once; what waits on it raises Lost."""
         self._wire.hang_up()
         self._connection.close()
+
+
+@contextmanager
+def _translated(exchange: CommandIO) -> Iterator[None]:
+    """Raise ConnectionLost for what the connection raises, and nothing else."""
+    try:
+        yield
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        if error is exchange.foreign:
+            raise
+        raise ConnectionLost(f"connection lost: {explain(error)}") from error
+
+
+def _send_all(local: socket.socket, channel: Any) -> None:
+    """Send what comes on a socket into a channel, to its end."""
+    with suppress(OSError, EOFError, paramiko.SSHException):
+        while data := local.recv(PIECE):
+            channel.sendall(data)
+        channel.shutdown_write()
 
 
 def within(seconds: float, what: str = "answer") -> Callable[[], float]:
@@ -287,16 +389,3 @@ def _config() -> Any:
         ssh_config=paramiko.SSHConfig(),
         lazy=True,
     )
-
-
-def _nowhere(address: Address, why: str) -> str:
-    where = address.host if address.is_socket else f"{address.host} port {address.port}"
-    return f"no SSH to {where}: {why}"
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, paramiko.BadHostKeyException):
-        return "the host key is not the one that was planted"
-    if isinstance(error, paramiko.AuthenticationException):
-        return "the instance's key was refused"
-    return clean(str(error)[:300]) or type(error).__name__

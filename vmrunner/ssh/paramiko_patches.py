@@ -153,6 +153,20 @@ class Transport(paramiko.Transport):
             raise self.get_exception() or paramiko.SSHException("no channel")
         return channel
 
+    def ask_terminal(self, channel: Any, columns: int, rows: int) -> None:
+        """Have the next command of a channel run at a terminal. `channel.get_pty` would wait for
+        the answer for ever."""
+        message = paramiko.Message()
+        message.add_byte(paramiko.common.cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("pty-req")
+        message.add_boolean(False)
+        message.add_string("xterm")
+        for number in (columns, rows, 0, 0):
+            message.add_int(number)
+        message.add_string("")
+        self._send_user_message(message)  # type: ignore[attr-defined]
+
     def begin(self, channel: Any, command: str) -> None:
         """Have a command run. `channel.exec_command` would wait for the answer for ever: from a
         frozen VM none comes, while a proxy on its host answers for it in TCP."""

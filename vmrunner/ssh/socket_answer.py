@@ -21,12 +21,20 @@ class SocketAnswer:
     def __init__(self, on_bytes: Callable[[bytes], object]) -> None:
         self.exit_code: int | None = None
         self.stderr = b""
+        self.began = False
+        self._complaint = 0  # bytes of it
         self._on_bytes = on_bytes
         self._buffer = b""
         self._left = 0  # bytes of the piece that comes
 
+    @property
+    def is_whole(self) -> bool:
+        """True once all of it came."""
+        return self.exit_code is not None and len(self.stderr) >= self._complaint
+
     def feed(self, data: bytes) -> None:
         """Raises ConnectionLost for what is no answer."""
+        self.began = True
         while data:
             if self.exit_code is not None:
                 self.stderr = (self.stderr + data)[:CAPTURE]
@@ -52,7 +60,7 @@ class SocketAnswer:
         match words[0], numbers:
             case b"D", [length] if 0 < length <= _PIECE:
                 self._left = length
-            case b"X", [code, _] if code < 256:
-                self.exit_code = code
+            case b"X", [code, length] if code < 256:
+                self.exit_code, self._complaint = code, min(length, CAPTURE)
             case _:
                 raise ConnectionLost("the answer is none")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import NotFound, StoreError
-from vmrunner.lib import private_dirs
 from vmrunner.model import LOCAL_TENANT, BuildRecord, ObjectKind
-from vmrunner.store import ObjectStore, digest_of, verified
+from vmrunner.store import ObjectStore, digest_of
+from vmrunner.transfers.fetch import fetched
 from vmrunner.transfers.put import put
 
 if TYPE_CHECKING:
@@ -80,40 +77,12 @@ class SourceTransfer:
             return spool if spool.exists() else None
         try:
             digest = self._ledger.objects.get(build.source_object).digest
-            return self._fetch(build.source_object, digest)
+            return fetched(self._store(), self._place, build.source_object, digest)
         except NotFound as error:
             raise StoreError(
                 f"the source of {build.id} is gone: {error.args[0]}",
                 hint="submit it again; see who else deletes in the store",
             ) from error
-
-    def _fetch(self, name: str, digest: str) -> Path:
-        store = self._store()
-        here = store.path(name)
-        if here is not None:
-            for _ in verified(store.read(name), digest, name):
-                pass
-            return here
-        cached = private_dirs.make(self._place) / f"{digest}.tar"
-        with suppress(FileNotFoundError):
-            if digest_of(cached) == digest:
-                os.utime(cached)  # what is in use stays
-                return cached
-        partial = cached.with_name(f"{digest}.{secrets.token_hex(4)}.part")
-        try:
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as writing:
-                for piece in verified(store.read(name), digest, name):
-                    writing.write(piece)
-            partial.replace(cached)
-        except OSError as error:
-            raise StoreError(
-                f"source {digest} cannot be kept in {self._place}: {error.strerror}",
-                hint="make room",
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return cached
 
     def adopt(self, build: BuildRecord, spool: Path) -> None:
         """Store the source of a build that waits since a vmrunner that had no store."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,13 +23,12 @@ from vmrunner.lib import private_dirs
 from vmrunner.model import BuildRecord, Chunk, ObjectKind
 from vmrunner.store import ObjectStore, digest_of
 from vmrunner.transfers.build_artifacts import LocalArtifacts, write_artifacts
+from vmrunner.transfers.cache_transfer import SUFFIX, CacheTransfer
 from vmrunner.transfers.log_object import write_log
 from vmrunner.transfers.put import put
 from vmrunner.transfers.source_transfer import SourceTransfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vmrunner.ledger import Ledger
 
 log = logging.getLogger("vmrunner")
@@ -38,6 +37,10 @@ CLAIM: Final = 600.0  # seconds for which a log is one uploader's
 RETRY: Final = 30.0  # seconds until the next try with a store that was out of reach
 LOCAL_COPY: Final = 3600.0  # seconds that artifacts are here too, for who reads them at the end
 FAILURES: Final = 3  # after so many the store is out of reach: the rest of a pass is left out
+#: Seconds until what the store refused is tried again: doubled each time, since each try is read
+#: whole and leaves a row for gc.
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
+UPLOADS: Final = ".uploads"  # the lock of who uploads from this host
 _AT_ONCE: Final = 64
 
 
@@ -51,6 +54,7 @@ class Uploader:
         *,
         sources: Path,
         artifacts: Path,
+        caches: CacheTransfer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
@@ -58,22 +62,48 @@ class Uploader:
         self._sources = sources
         self._artifacts_place = artifacts
         self._transfer = SourceTransfer(ledger, store, sources, clock)
+        self._caches = caches
         self._clock = clock
         self._told = False
+        self._later: dict[Path, tuple[float, float]] = {}  # when it is tried again; the next pause
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Upload what can be uploaded now, until there is nothing more or `until` says so. A store
         that is out of reach is left for the next time."""
-        try:
-            self._logs(until)
-            self._spools(until)
-            self._directories(until)
-        except StoreError as error:
-            if not self._told:
-                log.warning("what builds left is uploaded later: %s", error)
-            self._told = True
-        else:
-            self._told = False
+        self._later = {path: when for path, when in self._later.items() if path.exists()}
+        failed: list[StoreError] = []
+        for part in (self._logs, self._spools, self._directories, self._brought_caches):
+            try:
+                part(until)
+            except StoreError as error:
+                failed.append(error)
+        if failed and not self._told:
+            log.warning("what builds left is uploaded later: %s", failed[0])
+        self._told = bool(failed or self._later)
+
+    def _all(
+        self,
+        found: list[Path],
+        work: Callable[[Path, BuildRecord], None],
+        until: Callable[[], bool],
+    ) -> None:
+        """Do it with what lies here of each build. What can never be uploaded keeps nothing else:
+        it waits longer and longer."""
+        failed: list[StoreError] = []
+        for path in found:
+            if until() or len(failed) == FAILURES:
+                break
+            due, pause = self._later.get(path, (0.0, FIRST_PAUSE))
+            if self._clock() < due:
+                continue
+            try:
+                self._each(path.name.partition(".")[0], partial(work, path))
+                self._later.pop(path, None)
+            except StoreError as error:
+                self._later[path] = self._clock() + pause, min(2 * pause, LONGEST_PAUSE)
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _each(self, build: str, work: Callable[[BuildRecord], None]) -> None:
         """Do it for one build. What is wrong with that one keeps no other."""
@@ -132,25 +162,9 @@ class Uploader:
         """Upload what lies here, unless another process of this host is about it."""
         if not any(self._artifacts_place.glob("b-*")):
             return
-        lock = self._artifacts_place / ".uploads"
-        with os.fdopen(os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            directories = list(self._artifacts_place.glob("b-*"))
-            random.shuffle(directories)  # one that can never be uploaded keeps no other for ever
-            failed: list[StoreError] = []
-            for directory in directories:
-                if until() or len(failed) == FAILURES:
-                    break
-                try:
-                    name = directory.name.partition(".")[0]
-                    self._each(name, partial(self._directory, directory))
-                except StoreError as error:
-                    failed.append(error)
-        if failed:
-            raise failed[0]
+        with _alone(self._artifacts_place / UPLOADS) as alone:
+            if alone:
+                self._all(sorted(self._artifacts_place.glob("b-*")), self._directory, until)
 
     def _directory(self, directory: Path, build: BuildRecord) -> None:
         """Upload what its last owner brought. That stays here as a copy for a while; what an owner
@@ -166,6 +180,21 @@ class Uploader:
                 self._put(build, ObjectKind.ARTIFACTS, Path(file.name))
         elif self._clock() - directory.lstat().st_mtime > LOCAL_COPY:
             shutil.rmtree(directory, ignore_errors=True)
+
+    # --- caches that sessions of this host brought ---
+
+    def _brought_caches(self, until: Callable[[], bool]) -> None:
+        """The same of caches, once their builds have ended."""
+        if self._caches is None or not any(self._sources.glob(f"b-*{SUFFIX}")):
+            return
+        with _alone(private_dirs.make(self._artifacts_place) / UPLOADS) as alone:
+            if alone:
+                self._all(sorted(self._sources.glob(f"b-*{SUFFIX}")), self._cache, until)
+
+    def _cache(self, file: Path, build: BuildRecord) -> None:
+        assert self._caches is not None
+        if build.finished:
+            self._caches.keep(file, build)
 
     def _file(self) -> Any:
         """A file that goes when it is closed."""
@@ -184,3 +213,15 @@ class Uploader:
             spool.unlink(missing_ok=True)
         else:
             self._transfer.adopt(build, spool)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[bool]:
+    """Hold this lock meanwhile. False: another process of this host has it."""
+    with os.fdopen(os.open(lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

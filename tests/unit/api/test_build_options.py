@@ -26,7 +26,7 @@ from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.lib.section import Bytes, Seconds
-from vmrunner.model import BuildRecord, BuildSpec, BuildState
+from vmrunner.model import BuildRecord, BuildSpec, BuildState, CacheRule
 from vmrunner.services import requests
 from vmrunner.services.documents import build_document
 from vmrunner.services.host_access import HostAccess
@@ -38,6 +38,8 @@ RUN = typer.main.get_command(cli.app()).commands["run"]  # type: ignore[attr-def
 STORED = {"container_runtime": "runtime"}  # the one name that a spec has for itself
 OPTIONS = [name for name in BuildRequest.model_fields if name != "steps"]
 IN_JOBS = [name for name in OPTIONS if name in BuildFields.model_fields]
+#: What a field needs beside it: a secret that it names.
+BESIDE: Mapping[str, Mapping[str, Any]] = {"registry_secret": {"secrets": ["X1"]}}
 Model = type[BuildRequest]
 
 
@@ -52,12 +54,17 @@ def bare(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return bare(get_args(annotation)[0])
     members = [one for one in get_args(annotation) if one is not type(None)]
+    words = [one for one in members if isinstance(one, type) and issubclass(one, Enum)]
+    if words and get_origin(annotation) in (Union, UnionType):  # words, or a table
+        return words[0]
     return bare(members[0]) if type(None) in get_args(annotation) else annotation
 
 
 def sample(name: str, model: Model = BuildRequest) -> Any:
     """A value that is not the default, by the type of the field and nothing else."""
     kind = bare(model.model_fields[name].annotation)
+    if name in BESIDE:
+        return "X1"
     if get_origin(kind) is Literal:
         return get_args(kind)[-1]
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -66,6 +73,8 @@ def sample(name: str, model: Model = BuildRequest) -> Any:
         return 5 << 30 if unit(name) == "bytes" else 3
     if get_origin(kind) is Mapping:
         return ["X1"] if bytes in get_args(kind) else {"X1": "long"}
+    if CacheRule in get_args(kind):
+        return [{"key": "x2", "path": "/x2"}]
     return {bool: True, float: 3000.0, str: "x2"}.get(kind, ["x2"])
 
 
@@ -77,7 +86,8 @@ def words(name: str, model: Model = BuildRequest) -> list[str]:
     items = value if isinstance(value, list) else [value]
     if isinstance(value, dict):
         items = [f"{key}={item}" for key, item in value.items()]
-    return [word for item in items for word in (option(name, model), str(item))]
+    items = ["=".join(item.values()) if isinstance(item, dict) else str(item) for item in items]
+    return [word for item in items for word in (option(name, model), item)]
 
 
 def option(name: str, model: Model = BuildRequest) -> str:
@@ -90,7 +100,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where "x2" is a directory and X1 a variable."""
     (tmp_path / "x2").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("X1", "hunter2")
+    monkeypatch.setenv("X1", "me:hunter2")
     return tmp_path
 
 
@@ -103,7 +113,7 @@ def by_job(said: Mapping[str, Any]) -> BuildSpec:
     Path("j.yml").write_text(json.dumps({"jobs": {"a b": {**said, "steps": ["make"]}}}))
     leave = HostAccess(secrets=frozenset({"X1"}))
     return spec(
-        requests.from_job(jobfile.choose(Path("j.yml"), None), {"X1": "hunter2"}, leave=leave)
+        requests.from_job(jobfile.choose(Path("j.yml"), None), {"X1": "me:hunter2"}, leave=leave)
     )
 
 
@@ -126,7 +136,8 @@ DEFAULT: Mapping[str, Any] = {"provider": "x1"}
 
 def lands(name: str, model: Model = BuildRequest) -> None:
     """Python takes it, the spec holds it and nothing else is new; the document shows it."""
-    usual, given = by_python(DEFAULT), by_python({**DEFAULT, name: sample(name, model)})
+    beside = {**DEFAULT, **BESIDE.get(name, {})}
+    usual, given = by_python(beside), by_python({**beside, name: sample(name, model)})
     stored = STORED.get(name, name)
     changed = {
         one.name for one in fields(usual) if getattr(usual, one.name) != getattr(given, one.name)
@@ -139,14 +150,16 @@ def lands(name: str, model: Model = BuildRequest) -> None:
 
 
 def job_says_it(name: str, model: Model = BuildRequest) -> None:
-    said = {**DEFAULT, name: sample(name, model)}
+    said = {**DEFAULT, **BESIDE.get(name, {}), name: sample(name, model)}
     assert by_job(said) == by_python(said)
 
 
 def command_line_says_it(name: str, model: Model = BuildRequest) -> None:
     """With the field's own help text."""
     argv = [] if name == "provider" else ["--provider", "x1"]
-    said = {**DEFAULT, name: sample(name, model)}
+    beside = BESIDE.get(name, {})
+    argv += [word for other in beside for word in words(other, model)]
+    said = {**DEFAULT, **beside, name: sample(name, model)}
     assert by_command_line([*argv, *words(name, model)]) == by_python(said)
     (shown,) = [one for one in RUN.params if option(name, model) in one.opts]
     assert shown.help
@@ -161,6 +174,7 @@ def type_checkers_see_it(name: str, model: Model = BuildRequest) -> None:
 
 #: What whoever calls reads: a path, and names of variables beside their values.
 READ: Mapping[str, set[Any]] = {
+    "network": {Mapping[str, Sequence[str]]},
     "source": {os.PathLike[str]},
     "secrets": {Sequence[str], Mapping[str, str | bytes]},
 }
@@ -203,7 +217,7 @@ def test_no_front_has_an_option_that_is_no_field() -> None:
     assert list(BuildOptions.__annotations__.keys() - OPTIONS) == []
     assert jobfile.JobDefaults.model_fields.keys() == set(IN_JOBS)
     assert set(IN_JOBS) == set(OPTIONS) - {"name", "idempotency_key"}, "a job has its key as name"
-    stored = {one.name for one in fields(BuildSpec)} - {"steps"}
+    stored = {one.name for one in fields(BuildSpec)} - {"steps", "sandbox_ttl"}
     assert stored == {STORED.get(name, name) for name in OPTIONS}
 
 

@@ -66,7 +66,7 @@ def test_only_a_local_disk_has_no_partition_to_grow() -> None:
     assert "growpart" not in made(platform="ec2")
 
 
-@pytest.mark.parametrize("platform", ["local", "ec2", "gce"])
+@pytest.mark.parametrize("platform", ["local", "ec2", "gce", "azure"])
 def test_each_thing_comes_before_what_needs_it(platform: str) -> None:
     """The timer, the host key, no metadata service; then sshd answers. In a cloud whose metadata
     service cannot be reached from outside, this is what keeps a build from it."""
@@ -135,11 +135,12 @@ def test_the_lean_supervisor_is_the_same_program() -> None:
 
 
 def _substance(text: str) -> list[str]:
-    """All expressions but what functions say of their types, and strings that stand alone: neither
+    """All expressions but what is said of types, and strings that stand alone: neither
     does anything."""
     nodes = list(ast.walk(ast.parse(text)))
     idle = [n.value for n in nodes if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
     idle += [n.annotation for n in nodes if isinstance(n, ast.arg) and n.annotation]
+    idle += [n.annotation for n in nodes if isinstance(n, ast.AnnAssign)]
     idle += [n.returns for n in nodes if isinstance(n, ast.FunctionDef) and n.returns]
     silent = {id(part) for node in idle for part in ast.walk(node)}
     return [ast.dump(n) for n in nodes if isinstance(n, ast.expr) and id(n) not in silent]

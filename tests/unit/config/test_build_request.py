@@ -17,7 +17,10 @@ from vmrunner.errors import ConfigError
         ({"cpus": "2"}, "cpus: '2' is not a whole number (such as 1)"),
         ({"retry_on_loss": 1}, "retry-on-loss: 1 is neither true nor false (give one)"),
         ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration (write it like 30m"),
-        ({"network": "some"}, "network: no policy 'some' (one of: open, none)"),
+        (
+            {"network": "some"},
+            "network: no policy 'some' (one of: open, none, allow=HOST[:PORT],…)",
+        ),
         ({"image": "\ud800"}, "image: '\\ud800' is not UTF-8 (pass it as a file)"),
         ({"secrets": ["TOKEN"]}, "secrets: not a mapping (secrets={'NAME': b'VALUE'})"),
         ({"secrets": {"TOKEN": "hunter2"}}, "secret: the value of 'TOKEN' is not bytes"),

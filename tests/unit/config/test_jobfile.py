@@ -123,7 +123,7 @@ def test_anchors_and_merge_keys_work() -> None:
         ),
         (
             "jobs:\n  a:\n    steps: [ls]\n    network: no",
-            "vmrunner.yml:4: jobs.a.network: 'no': input should be 'open' or 'none'",
+            "vmrunner.yml:4: jobs.a.network: 'no': input should be 'open', 'none' or a table",
         ),
         ("version: 2\njobs: {a: {steps: [ls]}}", "vmrunner.yml:1: version: 2: "),
         ("jobs:\n  a:\n    steps: [ls]\n    steps: [x]", "vmrunner.yml:3: 'steps' is there twice"),

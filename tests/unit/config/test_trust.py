@@ -97,7 +97,7 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "fake"])
+@pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "azure", "fake"])
 def test_new_provider_keys_need_trust_until_known_harmless(kind: str) -> None:
     fields = registry.settings_of(registry.drivers()[kind]).model_fields
     table = {"providers": {"p": dict.fromkeys([*fields, "next"], 1)}}
@@ -141,7 +141,10 @@ def test_what_something_stronger_says_is_not_the_projects(file: Path) -> None:
     assert load(file, VMRUNNER_DATABASE_URL=mine).settings.database.url == mine
 
 
-@pytest.mark.parametrize("said", ["network = 'open'", "container_runtime = 'runc'"])
+@pytest.mark.parametrize(
+    "said",
+    ["network = 'open'", "network = { allow = ['a.example'] }", "container_runtime = 'runc'"],
+)
 def test_a_default_that_protects_is_not_undone(file: Path, said: str) -> None:
     file.write_text(f"[defaults]\n{said}")
     load(file)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import PROCESS
+from vmrunner.engine.attention import LOG_HANDOVER
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.deadlines import DeadlineArmer
@@ -16,7 +17,7 @@ from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import Membership
 from vmrunner.engine.poller import InstancePoller
 from vmrunner.engine.pools import PoolManager
-from vmrunner.engine.reconciler import LOG_HANDOVER, SESSION_GRACE, Reconciler
+from vmrunner.engine.reconciler import SESSION_GRACE, Reconciler
 from vmrunner.engine.sessions import SessionManager
 from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,16 @@ from vmrunner.engine import reporter as reporting
 from vmrunner.engine.reporter import SEALING, LedgerReporter
 from vmrunner.engine.sessions import STORE_PATIENCE, STORE_RETRY, SessionManager
 from vmrunner.errors import CredentialsRefused, Fenced, LedgerError, StoreError, Uncertain
-from vmrunner.model import BuildRecord, BuildState, EventKind, InstanceState, Reason, Result
+from vmrunner.model import (
+    BuildRecord,
+    BuildState,
+    BuildUsage,
+    EventKind,
+    HostUsage,
+    InstanceState,
+    Reason,
+    Result,
+)
 from vmrunner.providers.fake import Fault
 from vmrunner.session import End, SessionJob
 
@@ -282,3 +292,27 @@ def test_a_metadata_service_that_stays_on_ends_the_wait(
     with pytest.raises(Uncertain):
         reporter.steps_started()
     assert not parts.build().steps_started
+
+
+def test_what_the_host_saw_stands_beside_what_the_vm_said(
+    parts: EngineParts, driver: Driver
+) -> None:
+    said = replace(SUCCESS, usage=BuildUsage(memory_peak=7))
+    driver.session.acts = lambda _: said
+    parts.provider.used = lambda _: HostUsage(cpu_seconds=2.5, disk=9)  # type: ignore[attr-defined]
+    driver.start()
+    driver.run()
+    (word,) = driver.manager.ends()
+    assert word.end is not None
+    assert word.end.usage == BuildUsage(memory_peak=7, vm_cpu_seconds=2.5, vm_disk=9)
+
+
+def test_a_figure_that_cannot_be_had_costs_no_verdict(parts: EngineParts, driver: Driver) -> None:
+    def used(_: object) -> HostUsage:
+        raise OSError("no such file")
+
+    parts.provider.used = used  # type: ignore[attr-defined]
+    driver.start()
+    driver.run()
+    (word,) = driver.manager.ends()
+    assert word.end == SUCCESS

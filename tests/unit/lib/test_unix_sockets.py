@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.sshd import wait_for
 from vmrunner.lib import unix_sockets
 from vmrunner.model import Address
 
@@ -44,11 +45,12 @@ def test_ssh_is_handed_the_connection_itself(path: Path) -> None:
     """As a ProxyCommand with ProxyUseFdpass: the program is gone, the connection stays."""
     ours, theirs = socket.socketpair()
     with unix_sockets.listen(path) as listener, ours, theirs:
-        subprocess.run(
-            [sys.executable, "-P", "-m", unix_sockets.__name__, str(path)],
-            stdout=theirs,
-            check=True,
-        )
+        with socket.socket(socket.AF_UNIX) as stream:
+            unix_sockets.connect(stream, path)
+            with unix_sockets.handed_out(stream) as command:
+                subprocess.run(shlex.split(command), stdout=theirs, check=True)
+                place = Path(shlex.split(command)[-1]).parent
+                wait_for(lambda: not place.exists())  # a kill leaves nothing
         _, (descriptor,), _, _ = socket.recv_fds(ours, 1, 1)
         server, _ = listener.accept()
         with socket.socket(fileno=descriptor) as client, server:
@@ -56,7 +58,16 @@ def test_ssh_is_handed_the_connection_itself(path: Path) -> None:
             assert client.recv(20) == b"SSH-2.0-x\r\n"
 
 
-def test_an_address_is_a_path_or_a_host_and_port() -> None:
-    assert Address("/a/ssh").is_socket
-    assert not Address("127.0.0.1", 2222).is_socket
-    assert [str(Address("/a/ssh")), str(Address("h", 2222))] == ["/a/ssh", "h:2222"]
+def test_a_connection_that_nobody_takes_holds_nothing_up() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, unix_sockets.handed_out(theirs) as command:
+        directory = Path(shlex.split(command)[-1]).parent
+        assert directory.is_dir()
+    assert not directory.exists()
+
+
+def test_an_address_is_written_and_read_alike() -> None:
+    for text in ("/a:1/ssh", "h:2222", "::1:22"):
+        assert str(Address.parse(text)) == text
+    assert Address.parse("h:2222") == Address("h", 2222)
+    assert Address.parse("/a/ssh") == Address("/a/ssh")

@@ -7,8 +7,21 @@ from typing import Any
 import pytest
 
 from tests.support.reaper_inputs import row
-from vmrunner.errors import CredentialsRefused, Refused
-from vmrunner.model import Fate, InstanceState, Key, Kind, Offer, Page, Ref, Scope, Spec
+from vmrunner.errors import BadOrder, CredentialsRefused, Refused
+from vmrunner.model import (
+    AllowList,
+    Fate,
+    InstanceState,
+    Key,
+    Kind,
+    Offer,
+    Order,
+    Page,
+    Ref,
+    Role,
+    Scope,
+    Spec,
+)
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
 from vmrunner.providers.retired import RetiredProvider, driver_at, kept, parts, present
 
@@ -28,6 +41,20 @@ def in_scope(scope: Scope, **options: object):
     return row(offer=offer, provider="fake", **options)
 
 
+def order_in(scope: Scope, network: AllowList) -> Order:
+    return Order(
+        instance="vm-1",
+        build="b-1",
+        installation="i",
+        generation="g",
+        role=Role.BUILD,
+        offer=Offer(scope=scope, machine_type="small", place=scope.place),
+        deadline=1e12,
+        user_data=b"",
+        network=network,
+    )
+
+
 def test_only_a_provider_with_rows_is_swept_after_its_removal() -> None:
     cloud = Cloud(Clock())
     old = {"fake": driver(cloud, SCOPE)}
@@ -43,6 +70,28 @@ def test_only_a_provider_with_rows_is_swept_after_its_removal() -> None:
     assert dropped.delete([machine.ref])[machine.ref].fate is Fate.ACCEPTED
     # At the next look nothing is left of it.
     assert kept({"fake": dropped}, {}, []) == {}
+
+
+def test_an_allow_list_goes_to_who_can_hold_it() -> None:
+    cloud = Cloud(Clock())
+    able, unable = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)
+    unable.holds_allow_lists = False
+    network = AllowList(("a.example.org",))
+    for former, now in ((able, unable), (unable, able)):
+        both = RetiredProvider("fake", (former,), now)
+        assert both.holds_allow_lists
+        if now is able:
+            assert both.offers(Spec(network=network))
+        else:
+            with pytest.raises(BadOrder, match="cannot hold an allow-list"):
+                both.offers(Spec(network=network))
+        for scope in (SCOPE, ELSEWHERE):
+            order = order_in(scope, network)
+            if scope is SCOPE:
+                assert both.create(order).scope == SCOPE
+            else:
+                with pytest.raises(BadOrder, match="cannot hold an allow-list"):
+                    both.create(order)
 
 
 def test_an_account_that_is_unknown_for_a_moment_is_kept() -> None:

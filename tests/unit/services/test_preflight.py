@@ -14,13 +14,16 @@ from vmrunner import images
 from vmrunner.config.settings import Settings
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, Uncertain
 from vmrunner.images import LocalImage, NotMade
-from vmrunner.model import BuildSpec, Finding, Level, Network, Spec
+from vmrunner.model import AllowList, BuildSpec, Finding, Level, Network, Spec
 from vmrunner.runtime import background
 from vmrunner.services import preflight
 
 
 class Provider:
     """A provider that answers what a test puts into it."""
+
+    name = "local"
+    holds_allow_lists = False
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -150,6 +153,49 @@ def test_without_network_the_container_must_be_in_the_image(host: Case) -> None:
     host.check(spec(network=Network.NONE, container="debian:trixie"))
     with pytest.raises(ConfigError, match="is not in VM image 'default'"):
         host.check(spec(network=Network.NONE, container="debian"))
+
+
+HUB = AllowList(("registry-1.docker.io", "auth.docker.io"))
+
+
+def test_an_allow_list_that_nobody_can_hold_is_refused(cloud: Case, provider: Provider) -> None:
+    """Before anything is asked of the cloud."""
+    with pytest.raises(ConfigError, match="provider local cannot hold an allow-list") as refused:
+        cloud.check(spec(network=HUB))
+    assert refused.value.hint == "use a qemu provider, or network = open or none"
+    assert provider.asked == []
+
+
+def test_no_image_is_made_for_a_list_that_nobody_holds(
+    host: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any) -> LocalImage:
+        raise NotMade("there is none yet")
+
+    monkeypatch.setattr(images, "resolve", missing)
+    with pytest.raises(ConfigError, match="cannot hold an allow-list"):
+        host.check(spec(network=HUB))
+
+
+def test_with_an_allow_list_its_registry_must_be_on_it(host: Case, provider: Provider) -> None:
+    provider.holds_allow_lists = True
+    host.check(spec(network=AllowList(("a.example.org",)), container="debian:trixie"))
+    for image in ("python:3.13", "docker.io/library/python:3.13", "team/image"):
+        host.check(spec(network=HUB, container=image))
+    for image, registry in (("ghcr.io/a/b", "ghcr.io"), ("r.example.org:8443/a", "r.example.org")):
+        with pytest.raises(ConfigError, match=f"has not its registry {registry}"):
+            host.check(spec(network=HUB, container=image))
+    host.check(spec(network=AllowList(("*.example.org:8443",)), container="r.example.org:8443/a"))
+
+
+def test_an_allow_lists_needs_of_the_host_are_its_own(host: Case, provider: Provider) -> None:
+    provider.holds_allow_lists = True
+    provider.broken = [
+        Finding(check="allow-list", level=Level.ERROR, message="no nf_tables", fix="a kernel")
+    ]
+    host.check(spec())
+    with pytest.raises(ConfigError, match="no nf_tables"):
+        host.check(spec(network=HUB))
 
 
 def test_a_runtime_that_the_image_lacks_is_refused(host: Case) -> None:

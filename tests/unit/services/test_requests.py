@@ -106,7 +106,7 @@ def test_all_faults_of_a_job_are_told_by_line(tmp_path: Path) -> None:
         "13: jobs.a.timeuot: no such key (did you mean 'timeout'?)",
         "14: privileged: not allowed here",
         "15: provider: no provider 'nowhere' is configured",
-        "16: jobs.a.network: 'no': input should be 'open' or 'none'",
+        "16: jobs.a.network: 'no': input should be 'open', 'none' or a table with `allow`",
     ]
     assert len(told) == len(expected), told
     for line, said in zip(told, expected, strict=True):
@@ -156,6 +156,22 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "message"),
     [
+        (
+            {"registry_secret": "LOGIN"},
+            "registry_secret: no secret 'LOGIN' is given (--secret LOGIN gives it)",
+        ),
+        (
+            {"registry_secret": "LOGIN", "secrets": {"LOGIN": b"hunter2"}},
+            "registry_secret: it is neither user:password nor a Docker configuration with auths",
+        ),
+        (
+            {"caches": [{"key": "k-{hash:*.lock}", "path": "/c"}]},
+            "cache: 'k-{hash:*.lock}' names files of a source directory, and there is none",
+        ),
+        (
+            {"caches": [{"key": "k", "path": "/c"}], "container_runtime": "runsc"},
+            "caches: runsc (gVisor) keeps the container's files to itself",
+        ),
         ({"steps": None}, "command: missing (put it after --, or name a job with -f FILE)"),
         ({"steps": (Step(argv=("a\0b",)),)}, "command: 'a\\x00b' is not a command"),
         ({"steps": (Step(argv=("",)),)}, "command: '' is not a command"),
@@ -170,7 +186,10 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"container": "Debian"}, "container: 'Debian' is not a container image's name (such as"),
         ({"container": "-v"}, "container: '-v' is not"),
         ({"container": "a b"}, "container: 'a b' is not"),
-        ({"network": "some"}, "network: no policy 'some' (one of: open, none)"),
+        (
+            {"network": "some"},
+            "network: no policy 'some' (one of: open, none, allow=HOST[:PORT],…)",
+        ),
         ({"privileged": True}, "privileged: not allowed here (limits.privileged = true"),
         (
             {"container_runtime": "crun"},

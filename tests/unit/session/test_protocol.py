@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.model import Reason
+from vmrunner.model import BuildUsage, Reason
 from vmrunner.session.protocol import (
     SLACK,
     EndFrame,
@@ -91,6 +91,12 @@ def test_no_bytes_do_more_than_lie(junk: bytes, at: int) -> None:
         event(0, "ended", 0, reason="because"),
         event(0, "ended", 0, reason="exit_code"),
         event(0, "ended", 0, reason=["exit_code"]),
+        event(0, "ended", 0, reason="exit_code", exit_code=0, memory_peak=-1),
+        event(0, "ended", 0, reason="exit_code", exit_code=0, memory_peak=1.5),
+        event(0, "ended", 0, reason="exit_code", exit_code=0, disk_read="much"),
+        event(0, "ended", 0, reason="exit_code", exit_code=0, network_sent=(1 << 50) + 1),
+        event(0, "ended", 0, reason="exit_code", exit_code=0, cpu_seconds=float("inf")),
+        event(0, "ended", 0, reason="exit_code", exit_code=0, cpu_seconds=True),
         log(0, b"x") + event(0, "ended", 0, reason="exit_code", exit_code=0),
     ],
 )
@@ -112,6 +118,13 @@ def test_a_pull_is_told_without_the_vms_own_words() -> None:
     assert list(frames().feed(event(0, "pulling", 0, image="x", step=7))) == [
         EventFrame("pulling", 0, {})
     ]
+
+
+def test_what_it_used_is_read_and_the_rest_unknown() -> None:
+    told = {"memory_peak": 5 << 20, "cpu_seconds": 2, "disk_written": 0, "vm_cpu_seconds": 9}
+    (end,) = frames().feed(event(0, "ended", 0, reason="exit_code", exit_code=0, **told))
+    assert isinstance(end, EndFrame)
+    assert end.end.usage == BuildUsage(memory_peak=5 << 20, cpu_seconds=2.0, disk_written=0)
 
 
 def test_another_connection_goes_on_in_the_middle() -> None:

@@ -11,6 +11,7 @@ from vmrunner.model import (
     BuildEvent,
     BuildRecord,
     BuildState,
+    EventKind,
     Instance,
     Kind,
     Result,
@@ -77,8 +78,35 @@ def _whose(row: Instance | None) -> str:
 
 
 def _command(build: BuildRecord) -> str:
+    if not build.spec.steps:
+        return build.spec.title
     first, *more = build.spec.steps
     return short(first.title, 40) + (f" (+{len(more)})" if more else "")
+
+
+def sandbox_view(now: float | None = None) -> ListView[BuildRecord]:
+    """`sandbox ls`."""
+    at = time.time() if now is None else now
+
+    def left(build: BuildRecord) -> str:
+        return "" if build.hold_until is None else units.span(max(0.0, build.hold_until - at))
+
+    return ListView(
+        kind="sandbox",
+        columns=(
+            Column("id", lambda b: b.id),
+            Column("name", lambda b: b.spec.name),
+            Column("state", lambda b: b.state.value),
+            Column("age", lambda b: units.span(at - b.created_at)),
+            Column("left", left),
+            Column("container", lambda b: b.spec.container),
+            Column("provider", lambda b: b.spec.provider, wide=True),
+            Column("instance", lambda b: b.instance or "", wide=True),
+            Column("labels", lambda b: _labels(b.spec.labels), wide=True),
+        ),
+        document=build_document,
+        empty="no sandbox; vmrunner sandbox create makes one",
+    )
 
 
 def machine_view(*, cloud: bool) -> ListView[FleetVm]:
@@ -194,6 +222,19 @@ def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
             else:
                 title = short(build_history.title(build, run.index), 60)
                 lines.append(f"{took:>8}  exit {run.exit_code}  {title}")
+    return lines
+
+
+def caches(events: Iterable[BuildEvent]) -> list[str]:
+    """Return what became of each cache, as far as the events say."""
+    lines = []
+    for event in events:
+        if event.kind == EventKind.CACHE:
+            said = event.data
+            size = f"  {units.amount(int(said['bytes'] or 0))}" if "bytes" in said else ""
+            why = f": {said['message']}" if "message" in said else ""
+            outcome = str(said["outcome"]).replace("_", " ")
+            lines.append(f"{outcome}  {said['key']}  {said['path']}{size}{why}")
     return lines
 
 

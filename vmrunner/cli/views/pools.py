@@ -44,7 +44,7 @@ def description(entry: PoolStatus) -> dict[str, str]:
         "kind": spec.kind.value,
         "provider": spec.provider,
         "container": spec.container,
-        "network": spec.network.value,
+        "network": str(spec.network),
         "size": _size(entry),
         "VMs": f"{entry.have} ready, {entry.making} on their way, {entry.claimed} with a build",
         "empty": entry.empty_reason.value if entry.empty_reason else "",

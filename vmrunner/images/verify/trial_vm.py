@@ -14,7 +14,7 @@ from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.lib import ids
 from vmrunner.model import Access, Address, Key, Network, Order, Ref, Role, Spec
-from vmrunner.providers import Provider, qemu
+from vmrunner.providers import Provider, qemu, registry
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.qemu import accel as accelerator
@@ -64,7 +64,10 @@ def vm(
         ref = provider.create(order)
         try:
             address = _address(provider, Key(ref.scope, instance, ref.id))
-            dialer = Dialer(Access(user_private=user.private, host_public=host.public))
+            dialer = Dialer(
+                Access(user_private=user.private, host_public=host.public),
+                channel=registry.channel(ref.scope.kind, lambda: provider),
+            )
             try:
                 limit = time_limits.FIRST_BOOT[_accelerator(accel, image, cache)]
                 connection = dialer.connect(address, timeout=limit)

@@ -44,6 +44,7 @@ class FakeProvider:
     cloud does when it is made."""
 
     creates = 8
+    holds_allow_lists = True
 
     def __init__(
         self,

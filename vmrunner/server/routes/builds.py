@@ -15,7 +15,7 @@ from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
 from vmrunner.model import BuildRecord, BuildState, Principal, Reason
 from vmrunner.server import bodies
-from vmrunner.server.build_body import BuildBody
+from vmrunner.server.build_body import BuildBody, SandboxBody
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
@@ -145,8 +145,20 @@ async def submit_build(
 ) -> JSONResponse:
     """Queue a build. 200 for one that had its idempotency key already, and for a dry run, whose
     answer is what would be submitted."""
-    body = await bodies.model(request, BuildBody)
-    if wanted.dry_run:
+    return await submitted(request, parts, principal, BuildBody, dry_run=wanted.dry_run)
+
+
+async def submitted(
+    request: Request,
+    parts: ServerParts,
+    principal: Principal,
+    kind: type[BuildBody | SandboxBody],
+    *,
+    dry_run: bool,
+) -> JSONResponse:
+    """Queue what the body asks for."""
+    body = await bodies.model(request, kind)
+    if dry_run:
         checked = await run_in_threadpool(
             remote_submit.check,
             parts.submission(),
@@ -156,7 +168,7 @@ async def submit_build(
             name=body.source_name,
         )
         return listing("build_spec", [spec_document(checked.spec)], warnings=checked.warnings)
-    submitted = await run_in_threadpool(
+    done = await run_in_threadpool(
         remote_submit.submit,
         parts.submission(),
         principal,
@@ -169,13 +181,14 @@ async def submit_build(
     )
     parts.wake()
     answer = listing(
-        "build",
-        [build_document(submitted.build)],
-        status=201 if submitted.new else 200,
-        warnings=submitted.warnings,
-        new=submitted.new,
+        "build" if kind is BuildBody else "sandbox",
+        [build_document(done.build)],
+        status=201 if done.new else 200,
+        warnings=done.warnings,
+        new=done.new,
     )
-    answer.headers["Location"] = f"/api/v1/builds/{submitted.build.id}"
+    place = "builds" if kind is BuildBody else "sandboxes"
+    answer.headers["Location"] = f"/api/v1/{place}/{done.build.id}"
     return answer
 
 
@@ -243,8 +256,10 @@ def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse
 
 @router.post("/builds/{build}/lease")
 def renew_lease(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
-    """Say that the client of a foreground build is there: for 60 s more."""
+    """Say that the client of a foreground build is there: for 60 s more; 0 where it has ended."""
     row = visible_build(parts, principal, build)
+    if row.finished:
+        return JSONResponse({"seconds": 0})
     until = parts.now() + remote_submit.LEASE
     parts.ledger.submitter_leases.renew(row.id, until)
     return JSONResponse({"seconds": remote_submit.LEASE})

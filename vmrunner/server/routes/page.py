@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
+from vmrunner.config import cache_checks
 from vmrunner.lib import units
 from vmrunner.model import BuildRecord, BuildState, Instance
 from vmrunner.server.pages import rendered
@@ -21,7 +22,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import costs, run_again
+from vmrunner.services import costs, run_again, usage
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown_document
 
@@ -55,7 +56,7 @@ def builds(
         build_document(row)
         | {
             "age": units.span(now - row.created_at),
-            "command": _short(" ; ".join(step.title for step in row.spec.steps)),
+            "command": _short(row.spec.title),
             "cost": costs.short(row.cost),
             "waiting": reasons.get(row.id),
         }
@@ -125,15 +126,18 @@ def _facts(
         "failed step": document["failed_step"],
         "container": f"{row.spec.container} ({row.spec.runtime})",
         "provider": row.spec.provider,
-        "network": row.spec.network.value,
+        "network": str(row.spec.network),
         "source": row.spec.source,
+        "caches": cache_checks.paths(row.spec.caches),
         "start": document["start"],
         "VM ends": "" if left is None else f"in {units.span(left)}" if left > 0 else "now",
         "submitted by": row.actor,
         "created": document["created_at"],
         "ended": document["finished_at"],
         "held until": document["hold_until"] if row.state is BuildState.HELD else "",
+        "lives until": "" if row.finished or not row.was_ready else document["hold_until"],
         "cost": costs.text(row.cost),
+        "used": usage.text(row.usage),
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
     return [(name, value) for name, value in facts.items() if value]

@@ -17,10 +17,10 @@ QEMU's words · `spawn.py` the program that becomes QEMU · `metadata.py` HTTP f
 
 from __future__ import annotations
 
-from vmrunner.testing.vms.command_line import GuestSpec
+from vmrunner.testing.vms.command_line import METADATA, GuestSpec
 from vmrunner.testing.vms.fleet import VmFleet
 from vmrunner.testing.vms.host import Vms
 from vmrunner.testing.vms.metadata import MetadataRequest, Reply
 from vmrunner.testing.vms.vm import Vm
 
-__all__ = ["GuestSpec", "MetadataRequest", "Reply", "Vm", "VmFleet", "Vms"]
+__all__ = ["METADATA", "GuestSpec", "MetadataRequest", "Reply", "Vm", "VmFleet", "Vms"]

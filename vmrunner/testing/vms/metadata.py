@@ -24,6 +24,7 @@ class MetadataRequest:
     path: str
     headers: Mapping[str, str]
     query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.send_error(413)
             return
-        self.rfile.read(int(length))  # no service looks at it, but the next request comes after
+        body = self.rfile.read(int(length))
         assert isinstance(self.server, _Server)
         path, _, query = self.path.partition("?")
         reply = self.server.answer(
@@ -81,6 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
                 path=path,
                 headers={name.lower(): value for name, value in self.headers.items()},
                 query=dict(parse_qsl(query, keep_blank_values=True)),
+                body=body,
             )
         )
         self.send_response(reply.status)

@@ -1,7 +1,7 @@
-"""The program that becomes QEMU: `python -P spawn.py PARENT OVERLAY BASE QEMU WORDS…`
+"""The program that becomes QEMU: `python -P spawn.py PARENT OVERLAY BASE SEED QEMU WORDS…`
 
-QEMU then has the two files, given as descriptors, where its words look for them, no capability but
-to listen on port 22, and dies with the thread that started this.
+QEMU then has the files, given as descriptors, where its words look for them, no capability but to
+listen on port 22, and dies with the thread that started this. A guest without a seed has -1.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from vmrunner.providers.qemu.command_line import QemuFd
 _BIND: Final = 10  # CAP_NET_BIND_SERVICE
 
 
-def main(command: list[str], parent: int, overlay: int, base: int) -> None:
+def main(command: list[str], parent: int, overlay: int, base: int, seed: int) -> None:
     syscalls.die_with_parent()
     if os.getppid() != parent:
         return  # it died before it could be told
-    for given, number in ((overlay, QemuFd.OVERLAY), (base, QemuFd.BASE)):
+    files = ((overlay, QemuFd.OVERLAY), (base, QemuFd.BASE), (seed, QemuFd.SEED))
+    for given, number in files:
+        if given < 0:
+            continue
         os.dup2(given, number, inheritable=True)
         os.close(given)
     syscalls.give_up_privileges(keep=_BIND)
@@ -28,4 +31,4 @@ def main(command: list[str], parent: int, overlay: int, base: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[4:], *map(int, sys.argv[1:4]))
+    main(sys.argv[5:], *map(int, sys.argv[1:5]))

@@ -59,6 +59,8 @@ class Vm:
             if self._overlay is None:
                 self._overlay = self._make_overlay()
             overlay, base = self._overlay, os.open(self._image.disk, os.O_RDONLY)
+            seed = _in_memory(self.guest.seed) if self.guest.seed else None
+            extra = () if seed is None else (seed,)
             port = str(self._metadata.port)
             forwarder = [sys.executable, "-I", "-S", str(_HERE / "forward.py"), port]
             try:
@@ -66,16 +68,18 @@ class Vm:
                     [
                         *(sys.executable, "-P", str(_HERE / "spawn.py")),
                         *(str(os.getpid()), str(overlay), str(base)),
+                        str(-1 if seed is None else seed),
                         *command_line.command(self._host, self.guest, forwarder),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    pass_fds=(overlay, base),
+                    pass_fds=(overlay, base, *extra),
                     start_new_session=True,  # a terminal's Ctrl-C is for us, who end it
                 )
             finally:
-                os.close(base)
+                for file in (base, *extra):
+                    os.close(file)
             assert self._process.stdout is not None
             assert self._process.stderr is not None
             self._pipes = (self._process.stdout, self._process.stderr)
@@ -185,6 +189,16 @@ def _more(pipe: int, had: bytes, limit: int) -> bytes:
     except BlockingIOError:
         pass
     return had
+
+
+def _in_memory(data: bytes) -> int:
+    """Return the descriptor of a file without a name, opened to be read alone, as QEMU wants."""
+    made = os.memfd_create("seed")
+    try:
+        os.write(made, data)
+        return os.open(f"/proc/self/fd/{made}", os.O_RDONLY)
+    finally:
+        os.close(made)
 
 
 def _scratch() -> str:

@@ -41,6 +41,17 @@ def test_containers_send_nothing_larger(tmp_path: Path, platform: str, mtu: int)
     assert told["mtu"] == mtu
 
 
+@pytest.mark.parametrize(
+    ("platform", "sources"), [("ec2", "Ec2, None"), ("gce", "GCE, None"), ("azure", "Azure, None")]
+)
+def test_an_image_asks_its_own_clouds_metadata_alone(
+    tmp_path: Path, platform: str, sources: str
+) -> None:
+    run("30-cloud-init.sh", tmp_path, VMRUNNER_PLATFORM=platform)
+    told = (tmp_path / "etc/cloud/cloud.cfg.d/95-vmrunner-datasource.cfg").read_text()
+    assert f"datasource_list: [ {sources} ]\n" in told
+
+
 def test_a_builder_keeps_its_network_while_packages_are_installed() -> None:
     """An upgrade of systemd starts networkd anew: what it is configured by must be there still."""
     before = (PACKER / "provision/20-base.sh").read_text()

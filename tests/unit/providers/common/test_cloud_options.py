@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.cloud_options import CloudOptions, GiB
 from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.gce.options import GceOptions
@@ -43,8 +44,9 @@ def test_a_disk_is_as_asked_or_configured_and_large_enough() -> None:
     [
         (Ec2Options(name="cloud", installation="i", region="eu-west-1"), "subnets"),
         (GceOptions(name="cloud", installation="i"), "zones"),
+        (AzureOptions(name="cloud", installation="i"), "location"),
     ],
-    ids=["ec2", "gce"],
+    ids=["ec2", "gce", "azure"],
 )
 def test_an_order_is_refused_naming_the_option_it_lacks(options: CloudOptions, key: str) -> None:
     with pytest.raises(BadOrder, match=rf"providers\.cloud\.{key}: none") as caught:

@@ -1,0 +1,99 @@
+"""Bugs to plant in the guards (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+AWS_GUARD, GCP_GUARD = "deploy/aws/guard.py", "deploy/gcp/guard/main.py"
+AZURE_GUARD = "deploy/azure/guard/function_app.py"
+OF_AWS, OF_GCP = "tests/integration/test_guard.py", "tests/integration/test_gcp_guard.py"
+OF_AZURE = "tests/unit/deploy/test_azure_guard.py"
+
+BUGS: Final = (
+    Bug(
+        "AWS guard: today's limit for what was born under another",
+        AWS_GUARD,
+        "most = self.settings.max_ttl if most is None else most",
+        "most = self.settings.max_ttl",
+        f"{OF_AWS}::test_a_lowered_limit_changes_no_promised_deadline",
+    ),
+    Bug(
+        "AWS guard: no role check",
+        AWS_GUARD,
+        'return mine and tags.get(f"{TAG}role") in ROLES',
+        "return mine",
+        f"{OF_AWS}::test_of_everything_only_what_is_ours_and_expired_ends",
+    ),
+    Bug(
+        "AWS guard: one failure ends the pass",
+        AWS_GUARD,
+        "                self._failed(kind, thing, error)\n",
+        "                raise\n",
+        f"{OF_AWS}::test_a_denied_kind_is_raised_and_holds_no_other_back",
+    ),
+    Bug(
+        "GCP guard: today's limit for what was born under another",
+        GCP_GUARD,
+        "life = max_ttl if life is None else life",
+        "life = max_ttl",
+        f"{OF_GCP}::test_without_a_deadline_the_limit_at_birth_counts",
+    ),
+    Bug(
+        "GCP guard: no role check",
+        GCP_GUARD,
+        'return mine and labels.get(f"{LABEL}role") in ROLES',
+        "return mine",
+        f"{OF_GCP}::test_of_everything_only_what_is_ours_and_expired_ends",
+    ),
+    Bug(
+        "GCP guard: one failure ends the pass",
+        GCP_GUARD,
+        '            what = "held" if isinstance(error, Refused) and error.busy else "failures"\n',
+        "            raise\n",
+        f"{OF_GCP}::test_one_that_may_not_be_ended_saves_no_other",
+    ),
+    Bug(
+        "Azure guard: today's limit for what was born under another",
+        AZURE_GUARD,
+        "life = max_ttl if life is None else life",
+        "life = max_ttl",
+        f"{OF_AZURE}::test_without_a_deadline_the_limit_at_birth_counts",
+    ),
+    Bug(
+        "Azure guard: no role check",
+        AZURE_GUARD,
+        'return mine and tags.get(f"{TAG}role") in ROLES',
+        "return mine",
+        f"{OF_AZURE}::test_of_everything_only_what_is_ours_and_expired_ends",
+    ),
+    Bug(
+        "Azure guard: one failure ends the pass",
+        AZURE_GUARD,
+        '            what = "held" if isinstance(error, Refused) and error.busy else "failures"\n',
+        "            raise\n",
+        f"{OF_AZURE}::test_one_that_may_not_be_ended_saves_no_other",
+    ),
+    Bug(
+        "Azure guard: VMs end when their guest likes",
+        AZURE_GUARD,
+        'more=(("forceDeletion", "true"),)',
+        "more=()",
+        f"{OF_AZURE}::test_vms_end_by_force_and_what_is_used_waits",
+    ),
+    Bug(
+        "Azure guard: a pass has no end",
+        AZURE_GUARD,
+        "            if self._clock() >= self._over:\n",
+        "            if False:\n",
+        f"{OF_AZURE}::test_a_pass_comes_to_an_end",
+    ),
+    Bug(
+        "Azure guard: its token goes wherever a page leads",
+        AZURE_GUARD,
+        "if _origin(url) != _origin(self._base):",
+        "if False:",
+        f"{OF_AZURE}::test_a_next_page_elsewhere_gets_no_token",
+    ),
+)

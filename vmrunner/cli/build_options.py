@@ -1,0 +1,27 @@
+"""Options that builds and sandboxes have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Words = list[str] | None
+
+Provider = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A provider's name, or its kind.")
+]
+Image = Annotated[str | None, typer.Option(metavar="IMAGE", help="The VM's image.")]
+Container = Annotated[str | None, typer.Option(metavar="IMAGE", help="The container's image.")]
+Docker = Annotated[bool | None, typer.Option("--docker", help="Give it a Docker of its own.")]
+Source = Annotated[str | None, typer.Option(metavar="DIR|GIT", help="DIR or git+URL@REF.")]
+Env = Annotated[Words, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")]
+Secret = Annotated[
+    Words,
+    typer.Option(metavar="NAME[=@FILE]", help="A secret, from this environment or a file."),
+]
+Label = Annotated[Words, typer.Option("-l", "--label", metavar="NAME=VALUE", help="A label.")]
+Name = Annotated[str | None, typer.Option(metavar="NAME", help="Usable instead of its id.")]
+Cpus = Annotated[int | None, typer.Option(metavar="N", help="At least so many.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")]
+Disk = Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")]

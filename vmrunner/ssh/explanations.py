@@ -1,0 +1,16 @@
+"""Words for a person about a connection that failed."""
+
+from __future__ import annotations
+
+import paramiko
+
+from vmrunner.lib.terminal import clean
+
+
+def explain(error: BaseException) -> str:
+    """Return what a peer, or the way to it, did."""
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "the host key is not the one that was planted"
+    if isinstance(error, paramiko.AuthenticationException):
+        return "the instance's key was refused"
+    return clean(str(error)[:300]) or type(error).__name__
