@@ -33,7 +33,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Pretended:
-    """A sandbox whose commands write their last word, and whose files are a dict."""
+    """A sandbox whose commands write their last word and what they are sent, and whose files are a
+    dict. One with stdin ends when it was sent some."""
 
     def __init__(self) -> None:
         self.orders: dict[str, CommandOrder] = {}
@@ -70,7 +71,8 @@ class Pretended:
             raise NotFound(f"no command {command!r} was started in this sandbox")
         word = self.orders[command].argv[-1].encode() + self.input.get(command, b"")
         piece = word[stdout : stdout + 4]
-        more = len(word) > stdout + 4
+        awaited = self.orders[command].stdin and command not in self.input
+        more = awaited or len(word) > stdout + 4
         end = None if more else CommandEnd(exit_code=3, timed_out=False, seconds=0.5)
         return CommandOutput(
             stdout=piece, stderr=b"", next_stdout=stdout + len(piece), next_stderr=stderr, end=end
