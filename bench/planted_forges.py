@@ -10,6 +10,7 @@ GITHUB, GITLAB = "integrations/github", "integrations/gitlab"
 GARM = "integrations/garm"
 WORLDS = "tests/faults/test_github.py"
 PLAN = "tests/unit/integrations/github/test_plan.py"
+UNITS = "tests/unit/integrations/github"
 STAGES = "tests/integration/test_gitlab.py"
 CALLS = "tests/integration/test_garm.py"
 TOOLS = "tests/integration/test_mcp.py"
@@ -78,8 +79,8 @@ FORGE_BUGS: Final = (
     Bug(
         "use the service's token until it is over",
         f"{GITHUB}/identity.py",
-        "self._last.until - EARLY",
-        "self._last.until",
+        "self.until - EARLY",
+        "self.until",
         "tests/unit/integrations/github/test_identity.py",
     ),
     Bug(
@@ -165,5 +166,47 @@ FORGE_BUGS: Final = (
         "limiter=_limiter(), abandon_on_cancel=True",
         "limiter=_limiter()",
         f"{TOOLS}::test_a_session_ends_though_a_command_runs",
+    ),
+    Bug(
+        "have a token anew for each request where a clock is wrong",
+        f"{GITHUB}/identity.py",
+        "return not fresh and http.now()",
+        "return http.now()",
+        f"{UNITS}/test_identity.py::test_a_wrong_date_costs_a_token_a_minute",
+    ),
+    Bug(
+        "believe the host's clock when GitHub's tokens end",
+        f"{GITHUB}/http.py",
+        "self._ahead = told.timestamp() - self.clock()",
+        "self._ahead = 0.0",
+        f"{UNITS}/test_identity.py::test_a_clock_that_is_wrong_costs_no_token",
+    ),
+    Bug(
+        "tell a token that no header can hold",
+        f"{GITHUB}/http.py",
+        "if not bearer.isascii() or not bearer.isprintable():",
+        "if False:",
+        f"{UNITS}/test_http.py::test_a_token_that_no_header_holds_is_not_told",
+    ),
+    Bug(
+        "wait for ever behind a message that cannot be read",
+        f"{GITHUB}/listener.py",
+        "self._tries < TRIES:",
+        "True:",
+        f"{UNITS}/test_listener.py::test_a_message_that_cannot_be_read_keeps_none_behind_it",
+    ),
+    Bug(
+        "ask in a rush where a poll does not wait",
+        f"{GITHUB}/serve.py",
+        "stop.wait(self._vain.wait(1))",
+        "stop.wait(0.1)",
+        f"{UNITS}/test_listener.py::test_what_brings_no_news_is_not_asked_in_a_rush",
+    ),
+    Bug(
+        "take counts that are not told for none",
+        f"{GITHUB}/messages.py",
+        "    if document is None or document",
+        '    document = {"totalAssignedJobs": 0} | (document or {})\n    if document',
+        f"{UNITS}/test_messages.py::test_counts_that_are_not_told_are_not_none",
     ),
 )

@@ -4,6 +4,7 @@ message when there is none is told so."""
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 
 import httpx
 
@@ -30,7 +31,8 @@ class FakeGithub(GithubAnswers):
             body = json.loads(request.content) if request.content else None
             found = self.ask(request.method, str(request.url), request.headers, body)
             content = {} if found.body is None else {"json": found.body}
-            return httpx.Response(found.status, headers=found.headers, **content)
+            date = {"date": formatdate(self.now(), usegmt=True)} if self.dated else {}
+            return httpx.Response(found.status, headers={**date, **found.headers}, **content)
 
         return httpx.MockTransport(handle)
 

@@ -85,6 +85,7 @@ class GithubAnswers:
             tuple[str, Answer | Exception]
         ] = []  # for the next request of such a path
         self.down = False
+        self.dated = True  # it says what time it is
         self.acknowledges = True  # False: an acknowledgement is lost on its way
         self.shows = True  # False: it finds no runner
         self.session_life = float("inf")
@@ -135,7 +136,8 @@ class GithubAnswers:
 
     def _installation(self, bearer: str, *_: Any) -> Answer:
         claims = jwt.decode(bearer, options={"verify_signature": False})
-        if claims["exp"] <= self.now() or claims["exp"] - claims["iat"] > 600:
+        since, until = claims["iat"], claims["exp"]
+        if since > self.now() or until <= self.now() or until - since > 600:
             return Answer(401, {"message": "'Expiration time' claim ('exp') is too far away"})
         token = f"ghs_{next(self._ids)}"
         self.personal.add(token)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tests.support.fake_github import FakeGithub
 
-POLL = 0.3  # seconds that a poll for a message takes, when there is none
+POLL = 5.0  # seconds that a poll for a message takes, when there is none
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -23,9 +23,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         data = self.rfile.read(length)
         body = json.loads(data) if data else None
         headers = {name.lower(): value for name, value in self.headers.items()}
-        found = self.github.ask(self.command, self.base + self.path, headers, body)
-        if found.status == 202:
-            threading.Event().wait(POLL)
+        until = time.monotonic() + POLL
+        while True:
+            found = self.github.ask(self.command, self.base + self.path, headers, body)
+            if found.status != 202 or time.monotonic() > until:
+                break
+            threading.Event().wait(0.1)
         content = b"" if found.body is None else json.dumps(found.body).encode()
         with contextlib.suppress(ConnectionError):  # whoever asked may have gone
             self.send_response(found.status)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from vmrunner.errors import VmrunnerError
 
 
@@ -21,3 +24,13 @@ class GithubAway(GithubError):
     def __init__(self, message: str, *, status: int = 0, wait: float | None = None) -> None:
         super().__init__(message, status=status)
         self.wait = wait
+
+
+@contextlib.contextmanager
+def understood(what: str) -> Iterator[None]:
+    """Raise GithubAway where an answer, which is read within, is not what it should be. Nothing of
+    it is told: it may be a token."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise GithubAway(f"GitHub's answer is not {what}: {type(error).__name__}") from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
 
@@ -19,26 +19,34 @@ CONNECT: Final = 10.0  # seconds
 ANSWER: Final = 75.0  # … a poll for a message is answered after 50
 LIMITED: Final = 60.0  # … that a limit lasts which does not say how long
 LONGEST: Final = 3600.0  # … that any lasts: GitHub's begin anew each hour
+MOST: Final = 16 << 20  # bytes of an answer
+WHOLE: Final = 2 * ANSWER  # seconds that all of it may take
 _TOLD: Final = 300  # characters of an answer that is told
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 class GithubHttp:
-    """Requests to GitHub, and to the service that it names. Safe in threads. `transport` is another
-    way than the network, for tests."""
+    """Requests to GitHub, and to the service that it names. Safe in threads. `clock` is this
+    host's, which need not be right. `transport` is another way than the network, for tests."""
 
     def __init__(
         self, *, now: Callable[[], float], transport: httpx.BaseTransport | None = None
     ) -> None:
         import httpx
 
-        self.now = now
+        self.clock = now
+        self._ahead = 0.0  # seconds by which GitHub's is
         self._client = httpx.Client(
             headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
             timeout=httpx.Timeout(ANSWER, connect=CONNECT),
             follow_redirects=False,
             transport=transport,
         )
+
+    def now(self) -> float:
+        """Return the time at GitHub, as its last answer told it: ends of tokens and of limits are
+        of that."""
+        return self.clock() + self._ahead
 
     def ask(
         self,
@@ -54,31 +62,39 @@ class GithubHttp:
         """Return the decoded answer; None when it is empty. Raises GithubError."""
         import httpx
 
-        head = {"Authorization": f"{scheme} {bearer}", "Accept": "application/json"}
-        target = httpx.URL(url)
-        if params:
-            target = target.copy_merge_params(dict(params))
-        content = {} if body is None else {"json": body}
         try:
-            answer = self._client.request(
+            target = httpx.URL(url).copy_merge_params(dict(params or {}))
+        except httpx.InvalidURL:
+            raise GithubAway("GitHub named an address that is none") from None
+        content = {} if body is None else {"json": body}
+        head = {"Authorization": _shown(scheme, bearer, target), "Accept": "application/json"}
+        try:
+            with self._client.stream(
                 method, target, headers={**head, **(headers or {})}, **content
-            )
+            ) as answer:
+                self._hear(answer)
+                data = _read(answer).removeprefix(_BOM)
         except httpx.HTTPError as error:
-            where = urlsplit(url).netloc
-            raise GithubAway(f"{where}: {error or type(error).__name__}") from None
+            raise GithubAway(f"{target.host}: {error or type(error).__name__}") from None
         if answer.status_code >= 300:
-            raise self._failure(method, answer)
-        data = answer.content.removeprefix(_BOM)
+            raise self._failure(method, answer, data)
         if answer.status_code in (202, 204) or not data:
             return None
         try:
             return json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise GithubAway(f"{_where(method, answer)} answered what is no JSON") from None
 
-    def _failure(self, method: str, answer: httpx.Response) -> GithubError:
+    def _hear(self, answer: httpx.Response) -> None:
+        try:
+            told = parsedate_to_datetime(answer.headers.get("date", ""))
+            self._ahead = told.timestamp() - self.clock()
+        except (OverflowError, ValueError):
+            return  # it tells no time
+
+    def _failure(self, method: str, answer: httpx.Response, data: bytes) -> GithubError:
         status = answer.status_code
-        kind, said = _said(answer.content.removeprefix(_BOM))
+        kind, said = _said(data)
         text = f"{_where(method, answer)} answered {status}" + (f": {said}" if said else "")
         if (wait := self._wait(answer, said)) is not None or status >= 500:
             return GithubAway(text, status=status, wait=wait and min(wait, LONGEST))
@@ -100,6 +116,24 @@ class GithubHttp:
         return None
 
 
+def _shown(scheme: str, bearer: str, target: httpx.URL) -> str:
+    """Return how a token is shown. Raises GithubError for what no header can hold: the HTTP library
+    would tell it with the token in its words."""
+    if not bearer.isascii() or not bearer.isprintable():
+        raise GithubError(f"{target.host}: its token is not one line of ASCII")
+    return f"{scheme} {bearer}"
+
+
+def _read(answer: httpx.Response) -> bytes:
+    """Return all of an answer. Raises GithubAway for one without an end."""
+    data, until = bytearray(), time.monotonic() + WHOLE
+    for piece in answer.iter_bytes():
+        data += piece
+        if len(data) > MOST or time.monotonic() > until:
+            raise GithubAway(f"{answer.url.host}: an answer of no end")
+    return bytes(data)
+
+
 def _where(method: str, answer: httpx.Response) -> str:
     """Name a request. Its query is left out, which may hold a token."""
     return f"{method} {answer.url.copy_with(query=None)}"
@@ -109,12 +143,17 @@ def _said(data: bytes) -> tuple[str, str]:
     """Return what an answer calls its error, and its words."""
     try:
         document = json.loads(data)
-    except ValueError:
-        return "", data.decode(errors="replace")[:_TOLD].strip()
+    except (ValueError, RecursionError):
+        return "", _printed(data[: 4 * _TOLD].decode(errors="replace"))
     if not isinstance(document, dict):
         return "", ""
     kind = str(document.get("typeName") or document.get("typeKey") or "")
-    return kind.partition(",")[0].rpartition(".")[2], str(document.get("message") or "")[:_TOLD]
+    return kind.partition(",")[0].rpartition(".")[2], _printed(str(document.get("message") or ""))
+
+
+def _printed(words: str) -> str:
+    """Return words of a server as one line that a log may have."""
+    return "".join(c if c.isprintable() else " " for c in words[:_TOLD]).strip()
 
 
 def _seconds(text: str, now: float) -> float:

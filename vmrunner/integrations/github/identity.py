@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import jwt
 
 from vmrunner.errors import ConfigError
-from vmrunner.integrations.github.errors import GithubAway, GithubError
+from vmrunner.integrations.github.errors import GithubAway, GithubError, understood
 from vmrunner.integrations.github.http import GithubHttp, timestamp
 
 if TYPE_CHECKING:
     from vmrunner.config.forges import ForgeTarget, GithubSettings
 
 EARLY: Final = 120.0  # seconds before its end a token is not used any more
+LEAST: Final = 60.0  # … that it is used all the same, unless it is refused: a clock may be wrong
 _BACK: Final = 60.0  # … that a clock of ours may be early
 _JWT: Final = 540.0  # … of an App's own proof; GitHub takes 600 at most
 
@@ -31,11 +32,29 @@ class GithubIdentity(Protocol):
         """Use the last one no more: it was refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Time for which a token is used. `had` is by our clock, `until` by GitHub's."""
+
+    had: float
+    until: float
+
+    def over(self, http: GithubHttp) -> bool:
+        """True if another is to be had."""
+        fresh = 0 <= http.clock() - self.had < LEAST
+        return not fresh and http.now() >= self.until - EARLY
+
+
 class PersonalToken:
     """A token that somebody made by hand."""
 
     def __init__(self, token: str) -> None:
+        """Raises ConfigError, which repeats nothing of it."""
         self._token = token.strip()
+        if not self._token.isascii() or not self._token.isprintable():
+            raise ConfigError(
+                "github.token: not one line of ASCII", hint="the token alone, as GitHub shows it"
+            )
 
     def bearer(self) -> str:
         return self._token
@@ -54,16 +73,19 @@ class AppIdentity:
         self._url = f"{api}/app/installations/{installation}/access_tokens"
         self._app = app
         self._key = key
-        self._token, self._until = "", 0.0
+        self._token = ""
+        self._term: Term | None = None
 
     def bearer(self) -> str:
-        if self._http.now() >= self._until - EARLY:
+        if self._term is None or self._term.over(self._http):
             found = self._http.ask("POST", self._url, bearer=self._proof())
-            self._token, self._until = found["token"], timestamp(found["expires_at"])
+            with understood("a token"):
+                token, until = str(found["token"]), timestamp(found["expires_at"])
+            self._token, self._term = token, Term(self._http.clock(), until)
         return self._token
 
     def forget(self) -> None:
-        self._until = 0.0
+        self._term = None
 
     def _proof(self) -> str:
         issued = int(self._http.now() - _BACK)
@@ -83,7 +105,7 @@ class ServiceAccess:
 
     url: str
     token: str
-    until: float
+    term: Term
 
 
 class ServiceTokens:
@@ -99,7 +121,7 @@ class ServiceTokens:
     def access(self) -> ServiceAccess:
         """Return one that lasts for a while."""
         with self._lock:
-            if self._last is None or self._http.now() >= self._last.until - EARLY:
+            if self._last is None or self._last.term.over(self._http):
                 self._last = self._new()
             return self._last
 
@@ -119,8 +141,9 @@ class ServiceTokens:
             scheme="RemoteAuth",
             body={"url": self._place.url, "runner_event": "register"},
         )
-        token = str(found["token"])
-        return ServiceAccess(str(found["url"]).rstrip("/"), token, _end(token))
+        with understood("a token of the Actions service"):
+            url, token = str(found["url"]).rstrip("/"), str(found["token"])
+        return ServiceAccess(url, token, Term(self._http.clock(), _end(token)))
 
     def _registration(self, runners: str) -> str:
         """Return a registration token. An identity that is refused is had anew, once."""
@@ -128,7 +151,8 @@ class ServiceTokens:
             try:
                 bearer = self._identity.bearer()
                 found = self._http.ask("POST", f"{runners}/registration-token", bearer=bearer)
-                return str(found["token"])
+                with understood("a token"):
+                    return str(found["token"])
             except GithubError as error:
                 if error.status != 401 or last:
                     raise _refused(error, self._place) from None

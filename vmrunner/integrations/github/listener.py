@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import VmrunnerError
 from vmrunner.integrations.github.errors import GithubAway, GithubError
-from vmrunner.integrations.github.messages import JobMessage, MessageSession, ScaleSet
+from vmrunner.integrations.github.messages import (
+    BrokenMessage,
+    JobMessage,
+    MessageSession,
+    ScaleSet,
+)
 from vmrunner.integrations.github.service import ActionsService
 from vmrunner.integrations.github.state import ScaleSetState
 from vmrunner.lib.backoff import backoff
+from vmrunner.providers.common.rate_limits import Limit
 
 if TYPE_CHECKING:
     from vmrunner.config.forges import ScaleSetSettings
@@ -23,6 +29,10 @@ FIRST: Final = 1.0  # seconds after the first failure, until it is tried again
 LONGEST: Final = 60.0
 REFUSED: Final = 60.0  # … after a refusal, which somebody must mend
 HELD: Final = 30.0  # … while another hears the messages
+#: Steps that bring nothing new: GitHub lets a poll wait for 50 s, and a session last for long. What
+#: stands between may answer at once, for ever.
+VAIN: Final = Limit(burst=30, rate=0.2)
+TRIES: Final = 5  # with a message that cannot be read
 _UNAUTHORISED, _GONE, _CONFLICT = 401, 404, 409
 
 
@@ -44,10 +54,12 @@ class JobListener:
         self._now = now
         self._session: MessageSession | None = None
         self._last = 0  # the message that was acknowledged last
+        self._broken: int | None = None  # the message that could not be read, …
+        self._tries = 0  # … so often
 
-    def step(self) -> None:
+    def step(self) -> bool:
         """One thing more: find the scale set, open the session, or wait for a message and deal with
-        it. Raises GithubError."""
+        it. True if it was one that we had not heard. Raises GithubError."""
         scale_set = self._state.known.scale_set
         if scale_set is None:
             self._session = None
@@ -55,7 +67,8 @@ class JobListener:
         elif self._session is None:
             self._open(scale_set)
         else:
-            self._hear(scale_set, self._session)
+            return self._hear(scale_set, self._session)
+        return False
 
     def close(self) -> None:
         """Let another hear the messages. What was not acknowledged comes to it."""
@@ -88,16 +101,21 @@ class JobListener:
                 self._state.unheard()
             raise
         self._last = 0
-        self._state.counted(self._session.counts, self._now())
-        log.info("%s: listening; %d jobs", scale_set.name, self._session.counts.assigned)
+        if (counts := self._session.counts) is not None:
+            self._state.counted(counts, self._now())
+        jobs = "an unknown number of" if counts is None else counts.assigned
+        log.info("%s: listening; %s jobs", scale_set.name, jobs)
 
-    def _hear(self, scale_set: ScaleSet, session: MessageSession) -> None:
+    def _hear(self, scale_set: ScaleSet, session: MessageSession) -> bool:
         try:
             message = self._service.next_message(session, self._last, self._settings.max_runners)
             if message is None:
                 self._state.confirmed(self._now())
-            else:
-                self._deal_with(scale_set, session, message)
+                return False
+            last = self._last
+            self._deal_with(scale_set, session, message)
+        except BrokenMessage as error:
+            self._let_go(scale_set, session, error)
         except GithubError as error:
             if error.status == _UNAUTHORISED:
                 self._renew(scale_set, session)
@@ -105,6 +123,20 @@ class JobListener:
                 self._session = None
             else:
                 raise
+        else:
+            return message.id > last
+        return False
+
+    def _let_go(self, scale_set: ScaleSet, session: MessageSession, error: BrokenMessage) -> None:
+        """Ask anew for a message that cannot be read, some times: all that follow wait behind it.
+        What it told of jobs the counts of those will tell too."""
+        self._tries = self._tries + 1 if error.id == self._broken else 1
+        self._broken = error.id
+        if error.id is None or self._tries < TRIES:
+            raise error
+        log.error("%s: message %d is let go: %s", scale_set.name, error.id, error)
+        self._service.acknowledge(session, error.id)
+        self._last = error.id
 
     def _deal_with(self, scale_set: ScaleSet, session: MessageSession, message: JobMessage) -> None:
         """Acknowledged last: what a crash leaves undone comes again."""

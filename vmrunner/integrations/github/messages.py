@@ -12,6 +12,14 @@ from vmrunner.integrations.github.errors import GithubAway
 _JOBS: Final = "RunnerScaleSetJobMessages"
 
 
+class BrokenMessage(GithubAway):
+    """A message that cannot be read. `id`: its number, if that can."""
+
+    def __init__(self, number: int | None, why: str) -> None:
+        super().__init__(f"the Actions service sent what is no message: {why}")
+        self.id = number
+
+
 @dataclass(frozen=True, slots=True)
 class JobCounts:
     """Numbers of jobs. `assigned` counts those that run too."""
@@ -22,10 +30,10 @@ class JobCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobMessage:
-    """News of jobs. It comes again until it is acknowledged."""
+    """News of jobs. It comes again until it is acknowledged. `counts`: None where it has none."""
 
     id: int
-    counts: JobCounts
+    counts: JobCounts | None
     available: tuple[int, ...] = ()  # requests of jobs that may be acquired
     started: tuple[str, ...] = ()  # names of runners
     completed: Mapping[str, str] | None = None  # results by runners' names
@@ -33,12 +41,13 @@ class JobMessage:
 
 @dataclass(frozen=True, slots=True)
 class MessageSession:
-    """The right to hear a scale set's messages, which one at a time has."""
+    """The right to hear a scale set's messages, which one at a time has. `counts`: None where none
+    were told with it."""
 
     id: str
     queue: str
     token: str
-    counts: JobCounts
+    counts: JobCounts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +59,13 @@ class ScaleSet:
     labels: frozenset[str]
 
 
-def counts(document: Mapping[str, Any] | None) -> JobCounts:
-    """Return the counts in a document's statistics."""
-    said = document or {}
-    return JobCounts(
-        assigned=int(said.get("totalAssignedJobs", 0)), running=int(said.get("totalRunningJobs", 0))
-    )
+def counts(document: Mapping[str, Any] | None) -> JobCounts | None:
+    """Return the counts in a document's statistics. None: it has none, which does not mean that
+    there are no jobs."""
+    if document is None or document.get("totalAssignedJobs") is None:
+        return None
+    running = document.get("totalRunningJobs") or 0
+    return JobCounts(assigned=int(document["totalAssignedJobs"]), running=int(running))
 
 
 def scale_set(document: Mapping[str, Any]) -> ScaleSet:
@@ -77,12 +87,14 @@ def session(document: Mapping[str, Any]) -> MessageSession:
 
 def message(document: Mapping[str, Any]) -> JobMessage:
     """Return a message of its document. Kinds of news that we do not know are left out; a message
-    of another kind is no news of jobs. Raises GithubAway for what is none."""
+    of another kind is no news of jobs. Raises BrokenMessage for what is none."""
+    number = None
     try:
+        number = int(document["messageId"])
         body = document.get("body") or "[]"
         told = json.loads(body) if document.get("messageType") == _JOBS else []
         return JobMessage(
-            id=int(document["messageId"]),
+            id=number,
             counts=counts(document.get("statistics")),
             available=tuple(int(one["runnerRequestId"]) for one in _of(told, "JobAvailable")),
             started=tuple(str(one.get("runnerName")) for one in _of(told, "JobStarted")),
@@ -91,8 +103,10 @@ def message(document: Mapping[str, Any]) -> JobMessage:
                 for one in _of(told, "JobCompleted")
             },
         )
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise GithubAway(f"the Actions service sent what is no message: {error!r}") from None
+    except (
+        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        raise BrokenMessage(number, f"{error!r:.200}") from None
 
 
 def _of(told: Any, kind: str) -> list[Mapping[str, Any]]:

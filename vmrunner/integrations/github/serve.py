@@ -22,6 +22,7 @@ from vmrunner.integrations.github.runners import RunnerBuilds
 from vmrunner.integrations.github.scaler import RunnerScaler
 from vmrunner.integrations.github.service import ActionsService
 from vmrunner.integrations.github.state import ScaleSetState
+from vmrunner.providers.common.rate_limits import Bucket
 
 if TYPE_CHECKING:
     import httpx
@@ -98,9 +99,15 @@ class ServedSet:
     """One scale set, and its two loops."""
 
     def __init__(
-        self, name: str, state: ScaleSetState, listener: JobListener, scaler: RunnerScaler
+        self,
+        name: str,
+        state: ScaleSetState,
+        listener: JobListener,
+        scaler: RunnerScaler,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self._vain = Bucket(listening.VAIN, monotonic)
         self.state = state
         self.listener = listener
         self.scaler = scaler
@@ -110,8 +117,10 @@ class ServedSet:
         failures = 0
         while not stop.is_set():
             try:
-                self.listener.step()
+                if not self.listener.step():
+                    self._vain.take(1)
                 failures = 0
+                stop.wait(self._vain.wait(1))
             except VmrunnerError as error:
                 failures += 1
                 if not stop.is_set():

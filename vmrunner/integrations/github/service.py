@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vmrunner.integrations.github import messages
-from vmrunner.integrations.github.errors import GithubError
+from vmrunner.integrations.github.errors import GithubError, understood
 from vmrunner.integrations.github.http import GithubHttp
 from vmrunner.integrations.github.identity import ServiceTokens
 from vmrunner.integrations.github.messages import JobMessage, MessageSession, ScaleSet
@@ -42,8 +42,10 @@ class ActionsService:
     def find(self, group: str, name: str) -> ScaleSet | None:
         """Return the scale set of this name, if there is one."""
         params = {"runnerGroupId": str(self._group(group)), "name": name}
-        found = self._ask("GET", _SETS, params=params)["value"]
-        return messages.scale_set(found[0]) if found else None
+        answer = self._ask("GET", _SETS, params=params)
+        with understood("a list of scale sets"):
+            found = [one for one in answer["value"] if _is(one, name)]
+            return messages.scale_set(found[0]) if found else None
 
     def create(self, group: str, name: str, labels: Collection[str]) -> ScaleSet:
         """Make it. Its runners are as new as their image: they do not update themselves."""
@@ -53,23 +55,30 @@ class ActionsService:
             "labels": _labels(labels),
             "RunnerSetting": {"disableUpdate": True},
         }
-        return messages.scale_set(self._ask("POST", _SETS, body=body))
+        return self._made(self._ask("POST", _SETS, body=body))
 
     def relabel(self, scale_set: ScaleSet, labels: Collection[str]) -> ScaleSet:
         """Give it other labels."""
         body = {"name": scale_set.name, "labels": _labels(labels)}
-        return messages.scale_set(self._ask("PATCH", f"{_SETS}/{scale_set.id}", body=body))
+        return self._made(self._ask("PATCH", f"{_SETS}/{scale_set.id}", body=body))
+
+    @staticmethod
+    def _made(answer: Any) -> ScaleSet:
+        with understood("a scale set"):
+            return messages.scale_set(answer)
 
     def _group(self, name: str) -> int:
         if name.lower() == _DEFAULT_GROUP[0]:
             return _DEFAULT_GROUP[1]
-        found = self._ask("GET", "_apis/runtime/runnergroups/", params={"groupName": name})["value"]
-        if not found:
-            raise GithubError(
-                f"github.scale_sets: no runner group {name!r}",
-                hint="make it at GitHub, or leave runner_group out",
-            )
-        return int(found[0]["id"])
+        answer = self._ask("GET", "_apis/runtime/runnergroups/", params={"groupName": name})
+        with understood("a list of runner groups"):
+            for one in answer["value"]:
+                if _is(one, name):
+                    return int(one["id"])
+        raise GithubError(
+            f"github.scale_sets: no runner group {name!r}",
+            hint="make it at GitHub, or leave runner_group out",
+        )
 
     # --- messages ---
 
@@ -77,13 +86,18 @@ class ActionsService:
         """Begin to hear its messages. Raises GithubError with status 409 while another hears
         them."""
         path = f"{_SETS}/{scale_set}/sessions"
-        return messages.session(self._ask("POST", path, body={"ownerName": owner}))
+        return self._opened(self._ask("POST", path, body={"ownerName": owner}))
 
     def renew_session(self, scale_set: int, session: MessageSession) -> MessageSession:
         """Return the same session with a new token. Raises GithubError with status 404 once it is
         over."""
         path = f"{_SETS}/{scale_set}/sessions/{session.id}"
-        return messages.session(self._ask("PATCH", path))
+        return self._opened(self._ask("PATCH", path))
+
+    @staticmethod
+    def _opened(answer: Any) -> MessageSession:
+        with understood("a session"):
+            return messages.session(answer)
 
     def close_session(self, scale_set: int, session: MessageSession) -> None:
         """Let another hear them."""
@@ -121,12 +135,14 @@ class ActionsService:
         """Announce a runner, which is gone after its first job."""
         path = f"{_SETS}/{scale_set}/generatejitconfig"
         found = self._ask("POST", path, body={"name": name, "workFolder": "_work"})
-        return JitRunner(int(found["runner"]["id"]), name, str(found["encodedJITConfig"]))
+        with understood("a runner"):
+            return JitRunner(int(found["runner"]["id"]), name, str(found["encodedJITConfig"]))
 
     def find_runner(self, name: str) -> int | None:
         """Return the id of a runner that has not come yet, waits, or has a job."""
-        found = self._ask("GET", _RUNNERS, params={"agentName": name})["value"]
-        return next((int(one["id"]) for one in found if one["name"] == name), None)
+        found = self._ask("GET", _RUNNERS, params={"agentName": name})
+        with understood("a list of runners"):
+            return next((int(one["id"]) for one in found["value"] if one["name"] == name), None)
 
     def dismiss(self, runner: int) -> bool:
         """Give a runner no job any more, so that it leaves. False: it has one."""
@@ -165,6 +181,11 @@ class ActionsService:
                 self._tokens.forget(access)
                 access = self._tokens.access()
         raise AssertionError
+
+
+def _is(document: Mapping[str, Any], name: str) -> bool:
+    """True if it is of this name: who ignores a filter answers with all."""
+    return str(document["name"]).lower() == name.lower()
 
 
 def _labels(names: Collection[str]) -> list[dict[str, str]]:

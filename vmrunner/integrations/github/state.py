@@ -43,9 +43,12 @@ class ScaleSetState:
     def heard(self, message: JobMessage, now: float) -> None:
         """Take in a message. The same one may come twice."""
         with self._lock:
+            news, counts = self.known.news, message.counts
+            if counts is not None:
+                news = JobNews(assigned=counts.assigned, told_at=now, sure=False)
             self.known = replace(
                 self.known,
-                news=JobNews(assigned=message.counts.assigned, told_at=now, sure=False),
+                news=news,
                 started=self.known.started | set(message.started),
                 completed=self.known.completed | set(message.completed or ()),
             )

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
+from vmrunner.errors import ConfigError
 from vmrunner.integrations.github.errors import GithubAway, GithubError
-from vmrunner.integrations.github.http import GithubHttp
+from vmrunner.integrations.github.http import MOST, GithubHttp
+from vmrunner.integrations.github.identity import PersonalToken
 from vmrunner.integrations.github.listener import HELD, REFUSED, pause_after
 
 NOW = 1_800_000_000.0
+TOMORROW = "Sat, 16 Jan 2027 08:00:20 GMT"
 URL = "https://api.github.com/orgs/acme/x?token=hidden"
 
 
-def asked(answer: httpx.Response | Exception) -> object:
+def asked(answer: httpx.Response | Exception, bearer: str = "t") -> object:
     def handle(request: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     http = GithubHttp(now=lambda: NOW, transport=httpx.MockTransport(handle))
-    return http.ask("POST", URL, bearer="t")
+    return http.ask("POST", URL, bearer=bearer)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +41,8 @@ def asked(answer: httpx.Response | Exception) -> object:
         (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9" * 400}, "", 3600.0),
         (403, {}, "You have exceeded a secondary rate limit", 60.0),
         (429, {}, "", 60.0),
-        (503, {"retry-after": "5"}, "", 5.0),
+        (429, {"retry-after": TOMORROW, "date": "Sat, 16 Jan 2027 08:00:00 GMT"}, "", 20.0),
+        (503, {"retry-after": "5", "date": "Fri, 31 Dec 9999 23:59:59 -2359"}, "", 5.0),
         (502, {}, "", None),
     ],
 )
@@ -94,3 +98,48 @@ def test_what_is_no_answer_is_told_so() -> None:
         asked(httpx.Response(200, content=b"<html>"))
     with pytest.raises(GithubError, match="answered 302"):
         asked(httpx.Response(302, headers={"location": "https://elsewhere.example"}))
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"NaN,"])
+def test_no_answer_is_too_odd_to_be_told(body: bytes) -> None:
+    with pytest.raises(GithubAway, match="what is no JSON"):
+        asked(httpx.Response(200, content=body))
+    with pytest.raises(GithubError, match="answered 400"):
+        asked(httpx.Response(400, content=body))
+
+
+def test_words_of_a_server_are_one_line_in_a_log() -> None:
+    with pytest.raises(GithubError) as caught:
+        asked(httpx.Response(400, json={"message": "no\n2026-11-28 all is well\x1b[2J"}))
+    assert str(caught.value).isprintable()
+
+
+def test_an_answer_without_end_is_cut_off() -> None:
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        while sent < 2 * MOST:
+            sent += 1 << 20
+            yield bytes(1 << 20)
+
+    sent = 0
+    with pytest.raises(GithubAway, match="an answer of no end"):
+        asked(httpx.Response(200, content=endless()))
+    assert sent <= MOST + (2 << 20)
+
+
+@pytest.mark.parametrize("token", ["ghp_x\n# of ops", "ghp_x…", "ghp_x\r\nX: y", "ghp_x\0"])
+def test_a_token_that_no_header_holds_is_not_told(token: str) -> None:
+    with pytest.raises(GithubError, match="not one line of ASCII") as caught:
+        asked(httpx.Response(200), bearer=token)
+    assert "ghp_x" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"github\.token") as refused:
+        PersonalToken(token)
+    assert "ghp_x" not in str(refused.value)
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    http = GithubHttp(now=lambda: NOW)
+    for url in ("https://[::1", "https://x:port/?token=hidden", "file:///etc/passwd", "\0"):
+        with pytest.raises(GithubAway) as caught:
+            http.ask("GET", url, bearer="t")
+        assert "hidden" not in str(caught.value)

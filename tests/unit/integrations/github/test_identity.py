@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support import fake_github
-from tests.support.fake_github import FakeGithub
+from tests.support.fake_github import Answer, FakeGithub
 from vmrunner.config import forges
 from vmrunner.errors import ConfigError
-from vmrunner.integrations.github.errors import GithubError
+from vmrunner.integrations.github.errors import GithubAway, GithubError
 from vmrunner.integrations.github.http import GithubHttp
 from vmrunner.integrations.github.identity import (
     EARLY,
+    LEAST,
     AppIdentity,
     PersonalToken,
     ServiceTokens,
@@ -22,6 +25,7 @@ from vmrunner.integrations.github.identity import (
 from vmrunner.providers.fake import Clock
 
 PLACE = forges.target(fake_github.ORG)
+DAY = 86_400.0
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 PEM = KEY.private_bytes(
     serialization.Encoding.PEM,
@@ -31,10 +35,11 @@ PEM = KEY.private_bytes(
 
 
 class Place:
-    def __init__(self) -> None:
+    def __init__(self, skew: float = 0.0, *, dated: bool = True) -> None:
         self.clock = Clock()
         self.github = FakeGithub(self.clock)
-        self.http = GithubHttp(now=self.clock, transport=self.github.transport())
+        self.github.dated = dated
+        self.http = GithubHttp(now=lambda: self.clock() + skew, transport=self.github.transport())
 
     def app(self, key: str = PEM) -> AppIdentity:
         return AppIdentity(self.http, PLACE.api, app="Iv23", installation=7, key=key)
@@ -77,6 +82,40 @@ def test_tokens_are_renewed_before_they_are_over() -> None:
     place.clock.advance(2)
     assert tokens.access() != first
     assert (place.asked("runner-registration"), place.asked("access_tokens")) == (2, 2)
+
+
+@pytest.mark.parametrize("skew", [-DAY, DAY])
+def test_a_clock_that_is_wrong_costs_no_token(skew: float) -> None:
+    """GitHub's own clock says when its tokens are over, and what an App proves itself with."""
+    place = Place(skew)
+    tokens = ServiceTokens(place.http, PLACE, place.app())
+    assert len({tokens.access().token for _ in range(50)}) == 1
+    assert place.asked("runner-registration") == 1
+    place.clock.advance(3600 - EARLY + 2)
+    assert len({tokens.access().token for _ in range(50)}) == 1
+    assert place.asked("runner-registration") == 2
+
+
+def test_a_wrong_date_costs_a_token_a_minute() -> None:
+    """Whoever stands between says that it is tomorrow, or GitHub does not say the time."""
+    place = Place(DAY, dated=False)
+    tokens = ServiceTokens(place.http, PLACE, PersonalToken(fake_github.TOKEN))
+    for _ in range(10):
+        for _ in range(50):
+            tokens.access()
+        place.clock.advance(LEAST + 1)
+    assert place.asked("runner-registration") == 10
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"token_": "x"}, "x"])
+@pytest.mark.parametrize("path", ["access_tokens", "registration-token", "runner-registration"])
+def test_an_answer_that_is_no_token_is_asked_for_again(path: str, body: Any) -> None:
+    place = Place()
+    tokens = ServiceTokens(place.http, PLACE, place.app())
+    place.github.next(path, Answer(200, body))
+    with pytest.raises(GithubAway):
+        tokens.access()
+    assert tokens.access().url == fake_github.SERVICE
 
 
 def test_an_identity_that_is_refused_is_had_anew_once() -> None:

@@ -29,3 +29,13 @@ def test_a_count_is_sure_when_nothing_followed_it() -> None:
     assert state.known.news.settled(10.5)
     state.keep({"r-2"})
     assert state.known.started == {"r-2"}
+
+
+def test_a_message_without_counts_leaves_those_before() -> None:
+    """Taken for none it would let go of runners that jobs wait for."""
+    state = ScaleSetState()
+    state.counted(JobCounts(assigned=2), 1.0)
+    state.heard(JobMessage(id=1, counts=None, started=("r-1",)), 2.0)
+    assert state.known.news is not None
+    assert state.known.news.assigned == 2
+    assert state.known.started == {"r-1"}
