@@ -79,13 +79,7 @@ _MODEL: Final = (
     "Result",
     "Step",
 )
-_BUILD_ERRORS: Final = (
-    "BuildCancelled",
-    "BuildError",
-    "BuildFailed",
-    "BuildLost",
-    "BuildTimeout",
-)
+_BUILD_ERRORS: Final = ("BuildCancelled", "BuildError", "BuildFailed", "BuildLost", "BuildTimeout")
 _HOME: Final = {
     "run": "api.runner",
     "Runner": "api.runner",
@@ -94,9 +88,7 @@ _HOME: Final = {
     **dict.fromkeys(("CommandFailed", "CommandResult", "Sandbox"), "api.sandbox"),
     "Settings": "config.settings",
     **dict.fromkeys(_MODEL, "model"),
-    **dict.fromkeys(
-        ("BuildCancelled", "BuildError", "BuildFailed", "BuildLost", "BuildTimeout"), "api.errors"
-    ),
+    **dict.fromkeys(_BUILD_ERRORS, "api.errors"),
 }
 
 

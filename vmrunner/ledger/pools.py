@@ -90,7 +90,6 @@ _STORED = Prepared(lambda: select(_p.arrivals).where(_p.name == arg("name")))
 _STORE = Prepared(
     lambda: update(POOLS).where(_p.name == arg("name")).values(arrivals=arg("arrivals"))
 )
-_OLD_STARTS = Prepared(lambda: delete(POOL_STARTS).where(_s.at < arg("before")))
 
 
 class StartCounts(NamedTuple):
@@ -208,10 +207,6 @@ class Pools(PoolVms):
         """Return its VMs, claimed or not, that were not gone by that time."""
         rows = self._database.read(lambda c: _ROWS_SINCE(c, pool=name, since=since).all())
         return readable(codec.instance, rows)
-
-    def forget_starts(self, before: float) -> int:
-        """Forget what came to the pools before that time; how many builds."""
-        return self._database.write(lambda c: _OLD_STARTS(c, before=before).rowcount)
 
     # --- within ---
 

@@ -26,7 +26,6 @@ from vmrunner.ssh import client
 #: Seconds in which the supervisor must answer what takes no time.
 ANSWER: Final = 60.0
 LISTING: Final = 16 << 20  # bytes of one list
-CUT_OFF: Final = 1  # seconds between looks whether somebody wishes to leave
 
 
 class StaleEpoch(VmrunnerError):
