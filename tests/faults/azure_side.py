@@ -19,8 +19,8 @@ from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import KIND, AzureProvider
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Call, Clock
+from vmrunner.testing.common.machine import GONE
 from vmrunner.testing.localazure import AzureMachine, AzureRequest, LocalAzure
-from vmrunner.testing.localazure.machines import GONE
 from vmrunner.testing.localazure.timestamps import read, written
 
 THEIRS: Final = "theirs"

@@ -8,9 +8,12 @@ import socket
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vmrunner.testing.common.service import HOST
+
+if TYPE_CHECKING:
+    from vmrunner.testing.common.json_cloud import JsonEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -22,20 +25,6 @@ class HttpAnswer(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class HttpService(Protocol):
-    """A cloud, as far as its server knows it. It is asked from many threads."""
-
-    name: str  # for the header `Server`
-
-    def serve(
-        self, verb: str, target: str, headers: Mapping[str, str], body: bytes
-    ) -> HttpAnswer | None:
-        """Answer a request; None when the client hears nothing."""
-
-    def date(self) -> str:
-        """Return the date for the header of every answer."""
-
-
 class LoopbackServer(ThreadingHTTPServer):
     """The server of one cloud on 127.0.0.1."""
 
@@ -43,7 +32,7 @@ class LoopbackServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, service: HttpService, port: int) -> None:
+    def __init__(self, service: JsonEndpoint[Any, Any], port: int) -> None:
         super().__init__((HOST, port), _Handler)
         self.service = service
         self._open: set[socket.socket] = set()

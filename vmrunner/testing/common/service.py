@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from http.server import HTTPServer
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
+from vmrunner.testing.common.faults import FaultPlan, FaultSubject, RequestFate
 from vmrunner.testing.common.virtual_clock import Timeline
-
-if TYPE_CHECKING:
-    from vmrunner.testing.vms import VmFleet
+from vmrunner.testing.vms import VmFleet, Vms
 
 HOST: Final = "127.0.0.1"
 
@@ -39,11 +39,45 @@ class HttpEndpoint:
             self._thread.join()
 
 
-class LocalService(Timeline):
-    """A cloud that can be started and stopped."""
+class CloudRequest(FaultSubject, Protocol):
+    """A request, as far as every cloud knows it."""
+
+    @property
+    def key(self) -> str:
+        """Return whose it is: a token, or an access key."""
+
+
+class CloudMachine(Protocol):
+    """A machine, as far as every cloud knows it."""
+
+    @property
+    def instance(self) -> str:
+        """Return the id that vmrunner gave it."""
+
+    @property
+    def alive(self) -> bool: ...
+
+
+M = TypeVar("M", bound=CloudMachine)
+R = TypeVar("R", bound=CloudRequest)
+T = TypeVar("T")
+
+
+class LocalService(Timeline, Generic[M, R, T]):
+    """A cloud of machines `M` that can be started and stopped. Requests `R` are answered, or meet
+    a fate: a `T`, or one that all clouds have."""
 
     _endpoint: HttpEndpoint
-    bodies: VmFleet | None
+
+    def __init__(
+        self, clock: Callable[[], float], faults: FaultPlan[R, RequestFate | T], vms: Vms | None
+    ) -> None:
+        super().__init__(clock)
+        self.faults = faults
+        self.refused: dict[str, RequestFate] = {}  # keys of requests that are not accepted
+        self.requests: list[R] = []  # all that came
+        self.machines: list[M] = []  # all that ever was
+        self.bodies = VmFleet(self, vms) if vms is not None else None
 
     def __enter__(self) -> Self:
         self.start()
@@ -67,3 +101,26 @@ class LocalService(Timeline):
     @property
     def url(self) -> str:
         return self._endpoint.url
+
+    # --- what is there ---
+
+    def of(self, instance: str) -> list[M]:
+        """Return all machines that carry this id of vmrunner's, in order of birth."""
+        self.settle()
+        return [machine for machine in self.machines if machine.instance == instance]
+
+    @property
+    def alive(self) -> list[M]:
+        """Return all that live, with no delete accepted."""
+        self.settle()
+        return [machine for machine in self.machines if machine.alive]
+
+    # --- who asks ---
+
+    def count(self, action: str) -> int:
+        """Return how many requests came for it."""
+        return sum(request.action == action for request in self.requests)
+
+    def plan(self, request: R) -> RequestFate | T | None:
+        """Return the fate of a request before it is looked at."""
+        return self.refused.get(request.key) or self.faults.plan(request)

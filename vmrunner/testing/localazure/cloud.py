@@ -7,8 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Final
 
-from vmrunner.testing.common.faults import RequestFate
-from vmrunner.testing.common.service import LocalService
+from vmrunner.testing.common.json_cloud import JsonCloud
 from vmrunner.testing.localazure import fixtures, guest_vms, interfaces, timestamps
 from vmrunner.testing.localazure.api_error import Json, not_found
 from vmrunner.testing.localazure.endpoint import AzureEndpoint
@@ -19,7 +18,7 @@ from vmrunner.testing.localazure.operations import ArmOperation
 from vmrunner.testing.localazure.requests import AzureRequest
 from vmrunner.testing.localazure.resource_ids import ADDRESS, DISK, NIC, SNAPSHOT, VM, key
 from vmrunner.testing.localazure.schedules import ScheduledAction
-from vmrunner.testing.vms import VmFleet, Vms
+from vmrunner.testing.vms import Vms
 
 GROUP: Final = "vmrunner-test"
 LOCATION: Final = "westeurope"
@@ -27,7 +26,7 @@ PAGE = 100
 _PRIVATE: Final = "10.8.0.0/16"
 
 
-class LocalAzure(LocalService):
+class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
     """One subscription. All plain attributes may be changed at any time. With a virtual `clock`,
     `sleep` makes it go on while a client polls an operation. With `vms` a real VM is behind every
     one; then the clock must be the real one."""
@@ -39,9 +38,7 @@ class LocalAzure(LocalService):
         sleep: Callable[[float], object] | None = None,
         vms: Vms | None = None,
     ) -> None:
-        super().__init__(clock)
-        self.obeys = clock is not time.time  # time passes while somebody polls
-        self.sleep = sleep or (time.sleep if not self.obeys else lambda _: None)
+        super().__init__(clock, sleep, AzureFaults(), vms)
         self.subscription = str(uuid.uuid4())
         self.operation_seconds = 0.0  # from a change to the end of its operation
         self.boot_seconds = 0.0  # from a create, or a start, to a guest that says it is up
@@ -54,7 +51,6 @@ class LocalAzure(LocalService):
         self.retry_after = 0  # seconds, told with an operation that runs; 0: not told
         self.poll_seconds = 10.0  # that pass, at most, while a client polls an operation
         self.throttle_seconds = 5  # told with a 429
-        self.answer_seconds: dict[str, float] = {}  # action → so long its answers take
         self.page_size = PAGE
         self.dry: set[tuple[str, str, str]] = set()  # (size, zone, market) without capacity
         self.restricted: set[tuple[str, str]] = set()  # (location, size) that nobody may have
@@ -62,12 +58,6 @@ class LocalAzure(LocalService):
         self.keeps_children: set[str] = set()  # types of which `deleteOption` is forgotten
         self.disks_inherit_tags = True  # a VM's disk has the VM's tags
         self.shouts = True  # Microsoft.Compute writes a group's name in capitals in some ids
-        self.refused: dict[str, RequestFate] = {}  # bearer tokens that are not accepted
-        self.faults = AzureFaults()
-        self.requests: list[AzureRequest] = []  # all that came
-        self.rejected: list[str] = []  # what the service's types do not allow, and somebody sent
-        self.complaints: list[str] = []  # where this cloud itself was wrong
-        self.machines: list[AzureMachine] = []  # all that ever was
         self.living: dict[str, AzureMachine] = {}  # by key; the last that was
         self.hidden: set[str] = set()  # keys of what no list shows yet
         self.born: dict[str, float] = {}  # key → epoch seconds
@@ -83,12 +73,6 @@ class LocalAzure(LocalService):
         self._shelves: dict[str, dict[str, Json]] = {}
         self._addresses = 0
         self._endpoint = AzureEndpoint(self)
-        self.bodies = VmFleet(self, vms) if vms is not None else None
-
-    def __exit__(self, kind: object = None, *_: object) -> None:
-        self.stop()
-        if kind is None and self.complaints:
-            raise AssertionError("the local Azure was wrong:\n" + "\n".join(self.complaints))
 
     # --- what is there ---
 
@@ -181,35 +165,12 @@ class LocalAzure(LocalService):
         if self.living.get(key(machine.id)) is machine:
             del self.living[key(machine.id)]
 
-    def of(self, instance: str) -> list[AzureMachine]:
-        """Return all machines that carry this id of vmrunner's, in order of birth."""
-        self.settle()
-        return [machine for machine in self.machines if machine.instance == instance]
-
-    @property
-    def alive(self) -> list[AzureMachine]:
-        """Return all that are there, with no delete accepted."""
-        self.settle()
-        return [machine for machine in self.machines if machine.alive]
-
     @property
     def left(self) -> list[Json]:
         """Return all disks, interfaces, addresses and snapshots, used or not."""
         self.settle()
         kinds = (DISK, NIC, ADDRESS, SNAPSHOT)
         return [one for kind in kinds for one in self.shelf(kind).values()]
-
-    def count(self, action: str) -> int:
-        """Return how many requests came for it."""
-        return sum(request.action == action for request in self.requests)
-
-    # --- who asks ---
-
-    def plan(self, request: AzureRequest) -> RequestFate | FailedLater | None:
-        """Return the fate of a request before it is looked at."""
-        if request.key in self.refused:
-            return self.refused[request.key]
-        return self.faults.plan(request)
 
     # --- within ---
 

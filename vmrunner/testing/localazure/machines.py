@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.testing.common.machine import GONE, LocalMachine
 from vmrunner.testing.localazure import children, timestamps
 from vmrunner.testing.localazure.api_error import Json
 from vmrunner.testing.localazure.faults import PREEMPTED, FailedLater
@@ -13,44 +14,23 @@ from vmrunner.testing.localazure.resource_ids import VM
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
-    from vmrunner.testing.vms import Vm
 
-GONE: Final = "gone"
 _OFF: Final = ("stopped", "deallocating", "deallocated", "", GONE)
 _UP: Final = ("starting", "running")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class AzureMachine:
-    """One machine, as far as a test may know and change it. Changes of state go through the
-    methods."""
-
+class AzureMachine(LocalMachine):
     cloud: LocalAzure
-    shown: Json  # what the API says of it, but for its state
     custom_data: bytes = b""
     user_data: bytes = b""
-    doomed: bool = False  # there is no capacity for it: it never runs
-    stuck: bool = False  # accepts its death, and does not die
-    deleting: bool = False
     hibernated: bool = False
     locked: bool = False  # a lock on it: nobody deletes it
     evicted: bool = False  # the cloud took it back
     failure: FailedLater | None = None  # why it is `Failed`
-    serial: bytes = b""  # of its serial port, where it has no body
-    history: list[str] = field(default_factory=list)  # its states
-    body: Vm | None = None  # with one it runs when that runs, and ends when that ends
-    _ends: list[Callable[[], None]] = field(default_factory=list)
     _ready: Callable[..., None] = lambda *_: None
 
     # --- what is true ---
-
-    @property
-    def name(self) -> str:
-        return str(self.shown["name"])
-
-    @property
-    def id(self) -> str:
-        return str(self.shown["id"])
 
     @property
     def location(self) -> str:
@@ -60,20 +40,6 @@ class AzureMachine:
     def zone(self) -> str:
         """Return its zone within its location; empty: none."""
         return str((self.shown.get("zones") or [""])[0])
-
-    @property
-    def state(self) -> str:
-        """A power state of the API's, `gone`, or empty: it was never given room."""
-        return self.history[-1] if self.history else ""
-
-    @property
-    def gone(self) -> bool:
-        return self.state == GONE
-
-    @property
-    def alive(self) -> bool:
-        """True if it is there, stopped or not, with no delete accepted."""
-        return not (self.gone or self.deleting or self.doomed)
 
     @property
     def billed(self) -> bool:
@@ -105,11 +71,6 @@ class AzureMachine:
     def ephemeral(self) -> bool:
         """True if its disk is its host's, and dies when it leaves that host."""
         return "diffDiskSettings" in self.shown["properties"]["storageProfile"]["osDisk"]
-
-    @property
-    def output(self) -> bytes:
-        """Return what it said on its serial port."""
-        return self.serial if self.body is None else self.body.console
 
     @property
     def dry(self) -> bool:
@@ -196,12 +157,6 @@ class AzureMachine:
         self._ends.append(then)
         if not self.stuck:
             self.cloud.later(self.cloud.delete_seconds, self._ended)
-
-    def release(self) -> None:
-        """Let go what was stuck."""
-        self.stuck = False
-        if self.deleting:
-            self._ended()
 
     def evict(self) -> None:
         """The cloud takes a Spot VM back: it is deleted or deallocated, as it was ordered."""

@@ -17,7 +17,6 @@ from vmrunner.testing.localec2.fixtures import Ec2Site
 from vmrunner.testing.localec2.machines import Ec2Machine
 from vmrunner.testing.localec2.requests import Ec2Request
 from vmrunner.testing.localec2.run_instances import Token
-from vmrunner.testing.vms import VmFleet
 
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
 ROOT: Final = (fixtures.Mapping(device="/dev/xvda"),)
 
 
-class LocalCloud(LocalService):
+class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
     """One account. All plain attributes may be changed at any time. With `vms` a real VM is behind
     every instance; then the clock must be the real one."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time, vms: Vms | None = None) -> None:
-        super().__init__(clock)
+        super().__init__(clock, Ec2Faults(), vms)
         self.boot_seconds = 0.0
         self.delete_seconds = 0.0  # from an accepted termination to the end
         self.tombstone = 3600.0  # so long the terminated are shown
@@ -53,18 +52,13 @@ class LocalCloud(LocalService):
         self.roles: set[str] = set()  # paths with names: `aws-reserved/sso/name`
         self.default_quotas: set[str] = set()  # codes of which the account has no value of its own
         self.disabled: set[str] = set()  # regions that the account has not enabled
-        self.refused: dict[str, RequestFate] = {}  # access keys that are not accepted
         self.accounts: dict[str, str] = {}  # access key → account; default: this one's
-        self.faults = Ec2Faults()
-        self.requests: list[Ec2Request] = []  # all that came
-        self.machines: list[Ec2Machine] = []  # all that ever was
         self.by_id: dict[str, Ec2Machine] = {}
         self.hidden: set[str] = set()  # ids of machines that nobody sees yet
         self.tokens: dict[tuple[str, str, str], Token] = {}
         self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
         moto_patches.install()
         self._endpoint = Ec2Endpoint(self)
-        self.bodies = VmFleet(self, vms) if vms is not None else None
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -114,21 +108,6 @@ class LocalCloud(LocalService):
             guest_vms.embody(machine, self.bodies)
         machine.begin()
 
-    def of(self, instance: str) -> list[Ec2Machine]:
-        """Return all machines that carry this id of vmrunner's, in order of birth."""
-        self.settle()
-        return [machine for machine in self.machines if machine.instance == instance]
-
-    @property
-    def alive(self) -> list[Ec2Machine]:
-        """Return all that bill."""
-        self.settle()
-        return [machine for machine in self.machines if machine.alive]
-
-    def count(self, action: str) -> int:
-        """Return how many requests came for it."""
-        return sum(request.action == action for request in self.requests)
-
     # --- who asks ---
 
     def account_of(self, key: str) -> str:
@@ -136,11 +115,9 @@ class LocalCloud(LocalService):
 
     def plan(self, request: Ec2Request) -> RequestFate | None:
         """Return the fate of a request before it is looked at."""
-        if request.key in self.refused:
-            return self.refused[request.key]
-        if request.region in self.disabled:
+        if request.key not in self.refused and request.region in self.disabled:
             if request.service == "ec2":
                 text = "AWS was not able to validate the provided access credentials"
                 return RequestFate("AuthFailure", 401, text)
             return RequestFate("InvalidClientTokenId", 403, "The security token is invalid")
-        return self.faults.plan(request)
+        return super().plan(request)

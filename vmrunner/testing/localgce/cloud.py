@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from vmrunner.testing.common.faults import RequestFate
-from vmrunner.testing.common.service import LocalService
+from vmrunner.testing.common.json_cloud import JsonCloud
 from vmrunner.testing.localgce import fixtures, guest_vms, leftovers
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.endpoint import GceEndpoint
@@ -18,12 +17,12 @@ from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.networks import nth
 from vmrunner.testing.localgce.operations import Operation
 from vmrunner.testing.localgce.requests import GceRequest
-from vmrunner.testing.vms import VmFleet, Vms
+from vmrunner.testing.vms import Vms
 
 PROJECT: Final = "vmrunner-test"
 
 
-class LocalGce(LocalService):
+class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
     """One project. All plain attributes may be changed at any time. With a virtual `clock`, `sleep`
     makes it go on while a client waits for an operation; without, such a wait ends at once. With
     `vms` a real VM is behind every instance; then the clock must be the real one."""
@@ -36,9 +35,7 @@ class LocalGce(LocalService):
         project: str = PROJECT,
         vms: Vms | None = None,
     ) -> None:
-        super().__init__(clock)
-        real = clock is time.time
-        self.sleep = sleep or (time.sleep if real else lambda _: None)
+        super().__init__(clock, sleep, GceFaults(), vms)
         self.project = project
         self.number = f"{secrets.randbelow(9 * 10**11) + 10**11}"  # of the project
         self.operation_seconds = 0.0  # from the first sight of an operation to its end
@@ -48,7 +45,6 @@ class LocalGce(LocalService):
         self.delete_seconds = 0.0  # from STOPPING to nothing
         self.deadline_late = 0.0  # so long past its time a deadline strikes; the real one: 30
         self.visibility_lag = 0.0  # so long newborns are not visible
-        self.answer_seconds: dict[str, float] = {}  # method → so long its answers take
         self.token_seconds = 3600.0  # so long a `requestId` is remembered
         self.dry: set[tuple[str, str, str]] = set()  # (type, zone, market) without capacity
         self.immovable: set[str] = set()  # machine types that cannot migrate
@@ -57,12 +53,6 @@ class LocalGce(LocalService):
         self.sparse_pages = False  # a filter empties pages instead of filling them
         self.unreachable: set[str] = set()  # scopes: `zones/z`, `regions/r`
         self.partial_lists = True  # else a list over all zones fails when one is out of reach
-        self.refused: dict[str, RequestFate] = {}  # bearer tokens that are not accepted
-        self.faults = GceFaults()
-        self.requests: list[GceRequest] = []  # all that came
-        self.rejected: list[str] = []  # what Google's document does not allow, and somebody sent
-        self.complaints: list[str] = []  # where this cloud itself was wrong
-        self.machines: list[GceMachine] = []  # all that ever was
         self.by_link: dict[str, GceMachine] = {}
         self.hidden: set[str] = set()  # links of machines that nobody sees yet
         self.operations: dict[str, Operation] = {}  # by link
@@ -75,13 +65,7 @@ class LocalGce(LocalService):
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = GceEndpoint(self)
-        self.bodies = VmFleet(self, vms) if vms is not None else None
         fixtures.build(self)
-
-    def __exit__(self, kind: object = None, *_: object) -> None:
-        self.stop()
-        if kind is None and self.complaints:
-            raise AssertionError("the local GCE was wrong:\n" + "\n".join(self.complaints))
 
     # --- what is there ---
 
@@ -152,31 +136,8 @@ class LocalGce(LocalService):
         """The one behind a resource, or the last that was."""
         return self.by_link[link]
 
-    def of(self, instance: str) -> list[GceMachine]:
-        """Return all machines that carry this id of vmrunner's, in order of birth."""
-        self.settle()
-        return [machine for machine in self.machines if machine.instance == instance]
-
-    @property
-    def alive(self) -> list[GceMachine]:
-        """Return all that bill."""
-        self.settle()
-        return [machine for machine in self.machines if machine.alive]
-
     @property
     def disks(self) -> list[Json]:
         """Return all disks that bill, attached or not."""
         self.settle()
         return [disk for shelf in self.shelves("disks").values() for disk in shelf.values()]
-
-    def count(self, action: str) -> int:
-        """Return how many requests came for it."""
-        return sum(request.action == action for request in self.requests)
-
-    # --- who asks ---
-
-    def plan(self, request: GceRequest) -> RequestFate | BrokenOperation | None:
-        """Return the fate of a request before it is looked at."""
-        if request.key in self.refused:
-            return self.refused[request.key]
-        return self.faults.plan(request)

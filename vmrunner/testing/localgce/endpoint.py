@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
-from email.utils import formatdate
-from http.server import HTTPServer
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.testing.common.http_server import HttpAnswer, LoopbackServer
-from vmrunner.testing.common.service import HttpEndpoint
+from vmrunner.testing.common.faults import RequestFate
+from vmrunner.testing.common.http_server import HttpAnswer
+from vmrunner.testing.common.json_cloud import JsonEndpoint
 from vmrunner.testing.localgce import fieldmask, operations, routes, scheduler, validation
 from vmrunner.testing.localgce.api_error import GceRefusal, error_document
 from vmrunner.testing.localgce.faults import BrokenOperation
@@ -19,65 +17,29 @@ from vmrunner.testing.localgce.requests import GceRequest, check
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
 
-log = logging.getLogger(__name__)
-
 _JSON: Final = "application/json; charset=UTF-8"
 
 
-class GceEndpoint(HttpEndpoint):
-    """Starts and stops the server; decides what each request is told."""
-
+class GceEndpoint(JsonEndpoint[GceRequest, BrokenOperation]):
     name = "ESF"
+    _cloud: LocalGce
 
-    def __init__(self, cloud: LocalGce) -> None:
-        self._cloud = cloud
+    def read(self, verb: str, target: str, headers: Mapping[str, str], body: bytes) -> GceRequest:
+        return GceRequest.of(verb, target, headers, body)
 
-    def make(self, port: int) -> HTTPServer:
-        return LoopbackServer(self, port)
-
-    def date(self) -> str:
-        """Return the date for the header of every answer."""
-        return formatdate(self._cloud.now(), usegmt=True)
-
-    def serve(
-        self, verb: str, target: str, headers: Mapping[str, str], body: bytes
-    ) -> HttpAnswer | None:
-        cloud, request = self._cloud, GceRequest.of(verb, target, headers, body)
+    def pause(self, request: GceRequest) -> None:
         if request.action.endswith("Operations.wait"):
-            operations.pause(cloud, request)
-        answer = self._decided(request)
-        if seconds := cloud.answer_seconds.get(request.action):
-            cloud.sleep(seconds)
-        return answer
+            operations.pause(self._cloud, request)
 
-    def _decided(self, request: GceRequest) -> HttpAnswer | None:
-        cloud = self._cloud
-        with cloud.lock:
-            cloud.settle()
-            cloud.requests.append(request)
-            fate = cloud.plan(request)
-            if fate is None or isinstance(fate, BrokenOperation):
-                return self._handled(request, fate)
-            if fate.happens:
-                self._handled(request, None)
-        if fate.garbage:
-            return HttpAnswer(fate.status, fate.garbage, "text/html")
-        if not fate.code:
-            return None
+    def refuse(self, fate: RequestFate) -> HttpAnswer:
         return _told(fate.status, error_document(fate.status, fate.code, fate.message))
 
-    def _handled(self, request: GceRequest, broken: BrokenOperation | None) -> HttpAnswer:
+    def handle(self, request: GceRequest, broken: BrokenOperation | None) -> HttpAnswer:
         try:
             said = self._ask(request, broken)
             return _told(200 if said else 204, said)
         except GceRefusal as refusal:
-            text = error_document(refusal.status, refusal.reason, refusal.message)
-            return _told(refusal.status, text)
-        except Exception as error:
-            # Ours to mend, and no test may pass over it.
-            log.exception("%s", request.action)
-            self._cloud.complaints.append(f"{request.action}: {type(error).__name__}: {error}")
-            return _told(500, error_document(500, "localGce", str(error)))
+            return self.refuse(RequestFate(refusal.reason, refusal.status, refusal.message))
 
     def _ask(self, request: GceRequest, broken: BrokenOperation | None) -> bytes:
         method = request.method

@@ -4,48 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.testing.common.machine import GONE, LocalMachine
 from vmrunner.testing.localgce import networks, operations, scheduling, timestamps
-from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.links import last
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
-    from vmrunner.testing.vms import Vm
 
-GONE: Final = "gone"
 _UP: Final = ("PROVISIONING", "STAGING", "RUNNING", "REPAIRING")
 _OFF: Final = ("TERMINATED", GONE)
 _TAKEN_BACK: Final = "Instance was preempted."
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class GceMachine:
-    """One machine, as far as a test may know and change it. Changes of state go through the
-    methods."""
-
+class GceMachine(LocalMachine):
     cloud: LocalGce
-    shown: Json  # what the API says of it
-    doomed: bool = False  # there is no capacity for it: it never runs
-    stuck: bool = False  # accepts its death, and only one without a graceful shutdown comes
-    deleting: bool = False
-    serial: bytes = b""  # of its first serial port, where it has no body
     deadline: float = math.inf  # epoch seconds; then the service ends it
-    history: list[str] = field(default_factory=list)  # its states
-    body: Vm | None = None  # with one it runs when that runs, and ends when that ends
-    _ends: list[Callable[[], None]] = field(default_factory=list)
 
     # --- what is true ---
-
-    @property
-    def name(self) -> str:
-        return str(self.shown["name"])
-
-    @property
-    def id(self) -> str:
-        return str(self.shown["id"])
 
     @property
     def zone(self) -> str:
@@ -54,20 +33,6 @@ class GceMachine:
     @property
     def scope(self) -> str:
         return f"zones/{self.zone}"
-
-    @property
-    def state(self) -> str:
-        """A status of the API's, or `gone`."""
-        return self.history[-1] if self.history else ""
-
-    @property
-    def gone(self) -> bool:
-        return self.state == GONE
-
-    @property
-    def alive(self) -> bool:
-        """True if it bills, stopped or not, with no delete accepted."""
-        return not (self.gone or self.deleting or self.doomed)
 
     @property
     def off(self) -> bool:
@@ -86,11 +51,6 @@ class GceMachine:
     def address(self) -> str:
         """Return the address of its first interface, within its network."""
         return str(self.shown["networkInterfaces"][0]["networkIP"])
-
-    @property
-    def output(self) -> bytes:
-        """Return what it said on its first serial port."""
-        return self.serial if self.body is None else self.body.console
 
     @property
     def instance(self) -> str:
@@ -154,12 +114,6 @@ class GceMachine:
         self._ends.append(then)
         if not self.stuck:
             self.cloud.later(self.cloud.delete_seconds, self._ended)
-
-    def release(self) -> None:
-        """Let go what was stuck."""
-        self.stuck = False
-        if self.deleting:
-            self._ended()
 
     def power_off(self) -> None:
         """The guest switches itself off: it stays, its disks bill, its deadline is cleared."""
