@@ -3,6 +3,7 @@ ledger and a cloud in a file, with sandboxes that are directories."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.support.gitlab_runner import (
 )
 from vmrunner.api.local_service import LocalService
 from vmrunner.cli import main
+from vmrunner.errors import ConfigError
 from vmrunner.integrations.gitlab import executor
 from vmrunner.integrations.gitlab import job as jobs
 from vmrunner.ledger import Ledger
@@ -319,3 +321,42 @@ def test_a_job_is_what_gitlab_answered(tmp_path: Path) -> None:
     del env["JOB_RESPONSE_FILE"]  # a runner of before 16.11 or so
     found = jobs.read(env)
     assert (found.id, found.server, found.timeout) == ("6", "gitlab.example.org", 99999.0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"id": None},
+        {"id": -1},
+        {"id": "²"},
+        {"token": None},
+        {"git_info": None},
+        {"git_info": [1]},
+        {"git_info": {"repo_url": ""}},
+        {"git_info": {"repo_url": "https://u:s3cret@[::1/x"}},
+        {"runner_info": 5},
+        {"variables": ["s3cret"]},
+        {"variables": {"s3cret": 1}},
+        "[1]",
+        "[" * 100_000,
+        "{",
+    ],
+)
+def test_an_answer_that_is_none_names_no_job(tmp_path: Path, changed: Any) -> None:
+    """Variables would name one: another's, if the author likes."""
+    stand_in = GitlabRunnerStandIn(tmp_path, lambda *_: (0, b""))
+    said = {"CI_JOB_ID": "6", "CI_SERVER_URL": "https://other.example"}
+    env = stand_in.environment(5, said)
+    file = Path(env["JOB_RESPONSE_FILE"])
+    if isinstance(changed, dict):
+        changed = json.dumps(json.loads(file.read_text()) | changed)
+    file.write_text(changed)
+    with pytest.raises(ConfigError, match="JOB_RESPONSE_FILE") as caught:
+        jobs.read(env)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", ["inf", "nan", "-1", "1e999", "soon", ""])
+def test_a_timeout_that_is_none_is_not_taken(timeout: str) -> None:
+    said = {"CI_JOB_ID": "6", "CI_SERVER_URL": "https://x.example", "CI_JOB_TIMEOUT": timeout}
+    assert jobs.read({f"CUSTOM_ENV_{name}": one for name, one in said.items()}).timeout is None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from vmrunner.lib.units import LABEL_CHARACTERS
 
 _PREFIX: Final = "CUSTOM_ENV_"
 _ANSWER: Final = "JOB_RESPONSE_FILE"
+_NUMBER: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 #: Of the job too: GitLab Runner removes the one, and the other is a directory that it removes.
 _ITS_OWN: Final = (_ANSWER, "TMPDIR")
 
@@ -43,24 +46,47 @@ def read(environ: Mapping[str, str]) -> GitlabJob:
     def variable(name: str) -> str:
         return environ.get(_PREFIX + name, "")
 
-    answer = _answer(environ.get(_ANSWER, ""))
-    repository = str((answer.get("git_info") or {}).get("repo_url", ""))
-    server = _host(repository) or _host(variable("CI_SERVER_URL"))
-    job = str(answer.get("id") or variable("CI_JOB_ID"))
-    if not server or not job.isdigit():
+    image = variable("CI_JOB_IMAGE")
+    if path := environ.get(_ANSWER, ""):
+        return _answered(path, image)
+    server, job = _host(variable("CI_SERVER_URL")), variable("CI_JOB_ID")
+    if not server or not _NUMBER.fullmatch(job):
         raise ConfigError(
             f"{_PREFIX}CI_JOB_ID: no job", hint="GitLab Runner calls this; docs/gitlab.md"
         )
     return GitlabJob(
         server=server,
         id=job,
-        project=_label(_path(repository) or variable("CI_PROJECT_PATH")),
-        image=variable("CI_JOB_IMAGE"),
-        timeout=_seconds((answer.get("runner_info") or {}).get("timeout"))
-        or _seconds(variable("CI_JOB_TIMEOUT")),
-        proof=_digest(str(answer.get("token") or variable("CI_JOB_TOKEN"))),
-        masked=_masked(answer),
+        project=_label(variable("CI_PROJECT_PATH")),
+        image=image,
+        timeout=_seconds(variable("CI_JOB_TIMEOUT")),
+        proof=_digest(variable("CI_JOB_TOKEN")),
     )
+
+
+def _answered(path: str, image: str) -> GitlabJob:
+    """Return the job of GitLab's own answer. What is missing there is not taken from variables: a
+    job's author could set them."""
+    why = "not a job's answer"  # nothing of it is told: tokens are in it
+    try:
+        answer = json.loads(Path(path).read_bytes())
+        repository = str(answer["git_info"]["repo_url"])
+        found = GitlabJob(
+            server=_host(repository),
+            id=str(answer["id"]),
+            project=_label(_path(repository)),
+            image=image,
+            timeout=_seconds((answer.get("runner_info") or {}).get("timeout")),
+            proof=_digest(str(answer["token"] or "")),
+            masked=_masked(answer),
+        )
+        if found.server and found.proof and _NUMBER.fullmatch(found.id):
+            return found
+    except OSError as error:
+        why = error.strerror or "unreadable"
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        pass
+    raise ConfigError(f"{_ANSWER}: {path} cannot be read: {why}", hint="GitLab Runner writes it")
 
 
 def hide(environ: MutableMapping[str, str]) -> None:
@@ -68,18 +94,6 @@ def hide(environ: MutableMapping[str, str]) -> None:
     for name in list(environ):
         if name.startswith(_PREFIX) or name in _ITS_OWN:
             del environ[name]
-
-
-def _answer(path: str) -> dict[str, Any]:
-    if not path:
-        return {}
-    try:
-        found = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"JOB_RESPONSE_FILE: {path} cannot be read: {error}", hint="GitLab Runner writes it"
-        ) from None
-    return found if isinstance(found, dict) else {}
 
 
 def _host(url: str) -> str:
@@ -110,4 +124,4 @@ def _seconds(said: object) -> float | None:
         found = float(str(said))
     except ValueError:
         return None
-    return found if found > 0 else None
+    return found if 0 < found < math.inf else None
