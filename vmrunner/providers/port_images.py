@@ -19,6 +19,8 @@ RECIPE: Final = f"{TAG}recipe"
 HASH: Final = f"{TAG}recipe-hash"
 SUPERVISOR: Final = f"{TAG}supervisor"
 CREATED: Final = f"{TAG}created"
+#: When it became the one that builds get. The latest wins, before any that has none.
+PROMOTED: Final = f"{TAG}promoted"
 
 #: What Compute Engine takes, the strictest: letters, digits and hyphens, at most 63.
 _NAME: Final = 63
@@ -159,3 +161,9 @@ class KeepsImages(Protocol):
 
     def imaging(self, scope: Scope | None = None) -> ImageStore:
         """Return the image store of the scope where it launches, or of another of its scopes."""
+
+
+def promoted_at(tags: Mapping[str, str]) -> int:
+    """Return when an image was promoted, in epoch seconds; 0: it is not, or nobody can read it."""
+    said = tags.get(PROMOTED, "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0

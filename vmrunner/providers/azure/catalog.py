@@ -4,12 +4,12 @@ remembered."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import TAG, Market
+from vmrunner.model import Market
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import IMAGE, IMAGES, SIZES, Answer, AzureClient, last, part
 from vmrunner.providers.azure.options import AzureOptions
@@ -17,12 +17,11 @@ from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cloud_options import GiB
-from vmrunner.providers.port_images import OWNER
+from vmrunner.providers.common.machine_types import MachineType
+from vmrunner.providers.port_images import OWNER, promoted_at
 
 #: Seconds. A newly promoted image is found that late.
 _IMAGES, _SIZES = 300.0, 86_400.0
-#: Of the image that builds get which name none: when it was promoted.
-PROMOTED: Final = f"{TAG}promoted"
 
 _MANAGED: Final = re.compile(
     r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)/providers/Microsoft.Compute"
@@ -44,15 +43,11 @@ class AzureImage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AzureSize:
+class AzureSize(MachineType):
     """A machine type in the location. `zones`: where it is to be had; `local`: the bytes that an
     ephemeral disk may have on its host."""
 
-    name: str
     family: str  # as quotas name it
-    cpus: int
-    memory: int  # bytes
-    architecture: str
     zones: frozenset[str]
     spot: bool
     local: int
@@ -146,25 +141,6 @@ def is_ephemeral(options: AzureOptions, size: AzureSize | None, disk: int) -> bo
     return options.os_disk == "ephemeral" and size is not None and 0 < disk <= size.local
 
 
-def promoted_at(tags: Mapping[str, str]) -> int:
-    """Return when an image was promoted, in epoch seconds; 0: it is not."""
-    said = tags.get(PROMOTED, "")
-    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
-
-
-def fitting(
-    sizes: Iterable[AzureSize], image: AzureImage, *, cpus: int | None, memory: int | None
-) -> list[AzureSize]:
-    """Return the sizes that are large enough and run this image."""
-    return [
-        one
-        for one in sizes
-        if one.cpus >= (cpus or 0)
-        and one.memory >= (memory or 0)
-        and image.architecture in ("", one.architecture)
-    ]
-
-
 def _image(told: Answer) -> AzureImage:
     size = part(told, "properties", "storageProfile", "osDisk", "diskSizeGB") or 0
     # A managed image cannot be of another architecture.
@@ -190,7 +166,7 @@ def _size(told: Answer, location: str) -> AzureSize | None:
         family=str(told.get("family") or ""),
         cpus=_int(can, "vCPUs"),
         memory=int(float(can.get("MemoryGB") or 0) * GiB),
-        architecture=can.get("CpuArchitectureType", "x64"),
+        architectures=(can.get("CpuArchitectureType", "x64"),),
         zones=zones,
         spot=can.get("LowPriorityCapable") == "True",
         local=local,

@@ -25,7 +25,6 @@ from azure.mgmt.network import NetworkManagementClient
 from vmrunner.errors import Throttled
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.options import AzureOptions
-from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 
@@ -226,10 +225,7 @@ class AzureClient:
     ) -> tuple[Any, Any]:
         """Return what `ask` returns, and the last response. Raises `CallFailed`."""
         whose = str(self._options.subscription)
-        try:
-            self._buckets.take(whose, quota, patience=patience)
-        except Throttled as limit:
-            raise CallFailed("", limit) from limit
+        self._buckets.take(whose, quota, patience=patience)
         heard: list[Any] = []
         options: dict[str, Any] = {
             "raw_response_hook": lambda told: heard.append(told.http_response)

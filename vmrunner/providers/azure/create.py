@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from vmrunner.errors import NoCapacity, QuotaExceeded, Uncertain
+from vmrunner.errors import Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
 from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
@@ -12,10 +10,7 @@ from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import DryPools, pool_of
-
-#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
-CREATE_TIMEOUT: Final = 60.0
+from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 
 
 class AzureCreator:
@@ -55,8 +50,7 @@ class AzureCreator:
         except CallFailed as failed:
             if failed.code in error_codes.EXISTS:
                 return self._found(order, failed)
-            if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
-                self._dry.mark(pool_of(offer), failed.code)
+            self._dry.failed(pool_of(offer), failed)
             raise
         self._dry.clear(pool_of(offer))
         return ref_of(order)

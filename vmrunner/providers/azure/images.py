@@ -11,7 +11,7 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.model import Scope, tags_of
 from vmrunner.providers.azure import error_codes
-from vmrunner.providers.azure.catalog import PROMOTED, AzureCatalog, promoted_at
+from vmrunner.providers.azure.catalog import AzureCatalog
 from vmrunner.providers.azure.client import (
     DELETE_IMAGE,
     IMAGE,
@@ -28,7 +28,14 @@ from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.resources import tags
 from vmrunner.providers.common.call_failed import CallFailed, edge
-from vmrunner.providers.port_images import CREATED, BuilderSpec, CloudImage, ImageRequest
+from vmrunner.providers.port_images import (
+    CREATED,
+    PROMOTED,
+    BuilderSpec,
+    CloudImage,
+    ImageRequest,
+    promoted_at,
+)
 
 _SOURCE: Final = "azure-arm.vmrunner"
 _STAGES: Final = ("Creating", "Capturing", "Deleting")
@@ -59,7 +66,7 @@ class AzureImages:
         words = {"x64": "x86_64"}
         machine_type = options.builders_type(
             "machine_types",
-            {one.name: [words.get(one.architecture, one.architecture)] for one in sizes},
+            {one.name: [words.get(said, said) for said in one.architectures] for one in sizes},
         )
         order = wish.order(Scope("azure", str(options.subscription).lower(), group), machine_type)
         subnet = options.subnet_id.strip("/").split("/")

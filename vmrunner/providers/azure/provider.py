@@ -25,7 +25,7 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers.azure import console, deadline_schedules, doctor, guard, price_list, prices
-from vmrunner.providers.azure.catalog import AzureCatalog, fitting, is_ephemeral
+from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
 from vmrunner.providers.azure.client import CONSOLE, AzureClient
 from vmrunner.providers.azure.create import AzureCreator
 from vmrunner.providers.azure.delete import AzureDeleter
@@ -40,6 +40,7 @@ from vmrunner.providers.azure.sweep import sweep
 from vmrunner.providers.common.call_failed import edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
+from vmrunner.providers.common.machine_types import fitting, none_fits
 from vmrunner.providers.common.rate_limits import Buckets
 
 KIND: Final = "azure"
@@ -99,39 +100,18 @@ class AzureProvider:
             self.rights.demand()
             image = self.places.image(spec.image)
             disk = options.disk_size(spec.disk, image.name, image.size)
-            sizes = fitting(self.places.sizes(), image, cpus=spec.cpus, memory=spec.memory)
-        had = {one.name: one for one in sizes}
+            had = fitting(self.places.sizes(), spec, image.architecture)
         by_place = {options.place(zone): zone for zone in options.zones or ("",)}
         pools = [
             pool
             for pool in walk(wanted, list(had), list(by_place))
             if had[pool.machine_type].is_in(by_place[pool.place], pool.market)
         ]
-        self._check_any(pools, spec)
+        if not pools:
+            raise none_fits(self.name, options.machine_types, list(by_place), spec)
         return tuple(
-            Offer(
-                scope=self._groups[0],
-                machine_type=pool.machine_type,
-                place=pool.place,
-                market=pool.market,
-                cpus=had[pool.machine_type].cpus,
-                memory=had[pool.machine_type].memory,
-                disk=disk,
-                image=image.id,
-            )
+            had[pool.machine_type].offer(pool, self._groups[0], disk=disk, image=image.id)
             for pool in self._dry.without_dry(pools)
-        )
-
-    def _check_any(self, pools: Sequence[object], spec: Spec) -> None:
-        if pools:
-            return
-        options, field = self.options, f"providers.{self.name}.machine_types"
-        wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
-        raise BadOrder(
-            f"{field}: none of {', '.join(options.machine_types)} is to be had in "
-            f"{', '.join(options.place(zone) for zone in options.zones or ('',))} with "
-            f"{', '.join(word for word in wish if word)}",
-            hint=f"correct {field}, or ask for less",
         )
 
     def bill(self, offer: Offer) -> Bill:

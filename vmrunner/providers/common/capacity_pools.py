@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
-from vmrunner.errors import BadOrder, NoCapacity
+from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Market, Offer
+from vmrunner.providers.common.call_failed import CallFailed
 
 Spot = Literal["never", "prefer", "only"]
 
+#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
+CREATE_TIMEOUT: Final = 60.0
 #: So long a pool without capacity is not asked again, in seconds.
 DRY: Final = 120.0
 
@@ -71,6 +74,11 @@ class DryPools:
         """The whole market has nothing for this account."""
         with self._lock:
             self._shut[market] = (self._now() + seconds, why)
+
+    def failed(self, pool: CapacityPool, failed: CallFailed) -> None:
+        """Note that a create failed, where that is for want of room or quota."""
+        if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+            self.mark(pool, failed.code)
 
     def clear(self, pool: CapacityPool) -> None:
         """Note that a pool gave a machine."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Final, NamedTuple
 
 from vmrunner.errors import Throttled
+from vmrunner.providers.common.call_failed import CallFailed
 
 #: After a refusal, so long nothing is asked; doubled with each that follows at once.
 FIRST_PAUSE: Final = 1.0
@@ -86,16 +87,14 @@ class Buckets:
         self._buckets: dict[Hashable, list[tuple[Bucket, bool]]] = {}
 
     def take(self, place: str, quota: str, *, items: int = 1, patience: float = 30.0) -> None:
-        """Wait for one call about so many things, at most `patience` seconds; then `Throttled`,
-        and nothing is taken."""
+        """Wait for one call about so many things, at most `patience` seconds. Raises `CallFailed`
+        when that is not enough, and nothing is taken."""
         with self._lock:
             buckets = self._of(place, quota)
             wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
             if wait > patience:
-                raise Throttled(
-                    f"{place}: {quota} is at its limit for another {wait:.0f} s",
-                    hint="wait, or raise the account's limit",
-                )
+                text = f"{place}: {quota} is at its limit for another {wait:.0f} s"
+                raise CallFailed("", Throttled(text, hint="wait, or raise the account's limit"))
             for bucket, many in buckets:
                 bucket.take(items if many else 1)
         if wait > 0:

@@ -4,16 +4,17 @@ before anything is launched, and remembered."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import TAG
+from vmrunner.model import Spec
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.common.machine_types import MachineType, fitting
 from vmrunner.providers.ec2.client import (
     GROUPS,
     IMAGES,
@@ -26,6 +27,7 @@ from vmrunner.providers.ec2.client import (
 )
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import tags
+from vmrunner.providers.port_images import promoted_at
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import type_defs as ec2
@@ -34,9 +36,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds. A new image under an old name is found that late.
 IMAGE, NETWORK, FOR_EVER = 300.0, 600.0, 86_400.0
-
-#: On an AMI: when it became the one that builds get. The latest wins, before any that has none.
-PROMOTED: Final = f"{TAG}promoted"
 
 _NO_IMAGE: Final = "build one, or name another in providers.{name}.image"
 
@@ -65,13 +64,7 @@ class Ami:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ec2InstanceType:
-    """An instance type."""
-
-    name: str
-    cpus: int
-    memory: int  # bytes
-    architectures: tuple[str, ...]
+class Ec2InstanceType(MachineType):
     family: str  # as its quota counts it: "standard", or the first letters
 
 
@@ -189,12 +182,6 @@ def _question(said: str | ImageChoice) -> Answer:
     }
 
 
-def promoted_at(told: Mapping[str, str]) -> int:
-    """The epoch seconds of an image's tag; 0 without one that can be read."""
-    said = told.get(PROMOTED, "")
-    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
-
-
 def _rank(image: ec2.ImageTypeDef) -> tuple[int, str, str]:
     """Tags on it are this account's own, whoever's it is."""
     return promoted_at(tags(image)), image.get("CreationDate", ""), image["ImageId"]
@@ -211,21 +198,15 @@ def _type(told: ec2.InstanceTypeInfoTypeDef) -> Ec2InstanceType:
     )
 
 
-def fitting(
-    types: Iterable[Ec2InstanceType], image: Ami, *, cpus: int | None, memory: int | None
-) -> list[Ec2InstanceType]:
+def some_fitting(
+    every: Sequence[Ec2InstanceType], image: Ami, spec: Spec
+) -> dict[str, Ec2InstanceType]:
     """Return the types that are large enough and run this image. Raises `BadOrder` when none is."""
-    every = list(types)
-    fit = [
-        one
-        for one in every
-        if one.cpus >= (cpus or 0)
-        and one.memory >= (memory or 0)
-        and (not image.architecture or image.architecture in one.architectures)
-    ]
+    fit = fitting(every, spec, image.architecture)
     if not fit:
         sizes = ", ".join(f"{t.name} ({t.cpus} CPUs, {t.memory / GiB:g} GiB)" for t in every)
-        wish = [f"cpus = {cpus}" if cpus else "", f"memory = {memory}" if memory else ""]
+        wish = [f"cpus = {spec.cpus}" if spec.cpus else ""]
+        wish.append(f"memory = {spec.memory}" if spec.memory else "")
         wish.append(f"an image for {image.architecture}" if image.architecture else "")
         raise BadOrder(
             f"no instance type has {', '.join(word for word in wish if word)}",

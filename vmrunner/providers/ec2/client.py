@@ -188,10 +188,7 @@ class Ec2Client:
     ) -> AnswerT:
         """Make one call about so many items; wait at most `patience` seconds for its turn. Raises
         `CallFailed`."""
-        try:
-            self._buckets.take(region, api.quota, items=items, patience=patience)
-        except Throttled as limit:
-            raise CallFailed("", limit) from limit
+        self._buckets.take(region, api.quota, items=items, patience=patience)
         try:
             answer: AnswerT = getattr(self._client(api.service, region), api.method)(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:

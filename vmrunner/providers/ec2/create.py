@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmrunner.errors import NoCapacity, QuotaExceeded
 from vmrunner.model import Key, Kind, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import DryPools, pool_of
+from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 from vmrunner.providers.ec2 import create_request
 from vmrunner.providers.ec2.catalog import Ec2Catalog
 from vmrunner.providers.ec2.client import RUN, Ec2Client
@@ -17,9 +16,6 @@ from vmrunner.providers.ec2.options import Ec2Options
 
 #: Its client token was used: with other parameters, or by a machine that is dead now.
 USED: Final = ("IdempotentParameterMismatch", "IdempotentInstanceTerminated")
-
-#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
-CREATE_TIMEOUT: Final = 60.0
 
 
 class Ec2Creator:
@@ -44,8 +40,8 @@ class Ec2Creator:
                 return self._found(order, failed)
             if failed.code == NO_SPOT_ROLE:
                 self._dry.shut(offer.market, f"{failed.code}: {failed.error.hint}")
-            elif isinstance(failed.error, (NoCapacity, QuotaExceeded)):
-                self._dry.mark(pool_of(offer), failed.code)
+            else:
+                self._dry.failed(pool_of(offer), failed)
             raise
         self._dry.clear(pool_of(offer))
         (born,) = answer["Instances"]

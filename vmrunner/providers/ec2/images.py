@@ -17,12 +17,20 @@ from vmrunner.model import Scope, tags_of
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.paging import patiently
 from vmrunner.providers.ec2 import client
-from vmrunner.providers.ec2.catalog import PROMOTED, Ec2Catalog, NoImage, promoted_at
+from vmrunner.providers.ec2.catalog import Ec2Catalog, NoImage
 from vmrunner.providers.ec2.client import Answer, Ec2Client
 from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
-from vmrunner.providers.port_images import IMAGE, OWNER, BuilderSpec, CloudImage, ImageRequest
+from vmrunner.providers.port_images import (
+    IMAGE,
+    OWNER,
+    PROMOTED,
+    BuilderSpec,
+    CloudImage,
+    ImageRequest,
+    promoted_at,
+)
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import type_defs as ec2

@@ -27,7 +27,7 @@ from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.ec2 import deadline_schedules, doctor, parking, price_list, prices
-from vmrunner.providers.ec2.catalog import Ec2Catalog, fitting
+from vmrunner.providers.ec2.catalog import Ec2Catalog, some_fitting
 from vmrunner.providers.ec2.client import CONSOLE, Ec2Client
 from vmrunner.providers.ec2.create import Ec2Creator
 from vmrunner.providers.ec2.delete import Ec2Deleter
@@ -101,23 +101,11 @@ class Ec2Provider:
             self.rights.demand()
             image = self.places.image(spec.image)
             disk = options.disk_size(spec.disk, image.name or image.id, image.size)
-            types = {
-                one.name: one
-                for one in fitting(self.places.types(), image, cpus=spec.cpus, memory=spec.memory)
-            }
+            types = some_fitting(self.places.types(), image, spec)
             subnets = list(self.places.subnets())
             self.places.groups()
         return tuple(
-            Offer(
-                scope=scope,
-                machine_type=pool.machine_type,
-                place=pool.place,
-                market=pool.market,
-                cpus=types[pool.machine_type].cpus,
-                memory=types[pool.machine_type].memory,
-                disk=disk,
-                image=image.id,
-            )
+            types[pool.machine_type].offer(pool, scope, disk=disk, image=image.id)
             for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
         )
 

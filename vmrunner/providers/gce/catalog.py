@@ -4,7 +4,7 @@ is launched, and remembered."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -13,6 +13,7 @@ from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.common.machine_types import MachineType
 from vmrunner.providers.gce import error_codes
 from vmrunner.providers.gce.client import FAMILY, IMAGE, TYPE, GceClient
 from vmrunner.providers.gce.options import FAMILY as OURS
@@ -48,16 +49,6 @@ class GceImage:
     size: int  # bytes
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GceMachineType:
-    """A machine type in one zone."""
-
-    name: str
-    cpus: int
-    memory: int  # bytes
-    architecture: str  # empty: it does not say
-
-
 class GceCatalog:
     """Looks things up. Raises `CallFailed` or `BadOrder`."""
 
@@ -73,11 +64,11 @@ class GceCatalog:
         said = wanted or self._options.image or f"family/{OURS}"
         return self._memory.get(("image", said), IMAGES, lambda: self._find(said))
 
-    def types(self, zone: str) -> list[GceMachineType]:
+    def types(self, zone: str) -> list[MachineType]:
         """The configured types that this zone has, in their order."""
         names = self._options.machine_types
 
-        def ask() -> list[GceMachineType]:
+        def ask() -> list[MachineType]:
             found = (self._type(zone, name) for name in names)
             return [one for one in found if one is not None]
 
@@ -118,18 +109,18 @@ class GceCatalog:
             size=int(told.disk_size_gb) * GiB,
         )
 
-    def _type(self, zone: str, name: str) -> GceMachineType | None:
+    def _type(self, zone: str, name: str) -> MachineType | None:
         try:
             told = self._calls(TYPE, zone=zone, machine_type=name)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return None
             raise
-        return GceMachineType(
+        return MachineType(
             name=told.name,
             cpus=int(told.guest_cpus),
             memory=int(told.memory_mb) << 20,
-            architecture=told.architecture,
+            architectures=(told.architecture,) if told.architecture else (),
         )
 
 
@@ -140,16 +131,3 @@ def named(said: str) -> ImageName | None:
         return None
     words = found.groupdict()
     return ImageName(words.get("project") or "", bool(words["family"]), words["name"])
-
-
-def fitting(
-    types: Iterable[GceMachineType], image: GceImage, *, cpus: int | None, memory: int | None
-) -> list[GceMachineType]:
-    """Return the types that are large enough and run this image."""
-    return [
-        one
-        for one in types
-        if one.cpus >= (cpus or 0)
-        and one.memory >= (memory or 0)
-        and (not image.architecture or one.architecture in ("", image.architecture))
-    ]

@@ -136,10 +136,7 @@ class GceClient:
         message. A list gives its one page. Raises `CallFailed`."""
         whose = project or str(self._options.project)
         where = where or str(params.get("zone") or whose)
-        try:
-            self._buckets.take(whose, api.quota, items=items, patience=patience)
-        except Throttled as limit:
-            raise CallFailed("", limit) from limit
+        self._buckets.take(whose, api.quota, items=items, patience=patience)
         request = {"project": whose, **params}
         try:
             answer = self._ask(api, request, timeout, where, masked=self._masks)

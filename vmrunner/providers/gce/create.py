@@ -11,18 +11,16 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
+from vmrunner.errors import BadOrder, ProviderError, Uncertain
 from vmrunner.model import Kind, Offer, Order, Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.capacity_pools import DryPools, pool_of
+from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 from vmrunner.providers.gce import create_request, error_codes
 from vmrunner.providers.gce.client import DELETE, GET, INSERT, WAIT_FOR, GceClient
 from vmrunner.providers.gce.labels import label
 from vmrunner.providers.gce.operations import OperationWaiter
 from vmrunner.providers.gce.options import GceOptions
 
-#: So long a burst waits for its turn, in seconds, before it is the engine's to ask again.
-CREATE_TIMEOUT: Final = 60.0
 #: The field that a refusal of an absolute deadline names.
 _ABSOLUTE: Final = "terminationTime"
 #: And how a type that stays where it is refuses to move.
@@ -58,8 +56,7 @@ class GceCreator:
         except CallFailed as failed:
             if failed.code in error_codes.EXISTS:
                 return self._found(order, failed)
-            if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
-                self._dry.mark(pool_of(offer), failed.code)
+            self._dry.failed(pool_of(offer), failed)
             raise
         self._dry.clear(pool_of(offer))
         return ref_of(order)

@@ -65,7 +65,7 @@ class GceImages:
             types = GceCatalog(options, self._calls).types(scope.place)
         machine_type = options.builders_type(
             "machine_types",
-            {one.name: [one.architecture.lower()] if one.architecture else [] for one in types},
+            {one.name: [said.lower() for said in one.architectures] for one in types},
         )
         order = wish.order(scope, machine_type)
         variables: dict[str, Any] = {

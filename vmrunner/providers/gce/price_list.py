@@ -13,8 +13,8 @@ from google.auth import exceptions as auth_errors
 from vmrunner.core.pricing import HOURS_OF_MONTH
 from vmrunner.errors import Uncertain
 from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.common.machine_types import MachineType
 from vmrunner.providers.gce import rest
-from vmrunner.providers.gce.catalog import GceMachineType
 from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.prices import ADDRESS, SPOT, disk
 
@@ -50,7 +50,7 @@ class Sku(NamedTuple):
 
 
 def told(
-    options: GceOptions, zones: Mapping[str, Iterable[GceMachineType]]
+    options: GceOptions, zones: Mapping[str, Iterable[MachineType]]
 ) -> dict[str, dict[str, float]]:
     """Return USD an hour by zone and item, as far as the catalog tells. Raises `Uncertain`."""
     by_region: dict[str, list[Sku]] = {zone.rpartition("-")[0]: [] for zone in zones}
@@ -61,7 +61,7 @@ def told(
     return {zone: items(by_region[zone.rpartition("-")[0]], types) for zone, types in zones.items()}
 
 
-def items(skus: Iterable[Sku], types: Iterable[GceMachineType]) -> dict[str, float]:
+def items(skus: Iterable[Sku], types: Iterable[MachineType]) -> dict[str, float]:
     """Return USD an hour by item of one region. Of several prices of a thing the highest."""
     parts: dict[tuple[str, str, bool], float] = {}
     found: dict[str, float] = {}

@@ -31,9 +31,10 @@ from vmrunner.providers.common.call_failed import edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.console import CONSOLE_BYTES
+from vmrunner.providers.common.machine_types import fitting, none_fits
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.gce import doctor, guard, price_list, prices
-from vmrunner.providers.gce.catalog import GceCatalog, GceMachineType, fitting
+from vmrunner.providers.gce.catalog import GceCatalog
 from vmrunner.providers.gce.client import CONSOLE, GceClient
 from vmrunner.providers.gce.create import GceCreator
 from vmrunner.providers.gce.create_request import disk_type_of
@@ -107,42 +108,20 @@ class GceProvider:
             image = self.places.image(spec.image)
             disk = options.disk_size(spec.disk, image.name, image.size)
             had = {
-                zone: {
-                    one.name: one
-                    for one in fitting(
-                        self.places.types(zone), image, cpus=spec.cpus, memory=spec.memory
-                    )
-                }
+                zone: fitting(self.places.types(zone), spec, image.architecture)
                 for zone in options.zones
             }
-        self._check_any(had, spec)
+        if not any(had.values()):
+            raise none_fits(self.name, options.machine_types, options.zones, spec)
         pools = walk(wanted, options.machine_types, options.zones)
         left = self._dry.without_dry(
             [pool for pool in pools if pool.machine_type in had[pool.place]]
         )
         return tuple(
-            Offer(
-                scope=Scope(KIND, project, pool.place),
-                machine_type=pool.machine_type,
-                place=pool.place,
-                market=pool.market,
-                cpus=had[pool.place][pool.machine_type].cpus,
-                memory=had[pool.place][pool.machine_type].memory,
-                disk=disk,
-                image=image.id,
+            had[pool.place][pool.machine_type].offer(
+                pool, Scope(KIND, project, pool.place), disk=disk, image=image.id
             )
             for pool in left
-        )
-
-    def _check_any(self, had: Mapping[str, Mapping[str, GceMachineType]], spec: Spec) -> None:
-        if any(had.values()):
-            return
-        wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
-        field = f"providers.{self.name}.machine_types"
-        raise BadOrder(
-            f"{field}: none of {', '.join(self.options.machine_types)} is to be had in "
-            f"{', '.join(self.options.zones)} with {', '.join(word for word in wish if word)}",
-            hint=f"correct {field}, or ask for less",
         )
 
     def bill(self, offer: Offer) -> Bill:

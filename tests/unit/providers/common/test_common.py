@@ -163,7 +163,7 @@ def test_who_has_no_patience_takes_nothing(time: Time) -> None:
     limits = buckets(time, Limit(1, 0.1))
     limits.take("here", "run")
     for _ in range(3):
-        with pytest.raises(Throttled):
+        with pytest.raises(CallFailed, match="at its limit"):
             limits.take("here", "run", patience=5)
     limits.take("here", "run", patience=10)
     assert time.slept == [pytest.approx(10.0)]

@@ -1,0 +1,60 @@
+"""Machine types, as far as every cloud tells of them, and which of them a build can have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from vmrunner.errors import BadOrder
+from vmrunner.model import Offer, Scope, Spec
+from vmrunner.providers.common.capacity_pools import CapacityPool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineType:
+    """A machine type. `architectures`: none where it does not say."""
+
+    name: str
+    cpus: int
+    memory: int  # bytes
+    architectures: tuple[str, ...]
+
+    def offer(self, pool: CapacityPool, scope: Scope, *, disk: int, image: str) -> Offer:
+        """Return the offer of one in this pool."""
+        return Offer(
+            scope=scope,
+            machine_type=self.name,
+            place=pool.place,
+            market=pool.market,
+            cpus=self.cpus,
+            memory=self.memory,
+            disk=disk,
+            image=image,
+        )
+
+
+T = TypeVar("T", bound=MachineType)
+
+
+def fitting(types: Iterable[T], spec: Spec, architecture: str) -> dict[str, T]:
+    """Return the types, by name, that are large enough and run images of this architecture (empty:
+    of any)."""
+    return {
+        one.name: one
+        for one in types
+        if one.cpus >= (spec.cpus or 0)
+        and one.memory >= (spec.memory or 0)
+        and (not architecture or not one.architectures or architecture in one.architectures)
+    }
+
+
+def none_fits(name: str, types: Sequence[str], places: Sequence[str], spec: Spec) -> BadOrder:
+    """Return the error of a provider in none of whose places a type fits."""
+    field = f"providers.{name}.machine_types"
+    wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
+    return BadOrder(
+        f"{field}: none of {', '.join(types)} is to be had in {', '.join(places)} with "
+        f"{', '.join(word for word in wish if word)}",
+        hint=f"correct {field}, or ask for less",
+    )
