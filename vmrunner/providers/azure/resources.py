@@ -153,12 +153,12 @@ class GroupReader:
         return self._part(Kind.ADDRESS, item, holder)
 
     def snapshot(self, item: Answer) -> Resource:
-        return self._part(Kind.SNAPSHOT, item, None)
+        """No VM has any: one without tags is what somebody made to look at a build's disk."""
+        return self._made(Kind.SNAPSHOT, item, None, _standing(item), tags(item))
 
     def _part(self, kind: Kind, item: Answer, holder: Ref | None) -> Resource:
-        state = part(item, "properties", "provisioningState")
-        now = Power.STOPPING if state == "Deleting" else Power.RUNNING
-        return self._made(kind, item, holder, now, ours(item, self._installation, holder))
+        told = ours(item, self._installation, holder)
+        return self._made(kind, item, holder, _standing(item), told)
 
     def _made(
         self,
@@ -177,6 +177,12 @@ class GroupReader:
             parent=holder,
             near=near,
         )
+
+
+def _standing(item: Answer) -> Power:
+    """Return the state of what has none but that it is there, or goes."""
+    state = part(item, "properties", "provisioningState")
+    return Power.STOPPING if state == "Deleting" else Power.RUNNING
 
 
 def _unplaced(item: Any) -> bool:

@@ -93,6 +93,14 @@ def test_nothing_else_is_ours_by_name(item: dict[str, Any]) -> None:
     assert GroupReader(SCOPE, MINE).disk(item).tag("installation") != MINE
 
 
+def test_a_snapshot_is_ours_by_its_tags_alone() -> None:
+    """No VM has one: somebody made it, to look at what a build left."""
+    reader = GroupReader(SCOPE, MINE)
+    kept = {"id": f"{PATH}Compute/snapshots/{NAME}-kept", "name": f"{NAME}-kept"}
+    assert reader.snapshot(kept).tag("installation") is None
+    assert reader.snapshot({**kept, "tags": {"vmrunner:installation": MINE}}).tag("installation")
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [(f"{NAME}-1", 1_795_689_219), ("vm-uuuuuuuuuuuuuuuuuuuuuuuuuu", None), ("nic", None)],
