@@ -12,7 +12,7 @@ from tests.faults.azure_side import SIZE
 from tests.faults.crash_points import finish_elsewhere, nothing_of_ours
 from tests.faults.scenarios import SCENARIOS, begin
 from tests.faults.world import TTL, World
-from vmrunner.model import BuildState, Kind, Market, Power, Reason, Result
+from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.azure.deadline_schedules import AFTER
 from vmrunner.providers.fake import Call
 from vmrunner.testing.localazure import (
@@ -182,3 +182,21 @@ def test_an_evicted_vm_is_not_the_builds_failure(world: World) -> None:
     done = world.truth.builds.get(build.id)
     assert (done.result, len(list(world.ours()))) == (Result.SUCCESS, 2)
     nothing_of_ours(world)
+
+
+def test_rows_of_a_deleted_group_are_closed(world: World) -> None:
+    """Whoever may list its VMs could do so by rights in it, which are gone too."""
+    world.build_seconds = 1e9
+    build = world.submit()
+    world.node()
+    world.run(60, until=lambda: bool(world.started))
+    local = world.cloud.local
+    local.remove_group(world.cloud.site.group)
+    local.faults.deny(*world.cloud.listings, "virtualMachines.get", "virtualMachines.delete")
+
+    def gone() -> bool:
+        return {row.state for row in world.truth.instances.list()} == {InstanceState.GONE}
+
+    world.run(2400, until=gone)
+    assert gone()
+    assert world.truth.builds.get(build.id).finished

@@ -268,7 +268,24 @@ def test_a_group_that_is_not_there_is_told(azure: Microsoft) -> None:
     provider = azure.provider(resource_group="nowhere")
     (told,) = provider.check()
     assert (told.check, told.level) == ("group", Level.ERROR)
+    with pytest.raises(BadOrder, match="ResourceGroupNotFound"):
+        provider.offers(Spec())
+
+
+def test_a_mistyped_group_hides_no_former_one(azure: Microsoft) -> None:
+    former = azure.provider()
+    order = make_order(former)
+    ref = former.create(order)
+    provider = azure.provider(resource_group="nowhere", used=(azure.site.group,))
+    assert ref.scope in provider.scopes
+    assert ref in {found.ref for found in swept(provider)}
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+
+
+def test_a_subscription_that_is_not_there_is_no_scope(azure: Microsoft) -> None:
+    provider = azure.provider(subscription="00000000-0000-4000-8000-00000000000f")
     assert provider.scopes == frozenset()
+    assert all(page.error for page in provider.sweep())
 
 
 def test_what_is_parked_boots_again(azure: Microsoft) -> None:

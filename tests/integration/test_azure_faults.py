@@ -15,12 +15,15 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
-from vmrunner.model import Fate, Kind, Level, Power, Spec
+from vmrunner.model import Fate, Kind, Level, Power, Scope, Spec
+from vmrunner.providers.azure.provider import KIND
+from vmrunner.providers.azure.sweep import READERS
 from vmrunner.testing.localazure import (
     AFTER_ALL,
     COMPUTE_THROTTLED,
     CONFLICT,
     FORBIDDEN,
+    GARBAGE,
     HALF_MADE,
     INTERNAL,
     INVALID,
@@ -226,3 +229,75 @@ def test_who_may_not_list_ends_what_is_known(azure: Microsoft) -> None:
     assert later.delete([ref])[ref].fate is Fate.ACCEPTED
     with pytest.raises(CredentialsRefused):
         later.offers(Spec())
+
+
+def test_a_proxys_404_is_no_death(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    assert look(provider, order, ref) is not None
+    strange = GARBAGE._replace(status=404)
+    azure.cloud.faults.fail("virtualMachines.get", strange)
+    with pytest.raises(Uncertain):
+        look(provider, order, ref)
+    azure.cloud.faults.fail("virtualMachines.delete", strange)
+    assert provider.delete([ref])[ref].fate is Fate.FAILED
+
+
+@pytest.mark.parametrize("state", ["Failed", "Blocked", "Cancelled"])
+def test_a_schedule_that_will_not_fire_is_none(azure: Microsoft, state: str) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    azure.cloud.schedules_become = state
+    with pytest.raises(ProviderError, match=state):
+        provider.arm(ref, order.instance, order.deadline)
+
+
+LISTS = tuple(
+    f"{kind}.list"
+    for kind in ("virtualMachines", "disks", "networkInterfaces", "publicIPAddresses", "snapshots")
+)
+
+
+@pytest.mark.parametrize("denied", [(), LISTS], ids=["asked", "denied"])
+def test_a_deleted_group_is_read_whole_and_empty(azure: Microsoft, denied: tuple[str, ...]) -> None:
+    """The rights that were given in a group go with it."""
+    provider = azure.provider()
+    provider.create(make_order(provider))
+    azure.cloud.remove_group(azure.site.group)
+    azure.cloud.faults.deny(*denied)
+    for one in (provider, azure.provider()):
+        assert one.scopes == {Scope(KIND, azure.cloud.subscription, azure.site.group)}
+        pages = list(one.sweep())
+        assert {page.kind for page in pages} == {kind for kind, *_ in READERS}
+        assert not [page for page in pages if page.error or page.more or page.resources]
+    with pytest.raises(ProviderError):
+        azure.provider().offers(Spec())
+
+
+@pytest.mark.parametrize("again", [FORBIDDEN, INTERNAL, GARBAGE._replace(status=404)])
+def test_a_group_that_may_be_there_is_not_empty(azure: Microsoft, again: RequestFate) -> None:
+    provider = azure.provider()
+    azure.cloud.remove_group(azure.site.group)
+    azure.cloud.faults.fail("resourceGroups.get", *[again] * len(LISTS))
+    assert {page.kind for page in provider.sweep() if page.error} == {k for k, *_ in READERS}
+
+
+def test_a_group_made_again_is_read_by_its_lists(azure: Microsoft) -> None:
+    """Its new lists let nobody in: nothing of it can be told."""
+    provider = azure.provider()
+    azure.cloud.remove_group(azure.site.group)
+    azure.cloud.group(azure.site.group)
+    azure.cloud.faults.deny(*LISTS)
+    assert all(page.error for page in provider.sweep())
+    azure.cloud.faults.allow(*LISTS)
+    assert not any(page.error for page in provider.sweep())
+
+
+def test_a_scope_that_denies_lists_is_asked_once(azure: Microsoft) -> None:
+    azure.cloud.faults.deny("virtualMachines.list")
+    provider = azure.provider()
+    for _ in range(5):
+        assert provider.scopes
+    assert azure.cloud.count("virtualMachines.list") == 1

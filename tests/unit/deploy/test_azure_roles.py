@@ -12,7 +12,7 @@ import pytest
 
 from deploy.azure.guard import function_app as guard
 from tests.support.packer import plain
-from vmrunner.providers.azure import client, isolation, permissions
+from vmrunner.providers.azure import client, identity, isolation, permissions
 from vmrunner.providers.azure import guard as seen
 from vmrunner.providers.azure.client import AzureApi
 from vmrunner.providers.azure.settings import AzureSettings
@@ -35,6 +35,7 @@ BESIDE: Final = {
     "subscription": {
         "Microsoft.Compute/locations/operations/read",
         "Microsoft.Network/locations/operations/read",
+        identity.GROUP_RIGHT,
         "Microsoft.Web/sites/read",
     },
 }

@@ -19,6 +19,8 @@ from vmrunner.providers.common.call_failed import CallFailed
 #: So long past E it ends the VM, in seconds: the guest's own timer and the reaper come first.
 AFTER: Final = 600
 NAMESPACE: Final = uuid.UUID("2f5f0a4e-6d0c-5a70-8a0c-6ac1d5f6f2b7")
+#: States of an operation that fires never: another is in its way, for instance.
+_NEVER: Final = frozenset({"Blocked", "Cancelled", "Failed"})
 _RETRIES: Final = {"retryCount": 10, "retryWindowInMinutes": 240}
 
 
@@ -44,10 +46,12 @@ def arm(calls: AzureClient, options: AzureOptions, ref: Ref, deadline: float) ->
     }
     told = calls(SUBMIT, locationparameter=location, request_body=asked)
     result: object = next(iter(part(told, "results") or ()), None)
-    if operation := part(result, "operation", "operationId"):
+    operation, state = (part(result, "operation", key) for key in ("operationId", "state"))
+    if operation and state not in _NEVER:
         return Ref(ref.scope, Kind.SCHEDULE, f"{location}/{operation}")
-    failure = str(part(result, "errorCode") or "")
-    text = str(part(result, "errorDetails") or "no operation was told")
+    refused = part(result, "operation", "resourceOperationError") or result
+    failure = str(part(refused, "errorCode") or "")
+    text = str(part(refused, "errorDetails") or f"its operation is {state or 'not told'}")
     error = error_codes.refusal(failure, text, 0, action=SUBMIT.action, where=location)
     raise CallFailed(failure, error)
 

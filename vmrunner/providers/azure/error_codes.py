@@ -38,6 +38,7 @@ THROTTLED: Final = frozenset(
 DENIED: Final = frozenset({"AuthorizationFailed", "LinkedAuthorizationFailed"})
 #: The thing is not there; a group or a subscription that is not there says nothing of it.
 MISSING: Final = frozenset({"NotFound", "ResourceNotFound"})
+NO_GROUP: Final = "ResourceGroupNotFound"
 EXISTS: Final = frozenset({"Conflict", "PreconditionFailed", "ResourceExists"})
 #: What may come out otherwise another time.
 UNSURE: Final = frozenset(
@@ -97,8 +98,10 @@ def _told(error: Any) -> tuple[str, str]:
 
 
 def _by_status(status: int) -> str:
-    known = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 412: "PreconditionFailed"}
-    return known.get(status, "Invalid" if 400 <= status < 500 and status != 429 else "")
+    """Return the code of an answer without one. A 404 that is not Azure's own says nothing of what
+    was asked about."""
+    known = {401: "Unauthorized", 403: "Forbidden", 412: "PreconditionFailed"}
+    return known.get(status, "Invalid" if 400 <= status < 500 and status not in (404, 429) else "")
 
 
 def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:

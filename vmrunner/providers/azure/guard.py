@@ -69,6 +69,6 @@ def _app(options: AzureOptions, calls: AzureClient) -> Answer | None:
     try:
         return calls.get(path, action=_RIGHT, version=_VERSION)
     except CallFailed as failed:
-        if failed.code in {*error_codes.MISSING, "ResourceGroupNotFound"}:
+        if failed.code in {*error_codes.MISSING, error_codes.NO_GROUP}:
             return None
         raise

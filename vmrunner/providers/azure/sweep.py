@@ -15,10 +15,13 @@ from vmrunner.providers.azure.client import (
     INTERFACES,
     SNAPSHOTS,
     VMS,
+    Answer,
     AzureApi,
     AzureClient,
 )
+from vmrunner.providers.azure.identity import is_gone
 from vmrunner.providers.azure.resources import GroupReader
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
 from vmrunner.providers.common.paging import pages
 
@@ -45,5 +48,18 @@ def _group(
 ) -> Iterator[Page]:
     reader = GroupReader(scope, installation)
     for kind, api, name in READERS:
-        read = partial(calls.page, api, group=scope.place)
+        read = partial(_read, calls, api, scope)
         yield from pages(scope, kind, read, getattr(reader, name), now)
+
+
+def _read(
+    calls: AzureClient, api: AzureApi, scope: Scope, token: str | None
+) -> tuple[Sequence[Answer], str | None]:
+    """Return one page. Of a group that is not there it is the last, and empty: else the rows of a
+    group that somebody deleted would stay open for ever. Raises `CallFailed`."""
+    try:
+        return calls.page(api, token, group=scope.place)
+    except CallFailed as failed:
+        if token is None and is_gone(calls, scope, failed):
+            return (), None
+        raise

@@ -46,6 +46,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         self.delete_seconds = 0.0  # from a delete to nothing
         self.eviction_seconds = 0.0  # from simulateEviction to the eviction
         self.deadline_late = 0.0  # so long past its time a scheduled deallocation begins
+        self.schedules_become = "Scheduled"  # the state of one that was submitted
         self.visibility_lag = 0.0  # so long newborns are in no list
         self.reserved_seconds = 0.0  # so long an interface of a failed VM is kept for it; here: 180
         self.retry_after = 0  # seconds, told with an operation that runs; 0: not told
@@ -93,6 +94,17 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
     def group(self, name: str, location: str = LOCATION) -> Json:
         with self.lock:
             return fixtures.add_group(self, name, location)
+
+    def remove_group(self, name: str) -> None:
+        """Somebody deletes a group: all that is in it is gone before it is."""
+        within = f"/resourcegroups/{name.lower()}/"
+        with self.lock:
+            for machine in [one for at, one in self.living.items() if within in at]:
+                machine.vanish()
+            for shelf in self._shelves.values():
+                for at in [at for at in shelf if within in at]:
+                    del shelf[at]
+            del self.groups[name.lower()]
 
     def image(self, group: str, name: str, *, disk_gb: int = 10, **more: object) -> Json:
         """A managed image; `more` are fields of it, such as `tags`."""

@@ -99,8 +99,12 @@ def submit(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
             cloud=cloud, resource=identifier, deadline=deadline, kind=kind, retries=retries
         )
         cloud.schedules[action.name] = action
+        if cloud.schedules_become in _ENDED:
+            action.state = cloud.schedules_become
         results.append({"resourceId": identifier, "operation": action.shown})
-        action.state = "Scheduled"
+        if action.state in _ENDED:
+            continue
+        action.state = cloud.schedules_become
         cloud.later(deadline + cloud.deadline_late - cloud.now(), action.strike)
     return ArmAnswer(
         200,

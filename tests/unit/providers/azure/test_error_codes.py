@@ -87,13 +87,19 @@ def test_what_happened_stands_in_the_details() -> None:
     ("status", "code", "codes"),
     [
         (404, "ResourceNotFound", error_codes.MISSING),
-        (404, "", error_codes.MISSING),
         (412, "", error_codes.EXISTS),
         (409, "Conflict", error_codes.EXISTS),
     ],
 )
 def test_what_is_there_and_what_is_not(status: int, code: str, codes: frozenset[str]) -> None:
     assert failed(status, code).code in codes
+
+
+def test_a_404_of_nobody_we_know_is_no_death() -> None:
+    """A proxy's, or a gateway's on the way."""
+    told = failed(404)
+    assert told.code not in error_codes.MISSING
+    assert isinstance(told.error, Uncertain)
 
 
 def test_a_missing_group_is_no_missing_vm() -> None:
