@@ -12,6 +12,7 @@ DRIFT = "tests/integration/test_schema_drift.py"
 
 CHANGES = "tests/integration/test_ledger_changes.py"
 IDLE = "tests/integration/test_idle_cost.py"
+SHARED = "tests/integration/test_ledger_shared_writes.py"
 OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/attention.py"
 
 NODE_BUGS: Final = (
@@ -77,6 +78,13 @@ NODE_BUGS: Final = (
         '"prepare_threshold": None, ',
         "",
         "tests/integration/test_ledger_together.py::test_no_build_is_claimed_twice",
+    ),
+    Bug(
+        "undo all ends that share a commit where one of them fails",
+        "ledger/shared_writes.py",
+        'driver.execute("ROLLBACK TO shared").close()',
+        "raise",
+        f"{SHARED}::test_of_ends_together_each_has_its_own_fate",
     ),
     Bug(
         "trust whichever server answers",

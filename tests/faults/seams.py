@@ -17,6 +17,7 @@ EFFECTS = {
         "advance",
         "steps_started",
         "finish",
+        "finish_all",
         "hold",
         "requeue",
         "take_over",
@@ -71,7 +72,7 @@ class Seam:
             if self._node.ledger_down and self._label not in ("cloud", "store"):
                 Task.rest()  # whoever asks again does so when some time has passed
                 raise LedgerError("the test's database is down")
-            nothing = bool(args) and args[0] in ([], ())  # nobody is asked to write anything
+            nothing = bool(args) and args[0] in ([], (), {})  # nobody is asked to write anything
             if name not in self._effects or nothing:
                 return value(*args, **kwargs)
             label = f"{self._label}.{name}"

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.ledger_builds import spec
+from tests.support.ledger_builds import launch, spec
 from tests.support.scripted_app import wait_until
 from tests.support.stored import plain_ledger
-from vmrunner.errors import Conflict, LedgerError, QuotaUsedUp
-from vmrunner.ledger import Ledger
+from vmrunner.errors import Conflict, Fenced, LedgerError, NotFound, QuotaUsedUp
+from vmrunner.ledger import BuildEnd, Ledger
+from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
 
 MANY = 20
 
@@ -24,7 +25,7 @@ class Together:
     def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ledger = ledger
         self.database: Any = ledger._database
-        self.together: Any = ledger.builds._together
+        self.together: Any = ledger.builds._shared
         self.commits = 0
         self.fails: BaseException | None = None
         write = self.database.write
@@ -90,3 +91,48 @@ def test_a_commit_that_fails_is_told_to_all(together: Together, error: BaseExcep
     assert all(isinstance(one, LedgerError) or one is error for one in told)
     assert together.ledger.builds.list() == []
     assert [one.exception() for one in together.submit({}, {})] == [None, None]
+
+
+def end(epoch: int) -> BuildEnd:
+    return BuildEnd(
+        epoch=epoch, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=120.0, doom=Death.DONE
+    )
+
+
+def test_of_ends_together_each_has_its_own_fate(ledger: Ledger) -> None:
+    names = [f"b-{n}" for n in range(4)]
+    for name in names:
+        ledger.builds.submit(spec(), id=name, now=90.0)
+    launches = [launch(ledger, name, f"i-{name}") for name in names]
+    assert len(ledger.instances.start(launches, until=200.0)) == 4
+    ended = ledger.builds.finish_all(
+        {"b-0": end(1), "b-1": end(9), "b-none": end(1), "b-2": end(1)}
+    )
+    first, fenced, missing, last = ended
+    assert isinstance(fenced, Fenced)
+    assert isinstance(missing, NotFound)
+    assert not isinstance(first, Exception)
+    assert not isinstance(last, Exception)
+    assert [ledger.builds.get(name).state for name in names] == [
+        BuildState.FINISHED, BuildState.PROVISIONING, BuildState.FINISHED, BuildState.PROVISIONING
+    ]  # fmt: skip
+    assert [first[0].id, last[0].id] == ["b-0", "b-2"]
+    for build, row in (first, last):
+        assert row == ledger.instances.get(f"i-{build.id}")
+        assert (row.state, row.death) == (InstanceState.DELETING, Death.DONE)
+    assert [event.kind for event in ledger.events.list("b-1")].count("phase") == 1
+
+
+def test_ends_together_are_one_commit(together: Together) -> None:
+    ledger, names = together.ledger, [f"b-{n}" for n in range(MANY)]
+    for name in names:
+        ledger.builds.submit(spec(), id=name, now=90.0)
+    launches = [launch(ledger, name, f"i-{name}") for name in names]
+    assert len(ledger.instances.start(launches, until=200.0)) == MANY
+    before = together.commits
+    ledger.builds.finish_all({name: end(1) for name in names})
+    assert together.commits == before + 1
+    together.fails = LedgerError("the disk is full")
+    assert [str(one) for one in ledger.builds.finish_all({"b-0": end(1), "b-1": end(1)})] == [
+        "the disk is full"
+    ] * 2

@@ -6,6 +6,7 @@ a VM. Of a lost attempt the VM is dying before the next one may be asked for (pr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from vmrunner.core.lifecycle import (
     too_late,
 )
 from vmrunner.engine.context import ReaperContext
+from vmrunner.ledger import BuildEnd
 from vmrunner.model import (
     BuildRecord,
     BuildState,
@@ -55,7 +57,24 @@ class BuildCompletion:
         if self._keeps(build, row, end):
             self._hold(build, row, end)
             return None
-        return self.finish(build, end, doom=Death.DONE, collected=self._collected(build))
+        return self.finish(build, end, row=row)
+
+    def ends(self, build: BuildRecord, row: Instance, end: End) -> bool:
+        """True if this last word of a session ends its build, whatever the ledger has."""
+        return not (end.lost or self._keeps(build, row, end))
+
+    def finish_all(
+        self, ends: Sequence[tuple[BuildRecord, Instance, End]]
+    ) -> list[Instance | Exception | None]:
+        """The last words of sessions that end their builds, which share a commit. For each its
+        VM's row as it is then, or why it could not be written."""
+        written = self._context.ledger.builds.finish_all(
+            {build.id: self._end(build, end, row, Death.DONE) for build, row, end in ends}
+        )
+        for (build, _, _), one in zip(ends, written, strict=True):
+            if not isinstance(one, Exception):
+                self.held_back.pop(build.id, None)
+        return [one if isinstance(one, Exception) else one[1] for one in written]
 
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
         """The provider does not wake the VM that was parked for a build: that waits for another,
@@ -112,44 +131,37 @@ class BuildCompletion:
         build: BuildRecord,
         end: End,
         *,
-        doom: Death | None = None,
-        collected: int | None = None,
+        row: Instance | None = None,
     ) -> Instance | None:
-        """End the build, and with `doom` its VM in the same transaction; the row of that as it is
-        then. `collected`: the epoch at which its artifacts were brought."""
-        context, end = self._context, of_sandbox(build, end)
-        _, doomed = context.ledger.builds.finish(
-            build.id,
-            epoch=build.epoch,
-            result=end.result,
-            reason=end.reason,
-            exit_code=end.exit_code,
-            message=end.message,
-            usage=end.usage,
-            now=self._now(build),
-            collected=collected,
-            doom=doom,
-        )
+        """End the build. With `row`, by its session: its VM is done in the same transaction, and
+        its row as it is then is returned."""
+        how = self._end(build, end, row, None if row is None else Death.DONE)
+        _, doomed = self._context.ledger.builds.finish(build.id, **how)
         self.held_back.pop(build.id, None)
         return doomed
 
     # --- within ---
 
-    def _hold(self, build: BuildRecord, row: Instance, end: End) -> None:
-        context = self._context
-        now = context.now(row)
-        context.ledger.builds.hold(
-            build.id,
+    def _end(
+        self, build: BuildRecord, end: End, row: Instance | None, doom: Death | None = None
+    ) -> BuildEnd:
+        end = of_sandbox(build, end)
+        return BuildEnd(
             epoch=build.epoch,
             result=end.result,
             reason=end.reason,
             exit_code=end.exit_code,
             message=end.message,
             usage=end.usage,
-            now=now,
-            hold_until=min(now + (build.spec.keep_on_failure or 0.0), row.end),
-            collected=self._collected(build),
+            now=self._now(build) if row is None else self._context.now(row),
+            collected=None if row is None else self._collected(build),
+            doom=doom,
         )
+
+    def _hold(self, build: BuildRecord, row: Instance, end: End) -> None:
+        held = self._end(build, end, row)
+        hold_until = min(held["now"] + (build.spec.keep_on_failure or 0.0), row.end)
+        self._context.ledger.builds.hold(build.id, hold_until=hold_until, **held)
 
     def _collected(self, build: BuildRecord) -> int | None:
         """The epoch at which its artifacts were brought, by the session that ends it: ours."""

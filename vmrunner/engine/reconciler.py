@@ -93,7 +93,8 @@ class Reconciler:
     # --- what sessions said ---
 
     def collect_session_ends(self, snapshot: Snapshot) -> None:
-        """The last words of sessions that ended."""
+        """The last words of sessions that ended. Most end a build, and share a commit."""
+        together: list[tuple[BuildRecord, Instance, End]] = []
         for said in self._sessions.ends():
             following, end = said.following, said.end
             build = snapshot.builds.get(following.build.id)
@@ -104,16 +105,33 @@ class Reconciler:
                 continue  # `advance` ends it by what its VM died of
             if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
                 end = self._end_of_sign(build, row, following.sign)
+            if self._completion.ends(build, row, end):
+                self._drop(snapshot, build, row)
+                together.append((build, row, end))
+                continue
             with self._context.guard("verdict", build.id):
                 self._finish(snapshot, build, row, end)
+        for (build, _, _), doomed in zip(
+            together, self._completion.finish_all(together), strict=True
+        ):
+            with self._context.guard("verdict", build.id):
+                if isinstance(doomed, Exception):
+                    raise doomed
+                if doomed is not None:
+                    snapshot.update(doomed)
 
     def _finish(self, snapshot: Snapshot, build: BuildRecord, row: Instance, end: End) -> None:
-        """End the build; whatever comes of it, this tick has no more to do with it."""
-        snapshot.builds.pop(build.id, None)
-        snapshot.mine.pop(row.id, None)
+        """End the build, which may be queued again or held."""
+        self._drop(snapshot, build, row)
         doomed = self._completion.verdict(build, row, end)
         if doomed is not None:
             snapshot.update(doomed)
+
+    @staticmethod
+    def _drop(snapshot: Snapshot, build: BuildRecord, row: Instance) -> None:
+        """Take out what this tick has no more to do with, whatever comes of its end."""
+        snapshot.builds.pop(build.id, None)
+        snapshot.mine.pop(row.id, None)
 
     # --- where builds should be ---
 
@@ -271,17 +289,22 @@ class Reconciler:
             if (row.build is None and row.owner == context.id)
             or (self._driven_here(snapshot, row) and self._sessions.of(row.build or "") is None)
         ]
+        if not fresh:
+            return
         noted = context.ledger.instances.addresses(
             [(row.id, row.epoch, address) for row, address in fresh]
         )
-        for row, address in fresh:
-            if row.id in noted and row.build is None:
-                self._pools.reached(replace(row, address=address))
-            elif row.id in noted and row.build is not None:
-                # The build as it is now: recorded since this tick read it, maybe.
-                build = context.ledger.builds.get(row.build)
-                if build.epoch == row.epoch:
-                    self._sessions.start(build, replace(row, address=address))
+        named = [(replace(row, address=at), row.build) for row, at in fresh if row.id in noted]
+        # The builds as they are now: recorded since this tick read them, maybe.
+        builds = {
+            build.id: build
+            for build in context.ledger.builds.get_all(name for _, name in named if name)
+        }
+        for row, name in named:
+            if name is None:
+                self._pools.reached(row)
+            elif builds[name].epoch == row.epoch:
+                self._sessions.start(builds[name], row)
 
     def _driven_here(self, snapshot: Snapshot, row: Instance) -> bool:
         build = snapshot.builds.get(row.build or "")

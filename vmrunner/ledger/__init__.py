@@ -1,6 +1,6 @@
 """The ledger: builds, instances, logs and claims, in SQLite or PostgreSQL. The only SQL."""
 
 from vmrunner.ledger.ledger import Ledger
-from vmrunner.ledger.values import LaunchRequest, Member
+from vmrunner.ledger.values import BuildEnd, LaunchRequest, Member
 
-__all__ = ["LaunchRequest", "Ledger", "Member"]
+__all__ = ["BuildEnd", "LaunchRequest", "Ledger", "Member"]

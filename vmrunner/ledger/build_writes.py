@@ -6,9 +6,10 @@ transactions wait for each other instead of dying of a deadlock.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from sqlalchemy import Connection, Update, case, exists, false, func, or_, select, true, update
 
@@ -18,19 +19,18 @@ from vmrunner.ledger import outbox, rows
 from vmrunner.ledger.database import Database, Prepared, Statement, arg
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.settling import settle
+from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.ledger.values import BuildEnd
 from vmrunner.model import (
     NO_USAGE,
     BuildRecord,
     BuildState,
-    BuildUsage,
     Death,
     EventKind,
     Instance,
     InstanceState,
     NotifyEvent,
-    Reason,
-    Result,
 )
 
 _b, _i = BUILDS.c, INSTANCES.c
@@ -207,12 +207,17 @@ def fetch(connection: Connection, build_id: str) -> BuildRecord:
     return rows.build(row)
 
 
+#: A build that ended, and its instance where that is to die now.
+Ended = tuple[BuildRecord, Instance | None]
+
+
 class BuildWrites:
     """The writes of a build's owner. Each raises Fenced when the epoch is no longer the build's:
     drop everything, do nothing more; Conflict when the state does not allow the move; NotFound."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shared: SharedWrites) -> None:
         self._database = database
+        self._shared = shared
 
     def advance(
         self,
@@ -243,7 +248,7 @@ class BuildWrites:
                 _move_instance(connection, build.instance, epoch, instance_to, now)
             return build
 
-        return self._database.write(work)
+        return self._shared.write(work)
 
     def steps_started(self, build_id: str, *, epoch: int) -> bool:
         """Note that steps may have run. True when this call is the attempt's first to say so."""
@@ -255,62 +260,42 @@ class BuildWrites:
                 raise _fenced(build_id, epoch)
             return False
 
-        return self._database.write(work)
+        return self._shared.write(work)
 
-    def finish(
-        self,
-        build_id: str,
-        *,
-        epoch: int,
-        result: Result,
-        reason: Reason,
-        now: float,
-        exit_code: int | None = None,
-        message: str = "",
-        collected: int | None = None,
-        usage: BuildUsage = NO_USAGE,
-        doom: Death | None = None,
-    ) -> tuple[BuildRecord, Instance | None]:
+    def finish(self, build_id: str, **end: Unpack[BuildEnd]) -> Ended:
         """End it, release it, erase its secrets. The verdict of a held build stands; a finished
-        build is returned as it is. `doom`: its instance must die of this from then on, at an
-        epoch one higher, and is returned too, unless it is dying already. `collected`: the epoch at
-        which its artifacts were brought. Its log waits to be uploaded from then on."""
-        return self._end(
-            _FINISH, build_id, epoch, BuildState.FINISHED, now, doom,
-            result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            collected=collected, usage=rows.usage_text(usage),
+        build is returned as it is. With `doom` its instance is returned too, at an epoch one
+        higher, unless it is dying already. Its log waits to be uploaded from then on."""
+        return self._database.write(self._finishing(build_id, end))
+
+    def finish_all(self, ends: Mapping[str, BuildEnd]) -> list[Ended | Exception]:
+        """End these, by id, in as few transactions as may be. Return for each what `finish` would
+        return or raise."""
+        return self._shared.write_all([self._finishing(*one) for one in ends.items()])
+
+    def _finishing(self, build_id: str, end: BuildEnd) -> Callable[[Connection], Ended]:
+        return self._ending(
+            _FINISH, build_id, end["epoch"], BuildState.FINISHED, end["now"], end.get("doom"),
+            **_verdict(end),
         )  # fmt: skip
 
-    def hold(
-        self,
-        build_id: str,
-        *,
-        epoch: int,
-        result: Result,
-        reason: Reason,
-        now: float,
-        hold_until: float,
-        exit_code: int | None = None,
-        message: str = "",
-        collected: int | None = None,
-        usage: BuildUsage = NO_USAGE,
-    ) -> BuildRecord:
+    def hold(self, build_id: str, *, hold_until: float, **end: Unpack[BuildEnd]) -> BuildRecord:
         """Give its verdict but keep its VM, until `hold_until` or the deadline. The build belongs
         to the ledger from here on, and its secrets are erased."""
-        return self._end(
-            _HOLD, build_id, epoch, BuildState.HELD, now,
-            result=result.value, reason=reason.value, exit_code=exit_code, message=message,
-            hold_until=hold_until, collected=collected, usage=rows.usage_text(usage),
-        )[0]  # fmt: skip
+        work = self._ending(
+            _HOLD, build_id, end["epoch"], BuildState.HELD, end["now"], hold_until=hold_until,
+            **_verdict(end),
+        )  # fmt: skip
+        return self._database.write(work)[0]
 
     def requeue(
         self, build_id: str, *, epoch: int, now: float, counted: bool = True
     ) -> BuildRecord:
         """Put a build back into the queue for another attempt, at a new epoch, with no instance.
         `counted`: the one that is over was an attempt."""
-        return self._end(
-            _REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=0 if counted else 1
-        )[0]
+        uncounted = 0 if counted else 1
+        work = self._ending(_REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=uncounted)
+        return self._database.write(work)[0]
 
     def take_over(
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
@@ -330,7 +315,7 @@ class BuildWrites:
 
         return self._database.write(work)
 
-    def _end(
+    def _ending(
         self,
         statement: Prepared,
         build_id: str,
@@ -339,8 +324,8 @@ class BuildWrites:
         now: float,
         doom: Death | None = None,
         **values: Any,
-    ) -> tuple[BuildRecord, Instance | None]:
-        def work(connection: Connection) -> tuple[BuildRecord, Instance | None]:
+    ) -> Callable[[Connection], Ended]:
+        def work(connection: Connection) -> Ended:
             row = statement(
                 connection, id=build_id, epoch=epoch, now=now,
                 phase=rows.phase_text(to, now), **values,
@@ -363,7 +348,7 @@ class BuildWrites:
             build = replace(build, cost=settle(connection, build_id, now))
             return build, rows.instance(doomed) if doomed is not None else None
 
-        return self._database.write(work)
+        return work
 
     @staticmethod
     def _refused(connection: Connection, build_id: str, epoch: int, to: BuildState) -> BuildRecord:
@@ -375,6 +360,17 @@ class BuildWrites:
         if build.state is to:
             return build
         raise Conflict(f"build {build_id} is {build.state}: it cannot become {to}")
+
+
+def _verdict(end: BuildEnd) -> dict[str, Any]:
+    return {
+        "result": end["result"].value,
+        "reason": end["reason"].value,
+        "exit_code": end.get("exit_code"),
+        "message": end.get("message", ""),
+        "collected": end.get("collected"),
+        "usage": rows.usage_text(end.get("usage", NO_USAGE)),
+    }
 
 
 def _fenced(name: str, epoch: int) -> Fenced:

@@ -136,10 +136,9 @@ _CANCEL = Prepared(
 class Builds(BuildWrites):
     """All builds of this ledger."""
 
-    def __init__(self, database: Database, seal: Encryption) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, seal: Encryption, shared: SharedWrites) -> None:
+        super().__init__(database, shared)
         self._seal = seal
-        self._together = SharedWrites(database)
         self._running, self._queue = RowCache(codec.build), RowCache(codec.build)
 
     def submit(
@@ -197,7 +196,7 @@ class Builds(BuildWrites):
             return fetch(connection, id)
 
         try:
-            return self._together.write(work), True
+            return self._shared.write(work), True
         except Duplicate:
             if (existing := self.same(spec, tenant)) is None:
                 raise Conflict(f"there is a build {id} already") from None
@@ -226,6 +225,10 @@ class Builds(BuildWrites):
     def get(self, build_id: str) -> BuildRecord:
         """Raises NotFound."""
         return self._database.read(lambda c: fetch(c, build_id))
+
+    def get_all(self, build_ids: Iterable[str]) -> list[BuildRecord]:
+        """Return several, in that order. Raises NotFound."""
+        return self._database.read(lambda c: [fetch(c, name) for name in build_ids])
 
     def find(self, word: str, labels: Mapping[str, str] | None = None) -> BuildRecord:
         """Find a build by id, by name (the newest of that name), or by the beginning of an id, with

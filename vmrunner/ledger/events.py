@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select, update
 from vmrunner.errors import NotFound
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.tables import BUILDS, EVENTS
 from vmrunner.model import BuildEvent, EventKind
 
@@ -60,12 +61,13 @@ def put_event(
 
 
 class Events:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shared: SharedWrites) -> None:
         self._database = database
+        self._shared = shared
 
     def add(self, build: str, kind: EventKind, now: float, **data: Value) -> None:
         """Raises NotFound."""
-        self._database.write(lambda c: add_event(c, build, kind, now, **data))
+        self._shared.write(lambda c: add_event(c, build, kind, now, **data))
 
     def list(self, build: str, after: int = 0) -> list[BuildEvent]:
         """Return the events with a number above `after`, in order; they count from 1 for each

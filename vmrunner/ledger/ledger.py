@@ -35,6 +35,7 @@ from vmrunner.ledger.prices import Prices
 from vmrunner.ledger.removals import Removals
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
 from vmrunner.ledger.sealed_values import SealedValues
+from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.spending import Spending
 from vmrunner.ledger.submitter_leases import SubmitterLeases
@@ -94,19 +95,20 @@ class Ledger:
         self._database = database
         database.used_by(self)
         self._witness = witness
-        self.builds = Builds(database, seal)
+        together = SharedWrites(database)
+        self.builds = Builds(database, seal, together)
         self.instances = Instances(database, seal, witness.note)
         self.pools = Pools(database, witness.note)
         self.actions = Actions(database)
         self.images = Images(database)
-        self.logs = Logs(database)
+        self.logs = Logs(database, together)
         self.metrics = LedgerMetrics(database)
         self.objects = Objects(database)
         self.caches = Caches(database)
         self.outbox = Outbox(database)
         self.removals = Removals(database)
         self.sealed = SealedValues(database, seal)
-        self.events = Events(database)
+        self.events = Events(database, together)
         self.engines = Engines(database)
         self.sightings = Sightings(database)
         self.submitter_leases = SubmitterLeases(database)

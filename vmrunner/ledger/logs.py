@@ -14,6 +14,7 @@ from vmrunner.errors import Fenced
 from vmrunner.ledger import rows
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.tables import BUILDS, CHUNKS
 from vmrunner.model import Chunk
 
@@ -70,8 +71,9 @@ _ENDING = Prepared(
 
 
 class Logs:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, shared: SharedWrites) -> None:
         self._database = database
+        self._shared = shared
 
     def append(
         self, build: str, attempt: int, epoch: int, *, offset: int, data: bytes, now: float
@@ -94,7 +96,7 @@ class Logs:
             )  # fmt: skip
             return chunk
 
-        return self._database.write(work)
+        return self._shared.write(work)
 
     def offset(self, build: str, attempt: int) -> int:
         """Return where the stored raw bytes of this attempt end; 0 when there are none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -25,7 +25,7 @@ class _Waiting(Generic[T]):
     def __init__(self, work: Callable[[Connection], T]) -> None:
         self.work = work
         self.result: list[T] = []
-        self.error: LedgerError | None = None
+        self.error: Exception | None = None
         self.over = False
 
     def run(self, connection: Connection) -> None:
@@ -41,9 +41,9 @@ class _Waiting(Generic[T]):
 
 
 class SharedWrites:
-    """Writes of one kind to a database. On SQLite whoever has the turn runs all that wait by then
-    and commits once; PostgreSQL does that for transactions side by side. Safe in threads, and in a
-    process that forks."""
+    """Writes to a database by many threads. On SQLite whoever has the turn runs all that wait by
+    then and commits once; PostgreSQL does that for transactions side by side. Safe in threads, and
+    in a process that forks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -56,20 +56,42 @@ class SharedWrites:
         if not self._database.sqlite:
             return self._database.write(work)
         mine = _Waiting(work)
-        self._waiting.append(mine)
-        with self._turn:
-            while not mine.over:
-                self._lead()
-        if mine.error is not None:
-            raise mine.error
-        # What failed alone tells why alone.
-        return mine.result[0] if mine.result else self._database.write(work)
+        self._wait([mine])
+        return self._outcome(mine)
 
-    def _lead(self) -> None:
-        """Write what waits, for all whose it is."""
+    def write_all(self, works: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
+        """Do them in as few transactions as may be. Return for each what `write` would return or
+        raise."""
+        writes = [_Waiting(work) for work in works]
+        if self._database.sqlite:
+            self._wait(writes)
+        else:
+            for first in range(0, len(writes), SHARED):
+                self._write_together(writes[first : first + SHARED])
+        outcomes: list[T | Exception] = []
+        for one in writes:
+            try:
+                outcomes.append(self._outcome(one))
+            except Exception as error:  # noqa: BLE001 - told to whoever asked, as all are
+                outcomes.append(error)
+        return outcomes
+
+    def _wait(self, writes: Sequence[_Waiting[T]]) -> None:
+        """Wait until they are over; meanwhile, in turn, write what others want too."""
         waiting = self._waiting
-        writes = [waiting.popleft() for _ in range(min(len(waiting), SHARED))]
-        error: LedgerError | None = LedgerError("the ledger's database failed: interrupted")
+        waiting.extend(writes)
+        with self._turn:
+            while not all(one.over for one in writes):
+                self._write_together([waiting.popleft() for _ in range(min(len(waiting), SHARED))])
+
+    def _outcome(self, one: _Waiting[T]) -> T:
+        if one.error is not None:
+            raise one.error
+        # What failed among others tells why alone.
+        return one.result[0] if one.result else self._database.write(one.work)
+
+    def _write_together(self, writes: Sequence[_Waiting[Any]]) -> None:
+        error: Exception | None = LedgerError("the ledger's database failed: interrupted")
 
         def run_all(connection: Connection) -> None:
             for one in writes:
@@ -78,8 +100,14 @@ class SharedWrites:
         try:
             if len(writes) > 1:
                 self._database.write(run_all)
+            else:
+                writes[0].result.append(self._database.write(writes[0].work))
             error = None
         except LedgerError as failed:
+            error = failed
+        except Exception as failed:
+            if len(writes) > 1:
+                raise
             error = failed
         finally:
             for one in writes:

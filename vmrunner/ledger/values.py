@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
 
-from vmrunner.model import LOCAL_TENANT, Access, BuildRecord, Instance, Order, Process
+from vmrunner.model import (
+    LOCAL_TENANT,
+    Access,
+    BuildRecord,
+    BuildUsage,
+    Death,
+    Instance,
+    Order,
+    Process,
+    Reason,
+    Result,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,3 +58,18 @@ class Member:
     providers: frozenset[str] = frozenset()
     version: str = ""  # of the tables that it knows; empty: it does not say
     outdated: bool = False  # that is not the ledger's: it drives nothing any more
+
+
+class BuildEnd(TypedDict):
+    """End of a build. `now`: its provider's clock. `collected`: the epoch at which its artifacts
+    were brought. `doom`: what its instance dies of from then on."""
+
+    epoch: int
+    result: Result
+    reason: Reason
+    now: float
+    exit_code: NotRequired[int | None]
+    message: NotRequired[str]
+    collected: NotRequired[int | None]
+    usage: NotRequired[BuildUsage]
+    doom: NotRequired[Death | None]
