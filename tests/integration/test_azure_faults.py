@@ -18,6 +18,7 @@ from vmrunner.errors import (
 from vmrunner.model import Fate, Kind, Level, Power, Scope, Spec
 from vmrunner.providers.azure.provider import KIND
 from vmrunner.providers.azure.sweep import READERS
+from vmrunner.providers.common.rate_limits import FIRST_PAUSE, LONGEST_TOLD
 from vmrunner.testing.localazure import (
     AFTER_ALL,
     COMPUTE_THROTTLED,
@@ -301,3 +302,43 @@ def test_a_scope_that_denies_lists_is_asked_once(azure: Microsoft) -> None:
     for _ in range(5):
         assert provider.scopes
     assert azure.cloud.count("virtualMachines.list") == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "pause"),
+    [
+        ("40", 40.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", FIRST_PAUSE),  # that is past
+        ("86400", LONGEST_TOLD),
+        ("-5", FIRST_PAUSE),
+        ("soon", FIRST_PAUSE),
+    ],
+)
+def test_a_throttled_call_is_made_again_when_azure_says(
+    azure: Microsoft, told: str, pause: float
+) -> None:
+    provider = azure.provider()
+    refs = [provider.create(make_order(provider)) for _ in range(2)]
+    azure.cloud.throttle_seconds = told
+    azure.cloud.faults.fail("virtualMachines.delete", THROTTLED)
+    assert provider.delete(refs[:1])[refs[0]].fate is Fate.FAILED
+    assert azure.cloud.count("virtualMachines.delete") == 1  # the SDK sends none again
+    then = azure.clock()
+    while provider.delete(refs[:1])[refs[0]].fate is Fate.FAILED:
+        azure.clock.advance(1)
+    assert pause <= azure.clock() - then <= pause + 2
+    assert azure.cloud.count("virtualMachines.delete") == 2
+
+
+def test_a_pause_of_one_kind_of_call_holds_no_other_up(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    azure.cloud.throttle_seconds = "300"
+    azure.cloud.faults.fail(PUT, THROTTLED)
+    with pytest.raises(Throttled):
+        provider.create(make_order(provider))
+    then = azure.clock()
+    assert look(provider, order, ref) is not None
+    assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
+    assert azure.clock() == then

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -195,10 +196,6 @@ class AzureClient:
         found, _ = self._call(ask, "read", action, self._options.group, 30.0)
         return found if isinstance(found, Mapping) else {}
 
-    def slow_down(self, quota: str) -> None:
-        """The subscription's limit is reached: for a while none of its kind is called."""
-        self._buckets.record(str(self._options.subscription), quota, refused=True)
-
     # --- within ---
 
     def _ask(
@@ -245,12 +242,22 @@ class AzureClient:
                 self._clock.overheard(heard[-1].headers.get("Date"))
             failed = error_codes.failed(error, action=action, where=where)
             if isinstance(failed.error, Throttled):
-                self.slow_down(quota)
+                told = self._told_pause(heard[-1].headers.get("Retry-After", "") if heard else "")
+                self._buckets.record(whose, quota, refused=True, told=told)
             raise failed from error
         if heard:
             self._clock.observe(heard[-1].headers.get("Date"))
         self._buckets.record(whose, quota, refused=False)
         return found, heard[-1] if heard else None
+
+    def _told_pause(self, said: str) -> float:
+        """Return the seconds that `Retry-After` says; 0: it says nothing that can be read."""
+        if said.isascii() and said.isdigit():
+            return float(said)
+        try:
+            return parsedate_to_datetime(said).timestamp() - self._clock.now()
+        except ValueError:
+            return 0.0
 
     def _client(self, service: str) -> Any:
         with self._lock:

@@ -17,6 +17,8 @@ from vmrunner.providers.common.call_failed import CallFailed
 #: After a refusal, so long nothing is asked; doubled with each that follows at once.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 16.0
+#: No cloud's own word for a pause counts for longer: what must die is to be asked for again.
+LONGEST_TOLD: Final = 120.0
 
 
 class Limit(NamedTuple):
@@ -55,10 +57,11 @@ class Bucket:
         self._refill()
         self._tokens -= count
 
-    def refused(self) -> None:
-        """The cloud said no: somebody else took them."""
+    def refused(self, told: float = 0.0) -> None:
+        """The cloud said no: somebody else took them. `told`: when to ask again, in its words."""
         self._refill()
-        self._tokens = min(self._tokens, 1.0 - self._pause * self._limit.rate)
+        pause = max(self._pause, min(told, LONGEST_TOLD))
+        self._tokens = min(self._tokens, 1.0 - pause * self._limit.rate)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def granted(self) -> None:
@@ -100,11 +103,12 @@ class Buckets:
         if wait > 0:
             self._sleep(wait)
 
-    def record(self, place: str, quota: str, *, refused: bool) -> None:
-        """Record what the cloud said to a call: too many, or anything else."""
+    def record(self, place: str, quota: str, *, refused: bool, told: float = 0.0) -> None:
+        """Record what the cloud said to a call: too many, and `told` seconds until another has a
+        point; or anything else."""
         with self._lock:
             for bucket, _ in self._of(place, quota):
-                bucket.refused() if refused else bucket.granted()
+                bucket.refused(told) if refused else bucket.granted()
 
     def _of(self, place: str, quota: str) -> list[tuple[Bucket, bool]]:
         """Return the buckets, each with True where it counts things instead of calls."""

@@ -51,7 +51,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         self.reserved_seconds = 0.0  # so long an interface of a failed VM is kept for it; here: 180
         self.retry_after = 0  # seconds, told with an operation that runs; 0: not told
         self.poll_seconds = 10.0  # that pass, at most, while a client polls an operation
-        self.throttle_seconds = 5  # told with a 429
+        self.throttle_seconds: int | str = 5  # told with a 429, as `Retry-After`
         self.page_size = PAGE
         self.dry: set[tuple[str, str, str]] = set()  # (size, zone, market) without capacity
         self.restricted: set[tuple[str, str]] = set()  # (location, size) that nobody may have
