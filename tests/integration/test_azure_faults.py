@@ -330,7 +330,7 @@ def test_a_throttled_call_is_made_again_when_azure_says(
     assert azure.cloud.count("virtualMachines.delete") == 2
 
 
-def test_a_pause_of_one_kind_of_call_holds_no_other_up(azure: Microsoft) -> None:
+def test_a_pause_holds_no_other_kind_of_call_up(azure: Microsoft) -> None:
     provider = azure.provider()
     order = make_order(provider)
     ref = provider.create(order)

@@ -78,11 +78,12 @@ class OffersAnswer:
     """A provider's answer about one spec: offers, best first; or why there are none.
 
     `refused`: it can never be had. `later`: we could not even ask. Neither: there is no room
-    now, for the reason in `message`.
+    now, for the reason in `message`, and of the kind `scarce`.
     """
 
     offers: tuple[Offer, ...] = ()
     message: str = ""
+    scarce: Reason = Reason.NO_CAPACITY
     refused: Reason | None = None
     later: bool = False
 
@@ -144,7 +145,7 @@ def plan(
             rejects.append(_reject(build, answer.refused, answer.message))
         elif _hopeless(build, answer, taken[name]):
             text = answer.message or f"{name} has no room"
-            rejects.append(_reject(build, Reason.NO_CAPACITY, text))
+            rejects.append(_reject(build, answer.scarce, text))
         elif not answer.offers:
             waiting[build.id] = answer.message or f"{name} has no room now"
         else:

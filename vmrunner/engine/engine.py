@@ -39,7 +39,14 @@ from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
 from vmrunner.engine.snapshot import Snapshot
 from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
-from vmrunner.errors import BadOrder, CredentialsRefused, LedgerError, NoCapacity, ProviderError
+from vmrunner.errors import (
+    BadOrder,
+    CredentialsRefused,
+    LedgerError,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+)
 from vmrunner.lib import ids
 from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
@@ -382,11 +389,12 @@ class Engine:
         try:
             provider = self._context.providers[name]
             return OffersAnswer(offers=tuple(promises.offers(provider, spec)))
-        except CredentialsRefused as error:
-            return OffersAnswer(message=str(error), refused=Reason.CREDENTIALS)
-        except BadOrder as error:
-            return OffersAnswer(message=str(error), refused=Reason.IMAGE)
+        except (BadOrder, CredentialsRefused) as error:
+            why = Reason.IMAGE if isinstance(error, BadOrder) else Reason.CREDENTIALS
+            return OffersAnswer(message=str(error), refused=why)
         except NoCapacity as error:
             return OffersAnswer(message=str(error))
+        except QuotaExceeded as error:
+            return OffersAnswer(message=str(error), scarce=Reason.QUOTA)
         except ProviderError as error:
             return OffersAnswer(message=str(error), later=True)

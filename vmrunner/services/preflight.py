@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import registry_auth
 from vmrunner.core import shapes
-from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError
+from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError, QuotaExceeded
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, AllowList, BuildSpec, Level, Network
 from vmrunner.providers import promises
@@ -135,7 +135,7 @@ def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
         promises.offers(providers.get(spec.provider), shapes.machine(spec))
-    except NoCapacity:
+    except (NoCapacity, QuotaExceeded):
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
         raise _usable(error) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from vmrunner.errors import Uncertain
+from vmrunner.errors import QuotaExceeded, Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
 from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
 from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient, part
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.azure.quotas import AzureQuotas
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 
@@ -23,12 +24,14 @@ class AzureCreator:
         places: AzureCatalog,
         dry: DryPools,
         waiter: AzureWaiter,
+        quotas: AzureQuotas,
     ) -> None:
         self._options = options
         self._calls = calls
         self._places = places
         self._dry = dry
         self._waiter = waiter
+        self._quotas = quotas
 
     def create(self, order: Order) -> Ref:
         """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
@@ -51,6 +54,8 @@ class AzureCreator:
             if failed.code in error_codes.EXISTS:
                 return self._found(order, failed)
             self._dry.failed(pool_of(offer), failed)
+            if isinstance(failed.error, QuotaExceeded):
+                self._quotas.forget()
             raise
         self._dry.clear(pool_of(offer))
         return ref_of(order)

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.lib import resources
-from vmrunner.model import Finding, Level, Market, Spec
+from vmrunner.model import Finding, Level, Spec
 from vmrunner.providers.azure import guard
-from vmrunner.providers.azure.client import SECURITY_GROUP, SUBNET, USAGE, Answer, last, part
+from vmrunner.providers.azure.client import SECURITY_GROUP, SUBNET, Answer, last, part
 from vmrunner.providers.azure.isolation import holes
 from vmrunner.providers.azure.permissions import ACTION
+from vmrunner.providers.azure.quotas import needs
 from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.capacity_pools import markets
 from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
 
 if TYPE_CHECKING:
@@ -127,26 +130,20 @@ def _offers(provider: AzureProvider) -> Iterator[Finding]:
 
 
 def _quotas(provider: AzureProvider) -> Iterator[Finding]:
-    """Check that the location's limits let the best offer of each market run."""
+    """Check that the location's limits let one VM of each size run."""
     options = provider.options
-    usages = {
-        str(part(one, "name", "value")).lower(): one
-        for one in provider.calls.listed(USAGE, location=options.location)
-    }
-    told: set[str] = set()
-    for offer in provider.offers(Spec()):
-        size = provider.places.size(offer.machine_type)
-        spot = offer.market is Market.SPOT
-        cores = ("lowPriorityCores",) if spot else ("cores", size.family if size else "")
-        for metric, needed in (*((name, offer.cpus) for name in cores), ("virtualMachines", 1)):
-            usage = usages.get(metric.lower())
-            if usage is None or metric in told:
+    options.demand_launch()
+    wanted = markets(options.spot, wanted=False, name=provider.name)
+    usages, told = provider.quotas.usages(), set()
+    for market, size in product(wanted, provider.places.sizes()):
+        for name, needed in needs(size, market).items():
+            usage = usages.get(name.lower())
+            if usage is None or name in told:
                 continue
-            told.add(metric)
-            used, limit = int(usage["currentValue"]), int(usage["limit"])
-            text = f"{options.location}: {metric} {used} of {limit}"
-            if limit - used < needed:
-                yield bad("quota", f"{text}: one VM needs {needed}", f"raise {metric}")
+            told.add(name)
+            text = f"{options.location}: {name} {usage.used} of {usage.limit}"
+            if usage.limit - usage.used < needed:
+                yield bad("quota", f"{text}: one VM needs {needed}", f"raise {name}")
             else:
                 yield ok("quota", text)
 

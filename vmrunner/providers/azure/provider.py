@@ -36,6 +36,7 @@ from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.parking import AzureParker
 from vmrunner.providers.azure.permissions import AzurePermissions
+from vmrunner.providers.azure.quotas import AzureQuotas
 from vmrunner.providers.azure.sweep import sweep
 from vmrunner.providers.common.call_failed import edge
 from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
@@ -69,10 +70,13 @@ class AzureProvider:
         self.calls = AzureClient(options, self.clock, buckets=buckets)
         self.identity = AzureIdentity(options, self.calls, elapsed)
         self.places = AzureCatalog(options, self.calls, elapsed)
+        self.quotas = AzureQuotas(options, self.calls, elapsed)
         self.rights = AzurePermissions(options, self.calls, elapsed)
         self._dry = DryPools(elapsed)
         self._waiter = AzureWaiter(self.calls, elapsed, sleep)
-        self._births = AzureCreator(options, self.calls, self.places, self._dry, self._waiter)
+        self._births = AzureCreator(
+            options, self.calls, self.places, self._dry, self._waiter, self.quotas
+        )
         self._parker = AzureParker(self.calls, self._waiter)
         public = options.address == "public"
         self._looker = VmDescriber(self.calls, options.installation, public=public)
@@ -109,6 +113,7 @@ class AzureProvider:
         ]
         if not pools:
             raise none_fits(self.name, options.machine_types, list(by_place), spec)
+        pools = self.quotas.fitting(pools, had)
         return tuple(
             had[pool.machine_type].offer(pool, self._groups[0], disk=disk, image=image.id)
             for pool in self._dry.without_dry(pools)

@@ -1,0 +1,115 @@
+"""Quotas of the subscription in its location, and what is left of them: an offer for which there is
+no room is not tried. The last word is a create's: others use the subscription too."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from vmrunner.errors import QuotaExceeded
+from vmrunner.model import Market
+from vmrunner.providers.azure.catalog import AzureSize
+from vmrunner.providers.azure.client import USAGE, AzureClient, part
+from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.capacity_pools import CapacityPool
+from vmrunner.providers.common.clock import boottime
+
+log = logging.getLogger(__name__)
+
+#: So long an answer holds, in seconds: one in which all has room, and one in which something has
+#: none, or that did not come.
+FITS, FULL = 300.0, 30.0
+HINT: Final = "raise the subscription's quota, or run fewer at once"
+
+
+class AzureUsage(NamedTuple):
+    """The use of one quota."""
+
+    used: int
+    limit: int
+
+
+class AzureQuotas:
+    """The quotas, as they were a moment ago. Thread-safe."""
+
+    def __init__(
+        self, options: AzureOptions, calls: AzureClient, elapsed: Callable[[], float] = boottime
+    ) -> None:
+        self._options = options
+        self._calls = calls
+        self._elapsed = elapsed
+        self._lock = threading.Lock()
+        self._known: Mapping[str, AzureUsage] | None = None
+        self._asked = 0.0
+        self._told: frozenset[str] = frozenset()
+
+    def forget(self) -> None:
+        """Look anew at the next question: a create was refused."""
+        with self._lock:
+            self._known = None
+
+    def usages(self) -> Mapping[str, AzureUsage]:
+        """Ask, and return the usages by name in lower case. Raises `CallFailed`."""
+        return {
+            str(part(one, "name", "value")).lower(): AzureUsage(
+                int(one["currentValue"]), int(one["limit"])
+            )
+            for one in self._calls.listed(USAGE, location=self._options.location)
+        }
+
+    def fitting(
+        self, pools: Sequence[CapacityPool], sizes: Mapping[str, AzureSize]
+    ) -> list[CapacityPool]:
+        """Return the pools of which one VM has room. Raises `QuotaExceeded` when none has."""
+        with self._lock:
+            lacks = self._lacks(pools, sizes, FITS)
+            if lacks:
+                lacks = self._lacks(pools, sizes, FULL)
+            reasons = frozenset(lacks.values())
+            fresh, self._told = reasons - self._told, reasons
+        for reason in sorted(fresh):
+            log.warning("%s: not offered: %s", self._options.name, reason)
+        if pools and len(lacks) == len(pools):
+            where = f"{self._options.location}: no quota has room"
+            raise QuotaExceeded(f"{where}: {'; '.join(sorted(reasons))}", hint=HINT)
+        return [pool for pool in pools if pool not in lacks]
+
+    # --- within ---
+
+    def _lacks(
+        self, pools: Sequence[CapacityPool], sizes: Mapping[str, AzureSize], age: float
+    ) -> dict[CapacityPool, str]:
+        """Return why pools have no room, by usages of at most this age. What cannot be told is
+        nobody's lack."""
+        now = self._elapsed()
+        if self._known is None or now - self._asked >= age:
+            try:
+                self._known = self.usages()
+            except (CallFailed, KeyError, TypeError, ValueError) as error:
+                log.info("%s: quotas are not told: %s", self._options.name, error)
+                self._known, now = {}, now + FULL - FITS
+            self._asked = now
+        found = {}
+        for pool in pools:
+            for lack in lacking(self._known, sizes[pool.machine_type], pool.market):
+                found[pool] = f"{pool.machine_type} {pool.market.value}: {lack}"
+                break
+        return found
+
+
+def needs(size: AzureSize, market: Market) -> dict[str, int]:
+    """Return what one VM takes, by the quota's name."""
+    spot = market is Market.SPOT
+    cores = ("lowPriorityCores",) if spot else ("cores", size.family)
+    return {**{name: size.cpus for name in cores if name}, "virtualMachines": 1}
+
+
+def lacking(usages: Mapping[str, AzureUsage], size: AzureSize, market: Market) -> Iterator[str]:
+    """Yield the quotas that have no room for one VM: `cores 9 of 10: one VM needs 2`."""
+    for name, count in needs(size, market).items():
+        usage = usages.get(name.lower())
+        if usage is not None and usage.limit - usage.used < count:
+            yield f"{name} {usage.used} of {usage.limit}: one VM needs {count}"
