@@ -17,6 +17,13 @@ HTTP: Final = "tests/integration/test_http_sandboxes.py"
 
 SANDBOX_BUGS: Final = (
     Bug(
+        "runner: what is given up before it has an engine gets none",
+        "api/runner.py",
+        "        if not row.finished:\n            self._host.ensure(row.spec.provider)\n",
+        "",
+        "tests/integration/test_mcp.py::test_a_call_cancelled_before_any_engine_leaves_no_build",
+    ),
+    Bug(
         "sandbox: the same command starts again",
         "guest/sandbox_commands.py",
         'if is_new := not os.path.exists(f"{path}/order"):',

@@ -191,7 +191,9 @@ def test_a_terminal_gets_one_live_line_and_only_colours(home: Home) -> None:
     run = home.start("run", *home.job(*lines), stdout=child, stderr=child, stdin=child)
     os.close(child)
     seen = b""
+    end = time.monotonic() + 120
     while select.select([main], [], [], 120)[0]:
+        assert time.monotonic() < end, seen[-400:]
         try:
             data = os.read(main, 65536)
         except OSError:

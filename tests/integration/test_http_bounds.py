@@ -113,10 +113,11 @@ def test_a_client_waits_for_a_place_of_its_token(
         tries.append(1)
         yield b"x"
 
-    with service(tmp_path, server={"streams": 1}) as http:
+    with ExitStack() as stack:
+        http = stack.enter_context(service(tmp_path, server={"streams": 1}))
         running(http.app.ledger, "b-1", "vm-1")
         token = http.token()
-        app, client = http.listener.app, HttpClient(http.url, token)
+        app, client = http.listener.app, stack.enter_context(closing(HttpClient(http.url, token)))
         who = Principal.of(http.app.ledger.tokens.of_secret(token))
         for slots, most in ((app.state.upload_slots, 4), (app.state.stream_slots, 1)):
             for _ in range(most):
@@ -127,10 +128,10 @@ def test_a_client_waits_for_a_place_of_its_token(
         with client.stream("/builds/b-1/chunks", "application/octet-stream") as found:
             assert list(found) == []
         monkeypatch.setattr(http_client, "PLACE", 0.1)
+        wait_until(lambda: not app.state.stream_slots._busy, what="the server to end the stream")
         app.state.stream_slots.take(who)
         with pytest.raises(ServerUnreachable, match="1 streams of this token"):
             client.stream("/builds/b-1/chunks", "application/octet-stream").__enter__()
-        client.close()
 
 
 @pytest.mark.parametrize(

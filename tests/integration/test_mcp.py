@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -24,7 +25,7 @@ from mcp import Client
 import vmrunner
 from tests.integration.test_http_sandboxes import Pretended
 from tests.support.fake_runner import app
-from tests.support.scripted_app import CountedWiring, Scripted
+from tests.support.scripted_app import CountedWiring, Scripted, wait_until
 from tests.support.sshd import wait_for
 from vmrunner.api.local_service import LocalService
 from vmrunner.errors import NotFound
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.timeout(60)
 __all__ = ["app"]
 TOKEN = "a-token-of-enough-characters"
 VMRUNNER = Path(sys.executable).with_name("vmrunner")
+CALLS = [("sandbox_create", {}), ("run_build", {"command": "sleep 600"})]
+STARTS = pytest.mark.parametrize(("tool", "arguments"), CALLS)
 
 
 class Slow(Pretended):
@@ -192,10 +195,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return ready
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments"),
-    [("sandbox_create", {}), ("run_build", {"command": "sleep 600"})],
-)
+@STARTS
 def test_a_call_that_is_cancelled_leaves_no_vm(
     runner: vmrunner.Runner, slow: threading.Event, tool: str, arguments: dict[str, Any]
 ) -> None:
@@ -209,7 +209,7 @@ def test_a_call_that_is_cancelled_leaves_no_vm(
             while not runner.list(active=True):
                 await anyio.sleep(0.02)
             calls.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(10):
+            with anyio.CancelScope(shield=True), anyio.move_on_after(30):
                 while runner.list(active=True):
                     await anyio.sleep(0.02)
             left.extend(build.id for build in runner.list(active=True))
@@ -219,6 +219,31 @@ def test_a_call_that_is_cancelled_leaves_no_vm(
     left: list[str] = []
     anyio.run(work)
     assert left == []
+
+
+@STARTS
+def test_a_call_cancelled_before_any_engine_leaves_no_build(
+    runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch, tool: str, arguments: dict[str, Any]
+) -> None:
+    """Nobody served it yet: it would be queued for ever."""
+    enter, queued = runner.enter, anyio.Event()
+
+    def enter_and_be_cancelled(*words: Any, **options: Any) -> Any:
+        entered = enter(*words, **options)
+        anyio.from_thread.run_sync(queued.set)
+        with pytest.raises(asyncio.CancelledError):
+            wait_until(anyio.from_thread.check_cancelled)
+        return entered
+
+    async def work() -> None:
+        async with connected(runner) as client, anyio.create_task_group() as calls:
+            calls.start_soon(client.call_tool, tool, arguments)
+            await queued.wait()
+            calls.cancel_scope.cancel()
+
+    monkeypatch.setattr(runner, "enter", enter_and_be_cancelled)
+    anyio.run(work)
+    wait_until(lambda: not runner.list(active=True), what="the build to end")
 
 
 @pytest.mark.parametrize(

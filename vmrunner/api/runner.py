@@ -135,8 +135,7 @@ class Runner:
         except BaseException as error:
             if not new:
                 raise
-            self.cancel(build.id)
-            self._settle(build.id)
+            self._give_up(build.id)
             if isinstance(error, NotFinished):
                 raise NotFinished(
                     f"{build.id} did not end within wait_timeout, and is cancelled",
@@ -247,10 +246,17 @@ class Runner:
 
     def end_sandbox(self, build: str) -> None:
         """End it now, with its VM; while the engine is ours, see that gone."""
-        self.service.cancel(build)
+        self._give_up(build)
+        self._unended.discard(build)
+
+    def _give_up(self, build: str) -> None:
+        """Cancel it and see to it that an engine does that: its wait may have ended before it had
+        one."""
+        row = self.service.cancel(build)
+        if not row.finished:
+            self._host.ensure(row.spec.provider)
         self._host.wake()
         self._settle(build)
-        self._unended.discard(build)
 
     def settled(self, build: str) -> Build:
         """Return a build whose VM seems to be gone: as it ended, if that is known soon."""

@@ -42,7 +42,7 @@ class StatusLine:
         if self._live:
             self._ticks += 1
             if self._may_draw():
-                output.live(self._line(build, deadline))
+                output.live(lambda room: self._line(build, deadline, room))
         else:
             self._plain(build)
 
@@ -56,7 +56,9 @@ class StatusLine:
                 output.say(f"[{since:>6}] {phase.state.value}{attempt}")
         self._told = len(build.phases)
 
-    def _line(self, build: BuildRecord, deadline: float | None) -> str:
+    def _line(self, build: BuildRecord, deadline: float | None, room: int) -> str:
+        """Return what it does now and what time is left; of phases before, what there is room
+        for."""
         now = self._now()
         done = [
             f"{phase.state.value} {units.span(phase.seconds(now))}"
@@ -66,7 +68,12 @@ class StatusLine:
         spin = _SPIN[self._ticks % len(_SPIN)]
         current = f"{build.state.value} {spin} {units.span(now - build.state_since)}"
         left = "" if deadline is None else f"   {units.span(deadline - now)} left"
-        return " ─ ".join([build.id[:10], *done[-4:], current]) + left
+        del done[:-4]
+        while True:
+            line = " ─ ".join([build.id[:10], *done, current]) + left
+            if len(line) <= room or not done:
+                return line
+            del done[0]
 
 
 class TerminalFollower:

@@ -178,9 +178,9 @@ def warn(text: str) -> None:
 _live = False  # is a live line drawn on stderr?
 
 
-def live(text: str) -> None:
+def live(line: Callable[[int], str]) -> None:
     """Draw a line on stderr that is replaced by whatever is said next; none on a terminal that
-    stands still."""
+    stands still. `line` is told how many characters there is room for."""
     global _live
     if not ready(sys.stderr, 0):
         return
@@ -188,7 +188,8 @@ def live(text: str) -> None:
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except OSError:
         width = 80
-    sys.stderr.write(f"\r\x1b[K{clean(text)[: width - 1]}")
+    room = width - 1
+    sys.stderr.write(f"\r\x1b[K{clean(line(room))[:room]}")
     sys.stderr.flush()
     _live = True
 

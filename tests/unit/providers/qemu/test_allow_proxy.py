@@ -59,8 +59,14 @@ def serving(monkeypatch: pytest.MonkeyPatch, server: Server = echo) -> Iterator[
             one.setblocking(False)
         sockets: Any = SimpleNamespace(address=HOME, questions=questions, servers={port: here})
 
+        tasks: list[asyncio.Task[None] | None] = []  # the loop keeps none of deaf ones alive
+
+        async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            tasks.append(asyncio.current_task())
+            await server(reader, writer)
+
         async def serve() -> None:
-            listening = await asyncio.start_server(server, sock=there)
+            listening = await asyncio.start_server(served, sock=there)
             try:
                 held = proxy.AllowProxy(AllowList((f"{NAME}:{port}",)), HOME)
                 await held.serve(sockets)

@@ -1,0 +1,57 @@
+"""The live line of `vmrunner run` on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from io import StringIO
+
+import pytest
+
+from vmrunner.cli import output
+from vmrunner.cli.follow import StatusLine
+from vmrunner.model import BuildRecord, BuildSpec, BuildState, Phase
+
+TOOK = 100.0
+DONE = (BuildState.QUEUED, BuildState.PROVISIONING, BuildState.CONNECTING, BuildState.PREPARING)
+
+
+def phase(state: BuildState, started: float) -> Phase:
+    return Phase(state=state, started=started, ended=started + TOOK)
+
+
+BUILD = BuildRecord(
+    id="b-01hzzzzzzzzzzzzzzzzzzzzzzz",
+    state=BuildState.RUNNING,
+    spec=BuildSpec(steps=(), container="c", provider="p", timeout=60, ttl=120),
+    created_at=0,
+    state_since=TOOK * len(DONE),
+    phases=tuple(phase(state, TOOK * n) for n, state in enumerate(DONE)),
+)
+
+
+def drawn(columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(stream, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(output, "ready", lambda *_: True)
+    monkeypatch.setattr(
+        output.os, "get_terminal_size", lambda _: type("", (), {"columns": columns})
+    )
+    line = StatusLine(live=True, may_draw=lambda: True, now=lambda: BUILD.state_since + 7)
+    line.update(BUILD, BUILD.state_since + 60)
+    return stream.getvalue().removeprefix("\r\x1b[K")
+
+
+def test_a_wide_terminal_shows_all_phases(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert drawn(120, monkeypatch) == (
+        "b-01hzzzzz ─ queued 1m40s ─ provisioning 1m40s ─ connecting 1m40s ─ preparing 1m40s"
+        " ─ running ⠙ 7.0s   53s left"
+    )
+
+
+@pytest.mark.parametrize("columns", [0, 80, 60, 40])
+def test_a_narrow_one_shows_the_present(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After slow phases it was all of the past, cut off before the phase that lasts."""
+    line = drawn(columns, monkeypatch)
+    assert line.endswith(" ─ running ⠙ 7.0s   53s left")
+    assert len(line) < (columns or 80)
