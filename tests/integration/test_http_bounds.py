@@ -24,6 +24,8 @@ from vmrunner.errors import ServerUnreachable
 from vmrunner.model import Chunk, Principal
 from vmrunner.remote import HttpClient, http_client
 from vmrunner.server import connections
+from vmrunner.server.caller_slots import CallerSlots
+from vmrunner.server.problems import HttpProblem
 
 API = "/api/v1"
 SSE = {"Accept": "text/event-stream"}
@@ -107,29 +109,38 @@ def test_a_client_waits_for_a_place_of_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_client, "AGAIN", 0.05)
-    tries: list[int] = []
+    refused: list[str] = []
 
-    def parts() -> Iterator[bytes]:
-        tries.append(1)
-        yield b"x"
+    def take(slots: CallerSlots, who: Principal) -> None:
+        """Whoever is refused has a place the next time."""
+        try:
+            taken(slots, who)
+        except HttpProblem as error:
+            refused.append(error.detail)
+            slots.give_back(who)
+            raise
 
+    taken = CallerSlots.take
     with ExitStack() as stack:
         http = stack.enter_context(service(tmp_path, server={"streams": 1}))
         running(http.app.ledger, "b-1", "vm-1")
         token = http.token()
         app, client = http.listener.app, stack.enter_context(closing(HttpClient(http.url, token)))
         who = Principal.of(http.app.ledger.tokens.of_secret(token))
-        for slots, most in ((app.state.upload_slots, 4), (app.state.stream_slots, 1)):
+        streams = app.state.stream_slots
+        for slots, most in ((app.state.upload_slots, 4), (streams, 1)):
             for _ in range(most):
                 slots.take(who)
-            threading.Timer(0.5, slots.give_back, [who]).start()
-        assert client.put("/sources", parts)["digest"].startswith("sha256:")
-        assert len(tries) > 1
+        monkeypatch.setattr(CallerSlots, "take", take)
+        assert client.put("/sources", lambda: iter([b"x"]))["digest"].startswith("sha256:")
         with client.stream("/builds/b-1/chunks", "application/octet-stream") as found:
             assert list(found) == []
+        of_token = "of this token are under way"
+        assert refused == [f"4 uploads {of_token}", f"1 streams {of_token}"]
+        monkeypatch.setattr(CallerSlots, "take", taken)
         monkeypatch.setattr(http_client, "PLACE", 0.1)
-        wait_until(lambda: not app.state.stream_slots._busy, what="the server to end the stream")
-        app.state.stream_slots.take(who)
+        wait_until(lambda: not streams._busy, what="the server to end the stream")
+        streams.take(who)
         with pytest.raises(ServerUnreachable, match="1 streams of this token"):
             client.stream("/builds/b-1/chunks", "application/octet-stream").__enter__()
 
