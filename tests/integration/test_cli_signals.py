@@ -41,7 +41,7 @@ def test_the_first_signal_cancels_and_waits_for_the_vm(
 
 
 def test_the_second_signal_leaves_and_says_what_ends_the_vm(home: Home) -> None:
-    run = home.start("run", *home.job("say begun", "deaf 60"))
+    run = home.start("run", *home.job("say begun", "deaf 600"))
     assert run.stdout is not None
     assert run.stdout.readline() == b"begun\n"
     run.send_signal(signal.SIGINT)
@@ -49,7 +49,7 @@ def test_the_second_signal_leaves_and_says_what_ends_the_vm(home: Home) -> None:
     began = time.monotonic()
     run.send_signal(signal.SIGINT)
     _, err = finish(run)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert run.returncode == 130
     (build,) = home.builds()
     assert f"leaving {build.id}: its VM ends with the next `vmrunner reap`, at" in err.decode()

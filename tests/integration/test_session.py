@@ -14,6 +14,7 @@ from tests.support.fake_sessions import Recorder, Running
 from tests.support.session_world import World
 from tests.support.sshd import free_port, wait_for
 from vmrunner.errors import Fenced
+from vmrunner.guest import build
 from vmrunner.lib.archive import files
 from vmrunner.model import Address, ArtifactRule, BuildState, Reason, Result, Step
 from vmrunner.session import End
@@ -166,12 +167,12 @@ def test_cancel_reaches_the_build_and_brings_what_is_always_wanted(
     ],
 )
 def test_other_reasons_do_not_wait(world: World, reason: Reason, verdict: End) -> None:
-    running = Running(world.session("echo begun; sleep 100"))
+    running = Running(world.session("trap '' TERM; echo begun; sleep 100"))
     wait_for(lambda: world.log == b"begun\n")
     begun = time.monotonic()
     running.session.stop(reason)
     assert running.wait() == verdict
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < build.TERM_GRACE, "its VM is not asked to end it"
 
 
 def test_stop_ends_waiting_for_a_vm_that_boots(world: World) -> None:
