@@ -53,7 +53,8 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
     shown["properties"] = _properties(cloud, path.kind, shown, said)
     if broken is None:
         fixtures.keep(cloud, path.kind, shown)
-    return operations.run(cloud, request, location, status=201, body=shown, broken=broken)
+    status = 202 if path.kind in (DISK, SNAPSHOT) else 201
+    return operations.run(cloud, request, location, status=status, body=shown, broken=broken)
 
 
 def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
