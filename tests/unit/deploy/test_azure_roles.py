@@ -23,6 +23,7 @@ MAIN: Final = (DEPLOY / "terraform/main.tf").read_text()
 #: What a PUT of a VM asks for beside, and what is read without a client of the SDK's.
 BESIDE: Final = {
     "vmrunner": {
+        permissions.LOCKS_RIGHT,
         "Microsoft.Authorization/permissions/read",
         "Microsoft.Compute/disks/write",
         "Microsoft.Network/networkInterfaces/join/action",

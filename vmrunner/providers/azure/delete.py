@@ -33,11 +33,18 @@ _CALLS: Final[Mapping[Kind, tuple[AzureApi, str]]] = {
 
 
 class AzureDeleter:
-    """Deletes in one subscription. `accepted` is told of each VM whose delete is under way."""
+    """Deletes in one subscription. `accepted` is told of each VM whose delete is under way,
+    `refused` of each refusal."""
 
-    def __init__(self, calls: AzureClient, accepted: Callable[[Ref], None]) -> None:
+    def __init__(
+        self,
+        calls: AzureClient,
+        accepted: Callable[[Ref], None],
+        refused: Callable[[CallFailed], None],
+    ) -> None:
         self._calls = calls
         self._accepted = accepted
+        self._refused = refused
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
         """Delete these, VMs first, then interfaces before addresses, and return each one's
@@ -66,6 +73,7 @@ class AzureDeleter:
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return Outcome(fate=Fate.MISSING)
+            self._refused(failed)
             return Outcome(fate=Fate.FAILED, error=str(failed))
         if begun.status == _NO_CONTENT:
             return Outcome(fate=Fate.MISSING)

@@ -13,7 +13,7 @@ from vmrunner.model import Finding, Level, Spec
 from vmrunner.providers.azure import guard
 from vmrunner.providers.azure.client import SECURITY_GROUP, SUBNET, Answer, last, part
 from vmrunner.providers.azure.isolation import holes
-from vmrunner.providers.azure.permissions import ACTION
+from vmrunner.providers.azure.permissions import ACTION, FIX
 from vmrunner.providers.azure.quotas import needs
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import markets
@@ -49,7 +49,7 @@ def _delete(provider: AzureProvider) -> Iterator[Finding]:
         fix = f"see that these credentials have {ACTION}: {role}"
         yield warning("delete", f"it cannot be told: {right.why}", fix)
     else:
-        yield bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
+        yield bad("delete", right.why, f"{right.fix or FIX}; nothing is launched before")
 
 
 def _alone(provider: AzureProvider) -> Iterator[Finding]:

@@ -38,6 +38,8 @@ THROTTLED: Final = frozenset(
 DENIED: Final = frozenset({"AuthorizationFailed", "LinkedAuthorizationFailed"})
 #: The thing is not there; a group or a subscription that is not there says nothing of it.
 MISSING: Final = frozenset({"NotFound", "ResourceNotFound"})
+#: Somebody keeps it, or its group: nobody deletes it, whatever his rights.
+LOCKED: Final = "ScopeLocked"
 NO_GROUP: Final = "ResourceGroupNotFound"
 EXISTS: Final = frozenset({"Conflict", "PreconditionFailed", "ResourceExists"})
 #: What may come out otherwise another time.
@@ -76,6 +78,8 @@ def refusal(code: str, message: str, status: int, *, action: str, where: str) ->
         return Throttled(text)
     if code in UNREGISTERED:
         return CredentialsRefused(text, hint="az provider register --namespace, as the error says")
+    if code == LOCKED:
+        return BadOrder(text, hint="az lock list, then az lock delete")
     if code in DENIED or status == 403:
         return CredentialsRefused(text, hint=f"allow {action} to these credentials: docs/azure.md")
     if status == 401:

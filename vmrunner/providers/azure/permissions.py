@@ -1,4 +1,5 @@
-"""The right to kill, before anything is born: Azure tells what these credentials may in a group.
+"""The right to kill, before anything is born: Azure tells what these credentials may in a group,
+and which locks hold there, by which nobody deletes anything.
 
 Who may create and not delete leaves bills behind. A denial stops launching, never reaping.
 """
@@ -7,19 +8,28 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from vmrunner.errors import CredentialsRefused
-from vmrunner.providers.azure.client import DELETE, AzureClient
+from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure.client import DELETE, AzureClient, last, part
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.permissions import GRANTED, REFUSED, Right
 
 ACTION: Final = DELETE.action
+FIX: Final = f"allow {ACTION} to these credentials"
 _RIGHTS: Final = "Microsoft.Authorization/permissions/read"
 _VERSION: Final = "2022-04-01"
+LOCKS_RIGHT: Final = "Microsoft.Authorization/locks/read"
+_LOCKS_VERSION: Final = "2020-05-01"
+#: Where a lock is that holds for all of a group: on that, or on its subscription.
+_WIDE: Final = re.compile(
+    r"/subscriptions/[^/]+(/resourceGroups/[^/]+)?/providers/Microsoft.Authorization/locks/[^/]+",
+    re.IGNORECASE,
+)
 
 
 class AzurePermissions:
@@ -33,31 +43,44 @@ class AzurePermissions:
         self._elapsed = elapsed
         self._lock = threading.Lock()
         self._right = Right(may=None, why="nobody asked")
-        self._until = 0.0
+        self._until = self._asked = 0.0
+
+    def doubt(self, failed: CallFailed) -> None:
+        """Ask anew before the next launch, but not at once again: a delete was refused."""
+        if failed.code in {*error_codes.DENIED, error_codes.LOCKED}:
+            with self._lock:
+                self._until = min(self._until, self._asked + REFUSED)
 
     def demand(self) -> None:
         """Raises `CredentialsRefused` when it is known that we may not."""
         with self._lock:
             if self._elapsed() >= self._until:
-                self._right = self.ask()
-                self._until = self._elapsed() + (REFUSED if self._right.may is False else GRANTED)
+                self._right, self._asked = self.ask(), self._elapsed()
+                self._until = self._asked + (REFUSED if self._right.may is False else GRANTED)
             right = self._right
         if right.may is False:
             raise CredentialsRefused(
                 f"{self._options.name} may not delete what it would launch: {right.why}",
-                hint=f"allow {ACTION} to these credentials; nothing is launched before",
+                hint=f"{right.fix or FIX}; nothing is launched before",
             )
 
     def ask(self) -> Right:
         """Ask for the right in the group. Raises nothing."""
-        path = self._options.id("Microsoft.Authorization/permissions")
         try:
-            told = self._calls.get(path, action=_RIGHTS, version=_VERSION)
+            if not allows(self._listed("permissions", _RIGHTS, _VERSION), ACTION):
+                return Right(may=False, why=f"{ACTION} is denied")
+            for lock in self._listed("locks", LOCKS_RIGHT, _LOCKS_VERSION):
+                if _WIDE.fullmatch(where := str(lock.get("id"))):
+                    why = f"lock {last(where)} on {self._options.group} lets nobody delete there"
+                    return Right(may=False, why=why, fix=f"az lock delete --ids {where}")
         except CallFailed as failed:
             return Right(may=None, why=str(failed))
-        rules = told.get("value") or ()
-        may = allows(rules, ACTION)
-        return Right(may=may, why=f"{ACTION} is {'allowed' if may else 'denied'}")
+        return Right(may=True, why=f"{ACTION} is allowed")
+
+    def _listed(self, kind: str, action: str, version: str) -> Sequence[Mapping[str, Any]]:
+        path = self._options.id(f"Microsoft.Authorization/{kind}")
+        told = self._calls.get(path, action=action, version=version)
+        return part(told, "value") or ()
 
 
 def allows(rules: Iterable[Mapping[str, Any]], action: str) -> bool:

@@ -160,7 +160,7 @@ class AzureProvider:
     ) -> Mapping[Ref, Outcome]:
         account = self._groups[0].account
         own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, account)]
-        told = AzureDeleter(self.calls, self._looker.ended).delete(own)
+        told = AzureDeleter(self.calls, self._looker.ended, self.rights.doubt).delete(own)
         for ref in refs:
             error = f"{ref.scope} is not reached by these credentials"
             told.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))

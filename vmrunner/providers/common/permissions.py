@@ -12,7 +12,9 @@ REFUSED: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """A right, as far as it is known. `may` None: it cannot be told, for the reason in `why`."""
+    """A right, as far as it is known. `may` None: it cannot be told, for the reason in `why`.
+    `fix`: how to get it, where it is not merely to be given."""
 
     may: bool | None
     why: str = ""
+    fix: str = ""

@@ -1,11 +1,12 @@
 """Rights of whoever asks, as Microsoft.Authorization tells them: all, but for what the cloud's
-faults deny."""
+faults deny; and locks on a group, by which nothing in it is deleted, whoever asks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from vmrunner.testing.localazure import faults
+from vmrunner.testing.localazure.api_error import ArmRefusal
 from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.reads import group_of
@@ -26,3 +27,26 @@ def permissions(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None)
         denied.append(faults.right(kinds.get(short, short), what))
     rule = {"actions": ["*"], "notActions": denied, "dataActions": [], "notDataActions": []}
     return ArmAnswer(200, {"value": [rule]})
+
+
+def locks(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
+    """Tell the locks that hold for a group."""
+    group = group_of(cloud, request)
+    level = cloud.locks.get(group["name"].lower())
+    lock = {
+        "id": f"{group['id']}/providers/Microsoft.Authorization/locks/keep",
+        "name": "keep",
+        "type": "Microsoft.Authorization/locks",
+        "properties": {"level": level},
+    }
+    return ArmAnswer(200, {"value": [lock] if level else []})
+
+
+def check_locks(cloud: LocalAzure, request: AzureRequest) -> None:
+    """Raises `ArmRefusal` for a deletion in a group with a lock."""
+    group = request.path.group
+    if group.lower() in cloud.locks:
+        where = f"/subscriptions/{cloud.subscription}/resourceGroups/{group}"
+        text = f"The scope '{request.path.id}' cannot perform delete operation because following "
+        text += f"scope(s) are locked: '{where}'. Please remove the lock and try again."
+        raise ArmRefusal(409, "ScopeLocked", text)

@@ -64,6 +64,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         self.born: dict[str, float] = {}  # key → epoch seconds
         self.reserved: dict[str, float] = {}  # key of an interface → until when
         self.groups: dict[str, Json] = {}
+        self.locks: dict[str, str] = {}  # a group's name in lower case → `CanNotDelete`
         self.operations: dict[str, ArmOperation] = {}  # by name
         self.schedules: dict[str, ScheduledAction] = {}  # likewise
         self.signatures: dict[str, tuple[AzureMachine, float]] = {}  # of blobs, until when

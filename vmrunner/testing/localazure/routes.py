@@ -43,6 +43,8 @@ def admit(cloud: LocalAzure, request: AzureRequest) -> None:
     if not _VERSION.fullmatch(version):
         text = f"The api-version '{version}' is invalid. The api-version must be in the format "
         raise ArmRefusal(400, "InvalidApiVersionParameter", f"{text}'YYYY-MM-DD'.")
+    if request.verb == "DELETE":
+        authorization.check_locks(cloud, request)
     if request.path.location.lower() in cloud.down:
         text = f"Cannot reach '{request.path.location}'."
         raise ArmRefusal(503, "ServiceUnavailable", text)
@@ -80,6 +82,7 @@ KNOWN: Final[dict[str, Handler]] = {
     "resourceGroups.listAll": reads.groups,
     "resourceGroups.resources": reads.resources,
     "permissions.list": authorization.permissions,
+    "locks.list": authorization.locks,
     "sites.get": reads.get,
     "skus.listAll": reads.sizes,
     "usages.list": reads.usages,
