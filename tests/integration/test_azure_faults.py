@@ -342,3 +342,16 @@ def test_a_pause_holds_no_other_kind_of_call_up(azure: Microsoft) -> None:
     assert look(provider, order, ref) is not None
     assert provider.delete([ref])[ref].fate is Fate.ACCEPTED
     assert azure.clock() == then
+
+
+def test_nothing_is_sent_that_nobody_asked_for(azure: Microsoft) -> None:
+    """The SDK would register providers in the subscription, and wait for that without end."""
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    submit = "virtualMachinesSubmitDeallocate"
+    azure.cloud.faults.fail(submit, NOT_REGISTERED)
+    before = len(azure.cloud.requests)
+    with pytest.raises(CredentialsRefused, match="az provider register"):
+        provider.arm(ref, order.instance, order.deadline)
+    assert [one.action for one in azure.cloud.requests[before:]] == [submit]

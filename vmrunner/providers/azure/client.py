@@ -17,10 +17,17 @@ from typing import Any, Final, NamedTuple
 from azure.core import MatchConditions
 from azure.core.credentials import AccessToken, TokenCredential
 from azure.core.exceptions import AzureError
+from azure.core.pipeline.policies import (
+    ContentDecodePolicy,
+    CustomHookPolicy,
+    RequestIdPolicy,
+    UserAgentPolicy,
+)
 from azure.core.rest import HttpRequest
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.computeschedule import ComputeScheduleMgmtClient
+from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from azure.mgmt.network import NetworkManagementClient
 
 from vmrunner.errors import Throttled
@@ -267,13 +274,18 @@ class AzureClient:
                     self._credentials(),
                     str(self._options.subscription),
                     base_url=base,
-                    credential_scopes=[f"{base}/.default"],
-                    # The engine knows better what may be sent again, and when.
-                    retry_total=0,
+                    # No more than these: the engine knows better what may be sent again, and when;
+                    # and nobody registers a provider in the subscription but who owns it.
+                    policies=[
+                        RequestIdPolicy(),
+                        UserAgentPolicy("vmrunner"),
+                        ContentDecodePolicy(),
+                        ARMChallengeAuthenticationPolicy(self._credentials(), f"{base}/.default"),
+                        CustomHookPolicy(),
+                    ],
                     connection_timeout=CONNECT,
                     read_timeout=READ,
                     use_env_settings=not self._options.plain,  # a proxy is for what is elsewhere
-                    user_agent="vmrunner",
                 )
             return self._clients[service]
 
