@@ -355,3 +355,18 @@ def test_nothing_is_sent_that_nobody_asked_for(azure: Microsoft) -> None:
     with pytest.raises(CredentialsRefused, match="az provider register"):
         provider.arm(ref, order.instance, order.deadline)
     assert [one.action for one in azure.cloud.requests[before:]] == [submit]
+
+
+def test_a_create_that_takes_long_leaves_others_their_reads(azure: Microsoft) -> None:
+    """Of 250, and 25 a second more, which looks and sweeps need: 64 creates wait at once."""
+    azure.cloud.operation_seconds = 20
+    azure.cloud.poll_seconds = 0.0
+    provider = azure.provider()
+    order = make_order(provider)
+    azure.cloud.faults.fail(PUT, NO_ROOM)
+    before, then = len(azure.cloud.requests), azure.clock()
+    with pytest.raises(NoCapacity):
+        provider.create(order)
+    assert azure.clock() - then < 26
+    asked = [one for one in azure.cloud.requests[before:] if one.verb == "GET"]
+    assert len(asked) <= 17

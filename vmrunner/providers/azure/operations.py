@@ -10,16 +10,18 @@ from collections.abc import Callable
 from typing import Final
 
 from vmrunner.errors import Uncertain
+from vmrunner.lib.backoff import backoff
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import VM, AzureApi, AzureClient, Begun, part
 from vmrunner.providers.azure.resources import code, statuses
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 
-#: So long it is waited for, in seconds, and so long between two looks. A place that is refused
-#: later than that is seen as a VM that failed.
+#: So long it is waited for, in seconds. A place that is refused later than that is seen as a VM
+#: that failed.
 UNDER_WAY: Final = 120.0
-TURN: Final = 1.0
+#: Seconds between two looks: more each time, since all creates together have few reads a second.
+TURN, LONGEST_TURN = 1.0, 5.0
 _PLACED: Final = frozenset({"starting", "running"})
 
 
@@ -61,7 +63,7 @@ class AzureWaiter:
     def _end(self, api: AzureApi, begun: Begun, where: str, over: Callable[[], bool]) -> bool:
         """True when it is done, or `over`; False when it goes on. Raises `_Ended` when it failed,
         and `CallFailed`."""
-        until = self._elapsed() + UNDER_WAY
+        until, turns = self._elapsed() + UNDER_WAY, 0
         while begun.operation:
             told = self._calls.get(begun.operation, action=api.action)
             if told.get("status") in ("Failed", "Canceled"):
@@ -72,7 +74,8 @@ class AzureWaiter:
                 return True
             if self._elapsed() >= until:
                 return False
-            self._sleep(TURN)
+            self._sleep(backoff(TURN, turns, LONGEST_TURN))
+            turns += 1
         return True
 
     def _is_placed(self, group: str, name: str) -> bool:
