@@ -370,3 +370,13 @@ def test_a_create_that_takes_long_leaves_others_their_reads(azure: Microsoft) ->
     assert azure.clock() - then < 26
     asked = [one for one in azure.cloud.requests[before:] if one.verb == "GET"]
     assert len(asked) <= 17
+
+
+def test_a_next_page_elsewhere_is_not_fetched(azure: Microsoft) -> None:
+    """With these credentials nobody but Azure is asked."""
+    provider = azure.provider()
+    page = b'{"value": [], "nextLink": "http://127.0.0.9/subscriptions"}'
+    azure.cloud.faults.fail("disks.list", GARBAGE._replace(garbage=page))
+    (told,) = [page for page in provider.sweep() if page.error]
+    assert told.kind is Kind.DISK
+    assert "a next page elsewhere" in str(told.error)

@@ -30,9 +30,10 @@ from azure.mgmt.computeschedule import ComputeScheduleMgmtClient
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from azure.mgmt.network import NetworkManagementClient
 
-from vmrunner.errors import Throttled
+from vmrunner.errors import Throttled, Uncertain
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 
@@ -162,8 +163,7 @@ class AzureClient:
         _, answer = self._ask(api, patience=patience, polling=False, **params)
         headers = answer.headers if answer is not None else {}
         told = headers.get("Azure-AsyncOperation", "")
-        # Nobody but the endpoint is asked with these credentials.
-        there = told if told.startswith(f"{self._options.base}/") else ""
+        there = told if self._options.is_home(told) else ""
         return Begun(answer.status_code if answer is not None else 0, there)
 
     def insert(self, *, patience: float, **params: Any) -> Begun:
@@ -175,6 +175,8 @@ class AzureClient:
         self, api: AzureApi, token: str | None = None, **params: Any
     ) -> tuple[list[Answer], str | None]:
         """One page of a list, and the token of the next. Raises `CallFailed`."""
+        if token is not None and not self._options.is_home(token):
+            raise CallFailed("", Uncertain(f"{api.action}: a next page elsewhere: {token[:100]}"))
         (items, more), _ = self._ask(api, read=lambda listed: _page(listed, token), **params)
         return items, more
 

@@ -50,9 +50,8 @@ def read(options: AzureOptions, url: str) -> str:
 
 def is_trusted(options: AzureOptions, url: str) -> bool:
     """True if a host of Azure's, or the endpoint on this host, serves it."""
-    told = urlsplit(url)
     if options.plain:
-        home = urlsplit(options.base)
-        return (told.scheme, told.netloc) == (home.scheme, home.netloc)
+        return options.is_home(url)
+    told = urlsplit(url)
     host = (told.hostname or "").lower()
     return told.scheme == "https" and told.port in (None, 443) and host.endswith(_BLOBS)

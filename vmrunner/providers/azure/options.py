@@ -67,6 +67,11 @@ class AzureOptions(CloudOptions):
         """True if the endpoint is without TLS, on this host. Nobody's credentials go there."""
         return self.base.startswith("http://")
 
+    def is_home(self, url: str) -> bool:
+        """True if a URL is the endpoint's: its answers may name the port, as in next pages. Nobody
+        else is asked with these credentials."""
+        return _origin(url) == _origin(self.base) is not None
+
     def id(self, path: str) -> str:
         """Return the id of something in the group: `path` below `providers`, or an id already."""
         if path.startswith("/"):
@@ -134,6 +139,16 @@ class AzureOptions(CloudOptions):
                 )
             if len(value) > 256:
                 raise self._wrong(f"tags.{key}", repr(value[:70]), "at most 256 characters")
+
+
+def _origin(url: str) -> tuple[str, str, int | None] | None:
+    """Return where a URL leads; None: nowhere."""
+    try:
+        told = urlsplit(url)
+        port = told.port or {"https": 443, "http": 80}.get(told.scheme)
+    except ValueError:
+        return None
+    return (told.scheme, told.hostname, port) if told.hostname else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -101,6 +101,25 @@ def test_a_log_is_fetched_from_azure_alone(url: str, wanted: bool) -> None:
     assert console.is_trusted(options(), url) is wanted
 
 
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("https://management.azure.com/subscriptions/1?a=b", True),
+        ("https://management.azure.com:443/subscriptions/1", True),
+        ("https://MANAGEMENT.azure.com/subscriptions/1", True),
+        ("http://management.azure.com/subscriptions/1", False),
+        ("https://management.azure.com.example/subscriptions/1", False),
+        ("https://management.azure.com@example.com/", False),
+        ("https://management.azure.com:8443/", False),
+        ("https://management.azure.com:x/", False),
+        ("/subscriptions/1", False),
+        ("", False),
+    ],
+)
+def test_tokens_go_to_the_endpoint_alone(url: str, wanted: bool) -> None:
+    assert options().is_home(url) is wanted
+
+
 def test_a_local_endpoint_serves_its_own_logs() -> None:
     here = options(endpoint="http://127.0.0.1:5002")
     assert console.is_trusted(here, "http://127.0.0.1:5002/log")
