@@ -14,8 +14,8 @@ AZURE_BUGS: Final = (
     Bug(
         "Azure: a VM that was never seen is dead",
         f"{AZURE}/describe.py",
-        "        if known is None:\n            return None\n        taken",
-        "        known = known or _Known()\n        taken",
+        "        if known is None:\n            return None\n        goes",
+        "        known = known or _Known(-SETTLED)\n        goes",
         f"{AT_AZURE}::test_what_was_never_seen_may_be_a_newborn",
     ),
     Bug(

@@ -22,6 +22,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Arms, Parks, registry
 from vmrunner.providers.azure import deadline_schedules, guard
+from vmrunner.providers.azure.describe import SETTLED
 from vmrunner.testing.localazure import NO_ROOM_IN_ZONE, price
 
 
@@ -111,6 +112,7 @@ def test_what_was_never_seen_may_be_a_newborn(azure: Microsoft) -> None:
     assert look(provider, order, missing) is None
     ref = provider.create(order)
     assert look(provider, order) is not None
+    azure.clock.advance(SETTLED)
     azure.machine.vanish()
     gone = look(provider, order, ref)
     assert gone is not None
@@ -164,6 +166,7 @@ def test_of_many_those_that_change_are_asked(azure: Microsoft, monkeypatch: Any)
     assert sights[-1] is Power.STOPPED  # in its turn
     assert azure.cloud.count("virtualMachines.get") == before + 6
     machine.vanish()
+    azure.clock.advance(SETTLED)
     assert any(
         keys[4] in (s := provider.look(keys)) and s[keys[4]].power is Power.DEAD for _ in range(4)
     )

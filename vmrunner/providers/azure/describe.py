@@ -2,16 +2,18 @@
 
 A list of a group tells no state of power, and a VM's own view does: few are asked for their views
 one by one; of many the list tells which are changing, and those are asked, and some of the others
-in turn. What was seen and is not found any more is dead: its name is never given again. What was
-never seen may be a newborn.
+in turn. What was seen and is not found any more is dead: its name is never given again; but of one
+that was first seen a moment ago, and that we did not delete, an answer may come from where Azure
+does not know it yet. What was never seen may be a newborn.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
@@ -20,19 +22,23 @@ from vmrunner.providers.azure.client import ADDRESS, INTERFACE, VM, VMS, Answer,
 from vmrunner.providers.azure.client import last as name_in
 from vmrunner.providers.azure.resources import addresses, name_of, power, seen, tags
 from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.clock import boottime
 
 #: So many are asked for their own view in one look; so many at once.
 VIEWS: Final = 32
 AT_ONCE: Final = 16
+#: So long after its first sight, in seconds, no absence of a VM says anything.
+SETTLED: Final = 60.0
 _ROLES: Final = tuple(role.value for role in MORTAL)
 _REMEMBERED: Final = 20_000
 
 
 @dataclass(slots=True)
 class _Known:
-    """Memory of a VM. `host`: where SSH goes, while it runs; `turn`: of its last view; `ended`: a
-    delete of ours was accepted."""
+    """Memory of a VM. `since`: its first sight; `host`: where SSH goes, while it runs; `turn`: of
+    its last view; `ended`: a delete of ours was accepted."""
 
+    since: float
     power: Power = Power.PENDING
     spot: bool = False
     host: str = ""
@@ -43,8 +49,16 @@ class _Known:
 class VmDescriber:
     """Looks in one subscription. Thread-safe."""
 
-    def __init__(self, calls: AzureClient, installation: str, *, public: bool) -> None:
+    def __init__(
+        self,
+        calls: AzureClient,
+        installation: str,
+        *,
+        public: bool,
+        elapsed: Callable[[], float] = boottime,
+    ) -> None:
         """`public`: over which address SSH goes."""
+        self._elapsed = elapsed
         self._calls = calls
         self._installation = installation
         self._public = public
@@ -75,7 +89,8 @@ class VmDescriber:
             if not asked:
                 continue
             with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
-                for ref, told in zip(asked, pool.map(self._view, asked), strict=True):
+                views = pool.map(partial(self._view, here), asked)
+                for ref, told in zip(asked, views, strict=True):
                     if isinstance(told, CallFailed):
                         failures.append(told)
                     elif told is not None and (here[ref].ref or told.power is not Power.DEAD):
@@ -103,13 +118,13 @@ class VmDescriber:
                 found[key] = replace(seen(scope, item, known.host), power=known.power)
         return sorted(turns, key=turns.__getitem__)[:VIEWS]
 
-    def _view(self, ref: Ref) -> Seen | CallFailed | None:
+    def _view(self, here: Mapping[Ref, Key], ref: Ref) -> Seen | CallFailed | None:
         """One VM as it is now; None: it is not there, and never was seen."""
         try:
             item = self._calls(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
         except CallFailed as failed:
             return self._missing(ref) if failed.code in error_codes.MISSING else failed
-        if not self._is_ours(Key(ref.scope, ref.id), item):
+        if not self._is_ours(here[ref], item):
             return None
         try:
             return self._noted(ref, item)
@@ -119,7 +134,7 @@ class VmDescriber:
     def _noted(self, ref: Ref, item: Answer) -> Seen:
         now, spot = power(item), part(item, "properties", "priority") == "Spot"
         with self._lock:
-            known = self._known.setdefault(ref, _Known())
+            known = self._known.setdefault(ref, _Known(self._elapsed()))
         # Another's may be what it had before it was off.
         host = known.host if now is Power.RUNNING else ""
         if now is Power.RUNNING and not host:
@@ -135,6 +150,9 @@ class VmDescriber:
         with self._lock:
             known = self._known.get(ref)
         if known is None:
+            return None
+        goes = known.ended or known.power is Power.STOPPING
+        if not goes and self._elapsed() < known.since + SETTLED:
             return None
         taken = known.spot and not known.ended
         detail = "a spot VM, which Azure took back" if taken else "deleted"

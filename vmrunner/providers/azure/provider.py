@@ -79,7 +79,7 @@ class AzureProvider:
         )
         self._parker = AzureParker(self.calls, self._waiter)
         public = options.address == "public"
-        self._looker = VmDescriber(self.calls, options.installation, public=public)
+        self._looker = VmDescriber(self.calls, options.installation, public=public, elapsed=elapsed)
 
     @property
     def name(self) -> str:
