@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 from unittest import mock
 
@@ -10,7 +10,7 @@ import httpx
 
 from tests.faults import azure_requests
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
-from tests.faults.http_side import HttpSide
+from tests.faults.http_side import HttpSide, in_turn
 from tests.support.arm import body_of
 from vmrunner.model import Kind, Power, Ref, Scope
 from vmrunner.providers.azure.client import QUOTAS
@@ -92,7 +92,7 @@ class AzureSide(HttpSide):
         for part, stand_in in (
             ("describe.ThreadPoolExecutor", _InTurn),
             ("delete.ThreadPoolExecutor", _InTurn),
-            ("sweep.merged", _in_turn),
+            ("sweep.merged", in_turn),
         ):
             self._within.enter_context(mock.patch(f"{azure}.{part}", stand_in))
         self._within.enter_context(self.local)
@@ -215,8 +215,3 @@ class _InTurn:
 
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         return [work(item) for item in items]
-
-
-def _in_turn(sources: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
-    for source in sources:
-        yield from source()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 from unittest import mock
 
@@ -12,7 +12,7 @@ from google.oauth2.credentials import Credentials
 
 from tests.faults import gce_requests
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
-from tests.faults.http_side import HttpSide
+from tests.faults.http_side import HttpSide, in_turn
 from tests.support.gce import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
@@ -78,7 +78,7 @@ class GceSide(HttpSide):
         self._within.enter_context(mock.patch("vmrunner.providers.gce.delete.AT_ONCE", 1))
         for module in ("describe", "sweep"):
             part = f"vmrunner.providers.gce.{module}.merged"
-            self._within.enter_context(mock.patch(part, _in_turn))
+            self._within.enter_context(mock.patch(part, in_turn))
         self._within.enter_context(self.local)
         self.google = Google(self.local, clock)
         self._within.callback(self.google.close)
@@ -176,11 +176,6 @@ class GceSide(HttpSide):
     def _born_at(self, planted: HttpResource, then: float) -> None:
         shown = planted.local.shown if planted.ref.kind is Kind.INSTANCE else planted.local
         shown["creationTimestamp"] = written(then)
-
-
-def _in_turn(sources: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
-    for source in sources:
-        yield from source()
 
 
 def _written(said: Mapping[str, str]) -> dict[str, str]:

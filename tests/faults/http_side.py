@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from tests.faults.http_resources import HttpResource, HttpVm
@@ -195,3 +195,9 @@ class HttpSide(abc.ABC):
         except Exception:  # noqa: BLE001 - the world has noted it, and tells at its next check
             return LOST_REQUEST
         return self.fates[fate.fault] if isinstance(fate, Plan) else fate
+
+
+def in_turn(sources: Sequence[Callable[[], Iterator[Any]]]) -> Iterator[Any]:
+    """In the place of `merged`: one after the other."""
+    for source in sources:
+        yield from source()

@@ -7,8 +7,9 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+from tests.faults.crash_points import nothing_of_ours
 from tests.faults.world import TTL, World
-from vmrunner.model import EmptyReason, Instance, InstanceState, PoolKind, PoolSpec
+from vmrunner.model import EmptyReason, Instance, InstanceState, PoolKind, PoolSpec, Result
 
 POOL = PoolSpec(name="fast", provider="fake", container="c", size=2, ttl=TTL, idle=100.0)
 
@@ -36,8 +37,35 @@ def drained(world: World) -> None:
 PARKED = {"kind": PoolKind.PARKED}
 
 
+def parked_pool(provider: str) -> dict[str, PoolSpec]:
+    return pools(**PARKED, provider=provider, size=1, idle=150.0)
+
+
 def parked(world: World) -> list[Instance]:
     return [r for r in world.truth.instances.open() if r.state is InstanceState.PARKED]
+
+
+def one_parked(world: World) -> Instance:
+    """The one VM that waits, once it does."""
+    world.run(200, until=lambda: bool(parked(world)))
+    (row,) = parked(world)
+    return row
+
+
+def built(world: World) -> Instance:
+    """A build, which succeeds at its first attempt; its VM."""
+    build = world.submit()
+    world.run(300, until=lambda: world.truth.builds.get(build.id).finished)
+    done = world.truth.builds.get(build.id)
+    assert (done.result, done.attempt) == (Result.SUCCESS, 1)
+    return world.truth.instances.get(done.instance or "")
+
+
+def emptied(world: World) -> None:
+    """All goes well and ends, and nothing is left."""
+    world.judge = None
+    drained(world)
+    nothing_of_ours(world)
 
 
 def reason(world: World) -> EmptyReason | None:

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.azure_side import SIZE
 from tests.faults.crash_points import finish_elsewhere, nothing_of_ours
 from tests.faults.scenarios import SCENARIOS, begin
-from tests.faults.world import TTL, World
+from tests.faults.world import TTL, World, once
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.azure.deadline_schedules import AFTER
 from vmrunner.providers.fake import Call
@@ -30,16 +30,6 @@ RUN = next(scenario for scenario in SCENARIOS if scenario.name == "run")
 @pytest.fixture
 def world(make_azure: Make) -> World:
     return make_azure()
-
-
-def once(world: World, action: str, *fates: Any) -> None:
-    """The next requests for it, by one of ours, fare like that."""
-    left = list(fates)
-
-    def judge(call: Call) -> Any:
-        return left.pop(0) if call.provider == action and left else None
-
-    world.judge = judge
 
 
 def parts(world: World) -> list[Any]:

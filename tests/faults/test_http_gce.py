@@ -12,7 +12,7 @@ import pytest
 from tests.faults.crash_points import nothing_of_ours
 from tests.faults.gce_side import TYPE
 from tests.faults.scenarios import SCENARIOS, begin
-from tests.faults.world import TTL, World
+from tests.faults.world import TTL, World, once
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.fake import Call
 from vmrunner.testing.localgce import FORBIDDEN, INTERNAL, QUOTA_LATER, RequestFate
@@ -24,16 +24,6 @@ Make = Callable[..., World]
 @pytest.fixture
 def world(make_gce: Make) -> World:
     return make_gce()
-
-
-def once(world: World, action: str, *fates: Any) -> None:
-    """The next requests for it, by one of ours, fare like that."""
-    left = list(fates)
-
-    def judge(call: Call) -> Any:
-        return left.pop(0) if call.provider == action and left else None
-
-    world.judge = judge
 
 
 def always(world: World, action: str, trouble: RequestFate) -> None:

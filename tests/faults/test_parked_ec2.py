@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 
 from tests.faults.ec2_side import Ec2Side
+from tests.faults.pool_worlds import PARKED, drained, parked, pools
 from tests.faults.test_http import at_request, each_kind
 from tests.faults.world import TTL, World
 from vmrunner.model import (
     BuildRecord,
     Instance,
-    InstanceState,
-    PoolKind,
-    PoolSpec,
     Power,
     Result,
     Start,
@@ -29,11 +27,7 @@ from vmrunner.testing.localec2 import NO_CAPACITY
 Make = Callable[..., World]
 Judge = Callable[[Call], RequestFate | None]
 
-POOLS = {
-    "fast": PoolSpec(
-        name="fast", provider="aws", container="c", kind=PoolKind.PARKED, size=1, ttl=TTL, idle=100
-    )
-}
+POOLS = pools(**PARKED, provider="aws", size=1)
 WISHES = ("park", "wake")
 
 
@@ -41,10 +35,6 @@ WISHES = ("park", "wake")
 def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is parked where no guard ends it."""
     monkeypatch.setattr(Ec2Provider, "guarded_roles", lambda _: frozenset({"build", "pool"}))
-
-
-def parked(world: World) -> list[Instance]:
-    return [r for r in world.truth.instances.open() if r.state is InstanceState.PARKED]
 
 
 def submitted(world: World) -> BuildRecord:
@@ -59,8 +49,7 @@ def ended(world: World, build: BuildRecord) -> Instance:
     done = world.truth.builds.get(build.id)
     assert done.result is Result.SUCCESS, done
     world.check_log(done)
-    world.truth.pools.drain("fast", "test", world.clock())
-    world.settle()
+    drained(world)
     theirs = [m for m in world.cloud.machines.values() if not m.born_of_us]
     assert theirs
     assert all(machine.alive for machine in theirs)

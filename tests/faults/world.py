@@ -332,3 +332,9 @@ class World(Promises):
         self.truth.close()
         self.cloud.close()
         drawn_ids.stop()
+
+
+def once(world: World, action: str, *fates: Any) -> None:
+    """The next requests for it, by one of ours, fare like that."""
+    left = list(fates)
+    world.judge = lambda call: left.pop(0) if call.provider == action and left else None
