@@ -12,8 +12,6 @@ calls is broken.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -29,18 +27,7 @@ from azure.mgmt.network import NetworkManagementClient
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.clouds import (
-    Endpoint,
-    Spent,
-    answer,
-    compared,
-    endpoint,
-    order,
-    show,
-    spent,
-    through_vmrunner,
-    unlimited,
-)
+from bench.clouds import Endpoint, Spent, answer, compare, endpoint, order, spent, unlimited
 from vmrunner.providers.azure import create_request
 from vmrunner.providers.azure.client import QUOTAS, last
 from vmrunner.providers.azure.options import AzureOptions
@@ -48,8 +35,6 @@ from vmrunner.providers.azure.provider import CREATES, AzureProvider
 from vmrunner.testing.localazure import LocalAzure
 
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
-#: Against the script.
-CALLS: Final = 1.1
 OPERATION: Final = 0.05  # seconds that a create or a delete is under way
 ROOM: Final = 1_000_000  # of each quota: a new subscription has room for few
 
@@ -148,21 +133,5 @@ def by_script(builds: int) -> Spent:
         return spent(at, work)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--builds", type=int, default=200)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--directory", type=Path, help="where the ledgers are made")
-    arguments = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-
-    def ours(builds: int) -> Spent:
-        with endpoint(Endpoint, serve) as at:
-            return through_vmrunner(at, provider(at), INSTALLATION, builds, arguments.directory)
-
-    rows = compared(arguments.builds, arguments.pairs, ours, by_script, calls=CALLS)
-    return show(rows, arguments.directory)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(compare(__doc__, serve, provider, by_script, INSTALLATION))

@@ -3,6 +3,8 @@ real engine, a comparison with a script, and the table."""
 
 from __future__ import annotations
 
+import argparse
+import logging
 import multiprocessing
 import statistics
 import tempfile
@@ -194,16 +196,14 @@ def compared(
     script: Callable[[int], Spent],
     *,
     wall: float | None = None,
-    calls: float = CALLS,
 ) -> list[Row]:
-    """So many builds on both sides, which take turns: medians. `wall`, `calls`: the bounds on
-    these."""
+    """So many builds on both sides, which take turns: medians. `wall`: the bound on it."""
     script(4)  # what is loaded once is loaded
     ours(4)
     both = [(script(count), ours(count)) for _ in range(pairs)]
     rows = []
     for what, bound, unit, of in (
-        ("API calls", calls, "", lambda side: float(side.calls.total())),
+        ("API calls", CALLS, "", lambda side: float(side.calls.total())),
         ("CPU", CPU, " s", lambda side: side.cpu),
         ("wall time", wall, " s", lambda side: side.wall),
     ):
@@ -216,6 +216,33 @@ def compared(
         most = "" if bound is None else f"{bound}x"
         rows.append(Row(f"{count} builds: {what}", told, most, held, bool(unit)))
     return [*rows, Row("the calls of vmrunner", by_action(both[-1][1].calls))]
+
+
+def arguments(doc: str | None) -> argparse.ArgumentParser:
+    """The command line of a bench that compares builds."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--builds", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--directory", type=Path, help="where the ledgers are made")
+    logging.disable(logging.CRITICAL)
+    return parser
+
+
+def compare(
+    doc: str | None,
+    serve: Callable[[Connection], None],
+    provider: Callable[[Endpoint], Provider],
+    script: Callable[[int], Spent],
+    installation: str,
+) -> int:
+    """A whole bench of builds alone; the exit code."""
+    said = arguments(doc).parse_args()
+
+    def ours(builds: int) -> Spent:
+        with endpoint(Endpoint, serve) as at:
+            return through_vmrunner(at, provider(at), installation, builds, said.directory)
+
+    return show(compared(said.builds, said.pairs, ours, script), said.directory)
 
 
 def by_action(calls: Counter[str]) -> str:

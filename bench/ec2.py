@@ -13,8 +13,6 @@ a bound on calls is broken.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import math
 import os
 import resource
@@ -36,6 +34,7 @@ from platformdirs import user_cache_path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench import clouds
 from bench import engine as engines
 from bench.clouds import (
     Row,
@@ -271,14 +270,10 @@ def sweeps(machines: int, expired: int) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--builds", type=int, default=200)
-    parser.add_argument("--pairs", type=int, default=3)
+    parser = clouds.arguments(__doc__)
     parser.add_argument("--machines", type=int, default=5000)
     parser.add_argument("--expired", type=int, default=500)
-    parser.add_argument("--directory", type=Path, help="where the ledgers are made")
     arguments = parser.parse_args()
-    logging.disable(logging.CRITICAL)
     with credentials():
         rows = compared(
             arguments.builds,

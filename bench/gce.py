@@ -11,8 +11,6 @@ Exit 1 when the bound on calls is broken.
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -24,18 +22,7 @@ from google.cloud import compute_v1
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.clouds import (
-    Endpoint,
-    Spent,
-    answer,
-    compared,
-    endpoint,
-    order,
-    show,
-    spent,
-    through_vmrunner,
-    unlimited,
-)
+from bench.clouds import Endpoint, Spent, answer, compare, endpoint, order, spent, unlimited
 from tests.support.gce import INSTALLATION
 from vmrunner.providers.gce import create_request
 from vmrunner.providers.gce.client import QUOTAS
@@ -103,21 +90,5 @@ def by_script(builds: int) -> Spent:
         return spent(at, work)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--builds", type=int, default=200)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--directory", type=Path, help="where the ledgers are made")
-    arguments = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-
-    def ours(builds: int) -> Spent:
-        with endpoint(Endpoint, serve) as at:
-            google = provider(at)
-            return through_vmrunner(at, google, INSTALLATION, builds, arguments.directory)
-
-    return show(compared(arguments.builds, arguments.pairs, ours, by_script), arguments.directory)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(compare(__doc__, serve, provider, by_script, INSTALLATION))
