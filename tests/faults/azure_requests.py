@@ -6,18 +6,15 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
+from tests.faults.http_fates import fates, troubles
 from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.fake import Call, Fault
+from vmrunner.providers.fake import Call
 from vmrunner.testing.localazure import (
-    AFTER_ALL,
     BAD_GATEWAY,
     COMPUTE_THROTTLED,
     FORBIDDEN,
-    GARBAGE,
     HALF_MADE,
     INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
     NO_ROOM,
     NO_SKU,
     QUOTA,
@@ -55,27 +52,11 @@ DELETES: Final = MappingProxyType(
         "snapshots.delete": Kind.SNAPSHOT,
     }
 )
-FATES: Final = MappingProxyType(
-    {
-        Fault.OK: None,
-        Fault.LOST_REQUEST: LOST_REQUEST,
-        Fault.LOST_RESPONSE: LOST_ANSWER,
-        Fault.SERVER_ERROR: INTERNAL,
-        Fault.THROTTLE: THROTTLED,
-        Fault.NO_CAPACITY: NO_ROOM,
-        Fault.QUOTA: QUOTA,
-        Fault.CREDENTIALS: FORBIDDEN,
-        Fault.PARTIAL_PAGE: INTERNAL,
-    }
+FATES: Final = fates(
+    internal=INTERNAL, throttled=THROTTLED, no_room=NO_ROOM, quota=QUOTA, denied=FORBIDDEN
 )
-TROUBLES: Final = MappingProxyType(
-    {
-        "unheard": (LOST_REQUEST,),
-        "heard": (LOST_ANSWER, AFTER_ALL, GARBAGE._replace(happens=True)),
-        "5xx": (INTERNAL, UNAVAILABLE, BAD_GATEWAY),
-        "throttled": (THROTTLED, COMPUTE_THROTTLED),
-        "garbage": (GARBAGE,),
-    }
+TROUBLES: Final = troubles(
+    INTERNAL, UNAVAILABLE, BAD_GATEWAY, throttled=(THROTTLED, COMPUTE_THROTTLED)
 )
 MORE: Final = MappingProxyType(
     {

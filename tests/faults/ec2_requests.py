@@ -6,15 +6,12 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
+from tests.faults.http_fates import fates, troubles
 from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.fake import Call, Fault
+from vmrunner.providers.fake import Call
 from vmrunner.testing.localec2 import (
-    AFTER_ALL,
     DENIED,
-    GARBAGE,
     INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
     NO_CAPACITY,
     THROTTLED,
     UNAVAILABLE,
@@ -62,28 +59,10 @@ LISTINGS: Final = (
 )
 UNAUTHORIZED: Final = RequestFate("UnauthorizedOperation", 403, "You are not authorized")
 _QUOTA: Final = RequestFate("VcpuLimitExceeded", 400, "more than your limit")
-FATES: Final = MappingProxyType(
-    {
-        Fault.OK: None,
-        Fault.LOST_REQUEST: LOST_REQUEST,
-        Fault.LOST_RESPONSE: LOST_ANSWER,
-        Fault.SERVER_ERROR: INTERNAL,
-        Fault.THROTTLE: THROTTLED,
-        Fault.NO_CAPACITY: NO_CAPACITY,
-        Fault.QUOTA: _QUOTA,
-        Fault.CREDENTIALS: DENIED,
-        Fault.PARTIAL_PAGE: INTERNAL,
-    }
+FATES: Final = fates(
+    internal=INTERNAL, throttled=THROTTLED, no_room=NO_CAPACITY, quota=_QUOTA, denied=DENIED
 )
-TROUBLES: Final = MappingProxyType(
-    {
-        "unheard": (LOST_REQUEST,),
-        "heard": (LOST_ANSWER, AFTER_ALL, GARBAGE._replace(happens=True)),
-        "5xx": (INTERNAL, UNAVAILABLE),
-        "throttled": (THROTTLED,),
-        "garbage": (GARBAGE,),
-    }
-)
+TROUBLES: Final = troubles(INTERNAL, UNAVAILABLE, throttled=(THROTTLED,))
 MORE: Final = MappingProxyType({"create": (NO_CAPACITY, _QUOTA), "arm": (DENIED,)})
 
 

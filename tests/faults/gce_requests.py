@@ -6,16 +6,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
+from tests.faults.http_fates import fates, troubles
 from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.fake import Call, Fault
+from vmrunner.providers.fake import Call
 from vmrunner.testing.localgce import (
-    AFTER_ALL,
     BAD_GATEWAY,
     FORBIDDEN,
-    GARBAGE,
     INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
     QUOTA,
     QUOTA_LATER,
     STOCKOUT,
@@ -48,28 +45,10 @@ DELETES: Final = MappingProxyType(
         "snapshots.delete": (Kind.SNAPSHOT, "snapshot"),
     }
 )
-FATES: Final = MappingProxyType(
-    {
-        Fault.OK: None,
-        Fault.LOST_REQUEST: LOST_REQUEST,
-        Fault.LOST_RESPONSE: LOST_ANSWER,
-        Fault.SERVER_ERROR: INTERNAL,
-        Fault.THROTTLE: THROTTLED,
-        Fault.NO_CAPACITY: STOCKOUT,
-        Fault.QUOTA: QUOTA,
-        Fault.CREDENTIALS: FORBIDDEN,
-        Fault.PARTIAL_PAGE: INTERNAL,
-    }
+FATES: Final = fates(
+    internal=INTERNAL, throttled=THROTTLED, no_room=STOCKOUT, quota=QUOTA, denied=FORBIDDEN
 )
-TROUBLES: Final = MappingProxyType(
-    {
-        "unheard": (LOST_REQUEST,),
-        "heard": (LOST_ANSWER, AFTER_ALL, GARBAGE._replace(happens=True)),
-        "5xx": (INTERNAL, UNAVAILABLE, BAD_GATEWAY),
-        "throttled": (THROTTLED,),
-        "garbage": (GARBAGE,),
-    }
-)
+TROUBLES: Final = troubles(INTERNAL, UNAVAILABLE, BAD_GATEWAY, throttled=(THROTTLED,))
 MORE: Final = MappingProxyType(
     {
         "create": (STOCKOUT, STOCKOUT._replace(remains=True), QUOTA, QUOTA_LATER),
