@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.port_forward import PortForwardChannel, port_forwarding
-from tests.support.sshd import Sshd, free_port, running, wait_for
+from tests.support.session_world import sshd as sshd  # the fixture
+from tests.support.sshd import Sshd, free_port, wait_for
 from vmrunner.cli.commands import ssh as system_ssh
 from vmrunner.lib import unix_sockets
 from vmrunner.lib.channels import TCP, UNIX_SOCKET, Channel
@@ -127,12 +128,6 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
 def carriers() -> list[threading.Thread]:
     """Threads that carry bytes still."""
     return [one for one in threading.enumerate() if "_carry" in one.name or "_send" in one.name]
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
 
 
 # --- the stream -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from tests.support.command_line import anywhere as anywhere  # the fixture
 from tests.support.command_line import cli as cli  # the fixture
 from tests.support.command_line import home as home  # the fixture
+from tests.support.command_line import ledger_at_home as ledger_at_home  # the fixture
 from tests.support.guest import guest as guest  # the fixture
 from tests.support.http_service import Service, service
 from tests.support.postgres import PgBouncer, Server

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Cli
+from tests.support.command_line import Cli, script
 from tests.support.postgres import Server
 from tests.support.scripted_app import ScriptedWiring, numbered
 from vmrunner.config.sources import load
@@ -21,12 +21,6 @@ def ledger(home: Path) -> Iterator[Ledger]:
     app = ScriptedWiring(load(environ={}, start=home).settings)
     yield app.ledger
     app.close()
-
-
-def script(*lines: str) -> Sequence[str]:
-    """A job file's worth of lines as one step."""
-    Path("script.yml").write_text(json.dumps({"jobs": {"j": {"steps": ["\n".join(lines)]}}}))
-    return ("-f", "script.yml", "j")
 
 
 # --- run -----------------------------------------------------------------------------------------

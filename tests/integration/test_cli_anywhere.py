@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -129,14 +128,6 @@ def test_vms_stand_beside_the_cloud_wherever_it_is_asked(
     table = anywhere("vm", "ls", "--cloud").out.decode()
     for word in ("running", "not seen", "running disk", "no row"):
         assert word in table
-
-
-@pytest.fixture
-def ledger_at_home(home: Path) -> Any:
-    data = home / "data/vmrunner"
-    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
-    yield ledger
-    ledger.close()
 
 
 def test_the_page_shows_who_sees_all_the_cloud_beside_vms(

@@ -9,13 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import Cli
+from tests.support.command_line import Cli, script
 from tests.support.scripted_app import wait_until
-
-
-def script(*lines: str) -> Sequence[str]:
-    Path("script.yml").write_text(json.dumps({"jobs": {"j": {"steps": ["\n".join(lines)]}}}))
-    return ("-f", "script.yml", "j")
 
 
 @pytest.fixture

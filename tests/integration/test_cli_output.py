@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.command_line import Cli
+from tests.support.command_line import Cli, script
 from vmrunner.cli import output
 
 EVIL = "\x1b]0;owned\x07\x9b2J\x7f\u202etxt.exe\u2028\udcff\U000e0041"
-
-
-def script(*lines: str) -> Sequence[str]:
-    Path("script.yml").write_text(json.dumps({"jobs": {"j": {"steps": ["\n".join(lines)]}}}))
-    return ("-f", "script.yml", "j")
 
 
 def harmless(out: bytes) -> bool:

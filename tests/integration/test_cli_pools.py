@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tests.support.command_line import Cli
@@ -20,11 +17,8 @@ KEYS = (
 
 
 @pytest.fixture
-def ledger(home: Path) -> Any:
-    data = home / "data/vmrunner"
-    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
-    yield ledger
-    ledger.close()
+def ledger(ledger_at_home: Ledger) -> Ledger:
+    return ledger_at_home
 
 
 def served(ledger: Ledger) -> None:

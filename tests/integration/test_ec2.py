@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.support.ec2 import KINDS, REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import KINDS, REGION, Amazon, fleet, look, make_order, swept
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, tags_of
 from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.ec2.options import ImageChoice
 from vmrunner.testing.localec2 import Ec2Request, Mapping
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
 
 
 def asked(aws: Amazon, action: str = "RunInstances") -> list[Ec2Request]:

@@ -4,7 +4,6 @@ the metadata service that is switched off from outside."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,12 +14,12 @@ from tests.support.ec2 import (
     INSTALLATION,
     REGION,
     Amazon,
-    amazon,
     fleet,
     look,
     make_order,
     swept,
 )
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import Fate, Kind, Level, Order, Power, Ref
 from vmrunner.providers import Arms
@@ -37,12 +36,6 @@ from vmrunner.testing.localec2 import (
 
 ROLE: Final = "arn:aws:iam::123456789012:role/vmrunner-deadline"
 GROUP: Final = f"vmrunner-{INSTALLATION}"
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
 
 
 def born(aws: Amazon, **more: Any) -> tuple[Ec2Provider, Order, Ref]:

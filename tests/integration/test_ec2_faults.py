@@ -3,13 +3,13 @@ is true then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.support.ec2 import KINDS, REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import KINDS, REGION, Amazon, fleet, look, make_order, swept
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import (
     BadOrder,
     CredentialsRefused,
@@ -32,13 +32,6 @@ from vmrunner.testing.localec2 import (
     UNAVAILABLE,
     RequestFate,
 )
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
-
 
 # --- birth ---------------------------------------------------------------------------------------
 

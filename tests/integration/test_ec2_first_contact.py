@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
 
-from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_order, swept
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
 from vmrunner.model import Kind, Level, Market, Power, Reason, Spec
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.testing.localec2 import RequestFate
 
 MAKE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
 
 
 def findings(provider: Ec2Provider, check: str) -> list[tuple[Level, str, str]]:

@@ -3,18 +3,11 @@ point elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.support.ec2 import Amazon, amazon, fleet, make_order, swept
+from tests.support.ec2 import Amazon, fleet, make_order, swept
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.model import Fate, Key, Kind
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
 
 
 def test_the_clouds_time_is_what_counts(aws: Amazon) -> None:

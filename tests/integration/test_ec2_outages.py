@@ -3,7 +3,6 @@ and nobody's tags make a VM ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,13 +13,13 @@ from tests.support.ec2 import (
     KINDS,
     REGION,
     Amazon,
-    amazon,
     credentials,
     fleet,
     look,
     make_order,
     swept,
 )
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
 from vmrunner.providers.ec2.provider import Ec2Provider
@@ -28,12 +27,6 @@ from vmrunner.testing.localec2 import DENIED, LOST_REQUEST, UNAVAILABLE, Ec2Requ
 
 FAR = "us-east-2"
 ZONE = f"{REGION}a"
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
 
 
 def born(provider: Ec2Provider, place: str) -> tuple[Key, Ref]:

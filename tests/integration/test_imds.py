@@ -12,7 +12,8 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from tests.support.ec2 import REGION, Amazon, amazon
+from tests.support.ec2 import REGION, Amazon
+from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.testing.localec2.metadata import Ec2Metadata
 from vmrunner.testing.vms.metadata import MetadataServer
 
@@ -63,12 +64,6 @@ class Guest:
         status, body = self.ask(path, **{TOKEN: self.token()})
         assert status == 200, (path, status)
         return body
-
-
-@pytest.fixture
-def aws() -> Iterator[Amazon]:
-    with amazon() as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.support.ledger_builds import launch, ref, running, spec, started, submitted
+from tests.support.ledger_builds import launch, raced, ref, running, spec, started, submitted
 from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import Fenced
 from vmrunner.ledger import Ledger
@@ -48,26 +45,7 @@ def test_no_build_is_claimed_twice(ledger: Ledger, url: str, data_dir: Path, bat
     """Promise 3, no double: four processes that see the same queue."""
     for n in range(BUILDS):
         submitted(ledger, f"b-{n:03}")
-    claimers = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLAIMER, url, str(data_dir), f"e-{n}", str(batch)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for n in range(PROCESSES)
-    ]  # fmt: skip
-    try:
-        for claimer in claimers:
-            assert claimer.stdout is not None
-            assert claimer.stdout.readline() == "ready\n"
-        for claimer in claimers:
-            assert claimer.stdin is not None
-            claimer.stdin.write("go\n")
-            claimer.stdin.flush()
-        said = [json.loads(claimer.communicate(timeout=120)[0]) for claimer in claimers]
-    finally:
-        for claimer in claimers:
-            claimer.kill()
-            claimer.wait()
+    said = raced([CLAIMER, url, str(data_dir), f"e-{n}", str(batch)] for n in range(PROCESSES))
     counts = Counter(build for some, _ in said for build in some)
     assert set(counts.values()) == {1}
     assert len(counts) == BUILDS

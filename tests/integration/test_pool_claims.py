@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.ledger_builds import ACCESS, OFFER, orders, submitted
+from tests.support.ledger_builds import ACCESS, OFFER, orders, raced, submitted
 from tests.support.pools import POOL, instance, waiting
 from vmrunner.ledger import LaunchRequest, Ledger
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result, Start
@@ -60,26 +57,7 @@ def test_eight_processes_claim_none_twice_and_lose_none(
         submitted(ledger, f"b-{n:03}")
     for n in range(VMS):
         waiting(ledger, f"vm-{n:03}")
-    claimers = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLAIMER, url, str(data_dir), f"e-c{n}"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for n in range(PROCESSES)
-    ]  # fmt: skip
-    try:
-        for claimer in claimers:
-            assert claimer.stdout is not None
-            assert claimer.stdout.readline() == "ready\n"
-        for claimer in claimers:
-            assert claimer.stdin is not None
-            claimer.stdin.write("go\n")
-            claimer.stdin.flush()
-        said = [json.loads(claimer.communicate(timeout=240)[0]) for claimer in claimers]
-    finally:
-        for claimer in claimers:
-            claimer.kill()
-            claimer.wait()
+    said = raced([CLAIMER, url, str(data_dir), f"e-c{n}"] for n in range(PROCESSES))
     claims = [tuple(one) for some, _ in said for one in some]
     assert len(claims) == VMS
     assert set(Counter(build for build, *_ in claims).values()) == {1}

@@ -15,26 +15,17 @@ from typing import Any
 import pytest
 
 from tests.support.fake_sessions import Running
-from tests.support.session_world import World, sshd, world
+from tests.support.session_world import World, resident, sshd, world
 from tests.support.sshd import wait_for
 from vmrunner.model import Reason, Result
-from vmrunner.session import supervisor_calls
 from vmrunner.session.prepare import Preparation
 from vmrunner.session.supervisor_calls import SupervisorCalls
 from vmrunner.ssh.client import Dialer
 
 pytestmark = pytest.mark.timeout(120)
-__all__ = ["sshd", "world"]
+__all__ = ["resident", "sshd", "world"]
 
 SHAPE = {"container": "debian:trixie", "runtime": "runc", "network": "open", "log_bytes": 64 << 20}
-
-
-@pytest.fixture
-def resident(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", "/nonexistent/supervisor")
-    monkeypatch.setattr(supervisor_calls, "SOCKET", str(world.guest.run / "socket"))
-    world.guest.start_resident()
-    return world
 
 
 def prestart(world: World) -> None:

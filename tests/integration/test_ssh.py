@@ -19,12 +19,6 @@ from vmrunner.model import Access, Address
 from vmrunner.ssh import channel_io, client, keys, paramiko_patches
 
 
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    with running(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
 @pytest.fixture
 def proxy(sshd: Sshd) -> Iterator[Proxy]:
     proxy = Proxy(sshd.address)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import vmrunner
 from tests.support.guest import Followed, Guest, job
-from tests.support.http_service import Service, only, service
+from tests.support.http_service import Service, only
 from tests.support.session_world import World
 from tests.support.sshd import wait_for
 from vmrunner.model import NO_USAGE, BuildUsage, HostUsage
@@ -19,14 +17,6 @@ from vmrunner.model import NO_USAGE, BuildUsage, HostUsage
 LOOK = "build.Cgroup.look = lambda self: self.figures.update({})"
 USES = ["use memory_peak 1048576\nuse cpu_seconds 2.5\nuse network_sent 300\nexit 3"]
 USED = BuildUsage(memory_peak=1 << 20, cpu_seconds=2.5, network_sent=300)
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        yield found
 
 
 def told(http: Service) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,11 +21,8 @@ from vmrunner.services import fleet
 
 
 @pytest.fixture
-def ledger(home: Path) -> Iterator[Ledger]:
-    data = home / "data/vmrunner"
-    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
-    yield ledger
-    ledger.close()
+def ledger(ledger_at_home: Ledger) -> Ledger:
+    return ledger_at_home
 
 
 def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:

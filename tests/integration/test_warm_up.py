@@ -8,25 +8,16 @@ import time
 import pytest
 
 from tests.support.fake_sessions import Running
-from tests.support.session_world import World, sshd, world
+from tests.support.session_world import World, resident, sshd, world
 from vmrunner.errors import ConfigError
 from vmrunner.model import PoolSpec, Result
-from vmrunner.session import supervisor_calls
 from vmrunner.session.warm_up import WarmUp, WarmUpJob
 from vmrunner.ssh import client
 
 pytestmark = pytest.mark.timeout(120)
-__all__ = ["sshd", "world"]
+__all__ = ["resident", "sshd", "world"]
 
 SPEC = PoolSpec(name="fast", provider="local", container="debian:trixie")
-
-
-@pytest.fixture
-def resident(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", "/nonexistent/supervisor")
-    monkeypatch.setattr(supervisor_calls, "SOCKET", str(world.guest.run / "socket"))
-    world.guest.start_resident()
-    return world
 
 
 def warmed(world: World, epoch: int = 1) -> client.Connection:

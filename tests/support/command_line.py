@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.scripted_app import join
 from vmrunner.cli import main
+from vmrunner.ledger import Ledger
 
 LAST = re.compile(
     rb"vmrunner: result=(\S*) reason=(\S*) exit_code=(\S*) build=(\S+)(?: step=[^\n]+)?\n\Z"
@@ -71,6 +72,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def ledger_at_home(home: Path) -> Iterator[Ledger]:
+    """The ledger of its commands."""
+    data = home / "data/vmrunner"
+    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
 def cli(home: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
     def run(*argv: str) -> Done:
         code = main(argv, join=join)
@@ -113,3 +123,9 @@ def at_server(home: Path, patched: pytest.MonkeyPatch) -> Iterator[Callable[...,
         yield main
     service.close()
     assert not (elsewhere / "none").exists()
+
+
+def script(*lines: str) -> Sequence[str]:
+    """A job file's worth of lines as one step."""
+    Path("script.yml").write_text(json.dumps({"jobs": {"j": {"steps": ["\n".join(lines)]}}}))
+    return ("-f", "script.yml", "j")

@@ -145,3 +145,9 @@ def swept(provider: Ec2Provider, of: Callable[[Page], bool] = lambda _: True) ->
     """All of this installation that a sweep shows."""
     found = (r for page in provider.sweep() if of(page) for r in page.resources)
     return [r for r in found if r.tag("installation") == INSTALLATION]
+
+
+@pytest.fixture(name="aws")
+def virtual_aws() -> Iterator[Amazon]:
+    with amazon() as made:
+        yield made

@@ -77,3 +77,12 @@ def world(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def _as(user: str, init: Any) -> Any:
     """Sessions log in as root; here root may be somebody else."""
     return lambda self, access, **rest: init(self, access, user=user, **rest)
+
+
+@pytest.fixture
+def resident(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """One whose supervisor is there before any build."""
+    monkeypatch.setattr(supervisor_calls, "SUPERVISOR", "/nonexistent/supervisor")
+    monkeypatch.setattr(supervisor_calls, "SOCKET", str(world.guest.run / "socket"))
+    world.guest.start_resident()
+    return world
