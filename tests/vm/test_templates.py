@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import INSTALLATION, Machine, cache_dir, make_provider
 from vmrunner.images import templates as making
 from vmrunner.lib.channels import UNIX_SOCKET
+from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Network, Result, Shape, Spec, Start
 from vmrunner.providers.qemu import templates
 from vmrunner.providers.qemu.provider import QemuProvider
@@ -197,21 +197,16 @@ def test_a_hostile_clone_changes_nothing_of_its_template(
     clones: tuple[Machine, Machine], template: templates.Template
 ) -> None:
     one, two = clones
-    before = {name: _digest(template.directory / name) for name in templates.FILES}
+    before = {name: digest_of(template.directory / name) for name in templates.FILES}
     two.ssh("echo mine >/root/mark; sync")
     one.ssh(
         "mount -o remount,size=700m /dev/shm; head -c 500M /dev/urandom >/dev/shm/a;"
         "dd if=/dev/zero of=/dev/vda bs=1M count=256 oflag=direct; echo 3 >/proc/sys/vm/drop_caches"
     )
-    assert {name: _digest(template.directory / name) for name in templates.FILES} == before
+    assert {name: digest_of(template.directory / name) for name in templates.FILES} == before
     assert two.ssh("cat /root/mark; dd if=/dev/vda bs=1M count=64 | sha256sum").stdout.startswith(
         "mine"
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def test_the_third_clone_takes_little_memory_of_its_own(
@@ -298,7 +293,7 @@ def test_a_clone_that_does_not_come_up_is_booted(
     subprocess.run(["cp", "-r", "--sparse=always", f"{template.directory}/.", there], check=True)
     broken(how, there / templates.STATE)
     manifest = json.loads((there / templates.MANIFEST).read_text())
-    manifest["sha256"][templates.STATE] = _digest(there / templates.STATE)
+    manifest["sha256"][templates.STATE] = digest_of(there / templates.STATE)
     (there / templates.MANIFEST).write_text(json.dumps(manifest))
     provider = make_provider(tmp_path, cache=cache)
     machine = Machine.order_one(provider, tmp_path, ttl=900, shape=SHAPE)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vmrunner.config.build_request import BuildRequest, SandboxRequest
 from vmrunner.config.validation_errors import together
 from vmrunner.errors import ConfigError
+from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.remote import HttpClient, decoding
 from vmrunner.services import cache_keys, sources
 from vmrunner.services.requests import CheckedRequest, placed_error
@@ -100,7 +100,9 @@ class RemoteSubmitter:
             with tempfile.TemporaryDirectory(prefix="vmrunner-") as name, checked.placed():
                 path = Path(name, "source.tar")
                 sources.spool(checked.source, path, most=SOURCE_BYTES)
-                body["source"] = self._client.put("/sources", partial(_pieces, path))["digest"]
+                body["source"] = self._client.put("/sources", partial(pieces_of, path, _PIECE))[
+                    "digest"
+                ]
             body["source_name"] = sources.shown(checked.source)
         return PackedRemotely(checked=checked, body=body)
 
@@ -121,12 +123,6 @@ class RemoteSubmitter:
 
 def _path(request: BuildRequest) -> str:
     return "/sandboxes" if isinstance(request, SandboxRequest) else "/builds"
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with contextlib.closing(path.open("rb")) as file:
-        while data := file.read(_PIECE):
-            yield data
 
 
 def _body(request: BuildRequest) -> dict[str, Any]:

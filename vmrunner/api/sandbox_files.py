@@ -13,6 +13,7 @@ from vmrunner.errors import ConfigError, Conflict, NotFound
 from vmrunner.lib import units
 from vmrunner.lib.archive import files as archive
 from vmrunner.lib.archive.tar_reader import BadArchive
+from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.model import FileEntry
 from vmrunner.services.sandbox_paths import absolute
 
@@ -93,7 +94,7 @@ class SandboxFiles:
             self._client.unpack_files(target, _Anew(lambda: _packed(source)))
         elif source.is_file():
             there = f"{target.rstrip('/')}/{source.name}"
-            self._client.write_file(there, _Anew(lambda: _pieces(source)))
+            self._client.write_file(there, _Anew(lambda: pieces_of(source, PIECE)))
         else:
             raise ConfigError(
                 f"source: {source} is no file and no directory", hint="name one that is there"
@@ -128,12 +129,6 @@ class _Anew:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces()
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while data := file.read(PIECE):
-            yield data
 
 
 def _packed(directory: Path) -> Iterator[bytes]:

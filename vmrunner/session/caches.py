@@ -7,12 +7,13 @@ event. What comes out of the VM is bytes that only another VM will look into.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from vmrunner.errors import Fenced, VmrunnerError
 from vmrunner.lib import units
+from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.model import BuildState, CacheOutcome, CacheRule, EventKind, FoundCache, Reason
 from vmrunner.session.job import OTHER, Reporter, SessionJob
 from vmrunner.session.supervisor_calls import SupervisorCalls
@@ -85,7 +86,7 @@ class BuildCaches:
         pulse: Callable[[], float],
     ) -> bool:
         words = "put_cache", str(number), str(found.path.stat().st_size)
-        done = supervisor.ask(*words, stdin=_pieces(found.path), pulse=pulse)
+        done = supervisor.ask(*words, stdin=pieces_of(found.path, PIECE), pulse=pulse)
         if done.exit_code == OTHER:
             return False
         if done.exit_code:
@@ -201,12 +202,6 @@ def _within(until: float, pulse: Callable[[], float]) -> Callable[[], float]:
         return min(pulse(), left)
 
     return within
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while data := file.read(PIECE):
-            yield data
 
 
 def _complaint(done: client.Completed) -> str:

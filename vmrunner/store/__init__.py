@@ -1,10 +1,10 @@
 """The store: objects in a directory or in a cloud's bucket. Only this package imports obstore."""
 
+from vmrunner.lib.file_bytes import digest_of as digest_of
 from vmrunner.store.base import PIECE as PIECE
 from vmrunner.store.base import ListedObject as ListedObject
 from vmrunner.store.base import ObjectStore as ObjectStore
 from vmrunner.store.base import damaged as damaged
-from vmrunner.store.base import digest_of as digest_of
 from vmrunner.store.base import probe as probe
 from vmrunner.store.base import verified as verified
 from vmrunner.store.urls import StoreUrl as StoreUrl

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from vmrunner.errors import DamagedObject
 from vmrunner.lib import private_dirs
+from vmrunner.lib.file_bytes import digest_of
 
 PIECE: Final = 1 << 20  # bytes that are read at once
 
@@ -48,12 +49,6 @@ class ObjectStore(Protocol):
 
     def path(self, name: str) -> Path | None:
         """Return the object's file, if this store has it on this host."""
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verified(pieces: Iterator[bytes], digest: str, name: str) -> Iterator[bytes]:

@@ -15,7 +15,8 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from vmrunner.errors import NotFound, StoreError
-from vmrunner.store.base import PIECE, ListedObject, damaged, digest_of
+from vmrunner.lib.file_bytes import digest_of
+from vmrunner.store.base import PIECE, ListedObject, damaged
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig

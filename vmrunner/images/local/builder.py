@@ -32,6 +32,7 @@ from vmrunner.images.local import disk, rootfs
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.lib import private_dirs
+from vmrunner.lib.file_bytes import digest_of
 from vmrunner.providers.common import cache_dirs, local_images
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import accel
@@ -347,7 +348,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 def facts(path: Path) -> dict[str, str | int]:
     """Return what a manifest says of a file beside it."""
-    return {"size": path.stat().st_size, "sha256": local_images.digest_of(path)}
+    return {"size": path.stat().st_size, "sha256": digest_of(path)}
 
 
 def _replace(new: Path, done: Path) -> None:

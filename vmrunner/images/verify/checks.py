@@ -22,6 +22,7 @@ from vmrunner.images import time_limits
 from vmrunner.images.local.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.verify import trial_vm
+from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Finding, Level
 from vmrunner.providers import registry
 from vmrunner.providers.common import local_images
@@ -80,7 +81,7 @@ def _files(image: LocalImage) -> list[Finding]:
     findings = []
     recorded = local_images.manifest_of(image.directory)["files"]
     for name in local_images.FILES:
-        digest = local_images.digest_of(image.directory / name)
+        digest = digest_of(image.directory / name)
         same = digest == recorded[name].get("sha256")
         findings.append(
             _ok(name, f"sha256 {digest[:16]}") if same else _bad(name, "sha256 differs")
@@ -103,7 +104,7 @@ def _sbom_of(image: LocalImage) -> dict[str, Any]:
         return {"sbom": "", "installed": set()}
     told = json.loads(file.read_text())["components"]
     installed = {(one["name"], one["version"]) for one in told}
-    return {"sbom": local_images.digest_of(file), "installed": installed}
+    return {"sbom": digest_of(file), "installed": installed}
 
 
 # --- from inside --------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ A directory appears there by one rename when it is complete. Standard library on
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -234,8 +233,3 @@ def damaged(directory: Path, what: str) -> BadOrder:
         f"image: {directory.name} is damaged: {what}",
         hint=f"remove {directory} and run `{_BUILD}`",
     )
-
-
-def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from vmrunner.lib.file_bytes import digest_of
 from vmrunner.providers.common import local_images
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import state_dir
@@ -39,7 +40,7 @@ def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str
             case [*before, str(digest)] if before == list(seen):
                 pass
             case _:
-                digest = local_images.digest_of(path)
+                digest = digest_of(path)
         if digest != expected:
             return path, digest
         found[str(path)] = [*seen, digest]

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Network, Order, Shape, Spec
-from vmrunner.providers.common import cache_dirs, local_images
+from vmrunner.providers.common import cache_dirs
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import image_integrity, state_dir
 
@@ -139,7 +140,7 @@ def publish(
         if os.geteuid() == 0:
             os.chown(path, 0, 0)
         _sync(path)
-    digests = {name: local_images.digest_of(made / name) for name in FILES}
+    digests = {name: digest_of(made / name) for name in FILES}
     facts = {**purpose(order), "of": dict(of), "created": time.time(), "sha256": digests}
     state_dir.write_json(made / MANIFEST, facts)
     _sync(made)

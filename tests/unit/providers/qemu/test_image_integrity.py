@@ -44,9 +44,9 @@ def image(cache: Path) -> LocalImage:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were read whole."""
     seen: list[Path] = []
-    digest_of = local_images.digest_of
+    digest_of = image_integrity.digest_of
     monkeypatch.setattr(
-        local_images, "digest_of", lambda path: seen.append(path) or digest_of(path)
+        image_integrity, "digest_of", lambda path: seen.append(path) or digest_of(path)
     )
     return seen
 
