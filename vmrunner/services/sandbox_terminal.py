@@ -64,18 +64,17 @@ class SandboxTerminal:
     def _begun(self, mark: bytes) -> bytes:
         """Wait until the container has said that the command begins; return what came after."""
         until = time.monotonic() + START
-        said = b""
-        while mark not in said:
-            abandonment.check()
-            data = self._channel.receive(abandonment.LOOK)
-            if data is not None:
-                said += data
-            if data == b"" or len(said) > SAID:
+        said, has_ended = b"", False
+        while mark not in said:  # looked for first: a flood may come with it
+            if has_ended or len(said) > SAID:
                 done = client.Completed(self._channel.exit_code or 0, b"", said)
                 kind = NotFound if done.exit_code == UNKNOWN else Conflict
                 raise kind(f"terminal: {done.complaint}")
             if time.monotonic() >= until:
                 raise NotFinished(f"terminal: it did not begin within {START:.0f} s")
+            abandonment.check()
+            data = self._channel.receive(abandonment.LOOK)
+            said, has_ended = said + (data or b""), data == b""
         return said.partition(mark)[2]
 
     @property
