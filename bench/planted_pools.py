@@ -11,6 +11,13 @@ RULES: Final = "tests/unit/core/test_pools.py"
 
 POOL_BUGS: Final = (
     Bug(
+        "take builds that come six at a time for six that come by themselves",
+        "core/pool_sizing.py",
+        "whole = math.floor(size / batch)",
+        "batch = 1.0\n    whole = math.floor(size / batch)",
+        "tests/unit/core/test_pool_sizing.py::test_batches_want_a_vm_for_most_of_their_builds",
+    ),
+    Bug(
         "claim a VM that another build has",
         "ledger/pool_vms.py",
         '            _i.epoch == arg("seen"),\n            _i.build.is_(None),\n',

@@ -2,6 +2,8 @@
 
     python bench/pools.py [--days 7] [--trace FILE] [--only PATTERN]
 
+A trace: `git log --format=%ct` of any repository, say, whose pushes are builds.
+
 The real engine, ledger (SQLite) and reaper on the cloud in memory, whose clock is played. A VM
 takes `--boot` seconds to come up and costs `--usd-hour`; a build runs `--build` seconds. Wait is
 from the submission to the first step. Idle USD is what VMs cost before a build had them.
@@ -10,7 +12,6 @@ from the submission to the first step. Idle USD is what VMs cost before a build 
 from __future__ import annotations
 
 import argparse
-import bisect
 import shutil
 import sys
 import tempfile
@@ -141,8 +142,8 @@ def main() -> None:
     if args.trace:
         with args.trace.open() as lines:
             times = arrivals.trace(lines)
-        first = bisect.bisect_left(times, times[0])
-        found = {args.trace.name: [at - times[first] + arrivals.MONDAY for at in times]}
+        shift = (times[0] - arrivals.MONDAY) // (7 * DAY) * (7 * DAY)  # days of the week stay
+        found = {args.trace.name: [at - shift for at in times]}
     fast = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=fast if fast.is_dir() else None) as name:
         template = make_template(Path(name) / "template")

@@ -4,7 +4,8 @@ epoch seconds, hours and days are UTC.
 Demand: a pool is a base-stock system. Each claim orders one replacement, which comes after the lead
 time L. A build finds a VM if fewer than S replacements are under way. With Poisson arrivals these
 are Poisson(rate × L), so the hit rate of S VMs is P[Poisson(rate × L) ≤ S − 1] (Hadley and Whitin,
-"Analysis of Inventory Systems", 1963, chapter 4).
+"Analysis of Inventory Systems", 1963, chapter 4). Builds that come g at a time order g, and the
+place in its own batch decides for a build: the same in batches, S / g of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ BURST_HALF_LIFE: Final = 900.0  # … in the correction for a burst: a quarter a
 #: Seconds that the fallback of an hour weighs: against much more of its own it counts little, and
 #: an arrival in the first second of all is not one a second.
 FALLBACK_SECONDS: Final = 600.0
+FEW: Final = 5.0  # arrivals of which little is concluded about batches
+_LATEST: Final = 100  # arrivals that are remembered one by one, at most
 #: What is older weighs nothing: 2⁻¹³, and 0.4 % of a burst.
 _MEMORY: Final = 13 * HALF_LIFE
 _BURST_MEMORY: Final = 8 * BURST_HALF_LIFE
@@ -63,13 +66,16 @@ class Arrivals:
 
     Of each hour: the builds, and the seconds that were watched. Both weigh less the older they
     are, by the same half-life, so that their ratio is a weighted mean. `Arrivals(until=t)` has
-    seen nothing and begins to watch at `t`.
+    seen nothing and begins to watch at `t`. Whether they come in batches is told by how many came
+    within a lead time before each, beyond what their rate explains.
     """
 
     until: float  # watched up to here, exclusive
     counts: tuple[float, ...] = (0.0,) * HOURS_OF_WEEK  # weighted builds
     seconds: tuple[float, ...] = (0.0,) * HOURS_OF_WEEK  # weighted seconds
     recent: float = 0.0  # builds, weighted by BURST_HALF_LIFE
+    near: float = 0.0  # weighted builds within a lead time before another
+    latest: tuple[float, ...] = ()  # the last ones, as far as they are near to what comes
 
     def dump(self) -> dict[str, Any]:
         """Return a plain dict that can be stored as JSON."""
@@ -84,19 +90,31 @@ class Arrivals:
                 counts=tuple(map(float, stored["counts"])),
                 seconds=tuple(map(float, stored["seconds"])),
                 recent=float(stored["recent"]),
+                near=float(stored.get("near", 0.0)),
+                latest=tuple(map(float, stored.get("latest", ()))),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"not stored arrivals: {error!r}") from error
-        weights = (*loaded.counts, *loaded.seconds, loaded.recent)
-        if not math.isfinite(loaded.until) or not all(0 <= w < math.inf for w in weights):
+        weights = (*loaded.counts, *loaded.seconds, loaded.recent, loaded.near)
+        if not all(map(math.isfinite, (loaded.until, *loaded.latest))) or not all(
+            0 <= w < math.inf for w in weights
+        ):
             raise ValueError("not stored arrivals: a weight or time that cannot be")
         if not len(loaded.counts) == len(loaded.seconds) == HOURS_OF_WEEK:
             raise ValueError(f"not stored arrivals: not {HOURS_OF_WEEK} hours")
         return loaded
 
-    def observed(self, arrivals: Iterable[float], until: float) -> Arrivals:
+    def batch(self, lead_time: float = DEFAULT_LEAD_TIME) -> float:
+        """Return the mean size of batches, 1 when each build comes by itself. In one of g builds
+        (g − 1) / 2 came before another, in the mean."""
+        alone = sum(count * self._usual(hour) for hour, count in enumerate(self.counts) if count)
+        return 1 + 2 * max(0.0, self.near - alone * lead_time) / (sum(self.counts) + FEW)
+
+    def observed(
+        self, arrivals: Iterable[float], until: float, lead_time: float = DEFAULT_LEAD_TIME
+    ) -> Arrivals:
         """Return these and what came since: `arrivals` are times of builds in any order, and
-        nothing else came before `until`.
+        nothing else came before `until`. Those within `lead_time` seconds are near to each other.
 
         Times before the last `until` were counted then, those from the new one on will be; both
         are left out. A clock that went back changes nothing. Raises ValueError when `until` is not
@@ -113,11 +131,23 @@ class Arrivals:
         for hour, start, end in _hours(max(self.until, until - _MEMORY), until):
             seconds[hour] += _left_between(until - end, until - start, HALF_LIFE)
         recent = self.recent * _left(passed, BURST_HALF_LIFE)
-        for at in arrivals:
+        near, latest = self.near * fade, list(self.latest)
+        for at in sorted(arrivals):
             if self.until <= at < until:
-                counts[_hour_of_week(at)] += _left(until - at, HALF_LIFE)
+                weight = _left(until - at, HALF_LIFE)
+                counts[_hour_of_week(at)] += weight
                 recent += _left(until - at, BURST_HALF_LIFE)
-        return Arrivals(until=until, counts=tuple(counts), seconds=tuple(seconds), recent=recent)
+                near += weight * (len(latest) - bisect_left(latest, at - lead_time))
+                latest.append(at)
+        kept = latest[bisect_left(latest, until - lead_time) :]
+        return Arrivals(
+            until=until,
+            counts=tuple(counts),
+            seconds=tuple(seconds),
+            recent=recent,
+            near=near,
+            latest=tuple(kept[-_LATEST:]),
+        )
 
     def rate(self, at: float, ahead: float) -> float:
         """Return the builds a second that are expected from `at` for `ahead` seconds (at least
@@ -147,28 +177,36 @@ class Arrivals:
 
 
 def demanded_size(
-    rate: float, lead_times: Sequence[float], hit_rate: float, least: int, most: int
+    rate: float,
+    lead_times: Sequence[float],
+    hit_rate: float,
+    least: int,
+    most: int,
+    batch: float = 1.0,
 ) -> int:
     """Return the smallest size, within `least` and `most`, at which the share `hit_rate` of builds
     finds a VM; `most` when none is enough, `least` when nothing arrives.
 
     `rate`: builds a second. `lead_times`: seconds from order to ready, as measured (or quantiles of
     these); none: `DEFAULT_LEAD_TIME`. The hit rate is the mean over them, not that of their mean:
-    a slow cloud is slow for all VMs under way at once. Raises ValueError for a share outside 0 to
-    1, `most` below `least`, and a rate or time that is negative or not finite.
+    a slow cloud is slow for all VMs under way at once. `batch`: builds that come at once, in the
+    mean. Raises ValueError for a share outside 0 to 1, `most` below `least`, a rate or time that is
+    negative or not finite, and a batch below 1.
     """
     means = [rate * lead for lead in lead_times or (DEFAULT_LEAD_TIME,)]
     if rate < 0 or any(lead < 0 for lead in lead_times) or not all(map(math.isfinite, means)):
         raise ValueError(f"rate {rate}: it and the lead times must be finite and not negative")
-    if not 0 <= hit_rate <= 1 or not 0 <= least <= most:
-        raise ValueError(f"hit rate {hit_rate}, least {least}, most {most}: out of bounds")
+    if not 0 <= hit_rate <= 1 or not 0 <= least <= most or not 1 <= batch < math.inf:
+        raise ValueError(
+            f"hit rate {hit_rate}, least {least}, most {most}, batch {batch}: out of bounds"
+        )
     if rate == 0:
         return least
     missed = len(means) * (1 - hit_rate)
     return least + bisect_left(
         range(least, most),
         True,
-        key=lambda size: math.fsum(_poisson_at_least(size, mean) for mean in means) <= missed,
+        key=lambda size: math.fsum(_missed(size, mean, batch) for mean in means) <= missed,
     )
 
 
@@ -208,6 +246,15 @@ def _left(age: float, half_life: float) -> float:
 def _left_between(young: float, old: float, half_life: float) -> float:
     """Weighted seconds (the integral of `_left`) between two ages."""
     return (_left(young, half_life) - _left(old, half_life)) * half_life / math.log(2)
+
+
+def _missed(size: int, mean: float, batch: float) -> float:
+    """The share of builds that find none of `size` VMs, `mean` of which are under way in the
+    mean. Of a batch for which there is not enough, the first ones find theirs."""
+    whole = math.floor(size / batch)
+    part = size / batch - whole
+    short, shorter = (_poisson_at_least(n, mean / batch) for n in (whole, whole + 1))
+    return (1 - part) * short + part * shorter
 
 
 def _poisson_at_least(size: int, mean: float) -> float:

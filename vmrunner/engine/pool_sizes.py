@@ -83,14 +83,15 @@ class PoolSizer:
 
     def _demanded(self, pool: Pool) -> int:
         spec, now = pool.spec, self._context.clock()  # by which builds are submitted
-        arrivals = self._seen(pool.name, now)
         leads = list(self._leads[pool.name]) or [DEFAULT_LEAD_TIME]
+        arrivals = self._seen(pool.name, now, max(leads))
         rate = arrivals.rate(now, max(leads))
         if rate * spec.idle < WORTH_ONE:
             return spec.least
-        return demanded_size(rate, leads, spec.hit_rate or 0.0, spec.least, spec.most)
+        batch = arrivals.batch(max(leads))
+        return demanded_size(rate, leads, spec.hit_rate or 0.0, spec.least, spec.most, batch)
 
-    def _seen(self, name: str, now: float) -> Arrivals:
+    def _seen(self, name: str, now: float, lead_time: float) -> Arrivals:
         """Return what arrived so far, folded in now and then, and kept in the ledger."""
         monotonic = self._context.monotonic()
         known = self._arrivals.get(name)
@@ -101,7 +102,7 @@ class PoolSizer:
             stored = json.loads(pools.stored_arrivals(name))
             known = Arrivals.load(stored) if stored else Arrivals(until=now)
         until = max(known.until, now - LATE)
-        known = known.observed(pools.arrivals(name, known.until), until)
+        known = known.observed(pools.arrivals(name, known.until), until, lead_time)
         pools.store_arrivals(name, json.dumps(known.dump()))
         self._arrivals[name], self._observed[name] = known, monotonic
         return known

@@ -4,6 +4,8 @@ against sums of exact fractions."""
 from __future__ import annotations
 
 import math
+import random
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -167,6 +169,30 @@ def test_the_bounds_hold(
     free = demanded_size(rate, leads, share, 0, 20_000)
     bound = demanded_size(rate, leads, share, least, least + more)
     assert bound == (least if rate == 0 else min(max(free, least), least + more))
+
+
+@pytest.mark.parametrize(("batch", "size"), [(1, 2), (3, 4), (6, 6), (20, 20)])
+def test_batches_want_a_vm_for_most_of_their_builds(batch: float, size: int) -> None:
+    """Twelve builds an hour, and a minute until a VM is there."""
+    assert demanded_size(12 / 3600, [60.0], 0.95, 0, 1000, batch) == size
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.001, 0.2), st.floats(1, 60), st.integers(1, 8), st.integers(0, 2**32))
+def test_builds_of_batches_find_vms_as_often_as_asked(
+    rate: float, lead: float, batch: int, seed: int
+) -> None:
+    """Base stock, played: each build takes a VM or, without one, the next that comes."""
+    size = demanded_size(rate, [lead], 0.9, 0, 10_000, batch)
+    chance, at, hits, ordered = random.Random(seed), 0.0, 0, deque[float]()
+    for _ in range(2000):
+        at += chance.expovariate(rate / batch)
+        for _ in range(batch):
+            while ordered and ordered[0] <= at - lead:
+                ordered.popleft()
+            hits += len(ordered) < size
+            ordered.append(at)
+    assert hits / (2000 * batch) >= 0.9 - 0.05
 
 
 def test_slow_starts_count_by_share_not_by_mean() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import pool_arrivals as arrivals
 from vmrunner.core.pool_sizing import HALF_LIFE, HOURS_OF_WEEK, Arrivals
 
 HOUR, DAY, WEEK = 3600.0, 86400.0, 7 * 86400.0
@@ -32,7 +33,7 @@ def weeks(count: int, of_one: Sequence[float]) -> Arrivals:
     return Arrivals(until=MONDAY).observed(times, MONDAY + count * WEEK)
 
 
-def near(arrivals: Arrivals) -> dict[str, object]:
+def about(arrivals: Arrivals) -> dict[str, object]:
     return {name: pytest.approx(value, abs=1e-6) for name, value in arrivals.dump().items()}
 
 
@@ -44,7 +45,7 @@ def test_watching_in_two_parts_is_watching_in_one(
     """An arrival that is told twice counts once, too."""
     start, end = Arrivals(until=MONDAY), max(first, second)
     parts = start.observed(times, min(first, second)).observed(times, end)
-    assert parts.dump() == near(start.observed(times, end))
+    assert parts.dump() == about(start.observed(times, end))
 
 
 @settings(deadline=None)
@@ -163,3 +164,23 @@ def test_a_clock_that_went_back_changes_nothing() -> None:
 def test_hours_begin_with_monday() -> None:
     known = Arrivals(until=MONDAY).observed([MONDAY, MONDAY + WEEK - 1], MONDAY + WEEK)
     assert [hour for hour, count in enumerate(known.counts) if count] == [0, HOURS_OF_WEEK - 1]
+
+
+def test_builds_that_come_by_themselves_are_no_batch() -> None:
+    times = arrivals.poisson(30, seed=1, start=MONDAY, seconds=WEEK)
+    assert Arrivals(until=MONDAY).observed(times, MONDAY + WEEK).batch() == pytest.approx(
+        1, abs=0.1
+    )
+
+
+@pytest.mark.parametrize("size", [2, 6, 20])
+def test_a_matrix_of_jobs_is_a_batch(size: int) -> None:
+    times = arrivals.bursts(2, size, seed=2, within=30, start=MONDAY, seconds=WEEK)
+    known = Arrivals(until=MONDAY).observed(times, MONDAY + WEEK)
+    assert known.batch() == pytest.approx(size, rel=0.1)
+
+
+def test_what_an_older_version_stored_has_no_batches() -> None:
+    stored = weeks(1, every(600, 0, WEEK)).dump()
+    del stored["near"], stored["latest"]
+    assert Arrivals.load(stored).batch() == 1
