@@ -81,8 +81,10 @@ def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 @contextmanager
 def home_of_server() -> Iterator[tuple[Path, list[str]]]:
-    """A directory of a server, and how programs are run as its owner."""
-    home = Path(tempfile.mkdtemp(prefix="vmrunner-postgres-"))
+    """A directory of a server, and how programs are run as its owner. Where tests have their files
+    in memory it is there too: it makes many databases."""
+    root = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    home = Path(tempfile.mkdtemp(prefix="vmrunner-postgres-", dir=root))
     try:
         yield home, _as_ordinary_user(home)
     finally:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.cli import output
 from vmrunner.errors import ConfigError, VmrunnerError
@@ -15,6 +15,10 @@ from vmrunner.lib import dirfd
 if TYPE_CHECKING:
     from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.services.artifacts import Artifacts
+
+
+#: Where names stand for what a process has open.
+_OPEN_FILES: Final = (Path("/dev"), Path("/dev/fd"))
 
 
 def check(result_file: Path | None, artifacts_to: Path | None) -> None:
@@ -30,7 +34,8 @@ def _check_file(file: Path) -> None:
         raise ConfigError("result-file: '-' is no file", hint="-o json prints it on stdout")
     try:
         # A rename would take the place of /dev/stdout, of which it is no way to write there.
-        if Path("/dev") in file.absolute().parents or (file.exists() and not file.is_file()):
+        named = file.absolute().parent in _OPEN_FILES
+        if named or (file.exists() and not file.is_file()):
             raise ConfigError(f"result-file: {str(file)!r} is no file", hint="name a file")
         with dirfd.opened(file.parent, make=False) as parent:
             dirfd.probe(parent, os.fsencode(file.name))
