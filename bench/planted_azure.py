@@ -8,6 +8,9 @@ from bench.planted import Bug
 
 AZURE = "providers/azure"
 AT_AZURE, FAULTS = "tests/integration/test_azure.py", "tests/integration/test_azure_faults.py"
+LOCKS, LOOKS, QUOTAS = (
+    f"tests/integration/test_azure_{one}.py" for one in ("locks", "looks", "quotas")
+)
 UNIT = "tests/unit/providers/azure"
 
 AZURE_BUGS: Final = (
@@ -80,5 +83,89 @@ AZURE_BUGS: Final = (
         "return wide and covered and bool(goes & _EVERYONE)",
         "return covered",
         f"{UNIT}/test_isolation.py::test_half_a_denial_is_none",
+    ),
+    Bug(
+        "Azure: somebody's snapshot is ours by its name",
+        f"{AZURE}/resources.py",
+        "self._made(Kind.SNAPSHOT, item, None, _standing(item), tags(item))",
+        "self._part(Kind.SNAPSHOT, item, None)",
+        f"{UNIT}/test_resources.py::test_a_snapshot_is_ours_by_its_tags_alone",
+    ),
+    Bug(
+        "Azure: a proxy's 404 is a death",
+        f"{AZURE}/error_codes.py",
+        '412: "PreconditionFailed"}',
+        '412: "PreconditionFailed", 404: "NotFound"}',
+        f"{FAULTS}::test_a_proxys_404_is_no_death",
+    ),
+    Bug(
+        "Azure: a schedule that was refused is armed",
+        f"{AZURE}/deadline_schedules.py",
+        "if operation and state not in _NEVER:",
+        "if operation:",
+        f"{FAULTS}::test_a_schedule_that_will_not_fire_is_none",
+    ),
+    Bug(
+        "Azure: a group that lets nobody in is gone",
+        f"{AZURE}/identity.py",
+        "return again.code == error_codes.NO_GROUP",
+        "return True",
+        f"{FAULTS}::test_a_group_that_may_be_there_is_not_empty",
+    ),
+    Bug(
+        "Azure: a denial hides that the group is gone",
+        f"{AZURE}/identity.py",
+        "error_codes.NO_GROUP):\n        return False",
+        "error_codes.NO_GROUP) or failed.code != error_codes.NO_GROUP:\n        return False",
+        f"{FAULTS}::test_a_deleted_group_is_read_whole_and_empty",
+    ),
+    Bug(
+        "Azure: nobody reads Retry-After",
+        f"{AZURE}/client.py",
+        "refused=True, told=told)",
+        "refused=True)",
+        f"{FAULTS}::test_a_throttled_call_is_made_again_when_azure_says",
+    ),
+    Bug(
+        "a cloud's word for a pause has no bound",
+        "providers/common/rate_limits.py",
+        "min(told, LONGEST_TOLD)",
+        "told",
+        f"{FAULTS}::test_a_throttled_call_is_made_again_when_azure_says",
+    ),
+    Bug(
+        "Azure: a quota that cannot be read has no room",
+        f"{AZURE}/quotas.py",
+        "if usage is not None and usage.limit",
+        "if usage is None or usage.limit",
+        f"{QUOTAS}::test_usages_that_cannot_be_read_hinder_nothing",
+    ),
+    Bug(
+        "Azure: a quota that was full is full for five minutes",
+        f"{AZURE}/quotas.py",
+        "lacks = self._lacks(pools, sizes, FULL)",
+        "lacks = self._lacks(pools, sizes, FITS)",
+        f"{QUOTAS}::test_a_quota_that_is_free_again_is_seen",
+    ),
+    Bug(
+        "Azure: launch where a lock keeps all",
+        f"{AZURE}/permissions.py",
+        'if _WIDE.fullmatch(where := str(lock.get("id"))):',
+        'if (where := str(lock.get("id"))) == "":',
+        f"{LOCKS}::test_nothing_is_launched_where_nothing_can_be_deleted",
+    ),
+    Bug(
+        "Azure: a refused delete raises no doubt",
+        f"{AZURE}/delete.py",
+        "            self._refused(failed)\n",
+        "",
+        f"{LOCKS}::test_a_delete_that_a_lock_refused_stops_launching",
+    ),
+    Bug(
+        "Azure: one answer's absence is a newborn's death",
+        f"{AZURE}/describe.py",
+        "if not goes and self._elapsed() < known.since + SETTLED:",
+        "if not goes and known.turn < 0:",
+        f"{LOOKS}::test_a_newborn_that_one_answer_misses_lives",
     ),
 )
