@@ -1,4 +1,4 @@
-"""Looks at VMs of the azure driver, where Azure's answers are not what they seem."""
+"""VMs of the azure driver that are not, or not where, they seem."""
 
 from __future__ import annotations
 
@@ -66,3 +66,12 @@ def test_who_lost_its_tags_is_known_by_its_reference(
     azure.machine.shown["tags"] = {}
     assert look(provider, order, ref) is not None
     assert look(provider, order) is None  # by its name alone it is nobody's
+
+
+def test_a_vm_of_a_former_location_is_armed_there(azure: Microsoft) -> None:
+    before = azure.provider()
+    order = make_order(before)
+    ref = before.create(order)
+    armed = azure.provider(location="northeurope").arm(ref, order.instance, order.deadline)
+    assert armed is not None
+    assert armed.id.startswith("westeurope/")

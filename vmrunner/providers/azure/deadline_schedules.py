@@ -10,6 +10,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Final
 
+from vmrunner.errors import BadOrder
 from vmrunner.model import Kind, Ref
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import CANCEL, SUBMIT, VM, AzureClient, part
@@ -27,12 +28,20 @@ _RETRIES: Final = {"retryCount": 10, "retryWindowInMinutes": 240}
 def arm(calls: AzureClient, options: AzureOptions, ref: Ref, deadline: float) -> Ref | None:
     """Let this VM be deallocated `AFTER` its deadline. None: its disk is on its host, and Azure
     deallocates no such VM. Raises `CallFailed`."""
-    location = options.location
-    if location is None or options.os_disk == "ephemeral":
-        vm = calls(VM, group=ref.scope.place, vm_name=ref.id)
-        if part(vm, "properties", "storageProfile", "osDisk", "diffDiskSettings"):
-            return None
-        location = str(vm["location"])
+    if options.location is not None and options.os_disk != "ephemeral":
+        try:
+            return _submitted(calls, options.location, ref, deadline)
+        except CallFailed as failed:
+            if not isinstance(failed.error, BadOrder):
+                raise
+    # It may have been born under another configuration.
+    vm = calls(VM, group=ref.scope.place, vm_name=ref.id)
+    if part(vm, "properties", "storageProfile", "osDisk", "diffDiskSettings"):
+        return None
+    return _submitted(calls, str(vm["location"]), ref, deadline)
+
+
+def _submitted(calls: AzureClient, location: str, ref: Ref, deadline: float) -> Ref:
     when = datetime.fromtimestamp(int(deadline) + AFTER, UTC)
     asked = {
         "schedule": {
