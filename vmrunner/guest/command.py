@@ -9,6 +9,7 @@ the command as a child and says how that ended.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shlex
@@ -104,8 +105,9 @@ class Command:
         if self._timed_out and self._group is not None:
             self._group.kill()  # its shell has ended; what heeds no TERM, or is new, has not
         for fd in self._pipes:
-            while self._copy(fd):
-                pass
+            left = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)  # what it left behind may write for ever
+            while left > 0 and (size := self._copy(fd)):
+                left -= size
         for stream in self._streams.values():
             stream.close()
         state = end(

@@ -20,6 +20,7 @@ import stat
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from . import syscalls
@@ -87,9 +88,10 @@ def _check_regular(mode: int) -> int:
 
 
 def write(path: str, _: Output, data: Iterator[bytes]) -> None:
-    path, mode = os.path.realpath(path), 0o644
+    path, mode, former = os.path.realpath(path), 0o644, None
     if os.path.exists(path):
-        mode = _check_regular(os.stat(path).st_mode)
+        former = os.stat(path)
+        mode = _check_regular(former.st_mode)
     above = os.path.dirname(path)
     os.makedirs(above, 0o755, exist_ok=True)
     draft = f"{above}/.vmrunner-{os.urandom(6).hex()}"
@@ -98,13 +100,26 @@ def write(path: str, _: Output, data: Iterator[bytes]) -> None:
         for piece in data:
             while piece:
                 piece = piece[os.write(fd, piece) :]
-        os.fchmod(fd, mode)
-        os.rename(draft, path)
+        if former is not None:
+            os.fchown(fd, former.st_uid, former.st_gid)
+        os.fchmod(fd, mode)  # last: a new owner takes the set-id bits away
+        _replace(path, draft)
     except BaseException:
         os.unlink(draft)
         raise
     finally:
         os.close(fd)
+
+
+def _replace(path: str, draft: str) -> None:
+    try:
+        os.rename(draft, path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        with open(draft, "rb") as source, open(path, "wb") as target:
+            shutil.copyfileobj(source, target)  # it is a mount, as /etc/hosts is
+        os.unlink(draft)
 
 
 def entries(path: str, out: Output, _: Iterator[bytes]) -> None:
@@ -115,7 +130,8 @@ def entries(path: str, out: Output, _: Iterator[bytes]) -> None:
             if len(names) > ENTRIES:
                 raise OSError(errno.E2BIG, f"it has more than {ENTRIES} entries")
     for name in sorted(names):
-        out.write(_document(os.path.join(path, name)))
+        with suppress(FileNotFoundError):  # it has gone meanwhile
+            out.write(_document(os.path.join(path, name)))
 
 
 def describe(path: str, out: Output, _: Iterator[bytes]) -> None:
@@ -149,7 +165,7 @@ def make_dir(path: str, _: Output, __: Iterator[bytes]) -> None:
 def pack(path: str, out: Output, _: Iterator[bytes]) -> None:
     os.lstat(path)  # one that is missing is told before the first byte
     _without_names()
-    with tarfile.open(
+    with _Tar.open(
         fileobj=cast("BinaryIO", _Written(out)), mode="w|", format=tarfile.GNU_FORMAT
     ) as tar:
         if not os.path.isdir(path):
@@ -177,6 +193,14 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def _without_names() -> None:
     """Look no user up: the C library would load modules from the container's directories."""
     tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined]
+
+
+class _Tar(tarfile.TarFile):
+    def gettarinfo(self, *where: Any, **more: Any) -> tarfile.TarInfo:
+        try:
+            return super().gettarinfo(*where, **more)
+        except FileNotFoundError:  # it has gone meanwhile: None is left out
+            return None  # type: ignore[return-value]
 
 
 class _Written:
