@@ -17,6 +17,7 @@ from tests.support.sshd import wait_for
 from vmrunner.guest.command_records import AT_ONCE
 from vmrunner.model import CommandSummary, FileEntry, TokenScope
 from vmrunner.remote import host, http_client
+from vmrunner.server import application
 from vmrunner.server.application import UPLOADS
 
 pytestmark = pytest.mark.timeout(60)
@@ -132,3 +133,43 @@ def test_nothing_is_said_for_a_build_that_ended(
         runner.run("say x")
         kept = runner._host._kept
         wait_for(lambda: not kept)
+
+
+def test_who_sends_stdin_slowly_holds_a_place_and_no_more(
+    served: Served, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application, "SANDBOX_CALLS", 1)
+    service, _ = served
+    client = service.client()
+    to = f"{path}/execs/c1/stdin"
+    head = (
+        f"PUT {to} HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['Authorization']}\r\n"
+        "Content-Length: 100\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.listener.port)) as connection:
+        connection.sendall(head.encode() + b"half of it")
+        wait_for(lambda: client.put(to, content=b"x").status_code == 429)
+    wait_for(lambda: client.put(to, content=b"x").status_code == 200)
+
+
+def test_more_commands_than_places_are_run_all_the_same(
+    served: Served, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "AGAIN", 0.05)
+    monkeypatch.setattr(application, "SANDBOX_CALLS", 1)
+    service, pretended = served
+    token = service.token()
+    pretended.answers.clear()
+    with vmrunner.Runner(url=service.url, token=token) as runner:
+        sandbox = vmrunner.Sandbox.connect(path.rpartition("/")[2], runner=runner)
+        holder = threading.Thread(target=sandbox._client.commands)
+        holder.start()
+        wait_for(lambda: pretended.asked == 1)
+        codes: list[int] = []
+        other = threading.Thread(target=lambda: codes.append(sandbox.run("true").exit_code))
+        other.start()
+        other.join(timeout=0.5)
+        pretended.answers.set()
+        other.join(timeout=30)
+        holder.join()
+    assert codes == [3]

@@ -19,7 +19,7 @@ from vmrunner.model import (
 )
 from vmrunner.remote import HttpClient
 from vmrunner.remote.decoding import command, command_end, file_entry
-from vmrunner.remote.http_client import segment
+from vmrunner.remote.http_client import patiently, segment
 from vmrunner.services.command_output import OnOutput
 
 TAR: Final = "application/x-tar"
@@ -46,7 +46,7 @@ class RemoteSandbox:
                 if not started:
                     self.start(order)
                     started = True
-                found = self._http.one(f"{self._path}/execs/{segment(order.id)}", **offsets)
+                found = self._one(f"{self._path}/execs/{segment(order.id)}", **offsets)
             except ServerUnreachable:
                 since = since or time.monotonic()
                 if time.monotonic() - since >= AWAY:
@@ -68,11 +68,11 @@ class RemoteSandbox:
             "env": dict(order.env),
         }
         body = {name: value for name, value in said.items() if value is not None}
-        self._http.post(f"{self._path}/execs", body)
+        patiently(lambda: self._http.post(f"{self._path}/execs", body))
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to all processes of a command."""
-        self._http.delete(f"{self._path}/execs/{segment(name)}", signal=number)
+        self._delete(f"{self._path}/execs/{segment(name)}", signal=number)
 
     def send_input(self, name: str, offset: int, data: bytes, *, last: bool = False) -> None:
         """Send what stands at that offset of its stdin. `last`: nothing follows."""
@@ -93,7 +93,7 @@ class RemoteSandbox:
 
     def commands(self) -> list[CommandSummary]:
         """Return the commands that were started, the oldest first."""
-        return list(map(command, self._http.listed(f"{self._path}/execs")))
+        return list(map(command, self._listed(f"{self._path}/execs")))
 
     # --- files ---
 
@@ -108,15 +108,15 @@ class RemoteSandbox:
 
     def list_files(self, path: str) -> list[FileEntry]:
         """Return what is in a directory, by name."""
-        return list(map(file_entry, self._http.listed(self._files, path=path, what="list")))
+        return list(map(file_entry, self._listed(self._files, path=path, what="list")))
 
     def stat_file(self, path: str) -> FileEntry:
         """Return what a path is. A link is not followed."""
-        return file_entry(self._http.one(self._files, path=path, what="stat"))
+        return file_entry(self._one(self._files, path=path, what="stat"))
 
     def remove_file(self, path: str) -> None:
         """Remove a file, or a directory with all in it."""
-        self._http.delete(self._files, path=path)
+        self._delete(self._files, path=path)
 
     def make_dir(self, path: str) -> None:
         """Make a directory, and those above it."""
@@ -132,6 +132,17 @@ class RemoteSandbox:
 
     def close(self) -> None:
         """Do nothing: the connections are the service's."""
+
+    # A token has so many calls at once: whoever has more of them waits for a place.
+
+    def _one(self, path: str, /, **parameters: Any) -> dict[str, Any]:
+        return patiently(lambda: self._http.one(path, **parameters))
+
+    def _listed(self, path: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        return patiently(lambda: self._http.listed(path, **parameters))
+
+    def _delete(self, path: str, /, **parameters: Any) -> None:
+        patiently(lambda: self._http.delete(path, **parameters))
 
     @property
     def _files(self) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 from vmrunner import errors
 from vmrunner.core import trace_context
 from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, VmrunnerError
+from vmrunner.lib import abandonment
 
 if TYPE_CHECKING:
     import httpx
@@ -100,7 +101,7 @@ class HttpClient:
         **parameters: Any,
     ) -> dict[str, Any]:
         """Send bytes as they come; `parts` begins them again where that must be tried again."""
-        return _patiently(
+        return patiently(
             lambda: self._json(
                 "PUT", path, parameters, headers={"Content-Type": kind}, content=parts()
             )
@@ -128,7 +129,7 @@ class HttpClient:
                     raise problem(answer)
                 return answer
 
-            yield _patiently(ask).iter_bytes()
+            yield patiently(ask).iter_bytes()
 
     def _json(
         self, method: str, path: str, parameters: Mapping[str, Any], **body: Any
@@ -179,7 +180,7 @@ class _AllTaken(ServerUnreachable):
     """The token has as much under way as it may: there is a place once something of that ends."""
 
 
-def _patiently(ask: Callable[[], T]) -> T:
+def patiently(ask: Callable[[], T]) -> T:
     """Ask, again and again while all places of the token are taken, for so long at most."""
     until = time.monotonic() + PLACE
     while True:
@@ -188,6 +189,7 @@ def _patiently(ask: Callable[[], T]) -> T:
         except _AllTaken as error:
             if time.monotonic() >= until:
                 raise
+            abandonment.check()
             log.info("%s: it is asked again", error)
             time.sleep(AGAIN)
 

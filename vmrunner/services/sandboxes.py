@@ -35,6 +35,7 @@ from vmrunner.services.command_output import MaskedCommandOutput, OnOutput
 from vmrunner.services.sandbox_connections import WarmConnections
 from vmrunner.services.sandbox_pulse import PATIENCE, MovingBytes, look
 from vmrunner.services.sandbox_terminal import SandboxTerminal
+from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.session.sandbox_calls import SandboxCalls, StaleEpoch
 from vmrunner.ssh import client
 
@@ -314,6 +315,8 @@ class SandboxClient:
                 since, stale = self._clock(), stale + 1  # it answered
                 if self.current()[0].epoch == row.epoch and stale > 1:
                     raise SandboxOver(f"sandbox {self.id}: {error}") from None
+            except ProtocolViolation as error:
+                raise Conflict(f"sandbox {self.id}: {error}") from None
             except (client.ConnectionLost, client.Unreachable) as error:
                 resume()
                 self.current()

@@ -26,6 +26,7 @@ from vmrunner.ssh import client
 #: Seconds in which the supervisor must answer what takes no time.
 ANSWER: Final = 60.0
 LISTING: Final = 16 << 20  # bytes of one list
+NOT_STARTED: Final = 255  # exit code that a list tells of a command that could not be started
 
 
 class StaleEpoch(VmrunnerError):
@@ -282,11 +283,12 @@ def _summary(said: dict[str, Any]) -> CommandSummary:
         state = said["state"]
         end = None
         if state is not None:
+            code = NOT_STARTED if "error" in state else int(state["exit_code"])
             end = CommandEnd(
-                exit_code=int(state["exit_code"] if state["exit_code"] is not None else 255) & 255,
+                exit_code=code & 255,
                 timed_out=state.get("timed_out") is True,
                 truncated=state.get("truncated") is True,
             )
         return CommandSummary(id=str(said["id"])[:64], title=str(said["title"])[:200], end=end)
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ProtocolViolation("the VM described a command in no way that we know") from None

@@ -32,7 +32,7 @@ from vmrunner.model import Access, Address
 from vmrunner.ssh.banner_probe import Aborted as Aborted
 from vmrunner.ssh.banner_probe import BannerProbe
 from vmrunner.ssh.banner_probe import Unreachable as Unreachable
-from vmrunner.ssh.channel_io import CAPTURE, PIECE, CommandIO, WakeupPipe
+from vmrunner.ssh.channel_io import CAPTURE, PIECE, CommandIO, SilenceWatch, WakeupPipe
 from vmrunner.ssh.channel_io import ConnectionLost as ConnectionLost
 from vmrunner.ssh.explanations import explain
 from vmrunner.ssh.paramiko_patches import PatchedSocket, transport
@@ -275,7 +275,7 @@ class Connection:
     def relay(self, path: str, words: Sequence[str], local: socket.socket) -> Completed:
         """Let whoever listens on a Unix socket in the VM speak with `local`, both at once, until
         either has ended. From any thread, several at once. Raises ConnectionLost."""
-        answer = SocketAnswer(local.sendall)
+        answer, silence = SocketAnswer(local.sendall), SilenceWatch(self._wire)
         try:
             channel = self._connection.transport.open_socket(path)
             bell = threading.Event()
@@ -292,11 +292,11 @@ class Connection:
                     elif ended:
                         break
                     else:
-                        bell.wait(RELAY_LOOK)
+                        bell.wait(min(RELAY_LOOK, silence.check(channel)))
             finally:
-                channel.close()
                 with suppress(OSError):  # `close` alone would wake neither our sender nor the peer
                     local.shutdown(socket.SHUT_RDWR)
+                channel.close()  # which fails where the connection is lost
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise ConnectionLost(f"connection lost: {explain(error)}") from error
         if answer.exit_code is None:

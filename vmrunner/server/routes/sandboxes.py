@@ -258,12 +258,13 @@ async def send_input(
     """Send what stands at that offset of its stdin. What was taken already is not sent again. 504
     when it has not read all of it in time: then the same again."""
     client = await reached(parts, principal, sandbox)
-    data = await bodies.whole(request, INPUT)
-    await asked(
-        request,
-        principal,
-        lambda: client.send_input(command, wanted.offset, data, last=wanted.last, wait=WAIT),
-    )
+    state = request.app.state
+    with state.sandbox_slots.held(principal):  # first: each holds that much memory
+        data = await bodies.whole(request, INPUT)
+        await to_thread.run_sync(
+            lambda: client.send_input(command, wanted.offset, data, last=wanted.last, wait=WAIT),
+            limiter=state.sandbox_threads,
+        )
     return listing("command", [{"id": command, "taken": wanted.offset + len(data)}])
 
 
