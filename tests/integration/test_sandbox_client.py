@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 from dataclasses import replace
@@ -46,6 +47,19 @@ def test_a_warm_connection_asks_the_ledger_nothing(sandbox: SandboxWorld) -> Non
     before = sandbox.reads
     assert sandbox.run("echo again")[0] == b"again\n"
     assert sandbox.reads == before
+
+
+def test_a_fork_takes_no_connection_of_its_parents(sandbox: SandboxWorld) -> None:
+    sandbox.run("true")
+    (kept,) = sandbox.client._warm._kept
+    if not (child := os.fork()):
+        try:
+            os._exit(sandbox.run("exit 7")[2])
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert sandbox.run("exit 8")[2] == 8
+    assert sandbox.client._warm._kept == [kept]
 
 
 def test_several_commands_run_at_once(sandbox: SandboxWorld) -> None:
