@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_it_runs_until_it_is_killed_and_that_is_success(runner: vmrunner.Runner)
         vmrunner.Sandbox.connect(sandbox.id, runner=runner)
 
 
+def test_its_forwarded_ports_are_closed_with_it(runner: vmrunner.Runner) -> None:
+    with created(runner, ttl="5m") as sandbox:
+        address = sandbox.forward(8000).address
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=5)
+
+
 def test_its_time_ends_it_as_success(runner: vmrunner.Runner) -> None:
     sandbox = created(runner, ttl=0.5)
     done = runner.wait(sandbox.id, timeout=30)
@@ -80,7 +88,7 @@ def test_one_key_is_one_sandbox(runner: vmrunner.Runner) -> None:
 
 def test_one_that_waits_too_long_is_cancelled(runner: vmrunner.Runner) -> None:
     runner.service.drain(off=False)
-    with pytest.raises(NotFinished):
+    with pytest.raises(NotFinished, match="was not ready within wait_timeout, and is cancelled"):
         created(runner, wait_timeout=0.5)
     (build,) = runner.list()
     runner.service.drain(off=True)
@@ -142,7 +150,7 @@ def test_what_cannot_be_is_refused(
 
 
 def test_an_option_of_builds_is_none_of_sandboxes() -> None:
-    with pytest.raises(TypeError, match="no option 'timeout' of a sandbox"):
+    with pytest.raises(TypeError, match=r"no option 'timeout' of a sandbox \(here it is 'ttl'\)"):
         sandbox_wish({"timeout": "5m"})  # type: ignore[typeddict-unknown-key]
     with pytest.raises(TypeError, match="did you mean 'container'"):
         sandbox_wish({"contianer": "x"})  # type: ignore[typeddict-unknown-key]
@@ -153,6 +161,8 @@ def test_an_option_of_builds_is_none_of_sandboxes() -> None:
     [
         ("", {}, "command: empty"),
         ([], {}, "command: empty"),
+        (["sleep", 5], {}, "command: 5 is not text"),
+        (b"true", {}, "command: b'true' is not a list"),
         (["a\0b"], {}, "command: it holds a NUL byte"),
         ("true", {"cwd": "work"}, "cwd: 'work' is no path"),
         ("true", {"user": "a b"}, "user: 'a b' is no user's name"),

@@ -21,6 +21,8 @@ from vmrunner.api.port_forward import PortForward
 from vmrunner.api.sandbox import command_order
 from vmrunner.api.sandbox_files import SandboxFiles, _Extraction
 from vmrunner.errors import Conflict, NotFound
+from vmrunner.lib.archive.files import ArchiveCaps
+from vmrunner.ssh import channel_io
 
 pytestmark = pytest.mark.timeout(60)
 __all__ = ["sandbox", "sshd", "world"]
@@ -76,7 +78,7 @@ def test_zeros_after_the_end_of_a_tar_are_taken(tmp_path: Path) -> None:
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("f"))
-    with _Extraction(tmp_path / "out") as extraction:
+    with _Extraction(tmp_path / "out", ArchiveCaps()) as extraction:
         extraction.take(tar.getvalue()[:1536])  # one head, and the end
         extraction._thread.join(timeout=0.5)
         extraction.take(tar.getvalue()[1536:])
@@ -150,6 +152,26 @@ def test_after_a_take_over_a_forwarded_port_loses_no_byte(sandbox: SandboxWorld)
     ):
         here.sendall(b"hello\n")
         assert answer.readline() == b"hello\n"
+
+
+def test_a_forwarded_connection_into_a_black_hole_ends(
+    sandbox: SandboxWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_io, "ASK_AFTER", 0.5)
+    monkeypatch.setattr(channel_io, "DEAD_AFTER", 0.5)
+    with (
+        listening(echo) as port,
+        PortForward(sandbox.client, port, 0) as forward,
+        socket.create_connection(forward.address, timeout=15) as here,
+        here.makefile("rb") as answer,
+    ):
+        here.sendall(b"hello\n")
+        assert answer.readline() == b"hello\n"
+        sandbox.world.proxy.stalled.set()
+        try:
+            assert answer.read() == b""
+        finally:
+            sandbox.world.proxy.stalled.clear()
 
 
 @pytest.mark.parametrize("name", ["a.b", "x" * 5000, "--gzip", ""])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from vmrunner.config import field_checks
 from vmrunner.config.build_request import BuildRequest, SandboxRequest
@@ -80,6 +80,17 @@ class SandboxOptions(TypedDict, total=False):
     idempotency_key: str | None
 
 
+#: Options of other makers of sandboxes, and what they are called here.
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("timeout", "idle_timeout", "auto_stop_interval"), "ttl"),
+    **dict.fromkeys(("envs", "env_vars", "environment"), "env"),
+    **dict.fromkeys(("metadata", "tags"), "labels"),
+    **dict.fromkeys(("template", "snapshot"), "container"),
+    **dict.fromkeys(("allow_internet_access", "block_network", "network_block_all"), "network"),
+    "cpu": "cpus",
+}
+
+
 def wish(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a request. Raises TypeError for a keyword that there is not."""
     known = BuildRequest.model_fields.keys() - {"steps"}
@@ -88,7 +99,10 @@ def wish(command: Command, options: BuildOptions) -> BuildRequest:
 
 def sandbox_wish(options: SandboxOptions) -> SandboxRequest:
     """The same for a sandbox, whose network is none unless they say otherwise."""
-    said = _said(options, SandboxOptions.__annotations__.keys(), "a sandbox")
+    known = SandboxOptions.__annotations__.keys()
+    if foreign := next((name for name in options if name in _ELSEWHERE), None):
+        raise TypeError(f"no option {foreign!r} of a sandbox (here it is {_ELSEWHERE[foreign]!r})")
+    said = _said(options, known, "a sandbox")
     return SandboxRequest(**{"network": Network.NONE.value, **said})
 
 

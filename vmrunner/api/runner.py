@@ -232,9 +232,14 @@ class Runner:
             done = self.wait(build.id, check=True)
         except BuildError:
             raise
-        except BaseException:
+        except BaseException as error:
             if new:
                 self.end_sandbox(build.id)
+            if new and isinstance(error, NotFinished):
+                raise NotFinished(
+                    f"{build.id} was not ready within wait_timeout, and is cancelled",
+                    hint="a longer one",
+                ) from None
             raise
         raise SandboxOver(f"sandbox {done.id} is over: {done.message or done.reason}")
 

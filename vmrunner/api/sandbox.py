@@ -18,7 +18,7 @@ from vmrunner.api.keywords import SandboxOptions, sandbox_wish
 from vmrunner.api.port_forward import PortForward
 from vmrunner.api.remote_sandbox import RemoteSandbox, no_terminal
 from vmrunner.api.runner import Runner
-from vmrunner.api.sandbox_files import SandboxFiles
+from vmrunner.api.sandbox_files import DISK, SandboxFiles
 from vmrunner.api.sandbox_process import SandboxProcess
 from vmrunner.api.terminal import Terminal, checked_size
 from vmrunner.config import field_checks
@@ -76,6 +76,7 @@ class Sandbox:
         self._runner = runner
         self._own_runner = own_runner
         self._client: SandboxClient | RemoteSandbox = runner.service.sandbox(build.id)
+        self._forwards: builtins.list[PortForward] = []
         self.files = SandboxFiles(self._client, self.translated)
 
     def __repr__(self) -> str:
@@ -166,7 +167,7 @@ class Sandbox:
         """Run a command and wait for its end: a string is a shell line, a list one command.
         `on_stdout` and `on_stderr` get text as it comes. At `timeout` it is ended, with all that it
         started: `result.timed_out`. `check`: raise CommandFailed unless its exit code is 0."""
-        order = self._order(command, timeout, env, cwd, user, stdin=False)
+        order = command_order(command, timeout=timeout, env=env or {}, cwd=cwd, user=user)
         parts: dict[StreamName, list[bytes]] = {name: [] for name in StreamName}
         tellers = {
             StreamName.STDOUT: _teller(on_stdout),
@@ -178,6 +179,8 @@ class Sandbox:
             tellers[stream](data)
 
         end = self.follow(order, keep)
+        for tell in tellers.values():
+            tell(b"")
         result = CommandResult(
             exit_code=end.exit_code,
             stdout_bytes=b"".join(parts[StreamName.STDOUT]),
@@ -224,23 +227,11 @@ class Sandbox:
         user: str | None = None,
     ) -> SandboxProcess:
         """Start a command and return at once. Iterating yields lines of its stdout, as bytes."""
-        order = self._order(command, timeout, env, cwd, user, stdin=stdin)
-        self.start(order)
-        return SandboxProcess(self._client, order, self.translated)
-
-    def _order(
-        self,
-        command: str | Sequence[str],
-        timeout: Duration | None,
-        env: Mapping[str, str] | None,
-        cwd: str,
-        user: str | None,
-        *,
-        stdin: bool,
-    ) -> CommandOrder:
-        return command_order(
+        order = command_order(
             command, timeout=timeout, env=env or {}, cwd=cwd, user=user, stdin=stdin
         )
+        self.start(order)
+        return SandboxProcess(self._client, order, self.translated)
 
     def terminal(
         self,
@@ -256,7 +247,7 @@ class Sandbox:
         Raises NotFound where there is no such command, ConfigError over a server."""
         size = checked_size(columns, rows)
         argv = SHELL if command is None else command
-        order = self._order(argv, None, env, cwd, None, stdin=True)
+        order = command_order(argv, env=env or {}, cwd=cwd, stdin=True)
         if isinstance(self._client, RemoteSandbox):
             raise no_terminal("terminal")
         with self.translated():
@@ -267,23 +258,26 @@ class Sandbox:
     def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
         """Copy a directory's content below `to`, or a file into it; what git would ignore is left
         out of a directory."""
-        with self.translated():
-            self.files.upload(Path(source), to)
+        self.files.upload(source, to)
 
-    def download(self, path: str, to: str | os.PathLike[str] = ".") -> Path:
-        """Copy a file to `to`, or what is in a directory below it. Returns where it is."""
-        with self.translated():
-            return self.files.download(path, Path(to))
+    def download(
+        self, path: str, to: str | os.PathLike[str] = ".", *, most: str | int = DISK
+    ) -> Path:
+        """Copy a file to `to`, or what is in a directory below it: `most` bytes, 2 GiB unless said.
+        Returns where it is."""
+        return self.files.download(path, to, most=most)
 
     def forward(self, port: int, local: int = 0) -> PortForward:
         """Let this machine's port `local` (0: any) lead to a port of the sandbox. Use it in a
-        `with`, or close it. Raises ConfigError over a server."""
+        `with`, or close it; `close` and `kill` do so too. Raises ConfigError over a server."""
         field_checks.whole(port, "port", 1, 65535)
         if isinstance(self._client, RemoteSandbox):
             raise ConfigError(
                 "forward: a server forwards no ports", hint="run it where the ledger is"
             )
-        return PortForward(self._client, port, field_checks.whole(local, "local", 0, 65535))
+        opened = PortForward(self._client, port, field_checks.whole(local, "local", 0, 65535))
+        self._forwards.append(opened)
+        return opened
 
     # --- life ---
 
@@ -304,14 +298,20 @@ class Sandbox:
 
     def kill(self) -> None:
         """End it now, with its VM. Again is harmless."""
-        self._client.close()
+        self._let_go()
         self._runner.end_sandbox(self.id)
 
     def close(self) -> None:
         """Let go of it: it lives on until its time is over, unless this process owns it."""
-        self._client.close()
+        self._let_go()
         if self._own_runner:
             self._runner.close()
+
+    def _let_go(self) -> None:
+        for opened in self._forwards:
+            opened.close()
+        self._forwards.clear()
+        self._client.close()
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -346,10 +346,13 @@ def command_order(
     id: str | None = None,  # noqa: A002 - what it is
 ) -> CommandOrder:
     """A checked order for one command. Raises ConfigError."""
-    argv: tuple[str, ...] = () if isinstance(command, str) else tuple(command)
-    if isinstance(command, str) and command.strip():
-        argv = ("/bin/sh", "-c", command)
-    title = command if isinstance(command, str) else shlex.join(command)
+    argv: tuple[str, ...] = ()
+    if isinstance(command, str):
+        argv, title = (("/bin/sh", "-c", command) if command.strip() else ()), command
+    else:
+        words = field_checks.several(command, "command")
+        argv = tuple(field_checks.characters(word, "command") for word in words)
+        title = shlex.join(argv)
     return field_checks.command_order(
         CommandOrder(
             id=id or ids.command_id(),
@@ -365,13 +368,13 @@ def command_order(
 
 
 def _teller(on_text: OnText | None) -> Callable[[bytes], object]:
-    """Hand on bytes as text, which a character may be cut in two of."""
+    """Hand on bytes as text, which a character may be cut in two of. Nothing is their end."""
     if on_text is None:
         return lambda _: None
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def tell(data: bytes) -> None:
-        if text := decoder.decode(data):
+        if text := decoder.decode(data, final=not data):
             on_text(text)
 
     return tell

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from vmrunner.config import field_checks
 from vmrunner.errors import ConfigError, Conflict, NotFound
 from vmrunner.lib import units
 from vmrunner.lib.archive import files as archive
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from vmrunner.services.sandboxes import SandboxClient
 
 PIECE: Final = 256 << 10
+MEMORY: Final = 256 << 20  # bytes that `read` takes at most, unless said
+DISK: Final = 2 << 30  # … and `download`
 Translated = Callable[[], AbstractContextManager[None]]
 
 
@@ -33,29 +36,21 @@ class SandboxFiles:
         self._client = client
         self._translated = translated
 
-    def read(self, path: str, *, most: int | None = None) -> bytes:
-        """Return the bytes of a file. Raises Conflict where they are more than `most`."""
+    def read(self, path: str, *, most: int = MEMORY) -> bytes:
+        """Return the bytes of a file. Raises Conflict where they are more than `most`: a sandbox
+        may have files without end."""
         parts: list[bytes] = []
-        size = 0
-
-        def keep(data: bytes) -> None:
-            nonlocal size
-            size += len(data)
-            if most is not None and size > most:
-                raise Conflict(f"{path} has more than {units.amount(most)}", hint="read a part")
-            parts.append(data)
-
         with self._translated():
-            self._client.read_file(absolute(path), keep)
+            self._client.read_file(absolute(path), _bounded(parts.append, path, most))
         return b"".join(parts)
 
-    def read_text(self, path: str, *, most: int | None = None) -> str:
+    def read_text(self, path: str, *, most: int = MEMORY) -> str:
         """Return a file as text: UTF-8, with what is none replaced. `most` as with `read`."""
         return self.read(path, most=most).decode("utf-8", "replace")
 
     def write(self, path: str, data: bytes | str) -> None:
         """Write a file, whole or not at all, and the directories above it."""
-        content = data.encode() if isinstance(data, str) else bytes(data)
+        content = field_checks.content(data, "data")
         with self._translated():
             self._client.write_file(absolute(path), [content] if content else [])
 
@@ -87,38 +82,60 @@ class SandboxFiles:
         with self._translated():
             self._client.make_dir(absolute(path))
 
-    def upload(self, source: Path, to: str) -> None:
+    def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
         """Copy a directory's content below `to`, or a file into it."""
-        target = absolute(to)
-        if source.is_dir():
-            self._client.unpack_files(target, _Anew(lambda: _packed(source)))
-        elif source.is_file():
-            there = f"{target.rstrip('/')}/{source.name}"
-            self._client.write_file(there, _Anew(lambda: pieces_of(source, PIECE)))
-        else:
-            raise ConfigError(
-                f"source: {source} is no file and no directory", hint="name one that is there"
-            )
+        here, target = Path(source), absolute(to)
+        with self._translated():
+            if here.is_dir():
+                self._client.unpack_files(target, _Anew(lambda: _packed(here)))
+            elif here.is_file():
+                there = f"{target.rstrip('/')}/{here.name}"
+                self._client.write_file(there, _Anew(lambda: pieces_of(here, PIECE)))
+            else:
+                raise ConfigError(
+                    f"source: {here} is no file and no directory", hint="name one that is there"
+                )
 
-    def download(self, path: str, to: Path) -> Path:
+    def download(
+        self, path: str, to: str | os.PathLike[str] = ".", *, most: str | int = DISK
+    ) -> Path:
         """Copy a file to `to`, into it where that is a directory; or what is in a directory below
-        `to`. Returns where it is."""
-        found = self._client.stat_file(absolute(path))
-        if found.kind == "dir":
-            with _Extraction(to) as extraction:
-                self._client.pack_files(found.path, extraction.take)
-            return to
-        if found.kind != "file":
-            raise Conflict(f"{found.path} is no file and no directory: {found.kind}")
-        target = to / Path(found.path).name if to.is_dir() else to
+        `to`. Returns where it is. Raises Conflict or BadArchive where that is more than `most`."""
+        here, there, cap = Path(to), absolute(path), units.size(most, "most")
+        with self._translated():
+            # Of what the VM says of itself, its kind alone counts here: no name comes from there.
+            kind = self._client.stat_file(there).kind
+            if kind == "dir":
+                with _Extraction(here, archive.ArchiveCaps(unpacked=cap)) as extraction:
+                    self._client.pack_files(there, extraction.take)
+                return here
+            if kind != "file":
+                raise Conflict(f"{there} is no file and no directory: {kind}")
+            return self._fetch(there, here / Path(there).name if here.is_dir() else here, cap)
+
+    def _fetch(self, path: str, target: Path, most: int) -> Path:
         draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             with draft.open("wb") as file:
-                self._client.read_file(found.path, file.write)
+                self._client.read_file(path, _bounded(file.write, path, most))
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
         return target
+
+
+def _bounded(take: Callable[[bytes], object], path: str, most: int) -> Callable[[bytes], object]:
+    """Return a receiver that raises Conflict for more bytes than that."""
+    left = most
+
+    def bounded(data: bytes) -> None:
+        nonlocal left
+        left -= len(data)
+        if left < 0:
+            raise Conflict(f"{path} has more than {units.amount(most)}", hint="see `most`")
+        take(data)
+
+    return bounded
 
 
 class _Anew:
@@ -171,8 +188,9 @@ class _Written:
 class _Extraction:
     """Unpacks a tar that comes in pieces, as attacker input."""
 
-    def __init__(self, to: Path) -> None:
+    def __init__(self, to: Path, caps: archive.ArchiveCaps) -> None:
         self._to = to
+        self._caps = caps
         reading, writing = os.pipe()
         self._source, self._sink = os.fdopen(reading, "rb"), os.fdopen(writing, "wb", 0)
         self._failed: BaseException | None = None
@@ -195,7 +213,7 @@ class _Extraction:
 
     def _extract(self) -> None:
         try:
-            archive.extract(self._source, self._to, archive.ArchiveCaps())
+            archive.extract(self._source, self._to, self._caps)
             # Zeros after its end: who sends them must not find the pipe closed.
             if len(self._source.read(PIECE)) == PIECE:
                 self._failed = BadArchive("archive: it goes on after its end")

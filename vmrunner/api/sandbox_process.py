@@ -7,11 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from vmrunner.config import field_checks
-from vmrunner.errors import NotFinished
+from vmrunner.errors import Conflict, NotFinished
 from vmrunner.lib import abandonment, units
 from vmrunner.model import CommandEnd, CommandOrder, StreamName
 
@@ -33,9 +33,11 @@ class SandboxProcess:
         self._order = order
         self._translated = translated
         self._sent = 0
+        self._typing = threading.Lock()
+        self._broken_off: bytes | None = None  # what was written last, unless all of it was taken
         self._lines: deque[bytes] = deque()
         self._news = threading.Condition()  # a line, or the end
-        self._open = b""
+        self._open: list[bytes] = []  # of the line that has not ended
         self._error: BaseException | None = None
         self._end: CommandEnd | None = None
         self._ended = threading.Event()
@@ -89,16 +91,38 @@ class SandboxProcess:
         return self._end is not None and self._end.timed_out
 
     def write(self, data: bytes | str) -> None:
-        """Send it bytes on its stdin; returns once they were taken."""
-        content = data.encode() if isinstance(data, str) else bytes(data)
-        with self._translated():
-            self._client.send_input(self.id, self._sent, content)
-        self._sent += len(content)
+        """Send it bytes on its stdin; returns once they were taken. What several threads write
+        comes one after another. Where a call was broken off, as that of a task that was cancelled,
+        a part of its bytes may have been taken: the same bytes again go on from there, and others
+        raise Conflict."""
+        content = field_checks.content(data, "data")
+        with self._alone():
+            if self._broken_off not in (None, content):
+                raise Conflict(
+                    f"stdin: the write of {len(self._broken_off or b'')} bytes before was broken "
+                    "off, and some may have been taken",
+                    hint="write the same bytes again, or close_stdin()",
+                )
+            self._broken_off = content
+            with self._translated():
+                self._client.send_input(self.id, self._sent, content)
+            self._sent += len(content)
+            self._broken_off = None
 
     def close_stdin(self) -> None:
         """Tell it that nothing follows."""
-        with self._translated():
+        with self._alone(), self._translated():
             self._client.send_input(self.id, self._sent, b"", last=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Have its stdin, once no other thread has it."""
+        while not self._typing.acquire(timeout=abandonment.LOOK):
+            abandonment.check()
+        try:
+            yield
+        finally:
+            self._typing.release()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to all of its processes; one that ended is left alone."""
@@ -132,7 +156,7 @@ class SandboxProcess:
         finally:
             with self._news:
                 if self._open:
-                    self._lines.append(self._open)
+                    self._lines.append(b"".join(self._open))
                 self._ended.set()
                 self._news.notify_all()
 
@@ -140,9 +164,14 @@ class SandboxProcess:
         if stream is StreamName.STDERR:
             self._stderr.append(data)
             return
-        *lines, self._open = (self._open + data).split(b"\n")
+        head, end, rest = data.rpartition(b"\n")
         with self._news:
-            self._lines.extend(line + b"\n" for line in lines)
+            if end:
+                lines = b"".join([*self._open, head]).split(b"\n")
+                self._lines.extend(line + end for line in lines)
+                self._open.clear()
+            if rest:
+                self._open.append(rest)
             self._news.notify_all()
 
 

@@ -71,7 +71,7 @@ class Terminal:
 
     def write(self, data: bytes | str) -> None:
         """Type it; returns once it was sent. Raises Conflict when the command has ended."""
-        content = data.encode() if isinstance(data, str) else bytes(data)
+        content = field_checks.content(data, "data")
         with self._typing, self._translated():
             if self._over or not self._opened.send(content):
                 self._raise()

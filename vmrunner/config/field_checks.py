@@ -59,6 +59,15 @@ def characters(value: object, field: str) -> str:
     return value
 
 
+def content(value: object, field: str) -> bytes:
+    """Bytes, or text as UTF-8. A number is neither: `bytes` would take it for that many zeros."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise ConfigError(f"{field}: {_short(value)} is neither text nor bytes", hint="such as b''")
+    return characters(value, field).encode()
+
+
 def choice(value: object, field: str, noun: str, known: Iterable[str]) -> str:
     """One of a few words."""
     said = text(value, field)

@@ -15,8 +15,8 @@ def command_document(command: CommandSummary) -> dict[str, Any]:
     """A command of a sandbox."""
     end = command.end
     return {
-        "id": _text(command.id),
-        "title": _text(command.title),
+        "id": shown(command.id),
+        "title": shown(command.title),
         "state": "running" if end is None else "ended",
         "exit_code": None if end is None else end.exit_code,
         "timed_out": end is not None and end.timed_out,
@@ -26,15 +26,15 @@ def command_document(command: CommandSummary) -> dict[str, Any]:
 def file_document(entry: FileEntry) -> dict[str, Any]:
     """A file of a sandbox."""
     return {
-        "name": _text(entry.name),
-        "path": _text(entry.path),
-        "kind": _text(entry.kind),
+        "name": shown(entry.name),
+        "path": shown(entry.path),
+        "kind": shown(entry.kind),
         "size": entry.size,
         "mode": f"{entry.mode:04o}",
         "modified_at": iso(min(max(entry.modified, _FIRST), _LAST)),
     }
 
 
-def _text(said: str) -> str:
+def shown(said: str) -> str:
     """Return it with what is no UTF-8 replaced: a guest calls its files as it likes."""
     return said.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

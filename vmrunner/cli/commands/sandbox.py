@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -161,6 +160,9 @@ def cp(
     context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="PATH, or ID:PATH.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="ID:PATH, or PATH.")],
+    most: Annotated[
+        str, typer.Option(metavar="SIZE", help="Refuse what is larger, out of a sandbox.")
+    ] = "2GiB",
 ) -> int:
     """Copy files into a sandbox, or out of it. Of a directory, what is in it is copied."""
     there, back = _parted(target), _parted(source)
@@ -174,7 +176,7 @@ def cp(
             sandbox.upload(source, there[1])
         return exit_codes.OK
     with _connected(context, back[0]) as sandbox:
-        output.print_path(str(sandbox.download(back[1], Path(target))))
+        output.print_path(str(sandbox.download(back[1], target, most=most)))
     return exit_codes.OK
 
 

@@ -27,6 +27,7 @@ from vmrunner.api.sandbox import Sandbox
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.integrations.mcp.sessions import LONGEST, ONLY, SessionSandboxes, end
 from vmrunner.model import BuildSpec
+from vmrunner.services.sandbox_documents import shown
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -194,7 +195,8 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
         entries = await _left_alone(found.files.list, path)
         note = f"{len(entries) - ENTRIES} more were left out" if len(entries) > ENTRIES else ""
         listed = [
-            FileListed(name=one.name, kind=one.kind, size=one.size) for one in entries[:ENTRIES]
+            FileListed(name=shown(one.name), kind=shown(one.kind), size=one.size)
+            for one in entries[:ENTRIES]
         ]
         return ListAnswer(path=path, entries=listed, note=note)
 

@@ -1,0 +1,138 @@
+"""What a sandbox's VM says and does, as the Python API takes it: nothing that harms the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmrunner.api import sandbox_files
+from vmrunner.api.sandbox import _teller, command_order
+from vmrunner.api.sandbox_files import SandboxFiles
+from vmrunner.api.sandbox_process import SandboxProcess
+from vmrunner.errors import ConfigError, Conflict
+from vmrunner.model import CommandEnd, FileEntry, StreamName
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class LyingFiles:
+    """A sandbox that calls each file as it likes, and whose files have no end."""
+
+    def __init__(self, said: str, pieces: int) -> None:
+        self.said = said
+        self.pieces = pieces
+        self.asked: list[str] = []
+
+    def stat_file(self, _: str) -> FileEntry:
+        return FileEntry(name="x", path=self.said, kind="file", size=1, mode=0o644, modified=0.0)
+
+    def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
+        self.asked.append(path)
+        for _ in range(self.pieces):
+            on_bytes(b"x" * 1000)
+
+    @property
+    def files(self) -> SandboxFiles:
+        return SandboxFiles(self, contextlib.nullcontext)  # type: ignore[arg-type]
+
+
+def test_no_name_on_this_host_comes_from_the_vm(tmp_path: Path) -> None:
+    vm = LyingFiles("/work/.bashrc", pieces=1)
+    assert vm.files.download("report.txt", tmp_path) == tmp_path / "report.txt"
+    assert vm.asked == ["/work/report.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["report.txt"]
+
+
+def test_a_file_without_end_fills_neither_memory_nor_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = LyingFiles("/work/a", pieces=1_000_000)
+    with pytest.raises(Conflict, match=r"a has more than 256\.0 MiB"):
+        vm.files.read("a")
+    monkeypatch.setattr(sandbox_files, "DISK", 0)
+    with pytest.raises(Conflict, match=r"/work/a has more than 2\.0 KiB"):
+        vm.files.download("a", tmp_path, most="2KiB")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("data", [5, None, "\ud800"])
+def test_what_is_no_content_is_not_written(data: Any, process: SandboxProcess) -> None:
+    """`bytes(5)` is five zeros."""
+    for write in (lambda: LyingFiles("a", 1).files.write("a", data), lambda: process.write(data)):
+        with pytest.raises(ConfigError, match="data: "):
+            write()
+
+
+class Reader:
+    """A command that takes stdin as the VM does: what it has it does not take again."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+        self.over = False
+        self.meet = threading.Barrier(2)
+        self.fails_after: int | None = None
+
+    def run(self, _: Any, on_output: Callable[[StreamName, bytes], object]) -> CommandEnd:
+        for piece in (b"one\r\ntw", b"o", b"\n\nthr", b"ee"):
+            on_output(StreamName.STDOUT, piece)
+        return CommandEnd(exit_code=0)
+
+    def send_input(self, _: str, offset: int, data: bytes, *, last: bool = False) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.meet.wait(0.2)  # for another that is not kept from coming
+        data = data[len(self.taken) - offset :]
+        if self.fails_after is not None:
+            self.taken += data[: self.fails_after]
+            self.fails_after = None
+            raise KeyboardInterrupt
+        self.taken += data
+        self.over = last
+
+
+@pytest.fixture
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture
+def process(reader: Reader) -> SandboxProcess:
+    order = command_order("cat", env={}, stdin=True)
+    return SandboxProcess(reader, order, contextlib.nullcontext)  # type: ignore[arg-type]
+
+
+def test_what_threads_write_at_once_is_all_taken(process: SandboxProcess, reader: Reader) -> None:
+    threads = [threading.Thread(target=process.write, args=(word,)) for word in ("aaa", "bbb")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reader.taken in (b"aaabbb", b"bbbaaa")
+
+
+def test_a_write_that_was_broken_off_loses_no_byte(process: SandboxProcess, reader: Reader) -> None:
+    reader.fails_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        process.write("abcdef")
+    with pytest.raises(Conflict, match="write of 6 bytes before was broken off"):
+        process.write("xyz")
+    process.write("abcdef")
+    process.write("xyz")
+    process.close_stdin()
+    assert (reader.taken, reader.over) == (b"abcdefxyz", True)
+
+
+def test_lines_are_whole_however_they_come(process: SandboxProcess) -> None:
+    assert list(process) == [b"one\r\n", b"two\n", b"\n", b"three"]
+
+
+def test_text_is_told_to_the_last_byte_of_its_stream() -> None:
+    told: list[str] = []
+    tell = _teller(told.append)
+    for data in (b"a\xe2", b"\x82\xac\xe2\x82", b""):
+        tell(data)
+    assert "".join(told) == "a\u20ac\ufffd"
