@@ -20,7 +20,7 @@ from typing import Any
 
 from . import docker
 from .command_follower import CallerSink
-from .command_group import CommandGroup
+from .command_group import CommandGroup, is_full
 from .command_records import end, has_room, taken
 from .container_files import exports
 from .state import Place, clock
@@ -31,6 +31,7 @@ TICK = 0.5  # seconds between looks at the timeout and at the shell
 TERM_GRACE = 5.0  # seconds from TERM to KILL
 LAST = 0.5  # seconds for its shell to end once it has said how the command did
 START = 120.0  # seconds for the driver to answer
+CROWDED = 2.0  # … after which a container that is full of processes is why it did not
 KILLED = 128 + signal.SIGKILL
 TIMED_OUT = 124  # of one that ends with 0 when it is told to at its timeout
 MARK = "\n… truncated: {} bytes dropped\n"
@@ -230,6 +231,8 @@ class Command:
         """End it when its time is over, or when the driver does not start it."""
         now, limit = clock(), self._order["timeout"]
         if self._group is None:
+            if now >= self._began + CROWDED and is_full(container_pid(self._place)):
+                raise OSError("the container has as many processes as it may: end some")
             if now >= self._began + START:
                 raise OSError(f"the container did not start it within {START:.0f} s")
         elif self._kill_at is not None:

@@ -20,8 +20,7 @@ class CommandGroup:
     @classmethod
     def make(cls, root: int, name: str, shell: int) -> CommandGroup:
         """A group for a shell in the container whose first process is `root`."""
-        with open(f"/proc/{root}/cgroup", encoding="utf-8") as file:
-            above = ROOT + file.read().strip().rpartition("::")[2]
+        above = group_of(root)
         if "docker" not in above or not os.path.exists(f"{above}/cgroup.kill"):
             return cls("", shell)
         path = f"{above}/command-{name}"
@@ -72,6 +71,22 @@ class CommandGroup:
         if self._cgroup:
             with suppress(OSError):
                 os.rmdir(self._cgroup)
+
+
+def group_of(pid: int) -> str:
+    """Return the directory of a process's control group."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+        return ROOT + file.read().strip().rpartition("::")[2]
+
+
+def is_full(root: int) -> bool:
+    """True if the container whose first process that is has as many processes as it may."""
+    with suppress(OSError, ValueError):  # without a limit there is no number
+        with open(f"{group_of(root)}/pids.max", encoding="ascii") as file:
+            most = int(file.read())
+        with open(f"{group_of(root)}/pids.current", encoding="ascii") as file:
+            return int(file.read()) >= most
+    return False
 
 
 def descendants(root: int) -> list[int]:
