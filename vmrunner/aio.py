@@ -225,6 +225,8 @@ class AsyncSandboxFiles(_Handle[_Files]):
     stat = _method(_Files.stat)
     remove = _method(_Files.remove)
     make_dir = _method(_Files.make_dir)
+    upload = _method(_Files.upload)
+    download = _method(_Files.download)
 
 
 class AsyncSandbox(_Context[_Sandbox]):
@@ -287,6 +289,7 @@ class AsyncSandbox(_Context[_Sandbox]):
     forward = _method(_Sandbox.forward, PortForward.close)
     extend = _method(_Sandbox.extend)
     info = _method(_Sandbox.info)
+    is_running = _method(_Sandbox.is_running)
     ssh_command = _method(_Sandbox.ssh_command)
     kill = _method(_Sandbox.kill)
     close = _method(_Sandbox.close)

@@ -166,7 +166,7 @@ def test_more_commands_than_places_are_run_all_the_same(
         holder.start()
         wait_for(lambda: pretended.asked == 1)
         codes: list[int] = []
-        other = threading.Thread(target=lambda: codes.append(sandbox.run("true").exit_code))
+        other = threading.Thread(target=lambda: codes.append(sandbox.popen("true").wait()))
         other.start()
         other.join(timeout=0.5)
         pretended.answers.set()

@@ -141,17 +141,6 @@ def test_a_file_is_read_up_to_a_bound(runner: vmrunner.Runner, pretended: Slow) 
     anyio.run(work)
 
 
-def test_a_name_that_is_no_text_hides_no_other(runner: vmrunner.Runner, pretended: Slow) -> None:
-    async def work() -> None:
-        async with connected(runner) as client:
-            name = (await call(client, "sandbox_create"))["sandbox"]
-            pretended.files |= {"/work/a": b"", "/work/\udcff": b""}
-            listed = await call(client, "sandbox_list_files", sandbox=name)
-            assert [one["name"] for one in listed["entries"]] == ["a", "\ufffd"]
-
-    anyio.run(work)
-
-
 def test_a_sandbox_that_is_over_is_forgotten() -> None:
     """A process that serves for months has made many."""
     now, closed = 0.0, []

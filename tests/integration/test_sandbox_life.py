@@ -42,8 +42,10 @@ def test_it_runs_until_it_is_killed_and_that_is_success(runner: vmrunner.Runner)
         assert [build.id for build in listed] == [sandbox.id]
         again = vmrunner.Sandbox.connect(sandbox.id[:12], runner=runner)
         assert again.id == sandbox.id
+        assert sandbox.is_running()
     done = runner.wait(sandbox.id)
     assert (done.result, done.reason) == (Result.SUCCESS, Reason.USER)
+    assert not sandbox.is_running()
     assert runner.service.ledger.instances.list(active=True) == []
     with pytest.raises(SandboxOver, match="success"):
         vmrunner.Sandbox.connect(sandbox.id, runner=runner)

@@ -292,6 +292,10 @@ class Sandbox:
         self._build = self._build.refresh()
         return self._build
 
+    def is_running(self) -> bool:
+        """Return whether it has not ended, as far as the ledger knows."""
+        return self.info().state is BuildState.RUNNING
+
     def ssh_command(self) -> str:
         """Return the command that opens a shell in its container."""
         return shlex.join(["vmrunner", "sandbox", "shell", self.id])

@@ -55,7 +55,7 @@ def test_a_state_that_is_none_is_a_violation(state: object) -> None:
         listed(state).commands()
 
 
-def test_who_asks_hears_of_it_as_of_all_that_cannot_be() -> None:
+def test_what_cannot_be_is_a_conflict_to_who_asks() -> None:
     said = b'E 45\n{"error": "OSError: the driver has no shell"}'
     client = SandboxClient(
         SimpleNamespace(builds=SimpleNamespace(secrets=lambda _: {})),  # type: ignore[arg-type]

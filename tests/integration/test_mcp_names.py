@@ -1,0 +1,24 @@
+"""Names that a guest gives its files, as an agent is told them."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+import vmrunner
+from tests.integration.test_mcp import Slow, call, connected, pretended, runner
+from tests.support.fake_runner import app
+
+pytestmark = pytest.mark.timeout(60)
+__all__ = ["app", "pretended", "runner"]
+
+
+def test_a_name_that_is_no_text_hides_no_other(runner: vmrunner.Runner, pretended: Slow) -> None:
+    async def work() -> None:
+        async with connected(runner) as client:
+            name = (await call(client, "sandbox_create"))["sandbox"]
+            pretended.files |= {"/work/a": b"", "/work/\udcff": b""}
+            listed = await call(client, "sandbox_list_files", sandbox=name)
+            assert [one["name"] for one in listed["entries"]] == ["a", "\ufffd" * 3]
+
+    anyio.run(work)
