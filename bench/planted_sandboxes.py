@@ -7,11 +7,13 @@ from typing import Final
 from bench.planted import Bug
 
 GUEST: Final = "tests/integration/test_sandbox_guest.py"
+GUEST_FILES: Final = "tests/integration/test_sandbox_guest_files.py"
 CLIENT: Final = "tests/integration/test_sandbox_client.py"
 TRANSFERS: Final = "tests/integration/test_sandbox_transfers.py"
 LIFE: Final = "tests/integration/test_sandbox_life.py"
 BOUNDS: Final = "tests/integration/test_http_sandbox_bounds.py"
 AIO: Final = "tests/integration/test_aio.py"
+HOSTILE: Final = "tests/unit/api/test_hostile_sandbox.py"
 TERMINAL: Final = "tests/integration/test_sandbox_terminal.py"
 HTTP: Final = "tests/integration/test_http_sandboxes.py"
 
@@ -64,6 +66,62 @@ SANDBOX_BUGS: Final = (
         "exit_code=self._code or (TIMED_OUT if self._timed_out else 0),",
         "exit_code=self._code,",
         f"{GUEST}::test_a_timeout_is_no_success",
+    ),
+    Bug(
+        "sandbox: a file that is written anew is root's",
+        "guest/sandbox_files.py",
+        "            os.fchown(fd, former.st_uid, former.st_gid)\n",
+        "            pass\n",
+        f"{GUEST_FILES}::test_a_file_that_is_written_anew_keeps_owner_and_mode",
+    ),
+    Bug(
+        "sandbox: a directory is not there because a file in it has gone",
+        "guest/sandbox_files.py",
+        "with suppress(FileNotFoundError):  # it has gone meanwhile",
+        "with suppress(IsADirectoryError):",
+        f"{GUEST_FILES}::test_what_goes_while_a_directory_is_read_is_left_out",
+    ),
+    Bug(
+        "sandbox: the VM names the file that is written here",
+        "api/sandbox_files.py",
+        "            kind = self._client.stat_file(there).kind\n",
+        "            kind, there = (said := self._client.stat_file(there)).kind, said.path\n",
+        f"{HOSTILE}::test_no_name_on_this_host_comes_from_the_vm",
+    ),
+    Bug(
+        "sandbox: a file without end fills memory and disk",
+        "api/sandbox_files.py",
+        "        if left < 0:\n",
+        "        if left is None:\n",
+        f"{HOSTILE}::test_a_file_without_end_fills_neither_memory_nor_disk",
+    ),
+    Bug(
+        "sandbox: threads write to the same place of a stdin",
+        "api/sandbox_process.py",
+        "            yield\n        finally:\n            self._typing.release()",
+        "            self._typing.release()\n            yield\n        finally:\n            pass",
+        f"{HOSTILE}::test_what_threads_write_at_once_is_all_taken",
+    ),
+    Bug(
+        "sandbox: other bytes go on where a write was broken off",
+        "api/sandbox_process.py",
+        "            self._broken_off = content\n",
+        "",
+        f"{HOSTILE}::test_a_write_that_was_broken_off_loses_no_byte",
+    ),
+    Bug(
+        "sandbox: a forwarded connection waits in a black hole",
+        "ssh/client.py",
+        "bell.wait(min(RELAY_LOOK, silence.check(channel)))",
+        "bell.wait(RELAY_LOOK)",
+        f"{TRANSFERS}::test_a_forwarded_connection_into_a_black_hole_ends",
+    ),
+    Bug(
+        "sandbox: one that was lost had its time",
+        "core/lifecycle.py",
+        " and build.was_ready and not message):",
+        " and build.was_ready):",
+        "tests/unit/core/test_lifecycle.py::test_a_lost_sandbox_did_not_have_its_time",
     ),
     Bug(
         "sandbox: who forwards waits for the port alone",
