@@ -128,10 +128,11 @@ def test_counts_are_forgotten_once_another_hears_them(make_world: MakeWorld) -> 
     assert job.assigned == 1
 
 
-def test_a_label_of_somebody_else_stops_no_scale_set(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize("number", ["many", "9" * 250, "²"])
+def test_a_label_of_somebody_else_stops_no_scale_set(make_world: MakeWorld, number: str) -> None:
     world = make_world()
     process = serving(world)
-    labels = {SET: process.scaler._builds._word, NUMBER: "many", RUNNER: "x"}
+    labels = {SET: process.scaler._builds._word, NUMBER: number, RUNNER: "x"}
     world.submit(labels=labels)
     world.github.queue_job()
     world.run(30, until=lambda: bool(world.github.paths("generatejitconfig")))

@@ -304,6 +304,18 @@ def test_a_vm_that_lies_about_its_cache_costs_the_cache(
     assert list(shelf.place.glob("*")) == []
 
 
+def test_a_vm_that_found_its_key_cannot_replace_it(shelf: Shelf) -> None:
+    env = {"CACHED": shelf.path}
+    shelf.run(fill("good"), env=env)
+    packs = "caches.CacheWork._wanted = lambda self, *, packs: [0]"
+    shelf.world.guest.set(f"{NO_WALL}; {packs}")
+    assert shelf.run(fill("evil"), env=env).result is Result.SUCCESS
+    assert shelf.outcomes() == ["restored"]
+    shelf.world.guest.set(NO_WALL)
+    shelf.run(SHOW, env=env)
+    assert shelf.world.log == b"good\n"
+
+
 def test_a_vm_that_stalls_is_not_waited_for_long(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,14 +98,15 @@ class BuildCaches:
     def heard(self, data: Mapping[str, Any]) -> None:
         """Take note of what the VM did with one of them."""
         number, error = int(data["cache"]), str(data["error"])
-        rule = self._rules[number]
+        rule, found = self._rules[number], self._sent.get(number)
         if data["packed"]:
+            if found is not None and found.exact:
+                return  # it was not to pack that
             if error:
                 self._tell(rule, CacheOutcome.NOT_SAVED, message=f"in the VM: {error}")
             else:
                 self._packed[number] = int(data["bytes"])
             return
-        found = self._sent.get(number)
         key = found.key if found else rule.key
         if error:
             self._tell(rule, CacheOutcome.NOT_RESTORED, key=key, message=f"in the VM: {error}")

@@ -30,6 +30,7 @@ ENVIRONMENT: Final = {
     "RUNNER_ALLOW_RUNASROOT": "1",
     "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE": "1",
 }
+_DIGITS: Final = 9  # of a runner's number
 _ENDED: Final = 20  # so many of those that ended are looked at
 
 
@@ -90,6 +91,7 @@ class RunnerBuilds:
 
 
 def number_of(row: BuildRecord) -> int:
-    """Return which runner of its scale set it is; 0 for a build that somebody else labelled so."""
+    """Return which runner of its scale set it is; 0 for a build that somebody else labelled so: the
+    next would have no name that fits."""
     text = row.spec.labels.get(NUMBER, "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if len(text) <= _DIGITS and text.isdecimal() else 0

@@ -58,6 +58,7 @@ def test_a_second_request_stays_here() -> None:
         b"GET / HTTP/1.0\r\n\r\n",
         b"CONNECT deb.example.org:80 HTTP/1.1\r\nHost: deb.example.org\r\n\r\n",
         b"GET http://evil.example.com/ HTTP/1.1\r\nHost: deb.example.org\r\n\r\n",
+        b"GET *http://evil.example.com/ HTTP/1.1\r\nHost: deb.example.org\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: deb.example.org\r\nHost: evil.example.com\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: deb.example.org, evil.example.com\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: deb.example.org:8080\r\n\r\n",

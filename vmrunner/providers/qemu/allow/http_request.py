@@ -47,7 +47,9 @@ class HttpRequest:
             return None
         if not isinstance(event, h11.Request):
             raise HelloRefused("no request")
-        if event.method == b"CONNECT" or not event.target.startswith((b"/", b"*")):
+        if event.method == b"CONNECT" or not (
+            event.target.startswith(b"/") or event.target == b"*"
+        ):
             raise HelloRefused("a request to a proxy")
         said = [value for name, value in event.headers if name == b"host"]
         if len(said) != 1:
