@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from vmrunner.config import named_secret
 from vmrunner.config.build_request import BuildFields
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 RUNNER_IMAGE: Final = "ghcr.io/actions/actions-runner:latest"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,44}")
-_PART: Final = re.compile(r"[A-Za-z0-9._-]+")
+_PART: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+")
+_LABEL: Final = re.compile(r"[^\s,](?:[^\n,]{0,254}[^\s,])?")
 #: The last: what a runner registers with is of one use.
 _NOT_OF_A_RUNNER: Final = (
     *("source", "secrets", "artifacts", "caches", "registry_secret"),
@@ -82,6 +83,14 @@ class ScaleSetSettings(Section):
             raise ValueError("not a name; at most 45 letters, digits, . _ and -, such as fast")
         return value
 
+    @field_validator("labels")
+    @classmethod
+    def _of_workflows(cls, value: list[str]) -> list[str]:
+        for one in value:
+            if not _LABEL.fullmatch(one) or not one.isprintable():
+                raise ValueError(f"{one[:40]!r} is no label; such as gpu")
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class ForgeTarget:
@@ -97,6 +106,11 @@ class ForgeTarget:
         return self.url.partition("://")[2]
 
 
+def _written(value: object) -> object:
+    """Return a number as text: a file may have it without quotes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class GithubSettings(Section):
     """Runner scale sets at GitHub, for `vmrunner github serve`."""
 
@@ -104,7 +118,9 @@ class GithubSettings(Section):
     token: str = Field(
         default="", description="A personal token: a variable's name, or @ and a file's path."
     )
-    app_id: str = Field(default="", description="Of a GitHub App, or its client id.")
+    app_id: Annotated[str, BeforeValidator(_written)] = Field(
+        default="", description="Of a GitHub App, or its client id."
+    )
     installation_id: int = Field(default=0, ge=0, description="Of that App.")
     private_key: str = Field(
         default="", description="Of that App, PEM: a variable's name, or @ and a file's path."
@@ -124,7 +140,7 @@ class GithubSettings(Section):
     @field_validator("scale_sets")
     @classmethod
     def _distinct(cls, value: list[ScaleSetSettings]) -> list[ScaleSetSettings]:
-        names = [one.name for one in value]
+        names = [one.name.lower() for one in value]  # as GitHub compares them
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two have the name {twice!r}; give each its own")
         return value

@@ -47,7 +47,12 @@ def test_a_place_has_its_api(url: str, api: str, path: str) -> None:
         ({"url": ORG["url"], "app_id": "Iv23"}, "give all three"),
         ({"scale_sets": [{"name": "fast"}]}, "need url, and token"),
         ({**ORG, "scale_sets": [{"name": "fast"}] * 2}, "two have the name"),
+        ({**ORG, "scale_sets": [{"name": "fast"}, {"name": "FAST"}]}, "two have the name"),
         ({**ORG, "scale_sets": [{"name": "a b"}]}, "not a name"),
+        ({**ORG, "scale_sets": [{"name": "a", "labels": ["x", ""]}]}, "no label"),
+        ({**ORG, "scale_sets": [{"name": "a", "labels": ["x,y"]}]}, "no label"),
+        ({**ORG, "scale_sets": [{"name": "a", "labels": ["x "]}]}, "no label"),
+        ({"url": "https://github.com/../acme"}, "not a repository"),
         ({**ORG, "scale_sets": [{"name": "a", "max_runners": 0}]}, "greater than or equal to 1"),
         (
             {**ORG, "scale_sets": [{"name": "a", "build": {"secrets": ["X"]}}]},
@@ -68,6 +73,11 @@ def test_a_place_has_its_api(url: str, api: str, path: str) -> None:
 def test_what_cannot_be_configured_is_told(said: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         Settings.model_validate({"github": said})
+
+
+def test_an_apps_number_needs_no_quotes() -> None:
+    said = {"url": ORG["url"], **APP, "app_id": 4711}
+    assert forges.github_of(Settings.model_validate({"github": said})).app_id == "4711"
 
 
 def test_a_runners_build_is_said_as_in_a_job_file() -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
+from vmrunner.lib import units
 
 if TYPE_CHECKING:
     import httpx
@@ -66,6 +67,11 @@ class GithubHttp:
             target = httpx.URL(url).copy_merge_params(dict(params or {}))
         except httpx.InvalidURL:
             raise GithubAway("GitHub named an address that is none") from None
+        if target.scheme != "https" and not units.is_loopback(target.host):
+            raise GithubError(
+                f"{target.host}: tokens would cross the network in the clear",
+                hint="a server of GitHub's behind a proxy is to know its own https:// address",
+            )
         content = {} if body is None else {"json": body}
         head = {"Authorization": _shown(scheme, bearer, target), "Accept": "application/json"}
         try:

@@ -140,6 +140,21 @@ def test_a_token_that_no_header_holds_is_not_told(token: str) -> None:
 def test_an_address_that_is_none_is_told() -> None:
     http = GithubHttp(now=lambda: NOW)
     for url in ("https://[::1", "https://x:port/?token=hidden", "file:///etc/passwd", "\0"):
-        with pytest.raises(GithubAway) as caught:
+        with pytest.raises(GithubError) as caught:
             http.ask("GET", url, bearer="t")
         assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://ghe.example/_apis/x", "HTTP://10.0.0.1/x", "//x/y", "x"])
+def test_no_token_crosses_the_network_in_the_clear(url: str) -> None:
+    """As where GitHub's own server names an address of behind its proxy."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200)
+
+    asked: list[httpx.Request] = []
+    http = GithubHttp(now=lambda: NOW, transport=httpx.MockTransport(handle))
+    with pytest.raises(GithubError, match="in the clear"):
+        http.ask("GET", url, bearer="t")
+    assert asked == []
