@@ -322,3 +322,9 @@ def test_the_runner_is_configured_and_told_of(tmp_path: Path, jit: str) -> None:
         assert "--ephemeral" in told
         assert "(of https://garm/m/runner-registration-token/)" in told
         assert '"agent_id": 12' in told
+
+
+@pytest.mark.parametrize("said", [b"[" * 100_000, b"5", b"\xff", b'"x"'])
+def test_extra_specs_that_are_no_table_are_refused(said: bytes) -> None:
+    with pytest.raises(ConfigError, match="extra_specs: not a table"):
+        bootstrap.extra_specs(base64.b64encode(said).decode())

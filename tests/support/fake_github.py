@@ -30,7 +30,7 @@ class FakeGithub(GithubAnswers):
         def handle(request: httpx.Request) -> httpx.Response:
             body = json.loads(request.content) if request.content else None
             found = self.ask(request.method, str(request.url), request.headers, body)
-            content = {} if found.body is None else {"json": found.body}
+            content = {} if found.body is None else {"content": json.dumps(found.body)}
             date = {"date": formatdate(self.now(), usegmt=True)} if self.dated else {}
             return httpx.Response(found.status, headers={**date, **found.headers}, **content)
 

@@ -107,7 +107,7 @@ def extra_specs(text: str) -> dict[str, Any] | None:
     ConfigError."""
     try:
         found = json.loads(base64.b64decode(text, validate=True) or b"null")
-    except ValueError:
+    except (RecursionError, ValueError):
         found = text
     if found is not None and not isinstance(found, dict):
         raise ConfigError("extra_specs: not a table", hint='such as {"ttl": "2h"}')

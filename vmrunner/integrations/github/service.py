@@ -136,7 +136,9 @@ class ActionsService:
         path = f"{_SETS}/{scale_set}/generatejitconfig"
         found = self._ask("POST", path, body={"name": name, "workFolder": "_work"})
         with understood("a runner"):
-            return JitRunner(int(found["runner"]["id"]), name, str(found["encodedJITConfig"]))
+            config = str(found["encodedJITConfig"])
+            config.encode("ascii")  # it goes into an environment
+            return JitRunner(int(found["runner"]["id"]), name, config)
 
     def find_runner(self, name: str) -> int | None:
         """Return the id of a runner that has not come yet, waits, or has a job."""

@@ -131,7 +131,12 @@ def test_another_scale_set_is_not_taken_for_ours() -> None:
         place.service.find("big", "fast")
 
 
-@pytest.mark.parametrize("body", [None, [], {"value": None}, {"value": [5]}, {"value": [{}]}, "x"])
+ODD_RUNNER = {"runner": {"id": 1}, "encodedJITConfig": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    "body", [None, [], {"value": None}, {"value": [5]}, {"value": [{}]}, "x", ODD_RUNNER]
+)
 def test_an_answer_that_is_none_is_a_failure_of_githubs(body: Any) -> None:
     place = Place()
     for path, ask in (
