@@ -182,13 +182,6 @@ FORGE_BUGS: Final = (
         f"{UNITS}/test_identity.py::test_a_clock_that_is_wrong_costs_no_token",
     ),
     Bug(
-        "show a token to whoever listens on the way",
-        f"{GITHUB}/http.py",
-        'if target.scheme != "https" and',
-        "if False and",
-        f"{UNITS}/test_http.py::test_no_token_crosses_the_network_in_the_clear",
-    ),
-    Bug(
         "tell a token that no header can hold",
         f"{GITHUB}/http.py",
         "if not bearer.isascii() or not bearer.isprintable():",

@@ -12,6 +12,7 @@ from vmrunner.model import BuildRecord, BuildState, Result
 FIRST: Final = 10.0  # seconds after a runner that failed, until the next is started
 LONGEST: Final = 600.0
 SETTLE: Final = 1.0  # … after a message, until its counts are acted upon
+STALE: Final = 300.0  # … after which counts that GitHub has not told again are of the past
 _FAILED: Final = (Result.FAILURE, Result.ERROR)
 
 
@@ -35,8 +36,10 @@ class JobNews:
 
     def settled(self, now: float) -> bool:
         """False while an older message may have told it, which newer ones follow: after an outage
-        they come one after another, each with the counts of its own time."""
-        return self.sure or now - self.told_at >= SETTLE
+        they come one after another, each with the counts of its own time. False again when nobody
+        has told it for long: its jobs may be over, and each VM for one is for nothing."""
+        age = now - self.told_at
+        return age < STALE and (self.sure or age >= SETTLE)
 
 
 def starts(

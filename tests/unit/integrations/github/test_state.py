@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vmrunner.integrations.github.messages import JobCounts, JobMessage
+from vmrunner.integrations.github.plan import STALE
 from vmrunner.integrations.github.state import ScaleSetState
 
 
@@ -27,6 +28,7 @@ def test_a_count_is_sure_when_nothing_followed_it() -> None:
     state.confirmed(10.5)
     assert state.known.news is not None
     assert state.known.news.settled(10.5)
+    assert not state.known.news.settled(10.5 + STALE)
     state.keep({"r-2"})
     assert state.known.started == {"r-2"}
 
