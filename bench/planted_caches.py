@@ -64,6 +64,13 @@ CACHE_BUGS: Final = (
         f"{CACHES}::test_a_damaged_cache_is_not_restored_and_forgotten",
     ),
     Bug(
+        "let a VM replace the cache that it found",
+        "session/caches.py",
+        "if found is not None and found.exact:",
+        "if False:",
+        f"{CACHES}::test_a_vm_that_found_its_key_cannot_replace_it",
+    ),
+    Bug(
         "take all that a VM sends",
         "session/caches.py",
         "        if self.size > self._most:\n",

@@ -182,6 +182,13 @@ FORGE_BUGS: Final = (
         f"{UNITS}/test_identity.py::test_a_clock_that_is_wrong_costs_no_token",
     ),
     Bug(
+        "show a token to whoever listens on the way",
+        f"{GITHUB}/http.py",
+        'if target.scheme != "https" and',
+        "if False and",
+        f"{UNITS}/test_http.py::test_no_token_crosses_the_network_in_the_clear",
+    ),
+    Bug(
         "tell a token that no header can hold",
         f"{GITHUB}/http.py",
         "if not bearer.isascii() or not bearer.isprintable():",
@@ -201,6 +208,13 @@ FORGE_BUGS: Final = (
         "stop.wait(self._vain.wait(1))",
         "stop.wait(0.1)",
         f"{UNITS}/test_listener.py::test_what_brings_no_news_is_not_asked_in_a_rush",
+    ),
+    Bug(
+        "start runners for counts of long ago",
+        f"{GITHUB}/plan.py",
+        "return age < STALE and (",
+        "return (",
+        f"{UNITS}/test_state.py::test_a_count_is_sure_when_nothing_followed_it",
     ),
     Bug(
         "take counts that are not told for none",
