@@ -36,7 +36,8 @@ from vmrunner.testing.localazure.routes import KNOWN
 #: Answers with a body of which the data here has no document.
 UNPUBLISHED: Final = {
     *("resourceGroups.get", "resourceGroups.listAll", "resourceGroups.resources"),
-    *("permissions.list", "galleries.get", "galleries.list", "galleries.listAll", "sites.get"),
+    *("permissions.list", "locks.list", "sites.get"),
+    *("galleries.get", "galleries.list", "galleries.listAll"),
     "usages.list",  # of Microsoft.Network, for which the driver does not ask
 }
 WHOLE: Final = [kind for kind in kinds() if not kind.endswith("/versions")]
@@ -222,7 +223,8 @@ def read_all(arm: Arm) -> None:
     gallery, version = site.version.partition("/images/")[0], site.version
     paths = [
         *(f"{home}/resourceGroups", group, f"{group}/resources", ours, gallery),
-        *(f"{group}/providers/Microsoft.Authorization/permissions", f"{home}/{compute}/skus"),
+        *(f"{group}/providers/Microsoft.Authorization/{one}" for one in ("permissions", "locks")),
+        f"{home}/{compute}/skus",
         *(f"{above}/providers/{kind}" for above in (home, group) for kind in WHOLE),
         *(f"{above}/{compute}/galleries" for above in (home, group)),
         *(f"{home}/{one}/locations/{site.location}/usages" for one in PROVIDERS),
