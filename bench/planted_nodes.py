@@ -52,6 +52,27 @@ NODE_BUGS: Final = (
         f"{CHANGES}::test_what_no_transaction_told_is_found_in_time",
     ),
     Bug(
+        "keep what was decoded of a row that differs when all are read",
+        OPEN_ROWS,
+        "row[-1] and row != self._read.get(row[0])",
+        "row[-1] and row[0] not in self._read",
+        f"{CHANGES}::test_a_whole_read_decodes_what_differs",
+    ),
+    Bug(
+        "take rows in the order in which they changed",
+        OPEN_ROWS,
+        "        values.sort(key=lambda value: value[0])\n",
+        "",
+        f"{CHANGES}::test_rows_stay_in_order_however_they_come",
+    ),
+    Bug(
+        "forget whose turn it was when no slot was free",
+        "engine/poller.py",
+        "                    self._late += [row.id for row in part]\n",
+        "                    pass\n",
+        "tests/unit/engine/test_poller.py::test_whoever_finds_no_free_slot_waits_for_the_next",
+    ),
+    Bug(
         "believe a counter that went back",
         OPEN_ROWS,
         "            or mark[0] < before[0]\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from tests.support.postgres import Server
 from vmrunner.engine.attention import LOG_HANDOVER
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
+from vmrunner.engine.poller import SLOW
 from vmrunner.ledger import Ledger, tables
 from vmrunner.lib import process
-from vmrunner.model import Address, Reason
+from vmrunner.model import Address, Reason, Start
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 FEW, MANY, IDLE = 100, 10_000, 60.0
+LOOKS = 2000
+BULK = ("engine/poller.py", "engine/reconciler.py", "engine/launcher.py", "core/lifecycle.py")
 LIFE = 250.0  # less than between two whole reads
 _READ = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables"
 
@@ -142,3 +146,31 @@ def test_an_idle_node_reads_no_more_the_more_is_open(
         engine.close()
         ledger.close()
     assert costs[MANY] < 1.1 * costs[FEW] + 50, costs
+
+
+def test_what_just_goes_on_is_looked_at_in_bulk(tmp_path: Path) -> None:
+    """A look that shows nothing new makes no more calls here than one to ask what is pending, and
+    one for what it means."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db", data_dir=tmp_path)
+    _, engine, clock = idle(ledger, tmp_path, LOOKS)
+    row = ledger.instances.get("vm-1")
+    cloud: Cloud = engine.context.providers["local"].cloud  # type: ignore[attr-defined]
+    machine = cloud.plant(row.scope, {})
+    assert row.ref is not None
+    cloud.machines[row.ref], machine.ref = machine, row.ref  # all of them are called so
+    looked, calls = cProfile.Profile(), 0
+    for measured in (False, True):
+        until = clock() + 2 * SLOW
+        while clock() < until:
+            if measured:
+                looked.enable()
+            pause = engine.tick()
+            looked.disable()
+            clock.advance(pause)
+    for one in looked.getstats():
+        name = one.code if isinstance(one.code, str) else one.code.co_filename
+        calls += one.callcount if name.endswith(BULK) else 0
+    assert ledger.instances.get("vm-1").start is Start.COLD  # it was seen
+    assert 2 * 2 * LOOKS <= calls < 2.5 * 2 * LOOKS
+    engine.close()
+    ledger.close()

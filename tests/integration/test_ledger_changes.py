@@ -49,6 +49,40 @@ def test_a_reader_follows_each_change(ledger: Ledger) -> None:
     assert (kept.rows, kept.builds) == (fresh.rows, fresh.builds)
 
 
+def test_rows_stay_in_order_however_they_come(ledger: Ledger) -> None:
+    running(ledger, "b-1", "vm-1")
+    reader = ledger.open_rows()
+    reader.read(0.0)
+    for n in (4, 3):  # the newest last
+        running(ledger, f"b-{n}", f"vm-{n}")
+    assert list(reader.read(0.0).rows) == ["vm-1", "vm-3", "vm-4"]
+    running(ledger, "b-2", "vm-2")
+    assert list(reader.read(0.0).builds) == ["b-1", "b-2", "b-3", "b-4"]
+
+
+def test_a_whole_read_decodes_what_differs(ledger: Ledger) -> None:
+    for n in (1, 2, 3, 4):
+        running(ledger, f"b-{n}", f"vm-{n}")
+    reader = ledger.open_rows()
+    first = reader.read(0.0)
+    execute(ledger, "UPDATE builds SET epoch = 7 WHERE id = 'b-2'")
+    execute(ledger, "DELETE FROM instances WHERE id = 'vm-3'")
+    execute(ledger, "UPDATE instances SET state = 'odd' WHERE id = 'vm-4'")
+    found = reader.read(WHOLE)
+    assert found.changed is None
+    assert found.builds["b-2"].epoch == 7
+    assert found.rows["vm-1"] is first.rows["vm-1"]
+    assert (list(found.rows), found.unread) == (["vm-1", "vm-2"], {"vm-4"})
+    assert list(first.rows) == ["vm-1", "vm-2", "vm-3", "vm-4"]
+    execute(ledger, "UPDATE instances SET state = 'busy' WHERE id = 'vm-4'")
+    found = reader.read(2 * WHOLE)
+    assert (list(found.rows), found.unread) == (["vm-1", "vm-2", "vm-4"], set())
+    execute(ledger, "UPDATE instances SET state = 'odd' WHERE id = 'vm-4'")
+    reader.read(3 * WHOLE)
+    execute(ledger, "DELETE FROM instances WHERE id = 'vm-4'")
+    assert reader.read(4 * WHOLE).unread == set()
+
+
 def test_a_log_and_a_lease_are_no_change(ledger: Ledger) -> None:
     running(ledger)
     ledger.builds.submit(spec(), id="b-2", now=10.0, lease_until=20.0)

@@ -89,7 +89,7 @@ def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
         return _sign_of_parked(instance, seen)
     if seen.self_ended:
         return InstanceSign.SELF_ENDED
-    if seen.power in (Power.DEAD, Power.STOPPED, Power.STOPPING):
+    if seen.power in _OFF:
         return InstanceSign.LOST
     if instance.ref is None:
         return InstanceSign.BORN
@@ -98,6 +98,7 @@ def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
     return InstanceSign.NOTHING
 
 
+_OFF: Final = (Power.DEAD, Power.STOPPED, Power.STOPPING)
 #: States in which a VM that is off is not lost.
 _PARKS: Final = (_I.PARKING, _I.PARKED, _I.WAKING)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import zip_longest
 from typing import Final
 
 from vmrunner.core.visibility import Visibility
 from vmrunner.engine.context import EngineContext
 from vmrunner.lib.threads import CallSlots
-from vmrunner.model import Instance, InstanceState, Key, Scope, Seen
+from vmrunner.model import Instance, InstanceState, Scope, Seen
 from vmrunner.providers import Provider
 
 FAST_LOOK: Final = 0.25
@@ -34,8 +35,14 @@ SLOTS: Final = 4
 #: Seconds without an answer after which a place counts as not seen.
 DARK: Final = 60.0
 
+_Place = tuple[str, Scope]
 #: Of one place, with its number there.
 _Slot = tuple[str, Scope, int]
+#: The state of an instance at its last look, and when the next one is due (monotonic). Those that
+#: are looked at in one call share it: what just goes on is kept and compared in bulk.
+_Turn = tuple[InstanceState | None, float]
+
+_AT_ONCE: Final = (None, -math.inf)
 
 
 class InstancePoller:
@@ -47,15 +54,15 @@ class InstancePoller:
         self._slots: CallSlots[_Slot, dict[str, Seen]] = CallSlots(
             lambda slot: context.deaths(slot[0]), context.monotonic, context.wake
         )
-        self._next: dict[str, tuple[InstanceState, float]] = {}  # instance → when, monotonic
-        self._turns: list[tuple[float, str]] = []  # the same times, as a heap
-        self._late: set[str] = set()  # their time has come, and no slot was free
+        self._next: dict[str, _Turn] = {}  # by instance
+        self._turns: list[tuple[float, list[str]]] = []  # the same times, as a heap
+        self._late: list[str] = []  # their time has come, and no slot was free
         self._asked: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
         self._sights: dict[str, Visibility] = {}
 
     def knows(self, row: Instance) -> bool:
         """True if a look at it in its present state was sent: the next one comes in its time."""
-        state, _ = self._next.get(row.id, (None, 0.0))
+        state, _ = self._next.get(row.id, _AT_ONCE)
         return state is row.state
 
     def poll(
@@ -68,30 +75,20 @@ class InstancePoller:
         ids of those whose turn may be before the time that was told at their last look.
         `is_pending`: nothing may be there yet."""
         now = self._context.monotonic()
-        names, self._late = {*such, *self._late}, set()
+        names = dict.fromkeys([*self._late, *sorted(such)])
         while self._turns and self._turns[0][0] <= now:
-            names.add(heapq.heappop(self._turns)[1])
-        for name in names - rows.keys():  # another's by now: if it is ours again, it has its turn
-            self._next.pop(name, None)
-        flying = {name for names in self._asked.values() for name in names}
-        due: dict[tuple[str, Scope], list[tuple[bool, float, str, Instance]]] = {}
-        for row in (rows[name] for name in names if name in rows):
-            state, when = self._next.get(row.id, (None, -math.inf))
-            when = when if state is row.state else -math.inf
-            if now < when or is_pending(row.id):
-                continue
-            self._late.add(row.id)
-            if row.id not in flying:
-                steady = row.state not in _CHANGING
-                due.setdefault((row.provider, row.scope), []).append((steady, when, row.id, row))
-        for place, entries in due.items():
-            wanted = [entry[-1] for entry in sorted(entries, key=lambda entry: entry[:-1])]
+            names |= dict.fromkeys(heapq.heappop(self._turns)[1])
+        self._late = []
+        for place, turns in self._due(rows, names, now, is_pending).items():
+            wanted = [row for _, turn in sorted(turns.items()) for row in turn]
             parts = [wanted[:URGENT]]
             parts += [wanted[n : n + LOOK_BATCH] for n in range(URGENT, len(wanted), LOOK_BATCH)]
             free = [n for n in range(1, SLOTS) if self._slots[(*place, n)].free]
-            for slot, part in zip([0, *free], parts, strict=False):
-                if self._slots[(*place, slot)].free:
+            for slot, part in zip_longest([0, *free][: len(parts)], parts):
+                if slot is not None and self._slots[(*place, slot)].free:
                     self._send((*place, slot), part, now)
+                else:
+                    self._late += [row.id for row in part]
 
     def observations(self) -> dict[str, Seen]:
         """Return what the looks that ended showed, by instance id. Who is missing was not
@@ -119,12 +116,49 @@ class InstancePoller:
 
     # --- within ---
 
+    def _due(
+        self,
+        rows: Mapping[str, Instance],
+        names: Iterable[str],
+        now: float,
+        is_pending: Callable[[str], bool],
+    ) -> dict[_Place, dict[tuple[bool, float], list[Instance]]]:
+        """Return the instances whose turn it is by place, and there by whether they just go on and
+        since when it is."""
+        flying = {name for asked in self._asked.values() for name in asked}
+        due: dict[_Place, dict[tuple[bool, float], list[Instance]]] = {}
+        last, group = None, list[Instance]()
+        for name in names:
+            row = rows.get(name)
+            if row is None:  # another's by now: if it is ours again, it has its turn
+                self._next.pop(name, None)
+                continue
+            turn = self._next.get(name, _AT_ONCE)
+            when = turn[1] if turn[0] is row.state else -math.inf
+            if now < when or is_pending(name):
+                continue
+            if name in flying:
+                self._late.append(name)
+                continue
+            alike = (turn, row.state, row.provider, row.offer)
+            if alike != last:  # next to never where little changes, and then all are the same
+                last, steady = alike, row.state not in _CHANGING
+                there = due.setdefault((row.provider, row.scope), {})
+                group = there.setdefault((steady, when), [])
+            group.append(row)
+        return due
+
     def _send(self, slot: _Slot, batch: list[Instance], now: float) -> None:
+        turns: dict[_Turn, list[str]] = {}
+        state, names = None, list[str]()
         for row in batch:
-            when = now + self._pause(row)
-            self._next[row.id] = (row.state, when)
-            heapq.heappush(self._turns, (when, row.id))
-            self._late.discard(row.id)
+            if row.state is not state or state in _CHANGING:
+                state = row.state
+                names = turns.setdefault((state, now + self._pause(row)), [])
+            names.append(row.id)
+        for turn, names in turns.items():
+            self._next |= dict.fromkeys(names, turn)
+            heapq.heappush(self._turns, (turn[1], names))
         self._asked[slot] = [row.id for row in batch]
         self._slots[slot].send(self._looking(self._context.providers[slot[0]], batch))
 
@@ -141,9 +175,9 @@ class InstancePoller:
 
     @staticmethod
     def _looking(provider: Provider, batch: list[Instance]) -> Callable[[], dict[str, Seen]]:
-        keys: dict[Key, str] = {row.key: row.id for row in batch}
+        keys = [row.key for row in batch]
 
         def call() -> dict[str, Seen]:
-            return {keys[key]: seen for key, seen in provider.look(list(keys)).items()}
+            return {key.instance: seen for key, seen in provider.look(keys).items()}
 
         return call

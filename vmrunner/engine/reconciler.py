@@ -30,6 +30,7 @@ from vmrunner.model import (
     InstanceState,
     Reason,
     Seen,
+    Start,
 )
 
 #: A session whose VM ended is waited for so long: it may have the build's exit code already.
@@ -238,37 +239,33 @@ class Reconciler:
 
     def apply_observations(self, snapshot: Snapshot, seen: Mapping[str, Seen]) -> None:
         """Apply what the looks mean. What many show at once is written in one transaction."""
-        self._note_starts(snapshot, seen)
+        context = self._context
+        started: list[tuple[str, int, Start]] = []
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
+        told: list[tuple[Instance, Seen, InstanceSign]] = []
         for name, sight in seen.items():
             row = snapshot.mine.get(name)
             if row is None:
                 continue
+            if sight.start is not None and row.start is None:
+                started.append((row.id, row.epoch, sight.start))
             what = sign(row, sight)
             if what is InstanceSign.DEAD:
                 dead.append(row)
             elif what is InstanceSign.REACHABLE and sight.address is not None:
                 reached.append((row, sight.address))
-            else:
-                with self._context.guard("see", row.build):
-                    self._apply(snapshot, row, sight, what)
-        with self._context.guard("close"):
+            elif what is not InstanceSign.NOTHING or row.state is InstanceState.DELETING:
+                told.append((row, sight, what))
+        with context.guard("start"):
+            context.ledger.instances.note_starts(started)
+        for row, sight, what in told:
+            with context.guard("see", row.build):
+                self._apply(snapshot, row, sight, what)
+        with context.guard("close"):
             self._close(snapshot, dead)
-        with self._context.guard("reach"):
+        with context.guard("reach"):
             self._reach(snapshot, reached)
-
-    def _note_starts(self, snapshot: Snapshot, seen: Mapping[str, Seen]) -> None:
-        """Note how VMs came up, once their provider tells."""
-        found = [
-            (row.id, row.epoch, sight.start)
-            for name, sight in seen.items()
-            if (row := snapshot.mine.get(name)) is not None
-            and sight.start is not None
-            and row.start is None
-        ]
-        with self._context.guard("start"):
-            self._context.ledger.instances.note_starts(found)
 
     def _close(self, snapshot: Snapshot, dead: list[Instance]) -> None:
         """They were to die, and they are seen dead."""

@@ -7,7 +7,7 @@ Each reader has its own. A whole read every five minutes is the truth: what a ch
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -57,23 +57,35 @@ class _Table(Generic[T]):
     decode: Callable[[Sequence[Any]], T]
     known: dict[str, T] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
+    _read: dict[str, Sequence[Any]] = field(default_factory=dict)  # what `known` was decoded from
 
     def take(self, found: Sequence[Sequence[Any]]) -> set[str]:
         """Take in rows that end with whether they are open; returns their ids."""
-        for row in found:
-            self.unread.discard(row[0])
-            if not row[-1]:
-                self.known.pop(row[0], None)
-        there = [row for row in found if row[-1]]
-        values = readable(lambda row: (row[0], self.decode(row)), there)
-        newest = max(self.known, default="")
-        self.known.update(values)
-        self.unread |= values.unread
-        for name in values.unread:
-            self.known.pop(name, None)
-        if any(name < newest for name, _ in values):
-            self.known = dict(sorted(self.known.items()))
+        self._take(found, [row[0] for row in found if not row[-1]])
         return {row[0] for row in found}
+
+    def take_all(self, found: Sequence[Sequence[Any]]) -> None:
+        """Take in all rows that are open."""
+        self._take(found, (self.known.keys() | self.unread) - {row[0] for row in found})
+
+    def _take(self, found: Sequence[Sequence[Any]], gone: Iterable[str]) -> None:
+        """Decode the rows that differ. When all are read, most are as they were."""
+        self.known = dict(self.known)  # whoever was given the former one may look at it still
+        fresh = [row for row in found if row[-1] and row != self._read.get(row[0])]
+        values = readable(lambda row: (row[0], self.decode(row)), fresh)
+        values.sort(key=lambda value: value[0])
+        for name in (*gone, *values.unread):
+            self.known.pop(name, None)
+            self._read.pop(name, None)
+            self.unread.discard(name)
+        newest = next(reversed(self.known), "")
+        sort = any(name < newest and name not in self.known for name, _ in values)
+        self.known.update(values)
+        if sort:
+            self.known = dict(sorted(self.known.items()))
+        self.unread -= {name for name, _ in values}
+        self.unread |= values.unread
+        self._read |= {row[0]: row for row in fresh if row[0] not in values.unread}
 
 
 class OpenRowsReader:
@@ -111,15 +123,11 @@ class OpenRowsReader:
         )
         self._mark = None  # until all is read
         if whole:
-            self._instances, self._builds = _Table(codec.instance), _Table(codec.build)
-            self._instances.take(_ALL_INSTANCES(connection).all())
-            self._builds.take(_ALL_BUILDS(connection).all())
+            self._instances.take_all(_ALL_INSTANCES(connection).all())
+            self._builds.take_all(_ALL_BUILDS(connection).all())
             self._whole = now
             changed = None
         elif before is not None and mark != before:
-            # Copies: whoever was given the former ones may look at them still.
-            self._instances.known = dict(self._instances.known)
-            self._builds.known = dict(self._builds.known)
             seen = before[0]
             changed = frozenset(
                 self._instances.take(_CHANGED_INSTANCES(connection, seen=seen).all())

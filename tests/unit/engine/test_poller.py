@@ -101,6 +101,14 @@ def test_each_of_too_many_to_see_has_its_turn() -> None:
     assert len(bench.run(rows, 40, tick=5.0)) == len(rows)
 
 
+def test_whoever_finds_no_free_slot_waits_for_the_next() -> None:
+    bench = Bench()
+    rows = [row(f"vm-{n:06}") for n in range(20_000)]
+    bench.run(rows, 1)
+    bench.seconds, bench.now = SLOW, bench.now + SLOW
+    assert len(bench.run(rows, 2 * SLOW + 6, tick=5.0)) == len(rows)
+
+
 def test_a_vm_that_was_anothers_has_its_turn_again() -> None:
     bench = Bench()
     mine = row("vm-1")
