@@ -29,7 +29,7 @@ from tests.vm.stock import from_root
 from vmrunner.images import Inputs, find, resolve
 from vmrunner.images.local import rootfs
 from vmrunner.images.local.programs import ChildPrograms
-from vmrunner.images.verify import trial_vm
+from vmrunner.images.verification import trial_vm
 from vmrunner.providers.common.local_images import LocalImage
 
 GOAL = 0.6

@@ -95,4 +95,4 @@ def test_an_ubuntu_base_provisioned_twice_becomes_the_same_image(tmp_path: Path)
     assert "./etc/resolv.conf" not in root.splitlines()
     assert "mmdebstrap" not in image.packages
     assert '"https://mirror.example"' in image.text[settings]
-    assert "mirror.example" not in image.text["etc/docker/daemon.json"]
+    assert '"https://mirror.example"' in image.text["etc/docker/daemon.json"]

@@ -89,6 +89,20 @@ def test_a_public_classs_name_means_one_class() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_module_has_the_name_of_its_packages_function() -> None:
+    """Once somebody imports that module it takes the function's place."""
+    taken = [
+        f"{init}: {node.name}"
+        for init, module in modules()
+        if init.name == "__init__.py"
+        for node in module.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if (CODE / init).with_name(f"{node.name}.py").exists()
+        or (CODE / init).with_name(node.name).exists()
+    ]
+    assert taken == []
+
+
 def test_no_call_of_a_frozen_generic_names_its_type() -> None:
     """Python 3.11 notes the type on the instance, which a frozen class with slots refuses."""
     frozen = {

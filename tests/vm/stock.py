@@ -15,6 +15,7 @@ import pytest
 
 from vmrunner.images.local import disk, pax_names, rootfs
 from vmrunner.images.local.programs import ChildPrograms
+from vmrunner.lib.file_bytes import digest_of
 from vmrunner.providers.common import local_images
 from vmrunner.providers.common.local_images import LocalImage
 
@@ -108,7 +109,11 @@ def from_root(cache: Path, root: Path, name: str) -> LocalImage:
         "containers": [],
         "cmdline": disk.CMDLINE,
         "virtual_size": SIZE,
-        "files": {name: {"size": (home / name).stat().st_size} for name in local_images.FILES},
+        "files": {name: _file(home / name) for name in local_images.FILES},
     }
     (home / local_images.MANIFEST).write_text(json.dumps(manifest))
     return local_images.read(home)
+
+
+def _file(path: Path) -> dict[str, object]:
+    return {"size": path.stat().st_size, "sha256": digest_of(path)}

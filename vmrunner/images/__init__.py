@@ -54,8 +54,7 @@ def _supervisor() -> Mapping[str, str]:
 def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
     """Verify an image and return one finding a check: every byte is read, then the image is booted
     and looked at."""
-    from vmrunner.images.verify import (
-        checks,  # brings the whole SSH library, which `ls` need not wait for
-    )
+    # It brings the whole SSH library, which `ls` need not wait for.
+    from vmrunner.images.verification import checks
 
     return checks.verify(image, accel=accel)

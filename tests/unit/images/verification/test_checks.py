@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner.images.verify import checks
-from vmrunner.images.verify.checks import CHECKS
+from vmrunner.images.verification import checks
+from vmrunner.images.verification.checks import CHECKS
 from vmrunner.model import Level
 from vmrunner.ssh.client import Completed
 

@@ -21,7 +21,7 @@ from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.images.local.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.local.programs import ChildPrograms, require
-from vmrunner.images.verify import trial_vm
+from vmrunner.images.verification import trial_vm
 from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Finding, Level
 from vmrunner.providers import registry
