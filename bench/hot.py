@@ -54,6 +54,7 @@ def serving(place: Path, config: str = CONFIG) -> Iterator[None]:
     with (place / "serve.log").open("wb") as log:
         server = subprocess.Popen([VMRUNNER, "serve"], stdout=log, stderr=log)
     try:
+        until(_served, "the engine to serve")
         yield
     finally:
         subprocess.run([VMRUNNER, "pool", "drain", "fast"], check=False)
@@ -63,6 +64,15 @@ def serving(place: Path, config: str = CONFIG) -> Iterator[None]:
         server.send_signal(signal.SIGTERM)
         server.wait()
         subprocess.run([VMRUNNER, "reap", "-q"], check=False)
+
+
+def _served() -> bool:
+    """True once a build finds that engine: else its own would serve it, over a new connection."""
+    from vmrunner import Runner
+    from vmrunner.runtime.background import served
+
+    with Runner() as runner:
+        return served(runner.app.ledger, ["local"], staying=True)
 
 
 def _running() -> list[str]:

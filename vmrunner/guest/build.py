@@ -114,6 +114,13 @@ class GuestBuild:
         else:
             self._end(*verdict.of_exit(self._job, self._events, code, self._why))
 
+    def rehearse(self) -> None:
+        """Do what comes before a first step, in a place where nothing runs."""
+        if self._place.claim(self._job["attempt"]):
+            self._start()
+        os.write(self._control, b"ready\nstart 0\n")
+        self._hear()
+
     def _create(self) -> bool:
         """Let Docker make the container, of an image that may have to be pulled first. Return False
         when the build had to end before. Nothing of it runs yet, so a process that comes after one

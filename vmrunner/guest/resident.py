@@ -7,11 +7,6 @@ it dies; it holds this VM's own end.
 
 On a host that gives this VM its identity (identity.py) it waits for that first, then starts sshd.
 A container is made meanwhile, where the host told its shape.
-
-    to the socket     a line of JSON, the command's words; then its stdin. Or their object
-                      {"words": …, "stdin": N}, N bytes, and after its end the next such
-    D <length>\\n<bytes>         of its stdout
-    X <code> <length>\\n<text>   its end: exit code and complaint
 """
 
 from __future__ import annotations
@@ -40,12 +35,11 @@ from . import sandbox_files as sandbox_files
 from . import usage as usage
 from . import userns as userns
 from .build import run as run_build
-from .output import Output, write
+from .rehearsal import rehearse
+from .socket_answers import answer
 from .spare import Spare
 from .state import EventLog, Place
-from .supervisor import obey
 
-WORDS = 4096  # bytes of a command's words
 PAUSE = 0.5  # seconds before a child that died is started again
 TICK = 5.0  # seconds between looks at the deadline
 PORT_PAUSE = 0.05  # seconds between looks for the port and for sshd
@@ -54,38 +48,10 @@ SSH_PORT = 22
 SETTLED = "settled"
 PRESTARTS = 3
 SPARES = 2  # the first command of a build, and its supervisor
-STAY = 60.0  # seconds that a child waits for the next command of its connection
 QUIET = 1.0  # seconds without news before spares are made: they would delay a build that starts
 
-_FILES = "/proc/self/fd"
 _LAUNCH = signal.SIGUSR1  # from a command: start the build's supervisor
 _ANSWER, _BUILD = b"A", b"B"  # what a spare may be told to do
-
-
-class SocketOutput(Output):
-    """Output and exit code of a command as frames on one connection."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd)
-        self._complaint = b""
-
-    def framed(self, data: bytes) -> bytes:
-        return b"D %d\n" % len(data) + data
-
-    def write(self, *parts: bytes) -> None:
-        write(self.fd, b"D %d\n" % sum(map(len, parts)), *parts)
-
-    def complain(self, text: str) -> None:
-        self._complaint += text.encode()[:4096] + b"\n"
-
-    def become(self, argv: list[str]) -> int:
-        """Only for a program without output of its own."""
-        done = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
-        self._complaint += done.stderr[-4096:]
-        return done.returncode
-
-    def end(self, code: int) -> None:
-        write(self.fd, b"X %d %d\n" % (code, len(self._complaint)), self._complaint)
 
 
 class Resident:
@@ -191,20 +157,9 @@ class Resident:
 
     def _answer(self, connection: socket.socket) -> int:
         """The commands of one connection, in a child."""
-        connection.settimeout(None)
-        parent, files = os.getppid(), _open_files()
-        while head := _head(connection):
-            words, stdin = json.loads(head), connection.fileno()
-            if stays := isinstance(words, dict):
-                stdin = _held(connection, words["stdin"])
-                words = words["words"]
-            os.dup2(stdin, 0)
-            out = SocketOutput(os.dup(connection.fileno()))
-            obey(words, self._place, self._work, out, lambda: os.kill(parent, _LAUNCH))
-            if not stays:
-                break
-            _tidy(files)
-        return 0
+        parent = os.getppid()
+        launch = lambda: os.kill(parent, _LAUNCH)  # noqa: E731
+        return answer(connection, self._place, self._work, launch)
 
     # --- children --------------------------------------------------------------------------
 
@@ -234,6 +189,7 @@ class Resident:
         self._spares.append(spare)
 
     def _obey_as_spare(self, spare: Spare) -> int:
+        rehearse(self._place)
         word, descriptors = spare.wait()
         if word == _ANSWER:
             return self._answer(socket.socket(fileno=descriptors[0]))
@@ -348,46 +304,6 @@ class Resident:
         """Tell who watches the console."""
         with open("/dev/console", "w", encoding="utf-8") as console:
             console.write(f"\nvmrunner: {text}\n")
-
-
-def _head(connection: socket.socket) -> bytes:
-    """Read a line of words; nothing when none comes any more."""
-    if not select.select([connection], [], [], STAY)[0]:
-        return b""
-    head = b""
-    while b"\n" not in head and len(head) < WORDS:
-        seen = connection.recv(WORDS, socket.MSG_PEEK)
-        if not seen:
-            return b""
-        head += connection.recv(seen.find(b"\n") + 1 or len(seen))
-    return head
-
-
-def _held(connection: socket.socket, size: int) -> int:
-    """Read so many bytes into a file without a name; return its descriptor."""
-    file = os.memfd_create("stdin")
-    while size:
-        data = connection.recv(min(size, 1 << 20))
-        if not data:
-            raise ConnectionError("stdin was cut off")
-        write(file, data)
-        size -= len(data)
-    os.lseek(file, 0, os.SEEK_SET)
-    return file
-
-
-def _open_files() -> set[str]:
-    return {name for name in os.listdir(_FILES) if os.path.lexists(f"{_FILES}/{name}")}
-
-
-def _tidy(files: set[str]) -> None:
-    """Close all files but these, and reap children: another command follows in this process."""
-    for name in set(os.listdir(_FILES)) - files:
-        with suppress(OSError):
-            os.close(int(name))
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def _listens(port: int) -> bool:

@@ -1,0 +1,55 @@
+"""What a process that waits does ahead of its build leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmrunner.guest import rehearsal
+from vmrunner.guest.socket_answers import open_files
+from vmrunner.guest.state import EventLog, Place
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    place = Place(str(tmp_path / "run"), str(tmp_path / "lib"))
+    place.make()
+    return place
+
+
+def _files(place: Place) -> list[str]:
+    return sorted(str(path) for path in Path(place.run).rglob("*"))
+
+
+def test_a_rehearsal_leaves_no_file_and_no_descriptor(place: Place) -> None:
+    before = _files(place), open_files()
+    rehearsal.rehearse(place)
+    assert (_files(place), open_files()) == before
+    assert not place.job()
+    assert not place.was_started()
+    assert not Path(place.events).exists()
+
+
+def test_a_rehearsal_goes_as_far_as_a_first_step(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal.shutil, "rmtree", lambda *_, **__: None)
+    rehearsal.rehearse(place)
+    scratch = Place(f"{place.run}/rehearsal-{os.getpid()}")
+    kinds = [event["kind"] for event in EventLog(scratch.events).past]
+    assert kinds == ["container", "ended", "container", "step_started"]
+
+
+def test_a_full_disk_costs_the_rehearsal_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rehearsal, "fill_box", full)
+    before = _files(place)
+    rehearsal.rehearse(place)
+    assert "no rehearsal: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert _files(place) == before

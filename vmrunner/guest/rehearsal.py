@@ -1,0 +1,71 @@
+"""A rehearsal of a build's start, in a process that waits to be given one.
+
+A process that was forked copies each page that it writes to for the first time, and an emulated VM
+translates all code that it never ran: both take longer than the work itself. So it does once, on
+files of its own, what a build does until its first step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+
+from .build import GuestBuild
+from .container_files import fill_box
+from .prestart import READY
+from .socket_answers import answer, open_files, tidy
+from .state import EventLog, Place
+
+SHAPE = {"container": "", "runtime": "runc", "network": "none", "log_bytes": 1 << 20}
+JOB = {
+    **SHAPE,
+    "build": "rehearsal",
+    "attempt": "rehearsal/1",
+    "docker": False,
+    "privileged": False,
+    "timeout": 1.0,
+    "env": {"CI": "true"},
+    "secrets": {},
+    "steps": [{"script": ":\n", "env": {}, "timeout": None}],
+    "due": [0.0, 0.0],
+}
+
+
+def rehearse(place: Place) -> None:
+    """Rehearse it. Where that fails, as on a disk that is full, the build takes longer."""
+    run = f"{place.run}/rehearsal-{os.getpid()}"
+    files = open_files()
+    try:
+        _rehearse(Place(run, f"{run}/lib"))
+    except OSError as error:
+        print(f"no rehearsal: {error}", file=sys.stderr, flush=True)
+    finally:
+        tidy(files)
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _rehearse(place: Place) -> None:
+    place.make()
+    fill_box(place, JOB)
+    place.write(READY, json.dumps({"shape": SHAPE, "pid": os.getpid()}))
+    with open(place.prestarting, "a"):  # a container waits, it says
+        pass
+    events = EventLog(place.events)
+    events.add("container", 0)
+    events.add("ended", 0)
+    _order(place)
+    GuestBuild(place, work=place.run).rehearse()
+
+
+def _order(place: Place) -> None:
+    """Have a connection give the job, and hear how it ended."""
+    job = json.dumps(JOB).encode()
+    words = ["start", "--epoch", "1", "0", "0"]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(json.dumps({"words": words, "stdin": len(job)}).encode() + b"\n" + job)
+        ours.shutdown(socket.SHUT_WR)
+        answer(theirs, place, place.run, lambda: None)
