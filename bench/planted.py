@@ -305,9 +305,10 @@ BUGS: Final = (
     Bug(
         "disarm a VM that is dying",
         "engine/deadlines.py",
-        "        for name in self._armed.keys() - there:\n",
+        "        for name in self._armed.keys() - there if",
         "        dying = {row.id for row in mine if row.state not in _LIVING}\n"
-        "        for name in self._armed.keys() - (there - dying):\n",
+        "        there = self._armed.keys() if there is None else there\n"
+        "        for name in self._armed.keys() - (there - dying) if",
         f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_dead",
     ),
     Bug(

@@ -26,8 +26,8 @@ NODE_BUGS: Final = (
     Bug(
         "look no more at a VM that was another's for a while",
         "engine/poller.py",
-        "            self._next.pop(name, None)\n",
-        "            pass\n",
+        "                self._next.pop(name, None)\n",
+        "",
         "tests/unit/engine/test_poller.py::test_a_vm_that_was_anothers_has_its_turn_again",
     ),
     Bug(

@@ -119,7 +119,8 @@ def plan(
         if row.state is not InstanceState.GONE:
             taken[row.provider] += 1
             if build is not None:
-                busy.update((build.tenant, owner(build)))
+                busy[build.tenant] += 1
+                busy[owner(build)] += 1
 
     hopeful, rejects, waiting = _sift(now, queued, held_back or {}, draining=draining)
     starts: list[PlannedStart] = []

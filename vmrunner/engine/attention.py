@@ -36,12 +36,13 @@ class Attention:
         self,
         context: EngineContext,
         sessions: SessionManager,
-        is_settled: Callable[[Instance], bool],
+        settled: Callable[[], Callable[[Instance], bool]],
     ) -> None:
-        """`is_settled`: whether the rest of the engine has nothing to do about a VM."""
+        """`settled` returns a question for this moment: whether the rest of the engine has nothing
+        to do about a VM."""
         self._context = context
         self._sessions = sessions
-        self._is_settled = is_settled
+        self._settled = settled
         self._restless: set[str] = set()
         self._ends: dict[_Place, list[tuple[float, str]]] = {}  # heaps, by whose clock it is
 
@@ -55,51 +56,66 @@ class Attention:
             names = self._restless | snapshot.changed | touched | self._due(snapshot)
         for name in list(names):
             row, build = snapshot.mine.get(name), snapshot.builds.get(name)
-            names |= {row.build or ""} if row is not None else set()
-            names |= {build.instance or ""} if build is not None else set()
+            if row is not None and row.build:
+                names.add(row.build)
+            if build is not None and build.instance:
+                names.add(build.instance)
         snapshot.restless = set(self._unsettled(snapshot, names))
         self._restless = snapshot.restless
 
     # --- within ---
 
-    def _unsettled(self, snapshot: Snapshot, names: Iterable[str]) -> Iterable[str]:
+    def _unsettled(self, snapshot: Snapshot, names: set[str]) -> Iterable[str]:
+        goes_on = self._question()
         for name in names:
             row, build = snapshot.mine.get(name), snapshot.builds.get(name)
             if row is not None:
                 build = snapshot.builds.get(row.build or "")
+                if build is None or not goes_on(build, row):
+                    yield name
+                    if build is not None and build.instance == name and self._concerns(build):
+                        yield build.id
             elif build is not None and self._concerns(build):
                 row = snapshot.mine.get(build.instance or "")
-            else:
-                continue
-            if row is None or build is None or not self._goes_on(build, row):
-                yield name
+                asked = row is not None and row.build == name and row.id in names  # with its VM
+                if not asked:
+                    yield name
 
     def _concerns(self, build: BuildRecord) -> bool:
         """True for a build of ours, one that was, and one that waits with a wish to end."""
         ours = build.owner == self._context.id or self._sessions.of(build.id) is not None
         return ours or build.state is BuildState.QUEUED
 
-    def _goes_on(self, build: BuildRecord, row: Instance) -> bool:
-        context, following = self._context, self._sessions.of(build.id)
-        if not (
-            build.state is BuildState.RUNNING
-            and row.state is InstanceState.BUSY
-            and build.instance == row.id
-            and build.owner == row.owner == context.id
-            and build.epoch == row.epoch
-            and build.cancel is None
-            and build.submitter is None
-            and following is not None
-            and following.epoch == build.epoch
-            and following.stopped is None
-            and self._is_settled(row)
-        ):
-            return False
-        end = last_moment(build, row)
-        if context.now(row) >= end:
-            return False
-        heapq.heappush(self._ends.setdefault((row.provider, row.scope), []), (end, row.id))
-        return True
+    def _question(self) -> Callable[[BuildRecord, Instance], bool]:
+        """Return a question for this moment: whether a build just goes on in its VM."""
+        context, settled = self._context, self._settled()
+        times: dict[_Place, float] = {}
+
+        def goes_on(build: BuildRecord, row: Instance) -> bool:
+            following = self._sessions.of(build.id)
+            if not (
+                build.state is BuildState.RUNNING
+                and row.state is InstanceState.BUSY
+                and build.instance == row.id
+                and build.owner == row.owner == context.id
+                and build.epoch == row.epoch
+                and build.cancel is None
+                and build.submitter is None
+                and following is not None
+                and following.epoch == build.epoch
+                and following.stopped is None
+                and settled(row)
+            ):
+                return False
+            place, end = (row.provider, row.scope), last_moment(build, row)
+            if place not in times:
+                times[place] = context.now(row)
+            if times[place] >= end:
+                return False
+            heapq.heappush(self._ends.setdefault(place, []), (end, row.id))
+            return True
+
+        return goes_on
 
     def _due(self, snapshot: Snapshot) -> set[str]:
         """The VMs whose end is near, each by its own clock."""

@@ -17,7 +17,7 @@ from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced
 from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
-from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref
+from vmrunner.model import Fate, Instance, InstanceState, Outcome, Ref, Scope
 from vmrunner.providers import Arms
 from vmrunner.providers.deletion import delete_each
 
@@ -63,23 +63,32 @@ class DeadlineArmer:
         """True if anything is left to disarm."""
         return bool(self._over) or not self._slots.free
 
-    def settled(self, row: Instance) -> bool:
-        """True if nothing is to be armed for this VM, as it is."""
-        if row.id in self._armed:
-            return True
-        return not isinstance(self._context.provider_of(row), Arms)
+    def settled(self) -> Callable[[Instance], bool]:
+        """Return a question for this moment: whether nothing is to be armed for a VM, as it is."""
+        arms: dict[tuple[str, Scope], bool] = {}
 
-    def update(self, mine: Iterable[Instance], open_rows: Callable[[], Set[str]]) -> None:
+        def is_settled(row: Instance) -> bool:
+            if row.id in self._armed:
+                return True
+            place = row.provider, row.scope
+            if place not in arms:
+                arms[place] = isinstance(self._context.provider_of(row), Arms)
+            return not arms[place]
+
+        return is_settled
+
+    def update(self, mine: Iterable[Instance], open_rows: Callable[[], Set[str] | None]) -> None:
         """Arm those of these VMs of ours that are born and, as far as this engine knows, are not;
-        disarm those whose rows are not open any more."""
+        disarm those whose rows are not open any more. `open_rows` returns None when they are as at
+        the last call."""
         self._land()
         for row in mine:
             if row.state in _LIVING and row.ref is not None and row.id not in self._armed:
                 self._arm(row)
-        there = open_rows() if self._tries or self._armed else set()
-        for name in self._tries.keys() - there:
+        there = open_rows() if self._tries or self._armed else None
+        for name in self._tries.keys() - there if there is not None else ():
             del self._tries[name]
-        for name in self._armed.keys() - there:
+        for name in self._armed.keys() - there if there is not None else ():
             provider, armed = self._armed.pop(name)
             if armed is not None:
                 self._over.setdefault(provider, []).append(armed)

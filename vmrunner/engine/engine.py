@@ -252,10 +252,10 @@ class Engine:
         self._poller.poll(snapshot.mine, snapshot.restless, self._launcher.is_pending)
         self._reconciler.apply_observations(snapshot, self._poller.observations())
         if snapshot.is_new:
-            self._poller.forget(snapshot.rows)
+            self._poller.forget(snapshot.rows, snapshot.changed)
         with self._context.guard("park"):
             self._parker.update(snapshot)
-        self._deadlines.update(snapshot.restless_rows(), lambda: snapshot.open)
+        self._deadlines.update(snapshot.restless_rows(), snapshot.newly_open)
         with self._context.guard("pools"):
             self._pool_manager.read()
         offers = self._offers()

@@ -109,10 +109,11 @@ class InstancePoller:
         sight = self._sight(listed[0].provider)
         return sight.since({row.scope for row in listed}, self._context.monotonic(), there)
 
-    def forget(self, keep: Mapping[str, Instance]) -> None:
-        """Drop what is remembered of closed rows."""
-        for name in self._next.keys() - keep.keys():
-            del self._next[name]
+    def forget(self, keep: Mapping[str, Instance], changed: frozenset[str] | None) -> None:
+        """Drop what is remembered of closed rows. `changed`: ids of those that may be; None: any
+        may."""
+        for name in self._next.keys() - keep.keys() if changed is None else changed - keep.keys():
+            self._next.pop(name, None)
 
     # --- within ---
 

@@ -3,7 +3,7 @@ knows, and `takeover` for how it comes by another's builds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -65,7 +65,7 @@ class Reconciler:
         self._poller = poller
         self._pools = pools
         self._reader = SnapshotReader(context, membership)
-        self._attention = Attention(context, sessions, self._is_settled)
+        self._attention = Attention(context, sessions, self._settled)
         self._since = self._last = context.monotonic()
 
     @property
@@ -87,9 +87,9 @@ class Reconciler:
         """Note that the tick came to its end. One that failed is made up for by the next."""
         self._reader.finish()
 
-    def _is_settled(self, row: Instance) -> bool:
-        pending = self._launcher.is_pending(row.id)
-        return self._poller.knows(row) and self._deadlines.settled(row) and not pending
+    def _settled(self) -> Callable[[Instance], bool]:
+        knows, armed, pending = self._poller.knows, self._deadlines.settled(), self._launcher
+        return lambda row: knows(row) and armed(row) and not pending.is_pending(row.id)
 
     # --- what sessions said ---
 
@@ -151,9 +151,10 @@ class Reconciler:
             if build.owner == self._context.id:
                 with self._context.guard("drive", build.id):
                     self._drive(snapshot, build, following)
-        left = self._sessions.builds() - snapshot.builds.keys() if snapshot.is_new else ()
-        for name in sorted(left):
-            self._sessions.drop(name)
+        sessions, changed = self._sessions.builds(), snapshot.changed
+        for name in sorted((sessions if changed is None else changed) - snapshot.builds.keys()):
+            if name in sessions:
+                self._sessions.drop(name)
 
     def _drive(
         self, snapshot: Snapshot, build: BuildRecord, following: ActiveSession | None

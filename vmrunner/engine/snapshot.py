@@ -41,6 +41,10 @@ class Snapshot:
         """The ids of all rows that are not closed, as far as we know, wherever they are."""
         return self.everybody.keys() - self.closed | self.unread
 
+    def newly_open(self) -> set[str] | None:
+        """Return `open`; None where that is what it was in the tick before."""
+        return self.open if self.is_new or self.closed else None
+
     @property
     def is_new(self) -> bool:
         """True if anything differs from the tick before."""

@@ -24,7 +24,7 @@ class Arming:
         """One tick, so many seconds later."""
         self.parts.clock.advance(seconds)
         rows = [] if closed else [self.parts.ledger.instances.get(self.row.id)]
-        self.armer.update(rows, lambda: {row.id for row in rows})
+        self.armer.update(rows, lambda: set() if closed else None)
 
     @property
     def asked(self) -> int:
