@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FOLLOW_INTERVAL: Final = 0.1  # seconds between two looks for more
-OFTENER: Final = 5  # so many times as often while there is news
-NEWS: Final = 1.0  # seconds for which it is news
+OFTENER: Final = 20  # so many times as often at most, right after news
+STALE: Final = 0.1  # of the time since the last news: a look later than that costs its share
 LEDGER_RETRY: Final = 1.0  # seconds before a ledger that is out of reach is asked again
 LEDGER_TIMEOUT: Final = 120.0  # seconds that it is waited for: a server's failover takes less
 #: So long who takes the engine with him waits for the VM to be seen gone; the reaper has the rest.
@@ -82,8 +82,8 @@ class BuildFollower:
                 return
             self._leave()
             self.ensure_served(row)
-            is_news = time.monotonic() < changed + NEWS
-            self._sleep(self._interval / OFTENER if is_news else self._interval)
+            pause = max(self._interval / OFTENER, STALE * (time.monotonic() - changed))
+            self._sleep(min(self._interval, pause))
 
     def chunks(self) -> Iterator[Chunk]:
         """The whole log, until it has ended."""

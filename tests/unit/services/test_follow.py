@@ -23,6 +23,12 @@ AWAY = LedgerError("away")
 SOON = follow.FOLLOW_INTERVAL / follow.OFTENER
 
 
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes where a test lets it."""
+    monkeypatch.setattr(follow.time, "monotonic", lambda: 0.0)
+
+
 class World:
     """A ledger and an engine's host that answer as told, and a log of what was asked of them."""
 
@@ -78,13 +84,13 @@ def test_it_looks_often_only_while_there_is_news(monkeypatch: pytest.MonkeyPatch
 
     def sleep(seconds: float) -> None:
         sleeps.append(seconds)
-        clock[0] += follow.NEWS / 2
+        clock[0] += 0.5
 
     connecting = replace(ROW, state=BuildState.CONNECTING)
-    world = World(connecting, connecting, connecting, ROW, FINISHED)
+    world = World(connecting, connecting, connecting, connecting, ROW, FINISHED)
     list(world.follower(sleep=sleep).rounds())
     later = follow.FOLLOW_INTERVAL
-    assert sleeps == [SOON, SOON, later, SOON]
+    assert sleeps == [SOON, later / 2, later, later, SOON]
 
 
 def test_who_may_leave_starts_no_engine_on_the_way_out() -> None:

@@ -189,7 +189,7 @@ def lower(home: InstanceDir, due: float) -> None:
             processes.send(keeper, signal.SIGUSR1)
         if time.monotonic() > until:
             raise TimeoutError("its keeper does not take an earlier end")
-        time.sleep(0.005)
+        time.sleep(0.001)
 
 
 # --- ending --------------------------------------------------------------------------------------
