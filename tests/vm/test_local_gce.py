@@ -141,6 +141,7 @@ def suspended(gce: LocalGce) -> list[dict[str, Any]]:
     return gce.listed("instances", "status=SUSPENDED")
 
 
+@pytest.mark.long  # as EC2's is; tests/faults has each crash, tests/contract what a driver says
 def test_a_build_wakes_the_one_vm_of_a_parked_pool(gce: LocalGce, pooling: Home) -> None:
     (item,) = wait_until(lambda: suspended(gce), seconds=600, what="a VM that is parked")
     instance = item["name"]

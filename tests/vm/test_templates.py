@@ -281,7 +281,7 @@ def broken(how: str, file: Path) -> None:
         file.write_bytes(data)
 
 
-@pytest.mark.parametrize("how", ["cut", "garbled"])
+@pytest.mark.parametrize("how", [pytest.param("cut", marks=pytest.mark.long), "garbled"])
 def test_a_clone_that_does_not_come_up_is_booted(
     template: templates.Template, tmp_path: Path, how: str
 ) -> None:
