@@ -142,6 +142,7 @@ def _substance(text: str) -> list[str]:
     idle += [n.annotation for n in nodes if isinstance(n, ast.arg) and n.annotation]
     idle += [n.annotation for n in nodes if isinstance(n, ast.AnnAssign)]
     idle += [n.returns for n in nodes if isinstance(n, ast.FunctionDef) and n.returns]
+    idle += [n.test for n in nodes if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
     silent = {id(part) for node in idle for part in ast.walk(node)}
     return [ast.dump(n) for n in nodes if isinstance(n, ast.expr) and id(n) not in silent]
 
@@ -212,6 +213,7 @@ def test_a_stock_image_can_run_the_supervisor_that_it_gets(tmp_path: Path) -> No
             path.write_text(file["content"])
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import guest.build\n"  # `run` loads it late
         "from guest.state import Place\n"
         "from guest.supervisor import main\n"
         "place = Place(f'{sys.argv[1]}/run', f'{sys.argv[1]}/lib')\n"
