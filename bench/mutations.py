@@ -71,7 +71,7 @@ BUGS = (
 
 def copy_of(root: Path) -> Path:
     """The tree as it is, without what is made from it."""
-    for name in ("bench", "cloud-init", "deploy", "docs", "tests", "vmrunner"):
+    for name in ("bench", "cloud-init", "deploy", "docs", "packer", "tests", "vmrunner"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)

@@ -13,6 +13,8 @@ LOCKS, LOOKS, QUOTAS = (
 )
 DOCUMENT = "tests/integration/test_localazure_document.py"
 UNIT = "tests/unit/providers/azure"
+IMAGES = "tests/integration/test_azure_images.py"
+MADE = "tests/integration/test_cloud_images_azure.py"
 
 AZURE_BUGS: Final = (
     Bug(
@@ -35,6 +37,48 @@ AZURE_BUGS: Final = (
         "                self._clean_up(order)\n",
         "",
         f"{FAULTS}::test_a_create_that_fails_is_told_in_our_words",
+    ),
+    Bug(
+        "Azure: an image that was finished since the sweep is deleted",
+        f"{AZURE}/delete.py",
+        "if ref.kind is Kind.IMAGE and not self._unfinished(ref):",
+        "if ref.kind is Kind.GROUP:",
+        f"{IMAGES}::test_what_was_finished_since_a_sweep_is_not_deleted",
+    ),
+    Bug(
+        "Azure: an image that another version promoted is a leftover",
+        "providers/port_images.py",
+        "return FINISH_BY in tags and PROMOTED not in tags",
+        "return FINISH_BY in tags",
+        f"{IMAGES}::test_no_sweep_shows_an_image_that_lasts",
+    ),
+    Bug(
+        "Azure: who is promoted no more becomes a leftover",
+        f"{AZURE}/images.py",
+        "_without(other.tags, FINISH_BY, PROMOTED)",
+        "_without(other.tags, PROMOTED)",
+        f"{IMAGES}::test_no_sweep_shows_an_image_that_lasts",
+    ),
+    Bug(
+        "An image that Packer made is not finished",
+        "images/cloud/builder.py",
+        "                imaging.finish(found)\n",
+        "",
+        f"{MADE}::test_an_image_is_made_recorded_and_tagged",
+    ),
+    Bug(
+        "Images end before their rows are asked what became of them",
+        "reaper/reaper.py",
+        "late = [k for k in expired if not image_kills.is_image(k)]",
+        "late = list(expired)",
+        f"{MADE}::test_an_image_that_came_after_its_build_died_is_kept",
+    ),
+    Bug(
+        "No row spares its image",
+        "reaper/image_kills.py",
+        "        if row is None:\n            rest",
+        "        if kill:\n            rest",
+        "tests/unit/reaper/test_image_kills.py::test_what_a_row_calls_ready_is_spared_and_finished",
     ),
     Bug(
         "Azure: a name that exists is ours",

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from tests.support import thirdparty
 from tests.support.ec2 import KINDS, credentials
@@ -15,8 +15,10 @@ from vmrunner.lib import ids
 from vmrunner.model import Kind, Network, Order, Role, Scope, Spec
 from vmrunner.providers import Provider, load, registry
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
+from vmrunner.providers.gce.labels import labels
 
 if TYPE_CHECKING:
+    from vmrunner.providers.port_images import ImageRequest
     from vmrunner.testing.localazure import LocalAzure
     from vmrunner.testing.localec2 import LocalCloud
     from vmrunner.testing.localgce import LocalGce
@@ -43,6 +45,14 @@ class Driver(Protocol):
 
     def stray(self, scope: Scope) -> Scope:
         """A scope in which no provider of this driver acts."""
+
+
+@runtime_checkable
+class LeavesImages(Protocol):
+    """A driver whose sweep shows images that no build finished."""
+
+    def image(self, wish: ImageRequest) -> None:
+        """What Packer leaves of this wish when whoever began it is dead."""
 
 
 class FakeDriver:
@@ -147,12 +157,15 @@ class Ec2Driver:
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="210987654321")
 
+    def image(self, wish: ImageRequest) -> None:
+        self.cloud.image(self.site.region, wish.name, tags=wish.tags)
+
 
 class GceDriver:
     """Compute Engine at the local endpoint, as slow. The two differ by `api_endpoint`."""
 
     shortest = 40.0
-    kinds = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
+    kinds = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT, Kind.IMAGE)
     native_deadline = True
 
     def __init__(self, cloud: LocalGce, clock: Clock) -> None:
@@ -181,12 +194,15 @@ class GceDriver:
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="another-project")
 
+    def image(self, wish: ImageRequest) -> None:
+        self.cloud.image(wish.name, family="vmrunner-unfinished", labels=labels(wish.tags))
+
 
 class AzureDriver:
     """Azure at the local endpoint, as slow and as forgetful. The two differ by `endpoint`."""
 
     shortest = 8.0
-    kinds = (Kind.INSTANCE, Kind.DISK, Kind.INTERFACE, Kind.ADDRESS, Kind.SNAPSHOT)
+    kinds = (Kind.INSTANCE, Kind.DISK, Kind.INTERFACE, Kind.ADDRESS, Kind.SNAPSHOT, Kind.IMAGE)
     native_deadline = False
 
     def __init__(self, cloud: LocalAzure, clock: Clock) -> None:
@@ -215,6 +231,9 @@ class AzureDriver:
 
     def stray(self, scope: Scope) -> Scope:
         return scope._replace(account="another-subscription")
+
+    def image(self, wish: ImageRequest) -> None:
+        self.cloud.image(self.site.group, wish.name, tags=wish.tags)
 
 
 def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.contract.drivers import GENERATION, INSTALLATION, Driver, driven, make_order
+from tests.contract.drivers import (
+    GENERATION,
+    INSTALLATION,
+    Driver,
+    LeavesImages,
+    driven,
+    make_order,
+)
 from vmrunner.errors import BadOrder, ConfigError, ProviderError, Refused
+from vmrunner.lib import ids
 from vmrunner.model import (
     Fate,
     Key,
@@ -25,6 +34,7 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers import Parks, Provider, StartsUnits, load, registry
+from vmrunner.providers.port_images import ImageRequest, KeepsImages
 
 DRIVERS = [
     pytest.param("fake"),
@@ -182,6 +192,63 @@ def test_what_is_parked_wakes_and_dies_as_any_other(driver: Driver, provider: Pr
     for verb in (provider.park, provider.wake):
         with pytest.raises(BadOrder):
             verb(ref)
+
+
+def wish(provider: Provider, **more: Any) -> ImageRequest:
+    now = float(int(provider.now()))
+    said: dict[str, Any] = {
+        "image": ids.image_id(),
+        "builder": ids.instance_id(),
+        "installation": INSTALLATION,
+        "generation": GENERATION,
+        "recipe": "default",
+        "hash": "0123456789abcdef",
+        "supervisor": "x",
+        "created": now,
+        "deadline": now + 600,
+        "max_ttl": 14400.0,
+    }
+    return ImageRequest(**(said | more))
+
+
+def test_an_image_is_a_leftover_until_it_is_finished(driver: Driver, provider: Provider) -> None:
+    assert isinstance(driver, LeavesImages) is (Kind.IMAGE in driver.kinds)
+    if not isinstance(driver, LeavesImages):
+        return
+    assert isinstance(provider, KeepsImages)
+    images = provider.imaging()
+    left, good = wish(provider), wish(provider)
+    theirs = wish(provider, installation="00000000-0000-4000-8000-00000000000f")
+    for one in (left, good, theirs):
+        driver.image(one)
+
+    def shown() -> dict[str | None, Resource]:
+        pages = (page for page in driver.open().sweep() if page.kind is Kind.IMAGE)
+        return {one.instance: one for page in pages for one in page.resources}
+
+    found = driver.wait(lambda: len(there := shown()) > 1 and there)
+    for one in (left, good):
+        resource = found[one.builder]
+        assert (resource.ref.kind, resource.role) == (Kind.IMAGE, Role.IMAGE)
+        assert resource.tag("installation") == INSTALLATION
+        assert resource.expires_at == one.finish_by > one.deadline
+    whose = found.get(theirs.builder)  # told as another's, or not at all
+    assert whose is None or whose.tag("installation") == theirs.installation
+
+    made = driver.wait(lambda: images.find(good.name))
+    for _ in range(2):
+        images.finish(made)
+    driver.wait(lambda: good.builder not in shown())
+    # What a sweep showed before: that one was finished since, the driver looks after itself.
+    refs = [found[one.builder].ref for one in (good, left)]
+    outcomes = driver.open().delete(refs)
+    assert [outcomes[ref].fate for ref in refs] == [Fate.MISSING, Fate.ACCEPTED]
+    driver.wait(lambda: images.find(left.name) is None)
+    assert driver.open().delete(refs[1:])[refs[1]].fate is Fate.MISSING
+    kept = images.find(good.name)
+    assert kept is not None
+    assert (kept.ref, kept.installation) == (made.ref, INSTALLATION)
+    assert images.find(theirs.name) is not None
 
 
 def test_an_order_for_another_scope_is_refused(driver: Driver, provider: Provider) -> None:

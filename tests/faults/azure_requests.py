@@ -30,6 +30,7 @@ LISTINGS: Final = (
     "networkInterfaces.list",
     "publicIPAddresses.list",
     "snapshots.list",
+    "images.list",
 )
 #: What a request is through the port. Others go by their own names.
 METHODS: Final = MappingProxyType(
@@ -50,6 +51,7 @@ DELETES: Final = MappingProxyType(
         "networkInterfaces.delete": Kind.INTERFACE,
         "publicIPAddresses.delete": Kind.ADDRESS,
         "snapshots.delete": Kind.SNAPSHOT,
+        "images.delete": Kind.IMAGE,
     }
 )
 FATES: Final = fates(

@@ -8,7 +8,7 @@ from unittest import mock
 
 import httpx
 
-from tests.faults import azure_requests
+from tests.faults import azure_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide, in_turn
 from tests.support.arm import body_of
@@ -40,6 +40,7 @@ _SHELVES: Final = {
     "Microsoft.Network/networkInterfaces": Kind.INTERFACE,
     "Microsoft.Network/publicIPAddresses": Kind.ADDRESS,
     "Microsoft.Compute/snapshots": Kind.SNAPSHOT,
+    "Microsoft.Compute/images": Kind.IMAGE,
 }
 
 
@@ -68,8 +69,8 @@ class AzureSide(HttpSide):
     name = "azure"
     driver = "azure"
     theirs = THEIRS
-    plantable = (Kind.INSTANCE, Kind.DISK, Kind.INTERFACE, Kind.ADDRESS, Kind.SNAPSHOT)
     leftovers = (Kind.DISK, Kind.INTERFACE, Kind.ADDRESS, Kind.SNAPSHOT)
+    plantable = (Kind.INSTANCE, *leftovers, Kind.IMAGE)
     listings = azure_requests.LISTINGS
     ending = "virtualMachines.delete"
     strikes = ("die", "preempt", "power off", "hang")  # a VM there protects itself from nothing
@@ -153,7 +154,8 @@ class AzureSide(HttpSide):
             ref = Ref(self.scope, kind, one["name"].lower())
             if ref not in self._all or self._all[ref].local is not one:
                 there = lambda at=at, one=one: shelf.get(at) is one  # noqa: E731
-                self._add(ref, one.get("tags") or {}, there, local=one)
+                said = one.get("tags") or {}
+                self._add(ref, images.words(said) if kind is Kind.IMAGE else said, there, local=one)
 
     def _add_vm(self, ref: Ref, machine: AzureMachine) -> None:
         said = machine.tags
@@ -183,6 +185,8 @@ class AzureSide(HttpSide):
             local.interface(group, name, self.site.subnet, tags=tags)
         elif kind is Kind.ADDRESS:
             local.reserve(group, name, tags=tags)
+        elif kind is Kind.IMAGE:
+            local.image(group, name, tags=images.marks(tags))
         else:
             local.snapshot(group, name, tags=tags)
 

@@ -55,6 +55,7 @@ LISTINGS: Final = (
     "DescribeSnapshots",
     "DescribeSpotInstanceRequests",
     "DescribeKeyPairs",
+    "DescribeImages",
     "ListSchedules",
 )
 UNAUTHORIZED: Final = RequestFate("UnauthorizedOperation", 403, "You are not authorized")

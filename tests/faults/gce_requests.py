@@ -26,6 +26,7 @@ LISTINGS: Final = (
     "disks.aggregatedList",
     "addresses.aggregatedList",
     "snapshots.list",
+    "images.list",
 )
 #: What a request is through the port. Others go by their own names.
 METHODS: Final = MappingProxyType(
@@ -43,6 +44,7 @@ DELETES: Final = MappingProxyType(
         "addresses.delete": (Kind.ADDRESS, "address"),
         "globalAddresses.delete": (Kind.ADDRESS, "address"),
         "snapshots.delete": (Kind.SNAPSHOT, "snapshot"),
+        "images.delete": (Kind.IMAGE, "image"),
     }
 )
 FATES: Final = fates(
@@ -80,4 +82,5 @@ def name_of(kind: Kind, request: GceRequest, parameter: str) -> str:
     name = request.path[parameter]
     if kind is Kind.ADDRESS:
         return f"{request.scope}/addresses/{name}"
-    return f"global/snapshots/{name}" if kind is Kind.SNAPSHOT else name
+    shelf = {Kind.SNAPSHOT: "global/snapshots/", Kind.IMAGE: "global/images/"}.get(kind, "")
+    return shelf + name

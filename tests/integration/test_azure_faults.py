@@ -257,7 +257,10 @@ def test_a_schedule_that_will_not_fire_is_none(azure: Microsoft, state: str) -> 
 
 LISTS = tuple(
     f"{kind}.list"
-    for kind in ("virtualMachines", "disks", "networkInterfaces", "publicIPAddresses", "snapshots")
+    for kind in (
+        *("virtualMachines", "disks", "networkInterfaces", "publicIPAddresses"),
+        *("snapshots", "images"),
+    )
 )
 
 

@@ -12,8 +12,17 @@ from tests.support.azure import GENERATION, INSTALLATION, Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.lib import ids
-from vmrunner.model import Role, Spec
-from vmrunner.providers.port_images import CREATED, OWNER, CloudImage, ImageRequest, KeepsImages
+from vmrunner.model import Fate, Kind, Level, Page, Role, Spec
+from vmrunner.providers.port_images import (
+    CREATED,
+    FINISH_BY,
+    IMAGE,
+    OWNER,
+    PROMOTED,
+    CloudImage,
+    ImageRequest,
+    KeepsImages,
+)
 
 PACKER: Final = Path(__file__).parents[2] / "packer"
 
@@ -109,3 +118,88 @@ def test_packers_template_takes_what_the_driver_says(azure: Microsoft) -> None:
     assert bench.variables["azure_subnet"] == "default"
     assert bench.variables["run_tags"]["vmrunner:role"] == Role.IMAGE.value
     assert bench.variables["image_tags"][OWNER] == INSTALLATION
+
+
+def swept(azure: Microsoft) -> list[str]:
+    """The images that a sweep shows, by name."""
+    pages = azure.provider().sweep()
+    return [one.ref.id for page in pages if page.kind is Kind.IMAGE for one in page.resources]
+
+
+def half_made(azure: Microsoft, name: str, **more: Any) -> dict[str, str]:
+    """An image that its build has not finished, with the tags that Packer gives it; those."""
+    said = wish()
+    tags = {**said.tags, "vmrunner:installation": INSTALLATION, "vmrunner:role": "image"}
+    tags |= {"vmrunner:expires-at": str(int(said.deadline)), **more.pop("tags", {})}
+    shown = azure.cloud.image(azure.site.group, name, tags=tags)
+    shown["properties"] |= more
+    return tags
+
+
+def test_a_sweep_shows_what_no_build_finished(azure: Microsoft) -> None:
+    tags = half_made(azure, "mine", provisioningState="Failed")
+    (page,) = [one for one in azure.provider().sweep() if one.kind is Kind.IMAGE]
+    (made,) = page.resources
+    assert (made.ref.id, made.role, made.alive) == ("mine", Role.IMAGE, True)
+    assert made.tag("installation") == INSTALLATION
+    assert (made.instance, made.expires_at) == (tags["vmrunner:builder"], 1_800_004_500.0)
+
+
+def test_no_sweep_shows_an_image_that_lasts(azure: Microsoft) -> None:
+    """Of former versions: with its builder's deadline; and one that such a one promoted."""
+    image(azure, "plain", 1)
+    old = half_made(azure, "old")
+    azure.cloud.image(azure.site.group, "old", tags={k: old[k] for k in old if k != FINISH_BY})
+    half_made(azure, "promoted-by-another-version", tags={PROMOTED: "1"})
+    assert swept(azure) == []
+    half_made(azure, "finished")
+    half_made(azure, "promoted")
+    assert swept(azure) == ["finished", "promoted"]
+    images = store(azure)
+    for _ in range(2):
+        images.finish(images.find("finished"))
+    images.promote(images.find("promoted"), 5.0)
+    assert swept(azure) == []
+    finished = images.find("finished")
+    assert finished.installation == INSTALLATION
+    assert {IMAGE, CREATED} <= finished.tags.keys()
+
+
+def test_what_was_finished_since_a_sweep_is_not_deleted(azure: Microsoft) -> None:
+    for name in ("left", "finished", "promoted"):
+        half_made(azure, name)
+    provider = azure.provider()
+    found = {r.ref.id: r.ref for page in provider.sweep() for r in page.resources}
+    images = store(azure)
+    images.finish(images.find("finished"))
+    images.promote(images.find("promoted"), 5.0)
+    told = provider.delete([found[name] for name in ("left", "finished", "promoted")])
+    fates = {ref.id: one.fate for ref, one in told.items()}
+    assert fates == {
+        "left": Fate.ACCEPTED,
+        "finished": Fate.MISSING,
+        "promoted": Fate.MISSING,
+    }
+    azure.clock.advance(60)
+    assert [one.name for one in images.images()] == ["finished", "promoted"]
+    assert provider.delete([found["left"]])[found["left"]].fate is Fate.MISSING
+
+
+def test_a_role_without_images_sweeps_all_else(azure: Microsoft) -> None:
+    """Roles of former versions: the rest is read and ended, and doctor says what is missing."""
+    azure.cloud.disk(azure.site.group, "left")
+    half_made(azure, "mine")
+    provider = azure.provider()
+    (ref,) = [
+        one.ref for page in provider.sweep() if page.kind is Kind.IMAGE for one in page.resources
+    ]
+    azure.cloud.faults.deny("images.list", "images.delete")
+    pages: list[Page] = list(provider.sweep())
+    assert {page.kind for page in pages if page.error} == {Kind.IMAGE}
+    assert [one.ref.id for page in pages for one in page.resources] == ["left"]
+    told = {f.check: f for f in provider.check() if f.level is Level.WARNING}
+    assert "image" in told["sweep"].message
+    assert "Microsoft.Compute/images/delete is denied" in told["delete"].message
+    assert all("azure/roles/vmrunner.json" in told[name].fix for name in ("sweep", "delete"))
+    outcome = provider.delete([ref])[ref]
+    assert (outcome.fate, "images/delete" in outcome.error) == (Fate.FAILED, True)

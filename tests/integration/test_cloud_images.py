@@ -20,7 +20,7 @@ from tests.support.image_cli import Cli, configure, declared, gone
 from tests.support.image_cli import cli as cli  # the fixture
 from tests.support.image_cli import config as config  # the fixture
 from tests.support.stand_ins import until
-from vmrunner.providers.port_images import OWNER
+from vmrunner.providers.port_images import FINISH_BY, OWNER
 
 BUILD = ("image", "build", "--provider", "aws")
 
@@ -58,6 +58,7 @@ def test_an_image_is_made_recorded_and_tagged(aws: Amazon, cli: Cli, packer: Pac
         tags = {tag["key"]: tag["value"] for tag in one.get_tags()}
         assert tags[OWNER] == INSTALLATION
         assert not {"vmrunner:installation", "vmrunner:role", "vmrunner:expires-at"} & tags.keys()
+    assert FINISH_BY not in {tag["key"] for tag in ami.get_tags()}
     assert left(aws) == []
     assert cli.images() == [image]
     assert cli("audit").code == 0

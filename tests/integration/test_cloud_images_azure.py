@@ -120,7 +120,9 @@ def test_an_image_is_made_recorded_and_tagged(azure: Arm, cli: Cli, packer: Pack
 
     # Of the builder's death, which is Packer's doing, Azure tells nobody: its deadline closes the
     # row. The plugin gave the image the builder's tags too, which end no image.
-    assert "vmrunner:expires-at" in images(azure)[image["title"]]["tags"]
+    tags = images(azure)[image["title"]]["tags"]
+    assert "vmrunner:expires-at" in tags
+    assert "vmrunner:finish-by" not in tags
     assert image["builder_gone_at"] is None
     azure.clock.advance(2 * 86_400)
     assert cli("reap", "-o", "json").items == []
@@ -171,6 +173,69 @@ def test_an_image_that_packer_was_broken_off_making_goes(
     assert set(images(azure)) == before
     (image,) = cli.images()
     assert (image["state"], image["ref"]) == ("failed", None)
+
+
+def left_alone(azure: Arm, config: Path, cli: Cli, packer: Packer) -> str:
+    """The image of a build that was killed, and whose ledger is lost with it; its name."""
+    packer.does("leaves")
+    before = set(images(azure))
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    (name,) = set(images(azure)) - before
+    imageshell.killed(process, packer)
+    imageshell.lose_ledger()
+    return name
+
+
+def test_an_image_without_a_row_ends_once_nobody_finished_it(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    name = left_alone(azure, config, cli, packer)
+    azure.clock.advance(3600 + 800)
+    cli("reap")
+    assert name in images(azure)
+    azure.clock.advance(200)
+    told = cli("audit", "-o", "json")
+    assert (told.code, name in {line["ref"] for line in told.items}) == (7, True)
+    done = cli("reap", "-o", "json")
+    assert name in {line["id"] for line in done.items}
+    for _ in range(3):  # the VM, its interface, its address
+        azure.clock.advance(400)
+        cli("reap")
+    assert name not in images(azure)
+    assert cli("audit").code == 0
+
+
+def test_an_image_without_a_row_that_was_promoted_stays(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    name = left_alone(azure, config, cli, packer)
+    assert cli("image", "promote", name, "--provider", "azure").code == 0
+    azure.clock.advance(86_400)
+    for _ in range(4):
+        cli("reap")
+        azure.clock.advance(400)
+    cli("vm", "destroy", "--all-expired")
+    assert name in images(azure)
+    assert cli("audit").code == 0
+
+
+def test_an_image_that_came_after_its_build_died_is_kept(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    """Its row tells of it, however late somebody reaps."""
+    packer.does("leaves")
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    imageshell.killed(process, packer)
+    azure.clock.advance(86_400)
+    assert cli("audit").code == 7
+    for _ in range(4):
+        cli("reap")
+        azure.clock.advance(400)
+    cli("vm", "destroy", "--all-expired")
+    (image,) = cli.images()
+    assert (image["state"], image["title"] in images(azure)) == ("ready", True)
+    assert "vmrunner:finish-by" not in images(azure)[image["title"]]["tags"]
+    assert cli("audit").code == 0
 
 
 # --- promoting, retiring -------------------------------------------------------------------------

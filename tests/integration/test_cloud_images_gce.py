@@ -91,6 +91,7 @@ def test_an_image_is_made_recorded_and_labelled(gce: Google, cli: Cli, packer: P
     assert image["builder_gone_at"] is not None
     assert shown["labels"]["vmrunner-image-of"] == INSTALLATION
     assert not {"vmrunner-installation", "vmrunner-role"} & shown["labels"].keys()
+    assert shown["family"] == "vmrunner-candidates"
     labels = gce.machine.shown["labels"]
     assert (gce.machine.shown["name"], labels["vmrunner-role"]) == (image["builder"], "image")
     assert labels["vmrunner-installation"] == INSTALLATION

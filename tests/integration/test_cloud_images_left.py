@@ -21,7 +21,7 @@ from tests.support.image_cli import cli as cli  # the fixture
 from tests.support.image_cli import config as config  # the fixture
 from vmrunner.images.cloud import builder
 from vmrunner.images.cloud import packer as program
-from vmrunner.providers.port_images import IMAGE, OWNER
+from vmrunner.providers.port_images import FINISH_BY, IMAGE, OWNER
 from vmrunner.testing.localec2 import INTERNAL, LOST_ANSWER, THROTTLED
 
 BUILD = ("image", "build", "--provider", "aws")
@@ -177,6 +177,45 @@ def test_an_ami_of_that_name_that_another_made_stays(
     assert snapshots(aws) == {ami.ebs_snapshot.id}
     image = the_image(cli)
     assert (image["state"], image["builder_gone_at"] is None) == ("failed", False)
+
+
+def whole(aws: Amazon, config: Path, cli: Cli, packer: Packer) -> Any:
+    """The AMI that Packer made while nobody waited for it any more, and whose row is lost."""
+    packer.does("leaves")
+    imageshell.killed(waiting(config, packer), packer)
+    (ami,) = made(aws)
+    said = packer.variables["image_tags"]
+    ami.add_tags(said)
+    ami.ebs_snapshot.add_tags(said)
+    imageshell.lose_ledger()
+    return ami
+
+
+def test_an_ami_without_a_row_ends_with_its_snapshots(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    ami = whole(aws, config, cli, packer)
+    aws.clock.advance(3600 + 800)
+    cli("reap")
+    assert made(aws) == [ami]
+    aws.clock.advance(200)
+    told = cli("audit", "-o", "json")
+    assert (told.code, ami.id in {line["ref"] for line in told.items}) == (7, True)
+    cli("reap")
+    assert (made(aws), snapshots(aws)) == ([], set())
+    assert cli("audit").code == 0
+
+
+def test_an_ami_without_a_row_that_was_promoted_stays(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    ami = whole(aws, config, cli, packer)
+    assert cli("image", "promote", ami.id, "--provider", "aws").code == 0
+    aws.clock.advance(86_400)
+    cli("reap")
+    cli("reap")
+    assert (made(aws), snapshots(aws)) == ([ami], {ami.ebs_snapshot.id})
+    assert FINISH_BY not in {tag["key"] for tag in ami.get_tags()}
 
 
 # --- a cloud that answers late -------------------------------------------------------------------

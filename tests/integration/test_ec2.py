@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.ec2 import KINDS, REGION, Amazon, fleet, look, make_order, swept
+from tests.support.ec2 import INSTALLATION, KINDS, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded
 from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, tags_of
 from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.ec2.options import ImageChoice
+from vmrunner.providers.port_images import FINISH_BY, OWNER
 from vmrunner.testing.localec2 import Ec2Request, Mapping
 
 
@@ -305,6 +306,9 @@ def test_what_is_left_of_a_vm_is_deleted_by_kind(aws: Amazon) -> None:
     backend.create_key_pair("left", "ed25519", builders)
     backend.create_security_group("left", "left", tags=builders)
     backend.create_security_group("users", "the user's own", tags=tags_of(order))
+    mark = {OWNER: INSTALLATION, FINISH_BY: str(int(order.deadline))}
+    aws.cloud.image(REGION, "left", tags=mark)
+    aws.cloud.image(REGION, "lasting", tags={OWNER: INSTALLATION})
     left = [r.ref for r in swept(provider) if r.ref != ref]
     assert {r.kind for r in left} == KINDS - {Kind.INSTANCE}
     disk = next(r for r in left if r.kind is Kind.DISK)

@@ -13,7 +13,7 @@ import pytest
 from deploy.aws import guard
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
 from tests.support.expired import ec2, everything, launch, tagged
-from vmrunner.model import TAG
+from vmrunner.model import TAG, Kind
 from vmrunner.providers.ec2 import client as calls
 from vmrunner.providers.ec2 import create_request, delete, resources, sweep
 from vmrunner.providers.ec2.client import Ec2Api
@@ -147,9 +147,11 @@ def test_the_handler_and_the_driver_use_the_same_words() -> None:
     assert f'"{delete.PROTECTED}"' in inspect.getsource(guard)
     assert sweep.PAGE == resources.PAGE
     methods = {kind.method for kind in vars(guard).values() if isinstance(kind, guard.Kind)}
-    # Keys and groups of an image's builder bill nothing: the guard leaves them to the reaper.
-    billing = [reader for reader in resources.READERS if reader.kind not in resources.BESIDE]
-    assert methods == {reader.api.method for reader in billing}
+    # Keys and groups of an image's builder bill nothing, and who ends images may end any: the guard
+    # leaves both to the reaper.
+    others = {*resources.BESIDE, Kind.IMAGE}
+    its = [reader for reader in resources.READERS if reader.kind not in others]
+    assert methods == {reader.api.method for reader in its}
 
 
 def test_nothing_is_born_without_tags_and_none_changes_later() -> None:

@@ -29,7 +29,7 @@ REGION: Final = "eu-west-1"
 KINDS: Final = frozenset(
     {
         Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.INTERFACE, Kind.SNAPSHOT, Kind.SPOT_REQUEST,
-        Kind.KEY, Kind.GROUP,
+        Kind.KEY, Kind.GROUP, Kind.IMAGE,
     }
 )  # fmt: skip
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"

@@ -87,6 +87,14 @@ def spoil_builds() -> None:
         raw.execute("UPDATE builds SET spec = '{'")
 
 
+def lose_ledger() -> None:
+    """It is not there any more; the installation is, by the configuration."""
+    with app() as parts:
+        path = parts.paths.ledger
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
 def started(
     config: Path, argv: tuple[str, ...], ready: Callable[[], object]
 ) -> subprocess.Popen[bytes]:

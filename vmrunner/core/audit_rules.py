@@ -200,7 +200,7 @@ def _thing(
             ("expires-at", r.expires_at),
             ("generation", r.tag("generation")),
         )
-        if value in (None, "")
+        if value in (None, "") and (name, r.ref.kind) != ("generation", Kind.IMAGE)
     ]
     if missing:
         names = ", ".join(f"{TAG}{name}" for name in missing)

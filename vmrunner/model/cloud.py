@@ -26,6 +26,7 @@ class Kind(StrEnum):
     ADDRESS = "address"
     INTERFACE = "interface"
     SNAPSHOT = "snapshot"
+    IMAGE = "image"  # that its build has not finished; those that last are nobody's here
     KEY = "key"
     GROUP = "security_group"  # bills nothing, but is in the way
     SPOT_REQUEST = "spot_request"

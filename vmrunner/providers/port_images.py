@@ -1,7 +1,11 @@
 """Images, as a provider whose cloud keeps them shows them: made by Packer, told by their tags.
 
-An image lasts, so none of the tags that say "ours, until then" is on it: whoever made it is in a
-tag of its own (`image-of`), and no reaper, guard or audit takes it, or its snapshots, for a VM's.
+An image lasts, so none of the tags that say "ours, until then" counts on it: whoever made it is in
+a tag of its own (`image-of`), and no reaper, guard or audit takes it, or its snapshots, for a VM's.
+
+Until its build has finished it, an image has a mark (`finish-by`), and with that alone a sweep
+shows it. Who finishes or promotes it takes that away. Images that were made before there was such a
+mark never had one.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
-from vmrunner.model import TAG, Offer, Order, Role, Scope
+from vmrunner.model import TAG, Offer, Order, Power, Ref, Resource, Role, Scope
 
 OWNER: Final = f"{TAG}image-of"  # the installation that made it
 IMAGE: Final = f"{TAG}image"  # its row in that one's ledger
@@ -21,6 +25,12 @@ SUPERVISOR: Final = f"{TAG}supervisor"
 CREATED: Final = f"{TAG}created"
 #: When it became the one that builds get. The latest wins, before any that has none.
 PROMOTED: Final = f"{TAG}promoted"
+#: Until then, in epoch seconds, its build may finish it. Past that it is what a build left.
+FINISH_BY: Final = f"{TAG}finish-by"
+BUILDER: Final = f"{TAG}builder"  # its instance id
+#: So long after its builder's deadline an image may still be finished: Packer is told to clean up
+#: for five minutes, and then it is asked what it made.
+_FINISHING: Final = 900.0
 
 #: What Compute Engine takes, the strictest: letters, digits and hyphens, at most 63.
 _NAME: Final = 63
@@ -52,6 +62,10 @@ class ImageRequest:
         return f"vmrunner-{words[: _NAME - len('vmrunner-') - len(tail)]}{tail}"
 
     @property
+    def finish_by(self) -> float:
+        return self.deadline + _FINISHING
+
+    @property
     def tags(self) -> dict[str, str]:
         """The image's, and its snapshots'."""
         return {
@@ -61,6 +75,8 @@ class ImageRequest:
             HASH: self.hash,
             SUPERVISOR: self.supervisor,
             CREATED: str(int(self.created)),
+            BUILDER: self.builder,
+            FINISH_BY: str(int(self.finish_by)),
         }
 
     def order(self, scope: Scope, machine_type: str) -> Order:
@@ -144,8 +160,11 @@ class ImageStore(Protocol):
         none, and gets what the configuration says. More rather than fewer. A cloud that does not
         answer is an error, and no empty set."""
 
+    def finish(self, made: CloudImage) -> None:
+        """Take the mark away: from now on it lasts. One that has none is left as it is."""
+
     def promote(self, made: CloudImage, now: float) -> None:
-        """Give this image to builds that name none, from now on."""
+        """Give this image to builds that name none, from now on. It is finished by that."""
 
     def remove(self, made: CloudImage) -> list[str]:
         """Delete it and its snapshots; what could not be, in words. Missing is success. When the
@@ -167,3 +186,23 @@ def promoted_at(tags: Mapping[str, str]) -> int:
     """Return when an image was promoted, in epoch seconds; 0: it is not, or nobody can read it."""
     said = tags.get(PROMOTED, "")
     return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
+
+
+def is_unfinished(tags: Mapping[str, str]) -> bool:
+    """True if an image has the mark. A version that knows none may have promoted it."""
+    return FINISH_BY in tags and PROMOTED not in tags
+
+
+def unfinished(ref: Ref, tags: Mapping[str, str], born: float | None, power: Power) -> Resource:
+    """Return an image with the mark as a sweep shows it: as its builder's, until that time."""
+    return Resource(
+        ref=ref,
+        power=power,
+        created_at=born,
+        tags={
+            f"{TAG}installation": tags.get(OWNER, ""),
+            f"{TAG}role": Role.IMAGE.value,
+            f"{TAG}instance": tags.get(BUILDER, ""),
+            f"{TAG}expires-at": tags[FINISH_BY],
+        },
+    )

@@ -18,6 +18,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.model import Death, Instance, Key, Kind
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.retired import parts
+from vmrunner.reaper import image_kills
 from vmrunner.reaper.gather import read_sweep
 from vmrunner.reaper.kills import kill
 from vmrunner.reaper.report import DEAD, NOTHING, LineOutcome, Outcomes, Report, line_of
@@ -52,7 +53,8 @@ def delete_expired(
             rows = read_sweep(provider, sweep_view, lambda ids: _rows(ledger, ids))
             plan = decide(ReapInput(now=provider.now(), rows=rows, sweep_view=sweep_view))
             kills = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
-            done, blind = ({}, []) if dry_run else _end(provider, kills, seconds, sleep)
+            wanted = [] if dry_run else image_kills.spared(ledger, provider, kills)
+            done, blind = _end(provider, wanted, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
             report += Report(unread=(f"{name}: {type(error).__name__}: {error}",))
             continue

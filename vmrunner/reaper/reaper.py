@@ -38,6 +38,7 @@ from vmrunner.model import (
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER, delete_until_dead
 from vmrunner.providers.retired import RetiredProvider, parts
+from vmrunner.reaper import image_kills
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill
 from vmrunner.reaper.pending_kills import PendingKills
@@ -244,9 +245,12 @@ class Reaper:
                 self._apply(provider, plan, known, done, seen=sweep)
                 if swept is not None and verified and not known.down:
                     context.ledger.sightings.record(name, plan.sightings)
-                    self._settle_images(provider)
+                    with context.guard("images"):
+                        newborn = context.limits.limits.newborn
+                        image_kills.settle(context.ledger, provider, newborn)
             except LedgerError as error:  # what was killed before is told all the same
                 known.fail(error)
+            self._end_images(provider, plan, done)
             lines = [(of, replace(line, result=done.get(of, NOTHING))) for of, line in lines]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
@@ -254,16 +258,11 @@ class Reaper:
             lines=tuple(line for _, line in lines), alarms=plan.alarms, unread=tuple(broken)
         )
 
-    def _settle_images(self, provider: Provider) -> None:
-        """Close the rows of images whose builders are gone: those are no instances."""
-        ledger = self._context.ledger
-        with self._context.guard("images"):
-            if any(row.provider == provider.name for row in ledger.images.open()):
-                from vmrunner.images.cloud import (
-                    cleanup,  # with all that makes images: seldom needed
-                )
-
-                cleanup.settle(ledger, provider, self._context.limits.limits.newborn)
+    def _end_images(self, provider: Provider, plan: ReapPlan, done: Outcomes) -> None:
+        """Delete what builds of images left. `done` has and takes what became of each."""
+        left = [one for one in plan.kills if image_kills.is_image(one) and one.ref not in done]
+        done |= kill(provider, image_kills.spared(self._context.ledger, provider, left))
+        self._pending_at(provider.name).answered(done)
 
     # --- applying ---
 
@@ -272,7 +271,8 @@ class Reaper:
     ) -> None:
         """`done` has and takes what became of each. Kills past `E` come first: nothing may delay
         them. `seen`: what is killed was just listed, so that another look would tell nothing."""
-        late = [k for k in plan.kills if k.reason is Death.EXPIRED and k.ref not in done]
+        expired = (k for k in plan.kills if k.reason is Death.EXPIRED and k.ref not in done)
+        late = [k for k in expired if not image_kills.is_image(k)]
         done |= kill(provider, late)
         self._pending_at(provider.name).answered(done)
         rows = dict(known.by_id)
@@ -340,7 +340,7 @@ class Reaper:
         )
         kills = {ref: one for ref, one in self._due(provider, now).items() if ref not in done}
         overdue |= kills
-        done |= kill(provider, kills.values())
+        done |= kill(provider, image_kills.spared(self._context.ledger, provider, kills.values()))
 
     def _ours_to_delete(self, row: Instance) -> bool:
         """Return True if this reaper deletes it. Past `E` whoever owns it, inside `E` when nobody

@@ -94,7 +94,7 @@ def build(
         ledger.images.add(row)
         try:
             artifact = _packed(ledger, row, bench, variables, provider.now(), progress)
-            made = _made(imaging, artifact, sleep)
+            made = _made(imaging, artifact, wish, provider.now, sleep)
             ledger.images.ready(row.id, made.ref, made.snapshots)
         finally:
             cleanup.delete_leftovers(ledger, provider, row, sleep)
@@ -174,24 +174,33 @@ def _packed(
         raise
 
 
-def _made(imaging: ImageStore, artifact: str, sleep: Callable[[float], object]) -> CloudImage:
-    """Packer says that it is there: a cloud that does not is behind, or does not answer. Raises
+def _made(
+    imaging: ImageStore,
+    artifact: str,
+    wish: ImageRequest,
+    now: Callable[[], float],
+    sleep: Callable[[float], object],
+) -> CloudImage:
+    """Finish what Packer says is there: a cloud that does not is behind, or does not answer. Raises
     ImageError when it cannot be told in a while, which is no failure: a sweep will tell."""
-    why = "it does not show yet"
+    why = ""
     for look in range(_LOOKS):
         if look:
             sleep(_PAUSE)
         try:
             found = imaging.find(artifact)
+            if now() >= wish.finish_by:  # it may be deleted at any moment
+                why = "its time is over"
+                break
+            if found is not None:
+                imaging.finish(found)
+                return found
+            why = "it does not show yet"
         except (Throttled, Uncertain) as error:
             why = str(error)
         except ProviderError as error:
             why = str(error)
             break
-        else:
-            if found is not None:
-                return found
-            why = "it does not show yet"
     raise ImageError(
         f"packer made {artifact}, which cannot be recorded now: {why}",
         hint="once its builder's deadline is over, `vmrunner reap` or an engine records it",

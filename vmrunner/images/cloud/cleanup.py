@@ -61,6 +61,7 @@ def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> N
     made = imaging.find(row.name)
     if made is not None and made.tags.get(IMAGE) == row.id:
         if made.ready:
+            imaging.finish(made)
             ledger.images.ready(row.id, made.ref, made.snapshots)
             return
         if not late:

@@ -12,12 +12,16 @@ from vmrunner.providers.azure.client import (
     DELETE,
     DELETE_ADDRESS,
     DELETE_DISK,
+    DELETE_IMAGE,
     DELETE_INTERFACE,
     DELETE_SNAPSHOT,
+    IMAGE,
     AzureApi,
     AzureClient,
 )
+from vmrunner.providers.azure.resources import tags
 from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.port_images import is_unfinished
 
 AT_ONCE: Final = 16
 _NO_CONTENT: Final = 204
@@ -29,6 +33,7 @@ _CALLS: Final[Mapping[Kind, tuple[AzureApi, str]]] = {
     Kind.INTERFACE: (DELETE_INTERFACE, "network_interface_name"),
     Kind.ADDRESS: (DELETE_ADDRESS, "public_ip_address_name"),
     Kind.SNAPSHOT: (DELETE_SNAPSHOT, "snapshot_name"),
+    Kind.IMAGE: (DELETE_IMAGE, "image_name"),
 }
 
 
@@ -69,6 +74,8 @@ class AzureDeleter:
             what: dict[str, Any] = {word: ref.id}
             if ref.kind is Kind.INSTANCE:
                 what["force_deletion"] = True
+            if ref.kind is Kind.IMAGE and not self._unfinished(ref):
+                return Outcome(fate=Fate.MISSING)
             begun = self._calls.begin(api, group=ref.scope.place, **what)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
@@ -80,3 +87,8 @@ class AzureDeleter:
         if ref.kind is Kind.INSTANCE:
             self._accepted(ref)
         return Outcome(fate=Fate.ACCEPTED)
+
+    def _unfinished(self, ref: Ref) -> bool:
+        """True if this image is one still, that a sweep showed a while ago: one that was finished
+        since lasts."""
+        return is_unfinished(tags(self._calls(IMAGE, group=ref.scope.place, image_name=ref.id)))

@@ -6,18 +6,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.lib import resources
 from vmrunner.model import Finding, Level, Spec
 from vmrunner.providers.azure import guard
-from vmrunner.providers.azure.client import SECURITY_GROUP, SUBNET, Answer, last, part
+from vmrunner.providers.azure.client import (
+    DELETE_ADDRESS,
+    DELETE_DISK,
+    DELETE_IMAGE,
+    DELETE_INTERFACE,
+    DELETE_SNAPSHOT,
+    SECURITY_GROUP,
+    SUBNET,
+    Answer,
+    last,
+    part,
+)
 from vmrunner.providers.azure.isolation import holes
 from vmrunner.providers.azure.permissions import ACTION, FIX
 from vmrunner.providers.azure.quotas import needs
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import markets
-from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
+from vmrunner.providers.common.findings import (
+    bad,
+    each,
+    of_clock,
+    of_failure,
+    of_holes,
+    ok,
+    warning,
+)
 
 if TYPE_CHECKING:
     from vmrunner.providers.azure.provider import AzureProvider
@@ -25,6 +45,11 @@ if TYPE_CHECKING:
 #: A token lives for an hour; a clock that is further off takes an old one for a new one.
 _REFUSED: Final = 3000.0
 _LOOK: Final = "see docs/azure.md"
+#: By which leftovers end. Roles of former versions have not all of them.
+_LEFT: Final = tuple(
+    one.action
+    for one in (DELETE_DISK, DELETE_INTERFACE, DELETE_ADDRESS, DELETE_SNAPSHOT, DELETE_IMAGE)
+)
 
 Check = Callable[["AzureProvider"], Iterator[Finding]]
 
@@ -42,22 +67,31 @@ def check(provider: AzureProvider) -> list[Finding]:
 
 def _delete(provider: AzureProvider) -> Iterator[Finding]:
     right = provider.rights.ask()
-    if right.may:
-        yield ok("delete", right.why)
-    elif right.may is None:
-        role = resources.path("deploy") / "azure/roles/vmrunner.json"
-        fix = f"see that these credentials have {ACTION}: {role}"
+    if right.may is None:
+        fix = f"see that these credentials have {ACTION}: {_role()}"
         yield warning("delete", f"it cannot be told: {right.why}", fix)
-    else:
+        return
+    if not right.may:
         yield bad("delete", right.why, f"{right.fix or FIX}; nothing is launched before")
+        return
+    yield ok("delete", right.why)
+    for action in provider.rights.lacking(_LEFT):
+        text = f"{action} is denied: what is left of these stays"
+        yield warning("delete", text, f"give these credentials the role as it is now: {_role()}")
+
+
+def _role() -> Path:
+    return resources.path("deploy") / "azure/roles/vmrunner.json"
 
 
 def _alone(provider: AzureProvider) -> Iterator[Finding]:
     """Check that the group is this installation's alone: what has no tags of anybody's is told to
-    be ours by its name there."""
+    be ours by its name there. And that a sweep reads all of it."""
     mine = provider.options.installation
     others: list[str] = []
-    for page in provider.sweep():
+    pages = list(provider.sweep())
+    yield from of_holes(pages, f"see that these credentials have the role: {_role()}")
+    for page in pages:
         if page.scope.place == provider.options.group:
             others += [
                 f"{one.ref.kind.value} {one.ref.id}"

@@ -5,7 +5,7 @@ They are managed images in the group that launches. The promoted one has a tag t
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ConfigError
@@ -30,6 +30,7 @@ from vmrunner.providers.azure.resources import tags
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.port_images import (
     CREATED,
+    FINISH_BY,
     PROMOTED,
     BuilderSpec,
     CloudImage,
@@ -120,6 +121,11 @@ class AzureImages:
             return frozenset()
         return frozenset({_id(wanted)} & {image.ref for image in images})
 
+    def finish(self, made: CloudImage) -> None:
+        if FINISH_BY in made.tags:
+            with edge():
+                self._tag(made, _without(made.tags, FINISH_BY))
+
     def promote(self, made: CloudImage, now: float) -> None:
         """The tag goes to this one first, then away from the others of ours: what breaks off
         between leaves the later one. Raises `ConfigError` where a build would not take it."""
@@ -133,9 +139,9 @@ class AzureImages:
         # Later than all of them, even within their second or by a clock that is behind theirs.
         moment = max([int(now), *(promoted_at(other.tags) + 1 for other in others)])
         with edge():
-            self._tag(made, {**made.tags, PROMOTED: str(moment)})
+            self._tag(made, {**_without(made.tags, FINISH_BY), PROMOTED: str(moment)})
             for other in others:
-                self._tag(other, {k: v for k, v in other.tags.items() if k != PROMOTED})
+                self._tag(other, _without(other.tags, FINISH_BY, PROMOTED))
 
     def remove(self, made: CloudImage) -> list[str]:
         """Delete an image. It has no snapshots."""
@@ -158,6 +164,10 @@ class AzureImages:
         """Set all of its tags: what is not among them goes."""
         begun = self._calls.begin(TAG_IMAGE, image_name=made.name, parameters={"tags": wanted})
         self._waiter.done(TAG_IMAGE, begun)
+
+
+def _without(said: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {key: value for key, value in said.items() if key not in names}
 
 
 def _id(identifier: str) -> str:

@@ -77,6 +77,11 @@ class AzurePermissions:
             return Right(may=None, why=str(failed))
         return Right(may=True, why=f"{ACTION} is allowed")
 
+    def lacking(self, actions: Iterable[str]) -> list[str]:
+        """Return those of these actions that are denied in the group. Raises `CallFailed`."""
+        rules = self._listed("permissions", _RIGHTS, _VERSION)
+        return [action for action in actions if not allows(rules, action)]
+
     def _listed(self, kind: str, action: str, version: str) -> Sequence[Mapping[str, Any]]:
         path = self._options.id(f"Microsoft.Authorization/{kind}")
         told = self._calls.get(path, action=action, version=version)

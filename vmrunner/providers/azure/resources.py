@@ -13,6 +13,7 @@ from ulid import ULID
 from vmrunner.model import TAG, Address, Kind, Power, Ref, Resource, Role, Scope, Seen, Start
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import Answer, last, part
+from vmrunner.providers.port_images import is_unfinished, unfinished
 
 #: All but what is gone bills: a VM that its guest switched off bills as one that runs, and of one
 #: that is deallocated the disk and the address do.
@@ -155,6 +156,14 @@ class GroupReader:
     def snapshot(self, item: Answer) -> Resource:
         """No VM has any: one without tags is what somebody made to look at a build's disk."""
         return self._made(Kind.SNAPSHOT, item, None, _standing(item), tags(item))
+
+    def image(self, item: Answer) -> Resource | None:
+        """Return one that its build has not finished. Its name is no instance's."""
+        said = tags(item)
+        if not is_unfinished(said):
+            return None
+        ref = Ref(self._scope, Kind.IMAGE, name_of(item))
+        return unfinished(ref, said, born(item), _standing(item))
 
     def _part(self, kind: Kind, item: Answer, holder: Ref | None) -> Resource:
         told = ours(item, self._installation, holder)

@@ -12,6 +12,7 @@ from vmrunner.model import Kind, Page, Scope
 from vmrunner.providers.azure.client import (
     ADDRESSES,
     DISKS,
+    IMAGES,
     INTERFACES,
     SNAPSHOTS,
     VMS,
@@ -32,6 +33,7 @@ READERS: Final[Sequence[tuple[Kind, AzureApi, str]]] = (
     (Kind.INTERFACE, INTERFACES, "interface"),
     (Kind.ADDRESS, ADDRESSES, "address"),
     (Kind.SNAPSHOT, SNAPSHOTS, "snapshot"),
+    (Kind.IMAGE, IMAGES, "image"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from vmrunner.errors import ConfigError, ProviderError
-from vmrunner.model import Finding, Level
+from vmrunner.model import Finding, Level, Page
 from vmrunner.providers.common.call_failed import CallFailed
 
 #: So far off a host's clock is worth a warning, in seconds.
@@ -27,6 +27,13 @@ def bad(check: str, message: str, fix: str) -> Finding:
 def of_failure(check: str, error: ProviderError | ConfigError, otherwise: str) -> Finding:
     """A check that could not be made. `otherwise`: the fix where the error has none."""
     return bad(check, str(error.args[0]), error.hint or otherwise)
+
+
+def of_holes(pages: Iterable[Page], fix: str) -> Iterator[Finding]:
+    """Yield a finding for each kind that a sweep does not see whole."""
+    wrong = {page.kind: page.error for page in pages if page.error is not None}
+    for kind, error in wrong.items():
+        yield warning("sweep", f"no sweep sees each {kind.value}: {error}", fix)
 
 
 def of_clock(skew: float, *, refused: float, whose: str) -> Finding:

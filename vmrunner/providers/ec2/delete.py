@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from vmrunner.errors import CredentialsRefused, Throttled, Uncertain
+from vmrunner.errors import BadOrder, CredentialsRefused, Throttled, Uncertain
 from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.call_failed import CallFailed
@@ -16,6 +16,8 @@ from vmrunner.providers.ec2 import client, deadline_schedules
 from vmrunner.providers.ec2.client import Answer, Ec2Client
 from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
 from vmrunner.providers.ec2.error_codes import DENIED
+from vmrunner.providers.ec2.resources import tags
+from vmrunner.providers.port_images import is_unfinished
 
 DELETE_BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 
@@ -25,7 +27,9 @@ DELETE_TIMEOUT: Final = 600.0
 PROTECTED: Final = "OperationNotPermitted"
 #: What protects from termination, each by itself; the likelier first.
 PROTECTIONS: Final = ("DisableApiTermination", "DisableApiStop")
-_MISSING: Final = re.compile(r"Invalid\w+(ID)?\.NotFound|ResourceNotFoundException")
+_MISSING: Final = re.compile(
+    r"Invalid\w+(ID)?\.NotFound|InvalidAMIID\.Unavailable|ResourceNotFoundException"
+)
 _SINCE: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
@@ -153,10 +157,24 @@ def _release(calls: Ec2Client, region: str, name: str) -> None:
     calls(region, client.RELEASE_ADDRESS, AllocationId=name)
 
 
+def _deregister(calls: Ec2Client, region: str, name: str) -> None:
+    """An image, and what it consists of. One that was finished since a sweep showed it lasts, and
+    is not there for who ends leftovers."""
+    found = calls(region, client.IMAGES, ImageIds=[name])["Images"]
+    left = [image for image in found if is_unfinished(tags(image))]
+    if not left:
+        raise CallFailed("InvalidAMIID.NotFound", BadOrder(f"{name} is no leftover"))
+    calls(region, client.DEREGISTER, ImageId=name)
+    for mapping in left[0].get("BlockDeviceMappings", ()):
+        if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
+            calls(region, client.DELETE_SNAPSHOT, SnapshotId=snapshot)
+
+
 _BY_KIND: Final = {
     Kind.DISK: _simply(client.DELETE_VOLUME, "VolumeId"),
     Kind.INTERFACE: _simply(client.DELETE_INTERFACE, "NetworkInterfaceId"),
     Kind.SNAPSHOT: _simply(client.DELETE_SNAPSHOT, "SnapshotId"),
+    Kind.IMAGE: _deregister,
     Kind.KEY: _simply(client.DELETE_KEY, "KeyName"),
     Kind.GROUP: _simply(client.DELETE_SECURITY_GROUP, "GroupId"),
     Kind.ADDRESS: _release,

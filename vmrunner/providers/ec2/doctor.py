@@ -23,7 +23,15 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
+from vmrunner.providers.common.findings import (
+    bad,
+    each,
+    of_clock,
+    of_failure,
+    of_holes,
+    ok,
+    warning,
+)
 from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.ec2 import create_request, deadline_schedules
 from vmrunner.providers.ec2.client import DEFAULT_QUOTA, QUOTA, ROLE, RUN
@@ -98,6 +106,11 @@ def _of_right(right: Right) -> Finding:
             "allow iam:SimulatePrincipalPolicy to these credentials",
         )
     return bad("terminate", right.why, f"allow {ACTION}; nothing is launched before")
+
+
+def _sweep(provider: Ec2Provider) -> Iterator[Finding]:
+    policy = f"give these credentials the policy: vmrunner guard policy {provider.name}"
+    yield from of_holes(provider.sweep(), policy)
 
 
 def _image(provider: Ec2Provider) -> Iterator[Finding]:
@@ -272,6 +285,7 @@ def _guard(provider: Ec2Provider) -> Iterator[Finding]:
 
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("terminate", _terminate),
+    ("sweep", _sweep),
     ("image", _image),
     ("instance types", _types),
     ("spot", _spot),

@@ -23,6 +23,7 @@ from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
 from vmrunner.providers.port_images import (
+    FINISH_BY,
     IMAGE,
     OWNER,
     PROMOTED,
@@ -138,6 +139,11 @@ class Ec2Images:
             return frozenset()
         return frozenset({said} & {image.ref for image in images})
 
+    def finish(self, made: CloudImage) -> None:
+        if FINISH_BY in made.tags:
+            with edge():
+                self._untag([made.ref], FINISH_BY)
+
     def promote(self, made: CloudImage, now: float) -> None:
         """The tag goes to this one first, then away from the others that the same choice sees: what
         breaks off between leaves the later one."""
@@ -152,13 +158,12 @@ class Ec2Images:
                 Resources=[made.ref],
                 Tags=[{"Key": PROMOTED, "Value": str(moment)}],
             )
+            # First, since it is promoted no more that is kept by that alone.
+            marked = [one.ref for one in (made, *others) if FINISH_BY in one.tags]
+            if marked:
+                self._untag(marked, FINISH_BY)
             if others:
-                self._calls(
-                    self._options.region,
-                    client.UNTAG_IMAGE,
-                    Resources=[other.ref for other in others],
-                    Tags=[{"Key": PROMOTED}],
-                )
+                self._untag([other.ref for other in others], PROMOTED)
 
     def remove(self, made: CloudImage) -> list[str]:
         with edge():
@@ -180,6 +185,9 @@ class Ec2Images:
         return [text for text in troubles if text]
 
     # --- within ---
+
+    def _untag(self, images: list[str], key: str) -> None:
+        self._calls(self._options.region, client.UNTAG_IMAGE, Resources=images, Tags=[{"Key": key}])
 
     def _choice(self, made: CloudImage) -> ImageChoice:
         """Return the images that builds of this provider choose from. Raises `ConfigError` when

@@ -11,6 +11,7 @@ from vmrunner.model import Address, Kind, Power, Reason, Ref, Resource, Role, Sc
 from vmrunner.providers.common import packer_names
 from vmrunner.providers.ec2 import client
 from vmrunner.providers.ec2.client import Answer, Ec2Api
+from vmrunner.providers.port_images import FINISH_BY, is_unfinished, unfinished
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import type_defs as ec2
@@ -183,6 +184,16 @@ def _snapshot(scope: Scope, item: ec2.SnapshotTypeDef, _: Ec2Nearness) -> Resour
     )
 
 
+def _image(scope: Scope, item: ec2.ImageTypeDef, _: Ec2Nearness) -> Resource | None:
+    """Return one that no build finished."""
+    said = tags(item)
+    if not is_unfinished(said):
+        return None
+    ref = Ref(scope, Kind.IMAGE, item["ImageId"])
+    now = Power.PENDING if item.get("State") == "pending" else Power.RUNNING
+    return unfinished(ref, said, client.moment(item.get("CreationDate")), now)
+
+
 def _key(scope: Scope, item: ec2.KeyPairInfoTypeDef, _: Ec2Nearness) -> Resource | None:
     born = _time(item.get("CreateTime"))
     return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
@@ -253,6 +264,15 @@ READERS: Final = (
         _spot_request,
         _only("state", "open", "active"),
         mine=True,
+    ),
+    # Only those with the mark: an account has many that others made, or that last.
+    Ec2KindReader(
+        Kind.IMAGE,
+        client.IMAGES,
+        "Images",
+        _image,
+        {"Owners": ["self"], **_only("tag-key", FINISH_BY)},
+        page=None,
     ),
     # What a builder of an image needs beside. They bill nothing, and a builder's disk goes with it.
     Ec2KindReader(Kind.KEY, client.KEYS, "KeyPairs", _key, page=None),

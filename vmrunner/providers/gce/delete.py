@@ -14,12 +14,14 @@ from vmrunner.providers.gce.client import (
     DELETE_ADDRESS,
     DELETE_DISK,
     DELETE_GLOBAL_ADDRESS,
+    DELETE_IMAGE,
     DELETE_SNAPSHOT,
     GET,
+    IMAGE,
     UNPROTECT,
     GceClient,
 )
-from vmrunner.providers.gce.resources import power
+from vmrunner.providers.gce.resources import is_left, power
 
 AT_ONCE: Final = 16
 
@@ -58,6 +60,12 @@ class GceDeleter:
                 self._calls(DELETE_SNAPSHOT, snapshot=ref.id.rpartition("/")[2])
             elif ref.kind is Kind.ADDRESS:
                 self._address(ref.id)
+            elif ref.kind is Kind.IMAGE:
+                # One that was finished since a sweep showed it lasts.
+                name = ref.id.rpartition("/")[2]
+                if not is_left(self._calls(IMAGE, image=name)):
+                    return Outcome(fate=Fate.MISSING)
+                self._calls(DELETE_IMAGE, image=name)
             else:
                 return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
         except CallFailed as failed:

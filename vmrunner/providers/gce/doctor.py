@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.lib import resources
 from vmrunner.model import Finding, Kind, Level, Market, Ref, Scope, Spec
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.findings import bad, each, of_clock, of_failure, ok, warning
+from vmrunner.providers.common.findings import (
+    bad,
+    each,
+    of_clock,
+    of_failure,
+    of_holes,
+    ok,
+    warning,
+)
 from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.gce import guard
 from vmrunner.providers.gce.client import FIREWALLS, INSTANCES, REGION, SUBNETS, pb
@@ -69,6 +77,11 @@ def _of_right(right: Right) -> Finding:
         fix = f"see that these credentials have {ACTION}: {role}"
         return warning("delete", f"it cannot be told: {right.why}", fix)
     return bad("delete", right.why, f"allow {ACTION}; nothing is launched before")
+
+
+def _sweep(provider: GceProvider) -> Iterator[Finding]:
+    role = resources.path("deploy") / "gcp/role.yaml"
+    yield from of_holes(provider.sweep(), f"see that these credentials have the role: {role}")
 
 
 def _image(provider: GceProvider) -> Iterator[Finding]:
@@ -159,6 +172,7 @@ def _guard(provider: GceProvider) -> Iterator[Finding]:
 
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("delete", _delete),
+    ("sweep", _sweep),
     ("image", _image),
     ("machine types", _types),
     ("firewall", _firewall),

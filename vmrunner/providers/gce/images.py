@@ -36,7 +36,7 @@ from vmrunner.providers.gce.labels import label, labels, labels_of, tags
 from vmrunner.providers.gce.operations import OperationWaiter
 from vmrunner.providers.gce.options import FAMILY as OURS
 from vmrunner.providers.gce.options import GceOptions
-from vmrunner.providers.gce.resources import last, when
+from vmrunner.providers.gce.resources import UNFINISHED, last, when
 from vmrunner.providers.gce.sweep import holes
 from vmrunner.providers.port_images import OWNER, BuilderSpec, CloudImage, ImageRequest
 
@@ -75,7 +75,7 @@ class GceImages:
             "gce_disk_type": options.disk_type or disk_type_of(machine_type),
             "gce_instance_name": wish.builder,
             "gce_disk_name": wish.builder,
-            "gce_image_family": self._family() + CANDIDATES,
+            "gce_image_family": self._family() + UNFINISHED,
             "gce_network_tags": list(options.network_tags),
             "gce_internal_address": options.address == "private",
             "run_tags": {**options.labels, **labels_of(order)},
@@ -128,6 +128,11 @@ class GceImages:
         return frozenset(
             i.ref for i in images if said.name == (i.family if said.family else i.name)
         )
+
+    def finish(self, made: CloudImage) -> None:
+        if made.family.endswith(UNFINISHED):
+            with edge():
+                self._move(made, made.family.removesuffix(UNFINISHED) + CANDIDATES)
 
     def promote(self, made: CloudImage, now: float) -> None:  # noqa: ARG002 - a family has no times
         """Into the family first, then the others of ours out of it: what breaks off between leaves

@@ -15,6 +15,7 @@ from typing import Any, Final
 from vmrunner.model import Address, Kind, Power, Ref, Resource, Scope, Seen, Start
 from vmrunner.providers.common import packer_names
 from vmrunner.providers.gce.labels import tags
+from vmrunner.providers.port_images import is_unfinished, unfinished
 
 #: All but what is gone bills: of a VM that is off, its disks do.
 POWER: Final[Mapping[str, Power]] = {
@@ -149,6 +150,25 @@ def address(scope: Scope, item: Any, _: GceNearness) -> Resource:
         tags=tags(item.labels),
         parent=Ref(holder, Kind.INSTANCE, last(user)) if "/instances/" in user else None,
     )
+
+
+#: Of an image that no build finished, after the family that it could be promoted to.
+UNFINISHED: Final = "-unfinished"
+
+
+def is_left(item: Any) -> bool:
+    """True if an image is one that no build finished: by its family, which changes where no label
+    may, and by the time until when, which its birth gave it."""
+    return item.family.endswith(UNFINISHED) and is_unfinished(tags(item.labels))
+
+
+def image(scope: Scope, item: Any, _: GceNearness) -> Resource | None:
+    """Return one that no build finished."""
+    if item.status == "DELETING" or not is_left(item):
+        return None
+    ref = Ref(scope, Kind.IMAGE, f"global/images/{item.name}")
+    now = Power.PENDING if item.status == "PENDING" else Power.RUNNING
+    return unfinished(ref, tags(item.labels), when(item.creation_timestamp), now)
 
 
 def snapshot(scope: Scope, item: Any, _: GceNearness) -> Resource | None:

@@ -21,6 +21,7 @@ from vmrunner.providers.gce import resources
 from vmrunner.providers.gce.client import (
     ADDRESSES,
     DISKS,
+    IMAGES,
     INSTANCES,
     SNAPSHOTS,
     ZONE_DISKS,
@@ -59,6 +60,7 @@ READERS: Final = (
     GceKindReader(Kind.DISK, DISKS, "disks", resources.disk, ZONE_DISKS),
     GceKindReader(Kind.ADDRESS, ADDRESSES, "addresses", resources.address),
     GceKindReader(Kind.SNAPSHOT, SNAPSHOTS, None, resources.snapshot),
+    GceKindReader(Kind.IMAGE, IMAGES, None, resources.image),
 )
 
 

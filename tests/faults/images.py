@@ -1,0 +1,30 @@
+"""Images in a fault world: their tags, and those that anything else would have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vmrunner.model import MORTAL, TAG, Role
+from vmrunner.providers.port_images import BUILDER, FINISH_BY, OWNER, PROMOTED
+
+_WORDS = {
+    OWNER: f"{TAG}installation",
+    BUILDER: f"{TAG}instance",
+    FINISH_BY: f"{TAG}expires-at",
+}
+
+
+def marks(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of an image, from those of something else. What would not end has no mark."""
+    said = {mark: tags[word] for mark, word in _WORDS.items() if word in tags}
+    if tags.get(f"{TAG}role") not in MORTAL:
+        said.pop(FINISH_BY, None)
+    return said
+
+
+def words(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that something else would have in its place. Nothing says when what lasts ends."""
+    if FINISH_BY not in tags or PROMOTED in tags:
+        return {}
+    said = {word: tags[mark] for mark, word in _WORDS.items() if mark in tags}
+    return {**said, f"{TAG}role": Role.IMAGE.value}

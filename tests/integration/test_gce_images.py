@@ -1,0 +1,100 @@
+"""Images of the gce driver at the local Compute Engine that no build finished, without a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.gce import GENERATION, INSTALLATION, Google, google
+from vmrunner.core import audit_rules
+from vmrunner.lib import ids
+from vmrunner.model import Kind, Level, Limits
+from vmrunner.providers.gce.labels import labels
+from vmrunner.providers.gce.provider import GceProvider
+from vmrunner.providers.port_images import FINISH_BY, ImageRequest
+from vmrunner.reaper import expired
+
+
+@pytest.fixture
+def gce() -> Iterator[Google]:
+    with google() as made:
+        yield made
+
+
+def left(
+    gce: Google, name: str, family: str = "vmrunner-unfinished", *, marked: bool = True, **more: Any
+) -> ImageRequest:
+    """What Packer leaves of a build that began now; its request."""
+    now = gce.cloud.now()
+    said = ImageRequest(
+        image=ids.image_id(),
+        builder=ids.instance_id(),
+        installation=INSTALLATION,
+        generation=GENERATION,
+        recipe="default",
+        hash="0123456789abcdef",
+        supervisor="x",
+        created=now,
+        deadline=now + 3600,
+        max_ttl=14_400.0,
+    )
+    tags = {key: value for key, value in said.tags.items() if marked or key != FINISH_BY}
+    gce.cloud.image(name, family=family, labels=labels(tags), **more)
+    return said
+
+
+def there(gce: Google) -> set[str]:
+    return {name for name in gce.cloud.images(gce.project) if name != "vmrunner-1"}
+
+
+def late(gce: Google, provider: GceProvider) -> list[str]:
+    """What the audit tells."""
+    pages = list(provider.sweep())
+    found = audit_rules.by_tags(provider.now(), pages, Limits(), INSTALLATION)
+    return sorted(line.ref.id for line in found if line.ref)
+
+
+def reap(gce: Google, provider: GceProvider) -> None:
+    expired.delete_expired(
+        None, {"google": provider}, Limits(), INSTALLATION, sleep=gce.clock.sleep
+    )
+    gce.clock.advance(30)
+
+
+def test_what_no_build_finished_ends_and_all_else_stays(gce: Google) -> None:
+    for state in ("PENDING", "FAILED", "READY"):
+        made = left(gce, state.lower(), status=state)
+    lasting = {"promoted": "vmrunner", "candidate": "vmrunner-candidates", "theirs": "theirs"}
+    for name, family in lasting.items():
+        left(gce, name, family)
+    left(gce, "of-a-family-of-that-name", marked=False)
+    left(gce, "finished")
+    provider = gce.provider()
+    images = provider.imaging()
+    finished = images.find("finished")
+    assert finished is not None
+    images.finish(finished)
+    assert gce.cloud.images(gce.project)["finished"]["family"] == "vmrunner-candidates"
+    gce.clock.advance(4500 - 60)
+    reap(gce, provider)
+    assert {"pending", "failed", "ready"} <= there(gce)
+    assert late(gce, provider) == []
+    gce.clock.advance(120)
+    assert made.finish_by < provider.now()
+    assert late(gce, provider) == [f"global/images/{one}" for one in ("failed", "pending", "ready")]
+    reap(gce, provider)
+    assert there(gce) == {*lasting, "of-a-family-of-that-name", "finished"}
+    assert late(gce, provider) == []
+
+
+def test_who_may_not_list_images_sweeps_all_else(gce: Google) -> None:
+    left(gce, "left")
+    gce.cloud.faults.deny("images.list")
+    provider = gce.provider()
+    pages = list(provider.sweep())
+    assert {page.kind for page in pages if page.error} == {Kind.IMAGE}
+    told = [one for one in provider.check() if one.check == "sweep"]
+    assert [(one.level, "image" in one.message) for one in told] == [(Level.WARNING, True)]
+    assert "gcp/role.yaml" in told[0].fix
