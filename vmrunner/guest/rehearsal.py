@@ -16,6 +16,7 @@ import sys
 from .build import GuestBuild
 from .container_files import fill_box
 from .prestart import READY
+from .sandbox_commands import SCRIPT
 from .socket_answers import answer, open_files, tidy
 from .state import EventLog, Place
 
@@ -30,6 +31,7 @@ JOB = {
     "env": {"CI": "true"},
     "secrets": {},
     "steps": [{"script": ":\n", "env": {}, "timeout": None}],
+    "sandbox": True,
     "due": [0.0, 0.0],
 }
 
@@ -37,12 +39,13 @@ JOB = {
 def rehearse(place: Place) -> None:
     """Rehearse it. Where that fails, as on a disk that is full, the build takes longer."""
     run = f"{place.run}/rehearsal-{os.getpid()}"
-    files = open_files()
+    files, stdin = open_files(), os.dup(0)
     try:
         _rehearse(Place(run, f"{run}/lib"))
     except OSError as error:
         print(f"no rehearsal: {error}", file=sys.stderr, flush=True)
     finally:
+        os.dup2(stdin, 0)
         tidy(files)
         shutil.rmtree(run, ignore_errors=True)
 
@@ -51,8 +54,9 @@ def _rehearse(place: Place) -> None:
     place.make()
     fill_box(place, JOB)
     place.write(READY, json.dumps({"shape": SHAPE, "pid": os.getpid()}))
-    with open(place.prestarting, "a"):  # a container waits, it says
-        pass
+    for name in (place.prestarting, f"{place.box}/{SCRIPT}"):  # they say that a container waits
+        with open(name, "a"):
+            pass
     events = EventLog(place.events)
     events.add("container", 0)
     events.add("ended", 0)

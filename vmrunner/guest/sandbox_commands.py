@@ -46,18 +46,21 @@ TOO_MANY = 8
 UNKNOWN = 9
 NO_INPUT = 12
 AHEAD = 13
+SCRIPT = "sandbox.sh"
 PAUSE = 0.02  # seconds between looks for what a command does next
 
 
 def lay_out(place: Place) -> None:
     """Prepare what commands need, before the container asks for its build."""
-    make_room(place)
-    shutil.copyfile(os.path.join(os.path.dirname(__file__), "sandbox.sh"), f"{place.box}/sandbox")
+    script = f"{place.box}/{SCRIPT}"
+    if not os.path.exists(script):
+        make_room(place)
+    os.rename(script, f"{place.box}/sandbox")
 
 
 def make_room(place: Place) -> None:
-    """Make the directories of commands. A container that waits has them: to start a program takes
-    a tenth of a second in an emulated VM."""
+    """Make the directories of commands, and leave their script ready. A container that waits has
+    them: to start a program takes a tenth of a second in an emulated VM."""
     from .supervisor import run
 
     os.makedirs(f"{place.box}/commands", 0o755, exist_ok=True)
@@ -67,6 +70,9 @@ def make_room(place: Place) -> None:
     if not os.path.ismount(commands):
         size = f"size={ALL + AT_ONCE * SPARE},mode=0700"
         run("mount", "-t", "tmpfs", "-o", size, "vmrunner", commands)
+    script = f"{place.box}/{SCRIPT}"  # last: it says that all is there
+    shutil.copyfile(os.path.join(os.path.dirname(__file__), SCRIPT), f"{script}.new")
+    os.rename(f"{script}.new", script)
 
 
 def start(ask: Ask) -> int:

@@ -19,14 +19,18 @@ def place(tmp_path: Path) -> Place:
     return place
 
 
+def _stdin() -> Path:
+    return Path("/proc/self/fd/0").readlink()
+
+
 def _files(place: Place) -> list[str]:
     return sorted(str(path) for path in Path(place.run).rglob("*"))
 
 
 def test_a_rehearsal_leaves_no_file_and_no_descriptor(place: Place) -> None:
-    before = _files(place), open_files()
+    before = _files(place), open_files(), _stdin()
     rehearsal.rehearse(place)
-    assert (_files(place), open_files()) == before
+    assert (_files(place), open_files(), _stdin()) == before
     assert not place.job()
     assert not place.was_started()
     assert not Path(place.events).exists()
