@@ -35,6 +35,7 @@ from tests.support.inline_pool import Inline
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.ledger import Ledger, tables
+from vmrunner.ledger.open_rows import WHOLE
 from vmrunner.lib import ids, process
 from vmrunner.model import BuildState, Limits
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob
 
 KEY = Fernet.generate_key().decode()
-IDLE = 60.0  # seconds of virtual time
+IDLE = WHOLE  # seconds of virtual time: all is read again once in it
 _READ = (
     "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables"
 )
