@@ -66,11 +66,19 @@ class Tally:
         fresh.replace(path)
 
 
-def play(tally: Tally, template: Path, number: int, builds: int) -> None:
+class FailingOver(Episode):
+    """Its ledger's server fails over."""
+
+    failovers = 1.0
+
+
+def play(
+    tally: Tally, template: Path, number: int, builds: int, kind: type[Episode] = Episode
+) -> None:
     """One episode, into the tally."""
     root = Path(tempfile.mkdtemp(prefix="episode-", dir=template.parent))
     began = time.process_time()
-    episode = Episode(template, root, f"{tally.seed}:{number}", builds)
+    episode = kind(template, root, f"{tally.seed}:{number}", builds)
     try:
         episode.play()
     except Broken as error:
@@ -132,10 +140,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--state", type=Path, help="go on from this file, and keep it up to date")
     parser.add_argument("--episode", type=int, help="only this one, with what the engine logs")
+    parser.add_argument("--failovers", action="store_true", help="of the ledger, in every episode")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     chosen = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     tally = Tally(chosen.seed)
+    kind = FailingOver if chosen.failovers else Episode
     if chosen.state and chosen.state.exists():
         tally = Tally(**json.loads(chosen.state.read_text()))
         if tally.seed != chosen.seed:
@@ -158,12 +168,12 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         template = make_template(Path(name) / "template")
         if chosen.episode is not None:
-            play(tally, template, chosen.episode, EACH)
+            play(tally, template, chosen.episode, EACH, kind)
         else:
             bar = progress.add_task("", total=chosen.builds, completed=tally.builds)
             while tally.builds < chosen.builds and time.monotonic() < end:
                 builds = min(EACH, chosen.builds - tally.builds)
-                play(tally, template, tally.episodes, builds)
+                play(tally, template, tally.episodes, builds, kind)
                 progress.update(bar, completed=tally.builds)
                 if chosen.state:
                     tally.save(chosen.state)

@@ -13,6 +13,8 @@ DRIFT = "tests/integration/test_schema_drift.py"
 CHANGES = "tests/integration/test_ledger_changes.py"
 IDLE = "tests/integration/test_idle_cost.py"
 SHARED = "tests/integration/test_ledger_shared_writes.py"
+CHANGES_NOTHING = "tests/faults/test_failovers.py::test_a_failover_at_some_commits_changes_nothing"
+NOT_ANSWERED = "tests/faults/test_failovers.py::test_who_is_not_answered_takes_nothing_for_granted"
 OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/attention.py"
 
 NODE_BUGS: Final = (
@@ -134,5 +136,34 @@ NODE_BUGS: Final = (
         "here is None or here.outdated",
         "here is None",
         f"{DRIFT}::test_who_knows_other_tables_is_told_and_gone",
+    ),
+    Bug(
+        "end a build whose session begins while the ledger is away",
+        "engine/sessions.py",
+        "following.reporter.patiently(lambda: self._job(following))",
+        "self._job(following)",
+        f"{CHANGES_NOTHING}[take_over_running]",
+    ),
+    Bug(
+        "write again what may have been written",
+        DATABASE,
+        "if attempt == RETRIES - 1 or not _aborted(error):",
+        "if attempt == RETRIES - 1:",
+        f"{NOT_ANSWERED}[logs.append-CommitFate.DONE]",
+    ),
+    Bug(
+        "take what was not answered for written",
+        DATABASE,
+        "                if isinstance(cause_of(error), self._forbidden):\n",
+        "                if 'done' in locals():\n                    return done\n"
+        "                if isinstance(cause_of(error), self._forbidden):\n",
+        f"{NOT_ANSWERED}[logs.append-CommitFate.UNDONE]",
+    ),
+    Bug(
+        "store a log again that may have been stored",
+        "engine/reporter.py",
+        ", unless=lambda: self.stored() >= offset",
+        "",
+        f"{NOT_ANSWERED}[logs.append-CommitFate.DONE]",
     ),
 )

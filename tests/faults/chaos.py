@@ -19,6 +19,7 @@ from random import Random
 from typing import Final
 
 from tests.faults.broken import Broken
+from tests.faults.chaos_failovers import drawn_failovers
 from tests.faults.chaos_forges import drawn_trouble
 from tests.faults.chaos_nature import FAULTS, LONGEST, draw_foreign, draw_nature
 from tests.faults.chaos_sandboxes import SANDBOXES, draw_sandbox, ends_of
@@ -52,6 +53,8 @@ class Episode:
     aloft = 0.3
     #: … with jobs of GitHub.
     forges = 0.15
+    #: … whose ledger is at a server that fails over.
+    failovers = 0.15
 
     def __init__(
         self,
@@ -69,6 +72,9 @@ class Episode:
         self._wanted = builds
         layout = drawn_layout(draw := self.random)
         self._jobs = None if cloud is not None else drawn_trouble(seed, self.happened, self.forges)
+        self._failovers = drawn_failovers(
+            seed, self.happened, self.failovers, lags=self._jobs is None
+        )
         self.world = (World if self._jobs is None else GithubWorld)(
             template,
             root,
@@ -79,6 +85,7 @@ class Episode:
             sweep_seconds=300.0,
             many_hosts=draw.random() < 0.5,
             airborne=cloud is None and draw.random() < self.aloft,
+            served=self._failovers is not None,
         )
         self._lowers = cloud is None and draw.random() < 0.2
         self._renames = cloud is None and draw.random() < 0.1
@@ -97,6 +104,8 @@ class Episode:
         self._nature()
         if self._jobs is not None:
             self._jobs.begin(self.world, span=self.span)
+        if self._failovers is not None:
+            self._failovers.begin(self.world)
 
     def play(self) -> None:
         """The trouble, and then its end."""
@@ -111,7 +120,7 @@ class Episode:
         lowered_at = start + draw.uniform(0.2, 0.8) * span if self._lowers else None
         renamed_at = start + draw.uniform(0.2, 0.8) * span if self._renames else None
         while world.clock() < start + span + 300:
-            while submits and world.clock() >= start + submits[0]:
+            while submits and world.clock() >= start + submits[0] and not world.away:
                 submits.pop(0)
                 self._submit()
             if lost_at is not None and world.clock() >= lost_at:
@@ -178,6 +187,8 @@ class Episode:
         """What happens in this moment, to the cloud and to guests."""
         world, draw = self.world, self.random
         self._outages()
+        if self._failovers is not None:
+            self._failovers.step()
         alive = [m for m in world.standing() if m.order is not None and m.alive]
         if alive and draw.random() < 0.05:
             self._strike(draw.choice(alive))
@@ -186,7 +197,7 @@ class Episode:
         if world.living and draw.random() < 0.02:
             world.living.discard(draw.choice(sorted(world.living)))
             self.happened["dead submitters"] += 1
-        if draw.random() < 0.08:
+        if draw.random() < 0.08 and not world.away:
             self._wish()
 
     def _outages(self) -> None:
@@ -292,7 +303,7 @@ class Episode:
         now = world.clock()
         for place, slot in enumerate(self._slots):
             if isinstance(slot, float):
-                if now >= slot:
+                if now >= slot and not world.away:
                     self._slots[place] = world.node(
                         far=world.many_hosts,
                         skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR)),
@@ -363,6 +374,8 @@ class Episode:
         """No further trouble; one process at least lives."""
         world = self.world
         world.dice = world.judge = world.drops = world.store.judge = None
+        if world.servers is not None:
+            world.servers.judge = None
         world.out |= dict.fromkeys(world.cloud.unreachable, world.clock())
         world.cloud.unreachable.clear()
         for pool in world.truth.pools.all():

@@ -6,7 +6,9 @@ one that the test names. The guest and the session are played. Nothing in produc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,7 +198,11 @@ class Node:
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
         there = world.cloud.providers(world.truth.installation, self._host)
-        ledger: Any = LedgerSeam(self, world.truth)
+        others = [node for node in world.nodes if isinstance(node, Node) and not node.dead]
+        used = {node.host for node in others} if far else ()
+        self.host = next(n for n in itertools.count() if n not in used)
+        self._ledger = world.ledger_of(self)
+        ledger: Any = LedgerSeam(self, self._ledger)
         self.engine = Engine(
             ledger,
             {
@@ -208,7 +214,7 @@ class Node:
             process=self.process,
             kind="serve",
             paths=Paths(world.root),
-            orders=orders(world.truth),
+            orders=orders(self._ledger),
             clock=self._host,
             monotonic=world.clock,
             membership=self._membership(),
@@ -274,7 +280,8 @@ class Node:
         try:
             self.check()
             if self.drives and not self.ledger_down:
-                self.engine.tick()
+                with suppress(LedgerError):  # an engine waits for its ledger
+                    self.engine.tick()
             for task in list(self.tasks):
                 task.step()
             self.tasks = [task for task in self.tasks if not task.ended]
@@ -284,7 +291,7 @@ class Node:
             if self.stores:
                 self._keep_store()
         except LedgerError:
-            pass  # an engine waits for its ledger
+            pass  # so do uploads
         except Crash:
             self.kill()
 
@@ -318,6 +325,8 @@ class Node:
             task.step()  # it finds itself dead, and ends
         self.tasks = []
         self.engine._listener.close()
+        if self._ledger is not self.world.truth:
+            self._ledger.close()
 
     def close(self) -> None:
         self.kill()

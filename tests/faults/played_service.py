@@ -37,7 +37,7 @@ class PlayedService:
 
     @property
     def ledger(self) -> Any:
-        if self._process.ledger_down:
+        if self._process.ledger_down or self.world.away:
             raise LedgerError("the test's database is down")
         return self.world.truth
 

@@ -41,6 +41,8 @@ EFFECTS = {
     "objects": {"begin", "conclude", "put_off_log", "mark", "doom", "forget"},
     "removals": {"drop_stored"},
 }
+#: What else a ledger has: it may be out of reach too.
+OTHERS = ("budgets", "caches", "images", "outbox", "prices", "submitter_leases", "tokens")
 STORE_EFFECTS = {"put", "delete"}
 CLOUD_EFFECTS = {"create", "arm", "seal", "park", "wake", "delete"}
 
@@ -74,11 +76,11 @@ class Seam:
                 raise LedgerError("the test's database is down")
             nothing = bool(args) and args[0] in ([], (), {})  # nobody is asked to write anything
             if name not in self._effects or nothing:
-                return value(*args, **kwargs)
+                return self._answer(value, args, kwargs)
             label = f"{self._label}.{name}"
             self._node.reach(f"before {label}")
             try:
-                answer = value(*args, **kwargs)
+                answer = self._answer(value, args, kwargs)
             except ProviderError:
                 if name == "seal":
                     Task.rest()
@@ -88,6 +90,14 @@ class Seam:
 
         return call
 
+    @staticmethod
+    def _answer(value: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return value(*args, **kwargs)
+        except LedgerError:
+            Task.rest()  # as above
+            raise
+
 
 class LedgerSeam:
     """A ledger whose parts are seams."""
@@ -96,6 +106,8 @@ class LedgerSeam:
         self._node, self._ledger = node, ledger
         for part, effects in EFFECTS.items():
             setattr(self, part, Seam(node, getattr(ledger, part), effects, part))
+        for part in OTHERS:
+            setattr(self, part, Seam(node, getattr(ledger, part), set(), part))
 
     def open_rows(self) -> Seam:
         return Seam(self._node, self._ledger.open_rows(), set(), "open rows")

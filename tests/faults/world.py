@@ -22,11 +22,13 @@ from tests.faults import drawn_ids
 from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_order
 from tests.faults.commands import Caller
+from tests.faults.failover_side import Client, Servers
 from tests.faults.node import LOG, Guest, Node
 from tests.faults.promises import WEBHOOK, Promises
 from tests.faults.store_side import MemoryStore, is_tidy, stored_source
 from tests.faults.tasks import SharedClock
 from vmrunner.engine.context import EngineLimits
+from vmrunner.errors import Conflict, LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
@@ -93,9 +95,11 @@ class World(Promises):
         sweep_seconds: float = SWEEP,
         many_hosts: bool = False,
         airborne: bool = False,
+        served: bool = False,
     ) -> None:
         """`airborne`: a call that takes long is in the air while all others go on, and so is a
-        reaper's pass; else it takes everybody's time."""
+        reaper's pass; else it takes everybody's time. `served`: nodes reach the ledger at servers,
+        of which one may follow the other."""
         self.root = root
         self.airborne = airborne
         self.clock = SharedClock()
@@ -129,6 +133,9 @@ class World(Promises):
         self.out: dict[Scope, float] = {}
         self._freed: dict[Ref, float] = {}
         self.broken: BaseException | None = None
+        self.servers = Servers(self) if served else None
+        self.acknowledged: set[str] = set()  # what was submitted to them
+        self.lagging: set[str] = set()  # builds and VMs of which a standby lacked something
         self._template = template
         self._pids = itertools.count(100)
         self._guests: dict[Ref, Guest] = {}
@@ -155,12 +162,23 @@ class World(Promises):
             ).fetchall()
         raw.close()
         url = f"sqlite:///{path}"
-        seal = Encryption((self.root / "secret.key").read_text().strip(), source="test")
         database = Database(parse_url(url))
+        if self.servers is not None:
+            self.servers.read_here(database)
         witness = RestoreDetector(self.root / "witness", place_of(path))
         return Ledger(
-            database, seal, witness, url=url, installation=installation, generation=generation
-        )
+            database, self.seal(), witness, url=url, installation=installation,
+            generation=generation,
+        )  # fmt: skip
+
+    def seal(self) -> Encryption:
+        return Encryption((self.root / "secret.key").read_text().strip(), source="test")
+
+    def ledger_of(self, node: Node) -> Ledger:
+        """The ledger as that process has it."""
+        if self.servers is None:
+            return self.truth
+        return self.servers.open(node, self.seal(), f"-{node.host}")
 
     def lose_ledger(self) -> None:
         """The database is gone, the installation is kept: a new and empty one. All nodes died."""
@@ -168,10 +186,28 @@ class World(Promises):
         self._end_callers()
         self.sandboxes.clear()
         self.truth.close()
-        for path in self.root.glob("ledger.db*"):
+        for path in self.root.glob("ledger*.db*"):
             path.unlink()
+        if self.servers is not None:
+            self.servers.begin_anew()
+        self.acknowledged.clear()
         self.truth = self._open()
         self._whens.clear()  # what they waited for is forgotten
+
+    @property
+    def away(self) -> bool:
+        """True while nobody takes writes to the ledger."""
+        return self.servers is not None and not self.servers.promoted
+
+    def set_back(self, lagging: set[str], missing: set[str]) -> None:
+        """A standby that lacks these takes over."""
+        self.lagging |= lagging
+        self.acknowledged -= missing
+        self.sandboxes -= missing
+        for caller in self.callers:
+            if caller.build.id in lagging:
+                caller.kill()
+        self.callers = [caller for caller in self.callers if not caller.dead]
 
     def provider(self) -> Provider:
         """A view of the first provider by somebody whose clock is right."""
@@ -218,9 +254,22 @@ class World(Promises):
                 machine="m", boot="b", pid_namespace="n", pid=submitter, started=submitter
             )
         digest = stored_source(self, source) if source is not None else None
-        build, _ = self.truth.builds.submit(
-            spec, id=ids.build_id(), now=self.clock(), submitter=process, source=digest
-        )
+        submitted = {
+            "id": ids.build_id(), "now": self.clock(), "submitter": process, "source": digest
+        }  # fmt: skip
+        if self.servers is None:
+            return self.truth.builds.submit(spec, **submitted)[0]
+        ledger = self.servers.open(Client(), self.seal(), "-client")
+        try:
+            build = ledger.builds.submit(spec, **submitted)[0]
+        except LedgerError:  # whoever is not answered asks again, under the same id
+            try:
+                build = self.truth.builds.submit(spec, **submitted)[0]
+            except Conflict:
+                build = self.truth.builds.get(submitted["id"])
+        finally:
+            ledger.close()
+        self.acknowledged.add(build.id)
         return build
 
     def sandbox(self, *, seconds: float = 60.0, **options: Any) -> BuildRecord:
@@ -281,6 +330,8 @@ class World(Promises):
         if waiting := [caller.build.id for caller in self.callers if not caller.ended]:
             raise Broken(f"6 no forgotten line: nobody told the callers of {waiting}")
         self.check_told()
+        if lost := self.acknowledged - {build.id for build in self.truth.builds.list()}:
+            raise Broken(f"7 no lost build: {lost}")
 
     def quiet(self) -> bool:
         """Nothing is left to do."""

@@ -63,7 +63,7 @@ class LedgerReporter:
                 hold_until=None if ttl is None else now + ttl,
             )
 
-        self._patiently(advance)
+        self.patiently(advance)
 
     def busy(self) -> None:
         """A large source may be longer on its way than a VM may be ready and unused."""
@@ -85,18 +85,18 @@ class LedgerReporter:
             )
 
         # When the database failed, it may have been stored all the same.
-        self._patiently(append, unless=lambda: self.stored() >= offset)
+        self.patiently(append, unless=lambda: self.stored() >= offset)
 
     def event(self, kind: EventKind, **data: str | int | float | bool | None) -> None:
         """Tell what happened."""
         now, build = self._context.now(self._instance), self._build
         data["attempt"] = build.attempt
-        self._patiently(lambda: self._context.ledger.events.add(build.id, kind, now, **data))
+        self.patiently(lambda: self._context.ledger.events.add(build.id, kind, now, **data))
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
         build = self._build
-        return self._patiently(lambda: self._context.ledger.logs.offset(build.id, build.attempt))
+        return self.patiently(lambda: self._context.ledger.logs.offset(build.id, build.attempt))
 
     def steps_started(self) -> None:
         """The attempt's steps may have run from here on: no retry without a wish for it. Before
@@ -105,7 +105,7 @@ class LedgerReporter:
         self._lower_deadline()
         if not (build.steps_started or self._sealed):
             self._seal()
-        self._patiently(
+        self.patiently(
             lambda: self._context.ledger.builds.steps_started(build.id, epoch=build.epoch)
         )
 
@@ -138,7 +138,7 @@ class LedgerReporter:
             if self._closed.wait(RETRY):
                 raise Fenced(f"this engine let go of {self._build.id}")
 
-    def _patiently(self, work: Callable[[], T], unless: Callable[[], bool] | None = None) -> T:
+    def patiently(self, work: Callable[[], T], unless: Callable[[], bool] | None = None) -> T:
         """Do it; while the ledger is out of reach, wait and do it again, until the deadline."""
         failed = False
         while True:

@@ -189,6 +189,17 @@ class SessionManager:
         self._context.wake()
 
     def _drive(self, following: ActiveSession) -> End:
+        # A ledger that is out of reach for a moment costs no build that its VM goes on with.
+        job = following.reporter.patiently(lambda: self._job(following))
+        session = self._sessions(job, following.reporter)
+        with self._lock:
+            following.session = session
+            stopped = following.stopped
+        if stopped is not None:
+            session.stop(stopped)
+        return self._measured(session.run(), following.instance)
+
+    def _job(self, following: ActiveSession) -> SessionJob:
         # Only now: whoever brings sessions of their own needs no SSH library.
         from vmrunner.session import SessionJob
 
@@ -196,7 +207,7 @@ class SessionManager:
         former = (
             context.ledger.logs.size(build.id, before=build.attempt) if build.attempt > 1 else 0
         )
-        job = SessionJob(
+        return SessionJob(
             build=build,
             instance=instance,
             access=context.ledger.instances.access(instance.id),
@@ -212,13 +223,6 @@ class SessionManager:
             guest_due=_guest_due(following.instance),
             traceparent=self._traceparent(build),
         )
-        session = self._sessions(job, following.reporter)
-        with self._lock:
-            following.session = session
-            stopped = following.stopped
-        if stopped is not None:
-            session.stop(stopped)
-        return self._measured(session.run(), instance)
 
     def _measured(self, end: End, instance: Instance) -> End:
         """The end, with what who runs the VM saw that it used."""
