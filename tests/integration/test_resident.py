@@ -66,6 +66,31 @@ def test_a_container_that_waits_has_room_for_commands(resident: World) -> None:
     assert (resident.guest.run / "box/commands").is_dir()
 
 
+def test_a_build_after_its_container_opens_no_channel(
+    resident: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = Dialer(resident.sshd.access).connect(resident.proxy.address, timeout=20)
+    calls = SupervisorCalls(connection, 0)
+    done = calls.ask_next("prestart", stdin=json.dumps(SHAPE).encode(), pulse=lambda: 60.0)
+    assert done.exit_code == 0
+    opened: list[str] = []
+    monkeypatch.setattr(connection, "_open_socket", opened.append)
+    running = Running(resident.session("echo hello", connection=connection))
+    assert (running.wait(30).result, resident.log) == (Result.SUCCESS, b"hello\n")
+    assert opened == []
+
+
+def test_a_channel_whose_resident_died_is_no_builds_end(resident: World) -> None:
+    connection = Dialer(resident.sshd.access).connect(resident.proxy.address, timeout=20)
+    calls = SupervisorCalls(connection, 0)
+    done = calls.ask_next("prestart", stdin=json.dumps(SHAPE).encode(), pulse=lambda: 60.0)
+    assert done.exit_code == 0
+    resident.guest.kill_resident()
+    resident.guest.start_resident()
+    running = Running(resident.session("echo hello", connection=connection))
+    assert (running.wait(30).result, resident.log) == (Result.SUCCESS, b"hello\n")
+
+
 def test_another_shape_gets_a_container_of_its_own(resident: World) -> None:
     prestart(resident)
     waiting = resident.guest.docker.process

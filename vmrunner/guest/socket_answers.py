@@ -55,8 +55,11 @@ class SocketOutput(Output):
 def answer(connection: socket.socket, place: Place, work: str, launch: Callable[[], object]) -> int:
     """Obey all commands that come over it. `launch`: starts the supervisor of the build."""
     connection.settimeout(None)
-    files = open_files()
-    while head := _head(connection):
+    files, parent = open_files(), os.getppid()
+    patience: float | None = STAY
+    while head := _head(connection, patience):
+        if os.getppid() != parent:  # whoever asks finds the next one at the socket
+            break
         words, stdin = json.loads(head), connection.fileno()
         if stays := isinstance(words, dict):
             stdin = _held(connection, words["stdin"])
@@ -66,12 +69,14 @@ def answer(connection: socket.socket, place: Place, work: str, launch: Callable[
         if not stays:
             break
         tidy(files)
+        # Who had a container made gives it its build, whenever that comes.
+        patience = None if words[:1] == ["prestart"] else STAY
     return 0
 
 
-def _head(connection: socket.socket) -> bytes:
+def _head(connection: socket.socket, patience: float | None) -> bytes:
     """Read a line of words; nothing when none comes any more."""
-    if not select.select([connection], [], [], STAY)[0]:
+    if not select.select([connection], [], [], patience)[0]:
         return b""
     head = b""
     while b"\n" not in head and len(head) < WORDS:

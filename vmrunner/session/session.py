@@ -205,8 +205,8 @@ class Session:
         if self._until is None:
             self._until = time.monotonic() + START_PATIENCE
         offset, seen = str(self._relay.offset), str(self._frames.seen)
-        done = supervisor.ask(
-            "start", offset, seen, on_bytes=self._hear, stdin=[message], pulse=self._pulse
+        done = supervisor.ask_next(
+            "start", offset, seen, on_bytes=self._hear, stdin=message, pulse=self._pulse
         )
         if self._ended is not None:
             return

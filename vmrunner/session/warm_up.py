@@ -56,8 +56,8 @@ class WarmUp:
         ahead = job.box.ahead(shape, spec.network)
         if ahead is None:
             return
-        done = SupervisorCalls(connection, job.epoch).ask(
-            "prestart", stdin=[json.dumps(ahead).encode()], pulse=client.within(CONTAINER)
+        done = SupervisorCalls(connection, job.epoch).ask_next(  # the build's order is the next
+            "prestart", stdin=json.dumps(ahead).encode(), pulse=client.within(CONTAINER)
         )
         if done.exit_code:
             raise ConfigError(f"{job.instance} has no container ready: {done.complaint}")
