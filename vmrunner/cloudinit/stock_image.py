@@ -41,7 +41,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     early = [
         # Without PAM sshd lets no locked account in, and an image of others may have locked root.
         ["usermod", "-p", "*", "root"],
-        ["sh", "-c", _without_comments((scripts / "20-ssh.sh").read_text())],
+        ["sh", "-c", without_comments((scripts / "20-ssh.sh").read_text())],
     ]
     here, guest = resources.path("cloud-init"), resources.GUEST
     names = {p.name for p in guest.glob("[!.]*.*")} - OF_OUR_IMAGES
@@ -53,7 +53,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     files["bootstrap.sh"] = (here / "bootstrap.sh").read_text()
     files["docker.sh"] = (scripts / "40-docker.sh").read_text()
     for name in ("guest/driver.sh", "supervisor", "bootstrap.sh", "docker.sh"):
-        files[name] = _without_comments(files[name])
+        files[name] = without_comments(files[name])
     return early, {
         "write_files": [
             {
@@ -102,7 +102,8 @@ class _Untyped(ast.NodeTransformer):
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
-def _without_comments(script: str) -> str:
+def without_comments(script: str) -> str:
+    """Return a shell script without its comments."""
     lines = script.splitlines(keepends=True)
     return "".join(
         line for line in lines if line.startswith("#!") or not line.lstrip().startswith("#")

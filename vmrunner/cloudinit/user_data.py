@@ -99,5 +99,6 @@ def _template(name: str) -> Mapping[str, Any]:
 
 
 def _timer(deadline: float, boot_ttl: float) -> list[str]:
-    script = (resources.path("cloud-init") / "deadline.sh").read_text()
+    text = (resources.path("cloud-init") / "deadline.sh").read_text()
+    script = stock_image.without_comments(text)
     return ["sh", "-c", script, "vmrunner-deadline", str(int(deadline)), str(math.ceil(boot_ttl))]

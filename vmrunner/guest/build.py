@@ -31,8 +31,8 @@ TICK = 1.0  # seconds between looks at timeouts and the disk
 TERM_GRACE = 10.0  # from TERM to KILL
 KILL_GRACE = 60.0  # from KILL to "it will not die"
 DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
-STARTS = 20  # of `run` in the life of a VM
 ADMIT_PAUSE = 0.2  # seconds
+PARTING = 0.1  # seconds that a last word waits: what Docker does at the end would delay the log
 DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as full
 
 
@@ -61,6 +61,7 @@ class GuestBuild:
         self._next = 0  # the step that runs or comes next
         self._oom_kills = 0  # before that step
         self._admitted = False
+        self._parting: tuple[float, str] | None = None  # when the driver hears a last answer
         for event in self._events.past:
             self._recall(event)
 
@@ -187,7 +188,7 @@ class GuestBuild:
         for _ in self._attend(None):  # what dockerd does to answer would delay the first step
             if not self._look(clock()):
                 return None
-            if self._next or clock() >= began + TICK:
+            if (self._next and not self._parting) or clock() >= began + TICK:
                 break
         with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
             response = b""  # its head comes at once, its body when the container has ended
@@ -212,7 +213,7 @@ class GuestBuild:
             poll.register(answer, select.POLLIN)
         looked = 0.0
         while True:
-            ready = {fd for fd, _ in poll.poll(TICK * 1000)}
+            ready = {fd for fd, _ in poll.poll((PARTING if self._parting else TICK) * 1000)}
             if self._control in ready:
                 self._hear()
             if self._log in ready:
@@ -221,7 +222,7 @@ class GuestBuild:
                 if not (part := docker.received(answer)):
                     return
                 yield part
-            if clock() - looked >= TICK or self._control in ready:
+            if self._part() or clock() - looked >= TICK or self._control in ready:
                 looked = clock()
                 yield b""
 
@@ -258,6 +259,7 @@ class GuestBuild:
             return
         if words == ["ready"] and not self._admit():
             line = "again"
+        last = False
         there = self._next < len(self._job["steps"]) and not self._why
         if words == ["start", str(self._next)] and self._now is None and there:
             self._add("step_started", step=self._next)
@@ -273,11 +275,23 @@ class GuestBuild:
                 disk_full=self._disk_low or self._disk_free() < DISK_LOW,
             )
             self._disk_low = False
+            last = words[2] != "0" or self._next == len(self._job["steps"])
             self._cgroup.look()
         if self._why:
             self._answer("stop")
         elif self._caches is None or not self._caches.hold(line):
-            self._answer(line)
+            if last:
+                self._parting = clock() + PARTING, line
+            else:
+                self._answer(line)
+
+    def _part(self) -> bool:
+        """Let the driver go once its last word has waited. Return True if it was let go."""
+        due = self._parting and clock() >= self._parting[0]
+        if self._parting and due:
+            self._answer(self._parting[1])
+            self._parting = None
+        return bool(due)
 
     def _admit(self) -> bool:
         """Hide from the container what it would see of a template, before anything runs in it.
@@ -380,21 +394,3 @@ class GuestBuild:
         self._place.erase("registry")
         figures = self._cgroup.figures
         self._add("ended", reason=reason, exit_code=code, message=message, **figures)
-
-
-def run(place: Place, *, work: str) -> int:
-    """The whole of `supervisor run`. Does nothing when another one is at it, nor after too many
-    starts: one that dies each time is then seen to be dead by whoever follows."""
-    for _ in range(20):  # others hold the lock for a moment to see whether we live
-        lock = place.alive()
-        if lock is not None:
-            break
-        time.sleep(0.1)
-    else:
-        return 0
-    starts = int(place.read("starts") or 0) + 1
-    if starts <= STARTS:
-        place.write("starts", str(starts))
-        GuestBuild(place, work=work).run()
-    os.close(lock)
-    return 0

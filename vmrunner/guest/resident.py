@@ -34,11 +34,11 @@ from . import sandbox_commands as sandbox_commands
 from . import sandbox_files as sandbox_files
 from . import usage as usage
 from . import userns as userns
-from .build import run as run_build
 from .rehearsal import rehearse
 from .socket_answers import answer
 from .spare import Spare
 from .state import EventLog, Place
+from .supervisor import run_build
 
 PAUSE = 0.5  # seconds before a child that died is started again
 TICK = 5.0  # seconds between looks at the deadline
