@@ -50,7 +50,8 @@ class GuestBuild:
         self._control = self._fifo("control")
         self._answers = self._fifo("answers")
         self._heard = b""  # a control line that is not whole yet
-        self._cgroup = Cgroup()
+        waited = int(self._job.get("prestarted", 0))
+        self._cgroup = Cgroup(self._job.get("container_id", ""), waited)
         self._caches = self._cache_work()
         self._disk_low = False
         self._why = ""  # why we end it ourselves

@@ -10,11 +10,13 @@ from . import docker
 
 
 class Cgroup:
-    """Found when it is first needed. Where there is none, nothing is in it."""
+    """Found when it is first needed, by Docker unless it is known already. Where there is none,
+    nothing is in it."""
 
-    def __init__(self) -> None:
-        self._id = ""  # the container's
-        self._pid = 0  # the driver's, as the VM sees it
+    def __init__(self, container: str = "", pid: int = 0) -> None:
+        """`container`: its id, with `pid`, the driver's, as the VM sees it."""
+        self._id = container
+        self._pid = pid if container else 0
         self.figures: dict[str, int | float] = {}  # of what it has used
 
     def count_oom_kills(self) -> int:

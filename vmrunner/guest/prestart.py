@@ -54,10 +54,11 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
         _await_socket()
         docker.create(docker.container(job, place=place, work=work))
         docker.start()
-        pid = docker.inspect()["State"]["Pid"]
+        found = docker.inspect()
+        ready = {"shape": shape, "pid": found["State"]["Pid"], "id": found["Id"]}
         with _fifo(place, "control") as control:
             _await(control)
-        place.write(READY, json.dumps({"shape": shape, "pid": pid}))
+        place.write(READY, json.dumps(ready))
 
 
 def prestart_meanwhile(place: Place, shape: dict[str, Any], work: str) -> None:
@@ -116,6 +117,7 @@ def take(place: Place, job: dict[str, Any]) -> int:
     with _one_at_a_time(place):
         ready = json.loads(place.read(READY) or "{}")
         if ready and _fits(ready["shape"], job):
+            job["container_id"] = ready["id"]  # Docker would take long to say it
             return int(ready["pid"])
         try:
             docker.remove()

@@ -53,7 +53,7 @@ def rehearse(place: Place) -> None:
 def _rehearse(place: Place) -> None:
     place.make()
     fill_box(place, JOB)
-    place.write(READY, json.dumps({"shape": SHAPE, "pid": os.getpid()}))
+    place.write(READY, json.dumps({"shape": SHAPE, "pid": os.getpid(), "id": "none"}))
     for name in (place.prestarting, f"{place.box}/{SCRIPT}"):  # they say that a container waits
         with open(name, "a"):
             pass

@@ -63,12 +63,19 @@ def test_a_build_gets_no_container_that_could_not_be_removed(
         raise docker.DockerError(status, "no")
 
     monkeypatch.setattr(docker, "remove", remove)
-    place.write(prestart.READY, json.dumps({"shape": SHAPE, "pid": 7}))
+    place.write(prestart.READY, json.dumps({"shape": SHAPE, "pid": 7, "id": "c0"}))
     if status == 404:  # there is none
         assert prestart.take(place, JOB) == 0
     else:
         with pytest.raises(docker.DockerError):
             prestart.take(place, JOB)
+
+
+def test_who_takes_a_container_knows_which_it_is(place: Place) -> None:
+    place.write(prestart.READY, json.dumps({"shape": SHAPE, "pid": 7, "id": "c0"}))
+    job = {**JOB, **SHAPE}
+    assert prestart.take(place, job) == 7
+    assert job["container_id"] == "c0"
 
 
 def test_a_resident_killed_before_its_answer_still_gives_it(

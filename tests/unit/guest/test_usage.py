@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vmrunner.guest import docker
 from vmrunner.guest.cgroup import Cgroup
 
 FILES = {
@@ -62,3 +63,10 @@ def test_without_a_container_nothing_is_known() -> None:
     usage = Cgroup()
     usage.look()
     assert usage.figures == {}
+
+
+def test_docker_is_not_asked_for_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take the processor of a small VM before a first line had left."""
+    monkeypatch.setattr(docker, "inspect", lambda: pytest.fail("asked"))
+    with pytest.raises(FileNotFoundError, match="no cgroup of its own"):
+        Cgroup("no-container", os.getpid()).read("cpu.stat")
