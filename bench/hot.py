@@ -174,6 +174,7 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     from vmrunner import Runner
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the pool ends with us
     times: dict[str, list[float]] = {"hot": [], "hot sandbox": [], "reused ssh": []}
     with (
         tempfile.TemporaryDirectory(prefix="vmrunner-bench-") as name,
