@@ -40,7 +40,7 @@ FORGE_BUGS: Final = (
     Bug(
         "believe another's clock when a runner ended",
         f"{GITHUB}/scaler.py",
-        "ends[row.id] = min(at, until)",
+        "ends[row.id] = min(self._ends.get(row.id, told), now)",
         "ends[row.id] = row.finished_at or 0.0",
         f"{WORLDS}::test_an_end_that_is_dated_tomorrow_holds_up_no_job",
     ),

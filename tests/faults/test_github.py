@@ -281,6 +281,25 @@ def test_an_end_that_is_dated_tomorrow_holds_up_no_job(make_world: MakeWorld, co
     outcome(world, 3)
 
 
+def test_a_runner_that_ends_before_the_first_look_counts(make_world: MakeWorld) -> None:
+    """A process that comes anew has the count from before that end."""
+    world = make_world()
+    first = serving(world)
+    job = world.github.queue_job()
+    world.run(30, until=lambda: job.state == "running")
+    first.kill()
+    world.github.end_sessions()
+    second = world.forge()
+    look, second.scaler.look = second.scaler.look, lambda: None  # type: ignore[method-assign]
+    world.run(60, until=lambda: second.state.known.news is not None)
+    second.listener.step = lambda: False  # type: ignore[method-assign]
+    assert second.state.known.news is not None
+    assert second.state.known.news.assigned == 1
+    world.run(60, until=lambda: world.builds()[0].finished)
+    look()
+    assert len(world.builds()) == 1
+
+
 # --- life and death ------------------------------------------------------------------------------
 
 

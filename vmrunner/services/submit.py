@@ -7,18 +7,19 @@ two of them, and nothing is made before all that can be checked was checked.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmrunner.core import trace_context
-from vmrunner.errors import NotFound
+from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.lib import ids, private_dirs
 from vmrunner.model import LOCAL_TENANT
-from vmrunner.services import preflight, requests, sources
+from vmrunner.services import cancel, preflight, requests, sources
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths, Settings
@@ -142,13 +143,27 @@ class Submission:
                 traceparent=str(parent or ""),
             )
 
+        with self._withdrawn_on_interrupt(packed.id):
+            try:
+                return submit()
+            except NotFound:
+                if packed.spool is None or packed.digest is None:
+                    raise
+                self.transfer().store(packed.spool)  # the time of the stored one was over meanwhile
+                return submit()
+            finally:
+                if packed.spool is not None:
+                    packed.spool.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _withdrawn_on_interrupt(self, build: str) -> Iterator[None]:
+        """Cancel a build whose commit a signal broke into: it may be queued, and whoever wished it
+        is not told its id."""
         try:
-            return submit()
-        except NotFound:
-            if packed.spool is None or packed.digest is None:
-                raise
-            self.transfer().store(packed.spool)  # the time of the stored one was over meanwhile
-            return submit()
-        finally:
-            if packed.spool is not None:
-                packed.spool.unlink(missing_ok=True)
+            yield
+        except VmrunnerError:
+            raise
+        except BaseException:
+            with contextlib.suppress(VmrunnerError):  # the signal is what is to be told
+                cancel.cancel(self.ledgers.open(), build, why="interrupted")
+            raise

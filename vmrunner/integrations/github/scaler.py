@@ -86,10 +86,12 @@ class RunnerScaler:
         what is compared with ours must not wait for a day that is only tomorrow's there."""
         now, ends = self._now(), {}
         for row in seen.ended:
-            lived = row.id in self._lived
-            since, until = (self._looked, now) if lived else (0.0, self._looked)
-            at = self._ends.get(row.id, max(row.finished_at or 0.0, since))
-            ends[row.id] = min(at, until)
+            told = row.finished_at or 0.0
+            if row.id in self._lived:
+                told = max(told, self._looked)
+            elif told > now:  # that clock is ahead, and we did not see it live
+                told = self._looked
+            ends[row.id] = min(self._ends.get(row.id, told), now)  # ours may have been set back
         self._ends = ends
         dated = tuple(replace(row, finished_at=ends[row.id]) for row in seen.ended)
         return replace(seen, ended=dated)
