@@ -59,9 +59,6 @@ class PlayedService:
         """And here."""
         self._process.reach("an engine is seen to")
 
-    def wake(self) -> None:
-        """They tick."""
-
     def check(self, request: Any) -> CheckedRequest:
         return requests.check(request, self.settings)
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,6 @@ from tests.support.scripted_app import (
 )
 from vmrunner.api.keywords import wish
 from vmrunner.config.settings import Settings
-from vmrunner.ledger.builds import Builds
 from vmrunner.model import BuildState, Reason, Result, Step
 from vmrunner.providers.fake import Cloud, FakeProvider
 from vmrunner.providers.fake.provider import WallClock
@@ -330,22 +328,6 @@ def test_what_another_runner_waits_for_starts_no_background_engine(
         thread.join(60)
     assert results == [Result.SUCCESS] * 2
     assert [app.background.count for app in apps] == [0, 0, 0]
-
-
-def test_a_build_interrupted_in_its_commit_is_cancelled(
-    runner: vmrunner.Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    submit = Builds.submit
-
-    def interrupted(*given: Any, **named: Any) -> None:
-        submit(*given, **named)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Builds, "submit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        vmrunner.Sandbox.create(runner=runner)
-    (build,) = runner.list()
-    assert build.row.cancel is Reason.USER
 
 
 @pytest.mark.parametrize(("others", "started"), [(0, 1), (1, 0)])

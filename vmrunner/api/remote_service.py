@@ -118,9 +118,6 @@ class RemoteService:
         del kind
         return self._host
 
-    def wake(self) -> None:
-        """Do nothing: the server knows what it was asked for."""
-
     def ensure_served(self, *providers: str) -> None:
         """Do nothing: the server does."""
 

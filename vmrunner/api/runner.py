@@ -95,7 +95,6 @@ class Runner:
         build, _ = self.enter(wish(command, options))
         self._unended.add(build.id)
         self._host.ensure(build.spec.provider, staying=True)
-        self._host.wake()
         return Build(build, self)
 
     def run(
@@ -225,7 +224,6 @@ class Runner:
         try:
             if not owned:
                 self._host.ensure(build.spec.provider, staying=True)
-            self._host.wake()
             for row, _ in self._follower(build.id, _end(timeout)).rounds():
                 if row.state is BuildState.RUNNING:
                     return Build(row, self)

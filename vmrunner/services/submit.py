@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vmrunner.core import trace_context
 from vmrunner.errors import NotFound, VmrunnerError
-from vmrunner.lib import ids, private_dirs
+from vmrunner.lib import ids, private_dirs, wakeup
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import cancel, preflight, requests, sources
 
@@ -121,7 +121,8 @@ class Submission:
         most: int | None = None,
         traceparent: str = "",
     ) -> tuple[BuildRecord, bool]:
-        """The build, and whether it is a new one: not one that had its idempotency key already.
+        """Queue it, and let whoever serves look at once. Return the build, and whether it is a new
+        one: not one that had its idempotency key already.
         With a `submitter` it belongs to that process, and ends with it; with `lease_until` to
         whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already, NotFound
         where its tenant has no source of that digest. `traceparent`: the span of whoever wants the
@@ -145,15 +146,17 @@ class Submission:
 
         with self._withdrawn_on_interrupt(packed.id):
             try:
-                return submit()
+                queued = submit()
             except NotFound:
                 if packed.spool is None or packed.digest is None:
                     raise
                 self.transfer().store(packed.spool)  # the time of the stored one was over meanwhile
-                return submit()
+                queued = submit()
             finally:
                 if packed.spool is not None:
                     packed.spool.unlink(missing_ok=True)
+        wakeup.poke(self.paths.wake)
+        return queued
 
     @contextlib.contextmanager
     def _withdrawn_on_interrupt(self, build: str) -> Iterator[None]:

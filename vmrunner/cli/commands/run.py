@@ -193,7 +193,6 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
     if manner.detach:
         row, new = submission.queue(packed)
         service.ensure_served(row.spec.provider)
-        service.wake()
         if not new:
             output.say(f"the idempotency key belongs to {row.id}")
         _announce(row, manner)
@@ -244,7 +243,6 @@ def _attend(
     sink = LogSink.to(stream, timestamps=manner.timestamps)
     with shell.service.host("run" if own else None) as host, sink:
         host.ensure(row.spec.provider)
-        host.wake()
         return TerminalFollower(
             shell.service, host, row.id, sink, signals, own=own, live=sys.stderr.isatty()
         ).follow()

@@ -40,7 +40,6 @@ class GarmProvider:
         request = bootstrap.request(wanted, self._settings, self._controller, pool, number)
         row, _ = entry.enter(self._service, request)
         self._service.ensure_served(row.spec.provider)
-        self._service.wake()
         return self._document(row)
 
     def get(self, instance: str) -> dict[str, Any]:

@@ -81,7 +81,6 @@ class RunnerBuilds:
             row, new = entry.enter(self._service, request)
         except Conflict:
             return None
-        self._service.wake()
         return row if new else None
 
     def keep_served(self, seen: RunnersSeen) -> None:

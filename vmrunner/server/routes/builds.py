@@ -179,7 +179,6 @@ async def submitted(
         now=parts.now(),
         traceparent=request.headers.get("traceparent", ""),
     )
-    parts.wake()
     answer = listing(
         "build" if kind is BuildBody else "sandbox",
         [build_document(done.build)],

@@ -165,5 +165,4 @@ def again(build: str, parts: Parts, principal: Submitter) -> Response:
     """Submit the same build once more."""
     row = visible_build(parts, principal, build)
     new = run_again.run_again(parts.submission(), principal, row)
-    parts.wake()
     return listing("build", [build_document(new)], status=201)
