@@ -63,7 +63,6 @@ _DONE = Prepared(
 )
 _FIRST = inserts(HEARTBEATS)
 _HEARTBEATS = Prepared(lambda: select(_h.name, _h.at))
-_HEARTBEAT = Prepared(lambda: select(_h.at).where(_h.name == arg("name")))
 _HOLDER = Prepared(lambda: select(_l.holder).where(_l.name == arg("name")))
 _RELEASE = Prepared(
     lambda: delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder"))
@@ -74,12 +73,6 @@ def beat(connection: Connection, name: str, holder: str, now: float) -> None:
     """Note, within a transaction, when, or up to when, something was done."""
     if not _DONE(connection, name=name, holder=holder, now=now).rowcount:
         _FIRST(connection, name=name, holder=holder, at=now)
-
-
-def heartbeat(connection: Connection, name: str) -> float | None:
-    """Return the time that was noted last."""
-    at: float | None = _HEARTBEAT(connection, name=name).scalar()
-    return at
 
 
 class Engines:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from vmrunner.testing.localazure.api_error import ArmRefusal
-
 #: Types that are resources, as the service writes them.
 TYPES: Final = (
     "Microsoft.Compute/virtualMachines",
@@ -101,8 +99,3 @@ def shouted(identifier: str) -> str:
 
 def last(identifier: str) -> str:
     return identifier.rpartition("/")[2]
-
-
-def malformed(identifier: str) -> ArmRefusal:
-    text = f"The resource id '{identifier}' is malformed."
-    return ArmRefusal(400, "LinkedInvalidPropertyId", text)
