@@ -17,14 +17,7 @@ import pytest
 
 from tests.faults.world import World, make_template
 from vmrunner.core.audit_rules import AuditFault as Wrong
-from vmrunner.model import (
-    BuildRecord,
-    BuildState,
-    InstanceState,
-    Limits,
-    PoolKind,
-    PoolSpec,
-)
+from vmrunner.model import BuildRecord, BuildState, InstanceState, Limits, PoolKind, PoolSpec
 from vmrunner.providers.fake import SCOPE, FakeMachine, Fault
 from vmrunner.services.audit import alone, survivors
 

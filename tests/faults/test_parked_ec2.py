@@ -12,13 +12,7 @@ from tests.faults.ec2_side import Ec2Side
 from tests.faults.pool_worlds import PARKED, drained, parked, pools
 from tests.faults.test_http import at_request, each_kind
 from tests.faults.world import TTL, World
-from vmrunner.model import (
-    BuildRecord,
-    Instance,
-    Power,
-    Result,
-    Start,
-)
+from vmrunner.model import BuildRecord, Instance, Power, Result, Start
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.fake import Call
 from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate

@@ -12,11 +12,7 @@ from tests.faults.crash_points import nothing_of_ours
 from tests.faults.gce_side import TYPE
 from tests.faults.pool_worlds import built, emptied, one_parked, parked_pool
 from tests.faults.world import World, once
-from vmrunner.model import (
-    EmptyReason,
-    Power,
-    Start,
-)
+from vmrunner.model import EmptyReason, Power, Start
 from vmrunner.testing.localgce import (
     AFTER_ALL,
     INTERNAL,

@@ -14,12 +14,7 @@ import pytest
 from tests.faults.pool_worlds import drained, filled, pools, waiting
 from tests.faults.world import LIMITS, World
 from vmrunner.core.lifecycle import FORGOTTEN
-from vmrunner.model import (
-    Network,
-    Reason,
-    Result,
-    Start,
-)
+from vmrunner.model import Network, Reason, Result, Start
 
 Make = Callable[..., World]
 

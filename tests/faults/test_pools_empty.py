@@ -8,9 +8,7 @@ import pytest
 
 from tests.faults.pool_worlds import drained, filled, pools, reason
 from tests.faults.world import World
-from vmrunner.model import (
-    EmptyReason,
-)
+from vmrunner.model import EmptyReason
 from vmrunner.providers.fake import Fault
 
 Make = Callable[..., World]

@@ -9,12 +9,7 @@ import pytest
 
 from tests.faults.pool_worlds import PARKED, drained, parked, pools, reason
 from tests.faults.world import World
-from vmrunner.model import (
-    Death,
-    EmptyReason,
-    Result,
-    Start,
-)
+from vmrunner.model import Death, EmptyReason, Result, Start
 from vmrunner.providers.fake import Fault
 
 Make = Callable[..., World]

@@ -13,12 +13,7 @@ import pytest
 
 import vmrunner
 from tests.support.http_service import service
-from tests.support.scripted_app import (
-    CountedWiring,
-    Scripted,
-    numbered,
-    wait_until,
-)
+from tests.support.scripted_app import CountedWiring, Scripted, numbered, wait_until
 from vmrunner.api.keywords import wish
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step

@@ -9,17 +9,7 @@ import pytest
 from tests.support.azure import INSTALLATION, Microsoft, look, make_order, swept
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import BadOrder
-from vmrunner.model import (
-    Fate,
-    Finding,
-    Key,
-    Kind,
-    Level,
-    Market,
-    Power,
-    Ref,
-    Spec,
-)
+from vmrunner.model import Fate, Finding, Key, Kind, Level, Market, Power, Ref, Spec
 from vmrunner.providers import Arms, Parks, registry
 from vmrunner.providers.azure import deadline_schedules, guard
 from vmrunner.providers.azure.describe import SETTLED

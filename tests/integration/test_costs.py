@@ -17,16 +17,7 @@ from vmrunner.core.cost_report import CostKind, CostLine
 from vmrunner.core.pricing import MINIMUM
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger
-from vmrunner.model import (
-    Death,
-    ImageState,
-    MadeImage,
-    PriceSource,
-    Rate,
-    Reason,
-    Result,
-    Scope,
-)
+from vmrunner.model import Death, ImageState, MadeImage, PriceSource, Rate, Reason, Result, Scope
 from vmrunner.runtime.provider_set import ProviderSet
 from vmrunner.services import costs
 

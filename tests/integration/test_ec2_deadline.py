@@ -10,15 +10,7 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from tests.support.ec2 import (
-    INSTALLATION,
-    REGION,
-    Amazon,
-    fleet,
-    look,
-    make_order,
-    swept,
-)
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import Fate, Kind, Level, Order, Power, Ref

@@ -7,16 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.aws import guard
-from tests.support.ec2 import (
-    INSTALLATION,
-    REGION,
-    Amazon,
-    amazon,
-    fleet,
-    look,
-    make_order,
-    swept,
-)
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
 from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded, Throttled, Uncertain, VmrunnerError
 from vmrunner.model import Order, Power, Ref, Role
 from vmrunner.providers.ec2.provider import Ec2Provider

@@ -7,14 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.support.ledger_builds import (
-    ACCESS,
-    launch,
-    ref,
-    running,
-    started,
-    submitted,
-)
+from tests.support.ledger_builds import ACCESS, launch, ref, running, started, submitted
 from vmrunner.core.scheduling import Capacity
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger

@@ -22,13 +22,7 @@ from tests.support.webhook_receiver import receiver as receiver  # the fixture
 from vmrunner.daemon import daemon
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger, outbox
-from vmrunner.model import (
-    BuildState,
-    NotifyEndpoint,
-    NotifyEvent,
-    Reason,
-    Result,
-)
+from vmrunner.model import BuildState, NotifyEndpoint, NotifyEvent, Reason, Result
 from vmrunner.remote import webhooks
 from vmrunner.services import notifications
 

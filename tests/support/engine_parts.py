@@ -21,15 +21,7 @@ from vmrunner.engine.context import EngineContext, EngineLimits
 from vmrunner.engine.launcher import Launcher
 from vmrunner.ledger import Ledger
 from vmrunner.lib.threads import WorkerPool
-from vmrunner.model import (
-    BuildRecord,
-    BuildState,
-    Death,
-    Instance,
-    InstanceState,
-    Process,
-    Spec,
-)
+from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Process, Spec
 from vmrunner.providers.fake import Clock, Cloud, FakeMachine, FakeProvider
 
 T = TypeVar("T")

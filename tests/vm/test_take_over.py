@@ -9,15 +9,7 @@ from textwrap import dedent
 import pytest
 
 from tests.vm.home import Home, text, wait_until
-from tests.vm.serving import (
-    Serving,
-    in_vm,
-    log_of,
-    network_cut,
-    row_of,
-    submitted,
-    times_lost,
-)
+from tests.vm.serving import Serving, in_vm, log_of, network_cut, row_of, submitted, times_lost
 from tests.vm.serving import serving as serving  # the fixture
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]

@@ -10,13 +10,7 @@ from typing import Any, Final
 
 from vmrunner.errors import ConfigError, NotFinished, ServerUnreachable
 from vmrunner.lib import abandonment
-from vmrunner.model import (
-    CommandEnd,
-    CommandOrder,
-    CommandSummary,
-    FileEntry,
-    StreamName,
-)
+from vmrunner.model import CommandEnd, CommandOrder, CommandSummary, FileEntry, StreamName
 from vmrunner.remote import HttpClient
 from vmrunner.remote.decoding import command, command_end, file_entry
 from vmrunner.remote.http_client import patiently, segment

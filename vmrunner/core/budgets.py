@@ -8,14 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from vmrunner.core import pricing
-from vmrunner.model import (
-    Budget,
-    BudgetAction,
-    BudgetPeriod,
-    BudgetState,
-    Instance,
-    InstanceState,
-)
+from vmrunner.model import Budget, BudgetAction, BudgetPeriod, BudgetState, Instance, InstanceState
 
 _HOUR = 3600.0
 _ROUNDING = 1e-9

@@ -7,16 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from vmrunner.model import (
-    Bill,
-    Cost,
-    Instance,
-    InstanceState,
-    MadeImage,
-    Price,
-    PriceSource,
-    Rate,
-)
+from vmrunner.model import Bill, Cost, Instance, InstanceState, MadeImage, Price, PriceSource, Rate
 
 MINIMUM: Final = 60.0  # seconds billed at least, on EC2 and GCE alike
 HOURS_OF_MONTH: Final = 730.0  # as clouds turn a price by the month into one by the hour

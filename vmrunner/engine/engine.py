@@ -51,15 +51,7 @@ from vmrunner.lib import ids
 from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
-from vmrunner.model import (
-    BuildRecord,
-    BuildState,
-    InstanceState,
-    PoolSpec,
-    Process,
-    Reason,
-    Spec,
-)
+from vmrunner.model import BuildRecord, BuildState, InstanceState, PoolSpec, Process, Reason, Spec
 from vmrunner.providers import Provider, promises
 from vmrunner.providers.retired import present
 

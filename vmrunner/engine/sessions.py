@@ -19,14 +19,7 @@ from vmrunner.core.lifecycle import End, InstanceSign
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.reporter import LedgerReporter
 from vmrunner.errors import CredentialsRefused, Fenced, StoreError
-from vmrunner.model import (
-    TRACES,
-    BuildRecord,
-    EventKind,
-    Instance,
-    Reason,
-    Result,
-)
+from vmrunner.model import TRACES, BuildRecord, EventKind, Instance, Reason, Result
 from vmrunner.providers import TellsUsage, registry
 from vmrunner.transfers.build_artifacts import directory_of
 

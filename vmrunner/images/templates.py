@@ -10,18 +10,7 @@ from typing import Final, Protocol
 from vmrunner.errors import ImageError
 from vmrunner.guest.state import Place
 from vmrunner.lib import ids
-from vmrunner.model import (
-    Access,
-    Fate,
-    Identity,
-    Key,
-    Order,
-    Ref,
-    Role,
-    Shape,
-    Spec,
-    Start,
-)
+from vmrunner.model import Access, Fate, Identity, Key, Order, Ref, Role, Shape, Spec, Start
 from vmrunner.providers import registry
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.port import Provider, StartsFromTemplates

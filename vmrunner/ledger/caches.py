@@ -15,14 +15,7 @@ from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, a
 from vmrunner.ledger.objects import stored
 from vmrunner.ledger.tables import CACHES, OBJECTS
 from vmrunner.lib import ids
-from vmrunner.model import (
-    CacheRule,
-    CacheScope,
-    ObjectKind,
-    ObjectState,
-    StoredCache,
-    StoredObject,
-)
+from vmrunner.model import CacheRule, CacheScope, ObjectKind, ObjectState, StoredCache, StoredObject
 from vmrunner.model.caches import MOST_CACHES
 
 _c, _o = CACHES.c, OBJECTS.c

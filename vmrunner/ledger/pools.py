@@ -15,14 +15,7 @@ from vmrunner.ledger.database import Prepared, arg, inserts
 from vmrunner.ledger.pool_vms import PoolVms, lease, note_start
 from vmrunner.ledger.readable import readable
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, POOL_STARTS, POOLS
-from vmrunner.model import (
-    BuildRecord,
-    BuildState,
-    EmptyReason,
-    Instance,
-    Pool,
-    PoolSpec,
-)
+from vmrunner.model import BuildRecord, BuildState, EmptyReason, Instance, Pool, PoolSpec
 
 _b, _i, _p, _l, _s = BUILDS.c, INSTANCES.c, POOLS.c, LEASES.c, POOL_STARTS.c
 

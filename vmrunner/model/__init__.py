@@ -29,13 +29,7 @@ if TYPE_CHECKING:
         Process,
         Step,
     )
-    from vmrunner.model.caches import (
-        CacheOutcome,
-        CacheRule,
-        CacheScope,
-        FoundCache,
-        StoredCache,
-    )
+    from vmrunner.model.caches import CacheOutcome, CacheRule, CacheScope, FoundCache, StoredCache
     from vmrunner.model.choices import Network, NotifyEvent, PoolKind
     from vmrunner.model.cloud import (
         MORTAL,

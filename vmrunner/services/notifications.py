@@ -19,14 +19,7 @@ from vmrunner.errors import ConfigError, LedgerError, NotFound
 from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST
 from vmrunner.lib import ids, units
 from vmrunner.lib.backoff import backoff
-from vmrunner.model import (
-    TRACES,
-    EndpointStatus,
-    Finding,
-    Level,
-    Notification,
-    NotifyEndpoint,
-)
+from vmrunner.model import TRACES, EndpointStatus, Finding, Level, Notification, NotifyEndpoint
 from vmrunner.remote import webhooks
 from vmrunner.services.documents import ended_document, envelope, iso
 

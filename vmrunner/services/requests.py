@@ -18,15 +18,7 @@ from vmrunner.config.settings import Settings
 from vmrunner.config.validation_errors import placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
-from vmrunner.model import (
-    RUNSC,
-    ArtifactRule,
-    BuildSpec,
-    Limits,
-    Network,
-    NetworkPolicy,
-    Step,
-)
+from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Limits, Network, NetworkPolicy, Step
 from vmrunner.services import cache_keys, sources
 from vmrunner.services import secrets as secretvalues
 from vmrunner.services.host_access import HostAccess, HostAccessCheck

@@ -14,15 +14,7 @@ from tests.support.pools import POOL, instance
 from vmrunner.core.lifecycle import FORGOTTEN, POOL_BOOT, pool_wish
 from vmrunner.core.pools import FillInput, claimable, fill, lifetime, serves, shape_of
 from vmrunner.core.row_rules import dooms
-from vmrunner.model import (
-    RUNSC,
-    Death,
-    EmptyReason,
-    InstanceState,
-    Limits,
-    Network,
-    Pool,
-)
+from vmrunner.model import RUNSC, Death, EmptyReason, InstanceState, Limits, Network, Pool
 
 HERE = Pool(spec=POOL, shape=shape_of(POOL), revision=1, named_at=100.0)
 

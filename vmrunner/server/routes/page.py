@@ -14,14 +14,7 @@ from vmrunner.model import BuildRecord, BuildState, Instance
 from vmrunner.server.pages import rendered
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes.builds import chosen, waiting_reasons
-from vmrunner.server.routes.common import (
-    Parts,
-    Reader,
-    Submitter,
-    costed,
-    listing,
-    visible_build,
-)
+from vmrunner.server.routes.common import Parts, Reader, Submitter, costed, listing, visible_build
 from vmrunner.services import costs, run_again, usage
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown_document

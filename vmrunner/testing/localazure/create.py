@@ -15,12 +15,7 @@ from vmrunner.testing.localazure import (
     timestamps,
 )
 from vmrunner.testing.localazure.api_error import ArmRefusal, Json, invalid, missing, not_allowed
-from vmrunner.testing.localazure.faults import (
-    NO_ROOM,
-    NO_ROOM_IN_ZONE,
-    NO_SKU,
-    FailedLater,
-)
+from vmrunner.testing.localazure.faults import NO_ROOM, NO_ROOM_IN_ZONE, NO_SKU, FailedLater
 from vmrunner.testing.localazure.machines import AzureMachine
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.reads import dressed, group_of

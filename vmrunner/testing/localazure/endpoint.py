@@ -10,12 +10,7 @@ from vmrunner.testing.common.faults import RequestFate
 from vmrunner.testing.common.http_server import HttpAnswer
 from vmrunner.testing.common.json_cloud import JsonEndpoint
 from vmrunner.testing.localazure import actions, operations, prices, routes, shapes
-from vmrunner.testing.localazure.api_error import (
-    ArmRefusal,
-    Json,
-    error_document,
-    error_of,
-)
+from vmrunner.testing.localazure.api_error import ArmRefusal, Json, error_document, error_of
 from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.requests import AzureRequest

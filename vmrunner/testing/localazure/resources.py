@@ -12,15 +12,7 @@ from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.reads import group_of
 from vmrunner.testing.localazure.requests import AzureRequest
-from vmrunner.testing.localazure.resource_ids import (
-    ADDRESS,
-    DISK,
-    IMAGE,
-    NIC,
-    SNAPSHOT,
-    key,
-    last,
-)
+from vmrunner.testing.localazure.resource_ids import ADDRESS, DISK, IMAGE, NIC, SNAPSHOT, key, last
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure

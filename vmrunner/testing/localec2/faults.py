@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vmrunner.testing.common.faults import (
-    FaultPlan,
-    RequestFate,
-)
+from vmrunner.testing.common.faults import FaultPlan, RequestFate
 from vmrunner.testing.localec2.requests import Ec2Request
 
 INTERNAL: Final = RequestFate("InternalError", 500, "An internal error has occurred")

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from vmrunner.testing.common.faults import (
-    FaultPlan,
-    RequestFate,
-)
+from vmrunner.testing.common.faults import FaultPlan, RequestFate
 from vmrunner.testing.localgce.requests import GceRequest
 
 

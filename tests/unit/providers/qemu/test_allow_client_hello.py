@@ -9,12 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.client_hellos import ECH, PADDING, SNI, made, names, real, recorded
-from vmrunner.providers.qemu.allow.client_hello import (
-    LONGEST,
-    RECORDS,
-    HelloRefused,
-    server_name,
-)
+from vmrunner.providers.qemu.allow.client_hello import LONGEST, RECORDS, HelloRefused, server_name
 
 NAME = "packages.example.org"
 REAL = real(NAME)
