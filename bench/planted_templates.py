@@ -48,8 +48,8 @@ TEMPLATE_BUGS: Final = (
     Bug(
         "guest: a container of another shape for a build",
         "guest/prestart.py",
-        'if ready and _fits(ready["shape"], job):',
-        "if ready:",
+        'if ready and _fits(ready["shape"], job) and',
+        "if ready and",
         "tests/integration/test_resident.py::test_another_shape_gets_a_container_of_its_own",
     ),
     Bug(

@@ -91,6 +91,16 @@ def test_a_channel_whose_resident_died_is_no_builds_end(resident: World) -> None
     assert (running.wait(30).result, resident.log) == (Result.SUCCESS, b"hello\n")
 
 
+def test_a_container_that_died_waiting_is_no_builds_end(resident: World) -> None:
+    prestart(resident)
+    waiting = resident.guest.docker.process
+    assert waiting is not None
+    waiting.kill()
+    waiting.wait()
+    verdict = resident.run("echo hello")
+    assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
+
+
 def test_another_shape_gets_a_container_of_its_own(resident: World) -> None:
     prestart(resident)
     waiting = resident.guest.docker.process

@@ -113,10 +113,10 @@ def _await(control: int) -> None:
 
 def take(place: Place, job: dict[str, Any]) -> int:
     """The first process of the container that waits for such a job; 0: there is none. One of
-    another shape is removed."""
+    another shape is removed, and one that died while it waited."""
     with _one_at_a_time(place):
         ready = json.loads(place.read(READY) or "{}")
-        if ready and _fits(ready["shape"], job):
+        if ready and _fits(ready["shape"], job) and os.path.exists(f"/proc/{ready['pid']}"):
             job["container_id"] = ready["id"]  # Docker would take long to say it
             return int(ready["pid"])
         try:
