@@ -101,6 +101,18 @@ def test_a_container_that_died_waiting_is_no_builds_end(resident: World) -> None
     assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
 
 
+def test_a_resident_that_dies_amid_a_start_ends_none(resident: World, tmp_path: Path) -> None:
+    asked, go = tmp_path / "asked", tmp_path / "go"
+    nft = resident.guest.directory / "bin" / "nft"
+    nft.write_text(f"#!/bin/sh\ntouch {asked}\nwhile [ ! -e {go} ]; do sleep 0.02; done\n")
+    running = Running(resident.session("echo hello"))
+    wait_for(asked.exists)
+    resident.guest.kill_resident()
+    resident.guest.start_resident()
+    go.touch()
+    assert (running.wait(60).result, resident.log) == (Result.SUCCESS, b"hello\n")
+
+
 def test_another_shape_gets_a_container_of_its_own(resident: World) -> None:
     prestart(resident)
     waiting = resident.guest.docker.process

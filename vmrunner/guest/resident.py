@@ -158,7 +158,12 @@ class Resident:
     def _answer(self, connection: socket.socket) -> int:
         """The commands of one connection, in a child."""
         parent = os.getppid()
-        launch = lambda: os.kill(parent, _LAUNCH)  # noqa: E731
+
+        def launch() -> None:
+            if os.getppid() != parent:  # without an answer whoever asked asks the next one
+                raise RuntimeError("the resident that would start the build is gone")
+            os.kill(parent, _LAUNCH)
+
         return answer(connection, self._place, self._work, launch)
 
     # --- children --------------------------------------------------------------------------
