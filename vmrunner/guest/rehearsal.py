@@ -37,13 +37,14 @@ JOB = {
 
 
 def rehearse(place: Place) -> None:
-    """Rehearse it. Where that fails, as on a disk that is full, the build takes longer."""
+    """Rehearse it. Where that fails, as on a disk that is full, the build takes longer: a process
+    that ended of it would take along what it was given to do meanwhile."""
     run = f"{place.run}/rehearsal-{os.getpid()}"
     files, stdin = open_files(), os.dup(0)
     try:
         _rehearse(Place(run, f"{run}/lib"))
-    except OSError as error:
-        print(f"no rehearsal: {error}", file=sys.stderr, flush=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is no build's
+        print(f"no rehearsal: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
         os.dup2(stdin, 0)
         tidy(files)

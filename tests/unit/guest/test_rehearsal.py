@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.guest import rehearsal
+from vmrunner.guest import rehearsal, supervisor
 from vmrunner.guest.socket_answers import open_files
 from vmrunner.guest.state import EventLog, Place
 
@@ -55,5 +55,20 @@ def test_a_full_disk_costs_the_rehearsal_alone(
     monkeypatch.setattr(rehearsal, "fill_box", full)
     before = _files(place)
     rehearsal.rehearse(place)
-    assert "no rehearsal: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert "no rehearsal: OSError: [Errno 28] No space left on device" in capsys.readouterr().err
     assert _files(place) == before
+
+
+def test_an_order_that_fails_costs_the_rehearsal_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that died of it would take a connection with it that it was given meanwhile."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(supervisor, "prepare", full)
+    before = _files(place), open_files(), _stdin()
+    rehearsal.rehearse(place)
+    assert "no rehearsal: " in capsys.readouterr().err
+    assert (_files(place), open_files(), _stdin()) == before
