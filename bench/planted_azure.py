@@ -76,8 +76,8 @@ AZURE_BUGS: Final = (
     Bug(
         "No row spares its image",
         "reaper/image_kills.py",
-        "        if row is None:\n            rest",
-        "        if kill:\n            rest",
+        "if row is not None and row.state is ImageState.READY:",
+        "if one is None:",
         "tests/unit/reaper/test_image_kills.py::test_what_a_row_calls_ready_is_spared_and_finished",
     ),
     Bug(

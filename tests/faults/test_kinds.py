@@ -67,3 +67,26 @@ def test_a_newborn_that_flickers_is_neither_lost_nor_doubled(make_world: Make) -
     world.settle()
     assert len(list(world.cloud.things(Kind.INSTANCE))) == len(builds)
     assert {world.truth.builds.get(build.id).attempt for build in builds} == {1}
+
+
+def test_no_vm_waits_for_what_the_ledger_says_of_images(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep showed both, and both end before the next one."""
+    world = make_world(sweep_seconds=200.0)
+    world.node()
+    mine = tags(world, expires=world.cloud.now() + 100)
+    vm = world.cloud.plant(SCOPE, mine)
+    image = world.cloud.plant(SCOPE, mine | {"vmrunner:role": "image"}, kind=Kind.IMAGE)
+    world.run(50)
+    asked: list[bool] = []
+
+    def images() -> None:
+        asked.append(vm.alive)
+        raise ValueError("a row that makes no sense")
+
+    monkeypatch.setattr(world.truth.images, "list", images)
+    world.run(50 + world.limits.limits.grace)
+    assert asked
+    assert not any(asked)
+    assert (vm.alive, image.alive) == (False, False)

@@ -21,6 +21,7 @@ from tests.support.image_cli import Cli, declared, wait_for
 from vmrunner.providers.azure.catalog import AzureCatalog
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import AzureProvider
+from vmrunner.testing.localazure import INTERNAL
 from vmrunner.testing.localazure.resource_ids import IMAGE
 
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
@@ -236,6 +237,23 @@ def test_an_image_that_came_after_its_build_died_is_kept(
     assert (image["state"], image["title"] in images(azure)) == ("ready", True)
     assert "vmrunner:finish-by" not in images(azure)[image["title"]]["tags"]
     assert cli("audit").code == 0
+
+
+def test_no_image_ends_before_its_row_could_be_asked_for(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    """Neither by who ends all that is late, nor in a sweep in which the cloud did not tell."""
+    packer.does("leaves")
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    imageshell.killed(process, packer)
+    azure.clock.advance(86_400)
+    cli("vm", "destroy", "--all-expired")
+    azure.cloud.faults.fail("images.get", INTERNAL)
+    cli("reap")
+    assert [one["state"] for one in cli.images()] == ["building"]
+    cli("reap")
+    (image,) = cli.images()
+    assert (image["state"], image["title"] in images(azure)) == ("ready", True)
 
 
 # --- promoting, retiring -------------------------------------------------------------------------

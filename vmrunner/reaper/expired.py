@@ -53,8 +53,8 @@ def delete_expired(
             rows = read_sweep(provider, sweep_view, lambda ids: _rows(ledger, ids))
             plan = decide(ReapInput(now=provider.now(), rows=rows, sweep_view=sweep_view))
             kills = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
-            wanted = [] if dry_run else image_kills.spared(ledger, provider, kills)
-            done, blind = _end(provider, wanted, seconds, sleep)
+            wanted = [] if dry_run else kills
+            done, blind = _end(ledger, provider, wanted, seconds, sleep)
         except Exception as error:  # noqa: BLE001 - one provider never spares the others' dead
             report += Report(unread=(f"{name}: {type(error).__name__}: {error}",))
             continue
@@ -76,10 +76,14 @@ def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instan
 
 
 def _end(
-    provider: Provider, kills: list[Deletion], seconds: float, sleep: Callable[[float], None]
+    ledger: Ledger | None,
+    provider: Provider,
+    kills: list[Deletion],
+    seconds: float,
+    sleep: Callable[[float], None],
 ) -> tuple[Outcomes, list[str]]:
-    """VMs first, then what was attached to them. What became of each, and where nobody could be
-    looked at."""
+    """VMs first, then what was attached to them, then images. What became of each, and where
+    nobody could be looked at."""
     vms = {
         Key(k.ref.scope, k.instance or "", k.ref.id): k.ref
         for k in kills
@@ -88,5 +92,7 @@ def _end(
     deaths = delete_until_dead(provider, vms, seconds=seconds, sleep=sleep)
     done: Outcomes = {ref: LineOutcome.of(outcome) for ref, outcome in deaths.outcomes.items()}
     done |= {vms[key]: DEAD for key in deaths.dead}
-    rest = kill(provider, [one for one in kills if one.ref.kind is not Kind.INSTANCE])
-    return done | rest, [f"{provider.name}: {hole}" for hole in deaths.blind]
+    others = [k for k in kills if k.ref.kind is not Kind.INSTANCE and not image_kills.is_image(k)]
+    done |= kill(provider, others)
+    done |= image_kills.end(ledger, provider, kills)
+    return done, [f"{provider.name}: {hole}" for hole in deaths.blind]

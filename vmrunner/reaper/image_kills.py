@@ -1,28 +1,31 @@
 """Images that no build finished: what the ledger knows of them, then the end of what is too late.
 
 A row may say more than the cloud: what Packer made after whoever began it had died becomes an image
-that lasts. So images go last, and none that a row calls ready.
+that lasts. So images go last, and none that a row calls ready; and no VM waits for what a ledger or
+a cloud says of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from vmrunner.core.reap_plan import Deletion
 from vmrunner.engine.context import log
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import Death, ImageState, Kind, MadeImage, Ref
+from vmrunner.model import Death, ImageState, Kind, MadeImage
 from vmrunner.providers.port_images import KeepsImages
+from vmrunner.reaper.kills import kill
+from vmrunner.reaper.report import Outcomes
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
 
 
-def is_image(kill: Deletion) -> bool:
+def is_image(one: Deletion) -> bool:
     """True if it is the end of an image whose time is over."""
-    return kill.ref.kind is Kind.IMAGE and kill.reason is Death.EXPIRED
+    return one.ref.kind is Kind.IMAGE and one.reason is Death.EXPIRED
 
 
 def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
@@ -33,32 +36,50 @@ def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
         cleanup.settle(ledger, provider, newborn)
 
 
+def end(ledger: Ledger | None, provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
+    """Delete the images of these kills, but none that a row calls ready."""
+    left = [one for one in kills if is_image(one)]
+    return kill(provider, spared(ledger, provider, left)) if left else {}
+
+
 def spared(
     ledger: Ledger | None, provider: Provider, kills: Collection[Deletion]
 ) -> list[Deletion]:
-    """Return the kills without those of images that a row calls ready: whoever wrote that did not
-    take their mark away, which is done here. A ledger that does not answer spares nothing."""
-    if ledger is None or not any(map(is_image, kills)):
+    """Return the kills of images without those that a row calls ready: whoever wrote that did not
+    take their mark away, which is done here. Nor those of which a sweep could not be told yet what
+    became of them: it asks again, and then they are ready, or have failed. A ledger that does not
+    answer spares nothing."""
+    if ledger is None:
         return list(kills)
     try:
-        ready = [row for row in ledger.images.list() if row.state is ImageState.READY]
-    except VmrunnerError as error:
+        rows = ledger.images.list()
+    except Exception as error:  # noqa: BLE001 - whatever it is, nothing vetoes an end past `E`
         log.warning("images past their time, without the ledger: %s", error)
         return list(kills)
     rest = []
-    for kill in kills:
-        row = next((row for row in ready if _is(row, kill.ref)), None)
-        if row is None:
-            rest.append(kill)
-        else:
+    for one in kills:
+        row = next((row for row in rows if _is(row, one)), None)
+        if row is not None and row.state is ImageState.READY:
             _finish(provider, row)
+        elif row is None or row.state is not ImageState.BUILDING or not _asks(provider, row):
+            rest.append(one)
     return rest
 
 
-def _is(row: MadeImage, ref: Ref) -> bool:
-    """True if this is the row's image: its reference is the resource's id, or ends with it."""
+def _is(row: MadeImage, one: Deletion) -> bool:
+    """True if this is the row's image: its reference is the resource's id, or ends with it. Before
+    it has one the image is known by its builder."""
+    ref = one.ref
     same = (row.scope.kind, row.scope.account) == (ref.scope.kind, ref.scope.account)
-    return same and ref.kind is Kind.IMAGE and f"/{row.ref}".endswith(f"/{ref.id}")
+    if row.ref is None:
+        return same and row.builder == one.instance
+    return same and f"/{row.ref}".endswith(f"/{ref.id}")
+
+
+def _asks(provider: Provider, row: MadeImage) -> bool:
+    """True if this provider's sweeps ask what became of it."""
+    mine = row.provider == provider.name and row.scope in provider.scopes
+    return mine and isinstance(provider, KeepsImages)
 
 
 def _finish(provider: Provider, row: MadeImage) -> None:

@@ -260,8 +260,8 @@ class Reaper:
 
     def _end_images(self, provider: Provider, plan: ReapPlan, done: Outcomes) -> None:
         """Delete what builds of images left. `done` has and takes what became of each."""
-        left = [one for one in plan.kills if image_kills.is_image(one) and one.ref not in done]
-        done |= kill(provider, image_kills.spared(self._context.ledger, provider, left))
+        left = [one for one in plan.kills if one.ref not in done]
+        done |= image_kills.end(self._context.ledger, provider, left)
         self._pending_at(provider.name).answered(done)
 
     # --- applying ---
@@ -326,7 +326,8 @@ class Reaper:
         rows: Mapping[str, Instance],
     ) -> None:
         """Kill what is past `E`, of what was known and of the VMs on this page: neither waits for
-        the rest of a listing. `overdue` takes what it was, `done` what became of each."""
+        the rest of a listing. `overdue` takes what it was, `done` what became of each. Images go
+        when all of the pass is done."""
         limits, mine, now = (
             self._context.limits.limits,
             self._context.ledger.installation,
@@ -340,7 +341,7 @@ class Reaper:
         )
         kills = {ref: one for ref, one in self._due(provider, now).items() if ref not in done}
         overdue |= kills
-        done |= kill(provider, image_kills.spared(self._context.ledger, provider, kills.values()))
+        done |= kill(provider, [one for one in kills.values() if not image_kills.is_image(one)])
 
     def _ours_to_delete(self, row: Instance) -> bool:
         """Return True if this reaper deletes it. Past `E` whoever owns it, inside `E` when nobody

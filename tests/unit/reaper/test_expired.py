@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+from unittest import mock
 
 from vmrunner.errors import Uncertain
 from vmrunner.model import Key, Kind, Limits, Scope, Seen
@@ -52,3 +54,25 @@ def test_an_unreadable_place_hides_nothing_and_saves_no_disk() -> None:
         things[4].ref.id: "accepted",
     }
     assert report.unread == (f"p: {DARK}: Uncertain: timeout",)
+
+
+def test_no_vm_waits_for_what_the_ledger_says_of_images() -> None:
+    """Nor does any live on since that cannot be told."""
+    clock = Clock()
+    cloud = Cloud(clock)
+    tags = {"vmrunner:installation": "mine", "vmrunner:expires-at": str(int(clock() - 1))}
+    vm = cloud.plant(SCOPE, tags | {"vmrunner:role": "build"})
+    image = cloud.plant(SCOPE, tags | {"vmrunner:role": "image"}, kind=Kind.IMAGE)
+    ledger: Any = mock.Mock()
+    ledger.instances.these.return_value = []
+    asked: list[bool] = []
+
+    def images() -> None:
+        asked.append(vm.alive)
+        raise ValueError("a row that makes no sense")
+
+    ledger.images.list.side_effect = images
+    provider = FakeProvider("p", cloud)
+    expired.delete_expired(ledger, {"p": provider}, Limits(), "mine", sleep=clock.sleep)
+    assert asked == [False]
+    assert (vm.alive, image.alive) == (False, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -33,12 +34,16 @@ def row(name: str, state: ImageState, ref: str | None = None) -> MadeImage:
     )
 
 
-def kill(name: str, kind: Kind = Kind.IMAGE, scope: Scope = HERE) -> Deletion:
-    return Deletion(ref=Ref(scope, kind, name), reason=Death.EXPIRED, expires_at=1.0)
+def kill(name: str, scope: Scope = HERE, builder: str | None = None) -> Deletion:
+    ref = Ref(scope, Kind.IMAGE, name)
+    return Deletion(ref=ref, reason=Death.EXPIRED, expires_at=1.0, instance=builder)
 
 
 class Store:
     """A cloud's images, and which of them were finished."""
+
+    name = "azure"
+    scopes = frozenset({HERE})
 
     def __init__(self) -> None:
         self.finished: list[str] = []
@@ -78,14 +83,26 @@ def test_one_that_cannot_be_finished_is_spared_all_the_same() -> None:
     assert spared([kill("good")], row("good", ImageState.READY), store=store) == []
 
 
+def test_one_that_no_sweep_could_ask_for_yet_is_spared() -> None:
+    made = replace(row("new", ImageState.BUILDING), ref=None)
+    late = kill("new", builder="vm-1")
+    assert spared([late], made) == []
+    assert spared([late], replace(made, state=ImageState.FAILED)) == ["new"]
+    for other in (
+        replace(made, builder="vm-2"),
+        replace(made, provider="former"),  # whose sweeps do not ask
+        replace(made, scope=HERE._replace(place="another")),
+    ):
+        assert spared([late], other) == ["new"]
+
+
 @pytest.mark.parametrize(
     "other",
     [
         kill("ood"),
-        kill("good", Kind.SNAPSHOT),
         kill("good", scope=HERE._replace(account="another")),
     ],
-    ids=["name", "kind", "account"],
+    ids=["name", "account"],
 )
 def test_no_row_spares_what_is_not_its_image(other: Deletion) -> None:
     assert spared([other, kill("x")], row("good", ImageState.READY)) == [other.ref.id, "x"]
