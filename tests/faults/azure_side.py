@@ -19,6 +19,7 @@ from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import KIND, AzureProvider
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Call, Clock
+from vmrunner.providers.port_images import FINISH_BY
 from vmrunner.testing.common.machine import GONE
 from vmrunner.testing.localazure import AzureMachine, AzureRequest, LocalAzure
 from vmrunner.testing.localazure.timestamps import read, written
@@ -186,9 +187,15 @@ class AzureSide(HttpSide):
         elif kind is Kind.ADDRESS:
             local.reserve(group, name, tags=tags)
         elif kind is Kind.IMAGE:
-            local.image(group, name, tags=images.marks(tags))
+            self._image(images.marks(tags))
         else:
             local.snapshot(group, name, tags=tags)
+
+    def _image(self, tags: Mapping[str, str]) -> None:
+        self.local.image(self.site.group, f"image-{len(self._all)}", tags=dict(tags))
+
+    def finish(self, image: HttpResource) -> None:
+        del image.local["tags"][FINISH_BY]
 
     def _launch(self, name: str, tags: dict[str, str]) -> None:
         path = f"/subscriptions/{self.local.subscription}/resourceGroups/{self.site.group}"

@@ -42,6 +42,8 @@ DELETES: Final = MappingProxyType(
     {
         "TerminateInstances": (Kind.INSTANCE, "InstanceId"),
         "DeleteVolume": (Kind.DISK, "VolumeId"),
+        "DeregisterImage": (Kind.IMAGE, "ImageId"),
+        "DeleteSnapshot": (Kind.SNAPSHOT, "SnapshotId"),
         "DeleteNetworkInterface": (Kind.INTERFACE, "NetworkInterfaceId"),
         "CancelSpotInstanceRequests": (Kind.SPOT_REQUEST, "SpotInstanceRequestId"),
         "DeleteSchedule": (Kind.SCHEDULE, ""),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from unittest import mock
 
 import boto3
 
-from tests.faults import ec2_requests
+from tests.faults import ec2_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide
 from tests.support.ec2 import REGION, Amazon, credentials
@@ -19,6 +19,7 @@ from vmrunner.providers.ec2.options import GROUP
 from vmrunner.providers.ec2.provider import KIND, Ec2Provider
 from vmrunner.providers.ec2.resources import POWER
 from vmrunner.providers.fake import Call, Clock
+from vmrunner.providers.port_images import FINISH_BY
 from vmrunner.testing.localec2 import Ec2Machine, Ec2Request, LocalCloud
 
 THEIRS: Final = "AKIATHEIRSTHEIRS0000"
@@ -86,7 +87,7 @@ class Ec2Side(HttpSide):
     driver = "ec2"
     seals = True
     theirs = THEIRS
-    plantable = (Kind.INSTANCE, Kind.DISK, Kind.SCHEDULE)
+    plantable = (Kind.INSTANCE, Kind.DISK, Kind.SCHEDULE, Kind.IMAGE)
     listings = ec2_requests.LISTINGS
     ending = "TerminateInstances"
     fates = ec2_requests.FATES
@@ -132,6 +133,9 @@ class Ec2Side(HttpSide):
             self._child(Kind.DISK, name, backend.volumes)
         for name in list(backend.enis):
             self._child(Kind.INTERFACE, name, backend.enis)
+        for kind, shelf in ((Kind.IMAGE, backend.amis), (Kind.SNAPSHOT, backend.snapshots)):
+            for name in list(shelf):
+                self._child(kind, name, shelf)
         spots = backend.spot_instance_requests
         for name in list(spots):
             ref = Ref(self.scope, Kind.SPOT_REQUEST, name)
@@ -152,6 +156,8 @@ class Ec2Side(HttpSide):
         ref = Ref(self.scope, kind, name)
         if ref not in self._all:
             tags = self.local.backend(REGION).tags.get(name, {})
+            if kind in (Kind.IMAGE, Kind.SNAPSHOT):  # no build has any: an image's is as that is
+                tags = images.words(tags)
             self._add(ref, tags, lambda: name in shelf)
 
     def _add_vm(self, machine: Ec2Machine) -> None:
@@ -173,9 +179,22 @@ class Ec2Side(HttpSide):
 
     def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None:
         del scope  # there is one
-        {Kind.INSTANCE: self._launch, Kind.DISK: self._disk, Kind.SCHEDULE: self._schedule}[kind](
-            tags
-        )
+        made: dict[Kind, Callable[[Mapping[str, str]], None]] = {
+            Kind.INSTANCE: self._launch,
+            Kind.DISK: self._disk,
+            Kind.SCHEDULE: self._schedule,
+            Kind.IMAGE: lambda said: self._image(images.marks(said)),
+        }
+        made[kind](tags)
+
+    def _image(self, tags: Mapping[str, str]) -> None:
+        """With its snapshot, tagged alike; with a VM's tags that would be one of a VM's disk."""
+        ami = self.local.image(REGION, f"image-{len(self._all)}", tags=tags)
+        said = {} if f"{TAG}installation" in tags else dict(tags)
+        self.local.backend(REGION).amis[ami].ebs_snapshot.add_tags(said)
+
+    def finish(self, image: HttpResource) -> None:
+        del self.local.backend(REGION).tags[image.ref.id][FINISH_BY]
 
     def _born_at(self, planted: HttpResource, then: float) -> None:
         if planted.ref.kind is Kind.INSTANCE:

@@ -10,7 +10,7 @@ from unittest import mock
 from google.cloud import compute_v1
 from google.oauth2.credentials import Credentials
 
-from tests.faults import gce_requests
+from tests.faults import gce_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide, in_turn
 from tests.support.gce import Google
@@ -20,11 +20,13 @@ from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX, tags
 from vmrunner.providers.gce.provider import KIND, GceProvider
 from vmrunner.providers.gce.resources import POWER
+from vmrunner.providers.port_images import FINISH_BY, OWNER
 from vmrunner.testing.localgce import GceMachine, GceRequest, LocalGce, operations
 from vmrunner.testing.localgce.timestamps import read, written
 
 THEIRS: Final = "theirs"
 TYPE: Final = "e2-standard-2"
+UNFINISHED: Final = "vmrunner-unfinished"
 
 
 class GceVm(HttpVm):
@@ -59,8 +61,8 @@ class GceSide(HttpSide):
     driver = "gce"
     least_life = 40.0  # what the service takes, and the seconds in which others are made
     theirs = THEIRS
-    plantable = (Kind.INSTANCE, Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
     leftovers = (Kind.DISK, Kind.ADDRESS, Kind.SNAPSHOT)
+    plantable = (Kind.INSTANCE, *leftovers, Kind.IMAGE)
     listings = gce_requests.LISTINGS
     ending = "instances.delete"
     fates = gce_requests.FATES
@@ -122,6 +124,8 @@ class GceSide(HttpSide):
             self._children(Kind.ADDRESS, shelf, self.scope, f"{scope}/addresses/")
         snapshots = self.local.shelf("snapshots", "global")
         self._children(Kind.SNAPSHOT, snapshots, self.scope, "global/snapshots/")
+        made = self.local.images(self.google.project)
+        self._children(Kind.IMAGE, made, self.scope, "global/images/")
 
     def _zone(self, scope: str) -> Scope:
         return self.scope._replace(place=scope.partition("/")[2])
@@ -131,7 +135,10 @@ class GceSide(HttpSide):
             ref = Ref(scope, kind, path + name)
             if ref not in self._all or self._all[ref].local is not one:
                 there = lambda name=name, one=one: shelf.get(name) is one  # noqa: E731
-                self._add(ref, tags(one.get("labels", {})), there, local=one)
+                said = tags(one.get("labels", {}))
+                if kind is Kind.IMAGE:  # in another family it is finished
+                    said = images.words(said) if one.get("family") == UNFINISHED else {}
+                self._add(ref, said, there, local=one)
 
     def _add_vm(self, ref: Ref, machine: GceMachine) -> None:
         said = tags(machine.labels)
@@ -158,8 +165,22 @@ class GceSide(HttpSide):
             local.disk(scope.place, name, labels=labels)
         elif kind is Kind.ADDRESS:
             local.reserve(self.google.site.region, name, labels=labels)
+        elif kind is Kind.IMAGE:
+            self._image(images.marks(said))
         else:
             local.snapshot(name, labels=labels)
+
+    def _image(self, tags: Mapping[str, str], family: str = UNFINISHED) -> None:
+        self.local.image(f"image-{len(self._all)}", family=family, labels=_written(tags))
+
+    def finish(self, image: HttpResource) -> None:
+        image.local["family"] = "vmrunner-candidates"
+
+    def plant_lasting_images(self, installation: str) -> None:
+        super().plant_lasting_images(installation)
+        marked = {OWNER: installation, FINISH_BY: "1"}
+        for family in ("vmrunner", "vmrunner-candidates", "theirs", ""):
+            self._by_others(lambda family=family: self._image(marked, family))  # type: ignore[misc]
 
     def _launch(self, zone: str, name: str, labels: dict[str, str]) -> None:
         if self._others is None:

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from tests.faults import images
 from tests.faults.http_resources import HttpResource, HttpVm
 from vmrunner.model import Kind, Power, Ref, Scope
 from vmrunner.providers import Provider
@@ -163,20 +164,37 @@ class HttpSide(abc.ABC):
         created_at: float | None = None,
     ) -> Any:
         """A VM (with what belongs to it, tagged alike), or something else of `plantable`."""
-        before = set(self.machines)
-        self._planting = True
-        try:
-            self._make(kind, scope, tags)
-            made = [thing for ref, thing in self.machines.items() if ref not in before]
-        finally:
-            self._planting = False
+        made = self._by_others(lambda: self._make(kind, scope, tags))
         planted = next(thing for thing in made if thing.ref.kind is kind)
         if created_at is not None:
             self._born_at(planted, created_at)
         return planted
 
+    def plant_lasting_images(self, installation: str) -> None:
+        """Images that nobody may end, whatever tags of this installation's are on them."""
+        for tags in images.lasting(installation):
+            self._by_others(lambda tags=tags: self._image(tags))  # type: ignore[misc]
+
+    def _by_others(self, make: Callable[[], object]) -> list[Any]:
+        """What somebody else makes."""
+        before = set(self.machines)
+        self._planting = True
+        try:
+            make()
+            return [thing for ref, thing in self.machines.items() if ref not in before]
+        finally:
+            self._planting = False
+
     @abc.abstractmethod
     def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None: ...
+
+    @abc.abstractmethod
+    def finish(self, image: HttpResource) -> None:
+        """Whoever makes this image has finished it."""
+
+    @abc.abstractmethod
+    def _image(self, tags: Mapping[str, str]) -> None:
+        """Add one with just these tags."""
 
     @abc.abstractmethod
     def _born_at(self, planted: HttpResource, then: float) -> None:

@@ -1,8 +1,8 @@
-"""Images in a fault world: their tags, and those that anything else would have."""
+"""Images in a fault world: their tags, those that anything else would have, and what must last."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from vmrunner.model import MORTAL, TAG, Role
 from vmrunner.providers.port_images import BUILDER, FINISH_BY, OWNER, PROMOTED
@@ -28,3 +28,15 @@ def words(tags: Mapping[str, str]) -> dict[str, str]:
         return {}
     said = {word: tags[mark] for mark, word in _WORDS.items() if mark in tags}
     return {**said, f"{TAG}role": Role.IMAGE.value}
+
+
+def lasting(installation: str) -> Iterator[dict[str, str]]:
+    """Yield the tags of images that are nearly leftovers of this installation's, and must last."""
+    mark = {OWNER: installation, BUILDER: "vm-builder", FINISH_BY: "1"}
+    yield mark | {PROMOTED: "1"}  # by a version that knew no mark
+    for other in (installation[:-1], f"{installation}0", ""):
+        yield mark | {OWNER: other}
+    yield {BUILDER: "vm-builder", FINISH_BY: "1"}
+    # Finished, with all that its builder had.
+    builders = {"installation": installation, "role": Role.IMAGE.value, "expires-at": "1"}
+    yield {OWNER: installation} | {TAG + name: value for name, value in builders.items()}

@@ -297,13 +297,14 @@ SCENARIOS = (
 
 def others(world: World) -> None:
     """What is in the same account and is not ours to touch: by its tags another installation's, of
-    another role. All of it is expired."""
+    another role; and images that last. All of it is expired."""
     mine = {"vmrunner:installation": world.truth.installation, "vmrunner:expires-at": "1"}
     theirs = mine | {"vmrunner:installation": "theirs", "vmrunner:role": Role.BUILD.value}
     plant, scope = world.cloud.plant, world.cloud.scope
     plant(scope, mine | {"vmrunner:role": "guard"})
     for kind in world.cloud.plantable:
         plant(scope, theirs, kind=kind)
+    world.cloud.plant_lasting_images(world.truth.installation)
 
 
 def begin(world: World, scenario: Scenario, **options: object) -> tuple[BuildRecord, Node]:

@@ -3,7 +3,6 @@ stay, or leave their parts; a guest that is off and bills; a deallocation at a t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,18 +15,9 @@ from tests.faults.world import TTL, World, once
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.azure.deadline_schedules import AFTER
 from vmrunner.providers.fake import Call
-from vmrunner.testing.localazure import (
-    COMPUTE_THROTTLED,
-    FORBIDDEN,
-    HALF_MADE,
-    INTERNAL,
-    THROTTLED,
-    UNHEARD_GUEST,
-    FailedLater,
-)
+from vmrunner.testing.localazure import COMPUTE_THROTTLED, HALF_MADE, UNHEARD_GUEST, FailedLater
 
 Make = Callable[..., World]
-DELETE_IMAGE = "images.delete"
 PUT = "virtualMachines.put"
 RUN = next(scenario for scenario in SCENARIOS if scenario.name == "run")
 
@@ -195,55 +185,3 @@ def test_rows_of_a_deleted_group_are_closed(world: World) -> None:
     world.run(2400, until=gone)
     assert gone()
     assert world.truth.builds.get(build.id).finished
-
-
-# --- images --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fate", [INTERNAL, THROTTLED, FORBIDDEN])
-@pytest.mark.parametrize("action", ["images.list", "images.get", DELETE_IMAGE])
-def test_an_unfinished_image_ends_and_no_other_does(world: World, action: str, fate: Any) -> None:
-    """Whatever the requests about it fare like, and with nothing but its own tags: no row knows
-    it."""
-    tags = {
-        "vmrunner:installation": world.truth.installation,
-        "vmrunner:role": "image",
-        "vmrunner:instance": "vm-builder",
-        "vmrunner:expires-at": str(int(world.cloud.now() + 100)),
-    }
-    plant, scope = world.cloud.plant, world.cloud.scope
-    left = plant(scope, tags, kind=Kind.IMAGE)
-    theirs = plant(scope, tags | {"vmrunner:installation": "theirs"}, kind=Kind.IMAGE)
-    lasting = plant(scope, tags | {"vmrunner:role": "guard"}, kind=Kind.IMAGE)
-    asked: list[str] = []
-
-    def judge(call: Call) -> Any:
-        asked.append(call.provider)
-        return fate if call.provider == action else None
-
-    world.judge, world.trouble = judge, math.inf
-    world.node()
-    world.run(300)
-    assert left.alive
-    assert action in asked
-    world.judge, world.trouble = None, world.clock()
-    world.run(world.sweep_seconds + world.limits.limits.grace + 1)
-    assert [one.alive for one in (left, theirs, lasting)] == [False, True, True]
-
-
-def test_an_image_finished_after_the_sweep_lives_on(world: World) -> None:
-    """The reaper knows its deadline by then, and looks once more before it deletes."""
-    tags = {
-        "vmrunner:installation": world.truth.installation,
-        "vmrunner:role": "image",
-        "vmrunner:expires-at": str(int(world.cloud.now() + 1000)),
-    }
-    made = world.cloud.plant(world.cloud.scope, tags, kind=Kind.IMAGE)
-    world.node()
-    world.run(400)
-    del made.local["tags"]["vmrunner:finish-by"]
-    asked: list[str] = []
-    world.judge = lambda call: asked.append(call.provider)
-    world.run(1000)
-    assert made.alive
-    assert DELETE_IMAGE not in asked
