@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import pytest
 from tests.support.fake_sessions import Running
 from tests.support.session_world import World, resident, sshd, world
 from tests.support.sshd import wait_for
+from vmrunner.guest import exit_events
 from vmrunner.model import Reason, Result
 from vmrunner.session.prepare import Preparation
 from vmrunner.session.supervisor_calls import SupervisorCalls
@@ -183,6 +186,29 @@ def test_what_waits_rehearses_a_step(resident: World) -> None:
     verdict = resident.run("echo hello")
     assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
     assert len(resident.guest.docker.created) == 1
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_containers_end_waits_for_no_docker(resident: World, code: int) -> None:
+    prestart(resident)
+    if told_by_kernel():
+        resident.guest.docker.deaf.append("wait")
+    verdict = resident.run(f"echo hello; exit {code}")
+    assert (verdict.exit_code, resident.log) == (code, b"hello\n")
+
+
+def told_by_kernel() -> bool:
+    """True where this machine's kernel tells us of exits. Docker has to, elsewhere."""
+    process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+    exits = exit_events.watch({"runtime": "runc", "prestarted": process.pid})
+    process.communicate()
+    if exits is None:
+        return False
+    with exits:
+        while select.select([exits], [], [], 5)[0]:
+            if exits.read() == 0:
+                return True
+    return False
 
 
 def test_the_container_is_made_while_the_source_comes_in(

@@ -20,6 +20,7 @@ OF_OUR_IMAGES: Final = {
     "command_follower.py",
     "command_group.py",
     "command_records.py",
+    "exit_events.py",
     "identity.py",
     "port_forward.py",
     "prestart.py",

@@ -25,6 +25,7 @@ from .state import EventLog, Place, Spool, clock
 
 if TYPE_CHECKING:
     from .caches import CacheWork
+    from .exit_events import ExitEvents
 
 READ = 1 << 20
 TICK = 1.0  # seconds between looks at timeouts and the disk
@@ -46,9 +47,10 @@ class GuestBuild:
         self._events = EventLog(place.events)
         full = self._events.last("log_full") is not None
         self._spool = Spool(place.log, int(self._job["log_bytes"]), full=full)
-        self._log = self._fifo("log")
-        self._control = self._fifo("control")
-        self._answers = self._fifo("answers")
+        self._log = place.fifo("log")
+        fcntl.fcntl(self._log, fcntl.F_SETPIPE_SZ, READ)
+        self._control = place.fifo("control")
+        self._answers = place.fifo("answers")
         self._heard = b""  # a control line that is not whole yet
         waited = int(self._job.get("prestarted", 0))
         self._cgroup = Cgroup(self._job.get("container_id", ""), waited)
@@ -61,8 +63,9 @@ class GuestBuild:
         self._now: dict[str, Any] | None = None  # the event of the step that runs
         self._next = 0  # the step that runs or comes next
         self._oom_kills = 0  # before that step
-        self._admitted = False
         self._parting: tuple[float, str] | None = None  # when the driver hears a last answer
+        self._exits: ExitEvents | None = None
+        self._code: int | None = None
         for event in self._events.past:
             self._recall(event)
 
@@ -77,13 +80,6 @@ class GuestBuild:
             self._now = None
             self._next = event["step"] + 1
             self._oom_kills = event["oom_kills"]
-
-    def _fifo(self, name: str) -> int:
-        """Both ways, so that it never ends and opening it never waits."""
-        fd = os.open(f"{self._place.box}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        if name == "log":
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, READ)
-        return fd
 
     def _cache_work(self) -> CacheWork | None:
         if not self._job.get("caches"):
@@ -115,13 +111,6 @@ class GuestBuild:
             self._end(*verdict.of_error(self._job, self._events, error))
         else:
             self._end(*verdict.of_exit(self._job, self._events, code, self._why))
-
-    def rehearse(self) -> None:
-        """Do what comes before a first step, in a place where nothing runs."""
-        if self._place.claim(self._job["attempt"]):
-            self._start()
-        os.write(self._control, b"ready\nstart 0\n")
-        self._hear()
 
     def _create(self) -> bool:
         """Let Docker make the container, of an image that may have to be pulled first. Return False
@@ -189,23 +178,33 @@ class GuestBuild:
         for _ in self._attend(None):  # what dockerd does to answer would delay the first step
             if not self._look(clock()):
                 return None
-            if (self._next and not self._parting) or clock() >= began + TICK:
+            ends = self._parting or self._exits
+            if (self._next and not ends) or clock() >= began + TICK:
                 break
+        if self._code is None and not self._await_docker():
+            return None
+        self._settle(give_up=True)
+        while self._copy(READ):
+            pass
+        return self._code
+
+    def _await_docker(self) -> bool:
+        """Wait until Docker tells the exit code, or the kernel, which is faster. False: it cannot
+        be killed."""
         with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
             response = b""  # its head comes at once, its body when the container has ended
             for part in self._attend(exit_wait):
                 response += part
                 if not part and not self._look(clock()):
-                    return None
-        code = docker.exit_code(response)
-        self._settle(give_up=True)
-        while self._copy(READ):
-            pass
-        return code
+                    return False
+        if self._code is None:
+            self._code = docker.exit_code(response)
+        return True
 
     def _attend(self, answer: socket.socket | None) -> Iterator[bytes]:
         """The parts of Docker's answer as they come, and nothing in between when it is time to
-        look at timeouts and wishes. The FIFOs are minded meanwhile."""
+        look at timeouts and wishes, until its end or the container's. The FIFOs are minded
+        meanwhile."""
         poll = select.poll()
         poll.register(self._log, select.POLLIN)
         poll.register(self._control, select.POLLIN)
@@ -213,7 +212,9 @@ class GuestBuild:
             answer.settimeout(None)
             poll.register(answer, select.POLLIN)
         looked = 0.0
-        while True:
+        while self._code is None:
+            if self._exits:
+                poll.register(self._exits, select.POLLIN)
             ready = {fd for fd, _ in poll.poll((PARTING if self._parting else TICK) * 1000)}
             if self._control in ready:
                 self._hear()
@@ -223,6 +224,8 @@ class GuestBuild:
                 if not (part := docker.received(answer)):
                     return
                 yield part
+            if self._exits and self._exits.fileno() in ready:
+                self._code = self._exits.read()
             if self._part() or clock() - looked >= TICK or self._control in ready:
                 looked = clock()
                 yield b""
@@ -277,6 +280,10 @@ class GuestBuild:
             )
             self._disk_low = False
             last = words[2] != "0" or self._next == len(self._job["steps"])
+            if last and not self._exits and self._job["prestarted"]:
+                from .exit_events import watch
+
+                self._exits = watch(self._job)
             self._cgroup.look()
         if self._why:
             self._answer("stop")
@@ -297,16 +304,14 @@ class GuestBuild:
     def _admit(self) -> bool:
         """Hide from the container what it would see of a template, before anything runs in it.
         False: not yet, since dockerd does not answer."""
-        if not self._admitted and self._job["runtime"] == "runc" and self._place.woke():
+        if self._job["runtime"] == "runc" and self._place.woke():
             from .identity import show_boot_id
 
             try:
-                pid = self._pid()
+                show_boot_id(self._place, self._pid())
             except docker.DockerError:
                 time.sleep(ADMIT_PAUSE)
                 return False
-            show_boot_id(self._place, pid)
-        self._admitted = True
         return True
 
     def _pid(self) -> int:
@@ -380,8 +385,6 @@ class GuestBuild:
             if limit is not None and now >= self._now["clock"] + limit:
                 return "step_timeout"
         return ""
-
-    # --- what can be seen of it --------------------------------------------------------------
 
     def _disk_free(self) -> int:
         """Bytes, with those that are reserved for root: the build is root."""

@@ -96,7 +96,7 @@ def rehearse(place: Place) -> None:
 
 @contextmanager
 def _fifo(place: Place, name: str) -> Iterator[int]:
-    fd = os.open(f"{place.box}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = place.fifo(name)
     try:
         yield fd
     finally:

@@ -28,6 +28,7 @@ from . import caches as caches
 from . import command as command
 from . import command_follower as command_follower
 from . import docker, identity, syscalls
+from . import exit_events as exit_events
 from . import port_forward as port_forward
 from . import prestart as prestarting
 from . import sandbox_commands as sandbox_commands
