@@ -162,8 +162,8 @@ NODE_BUGS: Final = (
     Bug(
         "store a log again that may have been stored",
         "engine/reporter.py",
-        ", unless=lambda: self.stored() >= offset",
-        "",
+        "work(next(tries) > 0)",
+        "work(next(tries) < 0)",
         f"{NOT_ANSWERED}[logs.append-CommitFate.DONE]",
     ),
 )

@@ -34,7 +34,7 @@ EFFECTS = {
         "close_all",
     },
     "logs": {"append"},
-    "events": {"add"},
+    "events": {"add", "repeat"},
     "engines": {"join", "beat", "leave"},
     "sightings": {"record"},
     "pools": {"declare", "note", "take_over", "ready", "park", "claim", "missed"},

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.ledger_builds import PROCESS, running, started, submitted
+from tests.support.postgres import Server
+from tests.support.sshd import wait_for
 from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import Fenced, NotFound
 from vmrunner.ledger import Ledger, Member
 from vmrunner.ledger.logs import cut
 from vmrunner.ledger.upgrade import known
-from vmrunner.model import STARTING, Chunk, Reason, Result
+from vmrunner.model import STARTING, Chunk, EventKind, Reason, Result
 
 
 def put(ledger: Ledger, *pieces: bytes, attempt: int = 1) -> None:
@@ -88,6 +93,43 @@ def test_old_logs_can_be_deleted(ledger: Ledger) -> None:
     assert ledger.logs.read("b-1") == []
     assert ledger.logs.size("b-1") == 4
     assert ledger.builds.get("b-1").removed_at == 1110.1
+
+
+def test_what_may_stand_already_is_written_once(ledger: Ledger) -> None:
+    running(ledger)
+    for _ in range(2):
+        ledger.logs.append("b-1", 1, 1, offset=4, data=b"one\n", now=105.0, again=True)
+        ledger.events.repeat("b-1", EventKind.SOURCE, 105.0, sent=1)
+    ledger.events.repeat("b-1", EventKind.SOURCE, 106.0, sent=1)
+    ledger.events.repeat("b-1", EventKind.SOURCE, 105.0, sent=2)
+    assert text(ledger.logs.read("b-1")) == b"one\n"
+    events = ledger.events.list("b-1")
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    told = [(e.time, e.data["sent"]) for e in events if e.kind == EventKind.SOURCE]
+    assert told == [(105.0, 1), (106.0, 1), (105.0, 2)]
+
+
+def test_a_commit_that_comes_late_stores_no_line_twice(postgres: Server, tmp_path: Path) -> None:
+    """Its connection was lost while it waited for a standby: who looks then does not see it yet."""
+    url = postgres.new()
+    ledger = Ledger.open(url, data_dir=tmp_path)
+    running(ledger)
+    with psycopg.connect(url) as late, psycopg.connect(url, autocommit=True) as looker:
+        late.execute("UPDATE builds SET chunks = 1, log_lines = 1, log_bytes = 4")
+        late.execute("INSERT INTO chunks VALUES ('b-1', 1, 1, 105, 4, 0, 'one\n')")
+
+        def waits() -> bool:
+            found = looker.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+            return found is not None and found[0] > 0
+
+        with ThreadPoolExecutor(1) as threads:
+            options = {"offset": 4, "data": b"one\n", "now": 105.0, "again": True}
+            again = threads.submit(ledger.logs.append, "b-1", 1, 1, **options)
+            wait_for(waits)
+            late.commit()
+            again.result()
+    assert text(ledger.logs.read("b-1")) == b"one\n"
+    ledger.close()
 
 
 def test_events(ledger: Ledger) -> None:

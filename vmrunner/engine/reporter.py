@@ -5,6 +5,7 @@ Once somebody else owns the build, or the engine lets go of it, every report rai
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
@@ -73,25 +74,31 @@ class LedgerReporter:
     def log(self, offset: int, data: bytes) -> None:
         """Store log bytes; `offset` is where their raw bytes end. Never stores them twice."""
         logs, build = self._context.ledger.logs, self._build
-
-        def append() -> None:
-            logs.append(
+        self._once(
+            lambda again: logs.append(
                 build.id,
                 build.attempt,
                 build.epoch,
                 offset=offset,
                 data=data,
                 now=self._context.now(self._instance),
+                again=again,
             )
-
-        # When the database failed, it may have been stored all the same.
-        self.patiently(append, unless=lambda: self.stored() >= offset)
+        )
 
     def event(self, kind: EventKind, **data: str | int | float | bool | None) -> None:
-        """Tell what happened."""
+        """Tell what happened, once."""
         now, build = self._context.now(self._instance), self._build
         data["attempt"] = build.attempt
-        self.patiently(lambda: self._context.ledger.events.add(build.id, kind, now, **data))
+        events = self._context.ledger.events
+        self._once(
+            lambda again: (events.repeat if again else events.add)(build.id, kind, now, **data)
+        )
+
+    def _once(self, work: Callable[[bool], None]) -> None:
+        """Do it patiently. It hears whether it may be done: the ledger may have failed after it."""
+        tries = itertools.count()
+        self.patiently(lambda: work(next(tries) > 0))
 
     def stored(self) -> int:
         """The raw offset up to which this attempt's log is stored."""
@@ -138,19 +145,15 @@ class LedgerReporter:
             if self._closed.wait(RETRY):
                 raise Fenced(f"this engine let go of {self._build.id}")
 
-    def patiently(self, work: Callable[[], T], unless: Callable[[], bool] | None = None) -> T:
+    def patiently(self, work: Callable[[], T]) -> T:
         """Do it; while the ledger is out of reach, wait and do it again, until the deadline."""
-        failed = False
         while True:
             if self._closed.is_set():
                 raise Fenced(f"this engine let go of {self._build.id}")
             try:
-                if failed and unless is not None and unless():
-                    return None  # type: ignore[return-value]  # only `log` asks, and takes nothing
                 return work()
             except LedgerError as error:
                 if self._context.now(self._instance) >= self._instance.end:
                     raise
                 log.warning("%s waits for the ledger: %s", self._build.id, error)
-                failed = True
                 self._closed.wait(RETRY)

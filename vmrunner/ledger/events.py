@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select, update
+from contextlib import suppress
+
+from sqlalchemy import Connection, func, select, update
 
 from vmrunner.errors import NotFound
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.shared_writes import SharedWrites
+from vmrunner.ledger.shared_writes import Repeated, SharedWrites
 from vmrunner.ledger.tables import BUILDS, EVENTS
 from vmrunner.model import BuildEvent, EventKind
 
@@ -35,6 +37,18 @@ _FIRST = Prepared(
         .where(EVENTS.c.build == arg("build"), EVENTS.c.kind == arg("kind"))
         .order_by(EVENTS.c.seq)
         .limit(1)
+    )
+)
+_SAME = Prepared(
+    lambda: (
+        select(func.count())
+        .select_from(EVENTS)
+        .where(
+            EVENTS.c.build == arg("build"),
+            EVENTS.c.kind == arg("kind"),
+            EVENTS.c.time == arg("time"),
+            EVENTS.c.data == arg("data"),
+        )
     )
 )
 
@@ -68,6 +82,19 @@ class Events:
     def add(self, build: str, kind: EventKind, now: float, **data: Value) -> None:
         """Raises NotFound."""
         self._shared.write(lambda c: add_event(c, build, kind, now, **data))
+
+    def repeat(self, build: str, kind: EventKind, now: float, **data: Value) -> None:
+        """Add an event unless it stands: whoever added it was not answered."""
+
+        def work(connection: Connection) -> None:
+            add_event(connection, build, kind, now, **data)  # first: it waits for a late commit
+            text = rows.event_data(data)
+            same = _SAME(connection, build=build, kind=str(kind), time=now, data=text)
+            if same.scalar() > 1:
+                raise Repeated
+
+        with suppress(Repeated):
+            self._shared.write(work)
 
     def list(self, build: str, after: int = 0) -> list[BuildEvent]:
         """Return the events with a number above `after`, in order; they count from 1 for each

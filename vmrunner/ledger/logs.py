@@ -6,6 +6,7 @@ lie before it (for the user, who counts lines).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy import Connection, func, select, update
@@ -14,7 +15,7 @@ from vmrunner.errors import Fenced
 from vmrunner.ledger import rows
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
-from vmrunner.ledger.shared_writes import SharedWrites
+from vmrunner.ledger.shared_writes import Repeated, SharedWrites
 from vmrunner.ledger.tables import BUILDS, CHUNKS
 from vmrunner.model import Chunk
 
@@ -76,32 +77,39 @@ class Logs:
         self._shared = shared
 
     def append(
-        self, build: str, attempt: int, epoch: int, *, offset: int, data: bytes, now: float
-    ) -> Chunk:
-        """Add masked bytes; `offset` is where the raw ones ended. Raises Fenced, NotFound."""
+        self,
+        build: str,
+        attempt: int,
+        epoch: int,
+        *,
+        offset: int,
+        data: bytes,
+        now: float,
+        again: bool = False,
+    ) -> None:
+        """Add masked bytes; `offset` is where the raw ones ended. `again`: unless they stand, of a
+        write that was not answered. Raises Fenced, NotFound."""
         lines = data.count(b"\n")
 
-        def work(connection: Connection) -> Chunk:
+        def work(connection: Connection) -> None:
             row = _COUNT(connection, build=build, epoch=epoch, lines=lines, size=len(data)).first()
             if row is None:
                 fetch(connection, build)
                 raise Fenced(f"{build} has another owner: epoch {epoch} is over")
-            chunk = Chunk(
-                seq=row[0], attempt=attempt, time=now, offset=offset, line=row[1] - lines,
-                data=data,
-            )  # fmt: skip
+            # Only now: to count has waited for a commit that is late.
+            if again and _offset(connection, build, attempt) >= offset:
+                raise Repeated
             _INSERT(
-                connection, build=build, seq=chunk.seq, attempt=attempt, time=now, offset=offset,
-                line=chunk.line, data=data,
+                connection, build=build, seq=row[0], attempt=attempt, time=now, offset=offset,
+                line=row[1] - lines, data=data,
             )  # fmt: skip
-            return chunk
 
-        return self._shared.write(work)
+        with suppress(Repeated):
+            self._shared.write(work)
 
     def offset(self, build: str, attempt: int) -> int:
         """Return where the stored raw bytes of this attempt end; 0 when there are none."""
-        found = self._database.read(lambda c: _OFFSET(c, build=build, attempt=attempt).scalar())
-        return int(found or 0)
+        return self._database.read(lambda c: _offset(c, build, attempt))
 
     def size(self, build: str, *, before: int | None = None) -> int:
         """Return how many bytes were ever stored, all attempts together; with `before`, those of
@@ -135,6 +143,10 @@ class Logs:
             ]
 
         return cut(self._database.read(work), after_line)
+
+
+def _offset(connection: Connection, build: str, attempt: int) -> int:
+    return int(_OFFSET(connection, build=build, attempt=attempt).scalar() or 0)
 
 
 def cut(chunks: list[Chunk], after_line: int) -> list[Chunk]:

@@ -15,6 +15,11 @@ from vmrunner.ledger.database import Database
 
 T = TypeVar("T")
 
+
+class Repeated(Exception):
+    """A write that stands already; nothing more was written."""
+
+
 #: So many share one at most: whoever comes next does not wait for long.
 SHARED: Final = 64
 

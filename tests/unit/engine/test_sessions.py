@@ -261,6 +261,24 @@ def test_a_report_waits_for_the_ledger(
     assert [chunk.data for chunk in parts.ledger.logs.read("b-1")] == [b"one\n"], "and once"
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_event_whose_answer_is_lost_is_told_once(
+    parts: EngineParts, reporter: LedgerReporter, monkeypatch: pytest.MonkeyPatch, *, stored: bool
+) -> None:
+    add, failures = parts.ledger.events.add, [LedgerError("the answer was lost")]
+
+    def not_answered(*args: Any, **options: Any) -> None:
+        if failures:
+            if stored:
+                add(*args, **options)
+            raise failures.pop()
+        add(*args, **options)
+
+    monkeypatch.setattr(parts.ledger.events, "add", not_answered)
+    reporter.event(EventKind.SOURCE, sent=1, total=2)
+    assert parts.told(EventKind.SOURCE) == 1
+
+
 def test_a_report_waits_no_longer_than_its_vm_may_live(
     parts: EngineParts, reporter: LedgerReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
