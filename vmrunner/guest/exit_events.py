@@ -65,5 +65,7 @@ def exit_code(message: bytes, pid: int) -> int | None:
     if len(message) < _HEAD.size + _EVENT.size:
         return None
     what, _, _, thread, _, status = _EVENT.unpack_from(message, _HEAD.size)
+    if (what, thread) != (_EXIT, pid):
+        return None
     code = os.waitstatus_to_exitcode(status)
-    return (code if code >= 0 else 128 - code) if (what, thread) == (_EXIT, pid) else None
+    return code if code >= 0 else 128 - code

@@ -31,3 +31,11 @@ def test_other_events_are_no_end() -> None:
     assert exit_code(message(0, 0, 0), 42) is None
     assert exit_code(b"", 42) is None
     assert exit_code(message(EXIT, 42, 0)[:50], 42) is None
+
+
+def test_what_stands_elsewhere_in_other_events_is_no_status() -> None:
+    """There it is the number of a child, or a user: some of these are no status at all."""
+    fork, uid = 1, 4
+    assert exit_code(message(fork, 42, 0x127F), 42) is None
+    assert exit_code(message(uid, 42, 127), 42) is None
+    assert exit_code(message(EXIT, 43, 0x127F), 42) is None
