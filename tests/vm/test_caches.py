@@ -31,6 +31,7 @@ echo two >kept/file
 ln -s /etc /root/walled
 ln -s /var/lib/vmrunner /root/vms
 head -c 30000000 /dev/zero >big
+sync big
 """
 FIND = """
 cat /root/.cache/pip/hard kept/file

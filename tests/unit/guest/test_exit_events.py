@@ -28,6 +28,7 @@ def test_an_exit_is_a_shells_code(status: int, code: int) -> None:
 def test_other_events_are_no_end() -> None:
     assert exit_code(message(EXIT, 43, 0), 42) is None
     assert exit_code(message(EXEC, 42, 0), 42) is None
+    assert exit_code(message(1, 42, 0x7F), 42) is None  # a fork's field there is no wait status
     assert exit_code(message(0, 0, 0), 42) is None
     assert exit_code(b"", 42) is None
     assert exit_code(message(EXIT, 42, 0)[:50], 42) is None
