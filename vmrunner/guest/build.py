@@ -52,8 +52,8 @@ class GuestBuild:
         self._control = place.fifo("control")
         self._answers = place.fifo("answers")
         self._heard = b""  # a control line that is not whole yet
-        waited = int(self._job.get("prestarted", 0))
-        self._cgroup = Cgroup(self._job.get("container_id", ""), waited)
+        self._first = int(self._job.get("prestarted", 0))  # process of the container, if known
+        self._cgroup = Cgroup(self._job.get("container_id", ""), self._first)
         self._caches = self._cache_work()
         self._disk_low = False
         self._why = ""  # why we end it ourselves
@@ -315,8 +315,9 @@ class GuestBuild:
         return True
 
     def _pid(self) -> int:
-        """The container's first process."""
-        return int(self._job.get("prestarted") or docker.inspect()["State"]["Pid"])
+        """The container's first process, which Docker is asked for once."""
+        self._first = self._first or int(docker.inspect()["State"]["Pid"])
+        return self._first
 
     def _settle(self, *, give_up: bool = False) -> None:
         """Let the driver go on once the caches are done. The time that they took is not the
@@ -396,5 +397,4 @@ class GuestBuild:
     def _end(self, reason: str, code: int | None, message: str) -> None:
         self._spool.close()
         self._place.erase("registry")
-        figures = self._cgroup.figures
-        self._add("ended", reason=reason, exit_code=code, message=message, **figures)
+        self._add("ended", reason=reason, exit_code=code, message=message, **self._cgroup.figures)
