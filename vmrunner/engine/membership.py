@@ -101,13 +101,6 @@ class Membership:
         since = self._strangers.setdefault(process, self._now)
         return False if self._now - since >= self._lease else None
 
-    def others(self, kinds: Iterable[str]) -> list[Member]:
-        """Members of these kinds that are not gone."""
-        wanted = set(kinds)
-        return [
-            m for m in self._members.values() if m.kind in wanted and not self.member_gone(m.id)
-        ]
-
     def gone(self, *, before: float) -> list[str]:
         """Members that are gone, to be taken off the list: those whose last beat was before that,
         by the clock of the beats. Until then others learn from the list who they were."""

@@ -51,10 +51,10 @@ def _supervisor() -> Mapping[str, str]:
     return {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
 
 
-def verify(image: LocalImage, *, accel: str = "auto") -> list[Finding]:
+def verify(image: LocalImage) -> list[Finding]:
     """Verify an image and return one finding a check: every byte is read, then the image is booted
     and looked at."""
     # It brings the whole SSH library, which `ls` need not wait for.
     from vmrunner.images.verification import checks
 
-    return checks.verify(image, accel=accel)
+    return checks.verify(image)

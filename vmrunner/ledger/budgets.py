@@ -161,11 +161,9 @@ class Budgets:
 
         self._database.write(work)
 
-    def states(self, now: float, actors: Iterable[str] = ()) -> list[BudgetState]:
-        """Return how the configured ones stand, and those of these actors."""
-        return self._database.read(
-            lambda c: _accounts(c, self._database, {"", *actors}, now).states(now)
-        )
+    def states(self, now: float) -> list[BudgetState]:
+        """Return how the configured ones stand."""
+        return self._database.read(lambda c: _accounts(c, self._database, {""}, now).states(now))
 
 
 def _alone(connection: Connection, database: Database) -> None:

@@ -125,7 +125,6 @@ class Ledger:
         data_dir: Path,
         secret_key: str | None = None,
         installation: str | None = None,
-        migrate: bool = True,
         make: bool = True,
     ) -> Ledger:
         """Open the ledger at `url`, and make it if it is SQLite and missing. One that does not lie
@@ -141,7 +140,7 @@ class Ledger:
         path = sqlite_path(parsed)
         with _making(path, data_dir, make=make):
             if schema.behind(schema.current(parsed)):
-                if path is None or not migrate:
+                if path is None:
                     raise ConfigError(
                         f"database.url: the ledger at {database_url.shown(url)} needs an upgrade",
                         hint="vmrunner db upgrade",

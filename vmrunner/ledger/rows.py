@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -48,8 +47,6 @@ from vmrunner.model import (
 )
 
 T = TypeVar("T")
-
-log = logging.getLogger("vmrunner")
 
 _b, _i = BUILDS.c, INSTANCES.c
 

@@ -244,9 +244,3 @@ def seam(text: bytes, needles: SecretPatterns, at: int, *, whole: bool) -> int |
     around = (end for start, end in sight.stretches(0) if start < at < end)
     end = next(around, at)
     return end if whole or (len(text) >= at and sight.undecided() >= end) else None
-
-
-def mask(text: bytes, secrets: Iterable[bytes]) -> bytes:
-    """A whole text at once."""
-    masker = Masker(secrets)
-    return masker.feed(text) + masker.finish()

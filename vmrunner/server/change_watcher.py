@@ -15,9 +15,8 @@ Progress = tuple[int, int, str]
 class ChangeWatcher:
     """`look` tells how far a build is: events, chunks, state."""
 
-    def __init__(self, look: Callable[[str], Progress], interval: float = INTERVAL) -> None:
+    def __init__(self, look: Callable[[str], Progress]) -> None:
         self._look = look
-        self._interval = interval
         self._known: dict[str, Progress] = {}
         self._waiting: dict[str, list[asyncio.Future[Progress | None]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop holds them weakly
@@ -58,7 +57,7 @@ class ChangeWatcher:
                     if not future.done():
                         future.set_result(now)
                 return
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(INTERVAL)
 
     def _release(self, build: str) -> None:
         """Wake whoever is left: a look that failed is theirs to find out."""

@@ -15,24 +15,21 @@ INTERVAL: Final = 30.0  # seconds between two looks
 class CloudLook:
     """Keeps what `look` found last. Safe in threads."""
 
-    def __init__(
-        self, look: Callable[[], CloudView], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, look: Callable[[], CloudView]) -> None:
         self._look = look
-        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._seen: tuple[CloudView, float] | None = None
 
     def seen(self) -> tuple[CloudView, float] | None:
         """Return what the clouds show, and how many seconds ago that was. While one looks, the
         others get what is there; None: that is the first look."""
-        before, now = self._seen, self._monotonic()
+        before, now = self._seen, time.monotonic()
         fresh = before is not None and now - before[1] < INTERVAL
         if not fresh and self._lock.acquire(blocking=False):
             try:
                 if self._seen is before:
-                    self._seen = self._look(), self._monotonic()
+                    self._seen = self._look(), time.monotonic()
             finally:
                 self._lock.release()
         found = self._seen
-        return None if found is None else (found[0], self._monotonic() - found[1])
+        return None if found is None else (found[0], time.monotonic() - found[1])

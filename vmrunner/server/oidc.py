@@ -50,9 +50,8 @@ def fetch(url: str) -> Any:
 class IssuerKeys:
     """The public keys of issuers, each fetched from the issuer alone."""
 
-    def __init__(self, now: Callable[[], float], fetch: Callable[[str], Any] = fetch) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._fetch = fetch
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, dict[str, jwt.PyJWK]]] = {}
 
@@ -67,8 +66,8 @@ class IssuerKeys:
 
     def _fetched(self, issuer: str) -> dict[str, jwt.PyJWK]:
         try:
-            found = self._fetch(issuer.rstrip("/") + "/.well-known/openid-configuration")
-            listed = self._fetch(_key_place(issuer, found))["keys"]
+            found = fetch(issuer.rstrip("/") + "/.well-known/openid-configuration")
+            listed = fetch(_key_place(issuer, found))["keys"]
             return {str(one["kid"]): jwt.PyJWK(one) for one in listed if _signs(one)}
         except Exception as error:  # noqa: BLE001 - whatever an issuer answers, it is no key
             log.warning("the keys of %s cannot be had: %s", issuer, error)

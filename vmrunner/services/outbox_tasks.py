@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.ledger.outbox import GIVE_UP
@@ -27,32 +27,23 @@ class OutboxTasks:
     """The tasks of one daemon. Webhooks are as its configuration has them now, traces as its
     environment says."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        providers: ProviderSet,
-        *,
-        environ: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, ledger: Ledger, providers: ProviderSet) -> None:
         self._ledger = ledger
         self._providers = providers
-        self._environ = environ
-        self._clock = clock
         self._said: tuple[list[NotifyEndpoint], float] = [], 0.0
 
     def senders(self, settings: Settings) -> dict[str, Callable[[], None]]:
         """Return what sends to each endpoint."""
         return notifications.senders(self._ledger, settings.notify) | traces.senders(
-            self._ledger, self._environ, settings.server.url
+            self._ledger, os.environ, settings.server.url
         )
 
     def declare(self) -> None:
         """Let events be written for the endpoints that there are."""
         there = notifications.endpoints(self._providers.settings.notify)
-        there += traces.endpoints(self._environ)
+        there += traces.endpoints(os.environ)
         before, at = self._said
-        now = self._clock()
+        now = time.time()
         if there and (there != before or now - at > AGAIN):
             self._ledger.outbox.declare(there, now)
             self._said = there, now
@@ -60,7 +51,7 @@ class OutboxTasks:
     def watch(self) -> None:
         """Declare them again, give up and forget what is too old, and write alarms down."""
         self.declare()
-        now = self._clock()
+        now = time.time()
         if self._ledger.outbox.status():
             for name, count in self._ledger.outbox.tidy(now).items():
                 age = units.span(GIVE_UP)

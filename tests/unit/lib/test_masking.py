@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vmrunner.lib.masking import MASK, Masker, mask
+from vmrunner.lib.masking import MASK, Masker
 from vmrunner.lib.secret_patterns import UNBROKEN, SecretPattern, SecretPatterns, forms
 from vmrunner.session.log_relay import LATEST, LogRelay
 
@@ -28,6 +28,11 @@ CUTS = st.lists(st.integers(0, 80), max_size=12)
 def pieces(text: bytes, cuts: list[int]) -> list[bytes]:
     marks = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     return [text[start:end] for start, end in pairwise(marks)]
+
+
+def mask(text: bytes, secrets: list[bytes]) -> bytes:
+    masker = Masker(secrets)
+    return masker.feed(text) + masker.finish()
 
 
 def by_definition(text: bytes, secrets: list[bytes]) -> bytes:

@@ -31,10 +31,7 @@ _RESULT_COLOURS = {
 
 
 def build_view(
-    now: float | None = None,
-    *,
-    waiting: Mapping[str, str] | None = None,
-    starts: Mapping[str, Start] | None = None,
+    *, waiting: Mapping[str, str] | None = None, starts: Mapping[str, Start] | None = None
 ) -> ListView[BuildRecord]:
     """`ps`. `waiting`: why builds are queued, by their ids; `starts`: by instance."""
     why = waiting or {}
@@ -43,7 +40,7 @@ def build_view(
     def start(build: BuildRecord) -> Start | None:
         return came.get(build.instance or "")
 
-    at = time.time() if now is None else now
+    at = time.time()
 
     def phase(build: BuildRecord) -> str:
         return "" if build.finished else units.span(at - build.state_since)
@@ -84,9 +81,9 @@ def _command(build: BuildRecord) -> str:
     return short(first.title, 40) + (f" (+{len(more)})" if more else "")
 
 
-def sandbox_view(now: float | None = None) -> ListView[BuildRecord]:
+def sandbox_view() -> ListView[BuildRecord]:
     """`sandbox ls`."""
-    at = time.time() if now is None else now
+    at = time.time()
 
     def left(build: BuildRecord) -> str:
         return "" if build.hold_until is None else units.span(max(0.0, build.hold_until - at))

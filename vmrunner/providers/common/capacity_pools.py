@@ -70,10 +70,10 @@ class DryPools:
         with self._lock:
             self._dry[pool] = (self._now() + seconds, why)
 
-    def shut(self, market: Market, why: str, seconds: float = DRY) -> None:
+    def shut(self, market: Market, why: str) -> None:
         """The whole market has nothing for this account."""
         with self._lock:
-            self._shut[market] = (self._now() + seconds, why)
+            self._shut[market] = (self._now() + DRY, why)
 
     def failed(self, pool: CapacityPool, failed: CallFailed) -> None:
         """Note that a create failed, where that is for want of room or quota."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -19,14 +18,12 @@ class ArmRefusal(Exception):
         message: str,
         *,
         target: str = "",
-        details: Sequence[Json] = (),
     ) -> None:
         super().__init__(f"{status} {code}: {message}")
         self.status = status
         self.code = code
         self.message = message
         self.target = target
-        self.details = details
 
 
 def invalid(path: str, message: str) -> ArmRefusal:
@@ -55,13 +52,12 @@ def not_allowed(message: str) -> ArmRefusal:
     return ArmRefusal(409, "OperationNotAllowed", message)
 
 
-def error_of(code: str, message: str, target: str = "", details: Sequence[Json] = ()) -> Json:
+def error_of(code: str, message: str, target: str = "") -> Json:
     """Return the error itself, as an answer or an operation has it."""
     return {
         "code": code,
         "message": message,
         **({"target": target} if target else {}),
-        **({"details": list(details)} if details else {}),
     }
 
 

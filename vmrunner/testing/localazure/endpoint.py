@@ -46,7 +46,7 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
         except ArmRefusal as refusal:
             if refusal.status == 400:
                 self._cloud.rejected.append(f"{request.action}: {refusal.message}")
-            error = error_of(refusal.code, refusal.message, refusal.target, refusal.details)
+            error = error_of(refusal.code, refusal.message, refusal.target)
             return _failed(refusal.status, error)
 
     def _ask(self, request: AzureRequest, broken: FailedLater | None) -> HttpAnswer:

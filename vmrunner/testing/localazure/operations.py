@@ -92,12 +92,12 @@ def run(
     body: Json | None = None,
     effect: Callable[[], object] = lambda: None,
     broken: FailedLater | None = None,
-    failed: Callable[[], object] = lambda: None,
 ) -> ArmAnswer:
-    """Start one that ends `operation_seconds` later, in `effect` or, `broken`, in `failed`."""
+    """Start one that ends `operation_seconds` later, in `effect` or `broken`."""
 
     def end() -> None:
-        (effect if broken is None else failed)()
+        if broken is None:
+            effect()
         operation.finish(broken)
 
     operation = begin(cloud, request.path.provider, location)

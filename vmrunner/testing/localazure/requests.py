@@ -69,11 +69,11 @@ class AzureRequest:
             raise ArmRefusal(400, "InvalidRequestContent", text)
         return parsed
 
-    def body_of(self, shape: str, provider: str = "") -> Json:
+    def body_of(self, shape: str) -> Json:
         """The body, held against a type of the client's. Raises `ArmRefusal`."""
         said = self.resource
         try:
-            shapes.check(said, provider or self.path.provider, shape)
+            shapes.check(said, self.path.provider, shape)
         except Misshapen as bad:
             raise _refusal(bad) from None
         return said
