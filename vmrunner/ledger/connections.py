@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vmrunner.errors import LedgerError
@@ -83,6 +85,19 @@ def translated(error: BaseException, url: URL) -> LedgerError:
         where = f" ({url.database})"
         hint = next((fix for sign, fix in _FIXES.items() if sign in words), "see who else uses it")
     return LedgerError(f"the ledger's database failed: {words}{where}", hint=hint)
+
+
+@contextlib.contextmanager
+def single_transaction(url: URL, **options: Any) -> Iterator[Connection]:
+    """A transaction on a connection of its own, which may migrate. Raises LedgerError."""
+    engine = connect(url, migrating=True).execution_options(**options)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise translated(error, url) from error
+    finally:
+        engine.dispose()
 
 
 #: What to do about an error of SQLite, by a part of its words.

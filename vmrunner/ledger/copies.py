@@ -10,11 +10,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.ledger import postgres_copy, rows, sqlite_copy
 from vmrunner.ledger import upgrade as schema
-from vmrunner.ledger.connections import connect, translated
+from vmrunner.ledger.connections import single_transaction
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.values import Member
 
@@ -102,14 +101,8 @@ def _settling(version: str, gone: Iterable[str], now: float) -> list[str]:
 
 
 def _read(url: URL, work: Callable[[Connection], T]) -> T:
-    engine = connect(url, migrating=True)
-    try:
-        with engine.connect() as connection:
-            return work(connection)
-    except SQLAlchemyError as error:
-        raise translated(error, url) from error
-    finally:
-        engine.dispose()
+    with single_transaction(url) as connection:
+        return work(connection)
 
 
 def _facts(connection: Connection) -> LedgerCopy:

@@ -11,10 +11,9 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger.connections import connect, defaults, translated
+from vmrunner.ledger.connections import defaults, single_transaction
 from vmrunner.ledger.tables import ALL
 
 T = TypeVar("T")
@@ -27,24 +26,18 @@ _PLAIN: Final = ("--no-owner", "--no-privileges")
 def save(url: URL, file: Path, facts: Callable[[Connection], T]) -> T:
     """Dump it into a new file, in pg_dump's custom format; return what `facts` reads in the very
     snapshot of the dump."""
-    engine = connect(url, migrating=True).execution_options(isolation_level="REPEATABLE READ")
-    try:
-        with engine.begin() as connection:
-            # A server that ends idle transactions would end the snapshot.
-            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-            snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
-            found = facts(connection)
-            file.touch(mode=0o600, exist_ok=False)
-            tables = [f"--table={name}" for name in _TABLES]
-            _run(
-                url, "pg_dump", "--format=custom", *_PLAIN, *tables, f"--snapshot={snapshot}",
-                f"--file={file}", "--lock-wait-timeout=30s",
-            )  # fmt: skip
-            return found
-    except SQLAlchemyError as error:
-        raise translated(error, url) from error
-    finally:
-        engine.dispose()
+    with single_transaction(url, isolation_level="REPEATABLE READ") as connection:
+        # A server that ends idle transactions would end the snapshot.
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
+        found = facts(connection)
+        file.touch(mode=0o600, exist_ok=False)
+        tables = [f"--table={name}" for name in _TABLES]
+        _run(
+            url, "pg_dump", "--format=custom", *_PLAIN, *tables, f"--snapshot={snapshot}",
+            f"--file={file}", "--lock-wait-timeout=30s",
+        )  # fmt: skip
+        return found
 
 
 def put_back(url: URL, file: Path, statements: Iterable[str]) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError
-from vmrunner.ledger.connections import connect, translated
+from vmrunner.ledger.connections import single_transaction
 from vmrunner.ledger.database import Prepared
 from vmrunner.ledger.tables import ALL
 from vmrunner.lib import database_url
@@ -81,14 +80,8 @@ def behind(found: str | None) -> bool:
 
 def current(url: URL) -> str | None:
     """The version of the database at `url`."""
-    engine = connect(url, migrating=True)
-    try:
-        with engine.connect() as connection:
-            return _ours(connection, url)
-    except SQLAlchemyError as error:
-        raise translated(error, url) from error
-    finally:
-        engine.dispose()
+    with single_transaction(url) as connection:
+        return _ours(connection, url)
 
 
 def upgrade(url: URL) -> str:
@@ -99,14 +92,8 @@ def upgrade(url: URL) -> str:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    engine = connect(url, migrating=True).execution_options(vmrunner_write=True)
-    try:
-        with engine.begin() as connection:
-            if behind(_ours(connection, url)):
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-    except SQLAlchemyError as error:
-        raise translated(error, url) from error
-    finally:
-        engine.dispose()
+    with single_transaction(url, vmrunner_write=True) as connection:
+        if behind(_ours(connection, url)):
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
     return known()[-1]
