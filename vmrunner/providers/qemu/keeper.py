@@ -254,7 +254,9 @@ class Keeper:
                 ready.pop(end := self.channel.fileno())
                 if self._acknowledge(jail):
                     poll.unregister(end)
-            for end in ready.keys() - {self._signals[0]}:
+            if ready.pop(self._signals[0], None):
+                os.read(self._signals[0], 4096)
+            for end in ready:
                 data = os.read(end, 65536)
                 if not data:
                     poll.unregister(end)

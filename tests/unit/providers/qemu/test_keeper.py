@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import socket
 import subprocess
 import time
@@ -160,3 +162,19 @@ def test_a_keeper_takes_an_earlier_end_and_no_later_one(keeper: Keeper) -> None:
     keeper.home.write_time(state_dir.DUE, due + 5)
     keeper.deadline = keeper.home.lowered(keeper.deadline)
     assert keeper.deadline == due
+
+
+def test_a_signal_wakes_a_keeper_once(
+    keeper: Keeper, jail: tuple[Jail, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is told an earlier end, as for a build from a pool, would never wait again."""
+    left: list[int] = []
+
+    def due(_: Jail) -> dict[str, str]:
+        left.extend(select.select([keeper._signals[0]], [], [], 0)[0])
+        return {"cause": "deleted", "detail": "deleted"}
+
+    monkeypatch.setattr(keeper, "_due", due)
+    os.write(keeper._signals[1], bytes([signal.SIGUSR1]))
+    keeper.keep(jail[0])
+    assert left == []
