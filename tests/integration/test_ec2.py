@@ -326,6 +326,43 @@ def test_what_is_left_of_a_vm_is_deleted_by_kind(aws: Amazon) -> None:
     assert {o.fate for ref, o in again.items() if ref.kind is not Kind.KEY} == {Fate.MISSING}
 
 
+def test_an_image_takes_along_no_snapshot_of_anybody_else(aws: Amazon) -> None:
+    backend = aws.cloud.backend(REGION)
+    mark = {OWNER: INSTALLATION, FINISH_BY: "1"}
+    theirs = {OWNER: "00000000-0000-4000-8000-00000000000f", FINISH_BY: "1"}
+    amis = [backend.amis[aws.cloud.image(REGION, f"left-{n}", tags=mark)] for n in range(4)]
+    tags = [mark, {}, {}, theirs]
+    about = ["", f"Created by CreateImage(i-1) for {amis[1].id}", "the user's own", ""]
+    for ami, said, text in zip(amis, tags, about, strict=True):
+        ami.ebs_snapshot.description = text
+        ami.ebs_snapshot.add_tags(said)
+    refs = [r.ref for r in swept(aws.provider()) if r.ref.kind is Kind.IMAGE]
+    assert len(refs) == 4
+    assert {one.fate for one in aws.provider().delete(refs).values()} == {Fate.ACCEPTED}
+    assert [ami.ebs_snapshot.id in backend.snapshots for ami in amis] == [False, False, True, True]
+
+
+def test_a_marked_snapshot_is_left_once_no_image_has_it(aws: Amazon) -> None:
+    backend = aws.cloud.backend(REGION)
+    mark = {OWNER: INSTALLATION, FINISH_BY: "1"}
+    amis = [backend.amis[aws.cloud.image(REGION, f"made-{n}")] for n in range(2)]
+    for ami in amis:
+        ami.ebs_snapshot.add_tags(mark)
+    assert swept(aws.provider()) == []
+    backend.deregister_image(amis[1].id)
+    (left,) = swept(aws.provider())
+    assert (left.ref.kind, left.ref.id) == (Kind.SNAPSHOT, amis[1].ebs_snapshot.id)
+    assert (left.role, left.expires_at) == (Role.IMAGE, 1.0)
+
+
+def test_no_build_gets_an_image_that_is_not_finished(aws: Amazon) -> None:
+    """It may be deleted at any moment."""
+    made = aws.cloud.image(REGION, "vmrunner-newest", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
+    provider = aws.provider(image=ImageChoice(name="*"))
+    assert provider.places.image().id == aws.site.image
+    assert provider.places.image(made).id == made  # whoever names it, means it
+
+
 def test_deleting_five_hundred_takes_five_calls(aws: Amazon) -> None:
     provider, (ref,) = fleet(aws, 1)
     (machine,) = aws.cloud.machines

@@ -27,7 +27,7 @@ from vmrunner.providers.ec2.client import (
 )
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import tags
-from vmrunner.providers.port_images import promoted_at
+from vmrunner.providers.port_images import is_unfinished, promoted_at
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import type_defs as ec2
@@ -155,6 +155,8 @@ class Ec2Catalog:
             if not isinstance(failed.error, BadOrder):
                 raise
             raise BadOrder(f"image {said}: {failed}", hint=_NO_IMAGE.format(name=name)) from failed
+        if not isinstance(said, str):  # what no build finished may go at any moment
+            found = [image for image in found if not is_unfinished(tags(image))]
         usable = [image for image in found if image.get("State") == "available"]
         if not usable:
             state = f" is {found[0].get('State')}" if found else ": there is none"

@@ -16,8 +16,8 @@ from vmrunner.providers.ec2 import client, deadline_schedules
 from vmrunner.providers.ec2.client import Answer, Ec2Client
 from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
 from vmrunner.providers.ec2.error_codes import DENIED
-from vmrunner.providers.ec2.resources import tags
-from vmrunner.providers.port_images import is_unfinished
+from vmrunner.providers.ec2.resources import snapshots, tags
+from vmrunner.providers.port_images import OWNER, is_unfinished
 
 DELETE_BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 
@@ -158,16 +158,28 @@ def _release(calls: Ec2Client, region: str, name: str) -> None:
 
 
 def _deregister(calls: Ec2Client, region: str, name: str) -> None:
-    """An image, and what it consists of. One that was finished since a sweep showed it lasts, and
-    is not there for who ends leftovers."""
+    """An image, and what was made for it. One that was finished since a sweep showed it lasts, and
+    is not there for who ends leftovers. What stays of its snapshots sweeps show."""
     found = calls(region, client.IMAGES, ImageIds=[name])["Images"]
     left = [image for image in found if is_unfinished(tags(image))]
     if not left:
         raise CallFailed("InvalidAMIID.NotFound", BadOrder(f"{name} is no leftover"))
     calls(region, client.DEREGISTER, ImageId=name)
-    for mapping in left[0].get("BlockDeviceMappings", ()):
-        if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
-            calls(region, client.DELETE_SNAPSHOT, SnapshotId=snapshot)
+    if not (names := snapshots(left[0])):
+        return
+    asked: Answer = {"OwnerIds": ["self"], "Filters": [{"Name": "snapshot-id", "Values": names}]}
+    for one in calls(region, client.SNAPSHOTS, **asked)["Snapshots"]:
+        if _is_of(one, left[0]):
+            calls(region, client.DELETE_SNAPSHOT, SnapshotId=one["SnapshotId"])
+
+
+def _is_of(snapshot: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+    """True if a snapshot was made for this image: it has our tag as well; or none yet, and EC2 made
+    it for that one. Any image may be put together of anybody's snapshots."""
+    whose = tags(snapshot).get(OWNER)
+    if whose is None:
+        return image["ImageId"] in snapshot.get("Description", "")
+    return whose == tags(image).get(OWNER)
 
 
 _BY_KIND: Final = {

@@ -21,7 +21,7 @@ from vmrunner.providers.ec2.catalog import Ec2Catalog, NoImage
 from vmrunner.providers.ec2.client import Answer, Ec2Client
 from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
-from vmrunner.providers.ec2.resources import LIVING, PAGE, tags
+from vmrunner.providers.ec2.resources import LIVING, PAGE, snapshots, tags
 from vmrunner.providers.port_images import (
     FINISH_BY,
     IMAGE,
@@ -142,7 +142,7 @@ class Ec2Images:
     def finish(self, made: CloudImage) -> None:
         if FINISH_BY in made.tags:
             with edge():
-                self._untag([made.ref], FINISH_BY)
+                self._untag([made.ref, *made.snapshots], FINISH_BY)
 
     def promote(self, made: CloudImage, now: float) -> None:
         """The tag goes to this one first, then away from the others that the same choice sees: what
@@ -159,9 +159,8 @@ class Ec2Images:
                 Tags=[{"Key": PROMOTED, "Value": str(moment)}],
             )
             # First, since it is promoted no more that is kept by that alone.
-            marked = [one.ref for one in (made, *others) if FINISH_BY in one.tags]
-            if marked:
-                self._untag(marked, FINISH_BY)
+            for one in (made, *others):
+                self.finish(one)
             if others:
                 self._untag([other.ref for other in others], PROMOTED)
 
@@ -259,7 +258,6 @@ def _fits(choice: ImageChoice, made: CloudImage) -> bool:
 
 
 def _made(image: ec2.ImageTypeDef) -> CloudImage:
-    mappings = image.get("BlockDeviceMappings", ())
     born = client.moment(image.get("CreationDate"))
     said = tags(image)
     return CloudImage(
@@ -269,7 +267,5 @@ def _made(image: ec2.ImageTypeDef) -> CloudImage:
         tags=said,
         ready=image.get("State") == "available",
         promoted=PROMOTED in said,
-        snapshots=tuple(
-            m["Ebs"]["SnapshotId"] for m in mappings if m.get("Ebs", {}).get("SnapshotId")
-        ),
+        snapshots=snapshots(image),
     )

@@ -71,6 +71,7 @@ class Ec2KindReader:
     page: int | None = PAGE  # items; None: it is not paged
     mine: bool = False  # only what has this installation's tag is listed
     nothing: str = ""  # the error that says: there is none at all
+    unused: bool = False  # only snapshots of which no image consists
 
     def items(self, answer: Answer) -> list[Answer]:
         found: list[Answer] = answer[self.key]
@@ -194,6 +195,21 @@ def _image(scope: Scope, item: ec2.ImageTypeDef, _: Ec2Nearness) -> Resource | N
     return unfinished(ref, said, client.moment(item.get("CreationDate")), now)
 
 
+def snapshots(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what an image consists of. One that is pending may not tell."""
+    disks = (mapping.get("Ebs", {}) for mapping in image.get("BlockDeviceMappings", ()))
+    return tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId"))
+
+
+def _image_snapshot(scope: Scope, item: ec2.SnapshotTypeDef, _: Ec2Nearness) -> Resource | None:
+    """Return one of an image that no build finished. It has the mark until that one loses it."""
+    said = tags(item)
+    if not is_unfinished(said):
+        return None
+    ref = Ref(scope, Kind.SNAPSHOT, item["SnapshotId"])
+    return unfinished(ref, said, _time(item.get("StartTime")), Power.RUNNING)
+
+
 def _key(scope: Scope, item: ec2.KeyPairInfoTypeDef, _: Ec2Nearness) -> Resource | None:
     born = _time(item.get("CreateTime"))
     return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
@@ -273,6 +289,15 @@ READERS: Final = (
         _image,
         {"Owners": ["self"], **_only("tag-key", FINISH_BY)},
         page=None,
+    ),
+    # … and of their snapshots those that outlived them.
+    Ec2KindReader(
+        Kind.SNAPSHOT,
+        client.SNAPSHOTS,
+        "Snapshots",
+        _image_snapshot,
+        {"OwnerIds": ["self"], **_only("tag-key", FINISH_BY)},
+        unused=True,
     ),
     # What a builder of an image needs beside. They bill nothing, and a builder's disk goes with it.
     Ec2KindReader(Kind.KEY, client.KEYS, "KeyPairs", _key, page=None),

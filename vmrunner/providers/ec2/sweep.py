@@ -12,9 +12,16 @@ from vmrunner.model import TAG, Kind, Page, Ref, Role, Scope
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.merge_iterators import merged
 from vmrunner.providers.common.paging import pages
-from vmrunner.providers.ec2.client import Answer, AnswerT, Ec2Api, Ec2Caller
+from vmrunner.providers.ec2.client import IMAGES, Answer, AnswerT, Ec2Api, Ec2Caller
 from vmrunner.providers.ec2.describe_instances import apart, disrupted
-from vmrunner.providers.ec2.resources import BESIDE, LISTED, PAGE, Ec2KindReader, Ec2Nearness
+from vmrunner.providers.ec2.resources import (
+    BESIDE,
+    LISTED,
+    PAGE,
+    Ec2KindReader,
+    Ec2Nearness,
+    snapshots,
+)
 
 #: Seconds for one region, and for one call of it: whoever is asked in vain for longer is not asked
 #: for the other kinds, so that a dead region does not hold up what is seen elsewhere.
@@ -72,7 +79,12 @@ class Ec2SweepContext:
                     return (), None
                 failures.append(failed)
                 raise
-            return reader.items(answer), answer.get("NextToken") or None
+            items = reader.items(answer)
+            if reader.unused and items:
+                images = ask(scope.place, IMAGES, Owners=["self"], IncludeDisabled=True)["Images"]
+                used = {name for image in images for name in snapshots(image)}
+                items = [item for item in items if item["SnapshotId"] not in used]
+            return items, answer.get("NextToken") or None
 
         broken = False
         for page in self._pages(scope, reader, read):
