@@ -206,6 +206,41 @@ def test_an_ami_without_a_row_ends_with_its_snapshots(
     assert cli("audit").code == 0
 
 
+def test_an_image_that_nobody_may_finish_is_told_and_ends(
+    aws: Amazon, cli: Cli, packer: Packer
+) -> None:
+    """By a policy of before there was a mark. It is no excuse for what stays for ever."""
+    aws.cloud.faults.deny("DeleteTags")
+    done = cli(*BUILD)
+    assert (done.code, b"DeleteTags" in done.err) == (1, True), done.err
+    assert the_image(cli)["state"] == "building"
+    aws.clock.advance(3600 + 800)
+    cli("reap")
+    assert len(made(aws)) == 1
+    aws.clock.advance(200)
+    for _ in range(2):
+        cli("reap")
+    nothing_is_left(aws, cli)
+    assert "DeleteTags" in the_image(cli)["message"]
+
+
+def test_snapshots_that_outlive_their_ami_are_swept(
+    aws: Amazon, config: Path, cli: Cli, packer: Packer
+) -> None:
+    """EC2 may call them in use for a while; and whoever deletes may die between the two calls."""
+    ami = whole(aws, config, cli, packer)
+    aws.clock.advance(3600 + 1000)
+    aws.cloud.faults.deny("DeleteSnapshot")
+    cli("reap")
+    assert (made(aws), snapshots(aws)) == ([], {ami.ebs_snapshot.id})
+    told = cli("audit", "-o", "json")
+    assert (told.code, ami.ebs_snapshot.id in {line["ref"] for line in told.items}) == (7, True)
+    aws.cloud.faults.allow("DeleteSnapshot")
+    cli("reap")
+    assert snapshots(aws) == set()
+    assert cli("audit").code == 0
+
+
 def test_an_ami_without_a_row_that_was_promoted_stays(
     aws: Amazon, config: Path, cli: Cli, packer: Packer
 ) -> None:
@@ -215,7 +250,8 @@ def test_an_ami_without_a_row_that_was_promoted_stays(
     cli("reap")
     cli("reap")
     assert (made(aws), snapshots(aws)) == ([ami], {ami.ebs_snapshot.id})
-    assert FINISH_BY not in {tag["key"] for tag in ami.get_tags()}
+    for one in (ami, ami.ebs_snapshot):
+        assert FINISH_BY not in {tag["key"] for tag in one.get_tags()}
 
 
 # --- a cloud that answers late -------------------------------------------------------------------

@@ -10,8 +10,9 @@ import pytest
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
 from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncertain
-from vmrunner.model import Kind, Level, Market, Power, Reason, Spec
+from vmrunner.model import Fate, Kind, Level, Market, Power, Reason, Spec
 from vmrunner.providers.ec2.provider import Ec2Provider
+from vmrunner.providers.port_images import FINISH_BY, OWNER
 from vmrunner.testing.localec2 import RequestFate
 
 MAKE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
@@ -55,6 +56,34 @@ def test_doctor_sees_that_spot_has_no_role(aws: Amazon) -> None:
     ((level, _, fix),) = findings(provider, "spot")
     assert (level, fix) == (Level.WARNING, "allow iam:GetRole to these credentials")
     assert findings(aws.provider(), "spot") == []
+
+
+# --- an older policy -----------------------------------------------------------------------------
+
+
+def test_doctor_tells_what_no_sweep_sees(aws: Amazon) -> None:
+    provider = aws.provider()
+    assert findings(provider, "sweep") == []
+    aws.cloud.faults.deny("DescribeImages", "DescribeVolumes")
+    found = findings(provider, "sweep")
+    assert {level for level, *_ in found} == {Level.WARNING}
+    told = sorted(message.partition(":")[0] for _, message, _ in found)
+    assert told == ["no sweep sees each disk", "no sweep sees each image"]
+    assert {fix.rpartition(": ")[2] for *_, fix in found} == {"vmrunner guard policy aws"}
+
+
+def test_who_may_not_delete_images_deletes_all_else(aws: Amazon) -> None:
+    provider = aws.provider()
+    vm = provider.create(make_order(provider))
+    ami = aws.cloud.image(REGION, "left", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
+    image = vm._replace(kind=Kind.IMAGE, id=ami)
+    aws.cloud.faults.deny("DeregisterImage", "DeleteSnapshot")
+    told = provider.delete([image, vm])
+    assert (told[image].fate, told[vm].fate) == (Fate.FAILED, Fate.ACCEPTED)
+    assert "UnauthorizedOperation" in str(told[image].error)
+    assert image in {resource.ref for resource in swept(provider)}
+    aws.cloud.faults.allow("DeregisterImage", "DeleteSnapshot")
+    assert provider.delete([image])[image].fate is Fate.ACCEPTED
 
 
 # --- what an account or a region has -------------------------------------------------------------

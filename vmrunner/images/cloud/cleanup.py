@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import ProviderError, VmrunnerError
+from vmrunner.errors import ProviderError, Throttled, Uncertain, VmrunnerError
 from vmrunner.model import ImageState, Key, Kind, MadeImage, Power, Ref
 from vmrunner.providers import registry
 from vmrunner.providers.deletion import delete_each, delete_until_dead
@@ -57,16 +57,25 @@ def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) 
 def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> None:
     """Look for the image of a row whose Packer nobody drives any more. The image may have come to
     be all the same: it has our tags then. One with tags that is not ready is still being made,
-    unless it is `late`."""
+    unless it is `late`; then it has failed as well where we may not finish it."""
+    why = "its builder was past its deadline"
     made = imaging.find(row.name)
     if made is not None and made.tags.get(IMAGE) == row.id:
         if made.ready:
-            imaging.finish(made)
-            ledger.images.ready(row.id, made.ref, made.snapshots)
+            try:
+                imaging.finish(made)
+            except (Throttled, Uncertain):
+                raise
+            except ProviderError as error:
+                if not late:
+                    raise
+                why = f"it cannot be finished: {error}"
+            else:
+                ledger.images.ready(row.id, made.ref, made.snapshots)
+                return
+        elif not late:
             return
-        if not late:
-            return
-    ledger.images.fail(row.id, "its builder was past its deadline")
+    ledger.images.fail(row.id, why)
 
 
 def delete_leftovers(
