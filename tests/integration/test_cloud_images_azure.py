@@ -246,7 +246,7 @@ def test_no_image_ends_before_its_row_could_be_asked_for(
     packer.does("leaves")
     process = imageshell.started(config, BUILD, lambda: packer.waits)
     imageshell.killed(process, packer)
-    azure.clock.advance(86_400)
+    azure.clock.advance(10_000)
     cli("vm", "destroy", "--all-expired")
     azure.cloud.faults.fail("images.get", INTERNAL)
     cli("reap")
@@ -254,6 +254,27 @@ def test_no_image_ends_before_its_row_could_be_asked_for(
     cli("reap")
     (image,) = cli.images()
     assert (image["state"], image["title"] in images(azure)) == ("ready", True)
+
+
+def test_a_renamed_provider_closes_the_rows_of_its_images(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    packer.does("leaves")
+    process = imageshell.started(config, BUILD, lambda: packer.waits)
+    imageshell.killed(process, packer)
+    said = config.read_text()
+    config.write_text(
+        said.replace("[providers.azure]", "[providers.cloud]").replace(
+            'default_provider = "azure"', 'default_provider = "cloud"'
+        )
+    )
+    azure.clock.advance(5000)
+    for _ in range(3):
+        cli("reap")
+        azure.clock.advance(400)
+    (image,) = cli.images()
+    assert (image["state"], image["title"] in images(azure)) == ("ready", True)
+    assert image["builder_gone_at"] is not None
 
 
 # --- promoting, retiring -------------------------------------------------------------------------

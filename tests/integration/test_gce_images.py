@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.gce import GENERATION, INSTALLATION, Google, google
 from vmrunner.core import audit_rules
+from vmrunner.errors import ConfigError
 from vmrunner.lib import ids
 from vmrunner.model import Kind, Level, Limits
 from vmrunner.providers.gce.labels import labels
@@ -98,3 +99,14 @@ def test_who_may_not_list_images_sweeps_all_else(gce: Google) -> None:
     told = [one for one in provider.check() if one.check == "sweep"]
     assert [(one.level, "image" in one.message) for one in told] == [(Level.WARNING, True)]
     assert "gcp/role.yaml" in told[0].fix
+
+
+def test_nothing_is_promoted_into_a_family_of_leftovers(gce: Google) -> None:
+    """Its label stays on it: there a sweep would end it."""
+    left(gce, "made")
+    provider = gce.provider(image="family/team-unfinished")
+    images = provider.imaging()
+    made = images.find("made")
+    assert made is not None
+    with pytest.raises(ConfigError, match="what no build finished"):
+        images.promote(made, provider.now())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from vmrunner.errors import Refused
+from vmrunner.errors import ConfigError, Refused
 from vmrunner.model import (
     Fate,
     Finding,
@@ -27,13 +27,14 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Arms, HoldsAllowLists, Provider, Seals, promises
 from vmrunner.providers.deletion import delete_each
+from vmrunner.providers.port_images import ImageStore, KeepsImages
 
 
 class RetiredProvider:
     """Former drivers under one name, and the present one where the name still has one. A scope
-    that the present one has is its own; the others are the former ones'. It can arm, or seal,
-    where one of them can. Each has a clock of its own: what must tell the time goes by `parts`, or
-    by `driver_at`. `before`: drivers whose scopes are not its own."""
+    that the present one has is its own; the others are the former ones'. It can arm, seal or keep
+    images where one of them can. Each has a clock of its own: what must tell the time goes by
+    `parts`, or by `driver_at`. `before`: drivers whose scopes are not its own."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class RetiredProvider:
             self.arm = self._arm
         if any(isinstance(driver, Seals) for driver in self._drivers):
             self.seal = self._seal
+        if any(isinstance(driver, KeepsImages) for driver in self._drivers):
+            self.imaging = self._imaging
 
     @property
     def scopes(self) -> frozenset[Scope]:
@@ -140,6 +143,12 @@ class RetiredProvider:
         driver = self._at(ref.scope)
         if isinstance(driver, Seals):
             driver.seal(ref)
+
+    def _imaging(self, scope: Scope | None = None) -> ImageStore:
+        driver = self.present if scope is None else self._at(scope)
+        if not isinstance(driver, KeepsImages):
+            raise ConfigError(f"{self.name}: no images are made there any more")
+        return driver.imaging(scope)
 
     def console(self, ref: Ref) -> str:
         driver = self._at(ref.scope)

@@ -8,7 +8,7 @@ a cloud says of an image.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.reap_plan import Deletion
 from vmrunner.engine.context import log
@@ -21,6 +21,9 @@ from vmrunner.reaper.report import Outcomes
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
+
+#: So long past its builder's deadline an image waits until its row could be asked for, in seconds.
+ASKED: Final = 86_400.0
 
 
 def is_image(one: Deletion) -> bool:
@@ -47,8 +50,8 @@ def spared(
 ) -> list[Deletion]:
     """Return the kills of images without those that a row calls ready: whoever wrote that did not
     take their mark away, which is done here. Nor those of which a sweep could not be told yet what
-    became of them: it asks again, and then they are ready, or have failed. A ledger that does not
-    answer spares nothing."""
+    became of them: it asks again, for a day, and then they are ready, or have failed. A ledger that
+    does not answer spares nothing."""
     if ledger is None:
         return list(kills)
     try:
@@ -56,12 +59,12 @@ def spared(
     except Exception as error:  # noqa: BLE001 - whatever it is, nothing vetoes an end past `E`
         log.warning("images past their time, without the ledger: %s", error)
         return list(kills)
-    rest = []
+    rest, now = [], provider.now()
     for one in kills:
         row = next((row for row in rows if _is(row, one)), None)
         if row is not None and row.state is ImageState.READY:
             _finish(provider, row)
-        elif row is None or row.state is not ImageState.BUILDING or not _asks(provider, row):
+        elif row is None or row.state is not ImageState.BUILDING or now > row.deadline + ASKED:
             rest.append(one)
     return rest
 
@@ -74,12 +77,6 @@ def _is(row: MadeImage, one: Deletion) -> bool:
     if row.ref is None:
         return same and row.builder == one.instance
     return same and f"/{row.ref}".endswith(f"/{ref.id}")
-
-
-def _asks(provider: Provider, row: MadeImage) -> bool:
-    """True if this provider's sweeps ask what became of it."""
-    mine = row.provider == provider.name and row.scope in provider.scopes
-    return mine and isinstance(provider, KeepsImages)
 
 
 def _finish(provider: Provider, row: MadeImage) -> None:

@@ -169,7 +169,14 @@ class GceImages:
         return last(said) if "family/" in said else OURS
 
     def _check_choice(self, made: CloudImage, family: str) -> None:
-        """Raises `ConfigError` where a build would not take the newest of this family."""
+        """Raises `ConfigError` where a build would not take the newest of this family, or where
+        that would not last."""
+        if family.endswith(UNFINISHED):
+            raise ConfigError(
+                f"providers.{self._options.name}.image: the family {family} is for what no build "
+                "finished, which ends",
+                hint="name another family",
+            )
         said = self._options.image or f"family/{family}"
         here = (f"projects/{self._options.project}/global/images/family/{family}",)
         if said == f"family/{family}" or said.endswith(here):
