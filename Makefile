@@ -28,7 +28,6 @@ demo: setup
 # The tests' VMs have one processor: emulated, a second mostly waits for the first.
 test: lint
 	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image build
-	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image template --network none
 	$(PYTEST) -q -n 4 -m 'not vm and not long' $(SECOND_TRY)
 	$(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder $(SECOND_TRY)
 

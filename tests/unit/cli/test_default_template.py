@@ -1,4 +1,4 @@
-"""The template that `image build` makes beside its image."""
+"""The templates that `image build` makes beside its image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ def test_an_image_that_is_built_needs_no_template(
     def make(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
+    monkeypatch.setattr(image_template, "make", make)
+    image_template.make_defaults(cast(CliContext, SimpleNamespace(app=_app())))
+    assert os.strerror(number) in capsys.readouterr().err
+
+
+def test_builds_and_sandboxes_have_templates_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox has no network unless it says so."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(image_template, "make", lambda _, said: asked.append(said))
+    image_template.make_defaults(cast(CliContext, SimpleNamespace(app=_app())))
+    assert asked == [{}, {"network": "none"}]
+
+
+def _app() -> SimpleNamespace:
     provider = SimpleNamespace(template_maker=list, wanted_templates=list)
-    app = SimpleNamespace(
+    return SimpleNamespace(
         providers=SimpleNamespace(get=lambda _: provider),
         settings=SimpleNamespace(provider=lambda _: "local"),
     )
-    monkeypatch.setattr(image_template, "make", make)
-    image_template.make_default(cast(CliContext, SimpleNamespace(app=app)))
-    assert os.strerror(number) in capsys.readouterr().err

@@ -48,15 +48,17 @@ def template(
     return exit_codes.OK
 
 
-def make_default(shell: CliContext) -> None:
-    """Make the template of builds that ask for nothing, where they are local. A failure costs
-    time later, and nothing else."""
+def make_defaults(shell: CliContext) -> None:
+    """Make the templates of builds and of sandboxes that ask for nothing, where they are local. A
+    failure costs time later, and nothing else."""
+    from vmrunner.model import Network
     from vmrunner.providers.port import StartsFromTemplates
 
     app = shell.app
     try:
         if isinstance(app.providers.get(app.settings.provider(None)), StartsFromTemplates):
             make(shell, {})
+            make(shell, {"network": Network.NONE})
     except (VmrunnerError, OSError) as error:
         output.warn(f"no template was made: {error}")
 

@@ -153,7 +153,7 @@ def build(
         )
     output.show(imageviews.view(), [imageviews.of_local(image)], form)
     if image.name == images.DEFAULT:
-        image_template.make_default(shell)
+        image_template.make_defaults(shell)
     return exit_codes.OK
 
 
