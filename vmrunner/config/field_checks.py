@@ -207,10 +207,10 @@ def idempotency_key(value: object, field: str) -> str:
     return said
 
 
-def container(value: str) -> str:
+def container(value: str, field: str = "container") -> str:
     if not _IMAGE.fullmatch(value) or len(value) > 512:
         raise ConfigError(
-            f"container: {value!r} is not a container image's name",
+            f"{field}: {value!r} is not a container image's name",
             hint="such as debian:trixie or registry.example.org/team/image:tag",
         )
     return value
