@@ -41,7 +41,8 @@ def test_a_build_that_runs_is_taken_over_and_finished(former: Ledger) -> None:
     assert (build.state, build.epoch) == (BuildState.RUNNING, 1)
     taken = former.builds.take_over(build.id, seen_epoch=1, owner="e-2", until=900.0, now=300.0)
     assert taken is not None
-    assert former.logs.append(build.id, 1, 2, offset=8, data=b"two\n", now=301.0)
+    former.logs.append(build.id, 1, 2, offset=8, data=b"two\n", now=301.0)
+    assert former.logs.offset(build.id, 1) == 8
     order, access = former.instances.order("vm-running"), former.instances.access("vm-running")
     assert (order.user_data, access) == (USER_DATA, ACCESS)
     ended, _ = former.builds.finish(
