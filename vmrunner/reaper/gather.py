@@ -58,7 +58,9 @@ def gather(
     sweep_view = SweepView(context.limits.limits, ledger.installation, ledger.generation)
     if sweep:
         rows_of = partial(_page_rows, context, known)
-        known.by_id |= read_sweep(provider, sweep_view, rows_of, meanwhile)
+        kept = read_sweep(provider, sweep_view, rows_of, meanwhile)
+        if not known.down:  # a row whose build was not read would be one that nobody needs
+            known.by_id |= kept
     try:
         if not known.down:
             _read(context, membership, provider, reader, sweep_view, known)

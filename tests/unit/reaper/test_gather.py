@@ -94,6 +94,27 @@ def test_a_ledger_that_fails_is_left_alone_for_the_pass(
     assert (len(asked), known.down) == (1, "the ledger is away")
 
 
+def test_rows_read_before_the_ledger_failed_count_for_nothing(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without their builds they would look like rows that nobody needs."""
+    for name in ("b-1", "b-2"):
+        parts.booting(name)
+    parts.provider.page_size = 1
+    read, asked = parts.ledger.instances.these, []
+
+    def once(names: Any) -> Any:
+        asked.append(names)
+        if len(asked) > 1:
+            raise LedgerError("the ledger is away")
+        return read(names)
+
+    monkeypatch.setattr(parts.ledger.instances, "these", once)
+    sweep_view, known = gathered(parts)
+    assert len(sweep_view.alive) == 2
+    assert (known.by_id, known.builds, known.down) == ({}, {}, "the ledger is away")
+
+
 def test_a_part_that_cannot_be_read_is_a_hole(parts: EngineParts) -> None:
     parts.booting()
     parts.cloud.fail("sweep", Fault.SERVER_ERROR)
