@@ -340,7 +340,7 @@ class GuestBuild:
             since = self._now["clock"] if self._now is not None else self._began
             if runs and now >= since + TICK:  # its start is in haste
                 self._cgroup.look()
-            self._why = self._reason_to_stop(now)
+            self._why = "" if self._parting else self._reason_to_stop(now)
             if self._why:
                 self._kill_at = now + (0 if self._job.get("sandbox") else TERM_GRACE)
                 self._settle(give_up=True)

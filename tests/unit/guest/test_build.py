@@ -1,4 +1,4 @@
-"""What a build says to its supervisor costs the supervisor little."""
+"""A build in its VM, up to where Docker would be asked."""
 
 from __future__ import annotations
 
@@ -6,35 +6,29 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
-from vmrunner.guest import docker, identity
 from vmrunner.guest.build import GuestBuild
 from vmrunner.guest.container_files import fill_box
 from vmrunner.guest.rehearsal import JOB
-from vmrunner.guest.state import Place
+from vmrunner.guest.state import EventLog, Place, clock
 
 
-def test_who_asks_often_has_docker_asked_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a clone, whose container did not wait for its build."""
+def test_no_wish_counts_once_the_last_step_ended(tmp_path: Path) -> None:
+    """Its driver hears of that end a moment later."""
     place = Place(str(tmp_path / "run"), str(tmp_path / "lib"))
     place.make()
     fill_box(place, JOB)
-    place.write("job.json", json.dumps(JOB))
-    place.write("box/boot_id", "another\n")
-    asked: list[bool] = []
-
-    def inspect() -> dict[str, dict[str, int]]:
-        asked.append(True)
-        return {"State": {"Pid": os.getpid()}}
-
-    monkeypatch.setattr(docker, "inspect", inspect)
-    monkeypatch.setattr(identity, "show_boot_id", lambda *_: None)
-    build = GuestBuild(place, work=str(tmp_path))
-    control = place.fifo("control")
-    os.write(control, b"ready\n" * 100)
-    build._hear()
-    os.close(control)
-    assert asked == [True]
+    place.write("job.json", json.dumps({**JOB, "prestarted": 0}))
+    build = GuestBuild(place, work=place.run)
+    try:
+        os.write(build._control, b"start 0\nend 0 0\n")
+        build._hear()
+        place.write("cancel", "user")
+        assert build._look(clock() + JOB["timeout"] + 1)
+    finally:
+        for fd in (build._log, build._control, build._answers):
+            os.close(fd)
+    assert [event["kind"] for event in EventLog(place.events).past] == [
+        "step_started",
+        "step_ended",
+    ]
+    assert not build._why
