@@ -227,8 +227,8 @@ BUGS: Final = (
     Bug(
         "back off past E as inside it",
         "engine/terminator.py",
-        "longest = DELETE_RETRY if context.now(row) > row.end else LONGEST_WAIT",
-        "longest = LONGEST_WAIT",
+        "min(max(left, DELETE_RETRY), LONGEST_WAIT)",
+        "LONGEST_WAIT",
         f"{LAYERS} -k owner-outage",
     ),
     Bug(

@@ -97,8 +97,8 @@ class Terminator:
         again = row.deletes > 0 or outcome.fate is Fate.FAILED
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
-            longest = DELETE_RETRY if context.now(row) > row.end else LONGEST_WAIT
-            wait = backoff(FIRST_WAIT, row.deletes, longest)
+            left = row.end - context.now(row)  # at its deadline there is another turn
+            wait = backoff(FIRST_WAIT, row.deletes, min(max(left, DELETE_RETRY), LONGEST_WAIT))
         else:
             wait = DELETE_RETRY
         self._next[row.id] = context.monotonic() + wait

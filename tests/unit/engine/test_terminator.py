@@ -74,6 +74,18 @@ def test_past_its_deadline_no_pause_is_long(parts: EngineParts) -> None:
     assert deleting.asked == 8
 
 
+def test_no_pause_inside_its_deadline_reaches_past_it(parts: EngineParts) -> None:
+    deleting = Deleting(parts, row := parts.dying())
+    parts.machine(row).undeletable = True
+    for _ in range(8):
+        parts.ledger.instances.tried(row.id, 0.0)
+    deleting.turn(row.deadline - parts.clock() - 70)
+    deleting.turn(69)
+    assert deleting.asked == 1
+    deleting.turn(2)
+    assert deleting.asked == 2
+
+
 def test_a_stubborn_vm_is_forced_after_a_few_attempts(parts: EngineParts) -> None:
     deleting = Deleting(parts, row := parts.dying())
     machine = parts.machine(row)
