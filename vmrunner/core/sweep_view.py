@@ -7,6 +7,7 @@ be".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -84,8 +85,9 @@ class SweepView:
     dead: set[Ref] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)  # instance ids on VMs of ours, where it matters
     errors: list[tuple[Scope, Kind, str]] = field(default_factory=list)
-    stopped: str = ""  # why it ended before its end
+    stopped: str = ""  # why it is not to be taken for whole
     rowed: Collection[str] = ()  # instance ids with a row that says nothing: it cannot be read
+    _earliest: float = math.inf  # the time at which something was shown, on the cloud's clock
     _kept: dict[Ref, Resource] = field(default_factory=dict)
     _ended: set[tuple[Scope, Kind]] = field(default_factory=set)
 
@@ -93,6 +95,10 @@ class SweepView:
         """Take in one page, with at least the rows of the instance ids that it shows. Returns
         the instance ids of what is kept whole: their rows are needed to conclude."""
         kept = set()
+        self._earliest = min(self._earliest, now)
+        if now - self._earliest > CLOCK_SKEW / 2:
+            # What was let go by then may expire before the next sweep.
+            self.stopped = f"the cloud's clock went on by {now - self._earliest:.0f} s meanwhile"
         for resource in page.resources:
             try:
                 if self._take(resource, rows, now):
