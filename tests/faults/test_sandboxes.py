@@ -10,6 +10,7 @@ import pytest
 from tests.faults.world import PASS, World
 from vmrunner.core.lifecycle import CANCEL_GRACE
 from vmrunner.model import BuildState, Reason, Result
+from vmrunner.providers.deletion import DELETE_RETRY
 
 Make = Callable[..., World]
 
@@ -56,6 +57,24 @@ def test_a_reaper_ends_what_nobody_drives(make_world: Make, *, is_sandbox: bool)
     done = world.truth.builds.get(build.id)
     sandbox, failed = (Result.SUCCESS, Reason.DEADLINE), (Result.FAILURE, Reason.EXIT_CODE)
     assert (done.result, done.reason) == (sandbox if is_sandbox else failed)
+
+
+def test_a_reaper_ends_what_a_stopped_engine_owns(make_world: Make) -> None:
+    """Its process is there, on this host, and asks nobody for anything."""
+    world = make_world()
+    build = world.sandbox(seconds=20.0, ttl=500.0)
+    first = world.node()
+    world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
+    first.asleep = True
+    world.node(drives=False)
+    held = world.truth.builds.get(build.id).hold_until
+    assert held is not None
+    world.run(held + CANCEL_GRACE + 2 * PASS + DELETE_RETRY - world.clock())
+    assert not any(machine.alive for machine in world.ours())
+    first.asleep = False
+    world.settle()
+    done = world.truth.builds.get(build.id)
+    assert (done.result, done.reason) == (Result.SUCCESS, Reason.DEADLINE)
 
 
 def test_a_sandbox_extended_at_the_last_moment_is_left_alone(make_world: Make) -> None:

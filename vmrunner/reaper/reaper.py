@@ -345,12 +345,12 @@ class Reaper:
 
     def _ours_to_delete(self, row: Instance) -> bool:
         """Return True if this reaper deletes it. Past `E` whoever owns it, inside `E` when nobody
-        does."""
+        does, or its owner lets a turn pass: a process that is stopped is not gone."""
         if row.state is not InstanceState.DELETING or self._context.provider_of(row) is None:
             return False
         now = self._context.now(row)
-        gone = self._membership.member_gone(row.owner)
-        return now > row.end or (now >= row.delete_at and gone)
+        wait = 0.0 if self._membership.member_gone(row.owner) else DELETE_RETRY
+        return now > row.end or now >= row.delete_at + wait
 
     def _send_deletes(self, provider: Provider, rows: list[Instance], done: Outcomes) -> Outcomes:
         """Ask for the death of dying rows; close those that are seen dead. A look that fails, or
