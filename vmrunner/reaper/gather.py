@@ -12,25 +12,29 @@ from functools import partial
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
+from vmrunner.engine.wishes import wishes
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger.open_rows import OpenRowsReader
-from vmrunner.model import BuildRecord, Instance, Resource
+from vmrunner.model import BuildRecord, Death, Instance, Resource
 from vmrunner.providers import Provider
 
 
 @dataclass(slots=True)
 class LedgerView:
     """The ledger as it answered; empty when it was out of reach. `unread`: the rows of it that
-    could not be read, by id: nothing is known of what they are about."""
+    could not be read, by id: nothing is known of what they are about. `wishes`: authorised ends,
+    by instance id."""
 
     by_id: dict[str, Instance] = field(default_factory=dict)
     builds: dict[str, BuildRecord] = field(default_factory=dict)
+    wishes: dict[str, Death] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     down: str = ""
 
     def fail(self, error: Exception) -> None:
         log.error("reaping without the ledger: %s", error, exc_info=_unexpected(error))
-        self.by_id, self.builds, self.down = {}, {}, str(error) or type(error).__name__
+        self.by_id, self.builds, self.wishes = {}, {}, {}
+        self.down = str(error) or type(error).__name__
 
 
 #: Told after each page: its resources, and the rows of those that have one.
@@ -112,6 +116,8 @@ def _read(
     membership.update(context.ledger.engines.list(), context.monotonic())
     strange = {r.instance for r in sweep_view.resources if r.instance} - known.by_id.keys()
     sweep_view.rowed = context.ledger.instances.known(strange)
+    rows = known.by_id.values()
+    known.wishes = wishes(context, membership, rows, known.builds, known.unread)
 
 
 def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:

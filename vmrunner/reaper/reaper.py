@@ -20,7 +20,6 @@ from vmrunner.core.visibility import Visibility
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
-from vmrunner.engine.wishes import wishes
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
 from vmrunner.model import (
@@ -225,9 +224,7 @@ class Reaper:
                 sweep=swept if verified and not known.down else None,
                 since=now - self._watching(),
                 seen=self._visible_since(name, now, known),
-                wishes=wishes(
-                    context, self._membership, known.by_id.values(), known.builds, known.unread
-                ),
+                wishes=known.wishes,
                 release=orphans,
             )
         )

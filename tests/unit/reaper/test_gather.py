@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import SCOPE
+from tests.support.pools import waiting
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
@@ -92,6 +93,20 @@ def test_a_ledger_that_fails_is_left_alone_for_the_pass(
     parts.booting("b-2")
     _, known = gathered(parts)
     assert (len(asked), known.down) == (1, "the ledger is away")
+
+
+def test_a_ledger_that_fails_at_the_pools_is_away(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read for the VMs that wait in one."""
+    waiting(parts.ledger)
+
+    def away() -> None:
+        raise LedgerError("the ledger is away")
+
+    monkeypatch.setattr(parts.ledger.pools, "all", away)
+    _, known = gathered(parts)
+    assert (known.by_id, known.wishes, known.down) == ({}, {}, "the ledger is away")
 
 
 def test_rows_read_before_the_ledger_failed_count_for_nothing(
