@@ -4,6 +4,7 @@ of the code that no linter has."""
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -173,7 +174,7 @@ def test_every_noun_is_found_and_nothing_else() -> None:
     used."""
     assert all(getattr(model, name) for name in model.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        _ = model.Nothing  # type: ignore[attr-defined]
+        _ = model.Nothing
 
 
 #: What code in these places may need beside the dependencies of all.
@@ -204,6 +205,18 @@ def test_each_imported_library_is_declared_where_it_is_needed() -> None:
         for name in sorted(imported(module)):
             owner = distribution(name)
             assert owner in (stubs if owner.startswith("types-") else allowed), f"{file}: {name}"
+
+
+@pytest.mark.parametrize("bench", sorted((ROOT / "bench").glob("*.py")), ids=lambda file: file.stem)
+def test_what_a_bench_imports_of_ours_is_there(bench: Path) -> None:
+    """Nothing but people plays most of them."""
+    for node in ast.walk(ast.parse(bench.read_text())):
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if module.partition(".")[0] in ("bench", "tests", "vmrunner"):
+            found = importlib.import_module(module)
+            for name in (alias.name for alias in node.names):
+                there = hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}")
+                assert there, f"{module}.{name}"
 
 
 def names(requirements: list[str]) -> set[str]:
