@@ -1,26 +1,29 @@
 """What a node costs by how much is open, over and shared: idle ticks, builds, the first page.
 
     python bench/nodes.py [--live 100,1000,10000] [--finished 100000] [--nodes 1,2,4] [--builds 200]
+                          [--rounds 3]
 
 The ledger is a PostgreSQL of its own, the cloud is played: a look takes no time here, and its own
 CPU is not counted. Nodes tick in turn in this process, each with connections of its own. CPU is
-this process's; rows are what PostgreSQL says it read.
+a process's that plays one world; the worlds take turns. Rows are what PostgreSQL says it read.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import multiprocessing
 import pstats
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import psycopg
 from cryptography.fernet import Fernet
@@ -43,6 +46,9 @@ from vmrunner.session import End
 
 if TYPE_CHECKING:
     from vmrunner.session import Reporter, SessionJob
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 KEY = Fernet.generate_key().decode()
 IDLE = WHOLE  # seconds of virtual time: all is read again once in it
@@ -78,8 +84,8 @@ def spawn(_name: str, work: Callable[[], None]) -> None:
 class World:
     """A ledger, a cloud, and nodes in turn."""
 
-    def __init__(self, server: postgres.Server, root: Path, nodes: int) -> None:
-        self.url, self.root, self.clock = server.new(), root, Clock(time.time())
+    def __init__(self, url: str, root: Path, nodes: int) -> None:
+        self.url, self.root, self.clock = url, root, Clock(time.time())
         self.cloud = Cloud(self.clock)
         self.looking = 0.0
         self.looked: set[str] = set()
@@ -229,11 +235,12 @@ class Figure(NamedTuple):
 
 
 def measured(
-    server: postgres.Server, live: int, finished: int, nodes: int, builds: int,
-    profile: cProfile.Profile | None,
-) -> Figure:  # fmt: skip
-    with tempfile.TemporaryDirectory() as name:
-        world = World(server, Path(name), nodes)
+    url: str, live: int, finished: int, nodes: int, builds: int, *, profiled: bool
+) -> Figure:
+    """Measure one world, in a process of its own: a former world's heap would be looked through by
+    Python's garbage collector as the nodes' own."""
+    with tempfile.TemporaryDirectory() as name, _profiled(profiled) as profile:
+        world = World(url, Path(name), nodes)
         world.fill(live, finished)
         until = world.clock() + 30.0  # all has its session, and was looked at
         world.run(lambda: world.clock() >= until)
@@ -265,12 +272,12 @@ def measured(
         )
 
 
-def first_page(server: postgres.Server, live: int, finished: int) -> list[tuple[float, float]]:
+def first_page(url: str, live: int, finished: int) -> list[tuple[float, float]]:
     """Milliseconds of the first page of all builds, and of those that run, over HTTP: of the wall
     clock, and of this process's CPU, with the client; the median of 20 each."""
     found = []
     with tempfile.TemporaryDirectory() as name:
-        world = World(server, Path(name), 1)
+        world = World(url, Path(name), 1)
         world.fill(live, finished)
         database = {"url": f"{world.url}&application_name=node-0"}
         settings = {"database": database, "secret_key": KEY}
@@ -289,6 +296,13 @@ def first_page(server: postgres.Server, live: int, finished: int) -> list[tuple[
     return found
 
 
+def alone(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Do it in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(work, *given, **named).result()
+
+
 @contextmanager
 def _profiled(on: bool) -> Iterator[cProfile.Profile | None]:
     profile = cProfile.Profile() if on else None
@@ -303,6 +317,7 @@ def main() -> int:
     parser.add_argument("--nodes", default="1,2,4")
     parser.add_argument("--finished", type=int, default=100_000)
     parser.add_argument("--builds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told")
     parser.add_argument("--profile", action="store_true", help="of the idle ticks")
     arguments = parser.parse_args()
     table = Table(
@@ -314,20 +329,28 @@ def main() -> int:
         "build, CPU ms",
         "ticks a build",
     )
+    worlds = [
+        (int(live), int(nodes))
+        for nodes in arguments.nodes.split(",")
+        for live in arguments.live.split(",")
+    ]
+    found: dict[tuple[int, int], list[Figure]] = {world: [] for world in worlds}
     with postgres.running() as server:
-        for nodes in map(int, arguments.nodes.split(",")):
-            for live in map(int, arguments.live.split(",")):
-                with _profiled(arguments.profile) as profile:
-                    figure = measured(
-                        server, live, arguments.finished, nodes, arguments.builds, profile
-                    )
-                print(figure, file=sys.stderr, flush=True)
-                table.add_row(
-                    str(live), str(nodes), f"{figure.tick_ms:.2f}",
-                    f"{figure.median_ms:.2f}", f"{figure.rows:.0f}",
-                    f"{figure.build_ms:.1f}", f"{figure.ticks_a_build:.1f}",
-                )  # fmt: skip
-        pages = first_page(server, 10_000, arguments.finished)
+        for live, nodes in worlds * arguments.rounds:
+            figure = alone(
+                measured, server.new(), live, arguments.finished, nodes, arguments.builds,
+                profiled=arguments.profile,
+            )  # fmt: skip
+            print(figure, file=sys.stderr, flush=True)
+            found[live, nodes].append(figure)
+        pages = alone(first_page, server.new(), 10_000, arguments.finished)
+    for figures in found.values():
+        middle = Figure(*map(statistics.median, zip(*figures, strict=True)))
+        table.add_row(
+            str(middle.live), str(middle.nodes), f"{middle.tick_ms:.2f}",
+            f"{middle.median_ms:.2f}", f"{middle.rows:.0f}",
+            f"{middle.build_ms:.1f}", f"{middle.ticks_a_build:.1f}",
+        )  # fmt: skip
     Console().print(table)
     told = ", ".join(f"{wall:.0f} ms ({cpu:.0f} ms CPU)" for wall, cpu in pages)
     Console().print(f"first page of all builds, and of those that run, over HTTP: {told}")

@@ -223,7 +223,7 @@ class Instance:
 
     @property
     def key(self) -> Key:
-        return Key(self.scope, self.id, self.ref.id if self.ref else None)
+        return Key(self.offer.scope, self.id, self.ref.id if self.ref else None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
