@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.support.ledger_builds import launch, spec
 from tests.support.scripted_app import wait_until
-from tests.support.stored import plain_ledger
 from vmrunner.errors import Conflict, Fenced, LedgerError, NotFound, QuotaUsedUp
 from vmrunner.ledger import BuildEnd, Ledger
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
@@ -57,10 +56,8 @@ class Together:
 
 
 @pytest.fixture
-def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Together]:
-    ledger = plain_ledger(tmp_path / "data")
-    yield Together(ledger, monkeypatch)
-    ledger.close()
+def together(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Together:
+    return Together(ledger, monkeypatch)
 
 
 def test_submits_at_once_share_one_commit(together: Together) -> None:
@@ -81,6 +78,22 @@ def test_one_that_fails_undoes_itself_alone(together: Together) -> None:
     assert sorted(errors, key=str) == [Conflict, QuotaUsedUp]
     assert together.commits == 3, "those that failed tell why by themselves"
     assert len(together.ledger.builds.list()) == MANY - 2
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_one_that_another_node_holds_up_waits_alone(together: Together, url: str) -> None:
+    """Two nodes whose batches want the same rows, in another order, would wait for each other."""
+    ledger = together.ledger
+    _, token = ledger.tokens.create("t", frozenset(), by="me", now=0.0)
+    held = {"actor": token.actor, "most": 9}
+    with ThreadPoolExecutor() as threads, psycopg.connect(url) as other:
+        other.execute("SELECT id FROM tokens FOR UPDATE")
+        asked = threads.submit(together.submit, {}, held, {})
+        wait_until(lambda: len(ledger.builds.list()) == 2)
+        assert {build.actor for build in ledger.builds.list()} == {""}
+        other.rollback()
+        assert [one.exception() for one in asked.result()] == [None] * 3
+    assert len(ledger.builds.list()) == 3
 
 
 @pytest.mark.parametrize("error", [LedgerError("the disk is full"), KeyboardInterrupt()])

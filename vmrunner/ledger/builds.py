@@ -41,7 +41,7 @@ _INSERT = inserts(
     BUILDS, "id", "name", "idempotency_key", "provider", "priority", "state", "state_since",
     "created_at", "phases", "submitter", "spec", "secrets", "attempt", "owner_until", "epoch",
     "steps_started", "cost", "events", "chunks", "log_lines", "log_bytes", "message", "tenant",
-    "actor", "lease_until", "source_object", "keep_logs",
+    "actor", "lease_until", "source_object", "keep_logs", returning=codec.BUILD,
 )  # fmt: skip
 #: What was ours to lose may be tried again by its key; the build that lost it keeps all else.
 _FREE_KEY = Prepared(
@@ -187,13 +187,14 @@ class Builds(BuildWrites):
             if spec.idempotency_key is not None:
                 _FREE_KEY(connection, tenant=tenant, key=spec.idempotency_key)
             found = None if source is None else referenced_source(connection, tenant, source)
-            _INSERT(connection, **row, source_object=found)
+            new = _INSERT(connection, **row, source_object=found).first()
+            assert new is not None
             if most is not None:
                 refuse_more(connection, actor, most)
             _INSERT_LABEL.many(connection, labels)
             if traceparent:
                 add_event(connection, id, EventKind.TRACE, now, traceparent=traceparent)
-            return fetch(connection, id)
+            return codec.build(new)
 
         try:
             return self._shared.write(work), True

@@ -20,6 +20,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from sqlalchemy import (
     BindParameter,
+    ColumnClause,
     Connection,
     Delete,
     Engine,
@@ -133,10 +134,17 @@ class Prepared:
             )
 
 
-def inserts(table: TableClause, *columns: str) -> Prepared:
+def inserts(
+    table: TableClause, *columns: str, returning: Sequence[ColumnClause[Any]] = ()
+) -> Prepared:
     """An INSERT that takes these columns by name; without names, all of the table's."""
     names = columns or tuple(column.name for column in table.columns)
-    return Prepared(lambda: insert(table).values({name: arg(name) for name in names}))
+
+    def make() -> Statement:
+        statement = insert(table).values({name: arg(name) for name in names})
+        return statement.returning(*returning) if returning else statement
+
+    return Prepared(make)
 
 
 class Database:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import fork_safety
+from vmrunner.ledger.connections import driver
 from vmrunner.ledger.database import Database
 
 T = TypeVar("T")
@@ -22,6 +23,10 @@ class Repeated(Exception):
 
 #: So many share one at most: whoever comes next does not wait for long.
 SHARED: Final = 64
+#: A write that waits for a row which another node has is left out, and done by itself: that node
+#: may wait for a row of these. For the number that all draw in the end, each has its turn.
+_IMPATIENT: Final = "SET LOCAL lock_timeout = '50ms'"
+_PATIENT: Final = "SET LOCAL lock_timeout TO DEFAULT"
 
 
 class _Waiting(Generic[T]):
@@ -36,19 +41,18 @@ class _Waiting(Generic[T]):
     def run(self, connection: Connection) -> None:
         """Do it, undone alone where it fails. It may run more than once."""
         self.result = []
-        driver: Any = connection.connection.driver_connection
-        driver.execute("SAVEPOINT shared").close()
+        raw = driver(connection)
+        raw.execute("SAVEPOINT shared").close()
         try:
             self.result.append(self.work(connection))
         except Exception:  # noqa: BLE001 - it is done again by itself, and told there
-            driver.execute("ROLLBACK TO shared").close()
-        driver.execute("RELEASE shared").close()
+            raw.execute("ROLLBACK TO shared").close()
+        raw.execute("RELEASE shared").close()
 
 
 class SharedWrites:
-    """Writes to a database by many threads. On SQLite whoever has the turn runs all that wait by
-    then and commits once; PostgreSQL does that for transactions side by side. Safe in threads, and
-    in a process that forks."""
+    """Writes to a database by many threads. Whoever has the turn runs all that wait by then and
+    commits once. Safe in threads, and in a process that forks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -58,8 +62,6 @@ class SharedWrites:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do as `Database.write` does."""
-        if not self._database.sqlite:
-            return self._database.write(work)
         mine = _Waiting(work)
         self._wait([mine])
         return self._outcome(mine)
@@ -68,11 +70,7 @@ class SharedWrites:
         """Do them in as few transactions as may be. Return for each what `write` would return or
         raise."""
         writes = [_Waiting(work) for work in works]
-        if self._database.sqlite:
-            self._wait(writes)
-        else:
-            for first in range(0, len(writes), SHARED):
-                self._write_together(writes[first : first + SHARED])
+        self._wait(writes)
         outcomes: list[T | Exception] = []
         for one in writes:
             try:
@@ -99,8 +97,12 @@ class SharedWrites:
         error: Exception | None = LedgerError("the ledger's database failed: interrupted")
 
         def run_all(connection: Connection) -> None:
+            if not self._database.sqlite:
+                driver(connection).execute(_IMPATIENT).close()
             for one in writes:
                 one.run(connection)
+            if not self._database.sqlite:
+                driver(connection).execute(_PATIENT).close()
 
         try:
             if len(writes) > 1:
