@@ -151,6 +151,7 @@ def bouncing(server: Server) -> Iterator[PgBouncer]:
             "[pgbouncer]\npool_mode = transaction\nmax_prepared_statements = 0\n"
             f"listen_port = 5432\nunix_socket_dir = {home}\nauth_type = trust\n"
             f"auth_file = {users}\ndefault_pool_size = 8\nserver_round_robin = 1\n"
+            "server_idle_timeout = 5\n"
         )
         with serving([*prefix, program, settings], home):
             yield PgBouncer(home)

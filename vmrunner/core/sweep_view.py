@@ -85,7 +85,8 @@ class SweepView:
     dead: set[Ref] = field(default_factory=set)
     shown: set[str] = field(default_factory=set)  # instance ids on VMs of ours, where it matters
     errors: list[tuple[Scope, Kind, str]] = field(default_factory=list)
-    stopped: str = ""  # why it is not to be taken for whole
+    stopped: str = ""  # why it ended before its end
+    jumped: bool = False  # the cloud's clock turned out to be another meanwhile
     rowed: Collection[str] = ()  # instance ids with a row that says nothing: it cannot be read
     _earliest: float = math.inf  # the time at which something was shown, on the cloud's clock
     _kept: dict[Ref, Resource] = field(default_factory=dict)
@@ -96,9 +97,8 @@ class SweepView:
         the instance ids of what is kept whole: their rows are needed to conclude."""
         kept = set()
         self._earliest = min(self._earliest, now)
-        if now - self._earliest > CLOCK_SKEW / 2:
-            # What was let go by then may expire before the next sweep.
-            self.stopped = f"the cloud's clock went on by {now - self._earliest:.0f} s meanwhile"
+        # What was let go by another time may expire before the next sweep.
+        self.jumped = now - self._earliest > CLOCK_SKEW / 2
         for resource in page.resources:
             try:
                 if self._take(resource, rows, now):
@@ -110,6 +110,11 @@ class SweepView:
         elif not page.more:
             self._ended.add((page.scope, page.kind))
         return kept
+
+    def clear(self) -> None:
+        """Forget what was taken in."""
+        self.alive, self.dead, self.shown, self.errors = set(), set(), set(), []
+        self._kept, self._ended, self._earliest, self.jumped = {}, set(), math.inf, False
 
     def fail(self, page: Page, why: str) -> None:
         """A part of it could not be read."""

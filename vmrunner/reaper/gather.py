@@ -80,8 +80,24 @@ def read_sweep(
     meanwhile: Meanwhile | None = None,
 ) -> dict[str, Instance]:
     """Sweep; `rows_of` tells the rows of instance ids, `meanwhile` is called after each page, since
-    the next may be long in coming. Returns the rows of all that the listing keeps
-    whole. A driver promises not to raise half way; should it, what came before counts."""
+    the next may be long in coming. Returns the rows of all that the listing keeps whole. It is
+    begun again, once, where the cloud's clock turns out to be another. A driver promises not to
+    raise half way; should it, what came before counts."""
+    kept = _read_pages(provider, sweep_view, rows_of, meanwhile)
+    if sweep_view.jumped:
+        sweep_view.clear()
+        kept = _read_pages(provider, sweep_view, rows_of, meanwhile)
+    if sweep_view.jumped:
+        sweep_view.stopped = "it ended early: the cloud's clock jumps"
+    return kept
+
+
+def _read_pages(
+    provider: Provider,
+    sweep_view: SweepView,
+    rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
+    meanwhile: Meanwhile | None,
+) -> dict[str, Instance]:
     kept: dict[str, Instance] = {}
     try:
         for page in provider.sweep():
@@ -90,6 +106,8 @@ def read_sweep(
             kept |= {name: rows[name] for name in names & rows.keys()}
             if meanwhile is not None:
                 meanwhile(page.resources, rows)
+            if sweep_view.jumped:
+                break
     except Exception as error:  # noqa: BLE001
         log.error("sweeping %s: %s", provider.name, error, exc_info=_unexpected(error))
         sweep_view.stopped = f"it ended early: {type(error).__name__}: {error}"

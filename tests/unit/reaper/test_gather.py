@@ -15,7 +15,7 @@ from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import Death, Instance, Kind, Page, Resource, Scope
-from vmrunner.providers.fake import Fault
+from vmrunner.providers.fake import Call, Fault
 from vmrunner.reaper.gather import LedgerView, gather
 
 
@@ -181,3 +181,33 @@ def test_what_came_is_told_page_by_page(parts: EngineParts) -> None:
         ),
     )
     assert [row for _, row in told] == rows
+
+
+def test_a_sweep_over_a_wrong_date_is_begun_again(parts: EngineParts) -> None:
+    """What looked long-lived by it was let go, and may expire before the next sweep."""
+    for name in ("b-1", "b-2"):
+        parts.booting(name)
+    parts.provider.page_size = 1
+    parts.cloud.skew = -46 * 86400.0
+
+    def right_itself(call: Call) -> None:
+        if parts.cloud.counts["sweep"] > 1:
+            parts.cloud.skew = 0.0
+
+    parts.cloud.on_call = right_itself
+    sweep_view, _ = gathered(parts)
+    assert (sweep_view.holes, len(sweep_view.resources)) == ([], 2)
+    assert (SCOPE, Kind.INSTANCE) in sweep_view.whole
+
+
+def test_a_sweep_whose_clock_jumps_on_is_no_whole_one(parts: EngineParts) -> None:
+    parts.booting()
+    parts.provider.page_size = 1
+
+    def jump(_: Call) -> None:
+        parts.cloud.skew += 86400.0
+
+    parts.cloud.on_call = jump
+    sweep_view, _ = gathered(parts)
+    assert not sweep_view.whole
+    assert "clock" in sweep_view.holes[0]

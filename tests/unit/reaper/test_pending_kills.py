@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from tests.support.reaper_inputs import GENERATION, LIMITS, MINE, NOW, SCOPE, page, vm
+from tests.support.reaper_inputs import GENERATION, LIMITS, MINE, NOW, SCOPE, page
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.model import Death, Kind, Ref
@@ -56,13 +56,3 @@ def test_what_a_sweep_could_not_read_stays_known() -> None:
     other.take(page(), {}, NOW)
     pending.learn(ReapPlan(), other)
     assert pending.due(NOW) == ()
-
-
-def test_a_sweep_over_a_wrong_date_is_none() -> None:
-    """What looked long-lived by it was let go, and may expire before the next sweep."""
-    dated = SweepView(LIMITS, MINE, GENERATION)
-    dated.take(page(vm(tags={"vmrunner:expires-at": f"{NOW + 30:.0f}"})), {}, NOW - 46 * 86400)
-    assert not dated.holes
-    dated.take(page(kind=Kind.DISK), {}, NOW)
-    assert not dated.whole
-    assert "clock" in dated.holes[0]
