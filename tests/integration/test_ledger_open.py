@@ -182,6 +182,16 @@ def test_postgres_is_upgraded_only_when_asked(postgres: Server, tmp_path: Path) 
     Ledger.open(url, data_dir=tmp_path).close()
 
 
+def test_a_server_without_a_locale_keeps_all_text(postgres: Server, tmp_path: Path) -> None:
+    """`initdb` makes such a one where LANG is not set, as in a container."""
+    url = postgres._create("TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
+    Ledger.upgrade(url)
+    ledger = Ledger.open(url, data_dir=tmp_path)
+    ledger.builds.submit(spec(name="Grüße"), id="b-1", now=1.0)
+    assert ledger.builds.get("b-1").spec.name == "Grüße"
+    ledger.close()
+
+
 def test_the_migrations_make_exactly_the_tables(ledger: Ledger, url: str) -> None:
     engine = connect(parse_url(url))
     with engine.connect() as connection:

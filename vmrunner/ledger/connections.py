@@ -44,7 +44,8 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
 
 def defaults(url: URL) -> dict[str, Any]:
     """Return what a PostgreSQL client is told beside such a URL, unless that says otherwise."""
-    options: dict[str, Any] = {"connect_timeout": 10}
+    # A server without a locale of its own says SQL_ASCII, for which the driver gives bytes.
+    options: dict[str, Any] = {"connect_timeout": 10, "client_encoding": "utf8"}
     if isinstance(url.query.get("host"), tuple) or "," in str(url.query.get("host")):
         options["target_session_attrs"] = "read-write"  # not the standby, whichever that is
     return {name: value for name, value in options.items() if name not in url.query}
