@@ -81,14 +81,12 @@ def read_sweep(
 ) -> dict[str, Instance]:
     """Sweep; `rows_of` tells the rows of instance ids, `meanwhile` is called after each page, since
     the next may be long in coming. Returns the rows of all that the listing keeps whole. It is
-    begun again, once, where the cloud's clock turns out to be another. A driver promises not to
-    raise half way; should it, what came before counts."""
-    kept = _read_pages(provider, sweep_view, rows_of, meanwhile)
+    begun again, once, where the cloud's clock turns out to be another: it may only be slow. A
+    driver promises not to raise half way; should it, what came before counts."""
+    kept = _read_pages(provider, sweep_view, rows_of, meanwhile, breaks_off=True)
     if sweep_view.jumped:
         sweep_view.clear()
-        kept = _read_pages(provider, sweep_view, rows_of, meanwhile)
-    if sweep_view.jumped:
-        sweep_view.stopped = "it ended early: the cloud's clock jumps"
+        kept = _read_pages(provider, sweep_view, rows_of, meanwhile, breaks_off=False)
     return kept
 
 
@@ -97,6 +95,8 @@ def _read_pages(
     sweep_view: SweepView,
     rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
     meanwhile: Meanwhile | None,
+    *,
+    breaks_off: bool,
 ) -> dict[str, Instance]:
     kept: dict[str, Instance] = {}
     try:
@@ -106,7 +106,7 @@ def _read_pages(
             kept |= {name: rows[name] for name in names & rows.keys()}
             if meanwhile is not None:
                 meanwhile(page.resources, rows)
-            if sweep_view.jumped:
+            if sweep_view.jumped and breaks_off:
                 break
     except Exception as error:  # noqa: BLE001
         log.error("sweeping %s: %s", provider.name, error, exc_info=_unexpected(error))

@@ -200,14 +200,15 @@ def test_a_sweep_over_a_wrong_date_is_begun_again(parts: EngineParts) -> None:
     assert (SCOPE, Kind.INSTANCE) in sweep_view.whole
 
 
-def test_a_sweep_whose_clock_jumps_on_is_no_whole_one(parts: EngineParts) -> None:
-    parts.booting()
+def test_a_sweep_that_takes_hours_comes_to_its_end(parts: EngineParts) -> None:
+    for name in ("b-1", "b-2", "b-3"):
+        parts.booting(name)
     parts.provider.page_size = 1
 
-    def jump(_: Call) -> None:
-        parts.cloud.skew += 86400.0
+    def take_an_hour(_: Call) -> None:
+        parts.clock.advance(3600.0)
 
-    parts.cloud.on_call = jump
+    parts.cloud.on_call = take_an_hour
     sweep_view, _ = gathered(parts)
-    assert not sweep_view.whole
-    assert "clock" in sweep_view.holes[0]
+    assert (len(sweep_view.alive), sweep_view.holes) == (3, [])
+    assert (SCOPE, Kind.INSTANCE) in sweep_view.whole
