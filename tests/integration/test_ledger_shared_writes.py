@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 from tests.support.ledger_builds import launch, spec
 from tests.support.scripted_app import wait_until
@@ -94,6 +97,39 @@ def test_one_that_another_node_holds_up_waits_alone(together: Together, url: str
         other.rollback()
         assert [one.exception() for one in asked.result()] == [None] * 3
     assert len(ledger.builds.list()) == 3
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_two_nodes_that_want_each_others_rows_both_write(ledger: Ledger, data_dir: Path) -> None:
+    """Each has one row and waits for the other's; no write is lost, and none is done twice."""
+    other = Ledger.open(str(ledger.url), data_dir=data_dir)
+    names = [ledger.tokens.create("t", frozenset(), by="me", now=0.0)[1].id for _ in range(2)]
+    both = threading.Barrier(2)
+
+    def touch(token: str, *, waits: bool) -> Callable[[Connection], int]:
+        turns = iter([waits])
+
+        def work(connection: Connection) -> int:
+            if next(turns, False):
+                both.wait(60)
+            text = f"UPDATE tokens SET name = name || 'x' WHERE id = '{token}'"
+            return connection.exec_driver_sql(text).rowcount
+
+        return work
+
+    def write(node: Ledger, first: str, second: str) -> list[int | Exception]:
+        works = [touch(first, waits=False), touch(second, waits=True)]
+        shared: Any = node.builds._shared
+        return list(shared.write_all(works))
+
+    with ThreadPoolExecutor() as threads:
+        asked = [
+            threads.submit(write, ledger, *names),
+            threads.submit(write, other, *reversed(names)),
+        ]
+        assert [one.result(60) for one in asked] == [[1, 1], [1, 1]]
+    assert [token.name for token in ledger.tokens.list()] == ["txx", "txx"]
+    other.close()
 
 
 @pytest.mark.parametrize("error", [LedgerError("the disk is full"), KeyboardInterrupt()])
