@@ -29,7 +29,7 @@ demo: setup
 test: lint
 	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image build
 	$(PYTEST) -q -n 4 -m 'not vm and not long' $(SECOND_TRY)
-	$(PYTEST) -m 'vm and not long' -n 2 --dist loadfile --no-loadscope-reorder $(SECOND_TRY)
+	$(PYTEST) -m 'vm and not long' -n 3 --dist loadfile --no-loadscope-reorder $(SECOND_TRY)
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit
@@ -46,7 +46,7 @@ soak: setup
 	$(PYTEST) -n 3 --dist load -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA \
 	  --soak-builds 20 --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
 	  --survive-cut 60 --timeout 14400
-	$(PYTEST) -m long --ignore tests/vm/test_soak.py --ignore tests/vm/test_survival.py
+	$(PYTEST) -m long -n 2 --dist loadfile --ignore tests/vm/test_soak.py --ignore tests/vm/test_survival.py
 	.venv/bin/python bench/mutations.py
 
 # Twenty minutes on one core; FAULTS=all takes many hours: five times as many builds, and every pair of

@@ -146,9 +146,15 @@ def test_who_sends_stdin_slowly_holds_a_place_and_no_more(
         f"PUT {to} HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['Authorization']}\r\n"
         "Content-Length: 100\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", service.listener.port)) as connection:
-        connection.sendall(head.encode() + b"half of it")
-        wait_for(lambda: client.put(to, content=b"x").status_code == 429)
+    with ExitStack() as slow:
+
+        def refused() -> bool:
+            """One that comes while another is answered has no place itself: then one more."""
+            connection = socket.create_connection(("127.0.0.1", service.listener.port))
+            slow.enter_context(connection).sendall(head.encode() + b"half of it")
+            return client.put(to, content=b"x").status_code == 429
+
+        wait_for(refused)
     wait_for(lambda: client.put(to, content=b"x").status_code == 200)
 
 

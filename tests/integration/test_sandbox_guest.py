@@ -53,7 +53,7 @@ def test_a_signal_reaches_what_a_command_started(sandbox: Sandbox) -> None:
     name = "c1"
     script = "sh -c 'echo in; exec sleep 62'; echo after $?"
     assert sandbox.guest.call("exec", stdin=sandbox.order(name, "sh", "-c", script)).returncode == 0
-    wait_for(lambda: any("sleep 62" in p for p in processes()))
+    wait_for(lambda: any(p.startswith("sleep 62") for p in processes()))
     assert sandbox.guest.call("signal", name, "9").returncode == 0
     ran = Ran(sandbox.guest.call("attach", name, "0", "0").stdout)
     assert (ran.out, ran.end.exit_code) == (b"in\n", 137)

@@ -11,10 +11,9 @@ from tests.vm.home import Home
 
 #: A file is one process's: the longest ones first, so that none is waited for alone.
 LONGEST = (
-    *("test_end_to_end", "test_session", "test_soak", "test_qemu_wall", "test_local_gce"),
-    *("test_sandboxes", "test_local_ec2", "test_scenario", "test_image_build", "test_terminal"),
-    "test_local_azure",
-    "test_take_over",
+    *("test_session", "test_local_azure", "test_local_ec2", "test_local_gce", "test_end_to_end"),
+    *("test_scenario", "test_image_build", "test_sandboxes", "test_qemu_wall", "test_pools"),
+    *("test_terminal", "test_gitlab", "test_templates", "test_allow_list", "test_take_over"),
 )
 
 
