@@ -44,7 +44,7 @@ lint: setup
 soak: setup
 	.venv/bin/vmrunner image build
 	$(PYTEST) -n 3 --dist load -m vm tests/vm/test_soak.py tests/vm/test_survival.py -rA \
-	  --soak-builds 20 --soak-parallel 4 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
+	  --soak-builds 20 --soak-parallel 3 --soak-kills 50 --soak-seed $$(date +%s) --survive-turns 10 \
 	  --survive-cut 60 --timeout 14400
 	$(PYTEST) -m long -n 2 --dist loadfile --ignore tests/vm/test_soak.py --ignore tests/vm/test_survival.py
 	.venv/bin/python bench/mutations.py
