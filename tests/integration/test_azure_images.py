@@ -12,7 +12,7 @@ from tests.support.azure import GENERATION, INSTALLATION, Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.lib import ids
-from vmrunner.model import Fate, Kind, Level, Page, Role, Spec
+from vmrunner.model import Fate, Kind, Level, Page, Role, Scope, Spec
 from vmrunner.providers.port_images import (
     CREATED,
     FINISH_BY,
@@ -73,6 +73,23 @@ def test_the_last_promoted_is_what_builds_get(azure: Microsoft) -> None:
     assert images.chosen(images.images()) == {first.lower()}
     assert images.chosen(images.images(), "second") == {second.lower()}
     assert images.chosen(images.images(), "nothing") == frozenset()
+
+
+def test_images_of_a_former_group_are_looked_for_there(azure: Microsoft) -> None:
+    """A row tells the group of its image: one of that name elsewhere is another."""
+    there, here = azure.site.group, azure.cloud.group("new")["name"]
+    mine = azure.cloud.image(there, "made", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
+    other = azure.cloud.image(here, "made", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
+    provider = azure.provider(image=None, resource_group=here, used=(there,))
+    former = provider.imaging(Scope("azure", azure.site.subscription, there))
+    made = named(former.images(), "made")
+    assert former.find_by_name("made") == made
+    assert made.ref == str(mine["id"]).lower()
+    former.finish(made)
+    assert [FINISH_BY in one["tags"] for one in (mine, other)] == [False, True]
+    former.remove(made)
+    assert former.images() == []
+    assert [one.ref for one in provider.imaging().images()] == [str(other["id"]).lower()]
 
 
 def test_what_a_vm_was_made_from_is_in_use(azure: Microsoft) -> None:

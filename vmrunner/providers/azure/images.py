@@ -53,6 +53,7 @@ class AzureImages:
         waiter: AzureWaiter,
     ) -> None:
         self._options = options
+        self._group = options.group
         self._calls = calls
         self._identity = identity
         self._waiter = waiter
@@ -91,7 +92,7 @@ class AzureImages:
         """Packer tells the image's id."""
         with edge():
             try:
-                return _made(self._calls(IMAGE, image_name=last(ref)))
+                return _made(self._calls(IMAGE, group=self._group, image_name=last(ref)))
             except CallFailed as failed:
                 if failed.code in error_codes.MISSING:
                     return None
@@ -103,13 +104,13 @@ class AzureImages:
 
     def images(self) -> list[CloudImage]:
         with edge():
-            found = [_made(one) for one in self._calls.listed(IMAGES)]
+            found = [_made(one) for one in self._calls.listed(IMAGES, group=self._group)]
         return [one for one in found if one.installation == self._options.installation]
 
     def in_use(self) -> frozenset[str]:
         """Return the images of the VMs: each knows what it was made from."""
         with edge():
-            vms = list(self._calls.listed(VMS))
+            vms = list(self._calls.listed(VMS, group=self._group))
         told = (part(one, "properties", "storageProfile", "imageReference", "id") for one in vms)
         return frozenset(_id(str(one)) for one in told if one)
 
@@ -147,7 +148,7 @@ class AzureImages:
         """Delete an image. It has no snapshots."""
         with edge():
             try:
-                begun = self._calls.begin(DELETE_IMAGE, image_name=made.name)
+                begun = self._calls.begin(DELETE_IMAGE, group=self._group, image_name=made.name)
                 self._waiter.done(DELETE_IMAGE, begun)
             except CallFailed as failed:
                 if failed.code not in error_codes.MISSING:
@@ -162,7 +163,10 @@ class AzureImages:
 
     def _tag(self, made: CloudImage, wanted: dict[str, str]) -> None:
         """Set all of its tags: what is not among them goes."""
-        begun = self._calls.begin(TAG_IMAGE, image_name=made.name, parameters={"tags": wanted})
+        change = {"tags": wanted}
+        begun = self._calls.begin(
+            TAG_IMAGE, group=self._group, image_name=made.name, parameters=change
+        )
         self._waiter.done(TAG_IMAGE, begun)
 
 

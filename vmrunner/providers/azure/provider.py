@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from vmrunner.errors import BadOrder
@@ -195,9 +196,12 @@ class AzureProvider:
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
 
-    def imaging(self, scope: Scope | None = None) -> AzureImages:  # noqa: ARG002
-        """The images that this installation made, in the group that launches."""
-        return AzureImages(self.options, self.calls, self.identity, self._waiter)
+    def imaging(self, scope: Scope | None = None) -> AzureImages:
+        """The images that this installation made, in the group that launches or in another."""
+        options = self.options
+        if scope is not None:
+            options = replace(options, resource_group=scope.place)
+        return AzureImages(options, self.calls, self.identity, self._waiter)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
