@@ -20,6 +20,11 @@ _FORBIDDEN: Final = re.compile(r"[<>%&\\?/\x00-\x1f]")
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _GROUP: Final = re.compile(r"[\w().-]{0,89}[\w()-]")
 _LOCATION: Final = re.compile(r"[a-z0-9]+")
+_NETWORK: Final = r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft.Network"
+_SUBNET: Final = re.compile(
+    rf"[^/\s]+/[^/\s]+|{_NETWORK}/virtualNetworks/[^/]+/subnets/[^/]+", re.IGNORECASE
+)
+_FIREWALL: Final = re.compile(rf"[^/\s]+|{_NETWORK}/networkSecurityGroups/[^/]+", re.IGNORECASE)
 _ENDPOINT: Final = re.compile(r"https?://[^/\s?#@]+/?")
 
 AZURE: Final = "https://management.azure.com"
@@ -111,8 +116,12 @@ class AzureOptions(CloudOptions):
                 raise self._wrong("zones", repr(zone), "zones such as 1")
         if not self.machine_types:
             raise self._wrong("machine_types", "[]", "name at least one, such as Standard_D2s_v5")
-        if self.subnet is not None and self.subnet.strip("/").count("/") not in (1, 9):
+        if self.subnet is not None and not _SUBNET.fullmatch(self.subnet):
             raise self._wrong("subnet", repr(self.subnet), "NETWORK/SUBNET, or the subnet's id")
+        if self.security_group is not None and not _FIREWALL.fullmatch(self.security_group):
+            raise self._wrong("security_group", repr(self.security_group), "its name, or its id")
+        if self.guard is not None and not _GROUP.fullmatch(self.guard):
+            raise self._wrong("guard", repr(self.guard), "the name of the guard's resource group")
         if not _ENDPOINT.fullmatch(self.endpoint or AZURE):
             raise self._wrong("endpoint", repr(self.endpoint), "one such as https://HOST")
         if self.plain and not _is_loopback(urlsplit(self.base).hostname or ""):
@@ -130,8 +139,11 @@ class AzureOptions(CloudOptions):
         most = TAGS - OURS
         if len(self.tags) > most:
             raise self._wrong("tags", f"{len(self.tags)} of them", f"there is room for {most}")
+        names = [key.lower() for key in self.tags]  # in which Azure sees no case
         for key, value in self.tags.items():
-            if key.lower().startswith(TAG):
+            if names.count(key.lower()) > 1:
+                raise self._wrong("tags", repr(key[:70]), "one of this name, in whatever case")
+            if key.lower() == "name" or key.lower().startswith(TAG):
                 raise self._wrong("tags", repr(key), "vmrunner sets this one itself")
             if not key or len(key) > 512 or _FORBIDDEN.search(key):
                 raise self._wrong(
