@@ -83,9 +83,9 @@ def test_doctor_finds_no_hole_in_the_modules_network() -> None:
             rule["sourceAddressPrefixes"] = ["203.0.113.0/24"]
         shown["properties"]["securityRules"].append({"name": rule["name"], "properties": rule})
     home = "10.77.0.0/16"
-    assert list(isolation.holes([shown], [home])) == []
+    assert list(isolation.holes([shown], [home], public=True)) == []
     del shown["properties"]["securityRules"][1]
-    assert list(isolation.holes([shown], [home])) != []
+    assert list(isolation.holes([shown], [home], public=True)) != []
 
 
 def _camel(name: str) -> str:

@@ -147,7 +147,8 @@ def _network(provider: AzureProvider) -> Iterator[Finding]:
     groups = [_security_group(provider, one) for one in dict.fromkeys(filter(None, ids))]
     several = part(subnet, "properties", "addressPrefixes") or ()
     one = part(subnet, "properties", "addressPrefix")
-    found = list(holes(groups, [*several, *([one] if one and one not in several else [])]))
+    homes = [*several, *([one] if one and one not in several else [])]
+    found = list(holes(groups, homes, public=options.address == "public"))
     yield from found
     if not found:
         yield ok("network", f"subnet {words[9]}: builds do not reach each other")

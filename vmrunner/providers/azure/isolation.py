@@ -1,11 +1,13 @@
 """Isolation of builds from each other, by network security groups. Their rules go by priority, and
 Azure's own last ones let in the whole network; a packet must pass the subnet's group and the VM's
-own. Pure."""
+own. Builds with public addresses reach those of each other too, and then come from the internet.
+Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from vmrunner.model import Finding, Level
@@ -14,6 +16,8 @@ from vmrunner.providers.azure.client import Answer, part
 SSH: Final = 22
 #: Words for sources among which builds are.
 _EVERYONE: Final = frozenset({"*", "any", "virtualnetwork"})
+#: Such words where builds come by their public addresses, which are Azure's: `AzureCloud.REGION`.
+_INTERNET: Final = frozenset({"*", "any", "internet", "0.0.0.0/0", "azurecloud"})
 _ALL_PORTS: Final = frozenset({"*", "0-65535"})
 #: Its own last rules, in which the network may reach itself, where an answer does not show them.
 _BY_AZURE: Final = {
@@ -31,17 +35,22 @@ _BY_AZURE: Final = {
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def holes(groups: Sequence[Answer], homes: Sequence[str]) -> Iterator[Finding]:
+def holes(groups: Sequence[Answer], homes: Sequence[str], *, public: bool) -> Iterator[Finding]:
     """Yield what is wrong with these security groups of the builds' subnet and VMs. `homes`: the
-    ranges that builds have addresses in."""
+    ranges that builds have addresses in; `public`: they have public ones too."""
     nets = [ipaddress.ip_network(home) for home in homes]
-    lets_in = [_opening(group, nets) for group in groups]
+    lets_in = [_opening(g, partial(_meets, nets), partial(_covers_all, nets)) for g in groups]
+    outside = [_opening(g, _is_internet, _is_internet) for g in groups]
     if not groups or all(lets_in):
-        names = ", ".join(str(rule["name"]) for rule in lets_in if rule) or "no security group"
         yield _bad(
-            f"builds reach each other: {names}",
+            f"builds reach each other: {_names(lets_in) or 'no security group'}",
             "a rule with a lower number than all that let builds in: deny all from the subnet's "
             "own range to *",
+        )
+    elif public and all(outside):
+        yield _bad(
+            f"builds reach each other by their public addresses: {_names(outside)}",
+            "let in nobody but where vmrunner runs, or give builds no public addresses",
         )
     for group in groups:
         if not any(_allows(rule) and _covers(rule, SSH) for rule in _inbound(group)[:-1]):
@@ -51,13 +60,20 @@ def holes(groups: Sequence[Answer], homes: Sequence[str]) -> Iterator[Finding]:
             )
 
 
-def _opening(group: Answer, homes: Sequence[_Network]) -> Answer | None:
-    """Return the first rule that lets builds in; None: one that denies them all comes first."""
+def _names(rules: Sequence[Answer | None]) -> str:
+    return ", ".join(str(rule["name"]) for rule in rules if rule)
+
+
+def _opening(
+    group: Answer, meets: Callable[[Answer], bool], covers: Callable[[Answer], bool]
+) -> Answer | None:
+    """Return the first rule that lets builds in; None: one that denies them all comes first.
+    `meets`: builds are among a rule's sources; `covers`: all of them are."""
     for rule in _inbound(group):
         if _allows(rule):
-            if _meets(rule, homes):
+            if meets(rule):
                 return rule
-        elif _denies_all(rule, homes):
+        elif _denies_all(rule) and covers(rule):
             return None
     return None
 
@@ -74,7 +90,13 @@ def _allows(rule: Answer) -> bool:
     return str(part(rule, "properties", "access")) == "Allow"
 
 
-def _meets(rule: Answer, homes: Sequence[_Network]) -> bool:
+def _is_internet(rule: Answer) -> bool:
+    """True if the rule is about all public addresses, or all of Azure's."""
+    sources = (one.lower() for one in _said(rule, "sourceAddressPrefix", "es"))
+    return any(one in _INTERNET or one.startswith("azurecloud.") for one in sources)
+
+
+def _meets(homes: Sequence[_Network], rule: Answer) -> bool:
     """True if builds are among those that the rule is about."""
     return any(
         source.lower() in _EVERYONE or _overlaps(source, homes)
@@ -90,16 +112,20 @@ def _overlaps(source: str, homes: Sequence[_Network]) -> bool:
     return any(network.version == home.version and network.overlaps(home) for home in homes)
 
 
-def _denies_all(rule: Answer, homes: Sequence[_Network]) -> bool:
-    """True if it denies everything to all that builds may come from, wherever it goes."""
+def _denies_all(rule: Answer) -> bool:
+    """True if what it denies it denies whole, wherever it goes."""
     ports = set(_said(rule, "destinationPortRange", "s"))
     wide = str(part(rule, "properties", "protocol")) == "*" and bool(ports & _ALL_PORTS)
-    sources = _said(rule, "sourceAddressPrefix", "es")
     goes = {one.lower() for one in _said(rule, "destinationAddressPrefix", "es")} or {"*"}
-    covered = any(one.lower() in _EVERYONE for one in sources) or all(
+    return wide and bool(goes & _EVERYONE)
+
+
+def _covers_all(homes: Sequence[_Network], rule: Answer) -> bool:
+    """True if all that builds may come from is what the rule is about."""
+    sources = _said(rule, "sourceAddressPrefix", "es")
+    return any(one.lower() in _EVERYONE for one in sources) or all(
         any(_within(home, one) for one in sources) for home in homes
     )
-    return wide and covered and bool(goes & _EVERYONE)
 
 
 def _within(home: _Network, source: str) -> bool:

@@ -38,8 +38,8 @@ def group(*rules: dict[str, Any], name: str = "nsg") -> dict[str, Any]:
     return {"name": name, "properties": {"securityRules": list(rules)}}
 
 
-def wrong(*groups: dict[str, Any]) -> list[str]:
-    found = list(holes(groups, [HOME]))
+def wrong(*groups: dict[str, Any], public: bool = False) -> list[str]:
+    found = list(holes(groups, [HOME], public=public))
     assert all(one.level is Level.ERROR and one.fix for one in found)
     return [one.message for one in found]
 
@@ -95,6 +95,20 @@ def test_half_a_denial_is_none(half: dict[str, Any]) -> None:
 
 def test_of_two_groups_one_that_denies_is_enough() -> None:
     assert wrong(group(SSH), group(SSH, DENY, name="vm")) == []
+
+
+@pytest.mark.parametrize("source", ["*", "Internet", "AzureCloud.westeurope", "0.0.0.0/0"])
+def test_by_public_addresses_builds_come_from_the_internet(source: str) -> None:
+    """Whatever denies the network's own ranges sees no such packet."""
+    world = rule("world", 300, "Allow", sourceAddressPrefix=source)
+    open_to_all = group(SSH, DENY, world)
+    (told,) = wrong(open_to_all, public=True)
+    assert "public" in told
+    assert "world" in told
+    assert wrong(open_to_all) == []
+    assert wrong(open_to_all, group(SSH, DENY, name="vm"), public=True) == []
+    shut = rule("shut", 250, "Deny", **ALL, sourceAddressPrefix="Internet")
+    assert wrong(group(SSH, DENY, shut, world), public=True) == []
 
 
 def test_somebody_must_be_let_in() -> None:
