@@ -29,7 +29,9 @@ CAPACITY: Final = frozenset(
         "ZonalAllocationFailed",
     }
 )
-QUOTA: Final = frozenset({"QuotaExceeded", "PublicIPCountLimitReached", "ResourceQuotaExceeded"})
+QUOTA: Final = frozenset({"QuotaExceeded", "ResourceQuotaExceeded"})
+#: How codes of Microsoft.Network's quotas end, each of which has its own.
+_FULL: Final = "countlimitreached"
 #: One code for all that is not allowed now; a quota is told in its words alone.
 _NOT_ALLOWED: Final = "OperationNotAllowed"
 THROTTLED: Final = frozenset(
@@ -72,7 +74,7 @@ def refusal(code: str, message: str, status: int, *, action: str, where: str) ->
     text = f"{action} in {where}: {code or status}: {one_line(message)}"
     if code in CAPACITY:
         return NoCapacity(text)
-    if code in QUOTA or (code == _NOT_ALLOWED and "quota" in message.lower()):
+    if is_quota(code) or (code == _NOT_ALLOWED and "quota" in message.lower()):
         return QuotaExceeded(text, hint="raise the subscription's quota, or run fewer at once")
     if code in THROTTLED or status == 429:
         return Throttled(text)
@@ -87,6 +89,10 @@ def refusal(code: str, message: str, status: int, *, action: str, where: str) ->
     if status >= 500 or code in UNSURE or not code:
         return Uncertain(text)
     return BadOrder(text)
+
+
+def is_quota(code: str) -> bool:
+    return code in QUOTA or code.lower().endswith(_FULL)
 
 
 def _told(error: Any) -> tuple[str, str]:

@@ -197,4 +197,4 @@ def _standing(item: Answer) -> Power:
 def _unplaced(item: Any) -> bool:
     """True if it failed for want of a place, and never ran."""
     failure = code(statuses(item), "ProvisioningState").partition("/")[2]
-    return failure in error_codes.CAPACITY | error_codes.QUOTA
+    return failure in error_codes.CAPACITY or error_codes.is_quota(failure)
