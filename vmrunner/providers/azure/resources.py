@@ -93,12 +93,15 @@ def tags(item: Answer) -> Mapping[str, str]:
     return {key.lower() if key.lower().startswith(TAG) else key: str(v) for key, v in told.items()}
 
 
-def ours(item: Answer, installation: str, attached: Ref | None) -> Mapping[str, str]:
+def ours(kind: Kind, item: Answer, installation: str, attached: Ref | None) -> Mapping[str, str]:
     """Return its tags; of a part that none of ours is on and nothing holds, those that its name
     tells, since not every part of a VM is known to inherit them. The group is one installation's
-    alone, and such a name nobody else gives."""
+    alone, and such a name nobody else gives; but a disk has it as it was told, and one with more
+    in its name is somebody's copy."""
     said = tags(item)
     found = _OURS.fullmatch(name_of(item))
+    if kind is Kind.DISK and found is not None and found["instance"] != found[0]:
+        return said
     if found is None or attached is not None or any(key.startswith(TAG) for key in said):
         return said
     return {
@@ -166,7 +169,7 @@ class GroupReader:
         return unfinished(ref, said, born(item), _standing(item))
 
     def _part(self, kind: Kind, item: Answer, holder: Ref | None) -> Resource:
-        told = ours(item, self._installation, holder)
+        told = ours(kind, item, self._installation, holder)
         return self._made(kind, item, holder, _standing(item), told)
 
     def _made(

@@ -87,6 +87,7 @@ def test_a_leftover_without_tags_is_ours_by_name() -> None:
         disk(tags={"VMRUNNER:Role": "guard"}),
         disk(name="data"),
         disk(name=f"my-{NAME}"),
+        disk(name=f"{NAME}-copy"),
     ],
 )
 def test_nothing_else_is_ours_by_name(item: dict[str, Any]) -> None:
