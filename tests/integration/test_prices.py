@@ -19,7 +19,7 @@ from vmrunner.ledger import Ledger, prices
 from vmrunner.model import Market, PriceSource, Rate, Scope, Spec
 from vmrunner.providers.port import Provider
 from vmrunner.providers.rates import rate_of
-from vmrunner.services.prices import FRESH, refresh, refresh_within
+from vmrunner.services.prices import FRESH, refresh, refreshed_beside
 from vmrunner.testing.localec2.faults import UNAVAILABLE
 
 GIB = 1 << 30
@@ -118,6 +118,24 @@ def test_what_another_node_is_told_at_once_is_no_failure(
     assert ledger.prices.told(scope)["m"].usd_hour == 1.0
 
 
+def test_a_command_does_its_work_meanwhile(ledger: Ledger) -> None:
+    asked, done = threading.Event(), threading.Event()
+
+    class Slow:
+        """A cloud that answers once the command's own work is done."""
+
+        scopes = frozenset({Scope("slow", "account", "place")})
+
+        def told_prices(self) -> Any:
+            asked.set()
+            assert done.wait(30)
+            return {}
+
+    with refreshed_beside(ledger, {"s": cast("Provider", Slow())}, 30.0):
+        assert asked.wait(30)
+        done.set()
+
+
 def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:
     told = threading.Event()
 
@@ -130,10 +148,12 @@ def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:
             told.wait(30)
             return {}
 
-    refresh_within(lambda: ledger, lambda: {"s": cast("Provider", Slow())}, 0.01)
+    with refreshed_beside(ledger, {"s": cast("Provider", Slow())}, 0.01):
+        pass
     assert not told.is_set()
     told.set()
-    refresh_within(lambda: ledger, lambda: {"z": other()}, 30.0)
+    with refreshed_beside(ledger, {"z": other()}, 30.0):
+        pass
     assert ledger.prices.told(Scope("other", "account", "place"))["m"].usd_hour == 1.0
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-PRICES_WAIT: Final = 15.0
-
 
 class LocalService:
     """The use cases over the parts of one application."""
@@ -211,12 +209,6 @@ class LocalService:
             dry_run=dry_run,
             orphans=orphans,
         )
-
-    def renew_prices(self) -> None:
-        """Ask the clouds for their prices where they are old; wait some seconds for it at most."""
-        from vmrunner.services import prices
-
-        prices.refresh_within(lambda: self.ledger, self._app.providers.all, PRICES_WAIT)
 
     def audit(
         self,

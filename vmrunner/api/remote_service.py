@@ -212,9 +212,6 @@ class RemoteService:
         said = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
         return report(self.client.post("/reap", said))
 
-    def renew_prices(self) -> None:
-        """Do nothing: the server asks for prices by itself."""
-
     def audit(
         self,
         *,

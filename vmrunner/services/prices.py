@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import LedgerError, VmrunnerError
@@ -46,18 +46,24 @@ def refresh(ledger: Ledger, providers: Mapping[str, Provider]) -> list[str]:
     return told
 
 
-def refresh_within(
-    ledger: Callable[[], Ledger], providers: Callable[[], Mapping[str, Provider]], seconds: float
-) -> None:
-    """The same for a command, which waits no longer than that."""
+@contextlib.contextmanager
+def refreshed_beside(
+    ledger: Ledger, providers: Mapping[str, Provider], seconds: float
+) -> Iterator[None]:
+    """Do so beside the block, for a command: at its end they are waited for until so many seconds
+    are over since its beginning."""
 
     def work() -> None:
         with contextlib.suppress(VmrunnerError):
-            refresh(ledger(), providers())
+            refresh(ledger, providers)
 
+    until = time.monotonic() + seconds
     thread = threading.Thread(target=work, name="prices", daemon=True)
     thread.start()
-    thread.join(seconds)
+    try:
+        yield
+    finally:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _is_old(driver: Provider, asked: Mapping[tuple[str, str], float], now: float) -> bool:

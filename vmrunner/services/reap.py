@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import VmrunnerError
 from vmrunner.reaper import expired, once
 from vmrunner.reaper.report import Report
+from vmrunner.services import prices
 
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits, EnginePaths
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
+
+#: Seconds that a reap by hand waits for prices at most, since it began.
+PRICES_WAIT: Final = 15.0
 
 
 def reap(
@@ -26,7 +31,8 @@ def reap(
 ) -> Report:
     """One pass over the ledger and the cloud; waits a little to see dead what it killed. Without a
     ledger, over what is past its deadline by its own tags. `orphans`: also those that the cap
-    holds back."""
+    holds back. Who never serves has prices by it: they are asked for meanwhile, where they are
+    old."""
     only = providers.named(provider)
     try:
         ledger = ledgers.open()
@@ -36,9 +42,11 @@ def reap(
             ledgers, providers, limits, only=only, dry_run=dry_run, seconds=once.SETTLE
         )
         return dead + lost
-    report = once.reap(
-        ledger, providers.all(), limits, paths, dry_run=dry_run, provider=only, orphans=orphans
-    )
+    opened = providers.all()
+    with nullcontext() if dry_run else prices.refreshed_beside(ledger, opened, PRICES_WAIT):
+        report = once.reap(
+            ledger, opened, limits, paths, dry_run=dry_run, provider=only, orphans=orphans
+        )
     _, broken = providers.opened()
     return report + Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
 

@@ -44,8 +44,6 @@ def reap(
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
     for text in (*report.alarms, *report.unread):
         output.warn(text)
-    if not dry_run:
-        service.renew_prices()
     return (
         exit_codes.PARTLY if report.unread or any(x.failed for x in report.lines) else exit_codes.OK
     )
