@@ -20,6 +20,7 @@ from tests.support.ec2 import (
     swept,
 )
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
+from tests.support.sshd import wait_for
 from vmrunner.errors import CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
 from vmrunner.providers.ec2.provider import Ec2Provider
@@ -234,3 +235,16 @@ def test_stop_protection_is_lifted_too(aws: Amazon, both: bool) -> None:
     machine.stop_protected, machine.protected = True, both
     assert {outcome.fate for outcome in provider.delete(refs).values()} == {Fate.ACCEPTED}
     assert aws.cloud.alive == []
+
+
+def test_a_delete_keeps_no_other_kind_waiting(aws: Amazon) -> None:
+    """While who sweeps ends the machines of a page, all else is listed."""
+    provider = aws.provider()
+    born(provider, aws.site.subnets[0])
+    pages = provider.sweep()
+    while (page := next(pages)).kind is not Kind.INSTANCE:
+        pass
+    assert page.resources
+    others = {"DescribeVolumes", "DescribeImages"}
+    wait_for(lambda: others <= {request.action for request in aws.cloud.requests})
+    assert {page.kind for page in pages} > {Kind.DISK, Kind.IMAGE}

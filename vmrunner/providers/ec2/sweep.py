@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 from vmrunner.errors import Uncertain
 from vmrunner.model import TAG, Kind, Page, Ref, Role, Scope
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.merge_iterators import merged
+from vmrunner.providers.common.merge_iterators import merged, read_ahead
 from vmrunner.providers.common.paging import pages
 from vmrunner.providers.ec2.client import IMAGES, Answer, AnswerT, Ec2Api, Ec2Caller
 from vmrunner.providers.ec2.describe_instances import apart, disrupted
@@ -44,22 +45,27 @@ class Ec2SweepContext:
         return merged([partial(self._region, scope) for scope in scopes])
 
     def _region(self, scope: Scope) -> Iterator[Page]:
-        """Yield the machines first, since what hangs on them dies after them; then all other kinds
-        side by side: each takes as many answers as it has pages."""
+        """Yield the machines first, since what hangs on them dies after them; then all other kinds,
+        which are read side by side from the first page of machines on: neither the pages nor the
+        deletes of those are waited for."""
         builders: dict[str, Ref] = {}
         ask = _Budget(self.calls, self.elapsed)
-        for reader in self.readers:
-            if reader.kind is Kind.INSTANCE:
-                for page in self._listed(ask, scope, reader):
-                    builders |= {
-                        r.instance: r.ref
-                        for r in page.resources
-                        if r.role is Role.IMAGE and r.instance
-                    }
-                    yield page
-        others = [reader for reader in self.readers if reader.kind is not Kind.INSTANCE]
-        for page in merged([partial(self._listed, ask, scope, reader) for reader in others]):
-            yield _beside(page, builders) if page.kind in BESIDE else page
+        (machines,) = (reader for reader in self.readers if reader.kind is Kind.INSTANCE)
+        others = [
+            partial(self._listed, ask, scope, reader)
+            for reader in self.readers
+            if reader is not machines
+        ]
+        with contextlib.ExitStack() as reading:
+            beside: Iterator[Page] | None = None
+            for page in self._listed(ask, scope, machines):
+                beside = beside or reading.enter_context(read_ahead(others))
+                builders |= {
+                    r.instance: r.ref for r in page.resources if r.role is Role.IMAGE and r.instance
+                }
+                yield page
+            for page in beside or ():
+                yield _beside(page, builders) if page.kind in BESIDE else page
 
     def _listed(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         failures: list[CallFailed] = []
