@@ -7,8 +7,9 @@ seen dead. The script causes the same effects with as many threads as the engine
 and checks nothing. They take turns, each at a fresh endpoint in a process of its own, whose CPU is
 not counted. The account's limits on calls are opened wide, since the script keeps none.
 
-A sweep: `vmrunner reap` and `custodian run`, each as a command, on the same machines. Exit 1 when
-a bound on calls is broken.
+A sweep: `vmrunner reap` and `custodian run`, each as a command, on the same machines. Then once
+more, by turns, at an endpoint that gives the same answers after a fixed time (`replay.py`). Exit 1
+when a bound on calls is broken.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import math
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -48,6 +50,7 @@ from bench.clouds import (
     unlimited,
 )
 from bench.endpoint import BULK, Account, account
+from bench.replay import Tape, served
 from tests.support.ec2 import INSTALLATION, REGION, credentials
 from vmrunner.model import TAG, Ref
 from vmrunner.providers.ec2 import create_request
@@ -63,6 +66,9 @@ THREADS = 8  # that make an engine's creates
 PAGE, BATCH = 1000, 100  # what one call lists, what one call ends
 C7N: Final = "c7n==0.9.53"
 CACHE: Final = user_cache_path("vmrunner") / "bench"
+#: Seconds that each answer takes where it is given again.
+LATENCIES: Final = (0.1, 0.5)
+ROUNDS: Final = 3
 CAPTION: Final = "A sweep: vmrunner lists disks and interfaces too, cloud-custodian machines alone."
 ROLE: Final = "arn:aws:iam::123456789012:role/vmrunner-schedule"
 #: What a schedule calls.
@@ -202,18 +208,37 @@ def custodian() -> Path | str:
     return program
 
 
-def swept(machines: int, expired: int, command: Callable[[Account, Path], list[str]]) -> Spent:
-    """What one command takes that ends the expired, and nothing else. Its start is in it."""
-    with account() as at, tempfile.TemporaryDirectory() as name:
+#: An endpoint's URL and a place of its own → its words.
+Command = Callable[[str, Path], list[str]]
+
+
+def swept(machines: int, expired: int, command: Command, tape: Tape | None = None) -> Spent:
+    """What one command takes that ends the expired, and nothing else. `tape`: keeps all that it was
+    told; its times are the tape's too then."""
+    with account() as at:
         at.fill(machines, expired, time.time())
-        words = command(at, Path(name))
+        if tape is None:
+            found = timed(at.url, command)
+        else:
+            tape.upstream = at.url
+            with served(tape) as url:
+                found = timed(url, command)
+        if len(at.alive()) != machines - expired:
+            raise SystemExit(f"{len(at.alive())} of {machines} are left")
+        return found._replace(calls=at.counts())
+
+
+def timed(url: str, command: Command) -> Spent:
+    """What that command takes; its start is in it."""
+    with tempfile.TemporaryDirectory() as name:
+        words = command(url, Path(name))
         # Python's compiled modules are kept, whatever this environment says: else each start of
         # each side would compile them again.
         foreign = ("VMRUNNER_", "XDG_", "PYTHONDONTWRITE")
         keep = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         homes = {f"XDG_{kind}_HOME": name for kind in ("CACHE", "CONFIG", "DATA", "STATE")}
         more = {
-            "AWS_ENDPOINT_URL": at.url,
+            "AWS_ENDPOINT_URL": url,
             "AWS_DEFAULT_REGION": REGION,
             "HOME": name,
             "PYTHONPYCACHEPREFIX": str(CACHE / "pycache"),
@@ -223,14 +248,14 @@ def swept(machines: int, expired: int, command: Callable[[Account, Path], list[s
             words, cwd=name, env=keep | homes | more, capture_output=True, text=True, check=False
         )
         wall, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if run.returncode or len(at.alive()) != machines - expired:
+        if run.returncode:
             raise SystemExit(f"{words}: exit {run.returncode}\n{run.stdout}\n{run.stderr}")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Spent(wall, cpu, at.counts())
+        return Spent(wall, cpu, Counter())
 
 
-def reap(at: Account, place: Path) -> list[str]:
-    text = CONFIG.format(installation=INSTALLATION, region=REGION, url=at.url, role=ROLE)
+def reap(url: str, place: Path) -> list[str]:
+    text = CONFIG.format(installation=INSTALLATION, region=REGION, url=url, role=ROLE)
     (place / "vmrunner").mkdir()
     (place / "vmrunner/config.toml").write_text(text)
     return [str(Path(sys.prefix) / "bin" / "vmrunner"), "reap"]
@@ -255,7 +280,7 @@ def sweeps(machines: int, expired: int) -> list[Row]:
     if isinstance(program, str):
         return [*rows, Row("cloud-custodian", f"not installed: {program}")]
 
-    def policy(_: Account, place: Path) -> list[str]:
+    def policy(_: str, place: Path) -> list[str]:
         now = int(time.time())
         text = POLICY.format(tag=TAG, installation=INSTALLATION, now=now)
         (place / "policy.yml").write_text(text)
@@ -266,7 +291,34 @@ def sweeps(machines: int, expired: int) -> list[Row]:
     for what, got, other in (("CPU", ours.cpu, theirs.cpu), ("wall time", ours.wall, theirs.wall)):
         told = f"{got / other:.2f}x ({got:.2f} s / {other:.2f} s)"
         rows.append(Row(f"{title}: {what} against {C7N}", told))
-    return [*rows, Row(f"the calls of {C7N}", by_action(theirs.calls))]
+    rows.append(Row(f"the calls of {C7N}", by_action(theirs.calls)))
+    return [*rows, *replays(title, machines, expired, policy)]
+
+
+def replays(title: str, machines: int, expired: int, policy: Command) -> list[Row]:
+    """Both once more, by turns, where each answer takes the same time and no processor of ours."""
+    tapes: list[tuple[Command, Tape]] = [(reap, Tape()), (policy, Tape())]
+    for command, tape in tapes:
+        swept(machines, expired, command, tape)
+    rows = []
+    for latency in LATENCIES:
+        pairs = [[again(tape, latency, command) for command, tape in tapes] for _ in range(ROUNDS)]
+        ratio = statistics.median(mine / theirs for mine, theirs in pairs)
+        mine, theirs = map(statistics.median, zip(*pairs, strict=True))
+        told = f"{ratio:.2f}x ({mine:.2f} s / {theirs:.2f} s)"
+        what = f"{title}: wall time where an answer takes {latency} s"
+        rows.append(Row(what, told, "1.0x", ratio <= 1.0, True))
+    return rows
+
+
+def again(tape: Tape, latency: float, command: Command) -> float:
+    """Wall time of a command that is told what it was told before."""
+    played = tape.rewound(latency)
+    with served(played) as url:
+        wall = timed(url, command).wall
+    if played.missing:
+        raise SystemExit(f"never asked before: {played.missing[0]!r}")
+    return wall
 
 
 def main() -> int:
