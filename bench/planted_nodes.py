@@ -117,6 +117,20 @@ NODE_BUGS: Final = (
         f"{SHARED}::test_one_that_another_node_holds_up_waits_alone",
     ),
     Bug(
+        "let a write that waits for a row hold up a node's others",
+        "ledger/shared_writes.py",
+        ", waits=False",
+        "",
+        f"{SHARED}::test_a_lone_one_that_is_held_up_holds_up_nobody",
+    ),
+    Bug(
+        "let a node that is stopped keep its rows",
+        "ledger/connections.py",
+        "idle_in_transaction_session_timeout', '30s'",
+        "application_name', 'x'",
+        f"{SHARED}::test_a_node_that_is_stopped_keeps_no_row",
+    ),
+    Bug(
         "trust whichever server answers",
         DATABASE,
         "if servers is not None or server in self._servers:",
@@ -154,7 +168,7 @@ NODE_BUGS: Final = (
     Bug(
         "write again what may have been written",
         DATABASE,
-        "if attempt == RETRIES - 1 or not _aborted(error):",
+        "if attempt == RETRIES - 1 or sqlstate(error) not in _CONFLICTS:",
         "if attempt == RETRIES - 1:",
         f"{NOT_ANSWERED}[logs.append-CommitFate.DONE]",
     ),

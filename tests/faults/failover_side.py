@@ -142,6 +142,7 @@ class _Connection(sqlite3.Connection):
             ("pg_postmaster_start_time", 0, lambda: self._number),
             ("pg_is_in_recovery", 0, lambda: not servers.promoted),
             ("concat", -1, lambda *words: "".join(map(str, words))),
+            ("set_config", 3, lambda _name, value, _local: value),
         ):
             self.create_function(name, count, answer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,8 +16,9 @@ from sqlalchemy import Connection
 from tests.support.ledger_builds import launch, spec
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import Conflict, Fenced, LedgerError, NotFound, QuotaUsedUp
-from vmrunner.ledger import BuildEnd, Ledger
-from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
+from vmrunner.ledger import BuildEnd, Ledger, connections
+from vmrunner.ledger.events import add_event
+from vmrunner.model import BuildState, Death, EventKind, InstanceState, Reason, Result
 
 MANY = 20
 
@@ -100,6 +102,26 @@ def test_one_that_another_node_holds_up_waits_alone(together: Together, url: str
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_lone_one_that_is_held_up_holds_up_nobody(ledger: Ledger, url: str) -> None:
+    """The node that has its row may have been stopped."""
+    _, token = ledger.tokens.create("t", frozenset(), by="me", now=0.0)
+    turn: Any = ledger.builds._shared._turn  # type: ignore[attr-defined]
+    with ThreadPoolExecutor() as threads, psycopg.connect(url) as other:
+        other.execute("SELECT id FROM tokens FOR UPDATE")
+        held = threads.submit(
+            ledger.builds.submit, spec(), id="b-held", now=1.0, actor=token.actor, most=9
+        )
+        try:
+            wait_until(turn.locked)
+            free = threads.submit(ledger.builds.submit, spec(), id="b-free", now=1.0)
+            assert free.result(10)[0].id == "b-free"
+            assert not held.done()
+        finally:
+            other.rollback()
+        assert held.result(10)[0].id == "b-held"
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_two_nodes_that_want_each_others_rows_both_write(ledger: Ledger, data_dir: Path) -> None:
     """Each has one row and waits for the other's; no write is lost, and none is done twice."""
     other = Ledger.open(str(ledger.url), data_dir=data_dir)
@@ -130,6 +152,48 @@ def test_two_nodes_that_want_each_others_rows_both_write(ledger: Ledger, data_di
         assert [one.result(60) for one in asked] == [[1, 1], [1, 1]]
     assert [token.name for token in ledger.tokens.list()] == ["txx", "txx"]
     other.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_node_that_is_stopped_keeps_no_row(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a signal, or with its host: its connection stays, and says nothing."""
+    monkeypatch.setattr(connections, "SERVER", connections.SERVER.replace("'30s'", "'1s'"))
+    ledger.builds.submit(spec(), id="b-1", now=1.0)
+    stopped, goes_on = threading.Event(), threading.Event()
+
+    def stop(connection: Connection) -> None:
+        add_event(connection, "b-1", EventKind.TRACE, 1.0)
+        stopped.set()
+        goes_on.wait(30)
+
+    with ThreadPoolExecutor() as threads:
+        asked = threads.submit(ledger._database.write, stop)
+        assert stopped.wait(20)
+        assert ledger.builds.request_cancel("b-1", Reason.USER, 2.0).cancel
+        goes_on.set()
+        assert isinstance(asked.exception(), LedgerError)
+    assert [event.kind for event in ledger.events.list("b-1")] == [EventKind.CANCEL]
+
+
+def test_a_write_that_an_interrupt_lost_is_told(together: Together) -> None:
+    """Ctrl-C came to whoever took it, before it was begun."""
+
+    class Interrupted(deque[Any]):
+        taken = 0
+
+        def popleft(self) -> Any:
+            one = super().popleft()
+            self.taken += 1
+            if self.taken == 2:
+                raise KeyboardInterrupt
+            return one
+
+    together.together._waiting = Interrupted()
+    told = [type(one.exception()) for one in together.submit({}, {})]
+    assert sorted(told, key=str) == [KeyboardInterrupt, LedgerError]
+    assert together.ledger.builds.list() == []
 
 
 @pytest.mark.parametrize("error", [LedgerError("the disk is full"), KeyboardInterrupt()])

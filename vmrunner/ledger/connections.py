@@ -16,6 +16,16 @@ from vmrunner.errors import LedgerError
 
 BUSY_MS: Final = 30_000
 POOL_SIZE: Final = 8  # connections that are kept open
+#: A server, another start of it, or the end of its recovery, which is where timelines part. Asked
+#: first in each transaction, which the server ends when its process says nothing more: one that is
+#: stopped would keep its rows from all others.
+SERVER: Final = (
+    "SELECT concat(pg_postmaster_start_time(), ' ', pg_is_in_recovery()), "
+    "set_config('idle_in_transaction_session_timeout', '30s', true)"
+)
+#: … and does not wait for long for a row that another has.
+IMPATIENT: Final = f"{SERVER}, set_config('lock_timeout', '500ms', true)"
+HELD_UP: Final = "55P03"  # what the server says of a row that did not come in time
 
 
 def driver(connection: Connection) -> Any:
@@ -74,6 +84,11 @@ def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
 def cause_of(error: BaseException) -> BaseException:
     """The driver's own error."""
     return error.orig if isinstance(error, DBAPIError) and error.orig else error
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return what PostgreSQL calls it; "" for another's error."""
+    return getattr(cause_of(error), "sqlstate", None) or ""
 
 
 def translated(error: BaseException, url: URL) -> LedgerError:

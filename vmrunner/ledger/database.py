@@ -35,8 +35,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import LedgerError
-from vmrunner.ledger import fork_safety, revisions
-from vmrunner.ledger.connections import BUSY_MS, POOL_SIZE, cause_of, connect, driver, translated
+from vmrunner.ledger import connections, fork_safety, revisions
+from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
 
 T = TypeVar("T")
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
@@ -44,10 +44,6 @@ Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 RETRIES: Final = 8
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _ARG: Final = "p_"
-
-
-#: A server, another start of it, or the end of its recovery, which is where timelines part.
-_SERVER: Final = "SELECT concat(pg_postmaster_start_time(), ' ', pg_is_in_recovery())"
 
 
 @runtime_checkable
@@ -60,6 +56,10 @@ class Recognises(Protocol):
 
 class Duplicate(Exception):
     """A unique index or a foreign key forbids it; nothing was written."""
+
+
+class HeldUp(Exception):
+    """Another has the row that it waits for; nothing was written."""
 
 
 def arg(name: str) -> BindParameter[Any]:
@@ -214,17 +214,19 @@ class Database:
         *,
         patience: float | None = None,
         servers: set[str] | None = None,
+        waits: bool = True,
     ) -> T:
         """Run `work` in one transaction; it may run more than once, so it has no other effect.
         `patience`: so many seconds it waits for SQLite's other writers, of this process and of all
-        others together; None: `BUSY_MS`. `servers`: as for `read`.
+        others together; None: `BUSY_MS`. `servers`: as for `read`. `waits`: False to raise HeldUp
+        where another has a row of PostgreSQL's for long.
 
         An exception rolls everything back. `Duplicate`: a unique index or foreign key forbids
         it. `LedgerError`: the database failed, and the write may or may not have happened."""
         self._refuse()
         for attempt in range(RETRIES):
             try:
-                with self._entered(), self._writing(patience, servers) as connection:
+                with self._entered(), self._writing(patience, servers, waits) as connection:
                     revisions.begin(connection)
                     done = work(connection)
                     revisions.draw(connection)
@@ -232,7 +234,9 @@ class Database:
             except (SQLAlchemyError, self._error) as error:
                 if isinstance(cause_of(error), self._forbidden):
                     raise Duplicate(str(error)) from error
-                if attempt == RETRIES - 1 or not _aborted(error):
+                if not waits and sqlstate(error) == connections.HELD_UP:
+                    raise HeldUp from error
+                if attempt == RETRIES - 1 or sqlstate(error) not in _CONFLICTS:
                     raise translated(error, self.url) from error
             time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
         raise AssertionError("unreachable")
@@ -269,14 +273,16 @@ class Database:
         self._servers |= servers
 
     @contextmanager
-    def _begun(self, engine: Engine, servers: set[str] | None) -> Iterator[Connection]:
+    def _begun(
+        self, engine: Engine, servers: set[str] | None, ask: str = connections.SERVER
+    ) -> Iterator[Connection]:
         """A transaction, on a server that is trusted or taken down in `servers`."""
         if self.sqlite:
             with engine.begin() as connection:
                 yield connection
             return
         while True:
-            connection, server = self._connected(engine)
+            connection, server = self._connected(engine, ask)
             with connection:
                 if servers is not None:
                     servers.add(server)
@@ -286,13 +292,13 @@ class Database:
                     return
             self._recognise(server)
 
-    def _connected(self, engine: Engine) -> tuple[Connection, str]:
+    def _connected(self, engine: Engine, ask: str) -> tuple[Connection, str]:
         """A connection in the middle of a transaction that has asked for its server. One that was
         kept and whose server is gone is given up: then the next."""
-        for kept in range(POOL_SIZE, -1, -1):
+        for kept in range(connections.POOL_SIZE, -1, -1):
             connection = engine.connect()
             try:
-                return connection, Rows(driver(connection).execute(_SERVER)).scalar()
+                return connection, Rows(driver(connection).execute(ask)).scalar()
             except self._error:
                 lost = driver(connection).closed
                 connection.invalidate()
@@ -311,9 +317,12 @@ class Database:
                 self.trust({server})
 
     @contextmanager
-    def _writing(self, patience: float | None, servers: set[str] | None) -> Iterator[Connection]:
+    def _writing(
+        self, patience: float | None, servers: set[str] | None, waits: bool
+    ) -> Iterator[Connection]:
         if not self.sqlite:
-            with self._begun(self._writer, servers) as connection:
+            ask = connections.SERVER if waits else connections.IMPATIENT
+            with self._begun(self._writer, servers, ask) as connection:
                 yield connection
             return
         with self._in_turn(BUSY_MS / 1000 if patience is None else patience) as left:
@@ -386,8 +395,3 @@ def _identity(url: URL) -> Hashable:
         found = path.stat()
         return path, found.st_dev, found.st_ino
     return url.render_as_string(hide_password=False)
-
-
-def _aborted(error: BaseException) -> bool:
-    """True if the server undid the transaction because of another one."""
-    return getattr(cause_of(error), "sqlstate", "") in _CONFLICTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import fork_safety
 from vmrunner.ledger.connections import driver
-from vmrunner.ledger.database import Database
+from vmrunner.ledger.database import Database, HeldUp
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ SHARED: Final = 64
 #: may wait for a row of these. For the number that all draw in the end, each has its turn.
 _IMPATIENT: Final = "SET LOCAL lock_timeout = '50ms'"
 _PATIENT: Final = "SET LOCAL lock_timeout TO DEFAULT"
+_INTERRUPTED: Final = "the ledger's database failed: interrupted"
 
 
 class _Waiting(Generic[T]):
@@ -84,8 +86,13 @@ class SharedWrites:
         waiting = self._waiting
         waiting.extend(writes)
         with self._turn:
-            while not all(one.over for one in writes):
-                self._write_together([waiting.popleft() for _ in range(min(len(waiting), SHARED))])
+            while left := [one for one in writes if not one.over]:
+                batch = [waiting.popleft() for _ in range(min(len(waiting), SHARED))]
+                if batch:
+                    self._write_together(batch)
+                else:  # whoever took them was interrupted before it began
+                    for one in left:
+                        one.over, one.error = True, LedgerError(_INTERRUPTED)
 
     def _outcome(self, one: _Waiting[T]) -> T:
         if one.error is not None:
@@ -94,7 +101,7 @@ class SharedWrites:
         return one.result[0] if one.result else self._database.write(one.work)
 
     def _write_together(self, writes: Sequence[_Waiting[Any]]) -> None:
-        error: Exception | None = LedgerError("the ledger's database failed: interrupted")
+        error: Exception | None = LedgerError(_INTERRUPTED)
 
         def run_all(connection: Connection) -> None:
             if not self._database.sqlite:
@@ -108,7 +115,8 @@ class SharedWrites:
             if len(writes) > 1:
                 self._database.write(run_all)
             else:
-                writes[0].result.append(self._database.write(writes[0].work))
+                with suppress(HeldUp):  # done again by itself, as one of many is
+                    writes[0].result.append(self._database.write(writes[0].work, waits=False))
             error = None
         except LedgerError as failed:
             error = failed
