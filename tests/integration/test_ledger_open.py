@@ -15,6 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from cryptography.fernet import Fernet
 
+from tests.support.caches import save
 from tests.support.ledger_builds import USER_DATA, launch, running, spec
 from tests.support.postgres import Server
 from vmrunner.errors import ConfigError, LedgerError
@@ -23,7 +24,7 @@ from vmrunner.ledger.connections import connect
 from vmrunner.ledger.models import METADATA
 from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import local_files
-from vmrunner.model import BuildState, Death, Reason, Result
+from vmrunner.model import BuildState, CacheRule, CacheScope, Death, Reason, Result
 
 
 def run_sql(url: str, statement: str) -> None:
@@ -189,6 +190,12 @@ def test_a_server_without_a_locale_keeps_all_text(postgres: Server, tmp_path: Pa
     ledger = Ledger.open(url, data_dir=tmp_path)
     ledger.builds.submit(spec(name="Grüße"), id="b-1", now=1.0)
     assert ledger.builds.get("b-1").spec.name == "Grüße"
+    here = CacheScope(tenant="a", own="main")
+    save(ledger, "first", here, CacheRule(key="Grüße-1", path="/cache"))
+    rule = CacheRule(key="new", path="/cache", fallback=("Grü",))
+    found = ledger.caches.find(here, rule, 5.0)
+    assert found is not None
+    assert found.key == "Grüße-1"
     ledger.close()
 
 

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Text,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, arg, inserts
@@ -29,11 +40,13 @@ _INSERT = inserts(CACHES)
 _EXACT = Prepared(
     lambda: select(*_COLUMNS).select_from(_WITH_OBJECT).where(_HERE, _c.key == arg("key"))
 )
+#: As the database counts: bytes, where that has no encoding.
+_LENGTH: Final = func.length(cast(arg("begin"), Text))
 _BEGINS = Prepared(
     lambda: (
         select(*_COLUMNS)
         .select_from(_WITH_OBJECT)
-        .where(_HERE, func.substr(_c.key, 1, arg("length")) == arg("begin"))
+        .where(_HERE, func.substr(_c.key, 1, _LENGTH) == arg("begin"))
         .order_by(_c.created_at.desc(), _c.id.desc())
         .limit(1)
     )
@@ -107,7 +120,7 @@ class Caches:
                 here = {"tenant": scope.tenant, "scope": name, "path": rule.path}
                 row = _EXACT(connection, key=rule.key, **here).first()
                 for begin in rule.fallback if row is None else ():
-                    row = _BEGINS(connection, begin=begin, length=len(begin), **here).first()
+                    row = _BEGINS(connection, begin=begin, **here).first()
                     if row is not None:
                         break
                 if row is not None:
