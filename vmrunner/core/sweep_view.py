@@ -86,6 +86,7 @@ class SweepView:
     shown: set[str] = field(default_factory=set)  # instance ids on VMs of ours, where it matters
     errors: list[tuple[Scope, Kind, str]] = field(default_factory=list)
     stopped: str = ""  # why it ended before its end
+    begun: float = math.inf  # on the cloud's clock, before anything was shown
     jumped: bool = False  # the cloud's clock turned out to be another meanwhile
     rowed: Collection[str] = ()  # instance ids with a row that says nothing: it cannot be read
     _earliest: float = math.inf  # the time at which something was shown, on the cloud's clock
@@ -113,7 +114,7 @@ class SweepView:
 
     def clear(self) -> None:
         """Forget what was taken in."""
-        self.alive, self.dead, self.shown, self.errors = set(), set(), set(), []
+        self.alive, self.dead, self.shown, self.errors, self.stopped = set(), set(), set(), [], ""
         self._kept, self._ended, self._earliest, self.jumped = {}, set(), math.inf, False
 
     def fail(self, page: Page, why: str) -> None:

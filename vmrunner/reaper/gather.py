@@ -99,6 +99,7 @@ def _read_pages(
     breaks_off: bool,
 ) -> dict[str, Instance]:
     kept: dict[str, Instance] = {}
+    sweep_view.begun = provider.now()
     try:
         for page in provider.sweep():
             rows = rows_of({r.instance for r in page.resources if r.instance})

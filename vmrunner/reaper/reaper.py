@@ -194,7 +194,6 @@ class Reaper:
             meanwhile((), {})
         # No time is told before somebody who knows it has answered; the account is asked first.
         verified = bool(provider.scopes)
-        swept = SweepId(id=ids.sweep_id(), begun=provider.now()) if sweep else None
         sweep_view, known = gather(
             context,
             self._membership,
@@ -203,6 +202,7 @@ class Reaper:
             sweep=sweep,
             meanwhile=meanwhile,
         )
+        swept = SweepId(id=ids.sweep_id(), begun=sweep_view.begun) if sweep else None
         broken = [f"{name}: {hole}" for hole in sweep_view.holes]
         memory: frozenset[Sighting] = frozenset()
         try:

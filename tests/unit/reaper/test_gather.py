@@ -197,6 +197,7 @@ def test_a_sweep_over_a_wrong_date_is_begun_again(parts: EngineParts) -> None:
     parts.cloud.on_call = right_itself
     sweep_view, _ = gathered(parts)
     assert (sweep_view.holes, len(sweep_view.resources)) == ([], 2)
+    assert sweep_view.begun == parts.clock()
     assert (SCOPE, Kind.INSTANCE) in sweep_view.whole
 
 
