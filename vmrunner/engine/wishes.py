@@ -8,7 +8,8 @@ from typing import Final
 from vmrunner.core import lifecycle
 from vmrunner.engine.context import ReaperContext
 from vmrunner.engine.membership import Membership
-from vmrunner.model import SERVING, BuildRecord, Death, Instance, InstanceState
+from vmrunner.ledger.readable import Readable
+from vmrunner.model import SERVING, BuildRecord, Death, Instance, InstanceState, Pool
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 
@@ -21,13 +22,16 @@ def wishes(
     unread: Collection[str],
 ) -> dict[str, Death]:
     """Authorised ends by instance id. `unread`: builds that cannot be read: whether one of those
-    ended, nobody can tell."""
+    ended, nobody can tell. Nor can they of a pool whose row cannot be read."""
     found = {}
     listed = [row for row in rows if row.role in SERVING and row.state not in _DYING]
-    pools = {}
+    told: Readable[Pool] = Readable()
     if any(row.build is None for row in listed):
-        pools = {pool.name: pool for pool in context.ledger.pools.all()}
+        told = context.ledger.pools.all()
+    pools = {pool.name: pool for pool in told}
     for row in listed:
+        if row.build is None and row.pool in told.unread:
+            continue
         if row.build is None:
             pool = pools.get(row.pool or "")
             death = lifecycle.pool_wish(row, pool, now=context.clock(), there=context.now(row))

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, case, delete, exists, func, or_, select, update
 
 from vmrunner.core.pools import shape_of
+from vmrunner.errors import Unreadable
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_writes import DYING
 from vmrunner.ledger.database import Prepared, arg, inserts
 from vmrunner.ledger.pool_vms import PoolVms, lease, note_start
-from vmrunner.ledger.readable import readable
+from vmrunner.ledger.readable import Readable, readable
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, POOL_STARTS, POOLS
 from vmrunner.model import BuildRecord, BuildState, EmptyReason, Instance, Pool, PoolSpec
 
@@ -21,8 +22,8 @@ _b, _i, _p, _l, _s = BUILDS.c, INSTANCES.c, POOLS.c, LEASES.c, POOL_STARTS.c
 
 _ROWS = Prepared(
     lambda: select(
-        _p.spec, _p.shape, _p.revision, _p.size, _p.draining, _p.named_at, _p.empty_reason,
-        _p.want,
+        _p.name, _p.spec, _p.shape, _p.revision, _p.size, _p.draining, _p.named_at,
+        _p.empty_reason, _p.want,
     ).order_by(_p.name)
 )  # fmt: skip
 _SPEC = Prepared(lambda: select(_p.spec, _p.revision).where(_p.name == arg("name")))
@@ -97,9 +98,9 @@ class Pools(PoolVms):
 
     # --- the rows ---
 
-    def all(self) -> Sequence[Pool]:
+    def all(self) -> Readable[Pool]:
         """Return all pools, by name."""
-        return self._database.read(lambda c: [_pool(row) for row in _ROWS(c).all()])
+        return readable(_pool, self._database.read(lambda c: _ROWS(c).all()))
 
     def declare(self, wanted: Mapping[str, PoolSpec], actor: str, now: float) -> None:
         """Take over a configuration, by name. A pool that differs from what is stored gets the next
@@ -216,13 +217,17 @@ class Pools(PoolVms):
 
 
 def _pool(row: Sequence[Any]) -> Pool:
-    return Pool(
-        spec=codec.pool_spec_from(row[0]),
-        shape=row[1],
-        revision=row[2],
-        size=row[3],
-        draining=bool(row[4]),
-        named_at=row[5],
-        empty_reason=EmptyReason(row[6]) if row[6] else None,
-        want=row[7],
-    )
+    """A row of `_ROWS`. Raises Unreadable."""
+    try:
+        return Pool(
+            spec=codec.pool_spec_from(row[1]),
+            shape=row[2],
+            revision=row[3],
+            size=row[4],
+            draining=bool(row[5]),
+            named_at=float(row[6]),
+            empty_reason=EmptyReason(row[7]) if row[7] else None,
+            want=row[8],
+        )
+    except Exception as error:
+        raise Unreadable(f"the row of pool {row[0]} cannot be read: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +108,17 @@ def test_a_ledger_that_fails_at_the_pools_is_away(
     monkeypatch.setattr(parts.ledger.pools, "all", away)
     _, known = gathered(parts)
     assert (known.by_id, known.wishes, known.down) == ({}, {}, "the ledger is away")
+
+
+@pytest.mark.parametrize("change", ["spec = '{'", "empty_reason = 'no mood'", "named_at = 'late'"])
+def test_a_pool_that_cannot_be_read_harms_nobody(parts: EngineParts, change: str) -> None:
+    """Whether its VM is still wanted nobody can tell: only its deadline ends that."""
+    row = waiting(parts.ledger)
+    with sqlite3.connect(parts.root / "ledger.db") as raw:
+        raw.execute(f"UPDATE pools SET {change}")
+    raw.close()
+    _, known = gathered(parts)
+    assert (set(known.by_id), known.wishes, known.down) == ({row.id}, {}, "")
 
 
 def test_rows_read_before_the_ledger_failed_count_for_nothing(
