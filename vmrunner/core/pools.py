@@ -28,6 +28,9 @@ from vmrunner.model import (
 #: starts with, where the provider is this host.
 REFILL_AFTER: Final = 2.0
 
+#: Seconds in which a VM that dies is thought to be gone: a build waits for its place, for no other.
+LEAVES_IN: Final = 120.0
+
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _CLAIMABLE: Final = (InstanceState.READY, InstanceState.PARKED)
 #: What decides whether a VM is of the pool as it is configured now.
@@ -91,8 +94,9 @@ class FillInput:
     """Input of one decision about a pool.
 
     `want`: its size now. `rows`: its VMs that no build claimed. `places`: how many more VMs may be.
-    `claimed`: those that builds claimed just now. `waiting`: builds that wait for a place at its
-    provider. `paused`: nothing may be launched.
+    `claimed`: those that builds claimed just now. `waiting`: builds that wait for a place that one
+    of its VMs may have. `leaving`: VMs there that die just now, whose places these builds get.
+    `paused`: nothing may be launched.
     `images`: what VMs of its shape would boot now; empty: that is not known."""
 
     pool: Pool
@@ -102,6 +106,7 @@ class FillInput:
     places: int
     claimed: int = 0
     waiting: int = 0
+    leaving: int = 0
     paused: bool = False
     forgotten: bool = False
     images: frozenset[str] = frozenset()
@@ -130,7 +135,7 @@ def fill(given: FillInput) -> FillPlan:
         end[row.id] = (row, "the pool has more than it wants")
     if given.waiting and given.places <= 0:
         free = [row for row in spare if row.id not in end]
-        for row in free[: given.waiting]:
+        for row in free[: max(0, given.waiting - given.leaving)]:
             end[row.id] = (row, "a build waits for its place")
     short = max(0, given.want - len([r for r in alive if r.id not in end]))
     blocked = over or given.paused or given.waiting > 0

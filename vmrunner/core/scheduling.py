@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from vmrunner.core import shapes
 from vmrunner.model import (
@@ -24,6 +25,9 @@ from vmrunner.model import (
     Result,
     Spec,
 )
+
+#: In the place of a provider: a build waits for a place, at whichever one is left.
+ANYWHERE: Final = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +68,7 @@ class Rejection:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulingPlan:
     """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
-    queued, `crowded` how many wait for a place, by provider."""
+    queued, `crowded` how many wait for a place, by provider; `ANYWHERE`: by the overall limit."""
 
     starts: tuple[PlannedStart, ...] = ()
     claims: tuple[PlannedClaim, ...] = ()
@@ -133,13 +137,14 @@ def plan(
             claims.append(PlannedClaim(build=build, instance=waits))
             started.append(build)
             continue
-        if sum(taken.values()) >= rooms.overall:
-            waiting[build.id] = f"{rooms.overall} instances are running, the limit"
-            crowded[name] += 1
-            continue
-        if taken[name] >= rooms.each.get(name, rooms.overall):
+        each = rooms.each.get(name)
+        if each is not None and taken[name] >= each:
             waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
             crowded[name] += 1
+            continue
+        if sum(taken.values()) >= rooms.overall:
+            waiting[build.id] = f"{rooms.overall} instances are running, the limit"
+            crowded[ANYWHERE] += 1
             continue
         answer = offers(name, shapes.machine(build.spec))
         if answer.refused is not None:

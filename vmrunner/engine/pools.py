@@ -14,7 +14,7 @@ from typing import Final
 from vmrunner.core import pools as rules
 from vmrunner.core import shapes
 from vmrunner.core.lifecycle import FORGOTTEN, End, InstanceSign
-from vmrunner.core.scheduling import Offers, OffersAnswer, PlannedClaim
+from vmrunner.core.scheduling import ANYWHERE, Offers, OffersAnswer, PlannedClaim
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -185,7 +185,7 @@ class PoolManager:
         self, snapshot: Snapshot, waiting: Mapping[str, int], offers: Offers, *, paused: bool
     ) -> None:
         """Fill, shrink and drain the pools whose leases are ours. `waiting`: how many builds wait
-        for a place, by provider."""
+        for a place, as `SchedulingPlan.crowded`."""
         self._warm_ups.forget(snapshot.rows)  # first: the snapshot knows none that is ready now
         for word in self._warm_ups.ended():
             with self._context.guard(f"warm up {word.instance.id}"):
@@ -217,8 +217,8 @@ class PoolManager:
         paused: bool,
     ) -> None:
         context, spec = self._context, pool.spec
-        rows = [r for r in snapshot.everybody.values() if r.pool == pool.name and r.build is None]
-        rows = [snapshot.rows.get(row.id, row) for row in rows]
+        fresh = [snapshot.rows.get(row.id, row) for row in snapshot.everybody.values()]
+        rows = [row for row in fresh if row.pool == pool.name and row.build is None]
         if any(row.owner != context.id and row.state not in _DYING for row in rows):
             context.ledger.pools.take_over(pool.name, context.id)
             return  # the next tick sees them at their new epochs
@@ -239,7 +239,13 @@ class PoolManager:
                     for r in snapshot.everybody.values()
                 ),
                 places=self._places(snapshot, spec.provider),
-                waiting=waiting.get(spec.provider, 0),
+                waiting=waiting.get(spec.provider, 0) + waiting.get(ANYWHERE, 0),
+                leaving=sum(
+                    row.provider == spec.provider
+                    and row.state is InstanceState.DELETING
+                    and now < row.state_since + rules.LEAVES_IN
+                    for row in fresh
+                ),
                 paused=paused,
                 forgotten=context.clock() > pool.named_at + FORGOTTEN,
                 images=frozenset(offer.image for offer in answer.offers),

@@ -54,6 +54,12 @@ def test_builds_that_wait_come_first() -> None:
     assert fill(given_(1, waiting=1, places=3)) == fill(given_(1, want=1, waiting=1, places=3))
 
 
+def test_one_build_that_waits_takes_one_vm() -> None:
+    """That one takes a while to be gone: no other ends meanwhile."""
+    assert fill(given_(2, waiting=1, places=0, leaving=1)).end == ()
+    assert len(fill(given_(2, waiting=2, places=0, leaving=1)).end) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "row"),
     [

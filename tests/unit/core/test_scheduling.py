@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.ledger_rows import SCOPE, instance
-from vmrunner.core.scheduling import Capacity, OffersAnswer, SchedulingPlan, owner, plan
+from vmrunner.core.scheduling import ANYWHERE, Capacity, OffersAnswer, SchedulingPlan, owner, plan
 from vmrunner.model import BuildRecord, BuildSpec, BuildState, Offer, Reason, Spec, Step
 
 OFFER = Offer(scope=SCOPE, machine_type="small", place="z")
@@ -117,6 +117,13 @@ def test_a_full_provider_never_blocks_another() -> None:
     decided = plan(NOW, queued, running, always, Capacity(overall=9, each={"p": 1}))
     assert started(decided) == ["q1"]
     assert "limit" in decided.waiting["p1"]
+
+
+def test_the_overall_limit_is_told_from_a_providers_own() -> None:
+    queued = [build("p1", at=1), build("q1", at=2, provider="q")]
+    running = [(None, instance("1"))]
+    decided = plan(NOW, queued, running, always, Capacity(overall=1, each={"p": 1}))
+    assert decided.crowded == {"p": 1, ANYWHERE: 1}
 
 
 def test_time_in_the_queue_runs_out_while_draining_too() -> None:
