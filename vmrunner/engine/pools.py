@@ -22,7 +22,7 @@ from vmrunner.engine.pool_sizes import PoolSizer
 from vmrunner.engine.pool_warm_ups import PoolWarmUps, WarmedVm, WarmUps
 from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
-from vmrunner.errors import BadOrder, OverBudget
+from vmrunner.errors import BadOrder, OverBudget, ProviderError
 from vmrunner.ledger.pool_vms import lease
 from vmrunner.model import (
     BuildRecord,
@@ -286,7 +286,12 @@ class PoolManager:
         provider, now = self._context.providers[spec.provider], self._context.monotonic()
         well, asked = self._guarded.get(spec.name, (False, float("-inf")))
         if now - asked >= GUARD_CHECK and isinstance(provider, ShowsGuardedRoles):
-            roles = provider.guarded_roles()
+            try:
+                roles = provider.guarded_roles()
+            except ProviderError as error:
+                log.warning("pool %s: the roles of its guard: %s", spec.name, error)
+                self._guarded[spec.name] = (False, now - GUARD_CHECK + REFUSED_WAIT)
+                return False
             installed = roles is not None and Role.POOL.value in roles
             # What is parked has no deadline of its cloud's own.
             well = installed or (roles is None and spec.kind is not PoolKind.PARKED)

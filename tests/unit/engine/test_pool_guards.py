@@ -1,0 +1,38 @@
+"""Whether a pool may be filled, as who guards its account says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.engine_parts import EngineParts
+from tests.support.pools import POOL
+from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.pools import REFUSED_WAIT, PoolManager
+from vmrunner.errors import Uncertain
+
+
+def test_a_guard_that_tells_nothing_is_asked_now_and_then(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pool is not filled, and says why."""
+    asked = []
+
+    def roles() -> Any:
+        asked.append(parts.clock())
+        if len(asked) < 3:
+            raise Uncertain("not authorized to perform: lambda:GetFunction")
+        return frozenset({"pool"})
+
+    monkeypatch.setattr(parts.provider, "guarded_roles", roles, raising=False)
+    sessions: Any = None  # no build is started
+    manager = PoolManager(
+        parts.context, Launcher(parts.context), sessions, None, lambda _, work: work()
+    )
+    told = []
+    for _ in range(5):
+        told += [manager._is_guarded(POOL), manager._is_guarded(POOL)]
+        parts.clock.advance(REFUSED_WAIT)
+    assert told == [False] * 4 + [True] * 6
+    assert len(asked) == 3
