@@ -13,7 +13,7 @@ from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.lib.section import Bytes, Seconds, Section
-from vmrunner.model import PoolKind
+from vmrunner.model import MOST_VMS, PoolKind
 from vmrunner.providers import registry
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class ScheduledSize(Section):
     """A size that a pool has from one time on."""
 
     cron: str = Field(description="From when, UTC, as a cron line.")
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=MOST_VMS)
 
     @field_validator("cron")
     @classmethod
@@ -53,7 +53,7 @@ class PoolSettings(Section):
     container: str | None = None
     container_runtime: Literal["runc", "runsc"] | None = None
     spot: bool = False
-    size: int | None = Field(default=None, ge=0, description="VMs that wait.")
+    size: int | None = Field(default=None, ge=0, le=MOST_VMS, description="VMs that wait.")
     schedule: list[ScheduledSize] = Field(
         default_factory=list, description="Their number by time, in the place of size."
     )
@@ -61,7 +61,9 @@ class PoolSettings(Section):
         default=None, description="As many as that share of builds needs, in the place of size."
     )
     min: int = Field(default=0, ge=0, description="With hit_rate: at least so many.")
-    max: int | None = Field(default=None, ge=1, description="With hit_rate: at most so many.")
+    max: int | None = Field(
+        default=None, ge=1, le=MOST_VMS, description="With hit_rate: at most so many."
+    )
     ttl: Seconds = Field(default=3600.0, description="The longest build that it serves.")
     idle: Seconds = Field(default=1800.0, description="An unclaimed VM is replaced after this.")
     usd_per_day: Annotated[float, Field(ge=0.0)] | None = Field(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         Step,
     )
     from vmrunner.model.caches import CacheOutcome, CacheRule, CacheScope, FoundCache, StoredCache
-    from vmrunner.model.choices import Network, NotifyEvent, PoolKind
+    from vmrunner.model.choices import MOST_VMS, Network, NotifyEvent, PoolKind
     from vmrunner.model.cloud import (
         MORTAL,
         SERVING,
@@ -105,6 +105,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOCAL_TENANT",
     "MORTAL",
+    "MOST_VMS",
     "NO_COST",
     "NO_USAGE",
     "RUNC",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Network(StrEnum):
@@ -15,6 +16,10 @@ class Network(StrEnum):
     def inside(self) -> Network:
         """Return what the guest is told."""
         return self
+
+
+#: No pool has more VMs.
+MOST_VMS: Final = 10_000
 
 
 class PoolKind(StrEnum):

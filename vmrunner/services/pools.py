@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.core import pricing
 from vmrunner.errors import ConfigError, NotFound
 from vmrunner.lib import process, units
-from vmrunner.model import EmptyReason, Finding, InstanceState, Level, Pool
+from vmrunner.model import MOST_VMS, EmptyReason, Finding, InstanceState, Level, Pool
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -95,8 +95,10 @@ def one(ledger: Ledger, providers: ProviderSet, name: str) -> PoolStatus:
 
 def resize(ledger: Ledger, name: str, size: int, *, by: str = "") -> None:
     """Wish another size, until the configuration changes. Raises NotFound."""
-    if size < 0:
-        raise ConfigError(f"size: {size} is less than 0", hint="0 keeps none waiting")
+    if not 0 <= size <= MOST_VMS:
+        raise ConfigError(
+            f"size: {size} is not within 0 to {MOST_VMS}", hint="0 keeps none waiting"
+        )
     if not ledger.pools.resize(name, size, by or process.user(), time.time()):
         raise _missing(ledger, name)
 

@@ -63,6 +63,8 @@ def test_a_name_is_one_that_every_cloud_takes(name: str) -> None:
     "table",
     [
         {"size": -1},
+        {"size": 10_001},
+        {"hit_rate": 0.5, "max": 10**20},
         {"hit_rate": 1.0, "max": 2},
         {"hit_rate": 0.0, "max": 2},
         {"schedule": [{"cron": "often", "size": 1}]},

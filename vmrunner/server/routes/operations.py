@@ -12,6 +12,7 @@ from pydantic import Field, StrictBool
 
 from vmrunner.lib import units
 from vmrunner.lib.section import Section
+from vmrunner.model import MOST_VMS
 from vmrunner.reaper.report import Report
 from vmrunner.server import bodies
 from vmrunner.server.caller_slots import CallerSlots
@@ -60,7 +61,7 @@ class DrainBody(Section):
 
 
 class ResizeBody(Section):
-    size: int = Field(ge=0, le=10_000)
+    size: int = Field(ge=0, le=MOST_VMS)
 
 
 @router.get("/pools")
