@@ -120,14 +120,13 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
                 message=f"no VM of it is ready: {_TROUBLES[entry.empty_reason]}",
                 fix=f"vmrunner pool show {name}",
             )
-        elif _wastes(entry):
-            hits = round((entry.hit_rate or 0.0) * entry.builds)
+        elif (idle := _idle_usd(ledger, providers, entry)) > _worth(hits := _hits(entry)):
             yield Finding(
                 check=f"pool {name}",
                 level=Level.WARNING,
                 message=(
-                    f"its VMs that wait cost ${entry.idle_usd_today:.2f} today, and "
-                    f"{hits} builds were served by it in {units.span(WINDOW)}"
+                    f"its VMs that wait cost ${idle:.2f} in {units.span(WINDOW)}, and "
+                    f"{hits} builds were served by it: worth ${_worth(hits):.2f}"
                 ),
                 fix=f"a smaller size, or hit_rate with max, in [pools.{name}]",
             )
@@ -149,14 +148,26 @@ _TROUBLES: Final = {
     EmptyReason.NO_ENGINE: "no `serve` that lives has its provider",
     EmptyReason.BUDGET: "usd_per_day, or a budget, is spent",
 }
-#: An hour of a waiting VM is worth it for as many builds as that, at the least.
+#: What it is worth that a build finds a VM, and what nobody is told of.
 _USD_PER_HIT: Final = 0.10
+_USD_UNTOLD: Final = 1.0
 
 
-def _wastes(entry: PoolStatus) -> bool:
-    """True if its idle VMs of one day cost more than all builds that it served are worth."""
-    hits = (entry.hit_rate or 0.0) * entry.builds
-    return entry.idle_usd_today > max(1.0, hits * _USD_PER_HIT)
+def _idle_usd(ledger: Ledger, providers: ProviderSet, entry: PoolStatus) -> float:
+    """USD that its VMs cost before builds had them, as long as its builds are counted."""
+    since = time.time() - WINDOW
+    return sum(
+        pricing.idle_cost(row, since, providers.time_at(row.provider, row.scope))
+        for row in ledger.pools.instances(entry.pool.name, since)
+    )
+
+
+def _hits(entry: PoolStatus) -> int:
+    return round((entry.hit_rate or 0.0) * entry.builds)
+
+
+def _worth(hits: int) -> float:
+    return max(_USD_UNTOLD, hits * _USD_PER_HIT)
 
 
 def _empty(ledger: Ledger, pool: Pool, have: int) -> EmptyReason | None:
