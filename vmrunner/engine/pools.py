@@ -7,7 +7,7 @@ reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_wish`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,12 +30,14 @@ from vmrunner.model import (
     EmptyReason,
     Instance,
     InstanceState,
+    Offer,
     Pool,
     PoolKind,
     PoolSpec,
     Reason,
     Role,
     Seen,
+    Spec,
 )
 from vmrunner.providers import ShowsGuardedRoles
 
@@ -44,6 +46,7 @@ RENEW: Final = 10.0
 NAMED: Final = 60.0  # seconds between words that we have these pools
 GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
 REFUSED_WAIT: Final = 15.0  # seconds after a refusal until a pool's VM is asked for again
+REMEMBERED: Final = 256  # machines whose last offers are remembered
 UNPARKABLE_WAIT: Final = 600.0  # … after one was made and could not be parked
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
@@ -85,6 +88,7 @@ class PoolManager:
         self._leases: dict[str, tuple[bool, float]] = {}  # pool → ours, asked at (monotonic)
         self._troubles: dict[str, _Trouble] = {}
         self._sizes = PoolSizer(context)
+        self._offered: dict[tuple[str, Spec], Sequence[Offer]] = {}
         self._guarded: dict[str, tuple[bool, float]] = {}  # pool → it may be filled, asked at
 
     @property
@@ -133,7 +137,7 @@ class PoolManager:
             pools = [p for p in self._pools.values() if rules.serves(p.spec, build.spec)]
             if not pools or not free:
                 return None
-            found = offers(build.spec.provider, shapes.machine(build.spec)).offers
+            found = self._machines(offers, build.spec.provider, shapes.machine(build.spec))
             for row in free:
                 now = self._context.now(row)
                 if any(rules.claimable(row, p, build.spec, found, now) for p in pools):
@@ -142,6 +146,18 @@ class PoolManager:
             return None
 
         return find
+
+    def _machines(self, offers: Offers, provider: str, spec: Spec) -> Sequence[Offer]:
+        """Return the machines that a build would get. What waits needs no room: while the provider
+        has none they are those that it offered last."""
+        answer = offers(provider, spec)
+        if answer.offers:
+            if len(self._offered) >= REMEMBERED:
+                self._offered.clear()
+            self._offered[provider, spec] = answer.offers
+        elif answer.refused is not None or answer.later:
+            return ()
+        return self._offered.get((provider, spec), ())
 
     def claim(self, claims: Iterable[PlannedClaim]) -> None:
         """Give VMs to builds, and drive them there."""
@@ -223,6 +239,7 @@ class PoolManager:
             context.ledger.pools.take_over(pool.name, context.id)
             return  # the next tick sees them at their new epochs
         now = context.providers[spec.provider].now()
+        self._machines(offers, spec.provider, spec.machine)  # noted, for who comes when it is dry
         answer = offers(spec.provider, spec.machine)
         size = self._sizes.size(pool, answer.offers, now)
         plan = rules.fill(
