@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
@@ -25,6 +26,7 @@ _DURATION_FIX: Final = "write it like 30m, 1h30m, 90s, or as seconds"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)(b?)", re.ASCII | re.IGNORECASE)
 _SIZE_FIX: Final = "write it like 512MiB, 4GiB, or as bytes"
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
+_MOST: Final = (1 << 63) - 1  # bytes: what every database holds
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.ASCII)
@@ -45,7 +47,8 @@ def _duration(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return float(value)
+        # An integer may be larger than any float.
+        return float(value) if abs(value) <= sys.float_info.max else math.inf
     if not isinstance(value, str):
         return None
     text = value.strip().lower()
@@ -59,13 +62,20 @@ def _duration(value: object) -> float | None:
 
 def size(value: object, field: str = "size") -> int:
     """Bytes, from "4GiB", "4G" (the same, as Docker reads it), "4GB" (decimal) or a number."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    found = _size(value)
+    if found is None or not 0 <= found <= _MOST:
+        raise ConfigError(f"{field}: {value!r} is not a size", hint=_SIZE_FIX)
+    return int(found)
+
+
+def _size(value: object) -> float | None:
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or (match[3] and not match[2]):
-        raise ConfigError(f"{field}: {value!r} is not a size", hint=_SIZE_FIX)
+        return None
     base = 1000 if match[2] and match[4] and not match[3] else 1024
-    return int(float(match[1]) * base ** _POWERS[match[2].lower()])
+    return float(match[1]) * float(base ** _POWERS[match[2].lower()])
 
 
 def pair(text: str, field: str) -> tuple[str, str]:
