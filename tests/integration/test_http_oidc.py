@@ -185,6 +185,8 @@ def test_no_other_signature_counts(http: Service, issuer: Issuer) -> None:
         identity(issuer)[:-4] + "AAAA",
         "not a token",
         "x" * 20_000,
+        f"{plain(b'{}')}.{plain(b'[' * 11_900)}.AA",
+        f"{plain(b'[' * 11_900)}.{plain(b'{}')}.AA",
     ]
     assert [exchange(http, one).status_code for one in forged] == [401] * len(forged)
 

@@ -40,6 +40,15 @@ class _AskedFor(JobDefaults):
         default=False, description="It ends unless POST …/lease renews its lease within 60 s."
     )
 
+    @field_validator("secrets")
+    @classmethod
+    def _encodable(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            "".join(value.values()).encode()
+        except UnicodeEncodeError:
+            raise ValueError("one is not UTF-8; encode it, with base64 for example") from None
+        return value
+
     @field_validator("source_name")
     @classmethod
     def _printable(cls, value: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
@@ -67,6 +67,5 @@ def log_out(request: Request, parts: Parts) -> Response:
 
 def _next(said: str) -> str:
     """Return where to go after the login: a path of this server, whatever was said."""
-    parts = urlsplit(said)
-    local = said.startswith("/") and not said.startswith(("//", "/\\")) and not parts.netloc
+    local = said.startswith("/") and not said.startswith(("//", "/\\"))
     return said if local and said.isprintable() else "/"

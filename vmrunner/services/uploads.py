@@ -71,13 +71,23 @@ class Uploads:
     def begin(self, expected: int) -> Upload:
         """Begin one of so many bytes, as far as is known. Raises NoRoom, QuotaUsedUp."""
         private_dirs.make(self._directory)
-        free = shutil.disk_usage(self._directory).free
-        if free - expected < ROOM:
-            raise NoRoom(f"{free} bytes are free, and {ROOM} of them must stay so")
+        self._check_room(expected)
         unused = self._unused()
         self._admit(unused, expected)
         self._coming.add(self._tenant, -expected)  # they are counted as they come
-        return Upload(self._directory, lambda size: self._admit(unused, size), self._store)
+
+        def admit(size: int) -> None:
+            if size > 0:  # nobody may have said how many come, and others upload too
+                self._check_room(size)
+            self._admit(unused, size)
+
+        return Upload(self._directory, admit, self._store)
+
+    def _check_room(self, more: int) -> None:
+        """Raises NoRoom where so many bytes more would fill the disk."""
+        free = shutil.disk_usage(self._directory).free
+        if free - more < ROOM:
+            raise NoRoom(f"{free} bytes are free, and {ROOM} of them must stay so")
 
     def _admit(self, unused: int, more: int) -> None:
         """Count so many more that come. Raises QuotaUsedUp, but not where bytes are given back."""
@@ -111,7 +121,7 @@ class Upload:
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Raises QuotaUsedUp."""
+        """Raises QuotaUsedUp, NoRoom."""
         self._admit(len(data))
         self._size += len(data)
         self._file.write(data)
