@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -63,6 +64,16 @@ def test_no_page_answers_without_a_token(http: Service) -> None:
         assert client.request(method, path).status_code == 401, path
     asks = client.get("/vms", headers={"Accept": "text/html"})
     assert (asks.status_code, asks.headers["location"]) == (303, "/login?next=/vms")
+    asks = client.get("/?state=held&label=a%3Db", headers={"Accept": "text/html"})
+    shown = client.get(asks.headers["location"]).text
+    assert 'value="/?state=held&amp;label=a%3Db"' in shown, "a shared filter outlives the login"
+
+
+@pytest.mark.parametrize("said", ["http://[", "//[", "//evil.example", "/\\evil.example", "\r"])
+def test_a_login_leads_nowhere_else(http: Service, said: str) -> None:
+    answer = http.client("").get("/login", params={"next": said})
+    assert answer.status_code == 200
+    assert 'name="next" value="/"' in answer.text
 
 
 @pytest.mark.parametrize("scope", [TokenScope.METRICS, TokenScope.READ, TokenScope.SUBMIT])
@@ -75,7 +86,7 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
     }
     told = {"GET": TokenScope.READ, "POST": TokenScope.SUBMIT, "PUT": TokenScope.SUBMIT}
     told["DELETE"] = TokenScope.SUBMIT
-    everybody = {("GET", f"{API}/openapi.json"), ("POST", "/logout")}
+    everybody = {("GET", f"{API}/openapi.json"), ("GET", "/readyz"), ("POST", "/logout")}
     if scope is TokenScope.READ:
         everybody.add(("POST", f"{API}/audit"))  # it changes nothing
     if scope is TokenScope.SUBMIT:
@@ -154,6 +165,19 @@ def test_broken_words_are_no_error_of_ours(
 def test_a_broken_token_is_none(http: Service, shown: bytes) -> None:
     answer = http.client("").get(f"{API}/builds", headers={b"Authorization": shown})
     assert answer.status_code == 401
+
+
+def test_an_upload_that_fills_the_disk_is_refused(
+    http: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody said how many bytes come."""
+    free = iter([1 << 40, 1 << 40, 0])
+    usage = lambda _: SimpleNamespace(free=next(free, 0))  # noqa: E731
+    monkeypatch.setattr("vmrunner.services.uploads.shutil", SimpleNamespace(disk_usage=usage))
+    parts = iter([b"x" * (1 << 16)] * 2)
+    answer = http.client().put(f"{API}/sources", content=parts)
+    assert (answer.status_code, answer.json()["error"]) == (507, "NoRoom")
+    wait_until(lambda: not list(http.app.paths.sources.iterdir()))
 
 
 # --- streams for hours ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.caches import save
 from tests.support.http_service import ALL, Service, only, service
+from vmrunner.errors import LedgerError
 from vmrunner.model import CacheScope, Principal, TokenScope
 
 API = "/api/v1"
@@ -56,13 +57,14 @@ def routes(http: Service) -> list[tuple[str, str]]:
 )
 def test_nothing_answers_without_a_token(http: Service, headers: dict[str, str]) -> None:
     client = http.client("")
-    for method, path in [*routes(http), ("get", "/metrics"), ("get", f"{API}/openapi.json")]:
+    outside = [("get", "/metrics"), ("get", "/readyz"), ("get", f"{API}/openapi.json")]
+    for method, path in [*routes(http), *outside]:
         answer = client.request(method.upper(), path, headers=headers)
         assert answer.status_code == 401, path
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"] == "Bearer"
     assert client.get("/healthz").text == "ok\n"
-    assert client.get("/readyz").json() == {"ready": True, "draining": False}
+    assert http.client().get("/readyz").json() == {"ready": True, "draining": False}
 
 
 def test_a_token_that_is_over_opens_nothing(http: Service) -> None:
@@ -174,6 +176,9 @@ def test_a_wrong_body_names_field_and_fix(
         (b'"x"', 422),
         (b'{"steps": ["' + b"x" * (9 << 20) + b'"]}', 413),
         (b'{"steps": ["\xed\xa0\x80"]}', 422),
+        (b'{"steps": ["x"], "secrets": {"A": "\\ud800"}}', 422),
+        (b'{"steps": ["x"], "timeout": 1' + b"0" * 400 + b"}", 422),
+        (b'{"steps": ["x"], "memory": "' + b"9" * 400 + b'GiB"}', 422),
     ],
 )
 def test_a_broken_body_is_no_error_of_ours(http: Service, body: bytes, status: int) -> None:
@@ -291,6 +296,21 @@ def test_no_input_that_the_document_allows_is_our_error(http: Service) -> None:
 @pytest.mark.parametrize("path", ["builds/%00", "builds?after=%00", "instances/a%00b"])
 def test_a_nul_names_nothing(http: Service, path: str) -> None:
     assert http.client().get(f"{API}/{path}").status_code == 404
+
+
+def test_a_ledger_that_is_away_is_told_as_such(
+    http: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = http.client()
+
+    def away(_: str) -> None:
+        raise LedgerError("the ledger's database failed: away")
+
+    monkeypatch.setattr(http.app.ledger.tokens, "of_secret", away)
+    for path in (f"{API}/builds", "/readyz", "/metrics"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["error"]) == (503, "LedgerError"), path
+        assert int(answer.headers["retry-after"]) > 0
 
 
 def test_metrics_are_what_prometheus_reads(http: Service) -> None:

@@ -13,8 +13,9 @@ from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from vmrunner.errors import LedgerError
 from vmrunner.model import Principal, TokenScope
-from vmrunner.server.problems import HttpProblem
+from vmrunner.server.problems import HttpProblem, of_error
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 COOKIE: Final = "vmrunner_login"
 CSRF: Final = "x-csrf-token"
 #: Paths that need no token; those that end in a slash with all below them.
-OPEN: Final = ("/healthz", "/readyz", "/api/v1/token", "/login", "/static/")
+OPEN: Final = ("/healthz", "/api/v1/token", "/login", "/static/")
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
@@ -60,6 +61,9 @@ class Authentication:
         except HttpProblem as error:
             await error.response()(scope, receive, send)
             return
+        except LedgerError as error:  # no handler of the application sees what is raised here
+            await of_error(error)(scope, receive, send)
+            return
         scope["state"]["authentication"] = self
         await self._app(scope, receive, send)
 
@@ -75,7 +79,8 @@ class Authentication:
         credential, cookie = _credential(headers)
         caller = await self.verify(credential, cookie=cookie)
         if caller is None and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
-            wish = quote(scope["path"], safe="/")
+            query = scope["query_string"].decode("latin-1")
+            wish = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
             raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={wish}"})
         if caller is None:
             wanted = {"WWW-Authenticate": "Bearer"}
