@@ -64,9 +64,9 @@ def test_parts_without_their_vm_are_swept(world: World) -> None:
     build = world.submit(queue_timeout=600)
     world.node()
     world.run(60)
-    assert {part.ref.kind for part in parts(world)} == {Kind.INTERFACE, Kind.ADDRESS}
+    assert {part.ref.kind for part in parts(world)} >= {Kind.INTERFACE, Kind.ADDRESS}
     world.settle()
-    assert world.truth.builds.get(build.id).finished
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
     nothing_of_ours(world)
 
 

@@ -46,7 +46,17 @@ NO_GROUP: Final = "ResourceGroupNotFound"
 EXISTS: Final = frozenset({"Conflict", "PreconditionFailed", "ResourceExists"})
 #: What may come out otherwise another time.
 UNSURE: Final = frozenset(
-    {"AnotherOperationInProgress", "OperationPreempted", "RetryableError", "InternalServerError"}
+    {
+        "AnotherOperationInProgress",
+        "InternalError",
+        "InternalExecutionError",
+        "InternalOperationError",
+        "InternalRetriableError",
+        "InternalServerError",
+        "NetworkingInternalOperationError",
+        "OperationPreempted",
+        "RetryableError",
+    }
 )
 #: The provider of these resources is not registered in the subscription.
 UNREGISTERED: Final = frozenset({"MissingSubscriptionRegistration", "SubscriptionNotRegistered"})

@@ -68,6 +68,7 @@ def failed(status: int, code: str = "", message: str = "no", **more: Any) -> Cal
         (403, "AuthorizationFailed", "", CredentialsRefused),
         (409, "MissingSubscriptionRegistration", "", CredentialsRefused),
         (409, "RetryableError", "", Uncertain),
+        (0, "InternalExecutionError", "Please retry later.", Uncertain),
         (500, "InternalServerError", "", Uncertain),
         (502, "", "", Uncertain),
     ],
