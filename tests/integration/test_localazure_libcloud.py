@@ -11,9 +11,11 @@ from libcloud.compute.drivers.azure_arm import AzureNodeDriver
 from libcloud.compute.types import NodeState
 
 from tests.support.arm import Arm, arm
+from tests.support.azure import Microsoft, azure, look, make_order
+from vmrunner.model import tags_of
 from vmrunner.testing.localazure import LocalAzure
 
-__all__ = ["arm"]
+__all__ = ["arm", "azure"]
 
 
 class _Plain(AzureResourceManagementConnection):
@@ -59,6 +61,21 @@ def test_another_client_lists_what_was_made(arm: Arm) -> None:
     assert len(other.ex_list_nics(arm.group)) == 2
     assert len(other.ex_list_public_ips(arm.group)) == 2
     assert arm.cloud.rejected == []
+
+
+def test_another_client_lists_what_the_driver_made(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    other = driver(azure.cloud)
+    (node,) = other.list_nodes()
+    assert (node.name, node.state) == (ref.id, NodeState.RUNNING)
+    assert node.extra["tags"] == tags_of(order)
+    seen = look(provider, order, ref)
+    assert seen is not None
+    assert seen.address is not None
+    assert node.public_ips == [seen.address.host]
+    assert [volume.name for volume in other.list_volumes(azure.site.group)] == [ref.id]
 
 
 def test_another_client_stops_and_ends_a_vm(arm: Arm) -> None:
