@@ -6,10 +6,11 @@ from vmrunner.errors import QuotaExceeded, Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
 from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
-from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient, part
+from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.quotas import AzureQuotas
+from vmrunner.providers.azure.resources import tags
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import CREATE_TIMEOUT, DryPools, pool_of
 
@@ -85,7 +86,7 @@ class AzureCreator:
         if there is None:
             raise Uncertain(f"{failed}; and it is not there") from failed
         wanted = create_request.tags_for(order, self._options)
-        told = part(there, "tags") or {}
+        told = tags(there)
         if any(told.get(key) != value for key, value in wanted.items() if key.startswith(TAG)):
             raise Uncertain(
                 f"{order.instance} exists, and is not of this order: its {TAG}build is "
