@@ -73,7 +73,7 @@ def by_script(builds: int) -> Spent:
         machines = []
         for _ in range(builds):
             wish = order(azure, INSTALLATION)
-            machine = create_request.machine(wish, azure.options, ephemeral=False)
+            machine = create_request.machine(wish, azure.options, local="")
             machines.append((wish.instance, machine))
 
         def work() -> None:

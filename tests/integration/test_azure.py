@@ -13,7 +13,7 @@ from vmrunner.model import Fate, Finding, Key, Kind, Level, Market, Power, Ref, 
 from vmrunner.providers import Arms, Parks, registry
 from vmrunner.providers.azure import deadline_schedules, guard
 from vmrunner.providers.azure.describe import SETTLED
-from vmrunner.testing.localazure import NO_ROOM_IN_ZONE, price
+from vmrunner.testing.localazure import NO_ROOM_IN_ZONE, fixtures, price
 
 
 def of(found: list[Finding], check: str) -> Finding:
@@ -202,6 +202,21 @@ def test_an_ephemeral_disk_is_where_there_is_room(azure: Microsoft) -> None:
     waiting = make_order(provider, pool="fast")
     provider.create(waiting)
     assert not azure.cloud.of(waiting.instance)[0].ephemeral
+
+
+@pytest.mark.parametrize(
+    ("cache", "gib", "wanted"), [(50, 40, "CacheDisk"), (50, 60, None), (5, 10, "ResourceDisk")]
+)
+def test_an_ephemeral_disk_is_told_where_it_fits(
+    azure: Microsoft, monkeypatch: pytest.MonkeyPatch, cache: int, gib: int, wanted: str | None
+) -> None:
+    """Left to itself, Azure takes the cache where there is one, however small."""
+    size = "Standard_D2s_v3"
+    monkeypatch.setitem(fixtures.SIZES, size, fixtures.SIZES[size]._replace(cache=cache))
+    provider = azure.provider(machine_types=(size,), os_disk="ephemeral")
+    provider.create(make_order(provider, Spec(disk=gib << 30)))
+    disk = azure.machine.shown["properties"]["storageProfile"]["osDisk"]
+    assert disk.get("diffDiskSettings", {}).get("placement") == wanted
 
 
 def test_leftovers_of_a_forgetful_cloud_are_swept(azure: Microsoft) -> None:

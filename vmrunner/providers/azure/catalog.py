@@ -45,12 +45,12 @@ class AzureImage:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AzureSize(MachineType):
     """A machine type in the location. `zones`: where it is to be had; `local`: the bytes that an
-    ephemeral disk may have on its host."""
+    ephemeral disk may have in each place on its host, the one to take first."""
 
     family: str  # as quotas name it
     zones: frozenset[str]
     spot: bool
-    local: int
+    local: Mapping[str, int]
 
     def is_in(self, zone: str, market: Market) -> bool:
         """True if it can be asked for there. Without a zone it is asked for anywhere."""
@@ -136,9 +136,12 @@ class AzureCatalog:
         return had
 
 
-def is_ephemeral(options: AzureOptions, size: AzureSize | None, disk: int) -> bool:
-    """True if a VM of this size has its disk on its host."""
-    return options.os_disk == "ephemeral" and size is not None and 0 < disk <= size.local
+def placement(options: AzureOptions, size: AzureSize | None, disk: int) -> str:
+    """Return where on its host a VM of this size has its disk, in Azure's word; "": it is managed.
+    Azure chooses none by the room that is there."""
+    if options.os_disk != "ephemeral" or size is None or disk <= 0:
+        return ""
+    return next((place for place, most in size.local.items() if disk <= most), "")
 
 
 def _image(told: Answer) -> AzureImage:
@@ -158,9 +161,10 @@ def _size(told: Answer, location: str) -> AzureSize | None:
         if one.get("type") == "Location":
             return None
         zones -= frozenset(map(str, part(one, "restrictionInfo", "zones") or ()))
-    local = 0
+    local: dict[str, int] = {}
     if can.get("EphemeralOSDiskSupported") == "True":
-        local = max(_int(can, "CachedDiskBytes"), _int(can, "MaxResourceVolumeMB") << 20)
+        local["CacheDisk"] = _int(can, "CachedDiskBytes")
+        local["ResourceDisk"] = _int(can, "MaxResourceVolumeMB") << 20
     return AzureSize(
         name=str(told["name"]),
         family=str(told.get("family") or ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrunner.errors import QuotaExceeded, Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
-from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
+from vmrunner.providers.azure.catalog import AzureCatalog, placement
 from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
@@ -44,7 +44,7 @@ class AzureCreator:
                 group=group,
                 vm_name=order.instance,
                 parameters=create_request.machine(
-                    order, self._options, ephemeral=self._is_ephemeral(order)
+                    order, self._options, local=self._placement(order)
                 ),
             )
             failed = self._waiter.refused(PUT, begun, group, order.instance)
@@ -61,13 +61,13 @@ class AzureCreator:
         self._dry.clear(pool_of(offer))
         return ref_of(order)
 
-    def _is_ephemeral(self, order: Order) -> bool:
-        """True if its disk is on its host, where the size has room for it. Azure cannot stop such a
-        VM, so none is made for a pool, whose VMs may be parked."""
+    def _placement(self, order: Order) -> str:
+        """Return where on its host its disk is, if the size has room for it there. Azure cannot
+        stop such a VM, so none is made for a pool, whose VMs may be parked."""
         if self._options.os_disk != "ephemeral" or order.pool is not None:
-            return False
+            return ""
         size = self._places.size(order.offer.machine_type)
-        return is_ephemeral(self._options, size, order.offer.disk)
+        return placement(self._options, size, order.offer.disk)
 
     def _clean_up(self, order: Order) -> None:
         """Delete what a create that failed left behind, before another is tried. Raises `Uncertain`

@@ -22,16 +22,16 @@ _FORBIDDEN: Final = re.compile(r"[<>%&\\?/\x00-\x1f]")
 _DIES: Final = {"deleteOption": "Delete"}
 
 
-def machine(order: Order, options: AzureOptions, *, ephemeral: bool) -> dict[str, Any]:
-    """The `VirtualMachine` to put: the same for the same order. `ephemeral`: its disk is on its
-    host. Raises `BadOrder`."""
+def machine(order: Order, options: AzureOptions, *, local: str) -> dict[str, Any]:
+    """The `VirtualMachine` to put: the same for the same order. `local`: where on its host its disk
+    is; "": it is a managed one. Raises `BadOrder`."""
     offer, tags = order.offer, tags_for(order, options)
     zone = offer.place.partition("-")[2]
     properties: dict[str, Any] = {
         "hardwareProfile": {"vmSize": offer.machine_type},
         "storageProfile": {
             "imageReference": image_reference(offer.image),
-            "osDisk": _disk(order, options, ephemeral=ephemeral),
+            "osDisk": _disk(order, options, local),
         },
         "osProfile": {
             "computerName": order.instance,
@@ -82,16 +82,16 @@ def image_reference(image: str) -> dict[str, str]:
     return {key: image}
 
 
-def _disk(order: Order, options: AzureOptions, *, ephemeral: bool) -> dict[str, Any]:
+def _disk(order: Order, options: AzureOptions, local: str) -> dict[str, Any]:
     disk: dict[str, Any] = {
         "name": order.instance,
         "createOption": "FromImage",
-        "caching": "ReadOnly" if ephemeral else "ReadWrite",
-        "managedDisk": {"storageAccountType": "Standard_LRS" if ephemeral else options.disk_type},
+        "caching": "ReadOnly" if local else "ReadWrite",
+        "managedDisk": {"storageAccountType": "Standard_LRS" if local else options.disk_type},
         **_DIES,
     }
-    if ephemeral:
-        disk["diffDiskSettings"] = {"option": "Local"}
+    if local:
+        disk["diffDiskSettings"] = {"option": "Local", "placement": local}
     if order.offer.disk:
         disk["diskSizeGB"] = math.ceil(order.offer.disk / GiB)
     return disk

@@ -26,7 +26,7 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers.azure import console, deadline_schedules, doctor, guard, price_list, prices
-from vmrunner.providers.azure.catalog import AzureCatalog, is_ephemeral
+from vmrunner.providers.azure.catalog import AzureCatalog, placement
 from vmrunner.providers.azure.client import CONSOLE, AzureClient
 from vmrunner.providers.azure.create import AzureCreator
 from vmrunner.providers.azure.delete import AzureDeleter
@@ -122,8 +122,8 @@ class AzureProvider:
 
     def bill(self, offer: Offer) -> Bill:
         size = self.places.known.get(offer.machine_type)
-        free = is_ephemeral(self.options, size, offer.disk)
-        disk_type = None if free else self.options.disk_type
+        local = placement(self.options, size, offer.disk)
+        disk_type = None if local else self.options.disk_type
         return prices.bill(offer, disk_type, public=self.options.address == "public")
 
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:

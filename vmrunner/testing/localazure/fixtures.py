@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 class Size(NamedTuple):
-    """Capabilities of a VM size. `memory` in GiB; `local` is the disk of its host that it has."""
+    """Capabilities of a VM size. `memory` in GiB; `local` is the disk of its host that it has, and
+    `cache` the room there for what is read and written."""
 
     cpus: int
     memory: float
@@ -24,12 +25,14 @@ class Size(NamedTuple):
     local: int = 0  # GiB
     hibernates: bool = True
     architecture: str = "x64"
+    cache: int = 0  # GiB
 
 
 #: Location → its zones.
 LOCATIONS: Final = {"westeurope": "123", "northeurope": "123", "westcentralus": ""}
 SIZES: Final = {
     "Standard_B2s": Size(2, 4, "standardBSFamily", 8, hibernates=False),
+    "Standard_D2s_v3": Size(2, 8, "standardDSv3Family", 16, cache=50),
     "Standard_D2s_v5": Size(2, 8, "standardDSv5Family"),
     "Standard_D4s_v5": Size(4, 16, "standardDSv5Family"),
     "Standard_D8s_v5": Size(8, 32, "standardDSv5Family"),

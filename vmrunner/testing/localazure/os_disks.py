@@ -96,10 +96,13 @@ def _check_local(asked: Json, size: str, size_gb: int) -> None:
     if asked.get("caching") != "ReadOnly":
         text = "Differencing disk caching must be 'ReadOnly'."
         raise invalid("osDisk.caching", text)
-    if size_gb > fixtures.SIZES[size].local:
-        text = "OS disk of Ephemeral VM with size greater than "
-        text += f"{fixtures.SIZES[size].local} GB is not allowed for VM size {size} when the "
-        text += "DiffDiskPlacement is ResourceDisk."
+    known = fixtures.SIZES[size]
+    usual = "CacheDisk" if known.cache else "ResourceDisk"
+    place = asked["diffDiskSettings"].get("placement", usual)
+    most = known.cache if place == "CacheDisk" else known.local
+    if size_gb > most:
+        text = f"OS disk of Ephemeral VM with size greater than {most} GB is not allowed for VM "
+        text += f"size {size} when the DiffDiskPlacement is {place}."
         raise ArmRefusal(409, "NotSupported", text, target="osDisk.diffDiskSettings")
 
 

@@ -42,6 +42,7 @@ def _sku(cloud: LocalAzure, location: str, name: str, size: Size) -> Json:
             {"name": key, "value": value}
             for key, value in (
                 ("MaxResourceVolumeMB", str(size.local * 1024)),
+                *((("CachedDiskBytes", str(size.cache << 30)),) if size.cache else ()),
                 ("vCPUs", str(size.cpus)),
                 ("HyperVGenerations", "V1,V2"),
                 ("MemoryGB", f"{size.memory:g}"),

@@ -54,8 +54,8 @@ def order(**more: Any) -> Order:
     )
 
 
-def put(*, ephemeral: bool = False, wanted: Order | None = None, **more: Any) -> dict[str, Any]:
-    return machine(wanted or order(), options(**more), ephemeral=ephemeral)
+def put(*, local: str = "", wanted: Order | None = None, **more: Any) -> dict[str, Any]:
+    return machine(wanted or order(), options(**more), local=local)
 
 
 def children(made: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -67,12 +67,12 @@ def children(made: dict[str, Any]) -> tuple[Any, Any, Any]:
     return properties["storageProfile"]["osDisk"], interface, address
 
 
-@pytest.mark.parametrize("ephemeral", [False, True])
+@pytest.mark.parametrize("local", ["", "CacheDisk", "ResourceDisk"])
 @pytest.mark.parametrize("market", list(Market))
 @pytest.mark.parametrize("address", ["public", "private"])
-def test_the_clients_types_know_every_field(ephemeral: bool, market: Market, address: str) -> None:
+def test_the_clients_types_know_every_field(local: str, market: Market, address: str) -> None:
     more = {"address": address, "security_group": "nsg"}
-    made = put(ephemeral=ephemeral, wanted=order(market=market), **more)
+    made = put(local=local, wanted=order(market=market), **more)
     _known(made, compute.VirtualMachine, "")
 
 
@@ -125,8 +125,9 @@ def test_where_and_how_it_is_made() -> None:
     assert "zones" not in put(wanted=order(place="westeurope"))
     assert children(put(address="private"))[2] is None
     assert children(put())[0]["diskSizeGB"] == 30
-    assert children(put(ephemeral=True))[0]["diffDiskSettings"] == {"option": "Local"}
-    assert children(put(ephemeral=True))[0]["caching"] == "ReadOnly"
+    (disk, *_) = children(put(local="CacheDisk"))
+    assert disk["diffDiskSettings"] == {"option": "Local", "placement": "CacheDisk"}
+    assert disk["caching"] == "ReadOnly"
 
 
 def test_an_unknown_field_would_be_noticed() -> None:
