@@ -28,7 +28,7 @@ def ledger(home: Path) -> Iterator[Ledger]:
 
 def test_an_unknown_sandbox_is_told_with_its_fix(anywhere: Cli) -> None:
     done = anywhere("sandbox", "run", "nothere", "--", "true")
-    assert done.code == 3
+    assert done.code == 125
     assert b"there is no build 'nothere' (vmrunner sandbox ls shows them)" in done.err
 
 

@@ -58,7 +58,7 @@ def test_a_terminal_over_a_server_is_refused_as_in_python(
     monkeypatch.setenv("VMRUNNER_SERVER", "http://127.0.0.1:1")
     done = cli("sandbox", "shell", "b-1")
     assert (done.code, done.err.decode()) == (
-        2,
+        125,
         f"vmrunner: error: {no_terminal('sandbox shell')}\n",
     )
 

@@ -1,5 +1,6 @@
-"""Exit codes (design §9). `run`, `watch`, `logs -f` and `ssh` give the remote code and say 125 for
-all that is ours; the other commands have small codes of their own."""
+"""Exit codes (design §9). `run`, `watch`, `logs -f`, `ssh`, `sandbox run` and `sandbox shell` give
+the remote code and say 125 for all that is ours; the other commands have small codes of their
+own."""
 
 from __future__ import annotations
 
@@ -38,10 +39,12 @@ class ExitNow(Exception):
 
 
 def remote(argv: Sequence[str]) -> bool:
-    """True if this command line speaks for a build, so that its own troubles are 125."""
+    """True if this command line speaks for a build or a command: its own troubles are 125."""
     own = list(argv[: argv.index("--")]) if "--" in argv else list(argv)
     words = [word for word in own if not word.startswith("-")]
     command = words[0] if words else ""
+    if command == "sandbox":
+        return words[1:2] in (["run"], ["shell"])
     if command == "logs":
         return any(re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*|--follow", word) for word in own)
     return command in ("run", "watch", "ssh", "gitlab")  # to GitLab Runner, 1 is the job's failure
