@@ -60,6 +60,8 @@ class SandboxOptions(TypedDict, total=False):
     provider: str | None
     image: str | None  # the VM's
     container: str | None
+    container_runtime: str | None  # runc: a sandbox can be in no other
+    registry_secret: str | None  # one of `secrets`
     docker: bool | None
     privileged: bool | None
     source: str | os.PathLike[str] | None

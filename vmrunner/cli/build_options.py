@@ -25,3 +25,22 @@ Name = Annotated[str | None, typer.Option(metavar="NAME", help="Usable instead o
 Cpus = Annotated[int | None, typer.Option(metavar="N", help="At least so many.")]
 Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 4GiB.")]
 Disk = Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 20GiB.")]
+Runtime = Annotated[str | None, typer.Option(metavar="RUNTIME", help="runc, or runsc: gVisor.")]
+RegistrySecret = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="The secret that pulls the container's image, and nothing else."
+    ),
+]
+QueueTimeout = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="For the wait for a machine.")
+]
+KeepLogs = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="So long its log and artifacts are kept.")
+]
+Spot = Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")]
+Priority = Annotated[int | None, typer.Option(metavar="N", help="Higher starts first; default: 0.")]
+Privileged = Annotated[
+    bool | None,
+    typer.Option("--privileged", help="A privileged container, if limits.privileged allows."),
+]

@@ -223,13 +223,13 @@ def _commanded(wish: BuildRequest) -> None:
 
 
 #: What only a build with steps can have.
-_OF_BUILDS: Final = (
+OF_STEPS: Final = (
     "steps", "artifacts", "caches", "timeout", "keep_on_failure", "retry_on_loss", "bootstrap"
 )  # fmt: skip
 
 
 def _sandboxed(wish: SandboxRequest) -> None:
-    for name in _OF_BUILDS:
+    for name in OF_STEPS:
         if getattr(wish, name):
             raise ConfigError(f"{name.replace('_', '-')}: a sandbox has none", hint="leave it out")
 

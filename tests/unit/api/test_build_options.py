@@ -18,10 +18,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from vmrunner import cli
-from vmrunner.api.keywords import BuildOptions, wish
+from vmrunner.api.keywords import BuildOptions, SandboxOptions, wish
 from vmrunner.cli import run_inputs
 from vmrunner.config import jobfile
-from vmrunner.config.build_request import BuildFields, BuildRequest, unit
+from vmrunner.config.build_request import BuildFields, BuildRequest, SandboxRequest, unit
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
@@ -34,7 +34,8 @@ from vmrunner.services.host_access import HostAccess
 SETTINGS = Settings.model_validate(
     {"providers": {"x1": {"kind": "fake"}, "x2": {"kind": "fake"}}, "limits": {"privileged": True}}
 )
-RUN = typer.main.get_command(cli.app()).commands["run"]  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(cli.app()).commands  # type: ignore[attr-defined]
+RUN = COMMANDS["run"]
 STORED = {"container_runtime": "runtime"}  # the one name that a spec has for itself
 OPTIONS = [name for name in BuildRequest.model_fields if name != "steps"]
 IN_JOBS = [name for name in OPTIONS if name in BuildFields.model_fields]
@@ -219,6 +220,13 @@ def test_no_front_has_an_option_that_is_no_field() -> None:
     assert set(IN_JOBS) == set(OPTIONS) - {"name", "idempotency_key"}, "a job has its key as name"
     stored = {one.name for one in fields(BuildSpec)} - {"steps", "sandbox_ttl"}
     assert stored == {STORED.get(name, name) for name in OPTIONS}
+
+
+def test_a_sandbox_has_each_option_that_is_not_of_steps() -> None:
+    wanted = SandboxRequest.model_fields.keys() - set(requests.OF_STEPS)
+    assert SandboxOptions.__annotations__.keys() == wanted
+    taken = {word for one in COMMANDS["sandbox"].commands["create"].params for word in one.opts}
+    assert {option(name, SandboxRequest) for name in wanted} - taken == set()
 
 
 @pytest.mark.parametrize("holds", [lands, command_line_says_it, type_checkers_see_it, job_says_it])

@@ -53,9 +53,7 @@ def run(
         typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
     ] = None,
     container: build_options.Container = None,
-    container_runtime: Annotated[
-        str | None, typer.Option(metavar="RUNTIME", help="runc, or runsc: gVisor.")
-    ] = None,
+    container_runtime: build_options.Runtime = None,
     docker: build_options.Docker = None,
     source: build_options.Source = None,
     step: Annotated[
@@ -67,12 +65,7 @@ def run(
         list[Path] | None, typer.Option(metavar="FILE", help="Of lines NAME=VALUE or NAME.")
     ] = None,
     secret: build_options.Secret = None,
-    registry_secret: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="The secret that pulls the container's image, and nothing else."
-        ),
-    ] = None,
+    registry_secret: build_options.RegistrySecret = None,
     allow_secret: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A variable that the job file may have as a secret."),
@@ -103,17 +96,12 @@ def run(
         str | None,
         typer.Option(metavar="DURATION", help="For the VM; default: timeout + 15m."),
     ] = None,
-    queue_timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="For the wait for a machine.")
-    ] = None,
+    queue_timeout: build_options.QueueTimeout = None,
     keep_on_failure: Annotated[
         str | None,
         typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
     ] = None,
-    keep_logs: Annotated[
-        str | None,
-        typer.Option(metavar="DURATION", help="So long its log and artifacts are kept."),
-    ] = None,
+    keep_logs: build_options.KeepLogs = None,
     network: Annotated[
         str | None, typer.Option(metavar="POLICY", help="open, none, or allow=HOST[:PORT],…")
     ] = None,
@@ -121,18 +109,13 @@ def run(
     cpus: build_options.Cpus = None,
     memory: build_options.Memory = None,
     disk: build_options.Disk = None,
-    spot: Annotated[bool | None, typer.Option("--spot", help="Prefer spot machines.")] = None,
+    spot: build_options.Spot = None,
     retry_on_loss: Annotated[
         bool | None,
         typer.Option("--retry-on-loss", help="Also when steps had begun."),
     ] = None,
-    priority: Annotated[
-        int | None, typer.Option(metavar="N", help="Higher starts first; default: 0.")
-    ] = None,
-    privileged: Annotated[
-        bool | None,
-        typer.Option("--privileged", help="A privileged container, if limits.privileged allows."),
-    ] = None,
+    priority: build_options.Priority = None,
+    privileged: build_options.Privileged = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The same key is the same build.")
     ] = None,

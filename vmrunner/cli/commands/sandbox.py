@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -36,6 +36,8 @@ _PIECE: Final = 64 << 10
 def create(
     context: typer.Context,
     container: build_options.Container = None,
+    container_runtime: build_options.Runtime = None,
+    registry_secret: build_options.RegistrySecret = None,
     ttl: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long it lives once it is ready.")
     ] = None,
@@ -57,6 +59,11 @@ def create(
     memory: build_options.Memory = None,
     disk: build_options.Disk = None,
     docker: build_options.Docker = None,
+    privileged: build_options.Privileged = None,
+    spot: build_options.Spot = None,
+    priority: build_options.Priority = None,
+    queue_timeout: build_options.QueueTimeout = None,
+    keep_logs: build_options.KeepLogs = None,
     idempotency_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="The same key is the same sandbox.")
     ] = None,
@@ -66,21 +73,19 @@ def create(
     form: Output = Format.TABLE,
 ) -> int:
     """Start a sandbox, wait until it is ready and print its id. It outlives this process."""
+    said = locals()  # each option of `Sandbox.create` has its parameter: a test holds it
     from vmrunner.api.keywords import SandboxOptions
     from vmrunner.api.sandbox import Sandbox
     from vmrunner.cli.signals import interrupted_by_signals
     from vmrunner.lib import units
 
-    given: dict[str, Any] = {
-        "container": container, "ttl": ttl, "max_ttl": max_ttl, "network": network,
-        "provider": provider, "image": image, "source": source, "secrets": secret,
-        "name": name, "cpus": cpus, "memory": memory, "disk": disk, "docker": docker,
-        "idempotency_key": idempotency_key,
-        "env": dict(units.pair(text, "env") for text in env) if env else None,
-        "labels": dict(units.label(text) for text in label) if label else None,
-    }  # fmt: skip
+    said |= {
+        "env": dict(units.pair(text, "env") for text in env or ()),
+        "labels": dict(units.label(text) for text in label or ()),
+        "secrets": secret,
+    }
     options: SandboxOptions = {  # type: ignore[assignment]  # each is one of its keys
-        key: value for key, value in given.items() if value is not None
+        name: said[name] for name in SandboxOptions.__annotations__
     }
     with interrupted_by_signals():  # nobody else knows of it yet
         sandbox = Sandbox.create(wait_timeout=wait_timeout, runner=_runner(context), **options)
