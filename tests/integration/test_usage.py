@@ -90,6 +90,14 @@ def test_metrics_sum_it_by_provider_without_what_is_unknown(http: Service) -> No
     assert ("vmrunner_build_disk_bytes_total", "fake", "read") not in samples
 
 
+def test_a_sandbox_that_was_killed_has_it(http: Service) -> None:
+    told(http)
+    with vmrunner.Sandbox.create(runner=http.runner) as sandbox:
+        pass
+    done = http.runner.wait(sandbox.id)
+    assert (done.result, done.usage.vm_cpu_seconds) == (vmrunner.Result.SUCCESS, 4.0)
+
+
 def test_a_lost_vm_leaves_null_and_no_zero(http: Service) -> None:
     client = http.client()
     lost = only(client.post("/api/v1/builds", json={"steps": ["use memory_peak 7", "lose"]}))["id"]

@@ -281,7 +281,7 @@ def of_sandbox(build: BuildRecord, end: End) -> End:
     """The same for a sandbox: one that could be used and was killed, or had its time, did well."""
     if build.was_ready and end.reason in (Reason.USER, Reason.DEADLINE):
         message = "" if end.reason is Reason.USER else "its time was over"
-        return End(result=Result.SUCCESS, reason=end.reason, message=message)
+        return End(result=Result.SUCCESS, reason=end.reason, message=message, usage=end.usage)
     return end
 
 
