@@ -74,6 +74,8 @@ def test_it_is_extended_up_to_its_deadline_and_no_further(runner: vmrunner.Runne
         assert sandbox.extend("1h").row.hold_until == pytest.approx(vm.deadline)
         with pytest.raises(Conflict, match="deadline already"):
             sandbox.extend("1m")
+    with pytest.raises(Conflict, match="is over"):
+        sandbox.extend("1m")
 
 
 def test_an_owned_one_belongs_to_its_process(runner: vmrunner.Runner) -> None:

@@ -372,6 +372,8 @@ class Builds(BuildWrites):
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:
     """Return why the hold of a build was not extended."""
+    if build.finished and build.was_ready:
+        return Conflict(f"sandbox {build.id} is over", hint="only one that lives can live longer")
     if build.state is not BuildState.HELD and not build.was_ready:
         return Conflict(
             f"build {build.id} is {build.state}, not held",
