@@ -237,6 +237,13 @@ def test_what_begins_late_is_signalled_and_fed_all_the_same(sandbox: Sandbox) ->
     assert sandbox.guest.call("signal", "c2", "15").returncode == 0
 
 
+def test_input_for_a_command_that_ended_is_let_go(sandbox: Sandbox) -> None:
+    """It may have ended before it read all: its exit code says so, and no offset."""
+    sandbox.run("c1", "exit 3", stdin=True)
+    for words in (("0",), ("3",), ("3", "end")):
+        assert sandbox.guest.call("input", "c1", *words, stdin=b"abc").returncode == 0
+
+
 def test_one_without_a_stdin_says_so(sandbox: Sandbox) -> None:
     sandbox.run("c1", "true")
     refused = sandbox.guest.call("input", "c1", "0", stdin=b"x")

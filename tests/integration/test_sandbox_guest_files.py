@@ -65,3 +65,13 @@ def test_what_goes_while_a_directory_is_read_is_left_out(sandbox: Sandbox, tmp_p
     assert packed.returncode == 0, packed.stderr
     names = subprocess.run(["tar", "-t"], input=packed.stdout, capture_output=True, check=True)
     assert names.stdout == b"a\nz\n"
+
+
+def test_a_file_of_two_names_comes_under_both(sandbox: Sandbox, tmp_path: Path) -> None:
+    (work := sandbox.guest.work / "d").mkdir()
+    (work / "a").write_text("1")
+    os.link(work / "a", work / "b")
+    packed = sandbox.file("pack", work)
+    subprocess.run(["tar", "-x"], input=packed.stdout, cwd=tmp_path, check=True)
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["1", "1"]
+    assert (tmp_path / "b").stat().st_nlink == 1, "a host takes no second name from a VM"

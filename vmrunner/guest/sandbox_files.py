@@ -197,6 +197,7 @@ def _without_names() -> None:
 
 class _Tar(tarfile.TarFile):
     def gettarinfo(self, *where: Any, **more: Any) -> tarfile.TarInfo:
+        self.inodes.clear()  # type: ignore[attr-defined]  # each name of a file is one: no links
         try:
             return super().gettarinfo(*where, **more)
         except FileNotFoundError:  # it has gone meanwhile: None is left out
