@@ -1,4 +1,4 @@
-"""Names that a guest gives its files, as an agent is told them."""
+"""Names of files and hosts, as an agent is told them."""
 
 from __future__ import annotations
 
@@ -20,5 +20,15 @@ def test_a_name_that_is_no_text_hides_no_other(runner: vmrunner.Runner, pretende
             pretended.files |= {"/work/a": b"", "/work/\udcff": b""}
             listed = await call(client, "sandbox_list_files", sandbox=name)
             assert [one["name"] for one in listed["entries"]] == ["a", "\ufffd" * 3]
+
+    anyio.run(work)
+
+
+def test_an_agent_is_told_how_to_name_hosts(runner: vmrunner.Runner) -> None:
+    async def work() -> None:
+        async with connected(runner) as client:
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            for name in ("sandbox_create", "run_build"):
+                assert "allow=HOST" in (tools[name].description or "")
 
     anyio.run(work)

@@ -114,6 +114,8 @@ class SandboxFiles:
             return self._fetch(there, here / Path(there).name if here.is_dir() else here, cap)
 
     def _fetch(self, path: str, target: Path, most: int) -> Path:
+        if not target.parent.is_dir():
+            raise ConfigError(f"to: {target.parent} is no directory", hint="make it first")
         draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             with draft.open("wb") as file:

@@ -48,6 +48,13 @@ def test_no_name_on_this_host_comes_from_the_vm(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.txt"]
 
 
+def test_a_place_that_is_missing_is_told_by_its_name(tmp_path: Path) -> None:
+    vm = LyingFiles("/work/a", pieces=1)
+    with pytest.raises(ConfigError, match=r"to: .*/no is no directory \(make it first\)"):
+        vm.files.download("a", tmp_path / "no/a")
+    assert vm.asked == []
+
+
 def test_a_file_without_end_fills_neither_memory_nor_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

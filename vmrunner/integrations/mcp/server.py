@@ -130,7 +130,8 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
         ttl_seconds: float = LONGEST,
     ) -> CreatedSandbox:
         """Start a virtual machine with a container (a Docker image name; default: Debian with
-        Python, git and compilers) and return its id. network: none, or open."""
+        Python, git and compilers) and return its id. network: none, open, or these hosts alone:
+        allow=HOST[:PORT],…"""
         if not 0 < ttl_seconds <= LONGEST:
             raise ConfigError(
                 f"ttl_seconds: {ttl_seconds:g} is not above 0 and at most {LONGEST:g}",
@@ -217,7 +218,8 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
         timeout_seconds: float = 600,
     ) -> BuildAnswer:
         """Run one shell command in a container in a fresh virtual machine, which is destroyed when
-        it ends, and return the end of its log and its exit code."""
+        it ends, and return the end of its log and its exit code. network: none, open, or these
+        hosts alone: allow=HOST[:PORT],…"""
         if not 0 < timeout_seconds <= LONGEST:
             raise ConfigError(
                 f"timeout_seconds: {timeout_seconds:g} is not above 0 and at most {LONGEST:g}",
