@@ -100,8 +100,8 @@ FORGE_BUGS: Final = (
     Bug(
         "take a lost VM for the job's failure",
         "cli/commands/gitlab.py",
-        'return _said("SYSTEM_FAILURE_EXIT_CODE", _SYSTEM_FAILED)',
-        'return _said("BUILD_FAILURE_EXIT_CODE", _BUILD_FAILED)',
+        'return _exit_code("SYSTEM_FAILURE_EXIT_CODE", _SYSTEM_FAILED)',
+        'return _exit_code("BUILD_FAILURE_EXIT_CODE", _BUILD_FAILED)',
         f"{STAGES}::test_a_vm_that_is_lost_is_the_systems_failure",
     ),
     Bug(

@@ -58,8 +58,8 @@ SEAM_BUGS: Final = (
     Bug(
         "box: tell a unit of Docker",
         "session/job.py",
-        "**job.box.told(spec),",
-        "**DOCKER.told(spec),",
+        "**job.box.job_fields(spec),",
+        "**DOCKER.job_fields(spec),",
         f"{BOX}::test_a_build_ends_with_its_log_and_exit_code",
     ),
     Bug(

@@ -15,7 +15,7 @@ from tests.faults.crash_points import at_point
 from tests.faults.github_side import ForgeProcess, GithubWorld
 from tests.support.fake_github import Answer
 from vmrunner.integrations.github.errors import GithubError
-from vmrunner.integrations.github.listener import told
+from vmrunner.integrations.github.listener import explanation
 from vmrunner.integrations.github.runners import NUMBER, RUNNER, SET
 from vmrunner.model import Death, Reason, Result
 
@@ -100,7 +100,7 @@ def test_a_second_process_waits_for_the_session(make_world: MakeWorld) -> None:
     world.run(60)
     assert second.state.known.news is None
     assert {type(error) for error in second.failures} == {GithubError}
-    assert "another process hears" in told(second.failures[0], "fast")
+    assert "another process hears" in explanation(second.failures[0], "fast")
     first.kill()
     world.run(120, until=lambda: second.state.known.news is not None)
     world.github.queue_job()

@@ -175,9 +175,9 @@ def test_what_the_ledger_knew_before_is_kept(ledger: Ledger) -> None:
     scope = Scope("ec2", "1", "eu-west-1")
     prices.store(scope, {"m7i.large": 0.1, "gp3 GiB": 0.0001}, 100.0)
     prices.store(scope, {"m7i.large": 0.2}, 200.0)
-    told: Mapping[str, Any] = prices.told(scope)
+    told: Mapping[str, Any] = prices.of(scope)
     assert {item: (price.usd_hour, price.at) for item, price in told.items()} == {
         "m7i.large": (0.2, 200.0), "gp3 GiB": (0.0001, 100.0),
     }  # fmt: skip
     assert prices.ages() == [("ec2", "eu-west-1", 100.0, 200.0)]
-    assert prices.told(Scope("ec2", "1", "eu-west-2")) == {}
+    assert prices.of(Scope("ec2", "1", "eu-west-2")) == {}

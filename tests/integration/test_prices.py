@@ -33,7 +33,7 @@ def url(tmp_path: Path) -> str:
 
 def rate(ledger: Ledger, provider: Provider, spec: Spec) -> Rate:
     offer = provider.offers(spec)[0]
-    return rate_of(provider, offer, ledger.prices.told(offer.scope), 0.0)
+    return rate_of(provider, offer, ledger.prices.of(offer.scope), 0.0)
 
 
 def test_ec2s_price_list_is_read_and_kept(ledger: Ledger, aws: Amazon) -> None:
@@ -42,7 +42,7 @@ def test_ec2s_price_list_is_read_and_kept(ledger: Ledger, aws: Amazon) -> None:
     before = rate(ledger, provider, Spec(disk=20 * GIB))
     assert (before.source, before.at) == (PriceSource.SHIPPED, 1_735_689_600.0)  # 2025-01-01
     assert refresh(ledger, {"aws": provider}) == ["aws"]
-    told = ledger.prices.told(offer.scope)
+    told = ledger.prices.of(offer.scope)
     assert {item: price.usd_hour for item, price in told.items()} == pytest.approx(
         {"m7i.large": 0.1117, "gp3 GiB": 0.088 / HOURS_OF_MONTH, "public IPv4": 0.005}
     )
@@ -105,7 +105,7 @@ def test_a_silent_cloud_keeps_no_other_from_it(
     aws.cloud.faults.fail("GetProducts", *[UNAVAILABLE] * 8)
     assert refresh(ledger, {"a": aws.provider(), "z": other()}) == ["z"]
     assert "prices of a:" in caplog.text
-    assert ledger.prices.told(Scope("ec2", "1", REGION)) == {}
+    assert ledger.prices.of(Scope("ec2", "1", REGION)) == {}
 
 
 def test_what_another_node_is_told_at_once_is_no_failure(
@@ -115,7 +115,7 @@ def test_what_another_node_is_told_at_once_is_no_failure(
     ledger.prices.store(scope, {"m": 1.0}, 10.0)
     monkeypatch.setattr(prices, "_FORGET", lambda *_, **__: None)  # it was not there yet
     ledger.prices.store(scope, {"m": 1.0}, 10.0)
-    assert ledger.prices.told(scope)["m"].usd_hour == 1.0
+    assert ledger.prices.of(scope)["m"].usd_hour == 1.0
 
 
 def test_a_command_does_its_work_meanwhile(ledger: Ledger) -> None:
@@ -154,7 +154,7 @@ def test_a_command_waits_no_longer_than_it_may(ledger: Ledger) -> None:
     told.set()
     with refreshed_beside(ledger, {"z": other()}, 30.0):
         pass
-    assert ledger.prices.told(Scope("other", "account", "place"))["m"].usd_hour == 1.0
+    assert ledger.prices.of(Scope("other", "account", "place"))["m"].usd_hour == 1.0
 
 
 def other() -> Provider:

@@ -41,7 +41,7 @@ class UnitBox:
     def ahead(self, shape: Shape, network: NetworkPolicy) -> None:
         return None
 
-    def told(self, spec: BuildSpec) -> Mapping[str, object]:
+    def job_fields(self, spec: BuildSpec) -> Mapping[str, object]:
         return {"unit": True}
 
     def inside(

@@ -90,6 +90,19 @@ def test_a_public_classs_name_means_one_class() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_no_function_is_named_by_what_it_hears_or_tells() -> None:
+    """Such a name says nothing of what. The guest's are part of every image's hash."""
+    named = [
+        f"{file}: {node.name}"
+        for file, module in modules()
+        if file.parts[0] != "guest"
+        for node in ast.walk(module)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if node.name.strip("_") in {"hear", "see", "told", "said"}
+    ]
+    assert named == []
+
+
 def test_no_module_has_the_name_of_its_packages_function() -> None:
     """Once somebody imports that module it takes the function's place."""
     taken = [

@@ -96,7 +96,7 @@ _ELSEWHERE: Final = {
 def wish(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a request. Raises TypeError for a keyword that there is not."""
     known = BuildRequest.model_fields.keys() - {"steps"}
-    return BuildRequest(steps=_steps(command), **_said(options, known, "a build"))
+    return BuildRequest(steps=_steps(command), **_given(options, known, "a build"))
 
 
 def sandbox_wish(options: SandboxOptions) -> SandboxRequest:
@@ -104,11 +104,11 @@ def sandbox_wish(options: SandboxOptions) -> SandboxRequest:
     known = SandboxOptions.__annotations__.keys()
     if foreign := next((name for name in options if name in _ELSEWHERE), None):
         raise TypeError(f"no option {foreign!r} of a sandbox (here it is {_ELSEWHERE[foreign]!r})")
-    said = _said(options, known, "a sandbox")
+    said = _given(options, known, "a sandbox")
     return SandboxRequest(**{"network": Network.NONE.value, **said})
 
 
-def _said(options: Mapping[str, Any], known: Collection[str], noun: str) -> dict[str, Any]:
+def _given(options: Mapping[str, Any], known: Collection[str], noun: str) -> dict[str, Any]:
     """Return those that were said, as a request takes them."""
     if unknown := sorted(options.keys() - known):
         hint = units.did_you_mean(unknown[0], known)

@@ -59,7 +59,7 @@ class Box(Protocol):
         """Return what the supervisor is told to make a container of before the build is told;
         None: it is there already."""
 
-    def told(self, spec: BuildSpec) -> Mapping[str, object]:
+    def job_fields(self, spec: BuildSpec) -> Mapping[str, object]:
         """Return what the supervisor is told of the container with the build's steps."""
 
     def inside(self, command: Sequence[str], *, held: bool, terminal: str) -> list[str]:
@@ -81,7 +81,7 @@ class DockerBox:
             "log_bytes": shape.log_bytes,
         }
 
-    def told(self, spec: BuildSpec) -> Mapping[str, object]:
+    def job_fields(self, spec: BuildSpec) -> Mapping[str, object]:
         return {
             "container": spec.container,
             "runtime": spec.runtime,

@@ -228,5 +228,5 @@ class EngineContext(ReaperContext):
     def rate(self, provider: str, offer: Offer) -> Rate:
         """Return what a VM of this offer costs an hour, as far as the ledger and the driver know;
         no cloud is asked."""
-        told = self.ledger.prices.told(offer.scope)
+        told = self.ledger.prices.of(offer.scope)
         return rate_of(self.providers[provider], offer, told, self.clock())

@@ -77,12 +77,12 @@ _SIZE: Final = re.compile(r"([0-9]{1,4}) ?GiB")
 # --- the tables of a recipe ---------------------------------------------------------------------
 
 
-def _told(text: str, fix: str) -> FieldError:
+def _field_error(text: str, fix: str) -> FieldError:
     return FieldError(ConfigError(f"recipe: {text}", hint=fix))
 
 
 def _wrong(value: Any, fix: str) -> FieldError:
-    return _told(f"{value!r} cannot be used", f"give {fix}")
+    return _field_error(f"{value!r} cannot be used", f"give {fix}")
 
 
 def _like(pattern: re.Pattern[str], fix: str) -> BeforeValidator:
@@ -178,14 +178,14 @@ class Container(RecipeTable):
         for key in raw:
             if key in (_PULLED if pull is None else _BUILT):
                 origin = "made from packages" if pull is None else "pulled"
-                raise _told(f"{key}: not known of an image that is {origin}", "leave it out")
+                raise _field_error(f"{key}: not known of an image that is {origin}", "leave it out")
         if pull is None:
             return {"env": {}, **raw}
         if not isinstance(pull, str) or not _PULL.fullmatch(pull):
             fix = "give a reference such as 'docker.io/library/python:3.13-slim'"
-            raise _told(f"pull: {pull!r} cannot be used", fix)
+            raise _field_error(f"pull: {pull!r} cannot be used", fix)
         if "name" not in raw and "@" in pull:
-            raise _told("name: is missing", "give a name and tag, since `pull` is by digest")
+            raise _field_error("name: is missing", "give a name and tag, since `pull` is by digest")
         return {"name": pull, **raw}
 
     @property
@@ -237,7 +237,7 @@ class Recipe(RecipeTable):
     def _one_of_two(cls, docker: Docker, info: ValidationInfo) -> Docker:
         if docker.userns and "runsc" in info.data.get("packages", ()):
             fix = "give one of the two: gVisor has users of its own"
-            raise _told("userns: True cannot be used", fix)
+            raise _field_error("userns: True cannot be used", fix)
         return docker
 
     @field_validator("containers", mode="before")

@@ -35,7 +35,7 @@ class Prices:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def told(self, scope: Scope) -> dict[str, Price]:
+    def of(self, scope: Scope) -> dict[str, Price]:
         """Return what the cloud told of this place, by item."""
         rows = self._database.read(lambda c: _TOLD(c, kind=scope.kind, place=scope.place).all())
         return {item: Price(usd_hour, at) for item, usd_hour, at in rows}

@@ -63,7 +63,7 @@ class _AskedFor(JobDefaults):
             raise ValueError("not a digest; upload the source with PUT /api/v1/sources first")
         return value
 
-    def _said(self) -> dict[str, Any]:
+    def _given(self) -> dict[str, Any]:
         """Return what was said, as a request takes it. The source is the services' to find."""
         said: dict[str, Any] = {
             name: value
@@ -93,7 +93,7 @@ class BuildBody(_AskedFor):
     def request(self) -> BuildRequest:
         """Return it as the services take it."""
         return BuildRequest(
-            **self._said(),
+            **self._given(),
             steps=tuple(one.step for one in self.steps),
             artifacts=tuple(
                 ArtifactRule(glob=one.path, always=one.always) for one in self.artifacts
@@ -110,4 +110,4 @@ class SandboxBody(_AskedFor):
     @property
     def request(self) -> BuildRequest:
         """Return it as the services take it."""
-        return SandboxRequest(**{"network": Network.NONE, **self._said()})
+        return SandboxRequest(**{"network": Network.NONE, **self._given()})

@@ -42,9 +42,9 @@ class MaskedCommandOutput:
         return out, err
 
     @property
-    def told(self) -> tuple[int, int]:
+    def handed_on(self) -> tuple[int, int]:
         """Return up to where all was handed on."""
-        out, err = (self._streams[name].told for name in StreamName)
+        out, err = (self._streams[name].handed_on for name in StreamName)
         return out, err
 
     @property
@@ -91,13 +91,13 @@ class _MaskedStream:
         self.raw = offset - self._before
 
     @property
-    def told(self) -> int:
+    def handed_on(self) -> int:
         if self._before:
             return self.raw - len(self._seen) + self._before
         return self.raw - self._masker.held
 
     def resume(self) -> None:
-        self._begin(self.told)
+        self._begin(self.handed_on)
 
     def feed(self, data: bytes) -> bytes:
         self.raw += len(data)
@@ -112,7 +112,8 @@ class _MaskedStream:
     def finish(self, name: StreamName) -> bytes:
         if len(self._seen) < self._before:
             raise Conflict(
-                f"{name}: the command wrote {self.raw} bytes, and byte {self.told} was asked for",
+                f"{name}: the command wrote {self.raw} bytes, and byte {self.handed_on} was asked "
+                "for",
                 hint="read on from `next`",
             )
         return self._look(whole=True) + self._masker.finish()

@@ -23,7 +23,7 @@ class MovingBytes:
         self.again = True  # while no byte has moved that cannot move again
         self._last = time.monotonic()
 
-    def told(self, on_bytes: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    def receiver(self, on_bytes: Callable[[bytes], object]) -> Callable[[bytes], object]:
         """Return a receiver that notes that bytes came."""
 
         def take(data: bytes) -> None:

@@ -137,7 +137,7 @@ class SandboxClient:
             output.finish()
         except _Enough:
             output.decide()
-        out, err = output.told
+        out, err = output.handed_on
         return CommandOutput(
             stdout=b"".join(parts[StreamName.STDOUT]),
             stderr=b"".join(parts[StreamName.STDERR]),
@@ -195,7 +195,7 @@ class SandboxClient:
         """Hand on the bytes of a file."""
         moving = MovingBytes()
         self._moved(
-            lambda calls: calls.read_file(path, moving.told(on_bytes), moving.pulse), moving
+            lambda calls: calls.read_file(path, moving.receiver(on_bytes), moving.pulse), moving
         )
 
     def write_file(self, path: str, data: Iterable[bytes]) -> None:
@@ -224,7 +224,7 @@ class SandboxClient:
         """Hand on a tar of a file, or of what is in a directory."""
         moving = MovingBytes()
         self._moved(
-            lambda calls: calls.pack_files(path, moving.told(on_bytes), moving.pulse), moving
+            lambda calls: calls.pack_files(path, moving.receiver(on_bytes), moving.pulse), moving
         )
 
     def unpack_files(self, path: str, tar: Iterable[bytes]) -> None:

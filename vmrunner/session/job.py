@@ -125,7 +125,7 @@ def order(job: SessionJob, now: float, caches: Sequence[Mapping[str, object]] = 
     message: dict[str, Any] = {
         "build": job.build.id,
         "attempt": f"{job.build.id}/{job.build.attempt}",
-        **job.box.told(spec),
+        **job.box.job_fields(spec),
         "timeout": spec.timeout,
         "log_bytes": job.log_bytes,
         "env": env,

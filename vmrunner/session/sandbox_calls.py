@@ -84,14 +84,14 @@ class SandboxCalls:
         frames = CommandDecoder(*offsets)
         ended: list[CommandEnd] = []
 
-        def hear(data: bytes) -> None:
+        def receive(data: bytes) -> None:
             for frame in frames.feed(data):
                 if isinstance(frame, OutputFrame):
                     on_output(frame)
                 else:
                     ended.append(frame)
 
-        done = self._supervisor.ask_next(*words, stdin=stdin, on_bytes=hear, pulse=pulse)
+        done = self._supervisor.ask_next(*words, stdin=stdin, on_bytes=receive, pulse=pulse)
         self._check(done, command)
         if not ended:
             raise client.ConnectionLost(f"the supervisor stopped following {command}")

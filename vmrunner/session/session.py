@@ -206,7 +206,7 @@ class Session:
             self._until = time.monotonic() + START_PATIENCE
         offset, seen = str(self._relay.offset), str(self._frames.seen)
         done = supervisor.ask_next(
-            "start", offset, seen, on_bytes=self._hear, stdin=message, pulse=self._pulse
+            "start", offset, seen, on_bytes=self._receive, stdin=message, pulse=self._pulse
         )
         if self._ended is not None:
             return
@@ -217,7 +217,7 @@ class Session:
         self._relay.resume(self._relay.offset)
         self._frames.resume(self._relay.offset)
 
-    def _hear(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         for frame in self._frames.feed(data):
             match frame:
                 case LogFrame(data=log):

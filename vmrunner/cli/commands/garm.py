@@ -46,7 +46,7 @@ def _answer(shell: CliContext, environ: Mapping[str, str]) -> str | None:
     from vmrunner.integrations.garm import documents
 
     command = _needed(environ, "GARM_COMMAND")
-    if (told := documents.told(command)) is not None:
+    if (told := documents.answer(command)) is not None:
         return told
     os.environ["VMRUNNER_CONFIG"] = _needed(environ, "GARM_PROVIDER_CONFIG_FILE")
     answer = _carried_out(shell, command, environ)

@@ -70,7 +70,7 @@ def run(
 
     if failed := _guarded(work):
         return failed
-    return _said("BUILD_FAILURE_EXIT_CODE", _BUILD_FAILED) if code else 0
+    return _exit_code("BUILD_FAILURE_EXIT_CODE", _BUILD_FAILED) if code else 0
 
 
 @app.command()
@@ -119,11 +119,11 @@ def _guarded(work: Callable[[], object]) -> int:
             if debugging():
                 output.print_trace()
             output.say(f"error: {error}")
-        return _said("SYSTEM_FAILURE_EXIT_CODE", _SYSTEM_FAILED)
+        return _exit_code("SYSTEM_FAILURE_EXIT_CODE", _SYSTEM_FAILED)
     return 0
 
 
-def _said(name: str, otherwise: int) -> int:
+def _exit_code(name: str, otherwise: int) -> int:
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else otherwise
 

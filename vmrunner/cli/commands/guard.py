@@ -71,7 +71,7 @@ def install(
         everyone=everyone,
         notify=None if notify is None else tuple(notify),
     )
-    parts = _told(_guard(shell, provider).install(wish), form)
+    parts = _shown(_guard(shell, provider).install(wish), form)
     if form in (Format.TABLE, Format.WIDE) and not any(part.done for part in parts):
         output.say("nothing had to be done")
     return exit_codes.OK
@@ -104,7 +104,7 @@ def status(context: typer.Context, provider: Provider, form: Output = Format.TAB
 @app.command()
 def remove(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
     """Remove every part. VMs keep their own timers, and nothing in the account minds them."""
-    parts = _told(_guard(shell_of(context), provider).remove(), form)
+    parts = _shown(_guard(shell_of(context), provider).remove(), form)
     left = any(part.state is not PartState.ABSENT for part in parts)
     return exit_codes.PARTLY if left else exit_codes.OK
 
@@ -125,7 +125,7 @@ def policy(
     return exit_codes.OK
 
 
-def _told(parts: Iterable[GuardPart], form: Format) -> list[GuardPart]:
+def _shown(parts: Iterable[GuardPart], form: Format) -> list[GuardPart]:
     """All that was done, also where it broke off."""
     done: list[GuardPart] = []
     try:

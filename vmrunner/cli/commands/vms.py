@@ -127,12 +127,12 @@ def destroy(
         try:
             rows.append(shell.service.ledger.instances.find(word))
         except VmrunnerError as error:
-            codes.append(_told(error))
+            codes.append(_report(error))
     for row in rows:
         try:
             codes.append(_destroy(shell, row))
         except VmrunnerError as error:
-            codes.append(_told(error))
+            codes.append(_report(error))
     shell.service.ensure_ends_are_written()
     return _worst(codes)
 
@@ -171,7 +171,7 @@ def _expire(shell: CliContext, rows: Collection[str]) -> list[int]:
     return codes
 
 
-def _told(error: VmrunnerError) -> int:
+def _report(error: VmrunnerError) -> int:
     output.say(f"error: {error}")
     return exit_codes.of_error(error)
 

@@ -127,7 +127,7 @@ def _from_now(wish: ImageRequest, provider: Provider, ttl: float) -> ImageReques
 
 def _rate(ledger: Ledger, provider: Provider, bench: BuilderSpec, recipe_: Recipe) -> Rate:
     offer = replace(bench.offer, disk=max(_DISK, recipe_.disk))
-    return rate_of(provider, offer, ledger.prices.told(offer.scope), provider.now())
+    return rate_of(provider, offer, ledger.prices.of(offer.scope), provider.now())
 
 
 def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider, rate: Rate) -> MadeImage:

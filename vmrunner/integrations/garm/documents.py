@@ -12,7 +12,7 @@ from vmrunner.integrations.garm.provider import INTERFACES
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
-def told(command: str) -> str | None:
+def answer(command: str) -> str | None:
     """Return the answer to a command that asks what this is; None: it is another."""
     if command == "GetVersion":
         return f"v{version('vmrunner')}"

@@ -78,7 +78,7 @@ class GithubHttp:
             with self._client.stream(
                 method, target, headers={**head, **(headers or {})}, **content
             ) as answer:
-                self._hear(answer)
+                self._note_clock(answer)
                 data = _read(answer).removeprefix(_BOM)
         except httpx.HTTPError as error:
             raise GithubAway(f"{target.host}: {error or type(error).__name__}") from None
@@ -91,7 +91,7 @@ class GithubHttp:
         except (ValueError, RecursionError):
             raise GithubAway(f"{_where(method, answer)} answered what is no JSON") from None
 
-    def _hear(self, answer: httpx.Response) -> None:
+    def _note_clock(self, answer: httpx.Response) -> None:
         try:
             told = parsedate_to_datetime(answer.headers.get("date", ""))
             self._ahead = told.timestamp() - self.clock()
@@ -100,7 +100,7 @@ class GithubHttp:
 
     def _failure(self, method: str, answer: httpx.Response, data: bytes) -> GithubError:
         status = answer.status_code
-        kind, said = _said(data)
+        kind, said = _error_in(data)
         text = f"{_where(method, answer)} answered {status}" + (f": {said}" if said else "")
         if (wait := self._wait(answer, said)) is not None or status >= 500:
             return GithubAway(text, status=status, wait=wait and min(wait, LONGEST))
@@ -145,7 +145,7 @@ def _where(method: str, answer: httpx.Response) -> str:
     return f"{method} {answer.url.copy_with(query=None)}"
 
 
-def _said(data: bytes) -> tuple[str, str]:
+def _error_in(data: bytes) -> tuple[str, str]:
     """Return what an answer calls its error, and its words."""
     try:
         document = json.loads(data)

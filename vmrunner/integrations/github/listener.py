@@ -67,7 +67,7 @@ class JobListener:
         elif self._session is None:
             self._open(scale_set)
         else:
-            return self._hear(scale_set, self._session)
+            return self._receive(scale_set, self._session)
         return False
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class JobListener:
         jobs = "an unknown number of" if counts is None else counts.assigned
         log.info("%s: listening; %s jobs", scale_set.name, jobs)
 
-    def _hear(self, scale_set: ScaleSet, session: MessageSession) -> bool:
+    def _receive(self, scale_set: ScaleSet, session: MessageSession) -> bool:
         try:
             message = self._service.next_message(session, self._last, self._settings.max_runners)
             if message is None:
@@ -184,7 +184,7 @@ def pause_after(error: VmrunnerError, failures: int, spread: Callable[[], float]
     return REFUSED
 
 
-def told(error: VmrunnerError, name: str) -> str:
+def explanation(error: VmrunnerError, name: str) -> str:
     """Return what is told of a failure."""
     if isinstance(error, GithubError) and error.status == _CONFLICT:
         return (

@@ -160,7 +160,7 @@ class ServedSet:
 
     def _pause(self, error: VmrunnerError, failures: int, stop: threading.Event) -> None:
         seconds = listening.pause_after(error, failures, listening.spread)
-        log.warning("%s; again in %.0f s", listening.told(error, self.name), seconds)
+        log.warning("%s; again in %.0f s", listening.explanation(error, self.name), seconds)
         stop.wait(seconds)
 
 

@@ -72,7 +72,7 @@ def failed(error: Exception, *, action: str, where: str) -> CallFailed:
     """Translate what the SDK raised for `action` at `where`."""
     response = getattr(error, "response", None)
     if isinstance(error, azure.HttpResponseError) and response is not None:
-        code, message = _told(error)
+        code, message = _code_and_message(error)
         status = int(error.status_code or 0)
         code = code or _by_status(status)
         return CallFailed(code, refusal(code, message, status, action=action, where=where))
@@ -105,7 +105,7 @@ def is_quota(code: str) -> bool:
     return code in QUOTA or code.lower().endswith(_FULL)
 
 
-def _told(error: Any) -> tuple[str, str]:
+def _code_and_message(error: Any) -> tuple[str, str]:
     """Return the code that says most, and its message."""
     found = error.error
     if found is None:

@@ -92,7 +92,7 @@ def _allows(rule: Answer) -> bool:
 
 def _is_internet(rule: Answer) -> bool:
     """True if the rule is about all public addresses, or all of Azure's."""
-    sources = (one.lower() for one in _said(rule, "sourceAddressPrefix", "es"))
+    sources = (one.lower() for one in _values(rule, "sourceAddressPrefix", "es"))
     return any(one in _INTERNET or one.startswith("azurecloud.") for one in sources)
 
 
@@ -100,7 +100,7 @@ def _meets(homes: Sequence[_Network], rule: Answer) -> bool:
     """True if builds are among those that the rule is about."""
     return any(
         source.lower() in _EVERYONE or _overlaps(source, homes)
-        for source in _said(rule, "sourceAddressPrefix", "es")
+        for source in _values(rule, "sourceAddressPrefix", "es")
     )
 
 
@@ -114,15 +114,15 @@ def _overlaps(source: str, homes: Sequence[_Network]) -> bool:
 
 def _denies_all(rule: Answer) -> bool:
     """True if what it denies it denies whole, wherever it goes."""
-    ports = set(_said(rule, "destinationPortRange", "s"))
+    ports = set(_values(rule, "destinationPortRange", "s"))
     wide = str(part(rule, "properties", "protocol")) == "*" and bool(ports & _ALL_PORTS)
-    goes = {one.lower() for one in _said(rule, "destinationAddressPrefix", "es")} or {"*"}
+    goes = {one.lower() for one in _values(rule, "destinationAddressPrefix", "es")} or {"*"}
     return wide and bool(goes & _EVERYONE)
 
 
 def _covers_all(homes: Sequence[_Network], rule: Answer) -> bool:
     """True if all that builds may come from is what the rule is about."""
-    sources = _said(rule, "sourceAddressPrefix", "es")
+    sources = _values(rule, "sourceAddressPrefix", "es")
     return any(one.lower() in _EVERYONE for one in sources) or all(
         any(_within(home, one) for one in sources) for home in homes
     )
@@ -139,14 +139,14 @@ def _within(home: _Network, source: str) -> bool:
 def _covers(rule: Answer, port: int) -> bool:
     if str(part(rule, "properties", "protocol")).lower() not in ("*", "tcp"):
         return False
-    for said in _said(rule, "destinationPortRange", "s"):
+    for said in _values(rule, "destinationPortRange", "s"):
         low, _, high = said.partition("-")
         if said == "*" or int(low) <= port <= int(high or low):
             return True
     return False
 
 
-def _said(rule: Answer, name: str, plural: str) -> list[str]:
+def _values(rule: Answer, name: str, plural: str) -> list[str]:
     """Return a field that may be said as one or as several."""
     several = part(rule, "properties", name + plural) or ()
     one = part(rule, "properties", name)

@@ -21,7 +21,7 @@ _TIMEOUT: Final = 30.0  # seconds of one page
 _DISK: Final = re.compile(r"[EPS]\d+ (?:LRS|ZRS) Disk", re.IGNORECASE)
 
 
-def told(options: AzureOptions, names: Iterable[str]) -> dict[str, float]:
+def fetch(options: AzureOptions, names: Iterable[str]) -> dict[str, float]:
     """Return USD an hour by item of the location, as far as it tells. Raises `Uncertain`."""
     here = f"armRegionName eq '{options.location}'"
     wanted = (

@@ -128,7 +128,7 @@ class AzureProvider:
 
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
         self.options.demand_launch()
-        return {self._groups[0]: price_list.told(self.options, self.options.machine_types)}
+        return {self._groups[0]: price_list.fetch(self.options, self.options.machine_types)}
 
     # --- birth ---
 

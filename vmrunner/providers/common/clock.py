@@ -42,7 +42,7 @@ class CloudClock:
         """Take in the `Date` header of an answer to a signed request that was a success; one that
         is missing or nonsense says nothing."""
         with self._lock:
-            offset = self._told(date)
+            offset = self._offset_of(date)
             if offset is None:
                 return
             host = self._host() - self._elapsed()
@@ -58,7 +58,7 @@ class CloudClock:
     def overheard(self, date: str | None) -> None:
         """Take in the date of an error, which may be anybody's: it counts for `skew` alone."""
         with self._lock:
-            self._told(date)
+            self._offset_of(date)
 
     def now(self) -> float:
         """Epoch seconds. While one answer contradicts the host and nothing else was heard, the
@@ -76,7 +76,7 @@ class CloudClock:
             offset = self._offset if self._offset is not None else self._rumour
             return None if offset is None else self._host() - (self._elapsed() + offset)
 
-    def _told(self, date: str | None) -> float | None:
+    def _offset_of(self, date: str | None) -> float | None:
         try:
             self._rumour = parsedate_to_datetime(date or "").timestamp() - self._elapsed()
         except ValueError:

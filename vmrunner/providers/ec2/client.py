@@ -198,7 +198,7 @@ class Ec2Client:
             if isinstance(failed.error, Throttled):
                 self._buckets.record(region, api.quota, refused=True)
             raise failed from error
-        self._hear(answer)
+        self._note_date(answer)
         self._buckets.record(region, api.quota, refused=False)
         return answer
 
@@ -215,7 +215,7 @@ class Ec2Client:
 
     # --- within ---
 
-    def _hear(self, answer: Any) -> None:
+    def _note_date(self, answer: Any) -> None:
         self._clock.observe(_date(answer))
 
     def _client(self, service: str, region: str) -> Any:

@@ -46,7 +46,7 @@ class Ec2Identity:
         self._elapsed = elapsed
         self._silent: dict[str, tuple[float, CallFailed]] = {}  # when STS did not tell, by key
         #: The account; None when it cannot be told, which is not tried at every question.
-        self.quietly: CallCooldown[str] = CallCooldown(self.account, self._told, elapsed)
+        self.quietly: CallCooldown[str] = CallCooldown(self.account, self._known_account, elapsed)
 
     def caller(self) -> Caller:
         """Return who we are right now. Raises `CallFailed`."""
@@ -69,7 +69,7 @@ class Ec2Identity:
                 self._owners[key] = owner
                 return owner
 
-    def _told(self) -> str | None:
+    def _known_account(self) -> str | None:
         """Return the account where it was told already."""
         try:
             key = self._calls.key(self._regions[0])

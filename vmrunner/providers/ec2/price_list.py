@@ -33,7 +33,7 @@ _VOLUME: Final = {"productFamily": "Storage", "volumeApiName": "gp3"}
 _IN_USE: Final = {"group": "VPCPublicIPv4Address"}
 
 
-def told(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> dict[str, float]:
+def fetch(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> dict[str, float]:
     """Return USD an hour by item, as far as AWS tells. Raises `CallFailed`."""
     found: dict[str, float] = {}
     for name in types:

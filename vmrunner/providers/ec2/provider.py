@@ -115,7 +115,7 @@ class Ec2Provider:
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
         with edge():
             types, region = self.options.instance_types, self.options.region
-            return {self._scope(): price_list.told(self.calls, region, types, self.now())}
+            return {self._scope(): price_list.fetch(self.calls, region, types, self.now())}
 
     # --- birth ---
 

@@ -74,7 +74,7 @@ class FakeProvider:
     @property
     def scopes(self) -> frozenset[Scope]:
         """Verified, that is by a call."""
-        self._hear()
+        self._note_date()
         return frozenset(self._scopes)
 
     @scopes.setter
@@ -86,7 +86,7 @@ class FakeProvider:
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
         for _ in range(2):  # real drivers ask for images, places and types, and so hear the time
-            self._hear()
+            self._note_date()
         markets = (Market.SPOT, Market.ON_DEMAND) if spec.spot else (Market.ON_DEMAND,)
         return tuple(
             Offer(
@@ -161,7 +161,7 @@ class FakeProvider:
                 error = "unreachable" if raised(plan) is None else plan.fault.value
                 yield Page(scope=scope, kind=kind, error=error, time=self.cloud.now())
                 return
-            self._hear(plan)
+            self._note_date(plan)
             now = self.cloud.now()
             shown = shown if shown is not None else self.cloud.visible(scope, kind)
             part = tuple(shown[start : start + self.page_size])
@@ -236,12 +236,12 @@ class FakeProvider:
             with self.cloud.lock:
                 answer = effect()
             if error is None:
-                self._hear(plan)
+                self._note_date(plan)
                 return answer
         assert error is not None
         raise error
 
-    def _hear(self, plan: Plan | None = None) -> None:
+    def _note_date(self, plan: Plan | None = None) -> None:
         """The date of an answer."""
         if self._clock is not None:
             wrong = plan.seconds if plan is not None and plan.fault is Fault.WRONG_DATE else 0.0

@@ -205,12 +205,12 @@ class _Ears:
         if name.startswith("pre_"):
             return lambda request, metadata: (request, metadata)
         if name.endswith("_with_metadata"):
-            return self._hear
+            return self._note_date
         if name.startswith("post_"):
             return lambda response: response
         raise AttributeError(name)
 
-    def _hear(self, response: Any, metadata: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
+    def _note_date(self, response: Any, metadata: Sequence[tuple[str, str]]) -> tuple[Any, Any]:
         self._heard(next((v for k, v in metadata if k.lower() == "date"), None))
         return response, metadata
 

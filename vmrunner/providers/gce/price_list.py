@@ -49,7 +49,7 @@ class Sku(NamedTuple):
     usd: float
 
 
-def told(
+def fetch(
     options: GceOptions, zones: Mapping[str, Iterable[MachineType]]
 ) -> dict[str, dict[str, float]]:
     """Return USD an hour by zone and item, as far as the catalog tells. Raises `Uncertain`."""

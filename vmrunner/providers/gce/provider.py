@@ -132,7 +132,7 @@ class GceProvider:
         with edge():
             project, zones = self.identity.project(), self.options.zones
             types = {zone: self.places.types(zone) for zone in zones}
-        told = price_list.told(self.options, types)
+        told = price_list.fetch(self.options, types)
         return {Scope(KIND, project, zone): found for zone, found in told.items()}
 
     # --- birth ---

@@ -111,13 +111,13 @@ class GceSweep:
                     wrong[place] = part.error
                 if part.found:
                     scope = scopes.setdefault(place, home._replace(place=place))
-                    yield self._told(reader, scope, resources=tuple(part.found), more=True)
+                    yield self._as_page(reader, scope, resources=tuple(part.found), more=True)
             token = answer.next_page_token
         # What has no zone of its own could be anywhere.
         some = None if reader.by_zone else next(iter(wrong.values()), None)
         for scope in scopes.values():
             error = wrong.get(scope.place) or wrong.get("") or some
-            yield self._told(reader, scope, error=error)
+            yield self._as_page(reader, scope, error=error)
 
     def _zone_by_zone(self, reader: GceKindReader, api: GceApi) -> Iterator[Page]:
         """Yield each of ours, as far as it answers."""
@@ -132,7 +132,7 @@ class GceSweep:
         make = partial(reader.make, scope)
         return pages(scope, reader.kind, read, lambda item: make(item, self.near), self.now)
 
-    def _told(self, reader: GceKindReader, scope: Scope, **more: Any) -> Page:
+    def _as_page(self, reader: GceKindReader, scope: Scope, **more: Any) -> Page:
         return Page(scope=scope, kind=reader.kind, time=self.now(), **more)
 
     def _page(self, place: str, api: GceApi, token: str | None, **where: Any) -> Any:

@@ -52,7 +52,7 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
     def _ask(self, request: AzureRequest, broken: FailedLater | None) -> HttpAnswer:
         path = request.url.partition("?")[0]
         if path == prices.PATH:
-            return _told(ArmAnswer(200, prices.retail(self._cloud, request)))
+            return _answer(ArmAnswer(200, prices.retail(self._cloud, request)))
         if path.startswith(actions.BLOBS):
             return HttpAnswer(200, actions.blob(self._cloud, request), "application/octet-stream")
         if not request.path.subscription:
@@ -61,7 +61,7 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
         answer = routes.find(request)(self._cloud, request, broken)
         for one in (answer.body or {}).get("value", [answer.body])[:_LOOKED_AT]:
             _check(one)
-        return _told(answer)
+        return _answer(answer)
 
 
 def _check(said: Json | None) -> None:
@@ -71,7 +71,7 @@ def _check(said: Json | None) -> None:
         shapes.check(said, kind.partition("/")[0], _CHECKED[kind])
 
 
-def _told(answer: ArmAnswer) -> HttpAnswer:
+def _answer(answer: ArmAnswer) -> HttpAnswer:
     body = b"" if answer.body is None else json.dumps(answer.body).encode()
     return HttpAnswer(answer.status, body, _JSON, answer.headers)
 

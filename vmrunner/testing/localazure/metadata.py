@@ -77,21 +77,21 @@ class AzureMetadata:
             asked.headers.get("metadata", "").lower() != "true"
             or "x-forwarded-for" in asked.headers
         ):
-            return _told(400, {"error": "Bad request. Required metadata header not specified"})
+            return _answer(400, {"error": "Bad request. Required metadata header not specified"})
         if asked.method != "GET":
-            return _told(405, {"error": "Method Not Allowed"})
+            return _answer(405, {"error": "Method Not Allowed"})
         if "api-version" not in asked.query:
-            return _told(400, {"error": "Bad request. api-version was not specified"})
+            return _answer(400, {"error": "Bad request. api-version was not specified"})
         found: Any = {"metadata": self._tree()}
         for part in filter(None, asked.path.split("/")):
             step = int(part) if isinstance(found, list) and part.isdigit() else part
             try:
                 found = found[step]
             except (KeyError, IndexError, TypeError):
-                return _told(404, {"error": "Not found"})
+                return _answer(404, {"error": "Not found"})
         if asked.query.get("format") == "text" and not isinstance(found, dict | list):
             return Reply(200, str(found).encode(), {"Content-Type": "text/plain"})
-        return _told(200, found)
+        return _answer(200, found)
 
     def _tree(self) -> Json:
         instance = {"compute": self._compute(), "network": {"interface": self._interfaces()}}
@@ -157,5 +157,5 @@ def _address(machine: AzureMachine, config: Json) -> Json:
     }
 
 
-def _told(status: int, said: Any) -> Reply:
+def _answer(status: int, said: Any) -> Reply:
     return Reply(status, json.dumps(said).encode(), {"Content-Type": "application/json"})

@@ -32,12 +32,12 @@ class GceEndpoint(JsonEndpoint[GceRequest, BrokenOperation]):
             operations.pause(self._cloud, request)
 
     def refuse(self, fate: RequestFate) -> HttpAnswer:
-        return _told(fate.status, error_document(fate.status, fate.code, fate.message))
+        return _answer(fate.status, error_document(fate.status, fate.code, fate.message))
 
     def handle(self, request: GceRequest, broken: BrokenOperation | None) -> HttpAnswer:
         try:
             said = self._ask(request, broken)
-            return _told(200 if said else 204, said)
+            return _answer(200 if said else 204, said)
         except GceRefusal as refusal:
             return self.refuse(RequestFate(refusal.reason, refusal.status, refusal.message))
 
@@ -63,5 +63,5 @@ class GceEndpoint(JsonEndpoint[GceRequest, BrokenOperation]):
         return json.dumps(said).encode()
 
 
-def _told(status: int, body: bytes) -> HttpAnswer:
+def _answer(status: int, body: bytes) -> HttpAnswer:
     return HttpAnswer(status, body, _JSON)

@@ -58,7 +58,7 @@ class GceMetadata:
             found = found[name]
         if isinstance(found, Mapping) and not asked.path.endswith("/"):
             return Reply(301, b"", {**_FLAVOR, "Location": f"{asked.path}/"})
-        return _told(found, asked.query)
+        return _reply(found, asked.query)
 
     # --- what there is ---
 
@@ -151,7 +151,7 @@ def _numbered(items: list[Tree]) -> ListDirectory:
 # --- how it is told ------------------------------------------------------------------------------
 
 
-def _told(found: Any, query: Mapping[str, str]) -> Reply:
+def _reply(found: Any, query: Mapping[str, str]) -> Reply:
     deep = query.get("recursive", "").lower() == "true"
     directory = isinstance(found, Mapping)
     form = query.get("alt", "json" if directory and deep else "text")
