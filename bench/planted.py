@@ -351,7 +351,7 @@ BUGS: Final = (
     Bug(
         "a lease that waits for all other writers",
         "ledger/engines.py",
-        "return self._database.write(work, patience=PATIENCE)",
+        "return self._database.write(work, patience=REAPER_WAIT)",
         "return self._database.write(work)",
         "tests/integration/test_daemon.py::test_a_ledger_that_others_write_to_delays_no_kill",
     ),

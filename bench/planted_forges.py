@@ -128,7 +128,7 @@ FORGE_BUGS: Final = (
     Bug(
         "wait for as long as a limit says, for ever too",
         f"{GITHUB}/http.py",
-        "wait and min(wait, LONGEST)",
+        "wait and min(wait, LONGEST_LIMIT)",
         "wait",
         "tests/unit/integrations/github/test_http.py::test_a_limit_says_how_long",
     ),
@@ -198,7 +198,7 @@ FORGE_BUGS: Final = (
     Bug(
         "wait for ever behind a message that cannot be read",
         f"{GITHUB}/listener.py",
-        "self._tries < TRIES:",
+        "self._tries < MESSAGE_TRIES:",
         "True:",
         f"{UNITS}/test_listener.py::test_a_message_that_cannot_be_read_keeps_none_behind_it",
     ),

@@ -225,14 +225,14 @@ SANDBOX_BUGS: Final = (
     Bug(
         "terminal: a flood that nobody reads fills the memory",
         "api/terminal.py",
-        "            while len(self._shown) > KEPT and",
+        "            while len(self._shown) > UNREAD_BYTES and",
         "            while False and",
         f"{TERMINAL}::test_a_flood_is_held_back_and_its_end_is_kept",
     ),
     Bug(
         "sandbox: a Ctrl-C that comes before its command is lost",
         "cli/command_signals.py",
-        "            over.wait(RETRY)\n            continue\n",
+        "            over.wait(SIGNAL_RETRY)\n            continue\n",
         "            return\n",
         "tests/unit/cli/test_command_signals.py::test_what_heeds_no_signal_is_killed",
     ),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.faults.world import World
     from vmrunner.session.warm_up import WarmUpJob
 
-reporter.RETRY = 0.0  # time is played: nobody waits for it
+reporter.WRITE_RETRY = 0.0  # time is played: nobody waits for it
 
 LOG = b"one\ntwo\nthree\n"
 

@@ -17,7 +17,7 @@ from tests.support.ec2 import INSTALLATION, REGION, Amazon, credentials
 from tests.support.ec2 import aws as aws  # the fixture
 from vmrunner.cli import main
 from vmrunner.providers.ec2.guard import documents
-from vmrunner.providers.port_guard import EVERY, SILENCE
+from vmrunner.providers.port_guard import GUARD_INTERVAL, SILENCE
 
 ALL: Final = {
     "Version": "2012-10-17",
@@ -146,7 +146,7 @@ def test_what_is_made_is_as_it_should_be(aws: Amazon, run: Run) -> None:
     found = {alarm["AlarmName"].removeprefix(f"{NAME}-"): alarm for alarm in alarms}
     silent = found["silent"]
     assert silent["TreatMissingData"] == "breaching"
-    assert silent["EvaluationPeriods"] * EVERY == SILENCE == 1200
+    assert silent["EvaluationPeriods"] * GUARD_INTERVAL == SILENCE == 1200
     assert {alarm["AlarmActions"][0] for alarm in alarms} == {TOPIC}
 
 
@@ -260,13 +260,13 @@ def test_status_tells_when_it_last_worked_and_a_silence(aws: Amazon, run: Run) -
     assert states(run, 7)["last success"] == "differs"
     invoked(aws, 60, errors=1)
     assert states(run, 7)["last success"] == "differs"  # it fails
-    invoked(aws, SILENCE + 2 * EVERY)
+    invoked(aws, SILENCE + 2 * GUARD_INTERVAL)
     found = parts(run, "status", "aws", code=7)["last success"]
     assert "silent for more than 20 minutes" in found["detail"]
-    invoked(aws, EVERY)
+    invoked(aws, GUARD_INTERVAL)
     found = parts(run, "status", "aws", code=0)["last success"]
     last = datetime.fromisoformat(found["id"]).timestamp()
-    assert 0 <= aws.cloud.now() - last <= EVERY + 1
+    assert 0 <= aws.cloud.now() - last <= GUARD_INTERVAL + 1
 
 
 def test_status_tells_what_it_could_not_look_at(aws: Amazon, run: Run) -> None:

@@ -15,7 +15,7 @@ from vmrunner.config.settings import LimitSettings
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.guard.account import elements
 from vmrunner.providers.ec2.guard.function import LambdaFunction
-from vmrunner.providers.ec2.guard.names import GRACE, FunctionSpec, GuardSite, Names
+from vmrunner.providers.ec2.guard.names import GUARD_GRACE, FunctionSpec, GuardSite, Names
 from vmrunner.providers.ec2.guard.part import GuardElement
 
 MODULE: Final = Path(__file__).parents[2] / "deploy/aws/terraform"
@@ -252,7 +252,7 @@ def test_variables_are_described_checked_and_have_the_same_defaults() -> None:
     assert unchecked == {"all_installations"}  # a truth value
     defaults = {name: body.get("default") for name, body in variables.items()}
     assert defaults["installation"] is None
-    assert defaults["grace_seconds"] == GRACE
+    assert defaults["grace_seconds"] == GUARD_GRACE
     assert defaults["max_ttl_seconds"] == LimitSettings().max_ttl
     assert defaults["regions"] == defaults["alarm_actions"] == []
     assert defaults["all_installations"] is False

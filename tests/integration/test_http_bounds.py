@@ -108,7 +108,7 @@ def test_streams_of_a_token_are_bounded(tmp_path: Path) -> None:
 def test_a_client_waits_for_a_place_of_its_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "AGAIN", 0.05)
+    monkeypatch.setattr(http_client, "RETRY_PAUSE", 0.05)
     refused: list[str] = []
 
     def take(slots: CallerSlots, who: Principal) -> None:

@@ -272,7 +272,7 @@ def test_a_full_disk_takes_no_upload(http: Service, monkeypatch: pytest.MonkeyPa
 def test_a_body_that_comes_too_slowly_is_given_up(
     http: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "PATIENCE", 0.2)
+    monkeypatch.setattr(bodies, "BODY_PATIENCE", 0.2)
     connection = HTTPConnection("127.0.0.1", http.listener.port, timeout=20)
     connection.putrequest("PUT", f"{API}/sources")
     connection.putheader("Authorization", f"Bearer {http.token()}")

@@ -58,7 +58,7 @@ def test_a_file_waits_for_its_place_and_is_whole(
     served: Served, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     service, pretended = served
-    monkeypatch.setattr(http_client, "AGAIN", 0.05)
+    monkeypatch.setattr(http_client, "RETRY_PAUSE", 0.05)
     caplog.set_level(logging.INFO, "vmrunner")
     token = service.token()
     head = (
@@ -161,7 +161,7 @@ def test_who_sends_stdin_slowly_holds_a_place_and_no_more(
 def test_more_commands_than_places_are_run_all_the_same(
     served: Served, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "AGAIN", 0.05)
+    monkeypatch.setattr(http_client, "RETRY_PAUSE", 0.05)
     monkeypatch.setattr(application, "SANDBOX_CALLS", 1)
     service, pretended = served
     token = service.token()

@@ -120,7 +120,7 @@ def test_a_slow_sshd_is_not_kept_from_its_greeting(porters: ExitStack) -> None:
 def test_the_oldest_makes_room_in_the_end(
     porters: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(banner_probe, "KEPT", 0.5)
+    monkeypatch.setattr(banner_probe, "KEPT_SECONDS", 0.5)
     door = porter(porters, speaks=1000)
     with pytest.raises(banner_probe.Unreachable):
         BannerProbe(door.address).first_word(until=time.monotonic() + 1.5)

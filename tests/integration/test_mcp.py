@@ -30,7 +30,7 @@ from tests.support.sshd import wait_for
 from vmrunner.api.local_service import LocalService
 from vmrunner.errors import NotFound
 from vmrunner.integrations.mcp import http, server
-from vmrunner.integrations.mcp.sessions import LONGEST, SessionSandboxes
+from vmrunner.integrations.mcp.sessions import LONGEST_TTL, SessionSandboxes
 from vmrunner.model import CommandEnd, CommandOrder, Reason
 from vmrunner.server import connections
 
@@ -150,10 +150,10 @@ def test_a_sandbox_that_is_over_is_forgotten() -> None:
         return SimpleNamespace(id=name, close=lambda: closed.append(name))
 
     sandboxes.add("s", sandbox("b-1"))
-    now = LONGEST
+    now = LONGEST_TTL
     sandboxes.add("s", sandbox("b-2"))
     assert sandboxes.get("s", "b-1").id == "b-1"
-    now = 2 * LONGEST
+    now = 2 * LONGEST_TTL
     sandboxes.add("s", sandbox("b-3"))
     with pytest.raises(NotFound):
         sandboxes.get("s", "b-1")

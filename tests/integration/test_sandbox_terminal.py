@@ -117,7 +117,7 @@ def test_hostile_bytes_come_as_they_are(
 def test_a_flood_is_held_back_and_its_end_is_kept(
     box: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_terminal, "KEPT", 100_000)
+    monkeypatch.setattr(api_terminal, "UNREAD_BYTES", 100_000)
     with box.terminal("echo $$; exec yes") as terminal:
         pid = int(until(terminal, b"\n").split()[0])
         looks: list[bytes] = []
@@ -212,7 +212,7 @@ def test_the_end_of_its_sandbox_is_told(box: Kept, sandbox: SandboxWorld) -> Non
 def test_letting_go_of_a_sandbox_closes_its_terminals(
     box: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_terminal, "KEPT", 1000)
+    monkeypatch.setattr(api_terminal, "UNREAD_BYTES", 1000)
     quiet, loud = box.terminal(["cat"]), box.terminal(["yes"])
     wait_for(lambda: len(loud._shown) > 1000)
     box._client.close()

@@ -294,7 +294,7 @@ def test_a_failing_background_engine_is_not_restarted_for_ever(
                 said = str(error)
     assert "5 times by now (see the end of " in said
     assert isinstance(dying.background, Counted)
-    assert dying.background.count == engine_host.TRIES
+    assert dying.background.count == engine_host.ENGINE_TRIES
     assert "no such thing" in dying.paths.engine_log.read_text()
     dying.close()
 

@@ -126,7 +126,7 @@ def test_a_store_that_is_away_for_an_hour_loses_nothing(world: World) -> None:
         assert list(world.log().read()) == chunks
         world.now += 60
     world.store.away = False
-    world.now += uploader.RETRY
+    world.now += uploader.STORE_RETRY
     world.uploader.run()
     assert world.ledger.logs.read("b-1") == []
     assert list(world.log().read()) == chunks

@@ -146,7 +146,7 @@ def test_a_crash_between_send_and_mark_sends_it_again(
     heir = sender(ledger, receiver.url)
     heir.run()
     assert len(receiver.bodies) == 1  # until the lease of the dead one is over
-    sender(ledger, receiver.url, clock=lambda: time.time() + 2 * notifications.LEASE).run()
+    sender(ledger, receiver.url, clock=lambda: time.time() + 2 * notifications.SENDER_LEASE).run()
     assert receiver.ids == [receiver.ids[0]] * 2
     assert receiver.bodies[0] == receiver.bodies[1]
     assert waiting(ledger) == []
@@ -303,8 +303,8 @@ def test_two_nodes_that_die_and_a_bad_receiver_lose_nothing(
     named(ledger)
     dice = random.Random(7)
     receiver.answers = [dice.choice((200, 200, 500, 302)) for _ in range(60)]
-    monkeypatch.setattr(notifications, "FIRST", 0.01)
-    monkeypatch.setattr(notifications, "LONGEST", 0.05)
+    monkeypatch.setattr(notifications, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(notifications, "LONGEST_PAUSE", 0.05)
     ended = threading.Event()
 
     def node(seed: int) -> None:

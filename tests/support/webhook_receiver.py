@@ -122,5 +122,5 @@ def sender(
 
 
 def waiting(ledger: Ledger, name: str = "chat") -> list[str]:
-    far = time.time() + 10 * outbox.LONGEST  # whatever was put off
+    far = time.time() + 10 * outbox.LONGEST_PAUSE  # whatever was put off
     return [one.subject for one in ledger.outbox.waiting(name, far, 1000)]

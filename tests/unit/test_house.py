@@ -90,6 +90,21 @@ def test_a_public_classs_name_means_one_class() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_each_public_number_says_of_what() -> None:
+    """`CANCEL_GRACE`, not `GRACE`. The guest's are part of every image's hash."""
+    vague = "AGAIN BATCH EVERY FIRST GRACE KEPT LEASE LIMIT LONGEST MOST PATIENCE PAUSE RETRY WAIT"
+    named = [
+        f"{file}: {target.id}"
+        for file, module in modules()
+        if file.parts[0] != "guest"
+        for node in module.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in ([node.target] if isinstance(node, ast.AnnAssign) else node.targets)
+        if isinstance(target, ast.Name) and target.id in vague.split()
+    ]
+    assert named == []
+
+
 def test_no_function_is_named_by_what_it_hears_or_tells() -> None:
     """Such a name says nothing of what. The guest's are part of every image's hash."""
     named = [

@@ -109,9 +109,9 @@ class LocalService:
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
         """Return what it brought back."""
-        from vmrunner.services.artifacts import PATIENCE, Artifacts
+        from vmrunner.services.artifacts import FETCH_PATIENCE, Artifacts
 
-        return Artifacts.of(row, self._app.artifact_files, patience=PATIENCE)
+        return Artifacts.of(row, self._app.artifact_files, patience=FETCH_PATIENCE)
 
     def log(self, build: str) -> BuildLog:
         """Return its log, wherever that lies."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-RETRY: Final = 0.5  # seconds before the next connection is taken, after one that could not be
+ACCEPT_RETRY: Final = 0.5  # seconds from a connection that could not be taken to the next
 
 
 class PortForward:
@@ -58,7 +58,7 @@ class PortForward:
             try:
                 connection, _ = self._listener.accept()
             except OSError:  # closed; or no descriptor is left, until another is closed
-                self._closed.wait(RETRY)
+                self._closed.wait(ACCEPT_RETRY)
                 continue
             threading.Thread(target=self._relay, args=(connection,), daemon=True).start()
 

@@ -20,7 +20,7 @@ TAR: Final = "application/x-tar"
 BYTES: Final = "application/octet-stream"
 INPUT: Final = 4 << 20  # bytes of stdin in one request
 AWAY: Final = 60.0  # seconds that a server which does not answer is waited for
-RETRY: Final = 1.0
+OUTPUT_RETRY: Final = 1.0
 
 
 class RemoteSandbox:
@@ -45,7 +45,7 @@ class RemoteSandbox:
                 since = since or time.monotonic()
                 if time.monotonic() - since >= AWAY:
                     raise
-                time.sleep(RETRY)
+                time.sleep(OUTPUT_RETRY)
                 continue
             since, offsets = None, found["next"]
             for stream in StreamName:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vmrunner.api.sandbox_process import Translated
     from vmrunner.services.sandbox_terminal import SandboxTerminal
 
-KEPT: Final = 1 << 20  # bytes that were shown and not read
+UNREAD_BYTES: Final = 1 << 20  # bytes that were shown and not read
 LARGEST: Final = (1 << 16) - 1  # columns and rows that Linux can tell a program
 
 
@@ -141,10 +141,10 @@ class Terminal:
         with self._news:
             self._shown += shown
             self._news.notify_all()
-            while len(self._shown) > KEPT and not self._waiting and self._opened.is_open:
+            while len(self._shown) > UNREAD_BYTES and not self._waiting and self._opened.is_open:
                 self._news.wait(abandonment.LOOK)
             if self._waiting:
-                del self._shown[:-KEPT]
+                del self._shown[:-UNREAD_BYTES]
 
 
 def checked_size(columns: int, rows: int) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from vmrunner.errors import NotFound, VmrunnerError
 if TYPE_CHECKING:
     from vmrunner.api.sandbox import Sandbox
 
-GRACE: Final = 5.0  # seconds from the signal to KILL
-RETRY: Final = 0.2  # seconds until a command that was not started yet is signalled again
+KILL_GRACE: Final = 5.0  # seconds from the signal to KILL
+SIGNAL_RETRY: Final = 0.2  # seconds until a command that was not started yet is signalled again
 IDLE: Final = 3600.0
 
 
@@ -47,7 +47,7 @@ def _pass_on(sandbox: Sandbox, command: str, signals: Signals, over: threading.E
     )
     with contextlib.suppress(VmrunnerError, OSError):  # who follows hears why
         _send(sandbox, command, signals.first, over)
-        if not over.wait(GRACE):
+        if not over.wait(KILL_GRACE):
             _send(sandbox, command, signal.SIGKILL, over)
 
 
@@ -57,6 +57,6 @@ def _send(sandbox: Sandbox, command: str, number: int, over: threading.Event) ->
         try:
             sandbox.send_signal(command, number)
         except NotFound:
-            over.wait(RETRY)
+            over.wait(SIGNAL_RETRY)
             continue
         return

@@ -15,7 +15,7 @@ from vmrunner.cloudinit import stock_image
 from vmrunner.errors import BadOrder
 from vmrunner.lib import resources
 
-LIMIT: Final = 16 * 1024  # bytes: EC2's, the smallest of all clouds
+USER_DATA_LIMIT: Final = 16 * 1024  # bytes: EC2's, the smallest of all clouds
 
 
 def user_data(
@@ -52,8 +52,8 @@ def user_data(
     result = f"#cloud-config\n{text}".encode()
     if stock:
         result = gzip.compress(result, mtime=0)
-    if len(result) > LIMIT:
-        raise BadOrder(f"user-data: {len(result)} bytes are more than {LIMIT}")
+    if len(result) > USER_DATA_LIMIT:
+        raise BadOrder(f"user-data: {len(result)} bytes are more than {USER_DATA_LIMIT}")
     return result
 
 

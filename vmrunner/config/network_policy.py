@@ -13,7 +13,7 @@ from vmrunner.config.validation_errors import FieldError, option_name
 from vmrunner.errors import ConfigError
 from vmrunner.model import AllowList, Network, NetworkPolicy
 
-MOST: Final = 100  # entries
+MOST_HOSTS: Final = 100  # entries
 
 _WORDS: Final = [one.value for one in Network]
 _IN_ONE_WORD: Final = "allow="
@@ -51,9 +51,9 @@ def _allow_list(entries: object, field: str) -> AllowList:
         raise ConfigError(f"{field}: allow is {entries!r}, not a list", hint=_SUCH_AS)
     if not entries:
         raise ConfigError(f"{field}: allow is empty", hint=f"{_SUCH_AS}, or network = none")
-    if len(entries) > MOST:
+    if len(entries) > MOST_HOSTS:
         raise ConfigError(
-            f"{field}: allow has {len(entries)} entries, at most {MOST} are possible",
+            f"{field}: allow has {len(entries)} entries, at most {MOST_HOSTS} are possible",
             hint="a wildcard such as *.example.net holds all names below one",
         )
     found: dict[str, str] = {}
@@ -147,7 +147,7 @@ Policy = Annotated[
                         "allow": {
                             "description": "HOST, HOST:PORT, *.HOST or *.HOST:PORT.",
                             "items": {"type": "string"},
-                            "maxItems": MOST,
+                            "maxItems": MOST_HOSTS,
                             "minItems": 1,
                             "type": "array",
                         }

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
 
-LONGEST = 3600.0  # seconds of a token that was exchanged
+LONGEST_TOKEN = 3600.0  # seconds of a token that was exchanged
 
 
 class OidcRule(Section):
@@ -42,7 +42,7 @@ class OidcIssuer(Section):
     issuer: str = Field(description="As the tokens have it in `iss`.")
     audience: str = Field(min_length=1, description="As they must have it in `aud`.")
     rules: list[OidcRule] = Field(min_length=1)
-    lifetime: Seconds = Field(default=LONGEST, gt=0, le=LONGEST)
+    lifetime: Seconds = Field(default=LONGEST_TOKEN, gt=0, le=LONGEST_TOKEN)
 
     @field_validator("issuer")
     @classmethod

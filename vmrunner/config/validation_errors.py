@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Where = tuple[str | int, ...]
 
-MOST: Final = 50  # faults that are told at once: each is looked at for what was meant
+MOST_FAULTS: Final = 50  # faults that are told at once: each is looked at for what was meant
 
 
 class FieldError(ValueError):
@@ -141,9 +141,9 @@ def explained(
     *,
     hide: Callable[[str], bool] = lambda name: "secret" in name,
 ) -> ConfigError:
-    """All that is wrong, together, or the first `MOST` of it. `place` says where a path was
+    """All that is wrong, together, or the first `MOST_FAULTS` of it. `place` says where a path was
     written, as `placed` takes it; the values of fields that `hide` picks are not repeated."""
-    found = error.errors(include_url=False)[:MOST]
+    found = error.errors(include_url=False)[:MOST_FAULTS]
     foreign = [one["loc"] for one in found if one["type"] == "extra_forbidden"]
     return together(
         _explained(one, model, place, hide)

@@ -18,7 +18,7 @@ from vmrunner.errors import BadOrder, Fenced, NoCapacity, QuotaExceeded
 from vmrunner.model import Death, Instance, InstanceState
 from vmrunner.providers import Parks
 
-AGAIN: Final = 15.0  # seconds after which an accepted wish that did not come true is said again
+REPEAT_AFTER: Final = 15.0  # seconds; an accepted wish that did not come true is said again then
 
 #: Answers after which a VM stays off.
 _REFUSED: Final = (NoCapacity, QuotaExceeded, BadOrder)
@@ -101,7 +101,7 @@ class Parker:
             return
         if error is not None and not isinstance(error, Fenced):
             log.warning("%s is not %s yet: %s", row.id, row.state, error)
-        wait = self._context.monotonic() + AGAIN
+        wait = self._context.monotonic() + REPEAT_AFTER
         self._wishes[row.id, row.epoch, row.state] = _Wish(row, at=wait)
 
     def _refused(self, snapshot: Snapshot, row: Instance, error: Exception) -> None:

@@ -41,7 +41,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import ShowsGuardedRoles
 
-LEASE: Final = 30.0  # seconds that the right to fill a pool lasts
+POOL_LEASE: Final = 30.0  # seconds that the right to fill a pool lasts
 RENEW: Final = 10.0
 NAMED: Final = 60.0  # seconds between words that we have these pools
 GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
@@ -219,7 +219,7 @@ class PoolManager:
         ours, asked = self._leases.get(name, (False, float("-inf")))
         if context.monotonic() - asked >= RENEW:
             now = context.clock()
-            ours = context.ledger.engines.acquire(lease(name), context.id, now + LEASE, now)
+            ours = context.ledger.engines.acquire(lease(name), context.id, now + POOL_LEASE, now)
             self._leases[name] = (ours, context.monotonic())
         return ours
 

@@ -23,7 +23,7 @@ INSTANCE_IN: Final[Mapping[BuildState, InstanceState]] = {
     BuildState.RUNNING: InstanceState.BUSY,
 }
 _ORDER: Final = {state: place for place, state in enumerate(BuildState)}
-RETRY: Final = 1.0  # seconds between tries while the ledger, or the cloud, is out of reach
+WRITE_RETRY: Final = 1.0  # seconds between tries while the ledger, or the cloud, is out of reach
 SEALING: Final = 60.0  # seconds that a build waits for its provider to secure its VM
 
 
@@ -142,7 +142,7 @@ class LedgerReporter:
                 if self._context.monotonic() >= until:
                     raise
                 log.warning("%s: %s: %s", self._instance.id, trouble, error)
-            if self._closed.wait(RETRY):
+            if self._closed.wait(WRITE_RETRY):
                 raise Fenced(f"this engine let go of {self._build.id}")
 
     def patiently(self, work: Callable[[], T]) -> T:
@@ -156,4 +156,4 @@ class LedgerReporter:
                 if self._context.now(self._instance) >= self._instance.end:
                     raise
                 log.warning("%s waits for the ledger: %s", self._build.id, error)
-                self._closed.wait(RETRY)
+                self._closed.wait(WRITE_RETRY)

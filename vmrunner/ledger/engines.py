@@ -15,7 +15,7 @@ from vmrunner.ledger.values import Member
 from vmrunner.model import STARTING, Process
 
 #: So many seconds the reaper's own writes wait for other writers: a kill comes after them.
-PATIENCE: Final = 2.0
+REAPER_WAIT: Final = 2.0
 
 _e, _l, _h = ENGINES.c, LEASES.c, HEARTBEATS.c
 
@@ -146,14 +146,14 @@ class Engines:
             return True
 
         try:
-            return self._database.write(work, patience=PATIENCE)
+            return self._database.write(work, patience=REAPER_WAIT)
         except Duplicate:  # another process made the row in between
             return False
 
     def record_heartbeat(self, name: str, holder: str, now: float) -> None:
         """Say that something which is done again and again was done."""
         with contextlib.suppress(Duplicate):  # another process said so in between
-            self._database.write(lambda c: beat(c, name, holder, now), patience=PATIENCE)
+            self._database.write(lambda c: beat(c, name, holder, now), patience=REAPER_WAIT)
 
     def heartbeats(self) -> dict[str, float]:
         """Return when each periodic task was done last, by whomever."""
@@ -166,4 +166,4 @@ class Engines:
 
     def release(self, name: str, holder: str) -> None:
         """Give it back; nothing when another holds it. Raises LedgerError as `acquire` does."""
-        self._database.write(lambda c: _RELEASE(c, name=name, holder=holder), patience=PATIENCE)
+        self._database.write(lambda c: _RELEASE(c, name=name, holder=holder), patience=REAPER_WAIT)

@@ -28,7 +28,7 @@ GIVE_UP: Final = 3 * 86_400.0  # seconds after which an event is not told any mo
 FORGOTTEN: Final = GIVE_UP  # … after which an endpoint that no `serve` names is none
 KEEP: Final = 7 * 86_400.0  # … for which what was told, or given up, is remembered
 CAP: Final = 100_000  # events that wait for one endpoint: of more, the oldest are given up
-LONGEST: Final = 600.0  # the longest wait before a next try
+LONGEST_PAUSE: Final = 600.0  # the longest wait before a next try
 _ERROR: Final = 300  # characters that are kept of why a try failed
 
 
@@ -205,7 +205,7 @@ class Outbox:
     def waiting(self, endpoint: str, now: float, limit: int) -> list[Notification]:
         """Return what is to be told to this endpoint now: first what was never tried, oldest first,
         so that what is refused again and again keeps nothing back."""
-        latest = now + 2 * LONGEST
+        latest = now + 2 * LONGEST_PAUSE
         found = self._database.read(
             lambda c: _WAITING(c, endpoint=endpoint, now=now, latest=latest, limit=limit).all()
         )

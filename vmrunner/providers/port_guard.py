@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vmrunner.model import Finding
 
 #: So often it is invoked, and so long it may be silent, in seconds.
-EVERY: Final = 300
+GUARD_INTERVAL: Final = 300
 SILENCE: Final = 1200
 #: What a guard ends that does not tell: it was made before they told.
 ROLES_ONCE: Final = frozenset({"build", "image"})

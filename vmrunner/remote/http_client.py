@@ -29,7 +29,7 @@ _OUTSIDE: Final = ("/readyz",)
 CONNECT: Final = 10.0  # seconds
 ANSWER: Final = 60.0
 PLACE: Final = 600.0  # seconds that a place among the token's uploads and streams is waited for
-AGAIN: Final = 1.0  # … from one try to the next
+RETRY_PAUSE: Final = 1.0  # … from one try to the next
 #: So much of an answer that is none of ours is told.
 _SHOWN: Final = 200
 
@@ -191,7 +191,7 @@ def patiently(ask: Callable[[], T]) -> T:
                 raise
             abandonment.check()
             log.info("%s: it is asked again", error)
-            time.sleep(AGAIN)
+            time.sleep(RETRY_PAUSE)
 
 
 def problem(answer: httpx.Response) -> VmrunnerError:

@@ -26,7 +26,7 @@ log = logging.getLogger("vmrunner")
 CHECK: Final = 2.0  # seconds between looks at the others
 OWNER_HEARTBEAT: Final = 10.0  # seconds between signs of life to other hosts
 #: Background engines that ended without serving, until it is given up; each wait is twice the last.
-TRIES: Final = 5
+ENGINE_TRIES: Final = 5
 #: So long whoever takes his engine with him uploads, before he leaves the rest to others.
 UPLOAD: Final = 20.0
 STEADY: Final = 60.0  # seconds after which one that ended counts as one that served
@@ -141,9 +141,9 @@ class EngineHost:
             return
         if self._tries:
             self._providers.get(provider)  # or it says why not
-        if self._tries >= TRIES:
+        if self._tries >= ENGINE_TRIES:
             raise VmrunnerError(
-                f"the background engine ends as soon as it was started, {TRIES} times by now",
+                f"the background engine ends as soon as it was started, {self._tries} times by now",
                 hint=f"see the end of {self._others.log}",
             )
         self._tries += 1

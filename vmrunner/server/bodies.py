@@ -17,7 +17,7 @@ from vmrunner.lib import units
 from vmrunner.server.problems import HttpProblem
 
 JSON_BYTES: Final = 2 << 20
-PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
+BODY_PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
 LEAST_RATE: Final = 16 * 1024  # bytes a second, on the whole, after the patience
 
 M = TypeVar("M", bound=BaseModel)
@@ -65,7 +65,7 @@ async def stream(request: Request, most: int) -> AsyncIterator[bytes]:
     parts = request.stream().__aiter__()
     while True:
         try:
-            part = await asyncio.wait_for(anext(parts), PATIENCE)
+            part = await asyncio.wait_for(anext(parts), BODY_PATIENCE)
         except StopAsyncIteration:
             return
         except TimeoutError:
@@ -74,7 +74,7 @@ async def stream(request: Request, most: int) -> AsyncIterator[bytes]:
         if size > most:
             raise _too_large(most)
         passed = time.monotonic() - began
-        if passed > PATIENCE and size < LEAST_RATE * passed:
+        if passed > BODY_PATIENCE and size < LEAST_RATE * passed:
             raise _too_slow()
         yield part
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner.server")
 
-GRACE: Final = 5.0  # seconds that open requests get when it stops
+STOP_GRACE: Final = 5.0  # seconds that open requests get when it stops
 
 
 class HttpListener:
@@ -61,7 +61,7 @@ class HttpListener:
                 proxy_headers=False,  # who calls is told by the token alone
                 h11_max_incomplete_event_size=64 * 1024,
                 timeout_keep_alive=30,
-                timeout_graceful_shutdown=int(GRACE),
+                timeout_graceful_shutdown=int(STOP_GRACE),
             )
         )
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -78,7 +78,7 @@ class HttpListener:
         """End it: no new request, and a little time for those under way."""
         self._submitters.stop()
         self._server.should_exit = True
-        self._thread.join(GRACE + 2)
+        self._thread.join(STOP_GRACE + 2)
         self._socket.close()
 
 

@@ -29,7 +29,7 @@ REFETCH: Final = 60.0  # seconds between two looks for a key that is not known
 FETCH: Final = 10.0  # seconds for one
 DOCUMENT: Final = 1 << 20  # bytes of an issuer's answer
 LEEWAY: Final = 30.0  # seconds by which clocks may differ
-LONGEST: Final = 16 * 1024  # characters of an identity token
+LONGEST_TOKEN: Final = 16 * 1024  # characters of an identity token
 _NEEDED: Final = ["exp", "iat", "iss", "aud", "sub"]
 
 
@@ -97,7 +97,7 @@ class OidcExchange:
     ) -> tuple[str, Token]:
         """Return a token as it is shown, and its row. Raises HttpProblem for an identity that is
         not proved (401), or that no rule is for (403)."""
-        if len(shown) > LONGEST:
+        if len(shown) > LONGEST_TOKEN:
             raise _unproved("it is too long")
         issuer = self._issuer(shown, issuers)
         claims = self._verified(shown, issuer, now)

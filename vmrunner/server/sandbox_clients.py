@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vmrunner.lib.channels import Channel
     from vmrunner.model import Instance
 
-KEPT: Final = 64
+KEPT_CLIENTS: Final = 64
 
 
 class SandboxClients:
@@ -35,7 +35,7 @@ class SandboxClients:
                 self._ledger(), sandbox, self._channel
             )
             self._clients[sandbox] = client
-            if len(self._clients) > KEPT:
+            if len(self._clients) > KEPT_CLIENTS:
                 _, oldest = self._clients.popitem(last=False)
         if oldest is not None:
             oldest.close()

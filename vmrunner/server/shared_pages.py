@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from anyio import to_thread
 from fastapi.sse import format_sse_event
 
-KEPT: Final = 8 << 20  # bytes of pages that are kept, of all builds together
+KEPT_BYTES: Final = 8 << 20  # bytes of pages that are kept, of all builds together
 OWN: Final = 1 << 10  # bytes of a page beside what it holds
 
 Place = TypeVar("Place", bound=Hashable)
@@ -41,7 +41,7 @@ def event_bytes(kind: str, document: dict[str, Any], number: int | None = None) 
 class SharedPages:
     """The pages that were made last, of builds that somebody follows. For one event loop."""
 
-    def __init__(self, most: int = KEPT) -> None:
+    def __init__(self, most: int = KEPT_BYTES) -> None:
         self._most = most
         self._size = 0
         self._kept: OrderedDict[Hashable, NewsPage[Any]] = OrderedDict()

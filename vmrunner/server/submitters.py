@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Reason
 from vmrunner.services.cancel import cancel
-from vmrunner.services.remote_submit import LEASE
+from vmrunner.services.remote_submit import SUBMITTER_LEASE
 
 if TYPE_CHECKING:
     from vmrunner.server.parts import ServerParts
@@ -63,7 +63,7 @@ class SubmitterWatch:
         for build, until in self._parts.ledger.submitter_leases.open().items():
             known, since = before.get(build, (None, now))
             self._seen[build] = until, since if until == known else now
-            if now - self._seen[build][1] > LEASE:
+            if now - self._seen[build][1] > SUBMITTER_LEASE:
                 log.info("%s: its client is gone", build)
                 cancel(
                     self._parts.ledger,

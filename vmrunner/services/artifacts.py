@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmrunner")
 
 #: Seconds that who follows a build waits for what another host brought, and between two looks.
-PATIENCE: Final = 60.0
+FETCH_PATIENCE: Final = 60.0
 _LOOK_AGAIN: Final = 1.0
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import ConfigError, LedgerError, NotFound
-from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST
+from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST_PAUSE
 from vmrunner.lib import ids, units
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import TRACES, EndpointStatus, Finding, Level, Notification, NotifyEndpoint
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-FIRST: Final = 5.0  # seconds before the second try, doubled each time, up to `LONGEST`
-LEASE: Final = 60.0
+FIRST_PAUSE: Final = 5.0  # seconds before the second try, doubled each time, up to `LONGEST_PAUSE`
+SENDER_LEASE: Final = 60.0
 FAILURES: Final = 3  # after so many in a row the endpoint is left alone for a while
 TURN: Final = 120.0  # seconds that a run lasts at most
 TEST: Final = "test"
@@ -123,7 +123,7 @@ class OutboxSender:
         now = self._clock()
         if self._until - now > 2 * webhooks.WHOLE:
             return True
-        self._until = now + LEASE
+        self._until = now + SENDER_LEASE
         return self._ledger.engines.acquire(self._lease, self._me, self._until, now)
 
     def _send_all(self, end: float) -> None:
@@ -140,7 +140,7 @@ class OutboxSender:
                 break
         if failures:
             fares = next((s for s in outbox.status() if s.name == name), None)
-            wait = backoff(FIRST, fares.failures if fares else 0, LONGEST)
+            wait = backoff(FIRST_PAUSE, fares.failures if fares else 0, LONGEST_PAUSE)
             outbox.put_off(name, self._clock() + wait)
 
     def _send(self, one: Notification) -> bool:
@@ -154,7 +154,7 @@ class OutboxSender:
         if not error:
             self._ledger.outbox.sent(one, self._clock())
             return True
-        wait = backoff(FIRST, one.tries, LONGEST)
+        wait = backoff(FIRST_PAUSE, one.tries, LONGEST_PAUSE)
         self._ledger.outbox.failed(one, error, self._clock() + wait)
         log.warning("notify %s: %s %s: %s", one.endpoint, one.event, one.subject, error)
         return False

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-AGAIN: Final = 3600.0  # seconds between two declarations of the same endpoints
+DECLARE_INTERVAL: Final = 3600.0  # seconds between two declarations of the same endpoints
 
 
 class OutboxTasks:
@@ -44,7 +44,7 @@ class OutboxTasks:
         there += traces.endpoints(os.environ)
         before, at = self._said
         now = time.time()
-        if there and (there != before or now - at > AGAIN):
+        if there and (there != before or now - at > DECLARE_INTERVAL):
             self._ledger.outbox.declare(there, now)
             self._said = there, now
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vmrunner.services.submit import Submission
 
 #: Seconds that the client of a foreground build may be silent.
-LEASE: Final = 60.0
+SUBMITTER_LEASE: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +68,7 @@ def submit(
         packed,
         tenant=principal.tenant,
         actor=principal.actor,
-        lease_until=now + LEASE if foreground else None,
+        lease_until=now + SUBMITTER_LEASE if foreground else None,
         most=principal.quota.builds,
         traceparent=traceparent,
     )

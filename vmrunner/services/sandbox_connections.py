@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from vmrunner.ssh import client
 
-KEPT: Final = 4  # connections that are kept open for later
+KEPT_CONNECTIONS: Final = 4  # connections that are kept open for later
 
 
 class WarmConnections:
@@ -50,7 +50,7 @@ class WarmConnections:
     def give_back(self, instance: str, connection: client.Connection) -> None:
         """Keep it for later; close it where there are enough."""
         with self._alone():
-            if not self._closed and len(self._kept) < KEPT:
+            if not self._closed and len(self._kept) < KEPT_CONNECTIONS:
                 self._kept.append((instance, connection))
                 return
         connection.close()

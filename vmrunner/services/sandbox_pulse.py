@@ -9,8 +9,8 @@ from typing import Final
 from vmrunner.lib import abandonment
 from vmrunner.ssh import client
 
-PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
-STEP: Final = 1.0  # seconds between looks whether anybody still waits
+VM_PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
+LOOK_INTERVAL: Final = 1.0  # seconds between looks whether anybody still waits
 
 
 class MovingBytes:
@@ -45,12 +45,12 @@ class MovingBytes:
         """Raise ConnectionLost after so long without a byte."""
         abandonment.check()
         silent = time.monotonic() - self._last
-        if silent >= PATIENCE:
+        if silent >= VM_PATIENCE:
             raise client.ConnectionLost(f"no byte for {silent:.0f} s")
-        return min(PATIENCE - silent, STEP)
+        return min(VM_PATIENCE - silent, LOOK_INTERVAL)
 
 
 def look() -> float:
     """The pulse of a call that takes as long as it takes."""
     abandonment.check()
-    return STEP
+    return LOOK_INTERVAL

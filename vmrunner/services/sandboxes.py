@@ -33,7 +33,7 @@ from vmrunner.model import (
 )
 from vmrunner.services.command_output import MaskedCommandOutput, OnOutput
 from vmrunner.services.sandbox_connections import WarmConnections
-from vmrunner.services.sandbox_pulse import PATIENCE, MovingBytes, look
+from vmrunner.services.sandbox_pulse import VM_PATIENCE, MovingBytes, look
 from vmrunner.services.sandbox_terminal import SandboxTerminal
 from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.session.sandbox_calls import SandboxCalls, StaleEpoch
@@ -49,7 +49,7 @@ T = TypeVar("T")
 
 CONNECT: Final = 15.0  # seconds for one connection
 LASTED: Final = 15.0  # seconds that a connection lasted which was worth it
-RETRY: Final = 0.2  # seconds before it is asked again
+ASK_RETRY: Final = 0.2  # seconds before it is asked again
 QUIET: Final = 0.05  # seconds without more output after which what there is is handed on
 READ: Final = 1 << 20  # bytes of output that are handed on at once
 
@@ -324,11 +324,11 @@ class SandboxClient:
                     self._broke_off(instance, error)
                 now = self._clock()
                 since = now if now - began >= LASTED else since
-                if now - since >= PATIENCE:
+                if now - since >= VM_PATIENCE:
                     text = f"the VM of sandbox {self.id} does not answer: {error}"
                     raise SandboxOver(text) from None
                 abandonment.check()
-                self._sleep(RETRY)
+                self._sleep(ASK_RETRY)
 
     def _broke_off(self, instance: Instance, why: Exception) -> NoReturn:
         """Raise Conflict where its VM lives, SandboxOver where it does not answer any more."""

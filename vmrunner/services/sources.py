@@ -19,7 +19,7 @@ from vmrunner.lib import git
 from vmrunner.lib.archive import files
 
 GIT: Final = "git+"
-BYTES: Final = 2 << 30  # of a source, packed
+SOURCE_BYTES: Final = 2 << 30  # of a source, packed
 
 # A credential helper: git reads from it what nobody else can read.
 _TELL: Final = """!tell() {
@@ -160,7 +160,7 @@ def check(source: str) -> None:
         raise ConfigError(f"source: {source!r} is not a directory", hint="name its directory")
 
 
-def look(source: str, *, most: int = BYTES, git_timeout: float = 600) -> None:
+def look(source: str, *, most: int = SOURCE_BYTES, git_timeout: float = 600) -> None:
     """`check`, and of a repository whether it and its revision are there, for who packs nothing:
     that takes a fetch. Raises ConfigError."""
     check(source)
@@ -173,7 +173,7 @@ def look(source: str, *, most: int = BYTES, git_timeout: float = 600) -> None:
 
 
 def spool(
-    source: str, path: Path, *, most: int = BYTES, git_timeout: float = 600
+    source: str, path: Path, *, most: int = SOURCE_BYTES, git_timeout: float = 600
 ) -> files.ArchiveTotal:
     """Pack it into `path`, readable by this user alone; whole or not at all, and at most so many
     bytes."""

@@ -23,7 +23,7 @@ from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import Address
 
 CONNECTIONS: Final = 3  # connections at once: sshd starts a process for each that reaches it
-KEPT: Final = 30.0  # seconds for which the oldest is
+KEPT_SECONDS: Final = 30.0  # seconds for which the oldest is
 
 _SILENT: Final = (12, 2.0, 4.0)  # the next beside one that is silent: age divided by, least, most
 _REFUSED: Final = (60, 0.1, 1.0)  # the next after one that was refused, the same
@@ -105,7 +105,7 @@ class BannerProbe:
     def _make_room(self, now: float) -> None:
         if len(self._open) >= CONNECTIONS:
             oldest, second, *_ = self._open.values()
-            self._end(oldest if now - oldest.since >= KEPT else second)
+            self._end(oldest if now - oldest.since >= KEPT_SECONDS else second)
 
     def _begin(self, now: float) -> None:
         try:

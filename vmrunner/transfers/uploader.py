@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmrunner")
 
 CLAIM: Final = 600.0  # seconds for which a log is one uploader's
-RETRY: Final = 30.0  # seconds until the next try with a store that was out of reach
+STORE_RETRY: Final = 30.0  # seconds until the next try with a store that was out of reach
 LOCAL_COPY: Final = 3600.0  # seconds that artifacts are here too, for who reads them at the end
 FAILURES: Final = 3  # after so many the store is out of reach: the rest of a pass is left out
 #: Seconds until what the store refused is tried again: doubled each time, since each try is read
@@ -130,7 +130,7 @@ class Uploader:
                 try:
                     self._each(build, self._log)
                 except StoreError:
-                    objects.put_off_log(build, now=now + CLAIM, due=self._clock() + RETRY)
+                    objects.put_off_log(build, now=now + CLAIM, due=self._clock() + STORE_RETRY)
                     raise
 
     def _log(self, build: BuildRecord) -> None:

@@ -37,7 +37,7 @@ class Restarting:
 
 
 def test_a_command_goes_on_while_its_server_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_sandbox, "RETRY", 0.0)
+    monkeypatch.setattr(remote_sandbox, "OUTPUT_RETRY", 0.0)
     server, heard = Restarting(), list[tuple[StreamName, bytes]]()
     sandbox = RemoteSandbox(server, "b-1")  # type: ignore[arg-type]
     order = CommandOrder(id="c", argv=("true",), title="true")

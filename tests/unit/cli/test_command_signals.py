@@ -38,8 +38,8 @@ class Over(Sent):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_signals, "GRACE", 0.01)
-    monkeypatch.setattr(command_signals, "RETRY", 0.01)
+    monkeypatch.setattr(command_signals, "KILL_GRACE", 0.01)
+    monkeypatch.setattr(command_signals, "SIGNAL_RETRY", 0.01)
 
 
 def passed(sandbox: Any, number: signal.Signals = signal.SIGINT) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.ledger_builds import spec
 from vmrunner.config.build_request import BuildRequest
-from vmrunner.config.network_policy import MOST, policy
+from vmrunner.config.network_policy import MOST_HOSTS, policy
 from vmrunner.core.pools import serves, shape_of
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import rows
@@ -48,7 +48,10 @@ def test_an_entry_is_kept_in_one_way(entry: str, kept: str) -> None:
         ({"allow": [""]}, "network: empty"),
         ({"allow": ["a.example.org"] * 2}, "network: 'a.example.org' and 'a.example.org' are the"),
         ({"allow": ["a.example.org", "A.example.org:443"]}, "network: 'A.example.org:443' and 'a"),
-        ({"allow": [f"h{n}.example.org" for n in range(MOST + 1)]}, "network: allow has 101 entr"),
+        (
+            {"allow": [f"h{n}.example.org" for n in range(MOST_HOSTS + 1)]},
+            "network: allow has 101 entr",
+        ),
         ({"allow": ["10.0.0.1"]}, "network: '10.0.0.1' is an address"),
         ({"allow": ["0x7f.1"]}, "network: '0x7f.1' is an address"),
         ({"allow": ["169.254.169.254:80"]}, "network: '169.254.169.254:80' is an address"),

@@ -230,7 +230,7 @@ def test_a_session_that_lost_its_build_gives_no_verdict(parts: EngineParts, driv
 
 @pytest.fixture
 def reporter(parts: EngineParts, monkeypatch: pytest.MonkeyPatch) -> LedgerReporter:
-    monkeypatch.setattr(reporting, "RETRY", 0.0)  # nobody waits for a clock that stands still
+    monkeypatch.setattr(reporting, "WRITE_RETRY", 0.0)  # nobody waits for a clock that stands still
     parts.cloud.seals = True
     parts.reopen()
     return LedgerReporter(parts.context, *parts.booting())

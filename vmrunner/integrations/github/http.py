@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 CONNECT: Final = 10.0  # seconds
 ANSWER: Final = 75.0  # … a poll for a message is answered after 50
 LIMITED: Final = 60.0  # … that a limit lasts which does not say how long
-LONGEST: Final = 3600.0  # … that any lasts: GitHub's begin anew each hour
-MOST: Final = 16 << 20  # bytes of an answer
+LONGEST_LIMIT: Final = 3600.0  # … that any lasts: GitHub's begin anew each hour
+ANSWER_BYTES: Final = 16 << 20  # bytes of an answer
 WHOLE: Final = 2 * ANSWER  # seconds that all of it may take
 _TOLD: Final = 300  # characters of an answer that is told
 _BOM: Final = b"\xef\xbb\xbf"
@@ -103,7 +103,7 @@ class GithubHttp:
         kind, said = _error_in(data)
         text = f"{_where(method, answer)} answered {status}" + (f": {said}" if said else "")
         if (wait := self._wait(answer, said)) is not None or status >= 500:
-            return GithubAway(text, status=status, wait=wait and min(wait, LONGEST))
+            return GithubAway(text, status=status, wait=wait and min(wait, LONGEST_LIMIT))
         return GithubError(text, status=status, kind=kind)
 
     def _wait(self, answer: httpx.Response, said: str) -> float | None:
@@ -135,7 +135,7 @@ def _read(answer: httpx.Response) -> bytes:
     data, until = bytearray(), time.monotonic() + WHOLE
     for piece in answer.iter_bytes():
         data += piece
-        if len(data) > MOST or time.monotonic() > until:
+        if len(data) > ANSWER_BYTES or time.monotonic() > until:
             raise GithubAway(f"{answer.url.host}: an answer of no end")
     return bytes(data)
 

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner.github")
 
-FIRST: Final = 1.0  # seconds after the first failure, until it is tried again
-LONGEST: Final = 60.0
+FIRST_PAUSE: Final = 1.0  # seconds after the first failure, until it is tried again
+LONGEST_PAUSE: Final = 60.0
 REFUSED: Final = 60.0  # … after a refusal, which somebody must mend
 HELD: Final = 30.0  # … while another hears the messages
 #: Steps that bring nothing new: GitHub lets a poll wait for 50 s, and a session last for long. What
 #: stands between may answer at once, for ever.
 VAIN: Final = Limit(burst=30, rate=0.2)
-TRIES: Final = 5  # with a message that cannot be read
+MESSAGE_TRIES: Final = 5  # with a message that cannot be read
 _UNAUTHORISED, _GONE, _CONFLICT = 401, 404, 409
 
 
@@ -132,7 +132,7 @@ class JobListener:
         What it told of jobs the counts of those will tell too."""
         self._tries = self._tries + 1 if error.id == self._broken else 1
         self._broken = error.id
-        if error.id is None or self._tries < TRIES:
+        if error.id is None or self._tries < MESSAGE_TRIES:
             raise error
         log.error("%s: message %d is let go: %s", scale_set.name, error.id, error)
         self._service.acknowledge(session, error.id)
@@ -177,7 +177,7 @@ def pause_after(error: VmrunnerError, failures: int, spread: Callable[[], float]
     """Return the seconds until it is tried again, after so many failures in a row. `spread` is
     between 0 and 1: those who failed together do not come back together."""
     if isinstance(error, GithubAway):
-        wait = backoff(FIRST, failures - 1, LONGEST) * (0.5 + spread())
+        wait = backoff(FIRST_PAUSE, failures - 1, LONGEST_PAUSE) * (0.5 + spread())
         return max(wait, error.wait or 0.0)
     if isinstance(error, GithubError) and error.status == _CONFLICT:
         return HELD

@@ -9,8 +9,8 @@ from typing import Final
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import BuildRecord, BuildState, Result
 
-FIRST: Final = 10.0  # seconds after a runner that failed, until the next is started
-LONGEST: Final = 600.0
+FIRST_PAUSE: Final = 10.0  # seconds after a runner that failed, until the next is started
+LONGEST_PAUSE: Final = 600.0
 SETTLE: Final = 1.0  # … after a message, until its counts are acted upon
 STALE: Final = 300.0  # … after which counts that GitHub has not told again are of the past
 _FAILED: Final = (Result.FAILURE, Result.ERROR)
@@ -74,7 +74,7 @@ def resume_at(ended: Iterable[BuildRecord], jobless: Collection[str]) -> float:
         if row.result not in _FAILED and row.id not in jobless:
             break
         failures, last = failures + 1, max(last, row.finished_at or 0.0)
-    return last + backoff(FIRST, failures - 1, LONGEST) if failures else 0.0
+    return last + backoff(FIRST_PAUSE, failures - 1, LONGEST_PAUSE) if failures else 0.0
 
 
 def surplus(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 
-from vmrunner.integrations.mcp.sessions import LONGEST
+from vmrunner.integrations.mcp.sessions import LONGEST_TTL
 from vmrunner.server.connections import CallerConnection
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def application(server: MCPServer[Any], token: str, host: str, port: int) -> ASG
     app = server.streamable_http_app(
         host=host,
         transport_security=security,
-        session_idle_timeout=LONGEST,
+        session_idle_timeout=LONGEST_TTL,
         max_sessions=SESSIONS,
     )
     return BearerToken(app, token)

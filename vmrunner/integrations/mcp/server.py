@@ -25,7 +25,7 @@ from vmrunner.api.keywords import BuildOptions, SandboxOptions
 from vmrunner.api.runner import Runner
 from vmrunner.api.sandbox import Sandbox
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
-from vmrunner.integrations.mcp.sessions import LONGEST, ONLY, SessionSandboxes, end
+from vmrunner.integrations.mcp.sessions import LONGEST_TTL, ONLY, SessionSandboxes, end
 from vmrunner.model import BuildSpec
 from vmrunner.services.sandbox_documents import shown
 
@@ -127,14 +127,14 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
         context: Context,
         container: str | None = None,
         network: str = "none",
-        ttl_seconds: float = LONGEST,
+        ttl_seconds: float = LONGEST_TTL,
     ) -> CreatedSandbox:
         """Start a virtual machine with a container (a Docker image name; default: Debian with
         Python, git and compilers) and return its id. network: none, open, or these hosts alone:
         allow=HOST[:PORT],…"""
-        if not 0 < ttl_seconds <= LONGEST:
+        if not 0 < ttl_seconds <= LONGEST_TTL:
             raise ConfigError(
-                f"ttl_seconds: {ttl_seconds:g} is not above 0 and at most {LONGEST:g}",
+                f"ttl_seconds: {ttl_seconds:g} is not above 0 and at most {LONGEST_TTL:g}",
                 hint="leave it out",
             )
         _end_with_session(context, sandboxes)
@@ -220,9 +220,9 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
         """Run one shell command in a container in a fresh virtual machine, which is destroyed when
         it ends, and return the end of its log and its exit code. network: none, open, or these
         hosts alone: allow=HOST[:PORT],…"""
-        if not 0 < timeout_seconds <= LONGEST:
+        if not 0 < timeout_seconds <= LONGEST_TTL:
             raise ConfigError(
-                f"timeout_seconds: {timeout_seconds:g} is not above 0 and at most {LONGEST:g}",
+                f"timeout_seconds: {timeout_seconds:g} is not above 0 and at most {LONGEST_TTL:g}",
                 hint="leave it out",
             )
         build, text, note = await _at_length(

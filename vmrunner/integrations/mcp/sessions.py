@@ -14,8 +14,8 @@ from vmrunner.errors import NotFound
 
 #: The session where a transport has one only, such as stdio.
 ONLY: Final = ""
-LONGEST: Final = 15 * 60.0  # seconds that a sandbox or a build may be asked to live
-KEPT: Final = LONGEST + 60  # … that one is known here: then it has ended by itself
+LONGEST_TTL: Final = 15 * 60.0  # seconds that a sandbox or a build may be asked to live
+KNOWN_FOR: Final = LONGEST_TTL + 60  # … that one is known here: then it has ended by itself
 
 
 class _Made(NamedTuple):
@@ -36,7 +36,7 @@ class SessionSandboxes:
         now = self._now()
         with self._lock:
             mine = self._all[session]
-            over = [mine.pop(name) for name, one in list(mine.items()) if now - one.at > KEPT]
+            over = [mine.pop(name) for name, one in list(mine.items()) if now - one.at > KNOWN_FOR]
             mine[sandbox.id] = _Made(sandbox, now)
         for one in over:
             one.sandbox.close()

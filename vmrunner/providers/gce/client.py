@@ -37,7 +37,7 @@ READ: Final = 30.0
 #: The header that makes an answer partial.
 _FIELDS: Final = "x-goog-fieldmask"
 #: So long `wait` may keep an answer back: Google's own is two minutes.
-WAIT: Final = 130.0
+OPERATION_WAIT: Final = 130.0
 
 
 class GceApi(NamedTuple):

@@ -28,7 +28,7 @@ from vmrunner.providers.gce.resources import SUSPENSION, last, seen, when
 PAGE: Final = 500  # items, the most that Compute Engine gives
 NAMES: Final = 100  # in one filter, which is a part of the URL
 #: A zone that keeps its answer back for longer is not waited for: the next look is soon.
-TIMEOUT: Final = 10.0  # seconds
+ZONE_TIMEOUT: Final = 10.0  # seconds
 _REMEMBERED: Final = 4096
 
 #: Operations that are a VM's end, whoever asked for it.
@@ -154,7 +154,7 @@ class InstanceDescriber:
         return known | fresh
 
     def _listed(self, api: Any, scope: Scope, wanted: str) -> Iterator[Any]:
-        return listed(self._calls, api, zone=scope.place, filter=wanted, timeout=TIMEOUT)
+        return listed(self._calls, api, zone=scope.place, filter=wanted, timeout=ZONE_TIMEOUT)
 
 
 def listed(calls: GceClient, api: Any, **params: Any) -> Iterator[Any]:

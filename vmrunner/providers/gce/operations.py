@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from vmrunner.errors import Uncertain
 from vmrunner.providers.common.clock import boottime
-from vmrunner.providers.gce.client import WAIT, GceApi, GceClient
+from vmrunner.providers.gce.client import OPERATION_WAIT, GceApi, GceClient
 
 #: So long an operation is waited for, and so long each turn lasts at least, in seconds: the server
 #: keeps its answer back for as long as it likes, which may be not at all.
@@ -37,7 +37,7 @@ class OperationWaiter:
             began = self._elapsed()
             if began >= until:
                 raise Uncertain(f"{operation.name}: still {operation.status.name}")
-            operation = self._calls(api, operation=operation.name, timeout=WAIT, **where)
+            operation = self._calls(api, operation=operation.name, timeout=OPERATION_WAIT, **where)
             left = began + TURN - self._elapsed()
             if operation.status.name != "DONE" and left > 0:
                 self._sleep(left)

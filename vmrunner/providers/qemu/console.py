@@ -6,13 +6,13 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
-LIMIT: Final = 256 * 1024  # bytes on disk
+CONSOLE_FILE_BYTES: Final = 256 * 1024  # bytes on disk
 
 
 class Console:
-    """A file that holds the last `LIMIT // 2` to `LIMIT` bytes of what was written."""
+    """A file of the last bytes that were written: `limit`, or as few as half of that."""
 
-    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+    def __init__(self, path: Path, limit: int = CONSOLE_FILE_BYTES) -> None:
         self._limit = limit
         self._kept = b""
         self._file = path.open("wb", buffering=0)

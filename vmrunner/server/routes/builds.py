@@ -259,6 +259,6 @@ def renew_lease(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
     row = visible_build(parts, principal, build)
     if row.finished:
         return JSONResponse({"seconds": 0})
-    until = parts.now() + remote_submit.LEASE
+    until = parts.now() + remote_submit.SUBMITTER_LEASE
     parts.ledger.submitter_leases.renew(row.id, until)
-    return JSONResponse({"seconds": remote_submit.LEASE})
+    return JSONResponse({"seconds": remote_submit.SUBMITTER_LEASE})

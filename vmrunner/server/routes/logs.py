@@ -41,7 +41,7 @@ RECHECK: Final = 60.0  # seconds between two looks at the token of one
 CHUNKS: Final = 32  # of a log in one answer
 WHOLE_CHUNKS: Final = 8  # … of JSON, which is in memory as a whole
 RAW: Final = "application/octet-stream"
-WAIT: Final = 25.0  # seconds that a request for new chunks may wait
+CHUNK_WAIT: Final = 25.0  # seconds that a request for new chunks may wait
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 SSE: Final = "text/event-stream"
 #: What a build's own bytes are sent with: no browser takes them for a page.
@@ -157,7 +157,7 @@ async def read_chunks(
         progress = await watcher.progress(row.id)
         chunks = await to_thread.run_sync(read)
         if not chunks and wanted.wait and not ended(row):
-            await watcher.changed(row.id, progress, WAIT)
+            await watcher.changed(row.id, progress, CHUNK_WAIT)
             chunks = await to_thread.run_sync(read)
     return listing(
         "chunk",

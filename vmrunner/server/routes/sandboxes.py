@@ -52,7 +52,7 @@ T = TypeVar("T")
 router = APIRouter(tags=["sandboxes"])
 FILE: Final = 16 << 30  # bytes of one upload
 INPUT: Final = 8 << 20  # … of stdin in one request
-WAIT: Final = 20.0  # seconds that output is waited for, or that input is read
+OUTPUT_WAIT: Final = 20.0  # seconds that output is waited for, or that input is read
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -91,7 +91,7 @@ class OutputParameters(Parameters):
 
     stdout: int = Field(default=0, ge=0, le=2**40)
     stderr: int = Field(default=0, ge=0, le=2**40)
-    wait: float = Field(default=WAIT, ge=0, le=WAIT)
+    wait: float = Field(default=OUTPUT_WAIT, ge=0, le=OUTPUT_WAIT)
 
 
 class InputParameters(Parameters):
@@ -262,7 +262,9 @@ async def send_input(
     with state.sandbox_slots.held(principal):  # first: each holds that much memory
         data = await bodies.whole(request, INPUT)
         await to_thread.run_sync(
-            lambda: client.send_input(command, wanted.offset, data, last=wanted.last, wait=WAIT),
+            lambda: client.send_input(
+                command, wanted.offset, data, last=wanted.last, wait=OUTPUT_WAIT
+            ),
             limiter=state.sandbox_threads,
         )
     return listing("command", [{"id": command, "taken": wanted.offset + len(data)}])

@@ -37,7 +37,7 @@ def config(cloud: LocalAzure) -> str:
         url=cloud.url,
         site=site,
         zones=", ".join(f'"{zone}"' for zone in site.zones),
-        most=program.MOST,
+        most=program.MOST_VMS,
     )
 
 

@@ -17,7 +17,7 @@ from vmrunner.testing.localazure.resource_ids import key
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
 
-MOST: Final = 100  # VMs in one request
+MOST_VMS: Final = 100  # VMs in one request
 _PAST: Final = 300.0  # seconds that a deadline may lie behind
 _ENDED: Final = ("Succeeded", "Failed", "Cancelled", "Blocked")
 
@@ -85,8 +85,8 @@ def submit(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
     said = request.body_of("SubmitRequest")
     deadline = _deadline(cloud, said["schedule"])
     identifiers = said["resources"]["ids"]
-    if not 1 <= len(identifiers) <= MOST:
-        raise invalid("resources.ids", f"It must have from 1 to {MOST} ids.")
+    if not 1 <= len(identifiers) <= MOST_VMS:
+        raise invalid("resources.ids", f"It must have from 1 to {MOST_VMS} ids.")
     retries = said["executionParameters"].get("retryPolicy") or {}
     kind = said["schedule"]["deadlineType"]
     results = []

@@ -44,7 +44,7 @@ def config(cloud: LocalCloud, region: str) -> str:
         site=site,
         account=cloud.account,
         subnets=", ".join(f'"{subnet}"' for subnet in site.subnets),
-        most=program.MOST,
+        most=program.MOST_VMS,
     )
 
 

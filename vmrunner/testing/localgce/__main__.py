@@ -35,7 +35,7 @@ def config(cloud: LocalGce) -> str:
         url=cloud.url,
         site=site,
         zones=", ".join(f'"{zone}"' for zone in site.zones),
-        most=program.MOST,
+        most=program.MOST_VMS,
     )
 
 

@@ -11,7 +11,7 @@ from vmrunner.testing.localgce.api_error import GceRefusal, invalid
 from vmrunner.testing.localgce.discovery import Json
 
 LEAST: Final = 30.0  # seconds
-MOST: Final = 120 * 86_400.0
+LONGEST_RUN: Final = 120 * 86_400.0
 
 
 def filled(said: Json, now: float) -> Json:
@@ -67,10 +67,10 @@ def _check_times(said: Json, now: float) -> None:
         except ValueError:
             text = "Must be a valid RFC 3339 timestamp."
             raise invalid("resource.scheduling.terminationTime", at, text) from None
-        if not LEAST <= left <= MOST:
+        if not LEAST <= left <= LONGEST_RUN:
             text = "Must be from 30 seconds to 120 days in the future."
             raise invalid("resource.scheduling.terminationTime", at, text)
-    if "maxRunDuration" in said and not LEAST <= seconds(said["maxRunDuration"]) <= MOST:
+    if "maxRunDuration" in said and not LEAST <= seconds(said["maxRunDuration"]) <= LONGEST_RUN:
         text = "Must be from 30 seconds to 120 days."
         value = said["maxRunDuration"].get("seconds", "0")
         raise invalid("resource.scheduling.maxRunDuration", value, text)

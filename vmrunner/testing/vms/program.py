@@ -14,7 +14,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.testing.vms.host import Vms
 
 #: VMs at once that a configuration should allow, for a laptop.
-MOST: Final = 4
+MOST_VMS: Final = 4
 #: Addresses of which the VMs are: a firewall that lets somebody in lets these in.
 LOOPBACK: Final = "127.0.0.0/8"
 

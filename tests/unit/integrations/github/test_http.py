@@ -9,7 +9,7 @@ import pytest
 
 from vmrunner.errors import ConfigError
 from vmrunner.integrations.github.errors import GithubAway, GithubError
-from vmrunner.integrations.github.http import MOST, GithubHttp
+from vmrunner.integrations.github.http import ANSWER_BYTES, GithubHttp
 from vmrunner.integrations.github.identity import PersonalToken
 from vmrunner.integrations.github.listener import HELD, REFUSED, pause_after
 
@@ -117,14 +117,14 @@ def test_words_of_a_server_are_one_line_in_a_log() -> None:
 def test_an_answer_without_end_is_cut_off() -> None:
     def endless() -> Iterator[bytes]:
         nonlocal sent
-        while sent < 2 * MOST:
+        while sent < 2 * ANSWER_BYTES:
             sent += 1 << 20
             yield bytes(1 << 20)
 
     sent = 0
     with pytest.raises(GithubAway, match="an answer of no end"):
         asked(httpx.Response(200, content=endless()))
-    assert sent <= MOST + (2 << 20)
+    assert sent <= ANSWER_BYTES + (2 << 20)
 
 
 @pytest.mark.parametrize("token", ["ghp_x\n# of ops", "ghp_x…", "ghp_x\r\nX: y", "ghp_x\0"])

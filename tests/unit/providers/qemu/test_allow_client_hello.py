@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.client_hellos import ECH, PADDING, SNI, made, names, real, recorded
-from vmrunner.providers.qemu.allow.client_hello import LONGEST, RECORDS, HelloRefused, server_name
+from vmrunner.providers.qemu.allow.client_hello import (
+    LONGEST_HELLO,
+    RECORDS,
+    HelloRefused,
+    server_name,
+)
 
 NAME = "packages.example.org"
 REAL = real(NAME)
@@ -48,8 +53,8 @@ def test_it_may_come_in_several_records(ends: list[int]) -> None:
         (b"\x16\2\0\0\1", "not TLS"),
         (b"\x16\3\1\0\4\2\0\0\0", "not a ClientHello"),
         (b"\x16\3\1\0\0", "not a ClientHello"),
-        (b"\x16\3\1\0\4\1\xff\xff\xff", f"more than {LONGEST} bytes"),
-        (b"\x16\3\1\xff\xff\1", f"more than {LONGEST} bytes"),
+        (b"\x16\3\1\0\4\1\xff\xff\xff", f"more than {LONGEST_HELLO} bytes"),
+        (b"\x16\3\1\xff\xff\1", f"more than {LONGEST_HELLO} bytes"),
         (recorded(MESSAGE, range(1, RECORDS + 1)), f"in more than {RECORDS} records"),
         (recorded(MESSAGE + b"\1\0\0\0"), "more than a ClientHello"),
         (real(None), "no server name"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.providers.qemu.allow.client_hello import HelloRefused
-from vmrunner.providers.qemu.allow.http_request import LONGEST, HttpRequest, refusal
+from vmrunner.providers.qemu.allow.http_request import LONGEST_HEAD, HttpRequest, refusal
 
 HEAD = b"GET /debian/ HTTP/1.1\r\nHost: Deb.example.org\r\nAccept: */*\r\n"
 
@@ -71,7 +71,7 @@ def test_a_second_request_stays_here() -> None:
         b"POST / HTTP/1.1\r\nHost: deb.example.org\r\nContent-Length: 4\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n26\r\nGET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"
         b"\r\n0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nX: " + b"a" * (LONGEST + 1),
+        b"GET / HTTP/1.1\r\nX: " + b"a" * (LONGEST_HEAD + 1),
     ],
 )
 def test_what_another_program_may_read_otherwise_is_refused(data: bytes) -> None:

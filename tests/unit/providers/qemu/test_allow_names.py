@@ -69,7 +69,7 @@ def test_a_reply_or_a_zone_transfer_is_not_answered() -> None:
 @given(st.binary(max_size=600))
 def test_arbitrary_bytes_get_a_short_answer_or_none(data: bytes) -> None:
     reply = dns_answers.answer(data, ALLOW, PROXY)
-    assert reply is None or len(reply) <= dns_answers.LONGEST + 32
+    assert reply is None or len(reply) <= dns_answers.QUESTION_BYTES + 32
 
 
 class Upstream:
@@ -138,7 +138,7 @@ def test_names_below_a_wildcard_leave_at_a_bounded_rate(upstream: Upstream) -> N
 def test_only_so_many_names_are_remembered(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "KEPT", 2)
+    monkeypatch.setattr(lookup, "REMEMBERED_NAMES", 2)
     names = Lookup(ALLOW, "9.9.9.9")
     for n in range(4):
         asyncio.run(names.addresses(f"a{n}.example.net"))

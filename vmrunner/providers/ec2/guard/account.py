@@ -13,7 +13,14 @@ from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.ec2.client import Ec2Client
 from vmrunner.providers.ec2.guard import alarms, documents, health
 from vmrunner.providers.ec2.guard.function import InvokeConfig, LambdaFunction
-from vmrunner.providers.ec2.guard.names import ANY, GRACE, ROLES, FunctionSpec, GuardSite, Names
+from vmrunner.providers.ec2.guard.names import (
+    ANY,
+    GUARD_GRACE,
+    ROLES,
+    FunctionSpec,
+    GuardSite,
+    Names,
+)
 from vmrunner.providers.ec2.guard.part import GuardElement, differing
 from vmrunner.providers.ec2.guard.roles_and_queue import DeadLetterQueue, IamRole, LogGroup
 from vmrunner.providers.ec2.guard.schedule import DeadlineRole, Schedule, ScheduleGroup
@@ -179,7 +186,7 @@ def check(wish: GuardSpec) -> None:
 
 
 def _grace(wish: GuardSpec) -> int:
-    return GRACE if wish.grace is None else int(wish.grace)
+    return GUARD_GRACE if wish.grace is None else int(wish.grace)
 
 
 def _partition(region: str) -> str:

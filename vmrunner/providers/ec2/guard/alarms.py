@@ -8,7 +8,7 @@ from typing import Final
 from vmrunner.providers.ec2.client import Answer
 from vmrunner.providers.ec2.guard.names import GuardSite
 from vmrunner.providers.ec2.guard.part import api
-from vmrunner.providers.port_guard import EVERY, SILENCE
+from vmrunner.providers.port_guard import GUARD_INTERVAL, SILENCE
 
 NAMESPACE: Final = "AWS/Lambda"
 DESCRIBE: Final = api("cloudwatch", "describe_alarms")
@@ -65,8 +65,8 @@ def _silent(site: GuardSite) -> Answer:
         "AlarmDescription": "The guard that ends vmrunner's overdue VMs has not succeeded for "
         f"{SILENCE // 60} minutes: vmrunner guard status.",
         "ComparisonOperator": "LessThanThreshold",
-        "EvaluationPeriods": SILENCE // EVERY,
-        "DatapointsToAlarm": SILENCE // EVERY,
+        "EvaluationPeriods": SILENCE // GUARD_INTERVAL,
+        "DatapointsToAlarm": SILENCE // GUARD_INTERVAL,
         "TreatMissingData": "breaching",
         "Metrics": sorted([succeeded, *counts], key=_id),
     }
@@ -79,7 +79,7 @@ def _failing(site: GuardSite) -> Answer:
         "AlarmDescription": "The guard that ends vmrunner's overdue VMs cannot read or end "
         "something; its log says what.",
         "Statistic": "Sum",
-        "Period": EVERY,
+        "Period": GUARD_INTERVAL,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",
         "EvaluationPeriods": OF,
         "DatapointsToAlarm": FAILING,
@@ -88,7 +88,7 @@ def _failing(site: GuardSite) -> Answer:
 
 
 def _count(site: GuardSite, name: str) -> Answer:
-    stat = {"Metric": metric(site, name), "Period": EVERY, "Stat": "Sum"}
+    stat = {"Metric": metric(site, name), "Period": GUARD_INTERVAL, "Stat": "Sum"}
     return {"Id": name.lower(), "MetricStat": stat, "ReturnData": False}
 
 

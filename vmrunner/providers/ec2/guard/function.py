@@ -11,7 +11,7 @@ from vmrunner.providers.ec2.client import Answer
 from vmrunner.providers.ec2.guard import documents
 from vmrunner.providers.ec2.guard.names import GuardSite
 from vmrunner.providers.ec2.guard.part import api
-from vmrunner.providers.port_guard import EVERY
+from vmrunner.providers.port_guard import GUARD_INTERVAL
 
 RUNTIME, ARCHITECTURE, MEMORY, TIMEOUT = "python3.13", "arm64", 256, 240
 
@@ -111,7 +111,7 @@ class InvokeConfig:
     def wanted(self) -> Answer:
         return {
             "MaximumRetryAttempts": 0,
-            "MaximumEventAgeInSeconds": EVERY,
+            "MaximumEventAgeInSeconds": GUARD_INTERVAL,
             "OnFailure": {"Destination": self._site.names.queue_arn},
         }
 

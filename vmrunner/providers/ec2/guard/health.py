@@ -14,7 +14,7 @@ from vmrunner.providers.ec2.guard.alarms import metric
 from vmrunner.providers.ec2.guard.names import SCHEDULE, GuardSite
 from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.ec2.guard.schedule import GET_SCHEDULE
-from vmrunner.providers.port_guard import EVERY, SILENCE
+from vmrunner.providers.port_guard import GUARD_INTERVAL, SILENCE
 
 METRICS: Final = api("cloudwatch", "get_metric_data")
 _DAY: Final = 86_400
@@ -28,14 +28,14 @@ def last_success(site: GuardSite, now: float) -> float | None:
         METRICS,
         MetricDataQueries=[_count(site, name) for name in ("Invocations", "Errors")],
         StartTime=datetime.fromtimestamp(now - _DAY, UTC),
-        EndTime=datetime.fromtimestamp(now + EVERY, UTC),
+        EndTime=datetime.fromtimestamp(now + GUARD_INTERVAL, UTC),
     )
     for one in told["MetricDataResults"]:
         times = (time.timestamp() for time in one["Timestamps"])
         counts[one["Id"]] = dict(zip(times, one["Values"], strict=True))
     errors = counts.get("errors", {})
     well = [at for at, n in counts.get("invocations", {}).items() if n > errors.get(at, 0.0)]
-    return min(max(well) + EVERY, now) if well else None
+    return min(max(well) + GUARD_INTERVAL, now) if well else None
 
 
 def silent(site: GuardSite, now: float, success: float | None) -> bool:
@@ -83,5 +83,5 @@ def findings(site: GuardSite, provider: str, now: float, *, armed: bool) -> Iter
 
 
 def _count(site: GuardSite, name: str) -> dict[str, Any]:
-    stat = {"Metric": metric(site, name), "Period": EVERY, "Stat": "Sum"}
+    stat = {"Metric": metric(site, name), "Period": GUARD_INTERVAL, "Stat": "Sum"}
     return {"Id": name.lower(), "MetricStat": stat, "ReturnData": True}

@@ -15,7 +15,7 @@ from vmrunner.providers.ec2.options import GROUP
 #: The guard's own, in the group of the installation's schedules. Those of VMs: `vm-…`.
 SCHEDULE: Final = "guard"
 #: Seconds. With the five minutes between passes it stays below the 15 that are promised.
-GRACE: Final = 480
+GUARD_GRACE: Final = 480
 ANY: Final = "*"
 ROLES: Final = "VMRUNNER_ROLES"  # the variable that tells whose VMs it ends
 
@@ -96,7 +96,7 @@ class FunctionSpec:
 
     max_ttl: int
     regions: tuple[str, ...] = ()
-    grace: int = GRACE
+    grace: int = GUARD_GRACE
     everyone: bool = False
     notify: tuple[str, ...] = ()
 

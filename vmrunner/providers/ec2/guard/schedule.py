@@ -11,9 +11,9 @@ from vmrunner.providers.ec2.deadline_schedules import PREFIX
 from vmrunner.providers.ec2.guard.names import SCHEDULE, GuardSite
 from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.ec2.guard.roles_and_queue import IamRole
-from vmrunner.providers.port_guard import EVERY
+from vmrunner.providers.port_guard import GUARD_INTERVAL
 
-RATE: Final = f"rate({EVERY // 60} minutes)"
+RATE: Final = f"rate({GUARD_INTERVAL // 60} minutes)"
 GET_SCHEDULE: Final = api("scheduler", "get_schedule")
 
 
@@ -89,7 +89,10 @@ class Schedule:
                 "RoleArn": names.role_arn(names.schedule_role),
                 "Input": "{}",
                 "DeadLetterConfig": {"Arn": names.queue_arn},
-                "RetryPolicy": {"MaximumEventAgeInSeconds": EVERY, "MaximumRetryAttempts": 2},
+                "RetryPolicy": {
+                    "MaximumEventAgeInSeconds": GUARD_INTERVAL,
+                    "MaximumRetryAttempts": 2,
+                },
             },
         }
 

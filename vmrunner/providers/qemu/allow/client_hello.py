@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 #: Bytes that a ClientHello may take; those of browsers take 2 KiB.
-LONGEST: Final = 16384
+LONGEST_HELLO: Final = 16384
 #: Records that it may come in: TLS lets a client split it anywhere.
 RECORDS: Final = 8
 
@@ -85,8 +85,8 @@ def _handshake(data: bytes) -> bytes | None:
         if whole[:1] != bytes([_CLIENT_HELLO]) and (whole or not size):
             raise HelloRefused("not a ClientHello")
         length = int.from_bytes(whole[1:4]) if len(whole) >= 4 else 0
-        if length > LONGEST or size > LONGEST + 4:
-            raise HelloRefused(f"a ClientHello of more than {LONGEST} bytes")
+        if length > LONGEST_HELLO or size > LONGEST_HELLO + 4:
+            raise HelloRefused(f"a ClientHello of more than {LONGEST_HELLO} bytes")
         if len(record) < size:
             return None
         if len(whole) >= 4 and len(whole) >= 4 + length:

@@ -20,7 +20,7 @@ import dns.rrset
 from vmrunner.model import AllowList
 
 #: Bytes of a question that is looked at.
-LONGEST: Final = 512
+QUESTION_BYTES: Final = 512
 #: Seconds for which the guest may remember an answer.
 TTL: Final = 60
 
@@ -28,7 +28,7 @@ TTL: Final = 60
 def answer(question: bytes, allow: AllowList, address: str) -> bytes | None:
     """Return the answer to a question, as it goes over the wire; None: none is due to such bytes.
     `address`: where the proxy listens."""
-    if len(question) > LONGEST:
+    if len(question) > QUESTION_BYTES:
         return None
     try:
         asked = dns.message.from_wire(question, ignore_trailing=False, raise_on_truncation=True)

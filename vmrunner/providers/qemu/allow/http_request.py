@@ -15,7 +15,7 @@ import h11
 from vmrunner.providers.qemu.allow.client_hello import HelloRefused, host_name
 
 #: Bytes that a request's head may take.
-LONGEST: Final = 16384
+LONGEST_HEAD: Final = 16384
 #: Of one connection, or a way to make something else of it.
 _HOP: Final = frozenset({
     b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"trailer",
@@ -28,7 +28,7 @@ class HttpRequest:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._from = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST)
+        self._from = h11.Connection(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
         self._to = h11.Connection(h11.CLIENT)
         self._head: h11.Request | None = None
         self.done = False  # nothing more of it comes

@@ -18,7 +18,7 @@ from vmrunner.providers.common.rate_limits import Bucket, Limit
 
 #: Names below wildcards that may be asked for: at once, and again per second.
 BELOW: Final = Limit(burst=60, rate=1)
-KEPT: Final = 1024  # names whose addresses are remembered
+REMEMBERED_NAMES: Final = 1024  # names whose addresses are remembered
 _SECONDS: Final = 5.0  # for an answer
 _LEAST, _MOST = 5.0, 300.0  # seconds for which an address is believed
 
@@ -47,7 +47,7 @@ class Lookup:
             seconds, found = await self._ask(name)
             self._known[name] = self._now() + seconds, found
             self._known.move_to_end(name)
-            while len(self._known) > KEPT:
+            while len(self._known) > REMEMBERED_NAMES:
                 self._known.popitem(last=False)
         if not found:
             raise NoAddress(f"{name} has no IPv4 address")

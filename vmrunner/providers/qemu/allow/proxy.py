@@ -125,7 +125,7 @@ class AllowProxy:
         while True:
             await _paced(self._questions)
             with contextlib.suppress(OSError):
-                question, peer = await loop.sock_recvfrom(questions, dns_answers.LONGEST + 1)
+                question, peer = await loop.sock_recvfrom(questions, dns_answers.QUESTION_BYTES + 1)
                 answer = dns_answers.answer(question, self._allow, address)
                 if answer is not None:
                     await loop.sock_sendto(questions, answer, peer)
@@ -135,7 +135,7 @@ class AllowProxy:
     ) -> None:
         async with asyncio.timeout(_ASKING):
             size = int.from_bytes(await reader.readexactly(2))
-            if size > dns_answers.LONGEST:
+            if size > dns_answers.QUESTION_BYTES:
                 return
             await _paced(self._questions)
             answer = dns_answers.answer(await reader.readexactly(size), self._allow, address)
