@@ -101,7 +101,7 @@ _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def version() -> int:
-    """Which vmrunner this is."""
+    """Print the version of vmrunner."""
     output.print_out(f"vmrunner {__version__}")
     return exit_codes.OK
 
@@ -115,7 +115,7 @@ def _version(wanted: bool) -> None:
 def help_(
     command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND")] = None,
 ) -> int:
-    """What a command does: the same as COMMAND --help."""
+    """Print the help of a command: the same as COMMAND --help."""
     words = [*(command or ()), "--help"]
     _command(words)(args=words, prog_name="vmrunner", standalone_mode=False)
     return exit_codes.OK
@@ -123,7 +123,10 @@ def help_(
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="And exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass

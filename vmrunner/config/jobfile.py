@@ -112,7 +112,7 @@ class JobStep(NoNullValues):
 
 
 class JobArtifact(NoNullValues):
-    """What to bring back: a glob relative to the work directory."""
+    """Artifacts to bring back: a glob relative to the work directory."""
 
     path: Annotated[str, Field(min_length=1), checked(lambda glob, _: globs.check(glob))]
     always: StrictBool = Field(default=False, description="Also when the steps failed.")
@@ -155,7 +155,7 @@ class JobCache(NoNullValues):
 
 
 class JobDefaults(BuildFields, NoNullValues):
-    """What holds for every job of a file that does not say otherwise."""
+    """Defaults for every job of a file that does not say otherwise."""
 
     # Of its own are the tables and lists, whose items have a line each, and what a path means.
     source: Text | None = Field(
@@ -181,7 +181,7 @@ class JobDefaults(BuildFields, NoNullValues):
 
 
 class Job(JobDefaults):
-    """What `vmrunner run -f vmrunner.yml NAME` submits. Flags go before it."""
+    """A job, as `vmrunner run -f vmrunner.yml NAME` submits it. Flags override it."""
 
     steps: list[JobStep] = Field(min_length=1)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Network(StrEnum):
-    """What a build may reach."""
+    """The network of a build."""
 
     OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
     NONE = "none"

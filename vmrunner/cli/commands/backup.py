@@ -51,7 +51,7 @@ def backup(
 
 def restore(
     context: typer.Context,
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="What `backup` made.")],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A backup, as `backup` made it.")],
     replace: Annotated[
         bool, typer.Option("--replace", help="Also over a ledger that has something in it.")
     ] = False,

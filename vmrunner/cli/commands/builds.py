@@ -164,7 +164,7 @@ def _describe(
 
 
 def events(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
-    """What happened to one build, in order."""
+    """The events of one build, in order."""
     from vmrunner.cli.views.builds import event_view
 
     ledger = shell_of(context).service.ledger
@@ -176,7 +176,7 @@ def logs(
     context: typer.Context,
     build: Id,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="To its end; exits with its exit code.")
+        bool, typer.Option("-f", "--follow", help="Follow it to its end; exits with its exit code.")
     ] = False,
     timestamps: Timestamps = False,
     after: Annotated[

@@ -11,7 +11,7 @@ from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import shell_of
 from vmrunner.cli.output import Format
 
-app = typer.Typer(help="What builds left to later ones.", no_args_is_help=True)
+app = typer.Typer(help="Caches: what builds left to later ones.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 

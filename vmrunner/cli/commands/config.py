@@ -54,7 +54,7 @@ def config_trust(
         Path | None,
         typer.Argument(metavar="FILE", help="A project's file; default: the one that holds here."),
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="What is trusted.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="List what is trusted.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no more.")] = False,
     form: Output = Format.TABLE,
 ) -> int:
@@ -96,7 +96,7 @@ def _trust_view() -> ListView[TrustedFile]:
 
 @config.command("schema")
 def config_schema(
-    job: Annotated[bool, typer.Option("--job", help="Of vmrunner.yml.")] = False,
+    job: Annotated[bool, typer.Option("--job", help="The schema of vmrunner.yml.")] = False,
 ) -> int:
     """The JSON Schema of vmrunner.toml."""
     from vmrunner.config import jobfile, sources

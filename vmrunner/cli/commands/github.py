@@ -22,7 +22,7 @@ log = logging.getLogger("vmrunner.github")
 def serve(
     context: typer.Context,
     log_format: Annotated[
-        LogFormat, typer.Option(help="Of its own log, on stderr.")
+        LogFormat, typer.Option(help="The format of its own log, on stderr.")
     ] = LogFormat.TEXT,
 ) -> int:
     """Listen for jobs, and start a runner in a VM of its own for each, until it is stopped. SIGTERM

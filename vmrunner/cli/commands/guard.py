@@ -31,7 +31,9 @@ app = typer.Typer(
 )
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
-Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Whose account.")]
+Provider = Annotated[
+    str, typer.Argument(metavar="PROVIDER", help="The provider whose account it guards.")
+]
 
 _COLOURS: Final = {PartState.PRESENT: "green", PartState.UNKNOWN: "yellow"}
 
@@ -47,13 +49,15 @@ def install(
     grace: Annotated[
         str | None,
         typer.Option(
-            metavar="DURATION", help="How long past its deadline vmrunner has, first: 8m."
+            metavar="DURATION",
+            help="Time past the deadline in which vmrunner itself may end it: 8m.",
         ),
     ] = None,
     everyone: Annotated[
         bool | None,
         typer.Option(
-            "--all-installations/--this-installation", help="Whose; default: this ledger's."
+            "--all-installations/--this-installation",
+            help="VMs of all, or of this ledger's installation alone (the default).",
         ),
     ] = None,
     notify: Annotated[
@@ -79,7 +83,7 @@ def install(
 
 @app.command()
 def status(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
-    """Is every part there, as it should be, and does it work? Exits 7 when not."""
+    """Check that every part is there, as it should be, and works. Exits 7 when not."""
     from vmrunner.services.documents import iso
 
     shell = shell_of(context)
@@ -116,7 +120,8 @@ def policy(
     audience: Annotated[
         Policy,
         typer.Option(
-            "--for", help="Who: vmrunner, the guard, or everybody in an account for builds."
+            "--for",
+            help="Whom it binds: vmrunner, the guard, or everybody in an account for builds.",
         ),
     ] = Policy.VMRUNNER,
 ) -> int:

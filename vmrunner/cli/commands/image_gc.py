@@ -24,7 +24,8 @@ def promote(
         str, typer.Argument(metavar="IMAGE", help="Its id, or the cloud's: ami-…, a name, a link.")
     ],
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose; default: as the ledger knows it.")
+        str | None,
+        typer.Option(metavar="NAME", help="The image's provider; default: as the ledger knows it."),
     ] = None,
 ) -> int:
     """Let builds have this image, when they name none. An older one again is a rollback."""

@@ -192,7 +192,7 @@ def _cloud(
 @app.command()
 def stage(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="To be filled: a new one, or empty.")
+        Path, typer.Argument(metavar="DIR", help="The directory to fill: a new one, or empty.")
     ],
     recipe: Recipe = "default",
 ) -> int:

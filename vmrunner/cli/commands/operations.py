@@ -90,7 +90,7 @@ def doctor(
     ] = None,
     form: Output = Format.TABLE,
 ) -> int:
-    """Is everything there, and allowed? Each finding with its fix."""
+    """Check that everything is there, and allowed. Each finding has its fix."""
     from vmrunner.cli.views.findings import show_findings
     from vmrunner.services import doctor
 

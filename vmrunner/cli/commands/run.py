@@ -62,7 +62,7 @@ def run(
     ] = None,
     env: build_options.Env = None,
     env_file: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Of lines NAME=VALUE or NAME.")
+        list[Path] | None, typer.Option(metavar="FILE", help="A file of lines NAME=VALUE or NAME.")
     ] = None,
     secret: build_options.Secret = None,
     registry_secret: build_options.RegistrySecret = None,

@@ -39,7 +39,7 @@ def create(
     container_runtime: build_options.Runtime = None,
     registry_secret: build_options.RegistrySecret = None,
     ttl: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long it lives once it is ready.")
+        str | None, typer.Option(metavar="TIME", help="Time that it lives once it is ready.")
     ] = None,
     max_ttl: Annotated[
         str | None, typer.Option(metavar="TIME", help="As far as it may be extended.")

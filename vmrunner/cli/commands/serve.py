@@ -48,7 +48,7 @@ def serve(
         ),
     ] = False,
     log_format: Annotated[
-        LogFormat, typer.Option(help="Of its own log, on stderr.")
+        LogFormat, typer.Option(help="The format of its own log, on stderr.")
     ] = LogFormat.TEXT,
 ) -> int:
     """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vmrunner.model import Access, Address
     from vmrunner.services.artifacts import Artifact, Artifacts
 
-artifacts = typer.Typer(help="What builds brought back.", no_args_is_help=True)
+artifacts = typer.Typer(help="Artifacts: what builds brought back.", no_args_is_help=True)
 
 _USER: Final = "root"
 _CONNECT: Final = 15.0  # seconds
@@ -137,7 +137,7 @@ def _memory(stack: ExitStack, text: str = "") -> Path:
 
 @artifacts.command("ls")
 def artifacts_ls(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
-    """What a build brought back."""
+    """List what a build brought back."""
     found = _artifacts(context, build).ls()
     output.show(_view(), found, form)
     return exit_codes.OK

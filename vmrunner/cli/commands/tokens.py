@@ -42,7 +42,9 @@ def create(
     ] = None,
     usd_per_day: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="USD", help="What its builds may cost in each day, UTC."),
+        typer.Option(
+            min=0.0, metavar="USD", help="The most that its builds may cost in a day (UTC)."
+        ),
     ] = None,
 ) -> int:
     """Make a token and print it, this once. Nobody can show it again."""

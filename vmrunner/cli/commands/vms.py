@@ -25,7 +25,7 @@ Output = Annotated[Format, typer.Option("-o", "--output")]
 def ls(
     context: typer.Context,
     cloud: Annotated[
-        bool, typer.Option("--cloud", help="What the providers show, beside the ledger.")
+        bool, typer.Option("--cloud", help="Show what the providers show, beside the ledger.")
     ] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
     limit: Annotated[

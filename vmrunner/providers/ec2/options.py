@@ -43,7 +43,8 @@ DEFAULT_IMAGE: Final = ImageChoice(name="vmrunner-*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ec2Options(CloudOptions):
-    """Without subnets and security groups it looks, sweeps and deletes, and launches nothing."""
+    """Options of one provider. Without subnets and security groups it launches nothing, but looks,
+    sweeps and deletes."""
 
     region: str
     used: tuple[str, ...] = ()  # other regions in which it ever launched: swept too

@@ -26,7 +26,8 @@ FAMILY: Final = "vmrunner"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GceOptions(CloudOptions):
-    """Without a project nothing can be asked; without zones nothing is launched."""
+    """Options of one provider. Without a project nothing can be asked, without zones nothing is
+    launched."""
 
     project: str | None = None
     zones: tuple[str, ...] = ()
