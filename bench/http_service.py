@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support import postgres
 from tests.support.http_service import Service
 from tests.support.ledger_builds import running
-from tests.support.scripted_app import CountedWiring
+from tests.support.scripted_app import CountedApp
 from vmrunner.config.settings import Settings
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
@@ -248,7 +248,7 @@ def told(log: Callable[[], Any]) -> int:
 
 
 def measure_log(root: Path, url: str, name: str, mib: int, table: Table) -> None:
-    ledger = CountedWiring(settings(root, url)).ledgers.open(make=True)
+    ledger = CountedApp(settings(root, url)).ledgers.open(make=True)
     filled(ledger, "b-log", mib * MIB)
     store = open_store(f"file://{root}/store")
     plain = root / "plain"
@@ -330,7 +330,7 @@ async def _until(true: Any, seconds: float) -> None:
 
 
 def measure_followers(root: Path, url: str, name: str, many: int, table: Table) -> None:
-    ledger = CountedWiring(settings(root, url)).ledgers.open(make=True)
+    ledger = CountedApp(settings(root, url)).ledgers.open(make=True)
     running(ledger, "b-f", "vm-f")
     ledger.logs.append("b-f", 1, 1, offset=1, data=LINE, now=105.0)
     with started(str(Path(__file__)), "--serve", str(root), url) as target:

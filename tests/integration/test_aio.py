@@ -13,7 +13,7 @@ import pytest
 
 import vmrunner
 from tests.support.fake_runner import app
-from tests.support.scripted_app import CountedWiring
+from tests.support.scripted_app import CountedApp
 from tests.support.sshd import wait_for
 from vmrunner import aio
 from vmrunner.api.sandbox_process import SandboxProcess
@@ -24,7 +24,7 @@ __all__ = ["app"]
 
 
 @pytest.fixture
-def runner(app: CountedWiring) -> Iterator[aio.Runner]:
+def runner(app: CountedApp) -> Iterator[aio.Runner]:
     runner = aio.Runner(app=app)
     yield runner
     wait_for(lambda: not threads())

@@ -13,7 +13,7 @@ import pytest
 
 import vmrunner
 from tests.support.http_service import service
-from tests.support.scripted_app import CountedWiring, Scripted, numbered, wait_until
+from tests.support.scripted_app import CountedApp, Scripted, numbered, wait_until
 from vmrunner.api.keywords import wish
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
@@ -26,7 +26,7 @@ from vmrunner.session import Reporter, SessionJob
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner.Runner]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    app = CountedWiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    app = CountedApp(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
     before = set(threading.enumerate())
     with vmrunner.Runner(app=app) as runner:
         yield runner
@@ -285,7 +285,7 @@ def test_what_submit_queued_is_left_to_a_background_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    app = CountedWiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    app = CountedApp(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
     with vmrunner.Runner(app=app) as runner:
         runner.submit(lines("say a", "sleep 60"))
     assert app.background.count == 1
@@ -294,8 +294,8 @@ def test_what_submit_queued_is_left_to_a_background_engine(
     assert app.background.count == 1, "only who served hands over"
 
 
-def a_wiring() -> CountedWiring:
-    return CountedWiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+def a_wiring() -> CountedApp:
+    return CountedApp(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
 
 
 def test_what_another_runner_waits_for_starts_no_background_engine(
@@ -304,10 +304,10 @@ def test_what_another_runner_waits_for_starts_no_background_engine(
     """It would know nothing of a test's own sessions, and take the next builds of the ledger."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     apps, cloud = [a_wiring() for _ in range(3)], Cloud(WallClock())
-    monkeypatch.setattr(CountedWiring, "open_provider", lambda _, name: FakeProvider(name, cloud))
+    monkeypatch.setattr(CountedApp, "open_provider", lambda _, name: FakeProvider(name, cloud))
     go, results = tmp_path / "go", []
 
-    def wait(app: CountedWiring) -> None:
+    def wait(app: CountedApp) -> None:
         with vmrunner.Runner(app=app) as runner:
             results.append(runner.run(f"until {go}", wait_timeout=30).result)
 
@@ -366,7 +366,7 @@ def test_run_uses_the_configuration_and_lets_go(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "vmrunner.toml").write_text("[providers.mine]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.runner.App", CountedWiring)
+    monkeypatch.setattr("vmrunner.api.runner.App", CountedApp)
     build = vmrunner.run("say a", on_log=print)
     assert build.spec.provider == "mine"
     assert list(build.logs()) == ["a"], "a handle works after its runner was closed"

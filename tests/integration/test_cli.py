@@ -11,14 +11,14 @@ import pytest
 
 from tests.support.command_line import Cli, script
 from tests.support.postgres import Server
-from tests.support.scripted_app import ScriptedWiring, numbered
+from tests.support.scripted_app import ScriptedApp, numbered
 from vmrunner.config.sources import load
 from vmrunner.ledger import Ledger
 
 
 @pytest.fixture
 def ledger(home: Path) -> Iterator[Ledger]:
-    app = ScriptedWiring(load(environ={}, start=home).settings)
+    app = ScriptedApp(load(environ={}, start=home).settings)
     yield app.ledger
     app.close()
 

@@ -16,7 +16,7 @@ from typer.main import get_command
 import vmrunner.runtime.app
 from tests.support.command_line import isolated
 from tests.support.job_files import chosen
-from tests.support.scripted_app import Scripted, ScriptedWiring
+from tests.support.scripted_app import Scripted, ScriptedApp
 from vmrunner import cli
 from vmrunner.config import sources, yaml
 from vmrunner.images import recipe
@@ -69,7 +69,7 @@ class NoEngines(BackgroundEngines):
         raise AssertionError("an example left something behind")
 
 
-class Wiring(ScriptedWiring):
+class ExampleApp(ScriptedApp):
     def sessions(self) -> type[Scripted]:
         return Obliging
 
@@ -88,8 +88,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr(vmrunner.runtime.app, "App", Wiring)
-    monkeypatch.setattr("vmrunner.api.runner.App", Wiring)
+    monkeypatch.setattr(vmrunner.runtime.app, "App", ExampleApp)
+    monkeypatch.setattr("vmrunner.api.runner.App", ExampleApp)
     source = "\n" * block.line + block.text
     exec(compile(source, block.page, "exec"), {"__name__": "example"})
 
@@ -102,7 +102,7 @@ def test_programs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (place / "vmrunner.toml").write_text("[providers.local]\nkind = 'fake'\n")
-    monkeypatch.setattr("vmrunner.api.runner.App", Wiring)
+    monkeypatch.setattr("vmrunner.api.runner.App", ExampleApp)
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program), run_name="__main__")
     assert left.value.code == 0

@@ -67,7 +67,7 @@ def test_a_vm_that_is_gone_needs_no_provider(
 ) -> None:
     cloud.advance(TTL + 60)
     cli("reap")
-    monkeypatch.setattr(filecloud.FileWiring, "open_kind", None)  # nobody can open it any more
+    monkeypatch.setattr(filecloud.FileApp, "open_kind", None)  # nobody can open it any more
     done = cli("vm", "destroy", dropped["vm"])
     assert (done.code, b"was gone already" in done.err) == (0, True), done
 
@@ -75,14 +75,14 @@ def test_a_vm_that_is_gone_needs_no_provider(
 def test_a_dropped_provider_that_cannot_be_opened_again_is_named(
     cli: Cli, cloud: FileCloud, dropped: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_kind = filecloud.FileWiring.open_kind
+    open_kind = filecloud.FileApp.open_kind
 
     def refused(app: Any, kind: str, name: str, options: Any) -> Any:
         if name == "fake":
             raise ConfigError("providers.fake.region: it is missing", hint="say where")
         return open_kind(app, kind, name, options)
 
-    monkeypatch.setattr(filecloud.FileWiring, "open_kind", refused)
+    monkeypatch.setattr(filecloud.FileApp, "open_kind", refused)
     text = b"providers.fake.region: it is missing"
     for words, code in (
         (("vm", "ls"), 0),
@@ -102,14 +102,14 @@ def test_an_unopenable_provider_is_told_and_the_others_are_reaped(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch, *, without: bool
 ) -> None:
     """Also when the ledger cannot be read."""
-    open_provider = filecloud.FileWiring.open_provider
+    open_provider = filecloud.FileApp.open_provider
 
     def refused(app: Any, name: str) -> Any:
         if name == "broken":
             raise ConfigError("providers.broken: no credentials", hint="log in")
         return open_provider(app, name)
 
-    monkeypatch.setattr(filecloud.FileWiring, "open_provider", refused)
+    monkeypatch.setattr(filecloud.FileApp, "open_provider", refused)
     config = f'default_provider = "fake"\n{CONFIG}[providers.broken]\nkind = "fake"\n'
     (home / "vmrunner.toml").write_text(config)
     cli("ps")

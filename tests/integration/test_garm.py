@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 from tests.support.command_line import isolated
-from tests.support.scripted_app import CountedWiring
+from tests.support.scripted_app import CountedApp
 from vmrunner.cli import main
 from vmrunner.config.forges import RUNNER_IMAGE, GarmSettings
 from vmrunner.errors import ConfigError
@@ -79,7 +79,7 @@ class Garm:
                 patch.setenv(name, value)
             patch.setenv("VMRUNNER_CONFIG", "/nonexistent")  # it is the provider's that counts
             patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
-            code = main(["garm"], join=lambda loaded: CountedWiring(loaded.settings))
+            code = main(["garm"], join=lambda loaded: CountedApp(loaded.settings))
         captured = self._captured.readouterr()
         out = json.loads(captured.out) if captured.out.startswith((b"{", b"[")) else captured.out
         return SimpleNamespace(code=code, out=out, err=captured.err.decode())

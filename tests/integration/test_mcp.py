@@ -25,7 +25,7 @@ from mcp import Client
 import vmrunner
 from tests.integration.test_http_sandboxes import Pretended
 from tests.support.fake_runner import app
-from tests.support.scripted_app import CountedWiring, Scripted, wait_until
+from tests.support.scripted_app import CountedApp, Scripted, wait_until
 from tests.support.sshd import wait_for
 from vmrunner.api.local_service import LocalService
 from vmrunner.errors import NotFound
@@ -63,7 +63,7 @@ def pretended() -> Slow:
 
 @pytest.fixture
 def runner(
-    app: CountedWiring, monkeypatch: pytest.MonkeyPatch, pretended: Slow
+    app: CountedApp, monkeypatch: pytest.MonkeyPatch, pretended: Slow
 ) -> Iterator[vmrunner.Runner]:
     monkeypatch.setattr(LocalService, "sandbox", lambda *_: pretended)
     with vmrunner.Runner(app=app, leave=server.leave_if_cancelled) as runner:

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 import vmrunner
-from tests.support.scripted_app import CountedWiring, ScriptedWiring, wait_until
+from tests.support.scripted_app import CountedApp, ScriptedApp, wait_until
 from vmrunner.config.settings import Settings
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -28,16 +28,16 @@ from vmrunner.runtime import background, engine_host
 SETTINGS = {"providers": {name: {"kind": "fake"} for name in ("fake", "other")}}
 
 
-class Wiring(CountedWiring):
+class HelpedApp(CountedApp):
     def served(self, *providers: str, staying: bool = False) -> bool:
         return background.served(self.ledger, providers, staying=staying)
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wiring]:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HelpedApp]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-    app = Wiring(Settings.model_validate(SETTINGS | {"default_provider": "fake"}))
+    app = HelpedApp(Settings.model_validate(SETTINGS | {"default_provider": "fake"}))
     yield app
     app.close()
 
@@ -54,7 +54,7 @@ Join = Callable[..., str]
 
 
 @pytest.fixture
-def join(app: Wiring, elsewhere: Process) -> Join:
+def join(app: HelpedApp, elsewhere: Process) -> Join:
     """Note an engine of another process, as that process would."""
 
     def join(
@@ -68,7 +68,7 @@ def join(app: Wiring, elsewhere: Process) -> Join:
 
 
 @pytest.fixture
-def engine(app: Wiring) -> Iterator[Engine]:
+def engine(app: HelpedApp) -> Iterator[Engine]:
     """One that only ticks when it is told to, with one of the two providers."""
     engine = app.engine("serve", listen=False)
     engine.context.providers = {"fake": app.providers.get("fake")}
@@ -85,7 +85,7 @@ def queued(runner: vmrunner.Runner, **options: object) -> str:
 # --- at which providers --------------------------------------------------------------------------
 
 
-def test_an_engine_serves_the_providers_that_it_has(app: Wiring, join: Join) -> None:
+def test_an_engine_serves_the_providers_that_it_has(app: HelpedApp, join: Join) -> None:
     assert not app.served()
     join("fake")
     assert app.served()
@@ -103,13 +103,13 @@ def test_an_engine_serves_the_providers_that_it_has(app: Wiring, join: Join) -> 
     assert app.background.count == 1
 
 
-def test_no_build_waits_for_an_engine_without_its_provider(app: Wiring, join: Join) -> None:
+def test_no_build_waits_for_an_engine_without_its_provider(app: HelpedApp, join: Join) -> None:
     join("other")
     with vmrunner.Runner(app=app) as runner:
         assert runner.run("say a", provider="fake", wait_timeout="60s").exit_code == 0
 
 
-def test_an_engine_retires_from_builds_that_it_cannot_run(app: Wiring, engine: Engine) -> None:
+def test_an_engine_retires_from_builds_that_it_cannot_run(app: HelpedApp, engine: Engine) -> None:
     runner = vmrunner.Runner(app=app)
     queued(runner, provider="other")
     engine.tick()
@@ -124,7 +124,9 @@ def test_an_engine_retires_from_builds_that_it_cannot_run(app: Wiring, engine: E
     assert not engine.retire(), "a wish to end is for anybody"
 
 
-def test_a_build_without_any_provider_keeps_its_queue_timeout(app: Wiring, engine: Engine) -> None:
+def test_a_build_without_any_provider_keeps_its_queue_timeout(
+    app: HelpedApp, engine: Engine
+) -> None:
     runner = vmrunner.Runner(app=app)
     build = queued(runner, provider="other", queue_timeout=0)
     waits = queued(runner, provider="other")
@@ -134,7 +136,7 @@ def test_a_build_without_any_provider_keeps_its_queue_timeout(app: Wiring, engin
 
 
 def test_a_long_queue_of_others_hides_nothing_of_ours(
-    app: Wiring, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    app: HelpedApp, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vmrunner.engine.build_queue.QUEUE", 3)
     runner = vmrunner.Runner(app=app)
@@ -144,7 +146,7 @@ def test_a_long_queue_of_others_hides_nothing_of_ours(
     wait_until(lambda: engine.tick() and runner.get(ours).finished)
 
 
-def test_where_nobody_can_help_it_is_said(app: Wiring) -> None:
+def test_where_nobody_can_help_it_is_said(app: HelpedApp) -> None:
     with app.host(None) as helper:
         helper.ensure("nowhere")
     assert app.background.count == 0
@@ -155,7 +157,7 @@ def test_where_nobody_can_help_it_is_said(app: Wiring) -> None:
 
 
 def test_a_tick_that_fails_ends_no_engine(
-    app: Wiring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: HelpedApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vmrunner.engine.engine.BUSY_TICK", 0.01)
     troubles = iter([KeyError("a row"), RuntimeError("a bug"), LedgerError("away")] * 3)
@@ -176,7 +178,7 @@ def test_a_tick_that_fails_ends_no_engine(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_engine_whose_thread_died_is_replaced(
-    app: Wiring, monkeypatch: pytest.MonkeyPatch
+    app: HelpedApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Worse(BaseException):
         """What nothing catches."""
@@ -197,7 +199,7 @@ def test_an_engine_whose_thread_died_is_replaced(
         assert len(runner.app.ledger.engines.list()) == 1
 
 
-def test_a_forked_child_leaves_its_parents_engine_alone(app: Wiring) -> None:
+def test_a_forked_child_leaves_its_parents_engine_alone(app: HelpedApp) -> None:
     with app.host("api") as host:
         host.ensure("fake")
         wait_until(lambda: app.ledger.engines.list())
@@ -217,11 +219,11 @@ def test_a_forked_child_leaves_its_parents_engine_alone(app: Wiring) -> None:
 
 
 def test_a_provider_that_would_not_open_is_retried_and_told(
-    app: Wiring, monkeypatch: pytest.MonkeyPatch
+    app: HelpedApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = ["other"]
 
-    class Broken(Wiring):
+    class Broken(HelpedApp):
         def open_provider(self, name: str) -> FakeProvider:
             if name in broken:
                 raise vmrunner.ConfigError(f"providers.{name}: broken", hint="mend it")
@@ -244,7 +246,7 @@ def test_a_provider_that_would_not_open_is_retried_and_told(
 # --- one in the background -----------------------------------------------------------------------
 
 
-def test_what_submit_queued_has_an_engine_that_stays(app: Wiring, join: Join) -> None:
+def test_what_submit_queued_has_an_engine_that_stays(app: HelpedApp, join: Join) -> None:
     join("fake", kind="run")
     runner = vmrunner.Runner(app=app)
     build = runner.submit("sleep 60")
@@ -253,7 +255,7 @@ def test_what_submit_queued_has_an_engine_that_stays(app: Wiring, join: Join) ->
     assert app.background.count == 1, "the other one ends with a build of its own"
 
 
-def test_submit_looks_for_an_engine_each_time(app: Wiring, join: Join) -> None:
+def test_submit_looks_for_an_engine_each_time(app: HelpedApp, join: Join) -> None:
     there = join("fake")
     with vmrunner.Runner(app=app) as runner:
         builds = [runner.submit("say a")]
@@ -267,7 +269,7 @@ def test_submit_looks_for_an_engine_each_time(app: Wiring, join: Join) -> None:
 
 
 def test_a_failing_background_engine_is_not_restarted_for_ever(
-    app: Wiring, monkeypatch: pytest.MonkeyPatch
+    app: HelpedApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Counted(background.BackgroundEngines):
         count = 0
@@ -276,7 +278,7 @@ def test_a_failing_background_engine_is_not_restarted_for_ever(
             self.count += 1
             super().spawn()
 
-    class Dying(ScriptedWiring):
+    class Dying(ScriptedApp):
         program: ClassVar = (sys.executable, "-c", "raise SystemExit('no such thing')")
         background_engines: ClassVar = Counted
 
@@ -299,7 +301,7 @@ def test_a_failing_background_engine_is_not_restarted_for_ever(
     dying.close()
 
 
-def test_each_background_engine_reads_its_own_settings(app: Wiring) -> None:
+def test_each_background_engine_reads_its_own_settings(app: HelpedApp) -> None:
     """What two configurations of one ledger start at once."""
     data = app.paths.data
     data.mkdir(parents=True)
@@ -318,7 +320,7 @@ def test_each_background_engine_reads_its_own_settings(app: Wiring) -> None:
 # --- rows that nobody is behind ------------------------------------------------------------------
 
 
-def test_an_announced_engine_counts_until_it_speaks_for_itself(app: Wiring, join: Join) -> None:
+def test_an_announced_engine_counts_until_it_speaks_for_itself(app: HelpedApp, join: Join) -> None:
     join("fake", "other", kind=STARTING)
     assert app.served("fake", "other", staying=True)
     itself = join("fake", kind="background")
@@ -327,12 +329,12 @@ def test_an_announced_engine_counts_until_it_speaks_for_itself(app: Wiring, join
     assert not app.served(), "its process still lives, and serves nobody"
 
 
-def test_an_announced_engine_that_never_comes_serves_nobody(app: Wiring, join: Join) -> None:
+def test_an_announced_engine_that_never_comes_serves_nobody(app: HelpedApp, join: Join) -> None:
     join("fake", kind=STARTING, ago=MEMBER_LEASE)
     assert not app.served()
 
 
-def test_a_process_that_lives_and_is_silent_serves_nobody(app: Wiring, join: Join) -> None:
+def test_a_process_that_lives_and_is_silent_serves_nobody(app: HelpedApp, join: Join) -> None:
     """Its engine was closed when the ledger could not be told so."""
     name = join("fake", ago=2 * MEMBER_LEASE)
     assert not app.served()
@@ -341,7 +343,7 @@ def test_a_process_that_lives_and_is_silent_serves_nobody(app: Wiring, join: Joi
 
 
 def test_rows_of_the_dead_are_taken_away_after_a_day(
-    app: Wiring, join: Join, elsewhere: Process, engine: Engine
+    app: HelpedApp, join: Join, elsewhere: Process, engine: Engine
 ) -> None:
     dead = replace(elsewhere, started=1)
     fresh, _ = join("fake", of=dead, ago=3600), join("fake", of=dead, ago=100_000)
@@ -350,7 +352,7 @@ def test_rows_of_the_dead_are_taken_away_after_a_day(
     assert {m.id for m in app.ledger.engines.list()} == {fresh, silent, engine.id}
 
 
-def test_an_engine_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engine) -> None:
+def test_an_engine_closed_while_it_joins_leaves_no_row(app: HelpedApp, engine: Engine) -> None:
     tick = engine.tick
     closed = threading.Event()
 
@@ -364,9 +366,9 @@ def test_an_engine_closed_while_it_joins_leaves_no_row(app: Wiring, engine: Engi
     assert app.ledger.engines.list() == []
 
 
-def test_a_build_left_to_another_runner_keeps_its_vm(app: Wiring, tmp_path: Path) -> None:
+def test_a_build_left_to_another_runner_keeps_its_vm(app: HelpedApp, tmp_path: Path) -> None:
     go = tmp_path / "go"
-    with vmrunner.Runner(app=Wiring(app.settings)) as theirs:
+    with vmrunner.Runner(app=HelpedApp(app.settings)) as theirs:
         with vmrunner.Runner(app=app) as ours:
             ours.submit("exit 0", provider="fake").wait(timeout="60s")
             build, _ = theirs.enter(vmrunner.api.runner.wish(f"until {go}", {"provider": "fake"}))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import vmrunner
-from tests.support.scripted_app import CountedWiring
+from tests.support.scripted_app import CountedApp
 from vmrunner.api.keywords import wish
 from vmrunner.config.settings import Settings
 from vmrunner.ledger.builds import Builds
@@ -20,7 +20,7 @@ from vmrunner.model import Reason
 @pytest.fixture
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[vmrunner.Runner]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    app = CountedWiring(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
+    app = CountedApp(Settings.model_validate({"providers": {"fake": {"kind": "fake"}}}))
     with vmrunner.Runner(app=app) as runner:
         yield runner
 

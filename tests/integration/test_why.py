@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.command_line import Cli
-from tests.support.scripted_app import ScriptedWiring
+from tests.support.scripted_app import ScriptedApp
 from vmrunner.api.build import raise_for
 from vmrunner.api.errors import BuildFailed
 from vmrunner.api.runner import Runner
@@ -20,9 +20,9 @@ from vmrunner.runtime.background import BackgroundEngines
 
 
 @pytest.fixture
-def app(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedWiring]:
+def app(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedApp]:
     monkeypatch.setattr(BackgroundEngines, "ensure", lambda *_: None)
-    app = ScriptedWiring(load(environ={}, start=home).settings)
+    app = ScriptedApp(load(environ={}, start=home).settings)
     yield app
     app.close()
 
@@ -37,7 +37,7 @@ def waits(cli: Cli, build: str) -> str:
 
 
 def test_a_queued_build_says_why(
-    cli: Cli, app: ScriptedWiring, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, app: ScriptedApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (cli("run", "-d", "--", "say", word).out.decode().strip() for word in "ab")
     assert waits(cli, first).startswith("no engine serves ")
@@ -54,9 +54,7 @@ def test_a_queued_build_says_why(
     cli("cancel", first)
 
 
-def test_the_step_that_failed_is_named_everywhere(
-    cli: Cli, home: Path, app: ScriptedWiring
-) -> None:
+def test_the_step_that_failed_is_named_everywhere(cli: Cli, home: Path, app: ScriptedApp) -> None:
     steps = [{"name": "fine", "run": "say hello"}, {"name": "broken", "run": "exit 3"}]
     (home / "job.yml").write_text(json.dumps({"jobs": {"j": {"steps": steps}}}))
     done = cli("run", "-f", "job.yml", "--result-file", "r.json", "j")

@@ -73,7 +73,7 @@ class Paths:
 
 @dataclass
 class EngineParts:
-    """One engine's desk. `wakes` counts how often somebody woke it."""
+    """The context of one engine. `wakes` counts how often somebody woke it."""
 
     root: Path
     ledger: Ledger
@@ -91,10 +91,10 @@ class EngineParts:
         self.provider = FakeProvider(
             "local", self.cloud, scopes=(SCOPE,), machine_types=("small", "large")
         )
-        self.context = self.desk(ENGINE)
+        self.context = self.context_of(ENGINE)
 
-    def desk(self, name: str) -> EngineContext:
-        """The desk of an engine of this name, at the same ledger and cloud."""
+    def context_of(self, name: str) -> EngineContext:
+        """The context of an engine of this name, at the same ledger and cloud."""
 
         def pool(_provider: str) -> WorkerPool:
             return self.pool

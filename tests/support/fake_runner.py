@@ -9,19 +9,19 @@ import pytest
 
 import vmrunner
 from tests.support.command_line import isolated
-from tests.support.scripted_app import CountedWiring
+from tests.support.scripted_app import CountedApp
 from vmrunner.config.settings import Settings
 
 PROVIDERS = {"fake": {"kind": "fake"}}
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedWiring:
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CountedApp:
     isolated(tmp_path, monkeypatch)
-    return CountedWiring(Settings.model_validate({"providers": PROVIDERS}))
+    return CountedApp(Settings.model_validate({"providers": PROVIDERS}))
 
 
 @pytest.fixture
-def runner(app: CountedWiring) -> Iterator[vmrunner.Runner]:
+def runner(app: CountedApp) -> Iterator[vmrunner.Runner]:
     with vmrunner.Runner(app=app) as runner:
         yield runner

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.support.scripted_app import ScriptedWiring
+from tests.support.scripted_app import ScriptedApp
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings
 from vmrunner.daemon import daemon
@@ -195,7 +195,7 @@ class FileProvider:
         return Ref(self.scope, Kind.INSTANCE, name)
 
 
-class FileWiring(ScriptedWiring):
+class FileApp(ScriptedApp):
     program: ClassVar = (sys.executable, "-m", "tests.support.file_cloud")
 
     def open_provider(self, name: str) -> FileProvider:  # type: ignore[override]
@@ -206,8 +206,8 @@ class FileWiring(ScriptedWiring):
         return FileProvider(name, FileCloud(Path(os.environ["CLOUD_FILE"])))
 
 
-def join(loaded: LoadedSettings) -> FileWiring:
-    return FileWiring(loaded.settings)
+def join(loaded: LoadedSettings) -> FileApp:
+    return FileApp(loaded.settings)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from tests.support.file_cloud import FileCloud, FileWiring
+from tests.support.file_cloud import FileApp, FileCloud
 from tests.support.scripted_app import Scripted
 from vmrunner.api.local_service import LocalService
 from vmrunner.cli import main
@@ -47,7 +47,7 @@ class _Kept(Scripted):
         return End(result=Result.CANCELLED, reason=self._reason or Reason.USER)
 
 
-class _Wiring(FileWiring):
+class _App(FileApp):
     program: ClassVar = (sys.executable, "-m", "tests.support.gitlab_app")
 
     def sessions(self) -> type[Scripted]:
@@ -89,9 +89,9 @@ class Box:
         """Nothing is open."""
 
 
-def join(loaded: LoadedSettings) -> _Wiring:
+def join(loaded: LoadedSettings) -> _App:
     LocalService.sandbox = lambda _, name: Box(name)  # type: ignore[assignment,method-assign]
-    return _Wiring(loaded.settings)
+    return _App(loaded.settings)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import httpx
 
 import vmrunner
 from tests.support.fake_runner import PROVIDERS
-from tests.support.scripted_app import CountedWiring
+from tests.support.scripted_app import CountedApp
 from vmrunner.cli.commands.serve import server_parts
 from vmrunner.config.settings import Settings
 from vmrunner.model import Principal, TokenQuota, TokenScope
@@ -28,7 +28,7 @@ class Service:
     """`parts.now()` is `clock[0]` where that is set."""
 
     def __init__(self, root: Path, everybody: Principal | None, settings: Settings) -> None:
-        self.app = CountedWiring(settings)
+        self.app = CountedApp(settings)
         self.app.ledgers.open(make=True)
         self.root = root
         self.clock: list[float] = []

@@ -1,5 +1,5 @@
 """A vmrunner whose clouds are fake and whose builds do what their steps spell, for tests of the
-command line and the API: the parts are joined through `Wiring`, as in production.
+command line and the API: the parts are joined through `App`, as in production.
 
 A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
 · `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
@@ -133,7 +133,7 @@ class Scripted:
         self._reporter.log(self._offset, data)
 
 
-class ScriptedWiring(App):
+class ScriptedApp(App):
     """Every provider is a fake one in this process's memory."""
 
     program: ClassVar = (sys.executable, "-m", "tests.support.scripted_app")
@@ -154,7 +154,7 @@ class CountedEngines(BackgroundEngines):
         self.count += 1
 
 
-class CountedWiring(ScriptedWiring):
+class CountedApp(ScriptedApp):
     """No engine is left behind when a test's runner closes."""
 
     background: CountedEngines
@@ -162,7 +162,7 @@ class CountedWiring(ScriptedWiring):
 
 
 def join(loaded: LoadedSettings) -> App:
-    return ScriptedWiring(loaded.settings)
+    return ScriptedApp(loaded.settings)
 
 
 def wait_until(true: object, *, seconds: float = 20, what: str = "it") -> None:

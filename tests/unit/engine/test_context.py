@@ -1,4 +1,4 @@
-"""What an engine's desk answers for."""
+"""What an engine's context answers for."""
 
 from __future__ import annotations
 

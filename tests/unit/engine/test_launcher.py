@@ -145,7 +145,7 @@ def test_an_adopted_create_finds_the_vm_of_its_former_owner(parts: EngineParts) 
     parts.ledger.builds.take_over(
         build.id, seen_epoch=build.epoch, owner="e-2", until=now + 60, now=now
     )
-    heir = Launcher(parts.desk("e-2"))
+    heir = Launcher(parts.context_of("e-2"))
     heir.adopt(*parts.rows())
     (booting,) = heir.collect().booting
     assert parts.rows()[1].ref == parts.cloud.of(booting)[0].ref

@@ -102,7 +102,7 @@ def test_an_owner_who_joined_during_the_read_keeps_its_vm(
     def after_another_launched(reader: OpenRowsReader, now: float) -> Any:
         parts.join("e-2", PROCESS)
         parts.submit()
-        launcher = Launcher(parts.desk("e-2"))
+        launcher = Launcher(parts.context_of("e-2"))
         launcher.start([parts.planned(parts.build())])
         launcher.collect()
         return read(reader, now)
@@ -189,7 +189,7 @@ def test_a_build_whose_owner_is_gone_is_taken_over(parts: EngineParts) -> None:
     build, _ = parts.booting()
     parts.ledger.engines.leave("e-1")
     parts.join("e-2", PROCESS)
-    heir = Bench(parts, parts.desk("e-2"))
+    heir = Bench(parts, parts.context_of("e-2"))
     heir.tick()
     taken, row = parts.rows()
     assert (taken.owner, row.owner) == ("e-2", "e-2")
@@ -200,7 +200,7 @@ def test_a_build_whose_owner_is_gone_is_taken_over(parts: EngineParts) -> None:
 def test_a_build_whose_owner_lives_is_left_to_it(parts: EngineParts) -> None:
     build, _ = parts.booting()
     parts.join("e-2", PROCESS)
-    heir = Bench(parts, parts.desk("e-2"))
+    heir = Bench(parts, parts.context_of("e-2"))
     heir.tick()
     assert parts.build() == build
     assert heir.sessions.all() == []
@@ -211,7 +211,7 @@ def test_a_create_that_a_dead_engine_left_is_sent_again(parts: EngineParts) -> N
     _, row = parts.booting()
     parts.ledger.engines.leave("e-1")
     parts.join("e-2", PROCESS)
-    heir = Bench(parts, parts.desk("e-2"))
+    heir = Bench(parts, parts.context_of("e-2"))
     heir.tick()
     assert heir.launcher.is_pending(row.id)
     assert len(list(parts.cloud.things())) == 1, "the identical order is the same VM"

@@ -17,7 +17,7 @@ OTHER = Scope("gce", "acme-old", "us-central1-a")
 REGIONS = [Scope("ec2", "123456789012", region) for region in ("eu-west-1", "us-east-1")]
 
 
-class Wiring:
+class StandIn:
     """Configured: providers by name, each with its scopes. Dropped: `old`, with rows in these."""
 
     def __init__(self, scopes: list[Scope], **configured: list[Scope]) -> None:
@@ -46,13 +46,13 @@ class Wiring:
         return SimpleNamespace(name=name, scopes=frozenset(ours))
 
 
-def former(app: Wiring) -> Any:
+def former(app: StandIn) -> Any:
     given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
     return ProviderSet(*given).get("old")
 
 
 def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:
-    app = Wiring([*ZONES, OTHER, *REGIONS])
+    app = StandIn([*ZONES, OTHER, *REGIONS])
     assert former(app).scopes == {*ZONES, OTHER, *REGIONS}
     assert app.opened == [
         ("ec2", {"region": "eu-west-1"}),
@@ -62,14 +62,14 @@ def test_what_a_kind_needs_is_taken_from_the_scopes() -> None:
 
 
 def test_who_verified_a_scope_under_another_name_comes_first() -> None:
-    app = Wiring([*ZONES, OTHER], broken=ZONES, new=ZONES)
+    app = StandIn([*ZONES, OTHER], broken=ZONES, new=ZONES)
     found = former(app)
     assert [driver.name for driver in found.former] == ["new", "old"]
     assert app.opened == [("gce", {"project": "acme-old"})]
 
 
 def test_a_vm_belongs_to_who_verified_its_scope() -> None:
-    app = Wiring([], here=[OTHER], there=ZONES)
+    app = StandIn([], here=[OTHER], there=ZONES)
     given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
     providers = ProviderSet(*given)
     assert providers.reaching("here", OTHER).name == "here"
@@ -79,7 +79,7 @@ def test_a_vm_belongs_to_who_verified_its_scope() -> None:
 
 
 def test_scopes_that_nobody_reaches_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = Wiring(ZONES)
+    app = StandIn(ZONES)
     nobody = SimpleNamespace(scopes=frozenset())
     monkeypatch.setattr(app, "open_kind", lambda *_: nobody)
     with pytest.raises(ConfigError, match=r"VMs of it are open in gce\|acme-ci\|europe-west1-b"):

@@ -174,18 +174,18 @@ def test_nobody_is_there() -> None:
 
 def test_first_refused_then_silent_is_told_as_silent() -> None:
     address = Address("127.0.0.1", free_port())
-    knocker = BannerProbe(address)
+    probe = BannerProbe(address)
     told: list[str] = []
 
-    def knocks() -> None:
+    def waits() -> None:
         try:
-            knocker.first_word(until=time.monotonic() + 3)
+            probe.first_word(until=time.monotonic() + 3)
         except banner_probe.Unreachable as error:
             told.append(str(error))
 
-    thread = threading.Thread(target=knocks)
+    thread = threading.Thread(target=waits)
     thread.start()
-    wait_for(lambda: "refused" in knocker._why)
+    wait_for(lambda: "refused" in probe._why)
     with socket.create_server(address):
         thread.join(30)
     assert told == [f"no SSH to {address}: the port answers, SSH does not"]
@@ -196,13 +196,13 @@ def test_abort_wakes_it(porters: ExitStack, monkeypatch: pytest.MonkeyPatch, ear
     monkeypatch.setattr(banner_probe, "_SILENT", (12, 60, 60))
     silent = porter(porters, speaks=1000).address
     for address in (silent, dropping(porters), Address("127.0.0.1", free_port())):
-        knocker = BannerProbe(address)
+        probe = BannerProbe(address)
         if early:
-            knocker.abort()
+            probe.abort()
         else:
-            threading.Timer(0.3, knocker.abort).start()
+            threading.Timer(0.3, probe.abort).start()
         begun = time.monotonic()
         with pytest.raises(banner_probe.Aborted):
-            knocker.first_word(until=begun + 100)
+            probe.first_word(until=begun + 100)
         assert time.monotonic() - begun < 30
-        knocker.abort()  # too late, and no harm
+        probe.abort()  # too late, and no harm
