@@ -137,7 +137,7 @@ def test_a_row_never_lacks_its_object(new: New, place: Place, tmp_path: Path) ->
 
     def meanwhile(name: str, *span: Any) -> Iterator[bytes]:
         if extra in place.store.names():
-            assert place.ledger.objects.doom(extra, unreferenced_before=NOW + 1)
+            assert place.ledger.objects.mark_deleting(extra, unreferenced_before=NOW + 1)
             place.store.delete(extra)
             place.ledger.objects.forget(extra)
             finished(place.ledger, "b-late")

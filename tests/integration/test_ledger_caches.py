@@ -78,7 +78,7 @@ def test_a_tenant_has_so_many_at_most(ledger: Ledger, monkeypatch: pytest.Monkey
 def test_an_upload_that_took_too_long_is_nobodys(ledger: Ledger) -> None:
     one = StoredObject(name="o", kind=ObjectKind.CACHE, digest="d", size=1, created_at=1.0)
     ledger.objects.begin(one)
-    assert ledger.objects.doom("o", unreferenced_before=2.0)
+    assert ledger.objects.mark_deleting("o", unreferenced_before=2.0)
     assert not ledger.caches.save(one, RULE, scope=MINE, build="b-1", now=3.0, most=9)
     assert ledger.caches.list() == []
 

@@ -276,7 +276,7 @@ def test_an_upload_that_gc_overtook_keeps_the_chunks(world: World) -> None:
     def put_slowly(name: str, source: Path, *, digest: str) -> None:
         put(name, source, digest=digest)
         if next(slow, False):
-            assert world.ledger.objects.doom(name, unreferenced_before=world.now + 1)
+            assert world.ledger.objects.mark_deleting(name, unreferenced_before=world.now + 1)
 
     world.store.put = put_slowly  # type: ignore[method-assign]
     world.uploader.run()

@@ -113,7 +113,7 @@ def test_a_damaged_source_never_comes_to_a_build(tmp_path: Path, store: ObjectSt
 def test_a_submit_that_meets_a_deletion_stores_anew(world: World) -> None:
     digest = world.transfer.store(world.file(b"x"))
     (old,) = world.store.names()
-    assert world.ledger.objects.doom(old, unreferenced_before=world.now + 1)
+    assert world.ledger.objects.mark_deleting(old, unreferenced_before=world.now + 1)
     with pytest.raises(NotFound, match="upload it"):
         world.build("b-1", digest)
     assert world.transfer.store(world.file(b"x")) == digest
@@ -128,17 +128,17 @@ def test_what_a_build_waits_for_is_not_collected(world: World) -> None:
     world.build("b-1", digest)
     objects = world.ledger.objects
     objects.mark([name], [], world.now)
-    assert not objects.doom(name, unreferenced_before=world.now + 9 * DAY)
+    assert not objects.mark_deleting(name, unreferenced_before=world.now + 9 * DAY)
     # Marked by a gc whose look was older than the submit, as PostgreSQL allows.
     world.ledger._database.write(
         lambda c: c.exec_driver_sql("UPDATE objects SET unreferenced_since = 1").rowcount
     )
-    assert not objects.doom(name, unreferenced_before=world.now + 9 * DAY)
+    assert not objects.mark_deleting(name, unreferenced_before=world.now + 9 * DAY)
     objects.mark([], [name], world.now)
     end(world.ledger, "b-1")
     objects.mark([name], [], world.now)
-    assert not objects.doom(name, unreferenced_before=world.now)
-    assert objects.doom(name, unreferenced_before=world.now + 1)
+    assert not objects.mark_deleting(name, unreferenced_before=world.now)
+    assert objects.mark_deleting(name, unreferenced_before=world.now + 1)
 
 
 def test_storing_it_again_gives_it_another_day(world: World) -> None:
@@ -146,7 +146,7 @@ def test_storing_it_again_gives_it_another_day(world: World) -> None:
     (name,) = world.store.names()
     world.now += DAY
     world.transfer.store(world.file(b"x"))
-    assert not world.ledger.objects.doom(name, unreferenced_before=world.now)
+    assert not world.ledger.objects.mark_deleting(name, unreferenced_before=world.now)
 
 
 @pytest.mark.parametrize("point", ["put", "put done"])
@@ -159,7 +159,7 @@ def test_a_crash_while_it_is_stored_leaves_a_row(world: World, point: str) -> No
     assert world.store.names() == ([row.name] if point == "put done" else [])
     digest = world.transfer.store(world.file(b"x"))
     assert world.build("b-1", digest).source_object != row.name
-    assert world.ledger.objects.doom(row.name, unreferenced_before=world.now + 1)
+    assert world.ledger.objects.mark_deleting(row.name, unreferenced_before=world.now + 1)
 
 
 def test_an_upload_that_gc_overtook_is_nobodys(world: World) -> None:
@@ -169,7 +169,7 @@ def test_an_upload_that_gc_overtook_is_nobodys(world: World) -> None:
     def put_slowly(name: str, source: Path, *, digest: str) -> None:
         put(name, source, digest=digest)
         if next(slow, False):  # it takes more than a day
-            assert world.ledger.objects.doom(name, unreferenced_before=world.now + 1)
+            assert world.ledger.objects.mark_deleting(name, unreferenced_before=world.now + 1)
 
     world.store.put = put_slowly  # type: ignore[method-assign]
     digest = world.transfer.store(world.file(b"x"))
@@ -202,7 +202,7 @@ def test_no_submit_ever_gets_what_gc_deletes(world: World) -> None:
     def collect() -> None:
         while not over.is_set():
             for row, _ in world.ledger.objects.page(""):
-                if world.ledger.objects.doom(row.name, unreferenced_before=1e12):
+                if world.ledger.objects.mark_deleting(row.name, unreferenced_before=1e12):
                     doomed.append(row.name)
 
     thread = threading.Thread(target=collect)

@@ -156,9 +156,9 @@ class EngineParts:
     def dying(self, build: str = "b-1") -> Instance:
         """The row of a VM that is there and must die."""
         _, row = self.booting(build)
-        return self.doom(row)
+        return self.mark_deleting(row)
 
-    def doom(self, row: Instance) -> Instance:
+    def mark_deleting(self, row: Instance) -> Instance:
         """The row, as it is when its VM must die."""
         doomed = self.ledger.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=Death.DONE, now=self.clock()

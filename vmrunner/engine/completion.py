@@ -50,7 +50,7 @@ class BuildCompletion:
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
         """A session's last word, about a VM that is not dying. Returns its row as it is then."""
         if end.lost and self._may_retry(build):
-            doomed = self._doom(row, Death.DONE, end.message)
+            doomed = self._mark_deleting(row, Death.DONE, end.message)
             if doomed is not None:
                 self._requeue(replace(build, epoch=doomed.epoch), end)
             return doomed
@@ -79,7 +79,7 @@ class BuildCompletion:
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
         """The provider does not wake the VM that was parked for a build: that waits for another,
         and this was no attempt. Returns the VM's row as it is then."""
-        doomed = self._doom(row, Death.REFUSED, message)
+        doomed = self._mark_deleting(row, Death.REFUSED, message)
         if doomed is not None:
             self._requeue(
                 replace(build, epoch=doomed.epoch),
@@ -206,7 +206,7 @@ class BuildCompletion:
         limits = self._context.limits.limits
         return {"first_created": first_birth(rows, now), "now": now, "limits": limits}
 
-    def _doom(self, row: Instance, death: Death, message: str = "") -> Instance | None:
+    def _mark_deleting(self, row: Instance, death: Death, message: str = "") -> Instance | None:
         if row.state in _DYING:
             return row
         return self._context.ledger.instances.mark_deleting(

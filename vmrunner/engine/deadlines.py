@@ -81,7 +81,7 @@ class DeadlineArmer:
         """Arm those of these VMs of ours that are born and, as far as this engine knows, are not;
         disarm those whose rows are not open any more. `open_rows` returns None when they are as at
         the last call."""
-        self._land()
+        self._collect()
         for row in mine:
             if row.state in _LIVING and row.ref is not None and row.id not in self._armed:
                 self._arm(row)
@@ -118,7 +118,7 @@ class DeadlineArmer:
 
         return call
 
-    def _land(self) -> None:
+    def _collect(self) -> None:
         for name, attempt in list(self._tries.items()):
             call = attempt.call
             if call is None or not call.done():

@@ -233,7 +233,7 @@ class Engine:
     def tick(self) -> float:
         """One round; returns how many seconds the next one may be away."""
         self._beat()
-        waiting = self._land()
+        waiting = self._collect()
         snapshot = self._reconciler.gather()
         take_over(self._context, snapshot)
         self._reconciler.collect_session_ends(snapshot)
@@ -257,7 +257,7 @@ class Engine:
                 snapshot, crowded, offers, paused=self._pool_manager.fills and self._paused
             )
         self._launcher.resend()
-        waiting |= self._land()
+        waiting |= self._collect()
         minded = any(map(self._concerns, snapshot.builds.values()))
         # What waits in a pool is minded by who fills that: nobody stays for it alone.
         rows = any(r.build or r.state is InstanceState.DELETING for r in snapshot.mine.values())
@@ -305,7 +305,7 @@ class Engine:
             engines.leave(member)
         self._beaten = now
 
-    def _land(self) -> bool:
+    def _collect(self) -> bool:
         """Take in what came of the creates; True when something did."""
         landed = self._launcher.collect()
         for build, _, end in landed.ended:

@@ -145,7 +145,7 @@ class Launcher:
         started = context.ledger.instances.start(launches, until=until, rooms=rooms)
         for build, instance in started:
             launch, offers = rest[instance.id]
-            self._fly(PendingCreate(build, instance, launch.order, offers))
+            self._send(PendingCreate(build, instance, launch.order, offers))
         builds = {one.build.id: one.build for one in starts}
         for name, why in started.over_budget.items():
             instance = rest[name][0].instance
@@ -167,7 +167,7 @@ class Launcher:
             log.warning("%s is not asked for: %s", instance.id, error)
             self._adopts_at = now + FIRST_WAIT
             return
-        self._fly(PendingCreate(build, instance, order, (), doubtful=True))
+        self._send(PendingCreate(build, instance, order, (), doubtful=True))
 
     def drop(self, instance: str) -> None:
         """Forget an instance whose row is being deleted or has another owner. A create already in
@@ -181,7 +181,7 @@ class Launcher:
         now = self._context.monotonic()
         for pending in list(self._pending.values()):
             if pending.call is None and now >= pending.send_at:
-                self._fly(pending)
+                self._send(pending)
 
     def collect(self) -> CreateResults:
         """Take in all answers: record the references in one transaction, and sort the errors."""
@@ -276,7 +276,7 @@ class Launcher:
             build_id=None, seen_epoch=0, instance=instance, order=order, access=access
         )
 
-    def _fly(self, pending: PendingCreate) -> None:
+    def _send(self, pending: PendingCreate) -> None:
         self._pending[pending.instance.id] = pending
         pool = self._context.births(pending.instance.provider)
         pending.tries += 1
@@ -376,7 +376,7 @@ class Launcher:
             if self._close(pending, message):
                 answers.ended.append((build, old, _error(Reason.BUDGET, str(error))))
             return
-        self._fly(PendingCreate(swapped, instance, launch.order, pending.rest[1:]))
+        self._send(PendingCreate(swapped, instance, launch.order, pending.rest[1:]))
 
     def _close(self, pending: PendingCreate, message: str) -> bool:
         """Nothing was born, says the provider: the row is closed. But an earlier send may have

@@ -270,7 +270,7 @@ class Objects:
         if unreferenced or referenced:
             self._database.write(work)
 
-    def doom(self, name: str, *, unreferenced_before: float) -> bool:
+    def mark_deleting(self, name: str, *, unreferenced_before: float) -> bool:
         """Decide that it is to be deleted, if nothing has pointed at it since before then."""
         return self._database.write(
             lambda c: _DOOM(c, name=name, before=unreferenced_before).rowcount == 1

@@ -96,7 +96,7 @@ class EngineHost:
         now = time.monotonic()
         self._leave_to_parent()
         with self._lock:
-            self._bury()
+            self._drop_dead_engine()
             if self._engine is not None and provider in self._engine.launches:
                 return
             if not staying and now - self._checked.get(provider, float("-inf")) < CHECK:
@@ -126,7 +126,7 @@ class EngineHost:
             self._engine.context.providers = self._providers.all()
             self._engine.wake()
 
-    def _bury(self) -> None:
+    def _drop_dead_engine(self) -> None:
         """Let go of our engine whose thread ended, by whatever: without one nothing moves."""
         if self._thread is not None and not self._thread.is_alive() and not self._stop.is_set():
             log.error("the engine in this process has ended: starting another")

@@ -115,7 +115,7 @@ class ObjectGc:
         objects = self._ledger.objects
         if not dry_run:
             before = now - UNREFERENCED
-            if one.state is not ObjectState.DELETING and not objects.doom(
+            if one.state is not ObjectState.DELETING and not objects.mark_deleting(
                 one.name, unreferenced_before=before
             ):
                 return  # something points at it by now

@@ -38,7 +38,7 @@ def test_a_verdict_of_a_former_owner_is_refused(
     parts: EngineParts, completion: BuildCompletion
 ) -> None:
     build, row = parts.running()
-    parts.doom(row)
+    parts.mark_deleting(row)
     with pytest.raises(Fenced):
         completion.verdict(build, row, SUCCESS)
     assert parts.build().state is BuildState.RUNNING
@@ -134,7 +134,7 @@ def test_a_held_build_whose_vm_dies_keeps_its_verdict(
 ) -> None:
     completion.verdict(*parts.running(keep_on_failure=30.0), FAILURE)
     parts.clock.advance(30)
-    doomed = parts.doom(parts.rows()[1])
+    doomed = parts.mark_deleting(parts.rows()[1])
     completion.dead(parts.build(), doomed)
     build = parts.build()
     assert (build.state, build.exit_code) == (BuildState.FINISHED, 3)

@@ -78,7 +78,7 @@ def test_an_arming_that_failed_is_tried_again_and_told_once(
 
 
 def test_a_dying_vm_is_not_armed(parts: EngineParts, arming: Arming) -> None:
-    parts.doom(arming.row)
+    parts.mark_deleting(arming.row)
     wakes = parts.wakes
     arming.turn()
     assert (arming.asked, parts.wakes) == (0, wakes), "nothing was sent, not even to a thread"
@@ -87,7 +87,7 @@ def test_a_dying_vm_is_not_armed(parts: EngineParts, arming: Arming) -> None:
 def test_a_vm_that_dies_meanwhile_is_not_armed(parts: EngineParts, arming: Arming) -> None:
     parts.pool = pool = Later()
     arming.turn()
-    parts.doom(arming.row)
+    parts.mark_deleting(arming.row)
     pool.run()
     arming.turn()
     assert arming.asked == 0

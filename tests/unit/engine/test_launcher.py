@@ -105,7 +105,7 @@ def test_nobody_asks_for_a_row_that_dies(parts: EngineParts) -> None:
     """The thread that asks may run an hour late."""
     parts.pool = pool = Later()
     launcher, _ = launched(parts)
-    parts.doom(parts.rows()[1])
+    parts.mark_deleting(parts.rows()[1])
     pool.run()
     launcher.collect()
     assert parts.cloud.counts["create"] == 0
@@ -116,7 +116,7 @@ def test_a_vm_that_comes_when_its_row_dies_is_deleted(parts: EngineParts) -> Non
     parts.pool = pool = Later()
     launcher, _ = launched(parts)
     pool.run()
-    row = parts.doom(parts.rows()[1])
+    row = parts.mark_deleting(parts.rows()[1])
     assert launcher.collect().booting == ()
     (machine,) = parts.cloud.of(row.id)
     assert not machine.alive
@@ -154,7 +154,7 @@ def test_an_adopted_create_finds_the_vm_of_its_former_owner(parts: EngineParts) 
 
 def test_all_attempts_together_stay_within_the_longest_life(parts: EngineParts) -> None:
     build, first = parts.booting(ttl=3600.0)
-    parts.doom(first)
+    parts.mark_deleting(first)
     parts.ledger.builds.requeue(build.id, epoch=build.epoch + 1, now=parts.clock())
     longest = parts.context.limits.limits.max_ttl
     parts.clock.advance(longest - 60)

@@ -220,7 +220,7 @@ def test_a_session_that_lost_its_build_gives_no_verdict(parts: EngineParts, driv
 
     driver.session.acts = acts
     driver.start()
-    parts.doom(parts.rows()[1])
+    parts.mark_deleting(parts.rows()[1])
     driver.run()
     assert [word.end for word in driver.manager.ends()] == [None]
 

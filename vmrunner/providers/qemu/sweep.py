@@ -211,7 +211,7 @@ def end(state: StateDir, mark: str, instance: str, *, now: float, force: bool) -
         if not force or not _wait_released(home):
             return Outcome(fate=Fate.ACCEPTED)
     _kill_lost(mark, instance)
-    _bury(state, home, now)
+    _tidy_up(state, home, now)
     return Outcome(fate=Fate.ACCEPTED)
 
 
@@ -241,7 +241,7 @@ def _kill_lost(mark: str, instance: str) -> Outcome:
     return Outcome(fate=Fate.ACCEPTED if killed else Fate.MISSING)
 
 
-def _bury(state: StateDir, home: InstanceDir, now: float) -> None:
+def _tidy_up(state: StateDir, home: InstanceDir, now: float) -> None:
     """Tidy up a directory that has no keeper, under its lock, so that none starts meanwhile."""
     death = {"cause": "deleted", "detail": "deleted", "ended": now}
     try:
