@@ -95,7 +95,7 @@ def test_what_old_commands_wrote_is_forgotten_for_new_ones(sandbox: Sandbox) -> 
 def test_old_commands_are_forgotten_and_running_ones_are_not(sandbox: Sandbox) -> None:
     sandbox.guest.set(
         "from vmrunner.guest import command_records; "
-        "command_records.KEPT = 2; command_records.MORE = 0"
+        "command_records.KEPT_COMMANDS = 2; command_records.MORE = 0"
     )
     assert sandbox.guest.call("exec", stdin=sandbox.order("c0", "sleep", "64")).returncode == 0
     for name in ("c1", "c2", "c3", "c4"):

@@ -33,7 +33,7 @@ from vmrunner.guest.state import Place
 docker.SOCKET = {socket!r}
 build.TERM_GRACE = 1.0
 supervisor.STARTS = {starts}
-pull.PAUSE = 0.0
+pull.RETRY_PAUSE = 0.0
 follow.DEAD_AFTER = 3.0
 sys.exit(supervisor.main(sys.argv[1:], Place({run!r}, {lib!r}), {work!r}))
 """

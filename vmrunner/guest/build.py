@@ -136,7 +136,7 @@ class GuestBuild:
         """Try to pull the image once. Return False when the build must end."""
         if self._events.last("pulling") is None:
             self._add("pulling")
-        again = clock() + pulling.PAUSE
+        again = clock() + pulling.RETRY_PAUSE
         for _ in self._attend(None) if pull.tried else ():
             if self._must_end():
                 return False
@@ -217,7 +217,7 @@ class GuestBuild:
                 poll.register(self._exits, select.POLLIN)
             ready = {fd for fd, _ in poll.poll((PARTING if self._parting else TICK) * 1000)}
             if self._control in ready:
-                self._hear()
+                self._read_control()
             if self._log in ready:
                 self._copy(READ)
             if answer is not None and answer.fileno() in ready:
@@ -242,7 +242,7 @@ class GuestBuild:
             self._add("log_full")
         return len(data)
 
-    def _hear(self) -> None:
+    def _read_control(self) -> None:
         """Take note of what the driver says, after all that was written to the log before."""
         count = array.array("i", [0])
         heard = self._heard + os.read(self._control, 4096)

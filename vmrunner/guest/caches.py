@@ -25,7 +25,7 @@ from .output import Output
 from .state import EventLog, Place, clock
 
 SECONDS = 120.0  # for all caches of a build, in; and again, out
-GRACE = 10.0  # for what must be cleared after that
+CLEAR_GRACE = 10.0  # for what must be cleared after that
 MEMORY = 1 << 30  # bytes of address space
 WORDS = 200  # characters of a complaint
 PIECE = 1 << 18
@@ -72,7 +72,7 @@ class CacheWork:
             pid = self._pid()
         except docker.DockerError as error:
             for number in numbers:
-                self._tell("cache", **_said(number, packed=packs, error=str(error)))
+                self._tell("cache", **_report(number, packed=packs, error=str(error)))
             return False
         self._owed, self._packs, self._began = line, packs, clock()
         self._begin(pid, numbers)
@@ -89,24 +89,24 @@ class CacheWork:
     def settle(self, *, give_up: bool = False) -> tuple[str, float] | None:
         """Tell what came of each; return the line that is answered now, and how long they took.
         None while it is at it. What takes too long, or nobody waits for any more, is killed."""
-        late = give_up or clock() > self._began + SECONDS + GRACE
+        late = give_up or clock() > self._began + SECONDS + CLEAR_GRACE
         if late:
             os.kill(self._child, signal.SIGKILL)
-        numbers, told = self._wanted(packs=self._packs), self._told()
+        numbers, told = self._wanted(packs=self._packs), self._reports()
         all_told = len(told) == len(numbers)  # then its end is a moment away
         if not os.waitpid(self._child, 0 if late or all_told else os.WNOHANG)[0]:
             return None
         self._child = 0
         lost = "the build was to end" if give_up else f"it broke off, or took over {SECONDS:.0f} s"
         for number in numbers:
-            said = told.get(number) or _said(number, packed=self._packs, error=lost)
+            said = told.get(number) or _report(number, packed=self._packs, error=lost)
             self._tell("cache", **said)
             if not self._packs:
                 with suppress(FileNotFoundError):
                     os.unlink(self._place.cache(number))  # its room is the build's
         return self._owed, clock() - self._began
 
-    def _told(self) -> dict[int, dict[str, Any]]:
+    def _reports(self) -> dict[int, dict[str, Any]]:
         """Return what came of each, as far as it is known."""
         told = {}
         for line in self._place.read("caches").splitlines():
@@ -155,12 +155,12 @@ class CacheWork:
                     else:
                         unpack(file, root, check=check)
                     file.flush()
-                    said = _said(number, packed=self._packs, size=os.fstat(fd).st_size)
+                    said = _report(number, packed=self._packs, size=os.fstat(fd).st_size)
             except NotCached as error:
-                said = _said(number, packed=self._packs, error=str(error))
+                said = _report(number, packed=self._packs, error=str(error))
             except (OSError, ValueError, MemoryError, tarfile.TarError) as error:
                 text = f"{type(error).__name__}: {error}"
-                said = _said(number, packed=self._packs, error=text)
+                said = _report(number, packed=self._packs, error=text)
             os.write(report, json.dumps(said).encode() + b"\n")
         with suppress(BlockingIOError):
             os.write(bell, b"\n")
@@ -172,7 +172,7 @@ class CacheWork:
         return os.open(self._place.cache(number, packed=True), flags, 0o600)
 
 
-def _said(number: int, *, packed: bool, size: int = 0, error: str = "") -> dict[str, Any]:
+def _report(number: int, *, packed: bool, size: int = 0, error: str = "") -> dict[str, Any]:
     return {"cache": number, "packed": packed, "bytes": size, "error": error[:WORDS]}
 
 

@@ -137,9 +137,9 @@ class Command:
         if self._wake in ready:
             os.read(self._wake, 4096)
             self._close_input()
-        if self._tell in ready and self._hear() and self._shell is not None:
+        if self._tell in ready and self._read_shell() and self._shell is not None:
             poll.register(self._shell, select.POLLIN)
-        if self._shell in ready and self._code is None and not self._hear():
+        if self._shell in ready and self._code is None and not self._read_shell():
             self._code = KILLED  # it did not say how the command ended
             assert self._group is not None
             self._group.kill()
@@ -190,7 +190,7 @@ class Command:
         while data:
             data = data[os.write(self._log_fifo, data) :]
 
-    def _hear(self) -> bool:
+    def _read_shell(self) -> bool:
         """Take note of what the shell says; True when there was anything. The build can write there
         too: what does not fit is not noted."""
         try:

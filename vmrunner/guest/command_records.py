@@ -25,7 +25,7 @@ from .state import Place
 AT_ONCE = 32
 ALL = 64 << 20  # bytes of output that are kept; the oldest that ended are forgotten for it
 SPARE = 1 << 20  # bytes beside for each, for the small files
-KEPT = 1000  # commands that ended; older ones are forgotten, their ids too
+KEPT_COMMANDS = 1000  # commands that ended; older ones are forgotten, their ids too
 MORE = 64  # … but not each time
 
 
@@ -41,10 +41,10 @@ def make(place: Place, path: str, order: bytes) -> int:
     lives. The caller holds the lock of all."""
     commands = os.path.dirname(path)
     is_short = room(place) < len(order) + AT_ONCE * SPARE // 4  # some came with long words
-    if is_short or len(os.listdir(commands)) >= KEPT + MORE:
+    if is_short or len(os.listdir(commands)) >= KEPT_COMMANDS + MORE:
         over = _oldest(commands, "state")
         half = (len(over) + 1) // 2 if is_short else 0
-        _forget(over[: max(half, len(over) - KEPT + 1)])
+        _forget(over[: max(half, len(over) - KEPT_COMMANDS + 1)])
     try:
         os.makedirs(path, 0o700)
         os.mkfifo(f"{path}/wake", 0o600)

@@ -28,7 +28,7 @@ from .state import Place
 FLAG = "vmrunner.channel"  # on the kernel's command line: an identity will come
 PORT = "vmrunner.identity"
 HEAD = 17  # bytes
-LIMIT = 8192  # bytes
+MESSAGE_LIMIT = 8192  # bytes
 ACK = b"vmrunner: ready\n"
 
 SEED = "/dev/vdb"
@@ -80,7 +80,7 @@ class Message:
             return None
         word, _, length = self._data[: HEAD - 1].partition(b" ")
         size = int(length)
-        if word != b"VMRUNNER1" or size > LIMIT:
+        if word != b"VMRUNNER1" or size > MESSAGE_LIMIT:
             raise ValueError("no identity")
         if len(self._data) < HEAD + size:
             return None

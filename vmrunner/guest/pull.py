@@ -13,7 +13,7 @@ import socket
 from . import docker
 
 TRIES = 3
-PAUSE = 3.0  # seconds before another try
+RETRY_PAUSE = 3.0  # seconds before another try
 LINE = 64 << 10  # bytes of one; a longer one is no word of Docker's
 WORDS = 300  # characters of its complaint
 

@@ -43,7 +43,7 @@ class _Rehearsed(GuestBuild):
         if self._place.claim(self._job["attempt"]):
             self._start()
         os.write(self._control, b"ready\nstart 0\n")
-        self._hear()
+        self._read_control()
 
 
 def rehearse(place: Place) -> None:

@@ -41,7 +41,7 @@ from .spare import Spare
 from .state import EventLog, Place
 from .supervisor import run_build
 
-PAUSE = 0.5  # seconds before a child that died is started again
+RESTART_PAUSE = 0.5  # seconds before a child that died is started again
 TICK = 5.0  # seconds between looks at the deadline
 PORT_PAUSE = 0.05  # seconds between looks for the port and for sshd
 SSHD = "/usr/sbin/sshd"
@@ -142,7 +142,7 @@ class Resident:
         if self._awaits_port:
             return PORT_PAUSE
         if self._again:
-            return PAUSE
+            return RESTART_PAUSE
         return TICK if len(self._spares) >= SPARES else QUIET
 
     # --- commands --------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Resident:
             self._spares = [spare for spare in self._spares if spare.pid != pid]
             start = self._kept.pop(pid, None)
             if start is not None and status:
-                self._again.append((time.monotonic() + PAUSE, start))
+                self._again.append((time.monotonic() + RESTART_PAUSE, start))
             elif start is not None and start == self._start_build:
                 self._building = False
 
@@ -248,7 +248,7 @@ class Resident:
     def _identify(self, event: int) -> None:
         assert self._port is not None
         try:
-            data = os.read(self._port, identity.LIMIT)
+            data = os.read(self._port, identity.MESSAGE_LIMIT)
         except BlockingIOError:
             data = b""
         if not data and event & select.POLLHUP:

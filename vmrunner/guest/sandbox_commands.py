@@ -47,7 +47,7 @@ UNKNOWN = 9
 NO_INPUT = 12
 AHEAD = 13
 SCRIPT = "sandbox.sh"
-PAUSE = 0.02  # seconds between looks for what a command does next
+LOOK_PAUSE = 0.02  # seconds between looks for what a command does next
 
 
 def lay_out(place: Place) -> None:
@@ -162,7 +162,7 @@ def send_signal(ask: Ask) -> int:
             break
         if not lives(path):
             return 0
-        time.sleep(PAUSE)
+        time.sleep(LOOK_PAUSE)
     else:
         return 0
     if number == signal.SIGKILL:
@@ -204,7 +204,7 @@ def take_input(ask: Ask) -> int:
             except BlockingIOError:
                 if ended(path) or _has_left(ask):
                     return 0  # nobody will read it, or say more
-                time.sleep(PAUSE)
+                time.sleep(LOOK_PAUSE)
                 continue
             data, have = data[written:], have + written
             note_taken(path, have, over=False)
@@ -223,7 +223,7 @@ def _open_input(place: Place, path: str) -> int | None:
             return os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
         if not lives(path):
             break
-        time.sleep(PAUSE)
+        time.sleep(LOOK_PAUSE)
     return None
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: A database that has not answered for so many seconds is not asked again for a while: one command
 #: asks for the ledger many times, and kills what is past its deadline without it.
-SILENT: Final = 1.0
-WHILE: Final = 10.0
+SILENT_AFTER: Final = 1.0
+SILENCE_KEPT: Final = 10.0
 
 
 class LedgerOpener:
@@ -52,7 +52,9 @@ class LedgerOpener:
                     ledger = self._ledger = self._opened()
                 except LedgerError as error:
                     now = self._monotonic()
-                    self._silent = (error, now + WHILE) if now - began > SILENT else None
+                    self._silent = (
+                        (error, now + SILENCE_KEPT) if now - began > SILENT_AFTER else None
+                    )
                     raise
                 # A handle may open it again after `close`: then it closes with the last of them.
                 weakref.finalize(self, ledger.close)

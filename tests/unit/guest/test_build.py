@@ -21,7 +21,7 @@ def test_no_wish_counts_once_the_last_step_ended(tmp_path: Path) -> None:
     build = GuestBuild(place, work=place.run)
     try:
         os.write(build._control, b"start 0\nend 0 0\n")
-        build._hear()
+        build._read_control()
         place.write("cancel", "user")
         assert build._look(clock() + JOB["timeout"] + 1)
     finally:

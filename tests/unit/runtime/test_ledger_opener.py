@@ -10,7 +10,7 @@ import pytest
 from vmrunner.config.settings import Paths, Settings
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
-from vmrunner.runtime.ledger_opener import WHILE, LedgerOpener
+from vmrunner.runtime.ledger_opener import SILENCE_KEPT, LedgerOpener
 
 
 class Database:
@@ -36,7 +36,7 @@ def test_a_silent_database_is_asked_once_in_a_while(
         with pytest.raises(LedgerError, match="away"):
             opener.open()
     assert database.asked == asked
-    database.now += WHILE
+    database.now += SILENCE_KEPT
     with pytest.raises(LedgerError, match="away"):
         opener.open()
     assert database.asked == asked + 1

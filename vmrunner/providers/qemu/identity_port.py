@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vmrunner.guest.identity import ACK, LIMIT
+from vmrunner.guest.identity import ACK, MESSAGE_LIMIT
 
 _RANDOM: Final = 64  # bytes
 _TTL_SLACK: Final = 5.0  # seconds by which a guest's own count may pass the deadline
@@ -43,7 +43,7 @@ class IdentityPort:
                 "ttl": max(0.0, identity["deadline"] - now) + _TTL_SLACK,
             }
         ).encode()
-        if len(text) > LIMIT:
+        if len(text) > MESSAGE_LIMIT:
             raise OSError(f"an identity of {len(text)} bytes")
         self._socket.sendall(b"VMRUNNER1 %06d\n" % len(text) + text)
 
