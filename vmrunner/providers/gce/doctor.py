@@ -127,7 +127,9 @@ def _firewall(provider: GceProvider) -> Iterator[Finding]:
         )
         return
     rules = [r for r in pb(provider.calls(FIREWALLS)).items if last(r.network) == network]
-    found = list(holes(rules, homes, options.network_tags, options.service_account))
+    public = options.address == "public"
+    tags, account = options.network_tags, options.service_account
+    found = list(holes(rules, homes, tags, account, public=public))
     yield from found
     if not found:
         yield ok("firewall", f"network {network}: builds do not reach each other")

@@ -1,6 +1,6 @@
 """Isolation of builds from each other, by firewall rules. Firewall rules go by priority; a rule
 that lets in an address which a build has lets builds in, unless one that denies it comes first.
-Pure."""
+Builds with public addresses reach those of each other too, and then come from these. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from vmrunner.model import Finding, Level
 SSH: Final = 22
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_WORLD: Final = ipaddress.ip_network("0.0.0.0/0")  # a build has no other public address
 
 
 def holes(
-    rules: Sequence[Any], homes: Sequence[str], tags: Sequence[str], account: str | None
+    rules: Sequence[Any],
+    homes: Sequence[str],
+    tags: Sequence[str],
+    account: str | None,
+    *,
+    public: bool,
 ) -> Iterator[Finding]:
     """Yield what is wrong with these ingress rules of the builds' network. `homes`: the ranges that
-    builds have addresses in; `tags`, `account`: what rules may know builds by."""
+    builds have addresses in; `tags`, `account`: what rules may know builds by; `public`: they have
+    public addresses too."""
     nets = [ipaddress.ip_network(home) for home in homes]
     ours = sorted(
         (rule for rule in rules if _concerns(rule, tags, account)),
@@ -33,7 +40,11 @@ def holes(
             continue
         lets_in = lets_in or any(_covers(entry, SSH) for entry in rule.allowed)
         source = _source(rule, nets, tags, account)
-        if source and not any(_shadows(one, nets, tags) for one in denied):
+        if not source or any(_shadows(one, nets, tags) for one in denied):
+            world = public and str(_WORLD) in rule.source_ranges
+            open_to_all = world and not any(_shadows(one, [_WORLD], ()) for one in denied)
+            source = f"{_WORLD}, by their public addresses" if open_to_all else ""
+        if source:
             yield Finding(
                 check="firewall",
                 level=Level.ERROR,

@@ -39,8 +39,13 @@ SSH = rule("ssh")
 INTERNAL = rule("internal", allowed=[entry("all")], source_ranges=["10.128.0.0/9"])
 
 
-def wrong(*rules: Any, tags: tuple[str, ...] = ("build",), account: str | None = None) -> list[str]:
-    found = list(holes(rules, [HOME], tags, account))
+def wrong(
+    *rules: Any,
+    tags: tuple[str, ...] = ("build",),
+    account: str | None = None,
+    public: bool = False,
+) -> list[str]:
+    found = list(holes(rules, [HOME], tags, account, public=public))
     assert all(one.level is Level.ERROR and one.fix for one in found)
     return [one.message for one in found]
 
@@ -86,6 +91,18 @@ def test_a_denial_counts_when_it_comes_first_and_is_whole() -> None:
     narrow = DENY | {"source_ranges": ["10.132.0.0/24"]}
     assert wrong(SSH, INTERNAL, rule("narrow", priority=900, **narrow))
     assert wrong(SSH, INTERNAL, rule("aimed", priority=900, **DENY | {"target_tags": ["web"]}))
+
+
+def test_by_public_addresses_builds_come_from_anywhere() -> None:
+    """What denies their own ranges sees no such packet."""
+    deny = rule("deny", priority=1, **DENY)
+    world = rule("world", source_ranges=["0.0.0.0/0"])
+    assert wrong(deny, world) == []
+    (message,) = wrong(deny, world, public=True)
+    assert "public" in message
+    shut = rule("shut", priority=2, **{**DENY, "source_ranges": ["0.0.0.0/0"]})
+    assert wrong(SSH, deny, shut, world, public=True) == [*wrong(SSH, deny, shut, world)]
+    assert wrong(SSH, deny, public=True) == []
 
 
 def test_builds_by_their_service_account() -> None:
