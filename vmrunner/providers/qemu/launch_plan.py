@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, NoCapacity
-from vmrunner.model import AllowList, Network, NetworkPolicy, Order, tags_of
+from vmrunner.model import AllowList, Network, NetworkPolicy, Order, Role, tags_of
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
 from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, QemuStart
@@ -166,12 +166,24 @@ class VmPlan:
             )
         )
 
-    def template_key(self) -> str | None:
-        """Return the name of the template that such a VM can start from; None: none fits it."""
-        shape = self.order.shape
-        if not self.channel or shape is None or shape.container not in self.image.containers:
+    def template_order(self) -> Order | None:
+        """Return an order of the template that such a VM can start from; None: none fits it. A
+        build's container that the image lacks is pulled in the clone, in the place of the one that
+        waits there; a pool's would have to wait, too."""
+        order, shape, containers = self.order, self.order.shape, self.image.containers
+        if not self.channel or shape is None:
             return None
-        return templates.key(self.words(QemuStart.RESUME, ""), self.order, self.image, self.accel)
+        if shape.container in containers:
+            return order
+        if order.role is not Role.BUILD or not containers:
+            return None
+        return dataclasses.replace(order, shape=dataclasses.replace(shape, container=containers[0]))
+
+    def template_key(self) -> str | None:
+        """Return the name of that template."""
+        if (order := self.template_order()) is None:
+            return None
+        return templates.key(self.words(QemuStart.RESUME, ""), order, self.image, self.accel)
 
 
 def make(

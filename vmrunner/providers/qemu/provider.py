@@ -242,12 +242,12 @@ class QemuProvider:
 
     def _templated(self, vm: VmPlan) -> VmPlan:
         """The same, from its template where there is one; else that is noted as wanted."""
-        wanted = vm.template_key() if self.options.templates else None
-        if wanted is None:
+        order, wanted = vm.template_order(), vm.template_key()
+        if order is None or wanted is None or not self.options.templates:
             return vm
         template = templates.find(self.options.cache_dir, wanted, self.verified)
         if template is None:
-            templates.note_wanted(self.options.cache_dir, wanted, vm.order)
+            templates.note_wanted(self.options.cache_dir, wanted, order)
             return vm
         template.use()
         return dataclasses.replace(vm, template=template)

@@ -107,8 +107,8 @@ def find(cache: Path, wanted: str, notes: Path) -> Template | None:
         return None
     for name in (MANIFEST, *FILES):
         cache_dirs.check(cache, "templates", wanted, name)
-    digests = manifest.get("sha256")
-    if not isinstance(digests, dict) or set(digests) != set(FILES):
+    digests, sizes = manifest.get("sha256"), manifest.get("sizes")
+    if not isinstance(digests, dict) or set(digests) != set(FILES) or sizes != _sizes(directory):
         return None
     wanted_files = {directory / name: str(digests[name]) for name in FILES}
     try:
@@ -141,7 +141,13 @@ def publish(
             os.chown(path, 0, 0)
         _sync(path)
     digests = {name: digest_of(made / name) for name in FILES}
-    facts = {**purpose(order), "of": dict(of), "created": time.time(), "sha256": digests}
+    facts = {
+        **purpose(order),
+        "of": dict(of),
+        "created": time.time(),
+        "sizes": _sizes(made),
+        "sha256": digests,
+    }
     state_dir.write_json(made / MANIFEST, facts)
     _sync(made)
     final = made.with_name(wanted)
@@ -152,6 +158,15 @@ def publish(
     _sync(final.parent)
     image_integrity.first_difference({final / name: digests[name] for name in FILES}, notes)
     return Template(final)
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """Return the bytes of each file that is there: one that was cut is known without reading."""
+    found = {}
+    for name in FILES:
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = (directory / name).stat().st_size
+    return found
 
 
 def purpose(order: Order) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import AllowList, Network, Offer, Order, Role, Scope, Shape, Spec
+from vmrunner.model import AllowList, Identity, Network, Offer, Order, Role, Scope, Shape, Spec
 from vmrunner.providers.common.local_images import LocalImage
-from vmrunner.providers.qemu import command_line, launch_plan, state_dir, templates
+from vmrunner.providers.qemu import command_line, image_integrity, launch_plan, state_dir, templates
 from vmrunner.providers.qemu.command_line import QemuMachine, QemuStart
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.templates import Template
@@ -290,3 +290,26 @@ def test_each_clones_kernel_hears_that_it_is_another_vm(start: QemuStart) -> Non
     devices = [["-device", word] for word in words if word.startswith("vmgenid")]
     (device,) = devices
     assert generation(device) != generation(device)
+
+
+def test_a_template_that_was_cut_is_not_read_to_know_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = made(cache)
+    os.truncate(template.state, 4000)
+    monkeypatch.setattr(image_integrity, "first_difference", None)
+    assert templates.find(cache, KEY, cache / "verified.json") is None
+
+
+@pytest.mark.parametrize("role", [Role.BUILD, Role.POOL])
+def test_a_container_that_is_not_baked_in_is_pulled_in_a_clone(role: Role) -> None:
+    """A pool's would wait for its build, which no container of another image can."""
+    identity = Identity(user_key="k", host_key="h", host_public="p")
+    known = replace(ORDER, role=role, identity=identity)
+    assert known.shape is not None
+    other = replace(known, shape=replace(known.shape, container="python:3.13"))
+    programs = HostPrograms(qemu="qemu", qemu_img="", nft="", pasta=None)
+    image = replace(IMAGE, channel=True)
+    plans = [VmPlan(order=o, image=image, programs=programs, accel="tcg") for o in (known, other)]
+    expected = known if role is Role.BUILD else None
+    assert [plan.template_order() for plan in plans] == [known, expected]
