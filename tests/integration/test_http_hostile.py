@@ -330,7 +330,7 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
     (ended,) = families["vmrunner_builds"].samples
     assert ended.labels == {"provider": "fake", "result": "failure", "reason": "exit_code"}
     calls = {
-        (one.labels["provider"], one.labels["operation"], one.labels["outcome"]): one.value
+        (one.labels["provider"], one.labels["op"], one.labels["outcome"]): one.value
         for one in families["vmrunner_provider_calls"].samples
         if one.name.endswith("_total")
     }

@@ -198,7 +198,7 @@ class LedgerCollector(Collector):
         calls = CounterMetricFamily(
             "vmrunner_provider_calls",
             "Calls of this process through the providers' port.",
-            labels=["provider", "operation", "outcome"],
+            labels=["provider", "op", "outcome"],
         )
         for key, count in sorted(self._parts.providers.calls.counts().items()):
             calls.add_metric(list(key), count)
