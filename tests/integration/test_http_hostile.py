@@ -317,6 +317,7 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
     client = http.client()
     build = only(client.post(f"{API}/builds", json={"steps": ["exit 3"]}))["id"]
     http.ended(build)
+    assert client.post(f"{API}/reap", json={}).status_code == 200
     text = client.get("/metrics").text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert {
@@ -342,6 +343,13 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
     ]
     assert counts
     assert set(counts) == {1.0}
+    sweeps = {
+        one.labels["scope"]: one.value
+        for one in families["vmrunner_reaper_last_sweep_timestamp_seconds"].samples
+    }
+    (of_all, of_fake) = (sweeps.pop(""), *sweeps.values())
+    assert of_all == of_fake > 0
+    assert next(iter(sweeps)).startswith("fake|")
     assert build not in text
     again = client.get("/metrics").text
     assert "vmrunner_build_phase_seconds_count" in again

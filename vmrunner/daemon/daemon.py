@@ -287,7 +287,7 @@ class Daemon:
         report = self._reaping.run(sweep=sweep, seconds=seconds)
         self._tell(report)
         if not report.ongoing:
-            record_pass(self._ledger, self._engine.id, sweep=sweep)
+            record_pass(self._ledger, self._engine.id, report, sweep=sweep)
 
     def _takes_lease(self) -> bool:
         engines, me, now = self._ledger.engines, self._engine.id, time.time()

@@ -18,6 +18,7 @@ from vmrunner.reaper.report import Report
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.model import Scope
     from vmrunner.providers import Provider
 
 log = logging.getLogger("vmrunner.serve")
@@ -28,13 +29,18 @@ PASSED: Final = "pass"
 SWEPT: Final = "sweep"
 
 
-def record_pass(ledger: Ledger, reaper: str, *, sweep: bool) -> None:
+def swept_in(scope: Scope | str) -> str:
+    """Return the name of the heartbeat of sweeps of one scope."""
+    return f"{SWEPT} {scope}"
+
+
+def record_pass(ledger: Ledger, reaper: str, report: Report, *, sweep: bool) -> None:
     """Note that a pass was finished, for those who watch the reaper. `reaper`: whose."""
     now = time.time()
+    done = [PASSED, SWEPT, *map(swept_in, report.swept)] if sweep else [PASSED]
     try:
-        ledger.engines.record_heartbeat(PASSED, reaper, now)
-        if sweep:
-            ledger.engines.record_heartbeat(SWEPT, reaper, now)
+        for name in done:
+            ledger.engines.record_heartbeat(name, reaper, now)
     except LedgerError as error:
         log.warning("%s", error)
 
@@ -79,7 +85,7 @@ def reap(
         if dry_run:
             return report
         if provider is None and not report.ongoing:
-            record_pass(ledger, ids.engine_id(), sweep=True)
+            record_pass(ledger, ids.engine_id(), report, sweep=True)
         try:
             one.end_abandoned()
             one.close_dying(SETTLE, only=provider)

@@ -251,8 +251,12 @@ class Reaper:
             lines = [(of, replace(line, result=done.get(of, NOTHING))) for of, line in lines]
         if known.down:
             broken.append(f"the ledger is out of reach: {known.down}")
+        machines = (scope for scope, kind in sweep_view.whole if kind is Kind.INSTANCE)
         return Report(
-            lines=tuple(line for _, line in lines), alarms=plan.alarms, unread=tuple(broken)
+            lines=tuple(line for _, line in lines),
+            alarms=plan.alarms,
+            unread=tuple(broken),
+            swept=tuple(sorted(machines)),
         )
 
     def _end_images(self, provider: Provider, plan: ReapPlan, done: Outcomes) -> None:

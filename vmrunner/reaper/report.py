@@ -9,7 +9,7 @@ from typing import Final
 
 from vmrunner.core import pricing
 from vmrunner.core.reap_plan import Deletion, ReapPlan
-from vmrunner.model import Death, Instance, Outcome, Ref
+from vmrunner.model import Death, Instance, Outcome, Ref, Scope
 
 
 class LineFate(StrEnum):
@@ -80,12 +80,13 @@ class ReportLine:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The findings and deeds of one pass. `unread`: parts that could not be read or decided;
-    `ongoing`: providers at which it is not over yet."""
+    `ongoing`: providers at which it is not over yet; `swept`: where all machines were listed."""
 
     lines: tuple[ReportLine, ...] = ()
     alarms: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     ongoing: tuple[str, ...] = ()
+    swept: tuple[Scope, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -93,6 +94,7 @@ class Report:
             alarms=self.alarms + other.alarms,
             unread=self.unread + other.unread,
             ongoing=self.ongoing + other.ongoing,
+            swept=self.swept + other.swept,
         )
 
 

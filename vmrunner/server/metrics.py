@@ -1,4 +1,5 @@
-"""Metrics for Prometheus, read from the ledger when they are scraped. No label holds an id."""
+"""Metrics for Prometheus, read from the ledger when they are scraped. No label holds an id of a
+build or VM."""
 
 from __future__ import annotations
 
@@ -14,12 +15,14 @@ from prometheus_client.registry import Collector
 
 from vmrunner.core.reap_plan import SightingKind
 from vmrunner.model import BuildUsage, Death, InstanceState
-from vmrunner.reaper.once import PASSED, SWEPT
+from vmrunner.reaper.once import PASSED, SWEPT, swept_in
 from vmrunner.services import alarms, pools
 
 if TYPE_CHECKING:
     from vmrunner.server.parts import ServerParts
 
+#: Seconds after which a scope that is not swept any more is no longer shown: nobody has it.
+FORGOTTEN: Final = 86_400.0
 #: Upper ends of the histogram of phases, in seconds.
 BUCKETS: Final[tuple[float, ...]] = (
     0.1,
@@ -167,11 +170,22 @@ class LedgerCollector(Collector):
 
     def _reaper(self) -> Iterator[Metric]:
         beats = self._parts.ledger.engines.heartbeats()
-        for name, beat, what in (
-            ("vmrunner_reaper_last_pass_timestamp_seconds", PASSED, "pass over the ledger"),
-            ("vmrunner_reaper_last_sweep_timestamp_seconds", SWEPT, "sweep of the clouds"),
-        ):
-            yield _gauge(name, f"When the reaper finished its last {what}.", beats.get(beat, 0.0))
+        yield _gauge(
+            "vmrunner_reaper_last_pass_timestamp_seconds",
+            "When the reaper finished its last pass over the ledger.",
+            beats.get(PASSED, 0.0),
+        )
+        sweeps = GaugeMetricFamily(
+            "vmrunner_reaper_last_sweep_timestamp_seconds",
+            "When the reaper finished its last sweep: of all clouds, and by scope.",
+            labels=["scope"],
+        )
+        last = beats.get(SWEPT, 0.0)
+        sweeps.add_metric([""], last)
+        for name, at in sorted(beats.items()):
+            if name.startswith(swept_in("")) and at > last - FORGOTTEN:
+                sweeps.add_metric([name.removeprefix(swept_in(""))], at)
+        yield sweeps
         seen = self._parts.ledger.metrics.sightings()
         yield _gauge(
             "vmrunner_orphans",
