@@ -11,7 +11,7 @@ import vmrunner
 
 
 def main() -> None:
-    with vmrunner.Sandbox.create(network="open") as sandbox:
+    with vmrunner.Sandbox.create() as sandbox:
         response = sandbox.run(["python3", "-c", 'print("Hello World from code!")'])
         if response.exit_code != 0:
             print(f"Error: {response.exit_code} {response.stderr}")

@@ -9,12 +9,12 @@ import vmrunner
 
 
 def main() -> None:
-    with vmrunner.Sandbox.create(network="open") as sbx:
+    with vmrunner.Sandbox.create() as sbx:
         execution = sbx.run(["python3", "-c", "print('hello world')"])
         print(execution.stdout, end="")
         sbx.files.write("/work/dataset.csv", "name,age\nAda,36\n")
         print(sbx.files.read_text("/work/dataset.csv"), end="")
-        print([entry.name for entry in sbx.files.list("/work")])
+        print([entry.name for entry in sbx.files.list("/")])
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import vmrunner
 
 
 def main() -> None:
-    sb = vmrunner.Sandbox.create(network="open", ttl="5m")
+    sb = vmrunner.Sandbox.create(ttl="5m")
     try:
         p = sb.popen(["python3", "-c", "print('hello')"], timeout=30)
         for line in p:
             print(line.decode(), end="")
         p.wait()
-        p = sb.popen("for i in 1 2 3; do echo $i; sleep 0.5; done")
+        p = sb.popen(["bash", "-c", "for i in {1..10}; do date +%T; sleep 0.5; done"])
         for line in p:
             print(line.decode(), end="")
         print("exit code", p.wait())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -173,8 +175,8 @@ def test_the_examples_run(shared: tuple[Home, str]) -> None:
 
     for name in ("e2b", "modal", "daytona"):
         example(name)
-    assert outputs == {
-        "e2b": "hello world\nname,age\nAda,36\n['dataset.csv']\n",
-        "modal": "hello\n1\n2\n3\nexit code 0\n",
-        "daytona": "Hello World from code!\n",
-    }
+    *said, root = outputs["e2b"].splitlines()
+    assert said == ["hello world", "name,age", "Ada,36"]
+    assert {"etc", "usr", "work"} < set(ast.literal_eval(root))
+    assert re.fullmatch(r"hello\n(\d\d:\d\d:\d\d\n){10}exit code 0\n", outputs["modal"])
+    assert outputs["daytona"] == "Hello World from code!\n"
