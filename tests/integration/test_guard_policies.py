@@ -139,7 +139,7 @@ def _fired(aws: Amazon) -> None:
 
 
 def test_the_handler_and_the_driver_use_the_same_words() -> None:
-    assert (guard.TAG, guard.GROUP, guard.GRACE) == (TAG, site.GROUP, site.GRACE)
+    assert (guard.TAG, guard.GROUP, guard.GRACE) == (TAG, site.GROUP, site.GUARD_GRACE)
     assert guard.SCHEDULE != site.SCHEDULE
     assert not site.SCHEDULE.startswith(guard.SCHEDULE)
     assert (guard.BATCH, guard.PAGE) == (delete.DELETE_BATCH, resources.PAGE)

@@ -292,7 +292,7 @@ def test_each_clones_kernel_hears_that_it_is_another_vm(start: QemuStart) -> Non
     assert generation(device) != generation(device)
 
 
-def test_a_template_that_was_cut_is_not_read_to_know_it(
+def test_a_template_that_was_cut_is_known_unread(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = made(cache)
@@ -302,7 +302,7 @@ def test_a_template_that_was_cut_is_not_read_to_know_it(
 
 
 @pytest.mark.parametrize("role", [Role.BUILD, Role.POOL])
-def test_a_container_that_is_not_baked_in_is_pulled_in_a_clone(role: Role) -> None:
+def test_a_container_not_baked_in_is_pulled_in_a_clone(role: Role) -> None:
     """A pool's would wait for its build, which no container of another image can."""
     identity = Identity(user_key="k", host_key="h", host_public="p")
     known = replace(ORDER, role=role, identity=identity)
