@@ -24,6 +24,7 @@ from tests.faults.crash_points import (
 )
 from tests.faults.node import Node
 from tests.faults.scenarios import SCENARIOS, Scenario, begin
+from tests.faults.seams import EFFECTS
 from tests.faults.world import TTL, World, make_template
 from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Fault, Plan
@@ -164,3 +165,15 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def test_each_effect_is_one_that_the_ledger_has(make_world: Make) -> None:
+    """One that was renamed would be no place any more, without a word."""
+    ledger = make_world().truth
+    gone = {
+        f"{part}.{name}"
+        for part, names in EFFECTS.items()
+        for name in names
+        if not hasattr(getattr(ledger, part), name)
+    }
+    assert gone == set()
