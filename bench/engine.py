@@ -47,7 +47,7 @@ from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.session import End
 
 if TYPE_CHECKING:
-    from vmrunner.session import Reporter, SessionJob
+    from vmrunner.session.job import Reporter, SessionJob
 
 GOALS = {"starts": 500, "lives": 150}
 

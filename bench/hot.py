@@ -127,7 +127,7 @@ def hot_sandbox(runner: Any) -> float:
 def reused(runner: Any) -> Iterator[Callable[[], float]]:
     """One command over a connection that is open already."""
     from vmrunner.lib.channels import UNIX_SOCKET
-    from vmrunner.ssh.client import Dialer
+    from vmrunner.session.ssh.client import Dialer
 
     build = runner.submit("sleep 100000", network="none", timeout="55m", ttl="59m")
     ledger = runner.app.ledger

@@ -41,12 +41,12 @@ from tests.support.scripted_app import CountedApp
 from vmrunner.config.settings import Settings
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
-from vmrunner.remote import HttpClient
-from vmrunner.remote.ledger import RemoteLog, RemoteLogs
 from vmrunner.services.logs import LogReader, lines
+from vmrunner.services.remote import HttpClient
+from vmrunner.services.remote.ledger import RemoteLog, RemoteLogs
 from vmrunner.store import open_store
-from vmrunner.transfers.build_log import BuildLog
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store.build_log import BuildLog
+from vmrunner.store.uploader import Uploader
 
 MIB: Final = 1 << 20
 CONNECTIONS: Final = 16

@@ -35,7 +35,7 @@ from tests.support.sshd import Sshd, running
 from vmrunner.guest.state import EventLog, Place
 from vmrunner.session.log_relay import LogRelay
 from vmrunner.session.protocol import FrameDecoder, LogFrame
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 MIB = 1 << 20
 STOCK = 4 * MIB

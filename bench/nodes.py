@@ -45,7 +45,7 @@ from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 from vmrunner.session import End
 
 if TYPE_CHECKING:
-    from vmrunner.session import Reporter, SessionJob
+    from vmrunner.session.job import Reporter, SessionJob
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -28,14 +28,14 @@ CACHE_BUGS: Final = (
     ),
     Bug(
         "let main read branches",
-        "transfers/cache_transfer.py",
+        "store/cache_transfer.py",
         "        others = [_text({**mine, **labels}) for labels in self.fallback]\n",
         "        others = [_text(dict.fromkeys(mine, 'branch')) for _ in self.fallback]\n",
         f"{CACHES}::test_a_branch_reads_mains_and_main_never_a_branchs",
     ),
     Bug(
         "keep what a failed build left",
-        "transfers/cache_transfer.py",
+        "store/cache_transfer.py",
         "build.result is Result.SUCCESS",
         "build.result is not None",
         f"{CACHES}::test_what_a_session_brought_is_kept_after_success_alone",
@@ -49,14 +49,14 @@ CACHE_BUGS: Final = (
     ),
     Bug(
         "keep what an owner of before brought",
-        "transfers/cache_transfer.py",
+        "store/cache_transfer.py",
         "int(epoch) == build.epoch",
         "int(epoch) >= 0",
         f"{CACHES}::test_an_owner_of_before_saves_nothing",
     ),
     Bug(
         "check no hash",
-        "transfers/fetch.py",
+        "store/fetch.py",
         "        for _ in _timely(verified(store.read(name), digest, name), until):\n"
         "            pass\n"
         "        return here\n",
@@ -116,7 +116,7 @@ CACHE_BUGS: Final = (
     ),
     Bug(
         "keep all copies of a bucket",
-        "transfers/cache_transfer.py",
+        "store/cache_transfer.py",
         "            if left >= 0 or used",
         "            if path or used",
         f"{UPLOADS}::test_copies_of_a_bucket_take_so_much_of_this_disk",
@@ -131,14 +131,14 @@ CACHE_BUGS: Final = (
     ),
     Bug(
         "let what a tenant let go grow",
-        "transfers/cache_transfer.py",
+        "store/cache_transfer.py",
         "        if let_go + file.stat().st_size > policy.tenant_most:\n",
         "        if False:\n",
         f"{UPLOADS}::test_what_a_tenant_let_go_is_bounded_too",
     ),
     Bug(
         "let one cache that is refused keep all others",
-        "transfers/uploader.py",
+        "store/uploader.py",
         "                failed.append(error)\n        if failed:\n            raise failed[0]\n",
         "                raise\n",
         f"{UPLOADS}::test_what_the_store_refuses_keeps_no_other_cache",

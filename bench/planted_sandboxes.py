@@ -48,7 +48,7 @@ SANDBOX_BUGS: Final = (
     ),
     Bug(
         "sandbox: a connection that was given up is no lost one",
-        "ssh/client.py",
+        "session/ssh/client.py",
         "        yield\n    except (OSError, EOFError, paramiko.SSHException)",
         "        yield\n    except (OSError, paramiko.SSHException)",
         f"{CLIENT}::test_a_black_hole_loses_no_byte",
@@ -111,7 +111,7 @@ SANDBOX_BUGS: Final = (
     ),
     Bug(
         "sandbox: a forwarded connection waits in a black hole",
-        "ssh/client.py",
+        "session/ssh/client.py",
         "bell.wait(min(RELAY_LOOK, silence.check(channel)))",
         "bell.wait(RELAY_LOOK)",
         f"{TRANSFERS}::test_a_forwarded_connection_into_a_black_hole_ends",
@@ -189,7 +189,7 @@ SANDBOX_BUGS: Final = (
     ),
     Bug(
         "sandbox: the end of a forwarded connection stays here",
-        "ssh/client.py",
+        "session/ssh/client.py",
         "                    local.shutdown(socket.SHUT_RDWR)",
         "                    pass",
         f"{TRANSFERS}::test_who_listens_hears_that_a_forwarded_port_ended",
@@ -238,9 +238,9 @@ SANDBOX_BUGS: Final = (
     ),
     Bug(
         "decoding: what a newer server sends is refused",
-        "remote/decoding.py",
+        "services/remote/decoding.py",
         "for field in fields(kind)} & document.keys()",
         "for field in fields(kind)} | document.keys()",
-        "tests/unit/remote/test_decoding.py",
+        "tests/unit/services/remote/test_decoding.py",
     ),
 )

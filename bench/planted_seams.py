@@ -28,7 +28,7 @@ SEAM_BUGS: Final = (
     ),
     Bug(
         "channel: TCP, whatever the provider gives",
-        "ssh/banner_probe.py",
+        "session/ssh/banner_probe.py",
         "self._channel.open(self._address)",
         "TCP.open(self._address)",
         f"{CHANNEL}::test_ssh_runs_over_it",

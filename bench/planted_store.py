@@ -6,7 +6,7 @@ from typing import Final
 
 from bench.planted import Bug
 
-OBJECTS, UPLOADER = "ledger/objects.py", "transfers/uploader.py"
+OBJECTS, UPLOADER = "ledger/objects.py", "store/uploader.py"
 GC, SOURCES = "tests/integration/test_store_gc.py", "tests/integration/test_store_sources.py"
 LOGS, ARTIFACTS = (
     "tests/integration/test_store_logs.py",
@@ -37,7 +37,7 @@ STORE_BUGS: Final = (
     ),
     Bug(
         "write the bytes before their row",
-        "transfers/put.py",
+        "store/put.py",
         "    ledger.objects.begin(new)\n    store.put(new.name, file, digest=digest)\n",
         "    store.put(new.name, file, digest=digest)\n    ledger.objects.begin(new)\n",
         f"{SOURCES}::test_a_crash_while_it_is_stored_leaves_a_row",
@@ -51,7 +51,7 @@ STORE_BUGS: Final = (
     ),
     Bug(
         "take what is left of a stored log's chunks for its size",
-        "transfers/build_log.py",
+        "store/build_log.py",
         "            if not self._is_stored():  # still: those are all\n",
         "            if sizes or not self._is_stored():\n",
         f"{LOGS}::test_a_log_that_is_stored_meanwhile_keeps_its_size",
@@ -65,14 +65,14 @@ STORE_BUGS: Final = (
     ),
     Bug(
         "forget the row before the object is deleted",
-        "transfers/object_gc.py",
+        "store/object_gc.py",
         "            store.delete(one.name)\n            objects.forget(one.name)\n",
         "            objects.forget(one.name)\n            store.delete(one.name)\n",
         f"{GC}::test_a_crash_while_it_deletes_is_gone_on_with",
     ),
     Bug(
         "forget that many objects had no row",
-        "transfers/object_gc.py",
+        "store/object_gc.py",
         "(latched or len(found) > ORPHAN_CAP)",
         "len(found) > ORPHAN_CAP",
         f"{GC}::test_many_that_no_row_has_are_held_back",
@@ -86,7 +86,7 @@ STORE_BUGS: Final = (
     ),
     Bug(
         "look for the stored log before the live one",
-        "transfers/build_log.py",
+        "store/build_log.py",
         "            if chunks or not self._is_stored():\n                return chunks\n",
         "            return chunks\n",
         f"{LOGS}::test_a_reader_goes_on_where_the_ledger_ended",
@@ -100,7 +100,7 @@ STORE_BUGS: Final = (
     ),
     Bug(
         "delete an object and keep its row",
-        "transfers/object_gc.py",
+        "store/object_gc.py",
         "            objects.forget(one.name)\n",
         "",
         "tests/faults/test_points.py -k everything_sleeps_for_an_hour[stored]",

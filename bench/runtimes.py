@@ -29,7 +29,7 @@ from tests.vm.qemu_fixture import GiB, Machine, image, make_provider
 from vmrunner.guest import docker
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 IMAGE = "gvisor"
 ROOM = 1400 << 20  # bytes that the container may use of the VM's 2 GiB

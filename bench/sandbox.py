@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from vmrunner import Sandbox
 from vmrunner.lib import unix_sockets
 from vmrunner.lib.channels import UNIX_SOCKET
-from vmrunner.ssh.client import Connection, Dialer
+from vmrunner.session.ssh.client import Connection, Dialer
 
 GOAL = 1.5
 FILE = 64 << 20

@@ -31,7 +31,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.support.sshd import Sshd, running
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 QUIET = 20.0  # seconds over which the idle ones are watched
 LEFT = 120  # seconds that their commands wait: sshd leaves them behind

@@ -22,8 +22,8 @@ from vmrunner.cli.commands import ssh as system_ssh
 from vmrunner.lib import unix_sockets
 from vmrunner.lib.channels import TCP, UNIX_SOCKET, Channel
 from vmrunner.model import Address
-from vmrunner.ssh import client
-from vmrunner.ssh.banner_probe import BannerProbe, Unreachable
+from vmrunner.session.ssh import client
+from vmrunner.session.ssh.banner_probe import BannerProbe, Unreachable
 
 pytestmark = pytest.mark.timeout(120)
 MiB = 1 << 20

@@ -29,7 +29,7 @@ from vmrunner.model import (
     StreamName,
 )
 from vmrunner.services.sandboxes import SandboxClient
-from vmrunner.ssh.client import Completed, ConnectionLost, Unreachable
+from vmrunner.session.ssh.client import Completed, ConnectionLost, Unreachable
 
 if TYPE_CHECKING:
     from tests.faults.cloud_side import CloudResource

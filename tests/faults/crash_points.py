@@ -9,7 +9,7 @@ from tests.faults.scenarios import Scenario, begin
 from tests.faults.store_side import settle_store
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord, Role
-from vmrunner.transfers.uploader import CLAIM
+from vmrunner.store.uploader import CLAIM
 
 Make = Callable[..., World]
 HOUR = 3600.0

@@ -27,8 +27,8 @@ from vmrunner.model import BuildState, PoolSpec, Process, Reason, Result
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import End, SessionJob
-from vmrunner.transfers.object_gc import ObjectGc
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store.object_gc import ObjectGc
+from vmrunner.store.uploader import Uploader
 
 if TYPE_CHECKING:
     from tests.faults.cloud_side import CloudResource

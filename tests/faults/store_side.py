@@ -13,8 +13,8 @@ from tests.faults.broken import Broken
 from vmrunner.errors import NotFound, StoreError
 from vmrunner.model import LOCAL_TENANT, BuildRecord, ObjectKind, ObjectState, StoredObject
 from vmrunner.store import ListedObject, digest_of
-from vmrunner.transfers.build_log import BuildLog
-from vmrunner.transfers.put import put
+from vmrunner.store.build_log import BuildLog
+from vmrunner.store.put import put
 
 if TYPE_CHECKING:
     from tests.faults.world import World

@@ -21,7 +21,7 @@ from vmrunner.lib.process import current
 from vmrunner.model import Kind, Page, Scope
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 from vmrunner.reaper.reaper import Reaper
-from vmrunner.session import Session
+from vmrunner.session.session import Session
 
 DEAD = Scope("fake", "account", "dead")
 TIMEOUT = 30.0

@@ -19,7 +19,7 @@ from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
 from vmrunner.providers.fake import Cloud, FakeProvider
 from vmrunner.providers.fake.provider import WallClock
-from vmrunner.session import Reporter, SessionJob
+from vmrunner.session.job import Reporter, SessionJob
 
 
 @pytest.fixture

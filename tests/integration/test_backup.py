@@ -26,7 +26,7 @@ from vmrunner.lib import process
 from vmrunner.model import ObjectState
 from vmrunner.services.backup_manifest import BackupManifest
 from vmrunner.store import digest_of
-from vmrunner.transfers.build_log import BuildLog
+from vmrunner.store.build_log import BuildLog
 
 New = Callable[[str], Place]
 #: What is the same whatever the database is.

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.sshd import free_port, wait_for
 from vmrunner.model import Address
-from vmrunner.ssh import banner_probe
-from vmrunner.ssh.banner_probe import BannerProbe
+from vmrunner.session.ssh import banner_probe
+from vmrunner.session.ssh.banner_probe import BannerProbe
 
 WORD = b"SSH-2.0-OpenSSH\r\n"
 

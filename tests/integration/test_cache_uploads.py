@@ -14,12 +14,11 @@ from tests.support.ledger_builds import spec
 from vmrunner.errors import StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import CacheRule, FoundCache, Reason, Result
-from vmrunner.store import open_store
+from vmrunner.store import fetch, open_store
+from vmrunner.store.build_artifacts import directory_of
+from vmrunner.store.cache_transfer import CachePolicy, CacheTransfer
 from vmrunner.store.files import FileStore
-from vmrunner.transfers import fetch
-from vmrunner.transfers.build_artifacts import directory_of
-from vmrunner.transfers.cache_transfer import CachePolicy, CacheTransfer
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store.uploader import Uploader
 
 KIB = 1 << 10
 

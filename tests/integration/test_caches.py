@@ -20,9 +20,9 @@ from vmrunner.model import CacheRule, Result
 from vmrunner.session import End
 from vmrunner.session import caches as module
 from vmrunner.store import open_store
-from vmrunner.transfers.cache_transfer import CachePolicy, CacheTransfer
-from vmrunner.transfers.object_gc import ObjectGc
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store.cache_transfer import CachePolicy, CacheTransfer
+from vmrunner.store.object_gc import ObjectGc
+from vmrunner.store.uploader import Uploader
 
 pytestmark = pytest.mark.timeout(120)
 

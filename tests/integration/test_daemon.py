@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 
 from tests.support.ledger_builds import orders
-from vmrunner.daemon import daemon
-from vmrunner.daemon.daemon import BoundedTask, Daemon, DaemonUpdate
 from vmrunner.engine import engine as engine_module
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
@@ -38,6 +36,8 @@ from vmrunner.model import (
 )
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 from vmrunner.reaper.once import reap
+from vmrunner.runtime import daemon
+from vmrunner.runtime.daemon import BoundedTask, Daemon, DaemonUpdate
 from vmrunner.session import End
 
 

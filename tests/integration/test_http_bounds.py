@@ -22,10 +22,10 @@ from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import Chunk, Principal
-from vmrunner.remote import HttpClient, http_client
 from vmrunner.server import connections
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.problems import HttpProblem
+from vmrunner.services.remote import HttpClient, http_client
 
 API = "/api/v1"
 SSE = {"Accept": "text/event-stream"}

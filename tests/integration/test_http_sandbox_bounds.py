@@ -16,9 +16,9 @@ from tests.support.http_service import Service, only
 from tests.support.sshd import wait_for
 from vmrunner.guest.command_records import AT_ONCE
 from vmrunner.model import CommandSummary, FileEntry, TokenScope
-from vmrunner.remote import host, http_client
 from vmrunner.server import application
 from vmrunner.server.application import UPLOADS
+from vmrunner.services.remote import host, http_client
 
 pytestmark = pytest.mark.timeout(60)
 __all__ = ["served"]

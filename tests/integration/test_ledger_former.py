@@ -13,10 +13,10 @@ from tests.support.ledger_builds import ACCESS, USER_DATA, launch
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, InstanceState, Reason, Result
 from vmrunner.store import open_store
-from vmrunner.transfers.build_artifacts import files_of
-from vmrunner.transfers.build_log import BuildLog
-from vmrunner.transfers.source_transfer import SourceTransfer
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store.build_artifacts import files_of
+from vmrunner.store.build_log import BuildLog
+from vmrunner.store.source_transfer import SourceTransfer
+from vmrunner.store.uploader import Uploader
 
 WRITTEN = Path(__file__).parents[1] / "data/former_ledger.sql"
 #: What lay beside it.

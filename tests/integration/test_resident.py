@@ -22,8 +22,8 @@ from tests.support.sshd import wait_for
 from vmrunner.guest import exit_events
 from vmrunner.model import Reason, Result
 from vmrunner.session.prepare import Preparation
+from vmrunner.session.ssh.client import Dialer
 from vmrunner.session.supervisor_calls import SupervisorCalls
-from vmrunner.ssh.client import Dialer
 
 pytestmark = pytest.mark.timeout(120)
 __all__ = ["resident", "sshd", "world"]

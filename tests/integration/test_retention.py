@@ -14,7 +14,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
 from vmrunner.reaper.retention import ACTIONS, DAY, retain
 from vmrunner.store import open_store
-from vmrunner.transfers.object_gc import ObjectGc
+from vmrunner.store.object_gc import ObjectGc
 
 NOW = 1_000_000_000.0
 KEEP = 30 * DAY

@@ -21,8 +21,8 @@ from vmrunner.api.sandbox_process import SandboxProcess
 from vmrunner.errors import ConfigError, Conflict, NotFound, SandboxOver
 from vmrunner.model import BuildState, Instance, Reason, Result
 from vmrunner.session import supervisor_calls
-from vmrunner.ssh import channel_io, client
-from vmrunner.ssh.paramiko_patches import PatchedSocket
+from vmrunner.session.ssh import channel_io, client
+from vmrunner.session.ssh.paramiko_patches import PatchedSocket
 
 pytestmark = pytest.mark.timeout(120)
 __all__ = ["sandbox", "sshd", "world"]

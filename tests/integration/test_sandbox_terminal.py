@@ -23,7 +23,7 @@ from vmrunner.api.errors import BuildLost
 from vmrunner.api.terminal import Terminal
 from vmrunner.errors import ConfigError, Conflict, NotFinished, NotFound, SandboxOver
 from vmrunner.model import BuildState, Reason, Result
-from vmrunner.ssh.channel_io import PIECE
+from vmrunner.session.ssh.channel_io import PIECE
 
 pytestmark = pytest.mark.timeout(120)
 __all__ = ["sandbox", "sshd", "world"]

@@ -22,7 +22,7 @@ from vmrunner.api.sandbox import command_order
 from vmrunner.api.sandbox_files import SandboxFiles, _Extraction
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.lib.archive.files import ArchiveCaps
-from vmrunner.ssh import channel_io
+from vmrunner.session.ssh import channel_io
 
 pytestmark = pytest.mark.timeout(60)
 __all__ = ["sandbox", "sshd", "world"]

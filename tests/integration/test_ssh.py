@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.sshd import Proxy, Sshd, free_port, running, wait_for
 from vmrunner.model import Access, Address
-from vmrunner.ssh import channel_io, client, keys, paramiko_patches
+from vmrunner.session.ssh import channel_io, client, keys, paramiko_patches
 
 
 @pytest.fixture

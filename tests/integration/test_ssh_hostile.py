@@ -12,7 +12,7 @@ import paramiko
 import pytest
 
 from vmrunner.model import Access, Address
-from vmrunner.ssh import client, keys, paramiko_patches
+from vmrunner.session.ssh import client, keys, paramiko_patches
 
 
 @contextmanager

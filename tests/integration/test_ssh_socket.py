@@ -16,7 +16,7 @@ from vmrunner.lib import unix_sockets
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address
 from vmrunner.providers.qemu.forward import Forwarder
-from vmrunner.ssh import client, paramiko_patches
+from vmrunner.session.ssh import client, paramiko_patches
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_a_build_is_checked_without_what_runs_it() -> None:
 def test_a_reap_needs_no_engine() -> None:
     modules = loaded("reap", "--dry-run")
     assert "vmrunner.reaper.reaper" in modules
-    assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.daemon.daemon"} == set()
+    assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.runtime.daemon"} == set()
 
 
 def test_help_loads_no_models() -> None:

@@ -16,10 +16,9 @@ from vmrunner.errors import NotFound, StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildRecord, ObjectState, Reason, Result
 from vmrunner.services.artifacts import Artifacts
-from vmrunner.store import ObjectStore, open_store
-from vmrunner.transfers import uploader
-from vmrunner.transfers.build_artifacts import Elsewhere, directory_of, files_of
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store import ObjectStore, open_store, uploader
+from vmrunner.store.build_artifacts import Elsewhere, directory_of, files_of
+from vmrunner.store.uploader import Uploader
 
 BIG = os.urandom(2_500_000)
 #: A name that is no UTF-8.

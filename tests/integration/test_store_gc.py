@@ -14,11 +14,10 @@ from tests.support.object_stores import store as store  # the fixture
 from tests.support.stored import Breaking, Killed, plain_ledger
 from vmrunner.ledger import Ledger
 from vmrunner.model import ObjectKind, ObjectState, Reason, Result
-from vmrunner.store import ObjectStore, digest_of, open_store
-from vmrunner.transfers import object_gc
-from vmrunner.transfers.object_gc import ObjectGc
-from vmrunner.transfers.put import put
-from vmrunner.transfers.source_transfer import SourceTransfer
+from vmrunner.store import ObjectStore, digest_of, object_gc, open_store
+from vmrunner.store.object_gc import ObjectGc
+from vmrunner.store.put import put
+from vmrunner.store.source_transfer import SourceTransfer
 
 DAY = 86_400.0
 KEEP = 30 * DAY

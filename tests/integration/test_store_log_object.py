@@ -16,9 +16,8 @@ from vmrunner.errors import StoreError
 from vmrunner.ledger.logs import cut
 from vmrunner.model import Chunk, ObjectKind, StoredObject
 from vmrunner.services.logs import lines
-from vmrunner.store import ObjectStore, open_store
-from vmrunner.transfers import log_object, trailer
-from vmrunner.transfers.log_object import StoredLog, write_log
+from vmrunner.store import ObjectStore, log_object, open_store, trailer
+from vmrunner.store.log_object import StoredLog, write_log
 
 NAME = "i/g/log/b-1/1-1-a"
 PIECES = st.lists(

@@ -15,10 +15,9 @@ from vmrunner.errors import StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Chunk, ObjectState, Reason, Result
 from vmrunner.services.logs import LogReader
-from vmrunner.store import ObjectStore, open_store
-from vmrunner.transfers import uploader
-from vmrunner.transfers.build_log import BuildLog
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store import ObjectStore, open_store, uploader
+from vmrunner.store.build_log import BuildLog
+from vmrunner.store.uploader import Uploader
 
 HOUR = 3600.0
 

@@ -17,7 +17,7 @@ from vmrunner.errors import NotFound, StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildRecord, ObjectState, Reason, Result
 from vmrunner.store import ObjectStore, open_store
-from vmrunner.transfers.source_transfer import SourceTransfer
+from vmrunner.store.source_transfer import SourceTransfer
 
 DAY = 86_400.0
 

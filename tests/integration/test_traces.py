@@ -25,7 +25,7 @@ from vmrunner.ledger import Ledger, builds
 from vmrunner.model import TRACES, BuildState, EventKind, InstanceState, Reason, Result, Step
 from vmrunner.services import traces
 from vmrunner.services.notifications import OutboxSender
-from vmrunner.telemetry.otlp import TraceExporter
+from vmrunner.services.telemetry.otlp import TraceExporter
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NANO = 1_000_000_000

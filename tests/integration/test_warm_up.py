@@ -11,8 +11,8 @@ from tests.support.fake_sessions import Running
 from tests.support.session_world import World, resident, sshd, world
 from vmrunner.errors import ConfigError
 from vmrunner.model import PoolSpec, Result
+from vmrunner.session.ssh import client
 from vmrunner.session.warm_up import WarmUp, WarmUpJob
-from vmrunner.ssh import client
 
 pytestmark = pytest.mark.timeout(120)
 __all__ = ["resident", "sshd", "world"]

@@ -19,12 +19,12 @@ from tests.support.ledger_builds import finished, running
 from tests.support.stand_ins import until
 from tests.support.webhook_receiver import KEY, Receiver, named, sender, waiting
 from tests.support.webhook_receiver import receiver as receiver  # the fixture
-from vmrunner.daemon import daemon
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger, outbox
 from vmrunner.model import BuildState, NotifyEndpoint, NotifyEvent, Reason, Result
-from vmrunner.remote import webhooks
+from vmrunner.runtime import daemon
 from vmrunner.services import notifications
+from vmrunner.services.remote import webhooks
 
 HOUR = 3600.0
 

@@ -43,7 +43,7 @@ apart = (
     "vmrunner.guest.launcher", "vmrunner.ledger.migrations.", "vmrunner.testing",
     "vmrunner.integrations.github.", "vmrunner.integrations.mcp.",
     "vmrunner.providers.azure.", "vmrunner.providers.ec2.", "vmrunner.providers.gce.",
-    "vmrunner.server.", "vmrunner.telemetry.otlp",
+    "vmrunner.server.", "vmrunner.services.telemetry.otlp",
 )
 for found in pkgutil.walk_packages(vmrunner.__path__, "vmrunner."):
     if not found.name.startswith(apart):

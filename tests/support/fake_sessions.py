@@ -27,8 +27,9 @@ from vmrunner.model import (
     Scope,
     Step,
 )
-from vmrunner.session import CacheShelf, End, Session, SessionJob
-from vmrunner.ssh.client import Connection
+from vmrunner.session import CacheShelf, End, SessionJob
+from vmrunner.session.session import Session
+from vmrunner.session.ssh.client import Connection
 
 
 def make_job(

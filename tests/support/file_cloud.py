@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 from tests.support.scripted_app import ScriptedApp
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings
-from vmrunner.daemon import daemon
 from vmrunner.model import (
     Address,
     Fate,
@@ -41,6 +40,7 @@ from vmrunner.model import (
     Spec,
     tags_of,
 )
+from vmrunner.runtime import daemon
 
 State = dict[str, Any]
 

@@ -15,9 +15,9 @@ from vmrunner.services.backup import Backup, backup
 from vmrunner.services.backup_manifest import BackupManifest
 from vmrunner.services.restore import restore
 from vmrunner.store import digest_of, open_store
-from vmrunner.transfers.put import put
-from vmrunner.transfers.source_transfer import SourceTransfer
-from vmrunner.transfers.uploader import Uploader
+from vmrunner.store.put import put
+from vmrunner.store.source_transfer import SourceTransfer
+from vmrunner.store.uploader import Uploader
 
 KEY = Fernet.generate_key().decode()
 NOW = 1_000.0

@@ -15,7 +15,8 @@ from tests.support.sshd import wait_for
 from vmrunner.lib.channels import TCP
 from vmrunner.model import BuildRecord, BuildState, CommandOrder, Instance, InstanceState, Reason
 from vmrunner.services.sandboxes import SandboxClient
-from vmrunner.session import End, Session, supervisor_calls
+from vmrunner.session import End, supervisor_calls
+from vmrunner.session.session import Session
 
 
 class SandboxWorld:

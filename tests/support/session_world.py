@@ -13,8 +13,9 @@ import pytest
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.support.guest import Guest, booted
 from tests.support.sshd import Proxy, Sshd, running
-from vmrunner.session import End, Session, supervisor_calls
-from vmrunner.ssh import client
+from vmrunner.session import End, supervisor_calls
+from vmrunner.session.session import Session
+from vmrunner.session.ssh import client
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vmrunner.model import Access, Address
-from vmrunner.ssh import keys
+from vmrunner.session.ssh import keys
 
 
 class Sshd:

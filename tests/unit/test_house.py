@@ -213,7 +213,7 @@ EXTRAS = {
     "providers/ec2": ("aws",),
     "providers/gce": ("gcp",),
     "server": ("server",),
-    "telemetry": ("otel",),
+    "services/telemetry": ("otel",),
     "testing/localazure": ("azure",),
     "testing/localec2": ("localcloud", "aws"),
     "testing/localgce": ("localgce", "gcp"),
@@ -267,3 +267,8 @@ def distribution(module: str) -> str:
         if f"{module}.".startswith((f"{prefix}.", f"{prefix}_")):
             return owner
     return OWNERS[module.partition(".")[0]][0].lower().replace("_", "-")
+
+
+def test_the_top_has_at_most_24_places() -> None:
+    places = [path.name for path in CODE.iterdir() if path.name != "__pycache__"]
+    assert len(places) <= 24, sorted(places)

@@ -11,7 +11,6 @@ from typing import Any
 
 from tests.vm.home import CACHE, wait_until
 from vmrunner import images
-from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.lib import ids, unix_sockets
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import (
@@ -29,9 +28,10 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers import qemu
+from vmrunner.providers.common.cloudinit import user_data as cloudinit
 from vmrunner.providers.qemu import processes
 from vmrunner.providers.qemu.provider import QemuProvider
-from vmrunner.ssh import keys
+from vmrunner.session.ssh import keys
 
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
 GENERATION = "00000000-0000-4000-8000-000000000002"

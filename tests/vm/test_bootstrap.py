@@ -14,8 +14,9 @@ from tests.vm.qemu_fixture import GiB, Machine, make_provider
 from tests.vm.test_session import FORGET
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address, Network, Reason, Result
-from vmrunner.session import End, Session
-from vmrunner.ssh import client
+from vmrunner.session import End
+from vmrunner.session.session import Session
+from vmrunner.session.ssh import client
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 

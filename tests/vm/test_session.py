@@ -22,7 +22,7 @@ from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session import End
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -45,7 +45,7 @@ class Vm:
         self.connection = dialer.connect(address, timeout=300)
 
     def start(self, *scripts: str, **options: Any) -> Running:
-        from vmrunner.session import Session
+        from vmrunner.session.session import Session
 
         self.connection.run(FORGET, timeout=120)
         self.record = Recorder()

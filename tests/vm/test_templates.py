@@ -23,7 +23,7 @@ from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Network, Result, Shape, Spec, Start
 from vmrunner.providers.qemu import templates
 from vmrunner.providers.qemu.provider import QemuProvider
-from vmrunner.session import Session
+from vmrunner.session.session import Session
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
 

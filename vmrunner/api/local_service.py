@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import BuildRecord, Instance, Start, StoredCache
     from vmrunner.reaper.report import Report
-    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.app import App
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.services.artifacts import Artifacts
     from vmrunner.services.destroy import DestroyedVm
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
+    from vmrunner.services.remote.host import RemoteHost
     from vmrunner.services.sandboxes import SandboxClient
     from vmrunner.services.submit import Submission
-    from vmrunner.transfers.build_log import BuildLog
+    from vmrunner.store.build_log import BuildLog
 
 
 log = logging.getLogger("vmrunner")

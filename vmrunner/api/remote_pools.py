@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vmrunner.model import EmptyReason, Pool, PoolKind, PoolSpec, network_of
-from vmrunner.remote.decoding import Document, moment
 from vmrunner.services.pools import PoolStatus
+from vmrunner.services.remote.decoding import Document, moment
 
 
 def pool_status(document: Document) -> PoolStatus:

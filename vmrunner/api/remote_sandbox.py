@@ -11,10 +11,10 @@ from typing import Any, Final
 from vmrunner.errors import ConfigError, NotFinished, ServerUnreachable
 from vmrunner.lib import abandonment
 from vmrunner.model import CommandEnd, CommandOrder, CommandSummary, FileEntry, StreamName
-from vmrunner.remote import HttpClient
-from vmrunner.remote.decoding import command, command_end, file_entry
-from vmrunner.remote.http_client import patiently, segment
 from vmrunner.services.command_output import OnOutput
+from vmrunner.services.remote import HttpClient
+from vmrunner.services.remote.decoding import command, command_end, file_entry
+from vmrunner.services.remote.http_client import patiently, segment
 
 TAR: Final = "application/x-tar"
 BYTES: Final = "application/octet-stream"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from vmrunner.errors import ConfigError
 from vmrunner.model import Reason
 from vmrunner.model.caches import MOST_CACHES
-from vmrunner.remote import HttpClient, RemoteLedger, decoding
-from vmrunner.remote.host import RemoteHost
-from vmrunner.remote.http_client import segment
-from vmrunner.remote.ledger import RemoteLog
 from vmrunner.services.destroy import DestroyedVm, DestroyResult
+from vmrunner.services.remote import HttpClient, RemoteLedger, decoding
+from vmrunner.services.remote.host import RemoteHost
+from vmrunner.services.remote.http_client import segment
+from vmrunner.services.remote.ledger import RemoteLog
 
 if TYPE_CHECKING:
     from vmrunner.api.remote_sandbox import RemoteSandbox
@@ -60,7 +60,7 @@ class RemoteArtifacts:
         from vmrunner.lib.archive import files
         from vmrunner.lib.archive.tar_reader import ByteSource
         from vmrunner.services.artifacts import Artifacts
-        from vmrunner.transfers.build_artifacts import LocalArtifacts
+        from vmrunner.store.build_artifacts import LocalArtifacts
 
         globs = tuple(rule.glob for rule in self.build.spec.artifacts)
         url = f"/builds/{segment(self.build.id)}/artifacts"
@@ -207,7 +207,7 @@ class RemoteService:
         self, *, provider: str | None = None, dry_run: bool = False, orphans: bool = False
     ) -> Report:
         """One pass of the reaper: what it found and did."""
-        from vmrunner.remote.reports import report
+        from vmrunner.services.remote.reports import report
 
         said = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
         return report(self.client.post("/reap", said))
@@ -220,7 +220,7 @@ class RemoteService:
         older_than: float | None = None,
     ) -> list[Survivor]:
         """Return what is alive and should not be."""
-        from vmrunner.remote.reports import survivor
+        from vmrunner.services.remote.reports import survivor
 
         said = None if tag is None else "=".join(tag)
         found = self.client.listed("/audit", provider=provider, tag=said, older_than=older_than)
@@ -228,7 +228,7 @@ class RemoteService:
 
     def costs(self, by: str, since: float) -> list[CostLine]:
         """Return what was spent in the last `since` seconds."""
-        from vmrunner.remote.reports import cost_line
+        from vmrunner.services.remote.reports import cost_line
 
         return list(map(cost_line, self.client.listed("/costs", by=by, since=since)))
 

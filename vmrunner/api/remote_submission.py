@@ -13,8 +13,8 @@ from vmrunner.config.build_request import BuildRequest, SandboxRequest
 from vmrunner.config.validation_errors import together
 from vmrunner.errors import ConfigError
 from vmrunner.lib.file_bytes import pieces_of
-from vmrunner.remote import HttpClient, decoding
 from vmrunner.services import cache_keys, sources
+from vmrunner.services.remote import HttpClient, decoding
 from vmrunner.services.requests import CheckedRequest, placed_error
 from vmrunner.services.submit import AdmittedBuild
 

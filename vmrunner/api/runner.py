@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
     from vmrunner.reaper.report import Report
-    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.remote.host import RemoteHost
 
 SETTLED: float = 10.0  # seconds in which the ledger should know how a build ended
 

@@ -12,7 +12,7 @@ from vmrunner.model import BuildEvent, BuildRecord, EventKind
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-    from vmrunner.remote import RemoteLedger
+    from vmrunner.services.remote import RemoteLedger
 
 Mark = Callable[[int, float, str], str]
 

@@ -22,8 +22,8 @@ from vmrunner.services.follow import BuildFollower, ended
 if TYPE_CHECKING:
     from vmrunner.api.local_service import LocalService
     from vmrunner.api.remote_service import RemoteService
-    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.remote.host import RemoteHost
 
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 

@@ -28,10 +28,10 @@ from vmrunner.lib import database_url as databaseurl
 from vmrunner.lib import units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.lib.section import Bytes, Seconds, Section
+from vmrunner.lib.store_url import StoreUrl
 from vmrunner.model import Network
 from vmrunner.providers import registry
 from vmrunner.providers.settings import ProviderSettings
-from vmrunner.store import StoreUrl
 
 
 def _uuid(value: object) -> str:

@@ -31,7 +31,7 @@ from vmrunner.model import (
     Reason,
     Result,
 )
-from vmrunner.transfers.build_artifacts import directory_of
+from vmrunner.store.build_artifacts import directory_of
 
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0

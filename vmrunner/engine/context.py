@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vmrunner.core.boxes import Box
     from vmrunner.ledger import Ledger
     from vmrunner.lib.channels import Channel
-    from vmrunner.session import CacheShelf
+    from vmrunner.session.job import CacheShelf
 
 log = logging.getLogger("vmrunner.engine")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.core import shapes
 from vmrunner.core.pools import lifetime
 from vmrunner.ledger import Ledger
 from vmrunner.model import Access, BuildRecord, Identity, Offer, Order, PoolSpec, Role, Shape
 from vmrunner.providers import registry
-from vmrunner.ssh import keys
+from vmrunner.providers.common.cloudinit import user_data as cloudinit
+from vmrunner.session.ssh import keys
 
 
 class OrderFactory:

@@ -21,11 +21,11 @@ from vmrunner.engine.reporter import LedgerReporter
 from vmrunner.errors import CredentialsRefused, Fenced, StoreError
 from vmrunner.model import TRACES, BuildRecord, EventKind, Instance, Reason, Result
 from vmrunner.providers import TellsUsage, registry
-from vmrunner.transfers.build_artifacts import directory_of
+from vmrunner.store.build_artifacts import directory_of
 
 if TYPE_CHECKING:
-    from vmrunner.session import Reporter, SessionJob
-    from vmrunner.ssh.client import Connection
+    from vmrunner.session.job import Reporter, SessionJob
+    from vmrunner.session.ssh.client import Connection
 
 #: So long a build whose VM is there waits for a store that is out of reach, and between two tries.
 STORE_PATIENCE: Final = 300.0
@@ -194,7 +194,7 @@ class SessionManager:
 
     def _job(self, following: ActiveSession) -> SessionJob:
         # Only now: whoever brings sessions of their own needs no SSH library.
-        from vmrunner.session import SessionJob
+        from vmrunner.session.job import SessionJob
 
         context, build, instance = self._context, following.build, following.instance
         former = (

@@ -14,8 +14,8 @@ from vmrunner.model import Access, Fate, Identity, Key, Order, Ref, Role, Shape,
 from vmrunner.providers import registry
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.port import Provider, StartsFromTemplates
-from vmrunner.ssh import keys
-from vmrunner.ssh.client import Connection, Dialer
+from vmrunner.session.ssh import keys
+from vmrunner.session.ssh.client import Connection, Dialer
 
 LIFE: Final = 900.0  # seconds that the template's VM and its clone may live
 RESUMED: Final = 60.0  # seconds in which the clone must answer

@@ -1,7 +1,7 @@
 """Channels: who gives a stream of bytes to a guest's sshd, by the address that its provider shows.
 
-SSH alone is spoken over one. What SSH calls a channel is a command's (`ssh/channel_io.py`), and a
-VM is told who it is over a port of its own (`providers/qemu/identity_port.py`).
+SSH alone is spoken over one. What SSH calls a channel is a command's (`session/ssh/channel_io.py`),
+and a VM is told who it is over a port of its own (`providers/qemu/identity_port.py`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Final
 
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.ledger import Ledger
-from vmrunner.transfers.object_gc import ObjectGc
+from vmrunner.store.object_gc import ObjectGc
 
 log = logging.getLogger("vmrunner.serve")
 

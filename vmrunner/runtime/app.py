@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.store import ObjectStore
-    from vmrunner.transfers.build_artifacts import ArtifactFiles
-    from vmrunner.transfers.build_log import BuildLog
-    from vmrunner.transfers.cache_transfer import CachePolicy, CacheTransfer
-    from vmrunner.transfers.source_transfer import SourceTransfer
-    from vmrunner.transfers.uploader import Uploader
+    from vmrunner.store.build_artifacts import ArtifactFiles
+    from vmrunner.store.build_log import BuildLog
+    from vmrunner.store.cache_transfer import CachePolicy, CacheTransfer
+    from vmrunner.store.source_transfer import SourceTransfer
+    from vmrunner.store.uploader import Uploader
 
 
 #: Seconds since its last heartbeat in which a `serve` counts as one that is there.
@@ -117,7 +117,7 @@ class App:
 
     def sessions(self) -> Sessions:
         """Return the class that drives a build on its VM."""
-        from vmrunner.session import Session
+        from vmrunner.session.session import Session
 
         return Session
 
@@ -147,20 +147,20 @@ class App:
 
     def sources(self) -> SourceTransfer:
         """Return the way of sources to the store and back."""
-        from vmrunner.transfers.source_transfer import SourceTransfer
+        from vmrunner.store.source_transfer import SourceTransfer
 
         return SourceTransfer(self.ledger, lambda: self.store, self.paths.sources)
 
     def caches(self) -> CacheTransfer:
         """Return the way of caches to the store and back."""
-        from vmrunner.transfers.cache_transfer import CacheTransfer
+        from vmrunner.store.cache_transfer import CacheTransfer
 
         return CacheTransfer(
             self.ledger, lambda: self.store, self.paths.sources, self._cache_policy
         )
 
     def _cache_policy(self) -> CachePolicy:
-        from vmrunner.transfers.cache_transfer import CachePolicy
+        from vmrunner.store.cache_transfer import CachePolicy
 
         said = self.settings.caches
         return CachePolicy(
@@ -172,19 +172,19 @@ class App:
 
     def log(self, build: str) -> BuildLog:
         """Return the log of a build, wherever it lies."""
-        from vmrunner.transfers.build_log import BuildLog
+        from vmrunner.store.build_log import BuildLog
 
         return BuildLog(self.ledger, lambda: self.store, build)
 
     def artifact_files(self, build: str) -> ArtifactFiles:
         """Return the artifacts of a build, wherever they lie."""
-        from vmrunner.transfers.build_artifacts import files_of
+        from vmrunner.store.build_artifacts import files_of
 
         return files_of(self.ledger, lambda: self.store, self.paths.artifacts, build)
 
     def uploader(self) -> Uploader:
         """Return what uploads what builds left."""
-        from vmrunner.transfers.uploader import Uploader
+        from vmrunner.store.uploader import Uploader
 
         return Uploader(
             self.ledger,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vmrunner.engine.engine import Engine
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.provider_set import ProviderSet
-    from vmrunner.transfers.uploader import Uploader
+    from vmrunner.store.uploader import Uploader
 
 log = logging.getLogger("vmrunner")
 

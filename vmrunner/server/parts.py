@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services.sandboxes import SandboxClient
     from vmrunner.services.submit import Submission
-    from vmrunner.transfers.build_artifacts import ArtifactFiles
-    from vmrunner.transfers.build_log import BuildLog
+    from vmrunner.store.build_artifacts import ArtifactFiles
+    from vmrunner.store.build_log import BuildLog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 
-from vmrunner.transfers.build_artifacts import BLOCK, ArtifactEntry, ArtifactFiles, tar_header
+from vmrunner.store.build_artifacts import BLOCK, ArtifactEntry, ArtifactFiles, tar_header
 
 
 def archive(files: ArtifactFiles) -> Iterator[bytes]:

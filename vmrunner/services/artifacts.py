@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import NotFound, StoreError, VmrunnerError
 from vmrunner.lib import dirfd
 from vmrunner.lib.globs import Globs
-from vmrunner.transfers.build_artifacts import ArtifactEntry, ArtifactFiles, Elsewhere
+from vmrunner.store.build_artifacts import ArtifactEntry, ArtifactFiles, Elsewhere
 
 if TYPE_CHECKING:
     from vmrunner.model import BuildRecord

@@ -12,9 +12,9 @@ from vmrunner.services.logs import LogReader, ReadsLog
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-    from vmrunner.remote import RemoteLedger
-    from vmrunner.remote.host import RemoteHost
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.remote import RemoteLedger
+    from vmrunner.services.remote.host import RemoteHost
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from vmrunner.images import retention
 from vmrunner.providers.common import local_images
 from vmrunner.providers.settings import LocalSettings
 from vmrunner.reaper.retention import Removal, retain, size_of
-from vmrunner.transfers.object_gc import ObjectGc
+from vmrunner.store.object_gc import ObjectGc
 
 if TYPE_CHECKING:
     from collections.abc import Callable

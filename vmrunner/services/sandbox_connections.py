@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from vmrunner.ssh import client
+    from vmrunner.session.ssh import client
 
 KEPT_CONNECTIONS: Final = 4  # connections that are kept open for later
 

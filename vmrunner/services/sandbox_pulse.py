@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from vmrunner.lib import abandonment
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 VM_PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
 LOOK_INTERVAL: Final = 1.0  # seconds between looks whether anybody still waits

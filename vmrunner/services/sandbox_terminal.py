@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from vmrunner.errors import Conflict, NotFinished, NotFound
 from vmrunner.lib import abandonment
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box

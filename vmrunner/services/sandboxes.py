@@ -37,7 +37,7 @@ from vmrunner.services.sandbox_pulse import VM_PATIENCE, MovingBytes, look
 from vmrunner.services.sandbox_terminal import SandboxTerminal
 from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.session.sandbox_calls import SandboxCalls, StaleEpoch
-from vmrunner.ssh import client
+from vmrunner.session.ssh import client
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box

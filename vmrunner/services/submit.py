@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services.preflight import ImageToBuild
     from vmrunner.services.requests import BuildRequest, CheckedRequest
-    from vmrunner.transfers.source_transfer import SourceTransfer
+    from vmrunner.store.source_transfer import SourceTransfer
 
 log = logging.getLogger("vmrunner")
 

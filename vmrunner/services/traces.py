@@ -28,13 +28,13 @@ from vmrunner.model import (
 )
 from vmrunner.services import build_history
 from vmrunner.services.notifications import OutboxSender
-from vmrunner.telemetry.spans import SpanData, Value
+from vmrunner.services.telemetry.spans import SpanData, Value
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import BuildEvent, Instance
     from vmrunner.services.build_history import StepRun
-    from vmrunner.telemetry.otlp import TraceExporter
+    from vmrunner.services.telemetry.otlp import TraceExporter
 
 log = logging.getLogger("vmrunner")
 
@@ -73,7 +73,7 @@ def senders(ledger: Ledger, environ: Mapping[str, str], url: str) -> dict[str, C
     if importlib.util.find_spec("opentelemetry") is None:
         log.warning("no trace is sent from here: pip install 'vmrunner[otel]'")
         return {}
-    from vmrunner.telemetry.otlp import TraceExporter
+    from vmrunner.services.telemetry.otlp import TraceExporter
 
     exporter = TraceExporter()
 

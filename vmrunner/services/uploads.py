@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import NoRoom, NotFound, QuotaUsedUp
 from vmrunner.lib import private_dirs, units
-from vmrunner.transfers.fetch import ROOM
+from vmrunner.store.fetch import ROOM
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths
-    from vmrunner.transfers.source_transfer import SourceTransfer
+    from vmrunner.store.source_transfer import SourceTransfer
 
 _ALGORITHM: Final = "sha256:"
 

@@ -16,9 +16,9 @@ from vmrunner.lib import units
 from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.model import BuildState, CacheOutcome, CacheRule, EventKind, FoundCache, Reason
 from vmrunner.session.job import OTHER, Reporter, SessionJob
+from vmrunner.session.ssh import client
+from vmrunner.session.ssh.channel_io import PIECE
 from vmrunner.session.supervisor_calls import SupervisorCalls
-from vmrunner.ssh import client
-from vmrunner.ssh.channel_io import PIECE
 
 RESTORE: Final = 300.0  # seconds for all caches of a build to get into its VM
 SAVE: Final = 300.0  # seconds for all to get out

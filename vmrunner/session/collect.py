@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib.archive import files
 from vmrunner.session.protocol import ProtocolViolation
-from vmrunner.ssh.client import Connection
+from vmrunner.session.ssh.client import Connection
 
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end

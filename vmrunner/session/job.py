@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from vmrunner.config import registry_auth
 from vmrunner.core.boxes import DOCKER, Box
@@ -26,7 +26,9 @@ from vmrunner.model import (
     Instance,
     Step,
 )
-from vmrunner.ssh.client import Connection
+
+if TYPE_CHECKING:
+    from vmrunner.session.ssh.client import Connection
 
 OTHER: Final = 6  # the supervisor's exit code where it has started another attempt
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")

@@ -12,9 +12,9 @@ from vmrunner.core.lifecycle import End
 from vmrunner.model import RUNSC, EventKind, Reason, Result, Shape
 from vmrunner.session.caches import BuildCaches
 from vmrunner.session.job import OTHER, AttemptOver, Reporter, SessionJob
+from vmrunner.session.ssh import client
+from vmrunner.session.ssh.channel_io import PIECE
 from vmrunner.session.supervisor_calls import SupervisorCalls
-from vmrunner.ssh import client
-from vmrunner.ssh.channel_io import PIECE
 
 BOOTSTRAP: Final = 1200.0  # seconds that a VM may take to install what its image lacks
 PROGRESS: Final = 2.0  # seconds between events while the source goes in

@@ -20,8 +20,8 @@ from vmrunner.guest.supervisor import STALE
 from vmrunner.model import CommandEnd, CommandOrder, CommandSummary, FileEntry
 from vmrunner.session.command_protocol import CommandDecoder, OutputFrame
 from vmrunner.session.protocol import ProtocolViolation
+from vmrunner.session.ssh import client
 from vmrunner.session.supervisor_calls import SupervisorCalls
-from vmrunner.ssh import client
 
 #: Seconds in which the supervisor must answer what takes no time.
 ANSWER: Final = 60.0

@@ -28,8 +28,8 @@ from vmrunner.session.protocol import (
     LogFrame,
     ProtocolViolation,
 )
+from vmrunner.session.ssh import client
 from vmrunner.session.supervisor_calls import SupervisorCalls
-from vmrunner.ssh import client
 
 #: Wishes that the build hears of: it gets time to end, and its artifacts are still wanted.
 GENTLE: Final = frozenset({Reason.USER, Reason.OWNER_GONE, Reason.BUDGET})

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from vmrunner.guest.state import Place
-from vmrunner.ssh.client import Completed, Connection
+from vmrunner.session.ssh.client import Completed, Connection
 
 SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
 SOCKET: Final = Place().socket  # where it answers without starting

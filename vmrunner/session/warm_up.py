@@ -10,8 +10,8 @@ from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.errors import ConfigError
 from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import Access, Address, PoolSpec, Shape
+from vmrunner.session.ssh import client
 from vmrunner.session.supervisor_calls import SupervisorCalls
-from vmrunner.ssh import client
 
 #: Seconds until SSH must have answered, and for the container.
 CONNECT: float = 600.0

@@ -9,7 +9,7 @@ import pytest
 from vmrunner.config import settings as config
 from vmrunner.config import sources
 from vmrunner.errors import ConfigError
-from vmrunner.store import StoreUrl
+from vmrunner.lib.store_url import StoreUrl
 
 
 def said(tmp_path: Path, **values: str) -> config.Settings:

@@ -11,7 +11,7 @@ from vmrunner.core.lifecycle import End
 from vmrunner.engine.completion import REFUSED_WAIT, BuildCompletion
 from vmrunner.errors import Fenced
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
-from vmrunner.transfers.build_artifacts import directory_of
+from vmrunner.store.build_artifacts import directory_of
 
 SUCCESS = End(result=Result.SUCCESS, reason=Reason.EXIT_CODE, exit_code=0)
 FAILURE = End(result=Result.FAILURE, reason=Reason.EXIT_CODE, exit_code=3)

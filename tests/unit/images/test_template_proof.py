@@ -10,7 +10,7 @@ import pytest
 
 from vmrunner.errors import ImageError
 from vmrunner.images import templates
-from vmrunner.ssh.client import Connection
+from vmrunner.session.ssh.client import Connection
 
 
 class SilentConnection:

@@ -20,8 +20,8 @@ from vmrunner.lib.terminal import Colours, Filter, Plain, for_display
 from vmrunner.model import Chunk
 from vmrunner.services.documents import iso
 from vmrunner.services.logs import lines
-from vmrunner.ssh import paramiko_patches
-from vmrunner.ssh.explanations import explain
+from vmrunner.session.ssh import paramiko_patches
+from vmrunner.session.ssh.explanations import explain
 
 
 def show(filter_: Filter, *pieces: bytes) -> bytes:

@@ -14,7 +14,7 @@ from vmrunner.lib.process import current
 from vmrunner.providers.fake import Clock
 from vmrunner.reaper.report import Report
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
-from vmrunner.session import Session
+from vmrunner.session.session import Session
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.services.artifacts import Artifacts
-from vmrunner.transfers.build_artifacts import LocalArtifacts
+from vmrunner.store.build_artifacts import LocalArtifacts
 
 
 @pytest.fixture

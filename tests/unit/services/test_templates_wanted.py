@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from vmrunner.daemon import daemon
 from vmrunner.errors import ImageError
 from vmrunner.images import templates as making
 from vmrunner.providers import Provider
+from vmrunner.runtime import daemon
 from vmrunner.services import templates
 
 

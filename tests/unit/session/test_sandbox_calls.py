@@ -14,7 +14,7 @@ from vmrunner.model import CommandOrder
 from vmrunner.services.sandboxes import SandboxClient
 from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.session.sandbox_calls import NOT_STARTED, SandboxCalls
-from vmrunner.ssh.client import Completed
+from vmrunner.session.ssh.client import Completed
 
 
 class Saying:

@@ -54,8 +54,8 @@ def serve(
     """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
     reads the configuration again."""
     from vmrunner.config import sources
-    from vmrunner.daemon.daemon import Daemon, DaemonUpdate
     from vmrunner.runtime.background import BACKGROUND, SERVE
+    from vmrunner.runtime.daemon import Daemon, DaemonUpdate
     from vmrunner.services import reap
     from vmrunner.services.outbox_tasks import OutboxTasks
 
@@ -137,8 +137,8 @@ def _who_reaps(ledger: Ledger) -> str:
 
 def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> Engine:
     """An engine, as soon as the ledger's database answers. What needs none is done meanwhile."""
-    from vmrunner.daemon import daemon
     from vmrunner.reaper.pass_log import PassLog
+    from vmrunner.runtime import daemon
 
     tell = PassLog(time.monotonic)
     while True:

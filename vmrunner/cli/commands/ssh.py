@@ -78,7 +78,7 @@ def ssh(
 
 def _stream(channel: Channel, address: Address) -> socket.socket:
     """A connection on which the VM's sshd has spoken."""
-    from vmrunner.ssh.banner_probe import BannerProbe
+    from vmrunner.session.ssh.banner_probe import BannerProbe
 
     return BannerProbe(address, channel).first_word(until=time.monotonic() + _CONNECT)
 

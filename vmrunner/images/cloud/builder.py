@@ -16,7 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.cloudinit import user_data as cloudinit
 from vmrunner.errors import ConfigError, ImageError, ProviderError, Throttled, Uncertain
 from vmrunner.images import recipe
 from vmrunner.images.cloud import cleanup, packer, stage
@@ -25,6 +24,7 @@ from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
 from vmrunner.model import ImageState, MadeImage, Rate
 from vmrunner.providers import registry
+from vmrunner.providers.common.cloudinit import user_data as cloudinit
 from vmrunner.providers.port_images import (
     BuilderSpec,
     CloudImage,

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any, Final
 
-from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.images.local.disk import LIBRARY, MANIFEST, SBOM
@@ -26,9 +25,10 @@ from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Finding, Level
 from vmrunner.providers import registry
 from vmrunner.providers.common import local_images
+from vmrunner.providers.common.cloudinit import user_data
 from vmrunner.providers.common.local_images import LocalImage
-from vmrunner.ssh import keys
-from vmrunner.ssh.client import Connection
+from vmrunner.session.ssh import keys
+from vmrunner.session.ssh.client import Connection
 
 _FIX: Final = "vmrunner image build"
 _SKEW: Final = 5.0  # seconds that the VM's clock may be off

@@ -9,18 +9,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from vmrunner.cloudinit import user_data
 from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.lib import ids
 from vmrunner.model import Access, Address, Key, Network, Order, Ref, Role, Spec
 from vmrunner.providers import Provider, qemu, registry
+from vmrunner.providers.common.cloudinit import user_data
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.qemu import accel as accelerator
 from vmrunner.providers.qemu import launch_plan
-from vmrunner.ssh import keys
-from vmrunner.ssh.client import Connection, Dialer
+from vmrunner.session.ssh import keys
+from vmrunner.session.ssh.client import Connection, Dialer
 
 TTL: Final = 2400.0  # seconds after which the VM ends itself
 

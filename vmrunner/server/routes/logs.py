@@ -31,7 +31,7 @@ from vmrunner.server.routes.common import (
 from vmrunner.server.shared_pages import NewsPage, SharedPages, event_bytes
 from vmrunner.services.documents import build_document, event_document
 from vmrunner.services.follow import ended
-from vmrunner.transfers.build_log import BuildLog
+from vmrunner.store.build_log import BuildLog
 
 router = APIRouter(tags=["logs"])
 

@@ -11,7 +11,7 @@ import pytest
 from vmrunner.images.verification import checks
 from vmrunner.images.verification.checks import CHECKS
 from vmrunner.model import Level
-from vmrunner.ssh.client import Completed
+from vmrunner.session.ssh.client import Completed
 
 DIGEST = "5" * 64
 DOCKER = {

@@ -1,0 +1,89 @@
+"""Documents of servers that are newer than we are: what we don't know of them is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from vmrunner.errors import ServerUnreachable
+from vmrunner.model import (
+    BuildRecord,
+    BuildSpec,
+    BuildState,
+    BuildUsage,
+    CommandEnd,
+    CommandSummary,
+    FileEntry,
+    Phase,
+    Reason,
+    Result,
+    Step,
+)
+from vmrunner.services.documents import build_document
+from vmrunner.services.remote import decoding
+from vmrunner.services.sandbox_documents import command_document, file_document
+
+BUILD = BuildRecord(
+    id="b-1",
+    spec=BuildSpec(
+        provider="fake",
+        container="x",
+        timeout=60.0,
+        ttl=120.0,
+        steps=(Step(run="make"),),
+        labels={"team": "a"},
+    ),
+    state=BuildState.FINISHED,
+    created_at=10.0,
+    state_since=12.0,
+    result=Result.SUCCESS,
+    reason=Reason.EXIT_CODE,
+    exit_code=0,
+    finished_at=12.0,
+    phases=(Phase(state=BuildState.RUNNING, started=11.0, ended=12.0),),
+    usage=BuildUsage(memory_peak=5, vm_cpu_seconds=1.5),
+)
+COMMAND = CommandSummary(id="c1", title="make", end=CommandEnd(exit_code=3))
+END = CommandEnd(exit_code=3, timed_out=True, seconds=1.5)
+FILE = FileEntry(name="f", path="/work/f", kind="file", size=3, mode=0o644, modified=10.0)
+
+
+def newer(document: Any, name: str = "") -> Any:
+    """The document as a later version may send it: with one field more wherever it has fields."""
+    if isinstance(document, list):
+        return [newer(one) for one in document]
+    if not isinstance(document, dict) or name in ("env", "labels"):  # their keys are the user's
+        return document
+    return {key: newer(value, key) for key, value in document.items()} | {"of_tomorrow": 1}
+
+
+@pytest.mark.parametrize(
+    ("decode", "document", "value"),
+    [
+        (decoding.build, build_document(BUILD), BUILD),
+        (decoding.command, command_document(COMMAND), COMMAND),
+        (decoding.command_end, asdict(END), END),
+        (decoding.file_entry, file_document(FILE), FILE),
+    ],
+)
+def test_fields_of_a_newer_server_are_left_alone(
+    decode: Callable[[Any], object], document: dict[str, Any], value: object
+) -> None:
+    assert decode(document) == value
+    assert decode(newer(document)) == value
+
+
+def test_a_figure_of_a_newer_server_takes_none_of_ours() -> None:
+    document = build_document(BUILD)
+    document["usage"] = {"memory_peak": 5, "gpu_seconds": 2.0}
+    assert decoding.build(document).usage == BuildUsage(memory_peak=5)
+
+
+def test_a_field_that_is_missing_is_told() -> None:
+    document = build_document(BUILD)
+    del document["state"]
+    with pytest.raises(ServerUnreachable, match=r"cannot be read: KeyError: 'state'.*another"):
+        decoding.build(document)

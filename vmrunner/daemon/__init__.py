@@ -1,1 +1,0 @@
-"""`vmrunner serve`: an engine and a reaper on intervals. Nothing else imports APScheduler."""

@@ -1,0 +1,71 @@
+"""The log of a build as everybody reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from vmrunner.ledger.logs import cut
+from vmrunner.model import Chunk
+from vmrunner.store import ObjectStore
+from vmrunner.store.log_object import StoredLog
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
+
+class BuildLog:
+    """The log of one build, wherever it lies: in the ledger until the build has ended, and then in
+    the store. Raises StoreError when it is there and cannot be had."""
+
+    def __init__(self, ledger: Ledger, store: Callable[[], ObjectStore], build: str) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._build = build
+        self._stored: StoredLog | None = None
+
+    def read(self, after_line: int = 0, after_seq: int = 0, limit: int = 100) -> Sequence[Chunk]:
+        """Return chunks in order, at most `limit`; none when there are none yet. With `after_line`
+        the first is cut so that it begins where that line ends."""
+        if self._stored is None:
+            live = self._ledger.logs
+            chunks = live.read(self._build, after_line, after_seq, limit)
+            # Only then: chunks go once it is said where the object is, the last of them first.
+            if chunks or not self._is_stored():
+                return chunks
+        assert self._stored is not None
+        return cut(self._stored.read(after_line, after_seq, limit), after_line)
+
+    def sized(self) -> tuple[int, Callable[[int, int], Iterator[bytes]]]:
+        """Return how many bytes the log has now, and what reads those from one offset to
+        another."""
+        if not self._is_stored():
+            sizes = self._ledger.logs.sizes(self._build)
+            if not self._is_stored():  # still: those are all
+                return sum(size for _, size in sizes), lambda a, b: self._live_range(sizes, a, b)
+        assert self._stored is not None
+        return self._stored.size, self._stored.range
+
+    def _live_range(
+        self, sizes: Sequence[tuple[int, int]], start: int, stop: int
+    ) -> Iterator[bytes]:
+        at = 0
+        for seq, size in sizes:
+            if at >= stop:
+                return
+            if at + size > start:
+                found = self._ledger.logs.read(self._build, after_seq=seq - 1, limit=1)
+                if not found:  # stored meanwhile
+                    if self._is_stored():
+                        assert self._stored is not None
+                        yield from self._stored.range(max(start, at), stop)
+                    return
+                yield found[0].data[max(0, start - at) : stop - at]
+            at += size
+
+    def _is_stored(self) -> bool:
+        if self._stored is None:
+            one = self._ledger.objects.log_of(self._build)
+            if one is not None:
+                self._stored = StoredLog(self._store(), one)
+        return self._stored is not None

@@ -1,0 +1,122 @@
+"""The log of a build that ended, as one object: its bytes, and an index of its chunks.
+
+The bytes come first and are all of the log's, so a range of the log is a range of the object. The
+index has what a chunk has in the ledger, so a stored log is read as a live one is.
+"""
+
+from __future__ import annotations
+
+import bisect
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from vmrunner.model import Chunk, StoredObject
+from vmrunner.store import ObjectStore, damaged
+from vmrunner.store.trailer import read_index, write_index
+
+if TYPE_CHECKING:
+    from vmrunner.lib.archive.files import ByteSink
+
+_AT_ONCE: Final = 4 << 20  # bytes of one read, unless a chunk is larger
+
+
+def write_log(file: ByteSink, chunks: Iterable[Chunk]) -> None:
+    """Write a log. `chunks` are all of it, in order."""
+    index = []
+    for chunk in chunks:
+        file.write(chunk.data)
+        index.append(
+            [
+                chunk.seq,
+                chunk.attempt,
+                chunk.time,
+                chunk.offset,
+                chunk.line,
+                len(chunk.data),
+                zlib.crc32(chunk.data),
+            ]
+        )
+    write_index(file, index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A chunk without its bytes; `at` is where these begin in the log."""
+
+    seq: int
+    attempt: int
+    time: float
+    offset: int
+    line: int
+    size: int
+    crc: int
+    at: int
+
+
+class StoredLog:
+    """A log in the store. Its index is read when it is first asked for."""
+
+    def __init__(self, store: ObjectStore, one: StoredObject) -> None:
+        self._store = store
+        self._one = one
+        self._entries: list[_Entry] | None = None
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes the log has."""
+        entries = self._index()
+        return entries[-1].at + entries[-1].size if entries else 0
+
+    def read(self, after_line: int = 0, after_seq: int = 0, limit: int = 1000) -> list[Chunk]:
+        """Return chunks in order, at most `limit` and about as many as fit into memory well: those
+        of `Logs.read` of the ledger. None when there are no more. Raises StoreError."""
+        entries, after = self._index(), after_seq
+        if after_line > 0:
+            ending = bisect.bisect_left(entries, after_line, key=lambda entry: entry.line)
+            after = max(after, (entries[ending - 1].seq if ending else 1) - 1)
+        first = bisect.bisect_right(entries, after, key=lambda entry: entry.seq)
+        wanted: list[_Entry] = []
+        size = 0
+        for entry in entries[first : first + limit]:
+            size += entry.size
+            if wanted and size > _AT_ONCE:
+                break
+            wanted.append(entry)
+        return list(self._chunks(wanted))
+
+    def range(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from one offset to the other, each checked as part of its chunk."""
+        entries = self._index()
+        first = max(0, bisect.bisect_right(entries, start, key=lambda entry: entry.at) - 1)
+        for entry in entries[first:]:
+            if entry.at >= stop:
+                return
+            for chunk in self._chunks([entry]):
+                yield chunk.data[max(0, start - entry.at) : stop - entry.at]
+
+    def _chunks(self, entries: list[_Entry]) -> Iterator[Chunk]:
+        if not entries:
+            return
+        start, size = entries[0].at, entries[-1].at + entries[-1].size - entries[0].at
+        data = b"".join(self._store.read(self._one.name, start, size)) if size else b""
+        for entry in entries:
+            piece = data[entry.at - start : entry.at - start + entry.size]
+            if len(piece) != entry.size or zlib.crc32(piece) != entry.crc:
+                raise damaged(self._one.name)
+            yield Chunk(
+                seq=entry.seq, attempt=entry.attempt, time=entry.time, offset=entry.offset,
+                line=entry.line, data=piece,
+            )  # fmt: skip
+
+    def _index(self) -> list[_Entry]:
+        if self._entries is None:
+            found: list[_Entry] = []
+            at = 0
+            for row in read_index(self._store, self._one.name, self._one.size):
+                seq, attempt, time, offset, line, size, crc = row
+                found.append(_Entry(seq, attempt, time, offset, line, size, crc, at))
+                at += size
+            self._entries = found
+        return self._entries
