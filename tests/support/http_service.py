@@ -32,7 +32,7 @@ class Service:
         self.app.ledgers.open(make=True)
         self.root = root
         self.clock: list[float] = []
-        parts = server_parts(self.app)
+        parts = server_parts(self.app.service_parts())
         self.parts: ServerParts = replace(
             parts, now=lambda: self.clock[0] if self.clock else parts.now()
         )

@@ -272,3 +272,11 @@ def distribution(module: str) -> str:
 def test_the_top_has_at_most_24_places() -> None:
     places = [path.name for path in CODE.iterdir() if path.name != "__pycache__"]
     assert len(places) <= 24, sorted(places)
+
+
+def test_only_what_begins_a_program_has_the_app() -> None:
+    imports = "from vmrunner.runtime.app import"
+    found = {
+        str(path.relative_to(CODE)) for path in CODE.rglob("*.py") if imports in path.read_text()
+    }
+    assert found == {"api/runner.py", "cli/completion.py", "cli/context.py"}

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import BuildRecord, Instance, Start, StoredCache
     from vmrunner.reaper.report import Report
-    from vmrunner.runtime.app import App
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.runtime.service_parts import ServiceParts
     from vmrunner.services.artifacts import Artifacts
     from vmrunner.services.destroy import DestroyedVm
     from vmrunner.services.fleet import Fleet
@@ -40,31 +40,24 @@ class LocalService:
 
     follow_interval: Final = FOLLOW_INTERVAL
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, parts: ServiceParts) -> None:
+        self._parts = parts
 
     @property
     def ledger(self) -> Ledger:
-        return self._app.ledger
+        return self._parts.ledger
 
     @property
     def submission(self) -> Submission:
         """Return the four steps of a submission."""
         from vmrunner.services.submit import Submission
 
-        app = self._app
-        return Submission(
-            settings=app.settings,
-            paths=app.paths,
-            ledgers=app.ledgers,
-            providers=app.providers,
-            transfer=app.sources,
-            traceparent=os.environ.get("TRACEPARENT", ""),
-        )
+        traceparent = os.environ.get("TRACEPARENT", "")
+        return Submission.of(self._parts, traceparent=traceparent)
 
     @property
     def source_bytes(self) -> int:
-        return self._app.settings.limits.source_bytes
+        return self._parts.settings().limits.source_bytes
 
     @property
     def paused(self) -> bool:
@@ -73,15 +66,15 @@ class LocalService:
 
     def host(self, kind: str | None) -> EngineHost:
         """Return what sees to it that builds are served while this process waits for them."""
-        return self._app.host(kind)
+        return self._parts.host(kind)
 
     def wake(self) -> None:
         """Let whoever serves look at once."""
-        wakeup.poke(self._app.paths.wake)
+        wakeup.poke(self._parts.paths.wake)
 
     def ensure_served(self, *providers: str) -> None:
         """See to it that an engine which outlives this process serves these providers."""
-        self._app.background.ensure(*providers)
+        self._parts.background.ensure(*providers)
 
     # --- builds ---
 
@@ -92,7 +85,7 @@ class LocalService:
             return {}
         from vmrunner.services import queue_reasons
 
-        known = queue_reasons.reasons(self.ledger, self._app.limits())
+        known = queue_reasons.reasons(self.ledger, self._parts.limits())
         return {name: why for name, why in known.items() if name in queued}
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
@@ -105,23 +98,23 @@ class LocalService:
             return list(rows)
         from vmrunner.services.costs import until_now
 
-        return until_now(self.ledger, self._app.providers, rows)
+        return until_now(self.ledger, self._parts.providers, rows)
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
         """Return what it brought back."""
         from vmrunner.services.artifacts import FETCH_PATIENCE, Artifacts
 
-        return Artifacts.of(row, self._app.artifact_files, patience=FETCH_PATIENCE)
+        return Artifacts.of(row, self._parts.artifact_files, patience=FETCH_PATIENCE)
 
     def log(self, build: str) -> BuildLog:
         """Return its log, wherever that lies."""
-        return self._app.log(build)
+        return self._parts.log(build)
 
     def sandbox(self, build: str) -> SandboxClient:
         """Return what runs commands in a sandbox."""
         from vmrunner.services.sandboxes import SandboxClient
 
-        providers = self._app.providers
+        providers = self._parts.providers
         return SandboxClient(self.ledger, build, providers.channel_to, box=providers.box_of)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
@@ -134,7 +127,7 @@ class LocalService:
         """Remove its log and its artifacts. Raises Conflict when it has not ended."""
         from vmrunner.services.removal import remove
 
-        remove(self.ledger, row, self._app.paths.artifacts)
+        remove(self.ledger, row, self._parts.paths.artifacts)
 
     def caches(self) -> list[StoredCache]:
         """Return what builds left to later ones."""
@@ -160,26 +153,26 @@ class LocalService:
 
     def extend(self, row: BuildRecord, seconds: float) -> BuildRecord:
         """Keep a held build's VM longer, never past its deadline."""
-        now = self._app.providers.time_at(row.spec.provider, ask=True)
+        now = self._parts.providers.time_at(row.spec.provider, ask=True)
         return self.ledger.builds.extend(row.id, seconds, now, by=process.user())
 
     # --- the house ---
 
     def time_of(self, row: Instance) -> float:
         """Return the time by the clock that a VM's deadline is of."""
-        return self._app.providers.time_at(row.provider, row.scope)
+        return self._parts.providers.time_at(row.provider, row.scope)
 
     def fleet(self, *, gone: bool, limit: int) -> Fleet:
         """Return the VMs beside what the clouds show now."""
         from vmrunner.services import fleet
 
-        return fleet.fleet(self.ledger, self._app.providers, gone=gone, limit=limit)
+        return fleet.fleet(self.ledger, self._parts.providers, gone=gone, limit=limit)
 
     def destroy(self, row: Instance) -> DestroyedVm:
         """End a VM now, and cancel its build."""
         from vmrunner.services.destroy import destroy
 
-        return destroy(self.ledger, self._app.providers, row)
+        return destroy(self.ledger, self._parts.providers, row)
 
     def ensure_ends_are_written(self) -> None:
         """See to it that an engine writes the ends of builds whose VMs were destroyed."""
@@ -190,7 +183,7 @@ class LocalService:
 
     def drain(self, *, off: bool) -> None:
         """Stop launching, everywhere; or launch again."""
-        self._app.ledgers.open(make=True).pause(not off, time.time())
+        self._parts.ledgers.open(make=True).pause(not off, time.time())
         self.wake()
 
     def reap(
@@ -199,12 +192,12 @@ class LocalService:
         """One pass of the reaper: what it found and did."""
         from vmrunner.services import reap
 
-        app = self._app
+        parts = self._parts
         return reap.reap(
-            app.ledgers,
-            app.providers,
-            app.limits(),
-            app.paths,
+            parts.ledgers,
+            parts.providers,
+            parts.limits(),
+            parts.paths,
             provider=provider,
             dry_run=dry_run,
             orphans=orphans,
@@ -220,11 +213,11 @@ class LocalService:
         """Return what is alive and should not be."""
         from vmrunner.services import audit
 
-        app = self._app
+        parts = self._parts
         return audit.audit(
-            app.ledgers,
-            app.providers,
-            app.limits().limits,
+            parts.ledgers,
+            parts.providers,
+            parts.limits().limits,
             provider=provider,
             tag=tag,
             older_than=older_than,
@@ -234,19 +227,19 @@ class LocalService:
         """Return what was spent in the last `since` seconds."""
         from vmrunner.services import costs
 
-        return costs.report(self.ledger, self._app.providers, by=by, since=since)
+        return costs.report(self.ledger, self._parts.providers, by=by, since=since)
 
     def pools(self) -> list[PoolStatus]:
         """Return what each pool wants, has, serves and costs."""
         from vmrunner.services import pools
 
-        return pools.status(self.ledger, self._app.providers)
+        return pools.status(self.ledger, self._parts.providers)
 
     def pool(self, name: str) -> PoolStatus:
         """Return one pool. Raises NotFound."""
         from vmrunner.services import pools
 
-        return pools.one(self.ledger, self._app.providers, name)
+        return pools.one(self.ledger, self._parts.providers, name)
 
     def resize_pool(self, name: str, size: int) -> None:
         """Give a pool another size, until the configuration changes."""
@@ -271,9 +264,9 @@ class LocalService:
             if host is not None:
                 host.close()
             if (engine or builds) and (providers := self._left(engine, builds)):
-                self._app.background.ensure(*providers)
+                self._parts.background.ensure(*providers)
         finally:
-            self._app.close()
+            self._parts.close()
 
     def _left(self, engine: str | None, builds: Iterable[str]) -> set[str]:
         """The providers of these builds, as far as they have not ended, and of what the engine
@@ -291,7 +284,7 @@ class LocalService:
             return own | {name for name in drove if not served(ledger, [name], here=True)}
         except LedgerError as error:
             log.warning("%s", error)
-            return set(self._app.settings.providers)
+            return set(self._parts.settings().providers)
 
 
 def _found(ledger: Ledger, builds: Iterable[str]) -> Iterator[BuildRecord]:

@@ -63,7 +63,7 @@ class Runner:
             self.service = server
         else:
             self._app = app or App(settings or configfile.load().settings)
-            self.service = LocalService(self._app)
+            self.service = LocalService(self._app.service_parts())
         self._host: EngineHost | RemoteHost = self.service.host(engine)
         self._unended: set[str] = set()  # builds of ours that were not seen to end
 

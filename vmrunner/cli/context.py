@@ -55,7 +55,7 @@ class CliContext:
                 return server
         from vmrunner.api.local_service import LocalService
 
-        return LocalService(self.app)
+        return LocalService(self.app.service_parts())
 
     @property
     def ledger(self) -> Ledger:

@@ -19,6 +19,7 @@ from vmrunner.model import Budget, Limits, PoolSpec
 from vmrunner.runtime.background import SERVE, BackgroundEngines
 from vmrunner.runtime.ledger_opener import LedgerOpener
 from vmrunner.runtime.provider_set import ProviderSet
+from vmrunner.runtime.service_parts import ServiceParts
 from vmrunner.store import open_store
 
 if TYPE_CHECKING:
@@ -254,6 +255,22 @@ class App:
             engine=self.engine,
             wake=self.paths.wake,
             upload=self.uploader,
+        )
+
+    def service_parts(self) -> ServiceParts:
+        """Return the parts that use cases are called with."""
+        return ServiceParts(
+            ledgers=self.ledgers,
+            providers=self.providers,
+            paths=self.paths,
+            background=self.background,
+            settings=lambda: self.settings,
+            limits=self.limits,
+            sources=self.sources,
+            log=self.log,
+            artifact_files=self.artifact_files,
+            host=self.host,
+            close=self.close,
         )
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmrunner.model import BuildRecord, Process
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.runtime.service_parts import ServiceParts
     from vmrunner.services.preflight import ImageToBuild
     from vmrunner.services.requests import BuildRequest, CheckedRequest
     from vmrunner.store.source_transfer import SourceTransfer
@@ -63,6 +64,18 @@ class Submission:
     providers: ProviderSet
     transfer: Callable[[], SourceTransfer]
     traceparent: str = ""  # of this process
+
+    @classmethod
+    def of(cls, parts: ServiceParts, *, traceparent: str = "") -> Submission:
+        """Return the submission that these parts make."""
+        return cls(
+            settings=parts.settings(),
+            paths=parts.paths,
+            ledgers=parts.ledgers,
+            providers=parts.providers,
+            transfer=parts.sources,
+            traceparent=traceparent,
+        )
 
     def check(self, request: BuildRequest) -> CheckedRequest:
         """All that needs neither ledger nor provider. Raises ConfigError."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import Principal
     from vmrunner.reaper.report import Report
-    from vmrunner.runtime.app import App
+    from vmrunner.runtime.service_parts import ServiceParts
     from vmrunner.server.listener import HttpListener
     from vmrunner.server.parts import ServerParts
 
@@ -106,7 +106,7 @@ def serve(
     outbox.declare()  # before anything ends
     providers = ", ".join(sorted(engine.context.providers)) or "none"
     log.info("serving %s; providers: %s; %s", app.ledgers.shown, providers, _who_reaps(ledger))
-    listener = _listener(app, address, everybody) if address else None
+    listener = _listener(app.service_parts(), address, everybody) if address else None
     daemon = Daemon(
         engine,
         ledger,
@@ -166,7 +166,7 @@ def _formatter(form: LogFormat) -> logging.Formatter:
     )
 
 
-def _listener(app: App, address: str, everybody: Principal | None) -> HttpListener:
+def _listener(parts: ServiceParts, address: str, everybody: Principal | None) -> HttpListener:
     """The HTTP API, listening."""
     try:
         from vmrunner.server import listener
@@ -175,37 +175,31 @@ def _listener(app: App, address: str, everybody: Principal | None) -> HttpListen
             f"server.listen: {error.name} is not installed",
             hint="pip install 'vmrunner[server]'",
         ) from None
-    found = listener.HttpListener(listener.parse(address), server_parts(app), everybody=everybody)
+    found = listener.HttpListener(listener.parse(address), server_parts(parts), everybody=everybody)
     log.info("the HTTP API is at %s/api/v1", found.url)
     if not listener.is_loopback(listener.parse(address)[0]):
         log.warning("tokens cross the network in the clear unless a proxy in front has TLS")
     return found
 
 
-def server_parts(app: App) -> ServerParts:
-    """Return the parts of an application that its server works with."""
+def server_parts(parts: ServiceParts) -> ServerParts:
+    """Return what a server works with."""
     from vmrunner.lib import wakeup
     from vmrunner.server.parts import ServerParts
     from vmrunner.server.sandbox_clients import SandboxClients
     from vmrunner.services.submit import Submission
 
     return ServerParts(
-        ledgers=app.ledgers,
-        providers=app.providers,
-        paths=app.paths,
-        settings=lambda: app.settings,
-        limits=app.limits,
-        submission=lambda: Submission(
-            settings=app.settings,
-            paths=app.paths,
-            ledgers=app.ledgers,
-            providers=app.providers,
-            transfer=app.sources,
-        ),
-        log=app.log,
-        artifact_files=app.artifact_files,
-        sandbox=SandboxClients(lambda: app.ledger, app.providers.channel_to),
-        wake=lambda: wakeup.poke(app.paths.wake),
+        ledgers=parts.ledgers,
+        providers=parts.providers,
+        paths=parts.paths,
+        settings=parts.settings,
+        limits=parts.limits,
+        submission=lambda: Submission.of(parts),
+        log=parts.log,
+        artifact_files=parts.artifact_files,
+        sandbox=SandboxClients(lambda: parts.ledger, parts.providers.channel_to),
+        wake=lambda: wakeup.poke(parts.paths.wake),
     )
 
 
