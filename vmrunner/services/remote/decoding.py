@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from functools import wraps
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import (
@@ -47,12 +47,6 @@ from vmrunner.model import (
 S = TypeVar("S")
 T = TypeVar("T")
 Document = Mapping[str, Any]
-_SPEC: Final = (
-    "provider", "container", "timeout", "ttl", "image", "bootstrap", "docker", "privileged",
-    "source", "env", "labels", "queue_timeout", "keep_on_failure", "cpus", "memory", "disk",
-    "spot", "retry_on_loss", "priority", "idempotency_key", "sandbox_ttl",
-    "registry_secret",
-)  # fmt: skip
 
 
 def _checked(decode: Callable[[S], T]) -> Callable[[S], T]:
@@ -87,21 +81,21 @@ def _time(text: str) -> float:
 @_checked
 def spec(document: Document) -> BuildSpec:
     """Decode all that a build was asked for."""
-    return BuildSpec(
-        **{name: document[name] for name in _SPEC},
-        steps=tuple(map(_step, document["steps"])),
-        runtime=document["container_runtime"],
-        network=network_of(document["network"]),
-        name=document["name"] or "",
-        secrets=tuple(document["secrets"]),
-        artifacts=tuple(
+    converted: dict[str, Any] = {
+        "steps": tuple(map(_step, document["steps"])),
+        "runtime": document["container_runtime"],
+        "network": network_of(document["network"]),
+        "name": document["name"] or "",
+        "secrets": tuple(document["secrets"]),
+        "artifacts": tuple(
             ArtifactRule(glob=one["path"], always=one["always"]) for one in document["artifacts"]
         ),
-        caches=tuple(
+        "caches": tuple(
             CacheRule(key=one["key"], path=one["path"], fallback=tuple(one["fallback"]))
             for one in document["caches"]
         ),
-    )
+    }
+    return _known(BuildSpec, {**document, **converted})
 
 
 def _step(document: Document) -> Step:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
 
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import (
+    ArtifactRule,
     BuildRecord,
     BuildSpec,
     BuildState,
     BuildUsage,
+    CacheRule,
     CommandEnd,
     CommandSummary,
     FileEntry,
+    Network,
     Phase,
     Reason,
     Result,
@@ -87,3 +90,19 @@ def test_a_field_that_is_missing_is_told() -> None:
     del document["state"]
     with pytest.raises(ServerUnreachable, match=r"cannot be read: KeyError: 'state'.*another"):
         decoding.build(document)
+
+
+def test_each_field_of_a_spec_comes_back() -> None:
+    spec = BuildSpec(
+        provider="local", container="x", timeout=60.0, ttl=120.0, image="i", bootstrap=True,
+        steps=(Step(argv=("make", "-j"), name="all", timeout=5.0),), docker=True, privileged=True,
+        runtime="runsc", source=".", env={"A": "b"}, secrets=("T",), registry_secret="R",
+        artifacts=(ArtifactRule(glob="out/*", always=True),), labels={"team": "a"},
+        caches=(CacheRule(key="pip", path="/c", fallback=("p",)),), queue_timeout=1.0,
+        keep_on_failure=2.0, network=Network.NONE, name="n", cpus=2, memory=3, disk=4, spot=True,
+        retry_on_loss=True, priority=5, keep_logs=6.0, idempotency_key="k", sandbox_ttl=7.0,
+    )  # fmt: skip
+    unset = BuildSpec(provider="", container="", timeout=0.0, ttl=0.0, steps=())
+    same = [one.name for one in fields(spec) if getattr(spec, one.name) == getattr(unset, one.name)]
+    assert same == [], "fields that this test forgot"
+    assert decoding.build(build_document(replace(BUILD, spec=spec))).spec == spec
