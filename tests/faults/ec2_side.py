@@ -9,6 +9,7 @@ from typing import Any, Final
 from unittest import mock
 
 import boto3
+from botocore.client import ClientCreator
 
 from tests.faults import ec2_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
@@ -31,6 +32,17 @@ def _sdk() -> boto3.Session:
     session = boto3.Session()
     session.get_credentials()
     return session
+
+
+_CLASSES: Final[dict[str, Any]] = {}
+_make_class: Final = ClientCreator._create_client_class  # type: ignore[attr-defined]
+
+
+def _class_of(creator: ClientCreator, service: str, model: Any) -> Any:
+    """Return the class of a service's clients, made once: EC2's has 780 methods."""
+    if service not in _CLASSES:
+        _CLASSES[service] = _make_class(creator, service, model)
+    return _CLASSES[service]
 
 
 class Sdk:
@@ -101,6 +113,9 @@ class Ec2Side(HttpSide):
         super().__init__(LocalCloud(clock=clock))
         self._within.enter_context(credentials())
         self._within.enter_context(mock.patch("boto3.Session", return_value=Sdk()))
+        made = mock.patch.object(ClientCreator, "_create_client_class", _class_of)
+        self._within.enter_context(made)
+        self._others = Sdk()
         self._within.enter_context(self.local)
         self.amazon = Amazon(self.local, clock)
         self.scope = Scope(KIND, self.local.account, REGION)
@@ -233,7 +248,7 @@ class Ec2Side(HttpSide):
         )
 
     def _theirs(self, service: str) -> Any:
-        return _sdk().client(
+        return self._others.client(
             service,
             region_name=REGION,
             endpoint_url=self.local.url,

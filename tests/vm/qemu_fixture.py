@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.vm.home import CACHE, wait_until
 from vmrunner import images
+from vmrunner.images import templates as making
 from vmrunner.lib import ids, unix_sockets
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import (
@@ -29,12 +30,13 @@ from vmrunner.model import (
 )
 from vmrunner.providers import qemu
 from vmrunner.providers.common.cloudinit import user_data as cloudinit
-from vmrunner.providers.qemu import processes
+from vmrunner.providers.qemu import processes, templates
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.session.ssh import keys
 
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
 GENERATION = "00000000-0000-4000-8000-000000000002"
+SHAPE = Shape(container="debian:trixie", runtime="runc", log_bytes=64 << 20)
 MiB = 1024**2
 GiB = 1024**3
 
@@ -61,6 +63,18 @@ def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) 
         installation=INSTALLATION,
         **{**small, **options},
     )
+
+
+def template_of(provider: QemuProvider) -> templates.Template:
+    """The template of clones of that shape; made once, as long as nothing that it depends on
+    changes."""
+    making.make(provider, Spec(network=Network.NONE), SHAPE, installation=INSTALLATION)
+    order, _ = making._order_of(provider, Spec(network=Network.NONE), SHAPE, INSTALLATION)
+    key = provider.plan(order).template_key()
+    assert key is not None
+    found = templates.find(provider.options.cache_dir, key, provider.verified)
+    assert found is not None
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Real VMs behind Azure: put there by the driver, booted by cloud-init's own Azure datasource, and
-ended by nothing but what ends them in Microsoft's."""
+ended by nothing but what ends them in Microsoft's. The whole way of a build is in
+`test_scenario`."""
 
 from __future__ import annotations
 
@@ -50,20 +51,6 @@ def abandoned(azure: LocalAzure, tmp_path_factory: pytest.TempPathFactory) -> Ab
         put_forward(home, builds[0], azure.deadline(found.due) + 1)
     assert all(azure.parts(instance) == PARTS for instance in found)
     return found
-
-
-def test_a_build_comes_back_and_its_vm_goes_whole(
-    azure: LocalAzure, abandoned: Abandoned, tmp_path: Path
-) -> None:
-    del abandoned  # its VMs do not mind
-    home = newcomer(tmp_path / "home", azure)
-    done = home.run("run", "--network", "none", "--", "sh", "-c", "cat /etc/hostname; exit 3")
-    print(text(done.stderr))
-    assert done.returncode == 3
-    (row,) = home.instances()
-    azure.wait_for(row["id"], "gone", seconds=60)
-    assert azure.parts(row["id"]) == []
-    home.assert_nothing_left()
 
 
 def test_the_sweep_alone_ends_it_and_its_parts(

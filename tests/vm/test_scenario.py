@@ -20,7 +20,7 @@ from tests.vm.local_gce import LocalGce
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 SCENARIO: Final = Path(__file__).parents[2] / "examples/scenario"
-#: Beside `qemu`. Azure's driver is held in `test_local_azure.py`: what its VMs give is no other.
+#: Beside `qemu`. In `make test` Azure's VMs boot, build and end in `test_local_azure.py`.
 CLOUDS: Final = [
     pytest.param((LocalEc2, LocalGce), id="ec2, gce"),
     pytest.param((LocalAzure,), id="azure", marks=pytest.mark.long),

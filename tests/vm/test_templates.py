@@ -16,19 +16,15 @@ import pytest
 
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
-from tests.vm.qemu_fixture import INSTALLATION, Machine, cache_dir, make_provider
-from vmrunner.images import templates as making
+from tests.vm.qemu_fixture import SHAPE, Machine, cache_dir, make_provider, template_of
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.lib.file_bytes import digest_of
-from vmrunner.model import Network, Result, Shape, Spec, Start
+from vmrunner.model import Network, Result, Start
 from vmrunner.providers.qemu import templates
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.session.session import Session
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
-
-SHAPE = Shape(container="debian:trixie", runtime="runc", log_bytes=64 << 20)
-SPEC = Spec(network=Network.NONE)
 
 #: What must differ between clones, or be this clone's own.
 IDENTITY = {
@@ -40,18 +36,6 @@ IDENTITY = {
     "user key": "cat /root/.ssh/authorized_keys",
     "own end": "cat /run/vmrunner/deadline",
 }
-
-
-def template_of(provider: QemuProvider) -> templates.Template:
-    """The template of these tests' clones; made once, as long as nothing that it depends on
-    changes."""
-    making.make(provider, SPEC, SHAPE, installation=INSTALLATION)
-    order, _ = making._order_of(provider, SPEC, SHAPE, INSTALLATION)
-    key = provider.plan(order).template_key()
-    assert key is not None
-    found = templates.find(provider.options.cache_dir, key, provider.verified)
-    assert found is not None
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
-"""Boot one VM in a network with nothing real in it and print, as JSON, what its guest reaches.
+"""Start one VM in a network with nothing real in it and print, as JSON, what its guest reaches.
 
     unshare --net --mount python -m tests.vm.wall NETWORK CACHE DIRECTORY [UID]
 
-With UID, the provider and all that it starts run as that ordinary user.
+Without network it is a clone of a template, else it boots. With UID, the provider and all that it
+starts run as that ordinary user.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 
 from tests.vm import stand_in
-from tests.vm.qemu_fixture import Machine, make_provider
+from tests.vm.qemu_fixture import SHAPE, Machine, make_provider
 from vmrunner.model import Network
 from vmrunner.providers.qemu import processes, sweep
 
@@ -98,12 +99,13 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
         give_tun_to_all()
         become(uid)
     provider = make_provider(directory, cache=cache, accel="tcg", dns=stand_in.RESOLVER)
-    vm = Machine.order_one(provider, directory, network=network, ttl=400)
+    shape = SHAPE if network is Network.NONE else None
+    vm = Machine.order_one(provider, directory, network=network, ttl=400, shape=shape)
     ref = provider.create(vm.order)
     try:
         started = time.monotonic()
         vm.wait_booted()
-        print(f"{network}: boot to SSH {time.monotonic() - started:.1f} s", file=sys.stderr)
+        print(f"{network}: up to SSH {time.monotonic() - started:.1f} s", file=sys.stderr)
         everything = (*stand_in.HOST, *stand_in.OTHERS, stand_in.INTERNET, *GATEWAYS, *IPV6)
         found = probe(vm, everything)
         os.write(late, b"1")
@@ -114,7 +116,14 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
             for who, _ in processes.marked(sweep.mark(provider.state))
             if (Path(f"/proc/{who.pid}/cmdline").read_bytes()).startswith(b"/usr/bin/qemu")
         }
-        answer = {"token": stand_in.TOKEN, "first": found, "later": later, "uids": sorted(uids)}
+        seen = vm.look()
+        answer = {
+            "token": stand_in.TOKEN,
+            "first": found,
+            "later": later,
+            "uids": sorted(uids),
+            "start": seen and seen.start,
+        }
         print(json.dumps(answer))
     finally:
         provider.delete([ref])
