@@ -45,7 +45,7 @@ def abandoned(azure: LocalAzure, tmp_path_factory: pytest.TempPathFactory) -> Ab
         found = Abandoned(*map(azure.of, builds))
         in_vm(
             home, builds[0],
-            'test "$(cloud-id)" = azure && grep -q '
+            'test "$(cat /run/cloud-init/cloud-id)" = azure && grep -q '
             "7783-7084-3265-9085-8269-3286-77 /sys/class/dmi/id/chassis_asset_tag",
         )  # fmt: skip
         put_forward(home, builds[0], azure.deadline(found.due) + 1)

@@ -113,4 +113,4 @@ def test_a_slow_boot_gives_its_checks_more_time(boot: float, patience: float) ->
     check = next(check for check in CHECKS if check.name == "cloud-init")
     assert checks._look(check, Slow(), MANIFEST, boot).level is Level.OK  # type: ignore[arg-type]
     checks._user_data(Slow(), boot)  # type: ignore[arg-type]
-    assert given == [patience, *[2 * patience] * 8]
+    assert given == [patience, *[patience / 2] * 8, 2 * patience]
