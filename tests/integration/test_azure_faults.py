@@ -76,7 +76,10 @@ def test_a_create_that_fails_is_told_in_our_words(
     assert [r.ref for r in swept(provider) if r.ref.kind is Kind.INSTANCE] == []
 
 
-@pytest.mark.parametrize("fate", [LOST_ANSWER, AFTER_ALL])
+TIMED_OUT = RequestFate("RequestTimeout", 408, "nobody knows", happens=True)
+
+
+@pytest.mark.parametrize("fate", [LOST_ANSWER, AFTER_ALL, TIMED_OUT])
 def test_an_order_sent_again_is_one_vm(azure: Microsoft, fate: RequestFate) -> None:
     provider = azure.provider()
     order = make_order(provider)

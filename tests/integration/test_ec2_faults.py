@@ -47,6 +47,7 @@ from vmrunner.testing.localec2 import (
         (GARBAGE, Uncertain, 0),
         (GARBAGE._replace(happens=True), Uncertain, 1),
         (RequestFate("RequestTimeout", 400, "the socket was idle"), Uncertain, 0),
+        (RequestFate("TimedOut", 408, "nobody knows", happens=True), Uncertain, 1),
         (THROTTLED, Throttled, 0),
         (RequestFate("Throttling", 400, "Rate exceeded"), Throttled, 0),
         (NO_CAPACITY, NoCapacity, 0),

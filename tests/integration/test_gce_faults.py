@@ -24,7 +24,12 @@ from vmrunner.testing.localgce import (
 INSERT = "instances.insert"
 
 
-@pytest.mark.parametrize("trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE])
+TIMED_OUT = RequestFate("timedOut", 408, "nobody knows", happens=True)
+
+
+@pytest.mark.parametrize(
+    "trouble", [LOST_REQUEST, LOST_ANSWER, INTERNAL, UNAVAILABLE, GARBAGE, TIMED_OUT]
+)
 def test_an_uncertain_create_sent_again_is_one_vm(gce: Google, trouble: RequestFate) -> None:
     provider = gce.provider()
     order = make_order(provider)

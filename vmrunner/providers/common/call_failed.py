@@ -24,6 +24,11 @@ def one_line(message: str, *, before: str = "") -> str:
     return (words.partition(before)[0] if before else words)[:300]
 
 
+def is_undecided(status: int) -> bool:
+    """True when an answer of this HTTP status may come after the work was done."""
+    return status == 408 or status >= 500
+
+
 @contextmanager
 def edge() -> Iterator[None]:
     """A driver's edge: what fails inside is told in the core's words."""

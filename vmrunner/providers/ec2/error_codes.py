@@ -16,7 +16,7 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
-from vmrunner.providers.common.call_failed import CallFailed, one_line
+from vmrunner.providers.common.call_failed import CallFailed, is_undecided, one_line
 
 #: What follows in a denial is encoded.
 _PAGE: Final = " Encoded authorization failure message"
@@ -131,7 +131,7 @@ def refusal(code: str, message: str, status: int, *, action: str, region: str) -
         )
     if code in DENIED:
         return CredentialsRefused(text, hint=f"allow {action} to these credentials")
-    if status >= 500 or code in UNCERTAIN or not code:
+    if is_undecided(status) or code in UNCERTAIN or not code:
         return Uncertain(text)
     return BadOrder(text)
 

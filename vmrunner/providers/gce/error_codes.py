@@ -17,7 +17,7 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
-from vmrunner.providers.common.call_failed import CallFailed, one_line
+from vmrunner.providers.common.call_failed import CallFailed, is_undecided, one_line
 
 #: Of requests (camelCase) and of operations (UPPER_CASE).
 CAPACITY: Final = frozenset(
@@ -90,7 +90,7 @@ def refusal(code: str, message: str, status: int, *, action: str, where: str) ->
         return CredentialsRefused(text, hint=f"allow compute.{action} to these credentials")
     if status == 401:
         return CredentialsRefused(text, hint=_LOG_IN)
-    if status >= 500 or code in UNSURE or not code:
+    if is_undecided(status) or code in UNSURE or not code:
         return Uncertain(text)
     return BadOrder(text)
 

@@ -71,6 +71,7 @@ def failed(status: int, code: str = "", message: str = "no", **more: Any) -> Cal
         (0, "InternalExecutionError", "Please retry later.", Uncertain),
         (500, "InternalServerError", "", Uncertain),
         (502, "", "", Uncertain),
+        (408, "", "", Uncertain),
     ],
 )
 def test_an_answer_is_told_in_our_words(
