@@ -9,7 +9,7 @@ import pytest
 from tests.support.azure import INSTALLATION, Microsoft, look, make_order, swept
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import BadOrder
-from vmrunner.model import Fate, Finding, Key, Kind, Level, Market, Power, Ref, Spec
+from vmrunner.model import Fate, Finding, Key, Kind, Level, Market, Power, Ref, Role, Spec
 from vmrunner.providers import Arms, Parks, registry
 from vmrunner.providers.azure import deadline_schedules, guard
 from vmrunner.providers.azure.describe import SETTLED
@@ -194,14 +194,16 @@ def test_an_ephemeral_disk_is_where_there_is_room(azure: Microsoft) -> None:
     assert azure.machine.ephemeral
     assert {r.ref.kind for r in swept(provider)} == {Kind.INSTANCE, Kind.INTERFACE, Kind.ADDRESS}
     assert provider.arm(ref, order.instance, order.deadline) is None
-    assert "disk" not in " ".join(provider.bill(order.offer).on)
+    assert "disk" not in " ".join(provider.bill(order.offer, Role.BUILD).on)
     large = make_order(provider, Spec(disk=200 << 30))
     provider.create(large)
     assert not azure.cloud.of(large.instance)[0].ephemeral
-    assert "disk" in " ".join(provider.bill(large.offer).on)
+    assert "disk" in " ".join(provider.bill(large.offer, Role.BUILD).on)
     waiting = make_order(provider, pool="fast")
     provider.create(waiting)
     assert not azure.cloud.of(waiting.instance)[0].ephemeral
+    for role in (Role.POOL, Role.IMAGE):
+        assert "disk" in " ".join(provider.bill(waiting.offer, role).on)
 
 
 @pytest.mark.parametrize(

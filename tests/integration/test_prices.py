@@ -16,7 +16,7 @@ from tests.support.gce import Google
 from tests.support.gce import gce as gce  # the fixture
 from vmrunner.core.pricing import HOURS_OF_MONTH
 from vmrunner.ledger import Ledger, prices
-from vmrunner.model import Market, PriceSource, Rate, Scope, Spec
+from vmrunner.model import Market, PriceSource, Rate, Role, Scope, Spec
 from vmrunner.providers.port import Provider
 from vmrunner.providers.rates import rate_of
 from vmrunner.services.prices import FRESH, refresh, refreshed_beside
@@ -33,7 +33,7 @@ def url(tmp_path: Path) -> str:
 
 def rate(ledger: Ledger, provider: Provider, spec: Spec) -> Rate:
     offer = provider.offers(spec)[0]
-    return rate_of(provider, offer, ledger.prices.of(offer.scope), 0.0)
+    return rate_of(provider, offer, Role.BUILD, ledger.prices.of(offer.scope), 0.0)
 
 
 def test_ec2s_price_list_is_read_and_kept(ledger: Ledger, aws: Amazon) -> None:

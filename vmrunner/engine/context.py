@@ -24,6 +24,7 @@ from vmrunner.model import (
     Order,
     PoolSpec,
     Rate,
+    Role,
     Scope,
 )
 from vmrunner.providers import Provider, registry
@@ -225,8 +226,8 @@ class EngineContext(ReaperContext):
             self.ledger.budgets.declare(self.budgets, self.clock())
         self._declared = self.budgets
 
-    def rate(self, provider: str, offer: Offer) -> Rate:
-        """Return what a VM of this offer costs an hour, as far as the ledger and the driver know;
-        no cloud is asked."""
+    def rate(self, provider: str, offer: Offer, role: Role) -> Rate:
+        """Return what a VM of this offer costs an hour in this role, as far as the ledger and the
+        driver know; no cloud is asked."""
         told = self.ledger.prices.of(offer.scope)
-        return rate_of(self.providers[provider], offer, told, self.clock())
+        return rate_of(self.providers[provider], offer, role, told, self.clock())

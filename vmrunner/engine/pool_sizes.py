@@ -17,7 +17,7 @@ from vmrunner.core.pool_sizing import (
     scheduled_size,
 )
 from vmrunner.engine.context import EngineContext
-from vmrunner.model import Instance, Offer, Pool
+from vmrunner.model import Instance, Offer, Pool, Role
 
 RENEW: Final = 10.0  # seconds that a size holds
 OBSERVE: Final = 60.0  # seconds between looks at what arrived
@@ -67,7 +67,7 @@ class PoolSizer:
             pricing.idle_cost(row, today.timestamp(), now)
             for row in self._context.ledger.pools.instances(pool.name, today.timestamp())
         )
-        hourly = self._context.rate(spec.provider, offers[0]).usd_hour or 0.0
+        hourly = self._context.rate(spec.provider, offers[0], Role.POOL).usd_hour or 0.0
         affordable = affordable_size(wanted, hourly, spec.usd_per_day, spent, now)
         return PoolSize(affordable, capped=affordable < wanted)
 

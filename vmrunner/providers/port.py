@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Outcome,
         Page,
         Ref,
+        Role,
         Scope,
         Seen,
         Shape,
@@ -132,9 +133,9 @@ class TellsUsage(Protocol):
 class Bills(Protocol):
     """A provider whose VMs are billed in parts: machine, disk, address."""
 
-    def bill(self, offer: Offer) -> Bill:
-        """Return what a VM of this offer is billed for, by the items of its price list; asks
-        nobody."""
+    def bill(self, offer: Offer, role: Role) -> Bill:
+        """Return what a VM of this offer in this role is billed for, by the items of its price
+        list; asks nobody."""
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from vmrunner.images.cloud import cleanup, packer, stage
 from vmrunner.images.local.builder import Callback
 from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
-from vmrunner.model import ImageState, MadeImage, Rate
+from vmrunner.model import ImageState, MadeImage, Rate, Role
 from vmrunner.providers import registry
 from vmrunner.providers.common.cloudinit import user_data as cloudinit
 from vmrunner.providers.port_images import (
@@ -127,7 +127,7 @@ def _from_now(wish: ImageRequest, provider: Provider, ttl: float) -> ImageReques
 
 def _rate(ledger: Ledger, provider: Provider, bench: BuilderSpec, recipe_: Recipe) -> Rate:
     offer = replace(bench.offer, disk=max(_DISK, recipe_.disk))
-    return rate_of(provider, offer, ledger.prices.of(offer.scope), provider.now())
+    return rate_of(provider, offer, Role.IMAGE, ledger.prices.of(offer.scope), provider.now())
 
 
 def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider, rate: Rate) -> MadeImage:

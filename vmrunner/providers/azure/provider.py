@@ -21,6 +21,7 @@ from vmrunner.model import (
     Outcome,
     Page,
     Ref,
+    Role,
     Scope,
     Seen,
     Spec,
@@ -120,9 +121,10 @@ class AzureProvider:
             for pool in self._dry.without_dry(pools)
         )
 
-    def bill(self, offer: Offer) -> Bill:
+    def bill(self, offer: Offer, role: Role) -> Bill:
         size = self.places.known.get(offer.machine_type)
-        local = placement(self.options, size, offer.disk)
+        # Of a pool's VM and of an image's builder the disk is managed, whatever the options say.
+        local = placement(self.options, size, offer.disk) if role is Role.BUILD else ""
         disk_type = None if local else self.options.disk_type
         return prices.bill(offer, disk_type, public=self.options.address == "public")
 

@@ -17,6 +17,7 @@ from vmrunner.model import (
     Outcome,
     Page,
     Ref,
+    Role,
     Scope,
     Seen,
     Spec,
@@ -109,7 +110,7 @@ class Ec2Provider:
             for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
         )
 
-    def bill(self, offer: Offer) -> Bill:
+    def bill(self, offer: Offer, role: Role) -> Bill:  # noqa: ARG002 - the same for each
         return prices.bill(offer, public=self.options.address == "public")
 
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:

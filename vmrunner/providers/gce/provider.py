@@ -23,6 +23,7 @@ from vmrunner.model import (
     Outcome,
     Page,
     Ref,
+    Role,
     Scope,
     Seen,
     Spec,
@@ -124,7 +125,7 @@ class GceProvider:
             for pool in left
         )
 
-    def bill(self, offer: Offer) -> Bill:
+    def bill(self, offer: Offer, role: Role) -> Bill:  # noqa: ARG002 - the same for each
         disk_type = self.options.disk_type or disk_type_of(offer.machine_type)
         return prices.bill(offer, disk_type, public=self.options.address == "public")
 
