@@ -40,7 +40,7 @@ class Ec2Endpoint(HttpEndpoint):
 
     def __init__(self, cloud: LocalCloud) -> None:
         self._cloud = cloud
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = _Dispatcher(create_backend_app)
 
     def make(self, port: int) -> BaseWSGIServer:
         # Else moto makes hundreds of images in every region that is touched.
@@ -116,6 +116,19 @@ def _hang_up(environ: Environ) -> NoReturn:
     connection: socket.socket = environ["werkzeug.socket"]
     connection.shutdown(socket.SHUT_RDWR)
     raise ConnectionAbortedError  # for the server, which lets go of it
+
+
+class _Dispatcher(DomainDispatcherApplication):
+    """moto's, which reads the directory of its package at each request to find whose it is."""
+
+    def __init__(self, create_app: Any) -> None:
+        super().__init__(create_app)
+        self._backends: dict[str | None, Any] = {}
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        if host not in self._backends:
+            self._backends[host] = super().get_backend_for_host(host)
+        return self._backends[host]
 
 
 class _Handler(MotoRequestHandler):

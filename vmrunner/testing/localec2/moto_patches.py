@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from moto.core import responses, utils
 from moto.core.responses import ActionResult
 from moto.ec2 import utils as ec2_utils
 from moto.ec2.exceptions import (
@@ -99,6 +100,10 @@ def install() -> None:
     _instead(EventBridgeSchedulerBackend, "create_schedule_group", schedules.create_group)
     _instead(EventBridgeSchedulerBackend, "update_schedule", schedules.update_schedule)
     _instead(EventBridgeSchedulerBackend, "list_schedules", schedules.list_schedules)
+    # It looks through all members of a class at each request.
+    responses.method_names_from_class = functools.cache(  # type: ignore[attr-defined]
+        utils.method_names_from_class
+    )
     ec2_utils.filter_dict_attribute_mapping.update(_FILTERS)
     for name in _CLOCKS:
         module = importlib.import_module(name)
