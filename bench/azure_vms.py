@@ -1,13 +1,13 @@
 """What Azure costs through vmrunner, beside a script of raw calls.
 
-    python bench/azure_vms.py [--builds 200] [--pairs 3]
+    python bench/azure_vms.py [--builds 200] [--pairs 3] [--latency 0.1 0.5]
 
 The real engine and driver, with sessions that end at once, from submit until each VM is seen dead.
 The script does the least with Microsoft's own clients, and as many threads as the engine has for
 creates: put a VM, wait for the operation, submit its deallocation, read its address, delete it,
 wait for that, cancel the deallocation. They take turns, each at a fresh endpoint in a process of
-its own, whose CPU is not counted and where an operation takes a while. Exit 1 when the bound on
-calls is broken.
+its own, whose CPU is not counted and where an operation takes a while; then once more where each
+answer takes so long. Exit 1 when the bound on calls is broken.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -32,15 +33,16 @@ from vmrunner.providers.azure import create_request
 from vmrunner.providers.azure.client import QUOTAS, last
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import CREATES, AzureProvider
-from vmrunner.testing.localazure import LocalAzure
+from vmrunner.testing.localazure import LocalAzure, routes
 
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
 OPERATION: Final = 0.05  # seconds that a create or a delete is under way
 ROOM: Final = 1_000_000  # of each quota: a new subscription has room for few
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, *, latency: float) -> None:
     with LocalAzure() as cloud:
+        cloud.answer_seconds = dict.fromkeys(routes.KNOWN, latency)
         cloud.boot_seconds = cloud.delete_seconds = OPERATION
         cloud.quotas = {place: dict.fromkeys(told, ROOM) for place, told in cloud.quotas.items()}
         alive = {"alive": lambda: [machine.name for machine in cloud.alive]}
@@ -66,9 +68,9 @@ class Nobody(SansIOHTTPPolicy[Any, Any]):
     """No token: the clients' own policy gives none to plain HTTP."""
 
 
-def by_script(builds: int) -> Spent:
+def by_script(builds: int, *, latency: float) -> Spent:
     """What a person would write: nothing is looked at, nothing is sent again."""
-    with endpoint(Endpoint, serve) as at:
+    with endpoint(Endpoint, partial(serve, latency=latency)) as at:
         azure = provider(at)
         machines = []
         for _ in range(builds):

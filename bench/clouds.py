@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -30,7 +31,7 @@ from vmrunner.model import Limits, Order, Result, Role, Spec
 from vmrunner.providers import Provider
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 
-CALLS, CPU = 1.1, 1.5  # against the script
+CALLS, CPU, WALL = 1.1, 1.5, 1.2  # against the script
 CAPTION: Final = (
     "Builds: vmrunner / the script, which keeps no ledger and no limits on its calls (vmrunner's "
     "are opened wide). Under the ledger this disk alone does {syncs:.0f} fdatasync/s."
@@ -230,19 +231,33 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
 
 def compare(
     doc: str | None,
-    serve: Callable[[Connection], None],
+    serve: Callable[..., None],
     provider: Callable[[Endpoint], Provider],
-    script: Callable[[int], Spent],
+    script: Callable[..., Spent],
     installation: str,
 ) -> int:
-    """A whole bench of builds alone; the exit code."""
-    said = arguments(doc).parse_args()
+    """A whole bench of builds alone; the exit code. `serve` and `script` take `latency` too: the
+    seconds that each answer takes, and no processor."""
+    parser = arguments(doc)
+    parser.add_argument("--latency", type=float, nargs="*", default=[0.1, 0.5], metavar="SECONDS")
+    said = parser.parse_args()
 
-    def ours(builds: int) -> Spent:
-        with endpoint(Endpoint, serve) as at:
+    def ours(builds: int, latency: float = 0.0) -> Spent:
+        with endpoint(Endpoint, partial(serve, latency=latency)) as at:
             return through_vmrunner(at, provider(at), installation, builds, said.directory)
 
-    return show(compared(said.builds, said.pairs, ours, script), said.directory)
+    def both(latency: float) -> list[Row]:
+        sides = (partial(side, latency=latency) for side in (ours, script))
+        return compared(said.builds, said.pairs, *sides, wall=WALL)
+
+    rows = both(0.0)
+    for latency in said.latency:
+        rows += [
+            row._replace(what=f"{row.what}, answers take {latency} s")
+            for row in both(latency)
+            if row.time
+        ]
+    return show(rows, said.directory)
 
 
 def by_action(calls: Counter[str]) -> str:

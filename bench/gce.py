@@ -1,18 +1,19 @@
 """What Compute Engine costs through vmrunner, beside a script of raw calls.
 
-    python bench/gce.py [--builds 200] [--pairs 3]
+    python bench/gce.py [--builds 200] [--pairs 3] [--latency 0.1 0.5]
 
 The real engine and driver, with sessions that end at once, from submit until each VM is seen dead.
 The script does the least with Google's own client, and as many threads as the engine has for
 creates: insert, wait for the operation, delete, wait for that one. They take turns, each at a fresh
-endpoint in a process of its own, whose CPU is not counted and where an operation takes a while.
-Exit 1 when the bound on calls is broken.
+endpoint in a process of its own, whose CPU is not counted and where an operation takes a while;
+then once more where each answer takes so long. Exit 1 when the bound on calls is broken.
 """
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -28,13 +29,14 @@ from vmrunner.providers.gce import create_request
 from vmrunner.providers.gce.client import QUOTAS
 from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.provider import CREATES, GceProvider
-from vmrunner.testing.localgce import LocalGce
+from vmrunner.testing.localgce import LocalGce, routes
 
 OPERATION: Final = 0.05  # seconds that an insert or a delete is under way
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, *, latency: float) -> None:
     with LocalGce() as cloud:
+        cloud.answer_seconds = dict.fromkeys(routes.KNOWN, latency)
         cloud.operation_seconds = cloud.delete_seconds = OPERATION
         for limits in cloud.quotas.values():
             limits.clear()  # a new project has room for few
@@ -56,9 +58,9 @@ def provider(at: Endpoint) -> GceProvider:
     return GceProvider(options, buckets=unlimited(QUOTAS))
 
 
-def by_script(builds: int) -> Spent:
+def by_script(builds: int, *, latency: float) -> Spent:
     """What a person would write: nothing is looked at, nothing is sent again."""
-    with endpoint(Endpoint, serve) as at:
+    with endpoint(Endpoint, partial(serve, latency=latency)) as at:
         google = provider(at)
         resources = [
             create_request.instance(order(google, INSTALLATION), google.options)
