@@ -75,9 +75,12 @@ def test_all_of_a_vm_dies_with_it(azure: Microsoft) -> None:
     assert azure.cloud.rejected == []
 
 
-@pytest.mark.parametrize("address", ["public", "private"])
-def test_it_is_reached_at_its_address(azure: Microsoft, address: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "expands"), [("public", True), ("public", False), ("private", True)]
+)
+def test_it_is_reached_at_its_address(azure: Microsoft, address: str, *, expands: bool) -> None:
     azure.cloud.boot_seconds = 100
+    azure.cloud.expands = expands
     provider = azure.provider(address=address)
     order = make_order(provider)
     ref = provider.create(order)
@@ -90,6 +93,7 @@ def test_it_is_reached_at_its_address(azure: Microsoft, address: str) -> None:
     assert up.power is Power.RUNNING
     assert up.address is not None
     assert up.address.host.startswith("10.8." if address == "private" else "198.18.")
+    assert azure.cloud.count("publicIPAddresses.get") == (not expands)
     before = azure.cloud.count("networkInterfaces.get")
     look(provider, order, ref)
     assert azure.cloud.count("networkInterfaces.get") == before  # it is known

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
 from vmrunner.providers.azure import error_codes
@@ -24,9 +24,10 @@ from vmrunner.providers.azure.resources import addresses, name_of, power, seen, 
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 
-#: So many are asked for their own view in one look; so many at once.
+#: So many are asked for their own view in one look, side by side.
 VIEWS: Final = 32
-AT_ONCE: Final = 16
+#: With these an interface tells its public addresses, and not their ids alone.
+_EXPANDED: Final = "ipConfigurations/publicIPAddress"
 #: So long after its first sight, in seconds, no absence of a VM says anything.
 SETTLED: Final = 60.0
 _ROLES: Final = tuple(role.value for role in MORTAL)
@@ -88,7 +89,7 @@ class VmDescriber:
                 continue
             if not asked:
                 continue
-            with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
+            with ThreadPoolExecutor(len(asked)) as pool:
                 views = pool.map(partial(self._view, here), asked)
                 for ref, told in zip(asked, views, strict=True):
                     if isinstance(told, CallFailed):
@@ -168,17 +169,27 @@ class VmDescriber:
         """Return where SSH goes; "": it is not told yet."""
         for one in part(item, "properties", "networkProfile", "networkInterfaces") or ():
             try:
-                interface = self._get(INTERFACE, scope, "network_interface_name", one["id"])
+                interface = self._calls(
+                    INTERFACE,
+                    group=scope.place,
+                    network_interface_name=name_in(str(one["id"])),
+                    expand=_EXPANDED,
+                )
                 for private, public in addresses(interface):
                     if not self._public:
                         return private
                     if public:
-                        told = self._get(ADDRESS, scope, "public_ip_address_name", public)
-                        return str(part(told, "properties", "ipAddress") or "")
+                        return self._address(scope, public)
             except CallFailed as failed:
                 if failed.code not in error_codes.MISSING:
                     raise
         return ""
 
-    def _get(self, api: Any, scope: Scope, word: str, identifier: object) -> Answer:
-        return self._calls(api, group=scope.place, **{word: name_in(str(identifier))})
+    def _address(self, scope: Scope, public: Answer) -> str:
+        """Return a public address, of which an interface may tell the id alone."""
+        told = part(public, "properties", "ipAddress")
+        if told is None:
+            name = name_in(str(public["id"]))
+            found = self._calls(ADDRESS, group=scope.place, public_ip_address_name=name)
+            told = part(found, "properties", "ipAddress")
+        return str(told or "")

@@ -117,11 +117,11 @@ def vm_of(scope: Scope, identifier: object) -> Ref | None:
     return Ref(scope, Kind.INSTANCE, last(str(identifier)).lower()) if identifier else None
 
 
-def addresses(interface: Answer) -> Iterator[tuple[str, str]]:
-    """Yield each private address of an interface, with the id of its public one."""
+def addresses(interface: Answer) -> Iterator[tuple[str, Answer]]:
+    """Yield each private address of an interface, with its public one: all of it, or its id."""
     for one in part(interface, "properties", "ipConfigurations") or ():
         private = str(part(one, "properties", "privateIPAddress") or "")
-        yield private, str(part(one, "properties", "publicIPAddress", "id") or "")
+        yield private, part(one, "properties", "publicIPAddress") or {}
 
 
 # --- for a sweep ---------------------------------------------------------------------------------

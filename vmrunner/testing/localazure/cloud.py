@@ -57,6 +57,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         self.restricted: set[tuple[str, str]] = set()  # (location, size) that nobody may have
         self.down: set[str] = set()  # zones without room, and locations that do not answer
         self.keeps_children: set[str] = set()  # types of which `deleteOption` is forgotten
+        self.expands = True  # an interface tells its addresses whole, where that is asked
         self.disks_inherit_tags = True  # a VM's disk has the VM's tags
         self.shouts = True  # Microsoft.Compute writes a group's name in capitals in some ids
         self.living: dict[str, AzureMachine] = {}  # by key; the last that was

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,7 @@ from vmrunner.testing.localazure.api_error import ArmRefusal, Json, no_group, no
 from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.requests import AzureRequest
-from vmrunner.testing.localazure.resource_ids import GALLERY, TYPES, VM, key
+from vmrunner.testing.localazure.resource_ids import GALLERY, NIC, TYPES, VM, key
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
@@ -132,6 +133,8 @@ def sizes(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> Ar
 
 def dressed(cloud: LocalAzure, found: Json, expand: str = "") -> Json:
     """Return a resource as an answer has it."""
+    if found["type"] == NIC and expand.lower() == "ipconfigurations/publicipaddress":
+        return _with_addresses(cloud, found) if cloud.expands else found
     if found["type"] != VM:
         return found
     machine = cloud.living[key(found["id"])]
@@ -139,6 +142,15 @@ def dressed(cloud: LocalAzure, found: Json, expand: str = "") -> Json:
         view = {"instanceView": machine.instance_view()}
         return found | {"properties": found["properties"] | view}
     return found
+
+
+def _with_addresses(cloud: LocalAzure, interface: Json) -> Json:
+    """Return an interface with all of its public addresses instead of their ids."""
+    shown = copy.deepcopy(interface)
+    for one in shown["properties"]["ipConfigurations"]:
+        if public := one["properties"].get("publicIPAddress"):
+            one["properties"]["publicIPAddress"] = cloud.resource(public["id"]) or public
+    return shown
 
 
 def _short(cloud: LocalAzure, found: Json, *, created: bool) -> Json:
