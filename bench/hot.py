@@ -160,7 +160,13 @@ def claims() -> list[float]:
             row = wait_in_pool(ledger, f"vm-{n:04}")
             began = time.monotonic()
             won = ledger.pools.claim(
-                build, row, generation=ledger.generation, owner="e-2", until=1e9, now=200.0
+                build,
+                row,
+                generation=ledger.generation,
+                owner="e-2",
+                until=1e9,
+                started=200.0,
+                now=200.0,
             )
             found.append(time.monotonic() - began)
             assert won is not None

@@ -242,7 +242,10 @@ def test_a_claim_needs_money_of_its_builds_budgets(ledger: Ledger) -> None:
     assert filled(ledger, "vm-1")
     build = submitted(ledger, "b-1", labels={"team": "a"}, ttl=HOUR)
     vm = ledger.instances.get("vm-1")
-    said: Any = {"generation": ledger.generation, "owner": "e-1", "until": 9e9, "now": NOON + 900}
+    said: Any = {
+        "generation": ledger.generation, "owner": "e-1", "until": 9e9, "started": NOON,
+        "now": NOON + 900,
+    }  # fmt: skip
     with pytest.raises(OverBudget, match=r"day team=a: of \$0.50 .* may cost \$1.25"):
         ledger.pools.claim(build, vm, **said)
     assert ledger.instances.get("vm-1").build is None
@@ -338,6 +341,6 @@ def test_a_budget_that_is_being_declared_counts(
     with pytest.raises(OverBudget):
         ledger.pools.claim(
             build, ledger.instances.get("vm-1"), generation=ledger.generation, owner="e-1",
-            until=9e9, now=NOON,
+            until=9e9, started=NOON, now=NOON,
         )  # fmt: skip
     declares.join()

@@ -27,7 +27,7 @@ def served(ledger: Ledger) -> None:
     row = waiting(ledger)
     won = ledger.pools.claim(
         ledger.builds.get("b-1"), row, generation=ledger.generation, owner="e-2", until=1e9,
-        now=200.0,
+        started=200.0, now=200.0,
     )  # fmt: skip
     assert won is not None
     move = ledger.builds.advance

@@ -120,7 +120,7 @@ def test_all_lines_come_to_time_times_rate(ledger: Ledger) -> None:
 def claim(ledger: Ledger, build: str, vm: str) -> None:
     won = ledger.pools.claim(
         submitted(ledger, build), ledger.instances.get(vm), generation=ledger.generation,
-        owner="e-1", until=9e9, now=1100.0,
+        owner="e-1", until=9e9, started=1100.0, now=1100.0,
     )  # fmt: skip
     assert won is not None
 

@@ -28,7 +28,8 @@ sys.stdin.readline()
 mine, lost = [], 0
 while builds and vms:
     claim = ledger.pools.claim(
-        builds[0], vms[0], generation=ledger.generation, owner=me, until=1e9, now=200.0
+        builds[0], vms[0], generation=ledger.generation, owner=me, until=1e9, started=200.0,
+        now=200.0,
     )
     if claim is None:
         lost += 1
@@ -45,7 +46,8 @@ def claim(ledger: Ledger, build: str = "b-1", name: str = "vm-1", **changes: obj
         ledger.builds.get(build),
         ledger.instances.get(name),
         **{  # type: ignore[arg-type]
-            "generation": ledger.generation, "owner": "e-2", "until": 1e9, "now": 200.0, **changes
+            "generation": ledger.generation, "owner": "e-2", "until": 1e9, "started": 200.0,
+            "now": 200.0, **changes,
         },
     )  # fmt: skip
 
@@ -115,7 +117,8 @@ def test_what_may_not_be_claimed_stays_as_it_is(ledger: Ledger, why: str) -> Non
     won = ledger.pools.claim(
         ledger.builds.get("b-1"), row,
         **{  # type: ignore[arg-type]
-            "generation": ledger.generation, "owner": "e-2", "until": 1e9, "now": 200.0, **changes
+            "generation": ledger.generation, "owner": "e-2", "until": 1e9, "started": 200.0,
+            "now": 200.0, **changes,
         },
     )  # fmt: skip
     assert won is None
@@ -162,6 +165,6 @@ def test_a_configuration_that_changed_gets_a_revision(ledger: Ledger) -> None:
 def test_a_retry_is_no_arrival(ledger: Ledger) -> None:
     build = submitted(ledger)
     ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
-    ledger.pools.missed([(build, "fast"), (build, "fast")])
+    ledger.pools.missed([(build, "fast"), (build, "fast")], 150.0)
     assert ledger.pools.counts(0.0) == {"fast": (1, 0)}
-    assert list(ledger.pools.arrivals("fast", 0.0)) == [build.created_at]
+    assert list(ledger.pools.arrivals("fast", 0.0)) == [150.0]

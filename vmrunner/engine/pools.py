@@ -172,6 +172,7 @@ class PoolManager:
                         generation=context.ledger.generation,
                         owner=context.id,
                         until=context.clock() + MEMBER_LEASE,
+                        started=context.clock(),
                         now=context.now(row),
                     )
                 except OverBudget as error:
@@ -190,7 +191,7 @@ class PoolManager:
             for build in first
             if (name := next((p.name for p in self._serving(build)), None)) is not None
         ]
-        self._context.ledger.pools.missed(found)
+        self._context.ledger.pools.missed(found, self._context.clock())
 
     def _serving(self, build: BuildRecord) -> list[Pool]:
         return [pool for pool in self._pools.values() if rules.serves(pool.spec, build.spec)]

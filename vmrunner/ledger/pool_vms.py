@@ -187,11 +187,12 @@ class PoolVms:
         generation: str,
         owner: str,
         until: float,
+        started: float,
         now: float,
     ) -> tuple[BuildRecord, Instance] | None:
         """Give a VM that waits to a queued build, for as long as the build may take: both epochs
         become one, above either. One that is parked has to be woken. `now`: the VM's clock;
-        `until`: when the owner's claim lapses.
+        `started`: the engines'; `until`: when the owner's claim lapses.
 
         None: somebody was faster, the build is to end, the VM has not that much time left, or the
         ledger was set back. Raises OverBudget, and LedgerError when it cannot be remembered:
@@ -227,7 +228,7 @@ class PoolVms:
                 connection, build.id, won[-1], EventKind.PHASE, now,
                 state=state.value, start=start.value, pool=row.pool,
             )  # fmt: skip
-            note_start(connection, build.id, row.pool or "", build.created_at, hit=True)
+            note_start(connection, build.id, row.pool or "", started, hit=True)
             return claimed, codec.instance(taken)
 
         try:

@@ -157,12 +157,12 @@ class Pools(PoolVms):
 
     # --- what came of it ---
 
-    def missed(self, builds: Sequence[tuple[BuildRecord, str]]) -> None:
+    def missed(self, builds: Sequence[tuple[BuildRecord, str]], now: float) -> None:
         """Note builds that a pool is for and that had to be started without it."""
 
         def work(connection: Connection) -> None:
             for build, pool in builds:
-                note_start(connection, build.id, pool, build.created_at, hit=False)
+                note_start(connection, build.id, pool, now, hit=False)
 
         if builds:
             self._database.write(work)
@@ -173,7 +173,7 @@ class Pools(PoolVms):
         return {name: StartCounts(builds, hits or 0) for name, builds, hits in rows}
 
     def arrivals(self, name: str, after: float) -> Sequence[float]:
-        """Return when builds that it is for were submitted, after that time, in order."""
+        """Return when builds that it is for were started, after that time, in order."""
         return self._database.read(
             lambda c: [r[0] for r in _STARTS(c, pool=name, after=after).all()]
         )

@@ -13,6 +13,14 @@ from vmrunner.model import Pool, PoolSpec
 DEMAND = replace(POOL, size=None, hit_rate=0.9, least=1, most=6)
 
 
+def came(parts: EngineParts, count: int = 60, waited: float = 0.0) -> None:
+    """Builds that are started one after the other, so long after they were submitted."""
+    for n in range(count):
+        parts.clock.advance(5.0)
+        build = replace(submitted(parts.ledger, f"b-{n}"), created_at=parts.clock() - waited)
+        parts.ledger.pools.missed([(build, "fast")], parts.clock())
+
+
 def pool(spec: PoolSpec = POOL, **changes: int) -> Pool:
     return replace(Pool(spec=spec, shape="s", revision=1), **changes)
 
@@ -52,10 +60,7 @@ def test_demand_makes_it_grow_and_night_makes_it_shrink(parts: EngineParts) -> N
     sizer = PoolSizer(parts.context)
     parts.ledger.pools.declare({"fast": DEMAND}, "e-1", parts.clock())
     assert sizer.size(pool(DEMAND), [OFFER], parts.clock()) == (1, False)
-    for n in range(60):
-        parts.clock.advance(5.0)
-        build = replace(submitted(parts.ledger, f"b-{n}"), created_at=parts.clock())
-        parts.ledger.pools.missed([(build, "fast")])
+    came(parts)
     parts.clock.advance(60.0)
     grown, _ = sizer.size(pool(DEMAND), [OFFER], parts.clock())
     assert grown > 3
@@ -65,14 +70,20 @@ def test_demand_makes_it_grow_and_night_makes_it_shrink(parts: EngineParts) -> N
     assert sizer.size(pool(DEMAND), [OFFER], parts.clock())[0] < grown
 
 
+def test_what_waited_for_a_place_counts_too(parts: EngineParts) -> None:
+    parts.ledger.pools.declare({"fast": DEMAND}, "e-1", parts.clock())
+    sizer = PoolSizer(parts.context)
+    sizer.size(pool(DEMAND), [OFFER], parts.clock())
+    came(parts, waited=1000.0)
+    parts.clock.advance(60.0)
+    assert sizer.size(pool(DEMAND), [OFFER], parts.clock())[0] > 3
+
+
 def test_another_engine_goes_on_with_what_arrived(parts: EngineParts) -> None:
     parts.ledger.pools.declare({"fast": DEMAND}, "e-1", parts.clock())
     first = PoolSizer(parts.context)
     first.size(pool(DEMAND), [OFFER], parts.clock())
-    for n in range(60):
-        parts.clock.advance(5.0)
-        build = replace(submitted(parts.ledger, f"b-{n}"), created_at=parts.clock())
-        parts.ledger.pools.missed([(build, "fast")])
+    came(parts)
     parts.clock.advance(60.0)
     grown = first.size(pool(DEMAND), [OFFER], parts.clock())
     parts.clock.advance(RENEW)
