@@ -59,6 +59,15 @@ def test_a_full_house_says_so(make_world: Make) -> None:
     drained(world)
 
 
+def test_a_pool_whose_day_is_paid_says_so(make_world: Make) -> None:
+    world = make_world()
+    world.node(pools=pools(usd_per_day=0.01))
+    becomes(world, EmptyReason.BUDGET)
+    assert not list(world.ours())
+    world.truth.pools.resize("fast", 0, "ops", world.clock())
+    becomes(world, EmptyReason.SIZE)
+
+
 @pytest.mark.parametrize(
     ("fault", "wanted"),
     [
