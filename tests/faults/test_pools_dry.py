@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.faults.pool_worlds import drained, filled, pools, waiting
 from tests.faults.world import World
 from vmrunner.errors import NoCapacity
+from vmrunner.model import BuildState, Result
 from vmrunner.providers.fake import FakeProvider
+
+LARGE = 64  # processors of the machine that is dry
 
 
 def test_what_waits_needs_no_room_at_its_provider(
@@ -28,4 +32,34 @@ def test_what_waits_needs_no_room_at_its_provider(
         build = world.submit()
         world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
     assert world.truth.builds.get(build.id).instance == row.id
+    drained(world)
+
+
+def large_is_dry(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    usual = getattr(FakeProvider, method)
+
+    def dry(self: FakeProvider, asked: Any) -> Any:
+        if (asked.offer if method == "create" else asked).cpus == LARGE:
+            raise NoCapacity("the large ones are dry")
+        return usual(self, asked)
+
+    monkeypatch.setattr(FakeProvider, method, dry)
+
+
+@pytest.mark.parametrize("method", ["offers", "create"])
+def test_no_vm_ends_again_and_again_for_a_dry_machine(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """What was made room for once keeps that; where it is known to be of no use, none is made."""
+    world = make_world(max_instances=1)
+    world.node(pools=pools(size=1, ttl=60.0, idle=200.0))
+    filled(world, 1)
+    with monkeypatch.context() as patch:
+        large_is_dry(patch, method)
+        build = world.submit(cpus=LARGE, ttl=60, queue_timeout=300)
+        world.run(150)
+        assert len(list(world.ours())) == 1
+        assert world.truth.builds.get(build.id).state is BuildState.QUEUED
+    world.run(120, until=lambda: world.truth.builds.get(build.id).finished)
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
     drained(world)

@@ -68,13 +68,15 @@ class Rejection:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulingPlan:
     """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
-    queued, `crowded` how many wait for a place, by provider; `ANYWHERE`: by the overall limit."""
+    queued, `crowded` how many wait for a place, by provider; `ANYWHERE`: by the overall limit.
+    `refused`: how many wait for a machine that was refused to them, and get a place for it."""
 
     starts: tuple[PlannedStart, ...] = ()
     claims: tuple[PlannedClaim, ...] = ()
     rejects: tuple[Rejection, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
     crowded: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +106,7 @@ def owner(build: BuildRecord) -> tuple[str, str]:
 
 def plan(
     now: float,
-    queued: Iterable[BuildRecord],
+    queued: Sequence[BuildRecord],
     running: Iterable[tuple[BuildRecord | None, Instance]],
     offers: Offers,
     rooms: Capacity,
@@ -119,17 +121,21 @@ def plan(
     them."""
     taken: Counter[str] = Counter()
     busy: Counter[str | tuple[str, str]] = Counter()
+    working = 0
     for build, row in running:
         if row.state is not InstanceState.GONE:
             taken[row.provider] += 1
             if build is not None:
                 busy[build.tenant] += 1
                 busy[owner(build)] += 1
+            working += row.build is not None
 
-    hopeful, rejects, waiting = _sift(now, queued, held_back or {}, draining=draining)
+    held_back = held_back or {}
+    hopeful, rejects, waiting = _sift(now, queued, held_back, draining=draining)
     starts: list[PlannedStart] = []
     claims: list[PlannedClaim] = []
     crowded: Counter[str] = Counter()
+    refused = Counter(b.spec.provider for b in queued if b.id in held_back and b.id in waiting)
     for build in _in_turn(hopeful, busy, started := []):
         name = build.spec.provider
         waits = pooled(build)
@@ -137,34 +143,47 @@ def plan(
             claims.append(PlannedClaim(build=build, instance=waits))
             started.append(build)
             continue
-        each = rooms.each.get(name)
-        if each is not None and taken[name] >= each:
-            waiting[build.id] = f"{taken[name]} instances of {name} are running, its limit"
-            crowded[name] += 1
-            continue
-        if sum(taken.values()) >= rooms.overall:
-            waiting[build.id] = f"{rooms.overall} instances are running, the limit"
-            crowded[ANYWHERE] += 1
+        limit, full = _full(name, taken, rooms)
+        if full and working == sum(taken.values()):  # nothing makes way, whatever it is
+            waiting[build.id] = full
+            crowded[limit] += 1
             continue
         answer = offers(name, shapes.machine(build.spec))
+        quota = not answer.offers and answer.scarce is Reason.QUOTA  # what waits takes of it, too
         if answer.refused is not None:
             rejects.append(_reject(build, answer.refused, answer.message))
-        elif _hopeless(build, answer, taken[name]):
+        elif _hopeless(build, answer, working if full else taken[name]):
             text = answer.message or f"{name} has no room"
             rejects.append(_reject(build, answer.scarce, text))
+        elif full:
+            waiting[build.id] = full
+            crowded[limit] += bool(answer.offers) or quota
         elif not answer.offers:
             waiting[build.id] = answer.message or f"{name} has no room now"
+            refused[name] += quota or build.id in held_back
         else:
             starts.append(PlannedStart(build=build, offers=answer.offers))
             started.append(build)
             taken[name] += 1
+            working += 1
     return SchedulingPlan(
         starts=tuple(starts),
         claims=tuple(claims),
         rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
         waiting=waiting,
-        crowded=crowded,
+        crowded=+crowded,
+        refused=+refused,
     )
+
+
+def _full(name: str, taken: Counter[str], rooms: Capacity) -> tuple[str, str]:
+    """Return which limit leaves no place at a provider, and how to say so; ("", ""): none."""
+    each = rooms.each.get(name)
+    if each is not None and taken[name] >= each:
+        return name, f"{taken[name]} instances of {name} are running, its limit"
+    if sum(taken.values()) >= rooms.overall:
+        return ANYWHERE, f"{rooms.overall} instances are running, the limit"
+    return "", ""
 
 
 def _sift(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.lifecycle import End, cancelled
-from vmrunner.core.scheduling import Offers, OffersAnswer, plan
+from vmrunner.core.scheduling import Offers, OffersAnswer, SchedulingPlan, plan
 from vmrunner.engine.build_queue import BuildQueue
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
@@ -251,10 +251,10 @@ class Engine:
         with self._context.guard("pools"):
             self._pool_manager.read()
         offers = self._offers()
-        queued, crowded = self._launch(snapshot, offers)
+        queued, decided = self._launch(snapshot, offers)
         with self._context.guard("pools"):
             self._pool_manager.update(
-                snapshot, crowded, offers, paused=self._pool_manager.fills and self._paused
+                snapshot, decided, offers, paused=self._pool_manager.fills and self._paused
             )
         self._launcher.resend()
         waiting |= self._collect()
@@ -322,9 +322,9 @@ class Engine:
         """True if nothing is to be launched."""
         return self.draining or self._context.ledger.paused
 
-    def _launch(self, snapshot: Snapshot, offers: Offers) -> tuple[bool, Mapping[str, int]]:
-        """Start what may start. Returns whether anything is queued that we can start, and how many
-        builds wait for a place, by provider."""
+    def _launch(self, snapshot: Snapshot, offers: Offers) -> tuple[bool, SchedulingPlan]:
+        """Start what may start. Returns whether anything is queued that we can start, and what was
+        decided."""
         context = self._context
         queued = []
         for build in self._queue.read(changed=snapshot.is_new):
@@ -337,7 +337,7 @@ class Engine:
                         queued.append(build)
         if not queued:
             self.waiting = {}
-            return False, {}
+            return False, SchedulingPlan()
         decided = plan(
             context.clock(),
             queued,
@@ -358,7 +358,7 @@ class Engine:
             self._launcher.start(decided.starts)
             self._pool_manager.missed(start.build for start in decided.starts)
         ours = any(build.spec.provider in self.launches for build in queued)
-        return ours, decided.crowded
+        return ours, decided
 
     def _offers(self) -> Offers:
         """Return a question for what providers offer, asked once for each spec in a tick."""

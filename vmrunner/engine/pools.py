@@ -14,7 +14,7 @@ from typing import Final
 from vmrunner.core import pools as rules
 from vmrunner.core import shapes
 from vmrunner.core.lifecycle import FORGOTTEN, End, InstanceSign
-from vmrunner.core.scheduling import ANYWHERE, Offers, OffersAnswer, PlannedClaim
+from vmrunner.core.scheduling import ANYWHERE, Offers, OffersAnswer, PlannedClaim, SchedulingPlan
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -199,10 +199,9 @@ class PoolManager:
     # --- what pools need ---
 
     def update(
-        self, snapshot: Snapshot, waiting: Mapping[str, int], offers: Offers, *, paused: bool
+        self, snapshot: Snapshot, queue: SchedulingPlan, offers: Offers, *, paused: bool
     ) -> None:
-        """Fill, shrink and drain the pools whose leases are ours. `waiting`: how many builds wait
-        for a place, as `SchedulingPlan.crowded`."""
+        """Fill, shrink and drain the pools whose leases are ours. `queue`: what builds wait for."""
         self._warm_ups.forget(snapshot.rows)  # first: the snapshot knows none that is ready now
         for word in self._warm_ups.ended():
             with self._context.guard(f"warm up {word.instance.id}"):
@@ -212,7 +211,7 @@ class PoolManager:
                 continue
             with self._context.guard(f"fill pool {pool.name}"):
                 if self._holds(pool.name):
-                    self._fill(pool, snapshot, waiting, offers, paused=paused)
+                    self._fill(pool, snapshot, queue, offers, paused=paused)
 
     def _holds(self, name: str) -> bool:
         """True if the lease of this pool is ours; asked now and then."""
@@ -228,7 +227,7 @@ class PoolManager:
         self,
         pool: Pool,
         snapshot: Snapshot,
-        waiting: Mapping[str, int],
+        queue: SchedulingPlan,
         offers: Offers,
         *,
         paused: bool,
@@ -256,8 +255,8 @@ class PoolManager:
                     and now < r.claimed_at + rules.REFILL_AFTER
                     for r in snapshot.everybody.values()
                 ),
-                places=self._places(snapshot, spec.provider),
-                waiting=waiting.get(spec.provider, 0) + waiting.get(ANYWHERE, 0),
+                places=self._places(snapshot, queue.refused, spec.provider),
+                waiting=sum(queue.crowded.get(limit, 0) for limit in (spec.provider, ANYWHERE)),
                 leaving=sum(
                     row.provider == spec.provider
                     and row.state is InstanceState.DELETING
@@ -279,11 +278,13 @@ class PoolManager:
         if (size.want, empty) != (pool.want, pool.empty_reason):
             context.ledger.pools.note(pool.name, size.want, empty)
 
-    def _places(self, snapshot: Snapshot, provider: str) -> int:
+    def _places(self, snapshot: Snapshot, refused: Mapping[str, int], provider: str) -> int:
+        """Return how many more VMs may be. A build whose machine was refused keeps its place, or a
+        pool would give one up for it at each try."""
         rooms = self._context.limits.rooms
         here = sum(row.provider == provider for row in snapshot.everybody.values())
-        each = rooms.each.get(provider, rooms.overall)
-        return min(rooms.overall - len(snapshot.everybody), each - here)
+        each = rooms.each.get(provider, rooms.overall) - here - refused.get(provider, 0)
+        return min(rooms.overall - len(snapshot.everybody) - sum(refused.values()), each)
 
     def _make(self, pool: Pool, answer: OffersAnswer, count: int) -> EmptyReason:
         """Ask for so many VMs. Returns why none is ready."""

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +125,37 @@ def test_the_overall_limit_is_told_from_a_providers_own() -> None:
     running = [(None, instance("1"))]
     decided = plan(NOW, queued, running, always, Capacity(overall=1, each={"p": 1}))
     assert decided.crowded == {"p": 1, ANYWHERE: 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "crowded"),
+    [
+        (OffersAnswer(offers=(OFFER,)), {ANYWHERE: 1}),
+        (OffersAnswer(message="dry"), {}),
+        (OffersAnswer(message="no vCPUs left", scarce=Reason.QUOTA), {ANYWHERE: 1}),
+        (OffersAnswer(message="nobody answers", later=True), {}),
+    ],
+)
+def test_a_pool_makes_way_for_what_can_be_had(answer: OffersAnswer, crowded: object) -> None:
+    running = [(None, replace(instance("1"), build=None))]
+    queued = [build("p1", queue_timeout=2 * NOW)]
+    decided = plan(NOW, queued, running, lambda *_: answer, Capacity(overall=1))
+    assert (decided.crowded, list(decided.waiting)) == (crowded, ["p1"])
+
+
+def test_what_can_never_be_had_waits_for_no_place() -> None:
+    running = [(None, replace(instance("1"), build=None))]
+    dry = OffersAnswer(message="dry")
+    decided = plan(NOW, [build("p1")], running, lambda *_: dry, Capacity(overall=1))
+    assert [reject.reason for reject in decided.rejects] == [Reason.NO_CAPACITY]
+
+
+def test_a_refused_build_keeps_a_place() -> None:
+    queued = [build("soon", queue_timeout=2 * NOW), build("dry", queue_timeout=2 * NOW)]
+    held_back = {"soon": NOW + 1, "dry": NOW - 1}
+    dry = OffersAnswer(message="dry")
+    decided = plan(NOW, queued, [], lambda *_: dry, Capacity(overall=3), held_back=held_back)
+    assert decided.refused == {"p": 2}
 
 
 def test_time_in_the_queue_runs_out_while_draining_too() -> None:
