@@ -108,6 +108,8 @@ def test_a_build_has_a_docker_and_privileges_when_it_asked(two: Two) -> None:
     assert "nnp 0" in lines
     assert "mounted" in lines
     assert "interfaces lo" in lines, "and yet no network"
+    shown = two.home.run("show", two.inside_id, timeout=100).stdout
+    assert b"start      resumed, in a fresh container\n" in shown
 
 
 def test_words_after_the_dashes_reach_the_vm_as_given(two: Two) -> None:

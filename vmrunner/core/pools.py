@@ -58,6 +58,7 @@ def serves(spec: PoolSpec, build: BuildSpec) -> bool:
     shape = shapes.container(build, log_bytes=spec.log_bytes)
     return (
         shape is not None
+        and shape == shape.waiting
         and (shape.container, shape.runtime) == (spec.container, spec.runtime)
         and (build.provider, build.network) == (spec.provider, spec.network)
     )

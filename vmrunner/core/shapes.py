@@ -31,7 +31,13 @@ def _needs(spec: BuildSpec) -> frozenset[Trait]:
 
 
 def container(spec: BuildSpec, *, log_bytes: int) -> Shape | None:
-    """Return the container that can be started before the build is there; None: none can."""
-    if spec.bootstrap or spec.docker or spec.privileged or spec.runtime != RUNC:
+    """Return the container that a build wants; None: nothing is made ahead of such a one."""
+    if spec.bootstrap or spec.runtime != RUNC:
         return None  # what another runtime froze was not tried
-    return Shape(container=spec.container, runtime=spec.runtime, log_bytes=log_bytes)
+    return Shape(
+        container=spec.container,
+        runtime=spec.runtime,
+        log_bytes=log_bytes,
+        docker=spec.docker,
+        privileged=spec.privileged,
+    )

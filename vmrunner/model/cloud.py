@@ -7,7 +7,7 @@ and its row. A `Ref` is what a provider calls a resource; a `Key` is what we loo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -181,6 +181,14 @@ class Shape:
     container: str
     runtime: str
     log_bytes: int
+    docker: bool = False
+    privileged: bool = False
+
+    @property
+    def waiting(self) -> Shape:
+        """Return what can wait for such a build: it has no Docker, and no more rights than usual.
+        The build itself then gets a fresh container."""
+        return replace(self, docker=False, privileged=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,11 +33,11 @@ def make(
         )
     if shape is None:
         raise ConfigError(
-            "docker, privileged, bootstrap: such builds start from no template",
+            "bootstrap, container_runtime: such builds start from no template",
             hint="leave them out",
         )
     return templates.make(
-        provider, shapes.machine(spec), shape, installation=installation, progress=progress
+        provider, shapes.machine(spec), shape.waiting, installation=installation, progress=progress
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from vmrunner.cli.views import builds
-from vmrunner.model import BuildEvent, BuildRecord, BuildSpec, BuildState, Step
+from vmrunner.model import BuildEvent, BuildRecord, BuildSpec, BuildState, Start, Step
 
 Told = tuple[float, str, dict[str, int]]
 BUILD = BuildRecord(
@@ -55,3 +59,21 @@ def test_after_a_take_over_each_step_is_told_once() -> None:
 def test_each_attempt_has_its_own() -> None:
     retry: Told = (50.0, "retry", {})
     assert told(*FIRST, retry, *FIRST)[2:] == told(*FIRST)
+
+
+@pytest.mark.parametrize(
+    ("how", "docker", "kinds", "text"),
+    [
+        (None, True, (), ""),
+        (Start.COLD, True, ("pulling",), "cold"),
+        (Start.RESUMED, False, ("step_started",), "resumed"),
+        (Start.RESUMED, True, (), "resumed, in a fresh container"),
+        (Start.RESUMED, False, ("pulling",), "resumed, in a fresh container"),
+    ],
+)
+def test_a_fresh_container_in_a_clone_is_told(
+    how: Start | None, docker: bool, kinds: tuple[str, ...], text: str
+) -> None:
+    build = replace(BUILD, spec=replace(BUILD.spec, docker=docker))
+    events = [BuildEvent(seq=1, time=1.0, kind=kind, data={}) for kind in kinds]
+    assert builds.start_text(build, how, events) == text

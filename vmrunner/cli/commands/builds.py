@@ -132,7 +132,7 @@ def _describe(
         "network": str(row.spec.network),
         "source": row.spec.source or "",
         "instance": row.instance or "",
-        "start": start.value if (start := start_of(row, rows)) else "",
+        "start": views.start_text(row, start_of(row, rows), events),
         "VM": views.life(row, rows),
         "attempt": str(row.attempt) if row.attempt > 1 else "",
         "created": iso(row.created_at),

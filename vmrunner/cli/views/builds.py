@@ -222,6 +222,15 @@ def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
     return lines
 
 
+def start_text(build: BuildRecord, how: Start | None, events: Iterable[BuildEvent]) -> str:
+    """Return how a build came by its VM, and whether the container that waited there was its."""
+    if how in (None, Start.COLD):
+        return how.value if how else ""
+    pulled = any(event.kind == EventKind.PULLING for event in events)
+    fresh = build.spec.docker or build.spec.privileged or pulled
+    return f"{how.value}, in a fresh container" if fresh else how.value
+
+
 def caches(events: Iterable[BuildEvent]) -> list[str]:
     """Return what became of each cache, as far as the events say."""
     lines = []

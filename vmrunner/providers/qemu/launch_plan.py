@@ -89,6 +89,9 @@ def digest(order: Order) -> str:
     for later in ("max_ttl", "identity", "shape", "pool"):
         if said[later] is None:  # an order of the time before it could tell has its old name
             del said[later]
+    for later in ("docker", "privileged") if said.get("shape") else ():
+        if not said["shape"][later]:
+            del said["shape"][later]
     text = json.dumps(said, sort_keys=True, default=bytes.hex)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -168,16 +171,19 @@ class VmPlan:
 
     def template_order(self) -> Order | None:
         """Return an order of the template that such a VM can start from; None: none fits it. A
-        build's container that the image lacks is pulled in the clone, in the place of the one that
-        waits there; a pool's would have to wait, too."""
+        build that wants another container than waits there gets a fresh one in the clone, which the
+        image may lack: one with Docker or more rights. A pool's would have to wait, too."""
         order, shape, containers = self.order, self.order.shape, self.image.containers
         if not self.channel or shape is None:
             return None
-        if shape.container in containers:
+        baked = shape.container in containers
+        if baked and shape == shape.waiting:
             return order
         if order.role is not Role.BUILD or not containers:
             return None
-        return dataclasses.replace(order, shape=dataclasses.replace(shape, container=containers[0]))
+        container = shape.container if baked else containers[0]
+        waits = dataclasses.replace(shape.waiting, container=container)
+        return dataclasses.replace(order, shape=waits)
 
     def template_key(self) -> str | None:
         """Return the name of that template."""
@@ -312,6 +318,6 @@ def furnish(place: Path, vm: VmPlan) -> None:
 
 def _shape(vm: VmPlan) -> dict[str, str | int] | None:
     shape = vm.order.shape
-    if shape is None or shape.container not in vm.image.containers:
+    if shape is None or shape != shape.waiting or shape.container not in vm.image.containers:
         return None
     return {**dataclasses.asdict(shape), "network": vm.order.network.inside.value}

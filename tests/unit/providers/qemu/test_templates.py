@@ -301,15 +301,36 @@ def test_a_template_that_was_cut_is_known_unread(
     assert templates.find(cache, KEY, cache / "verified.json") is None
 
 
+@pytest.mark.parametrize(
+    "wish", [{"container": "python:3.13"}, {"docker": True}, {"privileged": True}]
+)
 @pytest.mark.parametrize("role", [Role.BUILD, Role.POOL])
-def test_a_container_not_baked_in_is_pulled_in_a_clone(role: Role) -> None:
-    """A pool's would wait for its build, which no container of another image can."""
+def test_another_container_than_waits_is_made_in_a_clone(
+    role: Role, wish: dict[str, Any]
+) -> None:
+    """A pool's would wait for its build, which no other container can."""
     identity = Identity(user_key="k", host_key="h", host_public="p")
     known = replace(ORDER, role=role, identity=identity)
     assert known.shape is not None
-    other = replace(known, shape=replace(known.shape, container="python:3.13"))
+    other = replace(known, shape=replace(known.shape, **wish))
     programs = HostPrograms(qemu="qemu", qemu_img="", nft="", pasta=None)
     image = replace(IMAGE, channel=True)
     plans = [VmPlan(order=o, image=image, programs=programs, accel="tcg") for o in (known, other)]
     expected = known if role is Role.BUILD else None
     assert [plan.template_order() for plan in plans] == [known, expected]
+
+
+def test_a_build_with_docker_has_no_container_made_ahead() -> None:
+    """Neither where its VM is booted."""
+    assert ORDER.shape is not None
+    programs = HostPrograms(qemu="qemu", qemu_img="", nft="", pasta=None)
+    wanting = replace(ORDER, shape=replace(ORDER.shape, docker=True))
+    plans = [VmPlan(order=o, image=IMAGE, programs=programs, accel="") for o in (ORDER, wanting)]
+    assert [launch_plan._shape(plan) is None for plan in plans] == [False, True]
+
+
+def test_an_order_has_the_name_it_had_before_docker_was_told() -> None:
+    assert ORDER.shape is not None
+    wanting = replace(ORDER, shape=replace(ORDER.shape, docker=True))
+    assert launch_plan.digest(ORDER).startswith("678d7898acaa8d5f")
+    assert launch_plan.digest(wanting) != launch_plan.digest(ORDER)
