@@ -30,6 +30,7 @@ def test_an_unknown_sandbox_is_told_with_its_fix(anywhere: Cli) -> None:
     done = anywhere("sandbox", "run", "nothere", "--", "true")
     assert done.code == 125
     assert b"there is no build 'nothere' (vmrunner sandbox ls shows them)" in done.err
+    assert anywhere("sandbox", "rm", "nothere").err == done.err
 
 
 def test_the_builds_output_is_stdout_and_all_else_is_stderr(anywhere: Cli) -> None:

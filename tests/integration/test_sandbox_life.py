@@ -170,6 +170,7 @@ def test_an_option_of_builds_is_none_of_sandboxes() -> None:
         (["a\0b"], {}, "command: it holds a NUL byte"),
         ("true", {"cwd": "work"}, "cwd: 'work' is no path"),
         ("true", {"user": "a b"}, "user: 'a b' is no user's name"),
+        ("true", {"user": "1000"}, "user: '1000' is a number .a name of the container's"),
         ("true", {"timeout": 0}, "timeout: 0 s leaves no time"),
         ("true", {"env": {"A B": "1"}}, "env"),
         ("x" * 200_000, {}, "command: .* is more than a command line holds"),

@@ -83,11 +83,12 @@ class SandboxFiles:
             self._client.make_dir(absolute(path))
 
     def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
-        """Copy a directory's content below `to`, or a file into it."""
+        """Copy a directory's content below `to`, or a file into it. Of a directory that is refused
+        half-way a part may be there: the error says so."""
         here, target = Path(source), absolute(to)
         with self._translated():
             if here.is_dir():
-                self._client.unpack_files(target, _Anew(lambda: _packed(here)))
+                self._upload_directory(here, target)
             elif here.is_file():
                 there = f"{target.rstrip('/')}/{here.name}"
                 self._client.write_file(there, _Anew(lambda: pieces_of(here, PIECE)))
@@ -95,6 +96,14 @@ class SandboxFiles:
                 raise ConfigError(
                     f"source: {here} is no file and no directory", hint="name one that is there"
                 )
+
+    def _upload_directory(self, here: Path, target: str) -> None:
+        try:
+            self._client.unpack_files(target, _Anew(lambda: _packed(here)))
+        except (ConfigError, Conflict) as error:
+            said, *rest = error.args
+            error.args = (f"{said}; a part of {here} may be in {target} now", *rest)
+            raise
 
     def download(
         self, path: str, to: str | os.PathLike[str] = ".", *, most: str | int = DISK

@@ -234,6 +234,11 @@ def command_order(order: CommandOrder) -> CommandOrder:
         raise ConfigError(f"cwd: {_short(order.cwd)} is no path from the root", hint="/work, say")
     if order.user is not None and not _USER.fullmatch(order.user):
         raise ConfigError(f"user: {_short(order.user)} is no user's name", hint="such as nobody")
+    if order.user is not None and order.user.isdecimal():
+        raise ConfigError(
+            f"user: {_short(order.user)} is a number",
+            hint="a name of the container's /etc/passwd, such as nobody",
+        )
     if order.timeout is not None and order.timeout <= 0:
         raise ConfigError(f"timeout: {order.timeout:g} s leaves no time", hint="more than 0")
     environment({}, {}, [Step(env=order.env)])

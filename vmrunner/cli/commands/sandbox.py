@@ -215,7 +215,8 @@ def rm(
 ) -> int:
     """End sandboxes, with their VMs."""
     runner = _runner(context)
-    rows = [runner.get(word) for word in sandboxes]
+    with _known():
+        rows = [runner.get(word) for word in sandboxes]
     for row in rows:
         if row.spec.sandbox_ttl is None:
             raise ConfigError(f"{row.id} is a build, no sandbox", hint="vmrunner cancel ends it")
@@ -234,16 +235,26 @@ def _runner(context: typer.Context) -> Runner:
 
 
 @contextmanager
+def _known() -> Iterator[None]:
+    """Tell who names a sandbox that is not there where they are, in words of the command line."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(str(error.args[0]), hint="vmrunner sandbox ls shows them") from None
+
+
+@contextmanager
 def _connected(context: typer.Context, word: str) -> Iterator[Sandbox]:
     """A sandbox that lives on after it was used."""
     from vmrunner.api.sandbox import Sandbox
 
     runner = _runner(context)
     try:
-        sandbox = Sandbox.connect(word, runner=runner)
-    except NotFound as error:
+        with _known():
+            sandbox = Sandbox.connect(word, runner=runner)
+    except NotFound:
         runner.close()
-        raise NotFound(str(error.args[0]), hint="vmrunner sandbox ls shows them") from None
+        raise
     try:
         yield sandbox
     finally:
