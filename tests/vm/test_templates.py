@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_sessions import Recorder, Running, make_job
-from tests.vm.home import wait_until
+from tests.vm.home import Home, wait_until
 from tests.vm.qemu_fixture import SHAPE, Machine, cache_dir, make_provider, template_of
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.lib.file_bytes import digest_of
@@ -25,6 +25,8 @@ from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.session.session import Session
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
+
+TTL = 1200.0
 
 #: What must differ between clones, or be this clone's own.
 IDENTITY = {
@@ -65,7 +67,7 @@ def clones(
     made = []
     for name in ("first", "second"):
         machine = Machine.order_one(
-            provider, tmp_path_factory.mktemp(name), ttl=1200, shape=SHAPE, network=Network.NONE
+            provider, tmp_path_factory.mktemp(name), ttl=TTL, shape=SHAPE, network=Network.NONE
         )
         provider.create(machine.order)
         made.append(machine)
@@ -96,6 +98,18 @@ def test_clones_have_the_keys_and_names_of_their_orders(clones: tuple[Machine, M
         assert abs(float(machine.ssh("date +%s.%N").stdout) - time.time()) < 20
         at, _ = json.loads(machine.ssh("cat /run/vmrunner/deadline").stdout)
         assert at == machine.order.deadline
+        assert machine.ssh("cat /var/lib/dbus/machine-id || cat /etc/machine-id").stdout == (
+            machine.ssh("cat /etc/machine-id").stdout
+        )
+
+
+def test_sshd_draws_its_randomness_after_the_clone_is_itself(
+    clones: tuple[Machine, Machine],
+) -> None:
+    """What it drew in a template all clones would share."""
+    for machine in clones:
+        began = machine.ssh('date -d "$(systemctl show -P ExecMainStartTimestamp ssh)" +%s').stdout
+        assert float(began) > machine.order.deadline - TTL - 20
 
 
 def test_a_clones_keys_open_no_other_clone(clones: tuple[Machine, Machine], tmp_path: Path) -> None:
@@ -110,8 +124,9 @@ def test_nothing_of_the_template_is_left_to_run(clones: tuple[Machine, Machine])
     one, _ = clones
     timers = one.ssh("systemctl list-timers --no-legend").stdout
     assert not timers.strip(), timers
-    left = one.ssh("ls /var/lib/systemd/random-seed /var/lib/dbus/machine-id 2>/dev/null").stdout
-    assert "random-seed" not in left
+    leases = "/run/systemd/netif/leases /var/lib/dhcp"
+    left = one.ssh(f"find /var/lib/systemd/random-seed {leases} -type f 2>/dev/null").stdout
+    assert not left, left
 
 
 def test_a_template_holds_nothing_of_its_clones(
@@ -212,17 +227,30 @@ def test_the_third_clone_takes_little_memory_of_its_own(
 
 @pytest.mark.usefixtures("template")
 def test_nothing_starts_python_runc_or_docker_before_the_first_output(tmp_path: Path) -> None:
-    """In two clones, whose first steps share neither randomness nor a boot id."""
+    """In two clones, whose containers share nothing that tells clones apart."""
     seen = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         seen.append(_first_step(tmp_path / name))
-    assert len({lines[2] for lines in seen}) == 2
-    assert len({lines[1] for lines in seen}) == 2
+    one, two = seen
+    assert one["random"] != two["random"]
+    assert one["boot"] != two["boot"]
 
 
-def _first_step(tmp_path: Path) -> list[bytes]:
-    """What the first step of a clone's build says: hello, boot id, randomness."""
+#: The same check-list where a build sees it: a container has no identity of its VM's.
+FIRST_STEP = """echo hello
+echo "boot $(cat /proc/sys/kernel/random/boot_id)"
+echo "random $(head -c 32 /dev/urandom | base64)"
+echo "clock $(date +%s.%N)"
+echo "host $(cat /etc/hostname) $(hostname)"
+echo "machine $(cat /etc/machine-id /var/lib/dbus/machine-id 2>/dev/null)"
+echo "keys $(cat /etc/ssh/ssh_host_* /root/.ssh/* /run/vmrunner/* 2>/dev/null | base64 -w 0)"
+echo "seed $(ls /var/lib/systemd/random-seed /var/lib/systemd/timers 2>/dev/null)"
+"""
+
+
+def _first_step(tmp_path: Path) -> dict[str, str]:
+    """What the first step of a clone's build says of itself."""
     provider = make_provider(tmp_path)
     machine = Machine.order_one(provider, tmp_path, ttl=600, shape=SHAPE)
     provider.create(machine.order)
@@ -236,23 +264,27 @@ def _first_step(tmp_path: Path) -> list[bytes]:
     assert seen is not None
     assert seen.address is not None
     record = Recorder()
-    script = "echo hello; cat /proc/sys/kernel/random/boot_id; head -c 32 /dev/urandom | base64"
     job = make_job(
         seen.address,
         machine.access,
         tmp_path / "artifacts",
-        script,
+        FIRST_STEP,
         boot_seconds=60,
         channel=UNIX_SOCKET,
         network=Network.NONE,
     )
     end = Running(Session(job, record.at())).wait(120)
-    assert (end.result, record.log_bytes.splitlines()[0]) == (Result.SUCCESS, b"hello")
-    inside = record.log_bytes.splitlines()[1].decode()
-    assert machine.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip() == inside
+    first, *lines = bytes(record.log_bytes).decode().splitlines()
+    assert (end.result, first) == (Result.SUCCESS, "hello")
+    inside = {name: said for name, _, said in (line.partition(" ") for line in lines)}
+    assert machine.ssh("cat /proc/sys/kernel/random/boot_id").stdout.strip() == inside["boot"]
+    assert abs(float(inside["clock"]) - time.time()) < 60
+    assert inside["host"] == "build build"
+    assert machine.ssh("cat /etc/machine-id").stdout.strip() not in inside["machine"]
+    assert (inside["keys"], inside["seed"]) == ("", "")
     provider.delete([machine.ref], force=True)
     machine.wait_dead(30)
-    return bytes(record.log_bytes).splitlines()
+    return inside
 
 
 def broken(how: str, file: Path) -> None:
@@ -288,3 +320,20 @@ def test_a_clone_that_does_not_come_up_is_booted(
     provider.delete([machine.ref], force=True)
     machine.wait_dead(60)
     shutil.rmtree(there)
+
+
+def test_a_killed_makers_vm_is_seen_and_ends_at_a_sweep(home: Home) -> None:
+    """It has no row. While its maker lives no sweep ends it."""
+
+    def there() -> list[str]:
+        return [str(vm["id"]) for vm in home.items("vm", "ls", "--cloud")]
+
+    with home.start("image", "template", "--network", "none", "--memory", "700MiB") as maker:
+        vms = wait_until(there, seconds=200, what="the template's VM")
+        home.run("reap", timeout=200)
+        assert there() == vms
+        maker.kill()
+    assert there() == vms
+    assert home.run("audit", timeout=200).returncode == 0
+    assert home.run("reap", timeout=200).returncode == 0
+    home.assert_nothing_left()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, NoCapacity
+from vmrunner.lib import process
 from vmrunner.model import AllowList, Network, NetworkPolicy, Order, Role, tags_of
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
@@ -223,6 +224,7 @@ def make(
         "channel": vm.channel,
         "identity": _identity(order) if vm.channel and vm.save is None else None,
         "save": vm.save is not None,
+        "maker": dataclasses.asdict(process.current()) if order.role is Role.IMAGE else None,
         "qemu": vm.words(QemuStart.SAVE if vm.save else QemuStart.BOOT, mark),
         "resume": _resume(vm, mark),
         "overlay": overlay(programs.qemu_img, image.disk, home / state_dir.OVERLAY, offer.disk),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from vmrunner.lib import process
 from vmrunner.model import (
     TAG,
     Address,
@@ -19,6 +20,7 @@ from vmrunner.model import (
     Kind,
     Outcome,
     Power,
+    Process,
     Ref,
     Resource,
     Role,
@@ -138,13 +140,27 @@ def resources(state: StateDir, mark: str, scope: Scope) -> tuple[Resource, ...]:
 
 
 def _resource(scope: Scope, home: InstanceDir) -> Resource:
+    plan = home.read(state_dir.PLAN) or {}
+    tags = _tags(home.name, home.read(state_dir.TAGS) or {})
+    if tags and _abandoned(plan):
+        tags[f"{TAG}expires-at"] = str(int(time.time()))
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, _id(home)),
         power=_power(home)[0],
-        created_at=_number((home.read(state_dir.PLAN) or {}).get("created")),
-        tags=_tags(home.name, home.read(state_dir.TAGS) or {}),
+        created_at=_number(plan.get("created")),
+        tags=tags,
         near="" if home.name else "the directory of our VMs",
     )
+
+
+def _abandoned(plan: Mapping[str, Any]) -> bool:
+    """True if whoever made an image with this VM is gone: it is of use to nobody, so its time is
+    over. No row tells of it."""
+    try:
+        maker = Process(**plan["maker"])
+    except (KeyError, TypeError):  # a build's
+        return False
+    return process.alive(maker) is False
 
 
 def _tags(name: state_dir.DirName | None, kept: Mapping[str, Any]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,8 +13,9 @@ import pytest
 
 from tests.unit.providers.qemu.test_templates import IMAGE, KEY, ORDER
 from vmrunner.errors import ProviderError
-from vmrunner.model import Network, Ref
-from vmrunner.providers.qemu import launch_plan, templates
+from vmrunner.lib import process
+from vmrunner.model import Network, Ref, Role
+from vmrunner.providers.qemu import launch_plan, state_dir, sweep, templates
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.options import QemuOptions
 from vmrunner.providers.qemu.provider import QemuProvider
@@ -129,3 +132,29 @@ def test_a_template_without_room_is_not_made(provider: Provider, maker: QemuTemp
     with pytest.raises(ProviderError, match="templates_max_bytes"):
         maker.publish(templates.Template(made), KEY, ORDER)
     assert templates.templates(provider.options.cache_dir) == []
+
+
+def test_a_vm_whose_maker_is_gone_has_no_time_left(provider: Provider) -> None:
+    """A sweep shows its deadline, and until when that lived."""
+    home = InstanceDir(provider.state.instances / str(DirName("i-1", "vm-1", 4 * 10**9)))
+    home.path.mkdir()
+
+    def expires() -> float | None:
+        (seen,) = sweep.resources(provider.state, "no-mark", provider.scope)
+        return seen.expires_at
+
+    with subprocess.Popen(["sleep", "60"]) as maker:
+        plan = {"created": time.time(), "maker": asdict(process.of(maker.pid))}
+        state_dir.write_json(home.path / state_dir.PLAN, plan)
+        assert expires() == 4e9
+        maker.kill()
+    assert time.time() - 5 < (expires() or 0.0) <= time.time()
+
+
+@pytest.mark.parametrize("role", Role)
+def test_only_an_images_vm_depends_on_its_maker(role: Role) -> None:
+    programs = HostPrograms(qemu="", qemu_img="", nft="", pasta=None)
+    order = replace(ORDER, role=role)
+    vm = VmPlan(order=order, image=IMAGE, programs=programs, accel="tcg")
+    made = launch_plan.make(vm, home=Path("/"), resolver="", hide=[], mark="", now=0.0)
+    assert (made["maker"] is not None) == (role is Role.IMAGE)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -305,9 +306,7 @@ def test_a_template_that_was_cut_is_known_unread(
     "wish", [{"container": "python:3.13"}, {"docker": True}, {"privileged": True}]
 )
 @pytest.mark.parametrize("role", [Role.BUILD, Role.POOL])
-def test_another_container_than_waits_is_made_in_a_clone(
-    role: Role, wish: dict[str, Any]
-) -> None:
+def test_another_container_than_waits_is_made_in_a_clone(role: Role, wish: dict[str, Any]) -> None:
     """A pool's would wait for its build, which no other container can."""
     identity = Identity(user_key="k", host_key="h", host_public="p")
     known = replace(ORDER, role=role, identity=identity)
