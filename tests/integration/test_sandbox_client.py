@@ -234,7 +234,7 @@ def test_directories_go_up_and_come_down(sandbox: SandboxWorld, tmp_path: Path) 
     assert (tmp_path / "back/link").readlink() == Path("sub/data")
     assert files.download(f"{there}/sub/data", tmp_path / "one").stat().st_size == 256 * 4096
     (source / "bad").symlink_to("/etc/passwd")
-    with pytest.raises(ConfigError, match="bad.*; a part of .*/source may be in .*/in now"):
+    with pytest.raises(ConfigError, match=r"bad.*; a part of .*/source may be in .*/in now"):
         files.upload(source, there)
 
 

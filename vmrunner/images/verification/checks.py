@@ -226,7 +226,7 @@ def _clock(output: str, _: dict[str, Any]) -> str:
     return f"{_off(output):+.1f} s off" if abs(_off(output)) > _SKEW else ""
 
 
-#: `cloud-init schema` for each file; it names the one that it refuses.
+#: `cloud-init schema` for each file.
 _SCHEMA: Final = """
 import sys
 from cloudinit.cmd.main import main
@@ -236,7 +236,7 @@ for path in sys.argv[1:]:
     except SystemExit as error:
         code = error.code
     if code:
-        sys.exit(code)
+        sys.exit(f"{path}: its schema refuses it")
 """
 
 
