@@ -328,7 +328,7 @@ def test_a_build_with_docker_has_no_container_made_ahead() -> None:
     assert [launch_plan._shape(plan) is None for plan in plans] == [False, True]
 
 
-def test_an_order_has_the_name_it_had_before_docker_was_told() -> None:
+def test_an_order_without_docker_has_its_old_name() -> None:
     assert ORDER.shape is not None
     wanting = replace(ORDER, shape=replace(ORDER.shape, docker=True))
     assert launch_plan.digest(ORDER).startswith("678d7898acaa8d5f")
