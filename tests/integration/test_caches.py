@@ -337,6 +337,19 @@ def test_a_connection_lost_while_saving_costs_the_cache(shelf: Shelf) -> None:
     assert shelf.outcomes() == ["missed", "not_saved"]
 
 
+#: The process reports and ends right after somebody looked for its report.
+REPORTS_LATE = (
+    "from vmrunner.guest.caches import CacheWork as W; usual = W._reports; W._reports = lambda w: "
+    "(usual(w), w._child and os.waitid(os.P_PID, w._child, os.WEXITED | os.WNOWAIT))[0]"
+)
+
+
+def test_what_was_packed_at_the_last_moment_is_kept(shelf: Shelf) -> None:
+    shelf.world.guest.set(REPORTS_LATE)
+    shelf.run(fill("x"), env={"CACHED": shelf.path})
+    assert shelf.outcomes() == ["missed", "saved"]
+
+
 def test_an_image_without_caches_runs_the_build(shelf: Shelf) -> None:
     """One that an older vmrunner made: it knows no such command."""
     env = {"CACHED": shelf.path}

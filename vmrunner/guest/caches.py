@@ -92,11 +92,12 @@ class CacheWork:
         late = give_up or clock() > self._began + SECONDS + CLEAR_GRACE
         if late:
             os.kill(self._child, signal.SIGKILL)
-        numbers, told = self._wanted(packs=self._packs), self._reports()
-        all_told = len(told) == len(numbers)  # then its end is a moment away
+        numbers = self._wanted(packs=self._packs)
+        all_told = len(self._reports()) == len(numbers)  # then its end is a moment away
         if not os.waitpid(self._child, 0 if late or all_told else os.WNOHANG)[0]:
             return None
         self._child = 0
+        told = self._reports()  # once it has ended: it may have reported just then
         lost = "the build was to end" if give_up else f"it broke off, or took over {SECONDS:.0f} s"
         for number in numbers:
             said = told.get(number) or _report(number, packed=self._packs, error=lost)
