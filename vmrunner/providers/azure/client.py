@@ -205,6 +205,10 @@ class AzureClient:
         found, _ = self._call(ask, "read", action, self._options.group, 30.0)
         return found if isinstance(found, Mapping) else {}
 
+    def spare(self) -> int:
+        """Return how many reads can be made without waiting."""
+        return int(self._buckets.spare(str(self._options.subscription), "read"))
+
     # --- within ---
 
     def _ask(

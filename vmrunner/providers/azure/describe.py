@@ -1,10 +1,11 @@
 """Looking at some VMs, by name.
 
 A list of a group tells no state of power, and a VM's own view does: few are asked for their views
-one by one; of many the list tells which are changing, and those are asked, and some of the others
-in turn. What was seen and is not found any more is dead: its name is never given again; but of one
-that was first seen a moment ago, and that we did not delete, an answer may come from where Azure
-does not know it yet. What was never seen may be a newborn.
+one by one; of many the list tells which are changing, and those are asked, as far as there are
+reads to spare, and some of the others in turn. What was seen and is not found any more is dead:
+its name is never given again; but of one that was first seen a moment ago, and that we did not
+delete, an answer may come from where Azure does not know it yet. What was never seen may be a
+newborn.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from vmrunner.providers.azure.resources import addresses, name_of, power, seen, 
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 
-#: So many are asked for their own view in one look, side by side.
+#: So many are asked for their own view in one look; so many at once.
 VIEWS: Final = 32
+AT_ONCE: Final = 64
 #: With these an interface tells its public addresses, and not their ids alone.
 _EXPANDED: Final = "ipConfigurations/publicIPAddress"
 #: So long after its first sight, in seconds, no absence of a VM says anything.
@@ -89,7 +91,7 @@ class VmDescriber:
                 continue
             if not asked:
                 continue
-            with ThreadPoolExecutor(len(asked)) as pool:
+            with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
                 views = pool.map(partial(self._view, here), asked)
                 for ref, told in zip(asked, views, strict=True):
                     if isinstance(told, CallFailed):
@@ -117,7 +119,10 @@ class VmDescriber:
             turns[ref] = (settled and known is not None, known.turn if known else 0)
             if known is not None and self._is_ours(key, item):
                 found[key] = replace(seen(scope, item, known.host), power=known.power)
-        return sorted(turns, key=turns.__getitem__)[:VIEWS]
+        # A view is up to two reads; the other half of those that are there are everybody else's.
+        changing = sum(not calm for calm, _ in turns.values())
+        most = max(VIEWS, min(changing, self._calls.spare() // 4))
+        return sorted(turns, key=turns.__getitem__)[:most]
 
     def _view(self, here: Mapping[Ref, Key], ref: Ref) -> Seen | CallFailed | None:
         """One VM as it is now; None: it is not there, and never was seen."""

@@ -52,6 +52,11 @@ class Bucket:
         missing = min(count, self._limit.burst) - self._tokens
         return max(0.0, missing / self._limit.rate)
 
+    def spare(self) -> float:
+        """Return the tokens that are there."""
+        self._refill()
+        return max(0.0, self._tokens)
+
     def take(self, count: float) -> None:
         """Take tokens: they are in use from now on, also those that must still come."""
         self._refill()
@@ -102,6 +107,11 @@ class Buckets:
                 bucket.take(items if many else 1)
         if wait > 0:
             self._sleep(wait)
+
+    def spare(self, place: str, quota: str) -> float:
+        """Return how many calls, each about one thing, can be made without waiting."""
+        with self._lock:
+            return min(bucket.spare() for bucket, _ in self._of(place, quota))
 
     def record(self, place: str, quota: str, *, refused: bool, told: float = 0.0) -> None:
         """Record what the cloud said to a call: too many, and `told` seconds until another has a
