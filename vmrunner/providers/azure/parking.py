@@ -1,6 +1,6 @@
 """Parking: a VM that is deallocated, with its disk and its addresses, and started again.
 
-It comes up anew, without its memory: to hibernate, its guest would need Azure's agent.
+It comes up anew, without its memory: its guest is not set up to hibernate.
 """
 
 from __future__ import annotations
