@@ -322,7 +322,7 @@ def test_a_clone_that_does_not_come_up_is_booted(
     shutil.rmtree(there)
 
 
-def test_a_killed_makers_vm_is_seen_and_ends_at_a_sweep(home: Home) -> None:
+def test_a_killed_makers_vm_is_seen_and_ends_by_sweep(home: Home) -> None:
     """It has no row. A size that nobody asked for: its template is not there."""
 
     def there() -> list[str]:
