@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,7 @@ from tests.support import postgres
 from tests.support.http_service import Service
 from tests.support.ledger_builds import running
 from tests.support.scripted_app import CountedApp
+from vmrunner.cli.log_sink import LogSink
 from vmrunner.config.settings import Settings
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
@@ -153,9 +155,6 @@ def serve(root: Path, url: str) -> None:
     threading.Event().wait()
 
 
-# --- submits ------------------------------------------------------------------------------------
-
-
 def request(target: Target) -> bytes:
     body = json.dumps({"steps": [f"echo {'x' * 10_200}"]}).encode()
     head = (
@@ -216,9 +215,6 @@ def measure_submits(root: Path, url: str, name: str, seconds: float, table: Tabl
         )
 
 
-# --- a log ----------------------------------------------------------------------------------------
-
-
 def filled(ledger: Ledger, build: str, size: int) -> None:
     """A running build with a log of that size."""
     running(ledger, build, f"vm-{build}")
@@ -241,6 +237,14 @@ def raw(target: Target, build: str) -> int:
 
 def chunks(log: Callable[[], Any]) -> int:
     return sum(len(chunk.data) for chunk in LogReader(log()).new_chunks())
+
+
+def written(log: Callable[[], Any], file: Path) -> int:
+    """Write it into a file as `vmrunner logs` does."""
+    with file.open("w") as stream, LogSink.to(stream, timestamps=False) as sink:
+        for chunk in LogReader(log()).new_chunks():
+            sink.write(chunk)
+    return file.stat().st_size
 
 
 def told(log: Callable[[], Any]) -> int:
@@ -270,25 +274,26 @@ def measure_log(root: Path, url: str, name: str, mib: int, table: Table) -> None
                 "bytes": partial(raw, target, "b-log"),
                 "floor": partial(raw, floor, "b-log"),
                 "chunks": partial(chunks, over_http),
+                "into a file, embedded": partial(written, embedded, root / "written"),
+                "into a file": partial(written, over_http, root / "written"),
                 "lines embedded": partial(told, embedded),
                 "lines": partial(told, over_http),
             }
             rates: dict[str, list[float]] = {way: [] for way in ways}
-            for _ in range(3):
+            for turn in range(3):
                 for way, read in ways.items():
+                    if turn and mib > 16 and "lines" in way:  # 20 MB/s on both sides
+                        continue
                     began = time.perf_counter()
                     size = read()
                     rates[way].append(size / (time.perf_counter() - began) / 1e6)
             client.close()
         base = 1.0
         for way, found in rates.items():
-            middle = sorted(found)[1]
+            middle = statistics.median(found)
             base = middle if "embedded" in way else base
             table.add_row(name, where, way, f"{middle:.0f}", f"{middle / base:.2f}")
     ledger.close()
-
-
-# --- followers ------------------------------------------------------------------------------------
 
 
 async def follow(target: Target, build: str, lines: list[int], place: int) -> None:
@@ -342,8 +347,6 @@ def measure_followers(root: Path, url: str, name: str, many: int, table: Table) 
     )
     ledger.close()
 
-
-# --------------------------------------------------------------------------------------------------
 
 TABLES: Final = {
     "submit": ("", "", "most a second", "CPU each", f"of {RATE} a second", "p50", "p99"),

@@ -15,7 +15,7 @@ from vmrunner.errors import StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Chunk, ObjectState, Reason, Result
 from vmrunner.services.logs import LogReader
-from vmrunner.store import ObjectStore, open_store, uploader
+from vmrunner.store import ObjectStore, log_object, open_store, uploader
 from vmrunner.store.build_log import BuildLog
 from vmrunner.store.uploader import Uploader
 
@@ -233,6 +233,41 @@ def test_a_log_that_is_stored_meanwhile_keeps_its_size(
     size, read = world.log().sized()
     assert len(logs.read("b-1")) == 3
     assert b"".join(read(0, size)) == b"".join(chunk.data for chunk in chunks)
+
+
+def test_a_range_is_read_by_few_questions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks, logs, asked = world.build(end=False), world.ledger.logs, []
+    read = logs.read
+
+    def counted(build: str, **wanted: int) -> list[Chunk]:
+        asked.append(wanted["limit"])
+        return read(build, **wanted)
+
+    monkeypatch.setattr(logs, "read", counted)
+    whole = b"".join(chunk.data for chunk in chunks)
+    for at_once, questions in (1 << 20, [3]), (25, [2, 1]), (1, [1, 1, 1]):
+        monkeypatch.setattr(log_object, "RANGE_READ", at_once)
+        asked.clear()
+        size, live = world.log().sized()
+        assert b"".join(live(15, size - 15)) == whole[15:-15]
+        assert asked == questions
+
+
+def test_a_log_that_is_removed_meanwhile_ends_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.ledger.removals._CHUNKS", 2)
+    monkeypatch.setattr(log_object, "RANGE_READ", 1)
+    chunks, found = world.build(), []
+    size, live = world.log().sized()
+    reading = live(0, size)
+
+    def go_on(_: float) -> None:
+        found.extend(reading)
+
+    found.append(next(reading))
+    world.ledger.removals.remove("b-1", 200.0, sleep=go_on)
+    assert found == [chunks[0].data], "no byte of a later place"
 
 
 def test_two_uploaders_at_once_leave_one_log(world: World) -> None:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from vmrunner.model import Principal
 from vmrunner.server.problems import HttpProblem
+from vmrunner.server.read_ahead import ReadAhead
 
 
 class CallerSlots:
@@ -24,6 +25,7 @@ class CallerSlots:
         self._most = most
         self._lock = threading.Lock()
         self._busy: Counter[str] = Counter()
+        self.read_ahead = ReadAhead()
 
     def take(self, principal: Principal) -> None:
         """Raises HttpProblem when the caller has all of its own already."""
@@ -60,7 +62,8 @@ class CallerStream(StreamingResponse):
     def __init__(
         self, content: Any, *, slots: CallerSlots, principal: Principal, **options: Any
     ) -> None:
-        super().__init__(content, **options)
+        ahead = isinstance(content, Iterator)  # else it comes as it happens
+        super().__init__(slots.read_ahead.pieces(content) if ahead else content, **options)
         slots.take(principal)  # last: what fails before holds none
         self._slots, self._principal = slots, principal
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING
 
 from vmrunner.ledger.logs import cut
 from vmrunner.model import Chunk
 from vmrunner.store import ObjectStore
-from vmrunner.store.log_object import StoredLog
+from vmrunner.store.log_object import StoredLog, batches
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -49,19 +51,20 @@ class BuildLog:
     def _live_range(
         self, sizes: Sequence[tuple[int, int]], start: int, stop: int
     ) -> Iterator[bytes]:
-        at = 0
-        for seq, size in sizes:
-            if at >= stop:
-                return
-            if at + size > start:
-                found = self._ledger.logs.read(self._build, after_seq=seq - 1, limit=1)
-                if not found:  # stored meanwhile
+        places = list(accumulate((size for _, size in sizes), initial=0))
+        first = max(0, bisect_right(places, start) - 1)
+        last = bisect_left(places, stop)
+        wanted, places = sizes[first:last], places[first:last]
+        for batch in batches([size for _, size in wanted]):
+            seqs = [seq for seq, _ in wanted[batch]]
+            chunks = self._ledger.logs.read(self._build, after_seq=seqs[0] - 1, limit=len(seqs))
+            for at, seq, chunk in zip_longest(places[batch], seqs, chunks):
+                if chunk is None or chunk.seq != seq:  # stored meanwhile, or removed
                     if self._is_stored():
                         assert self._stored is not None
                         yield from self._stored.range(max(start, at), stop)
                     return
-                yield found[0].data[max(0, start - at) : stop - at]
-            at += size
+                yield chunk.data[max(0, start - at) : stop - at]
 
     def _is_stored(self) -> bool:
         if self._stored is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from vmrunner.lib.archive.files import ByteSink
 
 _AT_ONCE: Final = 4 << 20  # bytes of one read, unless a chunk is larger
+RANGE_READ: Final = 1 << 20  # … of a range, whose bytes wait while they are sent
+
+
+def batches(sizes: Sequence[int]) -> Iterator[slice]:
+    """Yield which chunks of these sizes, in order, are read at once for a range."""
+    first = size = 0
+    for n, more in enumerate(sizes):
+        if size and size + more > RANGE_READ:
+            yield slice(first, n)
+            first, size = n, 0
+        size += more
+    if sizes:
+        yield slice(first, len(sizes))
 
 
 def write_log(file: ByteSink, chunks: Iterable[Chunk]) -> None:
@@ -90,25 +103,32 @@ class StoredLog:
         """Yield the bytes from one offset to the other, each checked as part of its chunk."""
         entries = self._index()
         first = max(0, bisect.bisect_right(entries, start, key=lambda entry: entry.at) - 1)
-        for entry in entries[first:]:
-            if entry.at >= stop:
-                return
-            for chunk in self._chunks([entry]):
-                yield chunk.data[max(0, start - entry.at) : stop - entry.at]
+        last = bisect.bisect_left(entries, stop, key=lambda entry: entry.at)
+        wanted = entries[first:last]
+        for batch in batches([entry.size for entry in wanted]):
+            at = wanted[batch][0].at
+            yield self._bytes(wanted[batch])[max(0, start - at) : stop - at]
 
     def _chunks(self, entries: list[_Entry]) -> Iterator[Chunk]:
-        if not entries:
-            return
-        start, size = entries[0].at, entries[-1].at + entries[-1].size - entries[0].at
-        data = b"".join(self._store.read(self._one.name, start, size)) if size else b""
+        data, at = self._bytes(entries), 0
         for entry in entries:
-            piece = data[entry.at - start : entry.at - start + entry.size]
-            if len(piece) != entry.size or zlib.crc32(piece) != entry.crc:
-                raise damaged(self._one.name)
             yield Chunk(
                 seq=entry.seq, attempt=entry.attempt, time=entry.time, offset=entry.offset,
-                line=entry.line, data=piece,
+                line=entry.line, data=data[at : at + entry.size],
             )  # fmt: skip
+            at += entry.size
+
+    def _bytes(self, entries: list[_Entry]) -> bytes:
+        """The bytes of some chunks that follow each other, each checked."""
+        size = sum(entry.size for entry in entries)
+        data = b"".join(self._store.read(self._one.name, entries[0].at, size)) if size else b""
+        view, at = memoryview(data), 0
+        for entry in entries:
+            piece = view[at : at + entry.size]
+            if len(piece) != entry.size or zlib.crc32(piece) != entry.crc:
+                raise damaged(self._one.name)
+            at += entry.size
+        return data
 
     def _index(self) -> list[_Entry]:
         if self._entries is None:

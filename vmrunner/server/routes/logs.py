@@ -39,6 +39,7 @@ KEEPALIVE: Final = 15.0  # seconds without a word on a stream
 SLICE: Final = 64 << 10  # bytes of a stream that are sent at once: a slow reader holds few
 RECHECK: Final = 60.0  # seconds between two looks at the token of one
 CHUNKS: Final = 32  # of a log in one answer
+READ_CHUNKS: Final = 4  # … that are read at once
 WHOLE_CHUNKS: Final = 8  # … of JSON, which is in memory as a whole
 RAW: Final = "application/octet-stream"
 CHUNK_WAIT: Final = 25.0  # seconds that a request for new chunks may wait
@@ -167,12 +168,14 @@ async def read_chunks(
 
 def _framed(log: BuildLog, after_line: int, after_seq: int) -> Iterator[bytes]:
     """Some chunks, one after the other."""
-    for _ in range(CHUNKS):
-        found = log.read(after_line, after_seq, limit=1 if after_line == 0 else 2)[:1]
+    for _ in range(CHUNKS // READ_CHUNKS):
+        found = log.read(after_line, after_seq, limit=READ_CHUNKS)
         if not found:
             return
-        yield b"%s\n%s" % (json.dumps(chunk_head(found[0])).encode(), found[0].data)
-        after_line, after_seq = 0, found[0].seq
+        for chunk in found:
+            yield b"%s\n" % json.dumps(chunk_head(chunk)).encode()
+            yield chunk.data
+        after_line, after_seq = 0, found[-1].seq
 
 
 def chunk_head(chunk: Chunk) -> dict[str, Any]:

@@ -251,19 +251,20 @@ def cache(document: Document) -> StoredCache:
 def chunks(parts: Iterable[bytes]) -> Iterator[Chunk]:
     """Decode chunks of a log, each a line of JSON and as many bytes as that says."""
     pieces = iter(parts)
-    buffer = bytearray()
+    piece, at = b"", 0
     while True:
-        while (end := buffer.find(b"\n")) < 0:
+        while (end := piece.find(b"\n", at)) < 0:
             if (more := next(pieces, None)) is None:
                 return
-            buffer += more
-        head = _head(bytes(buffer[:end]))
-        del buffer[: end + 1]
+            piece, at = piece[at:] + more, 0
+        head = _head(piece[at:end])
         size = head.pop("size")
-        while len(buffer) < size:
-            buffer += next(pieces, b"") or _cut_off()
-        yield Chunk(**head, data=bytes(buffer[:size]))
-        del buffer[:size]
+        found, at = [piece[end + 1 : end + 1 + size]], end + 1 + size
+        while at > len(piece):
+            at -= len(piece)
+            piece = next(pieces, b"") or _cut_off()
+            found.append(piece[:at])
+        yield Chunk(**head, data=b"".join(found))
 
 
 @_checked

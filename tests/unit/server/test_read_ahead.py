@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from typing import cast
+
+import pytest
+
+from vmrunner.server import read_ahead
+from vmrunner.server.read_ahead import ReadAhead
+
+PIECES = [b"%d" % n * 400 for n in range(10)]
+
+
+@pytest.fixture(autouse=True)
+def _few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_ahead, "AT_ONCE", 1000)
+
+
+class Source:
+    """Pieces, and how many of them were taken."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.taken = 0
+        self._broken = broken
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in PIECES:
+            self.taken += 1
+            yield piece
+        if self._broken:
+            raise OSError("away")
+
+
+def opened(reading: ReadAhead, source: Source) -> AsyncGenerator[bytes]:
+    return cast("AsyncGenerator[bytes]", reading.pieces(iter(source)))
+
+
+async def settled() -> None:
+    """All that was begun is done."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+
+def test_bytes_come_in_order_and_a_part_ahead() -> None:
+    async def main() -> None:
+        source = Source()
+        answer = opened(ReadAhead(), source)
+        found = [await anext(answer)]
+        await settled()
+        assert (found, source.taken) == ([b"".join(PIECES[:3])], 6)
+        found += [piece async for piece in answer]
+        assert b"".join(found) == b"".join(PIECES)
+
+    asyncio.run(main())
+
+
+def test_only_so_many_answers_read_ahead_at_once() -> None:
+    async def main() -> None:
+        reading, sources = ReadAhead(2), [Source() for _ in range(4)]
+        first, second, third = (opened(reading, source) for source in sources[:3])
+        for answer in (first, second, third):
+            await anext(answer)
+        await settled()
+        assert [source.taken for source in sources] == [6, 6, 1, 0]
+        await first.aclose()
+        _ = [piece async for piece in second]
+        assert b"".join([piece async for piece in third]) == b"".join(PIECES[1:])
+        for source in (Source(), sources[3]):
+            answer = opened(reading, source)
+            await anext(answer)
+            await settled()
+            assert source.taken == 6, "who has left, or has all, takes no place"
+
+    asyncio.run(main())
+
+
+def test_a_source_that_fails_cuts_the_answer_off() -> None:
+    found = bytearray()
+
+    async def take(answers: int) -> None:
+        async for piece in opened(ReadAhead(answers), Source(broken=True)):
+            found.extend(piece)
+
+    for answers in (0, 1):
+        found.clear()
+        with pytest.raises(OSError, match="away"):
+            asyncio.run(take(answers))
+        assert found
+        assert b"".join(PIECES).startswith(found)

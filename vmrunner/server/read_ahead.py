@@ -1,0 +1,57 @@
+"""Bytes of answers, read in a thread while those before them are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+from anyio import to_thread
+
+AT_ONCE: Final = 1 << 20  # bytes that are read before any is sent, and up to one piece more
+#: Answers that read ahead at once. Each other one holds what its source has read, and a piece.
+ANSWERS: Final = 32
+
+
+class ReadAhead:
+    """Reads the pieces of answers. All is called by one event loop."""
+
+    def __init__(self, answers: int = ANSWERS) -> None:
+        self._free = answers
+
+    async def pieces(self, source: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield bytes in order. What `source` raises ends them."""
+        if not self._free:
+            while piece := await to_thread.run_sync(_read, source, 1):
+                yield piece
+            return
+        self._free -= 1
+        coming = _begin(source)
+        try:
+            while piece := await coming:
+                coming = _begin(source)
+                yield piece
+        finally:
+            self._free += 1
+            coming.cancel()
+
+
+def _begin(source: Iterator[bytes]) -> asyncio.Task[bytes]:
+    task = asyncio.create_task(to_thread.run_sync(_read, source, AT_ONCE))
+    task.add_done_callback(_take_failure)
+    return task
+
+
+def _take_failure(task: asyncio.Task[bytes]) -> None:
+    """Take a failure that nobody waits for any more: its reader has left."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _read(source: Iterator[bytes], size: int) -> bytes:
+    """Return so many bytes, up to one piece more; fewer at the end."""
+    found, left = [], size
+    while left > 0 and (piece := next(source, None)) is not None:
+        found.append(piece)
+        left -= len(piece)
+    return b"".join(found)
