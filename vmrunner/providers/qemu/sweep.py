@@ -143,7 +143,8 @@ def _resource(scope: Scope, home: InstanceDir) -> Resource:
     plan = home.read(state_dir.PLAN) or {}
     tags = _tags(home.name, home.read(state_dir.TAGS) or {})
     if tags and _abandoned(plan):
-        tags[f"{TAG}expires-at"] = str(int(time.time()))
+        expires = f"{TAG}expires-at"  # not past its own, or it would never be late
+        tags[expires] = str(min(int(tags[expires]), int(time.time())))
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, _id(home)),
         power=_power(home)[0],

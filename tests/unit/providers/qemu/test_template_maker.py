@@ -135,20 +135,26 @@ def test_a_template_without_room_is_not_made(provider: Provider, maker: QemuTemp
 
 
 def test_a_vm_whose_maker_is_gone_has_no_time_left(provider: Provider) -> None:
-    """A sweep shows its deadline, and until when that lived."""
-    home = InstanceDir(provider.state.instances / str(DirName("i-1", "vm-1", 4 * 10**9)))
-    home.path.mkdir()
+    """A sweep shows its deadline while that lives, and never one later than its own."""
+    young, late = (
+        InstanceDir(provider.state.instances / str(DirName("i-1", name, deadline)))
+        for name, deadline in (("vm-1", 4 * 10**9), ("vm-2", 10**9))
+    )
 
-    def expires() -> float | None:
-        (seen,) = sweep.resources(provider.state, "no-mark", provider.scope)
-        return seen.expires_at
+    def expires() -> list[float]:
+        found = sweep.resources(provider.state, "no-mark", provider.scope)
+        return sorted(seen.expires_at or 0.0 for seen in found)
 
     with subprocess.Popen(["sleep", "60"]) as maker:
         plan = {"created": time.time(), "maker": asdict(process.of(maker.pid))}
-        state_dir.write_json(home.path / state_dir.PLAN, plan)
-        assert expires() == 4e9
+        for home in (young, late):
+            home.path.mkdir()
+            state_dir.write_json(home.path / state_dir.PLAN, plan)
+        assert expires() == [1e9, 4e9]
         maker.kill()
-    assert time.time() - 5 < (expires() or 0.0) <= time.time()
+    past, now = expires()
+    assert past == 1e9, "the audit tells a survivor by it"
+    assert time.time() - 5 < now <= time.time()
 
 
 @pytest.mark.parametrize("role", Role)
