@@ -152,7 +152,7 @@ def plan(
         quota = not answer.offers and answer.scarce is Reason.QUOTA  # what waits takes of it, too
         if answer.refused is not None:
             rejects.append(_reject(build, answer.refused, answer.message))
-        elif _hopeless(build, answer, working if full else taken[name]):
+        elif _hopeless(build, answer, working if full and not quota else taken[name]):
             text = answer.message or f"{name} has no room"
             rejects.append(_reject(build, answer.scarce, text))
         elif full:

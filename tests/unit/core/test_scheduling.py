@@ -150,6 +150,13 @@ def test_what_can_never_be_had_waits_for_no_place() -> None:
     assert [reject.reason for reject in decided.rejects] == [Reason.NO_CAPACITY]
 
 
+def test_a_quota_that_what_waits_has_taken_is_waited_for() -> None:
+    running = [(None, replace(instance("1"), build=None))]
+    spent = OffersAnswer(message="no vCPUs left", scarce=Reason.QUOTA)
+    decided = plan(NOW, [build("p1")], running, lambda *_: spent, Capacity(overall=1))
+    assert (decided.rejects, decided.crowded) == ((), {ANYWHERE: 1})
+
+
 def test_a_refused_build_keeps_a_place() -> None:
     queued = [build("soon", queue_timeout=2 * NOW), build("dry", queue_timeout=2 * NOW)]
     held_back = {"soon": NOW + 1, "dry": NOW - 1}
