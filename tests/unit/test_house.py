@@ -270,7 +270,8 @@ def distribution(module: str) -> str:
 
 
 def test_the_top_has_at_most_24_places() -> None:
-    places = [path.name for path in CODE.iterdir() if path.name != "__pycache__"]
+    # A folder that moved away leaves its bytecode behind in a clone that is kept.
+    places = [path.name for path in CODE.iterdir() if path.is_file() or any(path.rglob("*.py"))]
     assert len(places) <= 24, sorted(places)
 
 
