@@ -34,7 +34,7 @@ LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those be
 
 
 class RunsSession(Protocol):
-    """A session, as `vmrunner.session.Session` is one to an engine."""
+    """A session, as `vmrunner.session.session.Session` is one to an engine."""
 
     def run(self) -> End:
         """Drive the build on its instance; blocks until it is over."""
