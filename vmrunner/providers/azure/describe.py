@@ -25,7 +25,8 @@ from vmrunner.providers.azure.resources import addresses, name_of, power, seen, 
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 
-#: So many are asked for their own view in one look; so many at once.
+#: So many are asked for their own view in one look, and more where there are reads to spare; so
+#: many at once.
 VIEWS: Final = 32
 AT_ONCE: Final = 64
 #: With these an interface tells its public addresses, and not their ids alone.
