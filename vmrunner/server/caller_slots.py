@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from anyio import CancelScope
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -63,7 +64,8 @@ class CallerStream(StreamingResponse):
         self, content: Any, *, slots: CallerSlots, principal: Principal, **options: Any
     ) -> None:
         ahead = isinstance(content, Iterator)  # else it comes as it happens
-        super().__init__(slots.read_ahead.pieces(content) if ahead else content, **options)
+        self._pieces = slots.read_ahead.pieces(content) if ahead else None
+        super().__init__(self._pieces or content, **options)
         slots.take(principal)  # last: what fails before holds none
         self._slots, self._principal = slots, principal
 
@@ -71,4 +73,7 @@ class CallerStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
+            if self._pieces is not None:  # Starlette closes none when its reader leaves
+                with CancelScope(shield=True):
+                    await self._pieces.aclose()
             self._slots.give_back(self._principal)

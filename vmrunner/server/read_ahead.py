@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Final
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 AT_ONCE: Final = 1 << 20  # bytes that are read before any is sent, and up to one piece more
 #: Answers that read ahead at once. Each other one holds what its source has read, and a piece.
@@ -19,7 +19,7 @@ class ReadAhead:
     def __init__(self, answers: int = ANSWERS) -> None:
         self._free = answers
 
-    async def pieces(self, source: Iterator[bytes]) -> AsyncIterator[bytes]:
+    async def pieces(self, source: Iterator[bytes]) -> AsyncGenerator[bytes]:
         """Yield bytes in order. What `source` raises ends them."""
         if not self._free:
             while piece := await to_thread.run_sync(_read, source, 1):
@@ -28,12 +28,13 @@ class ReadAhead:
         self._free -= 1
         coming = _begin(source)
         try:
-            while piece := await coming:
+            while piece := await asyncio.shield(coming):
                 coming = _begin(source)
                 yield piece
         finally:
+            with CancelScope(shield=True):  # a thread that nobody waits for counts nowhere
+                await asyncio.wait([coming])
             self._free += 1
-            coming.cancel()
 
 
 def _begin(source: Iterator[bytes]) -> asyncio.Task[bytes]:

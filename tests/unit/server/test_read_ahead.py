@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Iterator
-from typing import cast
+from typing import Any
 
 import pytest
+from anyio import to_thread
 
+from vmrunner.model import Principal
 from vmrunner.server import read_ahead
+from vmrunner.server.caller_slots import CallerSlots, CallerStream
 from vmrunner.server.read_ahead import ReadAhead
 
 PIECES = [b"%d" % n * 400 for n in range(10)]
@@ -33,7 +37,7 @@ class Source:
 
 
 def opened(reading: ReadAhead, source: Source) -> AsyncGenerator[bytes]:
-    return cast("AsyncGenerator[bytes]", reading.pieces(iter(source)))
+    return reading.pieces(iter(source))
 
 
 async def settled() -> None:
@@ -70,6 +74,47 @@ def test_only_so_many_answers_read_ahead_at_once() -> None:
             await anext(answer)
             await settled()
             assert source.taken == 6, "who has left, or has all, takes no place"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_callers_slot_is_taken_while_its_answer_is_read(*, takes: bool) -> None:
+    """Also once its reader left, or who comes and leaves has any number of threads."""
+    reads, goes_on, told = threading.Semaphore(0), threading.Event(), list[str]()
+
+    def slow() -> Iterator[bytes]:
+        yield b"x" * 1000
+        reads.release()
+        goes_on.wait(60)
+        told.append("read")
+
+    class Slots(CallerSlots):
+        def give_back(self, principal: Principal) -> None:
+            told.append("given back")
+            super().give_back(principal)
+
+    async def main() -> None:
+        left = asyncio.Event()
+
+        async def receive() -> Any:
+            await to_thread.run_sync(reads.acquire)
+            left.set()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body" and not takes:
+                await asyncio.Event().wait()
+
+        caller = Principal(actor="token:1", scopes=frozenset())
+        answer = CallerStream(slow(), slots=Slots("streams", lambda: 1), principal=caller)
+        asked = asyncio.create_task(answer({"type": "http"}, receive, send))
+        await left.wait()
+        for _ in range(9):  # it hears of that meanwhile
+            await to_thread.run_sync(int)
+        goes_on.set()
+        await asked
+        assert told == ["read", "given back"]
 
     asyncio.run(main())
 
