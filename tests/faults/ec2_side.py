@@ -58,6 +58,10 @@ class Sdk:
             self._clients[which] = _sdk().client(service, **options)
         return self._clients[which]
 
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
 
 class Ec2Vm(HttpVm):
     """A VM, in EC2's words."""
@@ -112,10 +116,12 @@ class Ec2Side(HttpSide):
     def __init__(self, clock: Clock) -> None:
         super().__init__(LocalCloud(clock=clock))
         self._within.enter_context(credentials())
-        self._within.enter_context(mock.patch("boto3.Session", return_value=Sdk()))
+        ours, self._others = Sdk(), Sdk()
+        for sdk in (ours, self._others):
+            self._within.callback(sdk.close)
+        self._within.enter_context(mock.patch("boto3.Session", return_value=ours))
         made = mock.patch.object(ClientCreator, "_create_client_class", _class_of)
         self._within.enter_context(made)
-        self._others = Sdk()
         self._within.enter_context(self.local)
         self.amazon = Amazon(self.local, clock)
         self.scope = Scope(KIND, self.local.account, REGION)
