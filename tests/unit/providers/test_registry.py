@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,16 @@ OURS = {"azure", "ec2", "fake", "gce", "qemu"}
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory in which distributions are installed. The registry looks anew."""
+    """A directory in which distributions are installed. The registry looks anew, and no module
+    from there outlives the test: another test has its own of that name."""
     monkeypatch.syspath_prepend(str(tmp_path))
     drivers.cache_clear()
+    before = set(sys.modules)
     yield tmp_path
     drivers.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def test_ours_are_found_without_metadata(monkeypatch: pytest.MonkeyPatch, site: Path) -> None:
