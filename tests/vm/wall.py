@@ -2,8 +2,8 @@
 
     unshare --net --mount python -m tests.vm.wall NETWORK CACHE DIRECTORY [UID]
 
-Without network it is a clone of a template, else it boots. With UID, the provider and all that it
-starts run as that ordinary user.
+With a template in CACHE it is a clone of that, else it boots. With UID, the provider and all that
+it starts run as that ordinary user.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main(network: Network, cache: Path, directory: Path, uid: int | None) -> Non
         give_tun_to_all()
         become(uid)
     provider = make_provider(directory, cache=cache, accel="tcg", dns=stand_in.RESOLVER)
-    shape = SHAPE if network is Network.NONE else None
+    shape = SHAPE if (cache / "templates").exists() else None
     vm = Machine.order_one(provider, directory, network=network, ttl=400, shape=shape)
     ref = provider.create(vm.order)
     try:
