@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -190,14 +191,8 @@ def server_parts(parts: ServiceParts) -> ServerParts:
     from vmrunner.services.submit import Submission
 
     return ServerParts(
-        ledgers=parts.ledgers,
-        providers=parts.providers,
-        paths=parts.paths,
-        settings=parts.settings,
-        limits=parts.limits,
+        **{part.name: getattr(parts, part.name) for part in fields(parts)},
         submission=lambda: Submission.of(parts),
-        log=parts.log,
-        artifact_files=parts.artifact_files,
         sandbox=SandboxClients(lambda: parts.ledger, parts.providers.channel_to),
         wake=lambda: wakeup.poke(parts.paths.wake),
     )
