@@ -5,6 +5,7 @@
 PYTEST := .venv/bin/pytest
 # A rare failure is told with its traceback instead of turning a change away: docs/decisions/0031.
 SECOND_TRY := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
+SMALL := $(foreach size,CPUS=1 MEMORY=1GiB DISK=9GiB,VMRUNNER_PROVIDERS__LOCAL__$(size))
 
 help:
 	@echo 'make demo   build and test a real project in a fresh VM (a first run makes the VM image)'
@@ -25,11 +26,11 @@ setup:
 demo: setup
 	@examples/demo/run
 
-# The tests' VMs have one processor: emulated, a second mostly waits for the first.
+# The tests' VMs are small (tests/vm/home.py says why): these are the templates of such.
 test: lint
-	VMRUNNER_PROVIDERS__LOCAL__CPUS=1 .venv/bin/vmrunner image build
+	$(SMALL) .venv/bin/vmrunner image build
 	$(PYTEST) -q -n 4 -m 'not vm and not long' $(SECOND_TRY)
-	$(PYTEST) -m 'vm and not long' -n 3 --dist loadfile --no-loadscope-reorder $(SECOND_TRY)
+	$(PYTEST) tests/vm tests/contract -m 'vm and not long' -n 3 --dist loadfile --no-loadscope-reorder $(SECOND_TRY)
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit

@@ -58,6 +58,17 @@ def test_each_test_is_named_in_ten_words() -> None:
         assert (long, twice) == ([], []), file.relative_to(ROOT)
 
 
+def test_make_test_looks_for_vms_where_they_are() -> None:
+    with_vms = {
+        path.parent.relative_to(ROOT)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "mark.vm" in path.read_text() and path != Path(__file__)
+    }
+    makefile = (ROOT / "Makefile").read_text().splitlines()
+    (line,) = (line for line in makefile if "-m 'vm and not long'" in line)
+    assert with_vms == {Path(word) for word in line.split() if word.startswith("tests/")}
+
+
 def test_the_licence_is_whole() -> None:
     licence = (ROOT / "LICENSE").read_text()
     assert licence.lstrip().startswith("Apache License")

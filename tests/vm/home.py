@@ -17,6 +17,13 @@ from typing import Any
 VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
 # What would change how a build's output is shown, or which vmrunner is used.
 FOREIGN = ("VMRUNNER_", "XDG_", "GITHUB_", "GITLAB_", "CI_", "TERM", "NO_COLOR", "FORCE_COLOR")
+#: Of the VMs: `make test` makes the templates of such. Emulated, a second processor mostly waits
+#: for the first, and costs a host's whole. The disk is larger than the image: it must grow.
+SIZE = {
+    "VMRUNNER_PROVIDERS__LOCAL__CPUS": "1",
+    "VMRUNNER_PROVIDERS__LOCAL__MEMORY": "1GiB",
+    "VMRUNNER_PROVIDERS__LOCAL__DISK": "9GiB",
+}
 CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 
 
@@ -56,8 +63,7 @@ class Home:
             "XDG_STATE_HOME": str(self.root / "state"),
             "XDG_CACHE_HOME": CACHE,
             "TMPDIR": str(self.root / "tmp"),
-            # Emulated, a second processor mostly waits for the first, and costs a host's whole.
-            "VMRUNNER_PROVIDERS__LOCAL__CPUS": "1",
+            **SIZE,
         }
 
     @property
@@ -108,20 +114,27 @@ class Home:
             ids = [row[0] for row in ledger.execute("SELECT id FROM instances")]
         return list(processes_with([str(self.root), *ids]))
 
+    def open_builds(self) -> list[str]:
+        """Those that are not over, read where they lie: a look costs no process."""
+        return [row[0] for row in self.read("SELECT id FROM builds WHERE state != 'finished'")]
+
+    def open_vms(self) -> list[str]:
+        """… that are not gone."""
+        return [row[0] for row in self.read("SELECT id FROM instances WHERE state != 'gone'")]
+
     def leftovers(self) -> list[str]:
         """All that a finished build must not leave: processes, ports, directories, files, keys,
-        live rows."""
+        live rows. Once there is nothing of these: what the cloud has."""
         found = [f"process {line}" for line in self.processes()]
-        found += [f"build row {row['id']} {row['state']}" for row in self.items("ps")]
-        found += [f"instance row {row['id']} {row['state']}" for row in self.items("vm", "ls")]
-        found += [f"cloud: {row}" for row in self.items("vm", "ls", "--cloud")]
-        ids = [row["id"] for row in self.instances()]
+        found += [f"row {name}" for name in self.open_builds() + self.open_vms()]
+        ids = [row[0] for row in self.read("SELECT id FROM instances")]
         for place in (self.root, Path("/run"), Path("/tmp"), Path("/dev/shm")):
             found += [f"path {path}" for path in paths_with(place, ids)]
         found += [f"source {path}" for path in (self.data / "sources").glob("*")]
         found += [f"temporary {path}" for path in (self.root / "tmp").iterdir()]
         found += [f"socket {name}" for name in listening(ids)]
-        return found + self.keys()
+        found += self.keys()
+        return found or [f"cloud: {row}" for row in self.items("vm", "ls", "--cloud")]
 
     def keys(self) -> list[str]:
         """Keys and secrets that no row in a live state needs: sealed ones in the ledger, and files

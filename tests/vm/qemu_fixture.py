@@ -27,6 +27,7 @@ from vmrunner.model import (
     Seen,
     Shape,
     Spec,
+    Start,
 )
 from vmrunner.providers import qemu
 from vmrunner.providers.common.cloudinit import user_data as cloudinit
@@ -53,8 +54,7 @@ def image(recipe: str) -> images.LocalImage:
 
 
 def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) -> QemuProvider:
-    """A provider with its state under `tmp_path`, and VMs small enough to be many; their
-    disk is larger than the image, so that it must grow."""
+    """A provider with its state under `tmp_path`, and VMs of the size that a test's home has."""
     small = {"cpus": 1, "memory": 1 * GiB, "disk": 9 * GiB}
     return qemu.open(
         "local",
@@ -196,6 +196,17 @@ class Machine:
                 timeout=timeout,
                 check=False,
             )
+
+    def wait_started(self) -> Start:
+        """How it came up, once that is known."""
+
+        def start() -> Start | None:
+            seen = self.look()
+            return seen.start if seen else None
+
+        found = wait_until(start, seconds=400, what="how the VM came up")
+        assert isinstance(found, Start)
+        return found
 
     def wait_booted(self, seconds: float = 200) -> None:
         """Until a command runs in it."""

@@ -71,7 +71,7 @@ def test_a_runners_configuration_is_in_its_environment_alone(home: Home) -> None
                 github.finish(job)  # its own job tells GitHub, before the runner leaves
                 wait_until(lambda: not github.messages, seconds=60, what="the news")
                 home.run("ssh", build["id"], "--container", "--", "touch", "/work/go")
-                wait_until(lambda: not home.items("ps"), seconds=120, what="its end")
+                wait_until(lambda: not home.open_builds(), seconds=120, what="its end")
             finally:
                 serve.send_signal(signal.SIGTERM)
                 assert serve.wait(60) == 0

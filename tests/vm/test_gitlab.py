@@ -80,7 +80,7 @@ def test_jobs_have_a_vm_each_that_outlives_no_runner(home: Home) -> None:
     trace = text(verdict.trace)
     assert "in bash 5 on Linux\n" in trace
     assert "42\n" in trace
-    wait_until(lambda: not home.items("vm", "ls"), seconds=120, what="the end of its VM")
+    wait_until(lambda: not home.open_vms(), seconds=120, what="the end of its VM")
     build = gitlab.build(7)
     assert (build["result"], build["reason"]) == ("success", "user")
     logged = text(home.run("logs", build["id"]).stdout)

@@ -131,7 +131,7 @@ def pooling(gce: LocalGce, tmp_path: Path) -> Iterator[Home]:
     yield home
     home.run("pool", "drain", "fast")
     try:
-        wait_until(lambda: not home.items("vm", "ls"), seconds=120, what="its VMs to be gone")
+        wait_until(lambda: not home.open_vms(), seconds=120, what="its VMs to be gone")
     finally:
         print((home.root / "serve.log").read_text()[-4000:])
         serving.kill()

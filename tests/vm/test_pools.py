@@ -92,7 +92,7 @@ def test_builds_are_given_vms_that_wait(home: Home, serving: Serving) -> None:
     assert found["hit_rate"] is not None
     assert found["p50"] is not None
     assert home.run("pool", "drain", "fast").returncode == 0
-    wait_until(lambda: not home.items("vm", "ls"), seconds=120, what="the VMs to be gone")
+    wait_until(lambda: not home.open_vms(), seconds=120, what="the VMs to be gone")
     serving.kill()
     home.assert_nothing_left()
 
@@ -122,7 +122,7 @@ def test_a_claimed_vm_ends_in_time_with_nobody_left(home: Home, serving: Serving
     due = float((directory / "due.held").read_text())
     # A VM that is being made while `serve` is killed has a row without a VM, which only time ends.
     home.run("pool", "drain", "fast")
-    wait_until(lambda: len(home.items("vm", "ls")) == 1, seconds=60, what="those that wait to end")
+    wait_until(lambda: len(home.open_vms()) == 1, seconds=60, what="those that wait to end")
     serving.kill()
     assert due == pytest.approx(_due(home, vm["id"]))
     assert due < _deadline(home, vm["id"]) - 600

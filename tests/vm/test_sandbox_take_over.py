@@ -115,6 +115,6 @@ def test_the_next_node_tells_all_that_three_commands_wrote(home: Home, service: 
         assert epoch_of(home, sandbox.id) > 1
     ended = service.runner.wait(sandbox.id, timeout=120)
     assert (ended.result, ended.reason) == (vmrunner.Result.SUCCESS, vmrunner.Reason.USER)
-    wait_until(lambda: not home.items("vm", "ls"), seconds=120, what="its VM to be gone")
+    wait_until(lambda: not home.open_vms(), seconds=120, what="its VM to be gone")
     assert list(client.rglob("*.db")) == []
     assert service.serving.end() == 0

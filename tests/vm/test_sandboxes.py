@@ -29,9 +29,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, str
     sandbox = done.stdout.decode().strip()
     yield home, sandbox
     assert home.run("sandbox", "rm", sandbox).returncode == 0
-    wait_until(
-        lambda: not home.items("vm", "ls") and not home.items("ps"), seconds=120, what="its end"
-    )
+    wait_until(lambda: not home.open_vms() and not home.open_builds(), seconds=120, what="its end")
     (row,) = [build for build in home.builds() if build["id"] == sandbox]
     assert (row["result"], row["reason"]) == ("success", "user")
     home.assert_nothing_left()

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.support.browser import chromium
-from tests.vm.home import CACHE, FOREIGN, processes_with, text
+from tests.vm.home import CACHE, FOREIGN, SIZE, processes_with, text
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
@@ -21,7 +21,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/service"
 
 def run(program: str, place: Path) -> subprocess.CompletedProcess[bytes]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-    env = kept | {"XDG_CACHE_HOME": CACHE, "VMRUNNER_PROVIDERS__LOCAL__CPUS": "1"}
+    env = kept | {"XDG_CACHE_HOME": CACHE, **SIZE}
     return subprocess.run(
         [EXAMPLE / program, place], env=env, stdin=subprocess.DEVNULL, capture_output=True,
         timeout=200, check=False,

@@ -1,5 +1,6 @@
-"""Sessions in a real VM. The VM is made to forget each build: booting one for each takes minutes
-under emulation. That a VM runs one build only is tested elsewhere."""
+"""Sessions in real VMs. What a build may do is tried in a clone for each; `make soak` tries it in a
+VM that booted, too. That one is made to forget each build: booting one for each takes minutes under
+emulation. That a VM runs one build only is tested elsewhere."""
 
 from __future__ import annotations
 
@@ -8,18 +9,19 @@ import os
 import secrets
 import tarfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
-from tests.vm.qemu_fixture import Machine, make_provider
+from tests.vm.qemu_fixture import SHAPE, Machine, make_provider, template_of
 from vmrunner.lib.channels import UNIX_SOCKET
-from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Step
+from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Start, Step
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session import End
 from vmrunner.session.ssh import client
@@ -33,25 +35,26 @@ rm -rf /var/lib/vmrunner/started /work; systemctl reset-failed; true
 """
 
 
-class Vm:
-    """One that booted, and what the last build in it said."""
+class Vms(ABC):
+    """Where builds run, and what the last one said."""
 
-    def __init__(self, machine: Machine, address: Address, artifacts: Path) -> None:
-        self.machine = machine
-        self.address = address
+    NETWORK: ClassVar[Network] = Network.OPEN  # of their containers
+
+    def __init__(self, artifacts: Path) -> None:
         self.artifacts = artifacts
         self.record = Recorder()
-        dialer = client.Dialer(machine.access, channel=UNIX_SOCKET)
-        self.connection = dialer.connect(address, timeout=300)
+
+    @abstractmethod
+    def new(self) -> Machine:
+        """A VM that knows of no build."""
 
     def start(self, *scripts: str, **options: Any) -> Running:
         from vmrunner.session.session import Session
 
-        self.connection.run(FORGET, timeout=120)
+        machine = self.new()
         self.record = Recorder()
-        options.setdefault("boot_seconds", 60)
-        options["channel"] = UNIX_SOCKET
-        job = make_job(self.address, self.machine.access, self.artifacts, *scripts, **options)
+        options = {"boot_seconds": 60, "network": self.NETWORK, "channel": UNIX_SOCKET} | options
+        job = make_job(address_of(machine), machine.access, self.artifacts, *scripts, **options)
         return Running(Session(job, self.record.at()))
 
     def run(self, *scripts: str, **options: Any) -> End:
@@ -62,6 +65,54 @@ class Vm:
         return bytes(self.record.log_bytes)
 
 
+class Vm(Vms):
+    """One that booted."""
+
+    def __init__(self, machine: Machine, artifacts: Path) -> None:
+        super().__init__(artifacts)
+        self.machine = machine
+        dialer = client.Dialer(machine.access, channel=UNIX_SOCKET)
+        self.connection = dialer.connect(address_of(machine), timeout=300)
+
+    def new(self) -> Machine:
+        self.connection.run(FORGET, timeout=120)
+        return self.machine
+
+
+class Clones(Vms):
+    """A clone of one template for each build."""
+
+    NETWORK = Network.NONE
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / "artifacts")
+        self._root = root
+        self._provider = make_provider(root)
+        self._last: Machine | None = None
+        template_of(self._provider)
+
+    def new(self) -> Machine:
+        self.end()
+        self._last = Machine.order_one(self._provider, self._root, ttl=900, shape=SHAPE)
+        self._provider.create(self._last.order)
+        assert self._last.wait_started() is Start.RESUMED
+        return self._last
+
+    def end(self) -> None:
+        if self._last is not None:
+            self._provider.delete([self._last.ref], force=True)
+            self._last.wait_dead(120)
+
+
+def address_of(machine: Machine) -> Address:
+    def address() -> Address | None:
+        seen = machine.look()
+        return seen.address if seen else None
+
+    found: Address = wait_until(address, seconds=60, what="an address")
+    return found
+
+
 @contextmanager
 def booted(root: Path, of: LocalImage | None = None) -> Iterator[Vm]:
     """A VM of this image, else of the default one, that waits for its first build."""
@@ -69,14 +120,8 @@ def booted(root: Path, of: LocalImage | None = None) -> Iterator[Vm]:
     provider = make_provider(root, **which)
     machine = Machine.order_one(provider, root, ttl=3000)
     provider.create(machine.order)
-
-    def address() -> Address | None:
-        seen = machine.look()
-        return seen.address if seen else None
-
     try:
-        found = wait_until(address, seconds=60, what="an address")
-        yield Vm(machine, found, root / "artifacts")
+        yield Vm(machine, root / "artifacts")
     finally:
         provider.delete([machine.ref])
         machine.wait_dead(120)
@@ -86,6 +131,16 @@ def booted(root: Path, of: LocalImage | None = None) -> Iterator[Vm]:
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vm]:
     with booted(tmp_path_factory.mktemp("session")) as vm:
         yield vm
+
+
+@pytest.fixture(params=["resumed", pytest.param("booted", marks=pytest.mark.long)])
+def vms(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Vms]:
+    if request.param == "booted":
+        yield request.getfixturevalue("vm")
+        return
+    clones = Clones(tmp_path)
+    yield clones
+    clones.end()
 
 
 def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
@@ -133,51 +188,53 @@ def test_a_build_in_a_real_container(vm: Vm, tmp_path: Path) -> None:
         ("kill -SEGV $$", Reason.SIGNAL, 139),
     ],
 )
-def test_what_used_up_the_machine_is_named(vm: Vm, script: str, reason: Reason, code: int) -> None:
-    verdict = vm.run(script, timeout=240)
+def test_what_used_up_the_machine_is_named(
+    vms: Vms, script: str, reason: Reason, code: int
+) -> None:
+    verdict = vms.run(script, timeout=240)
     assert (verdict.result, verdict.reason, verdict.exit_code) == (Result.FAILURE, reason, code)
 
 
-def test_a_fork_bomb_does_not_silence_the_supervisor(vm: Vm) -> None:
-    verdict = vm.run("echo begun; b() { b | b & }; b; while :; do sleep 1; done", timeout=10)
+def test_a_fork_bomb_does_not_silence_the_supervisor(vms: Vms) -> None:
+    verdict = vms.run("echo begun; b() { b | b & }; b; while :; do sleep 1; done", timeout=10)
     assert verdict.result in (Result.FAILURE, Result.TIMEOUT)
-    assert vm.log.startswith(b"begun\n")
+    assert vms.log.startswith(b"begun\n")
 
 
-def test_a_step_that_ignores_term_is_killed_at_its_timeout(vm: Vm) -> None:
+def test_a_step_that_ignores_term_is_killed_at_its_timeout(vms: Vms) -> None:
     step = Step(run="trap '' TERM; echo begun; while :; do sleep 1; done", timeout=2)
     begun = time.monotonic()
-    assert vm.run(steps=[step]).reason is Reason.STEP_TIMEOUT
+    assert vms.run(steps=[step]).reason is Reason.STEP_TIMEOUT
     assert time.monotonic() - begun < 120
-    assert vm.log.startswith(b"begun\n")
+    assert vms.log.startswith(b"begun\n")
 
 
-def test_cancel_gives_it_time_to_end_and_brings_artifacts(vm: Vm) -> None:
-    running = vm.start(
+def test_cancel_gives_it_time_to_end_and_brings_artifacts(vms: Vms) -> None:
+    running = vms.start(
         "trap 'echo caught; touch mark; exit 0' TERM; echo begun; sleep 300 & wait",
         rules=[ArtifactRule(glob="mark", always=True)],
     )
-    wait_until(lambda: vm.log, seconds=120, what="its first line")
+    wait_until(lambda: vms.log, seconds=120, what="its first line")
     running.session.stop(Reason.USER)
     end = running.wait(60)
     assert (end.result, end.reason) == (Result.CANCELLED, Reason.USER)
-    assert b"caught" in vm.log
-    assert (vm.artifacts / "mark").exists()
+    assert b"caught" in vms.log
+    assert (vms.artifacts / "mark").exists()
 
 
-def test_a_log_past_its_cap_ends_with_its_end(vm: Vm) -> None:
-    verdict = vm.run("yes 0123456789012345678901234567890123456789 | head -c 80000000; exit 3")
+def test_a_log_past_its_cap_ends_with_its_end(vms: Vms) -> None:
+    verdict = vms.run("yes 0123456789012345678901234567890123456789 | head -c 80000000; exit 3")
     assert verdict.exit_code == 3
-    assert 60 << 20 < len(vm.log) <= 64 << 20
-    assert b" bytes dropped\n" in vm.log[-300_000:]
+    assert 60 << 20 < len(vms.log) <= 64 << 20
+    assert b" bytes dropped\n" in vms.log[-300_000:]
 
 
-def test_a_hostile_work_directory_writes_nothing_outside(vm: Vm) -> None:
-    verdict = vm.run("ln -s / out; mkfifo pipe; echo x >z", rules=[ArtifactRule(glob="*")])
+def test_a_hostile_work_directory_writes_nothing_outside(vms: Vms) -> None:
+    verdict = vms.run("ln -s / out; mkfifo pipe; echo x >z", rules=[ArtifactRule(glob="*")])
     assert (verdict.result, verdict.exit_code) == (Result.SUCCESS, 0)
     assert verdict.message == "artifacts: the link 'out' leads outside (and 1 more): left out"
-    assert [path.name for path in vm.artifacts.iterdir()] == ["z"]
-    verdict = vm.run("truncate -s 1T huge", rules=[ArtifactRule(glob="huge")])
+    assert [path.name for path in vms.artifacts.iterdir()] == ["z"]
+    verdict = vms.run("truncate -s 1T huge", rules=[ArtifactRule(glob="huge")])
     assert "'huge' brings it to 1099511627776 bytes" in verdict.message
 
 

@@ -50,16 +50,6 @@ def template(provider: QemuProvider) -> templates.Template:
     return template_of(provider)
 
 
-def started(machine: Machine) -> Start:
-    def start() -> Start | None:
-        seen = machine.look()
-        return seen.start if seen else None
-
-    found = wait_until(start, seconds=400, what="how the VM came up")
-    assert isinstance(found, Start)
-    return found
-
-
 @pytest.fixture(scope="module")
 def clones(
     provider: QemuProvider, template: templates.Template, tmp_path_factory: pytest.TempPathFactory
@@ -72,7 +62,7 @@ def clones(
         provider.create(machine.order)
         made.append(machine)
     for machine in made:
-        assert started(machine) is Start.RESUMED
+        assert machine.wait_started() is Start.RESUMED
         machine.wait_booted()
     yield made[0], made[1]
     for machine in made:
@@ -215,7 +205,7 @@ def test_the_third_clone_takes_little_memory_of_its_own(
     provider = make_provider(tmp_path)
     third = Machine.order_one(provider, tmp_path, ttl=600, shape=SHAPE, network=Network.NONE)
     provider.create(third.order)
-    assert started(third) is Start.RESUMED
+    assert third.wait_started() is Start.RESUMED
     third.wait_booted()
     lines = Path(f"/proc/{third.qemu}/smaps_rollup").read_text().splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
@@ -254,7 +244,7 @@ def _first_step(tmp_path: Path) -> dict[str, str]:
     provider = make_provider(tmp_path)
     machine = Machine.order_one(provider, tmp_path, ttl=600, shape=SHAPE)
     provider.create(machine.order)
-    assert started(machine) is Start.RESUMED
+    assert machine.wait_started() is Start.RESUMED
     machine.wait_booted()
     programs = "$(readlink -f /usr/bin/python3) /usr/bin/docker $(command -v runc)"
     done = machine.ssh(f"for p in {programs}; do mount --bind /bin/false $p || exit 1; done")
@@ -314,7 +304,7 @@ def test_a_clone_that_does_not_come_up_is_booted(
     provider = make_provider(tmp_path, cache=cache)
     machine = Machine.order_one(provider, tmp_path, ttl=900, shape=SHAPE)
     provider.create(machine.order)
-    assert started(machine) is Start.COLD
+    assert machine.wait_started() is Start.COLD
     machine.wait_booted()
     assert "not resumed" in provider.console(machine.ref)
     provider.delete([machine.ref], force=True)
