@@ -5,6 +5,8 @@
 PYTEST := .venv/bin/pytest
 # A rare failure is told with its traceback instead of turning a change away: docs/decisions/0031.
 SECOND_TRY := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
+# Else each process that runs tests compiles all of them anew.
+unexport PYTHONDONTWRITEBYTECODE
 SMALL := $(foreach size,CPUS=1 MEMORY=1GiB DISK=9GiB,VMRUNNER_PROVIDERS__LOCAL__$(size))
 
 help:
