@@ -11,6 +11,7 @@ from typing import Any, Final
 from vmrunner.lib import resources
 
 LIBRARY: Final = "/usr/lib/vmrunner"
+OF_TYPES: Final = ("__future__", "collections.abc", "typing")
 #: What waits in a VM of our images before its build is known, for which a stock image has no time;
 #: and what its user-data has no room for.
 OF_OUR_IMAGES: Final = {
@@ -92,7 +93,7 @@ class _Untyped(ast.NodeTransformer):
     """Leaves out what only type checkers read."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        return None if node.module in ("__future__", "typing") else node
+        return None if node.module in OF_TYPES else node
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
