@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
 READY = "prestarted"  # the file: shape and first process of the container; {}: there is none
+NOBODY = "\0" * 256  # longer than the name of an attempt
 DRIVER_TIMEOUT = 120.0  # seconds
 SOCKET_TIMEOUT = 120.0  # seconds
 
@@ -58,6 +59,7 @@ def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
         ready = {"shape": shape, "pid": found["State"]["Pid"], "id": found["Id"]}
         with _fifo(place, "control") as control:
             _await(control)
+        leave_room(place)
         place.write(READY, json.dumps(ready))
 
 
@@ -86,12 +88,19 @@ def rehearse(place: Place) -> None:
     with _one_at_a_time(place):
         if place.job() or not json.loads(place.read(READY) or "{}"):
             return
+        leave_room(place)  # where a clone's disk is written to for the first time
         with open(f"{place.box}/rehearsal.sh", "w", encoding="utf-8") as file:
             file.write(":\n")
         with _fifo(place, "control") as control, _fifo(place, "answers") as answers:
             os.read(control, 4096)  # its question, which it asks again
             os.write(answers, b"rehearse\n")
             _await(control)
+
+
+def leave_room(place: Place) -> None:
+    """Have room on the disk for who claims the VM: to make a new file safe takes several times as
+    long as to write to one."""
+    place.claim(NOBODY)
 
 
 @contextmanager

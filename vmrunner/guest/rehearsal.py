@@ -15,7 +15,7 @@ import sys
 
 from .build import GuestBuild
 from .container_files import fill_box
-from .prestart import READY
+from .prestart import READY, leave_room
 from .sandbox_commands import SCRIPT
 from .socket_answers import answer, open_files, tidy
 from .state import EventLog, Place
@@ -68,6 +68,7 @@ def _rehearse(place: Place) -> None:
     for name in (place.prestarting, f"{place.box}/{SCRIPT}"):  # they say that a container waits
         with open(name, "a"):
             pass
+    leave_room(place)
     events = EventLog(place.events)
     events.add("container", 0)
     events.add("ended", 0)

@@ -17,7 +17,8 @@ RUN/container                  the first process of the container, once a sandbo
 RUN/secrets/                   what it sees read-only at /run/secrets
 RUN/caches                     what came of the caches, a JSON line each
 LIB/caches/N.in, N.out         a tar that came for the container; one that was packed of it
-LIB/started                    on disk: a VM that reboots does not run an attempt twice
+LIB/started                    on disk: a VM that reboots does not run an attempt twice; blank until
+                               it is claimed where a container waits
 """
 
 from __future__ import annotations
@@ -127,20 +128,22 @@ class Place:
         """The attempt whose steps this VM started, empty for none."""
         try:
             with open(self.started, encoding="utf-8") as file:
-                return file.read() or "?"
+                return file.read().rstrip("\0")
         except FileNotFoundError:
             return ""
 
     def claim(self, attempt: str) -> bool:
-        """True for exactly one caller in the life of this VM's disk."""
+        """True for exactly one caller in the life of this VM's disk. Whoever claimed it, that is
+        safe then: who did may have died before. Zeros claim nothing, but leave room."""
+        fd = os.open(self.started, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fd = os.open(self.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return False
-        os.write(fd, attempt.encode())
-        os.fsync(fd)
-        os.close(fd)
-        return True
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if is_free := not os.read(fd, 1).strip(b"\0"):
+                os.pwrite(fd, attempt.encode(), 0)
+            os.fdatasync(fd)
+            return is_free
+        finally:
+            os.close(fd)
 
     def alive(self) -> int | None:
         """Lock `alive`; None when another `run` holds it. The lock goes with the process."""
