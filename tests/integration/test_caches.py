@@ -27,6 +27,7 @@ from vmrunner.store.uploader import Uploader
 pytestmark = pytest.mark.timeout(120)
 
 NO_WALL = "from vmrunner.guest import caches; caches.enter = lambda pid: None"
+OLDER = f"{NO_WALL}; del caches.COMMANDS['put_cache']; supervisor.__doc__ = '--epoch'"
 
 
 class Shelf:
@@ -354,7 +355,7 @@ def test_an_image_without_caches_runs_the_build(shelf: Shelf) -> None:
     """One that an older vmrunner made: it knows no such command."""
     env = {"CACHED": shelf.path}
     shelf.run(fill("x"), env=env)
-    shelf.world.guest.set("supervisor.COMMANDS.pop('put_cache'); supervisor.__doc__ = '--epoch'")
+    shelf.world.guest.set(OLDER)
     assert shelf.run(SHOW, env=env).result is Result.SUCCESS
     assert shelf.world.log == b"nothing\n"
     assert "image" in shelf.told()[0]["message"]

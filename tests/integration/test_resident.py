@@ -98,7 +98,7 @@ def test_a_container_that_died_waiting_is_no_builds_end(resident: World) -> None
     prestart(resident)
     waiting = resident.guest.docker.process
     assert waiting is not None
-    waiting.kill()
+    os.killpg(waiting.pid, signal.SIGKILL)
     waiting.wait()
     verdict = resident.run("echo hello")
     assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
@@ -169,23 +169,58 @@ def test_root_alone_may_speak_to_it(resident: World) -> None:
 
 
 def _supervisor_of_the_build(world: World) -> int:
-    """The child of the resident that leads a session of its own."""
+    (leader,) = _leaders(world)
+    return leader
+
+
+def _leaders(world: World) -> list[int]:
+    """Return the children of the resident that lead a session of their own: the build's
+    supervisor."""
+    return [pid for pid in _children(world) if os.getsid(pid) == pid]
+
+
+def _children(world: World) -> list[int]:
     assert world.guest.resident is not None
     parent = world.guest.resident.pid
-    (children,) = [
-        pid
-        for pid in map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
-        if os.getsid(pid) == pid
-    ]
-    return children
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+    return [int(pid) for pid in children.split()]
 
 
 def test_what_waits_rehearses_a_step(resident: World) -> None:
     prestart(resident)
-    assert (resident.guest.run / "box" / "rehearsal.sh").exists()
+    assert (resident.guest.run / "box/commands/rehearsal/run.sh").exists()
     verdict = resident.run("echo hello")
     assert (verdict.result, resident.log) == (Result.SUCCESS, b"hello\n")
     assert len(resident.guest.docker.created) == 1
+
+
+def test_a_first_line_waits_for_no_other_process(resident: World) -> None:
+    """Neither does it to be sent: `run` never goes on here."""
+    restart(resident, "import time; supervisor.run_build = lambda *_, **__: time.sleep(60)")
+    prestart(resident)
+    Running(resident.session("echo hello; sleep 60"))
+    wait_for(lambda: resident.log == b"hello\n")
+
+
+def test_a_build_goes_on_whose_opening_is_killed(resident: World) -> None:
+    restart(resident, "from vmrunner.guest import opening; opening.OUTPUT_PATIENCE = 60")
+    prestart(resident)
+    running = Running(
+        resident.session("touch begun; while [ ! -e go ]; do sleep 0.1; done; echo hello")
+    )
+    wait_for((resident.guest.work / "begun").exists)
+    for pid in _children(resident):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: _leaders(resident) != [])
+    (resident.guest.work / "go").touch()
+    assert (running.wait(30).result, resident.log) == (Result.SUCCESS, b"hello\n")
+
+
+def restart(world: World, line: str) -> None:
+    """Have the resident begin anew, with a limit of its own."""
+    world.guest.kill_resident()
+    world.guest.set(line)
+    world.guest.start_resident()
 
 
 @pytest.mark.parametrize("code", [0, 7])

@@ -57,8 +57,7 @@ class GuestBuild:
         self._caches = self._cache_work()
         self._disk_low = False
         self._why = ""  # why we end it ourselves
-        self._kill_at = 0.0
-        self._killed_at = 0.0
+        self._kill_at = self._killed_at = 0.0
         self._began = clock()  # what the build's timeout counts from
         self._now: dict[str, Any] | None = None  # the event of the step that runs
         self._next = 0  # the step that runs or comes next
@@ -84,11 +83,11 @@ class GuestBuild:
     def _cache_work(self) -> CacheWork | None:
         if not self._job.get("caches"):
             return None
-        try:
+        with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
             from .caches import CacheWork
-        except ModuleNotFoundError:  # in a stock image, whose user-data has no room
-            return None
-        return CacheWork(self._place, self._job, self._events, tell=self._add, pid=self._pid)
+
+            return CacheWork(self._place, self._job, self._events, tell=self._add, pid=self._pid)
+        return None
 
     # --- start -----------------------------------------------------------------------------
 
@@ -164,14 +163,15 @@ class GuestBuild:
     def _watch(self) -> int | None:
         """The container's exit code; None when it cannot be killed. A dockerd that restarts
         meanwhile is waited for."""
-        for patience in range(DOCKER_RETRIES, -1, -1):
+        patience = DOCKER_RETRIES
+        while True:
             try:
                 return self._follow()
             except docker.DockerError as error:
                 if error.status or not patience:
                     raise
-                time.sleep(TICK)
-        raise AssertionError("the last try returns or raises")
+            patience -= 1
+            time.sleep(TICK)
 
     def _follow(self) -> int | None:
         began = clock()
@@ -202,9 +202,8 @@ class GuestBuild:
         return True
 
     def _attend(self, answer: socket.socket | None) -> Iterator[bytes]:
-        """The parts of Docker's answer as they come, and nothing in between when it is time to
-        look at timeouts and wishes, until its end or the container's. The FIFOs are minded
-        meanwhile."""
+        """Yield the parts of Docker's answer, and nothing when it is time to look at timeouts and
+        wishes, until its end or the container's. The FIFOs are minded meanwhile."""
         poll = select.poll()
         poll.register(self._log, select.POLLIN)
         poll.register(self._control, select.POLLIN)
@@ -263,9 +262,10 @@ class GuestBuild:
             return
         if words == ["ready"] and not self._admit():
             line = "again"
-        last = False
-        there = self._next < len(self._job["steps"]) and not self._why
-        if words == ["start", str(self._next)] and self._now is None and there:
+        last, due = False, self._next < len(self._job["steps"]) and not (self._why or self._now)
+        if line == "ready" and due and self._caches is None:
+            words = (line := f"start {self._next}").split()  # it need not ask for that too
+        if words == ["start", str(self._next)] and due:
             self._add("step_started", step=self._next)
         elif words[:2] == ["end", str(self._next)] and self._now is not None and len(words) == 3:
             kills = self._cgroup.count_oom_kills()
@@ -290,16 +290,16 @@ class GuestBuild:
         elif self._caches is None or not self._caches.hold(line):
             if last:
                 self._parting = clock() + PARTING, line
-            else:
+            elif not self._parting:  # else it said so twice
                 self._answer(line)
 
     def _part(self) -> bool:
         """Let the driver go once its last word has waited. Return True if it was let go."""
-        due = self._parting and clock() >= self._parting[0]
-        if self._parting and due:
-            self._answer(self._parting[1])
-            self._parting = None
-        return bool(due)
+        if not self._parting or clock() < self._parting[0]:
+            return False
+        self._answer(self._parting[1])
+        self._parting = None
+        return True
 
     def _admit(self) -> bool:
         """Hide from the container what it would see of a template, before anything runs in it.

@@ -17,12 +17,15 @@ import sys
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import docker, syscalls
 from .cache_archive import Bounded, NotCached, deadline, pack, unpack
 from .output import Output
-from .state import EventLog, Place, clock
+from .state import OTHER_ATTEMPT, EventLog, Place, clock
+
+if TYPE_CHECKING:
+    from .supervisor import Ask
 
 SECONDS = 120.0  # for all caches of a build, in; and again, out
 CLEAR_GRACE = 10.0  # for what must be cleared after that
@@ -207,3 +210,19 @@ def give(place: Place, number: int, out: Output) -> None:
     with open(place.cache(number, packed=True), "rb") as file:
         while piece := file.read(PIECE):
             out.write(piece)
+
+
+def put_cache(ask: Ask) -> int:
+    """Keep a cache until the container is there, unless that is too late."""
+    if ask.place.was_started() or ask.place.job():
+        return OTHER_ATTEMPT
+    take(ask.place, *map(int, ask.arguments))
+    return 0
+
+
+def get_cache(ask: Ask) -> int:
+    give(ask.place, int(ask.arguments[0]), ask.out)
+    return 0
+
+
+COMMANDS = {"put_cache": put_cache, "get_cache": get_cache}

@@ -8,40 +8,55 @@
 # As pid 1 this shell reaps what is orphaned.
 #
 # A sandbox has no steps, but commands (sandbox.sh).
+#
+# A step's shell reads this file too, and asks itself for leave to begin: so the first one is there
+# before its build is. To start it takes longer than all else between the two.
 
 here=${0%/*}
-exec 3<>"$here/control" 4<>"$here/answers" <"/dev/null"
-exec 1<>"$here/log" 2>&1
 
-# tell WORDS: until the supervisor has taken note of it. What a VM does for the first time after it
-# woke takes long: while it waits in a pool, a step that does nothing is run.
+# tell WORDS: until the supervisor has taken note of it.
 tell() {
   echo "$1" >&3
   while read -r answer <&4; do
     case $answer in
       "$1") return ;;
+      # To another word it is the answer of a supervisor that took over, which says it again.
+      "start 0") [ "$1" != ready ] || return 0 ;;
       stop) exit 143 ;;
       again) echo "$1" >&3 ;;
-      rehearse)
-        (. "$here/env" && exec /bin/sh -e "$here/rehearsal.sh") 3>&- 4>&-
-        echo "$1" >&3
-        ;;
-      "command "*) (. "$here/commands/${answer#* }/run.sh") & ;;
+      # Nobody's job: a step's shell may wait for any of its own.
+      "command "*) ( (. "$here/commands/${answer#* }/run.sh") & ) ;;
     esac
   done
 }
 
-# A container may be started before its build is known.
-tell ready
+step=${0##*/}
+if [ "$step" != driver.sh ]; then
+  # A container may be started before its build is known.
+  [ "$step" != 0.sh ] || tell ready
+  [ -e "$0" ] || exit 0
+  [ "$answer" = "start 0" ] || tell "start ${step%.sh}"
+  exec 3>&- 4>&-
+  unset -f tell
+  unset here answer step
+  . "${0%/*}/env"
+  . "${0%.sh}.env"
+  . "$0"
+  exit
+fi
+
+exec 3<>"$here/control" 4<>"$here/answers" <"/dev/null"
+exec 1<>"$here/log" 2>&1
 
 step=0
-while [ -e "$here/$step.sh" ]; do
-  tell "start $step"
-  (. "$here/env" && . "$here/$step.env" && exec /bin/sh -e "$here/$step.sh") 3>&- 4>&-
+while [ "$step" = 0 ] || [ -e "$here/$step.sh" ]; do
+  (exec /bin/sh -ec '. "${0%/*}/driver.sh"' "$here/$step.sh")
   code=$?
+  [ -e "$here/$step.sh" ] || break
   tell "end $step $code"
   [ "$code" = 0 ] || exit "$code"
   step=$((step + 1))
 done
 
+[ "$code" = 0 ] || exit "$code"
 [ ! -e "$here/sandbox" ] || . "$here/sandbox"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import select
+from collections.abc import Iterator
 from contextlib import suppress
 
 from .output import Output
@@ -53,8 +54,8 @@ class Follower:
         self._prompt = PROMPT
         self._dead_since: float | None = None
 
-    def run(self) -> int:
-        """The exit code."""
+    def run(self, opening: Iterator[None] | None = None) -> int:
+        """The exit code. `opening`: what this process does for the build itself, step by step."""
         if os.fstat(self._fd).st_size < self._offset:
             return SHRUNK
         past = list(self._events.past)
@@ -73,11 +74,13 @@ class Follower:
                     return 0
             past = []
             sent = self._log(size) or sent
+            if opening and next(opening, True) is None:
+                continue
             self._prompt = max(0, self._prompt - 1) if sent else PROMPT
             if self._gone():
                 return 0
             if self._place.epoch() > self._epoch:
-                raise Stale("somebody with a higher epoch follows")
+                raise Stale("stale epoch")
             if not sent and self._run_is_dead():
                 return DEAD
 

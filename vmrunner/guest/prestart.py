@@ -27,17 +27,23 @@ READY = "prestarted"  # the file: shape and first process of the container; {}: 
 NOBODY = "\0" * 256  # longer than the name of an attempt
 DRIVER_TIMEOUT = 120.0  # seconds
 SOCKET_TIMEOUT = 120.0  # seconds
+REHEARSAL = '. "$here/env"\n/bin/sh -ec : 3>&- 4>&-\necho ready >&3\n'
 
 
-def obey(ask: Ask, shape: dict[str, Any]) -> int:
-    """Do it for who asks over SSH. Returns the exit code."""
+def obey(ask: Ask) -> int:
+    """Let a container of the shape on stdin wait for its build. Returns the exit code."""
+    from .supervisor import received
+
     try:
-        prestart(ask.place, shape, ask.work)
+        prestart(ask.place, json.loads(received()), ask.work)
         rehearse(ask.place)
     except docker.DockerError as error:
         ask.out.complain(str(error))
         return 1
     return 0
+
+
+COMMANDS = {"prestart": obey}
 
 
 def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
@@ -89,11 +95,12 @@ def rehearse(place: Place) -> None:
         if place.job() or not json.loads(place.read(READY) or "{}"):
             return
         leave_room(place)  # where a clone's disk is written to for the first time
-        with open(f"{place.box}/rehearsal.sh", "w", encoding="utf-8") as file:
-            file.write(":\n")
+        os.makedirs(f"{place.box}/commands/rehearsal", exist_ok=True)
+        with open(f"{place.box}/commands/rehearsal/run.sh", "w", encoding="utf-8") as file:
+            file.write(REHEARSAL)
         with _fifo(place, "control") as control, _fifo(place, "answers") as answers:
             os.read(control, 4096)  # its question, which it asks again
-            os.write(answers, b"rehearse\n")
+            os.write(answers, b"command rehearsal\n")
             _await(control)
 
 

@@ -29,6 +29,7 @@ from . import command as command
 from . import command_follower as command_follower
 from . import docker, identity, syscalls
 from . import exit_events as exit_events
+from . import opening as opening
 from . import port_forward as port_forward
 from . import prestart as prestarting
 from . import sandbox_commands as sandbox_commands
@@ -100,10 +101,14 @@ class Resident:
                 self._fork(lambda: self._prestart(shape))
             if not self._unidentified and not _listens(SSH_PORT):  # a former one's lives on
                 self._keep(self._start_sshd)
-        if self._place.job() and EventLog(self._place.events).last("ended") is None:
-            self._build()
+        self._go_on()
         while True:
             self._step()
+
+    def _go_on(self) -> None:
+        """Have the build's supervisor, where there is a build that did not end."""
+        if self._place.job() and EventLog(self._place.events).last("ended") is None:
+            self._build()
 
     def _step(self) -> None:
         poll = select.poll()
@@ -230,6 +235,8 @@ class Resident:
                 self._again.append((time.monotonic() + RESTART_PAUSE, start))
             elif start is not None and start == self._start_build:
                 self._building = False
+            elif start is None and status and not self._building:
+                self._go_on()  # it may have died while it opened the build (opening.py)
 
     def _build(self) -> None:
         if not self._building:

@@ -32,6 +32,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 TAIL = 256 * 1024  # of a log over its cap: how much of the end is kept
+OTHER_ATTEMPT = 6  # exit code: this VM has started another one
 MARK = 128  # room for the line that says what was cut
 
 

@@ -26,18 +26,17 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from . import docker
 from .follow import Follower
 from .output import Output
-from .state import EventLog, Place, Stale
+from .state import OTHER_ATTEMPT, EventLog, Place, Stale
 
 WORK = "/work"
 STALE = 3
-OTHER_ATTEMPT = 6
 UNCOLLECTED = 2  # as tar says it: 1 is only a file that changed while it was read
 UNIT = "vmrunner-build"
 INPUT = 32 << 20  # bytes of a job at most
@@ -88,7 +87,7 @@ def obey(
     command, arguments = (argv[0], argv[1:]) if argv else ("", [])
     code, ask = 1, None
     try:
-        known = COMMANDS.get(command) or of_sandbox(command)
+        known = COMMANDS.get(command) or of_our_images(command)
         if known is None or arguments[:1] != ["--epoch"]:
             out.complain(__doc__ or "")
         else:
@@ -135,20 +134,16 @@ def unpack(ask: Ask) -> int:
     if ask.place.was_started() or ask.place.job():
         return OTHER_ATTEMPT
     if ask.arguments:
-        _prestart_meanwhile(ask)
+        with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
+            from .prestart import prestart_meanwhile
+
+            prestart_meanwhile(ask.place, json.loads(ask.arguments[0]), ask.work)
     wake_docker()
     os.makedirs(ask.work, 0o755, exist_ok=True)
     if os.listdir(ask.work):  # the directory itself may be mounted in a container that waits
         run("find", ask.work, "-mindepth", "1", "-delete")
     tar = ["tar", "--extract", *ask.gzip, "--no-same-owner", "--directory", ask.work]
     return ask.out.become(tar)
-
-
-def _prestart_meanwhile(ask: Ask) -> None:
-    with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
-        from .prestart import prestart_meanwhile
-
-        prestart_meanwhile(ask.place, json.loads(ask.arguments[0]), ask.work)
 
 
 def start(ask: Ask) -> int:
@@ -165,12 +160,16 @@ def start(ask: Ask) -> int:
         known = place.job()
         other = {was, known.get("attempt", "")} - {"", job["attempt"]}
         if other or (was and not known):
-            ask.out.complain(f"this VM has started attempt {was or other}")
+            ask.out.complain(f"this VM started {was or other}")
             return OTHER_ATTEMPT
         if not known:
             prepare(place, job, ask.work)
     lock = place.alive()
     if lock is not None:  # no `run` lives; where the steps ran already it only says so
+        if job.get("prestarted") and not (was or job.get("caches")):
+            from .opening import open_and_follow
+
+            return open_and_follow(ask, lock)
         os.close(lock)
         ask.launch()
     return follow(ask)
@@ -213,33 +212,6 @@ def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
         run("mount", "-o", "bind,ro", place.box, place.shown)
 
 
-def prestart(ask: Ask) -> int:
-    """Let a container of the shape on stdin wait for its build."""
-    from .prestart import obey as make
-
-    return make(ask, json.loads(received()))
-
-
-def put_cache(ask: Ask) -> int:
-    """Keep a cache until the container is there, unless that is too late."""
-    try:
-        from .caches import take
-    except ModuleNotFoundError:
-        ask.out.complain("a plain image has no room for caches")
-        return 1
-    if ask.place.was_started() or ask.place.job():
-        return OTHER_ATTEMPT
-    take(ask.place, *map(int, ask.arguments))
-    return 0
-
-
-def get_cache(ask: Ask) -> int:
-    from .caches import give
-
-    give(ask.place, int(ask.arguments[0]), ask.out)
-    return 0
-
-
 def launch() -> None:
     """Let systemd run the supervisor. When the unit is there already somebody else was faster."""
     run(
@@ -260,20 +232,19 @@ def launch() -> None:
     )
 
 
-def follow(ask: Ask) -> int:
+def follow(ask: Ask, opening: Iterator[None] | None = None) -> int:
     if not ask.place.job():
-        ask.out.complain("nothing was started here")
+        ask.out.complain("not started")
         return 1
     offset, seen = map(int, ask.arguments)
-    try:
+    written = None
+    with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
         from .syscalls import watch
-    except ModuleNotFoundError:  # in a stock image, whose user-data has no room
-        written = None
-    else:
+
         written = watch(ask.place.spool)
     return Follower(
         ask.place, epoch=ask.epoch, offset=offset, seen=seen, out=ask.out, written=written
-    ).run()
+    ).run(opening)
 
 
 def cancel(ask: Ask) -> int:
@@ -309,12 +280,12 @@ def collect(ask: Ask) -> int:
     return ask.out.become([*tar, "--null", "--verbatim-files-from", f"--files-from={listing}"])
 
 
-def of_sandbox(command: str) -> Callable[[Ask], int] | None:
+def of_our_images(command: str) -> Callable[[Ask], int] | None:
     """Return what does such a command. A stock image has none of them."""
     with suppress(ModuleNotFoundError):
-        from .sandbox_commands import COMMANDS
+        from . import caches, prestart, sandbox_commands
 
-        return COMMANDS.get(command)
+        return (sandbox_commands.COMMANDS | caches.COMMANDS | prestart.COMMANDS).get(command)
     return None
 
 
@@ -348,7 +319,4 @@ COMMANDS = {
     "cancel": cancel,
     "status": status,
     "collect": collect,
-    "prestart": prestart,
-    "put_cache": put_cache,
-    "get_cache": get_cache,
 }

@@ -206,7 +206,9 @@ def _within(until: float, pulse: Callable[[], float]) -> Callable[[], float]:
 
 
 def _complaint(done: client.Completed) -> str:
-    """Return the VM's word, in short. An image that knows no caches says all that it does know."""
-    if "put_cache" not in (said := done.complaint) and "--epoch" in said:
+    """Return the VM's word, in short. An image that knows no caches says all that it does know,
+    a plain one nothing."""
+    said = done.complaint
+    if not done.stderr.strip() or ("put_cache" not in said and "--epoch" in said):
         return "its image is older than caches, or plain: vmrunner image build"
     return said[:200]

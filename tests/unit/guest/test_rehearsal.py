@@ -36,14 +36,15 @@ def test_a_rehearsal_leaves_no_file_and_no_descriptor(place: Place) -> None:
     assert not Path(place.events).exists()
 
 
-def test_a_rehearsal_goes_as_far_as_a_first_step(
+def test_a_rehearsal_goes_as_far_as_a_first_line(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rehearsal.shutil, "rmtree", lambda *_, **__: None)
     rehearsal.rehearse(place)
     scratch = Place(f"{place.run}/rehearsal-{os.getpid()}")
     kinds = [event["kind"] for event in EventLog(scratch.events).past]
-    assert kinds == ["container", "ended", "container", "step_started"]
+    assert kinds == ["container", "step_started", "ended"]
+    assert Path(scratch.log).read_bytes() == b"\n"
 
 
 def test_a_full_disk_costs_the_rehearsal_alone(

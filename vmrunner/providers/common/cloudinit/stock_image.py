@@ -23,6 +23,7 @@ OF_OUR_IMAGES: Final = {
     "command_records.py",
     "exit_events.py",
     "identity.py",
+    "opening.py",
     "port_forward.py",
     "prestart.py",
     "rehearsal.py",
