@@ -21,7 +21,7 @@ from vmrunner.model import Instance, Offer, Pool, Role
 
 RENEW: Final = 10.0  # seconds that a size holds
 OBSERVE: Final = 60.0  # seconds between looks at what arrived
-LATE: Final = 5.0  # seconds in which a build that was submitted is sure to be seen
+LATE: Final = 5.0  # seconds in which a build that was started is sure to be seen
 LEADS: Final = 50  # times from an order until a VM was ready, the latest, that are remembered
 #: With fewer arrivals expected while a VM may wait, it would most likely wait for nobody.
 WORTH_ONE: Final = 0.5
@@ -82,7 +82,7 @@ class PoolSizer:
         return self._demanded(pool)
 
     def _demanded(self, pool: Pool) -> int:
-        spec, now = pool.spec, self._context.clock()  # by which builds are submitted
+        spec, now = pool.spec, self._context.clock()  # by which starts are noted
         leads = list(self._leads[pool.name]) or [DEFAULT_LEAD_TIME]
         arrivals = self._seen(pool.name, now, max(leads))
         rate = arrivals.rate(now, max(leads))

@@ -120,7 +120,8 @@ class VmDescriber:
             turns[ref] = (settled and known is not None, known.turn if known else 0)
             if known is not None and self._is_ours(key, item):
                 found[key] = replace(seen(scope, item, known.host), power=known.power)
-        # A view is up to two reads; the other half of those that are there are everybody else's.
+        # A view is two reads at most as a rule, three where an interface tells an address by its
+        # id alone: the rest of those that are there, a quarter at least, is everybody else's.
         changing = sum(not calm for calm, _ in turns.values())
         most = max(VIEWS, min(changing, self._calls.spare() // 4))
         return sorted(turns, key=turns.__getitem__)[:most]
