@@ -63,3 +63,54 @@ def test_no_vm_ends_again_and_again_for_a_dry_machine(
     world.run(120, until=lambda: world.truth.builds.get(build.id).finished)
     assert world.truth.builds.get(build.id).result is Result.SUCCESS
     drained(world)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("method", ["offers", "create"])
+def test_builds_for_a_dry_machine_starve_no_other_pool(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, method: str, nodes: int
+) -> None:
+    """They try in one place by turns; and once there are such machines again, the pool gives way
+    to all of them."""
+    world = make_world(max_instances=10)
+    with monkeypatch.context() as patch:
+        large_is_dry(patch, method)
+        builds = [world.submit(cpus=LARGE, ttl=60, queue_timeout=600) for _ in range(10)]
+        for _ in range(nodes):
+            world.node(pools=pools(ttl=60.0, idle=400.0))
+        filled(world)
+        world.run(120)
+        assert len(list(world.ours())) == 2
+    most = 0
+
+    def done() -> bool:
+        nonlocal most
+        most = max(most, sum(machine.alive for machine in world.ours()))
+        return all(world.truth.builds.get(build.id).finished for build in builds)
+
+    world.run(300, until=done)
+    assert all(world.truth.builds.get(b.id).result is Result.SUCCESS for b in builds)
+    assert most <= 10
+    drained(world)
+
+
+def test_a_dry_machine_takes_one_place_not_all(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool makes way for all who come, and has all places but one again once they are refused.
+    Nothing ends for their tries then, and a build for another machine gets its own at once."""
+    world = make_world(max_instances=4)
+    world.node(pools=pools(size=4, ttl=60.0, idle=600.0))
+    filled(world, 4)
+    with monkeypatch.context() as patch:
+        large_is_dry(patch, "create")
+        for _ in range(6):
+            world.submit(cpus=LARGE, ttl=60, queue_timeout=600)
+        filled(world, 3)
+        made = len(list(world.ours()))
+        world.run(150)
+        assert len(list(world.ours())) == made
+        build = world.submit(container="d")
+        world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
+        assert world.truth.builds.get(build.id).result is Result.SUCCESS
+    drained(world)

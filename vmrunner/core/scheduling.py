@@ -4,7 +4,8 @@ the input means nothing.
 The tenant with the fewest running builds first: whoever came over HTTP with a label filter is one,
 so that no label or priority of theirs takes what is another's. Among a tenant's, priority; among
 equals the owner (label `owner`, else `team`) with the fewest running builds; among an owner's, the
-oldest. A build that cannot start now never blocks one that can.
+oldest; one that was refused is as old as its last try. A build that cannot start now never blocks
+one that can.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Rejection:
 class SchedulingPlan:
     """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
     queued, `crowded` how many wait for a place, by provider; `ANYWHERE`: by the overall limit.
-    `refused`: how many wait for a machine that was refused to them, and get a place for it."""
+    `refused`: the places, by provider, that are kept for those to whom a machine was refused: one
+    for each whose quota is spent, and one for all others together. `dry`: the machines of these."""
 
     starts: tuple[PlannedStart, ...] = ()
     claims: tuple[PlannedClaim, ...] = ()
@@ -77,6 +79,16 @@ class SchedulingPlan:
     waiting: Mapping[str, str] = field(default_factory=dict)
     crowded: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
+    dry: frozenset[tuple[str, Spec]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The last answer to a build that waits: no offer of it could be had. `until`: it is not tried
+    again before. `quota`: what waits in a pool takes of that, too."""
+
+    until: float
+    quota: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,21 +119,28 @@ def owner(build: BuildRecord) -> tuple[str, str]:
 def plan(
     now: float,
     queued: Sequence[BuildRecord],
-    running: Iterable[tuple[BuildRecord | None, Instance]],
+    running: Sequence[tuple[BuildRecord | None, Instance]],
     offers: Offers,
     rooms: Capacity,
     *,
     draining: bool = False,
-    held_back: Mapping[str, float] | None = None,
+    refusals: Mapping[str, Refusal] | None = None,
     pooled: Callable[[BuildRecord], Instance | None] = lambda _: None,
 ) -> SchedulingPlan:
     """Decide about the queued builds. `running`: the open rows with their builds; each takes a
-    place until it is seen gone. `held_back`: builds that must wait until a time, after a refusal.
-    `pooled`: a VM that waits for such a build; it has its place. `now` is the clock that queued
-    them."""
+    place until it is seen gone. `refusals`: by build; but for quotas, they try again in one place
+    of their provider, by turns, or a pool would give one up for each at each try. `pooled`: a VM
+    that waits for such a build; it has its place. `now` is the clock that queued them."""
     taken: Counter[str] = Counter()
     busy: Counter[str | tuple[str, str]] = Counter()
     working = 0
+    refusals = refusals or {}
+    scarce = {name for name, refusal in refusals.items() if not refusal.quota}
+    trying = {  # providers at which one of these is tried again
+        row.provider
+        for build, row in running
+        if build is not None and build.id in scarce and row.state is InstanceState.REQUESTED
+    }
     for build, row in running:
         if row.state is not InstanceState.GONE:
             taken[row.provider] += 1
@@ -130,13 +149,14 @@ def plan(
                 busy[owner(build)] += 1
             working += row.build is not None
 
-    held_back = held_back or {}
-    hopeful, rejects, waiting = _sift(now, queued, held_back, draining=draining)
+    hopeful, rejects, waiting = _sift(now, queued, refusals, draining=draining)
+    spent = refusals.keys() - scarce
     starts: list[PlannedStart] = []
     claims: list[PlannedClaim] = []
     crowded: Counter[str] = Counter()
-    refused = Counter(b.spec.provider for b in queued if b.id in held_back and b.id in waiting)
-    for build in _in_turn(hopeful, busy, started := []):
+    refused = Counter(b.spec.provider for b in queued if b.id in spent and b.id in waiting)
+    tried = set(trying)
+    for build in _in_turn(hopeful, refusals, busy, started := []):
         name = build.spec.provider
         waits = pooled(build)
         if waits is not None:
@@ -157,15 +177,19 @@ def plan(
             rejects.append(_reject(build, answer.scarce, text))
         elif full:
             waiting[build.id] = full
-            crowded[limit] += bool(answer.offers) or quota
+            waits_turn = build.id in scarce and name in tried
+            crowded[limit] += (bool(answer.offers) or quota) and not waits_turn
         elif not answer.offers:
             waiting[build.id] = answer.message or f"{name} has no room now"
-            refused[name] += quota or build.id in held_back
+            refused[name] += build.id not in scarce and (quota or build.id in spent)
         else:
             starts.append(PlannedStart(build=build, offers=answer.offers))
             started.append(build)
             taken[name] += 1
             working += 1
+        tried |= {name} if build.id in scarce and answer.offers else set()
+    dry = [build for build in queued if build.id in scarce and build.id in waiting]
+    refused.update({build.spec.provider for build in dry} - trying)
     return SchedulingPlan(
         starts=tuple(starts),
         claims=tuple(claims),
@@ -173,6 +197,7 @@ def plan(
         waiting=waiting,
         crowded=+crowded,
         refused=+refused,
+        dry=frozenset((b.spec.provider, shapes.capacity(shapes.machine(b.spec))) for b in dry),
     )
 
 
@@ -187,7 +212,7 @@ def _full(name: str, taken: Counter[str], rooms: Capacity) -> tuple[str, str]:
 
 
 def _sift(
-    now: float, queued: Iterable[BuildRecord], held_back: Mapping[str, float], *, draining: bool
+    now: float, queued: Iterable[BuildRecord], refusals: Mapping[str, Refusal], *, draining: bool
 ) -> tuple[list[BuildRecord], list[Rejection], dict[str, str]]:
     """Return the builds that may start now, those whose time is over, and why the others wait."""
     hopeful: list[BuildRecord] = []
@@ -199,7 +224,7 @@ def _sift(
             rejects.append(late)
         elif draining:
             waiting[build.id] = "launching is stopped (drain)"
-        elif held_back.get(build.id, 0.0) > now:
+        elif build.id in refusals and refusals[build.id].until > now:
             waiting[build.id] = "waiting before the next try"
         else:
             hopeful.append(build)
@@ -235,13 +260,19 @@ def _reject(build: BuildRecord, reason: Reason, message: str) -> Rejection:
 
 def _in_turn(
     builds: Sequence[BuildRecord],
+    refusals: Mapping[str, Refusal],
     busy: Counter[str | tuple[str, str]],
     started: list[BuildRecord],
 ) -> Iterable[BuildRecord]:
     """Builds by tenant, priority, turn, age. `busy` counts by tenant and by owner. The consumer
     appends what it starts to `started`, which counts from then on."""
+
+    def age(build: BuildRecord) -> tuple[float, str]:
+        refusal = refusals.get(build.id)
+        return (build.created_at if refusal is None else refusal.until), build.id
+
     queues: dict[tuple[int, tuple[str, str]], list[BuildRecord]] = {}
-    for build in sorted(builds, key=lambda b: (b.created_at, b.id), reverse=True):
+    for build in sorted(builds, key=age, reverse=True):
         queues.setdefault((-build.spec.priority, owner(build)), []).append(build)
     counted = 0
     while queues:
@@ -250,10 +281,8 @@ def _in_turn(
         counted = len(started)
         key = min(
             queues,
-            key=lambda k: (
-                busy[k[1][0]], k[0], busy[k[1]], queues[k][-1].created_at, queues[k][-1].id
-            ),
-        )  # fmt: skip
+            key=lambda k: (busy[k[1][0]], k[0], busy[k[1]], *age(queues[k][-1])),
+        )
         yield queues[key].pop()
         if not queues[key]:
             del queues[key]

@@ -18,6 +18,11 @@ def machine(spec: BuildSpec) -> Spec:
     )
 
 
+def capacity(machine: Spec) -> Spec:
+    """Return what of a machine a provider may have none of: not what is in it, or around it."""
+    return Spec(cpus=machine.cpus, memory=machine.memory, disk=machine.disk, spot=machine.spot)
+
+
 def _needs(spec: BuildSpec) -> frozenset[Trait]:
     """Return what it asks of who realises the container's image, beside what the machine tells."""
     asked = {

@@ -19,6 +19,7 @@ from vmrunner.core.lifecycle import (
     out_of_time,
     too_late,
 )
+from vmrunner.core.scheduling import Refusal
 from vmrunner.engine.context import ReaperContext
 from vmrunner.ledger import BuildEnd
 from vmrunner.model import (
@@ -45,7 +46,7 @@ class BuildCompletion:
 
     def __init__(self, context: ReaperContext) -> None:
         self._context = context
-        self.held_back: dict[str, float] = {}  # build → not to be tried before, this host's clock
+        self.refusals: dict[str, Refusal] = {}  # by build, at its last try; this host's clock
 
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
         """A session's last word, about a VM that is not dying. Returns its row as it is then."""
@@ -73,7 +74,7 @@ class BuildCompletion:
         )
         for (build, _, _), one in zip(ends, written, strict=True):
             if not isinstance(one, Exception):
-                self.held_back.pop(build.id, None)
+                self.refusals.pop(build.id, None)
         return [one if isinstance(one, Exception) else one[1] for one in written]
 
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
@@ -110,8 +111,9 @@ class BuildCompletion:
     def refused(self, build: BuildRecord, end: End) -> None:
         """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
         if build.cancel is None and build.spec.queue_timeout is not None:
-            self.held_back[build.id] = self._context.clock() + REFUSED_WAIT
             self._requeue(build, end)
+            until = self._context.clock() + REFUSED_WAIT
+            self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
         else:
             self.finish(build, end)
 
@@ -137,7 +139,7 @@ class BuildCompletion:
         its row as it is then is returned."""
         how = self._end(build, end, row, None if row is None else Death.DONE)
         _, doomed = self._context.ledger.builds.finish(build.id, **how)
-        self.held_back.pop(build.id, None)
+        self.refusals.pop(build.id, None)
         return doomed
 
     # --- within ---
@@ -183,6 +185,7 @@ class BuildCompletion:
 
     def _requeue(self, build: BuildRecord, end: End, *, counted: bool = True) -> None:
         context = self._context
+        self.refusals.pop(build.id, None)
         queued = context.ledger.builds.requeue(
             build.id, epoch=build.epoch, now=self._now(build), counted=counted
         )

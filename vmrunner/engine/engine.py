@@ -345,7 +345,7 @@ class Engine:
             offers,
             context.limits.rooms,
             draining=self._paused,
-            held_back=self._completion.held_back,
+            refusals=self._completion.refusals,
             pooled=self._pool_manager.claimable(snapshot, offers),
         )
         self.waiting = decided.waiting

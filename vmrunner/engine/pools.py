@@ -274,17 +274,20 @@ class PoolManager:
         self._park(pool, (row for row in rows if row.id not in ending))
         empty = EmptyReason.BUDGET if plan.empty and size.capped else plan.empty
         if plan.make:
-            empty = self._make(pool, answer, plan.make)
+            machine = shapes.capacity(spec.machine)
+            first = (spec.provider, machine) in queue.dry  # builds wait for the very same
+            empty = EmptyReason.CAPACITY if first else self._make(pool, answer, plan.make)
         if (size.want, empty) != (pool.want, pool.empty_reason):
             context.ledger.pools.note(pool.name, size.want, empty)
 
     def _places(self, snapshot: Snapshot, refused: Mapping[str, int], provider: str) -> int:
-        """Return how many more VMs may be. A build whose machine was refused keeps its place, or a
-        pool would give one up for it at each try."""
+        """Return how many more VMs may be, without the places that are kept for builds whose
+        machines were refused (`SchedulingPlan.refused`). Another provider's take one at most."""
         rooms = self._context.limits.rooms
         here = sum(row.provider == provider for row in snapshot.everybody.values())
         each = rooms.each.get(provider, rooms.overall) - here - refused.get(provider, 0)
-        return min(rooms.overall - len(snapshot.everybody) - sum(refused.values()), each)
+        kept = refused.get(provider, 0) + len(refused.keys() - {provider})
+        return min(rooms.overall - len(snapshot.everybody) - kept, each)
 
     def _make(self, pool: Pool, answer: OffersAnswer, count: int) -> EmptyReason:
         """Ask for so many VMs. Returns why none is ready."""

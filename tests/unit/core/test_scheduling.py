@@ -9,8 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.ledger_rows import SCOPE, instance
-from vmrunner.core.scheduling import ANYWHERE, Capacity, OffersAnswer, SchedulingPlan, owner, plan
-from vmrunner.model import BuildRecord, BuildSpec, BuildState, Offer, Reason, Spec, Step
+from vmrunner.core.scheduling import (
+    ANYWHERE,
+    Capacity,
+    OffersAnswer,
+    Refusal,
+    SchedulingPlan,
+    owner,
+    plan,
+)
+from vmrunner.model import (
+    BuildRecord,
+    BuildSpec,
+    BuildState,
+    InstanceState,
+    Offer,
+    Reason,
+    Spec,
+    Step,
+)
 
 OFFER = Offer(scope=SCOPE, machine_type="small", place="z")
 NOW = 1000.0
@@ -157,12 +174,33 @@ def test_a_quota_that_what_waits_has_taken_is_waited_for() -> None:
     assert (decided.rejects, decided.crowded) == ((), {ANYWHERE: 1})
 
 
-def test_a_refused_build_keeps_a_place() -> None:
+@pytest.mark.parametrize(("quota", "places"), [(False, 1), (True, 2)])
+def test_refused_builds_keep_one_place_each_of_a_quota(quota: bool, places: int) -> None:
     queued = [build("soon", queue_timeout=2 * NOW), build("dry", queue_timeout=2 * NOW)]
-    held_back = {"soon": NOW + 1, "dry": NOW - 1}
+    refusals = {"soon": Refusal(NOW + 1, quota=quota), "dry": Refusal(NOW - 1, quota=quota)}
     dry = OffersAnswer(message="dry")
-    decided = plan(NOW, queued, [], lambda *_: dry, Capacity(overall=3), held_back=held_back)
-    assert decided.refused == {"p": 2}
+    decided = plan(NOW, queued, [], lambda *_: dry, Capacity(overall=3), refusals=refusals)
+    assert decided.refused == {"p": places}
+    assert bool(decided.dry) is not quota
+
+
+def test_one_place_is_made_for_all_refused_builds() -> None:
+    """None while one of them tries; and where one is free, the one that tried first tries again."""
+    queued = [build("late", at=1), build("early", at=2), build("new", at=3)]
+    refusals = {"late": Refusal(NOW - 1), "early": Refusal(NOW - 2), "tries": Refusal(NOW)}
+    pooled = (None, replace(instance("1"), build=None))
+    tries = (build("tries"), replace(instance("2"), state=InstanceState.REQUESTED))
+
+    def decided(*running: Any) -> SchedulingPlan:
+        return plan(NOW, queued, running, always, Capacity(overall=2), refusals=refusals)
+
+    full = decided(pooled, pooled)
+    assert (full.crowded, full.refused) == ({ANYWHERE: 2}, {"p": 1})
+    trying = decided(pooled, tries)
+    assert (trying.crowded, trying.refused) == ({ANYWHERE: 1}, {})
+    del queued[2]
+    assert started(decided(pooled)) == ["early"]
+    assert decided(pooled).crowded == {}
 
 
 def test_time_in_the_queue_runs_out_while_draining_too() -> None:
@@ -197,7 +235,8 @@ def test_without_room_one_waits_only_where_waiting_may_help() -> None:
 
 
 def test_a_refused_build_waits_its_while() -> None:
-    decided = plan(NOW, [build("x")], [], always, Capacity(overall=9), held_back={"x": NOW + 1})
+    refusals = {"x": Refusal(NOW + 1)}
+    decided = plan(NOW, [build("x")], [], always, Capacity(overall=9), refusals=refusals)
     assert not decided.starts
-    later = plan(NOW + 1, [build("x")], [], always, Capacity(overall=9), held_back={"x": NOW + 1})
+    later = plan(NOW + 1, [build("x")], [], always, Capacity(overall=9), refusals=refusals)
     assert started(later) == ["x"]

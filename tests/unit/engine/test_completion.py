@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.engine_parts import EngineParts
 from vmrunner.core.lifecycle import End
+from vmrunner.core.scheduling import Refusal
 from vmrunner.engine.completion import REFUSED_WAIT, BuildCompletion
 from vmrunner.errors import Fenced
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
@@ -126,7 +127,7 @@ def test_refused_builds_wait_only_where_a_queue_time_is_set(
         completion.refused(build, NO_OFFER)
     assert parts.build("b-1").reason is Reason.NO_CAPACITY
     assert parts.build("b-2").state is BuildState.QUEUED
-    assert completion.held_back == {"b-2": parts.clock() + REFUSED_WAIT}
+    assert completion.refusals == {"b-2": Refusal(parts.clock() + REFUSED_WAIT)}
 
 
 def test_a_held_build_whose_vm_dies_keeps_its_verdict(
