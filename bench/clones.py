@@ -4,7 +4,8 @@
 
 A `vmrunner serve` of its own fills a pool. A host holds as many VMs as its disk has room for if all
 of them fill theirs: a small `--disk`, which has a template of its own, lets ten be there. Private
-memory is what a clone alone holds, PSS counts what clones share by parts; both are of its QEMU.
+memory is what a clone alone holds, PSS counts what clones share by parts; both are of its QEMU. Of
+private memory: `code` is what the emulator translated, `guest` what the guest wrote since it woke.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -50,11 +52,22 @@ def qemu_of(vm: str) -> int:
     raise SystemExit(f"no QEMU of {vm}")
 
 
-def memory(pid: int) -> tuple[float, float]:
-    """Return private memory and PSS, in MiB."""
-    rows = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    sizes = {row[0].rstrip(":"): int(row[1]) / 1024 for row in rows}
-    return sizes["Private_Clean"] + sizes["Private_Dirty"], sizes["Pss"]
+def memory(pid: int) -> tuple[float, float, float, float]:
+    """Return private memory, what of it is code and the guest's, and PSS, in MiB."""
+    private, pss, kind = Counter[str](), 0.0, ""
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):  # a mapping: its addresses, rights, …, and its file
+            file = rest[4] if len(rest) > 4 else ""
+            # (the file of memory lies on a mount that is in no tree)
+            kind = "guest" if file == "/" else "code" if "x" in rest[0] and not file else ""
+        elif name.startswith("Private_") and name != "Private_Hugetlb:":
+            private[kind] += int(rest[0])
+        elif name == "Pss:":
+            pss += int(rest[0])
+    parts = (private.total(), private["code"], private["guest"], pss)
+    total, code, guest, shared = (part / 1024 for part in parts)
+    return total, code, guest, shared
 
 
 def main() -> int:
@@ -78,10 +91,10 @@ def main() -> int:
         rows = sorted(runner.app.ledger.instances.open(), key=lambda row: row.created_at)
         found = [(row.start, *memory(qemu_of(row.id))) for row in rows]
     table = Table(title="idle clones of one template", title_justify="left")
-    for column in ("clone", "start", "private MiB", "PSS MiB"):
+    for column in ("clone", "start", "private MiB", "code", "guest", "PSS MiB"):
         table.add_column(column, justify="left" if column == "start" else "right")
-    for number, (start, private, pss) in enumerate(found, 1):
-        table.add_row(str(number), str(start), f"{private:.1f}", f"{pss:.1f}")
+    for number, (start, *sizes) in enumerate(found, 1):
+        table.add_row(str(number), str(start), *(f"{size:.1f}" for size in sizes))
     console = Console()
     console.print(table)
     console.print(f"goal: the tenth holds ≤ {GOAL} MiB of its own")
