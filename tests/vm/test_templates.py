@@ -22,6 +22,7 @@ from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.lib.file_bytes import digest_of
 from vmrunner.model import Network, Result, Start
 from vmrunner.providers.qemu import templates
+from vmrunner.providers.qemu.command_line import KERNEL_HEAD, QemuFd
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.session.session import Session
 
@@ -211,6 +212,8 @@ def test_the_third_clone_takes_little_memory_of_its_own(
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
     # (QEMU itself takes half of it: translated code)
     assert kib["Pss"] < third.order.offer.memory // 1024 // 2, kib
+    kernel = Path(f"/proc/{third.qemu}/fd/{QemuFd.KERNEL:d}")
+    assert kernel.stat().st_size == KERNEL_HEAD, "QEMU holds all of it in each clone"
     provider.delete([third.ref], force=True)
     third.wait_dead(60)
 

@@ -59,6 +59,9 @@ def mode(number: int) -> int:
 #: Those that QEMU opens anew, by its own name of the descriptor; of the others it dups that.
 REOPENED: Final = frozenset({QemuFd.KERNEL, QemuFd.INITRD, QemuFd.RAM})
 
+#: Bytes of a kernel, of which its header says how to load it.
+KERNEL_HEAD: Final = 65536
+
 #: What tells a guest that its identity comes over the channel, and that nothing else has it.
 CHANNEL_WORDS: Final = f"cloud-init=disabled {identity.FLAG}"
 

@@ -36,7 +36,7 @@ from typing import Any, Final, NoReturn
 from vmrunner.providers.qemu import cgroup, jail_root, network, seccomp, syscalls
 from vmrunner.providers.qemu.allow import process
 from vmrunner.providers.qemu.allow.process import ProxySpec
-from vmrunner.providers.qemu.command_line import REOPENED, SSH_PORT
+from vmrunner.providers.qemu.command_line import KERNEL_HEAD, REOPENED, SSH_PORT, QemuFd
 from vmrunner.providers.qemu.forward import Forwarder
 
 #: Each arena of the C library's allocator reserves 64 MiB of what RLIMIT_AS counts.
@@ -214,12 +214,15 @@ def _make(
 
 def _opened(spec: JailSpec) -> dict[int, int]:
     """The files that nobody may write, for reading. One that QEMU opens anew and that its user may
-    not open is copied into memory, where it cannot be written either."""
+    not open is copied into memory, where it cannot be written either. Of the kernel a clone gets
+    what QEMU looks into: it has booted, and QEMU keeps all that it reads of it in each clone."""
     found = {}
     for number, path in spec.images:
         descriptor = syscalls.open_protected(path)
         mode = os.fstat(descriptor).st_mode
-        if spec.user and number in REOPENED and not mode & stat.S_IROTH:
+        if spec.resumed and number == QemuFd.KERNEL:
+            descriptor = syscalls.sealed_copy(descriptor, KERNEL_HEAD)
+        elif spec.user and number in REOPENED and not mode & stat.S_IROTH:
             descriptor = syscalls.sealed_copy(descriptor)
         found[number] = descriptor
     return found

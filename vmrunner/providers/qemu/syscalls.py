@@ -187,10 +187,10 @@ def open_protected(path: str) -> int:
         os.close(tree)
 
 
-def sealed_copy(descriptor: int) -> int:
-    """Copy a file's content into memory and seal it. Closes `descriptor`."""
+def sealed_copy(descriptor: int, most: int | None = None) -> int:
+    """Copy a file's first bytes, or all, into memory and seal them. Closes `descriptor`."""
     copy = os.memfd_create("vmrunner", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    size = os.fstat(descriptor).st_size
+    size = os.fstat(descriptor).st_size if most is None else most
     while size > 0 and (sent := os.sendfile(copy, descriptor, None, size)):
         size -= sent
     os.close(descriptor)
