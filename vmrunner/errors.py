@@ -69,6 +69,10 @@ class NotFound(VmrunnerError):
     """Nothing has this id."""
 
 
+class NotUploaded(NotFound):
+    """Artifacts are on the host that brought them, and not in the store yet."""
+
+
 class NotFinished(VmrunnerError, TimeoutError):
     """A wait's own timeout ran out before the build ended; the build goes on."""
 

@@ -12,12 +12,12 @@ import pytest
 from tests.support.ledger_builds import running
 from tests.support.object_stores import store as store  # the fixture
 from tests.support.stored import Breaking, Killed, plain_ledger
-from vmrunner.errors import NotFound, StoreError
+from vmrunner.errors import NotFound, NotUploaded, StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildRecord, ObjectState, Reason, Result
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.store import ObjectStore, open_store, uploader
-from vmrunner.store.build_artifacts import Elsewhere, directory_of, files_of
+from vmrunner.store.build_artifacts import directory_of, files_of
 from vmrunner.store.uploader import Uploader
 
 BIG = os.urandom(2_500_000)
@@ -81,7 +81,7 @@ def test_another_node_reads_what_one_brought(tmp_path: Path, store: ObjectStore)
     ledger = plain_ledger(tmp_path / "data")
     world = World(ledger, tmp_path, store)
     world.build()
-    with pytest.raises(Elsewhere, match="not in the store yet"):
+    with pytest.raises(NotUploaded, match="not in the store yet"):
         world.artifacts(world.there).ls()
     assert world.artifacts(world.there).known() == []
     world.uploader.run()

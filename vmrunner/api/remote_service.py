@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, NotUploaded
 from vmrunner.model import Reason
 from vmrunner.model.caches import MOST_CACHES
 from vmrunner.services.destroy import DestroyedVm, DestroyResult
@@ -46,14 +46,22 @@ class RemoteArtifacts:
 
     def ls(self) -> list[Artifact]:
         """All files, by path."""
+        from vmrunner.services.artifacts import when_uploaded
+
+        return when_uploaded(self._listed)
+
+    def known(self) -> list[Artifact]:
+        """The same at once, or none while they are not in the server's store."""
+        try:
+            return self._listed()
+        except NotUploaded:
+            return []
+
+    def _listed(self) -> list[Artifact]:
         from vmrunner.services.artifacts import Artifact
 
         found = self.client.listed(f"/builds/{segment(self.build.id)}/artifacts")
         return [Artifact(one["path"], one["size"]) for one in found]
-
-    def known(self) -> list[Artifact]:
-        """Return what the server knows of them now."""
-        return self.ls()
 
     def download(self, dest: Any, *paths: str) -> list[Path]:
         """Copy them below `dest`, as `Artifacts.download` does."""
@@ -62,6 +70,7 @@ class RemoteArtifacts:
         from vmrunner.services.artifacts import Artifacts
         from vmrunner.store.build_artifacts import LocalArtifacts
 
+        self.ls()  # it waits until they are there
         globs = tuple(rule.glob for rule in self.build.spec.artifacts)
         url = f"/builds/{segment(self.build.id)}/artifacts"
         with tempfile.TemporaryDirectory(prefix="vmrunner-") as name:

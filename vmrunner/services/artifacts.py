@@ -9,21 +9,36 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from vmrunner.errors import NotFound, StoreError, VmrunnerError
+from vmrunner.errors import NotFound, NotUploaded, StoreError, VmrunnerError
 from vmrunner.lib import dirfd
 from vmrunner.lib.globs import Globs
-from vmrunner.store.build_artifacts import ArtifactEntry, ArtifactFiles, Elsewhere
+from vmrunner.store.build_artifacts import ArtifactEntry, ArtifactFiles
 
 if TYPE_CHECKING:
     from vmrunner.model import BuildRecord
+
+T = TypeVar("T")
 
 log = logging.getLogger("vmrunner")
 
 #: Seconds that who follows a build waits for what another host brought, and between two looks.
 FETCH_PATIENCE: Final = 60.0
 _LOOK_AGAIN: Final = 1.0
+
+
+def when_uploaded(find: Callable[[], T], patience: float = FETCH_PATIENCE) -> T:
+    """Return what `find` finds; while it raises NotUploaded it is tried again, for so many
+    seconds."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return find()
+        except NotUploaded:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_LOOK_AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +98,7 @@ class Artifacts:
 
     def files(self) -> ArtifactFiles:
         """Return all that is known of them, and their bytes. Raises NotFound, StoreError."""
-        until = time.monotonic() + self.patience
-        while True:
-            try:
-                return self.find()
-            except Elsewhere:
-                if time.monotonic() >= until:
-                    raise
-            time.sleep(_LOOK_AGAIN)
+        return when_uploaded(self.find, self.patience)
 
     def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
         """Copy them all, or those that `paths` name (a file, a directory, a glob), below `dest`;

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
-from vmrunner.errors import NotFound
+from vmrunner.errors import NotUploaded
 from vmrunner.model import StoredObject
 from vmrunner.store import PIECE, ObjectStore, verified
 from vmrunner.store.trailer import read_index, write_index
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 BLOCK: Final = 512  # of a tar
-
-
-class Elsewhere(NotFound):
-    """Artifacts that are on the host that brought them, and not in the store yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +59,14 @@ def directory_of(place: Path, build: str, epoch: int) -> Path:
 def files_of(
     ledger: Ledger, store: Callable[[], ObjectStore], place: Path, build: str
 ) -> ArtifactFiles:
-    """The artifacts of a build; complete once it has ended. Raises Elsewhere."""
+    """The artifacts of a build; complete once it has ended. Raises NotUploaded."""
     row = ledger.builds.get(build)
     epoch = row.collected
     here = place / build if epoch is None else directory_of(place, build, epoch)
     if row.removed_at is None and row.artifacts_object is not None and not here.is_dir():
         return StoredArtifacts(store(), ledger.objects.get(row.artifacts_object))
     if epoch is not None and not here.is_dir():
-        raise Elsewhere(
+        raise NotUploaded(
             f"the artifacts of {build} are not in the store yet",
             hint="the engine that brought them uploads them: try again soon",
         )
