@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.support.blackbox import cli as cli  # the fixture
 from tests.support.blackbox import cloud as cloud  # the fixture
 from tests.support.command_line import home as home  # the fixture
 from tests.support.file_cloud import FileCloud
+from tests.vm.home import processes_with
 
 HELLO = {
     "protocolVersion": "2025-06-18",
@@ -70,3 +72,5 @@ def test_an_agent_that_kills_it_leaves_no_vm(
     finally:
         client.program.kill()
         client.program.communicate()
+        for engine in processes_with([str(home)]):  # it would look for a ledger that is gone
+            os.kill(int(engine.split()[0]), signal.SIGTERM)
