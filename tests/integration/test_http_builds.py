@@ -15,13 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-import vmrunner
 from tests.support.http_service import TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
 from vmrunner.model import Principal, TokenQuota, TokenScope
 from vmrunner.server import bodies
 from vmrunner.server.submitters import GAP, SubmitterWatch
-from vmrunner.services import artifacts
 
 API = "/api/v1"
 
@@ -393,32 +391,3 @@ def test_any_node_serves_what_another_drives(http: Service, tmp_path: Path) -> N
         assert there.get(f"{API}/builds/{build}/logs").content == b"one\ntwo\n"
         http.app.ledger.tokens.revoke(http.app.ledger.tokens.list()[-1].id, time.time())
         assert [c.get(f"{API}/builds").status_code for c in (here, there)] == [401, 401]
-
-
-def test_a_client_waits_for_artifacts_of_another_node(
-    http: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Behind one address are several nodes: who is asked did not bring them."""
-    build = submit(http.client(), "artifact a x", artifacts=["a"])["id"]
-    http.ended(build)
-    (place,) = http.app.paths.artifacts.glob(f"{build}.*")
-    place.rename(tmp_path / "there")
-    monkeypatch.setattr(artifacts, "time", Waits(lambda: (tmp_path / "there").rename(place)))
-    with vmrunner.Runner(url=http.url, token=http.token()) as runner:
-        found = runner.get(build).artifacts
-        assert found.known() == []
-        assert [path.name for path in found.download(tmp_path / "to")] == ["a"]
-    assert (tmp_path / "to/a").read_text().strip() == "x"
-
-
-class Waits:
-    """A clock of which the first pause brings something about."""
-
-    def __init__(self, event: Callable[[], object]) -> None:
-        self._events = [event]
-
-    def monotonic(self) -> float:
-        return 0.0
-
-    def sleep(self, _seconds: float) -> None:
-        self._events.pop()()
