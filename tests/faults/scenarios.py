@@ -121,6 +121,17 @@ def retry_on_loss(world: World) -> BuildRecord:
     return world.submit(retry_on_loss=True)
 
 
+def retry_hung(world: World) -> BuildRecord:
+    """The first guest hangs while its steps run; its VM stands until somebody deletes it."""
+
+    def hang() -> None:
+        for machine in _machines(world):
+            machine.hung = True
+
+    world.when(lambda: bool(world.started), hang)
+    return world.submit(retry_on_loss=True)
+
+
 def deadline(world: World) -> BuildRecord:
     world.build_seconds = 1e9
     return world.submit(ttl=world.cloud.least_life + 12, timeout=10)
@@ -280,6 +291,7 @@ SCENARIOS = (
     Scenario("extend_then_cancel", extend_then_cancel, frozenset({Result.FAILURE})),
     Scenario("retry", retry),
     Scenario("retry_on_loss", retry_on_loss),
+    Scenario("retry_hung", retry_hung),
     Scenario("deadline", deadline, frozenset({Result.TIMEOUT})),
     Scenario("owner_gone", owner_gone, _CANCELLED),
     Scenario("sandbox", sandbox, answers=True),

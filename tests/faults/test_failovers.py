@@ -92,6 +92,16 @@ def test_who_is_not_answered_takes_nothing_for_granted(
     fail_over(make_world, run, at, fate, window=0.0)
 
 
+def test_no_build_has_a_vm_that_its_owner_gave_up(make_world: Make) -> None:
+    """A guest hangs and is lost: whatever dies about then, its VM is deleted as nobody's."""
+    hung = next(one for one in SCENARIOS if one.name == "retry_hung")
+    places = commit_places(make_world, hung)
+    retried = next(n for n, place in enumerate(places) if place.endswith("builds.retry"))
+    for at in range(retried - 2, retried + 3):
+        with at_point(f"commit {at}, {places[at]}"):
+            fail_over(make_world, hung, at, CommitFate.DONE, window=60.0)
+
+
 def play(builds: int, seed: int) -> str:
     """What `bench/faults.py` tells of that many."""
     command = [sys.executable, "bench/faults.py", "--failovers", "--builds", f"{builds}"]

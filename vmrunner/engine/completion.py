@@ -1,13 +1,13 @@
 """The end of builds: finish, hold or queue again; and then their VM must die.
 
-A verdict and the doom of its VM are one transaction, so that no crash loses an exit code or forgets
-a VM. Of a lost attempt the VM is dying before the next one may be asked for (promise 3).
+A verdict, or another try, and the doom of its VM are one transaction, so that no crash loses an
+exit code or forgets a VM, and no build has a VM that was given up. Of a lost attempt the VM is
+dying before the next one may be asked for (promise 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.core.lifecycle import (
@@ -21,7 +21,7 @@ from vmrunner.core.lifecycle import (
 )
 from vmrunner.core.scheduling import Refusal
 from vmrunner.engine.context import ReaperContext
-from vmrunner.ledger import BuildEnd
+from vmrunner.ledger import BuildEnd, Doom
 from vmrunner.model import (
     BuildRecord,
     BuildState,
@@ -37,7 +37,6 @@ from vmrunner.store.build_artifacts import directory_of
 #: After a refusal, so long until a build is tried again.
 REFUSED_WAIT: Final = 15.0
 
-_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE)
 
 
@@ -51,10 +50,7 @@ class BuildCompletion:
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
         """A session's last word, about a VM that is not dying. Returns its row as it is then."""
         if end.lost and self._may_retry(build):
-            doomed = self._mark_deleting(row, Death.DONE, end.message)
-            if doomed is not None:
-                self._requeue(replace(build, epoch=doomed.epoch), end)
-            return doomed
+            return self._retry(build, row, Death.DONE, end)
         if self._keeps(build, row, end):
             self._hold(build, row, end)
             return None
@@ -80,14 +76,8 @@ class BuildCompletion:
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
         """The provider does not wake the VM that was parked for a build: that waits for another,
         and this was no attempt. Returns the VM's row as it is then."""
-        doomed = self._mark_deleting(row, Death.REFUSED, message)
-        if doomed is not None:
-            self._requeue(
-                replace(build, epoch=doomed.epoch),
-                End(result=Result.ERROR, reason=Reason.NO_CAPACITY, message=message, lost=True),
-                counted=False,
-            )
-        return doomed
+        end = End(result=Result.ERROR, reason=Reason.NO_CAPACITY, message=message, lost=True)
+        return self._retry(build, row, Death.REFUSED, end, counted=False)
 
     def dead(self, build: BuildRecord, row: Instance) -> None:
         """End a build whose VM is dying or gone, and that has no verdict yet, or was held."""
@@ -183,12 +173,27 @@ class BuildCompletion:
             and row.state is InstanceState.BUSY
         )
 
-    def _requeue(self, build: BuildRecord, end: End, *, counted: bool = True) -> None:
+    def _requeue(self, build: BuildRecord, end: End) -> None:
+        builds, now = self._context.ledger.builds, self._now(build)
+        self._queued(builds.requeue(build.id, epoch=build.epoch, now=now), end)
+
+    def _retry(
+        self, build: BuildRecord, row: Instance, death: Death, end: End, *, counted: bool = True
+    ) -> Instance | None:
+        """The same of a build whose VM is to die now."""
+        queued, doomed = self._context.ledger.builds.retry(
+            build.id,
+            Doom(death, row.id, end.message),
+            epoch=build.epoch,
+            now=self._context.now(row),
+            counted=counted,
+        )
+        self._queued(queued, end)
+        return doomed
+
+    def _queued(self, build: BuildRecord, end: End) -> None:
         context = self._context
         self.refusals.pop(build.id, None)
-        queued = context.ledger.builds.requeue(
-            build.id, epoch=build.epoch, now=self._now(build), counted=counted
-        )
         context.ledger.events.add(
             build.id,
             EventKind.RETRY,
@@ -196,7 +201,7 @@ class BuildCompletion:
             reason=end.reason.value,
             message=end.message[:300],
         )
-        if queued.cancel is None:
+        if build.cancel is None:
             context.wake()
 
     def _may_retry(self, build: BuildRecord) -> bool:
@@ -208,13 +213,6 @@ class BuildCompletion:
         rows, now = self._context.ledger.instances.list(build=build.id), self._now(build)
         limits = self._context.limits.limits
         return {"first_created": first_birth(rows, now), "now": now, "limits": limits}
-
-    def _mark_deleting(self, row: Instance, death: Death, message: str = "") -> Instance | None:
-        if row.state in _DYING:
-            return row
-        return self._context.ledger.instances.mark_deleting(
-            row.id, seen_epoch=row.epoch, death=death, now=self._context.now(row), message=message
-        )
 
     def _now(self, build: BuildRecord) -> float:
         """The clock of its VM, which may die with it; before the first, that of its provider."""

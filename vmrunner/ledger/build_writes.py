@@ -21,12 +21,11 @@ from vmrunner.ledger.events import put_event
 from vmrunner.ledger.settling import settle
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.tables import BUILDS, INSTANCES
-from vmrunner.ledger.values import BuildEnd
+from vmrunner.ledger.values import BuildEnd, Doom
 from vmrunner.model import (
     NO_USAGE,
     BuildRecord,
     BuildState,
-    Death,
     EventKind,
     Instance,
     InstanceState,
@@ -274,9 +273,10 @@ class BuildWrites:
         return self._shared.write_all([self._finishing(*one) for one in ends.items()])
 
     def _finishing(self, build_id: str, end: BuildEnd) -> Callable[[Connection], Ended]:
+        death = end.get("doom")
         return self._ending(
-            _FINISH, build_id, end["epoch"], BuildState.FINISHED, end["now"], end.get("doom"),
-            **_verdict(end),
+            _FINISH, build_id, end["epoch"], BuildState.FINISHED, end["now"],
+            Doom(death) if death is not None else None, **_verdict(end),
         )  # fmt: skip
 
     def hold(self, build_id: str, *, hold_until: float, **end: Unpack[BuildEnd]) -> BuildRecord:
@@ -288,14 +288,21 @@ class BuildWrites:
         )  # fmt: skip
         return self._database.write(work)[0]
 
-    def requeue(
-        self, build_id: str, *, epoch: int, now: float, counted: bool = True
-    ) -> BuildRecord:
-        """Put a build back into the queue for another attempt, at a new epoch, with no instance.
-        `counted`: the one that is over was an attempt."""
-        uncounted = 0 if counted else 1
-        work = self._ending(_REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=uncounted)
+    def requeue(self, build_id: str, *, epoch: int, now: float) -> BuildRecord:
+        """Put a build back into the queue for another attempt, at a new epoch, with no instance."""
+        work = self._ending(_REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=0)
         return self._database.write(work)[0]
+
+    def retry(
+        self, build_id: str, doom: Doom, *, epoch: int, now: float, counted: bool = True
+    ) -> Ended:
+        """The same of one whose instance is to die now, at an epoch one higher: at no time has a
+        build an instance that its owner gave up. `counted`: what is over was an attempt."""
+        uncounted = 0 if counted else 1
+        work = self._ending(
+            _REQUEUE, build_id, epoch, BuildState.QUEUED, now, doom, uncounted=uncounted
+        )
+        return self._database.write(work)
 
     def take_over(
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
@@ -322,7 +329,7 @@ class BuildWrites:
         epoch: int,
         to: BuildState,
         now: float,
-        doom: Death | None = None,
+        doom: Doom | None = None,
         **values: Any,
     ) -> Callable[[Connection], Ended]:
         def work(connection: Connection) -> Ended:
@@ -340,10 +347,11 @@ class BuildWrites:
                 outbox.put(connection, NotifyEvent.BUILD_ENDED, build_id, now, labels=labels)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
-            if doom is not None and build.instance is not None:
+            instance = build.instance if doom is None else doom.instance or build.instance
+            if doom is not None and instance is not None:
                 doomed = DOOM(
-                    connection, id=build.instance, epoch=epoch, death=doom.value, now=now,
-                    message="",
+                    connection, id=instance, epoch=epoch, death=doom.death.value, now=now,
+                    message=doom.message,
                 ).first()  # fmt: skip
             build = replace(build, cost=settle(connection, build_id, now))
             return build, rows.instance(doomed) if doomed is not None else None

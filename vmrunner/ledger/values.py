@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NotRequired, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from vmrunner.model import (
     LOCAL_TENANT,
@@ -58,6 +58,14 @@ class Member:
     providers: frozenset[str] = frozenset()
     version: str = ""  # of the tables that it knows; empty: it does not say
     outdated: bool = False  # that is not the ledger's: it drives nothing any more
+
+
+class Doom(NamedTuple):
+    """What an instance dies of, and what its row says of it. No id: its build's."""
+
+    death: Death
+    instance: str | None = None
+    message: str = ""
 
 
 class BuildEnd(TypedDict):
