@@ -61,7 +61,7 @@ class Member:
 
 
 class Doom(NamedTuple):
-    """What an instance dies of, and what its row says of it. No id: its build's."""
+    """Death that an instance is marked with, and the message of its row. No id: its build's."""
 
     death: Death
     instance: str | None = None
