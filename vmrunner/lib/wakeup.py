@@ -59,6 +59,7 @@ class Listener:
         self._lock = threading.RLock()  # a signal's handler may set it in the middle of a set
         self._closed = False
         self._waiting = False
+        self._hinted = False  # a byte is in the pipe, or its reader is about to return
         self._socket: socket.socket | None = None
         self._path: Path | None = None
         if directory is not None:
@@ -79,9 +80,11 @@ class Listener:
 
     def set(self) -> None:
         """Wake the waiter from inside this process. Nothing once it is closed: the descriptor's
-        number may be another file's by then, and a byte in that would break it."""
+        number may be another file's by then, and a byte in that would break it. One byte is enough
+        for many: each write is a turn of the interpreter that all others wait for."""
         with self._lock:
-            if not self._closed:
+            if not (self._closed or self._hinted):
+                self._hinted = True
                 with contextlib.suppress(BlockingIOError):
                     os.write(self._write, b"!")
 
@@ -104,7 +107,7 @@ class Listener:
             return bool(ready)
         finally:
             with self._lock:
-                self._waiting = False
+                self._waiting = self._hinted = False
                 if self._closed:
                     self._release()
 

@@ -30,6 +30,16 @@ def test_set_wakes_a_waiter_from_another_thread() -> None:
     listener.close()
 
 
+def test_each_hint_after_a_wait_wakes_the_next_one() -> None:
+    listener = wakeup.Listener(None, "e")
+    for _ in range(3):
+        listener.set()
+        listener.set()
+        assert listener.wait(30)
+        assert not listener.wait(0)
+    listener.close()
+
+
 def test_a_late_set_writes_to_nobody_elses_file() -> None:
     """A closed descriptor's number is soon another file's: a byte there would break a stream."""
     listener = wakeup.Listener(None, "e")

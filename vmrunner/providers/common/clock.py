@@ -41,10 +41,11 @@ class CloudClock:
     def observe(self, date: str | None) -> None:
         """Take in the `Date` header of an answer to a signed request that was a success; one that
         is missing or nonsense says nothing."""
+        offset = self._offset_of(date)
+        if offset is None:
+            return
         with self._lock:
-            offset = self._offset_of(date)
-            if offset is None:
-                return
+            self._rumour = offset
             host = self._host() - self._elapsed()
             known = (self._offset, self._claim, host)
             if not any(other is not None and abs(offset - other) <= JUMP for other in known):
@@ -57,12 +58,16 @@ class CloudClock:
 
     def overheard(self, date: str | None) -> None:
         """Take in the date of an error, which may be anybody's: it counts for `skew` alone."""
-        with self._lock:
-            self._offset_of(date)
+        offset = self._offset_of(date)
+        if offset is not None:
+            self._rumour = offset
 
     def now(self) -> float:
         """Epoch seconds. While one answer contradicts the host and nothing else was heard, the
         earlier of the two: nothing dies too soon, and no newborn seems old."""
+        offset = self._offset  # it is not forgotten again: a tick asks for each row, without waiting
+        if offset is not None:
+            return self._elapsed() + offset
         with self._lock:
             if self._offset is not None:
                 return self._elapsed() + self._offset
@@ -77,8 +82,8 @@ class CloudClock:
             return None if offset is None else self._host() - (self._elapsed() + offset)
 
     def _offset_of(self, date: str | None) -> float | None:
+        """Outside the lock: to read a date takes long enough for another thread to get its turn."""
         try:
-            self._rumour = parsedate_to_datetime(date or "").timestamp() - self._elapsed()
+            return parsedate_to_datetime(date or "").timestamp() - self._elapsed()
         except ValueError:
             return None
-        return self._rumour

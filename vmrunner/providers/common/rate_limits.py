@@ -97,8 +97,8 @@ class Buckets:
     def take(self, place: str, quota: str, *, items: int = 1, patience: float = 30.0) -> None:
         """Wait for one call about so many things, at most `patience` seconds. Raises `CallFailed`
         when that is not enough, and nothing is taken."""
+        buckets = self._of(place, quota)
         with self._lock:
-            buckets = self._of(place, quota)
             wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
             if wait > patience:
                 text = f"{place}: {quota} is at its limit for another {wait:.0f} s"
@@ -116,15 +116,22 @@ class Buckets:
     def record(self, place: str, quota: str, *, refused: bool, told: float = 0.0) -> None:
         """Record what the cloud said to a call: too many, and `told` seconds until another has a
         point; or anything else."""
+        buckets = self._of(place, quota)
+        if not refused:  # as nearly each answer: it waits for no other thread
+            for bucket, _ in buckets:
+                bucket.granted()
+            return
         with self._lock:
-            for bucket, _ in self._of(place, quota):
-                bucket.refused(told) if refused else bucket.granted()
+            for bucket, _ in buckets:
+                bucket.refused(told)
 
     def _of(self, place: str, quota: str) -> list[tuple[Bucket, bool]]:
         """Return the buckets, each with True where it counts things instead of calls."""
-        if (place, quota) not in self._buckets:
+        found = self._buckets.get((place, quota))
+        if found is None:
             calls, items = self._quotas[quota]
-            self._buckets[place, quota] = [(Bucket(calls, self._now), False)]
+            made = [(Bucket(calls, self._now), False)]
             if items is not None:
-                self._buckets[place, quota].append((Bucket(items, self._now), True))
-        return self._buckets[place, quota]
+                made.append((Bucket(items, self._now), True))
+            found = self._buckets.setdefault((place, quota), made)  # the first one made counts
+        return found
