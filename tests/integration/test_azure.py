@@ -191,6 +191,19 @@ def test_a_deadline_is_armed_and_disarmed(azure: Microsoft) -> None:
     assert machine.billed
 
 
+def test_many_deadlines_are_disarmed_by_one_call(azure: Microsoft) -> None:
+    provider = azure.provider()
+    orders = [make_order(provider) for _ in range(3)]
+    armed = [provider.arm(provider.create(one), one.instance, one.deadline) for one in orders]
+    schedules = [ref for ref in armed if ref is not None]
+    told = provider.delete(schedules)
+    assert [told[ref].fate for ref in schedules] == [Fate.ACCEPTED] * 3
+    assert azure.cloud.count("virtualMachinesCancelOperations") == 1
+    azure.clock.advance(7200)
+    azure.cloud.settle()
+    assert all(azure.cloud.of(one.instance)[0].billed for one in orders)
+
+
 def test_an_ephemeral_disk_is_where_there_is_room(azure: Microsoft) -> None:
     provider = azure.provider(machine_types=("Standard_D2ds_v5",), os_disk="ephemeral")
     order = make_order(provider)

@@ -7,6 +7,7 @@ They bill nothing, carry no tags and are in no list: what a crash leaves armed f
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -19,6 +20,8 @@ from vmrunner.providers.common.call_failed import CallFailed
 
 #: So long past E it ends the VM, in seconds: the guest's own timer and the reaper come first.
 AFTER: Final = 600
+#: So many are named in one call, of the hundred that Azure takes.
+BATCH: Final = 50
 NAMESPACE: Final = uuid.UUID("2f5f0a4e-6d0c-5a70-8a0c-6ac1d5f6f2b7")
 #: States of an operation that fires never: another is in its way, for instance.
 _NEVER: Final = frozenset({"Blocked", "Cancelled", "Failed"})
@@ -65,11 +68,27 @@ def _submitted(calls: AzureClient, location: str, ref: Ref, deadline: float) -> 
     raise CallFailed(failure, error)
 
 
-def disarm(calls: AzureClient, ref: Ref) -> None:
-    """Raises `CallFailed`."""
-    location, _, operation = ref.id.partition("/")
-    asked = {"operationIds": [operation], "correlationid": str(uuid.uuid5(NAMESPACE, operation))}
-    calls(CANCEL, locationparameter=location, request_body=asked)  # one that is over says so: well
+def batches(refs: Sequence[Ref]) -> Iterator[list[Ref]]:
+    """Yield these so that one call can disarm each part: of one location, and no more than it may
+    name."""
+    by_location: dict[str, list[Ref]] = {}
+    for ref in refs:
+        by_location.setdefault(_location(ref), []).append(ref)
+    for there in by_location.values():
+        yield from (there[at : at + BATCH] for at in range(0, len(there), BATCH))
+
+
+def disarm(calls: AzureClient, batch: Sequence[Ref]) -> None:
+    """Cancel what `batches` yields. Raises `CallFailed`."""
+    operations = [ref.id.partition("/")[2] for ref in batch]
+    correlation = uuid.uuid5(NAMESPACE, ",".join(operations))
+    asked = {"operationIds": operations, "correlationid": str(correlation)}
+    # One that is over says so: well.
+    calls(CANCEL, locationparameter=_location(batch[0]), request_body=asked)
+
+
+def _location(ref: Ref) -> str:
+    return ref.id.partition("/")[0]
 
 
 def _id(ref: Ref) -> str:

@@ -23,7 +23,8 @@ from vmrunner.providers.gce.client import (
 )
 from vmrunner.providers.gce.resources import is_left, power
 
-AT_ONCE: Final = 16
+#: As many as an engine deletes in one turn, and more: a call takes its time, and no work here.
+AT_ONCE: Final = 64
 
 #: How a protected VM is refused; the code is others' too.
 _PROTECTED: Final = "protected against deletion"
