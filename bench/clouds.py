@@ -144,6 +144,8 @@ def through_vmrunner(
             orders=engines.orders(ledger),
         )
 
+        provider.offers(spec)  # what is asked once is asked: the script did so for its orders
+
         def work() -> None:
             for _ in range(builds):
                 ledger.builds.submit(spec, id=ids.build_id(), now=time.time())
