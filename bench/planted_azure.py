@@ -202,7 +202,7 @@ AZURE_BUGS: Final = (
     Bug(
         "Azure: a refused delete raises no doubt",
         f"{AZURE}/delete.py",
-        "            self._refused(failed)\n",
+        "        self._refused(failed)\n",
         "",
         f"{LOCKS}::test_a_delete_that_a_lock_refused_stops_launching",
     ),

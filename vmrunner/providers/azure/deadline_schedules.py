@@ -21,7 +21,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 #: So long past E it ends the VM, in seconds: the guest's own timer and the reaper come first.
 AFTER: Final = 600
 #: So many are named in one call, of the hundred that Azure takes.
-BATCH: Final = 50
+CANCEL_BATCH: Final = 50
 NAMESPACE: Final = uuid.UUID("2f5f0a4e-6d0c-5a70-8a0c-6ac1d5f6f2b7")
 #: States of an operation that fires never: another is in its way, for instance.
 _NEVER: Final = frozenset({"Blocked", "Cancelled", "Failed"})
@@ -75,7 +75,7 @@ def batches(refs: Sequence[Ref]) -> Iterator[list[Ref]]:
     for ref in refs:
         by_location.setdefault(_location(ref), []).append(ref)
     for there in by_location.values():
-        yield from (there[at : at + BATCH] for at in range(0, len(there), BATCH))
+        yield from (there[at : at + CANCEL_BATCH] for at in range(0, len(there), CANCEL_BATCH))
 
 
 def disarm(calls: AzureClient, batch: Sequence[Ref]) -> None:

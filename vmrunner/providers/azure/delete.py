@@ -80,10 +80,7 @@ class AzureDeleter:
                 return Outcome(fate=Fate.MISSING)
             begun = self._calls.begin(api, group=ref.scope.place, **what)
         except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return Outcome(fate=Fate.MISSING)
-            self._refused(failed)
-            return Outcome(fate=Fate.FAILED, error=str(failed))
+            return self._failed(failed)
         if begun.status == _NO_CONTENT:
             return Outcome(fate=Fate.MISSING)
         if ref.kind is Kind.INSTANCE:
@@ -94,11 +91,14 @@ class AzureDeleter:
         try:
             deadline_schedules.disarm(self._calls, batch)
         except CallFailed as failed:
-            if failed.code in error_codes.MISSING:
-                return Outcome(fate=Fate.MISSING)
-            self._refused(failed)
-            return Outcome(fate=Fate.FAILED, error=str(failed))
+            return self._failed(failed)
         return Outcome(fate=Fate.ACCEPTED)
+
+    def _failed(self, failed: CallFailed) -> Outcome:
+        if failed.code in error_codes.MISSING:
+            return Outcome(fate=Fate.MISSING)
+        self._refused(failed)
+        return Outcome(fate=Fate.FAILED, error=str(failed))
 
     def _unfinished(self, ref: Ref) -> bool:
         """True if this image is one still, that a sweep showed a while ago: one that was finished

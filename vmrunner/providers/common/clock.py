@@ -65,7 +65,7 @@ class CloudClock:
     def now(self) -> float:
         """Epoch seconds. While one answer contradicts the host and nothing else was heard, the
         earlier of the two: nothing dies too soon, and no newborn seems old."""
-        offset = self._offset  # it is not forgotten again: a tick asks for each row, without waiting
+        offset = self._offset  # it is not forgotten again, and a tick asks for each row
         if offset is not None:
             return self._elapsed() + offset
         with self._lock:
