@@ -95,23 +95,25 @@ def resolve(
 
     Raises `NotMade` when the default recipe would make it; BadOrder with the fix when there is
     none or it is damaged: a damaged one is never passed over for another."""
-    hashes = [d for d in _directories(cache) if wanted is not None and d.name.startswith(wanted)]
+    if current is not None and wanted in (None, DEFAULT):
+        made = cache / "images" / current()
+        if made.is_dir():
+            return read(made)  # nothing is asked of all the others
+    there = _directories(cache)
+    hashes = [d for d in there if wanted is not None and d.name.startswith(wanted)]
     if wanted is not None and len(wanted) >= LEAST and hashes:
         if len(hashes) > 1:
             raise BadOrder(
                 f"image: {wanted!r} is the start of several", hint="give more of the hash"
             )
         return read(hashes[0])
-    known = [(manifest, d) for d in _directories(cache) if (manifest := _glance(d)) is not None]
-    if current is not None and wanted in (None, DEFAULT):
-        made = cache / "images" / current()
-        if made.is_dir():
-            return read(made)
-        if any(m["name"] == DEFAULT for m, _ in known):
-            raise NotMade(
-                f"image: the local image {DEFAULT!r} is of another version of vmrunner",
-                hint=f"{_BUILD} makes this version's",
-            )
+    known = [(manifest, d) for d in there if (manifest := _glance(d)) is not None]
+    replaces = current is not None and wanted in (None, DEFAULT)
+    if replaces and any(m["name"] == DEFAULT for m, _ in known):
+        raise NotMade(
+            f"image: the local image {DEFAULT!r} is of another version of vmrunner",
+            hint=f"{_BUILD} makes this version's",
+        )
     for name in [wanted] if wanted is not None else [DEFAULT, None]:
         dated = [(m["created"], d) for m, d in known if name is None or m["name"] == name]
         if dated:
