@@ -303,6 +303,7 @@ def test_a_clone_that_does_not_come_up_is_booted(
     broken(how, there / templates.STATE)
     manifest = json.loads((there / templates.MANIFEST).read_text())
     manifest["sha256"][templates.STATE] = digest_of(there / templates.STATE)
+    manifest["sizes"][templates.STATE] = (there / templates.STATE).stat().st_size
     (there / templates.MANIFEST).write_text(json.dumps(manifest))
     provider = make_provider(tmp_path, cache=cache)
     machine = Machine.order_one(provider, tmp_path, ttl=900, shape=SHAPE)
