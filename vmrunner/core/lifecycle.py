@@ -45,8 +45,8 @@ INSTANCE_NEXT: Final[Mapping[InstanceState, frozenset[InstanceState]]] = {
 # A lost attempt goes back to `queued` for its retry: a build's states may repeat, an
 # instance's never do.
 BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
-    # From a pool: a VM that is parked, or ready.
-    _B.QUEUED: frozenset({_B.PROVISIONING, _B.BOOTING, _B.CONNECTING, _B.FINISHED}),
+    # From a pool: a VM that is parked, ready, or connected to.
+    _B.QUEUED: frozenset({_B.PROVISIONING, _B.BOOTING, _B.CONNECTING, _B.PREPARING, _B.FINISHED}),
     _B.PROVISIONING: frozenset({_B.BOOTING, _B.QUEUED, _B.FINISHED}),
     _B.BOOTING: frozenset({_B.CONNECTING, _B.QUEUED, _B.FINISHED}),
     _B.CONNECTING: frozenset({_B.PREPARING, _B.QUEUED, _B.FINISHED}),

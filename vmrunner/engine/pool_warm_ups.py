@@ -122,6 +122,10 @@ class PoolWarmUps:
         """Keep a connection open, for the VM's build."""
         self._connections[word.instance.id] = (word.instance.epoch, word.connection)
 
+    def is_connected(self, instance: str) -> bool:
+        """True if a connection to this VM is open here."""
+        return instance in self._connections
+
     def connection(self, instance: str) -> Any:
         """Hand the connection over that is open to a VM; None: there is none here."""
         return self._connections.pop(instance, (0, None))[1]

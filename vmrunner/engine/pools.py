@@ -174,13 +174,13 @@ class PoolManager:
                         until=context.clock() + MEMBER_LEASE,
                         started=context.clock(),
                         now=context.now(row),
+                        connected=self._warm_ups.is_connected(row.id),
                     )
                 except OverBudget as error:
                     self._launcher.over_budget(planned.build, row, error)
                     continue
-                if won is None:
-                    continue
-                if won[1].state is InstanceState.READY:  # else it is woken first
+                # One that is parked is woken first.
+                if won is not None and won[1].state is InstanceState.READY:
                     self._sessions.start(*won, self._warm_ups.connection(row.id))
 
     def missed(self, builds: Iterable[BuildRecord]) -> None:

@@ -47,8 +47,7 @@ class LedgerReporter:
         if _ORDER[to] <= _ORDER[self._state]:
             return
         self._move(to, INSTANCE_IN.get(to))
-        self._state = to
-        self._context.wake()
+        self._state = to  # the tick sees it in its turn: now it would hinder this session
 
     def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
         ttl = self._build.spec.sandbox_ttl if to is BuildState.RUNNING else None

@@ -98,7 +98,10 @@ def _claim(to: BuildState) -> Statement:
     )
 
 
-_CLAIM = {to: Prepared(partial(_claim, to)) for to in (BuildState.BOOTING, BuildState.CONNECTING)}
+_CLAIM = {
+    to: Prepared(partial(_claim, to))
+    for to in (BuildState.BOOTING, BuildState.CONNECTING, BuildState.PREPARING)
+}
 #: What a claim makes of a VM that waits, and of its build.
 _CLAIMS: Final = {
     InstanceState.READY: (InstanceState.READY, BuildState.CONNECTING, Start.HOT),
@@ -189,10 +192,12 @@ class PoolVms:
         until: float,
         started: float,
         now: float,
+        connected: bool = False,
     ) -> tuple[BuildRecord, Instance] | None:
         """Give a VM that waits to a queued build, for as long as the build may take: both epochs
-        become one, above either. One that is parked has to be woken. `now`: the VM's clock;
-        `started`: the engines'; `until`: when the owner's claim lapses.
+        become one, above either. One that is parked has to be woken, and one that is ready
+        connected to, unless the owner is `connected`. `now`: the VM's clock; `started`: the
+        engines'; `until`: when the owner's claim lapses.
 
         None: somebody was faster, the build is to end, the VM has not that much time left, or the
         ledger was set back. Raises OverBudget, and LedgerError when it cannot be remembered:
@@ -201,6 +206,8 @@ class PoolVms:
         if row.state not in _CLAIMS:
             return None
         to, state, start = _CLAIMS[row.state]
+        if connected and state is BuildState.CONNECTING:
+            state = BuildState.PREPARING
 
         its = replace(row, build=build.id, due=due, claimed_at=now)
 
