@@ -280,7 +280,7 @@ def test_the_runner_is_configured_and_told_of(tmp_path: Path, jit: str) -> None:
     for place in (home, tools):
         place.mkdir()
     curl = '#!/bin/sh\necho "curl $*" >>"$NOTES"\nfor last; do :; done\necho "of $last"\n'
-    runner = '#!/bin/sh\necho "run $* ${GARM_INSTANCE_TOKEN-unset}" >>"$NOTES"\nexit 3\n'
+    runner = '#!/bin/sh\necho "run $* ${GARM_INSTANCE_TOKEN-unset} $(umask)" >>"$NOTES"\nexit 3\n'
     config = '#!/bin/sh\necho "config $* ($ACTIONS_RUNNER_INPUT_TOKEN)" >>"$NOTES"\n'
     config += "echo '{\"agentId\": 12}' >.runner\n"
     for path, text in (
@@ -308,16 +308,19 @@ def test_the_runner_is_configured_and_told_of(tmp_path: Path, jit: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        umask=0o022,
     )
     assert done.returncode == 3, done.stderr
     told = notes.read_text()
     assert "the-token" not in told  # no command line has it
-    assert "run  unset" in told
+    assert "run  unset 0022" in told, "files of a job are for its other users too"
     assert '"status": "idle"' in told
     assert "https://garm/c/status" in told
     if jit == "1":
         for name in ("runner", "credentials", "credentials_rsaparams"):
-            assert (home / f".{name}").read_text() == f"of https://garm/m/credentials/{name}\n"
+            file = home / f".{name}"
+            assert file.read_text() == f"of https://garm/m/credentials/{name}\n"
+            assert file.stat().st_mode & 0o777 == 0o600
     else:
         assert "--ephemeral" in told
         assert "(of https://garm/m/runner-registration-token/)" in told

@@ -2,6 +2,7 @@
 # In: GARM_METADATA_URL, GARM_CALLBACK_URL, GARM_INSTANCE_TOKEN, GARM_JIT; without JIT also
 # GARM_REPO_URL, GARM_RUNNER_NAME, GARM_RUNNER_LABELS, GARM_RUNNER_GROUP.
 cd "${RUNNER_HOME:-/home/runner}"
+mask=$(umask)
 umask 077
 head=$(mktemp)
 printf 'Authorization: Bearer %s\n' "$GARM_INSTANCE_TOKEN" >"$head"
@@ -29,4 +30,5 @@ else
 fi
 say idle "the runner is up" "$agent"
 rm -f "$head"
+umask "$mask"
 exec ./run.sh
