@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ from vmrunner.model import BuildRecord, Reason
 SCRIPTS = {
     "prepare_script": "echo on $(hostname)",
     "get_sources": "mkdir -p builds && echo code >builds/a",
-    "build_script": "cat builds/a; echo err >&2",
+    "build_script": "echo $ cat >&2; cat builds/a; echo err >&2",
     "after_script": "echo after",
     "upload_artifacts_on_success": "echo uploaded >builds/up",
 }
@@ -108,8 +109,7 @@ def gitlab(host: Gitlab, capfdbinary: Any) -> Gitlab:
 def test_a_job_succeeds_in_one_vm_of_its_own(gitlab: Gitlab) -> None:
     verdict = gitlab.lead(7, SCRIPTS)
     assert verdict.status == "success", verdict.trace
-    assert b"code\n" in verdict.trace
-    assert b"err\n" in verdict.trace
+    assert b"$ cat\ncode\nerr\n" in verdict.trace, "in the order in which it was written"
     assert verdict.stages == ["prepare", *list(SCRIPTS)[:3], "cleanup"]
     build = gitlab.nothing_left(7)
     assert build.spec.labels == {
@@ -193,15 +193,23 @@ def test_a_cancelled_job_leaves_no_vm(gitlab: Gitlab, deaf: bool) -> None:
     env = gitlab.environment(job, {})
     assert gitlab.call(["prepare"], env)[0] == 0
     script, began = gitlab.home / f"script-{job}", gitlab.home / f"began-{job}"
-    script.write_text(f"touch {began}; exec sleep 600")
+    script.write_text(f"echo $$ >{began}.new; mv {began}.new {began}; exec sleep 600")
     words = [sys.executable, "-m", "tests.support.gitlab_app", "gitlab", "run"]
     start = ["sh", "-c", 'trap "" TERM; "$@"', "sh"] if deaf else []
     code = cancelled(
         [*start, *words, str(script), "build_script"],
         env,
         until=lambda: until(began.exists, what="the script"),
+        grace=1.0 if deaf else 60.0,
     )
-    assert code == (-9 if deaf else -15)
+    pid = int(began.read_text())
+    if deaf:
+        assert code == -signal.SIGKILL
+        os.kill(pid, signal.SIGKILL)  # its VM's end would do so
+    else:
+        assert code == SYSTEM_FAILURE, "nobody calls it the script's failure"
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)  # `after_script` runs beside nothing of it
     assert gitlab.call(["cleanup"], env)[0] == 0
     assert gitlab.nothing_left(job).reason is Reason.USER
 

@@ -19,7 +19,7 @@ from tests.support.scripted_app import Scripted
 from vmrunner.api.local_service import LocalService
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings
-from vmrunner.errors import SandboxOver
+from vmrunner.errors import NotFound, SandboxOver
 from vmrunner.model import BuildState, CommandEnd, CommandOrder, Reason, Result, StreamName
 from vmrunner.session import End
 
@@ -60,6 +60,7 @@ class Box:
     def __init__(self, name: str) -> None:
         self.id = name
         self._root = Path(os.environ["CLOUD_FILE"]).with_name("boxes") / name
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def _path(self, said: str) -> Path:
         return self._root / said.lstrip("/")
@@ -75,11 +76,21 @@ class Box:
         words = [str(self._path(w)) if w.startswith("/work/") else w for w in order.argv]
         where = self._path(order.cwd)
         where.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(words, cwd=where, capture_output=True, check=False)
+        out, err = subprocess.PIPE, subprocess.PIPE
+        # In a VM it hears no signal of this host.
+        process = subprocess.Popen(words, cwd=where, stdout=out, stderr=err, start_new_session=True)
+        self._running[order.id] = process
+        written = process.communicate()
         self._check()
-        on_output(StreamName.STDOUT, done.stdout)
-        on_output(StreamName.STDERR, done.stderr)
-        return CommandEnd(exit_code=done.returncode)
+        for name, data in zip(StreamName, written, strict=True):
+            on_output(name, data)
+        code = process.returncode
+        return CommandEnd(exit_code=code if code >= 0 else 128 - code)
+
+    def signal(self, command: str, number: int) -> None:
+        if command not in self._running:
+            raise NotFound(command)
+        os.killpg(self._running[command].pid, number)
 
     def _check(self) -> None:
         if not any(vm["tags"].get("vmrunner:build") == self.id for vm in cloud().alive().values()):

@@ -16,7 +16,6 @@ from typing import Any
 BUILD_FAILURE, SYSTEM_FAILURE = 41, 42  # it may be any: drivers are to read the variables
 CONFIG_TRIES = 3
 PREPARE_TRIES = 3
-GRACE = 1.0  # seconds from SIGTERM to SIGKILL: graceful_kill_timeout
 BEFORE = ("prepare_script", "get_sources", "restore_cache", "download_artifacts")
 WELL = ("archive_cache", "upload_artifacts_on_success")
 BADLY = ("archive_cache_on_failure", "upload_artifacts_on_failure")
@@ -187,15 +186,18 @@ class _SystemFailure(Exception):
     """The runner's fault, which it may try again."""
 
 
-def cancelled(command: list[str], env: Mapping[str, str], *, until: Callable[[], object]) -> int:
-    """Call a program, and cancel it as a runner does: SIGTERM to its group, then SIGKILL. Returns
-    what it left with."""
+def cancelled(
+    command: list[str], env: Mapping[str, str], *, until: Callable[[], object], grace: float
+) -> int:
+    """Call a program, and cancel it as a runner does: SIGTERM to its group, then SIGKILL after
+    `grace` seconds, which are 600 unless `graceful_kill_timeout` says otherwise. Returns what it
+    left with."""
     program = subprocess.Popen(command, env={**os.environ, **env}, start_new_session=True)
     try:
         until()
         os.killpg(program.pid, signal.SIGTERM)
         try:
-            return program.wait(GRACE)
+            return program.wait(grace)
         except subprocess.TimeoutExpired:
             os.killpg(program.pid, signal.SIGKILL)
             return program.wait(10)

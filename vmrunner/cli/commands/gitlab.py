@@ -7,17 +7,19 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from vmrunner.cli import output
+from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import debugging, over_server, shell_of
+from vmrunner.errors import VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.api.runner import Runner
+    from vmrunner.api.sandbox import Sandbox
     from vmrunner.integrations.gitlab.executor import GitlabExecutor
     from vmrunner.model import StreamName
 
@@ -64,7 +66,7 @@ def run(
     def work() -> None:
         nonlocal code
         with _Executor(context) as executor:
-            code = executor.run(script.read_bytes(), stage, _write)
+            code = executor.run(script.read_bytes(), stage, _write, _attended)
         if code and (file := os.environ.get("BUILD_EXIT_CODE_FILE")):
             Path(file).write_text(str(code))
 
@@ -109,11 +111,25 @@ class _Executor:
             self._runner.close()
 
 
+@contextlib.contextmanager
+def _attended(sandbox: Sandbox, command: str) -> Iterator[None]:
+    """End the script with us: GitLab runs `after_script` of a job that is cancelled, or whose
+    script takes too long, and the VM lives until then. How it ended then is not the job's doing."""
+    from vmrunner.cli.command_signals import passed_on
+
+    with passed_on(sandbox, command) as signals:
+        yield
+    if signals.first is not None:
+        raise VmrunnerError(f"the script was ended, as {signals.first.name} wished")
+
+
 def _guarded(work: Callable[[], object]) -> int:
     """Take whatever of ours goes wrong for GitLab's system failure, which it may try again: never
     for the job's."""
     try:
         work()
+    except exit_codes.ExitNow:
+        raise
     except Exception as error:  # noqa: BLE001 - any other exit code would be the job's
         with contextlib.suppress(OSError):
             if debugging():
@@ -125,7 +141,7 @@ def _guarded(work: Callable[[], object]) -> int:
 
 def _exit_code(name: str, otherwise: int) -> int:
     text = os.environ.get(name, "")
-    return int(text) if text.isdigit() else otherwise
+    return int(text) if text.isdecimal() else otherwise
 
 
 def _write(stream: StreamName, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
@@ -39,8 +40,9 @@ PROOF: Final = "gitlab.proof"
 BUILDS: Final = "/work/builds"
 CACHE: Final = "/work/cache"
 ROOM: Final = 15 * 60.0  # seconds of a VM beside its job's timeout: stages after the script
-#: GitLab's scripts are for bash, and do with sh where there is none.
-_SHELL: Final = 'if command -v bash >/dev/null; then exec bash "$0"; fi; exec sh "$0"'
+#: GitLab's scripts are for bash, and do with sh where there is none. Both streams are one, so that
+#: a log has them in order.
+_SHELL: Final = 'exec 2>&1; if command -v bash >/dev/null; then exec bash "$0"; fi; exec sh "$0"'
 
 
 def config() -> dict[str, Any]:
@@ -51,6 +53,10 @@ def config() -> dict[str, Any]:
         "builds_dir_is_shared": False,
         "driver": {"name": "vmrunner", "version": f"v{version('vmrunner')}"},
     }
+
+
+def _unattended(_sandbox: Sandbox, _command: str) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class GitlabExecutor:
@@ -106,10 +112,15 @@ class GitlabExecutor:
         return min(wanted, longest)
 
     def run(
-        self, script: bytes, stage: str, on_output: Callable[[StreamName, bytes], object]
+        self,
+        script: bytes,
+        stage: str,
+        on_output: Callable[[StreamName, bytes], object],
+        attended: Callable[[Sandbox, str], AbstractContextManager[object]] = _unattended,
     ) -> int:
-        """Run one script of the job; its exit code. Raises SandboxOver when there is no sandbox,
-        BuildLost when its VM died."""
+        """Run one script of the job; its exit code. `attended` is entered with the sandbox and the
+        command's id while it runs. Raises SandboxOver when there is no sandbox, BuildLost when its
+        VM died."""
         live = self._live()
         if not live:
             raise SandboxOver(f"job {self._job.id} has no sandbox any more")
@@ -117,7 +128,8 @@ class GitlabExecutor:
         sandbox = Sandbox.connect(live[0].id, runner=self._runner)
         sandbox.files.write(path, script)
         order = command_order(["sh", "-c", _SHELL, path], env={})
-        return sandbox.follow(replace(order, title=f"stage {stage}"), on_output).exit_code
+        with attended(sandbox, order.id):
+            return sandbox.follow(replace(order, title=f"stage {stage}"), on_output).exit_code
 
     def clean_up(self) -> None:
         """End it, if it is there."""
