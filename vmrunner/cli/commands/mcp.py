@@ -37,7 +37,7 @@ def mcp(
     host, port, token = "", 0, os.environ.pop(TOKEN, "")
     if http is not None:
         host, _, number = http.rpartition(":")
-        if not host or not number.isdigit() or not 0 < int(number) < 65536:
+        if not host or not number.isdecimal() or not 0 < int(number) < 65536:
             raise ConfigError(f"http: {http!r} is no HOST:PORT", hint="such as 127.0.0.1:8471")
         host, port = host.strip("[]"), int(number)
         if len(token) < 16:

@@ -160,7 +160,8 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
     ) -> CommandAnswer:
         """Run a shell command in a sandbox and return its output and exit code."""
         found = sandboxes.get(_session(context), sandbox)
-        done = await _left_alone(found.run, command, timeout=timeout_seconds, cwd=cwd)
+        call = functools.partial(found.run, command, timeout=timeout_seconds, cwd=cwd)
+        done = await _at_length(context, call, left_alone=True)
         out, out_note = _cut(done.stdout, "stdout")
         err, err_note = _cut(done.stderr, "stderr")
         return CommandAnswer(
@@ -256,13 +257,14 @@ def _spoken(tool: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return called
 
 
-async def _at_length(context: Context, work: Callable[[], T]) -> T:
+async def _at_length(context: Context, work: Callable[[], T], *, left_alone: bool = False) -> T:
     """Do in a thread what takes long: clients wait for as long as they hear of progress. One that
-    waits no more is noticed by `leave_if_cancelled`, and its thread is waited for."""
+    waits no more is noticed by `leave_if_cancelled`, and its thread is waited for, unless it is
+    `left_alone`."""
     async with anyio.create_task_group() as beside:
         beside.start_soon(_report, context)
         try:
-            done, failed = await anyio.to_thread.run_sync(work, limiter=_limiter()), None
+            done, failed = await _in_thread(work, left_alone=left_alone), None
         except VmrunnerError as error:  # what leaves a task group is wrapped
             failed = error
         beside.cancel_scope.cancel()
@@ -273,8 +275,11 @@ async def _at_length(context: Context, work: Callable[[], T]) -> T:
 
 async def _left_alone(work: Callable[..., T], *words: Any, **options: Any) -> T:
     """Do in a thread what ends with its sandbox: who is cancelled does not wait for it."""
-    call = functools.partial(work, *words, **options)
-    return await anyio.to_thread.run_sync(call, limiter=_limiter(), abandon_on_cancel=True)
+    return await _in_thread(functools.partial(work, *words, **options), left_alone=True)
+
+
+async def _in_thread(work: Callable[[], T], *, left_alone: bool) -> T:
+    return await anyio.to_thread.run_sync(work, limiter=_limiter(), abandon_on_cancel=left_alone)
 
 
 _LIMITER: Final[anyio.lowlevel.RunVar[anyio.CapacityLimiter]] = anyio.lowlevel.RunVar("vmrunner")

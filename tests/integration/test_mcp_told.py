@@ -1,4 +1,4 @@
-"""Names of files and hosts, as an agent is told them."""
+"""What an agent is told: names of files and hosts, and that a call goes on."""
 
 from __future__ import annotations
 
@@ -30,5 +30,24 @@ def test_an_agent_is_told_how_to_name_hosts(runner: vmrunner.Runner) -> None:
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
             for name in ("sandbox_create", "run_build"):
                 assert "allow=HOST" in (tools[name].description or "")
+
+    anyio.run(work)
+
+
+def test_a_command_that_takes_long_reports_progress(
+    runner: vmrunner.Runner, pretended: Slow
+) -> None:
+    """Clients give up after a minute in which they hear nothing."""
+
+    async def heard(*_: object) -> None:
+        pretended.runs.set()
+
+    async def work() -> None:
+        async with connected(runner) as client:
+            name = (await call(client, "sandbox_create"))["sandbox"]
+            pretended.runs.clear()
+            said = {"sandbox": name, "command": "make", "timeout_seconds": 600}
+            await client.call_tool("sandbox_run", said, progress_callback=heard)
+            assert pretended.runs.is_set()
 
     anyio.run(work)
