@@ -65,7 +65,7 @@ NETWORK_BUGS: Final = (
         "allow-list: any number of names below a wildcard",
         f"{ALLOW}/lookup.py",
         "            self._below.take(1)\n",
-        "",
+        "            pass\n",
         "tests/unit/providers/qemu/test_allow_names.py"
         "::test_names_below_a_wildcard_leave_at_a_bounded_rate",
     ),

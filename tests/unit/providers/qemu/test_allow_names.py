@@ -82,6 +82,7 @@ class Upstream:
     async def __call__(
         self, query: dns.message.Message, where: str, **_: object
     ) -> tuple[dns.message.Message, bool]:
+        await asyncio.sleep(0)  # others come meanwhile
         if self.error is not None:
             raise self.error
         (question,) = query.question
@@ -130,9 +131,28 @@ def test_names_below_a_wildcard_leave_at_a_bounded_rate(upstream: Upstream) -> N
         assert await names.addresses("packages.example.org"), "it is no secret"
         now[0] = 1.0
         await names.addresses("onemore.example.net")
+        now[0] = 6.0
+        for n in range(5):
+            await names.addresses(f"again{n}.example.net")
+        assert await names.addresses("bits0.example.net"), (
+            "it is no new name, though its time is over"
+        )
 
     asyncio.run(ask())
-    assert len(upstream.asked) == burst + 2
+    assert len(upstream.asked) == burst + 7
+
+
+def test_connections_to_one_name_ask_for_it_once(upstream: Upstream) -> None:
+    """A package manager opens dozens at once, and each would be a new name."""
+    names = Lookup(ALLOW, "9.9.9.9")
+
+    async def ask() -> None:
+        many = range(2 * int(lookup.BELOW.burst))
+        found = await asyncio.gather(*(names.addresses("cdn.example.net") for _ in many))
+        assert all(found)
+
+    asyncio.run(ask())
+    assert upstream.asked == ["cdn.example.net"]
 
 
 def test_only_so_many_names_are_remembered(

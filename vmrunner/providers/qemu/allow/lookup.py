@@ -3,6 +3,7 @@ name below a wildcard may be anything, and whoever serves the names there hears 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -38,25 +39,36 @@ class Lookup:
         self._now = now
         self._below = Bucket(BELOW, now)
         self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._asked: dict[str, asyncio.Task[tuple[str, ...]]] = {}  # that are not answered yet
 
     async def addresses(self, name: str) -> tuple[str, ...]:
         """Return the IPv4 addresses of a name that is permitted, at least one. Raises
         NoAddress."""
         until, found = self._known.get(name, (0.0, ()))
-        if self._now() >= until:
-            seconds, found = await self._ask(name)
-            self._known[name] = self._now() + seconds, found
-            self._known.move_to_end(name)
-            while len(self._known) > REMEMBERED_NAMES:
-                self._known.popitem(last=False)
+        if self._now() >= until and not (found and self._too_many(name)):
+            if name not in self._asked:
+                self._asked[name] = task = asyncio.create_task(self._learn(name))
+                task.add_done_callback(lambda _: self._asked.pop(name))
+            found = await asyncio.shield(self._asked[name])  # others may wait for it
         if not found:
             raise NoAddress(f"{name} has no IPv4 address")
         return found
 
+    async def _learn(self, name: str) -> tuple[str, ...]:
+        seconds, found = await self._ask(name)
+        self._known[name] = self._now() + seconds, found
+        self._known.move_to_end(name)
+        while len(self._known) > REMEMBERED_NAMES:
+            self._known.popitem(last=False)
+        return found
+
+    def _too_many(self, name: str) -> bool:
+        return not self._allow.names(name) and self._below.wait(1) > 0
+
     async def _ask(self, name: str) -> tuple[float, tuple[str, ...]]:
+        if self._too_many(name):
+            raise NoAddress(f"too many names below a wildcard, such as {name}")
         if not self._allow.names(name):
-            if self._below.wait(1) > 0:
-                raise NoAddress(f"too many names below a wildcard, such as {name}")
             self._below.take(1)
         query = dns.message.make_query(name, dns.rdatatype.A)
         try:
