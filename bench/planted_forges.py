@@ -163,7 +163,7 @@ FORGE_BUGS: Final = (
     Bug(
         "wait for a command before the session that it is of may end",
         "integrations/mcp/server.py",
-        "limiter=_limiter(), abandon_on_cancel=True",
+        "limiter=_limiter(), abandon_on_cancel=left_alone",
         "limiter=_limiter()",
         f"{TOOLS}::test_a_session_ends_though_a_command_runs",
     ),
