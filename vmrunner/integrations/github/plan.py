@@ -12,6 +12,7 @@ from vmrunner.model import BuildRecord, BuildState, Result
 FIRST_PAUSE: Final = 10.0  # seconds after a runner that failed, until the next is started
 LONGEST_PAUSE: Final = 600.0
 SETTLE: Final = 1.0  # … after a message, until its counts are acted upon
+LONGEST_SETTLE: Final = 10.0  # … after the first of many, each of which follows at once
 STALE: Final = 300.0  # … after which counts that GitHub has not told again are of the past
 _FAILED: Final = (Result.FAILURE, Result.ERROR)
 
@@ -28,18 +29,24 @@ class RunnersSeen:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobNews:
-    """Count of the jobs that are assigned to us, waiting or running, and when GitHub said so."""
+    """Count of the jobs that are assigned to us, waiting or running, and when GitHub said so.
+    `unsure_since`: the first message after which it was not told that no other follows."""
 
     assigned: int
     told_at: float
-    sure: bool = True
+    unsure_since: float | None = None
+
+    @property
+    def sure(self) -> bool:
+        return self.unsure_since is None
 
     def settled(self, now: float) -> bool:
         """False while an older message may have told it, which newer ones follow: after an outage
-        they come one after another, each with the counts of its own time. False again when nobody
-        has told it for long: its jobs may be over, and each VM for one is for nothing."""
-        age = now - self.told_at
-        return age < STALE and (self.sure or age >= SETTLE)
+        they come one after another, each with the counts of its own time. Those of a busy scale set
+        never stop: after a while it is true all the same. False again when nobody has told it for
+        long: its jobs may be over, and each VM for one is for nothing."""
+        age, since = now - self.told_at, self.unsure_since
+        return age < STALE and (since is None or age >= SETTLE or now - since >= LONGEST_SETTLE)
 
 
 def starts(

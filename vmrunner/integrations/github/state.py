@@ -45,7 +45,8 @@ class ScaleSetState:
         with self._lock:
             news, counts = self.known.news, message.counts
             if counts is not None:
-                news = JobNews(assigned=counts.assigned, told_at=now, sure=False)
+                since = now if news is None or news.unsure_since is None else news.unsure_since
+                news = JobNews(assigned=counts.assigned, told_at=now, unsure_since=since)
             self.known = replace(
                 self.known,
                 news=news,
@@ -57,7 +58,7 @@ class ScaleSetState:
     def confirmed(self, now: float) -> None:
         """Nothing has changed until now."""
         if (news := self.known.news) is not None:
-            self._become(news=replace(news, told_at=now, sure=True))
+            self._become(news=replace(news, told_at=now, unsure_since=None))
             self.changed.set()
 
     def lost(self) -> None:

@@ -33,6 +33,20 @@ def test_a_count_is_sure_when_nothing_followed_it() -> None:
     assert state.known.started == {"r-2"}
 
 
+def test_news_that_never_end_are_acted_upon_all_the_same() -> None:
+    """A busy scale set has a message each half second, all day long."""
+    state, settled = ScaleSetState(), []
+    for half_seconds in range(60):
+        now = half_seconds / 2
+        state.heard(JobMessage(id=half_seconds, counts=JobCounts(assigned=half_seconds)), now)
+        assert state.known.news is not None
+        settled.append(state.known.news.settled(now))
+    assert settled == [False] * 20 + [True] * 40
+    state.confirmed(30.0)
+    state.heard(JobMessage(id=61, counts=JobCounts(assigned=61)), 31.0)
+    assert not state.known.news.settled(31.0), "what came before is known"
+
+
 def test_a_message_without_counts_leaves_those_before() -> None:
     """Taken for none it would let go of runners that jobs wait for."""
     state = ScaleSetState()
