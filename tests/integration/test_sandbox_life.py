@@ -143,6 +143,8 @@ def test_a_build_is_no_sandbox(runner: vmrunner.Runner) -> None:
         ({"network": ""}, "network: empty"),
         ({"container": ""}, "container: empty"),
         ({"provider": "nope"}, "provider"),
+        ({"env": {"A": "x" * 200_000}}, "env: A has .* no process can be given more"),
+        ({"secrets": {f"S{n}": b"x" * 60_000 for n in range(40)}}, "env: 40 variables take"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -113,7 +113,7 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
             )
     with gathered():
         shown = {k: v for k, v in wish.secrets.items() if k != wish.registry_secret}
-        field_checks.environment(wish.env, shown, wish.steps or ())
+        field_checks.environment(wish.env, shown, wish.steps or (Step(),))
     with gathered("provider"):
         provider = settings.provider(wish.provider)
     with gathered():
