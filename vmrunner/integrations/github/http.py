@@ -168,7 +168,7 @@ def _seconds(text: str, now: float) -> float:
         return float(text)
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (OverflowError, ValueError):
         return LIMITED
     return max(0.0, until.timestamp() - now)
 

@@ -36,6 +36,7 @@ def asked(answer: httpx.Response | Exception, bearer: str = "t") -> object:
         (403, {"retry-after": "30"}, "You have exceeded a secondary rate limit", 30.0),
         (429, {"retry-after": "Fri, 15 Jan 2027 08:00:20 GMT"}, "", 20.0),
         (429, {"retry-after": "soon"}, "", 60.0),
+        (429, {"retry-after": f"1 Jan 2027 00:00:00 +{'9' * 20}"}, "", 60.0),
         (429, {"retry-after": "9" * 40}, "", 3600.0),
         (429, {"retry-after": "Fri, 15 Jan 9999 08:00:20 GMT"}, "", 3600.0),
         (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9" * 400}, "", 3600.0),
