@@ -113,9 +113,22 @@ def test_who_says_nothing_loses_his_place(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(proxy, "CONNECTIONS", 1)
     monkeypatch.setattr(proxy, "_FIRST", 0.05)
     with serving(monkeypatch) as port, dialled(port, b"") as silent:
-        assert silent.recv(100) == proxy.DENIED
+        assert silent.recv(100) == proxy.FAILED
         with dialled(port) as next_one:
             assert next_one.recv(5) == HELLO[:5]
+
+
+def test_a_host_that_is_away_is_not_called_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads "denied" looks for the mistake in his list."""
+    with serving(monkeypatch) as port:
+
+        async def nobody(*_: object) -> tuple[str, ...]:
+            return ("127.0.0.3",)
+
+        monkeypatch.setattr(Lookup, "addresses", nobody)
+        for name, alert in ((NAME, proxy.FAILED), ("evil.example.com", proxy.DENIED)):
+            with dialled(port, real(name)) as sock:
+                assert sock.recv(100) == alert
 
 
 def test_who_hung_up_loses_his_place(monkeypatch: pytest.MonkeyPatch) -> None:

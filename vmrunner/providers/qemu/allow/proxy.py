@@ -42,8 +42,10 @@ _ADDRESSES: Final = 4  # of one name that are tried
 _ASKING: Final = 5.0  # seconds that a connection for a question may take
 _HALF: Final = 3600.0  # seconds that one way may go on after the other's end
 _FLUSH: Final = 60.0  # seconds that the last bytes of a connection may take
-#: A fatal alert: `access_denied`, which programs tell their users.
+#: Fatal alerts, which programs tell their users: `access_denied`; `internal_error` where a name
+#: that may be reached cannot be.
 DENIED: Final = bytes.fromhex("15030300020231")
+FAILED: Final = bytes.fromhex("15030300020250")
 
 
 class ListenSockets:
@@ -156,8 +158,8 @@ class AllowProxy:
                     if (name := client_hello.server_name(hello)) is not None:
                         break
             connection = await self._connect(name, port)
-        except (HelloRefused, NoAddress, OSError):
-            writer.write(DENIED)
+        except (HelloRefused, OSError) as error:
+            writer.write(DENIED if isinstance(error, HelloRefused) else FAILED)
             await writer.drain()
             return
         async with _streams(connection) as (server_reader, server_writer):
