@@ -87,6 +87,11 @@ def test_a_stop_gives_the_session_back_and_leaves_jobs(
             '[[github.scale_sets]]\nname = "fast"\n',
             "github.token: NO_SUCH is not set",
         ),
+        (
+            '[github]\nurl = "http://127.0.0.1:1/acme"\ntoken = "HOME"\n'
+            '[[github.scale_sets]]\nname = "fast"\nbuild = { timeout = "99h" }\n',
+            "github.scale_sets: fast: timeout: 4d3h is not below limits.max_ttl",
+        ),
     ],
 )
 def test_what_is_missing_is_told_at_once(home: Path, cli: Cli, table: str, why: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.api import entry
 from vmrunner.config.build_request import BuildRequest
 from vmrunner.config.forges import RUNNER_IMAGE
-from vmrunner.errors import Conflict
+from vmrunner.errors import ConfigError, Conflict, ServerUnreachable
 from vmrunner.integrations.github.plan import RunnersSeen
 from vmrunner.model import BuildRecord, Step
 
@@ -60,20 +61,22 @@ class RunnerBuilds:
         """Return a name that no runner had."""
         return f"{self._settings.name}-{number}-{secrets.token_hex(3)}"
 
+    def check(self) -> None:
+        """Raises ConfigError for options that no runner can have, where that can be told now."""
+        try:
+            self._service.submission.check(self._request({}))
+        except ConfigError as error:
+            where = f"github.scale_sets: {self._settings.name}"
+            raise ConfigError(f"{where}: {error.args[0]}", hint=error.hint) from None
+        except ServerUnreachable:
+            return  # it is asked again for each runner
+
     def start(self, scale_set: int, number: int, runner: JitRunner) -> BuildRecord | None:
         """Queue the build of a runner. None: somebody else took this number, and has a build for
         it."""
         labels = {SET: self._word, SET_ID: str(scale_set), NUMBER: str(number), RUNNER: runner.name}
-        values = self._settings.build.values()
-        said = {
-            **values,
-            "container": values.get("container") or RUNNER_IMAGE,
-            "env": {**ENVIRONMENT, **self._settings.build.env},
-            "labels": {**self._settings.build.labels, **labels},
-        }
-        request = BuildRequest(
-            **said,
-            steps=(Step(run=self._settings.command, name="runner"),),
+        request = self._request(
+            labels,
             secrets={JIT: runner.config.encode()},
             idempotency_key=f"github:{self._word}:{scale_set}:{number}",
         )
@@ -82,6 +85,17 @@ class RunnerBuilds:
         except Conflict:
             return None
         return row if new else None
+
+    def _request(self, labels: Mapping[str, str], **options: Any) -> BuildRequest:
+        values = self._settings.build.values()
+        said: dict[str, Any] = {
+            **values,
+            "container": values.get("container") or RUNNER_IMAGE,
+            "env": {**ENVIRONMENT, **self._settings.build.env},
+            "labels": {**self._settings.build.labels, **labels},
+            "steps": (Step(run=self._settings.command, name="runner"),),
+        }
+        return BuildRequest(**said, **options)
 
     def keep_served(self, seen: RunnersSeen) -> None:
         """See to it that an engine serves those that live."""

@@ -48,7 +48,8 @@ class GithubServer:
         now: Callable[[], float] = time.time,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Raises ConfigError when nothing is configured, or a secret cannot be read."""
+        """Raises ConfigError when nothing is configured, a secret cannot be read, or a scale set's
+        runners could never be."""
         if not settings.scale_sets:
             raise ConfigError(
                 "github.scale_sets: there is none",
@@ -66,6 +67,7 @@ class GithubServer:
         ]
 
     def _set(self, settings: ScaleSetSettings, builds: RunnerBuilds) -> ServedSet:
+        builds.check()
         state = ScaleSetState()
         owner = f"{socket.gethostname()}-vmrunner"[:64]
         return ServedSet(
