@@ -105,6 +105,13 @@ FORGE_BUGS: Final = (
         f"{STAGES}::test_a_vm_that_is_lost_is_the_systems_failure",
     ),
     Bug(
+        "let the script of a cancelled job run on beside its after_script",
+        "cli/commands/gitlab.py",
+        "stage, _write, _attended)",
+        "stage, _write)",
+        f"{STAGES}::test_a_cancelled_job_leaves_no_vm",
+    ),
+    Bug(
         "let one GARM see another's instances",
         f"{GARM}/provider.py",
         "such = {CONTROLLER: self._controller, **labels}",
