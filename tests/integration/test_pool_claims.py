@@ -71,6 +71,22 @@ def test_eight_processes_claim_none_twice_and_lose_none(
     assert len(ledger.builds.queued(1000)) == BUILDS - VMS
 
 
+@pytest.mark.parametrize(
+    ("connected", "state"), [(False, BuildState.CONNECTING), (True, BuildState.PREPARING)]
+)
+def test_a_claim_leaves_out_what_is_done(
+    ledger: Ledger, connected: bool, state: BuildState
+) -> None:
+    submitted(ledger)
+    waiting(ledger)
+    assert claim(ledger, connected=connected) is not None
+    build = ledger.builds.get("b-1")
+    assert (build.state, [phase.state for phase in build.phases]) == (
+        state,
+        [BuildState.QUEUED, state],
+    )
+
+
 def test_a_claim_joins_build_and_vm(ledger: Ledger) -> None:
     before = submitted(ledger)
     waiting(ledger)
