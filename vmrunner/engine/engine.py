@@ -58,7 +58,8 @@ from vmrunner.providers.retired import present
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
-MIN_TICK: Final = 0.05  # seconds from one tick to the next: what came meanwhile is taken in at once
+#: Seconds from one tick that a hint asked for to the next: what came meanwhile is taken in at once.
+MIN_TICK: Final = 0.05
 BUSY_TICK: Final = 1.0  # seconds between ticks while builds run: everything urgent wakes us
 IDLE_TICK: Final = 2.0
 HEARTBEAT: Final = 5.0
@@ -162,9 +163,8 @@ class Engine:
         """Tick until `until()` is true, which is asked between ticks. A ledger that is out of
         reach is waited for: its instances have their deadlines elsewhere too. Nor does anything
         else that goes wrong end it, since nobody would mind the builds then; it slows down."""
-        troubles = 0
+        troubles, hinted = 0, float("-inf")
         while not until():
-            began = self._context.monotonic()
             try:
                 pause = self.tick()
                 troubles = 0
@@ -176,7 +176,8 @@ class Engine:
                 pause = backoff(BUSY_TICK, troubles, TROUBLE)
                 troubles += 1
             if not until() and self._listener.wait(pause):
-                time.sleep(max(0.0, began + MIN_TICK - self._context.monotonic()))
+                time.sleep(max(0.0, hinted + MIN_TICK - self._context.monotonic()))
+                hinted = self._context.monotonic()
         if self._closed:  # while a tick ran, which may have joined again
             self._leave()
 
