@@ -66,13 +66,18 @@ class SharedPages:
         self, build: str, place: Place, make: Callable[[], NewsPage[Place] | None]
     ) -> NewsPage[Place] | None:
         """Return the page at a place; `make` makes it in a thread, unless another follower's did or
-        does. None: there is none yet."""
+        does. None: there was none yet when this was called."""
         key = (build, place)
         found = self._kept.get(key)
         if found is not None:
             self._kept.move_to_end(key)
             return found
         task = self._making.get(key)
+        if task is not None:
+            found = await asyncio.shield(task)
+            if found is not None:
+                return found
+            task = self._making.get(key)  # the former looked before this call
         if task is None:
             task = self._making[key] = asyncio.create_task(self._made(key, make))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -34,6 +34,31 @@ def test_a_page_is_made_once_for_all_followers() -> None:
     assert made == [1]
 
 
+def test_a_former_look_is_no_answer_to_who_knows_more() -> None:
+    """Whoever knows that the build has ended takes none for the end of its log."""
+    written: list[bytes] = []
+    looks, go = threading.Event(), threading.Event()
+
+    def make() -> NewsPage[int] | None:
+        there = list(written)
+        looks.set()
+        go.wait()
+        return NewsPage(there[0], 1) if there else None
+
+    async def main() -> None:
+        pages = SharedPages()
+        early = asyncio.create_task(pages.page("b", 0, make))
+        await asyncio.to_thread(looks.wait)
+        written.append(b"the last line")
+        late = [asyncio.create_task(pages.page("b", 0, make)) for _ in range(3)]
+        await asyncio.sleep(0)
+        go.set()
+        assert await early is None
+        assert await asyncio.gather(*late) == [NewsPage(b"the last line", 1)] * 3
+
+    asyncio.run(main())
+
+
 def test_nothing_is_kept_that_nobody_follows_or_is_too_much() -> None:
     made: list[int] = []
 
