@@ -1,7 +1,8 @@
-"""Artifacts over HTTP that another node brought."""
+"""Artifacts over HTTP: that another node brought, and that have odd names."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,25 @@ def test_a_client_waits_for_artifacts_of_another_node(
         assert found.known() == []
         assert [path.name for path in found.download(tmp_path / "to")] == ["a"]
     assert (tmp_path / "to/a").read_text().strip() == "x"
+
+
+def test_a_name_that_is_no_utf8_is_listed_and_served(http: Service, tmp_path: Path) -> None:
+    """A build calls its files as it likes."""
+    client, odd = http.client(), os.fsdecode(b"odd-\xff")
+    asked = {"steps": ["artifact a x"], "artifacts": ["*"]}
+    build = only(client.post(f"{API}/builds", json=asked))["id"]
+    http.ended(build)
+    (place,) = http.app.paths.artifacts.glob(f"{build}.*")
+    (place / odd).write_text("odd")
+    assert only(client.get(f"{API}/builds/{build}"))["artifacts_back"][1]["path"] == odd
+    page = client.get(f"/builds/{build}")
+    assert (page.status_code, "odd-\ufffd</a>" in page.text) == (200, True)
+    for shown in ("odd-%FF", "odd-%EF%BF%BD"):
+        assert client.get(f"{API}/builds/{build}/artifacts/{shown}").text == "odd"
+    with vmrunner.Runner(url=http.url, token=http.token()) as runner:
+        found = runner.get(build).artifacts
+        assert found.ls() == http.runner.get(build).artifacts.ls()
+        assert found.download(tmp_path / "to", odd) == [tmp_path / "to" / odd]
 
 
 class Waits:

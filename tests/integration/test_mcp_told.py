@@ -19,7 +19,7 @@ def test_a_name_that_is_no_text_hides_no_other(runner: vmrunner.Runner, pretende
             name = (await call(client, "sandbox_create"))["sandbox"]
             pretended.files |= {"/work/a": b"", "/work/\udcff": b""}
             listed = await call(client, "sandbox_list_files", sandbox=name)
-            assert [one["name"] for one in listed["entries"]] == ["a", "\ufffd" * 3]
+            assert [one["name"] for one in listed["entries"]] == ["a", "\ufffd"]
 
     anyio.run(work)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from vmrunner.errors import NotFound, NotUploaded, StoreError, VmrunnerError
 from vmrunner.lib import dirfd
 from vmrunner.lib.globs import Globs
+from vmrunner.services.documents import shown
 from vmrunner.store.build_artifacts import ArtifactEntry, ArtifactFiles
 
 if TYPE_CHECKING:
@@ -86,9 +87,12 @@ class Artifacts:
             return []
 
     def read(self, path: str) -> tuple[Iterator[bytes], int]:
-        """Return the bytes of one file, by its path in `ls`; and how many. Raises NotFound."""
+        """Return the bytes of one file, by its path in `ls`, or as that is shown where it is no
+        UTF-8; and how many. Raises NotFound."""
         files = self.files()
-        entry = {entry.path: entry for entry in files.ls()}.get(path)
+        entries = files.ls()
+        named = {shown(entry.path): entry for entry in entries}
+        entry = (named | {entry.path: entry for entry in entries}).get(path)
         if entry is None or not stat.S_ISREG(entry.mode):
             raise NotFound(f"no artifact {path!r}" if entry is None else f"{path!r} is no file")
         try:

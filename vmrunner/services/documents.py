@@ -3,6 +3,7 @@ Times are RFC 3339 in UTC, durations seconds, sizes bytes, costs USD."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vmrunner.services.pools import PoolStatus
 
 SCHEMA_VERSION: Final = 1
+_NO_UTF8: Final = re.compile("[\ud800-\udfff]")
 
 
 def iso(at: float | None) -> str | None:
@@ -43,6 +45,11 @@ def iso(at: float | None) -> str | None:
     if at is None:
         return None
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def shown(said: str) -> str:
+    """Return it with what is no UTF-8 replaced: a guest calls its files as it likes."""
+    return _NO_UTF8.sub("\ufffd", said)
 
 
 def usd(amount: float | None) -> float | None:

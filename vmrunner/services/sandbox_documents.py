@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vmrunner.model import CommandSummary, FileEntry
-from vmrunner.services.documents import iso
+from vmrunner.services.documents import iso, shown
 
 _FIRST: Final = -62_135_596_800.0  # the year 1
 _LAST: Final = 253_402_300_799.0  # the year 9999
@@ -33,8 +33,3 @@ def file_document(entry: FileEntry) -> dict[str, Any]:
         "mode": f"{entry.mode:04o}",
         "modified_at": iso(min(max(entry.modified, _FIRST), _LAST)),
     }
-
-
-def shown(said: str) -> str:
-    """Return it with what is no UTF-8 replaced: a guest calls its files as it likes."""
-    return said.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

@@ -27,7 +27,7 @@ from vmrunner.api.sandbox import Sandbox
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.integrations.mcp.sessions import LONGEST_TTL, ONLY, SessionSandboxes, end
 from vmrunner.model import BuildSpec
-from vmrunner.services.sandbox_documents import shown
+from vmrunner.services.documents import shown
 
 P = ParamSpec("P")
 T = TypeVar("T")

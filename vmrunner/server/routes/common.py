@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
@@ -53,6 +54,17 @@ class PageParameters(Parameters):
     after: str | None = None
 
 
+class Documents(JSONResponse):
+    """Documents as JSON. What no encoding holds is escaped, as `-o json` does it: a build calls its
+    files as it likes."""
+
+    def render(self, content: Any) -> bytes:
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return json.dumps(content, allow_nan=False).encode()
+
+
 def listing(
     kind: str,
     items: Iterable[Mapping[str, Any]],
@@ -69,7 +81,7 @@ def listing(
         document["warnings"] = list(warnings)
     if next_ is not None:
         document["next"] = next_
-    return JSONResponse(document, status)
+    return Documents(document, status)
 
 
 def visible_build(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:

@@ -17,7 +17,7 @@ from vmrunner.server.routes.builds import chosen, waiting_reasons
 from vmrunner.server.routes.common import Parts, Reader, Submitter, costed, listing, visible_build
 from vmrunner.services import costs, run_again, usage
 from vmrunner.services.artifacts import Artifacts
-from vmrunner.services.documents import build_document, iso, shown_document
+from vmrunner.services.documents import build_document, iso, shown, shown_document
 
 router = APIRouter(include_in_schema=False)
 _PAGE = 100
@@ -89,6 +89,8 @@ def build(build: str, request: Request, parts: Parts, principal: Reader) -> Resp
         waiting_reasons(parts, [row]).get(row.id),
         Artifacts.of(row, parts.artifact_files).known(),
     )
+    for artifact in document["artifacts_back"]:
+        artifact["path"] = shown(artifact["path"])
     document["events"] = [
         {
             "time": iso(event.time),
