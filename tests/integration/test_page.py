@@ -236,6 +236,15 @@ def test_a_cookie_dies_with_its_token(http: Service) -> None:
     assert client.get(f"{API}/builds").status_code == 401
 
 
+def test_another_programs_cookie_keeps_nobody_out(http: Service) -> None:
+    """A browser sends those of all programs of the host, and of the domains above it."""
+    ((name, value),) = login(http, token=http.token()).cookies.items()
+    client = http.client("")
+    for other in ('seen={"a":1,"b":2}', "list[0]=x", "an odd name=x", "bare", "="):
+        shown = {"Cookie": f"{other}; {name}={value}; {other}"}
+        assert client.get("/", headers=shown).status_code == 200, other
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "wrong"}])
 def test_a_forged_request_changes_nothing(http: Service, headers: dict[str, str]) -> None:
     cookies = dict(login(http, token=http.token()).cookies)

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 
 from vmrunner.errors import LedgerError
 from vmrunner.model import Principal, TokenScope
@@ -118,11 +117,7 @@ def _credential(headers: Headers) -> tuple[str, bool]:
     scheme, _, word = headers.get("authorization", "").partition(" ")
     if scheme:
         return (word.strip() if scheme.lower() == "bearer" else ""), False
-    try:
-        cookies = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return "", False
-    return (cookies[COOKIE].value if COOKIE in cookies else ""), True
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), True
 
 
 def _refuse_forged(caller: VerifiedCaller, headers: Headers) -> None:
