@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route
 
 from tests.support.http_service import TENANT, Service, only
+from tests.support.pools import POOL
 from tests.support.scripted_app import wait_until
 from vmrunner.model import TokenScope
 from vmrunner.server.authentication import OPEN
@@ -117,6 +119,17 @@ def test_a_page_shows_no_other_tenants_things(http: Service) -> None:
     for path in ("/pools", "/nodes", "/audit", "/actions", "/tokens"):
         assert other.get(path).status_code == 403
     assert http.app.ledger.builds.get(build).removed_at is None
+
+
+@pytest.mark.parametrize("labels", [{}, {"team": "a"}])
+def test_a_page_offers_what_its_token_may(http: Service, labels: dict[str, str]) -> None:
+    http.app.ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
+    client = http.client(http.token(frozenset({TokenScope.READ}), labels=labels))
+    offered = re.findall('href="(/[a-z]*)"', client.get("/").text)
+    assert len(offered) > 3
+    for path in offered:
+        answer = client.get(path)
+        assert (answer.status_code, "data-post=" in answer.text) == (200, False), path
 
 
 @pytest.mark.parametrize(

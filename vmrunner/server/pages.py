@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vmrunner.model import TokenScope
+from vmrunner.model import Principal, TokenScope
 from vmrunner.server.authentication import VerifiedCaller
 
 _HERE: Final = Path(__file__).parent
@@ -27,18 +27,12 @@ _HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: The pages, and whether only a token without a label filter sees them.
-_PAGES: Final = (
-    ("/", "Builds", False),
-    ("/vms", "VMs", False),
-    ("/costs", "Costs", False),
-    ("/caches", "Caches", False),
-    ("/pools", "Pools", True),
-    ("/nodes", "Nodes", True),
-    ("/audit", "Audit", True),
-    ("/actions", "Actions", True),
-    ("/tokens", "Tokens", True),
-)
+#: The pages of everybody; those of a token without a label filter; and those of an admin.
+_PAGES: Final = (("/", "Builds"), ("/vms", "VMs"), ("/costs", "Costs"), ("/caches", "Caches"))
+_WHOLE: Final = (
+    ("/pools", "Pools"), ("/nodes", "Nodes"), ("/audit", "Audit"), ("/actions", "Actions"),
+)  # fmt: skip
+_ADMIN: Final = (("/tokens", "Tokens"),)
 
 
 @lru_cache(maxsize=1)
@@ -60,17 +54,22 @@ def rendered(request: Request, name: str, status: int = 200, **values: Any) -> R
     return HTMLResponse(text, status, headers=dict(_HEADERS))
 
 
+def is_admin(principal: Principal) -> bool:
+    """True if a page shows it what an admin may do."""
+    return TokenScope.ADMIN in principal.scopes and not principal.labels
+
+
 def _frame(request: Request, caller: VerifiedCaller | None) -> dict[str, Any]:
     if caller is None:
         return {}
     principal = caller.principal
-    admin = TokenScope.ADMIN in principal.scopes and not principal.labels
+    admin = is_admin(principal)
     return {
         "csrf": caller.csrf,
         "cookie": caller.cookie,
         "here": request.url.path,
         "url": f"{request.url.path}?{request.url.query}",
-        "pages": [(path, text) for path, text, whole in _PAGES if not (whole and principal.labels)],
+        "pages": _PAGES + (() if principal.labels else _WHOLE) + (_ADMIN if admin else ()),
         "may_admin": admin,
         "may_submit": bool({TokenScope.ADMIN, TokenScope.SUBMIT} & principal.scopes),
         "draining": request.app.state.parts.ledger.paused,

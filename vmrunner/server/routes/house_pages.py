@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 
 from vmrunner.lib import units
 from vmrunner.server.caller_slots import CallerSlots
+from vmrunner.server.pages import is_admin
 from vmrunner.server.routes.common import Admin, Parts, WholeReader
 from vmrunner.server.tables import Cell, TableRow, Wish, table
 from vmrunner.services import audit as audits
@@ -17,8 +18,9 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/pools")
-def pool_page(request: Request, parts: Parts, _: WholeReader) -> Response:
+def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Response:
     """The pools, and why one is empty."""
+    may = is_admin(principal)
     rows = [
         TableRow(
             cells=(
@@ -40,7 +42,9 @@ def pool_page(request: Request, parts: Parts, _: WholeReader) -> Response:
                     post=f"/api/v1/pools/{one.pool.name}/drain",
                     ask="End its VMs that wait, and make no more?",
                 ),
-            ),
+            )
+            if may
+            else (),
         )
         for one in pools.status(parts.ledger, parts.providers)
     ]
