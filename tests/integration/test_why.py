@@ -54,6 +54,14 @@ def test_a_queued_build_says_why(
     cli("cancel", first)
 
 
+def test_a_place_in_line_follows_the_turns_of_tenants(cli: Cli, app: ScriptedApp) -> None:
+    for word in "abc":
+        cli("run", "-d", "--", "say", word)
+    spec = app.ledger.builds.list()[0].spec
+    app.ledger.builds.submit(spec, id="b-other", now=time.time(), tenant='{"team": "a"}')
+    assert waits(cli, "b-other").endswith("; number 2 of 4 in line")
+
+
 def test_the_step_that_failed_is_named_everywhere(cli: Cli, home: Path, app: ScriptedApp) -> None:
     steps = [{"name": "fine", "run": "say hello"}, {"name": "broken", "run": "exit 3"}]
     (home / "job.yml").write_text(json.dumps({"jobs": {"j": {"steps": steps}}}))

@@ -116,6 +116,27 @@ def owner(build: BuildRecord) -> tuple[str, str]:
     return build.tenant, labels.get("owner") or labels.get("team") or ""
 
 
+def line(
+    queued: Sequence[BuildRecord], running: Iterable[tuple[BuildRecord | None, Instance]]
+) -> list[BuildRecord]:
+    """Return the queued builds in the order in which they start, as far as the ledger tells."""
+    found: list[BuildRecord] = []
+    for build in _in_turn(queued, {}, _served(running), found):
+        found.append(build)  # noqa: PERF402 - whose turn is next follows from it
+    return found
+
+
+def _served(
+    running: Iterable[tuple[BuildRecord | None, Instance]],
+) -> Counter[str | tuple[str, str]]:
+    """Count the builds that have a VM, by tenant and by owner."""
+    busy: Counter[str | tuple[str, str]] = Counter()
+    for build, row in running:
+        if build is not None and row.state is not InstanceState.GONE:
+            busy.update((build.tenant, owner(build)))
+    return busy
+
+
 def plan(
     now: float,
     queued: Sequence[BuildRecord],
@@ -132,8 +153,7 @@ def plan(
     of their provider, by turns, or a pool would give one up for each at each try. `pooled`: a VM
     that waits for such a build; it has its place. `now` is the clock that queued them."""
     taken: Counter[str] = Counter()
-    busy: Counter[str | tuple[str, str]] = Counter()
-    working = 0
+    busy, working = _served(running), 0
     refusals = refusals or {}
     scarce = {name for name, refusal in refusals.items() if not refusal.quota}
     trying = {  # providers at which one of these is tried again
@@ -141,12 +161,9 @@ def plan(
         for build, row in running
         if build is not None and build.id in scarce and row.state is InstanceState.REQUESTED
     }
-    for build, row in running:
+    for _, row in running:
         if row.state is not InstanceState.GONE:
             taken[row.provider] += 1
-            if build is not None:
-                busy[build.tenant] += 1
-                busy[owner(build)] += 1
             working += row.build is not None
 
     hopeful, rejects, waiting = _sift(now, queued, refusals, draining=draining)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.core.scheduling import OffersAnswer, plan
+from vmrunner.core.scheduling import OffersAnswer, line, plan
 from vmrunner.model import Offer, Scope
 from vmrunner.runtime import background
 
@@ -23,17 +23,18 @@ def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
     if not queued:
         return {}
     driven = {build.id: build for build in ledger.builds.driven()}
+    running = [(driven.get(row.build or ""), row) for row in ledger.instances.open()]
     decided = plan(
         time.time(),
         queued,
-        [(driven.get(row.build or ""), row) for row in ledger.instances.open()],
+        running,
         lambda _name, _spec: _ANY,
         limits.rooms,
         draining=ledger.paused,
     )
     awaited = {build.spec.provider for build in queued}
     served = {name: background.served(ledger, [name], here=True) for name in awaited}
-    line = {build.id: n for n, build in enumerate(queued, 1)}
+    places = {build.id: n for n, build in enumerate(line(queued, running), 1)}
     said = dict(decided.waiting)
     said |= {reject.build.id: reject.message for reject in decided.rejects}
     found = {}
@@ -43,7 +44,7 @@ def reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
             why = f"no engine serves {build.spec.provider} (start one: vmrunner serve)"
         elif not why:
             why = _refused(ledger, build.id) or "an engine takes it next"
-        place = f"; number {line[build.id]} of {len(queued)} in line" if len(queued) > 1 else ""
+        place = f"; number {places[build.id]} of {len(queued)} in line" if len(queued) > 1 else ""
         found[build.id] = why + place
     return found
 
