@@ -204,6 +204,17 @@ def test_an_unknown_key_is_looked_for_once_a_minute(http: Service, issuer: Issue
     assert exchange(http, identity(issuer, OTHER)).status_code == 201
 
 
+def test_a_key_that_its_issuer_withdrew_counts_no_more(http: Service, issuer: Issuer) -> None:
+    http.clock[:] = [time.time()]
+    stolen = identity(issuer, exp=time.time() + 9000)
+    assert exchange(http, stolen).status_code == 201
+    issuer.keys.clear()
+    http.clock[:] = [http.clock[0] + 3599]
+    assert exchange(http, stolen).status_code == 201, "its issuer is not asked each time"
+    http.clock[:] = [http.clock[0] + 1]
+    assert exchange(http, stolen).status_code == 401
+
+
 @pytest.mark.parametrize(
     "document",
     [{"jwks_uri": "http://127.0.0.2:1/keys"}, {"jwks_uri": "file:///etc/passwd"}, {"issuer": "x"}],

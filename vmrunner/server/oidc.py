@@ -26,6 +26,7 @@ log = logging.getLogger("vmrunner.server")
 
 ALGORITHMS: Final = ("RS256", "ES256")  # nothing that a shared secret or none could make
 REFETCH: Final = 60.0  # seconds between two looks for a key that is not known
+WITHDRAWN: Final = 3600.0  # … for one that is: its issuer may have withdrawn it
 FETCH: Final = 10.0  # seconds for one
 DOCUMENT: Final = 1 << 20  # bytes of an issuer's answer
 LEEWAY: Final = 30.0  # seconds by which clocks may differ
@@ -56,22 +57,24 @@ class IssuerKeys:
         self._known: dict[str, tuple[float, dict[str, jwt.PyJWK]]] = {}
 
     def find(self, issuer: str, name: str) -> jwt.PyJWK | None:
-        """Return one key. An unknown one is looked for again at most once a minute."""
+        """Return one key. All are looked for again after an hour; for an unknown one at most once a
+        minute."""
         with self._lock:
             at, keys = self._known.get(issuer, (float("-inf"), {}))
-            if name not in keys and self._now() - at >= REFETCH:
-                keys = self._fetched(issuer) or keys
+            if self._now() - at >= (WITHDRAWN if name in keys else REFETCH):
+                found = self._fetched(issuer)
+                keys = keys if found is None else found
                 self._known[issuer] = self._now(), keys
             return keys.get(name)
 
-    def _fetched(self, issuer: str) -> dict[str, jwt.PyJWK]:
+    def _fetched(self, issuer: str) -> dict[str, jwt.PyJWK] | None:
         try:
             found = fetch(issuer.rstrip("/") + "/.well-known/openid-configuration")
             listed = fetch(_key_place(issuer, found))["keys"]
             return {str(one["kid"]): jwt.PyJWK(one) for one in listed if _signs(one)}
         except Exception as error:  # noqa: BLE001 - whatever an issuer answers, it is no key
             log.warning("the keys of %s cannot be had: %s", issuer, error)
-            return {}
+            return None
 
 
 def _key_place(issuer: str, found: Mapping[str, Any]) -> str:
