@@ -281,6 +281,10 @@ def test_a_new_limit_counts_what_its_actor_has(ledger: Ledger) -> None:
     ledger.budgets.limit("oidc:a", 1.5, NOON)
     assert let_in(ledger, wished(ledger, "3", actor="oidc:a")) == 0
     assert let_in(ledger, wished(ledger, "4", actor="oidc:b")) == 1
+    ledger.budgets.limit("oidc:a", None, NOON)
+    assert let_in(ledger, wished(ledger, "5", actor="oidc:a")) == 1
+    ledger.budgets.limit("oidc:a", 2.5, NOON)
+    assert let_in(ledger, wished(ledger, "6", actor="oidc:a")) == 0, "what it had then counts"
 
 
 @pytest.fixture

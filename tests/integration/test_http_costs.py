@@ -105,6 +105,18 @@ def test_a_tokens_builds_cost_no_more_than_its_quota(http: Service) -> None:
     assert built(http, http.client(), ttl="1h"), "others have their own"
 
 
+def test_an_identity_whose_rule_limits_no_more_is_free(http: Service) -> None:
+    """The rule of `server.oidc` was changed, and its tokens live for an hour."""
+
+    def client(**quota: float) -> httpx.Client:
+        said = TokenQuota(**quota)
+        return http.client(http.token(TENANT, labels={"a": "b"}, quota=said, actor="oidc:x"))
+
+    refused = only(client(usd_per_day=0.0).post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+    assert http.ended(refused).reason is Reason.BUDGET
+    assert http.runner.get(built(http, client())).reason is Reason.EXIT_CODE
+
+
 def test_budgets_are_metrics_without_ids(http: Service) -> None:
     budgets = http.app.ledger.budgets
     budgets.declare([Budget(usd=40.0, period=BudgetPeriod.DAY, match={"team": "a"})], time.time())

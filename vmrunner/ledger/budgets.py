@@ -132,13 +132,17 @@ class Budgets:
     def declare(self, wanted: Sequence[Budget], now: float) -> None:
         """Take over a configuration: it replaces the former one. What builds of a new one have cost
         in the present day or month counts."""
-        there = self._database.read(lambda c: _ALL(c, actor="").all())
+        self._replace("", wanted, now)
+
+    def _replace(self, actor: str, wanted: Sequence[Budget], now: float) -> None:
+        """Let these be all budgets of one actor."""
+        there = self._database.read(lambda c: _ALL(c, actor=actor).all())
         if set(there) == {(one.name, one.usd, one.action.value) for one in wanted}:
             return
 
         def work(connection: Connection) -> None:
             _alone(connection, self._database)
-            known = {row[0]: row[1:] for row in _ALL(connection, actor="").all()}
+            known = {row[0]: row[1:] for row in _ALL(connection, actor=actor).all()}
             for one in wanted:
                 _put(connection, one, known.pop(one.name, None), now)
             for name in known:
@@ -147,19 +151,13 @@ class Budgets:
 
         self._database.write(work)
 
-    def limit(self, actor: str, usd_per_day: float, now: float) -> None:
-        """Let what an actor submits cost no more than that a day, what it had before included."""
-        budget = Budget(usd=usd_per_day, period=BudgetPeriod.DAY, actor=actor)
-        there = self._database.read(lambda c: _ALL(c, actor=actor).all())
-        if (budget.name, budget.usd, budget.action.value) in there:
-            return
-
-        def work(connection: Connection) -> None:
-            _alone(connection, self._database)
-            known = {row[0]: row[1:] for row in _ALL(connection, actor=actor).all()}
-            _put(connection, budget, known.get(budget.name), now)
-
-        self._database.write(work)
+    def limit(self, actor: str, usd_per_day: float | None, now: float) -> None:
+        """Let what an actor submits cost no more than that a day, what it had before included;
+        None: as much as it likes."""
+        wanted = []
+        if usd_per_day is not None:
+            wanted = [Budget(usd=usd_per_day, period=BudgetPeriod.DAY, actor=actor)]
+        self._replace(actor, wanted, now)
 
     def states(self, now: float) -> list[BudgetState]:
         """Return how the configured ones stand."""

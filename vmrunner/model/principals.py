@@ -20,6 +20,8 @@ class TokenScope(StrEnum):
     METRICS = "metrics"
 
 
+#: Begins the actor of a token that a CI system's identity was exchanged for; its `sub` follows.
+OIDC: Final = "oidc:"
 #: The tenant of tokens without a label filter.
 UNFILTERED: Final = "unfiltered"
 

@@ -16,6 +16,7 @@ import jwt
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.model import Token, TokenQuota, TokenScope
+from vmrunner.model.principals import OIDC
 from vmrunner.server.problems import HttpProblem
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class OidcExchange:
                 usd_per_day=rule.usd_per_day,
             ),
             expires_at=now + issuer.lifetime,
-            actor=f"oidc:{str(claims['sub'])[:200]}",
+            actor=f"{OIDC}{str(claims['sub'])[:200]}",
         )
 
     def _issuer(self, shown: str, issuers: list[OidcIssuer]) -> OidcIssuer:

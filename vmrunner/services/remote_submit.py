@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ConfigError, NotAllowed
 from vmrunner.lib import units
+from vmrunner.model.principals import OIDC
 from vmrunner.services import uploads
 from vmrunner.services.submit import AdmittedBuild
 
@@ -110,10 +111,10 @@ def _labelled(request: BuildRequest, principal: Principal) -> BuildRequest:
 
 def limit_cost(submission: Submission, principal: Principal) -> None:
     """Note what a token's builds may cost a day, before there is one of them to be paid for."""
-    usd_per_day = principal.quota.usd_per_day
-    if usd_per_day is not None:
-        ledger = submission.ledgers.open()
-        ledger.budgets.limit(principal.actor, usd_per_day, time.time())
+    usd_per_day, actor = principal.quota.usd_per_day, principal.actor
+    # An identity outlives its token, and what a rule said of it before.
+    if usd_per_day is not None or actor.startswith(OIDC):
+        submission.ledgers.open().budgets.limit(actor, usd_per_day, time.time())
 
 
 def allow(checked: CheckedRequest, principal: Principal) -> None:
