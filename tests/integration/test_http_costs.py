@@ -81,6 +81,7 @@ def test_a_tenant_sees_what_its_own_builds_cost(http: Service) -> None:
     assert len(lines(http.client(), by="label:team")) == 1
     page = other.get("/costs", headers={"Accept": "text/html"})
     assert "Nothing was spent" in page.text
+    assert "hx-get" not in page.text, "each look sums the VMs of days"
     assert "$0.0017" in mine.get("/costs", params={"by": "day"}).text
 
 
