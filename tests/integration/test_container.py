@@ -41,6 +41,13 @@ def test_nobody_runs_it_as_root() -> None:
     assert re.findall(r"^USER (.*)$", TEXT, re.MULTILINE) == ["10001:10001"]
 
 
+def test_the_secrets_of_nodes_are_sent_to_no_builder() -> None:
+    """They lie beside the Containerfile, and layers of a build stage are kept."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    secrets = str((PLACE / "environment").relative_to(ROOT))
+    assert ignored.index(secrets) > ignored.index("!deploy")
+
+
 @pytest.mark.long
 def test_what_is_installed_serves_and_is_healthy(tmp_path: Path) -> None:
     target = tmp_path / "vmrunner"
