@@ -78,6 +78,14 @@ def test_a_login_leads_nowhere_else(http: Service, said: str) -> None:
     assert 'name="next" value="/"' in answer.text
 
 
+def test_a_callers_host_is_no_address_of_ours(http: Service) -> None:
+    """Behind TLS a redirect of ours would lead to a server without, and to whoever is named."""
+    client = http.client()
+    for path in (f"{API}/builds/", "/vms/", f"{API}/token/", "/static"):
+        answer = client.get(path, headers={"Host": "evil.example"})
+        assert (answer.status_code, answer.headers.get("location")) == (404, None), path
+
+
 @pytest.mark.parametrize("scope", [TokenScope.METRICS, TokenScope.READ, TokenScope.SUBMIT])
 def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) -> None:
     client = http.client(http.token(frozenset({scope})))

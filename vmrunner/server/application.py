@@ -58,6 +58,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
         openapi_url=f"{API}/openapi.json",
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # to an address made of what the caller calls us, without TLS
     )
     app.state.parts = parts
     app.state.watcher = ChangeWatcher(lambda build: parts.ledger.builds.progress(build))
