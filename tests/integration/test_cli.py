@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -270,6 +272,20 @@ def test_drain_stops_launching_for_everybody(cli: Cli, ledger: Ledger) -> None:
     assert b"launching is stopped" in cli("doctor").out
     assert cli("drain", "--off").code == 0
     assert not ledger.paused
+
+
+def test_who_did_what_is_noted_for_the_page(cli: Cli, ledger: Ledger) -> None:
+    cli("drain")
+    cli("drain", "--off")
+    build = ledger.builds.get(cli("run", "--", "say", "x").last[3])
+    cli("vm", "destroy", str(build.instance))
+    me = f"local:{os.getuid()}@{socket.gethostname()}"
+    assert build.actor == me
+    assert [action[1:] for action in ledger.actions.latest(3)] == [
+        (me, "destroy", build.instance, "gone_before"),
+        (me, "undrain", "all", ""),
+        (me, "drain", "all", ""),
+    ]
 
 
 def test_config_and_database(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -183,7 +182,9 @@ class LocalService:
 
     def drain(self, *, off: bool) -> None:
         """Stop launching, everywhere; or launch again."""
-        self._parts.ledgers.open(make=True).pause(not off, time.time())
+        from vmrunner.services import draining
+
+        draining.drain(self._parts.ledgers.open(make=True), off=off)
         self.wake()
 
     def reap(

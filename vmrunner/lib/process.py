@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pwd
 import socket
 from pathlib import Path
 
@@ -25,12 +24,8 @@ def current() -> Process:
 
 
 def user() -> str:
-    """Return the user and host that run this process, for people: `user@host`."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user, often
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"
+    """Return who runs this process, as the ledger notes it: `local:UID@HOST`."""
+    return f"local:{os.getuid()}@{socket.gethostname()}"
 
 
 def alive(process: Process, *, one_host: bool = False) -> bool | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import Conflict
+from vmrunner.lib import process
 from vmrunner.model import Death, InstanceState
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.services.cancel import cancel
@@ -48,8 +50,15 @@ def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
 
 def destroy(ledger: Ledger, providers: ProviderSet, row: Instance, *, by: str = "") -> DestroyedVm:
     """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
-    for at most `SEEN_DEAD`. Its build is cancelled; `by`: for whom. Raises Conflict for a VM that
-    this provider cannot reach."""
+    for at most `SEEN_DEAD`. Its build is cancelled; `by`: for whom, else this process's user.
+    Raises Conflict for a VM that this provider cannot reach."""
+    by = by or process.user()
+    done = _destroyed(ledger, providers, row, by)
+    ledger.actions.add(by, "destroy", row.id, time.time(), done.result.value)
+    return done
+
+
+def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -> DestroyedVm:
     if row.state is InstanceState.GONE:  # its provider may be gone from the configuration too
         _cancel(ledger, row, by)
         return DestroyedVm(DestroyResult.GONE_BEFORE)

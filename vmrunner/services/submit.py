@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vmrunner.core import trace_context
 from vmrunner.errors import NotFound, VmrunnerError
-from vmrunner.lib import ids, private_dirs, wakeup
+from vmrunner.lib import ids, private_dirs, process, wakeup
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import cancel, preflight, requests, sources
 
@@ -150,7 +150,7 @@ class Submission:
                 submitter=submitter,
                 secrets=packed.checked.secrets,
                 tenant=tenant,
-                actor=actor,
+                actor=actor or process.user(),
                 lease_until=lease_until,
                 most=most,
                 source=packed.digest,

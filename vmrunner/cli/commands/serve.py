@@ -209,4 +209,4 @@ def _without_tokens(address: str) -> Principal:
             f"--insecure-no-auth: {address or 'no address'} is not this host alone",
             hint="--listen 127.0.0.1:8470",
         )
-    return Principal(actor=f"local:{process.user()}", scopes=frozenset(TokenScope))
+    return Principal(actor=process.user(), scopes=frozenset(TokenScope))

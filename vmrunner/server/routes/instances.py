@@ -89,5 +89,4 @@ def destroy_instance(instance: str, parts: Parts, principal: Submitter) -> JSONR
     """End a VM now, and its build. `result`: gone, gone_before, asked (it goes on), refused."""
     row = visible_instance(parts, principal, instance)
     done = destroy(parts.ledger, parts.providers, row, by=principal.actor)
-    parts.ledger.actions.add(principal.actor, "destroy", row.id, parts.now(), done.result.value)
     return JSONResponse({"id": row.id, "result": done.result.value, "error": done.error or None})

@@ -20,7 +20,7 @@ from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes.builds import body_schema
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, listing
 from vmrunner.services import audit as audits
-from vmrunner.services import nodes, pools
+from vmrunner.services import draining, nodes, pools
 from vmrunner.services import reap as reaping
 from vmrunner.services.documents import (
     action_document,
@@ -158,11 +158,6 @@ async def drain(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """Stop launching, everywhere; what runs goes on."""
     body = await bodies.model(request, DrainBody)
 
-    def work() -> None:
-        parts.ledger.pause(not body.off, parts.now())
-        verb = "undrain" if body.off else "drain"
-        parts.ledger.actions.add(admin.actor, verb, "all", parts.now())
-
-    await run_in_threadpool(work)
+    await run_in_threadpool(draining.drain, parts.ledger, off=body.off, by=admin.actor)
     parts.wake()
     return JSONResponse({"draining": not body.off})
