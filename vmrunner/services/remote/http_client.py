@@ -28,6 +28,8 @@ API: Final = "/api/v1"
 _OUTSIDE: Final = ("/readyz",)
 CONNECT: Final = 10.0  # seconds
 ANSWER: Final = 60.0
+LOOK: Final = 600.0  # … where the server may ask all clouds first
+_LOOKS: Final = ("/reap", "/audit", "/instances")
 PLACE: Final = 600.0  # seconds that a place among the token's uploads and streams is waited for
 RETRY_PAUSE: Final = 1.0  # … from one try to the next
 #: So much of an answer that is none of ours is told.
@@ -136,6 +138,8 @@ class HttpClient:
     ) -> dict[str, Any]:
         said = {name: value for name, value in parameters.items() if value is not None}
         headers = {"Accept": "application/json"} | body.pop("headers", {})
+        if path in _LOOKS:
+            body["timeout"] = LOOK
         with self._translated():
             answer = self._open().request(
                 method, _whole(path), params=said, headers=headers, **body
