@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import threading
 import time
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Message
 
 from tests.support.http_service import TENANT, Service, only
 from tests.support.pools import POOL
@@ -186,6 +189,28 @@ def test_broken_words_are_no_error_of_ours(
 def test_a_broken_token_is_none(http: Service, shown: bytes) -> None:
     answer = http.client("").get(f"{API}/builds", headers={b"Authorization": shown})
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/login", f"{API}/token"])
+def test_who_leaves_amid_a_body_is_no_error_of_ours(
+    http: Service, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """Anybody can do that, as often as he likes."""
+    events = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+    scope = {
+        "type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [],
+    }  # fmt: skip
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(events, {"type": "http.disconnect"})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(http.listener.app(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_an_upload_that_fills_the_disk_is_refused(

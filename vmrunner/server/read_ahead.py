@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Final
 
 from anyio import CancelScope, to_thread
@@ -20,25 +20,27 @@ class ReadAhead:
         self._free = answers
 
     async def pieces(self, source: Iterator[bytes]) -> AsyncGenerator[bytes]:
-        """Yield bytes in order. What `source` raises ends them."""
-        if not self._free:
-            while piece := await to_thread.run_sync(_read, source, 1):
-                yield piece
-            return
-        self._free -= 1
-        coming = _begin(source)
+        """Yield bytes in order. What `source` raises ends them, and a generator ends with them."""
+        ahead = self._free > 0
+        self._free -= ahead
+        coming = _begin(source, ahead=ahead)
         try:
             while piece := await asyncio.shield(coming):
-                coming = _begin(source)
+                if ahead:
+                    coming = _begin(source, ahead=True)
                 yield piece
+                if not ahead:
+                    coming = _begin(source, ahead=False)
         finally:
             with CancelScope(shield=True):  # a thread that nobody waits for counts nowhere
                 await asyncio.wait([coming])
-            self._free += 1
+                if isinstance(source, Generator):  # it has a file open
+                    await to_thread.run_sync(source.close)
+            self._free += ahead
 
 
-def _begin(source: Iterator[bytes]) -> asyncio.Task[bytes]:
-    task = asyncio.create_task(to_thread.run_sync(_read, source, AT_ONCE))
+def _begin(source: Iterator[bytes], *, ahead: bool) -> asyncio.Task[bytes]:
+    task = asyncio.create_task(to_thread.run_sync(_read, source, AT_ONCE if ahead else 1))
     task.add_done_callback(_take_failure)
     return task
 

@@ -132,3 +132,26 @@ def test_a_source_that_fails_cuts_the_answer_off() -> None:
             asyncio.run(take(answers))
         assert found
         assert b"".join(PIECES).startswith(found)
+
+
+def test_a_source_ends_with_its_answer() -> None:
+    """It has a file open, or a connection to the store."""
+    ended: list[int] = []
+
+    def source() -> Iterator[bytes]:
+        try:
+            yield from PIECES
+        finally:
+            ended.append(1)
+
+    async def leave(answers: int) -> None:
+        read = source()
+        answer = ReadAhead(answers).pieces(read)
+        await anext(answer)
+        await answer.aclose()
+        ended.append(2)
+        del read  # it was held until here
+
+    for answers in (0, 1):
+        asyncio.run(leave(answers))
+    assert ended == [1, 2, 1, 2]
