@@ -18,6 +18,7 @@ from starlette.types import Message
 from tests.support.http_service import TENANT, Service, only
 from tests.support.pools import POOL
 from tests.support.scripted_app import wait_until
+from vmrunner.errors import LedgerError
 from vmrunner.model import TokenScope
 from vmrunner.server.authentication import OPEN
 from vmrunner.server.routes import logs
@@ -257,3 +258,22 @@ def test_a_stream_of_hours_ends_with_its_token(
     assert not thread.is_alive()
     assert not [line for line in said if line.startswith("event:")]
     assert not http.listener.app.state.pages._followers
+
+
+def test_a_stream_breaks_off_where_the_ledger_is_away(
+    http: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its hundreds of followers come again, and a log has no traceback of each."""
+    client = http.client()
+    build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+
+    def away(_: str) -> None:
+        raise LedgerError("the ledger's database failed: away")
+
+    with client.stream("GET", f"{API}/builds/{build}/events", headers=SSE) as answer:
+        lines = answer.iter_lines()
+        said = [next(lines)]
+        monkeypatch.setattr(http.app.ledger.builds, "progress", away)
+        said += lines
+    assert not [line for line in said if line == "event: end"]
+    assert [record.exc_info for record in caplog.records if record.exc_info] == []

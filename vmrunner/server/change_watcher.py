@@ -33,7 +33,7 @@ class ChangeWatcher:
             waiting = self._waiting[build] = []
             self._known[build] = since
             task = self._tasks[build] = asyncio.create_task(self._watch(build))
-            task.add_done_callback(lambda _: self._release(build))
+            task.add_done_callback(lambda done: self._release(build, done))
         elif self._known[build] != since:
             return self._known[build]
         waiting.append(future)
@@ -59,8 +59,9 @@ class ChangeWatcher:
                 return
             await asyncio.sleep(INTERVAL)
 
-    def _release(self, build: str) -> None:
+    def _release(self, build: str, done: asyncio.Task[None]) -> None:
         """Wake whoever is left: a look that failed is theirs to find out."""
+        _ = done.cancelled() or done.exception()
         self._known.pop(build, None)
         self._tasks.pop(build, None)
         for future in self._waiting.pop(build, []):

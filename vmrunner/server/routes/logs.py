@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Final, Protocol
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 
+from vmrunner.errors import LedgerError, StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildState, Chunk, Principal
 from vmrunner.server.authentication import still_valid
@@ -32,6 +34,8 @@ from vmrunner.server.shared_pages import NewsPage, SharedPages, event_bytes
 from vmrunner.services.documents import build_document, event_document
 from vmrunner.services.follow import ended
 from vmrunner.store.build_log import BuildLog
+
+log = logging.getLogger("vmrunner.server")
 
 router = APIRouter(tags=["logs"])
 
@@ -141,14 +145,14 @@ async def read_chunks(
     once there is one more. For clients that show bytes as they come."""
 
     def read() -> Sequence[Chunk]:
-        return log.read(wanted.after_line, wanted.after_seq, limit=WHOLE_CHUNKS)
+        return lines.read(wanted.after_line, wanted.after_seq, limit=WHOLE_CHUNKS)
 
     row = await to_thread.run_sync(visible_build, parts, principal, build)
-    log = parts.log(row.id)
+    lines = parts.log(row.id)
     slots: CallerSlots = request.app.state.stream_slots
     if RAW in request.headers.get("accept", ""):
         return CallerStream(
-            _framed(log, wanted.after_line, wanted.after_seq),
+            _framed(lines, wanted.after_line, wanted.after_seq),
             slots=slots,
             principal=principal,
             headers=INERT,
@@ -166,10 +170,10 @@ async def read_chunks(
     )
 
 
-def _framed(log: BuildLog, after_line: int, after_seq: int) -> Iterator[bytes]:
+def _framed(lines: BuildLog, after_line: int, after_seq: int) -> Iterator[bytes]:
     """Some chunks, one after the other."""
     for _ in range(CHUNKS // READ_CHUNKS):
-        found = log.read(after_line, after_seq, limit=READ_CHUNKS)
+        found = lines.read(after_line, after_seq, limit=READ_CHUNKS)
         if not found:
             return
         for chunk in found:
@@ -291,21 +295,24 @@ async def _events(
 ) -> AsyncIterator[bytes]:
     ledger, pages = request.app.state.parts.ledger, request.app.state.pages
     checked = time.monotonic()
-    with pages.following(build):
-        progress = await watcher.progress(build)
-        while True:
-            found = await news.next()  # after the progress was looked at: the last look has all
-            if found is not None:
-                for start in range(0, len(found), SLICE):
-                    yield found[start : start + SLICE]
-            elif progress[2] in (BuildState.HELD, BuildState.FINISHED):
-                yield news.rest() + await to_thread.run_sync(_ending, ledger, build)
-                return
-            else:
-                before, progress = progress, await watcher.changed(build, progress, KEEPALIVE)
-                if progress == before:
-                    yield b": still there\n\n"
-            if time.monotonic() - checked >= RECHECK:
-                checked = time.monotonic()
-                if not await still_valid(request):
+    try:
+        with pages.following(build):
+            progress = await watcher.progress(build)
+            while True:
+                found = await news.next()  # after the progress was looked at: the last look has all
+                if found is not None:
+                    for start in range(0, len(found), SLICE):
+                        yield found[start : start + SLICE]
+                elif progress[2] in (BuildState.HELD, BuildState.FINISHED):
+                    yield news.rest() + await to_thread.run_sync(_ending, ledger, build)
                     return
+                else:
+                    before, progress = progress, await watcher.changed(build, progress, KEEPALIVE)
+                    if progress == before:
+                        yield b": still there\n\n"
+                if time.monotonic() - checked >= RECHECK:
+                    checked = time.monotonic()
+                    if not await still_valid(request):
+                        return
+    except (LedgerError, StoreError) as error:  # who follows misses the end, and comes again
+        log.warning("a stream of %s breaks off: %s", build, error)
