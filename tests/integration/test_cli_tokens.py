@@ -53,6 +53,8 @@ def test_a_revoked_token_is_told_so(cli: Cli) -> None:
         (("ci", "--scope", "read", "--label", "team"), "team"),
         (("ci", "--scope", "read", "--expires", "0s"), "over at once"),
         (("ci", "--scope", "read", "--expires", "soon"), "30m"),
+        (("ci", "--scope", "read", "--expires", "99999999999d"), "leave it out"),
+        (("ci", "--scope", "read", "--usd-per-day", "inf"), "leave it out"),
         (("c i", "--scope", "read"), "name"),
         (("ci", "--scope", "read", "--provider", "fak"), "did you mean 'fake'"),
         (("ci",), "scope"),

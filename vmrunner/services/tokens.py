@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import field_checks
 from vmrunner.errors import ConfigError
@@ -13,6 +14,8 @@ from vmrunner.model import Token, TokenQuota, TokenScope
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+
+LONGEST: Final = 100 * 365 * 86_400.0  # seconds; of times far beyond no clock tells the date
 
 
 def scopes(words: Iterable[str]) -> frozenset[TokenScope]:
@@ -50,6 +53,13 @@ def create(
         )
     if expires is not None and expires <= 0:
         raise ConfigError("expires: 0s is over at once", hint="such as 30d, or leave it out")
+    if expires is not None and expires > LONGEST:
+        raise ConfigError(
+            f"expires: {units.exact(expires)} is more than a hundred years",
+            hint="leave it out: it is valid until it is revoked",
+        )
+    if quota.usd_per_day == math.inf:
+        raise ConfigError("usd-per-day: inf is no limit", hint="leave it out")
     now, who = time.time(), by or process.user()
     secret, token = ledger.tokens.create(
         name,
