@@ -24,6 +24,7 @@ from vmrunner.server.routes.common import (
     Parts,
     Reader,
     Submitter,
+    ask_cloud,
     costed,
     listing,
     visible_build,
@@ -159,25 +160,29 @@ async def submitted(
     """Queue what the body asks for."""
     body = await bodies.model(request, kind)
     if dry_run:
-        checked = await run_in_threadpool(
-            remote_submit.check,
+        checked = await ask_cloud(
+            request,
+            lambda: remote_submit.check(
+                parts.submission(),
+                principal,
+                body.request,
+                source=body.source,
+                name=body.source_name,
+            ),
+        )
+        return listing("build_spec", [spec_document(checked.spec)], warnings=checked.warnings)
+    done = await ask_cloud(
+        request,
+        lambda: remote_submit.submit(
             parts.submission(),
             principal,
             body.request,
             source=body.source,
             name=body.source_name,
-        )
-        return listing("build_spec", [spec_document(checked.spec)], warnings=checked.warnings)
-    done = await run_in_threadpool(
-        remote_submit.submit,
-        parts.submission(),
-        principal,
-        body.request,
-        source=body.source,
-        name=body.source_name,
-        foreground=body.foreground,
-        now=parts.now(),
-        traceparent=request.headers.get("traceparent", ""),
+            foreground=body.foreground,
+            now=parts.now(),
+            traceparent=request.headers.get("traceparent", ""),
+        ),
     )
     answer = listing(
         "build" if kind is BuildBody else "sandbox",
@@ -242,7 +247,7 @@ async def extend_build(
         now = parts.providers.time_at(row.spec.provider, ask=True)
         return parts.ledger.builds.extend(row.id, body.by, now, by=principal.actor)
 
-    return listing("build", [build_document(await run_in_threadpool(work))])
+    return listing("build", [build_document(await ask_cloud(request, work))])
 
 
 @router.post("/builds/{build}/remove")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar, cast
 
+from anyio import to_thread
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,8 @@ from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.parts import ServerParts
 from vmrunner.services import costs
 from vmrunner.services.documents import envelope
+
+T = TypeVar("T")
 
 
 # Coroutines: for what is none FastAPI asks a thread, each time.
@@ -82,6 +85,11 @@ def listing(
     if next_ is not None:
         document["next"] = next_
     return Documents(document, status)
+
+
+async def ask_cloud(request: Request, work: Callable[[], T]) -> T:
+    """Do what may ask a cloud, in a thread that nobody else needs: that may hang."""
+    return await to_thread.run_sync(work, limiter=request.app.state.cloud_threads)
 
 
 def visible_build(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:

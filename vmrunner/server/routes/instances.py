@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from vmrunner.model import Principal
@@ -17,6 +18,7 @@ from vmrunner.server.routes.common import (
     Parts,
     Reader,
     Submitter,
+    ask_cloud,
     listing,
     visible_instance,
 )
@@ -85,8 +87,12 @@ def show_instance(instance: str, parts: Parts, principal: Reader) -> JSONRespons
 
 
 @router.post("/instances/{instance}/destroy")
-def destroy_instance(instance: str, parts: Parts, principal: Submitter) -> JSONResponse:
+async def destroy_instance(
+    instance: str, request: Request, parts: Parts, principal: Submitter
+) -> JSONResponse:
     """End a VM now, and its build. `result`: gone, gone_before, asked (it goes on), refused."""
-    row = visible_instance(parts, principal, instance)
-    done = destroy(parts.ledger, parts.providers, row, by=principal.actor)
+    row = await run_in_threadpool(visible_instance, parts, principal, instance)
+    done = await ask_cloud(
+        request, lambda: destroy(parts.ledger, parts.providers, row, by=principal.actor)
+    )
     return JSONResponse({"id": row.id, "result": done.result.value, "error": done.error or None})

@@ -18,7 +18,7 @@ from vmrunner.server import bodies
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes.builds import body_schema
-from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, listing
+from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
 from vmrunner.services import audit as audits
 from vmrunner.services import draining, nodes, pools
 from vmrunner.services import reap as reaping
@@ -132,7 +132,7 @@ def audit(
 async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did."""
     body = await bodies.model(request, ReapBody)
-    report = await run_in_threadpool(_reap, parts, body)
+    report = await ask_cloud(request, lambda: _reap(parts, body))
     if not body.dry_run:
         await run_in_threadpool(
             parts.ledger.actions.add, admin.actor, "reap", body.provider or "all", parts.now()
