@@ -46,6 +46,7 @@ LOOKS = 2  # of one token at once: each asks all clouds
 SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sandbox runs 32 commands
 SANDBOX_THREADS = 640  # for all of them: a VM that answers nothing holds up nobody else's request
 CLOUD_THREADS = 40  # for wishes that ask a cloud: one that hangs holds up no other request
+STORE_THREADS = 40  # for what reads or writes the store, likewise
 EXCHANGES = 4  # at once: who shows an identity may wait for an issuer, and nobody else for that
 
 
@@ -71,7 +72,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
     app.state.sandbox_threads = CapacityLimiter(SANDBOX_THREADS)
     app.state.cloud_threads = CapacityLimiter(CLOUD_THREADS)
-    app.state.pages = SharedPages()
+    app.state.store_threads = CapacityLimiter(STORE_THREADS)
+    app.state.pages = SharedPages(threads=app.state.store_threads)
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)

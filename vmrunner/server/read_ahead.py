@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Final
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 
 AT_ONCE: Final = 1 << 20  # bytes that are read before any is sent, and up to one piece more
 #: Answers that read ahead at once. Each other one holds what its source has read, and a piece.
 ANSWERS: Final = 32
+THREADS: Final = 40  # for all of them: a store that hangs holds up nobody else's request
 
 
 class ReadAhead:
@@ -18,31 +19,33 @@ class ReadAhead:
 
     def __init__(self, answers: int = ANSWERS) -> None:
         self._free = answers
+        self._threads = CapacityLimiter(THREADS)
 
     async def pieces(self, source: Iterator[bytes]) -> AsyncGenerator[bytes]:
         """Yield bytes in order. What `source` raises ends them, and a generator ends with them."""
         ahead = self._free > 0
         self._free -= ahead
-        coming = _begin(source, ahead=ahead)
+        coming = self._begin(source, ahead=ahead)
         try:
             while piece := await asyncio.shield(coming):
                 if ahead:
-                    coming = _begin(source, ahead=True)
+                    coming = self._begin(source, ahead=True)
                 yield piece
                 if not ahead:
-                    coming = _begin(source, ahead=False)
+                    coming = self._begin(source, ahead=False)
         finally:
             with CancelScope(shield=True):  # a thread that nobody waits for counts nowhere
                 await asyncio.wait([coming])
                 if isinstance(source, Generator):  # it has a file open
-                    await to_thread.run_sync(source.close)
+                    await to_thread.run_sync(source.close, limiter=self._threads)
             self._free += ahead
 
-
-def _begin(source: Iterator[bytes], *, ahead: bool) -> asyncio.Task[bytes]:
-    task = asyncio.create_task(to_thread.run_sync(_read, source, AT_ONCE if ahead else 1))
-    task.add_done_callback(_take_failure)
-    return task
+    def _begin(self, source: Iterator[bytes], *, ahead: bool) -> asyncio.Task[bytes]:
+        size = AT_ONCE if ahead else 1
+        read = to_thread.run_sync(_read, source, size, limiter=self._threads)
+        task = asyncio.create_task(read)
+        task.add_done_callback(_take_failure)
+        return task
 
 
 def _take_failure(task: asyncio.Task[bytes]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from fastapi.sse import format_sse_event
 
 KEPT_BYTES: Final = 8 << 20  # bytes of pages that are kept, of all builds together
@@ -41,7 +41,9 @@ def event_bytes(kind: str, document: dict[str, Any], number: int | None = None) 
 class SharedPages:
     """The pages that were made last, of builds that somebody follows. For one event loop."""
 
-    def __init__(self, most: int = KEPT_BYTES) -> None:
+    def __init__(self, most: int = KEPT_BYTES, threads: CapacityLimiter | None = None) -> None:
+        """`threads`: in which pages are made; default: those of everybody."""
+        self.threads = threads
         self._most = most
         self._size = 0
         self._kept: OrderedDict[Hashable, NewsPage[Any]] = OrderedDict()
@@ -87,7 +89,7 @@ class SharedPages:
         self, key: tuple[str, Hashable], make: Callable[[], NewsPage[Any] | None]
     ) -> NewsPage[Any] | None:
         try:
-            page = await to_thread.run_sync(make)
+            page = await to_thread.run_sync(make, limiter=self.threads)
         finally:
             del self._making[key]
         if page is not None and key[0] in self._followers:

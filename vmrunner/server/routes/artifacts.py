@@ -6,8 +6,10 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
+from vmrunner.model import Principal
 from vmrunner.server.caller_slots import CallerStream
-from vmrunner.server.routes.common import Parts, Reader, listing, visible_build
+from vmrunner.server.parts import ServerParts
+from vmrunner.server.routes.common import Parts, Reader, ask_store, listing, visible_build
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.artifact_archive import archive
 from vmrunner.services.artifacts import Artifacts
@@ -18,8 +20,12 @@ TAR = "application/x-tar"
 
 
 @router.get("/builds/{build}/artifacts")
-def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
+async def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
     """List what the build brought back; with `Accept: application/x-tar` all of it."""
+    return await ask_store(request, lambda: _all(build, request, parts, principal))
+
+
+def _all(build: str, request: Request, parts: ServerParts, principal: Principal) -> Response:
     row = visible_build(parts, principal, build)
     found = Artifacts.of(row, parts.artifact_files)
     if TAR in request.headers.get("accept", ""):
@@ -34,10 +40,16 @@ def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader
 
 
 @router.get("/builds/{build}/artifacts/{path:path}")
-def get_artifact(
+async def get_artifact(
     build: str, path: str, request: Request, parts: Parts, principal: Reader
 ) -> CallerStream:
     """One file, by its path as the list has it."""
+    return await ask_store(request, lambda: _one(build, path, request, parts, principal))
+
+
+def _one(
+    build: str, path: str, request: Request, parts: ServerParts, principal: Principal
+) -> CallerStream:
     row = visible_build(parts, principal, build)
     pieces, size = Artifacts.of(row, parts.artifact_files).read(path)
     name = quote(path.rpartition("/")[2], safe="")

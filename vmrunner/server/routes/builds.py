@@ -25,6 +25,7 @@ from vmrunner.server.routes.common import (
     Reader,
     Submitter,
     ask_cloud,
+    ask_store,
     costed,
     listing,
     visible_build,
@@ -197,16 +198,28 @@ async def submitted(
 
 
 @router.get("/builds/{build}")
-def show_build(
-    build: str, parts: Parts, principal: Reader, wanted: Annotated[BriefParameters, Query()]
+async def show_build(
+    build: str,
+    request: Request,
+    parts: Parts,
+    principal: Reader,
+    wanted: Annotated[BriefParameters, Query()],
 ) -> JSONResponse:
     """One build, with its steps, VMs, events and artifacts."""
-    row = costed(parts, visible_build(parts, principal, build))
+    row = await run_in_threadpool(lambda: costed(parts, visible_build(parts, principal, build)))
     if wanted.brief:
-        starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
-        why = waiting_reasons(parts, [row]).get(row.id)
-        document = build_document(row, starts.get(row.instance or "")) | {"waiting": why}
-        return listing("build", [document])
+        return await run_in_threadpool(_brief, parts, row)
+    return await ask_store(request, lambda: _whole(parts, row))
+
+
+def _brief(parts: ServerParts, row: BuildRecord) -> JSONResponse:
+    starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
+    why = waiting_reasons(parts, [row]).get(row.id)
+    document = build_document(row, starts.get(row.instance or "")) | {"waiting": why}
+    return listing("build", [document])
+
+
+def _whole(parts: ServerParts, row: BuildRecord) -> JSONResponse:
     document = shown_document(
         row,
         parts.ledger.instances.list(build=row.id),

@@ -92,6 +92,11 @@ async def ask_cloud(request: Request, work: Callable[[], T]) -> T:
     return await to_thread.run_sync(work, limiter=request.app.state.cloud_threads)
 
 
+async def ask_store(request: Request, work: Callable[[], T]) -> T:
+    """Do the same of what reads or writes the store."""
+    return await to_thread.run_sync(work, limiter=request.app.state.store_threads)
+
+
 def visible_build(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:
     """Find a build among those that the principal sees. Raises NotFound."""
     return parts.ledger.builds.find(word, principal.labels)

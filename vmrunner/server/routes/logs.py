@@ -15,11 +15,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from vmrunner.errors import LedgerError, StoreError
 from vmrunner.ledger import Ledger
-from vmrunner.model import BuildState, Chunk, Principal
+from vmrunner.model import BuildRecord, BuildState, Chunk, Principal
 from vmrunner.server.authentication import still_valid
 from vmrunner.server.caller_slots import CallerSlots, CallerStream
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.log_pages import LogPlace, last_line, page_from, place_after
+from vmrunner.server.parts import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     Number,
@@ -27,6 +28,7 @@ from vmrunner.server.routes.common import (
     Parts,
     Reader,
     Watcher,
+    ask_store,
     listing,
     visible_build,
 )
@@ -72,16 +74,22 @@ class EventParameters(Parameters):
 
 
 @router.get("/builds/{build}/logs")
-def read_log(
+async def read_log(
     build: str, request: Request, parts: Parts, watcher: Watcher, principal: Reader
 ) -> Response:
     """The log's bytes, or a part of them by `Range`; with `Accept: text/event-stream` its lines as
     they come, from the one after `Last-Event-ID` on, and the build at the end."""
-    row = visible_build(parts, principal, build)
+    row = await to_thread.run_sync(visible_build, parts, principal, build)
     if SSE in request.headers.get("accept", ""):
         pages: SharedPages = request.app.state.pages
         lines = _Lines(pages, parts.log(row.id), row.id, _last_id(request))
         return _stream(request, watcher, principal, row.id, lines)
+    return await ask_store(request, lambda: _bytes(request, parts, principal, row))
+
+
+def _bytes(
+    request: Request, parts: ServerParts, principal: Principal, row: BuildRecord
+) -> CallerStream:
     size, chunks = parts.log(row.id).sized()
     start, stop = _range(request.headers.get("range"), size)
     headers = {**INERT, "Accept-Ranges": "bytes", "Content-Length": str(stop - start)}
@@ -160,10 +168,10 @@ async def read_chunks(
         )
     with slots.held(principal):
         progress = await watcher.progress(row.id)
-        chunks = await to_thread.run_sync(read)
+        chunks = await ask_store(request, read)
         if not chunks and wanted.wait and not ended(row):
             await watcher.changed(row.id, progress, CHUNK_WAIT)
-            chunks = await to_thread.run_sync(read)
+            chunks = await ask_store(request, read)
     return listing(
         "chunk",
         [chunk_head(one) | {"data": base64.b64encode(one.data).decode()} for one in chunks],
@@ -234,7 +242,9 @@ class _Lines:
 
     async def next(self) -> bytes | None:
         if self._place is None:
-            self._place = await to_thread.run_sync(place_after, self._log, self._after)
+            self._place = await to_thread.run_sync(
+                place_after, self._log, self._after, limiter=self._pages.threads
+            )
         if (place := self._place) is None:
             return None
         page = await self._pages.page(self._build, place, lambda: page_from(self._log, place))

@@ -10,11 +10,19 @@ from fastapi import APIRouter, Request, Response
 
 from vmrunner.config import cache_checks
 from vmrunner.lib import units
-from vmrunner.model import BuildRecord, BuildState, Instance
+from vmrunner.model import BuildRecord, BuildState, Instance, Principal
 from vmrunner.server.pages import rendered
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes.builds import chosen, waiting_reasons
-from vmrunner.server.routes.common import Parts, Reader, Submitter, costed, listing, visible_build
+from vmrunner.server.routes.common import (
+    Parts,
+    Reader,
+    Submitter,
+    ask_store,
+    costed,
+    listing,
+    visible_build,
+)
 from vmrunner.services import costs, run_again, usage
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown, shown_document
@@ -77,8 +85,12 @@ def builds(
 
 
 @router.get("/builds/{build}")
-def build(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
+async def build(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
     """One build, with its log as it comes."""
+    return await ask_store(request, lambda: _build(build, request, parts, principal))
+
+
+def _build(build: str, request: Request, parts: ServerParts, principal: Principal) -> Response:
     row = costed(parts, visible_build(parts, principal, build))
     events = parts.ledger.events.list(row.id)
     instances = parts.ledger.instances.list(build=row.id)

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from vmrunner.server import bodies
 from vmrunner.server.caller_slots import CallerSlots
-from vmrunner.server.routes.common import Parts, Submitter
+from vmrunner.server.routes.common import Parts, Submitter, ask_store
 from vmrunner.services.uploads import Uploads
 
 router = APIRouter(tags=["sources"])
@@ -38,7 +38,7 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
         try:
             async for part in bodies.stream(request, parts.settings().limits.source_bytes):
                 await run_in_threadpool(upload.write, part)
-            digest = await run_in_threadpool(upload.finish)
+            digest = await ask_store(request, upload.finish)
         finally:
             await run_in_threadpool(upload.abandon)
     finally:

@@ -1,0 +1,67 @@
+"""Requests that ask a cloud or the store, which hang, and the others meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import pytest
+
+from tests.support.http_service import Service
+from tests.support.ledger_builds import running
+from tests.support.scripted_app import wait_until
+from vmrunner.errors import LedgerError
+
+API = "/api/v1"
+ROUTES: Final = "vmrunner.server.routes"
+PROVIDERS: Final = "vmrunner.runtime.provider_set.ProviderSet"
+ARTIFACTS: Final = "vmrunner.services.artifacts.Artifacts"
+LOG: Final = "vmrunner.store.build_log.BuildLog"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asks"),
+    [
+        ("POST", f"{API}/builds", f"{ROUTES}.builds.remote_submit.submit"),
+        ("POST", f"{API}/builds?dry_run=true", f"{ROUTES}.builds.remote_submit.check"),
+        ("POST", f"{API}/builds/b-1/extend", f"{PROVIDERS}.time_at"),
+        ("POST", f"{API}/instances/vm-1/destroy", f"{ROUTES}.instances.destroy"),
+        ("POST", f"{API}/reap", f"{ROUTES}.operations.reaping.reap"),
+        ("GET", "/builds/b-1", f"{ARTIFACTS}.files"),
+        ("GET", f"{API}/builds/b-1", f"{ARTIFACTS}.files"),
+        ("GET", f"{API}/builds/b-1/artifacts", f"{ARTIFACTS}.files"),
+        ("GET", f"{API}/builds/b-1/artifacts/a", f"{ARTIFACTS}.files"),
+        ("GET", f"{API}/builds/b-1/logs", f"{LOG}.sized"),
+        ("GET", f"{API}/builds/b-1/chunks", f"{LOG}.read"),
+        ("PUT", f"{API}/sources", "vmrunner.services.uploads.Upload.finish"),
+    ],
+)
+def test_what_hangs_holds_up_no_other_request(
+    http: Service, monkeypatch: pytest.MonkeyPatch, method: str, path: str, asks: str
+) -> None:
+    """Else the clients of foreground builds cannot say either that they are there."""
+    running(http.app.ledger, "b-1", "vm-1")
+    go, asked = threading.Event(), list[int]()
+
+    def hang(*_: object, **__: object) -> None:
+        asked.append(1)
+        go.wait(20)
+        raise LedgerError("away")
+
+    monkeypatch.setattr(asks, hang)
+    bodies = {"builds": {"steps": ["x"]}, "extend": {"by": "1m"}}
+    said = bodies.get(path.partition("?")[0].rpartition("/")[2], {})
+
+    def ask() -> None:
+        http.client(timeout=30).request(method, path, json=said)
+
+    asking = [threading.Thread(target=ask) for _ in range(60)]
+    for thread in asking:
+        thread.start()
+    try:
+        wait_until(lambda: len(asked) == 40)
+        assert http.client(timeout=5).get(f"{API}/caches").status_code == 200
+    finally:
+        go.set()
+        for thread in asking:
+            thread.join()
