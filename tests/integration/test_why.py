@@ -62,6 +62,15 @@ def test_a_place_in_line_follows_the_turns_of_tenants(cli: Cli, app: ScriptedApp
     assert waits(cli, "b-other").endswith("; number 2 of 4 in line")
 
 
+def test_a_build_behind_all_that_is_looked_at_says_so(
+    cli: Cli, app: ScriptedApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmrunner.services.queue_reasons.LOOKED_AT", 2)
+    first, _, third = (cli("run", "-d", "--", "say", x).out.decode().strip() for x in "abc")
+    assert waits(cli, first).endswith("; number 1 in line")
+    assert waits(cli, third) == "2 builds or more stand before it in line"
+
+
 def test_the_step_that_failed_is_named_everywhere(cli: Cli, home: Path, app: ScriptedApp) -> None:
     steps = [{"name": "fine", "run": "say hello"}, {"name": "broken", "run": "exit 3"}]
     (home / "job.yml").write_text(json.dumps({"jobs": {"j": {"steps": steps}}}))

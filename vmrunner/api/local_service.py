@@ -79,13 +79,12 @@ class LocalService:
 
     def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
         """Return why those of them that are queued wait."""
-        queued = {row.id for row in rows if row.state is BuildState.QUEUED}
+        queued = [row for row in rows if row.state is BuildState.QUEUED]
         if not queued:
             return {}
         from vmrunner.services import queue_reasons
 
-        known = queue_reasons.reasons(self.ledger, self._parts.limits())
-        return {name: why for name, why in known.items() if name in queued}
+        return queue_reasons.waiting(self.ledger, self._parts.limits(), queued)
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
         """Return how they came by their VMs, by the VM's id."""

@@ -133,9 +133,7 @@ def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
 
 def waiting_reasons(parts: ServerParts, rows: list[BuildRecord]) -> dict[str, str]:
     """Return why those of them that are queued wait."""
-    if not any(row.state is BuildState.QUEUED for row in rows):
-        return {}
-    return queue_reasons.reasons(parts.ledger, parts.limits())
+    return queue_reasons.waiting(parts.ledger, parts.limits(), rows)
 
 
 @router.post("/builds", status_code=201, openapi_extra=body_schema(BuildBody))
