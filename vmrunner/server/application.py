@@ -106,5 +106,23 @@ def _document(app: FastAPI) -> dict[str, Any]:
             schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
             known |= schema.pop("$defs", {})
             known[body.__name__] = schema
+        _tell_problems(document)
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        document["paths"][f"{API}/token"]["post"]["security"] = []
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _tell_problems(document: dict[str, Any]) -> None:
+    """Say of each route that its errors are problem documents: FastAPI's own are none of ours."""
+    known = document["components"]["schemas"]
+    known["Problem"] = problems.SCHEMA
+    for name in ("HTTPValidationError", "ValidationError"):
+        known.pop(name, None)
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    told = {"description": "A problem", "content": {problems.MEDIA_TYPE: schema}}
+    for item in document["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = told

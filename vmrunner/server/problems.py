@@ -38,6 +38,29 @@ _STATUS: Final[tuple[tuple[type[errors.VmrunnerError], int], ...]] = (
     (errors.Throttled, 503),
     (errors.ProviderError, 502),
 )
+_TEXT: Final = {"type": ["string", "null"]}
+#: A problem document in the OpenAPI document.
+SCHEMA: Final = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "fix": _TEXT,
+        "field": _TEXT,
+        "error": _TEXT | {"description": "The name of the exception in Python."},
+        "errors": {
+            "description": "All faults, where there are several.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"field": _TEXT, "detail": {"type": "string"}, "fix": _TEXT},
+            },
+        },
+    },
+}
 _RETRY_AFTER: Final = "10"  # seconds
 
 
