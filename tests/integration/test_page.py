@@ -236,6 +236,15 @@ def test_a_cookie_dies_with_its_token(http: Service) -> None:
     assert client.get(f"{API}/builds").status_code == 401
 
 
+def test_an_upgrade_changes_what_a_browser_has(http: Service) -> None:
+    """A file of a wheel is years old, which browsers take for a sign that it stays as it is."""
+    client = http.client("")
+    answer = client.get("/static/page.js")
+    assert answer.headers["cache-control"] == "no-cache"
+    again = client.get("/static/page.js", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+
+
 def test_another_programs_cookie_keeps_nobody_out(http: Service) -> None:
     """A browser sends those of all programs of the host, and of the domains above it."""
     ((name, value),) = login(http, token=http.token()).cookies.items()

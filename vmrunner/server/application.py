@@ -8,7 +8,6 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.staticfiles import StaticFiles
 
 from vmrunner.model import Principal
 from vmrunner.server import login, problems
@@ -18,7 +17,7 @@ from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.cloud_look import CloudLook
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
-from vmrunner.server.pages import STATIC
+from vmrunner.server.pages import STATIC, PageFiles
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes import (
     artifacts,
@@ -86,7 +85,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
         app.include_router(part.router)
     for one in (costs, caches):
         app.include_router(one.pages)
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", PageFiles(directory=STATIC))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(Authentication, parts=parts, everybody=everybody)
     return app

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vmrunner.model import Principal, TokenScope
@@ -33,6 +34,16 @@ _WHOLE: Final = (
     ("/pools", "Pools"), ("/nodes", "Nodes"), ("/audit", "Audit"), ("/actions", "Actions"),
 )  # fmt: skip
 _ADMIN: Final = (("/tokens", "Tokens"),)
+
+
+class PageFiles(StaticFiles):
+    """Scripts and styles. A browser asks each time whether they have changed: an upgrade changes
+    them, and no name tells."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        answer = super().file_response(*args, **options)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
 
 
 @lru_cache(maxsize=1)
