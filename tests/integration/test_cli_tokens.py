@@ -44,6 +44,18 @@ def test_a_revoked_token_is_told_so(cli: Cli) -> None:
     assert cli("token", "revoke", "other").code == 3
 
 
+def test_of_two_valid_tokens_the_name_revokes_none(cli: Cli) -> None:
+    """Who believes that he revoked the one that leaked may have revoked the other."""
+    for _ in range(2):
+        cli("token", "create", "ci", "--scope", "read")
+    first, second = (row["id"] for row in cli("token", "ls", "-o", "json").items)
+    done = cli("token", "revoke", "ci")
+    assert (done.code, done.out) == (5, b"")
+    assert f"{first}, {second}".encode() in done.err
+    assert cli("token", "revoke", first).code == 0
+    assert cli("token", "revoke", "ci").out.decode() == second + "\n"
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from vmrunner.errors import NotFound, QuotaUsedUp
+from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
 from vmrunner.ledger.database import Database, Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, LOGINS, TOKENS
 from vmrunner.lib import ids
@@ -128,11 +128,17 @@ class Tokens:
         return [_token(row) for row in self._database.read(lambda c: _LIST(c).all())]
 
     def find(self, word: str) -> Token:
-        """Find one by id or name; of a name the one that is not revoked. Raises NotFound."""
+        """Find one by id or name; of a name the one that is not revoked. Raises NotFound, and
+        Conflict where several are not."""
         found = [_token(r) for r in self._database.read(lambda c: _BY_WORD(c, word=word).all())]
-        found.sort(key=lambda token: token.revoked_at is not None)
+        found.sort(key=lambda token: (token.id != word, token.revoked_at is not None))
         if not found:
             raise NotFound(f"there is no token {word!r}", hint="vmrunner token ls lists all")
+        names = [token.id for token in found if token.revoked_at is None]
+        if len(names) > 1 and found[0].id != word:
+            raise Conflict(
+                f"several tokens have the name {word!r}: {', '.join(names)}", hint="say the id"
+            )
         return found[0]
 
     def of_secret(self, secret: str) -> Token | None:
