@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message
 
 from tests.support.http_service import TENANT, Service, only
+from tests.support.ledger_builds import submitted
 from tests.support.pools import POOL
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import LedgerError
@@ -131,6 +133,20 @@ def test_a_page_shows_no_other_tenants_things(http: Service) -> None:
     for path in ("/pools", "/nodes", "/audit", "/actions", "/tokens"):
         assert other.get(path).status_code == 403
     assert http.app.ledger.builds.get(build).removed_at is None
+
+
+@pytest.mark.parametrize(
+    ("former", "field"),
+    [({"privileged": True}, "privileged"), ({"ttl": 1e6}, "ttl"), ({"provider": "x"}, "provider")],
+)
+def test_what_is_run_again_obeys_the_limits_of_now(
+    http: Service, former: dict[str, Any], field: str
+) -> None:
+    """It was allowed then, or to somebody else."""
+    build = submitted(http.app.ledger, "b-1", **{"provider": "fake", **former}).id
+    answer = http.client().post(f"/builds/{build}/again")
+    assert (answer.status_code, answer.json()["detail"].partition(":")[0]) == (422, field)
+    assert len(http.app.ledger.builds.list()) == 1
 
 
 @pytest.mark.parametrize("labels", [{}, {"team": "a"}])

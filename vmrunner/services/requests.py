@@ -153,6 +153,14 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
     )
 
 
+def check_again(spec: BuildSpec, settings: Settings) -> None:
+    """Raises ConfigError for what was allowed to a build, or to somebody else, and is not now."""
+    settings.provider(spec.provider)
+    _privileged(spec, settings)
+    if spec.ttl > settings.limits.max_ttl:
+        raise _too_long(spec.ttl, settings.limits.max_ttl)
+
+
 def placed_error(error: ConfigError, places: Mapping[str, str]) -> ConfigError:
     """The same, with the line of the job file that it is about."""
     name = str(error.args[0]).partition(":")[0]
@@ -262,7 +270,7 @@ def _separate(wish: BuildRequest) -> None:
         raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
 
 
-def _privileged(wish: BuildRequest, settings: Settings) -> None:
+def _privileged(wish: BuildRequest | BuildSpec, settings: Settings) -> None:
     if wish.privileged and not settings.limits.privileged:
         raise ConfigError(
             "privileged: not allowed here", hint="limits.privileged = true, or leave it out"
@@ -297,14 +305,18 @@ def _times(wish: BuildRequest, settings: Settings) -> tuple[float, float, list[s
             hint=f"at least {units.exact(timeout + LITTLE_ROOM)}",
         )
     if ttl > longest:
-        raise ConfigError(
-            f"ttl: {units.exact(ttl)} is above limits.max_ttl {units.exact(longest)}",
-            hint="a shorter ttl, or a larger limits.max_ttl",
-        )
+        raise _too_long(ttl, longest)
     if ttl - timeout < LITTLE_ROOM:
         room = units.exact(ttl - timeout)
         return timeout, ttl, [f"ttl: only {room} more than the timeout for boot and collecting"]
     return timeout, ttl, []
+
+
+def _too_long(ttl: float, longest: float) -> ConfigError:
+    return ConfigError(
+        f"ttl: {units.exact(ttl)} is above limits.max_ttl {units.exact(longest)}",
+        hint="a shorter ttl, or a larger limits.max_ttl",
+    )
 
 
 def _hold(kept: float | None, ttl: float) -> list[str]:

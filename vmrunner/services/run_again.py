@@ -10,7 +10,7 @@ from vmrunner.errors import ConfigError, NotAllowed, NotFound
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.model.principals import UNFILTERED
 from vmrunner.services.remote_submit import allow, limit_cost
-from vmrunner.services.requests import CheckedRequest
+from vmrunner.services.requests import CheckedRequest, check_again
 from vmrunner.services.submit import AdmittedBuild
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def run_again(submission: Submission, principal: Principal, row: BuildRecord) -> BuildRecord:
     """Queue what a build was, for a principal. Raises ConfigError where its secrets or its source
-    are gone, NotAllowed where another tenant uploaded that or its caches would be another's,
-    QuotaUsedUp."""
+    are gone, or the configuration does not allow it any more; NotAllowed where another tenant
+    uploaded that or its caches would be another's; QuotaUsedUp."""
     if row.spec.secrets:
         raise ConfigError(
             "secrets: their values went with the build", hint="submit it again with them"
@@ -37,6 +37,7 @@ def run_again(submission: Submission, principal: Principal, row: BuildRecord) ->
             raise ConfigError(
                 "source: it went with the build", hint="submit it again with it"
             ) from None
+    check_again(row.spec, submission.settings)
     spec = replace(row.spec, idempotency_key=None)
     checked = CheckedRequest(spec=spec, secrets={})
     allow(checked, principal)
