@@ -64,6 +64,8 @@ def test_nothing_answers_without_a_token(http: Service, headers: dict[str, str])
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["www-authenticate"] == "Bearer"
     assert client.get("/healthz").text == "ok\n"
+    assert (client.head("/healthz").status_code, client.head("/readyz").status_code) == (200, 401)
+    assert http.client().head("/readyz").status_code == 200
     assert http.client().get("/readyz").json() == {"ready": True, "draining": False}
 
 

@@ -16,13 +16,13 @@ router = APIRouter(include_in_schema=False)
 _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@router.get("/healthz")
+@router.api_route("/healthz", methods=["GET", "HEAD"])
 async def healthz() -> Response:  # in no thread: all may be busy
     """The process answers."""
     return PlainTextResponse("ok\n")
 
 
-@router.get("/readyz")
+@router.api_route("/readyz", methods=["GET", "HEAD"])
 def readyz(parts: Parts) -> Response:
     """The ledger answers too."""
     try:
