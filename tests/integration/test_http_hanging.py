@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Final
 
 import pytest
 
+import vmrunner
 from tests.support.http_service import Service
 from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import LedgerError
+from vmrunner.ledger.submitter_leases import SubmitterLeases
+from vmrunner.services.remote import host
 
 API = "/api/v1"
 ROUTES: Final = "vmrunner.server.routes"
@@ -65,3 +69,30 @@ def test_what_hangs_holds_up_no_other_request(
         go.set()
         for thread in asking:
             thread.join()
+
+
+def test_a_renewal_that_hangs_keeps_none_from_the_next(
+    http: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind one address are several nodes, and one that is sick answers nothing."""
+    monkeypatch.setattr(host, "RENEW", 0.02)
+    monkeypatch.setattr(host, "PATIENCE", 0.2)
+    go, asked, renew = threading.Event(), list[str](), SubmitterLeases.renew
+
+    def hang(self: SubmitterLeases, build: str, until: float) -> None:
+        asked.append(build)
+        if len(asked) == 1:
+            go.wait(20)
+        renew(self, build, until)
+
+    monkeypatch.setattr(SubmitterLeases, "renew", hang)
+    http.runner._host.ensure("fake")
+    with vmrunner.Runner(url=http.url, token=http.token()) as runner:
+        running = threading.Thread(target=lambda: runner.run(f"until {tmp_path}/go"))
+        running.start()
+        try:
+            wait_until(lambda: len(asked) > 1)
+        finally:
+            go.set()
+            (tmp_path / "go").touch()
+            running.join()

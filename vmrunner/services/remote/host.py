@@ -13,6 +13,7 @@ from vmrunner.services.remote.ledger import RemoteBuilds
 
 log = logging.getLogger("vmrunner")
 
+PATIENCE: Final = 5.0  # seconds for the answer to one: a node that hangs must not cost the lease
 RENEW: Final = 15.0  # seconds between two signs of life: a quarter of a lease
 
 
@@ -23,7 +24,7 @@ class RemoteHost:
     own: Final = None
 
     def __init__(self, client: HttpClient, builds: RemoteBuilds) -> None:
-        self._client = client
+        self._client = client.hasty(PATIENCE)
         self._builds = builds
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -70,3 +71,4 @@ class RemoteHost:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        self._client.close()

@@ -57,6 +57,10 @@ class HttpClient:
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
 
+    def hasty(self, timeout: float) -> HttpClient:
+        """Return another for the same server and token, which waits no longer for an answer."""
+        return HttpClient(self.url, self._token, timeout=timeout)
+
     def _open(self) -> httpx.Client:
         """Imported late: most commands speak to no server."""
         import httpx
