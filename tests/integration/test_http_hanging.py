@@ -76,7 +76,7 @@ def test_a_renewal_that_hangs_keeps_none_from_the_next(
 ) -> None:
     """Behind one address are several nodes, and one that is sick answers nothing."""
     monkeypatch.setattr(host, "RENEW", 0.02)
-    monkeypatch.setattr(host, "PATIENCE", 0.2)
+    monkeypatch.setattr(host, "RENEW_TIMEOUT", 0.2)
     go, asked, renew = threading.Event(), list[str](), SubmitterLeases.renew
 
     def hang(self: SubmitterLeases, build: str, until: float) -> None:

@@ -15,7 +15,8 @@ from vmrunner.model import Token, TokenQuota, TokenScope
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
-LONGEST: Final = 100 * 365 * 86_400.0  # seconds; of times far beyond no clock tells the date
+#: Seconds. Of times far beyond no clock tells the date.
+LONGEST_VALIDITY: Final = 100 * 365 * 86_400.0
 
 
 def scopes(words: Iterable[str]) -> frozenset[TokenScope]:
@@ -53,7 +54,7 @@ def create(
         )
     if expires is not None and expires <= 0:
         raise ConfigError("expires: 0s is over at once", hint="such as 30d, or leave it out")
-    if expires is not None and expires > LONGEST:
+    if expires is not None and expires > LONGEST_VALIDITY:
         raise ConfigError(
             f"expires: {units.exact(expires)} is more than a hundred years",
             hint="leave it out: it is valid until it is revoked",

@@ -13,8 +13,8 @@ from vmrunner.services.remote.ledger import RemoteBuilds
 
 log = logging.getLogger("vmrunner")
 
-PATIENCE: Final = 5.0  # seconds for the answer to one: a node that hangs must not cost the lease
 RENEW: Final = 15.0  # seconds between two signs of life: a quarter of a lease
+RENEW_TIMEOUT: Final = 5.0  # … for the answer to one: a node that hangs costs no lease
 
 
 class RemoteHost:
@@ -24,7 +24,7 @@ class RemoteHost:
     own: Final = None
 
     def __init__(self, client: HttpClient, builds: RemoteBuilds) -> None:
-        self._client = client.hasty(PATIENCE)
+        self._client = client.hasty(RENEW_TIMEOUT)
         self._builds = builds
         self._stop = threading.Event()
         self._lock = threading.Lock()
