@@ -230,8 +230,11 @@ def _runner(context: typer.Context) -> Runner:
     """A runner whose engine, where it needs one, is in the background."""
     from vmrunner.api.runner import Runner
 
-    shell = shell_of(context)
-    return Runner(engine=None) if over_server() else Runner(app=shell.app, engine=None)
+    if not over_server():
+        return Runner(app=shell_of(context).app, engine=None)
+    runner = Runner(engine=None)
+    context.call_on_close(runner.close)
+    return runner
 
 
 @contextmanager
