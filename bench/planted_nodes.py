@@ -166,6 +166,20 @@ NODE_BUGS: Final = (
         f"{CHANGES_NOTHING}[take_over_running]",
     ),
     Bug(
+        "queue a lost build again and leave its VM to another write",
+        "ledger/build_writes.py",
+        "build.instance if doom is None else doom.instance or build.instance",
+        "build.instance",
+        "tests/unit/engine/test_completion.py::test_a_lost_attempt_dooms_its_vm_and_is_queued_again",
+    ),
+    Bug(
+        "let a hint wait for the tick of the timer",
+        "engine/engine.py",
+        "                hinted = self._context.monotonic()\n",
+        "            hinted = self._context.monotonic()\n",
+        "tests/unit/engine/test_ticks.py::test_a_hint_waits_for_no_tick_of_the_timer",
+    ),
+    Bug(
         "write again what may have been written",
         DATABASE,
         "if attempt == RETRIES - 1 or sqlstate(error) not in _CONFLICTS:",

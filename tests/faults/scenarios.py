@@ -291,7 +291,6 @@ SCENARIOS = (
     Scenario("extend_then_cancel", extend_then_cancel, frozenset({Result.FAILURE})),
     Scenario("retry", retry),
     Scenario("retry_on_loss", retry_on_loss),
-    Scenario("retry_hung", retry_hung),
     Scenario("deadline", deadline, frozenset({Result.TIMEOUT})),
     Scenario("owner_gone", owner_gone, _CANCELLED),
     Scenario("sandbox", sandbox, answers=True),
@@ -304,6 +303,8 @@ SCENARIOS = (
     Scenario("take_over_dying", take_over_dying),
     Scenario("reap", reap, _CANCELLED, drives=False),
     Scenario("stored", stored, drives=False, stores=True),
+    # Last: which commits of the others are tried follows from their places here.
+    Scenario("retry_hung", retry_hung),
 )
 
 
