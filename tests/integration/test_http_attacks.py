@@ -293,3 +293,25 @@ def test_a_stream_breaks_off_where_the_ledger_is_away(
         said += lines
     assert not [line for line in said if line == "event: end"]
     assert [record.exc_info for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(
+    ("said", "field", "value"),
+    [
+        ({"timeout": "soon"}, "timeout", "soon"),
+        ({"timeot": "5m"}, "timeot", "5m"),
+        ({"provider": "x" * 500}, "provider", "x" * 200),
+        ({"cpus": -1}, "cpus", -1),
+        ({"cpus": 10**40}, "cpus", None),
+        ({"env": {"A B": "hidden"}}, None, None),
+        ({"secrets": {"9": "hidden"}}, "secret", None),
+    ],
+)
+def test_a_problem_tells_the_value_and_no_secret(
+    http: Service, said: dict[str, object], field: str | None, value: object
+) -> None:
+    answer = http.client().post(f"{API}/builds", json={"steps": ["say x"], **said})
+    problem = answer.json()
+    assert (answer.status_code, problem["value"]) == (422, value)
+    assert problem["field"] == field
+    assert "hidden" not in answer.text

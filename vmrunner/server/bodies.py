@@ -27,16 +27,17 @@ async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     """Read a JSON body of at most so many bytes as that model. Unknown fields are told with the
     nearest name."""
     # In a thread: nobody else is answered meanwhile.
-    return await run_in_threadpool(_decoded, await whole(request, most), kind)
+    return await run_in_threadpool(_decoded, request, await whole(request, most), kind)
 
 
-def _decoded(body: bytes, kind: type[M]) -> M:
+def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
     try:
         document = json.loads(body or b"{}", parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(document, dict):
         raise HttpProblem(422, "the body is no JSON object", fix='such as {"steps": ["make"]}')
+    request.state.said = document  # for the problem that it may be
     try:
         return kind.model_validate(document)
     except ValidationError as error:

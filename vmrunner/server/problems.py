@@ -1,5 +1,5 @@
-"""Errors as RFC 9457 problem documents, with field and fix; the client raises the same exceptions
-of them again."""
+"""Errors as RFC 9457 problem documents, with field, value and fix; the client raises the same
+exceptions of them again."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ _STATUS: Final[tuple[tuple[type[errors.VmrunnerError], int], ...]] = (
     (errors.Throttled, 503),
     (errors.ProviderError, 502),
 )
+#: What a value is shown as.
+Scalar = str | float | bool | None
+_SECRET: Final = ("env", "secrets", "password", "token")
+_LONGEST: Final = 200  # characters of a value
+_HIGHEST: Final = 2.0**53  # a number beyond is another one to many readers
 _TEXT: Final = {"type": ["string", "null"]}
 #: A problem document in the OpenAPI document.
 SCHEMA: Final = {
@@ -50,13 +55,19 @@ SCHEMA: Final = {
         "detail": {"type": "string"},
         "fix": _TEXT,
         "field": _TEXT,
+        "value": {"description": "What the field had, where that is one word or number."},
         "error": _TEXT | {"description": "The name of the exception in Python."},
         "errors": {
             "description": "All faults, where there are several.",
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"field": _TEXT, "detail": {"type": "string"}, "fix": _TEXT},
+                "properties": {
+                    "field": _TEXT,
+                    "value": {},
+                    "detail": {"type": "string"},
+                    "fix": _TEXT,
+                },
             },
         },
     },
@@ -88,7 +99,8 @@ def problem(
     fix: str = "",
     error: str = "",
     field: str = "",
-    more: list[dict[str, str]] | None = None,
+    value: Scalar = None,
+    more: list[dict[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """One problem document. `error`: the class of the exception that it was."""
@@ -99,6 +111,7 @@ def problem(
         "detail": detail,
         "fix": fix or None,
         "field": field or None,
+        "value": value,
         "error": error or None,
     }
     if more:
@@ -135,8 +148,8 @@ def install(app: FastAPI) -> None:
         return error.response()
 
     @app.exception_handler(errors.VmrunnerError)
-    async def _ours(_: Request, error: errors.VmrunnerError) -> Response:
-        return of_error(error)
+    async def _ours(request: Request, error: errors.VmrunnerError) -> Response:
+        return of_error(error, getattr(request.state, "said", {}))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -156,30 +169,44 @@ def install(app: FastAPI) -> None:
         return problem(500, "it is in the log of the server", error="InternalError")
 
 
-def of_error(error: errors.VmrunnerError) -> Response:
-    """An exception of the library as a problem document."""
+def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None) -> Response:
+    """An exception of the library as a problem document. `said`: the body of the request."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:
         log.warning("%s", error)
     more = error.more if isinstance(error, errors.ConfigError) else ()
-    told = [
-        {"field": _field(str(one.args[0])), "detail": str(one.args[0]), "fix": one.hint}
-        for one in (error, *more)
-    ]
+    field = _field(str(error.args[0])) if status == 422 else ""
     return problem(
         status,
         str(error.args[0]),
         fix=error.hint,
         error=type(error).__name__,
-        field=_field(str(error.args[0])) if status == 422 else "",
-        more=told if more else None,
+        field=field,
+        value=_value(said or {}, field),
+        more=[_fault(one, said or {}) for one in (error, *more)] if more else None,
         headers={"Retry-After": _RETRY_AFTER} if status in (429, 503) else None,
     )
+
+
+def _fault(error: errors.VmrunnerError, said: Mapping[str, Any]) -> dict[str, Any]:
+    detail = str(error.args[0])
+    field = _field(detail)
+    return {"field": field, "value": _value(said, field), "detail": detail, "fix": error.hint}
 
 
 def _field(detail: str) -> str:
     name, colon, _ = detail.partition(": ")
     return name if colon and " " not in name else ""
+
+
+def _value(said: Mapping[str, Any], field: str) -> Scalar:
+    """Return what the caller said there, unless that may be a secret."""
+    found: Any = said
+    for name in field.split("."):
+        found = found.get(name) if isinstance(found, Mapping) and name not in _SECRET else None
+    if isinstance(found, str):
+        return found[:_LONGEST]
+    return found if isinstance(found, int | float) and abs(found) <= _HIGHEST else None
 
 
 def _of_query(request: Request, error: RequestValidationError) -> Response:
@@ -193,7 +220,8 @@ def _of_query(request: Request, error: RequestValidationError) -> Response:
     else:
         text, fix = _in_words(str(first["msg"]))
         detail = f"{name}: {str(first.get('input'))[:60]!r}: {text}"
-    return problem(422, detail, fix=fix, field=name, error="ConfigError")
+    said = {name: first.get("input")}
+    return problem(422, detail, fix=fix, field=name, value=_value(said, name), error="ConfigError")
 
 
 def _in_words(message: str) -> tuple[str, str]:
