@@ -1,16 +1,17 @@
-"""Jobs of GitLab in real VMs, led as its runner leads them: one that succeeds, and one that fails
-while its runner dies."""
+"""Jobs of GitLab in real VMs, led as its runner leads them: one that succeeds, one that fails while
+its runner dies, and one that is cancelled and then loses its VM."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.support.gitlab_runner import MASKED, GitlabRunnerStandIn, RunnerDied
+from tests.support.gitlab_runner import MASKED, SYSTEM_FAILURE, GitlabRunnerStandIn, RunnerDied
 from tests.vm.home import Home, text, wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -50,15 +51,20 @@ class RealRunner(GitlabRunnerStandIn):
     def configure(self, ttl: str) -> None:
         (self.home.root / "config.toml").write_text(CONFIG.format(ttl=ttl))
 
-    def dies(self, job: int) -> None:
-        """Its host loses power, with a script under way: program and engine are killed."""
+    def begun(self, job: int, seconds: int) -> subprocess.Popen[bytes]:
+        """A script of so many seconds that is under way."""
         script, log = self.root / "script", self.root / "log"
-        script.write_text("echo began; sleep 600")
+        script.write_text(f"echo began; sleep {seconds}")
         env = self.environment(job, {}) | self._own
         with log.open("wb") as file:
             words = ("gitlab", "run", str(script), "build_script")
             program = self.home.start(*words, stdout=file, stderr=file, **env)
         wait_until(lambda: b"began" in log.read_bytes(), seconds=120, what="the script")
+        return program
+
+    def dies(self, job: int) -> None:
+        """Its host loses power, with a script under way: program and engine are killed."""
+        program = self.begun(job, 600)
         program.kill()
         program.wait()
         engines = [line for line in self.home.processes() if "serve --until-idle" in line]
@@ -102,6 +108,27 @@ def test_jobs_have_a_vm_each_that_outlives_no_runner(home: Home) -> None:
     build = gitlab.build(8)
     assert (build["result"], build["reason"]) == ("success", "deadline")
     assert len(home.instances()) == 2
+
+
+def test_a_cancelled_script_ends_and_a_lost_vm_is_tried_again(home: Home) -> None:
+    gitlab = RealRunner(home)
+    gitlab.configure(ttl="20m")
+    env = gitlab.environment(9, {})
+    assert gitlab.call(["prepare"], env)[0] == 0
+    program = gitlab.begun(9, 4242)
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(60) == SYSTEM_FAILURE, "nobody calls it the script's failure"
+    script = gitlab.root / "script"
+    script.write_text("grep -aqs '424[2]' /proc/[0-9]*/cmdline && exit 3; echo quiet")
+    code, out = gitlab.call(["run", str(script), "after_script"], env)
+    assert (code, b"quiet" in out) == (0, True), "the script runs on beside it"
+    program = gitlab.begun(9, 600)
+    (vm,) = [line for line in home.processes() if " qemu-system" in line or "/qemu-system" in line]
+    os.kill(int(vm.split()[0]), signal.SIGKILL)
+    assert program.wait(120) == SYSTEM_FAILURE
+    assert gitlab.call(["cleanup"], env)[0] == 0
+    wait_until(lambda: not home.open_vms(), seconds=120, what="the end of its VM")
+    assert gitlab.build(9)["reason"] == "vm_lost"
 
 
 def _files_with(root: Path, secret: bytes) -> list[Path]:
