@@ -110,7 +110,7 @@ def test_jobs_have_a_vm_each_that_outlives_no_runner(home: Home) -> None:
     assert len(home.instances()) == 2
 
 
-def test_a_cancelled_script_ends_and_a_lost_vm_is_tried_again(home: Home) -> None:
+def test_a_cancelled_script_ends_and_a_lost_vm_is_reported(home: Home) -> None:
     gitlab = RealRunner(home)
     gitlab.configure(ttl="20m")
     env = gitlab.environment(9, {})
