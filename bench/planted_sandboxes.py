@@ -117,11 +117,11 @@ SANDBOX_BUGS: Final = (
         f"{TRANSFERS}::test_a_forwarded_connection_into_a_black_hole_ends",
     ),
     Bug(
-        "sandbox: one whose time was over was lost",
+        "sandbox: one that was lost had its time",
         "core/lifecycle.py",
-        " or (death is Death.DONE and build.was_ready):",
-        ":",
-        "tests/unit/core/test_lifecycle.py::test_a_sandbox_whose_time_was_over_had_its_time",
+        " and build.was_ready and not message):",
+        " and build.was_ready):",
+        "tests/unit/core/test_lifecycle.py::test_a_lost_sandbox_did_not_have_its_time",
     ),
     Bug(
         "sandbox: who forwards waits for the port alone",

@@ -18,11 +18,14 @@ from tests.support.inline_pool import Inline, prepared
 from tests.support.ledger_builds import PROCESS, SCOPE, orders, spec
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineContext, EngineLimits
+from vmrunner.engine.engine import Engine
 from vmrunner.engine.launcher import Launcher
 from vmrunner.ledger import Ledger
+from vmrunner.lib.process import current
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import BuildRecord, BuildState, Death, Instance, InstanceState, Process, Spec
 from vmrunner.providers.fake import Clock, Cloud, FakeMachine, FakeProvider
+from vmrunner.session.session import Session
 
 T = TypeVar("T")
 
@@ -92,6 +95,21 @@ class EngineParts:
             "local", self.cloud, scopes=(SCOPE,), machine_types=("small", "large")
         )
         self.context = self.context_of(ENGINE)
+
+    def engine(self, **options: Any) -> Engine:
+        """A whole engine of this ledger and provider, which listens to nobody."""
+        return Engine(
+            self.ledger,
+            {"local": self.provider},
+            Session,
+            EngineLimits(),
+            process=current(),
+            kind="serve",
+            paths=self.context.places,
+            orders=self.context.orders,
+            listen=False,
+            **options,
+        )
 
     def context_of(self, name: str) -> EngineContext:
         """The context of an engine of this name, at the same ledger and cloud."""

@@ -206,10 +206,11 @@ class End:
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
     """Return the end of a build whose instance must die, or died, under it. `message`: what was
-    noted with the wish that it dies."""
+    noted with the wish that it dies: nothing where a sandbox's time was over, and how it was lost
+    where an engine of an older version was about to give it another attempt."""
     if build.cancel is not None:
         return cancelled(build.cancel)
-    if death is Death.EXPIRED or (death is Death.DONE and build.was_ready):
+    if death is Death.EXPIRED or (death is Death.DONE and build.was_ready and not message):
         return End(
             result=Result.TIMEOUT,
             reason=Reason.DEADLINE,

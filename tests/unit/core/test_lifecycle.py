@@ -116,10 +116,13 @@ def test_how_a_build_ends_with_its_vm() -> None:
     assert cancelled(Reason.DEADLINE).result is Result.TIMEOUT
 
 
-def test_a_sandbox_whose_time_was_over_had_its_time() -> None:
+def test_a_lost_sandbox_did_not_have_its_time() -> None:
+    """Its engine died between the wish that its VM dies and another attempt."""
     plain = running(hold_until=NOW)
     ready = replace(plain, spec=replace(plain.spec, sandbox_ttl=60.0))
     assert end_of(ready, Death.DONE).reason is Reason.DEADLINE
+    lost = end_of(ready, Death.DONE, "the cloud took the machine back")
+    assert (lost.reason, lost.lost) == (Reason.VM_LOST, True)
 
 
 def test_switching_the_guest_off_amid_steps_fails_the_build() -> None:

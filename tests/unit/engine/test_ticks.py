@@ -8,26 +8,12 @@ import pytest
 
 from tests.support.engine_parts import EngineParts
 from vmrunner.engine import engine as engines
-from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import MIN_TICK, Engine
-from vmrunner.lib.process import current
-from vmrunner.session.session import Session
 
 
 @pytest.fixture
 def engine(parts: EngineParts) -> Iterator[Engine]:
-    made = Engine(
-        parts.ledger,
-        {"local": parts.provider},
-        Session,
-        EngineLimits(),
-        process=current(),
-        kind="serve",
-        paths=parts.context.places,
-        orders=parts.context.orders,
-        monotonic=parts.clock,
-        listen=False,
-    )
+    made = parts.engine(monotonic=parts.clock)
     yield made
     made.close()
 

@@ -8,28 +8,15 @@ import threading
 import pytest
 
 from tests.support.engine_parts import EngineParts
-from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
-from vmrunner.lib.process import current
 from vmrunner.providers.fake import Clock
 from vmrunner.reaper.report import Report
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
-from vmrunner.session.session import Session
 
 
 @pytest.fixture
 def engine(parts: EngineParts) -> Engine:
-    return Engine(
-        parts.ledger,
-        {"local": parts.provider},
-        Session,
-        EngineLimits(),
-        process=current(),
-        kind="serve",
-        paths=parts.context.places,
-        orders=parts.context.orders,
-        listen=False,
-    )
+    return parts.engine()
 
 
 def test_passes_that_never_end_stop_no_other(
