@@ -301,6 +301,14 @@ _SHELL_BUGS: Final = (
         f"{HOSTILE}::test_a_connection_lost_after_the_end_costs_no_byte",
     ),
     Bug(
+        "end a running build without a word when its driver changed",
+        "session/session.py",
+        "self._can_end = job.build.state is BuildState.RUNNING ",
+        "self._can_end = False ",
+        "tests/integration/test_session.py"
+        "::test_a_cancelled_build_is_told_by_whoever_drives_it_next",
+    ),
+    Bug(
         "claim without counting who else did",
         "ledger/instances.py",
         "fitting = launches if rooms is None else self._fitting(connection, launches, rooms)",

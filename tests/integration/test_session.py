@@ -18,6 +18,7 @@ from vmrunner.guest import build
 from vmrunner.lib.archive import files
 from vmrunner.model import Address, ArtifactRule, BuildState, Reason, Result, Step
 from vmrunner.session import End
+from vmrunner.session import session as module
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -156,6 +157,33 @@ def test_cancel_reaches_the_build_and_brings_what_is_always_wanted(
     assert running.wait() == End(result=Result.CANCELLED, reason=reason)
     assert time.monotonic() - begun < 10
     assert (world.artifacts / "a").exists()
+
+
+def test_a_cancelled_build_is_told_by_whoever_drives_it_next(world: World) -> None:
+    """Its process went away with the wish: the next one knows of both at its first look."""
+    rules = [ArtifactRule(glob="a", always=True)]
+    script = "touch a; echo begun; sleep 100"
+    first = Running(world.session(script, rules=rules))
+    wait_for(lambda: world.log == b"begun\n")
+    first.session.stop(Reason.VM_LOST)
+    assert first.wait().lost
+    going_on = {"state": BuildState.RUNNING, "steps_started": True, "cancel": Reason.USER}
+    session = world.session(script, epoch=2, rules=rules, build=going_on)
+    session.stop(Reason.USER)
+    assert Running(session).wait() == End(result=Result.CANCELLED, reason=Reason.USER)
+    assert (world.artifacts / "a").exists()
+
+
+def test_a_cancelled_build_out_of_reach_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANCEL_TIMEOUT", 0.5)
+    running = Running(world.session("echo begun; sleep 100"))
+    wait_for(lambda: world.log == b"begun\n")
+    world.proxy.refuse()
+    wait_for(lambda: "connection_lost" in world.record.kinds())
+    running.session.stop(Reason.USER)
+    assert running.wait(10) == End(result=Result.CANCELLED, reason=Reason.USER)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The session: drives one attempt, whatever happens to the connection.
 
-Every step of it can be done again on another connection, by this process or, at a higher epoch, by
-another: unpacking replaces what was unpacked, starting starts once and then only follows,
-following goes on at the first byte that is not stored, collecting replaces what was collected.
+Each step can be done again on another connection, by this process or, at a higher epoch, another:
+unpacking replaces what was unpacked, starting starts once and then only follows, following goes on
+at the first byte that is not stored, collecting replaces what was collected.
 """
 
 from __future__ import annotations
@@ -43,14 +43,8 @@ OMISSIONS: Final = 20  # artifacts that were left out, told one by one
 MISHAPS: Final = 3  # times that the supervisor may break off on a connection that lives
 WORTH_BYTES: Final = 64 * 1024  # of log, that make the next connection no try in vain
 WORTH_SECONDS: Final = 15.0  # that it lasted, which do too
-RECONNECT_PAUSES: Final = (
-    0.0,
-    0.5,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-)  # seconds before a connection, after so many in vain
+#: Seconds before a connection, after so many in vain.
+RECONNECT_PAUSES: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 _STALE, _SHRUNK, _DEAD, _OTHER = 3, 4, 5, OTHER  # the supervisor's exit codes
 _MISSING = 127
@@ -83,6 +77,8 @@ class Session:
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
         self._until: float | None = None  # when the supervisor must have begun it, then ended it
         self._is_running = False
+        self._can_end = job.build.state is BuildState.RUNNING  # if told to: its steps have begun
+        self._last_try = False  # `stop` was called, and we connect once more to tell the build
         self._caches = BuildCaches(job, reporter)
         self._preparation = Preparation(job, reporter, self._caches)
         self._mishaps = 0
@@ -100,12 +96,11 @@ class Session:
         """End it. A gentle reason lets the build end and artifacts come; others do not wait."""
         if self._stop is None or (self._stop in GENTLE and reason not in GENTLE):
             self._stop = reason
-        self._stopping.set()
-        connection = self._connection
-        if connection is not None:
-            connection.wake()
-        else:
-            self._dialer.abort()
+            self._stopping.set()
+            if (connection := self._connection) is not None:
+                connection.wake()
+            else:
+                self._dialer.abort()
 
     def run(self) -> End:
         """Drive the attempt to its end. Raises Fenced when the build belongs to somebody else."""
@@ -130,17 +125,20 @@ class Session:
         connected = False
         vain = 0
         while True:
-            self._check_stop()
             self._stopping.wait(RECONNECT_PAUSES[min(vain, len(RECONNECT_PAUSES) - 1)])
             self._check_stop()
-            left = self._job.instance.end - self._now()
-            timeout = left if connected else min(self._job.boot_seconds, left)
+            patience = [self._job.instance.end - self._now()]
+            patience += [CANCEL_TIMEOUT] if self._last_try else []
+            patience += [] if connected else [self._job.boot_seconds]
             try:
-                self._connection = self._connect(max(timeout, 1.0))
+                self._connection = self._connect(max(min(patience), 1.0))
             except client.Aborted:
-                self._check_stop()
+                if self._ended is None:
+                    continue
                 raise _Stopped(self._stop or Reason.VM_LOST) from None
             except client.Unreachable as error:
+                if self._last_try:
+                    self._check_stop()
                 return self._unreachable(error, connected=connected)
             if connected:
                 self._reporter.event(EventKind.RECONNECTED, offset=self._relay.offset)
@@ -239,7 +237,7 @@ class Session:
 
     def _running(self) -> None:
         if not self._is_running:
-            self._is_running = True
+            self._is_running = self._can_end = True
             timeout = self._job.build.spec.timeout + self._caches.patience
             self._until = time.monotonic() + timeout + TIMEOUT_PATIENCE
             self._reporter.state(BuildState.RUNNING)
@@ -343,8 +341,14 @@ class Session:
     # --- stopping ----------------------------------------------------------------------------
 
     def _check_stop(self) -> None:
+        """Raise what stops us, once a build that runs had its try to be told: another owner may
+        have driven it until now, or the connection be lost."""
         if self._stop is not None and self._ended is None:
-            raise _Stopped(self._stop)
+            if self._last_try or self._stop not in GENTLE or not self._can_end:
+                raise _Stopped(self._stop)
+            self._last_try = True
+            # `stop` aborted the one before.
+            self._dialer = client.Dialer(self._job.access, channel=self._job.channel)
 
     def _pulse(self) -> float:
         """Do what is due, between pieces of output. Return the seconds until the next time."""
@@ -369,24 +373,22 @@ class Session:
 
     def _cancel(self, reason: Reason, now: float) -> None:
         """Tell the build once; stop waiting for it after a while."""
-        if reason not in GENTLE or not self._is_running or self._supervisor is None:
+        if reason not in GENTLE or not self._can_end or self._supervisor is None:
             raise _Stopped(reason)
         if self._cancelled_at is None:
             self._cancelled_at = now
-            self._tell_to_end(reason, until=now + CANCEL_TIMEOUT)
+            self._tell_to_end(self._supervisor, reason, until=now + CANCEL_TIMEOUT)
         elif now >= self._cancelled_at + CANCEL_PATIENCE:
             raise _Stopped(reason)
 
-    def _tell_to_end(self, reason: Reason, *, until: float) -> None:
-        assert self._supervisor is not None
-
+    def _tell_to_end(self, supervisor: SupervisorCalls, reason: Reason, *, until: float) -> None:
         def pulse() -> float:
             left = until - time.monotonic()
             if left <= 0:
                 raise client.ConnectionLost("the VM does not take the wish to cancel")
             return left
 
-        self._supervisor.ask("cancel", reason.value, pulse=pulse)
+        supervisor.ask("cancel", reason.value, pulse=pulse)
 
     def _end_of_stop(self, reason: Reason) -> End:
         if self._ended is not None:
