@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.support.http_service import Service, only, service
 from tests.support.scripted_app import wait_until
+from vmrunner.config.settings import ServerSettings
 from vmrunner.server.application import EXCHANGES
 
 API = "/api/v1"
 AUDIENCE = "https://builds.example.org"
+SECOND = "https://second.example.org"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -86,7 +88,9 @@ def http(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         },
         {"match": {"repository": "org/docs"}, "labels": {"team": "docs"}, "scopes": ["read"]},
     ]
-    server = {"oidc": [{"issuer": issuer.url, "audience": AUDIENCE, "rules": rules}]}
+    here = {"issuer": issuer.url, "audience": AUDIENCE, "rules": rules}
+    there = here | {"audience": SECOND, "rules": [rules[0] | {"labels": {"team": "second"}}]}
+    server = {"oidc": [here, there]}
     with service(tmp_path, server=server) as found:
         yield found
 
@@ -134,6 +138,18 @@ def test_an_identity_becomes_a_tenant_for_an_hour(
     assert token.expires_at is not None
     assert token.expires_at - token.created_at == 3600.0
     assert token.quota.builds == 2
+
+
+def test_each_audience_of_an_issuer_has_its_rules(http: Service, issuer: Issuer) -> None:
+    answer = exchange(http, identity(issuer, aud=SECOND))
+    assert (answer.status_code, answer.json()["labels"]) == (201, {"team": "second"})
+
+
+def test_one_audience_twice_is_refused() -> None:
+    one: dict[str, Any] = {"issuer": "https://i.example.org", "audience": "a"}
+    one["rules"] = [{"match": {"sub": "x"}, "labels": {"a": "b"}}]
+    with pytest.raises(ValueError, match=r"https://i\.example\.org for a is there twice"):
+        ServerSettings.model_validate({"oidc": [one, one]})
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,20 @@ def test_an_upgrade_changes_what_a_browser_has(http: Service) -> None:
     assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
 
 
+def test_a_browser_is_shown_a_problem_as_a_page(http: Service) -> None:
+    client = http.client()
+    client.headers["Accept"] = "text/html,*/*;q=0.8"
+    answer = client.get("/builds/b-none<i>")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "b-none&lt;i&gt;" in answer.text
+    assert "Content-Security-Policy" in answer.headers
+    answer = client.get("/", params={"state": "helt"})
+    assert (answer.status_code, "did you mean &#39;held&#39;?" in answer.text) == (422, True)
+    for path, headers in ((f"{API}/builds/b-none", {}), ("/builds/b-none", {"HX-Request": "true"})):
+        answer = client.get(path, headers=headers)
+        assert answer.headers["content-type"] == "application/problem+json", path
+
+
 def test_another_programs_cookie_keeps_nobody_out(http: Service) -> None:
     """A browser sends those of all programs of the host, and of the domains above it."""
     ((name, value),) = login(http, token=http.token()).cookies.items()

@@ -169,6 +169,14 @@ class ServerSettings(Section):
         default_factory=list, description="Whose identity tokens are exchanged."
     )
 
+    @field_validator("oidc")
+    @classmethod
+    def _once(cls, value: list[OidcIssuer]) -> list[OidcIssuer]:
+        known = [(one.issuer, one.audience) for one in value]
+        if twice := next((one for one in known if known.count(one) > 1), None):
+            raise ValueError(f"{twice[0]} for {twice[1]} is there twice; put its rules into one")
+        return value
+
     @field_validator("url")
     @classmethod
     def _web(cls, value: str) -> str:

@@ -17,7 +17,7 @@ from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.cloud_look import CloudLook
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
-from vmrunner.server.pages import STATIC, PageFiles
+from vmrunner.server.pages import STATIC, PageFiles, of_problem
 from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes import (
     artifacts,
@@ -76,7 +76,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     app.state.oidc = OidcExchange(IssuerKeys(parts.now))
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
-    problems.install(app)
+    problems.install(app, of_problem)
     for part in (
         builds, sandboxes, logs, artifacts, sources, instances, caches, operations, costs, token
     ):  # fmt: skip

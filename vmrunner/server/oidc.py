@@ -126,13 +126,13 @@ class OidcExchange:
 
     def _issuer(self, shown: str, issuers: list[OidcIssuer]) -> OidcIssuer:
         try:
-            said = jwt.decode(shown, options={"verify_signature": False}).get("iss")
+            said = jwt.decode(shown, options={"verify_signature": False})
         except jwt.PyJWTError as error:
             raise _unproved(str(error)) from None
-        for issuer in issuers:
-            if issuer.issuer == said:
-                return issuer
-        raise _unproved("nobody here knows its issuer")
+        known = [issuer for issuer in issuers if issuer.issuer == said.get("iss")]
+        if not known:
+            raise _unproved("nobody here knows its issuer")
+        return next((one for one in known if one.audience == said.get("aud")), known[0])
 
     def _verified(self, shown: str, issuer: OidcIssuer, now: float) -> Mapping[str, Any]:
         try:

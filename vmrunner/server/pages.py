@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -28,6 +29,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_KEPT: Final = ("retry-after", "allow")  # headers of a problem
 #: The pages of everybody; those of a token without a label filter; and those of an admin.
 _PAGES: Final = (("/", "Builds"), ("/vms", "VMs"), ("/costs", "Costs"), ("/caches", "Caches"))
 _WHOLE: Final = (
@@ -63,6 +65,18 @@ def rendered(request: Request, name: str, status: int = 200, **values: Any) -> R
     known: Mapping[str, Any] = {"wrong": "", **_frame(request, caller), **values}
     text = _templates().get_template(name).render(known)
     return HTMLResponse(text, status, headers=dict(_HEADERS))
+
+
+def of_problem(request: Request, document: JSONResponse) -> Response:
+    """Return a problem document, as a page if a browser asked for one. It asks no ledger: that may
+    be the problem."""
+    asked = "text/html" in request.headers.get("accept", "") and "hx-request" not in request.headers
+    if request.method != "GET" or not asked or request.url.path.startswith("/api/"):
+        return document
+    said = json.loads(bytes(document.body))
+    text = _templates().get_template("problem.html").render(said)
+    kept = {name: value for name, value in document.headers.items() if name in _KEPT}
+    return HTMLResponse(text, document.status_code, headers=kept | dict(_HEADERS))
 
 
 def is_admin(principal: Principal) -> bool:

@@ -4,7 +4,7 @@ exceptions of them again."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -87,7 +87,7 @@ class HttpProblem(Exception):
         self.fix = fix
         self.headers = dict(headers or {})
 
-    def response(self) -> Response:
+    def response(self) -> JSONResponse:
         field = _field(self.detail) if self.status == 422 else ""
         return problem(self.status, self.detail, fix=self.fix, field=field, headers=self.headers)
 
@@ -140,36 +140,38 @@ _TITLES: Final = {
 }
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of this application be a problem document."""
+def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> None:
+    """Let every error of this application be a problem document, which `show` may show as something
+    else."""
 
     @app.exception_handler(HttpProblem)
-    async def _http(_: Request, error: HttpProblem) -> Response:
-        return error.response()
+    async def _http(request: Request, error: HttpProblem) -> Response:
+        return show(request, error.response())
 
     @app.exception_handler(errors.VmrunnerError)
     async def _ours(request: Request, error: errors.VmrunnerError) -> Response:
-        return of_error(error, getattr(request.state, "said", {}))
+        return show(request, of_error(error, getattr(request.state, "said", {})))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return _of_query(request, error)
+        return show(request, _of_query(request, error))
 
     @app.exception_handler(HTTPException)
-    async def _starlette(_: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), headers=error.headers)
+    async def _starlette(request: Request, error: HTTPException) -> Response:
+        found = problem(error.status_code, str(error.detail), headers=error.headers)
+        return show(request, found)
 
     @app.exception_handler(ClientDisconnect)
     async def _left(_: Request, __: ClientDisconnect) -> Response:
         return problem(400, "the body ends before its end")  # nobody is there to read it
 
     @app.exception_handler(Exception)
-    async def _unforeseen(_: Request, error: Exception) -> Response:
+    async def _unforeseen(request: Request, error: Exception) -> Response:
         log.error("%s", error, exc_info=error)
-        return problem(500, "it is in the log of the server", error="InternalError")
+        return show(request, problem(500, "it is in the log of the server", error="InternalError"))
 
 
-def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None) -> Response:
+def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None) -> JSONResponse:
     """An exception of the library as a problem document. `said`: the body of the request."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:
@@ -209,7 +211,7 @@ def _value(said: Mapping[str, Any], field: str) -> Scalar:
     return found if isinstance(found, int | float) and abs(found) <= _HIGHEST else None
 
 
-def _of_query(request: Request, error: RequestValidationError) -> Response:
+def _of_query(request: Request, error: RequestValidationError) -> JSONResponse:
     """The first thing that is wrong with path or query."""
     first = error.errors()[0]
     name = str(first["loc"][-1])
