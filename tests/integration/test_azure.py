@@ -55,6 +55,15 @@ def test_a_size_that_nobody_may_have_is_left_out(azure: Microsoft) -> None:
     assert (told.level, "Standard_D4s_v5" in told.message) == (Level.WARNING, True)
 
 
+def test_a_vm_with_a_place_is_two_calls(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    before = len(azure.cloud.requests)
+    provider.create(order)
+    made = [one.action for one in azure.cloud.requests[before:]]
+    assert made == ["virtualMachines.put", "virtualMachines.get"]
+
+
 def test_all_of_a_vm_dies_with_it(azure: Microsoft) -> None:
     azure.cloud.delete_seconds = 30
     provider = azure.provider()

@@ -21,7 +21,7 @@ from vmrunner.providers.common.clock import boottime
 #: that failed.
 UNDER_WAY: Final = 120.0
 #: Seconds between two looks: more each time, since all creates together have few reads a second.
-TURN, LONGEST_TURN = 1.0, 5.0
+TURN, LONGEST_TURN = 0.5, 5.0
 _PLACED: Final = frozenset({"starting", "running"})
 
 
@@ -64,13 +64,13 @@ class AzureWaiter:
         """True when it is done, or `over`; False when it goes on. Raises `_Ended` when it failed,
         and `CallFailed`."""
         until, turns = self._elapsed() + UNDER_WAY, 0
-        while begun.operation:
+        while begun.operation and not over():
             told = self._calls.get(begun.operation, action=api.action)
             if told.get("status") in ("Failed", "Canceled"):
                 said, text = (str(part(told, "error", key) or "") for key in ("code", "message"))
                 error = error_codes.refusal(said, text, 0, action=api.action, where=where)
                 raise _Ended(CallFailed(said, error))
-            if told.get("status") == "Succeeded" or over():
+            if told.get("status") == "Succeeded":
                 return True
             if self._elapsed() >= until:
                 return False
