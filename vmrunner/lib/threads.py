@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T")
 
+#: So long a thread waits for more work, in seconds.
+IDLE: Final = 60.0
 #: A call that has not come back by then is not waited for: the slot takes the next one.
 GIVE_UP: Final = 300.0
 
@@ -39,7 +42,8 @@ class DaemonThreadPool:
         )
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0
+        self._idle = 0  # threads that wait for work which nobody has submitted yet
+        self._backlog = 0  # what was submitted while all threads were busy
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
@@ -50,8 +54,18 @@ class DaemonThreadPool:
                 self._threads += 1
                 name = f"{self._name}-{self._threads}"
                 threading.Thread(target=self._run, name=name, daemon=True).start()
+            else:
+                self._backlog += 1
         self._work.put((future, work))
         return future
+
+    def map(self, work: Callable[[K], T], items: Sequence[K]) -> list[T]:
+        """Run it for each item, a single one right here, and return the answers in their order.
+        Raises what it raises for the first that fails."""
+        if len(items) == 1:
+            return [work(items[0])]
+        calls = [self.submit(partial(work, item)) for item in items]
+        return [call.result() for call in calls]
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""
@@ -59,15 +73,30 @@ class DaemonThreadPool:
             for _ in range(self._threads):
                 self._work.put(None)
 
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """Wait for work. None: there is none for long, or the pool was closed."""
+        while True:
+            try:
+                return self._work.get(timeout=IDLE)
+            except queue.Empty:
+                with self._lock:
+                    if self._idle > 0:  # else work for this thread is on its way
+                        self._idle -= 1
+                        self._threads -= 1
+                        return None
+
     def _run(self) -> None:
-        while (item := self._work.get()) is not None:
+        while (item := self._next()) is not None:
             future, work = item
             try:
                 future.set_result(work())
             except BaseException as error:  # noqa: BLE001 - it belongs to the reader
                 future.set_exception(error)
             with self._lock:
-                self._idle += 1
+                if self._backlog:
+                    self._backlog -= 1
+                else:
+                    self._idle += 1
 
 
 class CallSlots(Generic[K, T]):
