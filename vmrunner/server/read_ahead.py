@@ -8,7 +8,7 @@ from typing import Final
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
-AT_ONCE: Final = 1 << 20  # bytes that are read before any is sent, and up to one piece more
+AT_ONCE: Final = 1 << 20  # bytes, about, that are read before any is sent
 #: Answers that read ahead at once. Each other one holds what its source has read, and a piece.
 ANSWERS: Final = 32
 THREADS: Final = 40  # for all of them: a store that hangs holds up nobody else's request
@@ -55,9 +55,10 @@ def _take_failure(task: asyncio.Task[bytes]) -> None:
 
 
 def _read(source: Iterator[bytes], size: int) -> bytes:
-    """Return so many bytes, up to one piece more; fewer at the end."""
+    """Return half so many bytes at least, up to one piece more; fewer at the end. A piece that is
+    large enough is not copied."""
     found, left = [], size
-    while left > 0 and (piece := next(source, None)) is not None:
+    while left > size // 2 and (piece := next(source, None)) is not None:
         found.append(piece)
         left -= len(piece)
     return b"".join(found)
