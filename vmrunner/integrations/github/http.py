@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
-from vmrunner.lib import units
+from vmrunner.lib import certificates, units
 
 if TYPE_CHECKING:
     import httpx
@@ -40,6 +40,7 @@ class GithubHttp:
         self._client = httpx.Client(
             headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
             timeout=httpx.Timeout(ANSWER, connect=CONNECT),
+            verify=certificates.trusted(),
             follow_redirects=False,
             transport=transport,
         )

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from vmrunner import errors
 from vmrunner.core import trace_context
 from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, VmrunnerError
-from vmrunner.lib import abandonment
+from vmrunner.lib import abandonment, certificates
 
 if TYPE_CHECKING:
     import httpx
@@ -74,7 +74,8 @@ class HttpClient:
                     base_url=self.url,
                     headers=headers,
                     timeout=httpx.Timeout(self._timeout, connect=CONNECT),
-                    trust_env=True,  # proxies and certificates, as every client of the user
+                    verify=certificates.trusted(),
+                    trust_env=True,  # proxies, as every client of the user
                 )
             return self._client
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from functools import lru_cache
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    import ssl
+from vmrunner.lib import certificates
 
 CONNECT: Final = 5.0  # seconds
 WHOLE: Final = 15.0  # … for a request, however it is spent
@@ -56,16 +54,9 @@ async def _code(url: str, headers: dict[str, str], body: bytes) -> int:
     import httpx
 
     limits = httpx.Timeout(WHOLE, connect=CONNECT)
+    trusted = certificates.trusted()
     async with (
-        httpx.AsyncClient(timeout=limits, verify=_certificates(), follow_redirects=False) as client,
+        httpx.AsyncClient(timeout=limits, verify=trusted, follow_redirects=False) as client,
         client.stream("POST", url, headers=headers, content=body) as answer,
     ):
         return answer.status_code
-
-
-@lru_cache(maxsize=1)
-def _certificates() -> ssl.SSLContext:
-    """Made once: it takes longer than a request."""
-    import httpx
-
-    return httpx.create_ssl_context()
