@@ -11,7 +11,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
-from vmrunner.lib import certificates, units
+from vmrunner.lib import units
+from vmrunner.services.remote import certificates
 
 if TYPE_CHECKING:
     import httpx

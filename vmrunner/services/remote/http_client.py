@@ -14,7 +14,8 @@ from urllib.parse import quote, urlsplit
 from vmrunner import errors
 from vmrunner.core import trace_context
 from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, VmrunnerError
-from vmrunner.lib import abandonment, certificates
+from vmrunner.lib import abandonment
+from vmrunner.services.remote import certificates
 
 if TYPE_CHECKING:
     import httpx

@@ -1,4 +1,4 @@
-"""Whom this host trusts over TLS."""
+"""Authorities that this host trusts over TLS."""
 
 from __future__ import annotations
 
