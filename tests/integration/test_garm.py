@@ -270,6 +270,18 @@ def test_what_a_pool_leaves_open_is_as_configured() -> None:
     assert made.container == RUNNER_IMAGE
 
 
+def test_a_private_image_is_pulled_by_garms_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    login = {"auths": {"ghcr.io": {"username": "u", "password": "p4ss"}}}
+    monkeypatch.setenv("LOGINS", json.dumps(login))
+    settings = GarmSettings(registry="LOGINS")
+    said = {"name": "g", "flavor": "default", "instance-token": "t", "image": "ghcr.io/acme/r:1"}
+    made = bootstrap.request(bootstrap.read(json.dumps(said).encode()), settings, "c", "p", 0)
+    assert b"p4ss" in made.secrets[made.registry_secret or ""]
+    said["image"] = "evil.example.org/r"
+    made = bootstrap.request(bootstrap.read(json.dumps(said).encode()), settings, "c", "p", 0)
+    assert (made.registry_secret, [*made.secrets]) == (None, ["GARM_INSTANCE_TOKEN"])
+
+
 RUN: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
 
 

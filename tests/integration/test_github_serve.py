@@ -88,6 +88,11 @@ def test_a_stop_gives_the_session_back_and_leaves_jobs(
             "github.token: NO_SUCH is not set",
         ),
         (
+            '[github]\nurl = "https://github.com/acme"\ntoken = "HOME"\nregistry = "HOME"\n'
+            '[[github.scale_sets]]\nname = "fast"\n',
+            "github.registry: no Docker configuration with auths",
+        ),
+        (
             '[github]\nurl = "http://127.0.0.1:1/acme"\ntoken = "HOME"\n'
             '[[github.scale_sets]]\nname = "fast"\nbuild = { timeout = "99h" }\n',
             "github.scale_sets: fast: timeout: 4d3h is not below limits.max_ttl",

@@ -316,6 +316,28 @@ def test_what_is_ours_is_never_code_one(
     assert done.returncode == code
 
 
+def test_a_private_image_is_pulled_by_the_jobs_login(gitlab: Gitlab) -> None:
+    """GitLab's own for its registry; the author's, where there is one, before it."""
+    own = {"auths": {"registry.example.org": {"username": "me", "password": "0wn-login"}}}
+    given = [
+        {"type": "registry", "url": place, "username": "gitlab-ci-token", "password": "j0b-login"}
+        for place in ("registry.example.org", "registry2.example.org")
+    ]
+    for number, (image, said) in enumerate(
+        [("registry.example.org/a", "0wn-login"), ("registry2.example.org/a", "j0b-login"),
+         ("evil.example.org/a", ""), ("", "")]
+    ):  # fmt: skip
+        variables = {"CI_JOB_IMAGE": image, "DOCKER_AUTH_CONFIG": json.dumps(own)}
+        env = gitlab.environment(190 + number, variables, credentials=given)
+        assert gitlab.call(["prepare"], env)[0] == 0
+        (build,) = gitlab.builds(190 + number)
+        with gitlab.ledger() as ledger:
+            found = ledger.builds.secrets(build.id)
+        assert (build.spec.registry_secret is not None) == bool(said)
+        assert said in str(found.get(build.spec.registry_secret or "", ""))
+        assert gitlab.call(["cleanup"], env)[0] == 0
+
+
 def test_a_job_is_what_gitlab_answered(tmp_path: Path) -> None:
     stand_in = GitlabRunnerStandIn(tmp_path, lambda *_: (0, b""))
     said = {"CI_JOB_ID": "6", "CI_JOB_TIMEOUT": "99999", "CI_PROJECT_PATH": "other/team"}

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from vmrunner.config import named_secret
+from vmrunner.config import named_secret, registry_auth
 from vmrunner.config.build_request import BuildFields
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
@@ -24,6 +24,9 @@ RUNNER_IMAGE: Final = "ghcr.io/actions/actions-runner:latest"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,44}")
 _PART: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]+")
 _LABEL: Final = re.compile(r"[^\s,](?:[^\n,]{0,254}[^\s,])?")
+_REGISTRY: Final = (
+    "Logins for private images, a Docker configuration: a variable's name, or @ and a file's path."
+)
 #: The last: what a runner registers with is of one use.
 _NOT_OF_A_RUNNER: Final = (
     *("source", "secrets", "artifacts", "caches", "registry_secret"),
@@ -125,6 +128,7 @@ class GithubSettings(Section):
     private_key: str = Field(
         default="", description="Of that App, PEM: a variable's name, or @ and a file's path."
     )
+    registry: str = Field(default="", description=_REGISTRY)
     scale_sets: list[ScaleSetSettings] = Field(default_factory=list)
 
     @field_validator("url")
@@ -132,7 +136,7 @@ class GithubSettings(Section):
     def _place(cls, value: str) -> str:
         return target(value).url if value else value
 
-    @field_validator("token", "private_key")
+    @field_validator("token", "private_key", "registry")
     @classmethod
     def _named(cls, value: str) -> str:
         return named_secret.check(value) if value else value
@@ -164,6 +168,10 @@ class GithubSettings(Section):
         """Read the App's private key. Raises ConfigError."""
         return named_secret.read(self.private_key, "github.private_key", environ).decode()
 
+    def login(self, image: str) -> dict[str, object]:
+        """Return what pulls a runner's image, as options of its build. Raises ConfigError."""
+        return _login(image, self.registry, "github.registry")
+
 
 class GarmSettings(Section):
     """Runners of GARM, for `vmrunner garm`."""
@@ -177,6 +185,16 @@ class GarmSettings(Section):
     flavors: dict[str, RunnerFields] = Field(
         default_factory=dict, description="The same by the pool's flavor, before those."
     )
+    registry: str = Field(default="", description=_REGISTRY)
+
+    @field_validator("registry")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        return named_secret.check(value) if value else value
+
+    def login(self, image: str) -> dict[str, object]:
+        """Return what pulls a runner's image, as options of its build. Raises ConfigError."""
+        return _login(image, self.registry, "garm.registry")
 
 
 class GitlabSettings(Section):
@@ -211,6 +229,10 @@ def garm_of(settings: Settings) -> GarmSettings:
     """Return the table `[garm]` of a configuration."""
     found = settings.garm
     return found if isinstance(found, GarmSettings) else GarmSettings()
+
+
+def _login(image: str, said: str, field: str) -> dict[str, object]:
+    return registry_auth.login(image, field, named_secret.read(said, field)) if said else {}
 
 
 def target(url: str) -> ForgeTarget:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from vmrunner.errors import ConfigError
 
 HUB: Final = "docker.io"
+LOGIN: Final = "VMRUNNER_REGISTRY_LOGIN"  # the secret that `login` makes
 _HUB_OF_OLD: Final = "index.docker.io"  # in images' names, where Docker takes it for the other
 _HUB_NAMES: Final = frozenset({HUB, _HUB_OF_OLD, "registry-1.docker.io"})
 _HUB_ADDRESS: Final = "https://index.docker.io/v1/"
@@ -42,6 +43,24 @@ def hidden(image: str, secret: bytes) -> tuple[bytes, ...]:
     return tuple(said[part].encode() for part in ("password", "identitytoken") if part in said)
 
 
+def login(image: str, field: str, *configs: bytes) -> dict[str, Any]:
+    """Return the options of a build that pulls an image by the login that the first of these
+    Docker configurations has for its registry; none where none has one. So whoever names the image
+    never chooses who is shown a login. Raises ConfigError, which names `field`."""
+    for config in configs:
+        try:
+            auths = json.loads(config)["auths"]
+            found = _found(registry_of(image), auths)
+        except (ValueError, RecursionError, LookupError, TypeError):
+            raise ConfigError(
+                f"{field}: no Docker configuration with auths", hint="such as ~/.docker/config.json"
+            ) from None
+        if found is not None:
+            secret = json.dumps({"auths": {registry_of(image): dict(found)}}).encode()
+            return {"registry_secret": LOGIN, "secrets": {LOGIN: secret}}
+    return {}
+
+
 def _credentials(registry: str, secret: bytes) -> dict[str, str]:
     try:
         text = secret.decode().strip()
@@ -50,14 +69,20 @@ def _credentials(registry: str, secret: bytes) -> dict[str, str]:
         raise _unusable() from None
     if config is None:
         return _pair(text)
-    auths = config.get("auths")
-    for name, entry in auths.items() if isinstance(auths, Mapping) else ():
-        if _host(str(name)) == registry and isinstance(entry, Mapping):
-            return _entry(entry)
+    if (found := _found(registry, config.get("auths"))) is not None:
+        return _entry(found)
     raise ConfigError(
         f"registry_secret: its auths have nothing for {registry}",
         hint=f"docker login {registry}, or user:password",
     )
+
+
+def _found(registry: str, auths: object) -> Mapping[str, Any] | None:
+    """Return what a Docker configuration's `auths` have for a registry."""
+    for name, entry in auths.items() if isinstance(auths, Mapping) else ():
+        if _host(str(name)) == registry and isinstance(entry, Mapping):
+            return entry
+    return None
 
 
 def _host(name: str) -> str:

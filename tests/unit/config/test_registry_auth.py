@@ -78,3 +78,20 @@ def test_a_refusal_repeats_nothing_of_it(secret: bytes) -> None:
         registry_auth.header(PRIVATE, secret)
     assert caught.value.hint
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_login_goes_to_its_own_registry_alone() -> None:
+    ours = config(registry_example_org={"auth": PAIR}, other_example={"auth": "x"})
+    made = registry_auth.login(PRIVATE, "f", config(elsewhere={"auth": "y"}), ours)
+    secret = made["secrets"][made["registry_secret"]]
+    assert told(PRIVATE, secret)["password"] == "hunter2"
+    assert b"other" not in secret
+    assert registry_auth.login("evil.example.org/x", "f", ours) == {}
+    assert registry_auth.login(PRIVATE, "f") == {}
+
+
+@pytest.mark.parametrize("secret", [b"me:hunter2", b"[]", b'{"auth": 1}', b"\xff", b""])
+def test_a_login_that_is_no_docker_configuration_is_named(secret: bytes) -> None:
+    with pytest.raises(ConfigError, match=r"^garm\.registry: no Docker configuration") as caught:
+        registry_auth.login(PRIVATE, "garm.registry", secret)
+    assert "hunter2" not in str(caught.value)

@@ -71,15 +71,21 @@ def request(
     values = fields.values()
     if said.image not in _DEFAULT:
         values["container"] = said.image
+    container = str(values.get("container") or RUNNER_IMAGE)
+    login: dict[str, Any] = settings.login(container)
     values |= {
-        "container": values.get("container") or RUNNER_IMAGE,
+        **login,
+        "container": container,
+        "secrets": {
+            **login.get("secrets", {}),
+            "GARM_INSTANCE_TOKEN": said.instance_token.encode(),
+        },
         "env": {"RUNNER_ALLOW_RUNASROOT": "1", **_environment(said), **fields.env},
         "labels": {**fields.labels, CONTROLLER: controller, POOL: pool, NAME: said.name},
     }
     return BuildRequest(
         **values,
         steps=(Step(run=settings.command or script(), name="runner"),),
-        secrets={"GARM_INSTANCE_TOKEN": said.instance_token.encode()},
         idempotency_key=f"garm:{controller}:{said.name}:{number}",
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.api import entry
@@ -43,8 +43,11 @@ class RunnerBuilds:
         service: LocalService | RemoteService,
         place: ForgeTarget,
         settings: ScaleSetSettings,
+        login: Callable[[str], Mapping[str, Any]] = lambda _: {},
     ) -> None:
+        """`login` gives the options of a build that pulls an image."""
         self._service = service
+        self._login = login
         self._host = service.host(None)
         self._settings = settings
         self._word = f"{place.word}#{settings.name}"
@@ -64,7 +67,7 @@ class RunnerBuilds:
     def check(self) -> None:
         """Raises ConfigError for options that no runner can have, where that can be told now."""
         try:
-            self._service.submission.check(self._request({}))
+            self._service.submission.check(self._request({}, {}))
         except ConfigError as error:
             where = f"github.scale_sets: {self._settings.name}"
             raise ConfigError(f"{where}: {error.args[0]}", hint=error.hint) from None
@@ -77,7 +80,7 @@ class RunnerBuilds:
         labels = {SET: self._word, SET_ID: str(scale_set), NUMBER: str(number), RUNNER: runner.name}
         request = self._request(
             labels,
-            secrets={JIT: runner.config.encode()},
+            {JIT: runner.config.encode()},
             idempotency_key=f"github:{self._word}:{scale_set}:{number}",
         )
         try:
@@ -86,11 +89,17 @@ class RunnerBuilds:
             return None
         return row if new else None
 
-    def _request(self, labels: Mapping[str, str], **options: Any) -> BuildRequest:
+    def _request(
+        self, labels: Mapping[str, str], given: Mapping[str, bytes], **options: Any
+    ) -> BuildRequest:
         values = self._settings.build.values()
+        container = str(values.get("container") or RUNNER_IMAGE)
+        login = self._login(container)
         said: dict[str, Any] = {
             **values,
-            "container": values.get("container") or RUNNER_IMAGE,
+            **login,
+            "container": container,
+            "secrets": {**login.get("secrets", {}), **given},
             "env": {**ENVIRONMENT, **self._settings.build.env},
             "labels": {**self._settings.build.labels, **labels},
             "steps": (Step(run=self._settings.command, name="runner"),),

@@ -63,7 +63,8 @@ class GithubServer:
         self._wish: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._now = now
         self.sets = [
-            self._set(one, RunnerBuilds(service, place, one)) for one in settings.scale_sets
+            self._set(one, RunnerBuilds(service, place, one, settings.login))
+            for one in settings.scale_sets
         ]
 
     def _set(self, settings: ScaleSetSettings, builds: RunnerBuilds) -> ServedSet:

@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.api.sandbox import Sandbox, command_order
+from vmrunner.config import registry_auth
 from vmrunner.config.build_request import SandboxRequest
 from vmrunner.config.field_checks import SECRET_BYTES
 from vmrunner.errors import SandboxOver
@@ -74,14 +75,18 @@ class GitlabExecutor:
         """Start it, and wait until it is ready. Raises BuildLost and the like when it cannot be
         had: whoever tries again gets a new one."""
         values = self._settings.build.values()
+        container = self._job.image or values.get("container")
+        logins = self._job.logins if self._job.image else ()
+        login = registry_auth.login(self._job.image, "DOCKER_AUTH_CONFIG", *logins)
         said: dict[str, Any] = {
             **values,
+            **login,
             "network": values.get("network") or limits.defaults.network,
-            "container": self._job.image or values.get("container"),
+            "container": container,
             "ttl": self._ttl(limits),
             "labels": {**self._settings.build.labels, **self._labels, PROJECT: self._job.project},
             "idempotency_key": ":".join(("gitlab", *self._labels.values())),
-            "secrets": self._masked(),
+            "secrets": {**login.get("secrets", {}), **self._masked()},
         }
         request = SandboxRequest(**said)
         return self._runner.enter_sandbox(request, owned=False, timeout=None).row

@@ -29,7 +29,8 @@ _ITS_OWN: Final = (_ANSWER, "TMPDIR")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GitlabJob:
     """One job. `timeout`: seconds; None: GitLab does not say. `proof`: what nobody can tell before
-    the job is there. `masked`: values that GitLab masks in its log."""
+    the job is there. `masked`: values that GitLab masks in its log. `logins`: Docker configurations
+    for its image, the strongest first."""
 
     server: str
     id: str
@@ -38,6 +39,7 @@ class GitlabJob:
     timeout: float | None = None
     proof: str = ""
     masked: tuple[str, ...] = ()
+    logins: tuple[bytes, ...] = ()
 
 
 def read(environ: Mapping[str, str]) -> GitlabJob:
@@ -47,8 +49,10 @@ def read(environ: Mapping[str, str]) -> GitlabJob:
         return environ.get(_PREFIX + name, "")
 
     image = variable("CI_JOB_IMAGE")
+    login = variable("DOCKER_AUTH_CONFIG").encode()
+    own = (login,) if login else ()
     if path := environ.get(_ANSWER, ""):
-        return _answered(path, image)
+        return _answered(path, image, own)
     server, job = _host(variable("CI_SERVER_URL")), variable("CI_JOB_ID")
     if not server or not _NUMBER.fullmatch(job):
         raise ConfigError(
@@ -61,10 +65,11 @@ def read(environ: Mapping[str, str]) -> GitlabJob:
         image=image,
         timeout=_seconds(variable("CI_JOB_TIMEOUT")),
         proof=_digest(variable("CI_JOB_TOKEN")),
+        logins=own,
     )
 
 
-def _answered(path: str, image: str) -> GitlabJob:
+def _answered(path: str, image: str, own: tuple[bytes, ...]) -> GitlabJob:
     """Return the job of GitLab's own answer. What is missing there is not taken from variables: a
     job's author could set them."""
     why = "not a job's answer"  # nothing of it is told: tokens are in it
@@ -79,6 +84,7 @@ def _answered(path: str, image: str) -> GitlabJob:
             timeout=_seconds((answer.get("runner_info") or {}).get("timeout")),
             proof=_digest(str(answer["token"] or "")),
             masked=_masked(answer),
+            logins=(*own, _its_registry(answer)),
         )
         if found.server and found.proof and _NUMBER.fullmatch(found.id):
             return found
@@ -117,6 +123,16 @@ def _digest(token: str) -> str:
 def _masked(answer: Mapping[str, Any]) -> tuple[str, ...]:
     said = [one for one in answer.get("variables") or () if one.get("masked")]
     return tuple(sorted({str(one.get("value") or "") for one in said} - {""}))
+
+
+def _its_registry(answer: Mapping[str, Any]) -> bytes:
+    """Return GitLab's logins for the job, to its own registry, as a Docker configuration."""
+    given = [one for one in answer.get("credentials") or () if one.get("type") == "registry"]
+    auths = {
+        str(one["url"]): {"username": str(one["username"]), "password": str(one["password"])}
+        for one in given
+    }
+    return json.dumps({"auths": auths}).encode()
 
 
 def _seconds(said: object) -> float | None:
