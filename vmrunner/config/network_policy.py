@@ -70,6 +70,8 @@ def _allow_list(entries: object, field: str) -> AllowList:
 def _entry(said: str, field: str) -> str:
     """Return an entry in the one way that it is compared in. Port 443 is the one that needs no
     word."""
+    if "/" in said:
+        raise _refused(field, said, "is more than a name", f"without scheme and path, {_SUCH_AS}")
     host, colon, port = said.partition(":")
     if "[" in host or ":" in port:
         raise _refused(field, said, "is an address", f"an allow-list has names, {_SUCH_AS}")
