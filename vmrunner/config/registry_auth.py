@@ -15,6 +15,7 @@ from vmrunner.errors import ConfigError
 
 HUB: Final = "docker.io"
 LOGIN: Final = "VMRUNNER_REGISTRY_LOGIN"  # the secret that `login` makes
+_HELPERS: Final = {"credHelpers", "credsStore"}  # programs that know logins
 _HUB_OF_OLD: Final = "index.docker.io"  # in images' names, where Docker takes it for the other
 _HUB_NAMES: Final = frozenset({HUB, _HUB_OF_OLD, "registry-1.docker.io"})
 _HUB_ADDRESS: Final = "https://index.docker.io/v1/"
@@ -49,13 +50,15 @@ def login(image: str, field: str, *configs: bytes) -> dict[str, Any]:
     never chooses who is shown a login. Raises ConfigError, which names `field`."""
     for config in configs:
         try:
-            auths = json.loads(config)["auths"]
+            said = json.loads(config)
+            # A login that only a helper knows is none.
+            auths = said.get("auths", {}) if said.keys() & _HELPERS else said["auths"]
             found = _found(registry_of(image), auths)
-        except (ValueError, RecursionError, LookupError, TypeError):
+        except (ValueError, RecursionError, LookupError, AttributeError):
             raise ConfigError(
                 f"{field}: no Docker configuration with auths", hint="such as ~/.docker/config.json"
             ) from None
-        if found is not None:
+        if found:
             secret = json.dumps({"auths": {registry_of(image): dict(found)}}).encode()
             return {"registry_secret": LOGIN, "secrets": {LOGIN: secret}}
     return {}

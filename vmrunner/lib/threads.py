@@ -3,6 +3,7 @@ one. A slot makes one call at a time to one provider, so that a slow cloud costs
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,10 @@ class DaemonThreadPool:
     def __init__(self, name: str, size: int | None) -> None:
         self._name = name
         self._size = size
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )
@@ -46,6 +51,8 @@ class DaemonThreadPool:
         self._backlog = 0  # what was submitted while all threads were busy
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
+        if self._process != os.getpid():
+            self._begin()  # no thread survives a fork
         future: Future[T] = Future()
         with self._lock:
             if self._idle > 0:

@@ -88,6 +88,9 @@ def test_a_login_goes_to_its_own_registry_alone() -> None:
     assert b"other" not in secret
     assert registry_auth.login("evil.example.org/x", "f", ours) == {}
     assert registry_auth.login(PRIVATE, "f") == {}
+    for helped in (b'{"credsStore": "x"}', b'{"credHelpers": {}, "auths": {"%s": {}}}'):
+        kept = helped.replace(b"%s", registry_auth.registry_of(PRIVATE).encode())
+        assert registry_auth.login(PRIVATE, "f", kept) == {}, "a helper of elsewhere knows it"
 
 
 @pytest.mark.parametrize("secret", [b"me:hunter2", b"[]", b'{"auth": 1}', b"\xff", b""])

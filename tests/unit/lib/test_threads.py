@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import Future
 
@@ -78,4 +80,14 @@ def test_threads_without_work_end_and_come_again(monkeypatch: pytest.MonkeyPatch
     for _ in range(3):
         assert pool.map(lambda n: n, range(20)) == list(range(20))
         wait_for(lambda: not [one for one in threading.enumerate() if "test-idle" in one.name])
+    pool.close()
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    pool = DaemonThreadPool("test", 2)
+    assert pool.map(lambda n: n, range(9)) == list(range(9))
+    if not (child := os.fork()):
+        signal.alarm(20)
+        os._exit(0 if pool.map(lambda n: n, range(9)) == list(range(9)) else 1)
+    assert os.waitpid(child, 0)[1] == 0
     pool.close()
