@@ -3,19 +3,15 @@ one. A slot makes one call at a time to one provider, so that a slow cloud costs
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T")
 
-#: So long a thread waits for more work, in seconds.
-IDLE: Final = 60.0
 #: A call that has not come back by then is not waited for: the slot takes the next one.
 GIVE_UP: Final = 300.0
 
@@ -38,21 +34,14 @@ class DaemonThreadPool:
     def __init__(self, name: str, size: int | None) -> None:
         self._name = name
         self._size = size
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )
         self._lock = threading.Lock()
         self._threads = 0
-        self._idle = 0  # threads that wait for work which nobody has submitted yet
-        self._backlog = 0  # what was submitted while all threads were busy
+        self._idle = 0
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        if self._process != os.getpid():
-            self._begin()  # no thread survives a fork
         future: Future[T] = Future()
         with self._lock:
             if self._idle > 0:
@@ -61,18 +50,8 @@ class DaemonThreadPool:
                 self._threads += 1
                 name = f"{self._name}-{self._threads}"
                 threading.Thread(target=self._run, name=name, daemon=True).start()
-            else:
-                self._backlog += 1
         self._work.put((future, work))
         return future
-
-    def map(self, work: Callable[[K], T], items: Sequence[K]) -> list[T]:
-        """Run it for each item, a single one right here, and return the answers in their order.
-        Raises what it raises for the first that fails."""
-        if len(items) == 1:
-            return [work(items[0])]
-        calls = [self.submit(partial(work, item)) for item in items]
-        return [call.result() for call in calls]
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""
@@ -80,30 +59,15 @@ class DaemonThreadPool:
             for _ in range(self._threads):
                 self._work.put(None)
 
-    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        """Wait for work. None: there is none for long, or the pool was closed."""
-        while True:
-            try:
-                return self._work.get(timeout=IDLE)
-            except queue.Empty:
-                with self._lock:
-                    if self._idle > 0:  # else work for this thread is on its way
-                        self._idle -= 1
-                        self._threads -= 1
-                        return None
-
     def _run(self) -> None:
-        while (item := self._next()) is not None:
+        while (item := self._work.get()) is not None:
             future, work = item
             try:
                 future.set_result(work())
             except BaseException as error:  # noqa: BLE001 - it belongs to the reader
                 future.set_exception(error)
             with self._lock:
-                if self._backlog:
-                    self._backlog -= 1
-                else:
-                    self._idle += 1
+                self._idle += 1
 
 
 class CallSlots(Generic[K, T]):

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from concurrent.futures import Future
 
 import pytest
 
 from tests.support.inline_pool import Inline
-from tests.support.sshd import wait_for
-from vmrunner.lib import threads
 from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool
 
 
@@ -61,33 +57,4 @@ def test_threads_work_side_by_side_and_end() -> None:
     assert [pool.submit(lambda n=n: n).result(30) for n in range(20)] == list(range(20))
     with pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 // 0).result(30)
-    pool.close()
-
-
-def test_one_call_each_comes_back_in_order() -> None:
-    pool = DaemonThreadPool("test", 2)
-    assert pool.map(lambda n: n * n, range(50)) == [n * n for n in range(50)]
-    here = pool.map(lambda _: threading.get_ident(), [0])
-    assert here == [threading.get_ident()], "a single one needs no thread"
-    with pytest.raises(ZeroDivisionError):
-        pool.map(lambda n: 1 // n, [1, 0])
-    pool.close()
-
-
-def test_threads_without_work_end_and_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "IDLE", 0.01)
-    pool = DaemonThreadPool("test-idle", 3)
-    for _ in range(3):
-        assert pool.map(lambda n: n, range(20)) == list(range(20))
-        wait_for(lambda: not [one for one in threading.enumerate() if "test-idle" in one.name])
-    pool.close()
-
-
-def test_a_forked_process_has_threads_of_its_own() -> None:
-    pool = DaemonThreadPool("test", 2)
-    assert pool.map(lambda n: n, range(9)) == list(range(9))
-    if not (child := os.fork()):
-        signal.alarm(20)
-        os._exit(0 if pool.map(lambda n: n, range(9)) == list(range(9)) else 1)
-    assert os.waitpid(child, 0)[1] == 0
     pool.close()

@@ -4,9 +4,9 @@ back."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.azure import deadline_schedules, error_codes
 from vmrunner.providers.azure.client import (
@@ -52,7 +52,6 @@ class AzureDeleter:
         self._calls = calls
         self._accepted = accepted
         self._refused = refused
-        self._pool = DaemonThreadPool("azure-delete", AT_ONCE)
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
         """Delete these, VMs first, then interfaces before addresses, and return each one's
@@ -64,7 +63,8 @@ class AzureDeleter:
                 for batch in deadline_schedules.batches(part):
                     told |= dict.fromkeys(batch, self._disarmed(batch))
             elif part:
-                told |= dict(zip(part, self._pool.map(self._one, part), strict=True))
+                with ThreadPoolExecutor(min(AT_ONCE, len(part))) as pool:
+                    told |= dict(zip(part, pool.map(self._one, part), strict=True))
         return told
 
     def _one(self, ref: Ref) -> Outcome:

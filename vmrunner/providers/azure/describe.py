@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import ADDRESS, INTERFACE, VM, VMS, Answer, AzureClient, part
@@ -66,7 +66,6 @@ class VmDescriber:
         self._calls = calls
         self._installation = installation
         self._public = public
-        self._pool = DaemonThreadPool("azure-look", AT_ONCE)
         self._lock = threading.Lock()
         self._known: dict[Ref, _Known] = {}
         self._turn = 0
@@ -93,12 +92,13 @@ class VmDescriber:
                 continue
             if not asked:
                 continue
-            views = self._pool.map(partial(self._view, here), asked)
-            for ref, told in zip(asked, views, strict=True):
-                if isinstance(told, CallFailed):
-                    failures.append(told)
-                elif told is not None and (here[ref].ref or told.power is not Power.DEAD):
-                    found[here[ref]] = told
+            with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
+                views = pool.map(partial(self._view, here), asked)
+                for ref, told in zip(asked, views, strict=True):
+                    if isinstance(told, CallFailed):
+                        failures.append(told)
+                    elif told is not None and (here[ref].ref or told.power is not Power.DEAD):
+                        found[here[ref]] = told
         if failures and not found:
             raise failures[0]
         return found

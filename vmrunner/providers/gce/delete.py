@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Fate, Kind, Outcome, Power, Ref
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.gce import error_codes
@@ -38,7 +38,6 @@ class GceDeleter:
 
     def __init__(self, calls: GceClient) -> None:
         self._calls = calls
-        self._pool = DaemonThreadPool("gce-delete", AT_ONCE)
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
         """Delete these, VMs first, and return each one's outcome."""
@@ -47,7 +46,9 @@ class GceDeleter:
         told: dict[Ref, Outcome] = {}
         for part in (vms, others):
             if part:
-                told |= dict(zip(part, self._pool.map(self._one, part), strict=True))
+                with ThreadPoolExecutor(min(AT_ONCE, len(part))) as pool:
+                    outcomes = pool.map(self._one, part)
+                    told |= dict(zip(part, outcomes, strict=True))
         return told
 
     def _one(self, ref: Ref) -> Outcome:
