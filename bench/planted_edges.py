@@ -303,7 +303,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "end a running build without a word when its driver changed",
         "session/session.py",
-        "self._can_end = job.build.state is BuildState.RUNNING ",
+        "self._can_end = job.build.state in (BuildState.RUNNING, BuildState.COLLECTING) ",
         "self._can_end = False ",
         "tests/integration/test_session.py"
         "::test_a_cancelled_build_is_told_by_whoever_drives_it_next",

@@ -174,6 +174,17 @@ def test_a_cancelled_build_is_told_by_whoever_drives_it_next(world: World) -> No
     assert (world.artifacts / "a").exists()
 
 
+def test_a_build_that_had_ended_keeps_its_end(world: World) -> None:
+    """It was cancelled while its artifacts came, and its process went away."""
+    rules = [ArtifactRule(glob="a", always=True)]
+    world.run("touch a; exit 4")
+    going_on = {"state": BuildState.COLLECTING, "steps_started": True, "cancel": Reason.USER}
+    session = world.session("", epoch=2, rules=rules, build=going_on)
+    session.stop(Reason.USER)
+    assert Running(session).wait().exit_code == 4
+    assert (world.artifacts / "a").exists()
+
+
 def test_a_cancelled_build_out_of_reach_is_not_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,7 @@ class Session:
         self._cancelled_at: float | None = None  # when the build was told, by `time.monotonic`
         self._until: float | None = None  # when the supervisor must have begun it, then ended it
         self._is_running = False
-        self._can_end = job.build.state is BuildState.RUNNING  # if told to: its steps have begun
+        self._can_end = job.build.state in (BuildState.RUNNING, BuildState.COLLECTING)  # if told
         self._last_try = False  # `stop` was called, and we connect once more to tell the build
         self._caches = BuildCaches(job, reporter)
         self._preparation = Preparation(job, reporter, self._caches)
