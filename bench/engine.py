@@ -120,9 +120,9 @@ def bench(root: Path, at_once: int) -> Bench:
     commits: Counter[str] = Counter()
     write = ledger._database.write
 
-    def counted(work: Callable[..., Any]) -> Any:
+    def counted(work: Callable[..., Any], **options: Any) -> Any:
         commits["all"] += 1
-        return write(work)
+        return write(work, **options)
 
     ledger._database.write = counted  # type: ignore[method-assign]
     cloud = Cloud(_Wall())
@@ -206,12 +206,13 @@ def lives(root: Path, builds: int, at_once: int, profile: cProfile.Profile | Non
     at = bench(root, at_once)
 
     def work() -> None:
-        submitted = 0
+        submitted, pause = 0, 0.0
         while submitted < builds or not at.engine.idle:
+            at.engine._listener.wait(pause)
             for _ in range(min(at_once, builds - submitted)):
                 at.ledger.builds.submit(spec(), id=ids.build_id(), now=time.time())
                 submitted += 1
-            at.engine._listener.wait(at.engine.tick())
+            pause = at.engine.tick()
 
     figure = measured("lives", at, builds, work, profile)
     rows = at.ledger.instances.list()
