@@ -36,7 +36,7 @@ from vmrunner.ledger import (
     tokens,
 )
 from vmrunner.ledger import ledger as store
-from vmrunner.ledger.database import Prepared
+from vmrunner.ledger.statements import Prepared
 
 MODULES = (
     budgets,

@@ -8,7 +8,7 @@ from sqlalchemy import Select
 from tests.support.ledger_builds import finished, running
 from vmrunner.errors import Conflict
 from vmrunner.ledger import Ledger, removals
-from vmrunner.ledger.database import Prepared
+from vmrunner.ledger.statements import Prepared
 from vmrunner.model import Reason, Result
 
 DAY = 86_400.0

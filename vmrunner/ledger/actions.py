@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import ACTIONS
 
 _a = ACTIONS.c

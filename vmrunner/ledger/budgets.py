@@ -18,10 +18,11 @@ from vmrunner.core import budgets as rules
 from vmrunner.core.budgets import Accounts, Overdraft
 from vmrunner.errors import OverBudget
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.readable import readable
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUDGETS, BUILDS, CHARGES, INSTANCES, LEDGER, SPENT
 from vmrunner.ledger.values import LaunchRequest
 from vmrunner.model import (

@@ -16,10 +16,11 @@ from sqlalchemy import Connection, Update, case, exists, false, func, or_, selec
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import outbox, rows
-from vmrunner.ledger.database import Database, Prepared, Statement, arg
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.settling import settle
 from vmrunner.ledger.shared_writes import SharedWrites
+from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.ledger.values import BuildEnd, Doom
 from vmrunner.model import (

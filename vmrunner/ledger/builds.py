@@ -14,13 +14,14 @@ from vmrunner.ledger import build_pages
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_pages import BuildChoice, BuildPage
 from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
-from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.objects import referenced_source
 from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.shared_writes import SharedWrites
+from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
 from vmrunner.ledger.tables import BUILDS, LABELS
 from vmrunner.ledger.tokens import refuse_more
 from vmrunner.model import (

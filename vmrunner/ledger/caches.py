@@ -22,8 +22,9 @@ from sqlalchemy import (
 )
 
 from vmrunner.errors import Conflict, NotFound
-from vmrunner.ledger.database import Database, Duplicate, Prepared, Statement, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.objects import stored
+from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
 from vmrunner.ledger.tables import CACHES, OBJECTS
 from vmrunner.lib import ids
 from vmrunner.model import CacheRule, CacheScope, ObjectKind, ObjectState, StoredCache, StoredObject

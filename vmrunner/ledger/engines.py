@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from vmrunner.ledger import rows, upgrade
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
 from vmrunner.ledger.values import Member
 from vmrunner.model import STARTING, Process

@@ -8,8 +8,9 @@ from sqlalchemy import Connection, func, select, update
 
 from vmrunner.errors import NotFound
 from vmrunner.ledger import rows
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, EVENTS
 from vmrunner.model import BuildEvent, EventKind
 

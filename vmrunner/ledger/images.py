@@ -10,8 +10,9 @@ from sqlalchemy import or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.readable import Readable, readable
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import IMAGES
 from vmrunner.model import ImageState, MadeImage, Scope
 

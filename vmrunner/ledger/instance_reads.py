@@ -10,10 +10,11 @@ from sqlalchemy import ColumnElement, Connection, select
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.database import Database, Prepared, Statement, arg
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.readable import Readable, RowCache, readable
+from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
 from vmrunner.model import Access, Instance, InstanceState, Order, Scope, Start

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, func, select, update
 from vmrunner.ledger import rows
 from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_writes import DOOM, instance_move
-from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
 from vmrunner.ledger.settling import settle
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 

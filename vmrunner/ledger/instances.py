@@ -13,11 +13,12 @@ from vmrunner.errors import Fenced, OverBudget
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.instance_writes import InstanceWrites
 from vmrunner.ledger.pool_vms import fills
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.values import LaunchRequest, Started
 from vmrunner.model import (

@@ -19,7 +19,7 @@ from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.budgets import Budgets
 from vmrunner.ledger.builds import Builds
 from vmrunner.ledger.caches import Caches
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts, shared
+from vmrunner.ledger.database import Database, Duplicate, shared
 from vmrunner.ledger.encryption import Encryption, make_key
 from vmrunner.ledger.engines import Engines
 from vmrunner.ledger.events import Events
@@ -38,6 +38,7 @@ from vmrunner.ledger.sealed_values import SealedValues
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.spending import Spending
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.submitter_leases import SubmitterLeases
 from vmrunner.ledger.tables import INSTANCES, LEDGER
 from vmrunner.ledger.tokens import Tokens

@@ -14,8 +14,9 @@ from sqlalchemy import Connection, func, select, update
 from vmrunner.errors import Fenced
 from vmrunner.ledger import rows
 from vmrunner.ledger.build_writes import fetch
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, CHUNKS
 from vmrunner.model import Chunk
 

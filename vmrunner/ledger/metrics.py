@@ -7,7 +7,8 @@ from typing import NamedTuple
 from sqlalchemy import func, select, tuple_
 
 from vmrunner.ledger import rows
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, POOL_STARTS, SIGHTINGS
 from vmrunner.model import BuildState, BuildUsage, InstanceState, Phase
 

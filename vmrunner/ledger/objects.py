@@ -12,7 +12,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, update
 
 from vmrunner.errors import NotFound
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, CACHES, OBJECTS
 from vmrunner.model import BuildState, ObjectKind, ObjectState, StoredObject
 

@@ -14,8 +14,9 @@ from typing import Any, Final, Generic, TypeVar
 from sqlalchemy import Connection, and_, or_, select
 
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.readable import readable
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER, REVISIONS
 from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState
 

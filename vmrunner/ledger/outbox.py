@@ -17,7 +17,8 @@ from typing import Any, Final
 from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.engine import Connection
 
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import NOTIFY_ENDPOINTS, OUTBOX
 from vmrunner.lib import ids
 from vmrunner.model import EndpointStatus, Notification, NotifyEndpoint, NotifyEvent

@@ -12,8 +12,9 @@ from sqlalchemy import Connection, case, exists, select, update
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
-from vmrunner.ledger.database import Database, Prepared, Statement, arg, inserts
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import put_event
+from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, LEDGER, POOL_STARTS
 from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState, Start
 

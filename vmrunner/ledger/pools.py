@@ -12,9 +12,9 @@ from vmrunner.errors import Unreadable
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_writes import DYING
-from vmrunner.ledger.database import Prepared, arg, inserts
 from vmrunner.ledger.pool_vms import PoolVms, lease, note_start
 from vmrunner.ledger.readable import Readable, readable
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, POOL_STARTS, POOLS
 from vmrunner.model import BuildRecord, BuildState, EmptyReason, Instance, Pool, PoolSpec
 

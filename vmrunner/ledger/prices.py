@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
 
-from vmrunner.ledger.database import Database, Duplicate, Prepared, arg, inserts
+from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import PRICES
 from vmrunner.model import Price, Scope
 

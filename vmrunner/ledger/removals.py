@@ -11,7 +11,8 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from vmrunner.errors import Conflict
 from vmrunner.ledger.build_writes import fetch
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, CHUNKS, OBJECTS
 from vmrunner.model import BuildState, ObjectState
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 from sqlalchemy import TableClause, select, update
 
 from vmrunner.errors import ConfigError
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 
 #: So many values are sealed anew in one transaction.

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, case, false, select, update
 
 from vmrunner.core import pricing
 from vmrunner.ledger import rows
-from vmrunner.ledger.database import Prepared, arg
 from vmrunner.ledger.readable import readable
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Cost
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection, delete, select
 
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import SIGHTINGS
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import ColumnElement, select
 
 from vmrunner.ledger import rows
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database
 from vmrunner.ledger.instance_reads import parts_of
 from vmrunner.ledger.labels import having
 from vmrunner.ledger.readable import Readable, readable
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import IMAGES, INSTANCES, LABELS
 from vmrunner.model import Instance, InstanceState, MadeImage
 

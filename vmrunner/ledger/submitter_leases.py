@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import select, update
 
 from vmrunner.errors import NotFound
-from vmrunner.ledger.database import Database, Prepared, arg
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS
 from vmrunner.model import BuildState
 

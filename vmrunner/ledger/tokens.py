@@ -12,7 +12,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, select, update
 
 from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
-from vmrunner.ledger.database import Database, Prepared, arg, inserts
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, LOGINS, TOKENS
 from vmrunner.lib import ids
 from vmrunner.model import BuildState, Token, TokenQuota, TokenScope

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL
 
 from vmrunner.errors import ConfigError
 from vmrunner.ledger.connections import single_transaction
-from vmrunner.ledger.database import Prepared
+from vmrunner.ledger.statements import Prepared
 from vmrunner.ledger.tables import ALL
 from vmrunner.lib import database_url
 
