@@ -18,6 +18,13 @@ MADE = "tests/integration/test_cloud_images_azure.py"
 
 AZURE_BUGS: Final = (
     Bug(
+        "Azure: an answer that is no list is an empty one",
+        f"{AZURE}/client.py",
+        "if not isinstance(items, list):",
+        "if items is None:",
+        f"{FAULTS}::test_an_answer_that_is_no_list_is_not_empty",
+    ),
+    Bug(
         "Azure: a VM that was never seen is dead",
         f"{AZURE}/describe.py",
         "        if known is None:\n            return None\n        goes",

@@ -251,6 +251,24 @@ def test_a_proxys_404_is_no_death(azure: Microsoft) -> None:
     assert provider.delete([ref])[ref].fate is Fate.FAILED
 
 
+@pytest.mark.parametrize("body", [b"{}", b"{", b"[]", b"null", b'"Running"'])
+def test_an_answer_that_is_no_vm_is_no_death(azure: Microsoft, body: bytes) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    azure.cloud.faults.fail("virtualMachines.get", GARBAGE._replace(status=200, garbage=body))
+    with pytest.raises(Uncertain):
+        look(provider, order, ref)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"value": null}', b'{"value": {}}'])
+def test_an_answer_that_is_no_list_is_not_empty(azure: Microsoft, body: bytes) -> None:
+    fate = GARBAGE._replace(status=200, garbage=body)
+    azure.cloud.faults.fail("disks.list", fate, fate)  # a sweep asks twice
+    (told,) = [page for page in azure.provider().sweep() if page.error]
+    assert told.kind is Kind.DISK
+
+
 @pytest.mark.parametrize("state", ["Failed", "Blocked", "Cancelled"])
 def test_a_schedule_that_will_not_fire_is_none(azure: Microsoft, state: str) -> None:
     provider = azure.provider()

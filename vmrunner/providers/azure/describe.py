@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from vmrunner.errors import Uncertain
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import ADDRESS, INTERFACE, VM, VMS, Answer, AzureClient, part
@@ -132,6 +133,8 @@ class VmDescriber:
             item = self._calls(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
         except CallFailed as failed:
             return self._missing(ref) if failed.code in error_codes.MISSING else failed
+        if "id" not in item:
+            return CallFailed("", Uncertain(f"{VM.action}: no VM: {str(item)[:100]}"))
         if not self._is_ours(here[ref], item):
             return None
         try:
