@@ -296,6 +296,13 @@ BUGS: Final = (
         "tests/faults/test_poison.py::test_a_cloud_without_read_rights_saves_no_expired_vm",
     ),
     Bug(
+        "arm VMs behind all births that wait",
+        "engine/deadlines.py",
+        "context.changes(row.provider)",
+        "context.births(row.provider)",
+        "tests/unit/engine/test_deadlines.py::test_an_arming_waits_behind_no_births",
+    ),
+    Bug(
         "arm once, whatever came of it",
         "engine/deadlines.py",
         "                wait = backoff(FIRST_WAIT, attempt.tries - 1, LONGEST_WAIT)\n",

@@ -125,6 +125,7 @@ class EngineParts:
             places=Paths(self.root),
             orders=orders(self.ledger),
             births=pool,
+            changes=pool,
             deaths=pool,
             reaps=pool,
             wake=self._wake,

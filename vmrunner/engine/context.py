@@ -210,6 +210,8 @@ class EngineContext(ReaperContext):
     id: str
     orders: MakesOrders
     births: Callable[[str], WorkerPool]
+    #: Of VMs that are there: they wait behind no births.
+    changes: Callable[[str], WorkerPool]
     deaths: Callable[[str], WorkerPool]
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)  # to fill, by name
     #: None: those of who serves hold, not this process's own.

@@ -106,7 +106,7 @@ class DeadlineArmer:
             return
         attempt = attempt or self._tries.setdefault(row.id, _Try(row))
         attempt.tries += 1
-        attempt.call = context.births(row.provider).submit(self._call(provider, row))
+        attempt.call = context.changes(row.provider).submit(self._call(provider, row))
         attempt.call.add_done_callback(lambda _: context.wake())
 
     def _call(self, provider: Arms, row: Instance) -> Callable[[], Ref | None]:

@@ -117,7 +117,8 @@ class Engine:
             limits=limits,
             places=paths,
             orders=orders,
-            births=self._births,
+            births=lambda name: self._pool(f"create-{name}", self._creates(name)),
+            changes=lambda name: self._pool(f"change-{name}", self._creates(name)),
             deaths=lambda name: self._pool(f"look-{name}", LOOKS),
             reaps=lambda name: self._pool(f"reap-{name}", None),
             wake=self._listener.set,
@@ -270,8 +271,8 @@ class Engine:
 
     # --- within ---
 
-    def _births(self, name: str) -> WorkerPool:
-        return self._pool(f"create-{name}", self._context.providers[name].creates)
+    def _creates(self, name: str) -> int:
+        return self._context.providers[name].creates
 
     def _pool(self, name: str, size: int | None) -> WorkerPool:
         if name not in self._pools:

@@ -74,7 +74,7 @@ class Parker:
     # --- within ---
 
     def _say(self, key: tuple[str, int, InstanceState], row: Instance) -> None:
-        call = self._context.births(row.provider).submit(self._call(row))
+        call = self._context.changes(row.provider).submit(self._call(row))
         self._wishes[key] = _Wish(row, call)
         call.add_done_callback(lambda _: self._context.wake())
 

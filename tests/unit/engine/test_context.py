@@ -38,6 +38,7 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
         places=unused,
         orders=unused,
         births=unused,
+        changes=unused,
         reaps=unused,
         deaths=unused,
         wake=unused,

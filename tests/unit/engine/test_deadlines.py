@@ -47,6 +47,13 @@ def test_a_vm_is_armed_once_it_is_born(arming: Arming) -> None:
     assert (arming.asked, arming.schedules) == (1, 1)
 
 
+def test_an_arming_waits_behind_no_births(parts: EngineParts, arming: Arming) -> None:
+    """Hundreds may wait for the cloud's rate, and an engine may die meanwhile."""
+    parts.context.births = lambda _: Later()
+    arming.turn()
+    assert (arming.asked, arming.schedules) == (1, 1)
+
+
 def test_the_cloud_ends_an_armed_vm_past_its_deadline(parts: EngineParts, arming: Arming) -> None:
     arming.turn()
     parts.clock.advance(arming.row.deadline + 301 - parts.clock())
