@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -16,11 +18,23 @@ from sqlalchemy import Connection
 from tests.support.ledger_builds import launch, spec
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import Conflict, Fenced, LedgerError, NotFound, QuotaUsedUp
-from vmrunner.ledger import BuildEnd, Ledger, connections
+from vmrunner.ledger import BuildEnd, Ledger, connections, shared_writes
 from vmrunner.ledger.events import add_event
 from vmrunner.model import BuildState, Death, EventKind, InstanceState, Reason, Result
 
 MANY = 20
+
+
+@contextmanager
+def held_back(shared: Any) -> Iterator[None]:
+    """Let nobody write what waits."""
+    assert not shared._led
+    shared._led = True
+    try:
+        yield
+    finally:
+        with shared._guard:
+            shared._hand_over()
 
 
 class Together:
@@ -45,7 +59,7 @@ class Together:
 
     def submit(self, *options: dict[str, Any]) -> list[Future[Any]]:
         """Submit a build with each of these, all at once."""
-        with ThreadPoolExecutor(MANY) as threads, self.together._turn:
+        with ThreadPoolExecutor(MANY) as threads, held_back(self.together):
             asked = [
                 threads.submit(
                     self.ledger.builds.submit,
@@ -105,14 +119,14 @@ def test_one_that_another_node_holds_up_waits_alone(together: Together, url: str
 def test_a_lone_one_that_is_held_up_holds_up_nobody(ledger: Ledger, url: str) -> None:
     """The node that has its row may have been stopped."""
     _, token = ledger.tokens.create("t", frozenset(), by="me", now=0.0)
-    turn: Any = ledger.builds._shared._turn  # type: ignore[attr-defined]
+    shared: Any = ledger.builds._shared  # type: ignore[attr-defined]
     with ThreadPoolExecutor() as threads, psycopg.connect(url) as other:
         other.execute("SELECT id FROM tokens FOR UPDATE")
         held = threads.submit(
             ledger.builds.submit, spec(), id="b-held", now=1.0, actor=token.actor, most=9
         )
         try:
-            wait_until(turn.locked)
+            wait_until(lambda: shared._led)
             free = threads.submit(ledger.builds.submit, spec(), id="b-free", now=1.0)
             assert free.result(10)[0].id == "b-free"
             assert not held.done()
@@ -175,6 +189,58 @@ def test_a_node_that_is_stopped_keeps_no_row(
         goes_on.set()
         assert isinstance(asked.exception(), LedgerError)
     assert [event.kind for event in ledger.events.list("b-1")] == [EventKind.CANCEL]
+
+
+def test_who_is_written_waits_for_nobody_after_it(
+    together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_writes, "SHARED", 2)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(_: Connection) -> None:
+        begun.set()
+        goes_on.wait(60)
+
+    shared = together.together
+    with ThreadPoolExecutor() as threads:
+        with held_back(shared):
+            first = []
+            for n in range(2):
+                first.append(threads.submit(shared.write, lambda _: None))
+                wait_until(lambda n=n: len(shared._waiting) == n + 1)  # type: ignore[misc]
+            last = threads.submit(shared.write, slow)
+            wait_until(lambda: len(shared._waiting) == 3)
+        try:
+            assert begun.wait(60)
+            assert [one.result(60) for one in first] == [None, None]
+            assert not last.done()
+        finally:
+            goes_on.set()
+
+
+def test_the_turn_of_one_that_is_interrupted_goes_on(
+    together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C came just when it was to write for all."""
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            raise KeyboardInterrupt
+
+    shared = together.together
+    with ThreadPoolExecutor() as threads:
+        with held_back(shared):
+            with monkeypatch.context() as patched:
+                ours = SimpleNamespace(Event=Interrupted)
+                patched.setattr(shared_writes, "threading", ours)
+                first = threads.submit(shared.write, lambda _: 1)
+                wait_until(lambda: len(shared._waiting) == 1)
+            second = threads.submit(shared.write, lambda _: 2)
+            wait_until(lambda: len(shared._waiting) == 2)
+        assert isinstance(first.exception(60), KeyboardInterrupt)
+        assert second.result(60) == 2
+    assert not shared._led
 
 
 def test_a_write_that_an_interrupt_lost_is_told(together: Together) -> None:

@@ -1,4 +1,8 @@
-"""Writes that share a transaction: one commit for all that wait for their turn."""
+"""Writes that share a transaction: one commit for all that wait for their turn.
+
+A lock is not enough for that: whoever comes first when it is free has it, and a thread whose write
+is over long since waits for seconds behind those that come anew.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +36,16 @@ _INTERRUPTED: Final = "the ledger's database failed: interrupted"
 
 
 class _Waiting(Generic[T]):
-    """A write, and what became of it."""
+    """A write, and what became of it. `woken`: the event that its thread waits for, which waits
+    for the last of its writes."""
 
-    def __init__(self, work: Callable[[Connection], T]) -> None:
+    def __init__(self, work: Callable[[Connection], T], woken: threading.Event | None) -> None:
         self.work = work
+        self.woken = woken
         self.result: list[T] = []
-        self.error: Exception | None = None
+        self.error: Exception | None = LedgerError(_INTERRUPTED)
         self.over = False
+        self.leads = False  # it is its thread's turn to write what waits
 
     def run(self, connection: Connection) -> None:
         """Do it, undone alone where it fails. It may run more than once."""
@@ -51,6 +58,13 @@ class _Waiting(Generic[T]):
             raw.execute("ROLLBACK TO shared").close()
         raw.execute("RELEASE shared").close()
 
+    def tell(self) -> None:
+        """Wake its thread: it is over."""
+        self.over = True
+        woken = self.woken
+        if woken is not None:
+            woken.set()
+
 
 class SharedWrites:
     """Writes to a database by many threads. Whoever has the turn runs all that wait by then and
@@ -58,20 +72,24 @@ class SharedWrites:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._guard = threading.Lock()  # of these two
         self._waiting: deque[_Waiting[Any]] = deque()
-        self._turn = threading.Lock()
+        self._led = False  # a thread writes what waits, or was told to
         fork_safety.watch(self)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do as `Database.write` does."""
-        mine = _Waiting(work)
+        mine = _Waiting(work, threading.Event())
         self._wait([mine])
         return self._outcome(mine)
 
     def write_all(self, works: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
         """Do them in as few transactions as may be. Return for each what `write` would return or
         raise."""
-        writes = [_Waiting(work) for work in works]
+        if not works:
+            return []
+        writes = [_Waiting(work, None) for work in works[:-1]]
+        writes.append(_Waiting(works[-1], threading.Event()))
         self._wait(writes)
         outcomes: list[T | Exception] = []
         for one in writes:
@@ -82,17 +100,42 @@ class SharedWrites:
         return outcomes
 
     def _wait(self, writes: Sequence[_Waiting[T]]) -> None:
-        """Wait until they are over; meanwhile, in turn, write what others want too."""
-        waiting = self._waiting
-        waiting.extend(writes)
-        with self._turn:
-            while left := [one for one in writes if not one.over]:
-                batch = [waiting.popleft() for _ in range(min(len(waiting), SHARED))]
-                if batch:
-                    self._write_together(batch)
-                else:  # whoever took them was interrupted before it began
-                    for one in left:
-                        one.over, one.error = True, LedgerError(_INTERRUPTED)
+        """Wait until they are over, in order; meanwhile, in turn, write what others want too."""
+        last = writes[-1]
+        assert last.woken is not None
+        with self._guard:
+            self._waiting.extend(writes)
+            last.leads, self._led = not self._led, True
+        try:
+            if not last.leads:
+                last.woken.wait()
+            while last.leads and not last.over:
+                self._write_some()
+        finally:  # interrupted, perhaps: what waits has its turn all the same
+            with self._guard:
+                last.woken = None
+                if last.leads:
+                    self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the turn to the thread that waits longest."""
+        heir = next((one for one in self._waiting if one.woken is not None), None)
+        self._led = heir is not None
+        if heir is not None and heir.woken is not None:
+            heir.leads = True
+            heir.woken.set()
+
+    def _write_some(self) -> None:
+        batch: list[_Waiting[Any]] = []
+        try:
+            with self._guard:
+                while self._waiting and len(batch) < SHARED:
+                    batch.append(self._waiting[0])  # first: an interrupt may come in between
+                    self._waiting.popleft()
+            self._write_together([one for one in batch if not one.over])
+        finally:
+            for one in batch:
+                one.tell()
 
     def _outcome(self, one: _Waiting[T]) -> T:
         if one.error is not None:
@@ -101,8 +144,6 @@ class SharedWrites:
         return one.result[0] if one.result else self._database.write(one.work)
 
     def _write_together(self, writes: Sequence[_Waiting[Any]]) -> None:
-        error: Exception | None = LedgerError(_INTERRUPTED)
-
         def run_all(connection: Connection) -> None:
             if not self._database.sqlite:
                 driver(connection).execute(_IMPATIENT).close()
@@ -111,22 +152,21 @@ class SharedWrites:
             if not self._database.sqlite:
                 driver(connection).execute(_PATIENT).close()
 
+        error: Exception | None = None
         try:
             if len(writes) > 1:
                 self._database.write(run_all)
-            else:
+            elif writes:
                 with suppress(HeldUp):  # done again by itself, as one of many is
                     writes[0].result.append(self._database.write(writes[0].work, waits=False))
-            error = None
         except LedgerError as failed:
             error = failed
         except Exception as failed:
             if len(writes) > 1:
                 raise
             error = failed
-        finally:
-            for one in writes:
-                one.over, one.error = True, error
+        for one in writes:
+            one.error = error
 
     # --- forks ---
 
@@ -137,5 +177,6 @@ class SharedWrites:
         """Do nothing: all goes on."""
 
     def after_fork_there(self) -> None:
-        self._turn = threading.Lock()
+        self._guard = threading.Lock()
         self._waiting.clear()
+        self._led = False
