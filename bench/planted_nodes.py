@@ -103,6 +103,13 @@ NODE_BUGS: Final = (
         "tests/integration/test_ledger_together.py::test_no_build_is_claimed_twice",
     ),
     Bug(
+        "keep what a look that was interrupted began with",
+        "ledger/database.py",
+        "self._stop_looking()  # what was not read to its end",
+        "pass  # what was not read to its end",
+        "tests/integration/test_ledger_shared.py::test_a_look_that_was_interrupted_hides_nothing",
+    ),
+    Bug(
         "undo all ends that share a commit where one of them fails",
         "ledger/shared_writes.py",
         'raw.execute("ROLLBACK TO shared").close()',

@@ -23,6 +23,7 @@ from vmrunner import Runner
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger, fork_safety
 from vmrunner.ledger import ledger as store
+from vmrunner.ledger.statements import Rows
 from vmrunner.lib import local_files
 
 BESIDE = """
@@ -167,6 +168,7 @@ def test_a_fork_waits_for_a_transaction(ledger: Ledger, path: Path) -> None:
     def write() -> None:
         while not stop.is_set():
             submitted(ledger, f"b-{len(written):06}")
+            ledger.builds.get(f"b-{len(written):06}")
             written.append(f"b-{len(written):06}")
 
     writer = threading.Thread(target=write)
@@ -178,6 +180,27 @@ def test_a_fork_waits_for_a_transaction(ledger: Ledger, path: Path) -> None:
         writer.join()
     assert codes == [0] * 8
     assert beside(path) == [*written, *(f"c-{n}" for n in range(8))]
+
+
+def test_a_look_that_was_interrupted_hides_nothing(
+    ledger: Ledger, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not read to its end keeps its connection at what there was when it began."""
+    submitted(ledger, "b-1")
+    kept: list[Rows] = []
+
+    def interrupted(rows: Rows) -> None:
+        kept.append(rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rows, "first", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.builds.get("b-1")
+    with sqlite3.connect(path) as beside:
+        beside.execute("UPDATE builds SET message = 'other'")
+    beside.close()
+    assert ledger.builds.get("b-1").message == "other"
 
 
 def test_a_child_of_a_transaction_is_told_so(

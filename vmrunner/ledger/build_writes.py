@@ -201,7 +201,11 @@ _TAKE_INSTANCE = Prepared(
 
 def fetch(connection: Connection, build_id: str) -> BuildRecord:
     """Raises NotFound."""
-    row = READ(connection, id=build_id).first()
+    return of_row(READ(connection, id=build_id).first(), build_id)
+
+
+def of_row(row: tuple[Any, ...] | None, build_id: str) -> BuildRecord:
+    """Return the build of a row. Raises NotFound where there is none."""
     if row is None:
         raise NotFound(f"there is no build {build_id}")
     return rows.build(row)

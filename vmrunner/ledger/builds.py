@@ -13,7 +13,7 @@ from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import build_pages
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_pages import BuildChoice, BuildPage
-from vmrunner.ledger.build_writes import EXTEND, BuildWrites, fetch
+from vmrunner.ledger.build_writes import EXTEND, READ, BuildWrites, fetch, of_row
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
@@ -210,7 +210,7 @@ class Builds(BuildWrites):
         key = spec.idempotency_key
         if key is None:
             return None
-        row = self._database.read(lambda c: _BY_KEY(c, tenant=tenant, key=key).first())
+        row = self._database.look_up(_BY_KEY, tenant=tenant, key=key)
         build = codec.build(row) if row is not None else None
         if build is None or build.result is Result.ERROR:
             return None
@@ -226,7 +226,7 @@ class Builds(BuildWrites):
 
     def get(self, build_id: str) -> BuildRecord:
         """Raises NotFound."""
-        return self._database.read(lambda c: fetch(c, build_id))
+        return of_row(self._database.look_up(READ, id=build_id), build_id)
 
     def get_all(self, build_ids: Iterable[str]) -> list[BuildRecord]:
         """Return several, in that order. Raises NotFound."""
@@ -293,14 +293,15 @@ class Builds(BuildWrites):
 
     def progress(self, build_id: str) -> tuple[int, int, str]:
         """Return how far it is: how many events and chunks, and its state. Raises NotFound."""
-        row = self._database.read(lambda c: _PROGRESS(c, id=build_id).first())
+        row = self._database.look_up(_PROGRESS, id=build_id)
         if row is None:
             raise NotFound(f"there is no build {build_id}")
         return row[0], row[1], row[2]
 
     def secrets(self, build_id: str) -> dict[str, bytes]:
         """The values of its secrets; empty once it is over."""
-        sealed = self._database.read(lambda c: _SECRETS(c, id=build_id).scalar())
+        row = self._database.look_up(_SECRETS, id=build_id)
+        sealed = row[0] if row else None
         return codec.secrets_from(self._seal.unseal(bytes(sealed))) if sealed else {}
 
     def request_cancel(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 from weakref import WeakSet, WeakValueDictionary
 
 from sqlalchemy import Connection, Engine
@@ -25,7 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import connections, fork_safety, revisions
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
-from vmrunner.ledger.statements import Rows
+from vmrunner.ledger.statements import Prepared, Rows
 
 T = TypeVar("T")
 
@@ -70,6 +70,10 @@ class Database:
         # sleeps and is not fair; then one connection serves them all.
         self._turn = threading.RLock()  # which knows whose turn it is
         self._kept: Connection | None = None
+        # Threads that read beside each other take seven times as long: each call of the driver
+        # gives up the interpreter and waits for it. So short reads have a connection in turn.
+        self._looking = threading.Lock()
+        self._looker: Connection | None = None
         fork_safety.watch(self)
 
     def used_by(self, user: object) -> None:
@@ -109,6 +113,21 @@ class Database:
                 return work(connection)
         except (SQLAlchemyError, self._error) as error:
             raise translated(error, self.url) from error
+
+    def look_up(self, statement: Prepared, **values: Any) -> tuple[Any, ...] | None:
+        """Return the first row of a statement that finds it at once: by a key."""
+        if not self.sqlite:
+            return self.read(lambda connection: statement(connection, **values).first())
+        self._refuse()
+        with self._entered(), self._looking:
+            try:
+                looker = self._looker = self._looker or self._engine.connect()
+                return statement(looker, **values).first()
+            except BaseException as error:
+                self._stop_looking()  # what was not read to its end keeps what it began with
+                if isinstance(error, (SQLAlchemyError, self._error)):
+                    raise translated(error, self.url) from error
+                raise
 
     def write(
         self,
@@ -256,7 +275,15 @@ class Database:
             if self._kept is not None:
                 self._kept.close()
                 self._kept = None
+        with self._looking:
+            self._stop_looking()
         self._engine.dispose()
+
+    def _stop_looking(self) -> None:
+        if self._looker is not None:
+            self._looker.invalidate()
+            self._looker.close()
+            self._looker = None
 
     # --- forks ---
 
@@ -269,10 +296,10 @@ class Database:
         self._gate.open()
 
     def after_fork_there(self) -> None:
-        self._turn = threading.RLock()
+        self._turn, self._looking = threading.RLock(), threading.Lock()
         self._gate = fork_safety.TransactionGate(refuses=not self._quiet)
         if not self._quiet:
-            fork_safety.abandon((self._engine, self._kept))
+            fork_safety.abandon((self._engine, self._kept, self._looker))
 
 
 #: By what it is on its disk or server.

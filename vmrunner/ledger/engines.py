@@ -162,7 +162,7 @@ class Engines:
 
     def holder(self, name: str) -> str | None:
         """Return the holder of a lease; None when nobody has it."""
-        row = self._database.read(lambda c: _HOLDER(c, name=name).first())
+        row = self._database.look_up(_HOLDER, name=name)
         return None if row is None else row[0]
 
     def release(self, name: str, holder: str) -> None:

@@ -106,5 +106,5 @@ class Events:
 
     def first(self, build: str, kind: EventKind) -> BuildEvent | None:
         """Return the first event of this kind; None when there is none."""
-        row = self._database.read(lambda c: _FIRST(c, build=build, kind=kind.value).first())
+        row = self._database.look_up(_FIRST, build=build, kind=kind.value)
         return None if row is None else rows.event(row)

@@ -70,7 +70,7 @@ class InstanceReads:
 
     def get(self, instance_id: str) -> Instance:
         """Raises NotFound."""
-        row = self._database.read(lambda c: _GET(c, id=instance_id).first())
+        row = self._database.look_up(_GET, id=instance_id)
         if row is None:
             raise NotFound(f"there is no instance {instance_id}")
         return codec.instance(row)
@@ -164,10 +164,10 @@ class InstanceReads:
         return self._database.read(lambda c: readable(codec.instance, c.execute(query)))
 
     def _unseal(self, statement: Prepared, instance_id: str) -> bytes:
-        token = self._database.read(lambda c: statement(c, id=instance_id).scalar())
-        if token is None:
+        row = self._database.look_up(statement, id=instance_id)
+        if row is None or row[0] is None:
             raise NotFound(f"there is no instance {instance_id}, or it is closed")
-        return self._seal.unseal(bytes(token))
+        return self._seal.unseal(bytes(row[0]))
 
     def list(
         self,

@@ -243,7 +243,7 @@ class Ledger:
     @property
     def paused(self) -> bool:
         """True if nothing is to be launched."""
-        return self._database.read(lambda c: _PAUSED(c).scalar()) is not None
+        return self._database.look_up(_PAUSED) not in (None, (None,))
 
     def pause(self, on: bool, now: float) -> None:
         """Stop launching, or go on."""

@@ -176,7 +176,7 @@ class Objects:
 
     def get(self, name: str) -> StoredObject:
         """Raises NotFound."""
-        row = self._database.read(lambda c: _GET(c, name=name).first())
+        row = self._database.look_up(_GET, name=name)
         if row is None:
             raise NotFound(f"there is no object {name}")
         return _object(row)
@@ -235,7 +235,7 @@ class Objects:
 
     def log_of(self, build: str) -> StoredObject | None:
         """The stored log of a build; None while it is in the ledger, or there is none."""
-        row = self._database.read(lambda c: _LOG_OF(c, build=build).first())
+        row = self._database.look_up(_LOG_OF, build=build)
         return None if row is None else _object(row)
 
     def logs_due(self, now: float, limit: int) -> list[str]:

@@ -44,6 +44,7 @@ _waits = _o.state == _State.WAITING.value
 _ENDPOINTS = Prepared(
     lambda: select(_e.name, _e.events, _e.match).where(_e.named_at > arg("since"))
 )
+_NAMED = Prepared(lambda: select(_e.name).where(_e.name == arg("name"), _e.named_at > arg("since")))
 _NAME = Prepared(
     lambda: (
         update(NOTIFY_ENDPOINTS)
@@ -195,8 +196,8 @@ class Outbox:
 
     def names(self, endpoint: str, now: float) -> bool:
         """Return whether events are written for this endpoint now."""
-        found = self._database.read(lambda c: _ENDPOINTS(c, since=now - FORGOTTEN).all())
-        return any(row[0] == endpoint for row in found)
+        since = now - FORGOTTEN
+        return self._database.look_up(_NAMED, name=endpoint, since=since) is not None
 
     def add(self, event: NotifyEvent, subject: str, now: float, *, data: str = "") -> None:
         """Write down an event that no other write tells. The same subject again is nothing new."""

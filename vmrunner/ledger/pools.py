@@ -191,7 +191,8 @@ class Pools(PoolVms):
 
     def stored_arrivals(self, name: str) -> str:
         """Return what was folded of the arrivals so far, JSON; "{}": nothing yet."""
-        return self._database.read(lambda c: _STORED(c, name=name).scalar()) or "{}"
+        row = self._database.look_up(_STORED, name=name)
+        return (row and row[0]) or "{}"
 
     def store_arrivals(self, name: str, arrivals: str) -> None:
         """Keep what was folded of the arrivals, JSON."""

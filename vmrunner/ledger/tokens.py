@@ -144,7 +144,7 @@ class Tokens:
 
     def of_secret(self, secret: str) -> Token | None:
         """Return the token that somebody shows; None: there is none. It may be over."""
-        row = self._database.read(lambda c: _BY_DIGEST(c, digest=digest(secret)).first())
+        row = self._database.look_up(_BY_DIGEST, digest=digest(secret))
         return None if row is None else _token(row)
 
     def revoke(self, token: str, now: float) -> bool:
@@ -168,7 +168,7 @@ class Tokens:
 
     def login(self, cookie: str, now: float) -> tuple[Token, str] | None:
         """Return the token that a browser showed, and its CSRF token; None: it is over."""
-        row = self._database.read(lambda c: _LOGIN(c, digest=digest(cookie)).first())
+        row = self._database.look_up(_LOGIN, digest=digest(cookie))
         if row is None or row[1] <= now:
             return None
         return _token(row[2:]), row[0]
