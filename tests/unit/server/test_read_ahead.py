@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from anyio import to_thread
 
+from tests.support.scripted_app import wait_until
 from vmrunner.model import Principal
 from vmrunner.server import read_ahead
 from vmrunner.server.caller_slots import CallerSlots, CallerStream
@@ -40,9 +41,12 @@ def opened(reading: ReadAhead, source: Source) -> AsyncGenerator[bytes]:
     return reading.pieces(iter(source))
 
 
-async def settled() -> None:
-    """All that was begun is done."""
-    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+async def taken(source: Source, pieces: int) -> bool:
+    """Wait until so many are taken, and see that no more are."""
+    await to_thread.run_sync(wait_until, lambda: source.taken >= pieces)
+    for _ in range(9):
+        await to_thread.run_sync(int)
+    return source.taken == pieces
 
 
 def test_bytes_come_in_order_and_a_part_ahead() -> None:
@@ -50,8 +54,8 @@ def test_bytes_come_in_order_and_a_part_ahead() -> None:
         source = Source()
         answer = opened(ReadAhead(), source)
         found = [await anext(answer)]
-        await settled()
-        assert (found, source.taken) == ([b"".join(PIECES[:2])], 4)
+        assert found == [b"".join(PIECES[:2])]
+        assert await taken(source, 2 * (1 + read_ahead.AHEAD))
         found += [piece async for piece in answer]
         assert b"".join(found) == b"".join(PIECES)
 
@@ -64,16 +68,18 @@ def test_only_so_many_answers_read_ahead_at_once() -> None:
         first, second, third = (opened(reading, source) for source in sources[:3])
         for answer in (first, second, third):
             await anext(answer)
-        await settled()
-        assert [source.taken for source in sources] == [4, 4, 1, 0]
+        for source, pieces in zip(sources, [6, 6, 1, 0], strict=True):
+            assert await taken(source, pieces)
         await first.aclose()
         _ = [piece async for piece in second]
         assert b"".join([piece async for piece in third]) == b"".join(PIECES[1:])
+        answers = []
         for source in (Source(), sources[3]):
-            answer = opened(reading, source)
-            await anext(answer)
-            await settled()
-            assert source.taken == 4, "who has left, or has all, takes no place"
+            answers.append(opened(reading, source))
+            await anext(answers[-1])
+            assert await taken(source, 6), "who has left, or has all, takes no place"
+        for answer in answers:
+            await answer.aclose()
 
     asyncio.run(main())
 
