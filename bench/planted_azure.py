@@ -8,8 +8,8 @@ from bench.planted import Bug
 
 AZURE = "providers/azure"
 AT_AZURE, FAULTS = "tests/integration/test_azure.py", "tests/integration/test_azure_faults.py"
-LOCKS, LOOKS, QUOTAS = (
-    f"tests/integration/test_azure_{one}.py" for one in ("locks", "looks", "quotas")
+ANSWERS, LOCKS, LOOKS, QUOTAS = (
+    f"tests/integration/test_azure_{one}.py" for one in ("answers", "locks", "looks", "quotas")
 )
 DOCUMENT = "tests/integration/test_localazure_document.py"
 UNIT = "tests/unit/providers/azure"
@@ -22,7 +22,7 @@ AZURE_BUGS: Final = (
         f"{AZURE}/client.py",
         "if not isinstance(items, list):",
         "if items is None:",
-        f"{FAULTS}::test_an_answer_that_is_no_list_is_not_empty",
+        f"{ANSWERS}::test_an_answer_that_is_no_list_is_not_empty",
     ),
     Bug(
         "Azure: a VM that was never seen is dead",
@@ -148,7 +148,7 @@ AZURE_BUGS: Final = (
         f"{AZURE}/error_codes.py",
         '412: "PreconditionFailed"}',
         '412: "PreconditionFailed", 404: "NotFound"}',
-        f"{FAULTS}::test_a_proxys_404_is_no_death",
+        f"{ANSWERS}::test_a_proxys_404_is_no_death",
     ),
     Bug(
         "Azure: a schedule that was refused is armed",

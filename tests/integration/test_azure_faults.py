@@ -238,37 +238,6 @@ def test_who_may_not_list_ends_what_is_known(azure: Microsoft) -> None:
         later.offers(Spec())
 
 
-def test_a_proxys_404_is_no_death(azure: Microsoft) -> None:
-    provider = azure.provider()
-    order = make_order(provider)
-    ref = provider.create(order)
-    assert look(provider, order, ref) is not None
-    strange = GARBAGE._replace(status=404)
-    azure.cloud.faults.fail("virtualMachines.get", strange)
-    with pytest.raises(Uncertain):
-        look(provider, order, ref)
-    azure.cloud.faults.fail("virtualMachines.delete", strange)
-    assert provider.delete([ref])[ref].fate is Fate.FAILED
-
-
-@pytest.mark.parametrize("body", [b"{}", b"{", b"[]", b"null", b'"Running"'])
-def test_an_answer_that_is_no_vm_is_no_death(azure: Microsoft, body: bytes) -> None:
-    provider = azure.provider()
-    order = make_order(provider)
-    ref = provider.create(order)
-    azure.cloud.faults.fail("virtualMachines.get", GARBAGE._replace(status=200, garbage=body))
-    with pytest.raises(Uncertain):
-        look(provider, order, ref)
-
-
-@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"value": null}', b'{"value": {}}'])
-def test_an_answer_that_is_no_list_is_not_empty(azure: Microsoft, body: bytes) -> None:
-    fate = GARBAGE._replace(status=200, garbage=body)
-    azure.cloud.faults.fail("disks.list", fate, fate)  # a sweep asks twice
-    (told,) = [page for page in azure.provider().sweep() if page.error]
-    assert told.kind is Kind.DISK
-
-
 @pytest.mark.parametrize("state", ["Failed", "Blocked", "Cancelled"])
 def test_a_schedule_that_will_not_fire_is_none(azure: Microsoft, state: str) -> None:
     provider = azure.provider()
@@ -397,13 +366,3 @@ def test_a_create_that_takes_long_leaves_others_their_reads(azure: Microsoft) ->
     assert azure.clock() - then < 26
     asked = [one for one in azure.cloud.requests[before:] if one.verb == "GET"]
     assert len(asked) <= 17
-
-
-def test_a_next_page_elsewhere_is_not_fetched(azure: Microsoft) -> None:
-    """With these credentials nobody but Azure is asked."""
-    provider = azure.provider()
-    page = b'{"value": [], "nextLink": "http://127.0.0.9/subscriptions"}'
-    azure.cloud.faults.fail("disks.list", GARBAGE._replace(garbage=page))
-    (told,) = [page for page in provider.sweep() if page.error]
-    assert told.kind is Kind.DISK
-    assert "a next page elsewhere" in str(told.error)

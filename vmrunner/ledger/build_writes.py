@@ -14,7 +14,7 @@ from typing import Any, Final, Unpack
 from sqlalchemy import Connection, Update, case, exists, false, func, or_, select, true, update
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
-from vmrunner.errors import Conflict, Fenced, NotFound
+from vmrunner.errors import Conflict, Fenced
 from vmrunner.ledger import outbox, rows
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import put_event
@@ -201,14 +201,7 @@ _TAKE_INSTANCE = Prepared(
 
 def fetch(connection: Connection, build_id: str) -> BuildRecord:
     """Raises NotFound."""
-    return of_row(READ(connection, id=build_id).first(), build_id)
-
-
-def of_row(row: tuple[Any, ...] | None, build_id: str) -> BuildRecord:
-    """Return the build of a row. Raises NotFound where there is none."""
-    if row is None:
-        raise NotFound(f"there is no build {build_id}")
-    return rows.build(row)
+    return rows.found_build(READ(connection, id=build_id).first(), build_id)
 
 
 #: A build that ended, and its instance where that is to die now.

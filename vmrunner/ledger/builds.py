@@ -13,7 +13,7 @@ from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import build_pages
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.build_pages import BuildChoice, BuildPage
-from vmrunner.ledger.build_writes import EXTEND, READ, BuildWrites, fetch, of_row
+from vmrunner.ledger.build_writes import EXTEND, READ, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
@@ -226,7 +226,7 @@ class Builds(BuildWrites):
 
     def get(self, build_id: str) -> BuildRecord:
         """Raises NotFound."""
-        return of_row(self._database.look_up(READ, id=build_id), build_id)
+        return codec.found_build(self._database.look_up(READ, id=build_id), build_id)
 
     def get_all(self, build_ids: Iterable[str]) -> list[BuildRecord]:
         """Return several, in that order. Raises NotFound."""

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
-from vmrunner.errors import Unreadable
+from vmrunner.errors import NotFound, Unreadable
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES
 from vmrunner.model import (
     NO_USAGE,
@@ -159,6 +159,13 @@ def phases(text: str) -> tuple[Phase, ...]:
         for n, (state, _) in enumerate(moves)
         if state != BuildState.FINISHED
     )
+
+
+def found_build(row: Sequence[Any] | None, build_id: str) -> BuildRecord:
+    """Return the build of what was found by its id. Raises NotFound, and as `build`."""
+    if row is None:
+        raise NotFound(f"there is no build {build_id}")
+    return build(row)
 
 
 def build(row: Sequence[Any]) -> BuildRecord:
