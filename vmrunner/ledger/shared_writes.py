@@ -101,14 +101,14 @@ class SharedWrites:
 
     def _wait(self, writes: Sequence[_Waiting[T]]) -> None:
         """Wait until they are over, in order; meanwhile, in turn, write what others want too."""
-        last = writes[-1]
-        assert last.woken is not None
-        with self._guard:
-            self._waiting.extend(writes)
-            last.leads, self._led = not self._led, True
+        last, woken = writes[-1], writes[-1].woken
+        assert woken is not None
         try:
+            with self._guard:
+                self._waiting.extend(writes)
+                last.leads, self._led = not self._led, True
             if not last.leads:
-                last.woken.wait()
+                woken.wait()
             while last.leads and not last.over:
                 self._write_some()
         finally:  # interrupted, perhaps: what waits has its turn all the same
