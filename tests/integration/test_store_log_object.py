@@ -17,7 +17,8 @@ from vmrunner.ledger.logs import cut
 from vmrunner.model import Chunk, ObjectKind, StoredObject
 from vmrunner.services.logs import lines
 from vmrunner.store import ObjectStore, log_object, open_store, trailer
-from vmrunner.store.log_object import StoredLog, write_log
+from vmrunner.store.log_object import IndexCache, StoredLog, write_log
+from vmrunner.store.log_object import _Entry as Entry
 
 NAME = "i/g/log/b-1/1-1-a"
 PIECES = st.lists(
@@ -28,6 +29,11 @@ PIECES = st.lists(
     ),
     max_size=10,
 )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_object, "_read_last", IndexCache())
 
 
 def chunks_of(pieces: list[tuple[bytes, float, int]]) -> list[Chunk]:
@@ -53,6 +59,28 @@ def stored(store: ObjectStore, root: Path, chunks: list[Chunk]) -> StoredLog:
         name=NAME, kind=ObjectKind.LOG, digest=digest, size=len(buffer.getvalue()), created_at=0.0
     )
     return StoredLog(store, one)
+
+
+def test_an_index_is_read_once(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server reads a log anew for each part that it is asked for."""
+    chunks = chunks_of([(b"one\n", 1.0, 1), (b"two\n", 2.0, 1)])
+    log = stored(store, tmp_path, chunks)
+    assert log.read() == chunks
+    monkeypatch.setattr(log_object, "read_index", None)
+    assert StoredLog(store, log._one).read() == chunks
+
+
+def test_as_many_indexes_are_kept_as_have_room() -> None:
+    cache, entries = IndexCache(most=3), [Entry(1, 1, 0.0, 0, 0, 0, 0, 0)]
+    for name in ("a", "b", "b", "c"):
+        cache.put(name, entries)
+    assert cache.get("a") is entries
+    cache.put("d", entries)
+    assert [cache.get(name) for name in "abcd"] == [entries, None, entries, entries]
+    cache.put("e", entries * 4)
+    assert not any(cache.get(name) for name in "abcde")
 
 
 def live(chunks: list[Chunk], after_line: int, after_seq: int, limit: int) -> list[Chunk]:

@@ -7,7 +7,9 @@ index has what a chunk has in the ledger, so a stored log is read as a live one 
 from __future__ import annotations
 
 import bisect
+import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 4 << 20  # bytes of one read, unless a chunk is larger
 RANGE_READ: Final = 1 << 20  # … of a range, whose bytes wait while they are sent
+CACHED: Final = 50_000  # chunks, some 20 MiB, of all logs whose indexes are kept
 
 
 def batches(sizes: Sequence[int]) -> Iterator[slice]:
@@ -66,6 +69,35 @@ class _Entry:
     size: int
     crc: int
     at: int
+
+
+class IndexCache:
+    """The indexes of logs that were read last, by the hash of their objects. Thread-safe."""
+
+    def __init__(self, most: int = CACHED) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._all: OrderedDict[str, list[_Entry]] = OrderedDict()
+        self._size = 0
+
+    def get(self, digest: str) -> list[_Entry] | None:
+        with self._lock:
+            found = self._all.get(digest)
+            if found is not None:
+                self._all.move_to_end(digest)
+            return found
+
+    def put(self, digest: str, entries: list[_Entry]) -> None:
+        with self._lock:
+            self._size += len(entries) - len(self._all.pop(digest, ()))
+            self._all[digest] = entries
+            while self._size > self._most:
+                _, old = self._all.popitem(last=False)
+                self._size -= len(old)
+
+
+#: A server is asked for a long log part by part.
+_read_last = IndexCache()
 
 
 class StoredLog:
@@ -132,6 +164,8 @@ class StoredLog:
 
     def _index(self) -> list[_Entry]:
         if self._entries is None:
+            self._entries = _read_last.get(self._one.digest)
+        if self._entries is None:
             found: list[_Entry] = []
             at = 0
             for row in read_index(self._store, self._one.name, self._one.size):
@@ -139,4 +173,5 @@ class StoredLog:
                 found.append(_Entry(seq, attempt, time, offset, line, size, crc, at))
                 at += size
             self._entries = found
+            _read_last.put(self._one.digest, found)
         return self._entries
