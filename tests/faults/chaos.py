@@ -363,6 +363,7 @@ class Episode:
             unknown = build.spec.provider not in self.world.cloud.names
             if build.cancel is None and unknown and first_birth(rows, math.inf) == math.inf:
                 world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
+                world.wished.add(build.id)
 
     def _restart(self) -> None:
         for node in self.world.nodes:
