@@ -138,7 +138,8 @@ class Promises:
             if name in there:
                 self._freed[thing.ref] = now
             else:
-                freed = max(expires, self._freed.get(thing.ref, 0.0))
+                out = self.out.get(thing.ref.scope, -math.inf) + self.cloud.skew
+                freed = max(expires, self._freed.get(thing.ref, 0.0), out)
                 self._in_time(thing, freed + self.sweep_seconds, str(thing.ref))
 
     def _in_time(self, thing: CloudResource, begun: float, name: str) -> None:
