@@ -76,8 +76,8 @@ POOL_BUGS: Final = (
     Bug(
         "fill without the lease",
         "ledger/instances.py",
-        "                    if fills(connection, launch.instance):\n",
-        "                    if launch.instance:\n",
+        "if launch.instance.role is Role.IMAGE or fills(connection, launch.instance):",
+        "if launch.instance:",
         "tests/integration/test_pool_claims.py",
     ),
     Bug(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.faults.scenarios import Scenario, begin
 from tests.faults.store_side import settle_store
 from tests.faults.world import TTL, World
-from vmrunner.model import BuildRecord, Role
+from vmrunner.model import MORTAL, BuildRecord
 from vmrunner.store.uploader import CLAIM
 
 Make = Callable[..., World]
@@ -70,7 +70,7 @@ def _ours(world: World) -> list[object]:
 
 def _is_ours(world: World, tags: dict[str, str]) -> bool:
     mine = tags.get("vmrunner:installation") == world.truth.installation
-    return mine and tags.get("vmrunner:role") in (Role.BUILD, Role.POOL)
+    return mine and tags.get("vmrunner:role") in MORTAL
 
 
 class at_point:  # noqa: N801 - read as a word: `with at_point(name)`

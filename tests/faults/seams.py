@@ -110,8 +110,8 @@ class LedgerSeam:
         for part in OTHERS:
             setattr(self, part, Seam(node, getattr(ledger, part), set(), part))
 
-    def open_rows(self) -> Seam:
-        return Seam(self._node, self._ledger.open_rows(), set(), "open rows")
+    def open_rows(self, **how: bool) -> Seam:
+        return Seam(self._node, self._ledger.open_rows(**how), set(), "open rows")
 
     def __getattr__(self, name: str) -> Any:
         self._node.check()

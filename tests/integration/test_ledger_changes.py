@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from tests.support.ledger_builds import launch, running, spec, submitted
+from tests.support.ledger_builds import launch, running, spec, submitted, template_launch
 from tests.support.postgres import Server
+from vmrunner.core.scheduling import Capacity
 from vmrunner.ledger import Ledger, builds
 from vmrunner.ledger.open_rows import WHOLE
 from vmrunner.model import Death, Reason, Result
@@ -47,6 +48,32 @@ def test_a_reader_follows_each_change(ledger: Ledger) -> None:
     assert names(reader) == ({"vm-2"}, {"b-2", "b-3"})
     fresh, kept = ledger.open_rows().read(0.0), reader.read(0.0)
     assert (kept.rows, kept.builds) == (fresh.rows, fresh.builds)
+
+
+def test_engines_mind_a_templates_vm_once_it_dies(ledger: Ledger) -> None:
+    of_engine, of_reaper = ledger.open_rows(images=False), ledger.open_rows()
+    assert names(of_engine)[0] == set()
+    (_, row), *_ = ledger.instances.start([template_launch(ledger, "vm-1")], until=1.0)
+    for when in (0.0, 400.0):  # by the change, and when all is read
+        assert names(of_engine, when)[0] == set()
+        assert names(of_reaper, when)[0] == {"vm-1"}
+    doomed = ledger.instances.mark_deleting(
+        "vm-1", seen_epoch=row.epoch, death=Death.ABANDONED, now=5.0
+    )
+    assert doomed is not None
+    for when in (400.0, 800.0):
+        assert names(of_engine, when)[0] == {"vm-1"}
+    ledger.instances.close("vm-1", epoch=doomed.epoch, death=Death.DONE, now=6.0)
+    assert names(of_engine, 800.0)[0] == names(of_reaper, 800.0)[0] == set()
+
+
+def test_a_templates_vm_takes_no_builds_place(ledger: Ledger) -> None:
+    submitted(ledger)
+    ledger.instances.start([template_launch(ledger, "vm-1")], until=1.0)
+    won = ledger.instances.start(
+        [launch(ledger, "b-1", "vm-2")], until=1.0, rooms=Capacity(overall=1)
+    )
+    assert [row.id for _, row in won] == ["vm-2"]
 
 
 def test_rows_stay_in_order_however_they_come(ledger: Ledger) -> None:

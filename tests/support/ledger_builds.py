@@ -76,6 +76,17 @@ def launch(
     )
 
 
+def template_launch(ledger: Ledger, instance: str, *, owner: str = "e-1") -> LaunchRequest:
+    """A VM that a template is made of."""
+    wanted = launch(ledger, "", instance, owner=owner)
+    return replace(
+        wanted,
+        build_id=None,
+        instance=replace(wanted.instance, build=None, role=Role.IMAGE, epoch=1),
+        order=replace(wanted.order, role=Role.IMAGE),
+    )
+
+
 class orders:  # noqa: N801 - called as what it makes
     """What an engine makes its orders by."""
 

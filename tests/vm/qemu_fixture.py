@@ -12,6 +12,8 @@ from typing import Any
 from tests.vm.home import CACHE, wait_until
 from vmrunner import images
 from vmrunner.images import templates as making
+from vmrunner.images.template_vms import TemplateVms
+from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, unix_sockets
 from vmrunner.lib.channels import UNIX_SOCKET
 from vmrunner.model import (
@@ -68,8 +70,15 @@ def make_provider(tmp_path: Path, *, cache: Path | None = None, **options: Any) 
 def template_of(provider: QemuProvider) -> templates.Template:
     """The template of clones of that shape; made once, as long as nothing that it depends on
     changes."""
-    making.make(provider, Spec(network=Network.NONE), SHAPE, installation=INSTALLATION)
-    order, _ = making._order_of(provider, Spec(network=Network.NONE), SHAPE, INSTALLATION)
+    place = provider.options.state_dir.parent
+    ledger = Ledger.open(f"sqlite:///{place}/templates.db", data_dir=place)
+    try:
+        vms, none = TemplateVms(ledger, provider, "e-1"), Spec(network=Network.NONE)
+        making.make(provider, none, SHAPE, vms=vms)
+        order, _ = making.order_for(provider, none, SHAPE, vms)
+        assert not ledger.instances.open()
+    finally:
+        ledger.close()
     key = provider.plan(order).template_key()
     assert key is not None
     found = templates.find(provider.options.cache_dir, key, provider.verified)

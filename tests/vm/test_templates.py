@@ -316,8 +316,8 @@ def test_a_clone_that_does_not_come_up_is_booted(
     shutil.rmtree(there)
 
 
-def test_a_killed_makers_vm_is_seen_and_ends_by_sweep(home: Home) -> None:
-    """It has no row. A size that nobody asked for: its template is not there."""
+def test_a_killed_makers_vm_ends_by_one_reap(home: Home) -> None:
+    """A size that nobody asked for: its template is not there."""
 
     def there() -> list[str]:
         return [str(vm["id"]) for vm in home.items("vm", "ls", "--cloud")]
@@ -331,7 +331,11 @@ def test_a_killed_makers_vm_is_seen_and_ends_by_sweep(home: Home) -> None:
                 os.kill(int(line.split()[0]), signal.SIGSTOP)  # it would be frozen, and end so
         maker.kill()
     assert there() == vms
+    [row] = home.instances()
+    assert (row["id"], row["state"], row["build"], row["pool"]) == (*vms, "booting", None, None)
     assert home.run("audit", timeout=200).returncode == 0
     done = home.run("reap", timeout=200)
     assert vms[0].encode() in done.stdout, done
+    [row] = home.instances()
+    assert row["state"] == "gone"
     home.assert_nothing_left()

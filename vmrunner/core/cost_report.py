@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from vmrunner.core import pricing
 from vmrunner.core.pricing import Billed
-from vmrunner.model import Cost, Instance, MadeImage, PriceSource, Rate
+from vmrunner.model import Cost, Instance, MadeImage, PriceSource, Rate, Role
 
 DAY: Final = 86_400.0
 
@@ -21,7 +21,7 @@ class CostKind(StrEnum):
 
     BUILDS = "builds"
     UNCLAIMED = "unclaimed"  # VMs of a pool that no build has used
-    IMAGES = "images"  # builders of images
+    IMAGES = "images"  # VMs that images and templates are made of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +53,10 @@ Grouping = Callable[[Spent], str | None]
 
 
 def of_instance(row: Instance, now: float) -> Spent:
-    """Return a VM of a build, or of a pool while no build has claimed it."""
+    """Return a VM of a build, of a template, or of a pool while no build has claimed it."""
     what = CostKind.UNCLAIMED if row.build is None else CostKind.BUILDS
+    if row.role is Role.IMAGE:
+        what = CostKind.IMAGES
     parts = tuple(pricing.billed(row, now))
     over = row.gone_at is not None
     return Spent(what, row.build, row.id, row.provider, row.rate, parts, over)

@@ -73,7 +73,7 @@ class SnapshotReader:
     def __init__(self, context: EngineContext, membership: Membership) -> None:
         self._context = context
         self._membership = membership
-        self._reader = context.ledger.open_rows()
+        self._reader = context.ledger.open_rows(images=False)
         self._builds: Mapping[str, BuildRecord] = {}
         self._rows: dict[str, Instance] = {}  # those within our scopes
         self._rows_of: dict[str | None, dict[str, Instance]] = {}  # the same, by owner

@@ -9,7 +9,7 @@ from vmrunner.core import lifecycle
 from vmrunner.engine.context import ReaperContext
 from vmrunner.engine.membership import Membership
 from vmrunner.ledger.readable import Readable
-from vmrunner.model import SERVING, BuildRecord, Death, Instance, InstanceState, Pool
+from vmrunner.model import BuildRecord, Death, Instance, InstanceState, Pool, Role
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 
@@ -24,12 +24,16 @@ def wishes(
     """Authorised ends by instance id. `unread`: builds that cannot be read: whether one of those
     ended, nobody can tell. Nor can they of a pool whose row cannot be read."""
     found = {}
-    listed = [row for row in rows if row.role in SERVING and row.state not in _DYING]
+    listed = [row for row in rows if row.state not in _DYING]
     told: Readable[Pool] = Readable()
-    if any(row.build is None for row in listed):
+    if any(row.role is Role.POOL and row.build is None for row in listed):
         told = context.ledger.pools.all()
     pools = {pool.name: pool for pool in told}
     for row in listed:
+        if row.role is Role.IMAGE:
+            if membership.member_gone(row.owner):
+                found[row.id] = Death.ABANDONED
+            continue
         if row.build is None and row.pool in told.unread:
             continue
         if row.build is None:

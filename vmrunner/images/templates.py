@@ -9,10 +9,10 @@ from typing import Final, Protocol
 
 from vmrunner.errors import ImageError
 from vmrunner.guest.state import Place
+from vmrunner.images.template_vms import TemplateVms
 from vmrunner.lib import ids
-from vmrunner.model import Access, Fate, Identity, Key, Order, Ref, Role, Shape, Spec, Start
+from vmrunner.model import Access, Identity, Key, Order, Ref, Role, Shape, Spec, Start
 from vmrunner.providers import registry
-from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.port import Provider, StartsFromTemplates
 from vmrunner.session.ssh import keys
 from vmrunner.session.ssh.client import Connection, Dialer
@@ -31,48 +31,43 @@ def make(
     spec: Spec,
     shape: Shape,
     *,
-    installation: str,
+    vms: TemplateVms,
     progress: Callable[[str], object] = lambda _: None,
 ) -> str | None:
     """Make the template for builds that want this machine and container, and return its key. None:
-    there is one, or none would fit. Raises ImageError and what the provider raises."""
+    there is one, or none would fit. Raises ImageError, LedgerError and what the provider raises."""
     maker = provider.template_maker()
-    order_of = partial(_order_of, provider, spec, shape, installation)
+    order_of = partial(order_for, provider, spec, shape, vms)
     order, access = order_of()
     key = maker.missing(order)
     if key is None:
         return None
-    progress("booting a VM to freeze")
-    frozen, _ = order_of(anonymous=True)
-    with maker.freeze(frozen, key) as template:
+    with maker.begin(key) as template:
+        progress("booting a VM to freeze")
+        frozen, unused = order_of(anonymous=True)
+        with vms.recorded(frozen, unused, partial(maker.boot, frozen, template)):
+            maker.await_frozen(frozen)
         progress("resuming a clone of it")
-        ref = maker.clone(order, template)
-        try:
+        with vms.recorded(order, access, partial(maker.clone, order, template)) as ref:
             _prove(provider, ref, access)
-        finally:
-            deaths = delete_until_dead(
-                provider, {Key(ref.scope, ref.id): ref}, seconds=60, pause=0.2, force=True
-            )
-        if deaths.waiting or deaths.outcomes[ref].fate is Fate.FAILED:
-            raise ImageError(f"the clone {ref.id} does not end")
         maker.publish(template, key, order)
         return key
 
 
-def _order_of(
-    provider: Provider, spec: Spec, shape: Shape, installation: str, *, anonymous: bool = False
+def order_for(
+    provider: Provider, spec: Spec, shape: Shape, vms: TemplateVms, *, anonymous: bool = False
 ) -> tuple[Order, Access]:
-    """An order for a VM without a build. `anonymous`: nobody ever speaks to it."""
+    """Return an order for a VM without a build. `anonymous`: nobody ever speaks to it."""
     user, host = keys.generate(), keys.generate()
     identity = Identity(user_key=user.public, host_key=host.private, host_public=host.public)
     order = Order(
         instance=ids.instance_id(),
-        build="template",
-        installation=installation,
-        generation="template",
+        build="",
+        installation=vms.installation,
+        generation=vms.generation,
         role=Role.IMAGE,
         offer=provider.offers(spec)[0],
-        deadline=time.time() + LIFE,
+        deadline=float(int(provider.now() + LIFE)),  # whole seconds, as in the tag
         user_data=b"",
         network=spec.network,
         identity=None if anonymous else identity,

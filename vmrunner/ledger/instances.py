@@ -31,6 +31,7 @@ from vmrunner.model import (
     InstanceState,
     Order,
     Ref,
+    Role,
     Start,
 )
 
@@ -64,7 +65,7 @@ _CLAIM = Prepared(
 _TAKEN = Prepared(
     lambda: (
         select(_i.provider, func.count())
-        .where(_i.state != InstanceState.GONE.value)
+        .where(_i.state != InstanceState.GONE.value, _i.role != Role.IMAGE.value)
         .group_by(_i.provider)
     )
 )
@@ -138,8 +139,8 @@ class Instances(InstanceWrites):
         """Claim builds and write the intents, in one transaction: durable when it returns, so
         the provider may be asked. Only those that were won: still queued, at the seen epoch, with
         no wish to end, and the first ones as far as `rooms` and budgets go, whoever claims at the
-        same time. A VM for a pool is won by the holder of the pool's lease. `until`: when the
-        owners' claims lapse."""
+        same time. A VM for a pool is won by the holder of the pool's lease, one for a template by
+        whoever makes it. `until`: when the owners' claims lapse."""
         prepared = {launch.instance.id: (launch, self._row(launch)) for launch in launches}
         builds = [launch.build_id for launch in launches if launch.build_id is not None]
         if len(set(builds)) != len(builds):
@@ -162,7 +163,7 @@ class Instances(InstanceWrites):
                     won.over_budget[launch.instance.id] = str(error)
                     continue
                 if build_id is None:
-                    if fills(connection, launch.instance):
+                    if launch.instance.role is Role.IMAGE or fills(connection, launch.instance):
                         admission.charge(launch.instance, *paid)
                         won.append((None, launch.instance))
                         rows.append(row | {"epoch": launch.instance.epoch, "attempt": 0})

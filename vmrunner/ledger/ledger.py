@@ -181,9 +181,10 @@ class Ledger:
         self._database.check(schema.difference)
         self.generation = _recognised(self._database, self._witness)
 
-    def open_rows(self) -> OpenRowsReader:
-        """Return a new reader of what is open, for one who reads it again and again."""
-        return OpenRowsReader(self._database)
+    def open_rows(self, *, images: bool = True) -> OpenRowsReader:
+        """Return a new reader of what is open, for one who reads it again and again. `images`: see
+        there."""
+        return OpenRowsReader(self._database, images=images)
 
     def failover_risk(self) -> str:
         """Return why a failover could lose what was committed, in words; empty: nothing known."""

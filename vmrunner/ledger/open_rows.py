@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.readable import readable
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER, REVISIONS
-from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState
+from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Role
 
 T = TypeVar("T")
 
@@ -30,12 +30,23 @@ _DRIVEN: Final = and_(
     _b.state != BuildState.FINISHED.value,
     or_(_b.state != BuildState.QUEUED.value, _b.cancel.is_not(None)),
 )
-_MARK = Prepared(lambda: select(REVISIONS.c.last, select(LEDGER.c.generation).scalar_subquery()))
-_ALL_INSTANCES = Prepared(lambda: select(*codec.INSTANCE, _OPEN).where(_OPEN).order_by(_i.id))
-_ALL_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_DRIVEN).order_by(_b.id))
-_CHANGED_INSTANCES = Prepared(
-    lambda: select(*codec.INSTANCE, _OPEN).where(_i.revision > arg("seen"))
+#: What engines mind: a template's VM is its maker's until it dies.
+_MINDED: Final = and_(
+    _OPEN, or_(_i.role != Role.IMAGE.value, _i.state == InstanceState.DELETING.value)
 )
+_MARK = Prepared(lambda: select(REVISIONS.c.last, select(LEDGER.c.generation).scalar_subquery()))
+
+
+def _instances(which: ColumnElement[bool]) -> tuple[Prepared, Prepared]:
+    """Return the statements for all of these, and for those that changed."""
+    return (
+        Prepared(lambda: select(*codec.INSTANCE, which).where(which).order_by(_i.id)),
+        Prepared(lambda: select(*codec.INSTANCE, which).where(_i.revision > arg("seen"))),
+    )
+
+
+_EVERY, _OF_ENGINES = _instances(_OPEN), _instances(_MINDED)
+_ALL_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_DRIVEN).order_by(_b.id))
 _CHANGED_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_b.revision > arg("seen")))
 
 
@@ -90,10 +101,12 @@ class _Table(Generic[T]):
 
 
 class OpenRowsReader:
-    """One reader of what is open."""
+    """One reader of what is open. `images`: of the VMs too that templates are made of, which no
+    engine minds while they live."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, images: bool) -> None:
         self._database = database
+        self._all, self._changed = _EVERY if images else _OF_ENGINES
         self._lock = threading.Lock()
         self._instances = _Table(codec.instance)
         self._builds = _Table(codec.build)
@@ -124,14 +137,14 @@ class OpenRowsReader:
         )
         self._mark = None  # until all is read
         if whole:
-            self._instances.take_all(_ALL_INSTANCES(connection).all())
+            self._instances.take_all(self._all(connection).all())
             self._builds.take_all(_ALL_BUILDS(connection).all())
             self._whole = now
             changed = None
         elif before is not None and mark != before:
             seen = before[0]
             changed = frozenset(
-                self._instances.take(_CHANGED_INSTANCES(connection, seen=seen).all())
+                self._instances.take(self._changed(connection, seen=seen).all())
                 | self._builds.take(_CHANGED_BUILDS(connection, seen=seen).all())
             )
         else:

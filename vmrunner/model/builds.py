@@ -181,7 +181,7 @@ class Instance:
     """A row of `instances`, as it was when it was read."""
 
     id: str
-    build: str | None  # None: of a pool, and no build claimed it
+    build: str | None  # None: of a pool, and no build claimed it, or of a template's making
     attempt: int
     provider: str  # the configured name
     offer: Offer

@@ -42,7 +42,7 @@ class Role(StrEnum):
     POOL = "pool"
 
 
-#: The roles of VMs that have a row in the ledger and serve a build, now or later.
+#: The roles of VMs that serve a build, now or later.
 SERVING: Final = (Role.BUILD, Role.POOL)
 #: The roles of all VMs, disks and addresses that end at their deadline.
 MORTAL: Final = (*SERVING, Role.IMAGE)
@@ -196,7 +196,7 @@ class Order:
     """One create call, frozen before it is sent; the identical order again is the same VM."""
 
     instance: str
-    build: str  # "": of a pool, and no build claimed it
+    build: str  # "": of a pool, and no build claimed it, or of a template's making
     installation: str
     generation: str
     role: Role
@@ -214,14 +214,14 @@ class Order:
 def tags_of(order: Order) -> dict[str, str]:
     """The tags that every resource is born with (design §6), for providers that take `:`."""
     limit = {} if order.max_ttl is None else {f"{TAG}max-ttl": str(int(order.max_ttl))}
-    whose = {"pool": order.pool or ""} if order.role is Role.POOL else {"build": order.build}
+    whose = {Role.POOL: {"pool": order.pool or ""}, Role.BUILD: {"build": order.build}}
     return {
         **order.tags,
         f"{TAG}installation": order.installation,
         f"{TAG}generation": order.generation,
         f"{TAG}role": order.role.value,
         f"{TAG}instance": order.instance,
-        **{f"{TAG}{name}": value for name, value in whose.items()},
+        **{f"{TAG}{name}": value for name, value in whose.get(order.role, {}).items()},
         f"{TAG}expires-at": str(int(order.deadline)),
         **limit,
         "Name": order.instance,

@@ -195,9 +195,15 @@ class TemplateMaker(Protocol):
         """Return the key of the template that such an order wants and does not find. None: it has
         one, or none would fit it."""
 
-    def freeze(self, order: Order, key: str) -> AbstractContextManager[Any]:
-        """Boot the order's VM, let it settle and freeze it. What is not published goes. Raises
-        ProviderError where another process is at it."""
+    def begin(self, key: str) -> AbstractContextManager[Any]:
+        """Yield a place for a template, which goes unless it is published. Raises ProviderError
+        where another process makes that one."""
+
+    def boot(self, order: Order, template: Any) -> Ref:
+        """Boot a VM that settles and is frozen there."""
+
+    def await_frozen(self, order: Order) -> None:
+        """Wait until that VM is frozen. Raises ProviderError if it ended otherwise."""
 
     def clone(self, order: Order, template: Any) -> Ref:
         """Start a VM from what was frozen and has no name yet."""

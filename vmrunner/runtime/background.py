@@ -27,6 +27,8 @@ log = logging.getLogger("vmrunner")
 SERVE: Final = "serve"  # engines that stay, or stay until all is done
 BACKGROUND: Final = "background"
 SUBMITTER: Final = "submitter"  # no engine: a process whose build another host's engine drives
+IMAGE_MAKER: Final = "image"  # no engine: a process that makes a template
+_NO_ENGINE: Final = frozenset({SUBMITTER, IMAGE_MAKER})
 _STAYING: Final = frozenset({SERVE, BACKGROUND, STARTING})
 _KEPT: Final = 30 * 86_400.0  # so long the settings of background engines are kept, in seconds
 
@@ -51,12 +53,12 @@ def served(
     """
     me, now = process.current(), time.time()
     members = ledger.engines.list()
-    up = {m.process for m in members if m.kind not in (STARTING, SUBMITTER)}
+    up = {m.process for m in members if m.kind not in {STARTING, *_NO_ENGINE}}
     serving = [
         member
         for member in members
         if (here or member.process != me)
-        and member.kind != SUBMITTER
+        and member.kind not in _NO_ENGINE
         and not (member.kind == STARTING and member.process in up)
         and (member.kind in _STAYING or not staying)
         and not member.outdated

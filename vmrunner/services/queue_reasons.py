@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.scheduling import OffersAnswer, line, plan
-from vmrunner.model import BuildRecord, BuildState, Offer, Scope
+from vmrunner.model import SERVING, BuildRecord, BuildState, Offer, Scope
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def _reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
     """Return the reason for each queued build that is looked at."""
     queued = ledger.builds.queued(LOOKED_AT)
     driven = {build.id: build for build in ledger.builds.driven()}
-    running = [(driven.get(row.build or ""), row) for row in ledger.instances.open()]
+    vms = [row for row in ledger.instances.open() if row.role in SERVING]
+    running = [(driven.get(row.build or ""), row) for row in vms]
     decided = plan(
         time.time(),
         queued,

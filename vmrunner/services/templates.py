@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from vmrunner.config.settings import Settings
 from vmrunner.core import shapes
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.images import templates
+from vmrunner.images.template_vms import TemplateVms
+from vmrunner.lib import ids, process
 from vmrunner.model import BuildSpec
 from vmrunner.providers import Provider
 from vmrunner.providers.port import StartsFromTemplates
+from vmrunner.runtime.background import IMAGE_MAKER
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
 
 log = logging.getLogger("vmrunner")
 
@@ -20,12 +29,12 @@ def make(
     provider: Provider,
     spec: BuildSpec,
     settings: Settings,
+    ledger: Ledger,
     *,
-    installation: str,
     progress: Callable[[str], object] = lambda _: None,
 ) -> str | None:
     """Make the template for builds like this one and return its key; None: there is one, or none
-    would fit. Raises ConfigError, ImageError and what the provider raises."""
+    would fit. Raises ConfigError, ImageError, LedgerError and what the provider raises."""
     shape = shapes.container(spec, log_bytes=settings.limits.log_bytes)
     if not isinstance(provider, StartsFromTemplates):
         raise ConfigError(
@@ -36,9 +45,21 @@ def make(
             "bootstrap, container_runtime: such builds start from no template",
             hint="leave them out",
         )
-    return templates.make(
-        provider, shapes.machine(spec), shape.waiting, installation=installation, progress=progress
-    )
+    machine, waiting = shapes.machine(spec), shape.waiting
+    with _joined(ledger) as maker:
+        vms = TemplateVms(ledger, provider, maker)
+        return templates.make(provider, machine, waiting, vms=vms, progress=progress)
+
+
+@contextmanager
+def _joined(ledger: Ledger) -> Iterator[str]:
+    """Be among the ledger's members, so that the reaper sees whether this process lives."""
+    maker = ids.engine_id()
+    ledger.engines.join(maker, process.current(), IMAGE_MAKER, time.time())
+    try:
+        yield maker
+    finally:
+        ledger.engines.leave(maker)
 
 
 def trim(providers: Iterable[Provider]) -> int:
@@ -51,13 +72,14 @@ def trim(providers: Iterable[Provider]) -> int:
     )
 
 
-def make_wanted(provider: Provider, *, installation: str) -> str | None:
-    """Make the template that a build missed last, if one did and it can be made. Returns its
-    key."""
+def make_wanted(provider: Provider, ledger: Ledger, engine: str) -> str | None:
+    """Make the template that a build missed last, if one did and it can be made. `engine`: who
+    makes it. Returns its key."""
     if isinstance(provider, StartsFromTemplates):
+        vms = TemplateVms(ledger, provider, engine)
         for spec, shape in provider.wanted_templates():
             try:
-                if key := templates.make(provider, spec, shape, installation=installation):
+                if key := templates.make(provider, spec, shape, vms=vms):
                     return key
             except VmrunnerError as error:
                 log.warning("%s: no template was made: %s", provider.name, error)

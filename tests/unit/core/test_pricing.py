@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.core.test_reap_rules import NOW, I, row
 from vmrunner.core import pricing
 from vmrunner.core.cost_report import CostKind, of_instance, report
-from vmrunner.model import Bill, Cost, Instance, Kind, Price, PriceSource, Rate, Ref
+from vmrunner.model import Bill, Cost, Instance, Kind, Price, PriceSource, Rate, Ref, Role
 
 BILL = Bill(on={"m": 1.0, "disk": 20.0, "address": 1.0}, parked={"disk": 20.0})
 TOLD = {"m": Price(0.1, 500.0), "disk": Price(0.001, 400.0), "address": Price(0.005, 500.0)}
@@ -23,6 +23,19 @@ REF = Ref(row().scope, Kind.INSTANCE, "i-1")
 
 def vm(**changes: object) -> Instance:
     return row(**{"ref": REF, "rate": RATE, "created_at": NOW - 1000.0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("role", "build", "what"),
+    [
+        (Role.BUILD, "b-1", CostKind.BUILDS),
+        (Role.POOL, "b-1", CostKind.BUILDS),
+        (Role.POOL, None, CostKind.UNCLAIMED),
+        (Role.IMAGE, None, CostKind.IMAGES),
+    ],
+)
+def test_each_vm_is_paid_for_something(role: Role, build: str | None, what: CostKind) -> None:
+    assert of_instance(vm(role=role, build=build), NOW).what is what
 
 
 def test_a_rate_has_machine_disk_and_address() -> None:

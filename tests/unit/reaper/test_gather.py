@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.support.engine_parts import EngineParts
-from tests.support.ledger_builds import SCOPE
+from tests.support.ledger_builds import SCOPE, template_launch
 from tests.support.pools import waiting
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.open_rows import OpenRowsReader
+from vmrunner.lib.process import current
 from vmrunner.model import Death, Instance, Kind, Page, Resource, Scope
 from vmrunner.providers.fake import Call, Fault
 from vmrunner.reaper.gather import LedgerView, gather
@@ -119,6 +121,17 @@ def test_a_pool_that_cannot_be_read_harms_nobody(parts: EngineParts, change: str
     raw.close()
     _, known = gathered(parts)
     assert (set(known.by_id), known.wishes, known.down) == ({row.id}, {}, "")
+
+
+def test_a_templates_vm_is_not_wanted_without_its_maker(parts: EngineParts) -> None:
+    parts.join("e-2", replace(current(), pid=2**22 + 1))  # no process has that
+    for name, owner in (("vm-1", "e-1"), ("vm-2", "e-2"), ("vm-3", "e-3")):
+        launches = [template_launch(parts.ledger, name, owner=owner)]
+        parts.ledger.instances.start(launches, until=1.0)
+    parts.ledger.engines.leave("e-1")
+    parts.join("e-1", current())
+    _, known = gathered(parts, sweep=False)
+    assert known.wishes == {"vm-2": Death.ABANDONED, "vm-3": Death.ABANDONED}
 
 
 def test_rows_read_before_the_ledger_failed_count_for_nothing(

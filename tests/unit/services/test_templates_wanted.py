@@ -9,6 +9,7 @@ import pytest
 
 from vmrunner.errors import ImageError
 from vmrunner.images import templates as making
+from vmrunner.ledger import Ledger
 from vmrunner.providers import Provider
 from vmrunner.runtime import daemon
 from vmrunner.services import templates
@@ -25,7 +26,7 @@ def test_a_template_that_cannot_be_made_keeps_no_other_back(
     monkeypatch.setattr(making, "make", make)
     wanted = [("bad", None), ("good", None)]
     provider = SimpleNamespace(name="local", template_maker=list, wanted_templates=lambda: wanted)
-    assert templates.make_wanted(cast(Provider, provider), installation="i-1") == "key"
+    assert templates.make_wanted(cast(Provider, provider), cast(Ledger, None), "e-1") == "key"
 
 
 def test_serve_takes_no_maker_for_a_hung_one() -> None:

@@ -75,6 +75,6 @@ def make(shell: CliContext, said: dict[str, Any]) -> str | None:
         app.providers.get(spec.provider),
         spec,
         app.settings,
-        installation=app.ledgers.open(make=True).installation,
+        app.ledgers.open(make=True),
         progress=lambda text: output.say(f"template: {text} …"),
     )

@@ -93,7 +93,7 @@ def serve(
         from vmrunner.services import templates
 
         for provider in engine.context.providers.values():
-            templates.make_wanted(provider, installation=ledger.installation)
+            templates.make_wanted(provider, ledger, engine.id)
 
     from vmrunner.services.prices import refresh
 

@@ -3,6 +3,7 @@ same state directory sees and ends the same VMs."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError, Uncertain
+from vmrunner.errors import BadOrder, ConfigError, NoCapacity, Uncertain
 from vmrunner.lib import units
 from vmrunner.model import (
     Fate,
@@ -163,10 +164,8 @@ class QemuProvider:
         ref = Ref(self.scope, Kind.INSTANCE, order.instance)
         home = self._known(order)
         if home is None:
-            try:
+            with translating():
                 home = self.place(self._templated(self.plan(order)))
-            except OSError as error:
-                raise _translated(error) from error
         if isinstance(home, state_dir.InstanceDir):
             self.start(home)
         return ref
@@ -196,7 +195,7 @@ class QemuProvider:
 
     def place(self, vm: VmPlan) -> state_dir.InstanceDir | str:
         """Make a VM's directory: whole, or not at all, and only once. Returns how it ended, if it
-        did."""
+        did. Raises OSError where nothing was born."""
         order = vm.order
         name = state_dir.DirName(order.installation, order.instance, int(order.deadline))
         home = state_dir.InstanceDir(self.state.instances / str(name))
@@ -332,10 +331,14 @@ class QemuProvider:
         return doctor.check(self.options, self.state)
 
 
-def _translated(error: OSError) -> ProviderError:
-    """Translate an error of a launch. Nothing was born: the directory was not yet under its
+@contextlib.contextmanager
+def translating() -> Iterator[None]:
+    """Translate the errors of a launch. Nothing was born: the directory was not yet under its
     name."""
-    where = Path(str(error.filename)).name if error.filename else "state directory"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoCapacity(f"the disk is full: {error}", hint="free some space")
-    return BadOrder(f"{where}: {error.strerror or error}")
+    try:
+        yield
+    except OSError as error:
+        where = Path(str(error.filename)).name if error.filename else "state directory"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoCapacity(f"the disk is full: {error}", hint="free some space") from error
+        raise BadOrder(f"{where}: {error.strerror or error}") from error

@@ -14,14 +14,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ProviderError
 from vmrunner.lib import units
 from vmrunner.model import Kind, Order, Ref
 from vmrunner.providers.qemu import templates
-from vmrunner.providers.qemu.provider import QemuProvider
-from vmrunner.providers.qemu.state_dir import InstanceDir
+from vmrunner.providers.qemu.provider import QemuProvider, translating
 from vmrunner.providers.qemu.templates import Template
 
 _HALF_MADE: Final = 3600.0  # seconds after which what a maker left is rubbish
@@ -45,38 +44,32 @@ class QemuTemplateMaker:
         return wanted if found is None else None
 
     @contextlib.contextmanager
-    def freeze(self, order: Order, key: str) -> Iterator[Template]:
-        """Boot the order's VM, let it settle and freeze it. Yields the template under a temporary
-        name; what is not published goes, and a VM that is not frozen. One maker per key: raises
-        ProviderError where another is at it."""
+    def begin(self, key: str) -> Iterator[Template]:
+        """Yield a place for a template under a temporary name; what is not published goes. One
+        maker per key: raises ProviderError where another is at it."""
         made = templates.begin(self._cache)
         try:
             with _lock(made.parent / f"{key}{templates.LOCK}"):
                 templates.forget_wanted(self._cache, key)  # one try for a miss
-                vm = dataclasses.replace(self._provider.plan(order), save=made, sealed=True)
-                home = self._provider.place(vm)
-                if isinstance(home, str):
-                    raise BadOrder(f"template: {home}")
-                try:
-                    self._provider.start(home)
-                    self._await_frozen(home, order)
-                except BaseException:
-                    self._provider.delete([self._ref(order)], force=True)
-                    raise
                 yield Template(made)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
+    def boot(self, order: Order, template: Template) -> Ref:
+        """Boot a VM that settles and is frozen there."""
+        return self._create(order, save=template.directory)
+
     def clone(self, order: Order, template: Template) -> Ref:
         """Start a VM from a template that has no name yet."""
-        vm = dataclasses.replace(self._provider.plan(order), template=template, sealed=True)
-        home = self._provider.place(vm)
+        return self._create(order, template=template)
+
+    def _create(self, order: Order, **of: Any) -> Ref:
+        with translating():
+            vm = dataclasses.replace(self._provider.plan(order), sealed=True, **of)
+            home = self._provider.place(vm)
         if isinstance(home, str):
             raise BadOrder(f"template: {home}")
         self._provider.start(home)
-        return self._ref(order)
-
-    def _ref(self, order: Order) -> Ref:
         return Ref(self._provider.scope, Kind.INSTANCE, order.instance)
 
     def publish(self, template: Template, key: str, order: Order) -> Template:
@@ -98,13 +91,14 @@ class QemuTemplateMaker:
         most = self._provider.options.templates_max_bytes
         return templates.trim(self._cache, most, now=time.time(), half_made=_HALF_MADE)
 
-    def _await_frozen(self, home: InstanceDir, order: Order) -> None:
+    def await_frozen(self, order: Order) -> None:
+        """Wait until that VM is frozen. Raises ProviderError if it ended otherwise."""
         state = self._provider.state
-        held = True
+        home, held = state.home(order.instance), True
         while (stone := state.tombstone(order.instance)) is None:
             if not held:
                 raise ProviderError("template: its VM's keeper was killed")
-            held = home.held  # a keeper leaves a tombstone before it goes
+            held = home is not None and home.held  # a keeper leaves a tombstone before it goes
             if time.time() >= order.deadline + _PAUSE:
                 raise ProviderError("template: its VM did not end")
             time.sleep(_PAUSE)

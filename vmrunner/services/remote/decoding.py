@@ -179,6 +179,12 @@ def _cost(document: Document) -> Cost:
     )
 
 
+def _role(document: Document) -> Role:
+    if document["build"]:
+        return Role.BUILD
+    return Role.POOL if document["pool"] else Role.IMAGE
+
+
 @_checked
 def instance(document: Document) -> Instance:
     """Decode a VM."""
@@ -196,7 +202,7 @@ def instance(document: Document) -> Instance:
             market=Market(document["market"]),
             image=document["image"] or "",
         ),
-        role=Role.POOL if document["pool"] and not document["build"] else Role.BUILD,
+        role=_role(document),
         state=InstanceState(document["state"]),
         created_at=created,
         state_since=created,

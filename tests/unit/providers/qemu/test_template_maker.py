@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +12,9 @@ from typing import Any, cast
 import pytest
 
 from tests.unit.providers.qemu.test_templates import IMAGE, KEY, ORDER
-from vmrunner.errors import ProviderError
+from vmrunner.errors import NoCapacity, ProviderError
 from vmrunner.lib import process
-from vmrunner.model import Network, Ref, Role
+from vmrunner.model import Network, Role
 from vmrunner.providers.qemu import launch_plan, state_dir, sweep, templates
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.options import QemuOptions
@@ -40,7 +40,6 @@ class Provider:
         self.trouble: BaseException | None = None
         self.death: dict[str, Any] | None = None
         self.placed: list[VmPlan] = []
-        self.deleted: list[Ref] = []
 
     def plan(self, _: object) -> VmPlan:
         programs = HostPrograms(qemu="", qemu_img="", nft="", pasta="pasta")
@@ -61,10 +60,6 @@ class Provider:
     def verified(self) -> Path:
         return self.options.cache_dir / "notes.json"
 
-    def delete(self, refs: Sequence[Ref], *, force: bool) -> None:
-        assert force
-        self.deleted += refs
-
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Provider:
@@ -78,26 +73,36 @@ def maker(provider: Provider) -> QemuTemplateMaker:
 
 
 def freeze(maker: QemuTemplateMaker) -> None:
-    with maker.freeze(ORDER, KEY):
-        pass
+    with maker.begin(KEY) as template:
+        maker.boot(ORDER, template)
+        maker.await_frozen(ORDER)
 
 
 @pytest.mark.parametrize("trouble", [ProviderError("no"), KeyboardInterrupt()])
-def test_a_vm_that_is_not_frozen_is_ended(
+def test_what_is_not_frozen_leaves_no_template(
     provider: Provider, maker: QemuTemplateMaker, trouble: BaseException
 ) -> None:
     provider.trouble = trouble
     with pytest.raises(type(trouble)):
         freeze(maker)
-    assert [ref.id for ref in provider.deleted] == [ORDER.instance]
     assert templates.templates(provider.options.cache_dir) == []
+
+
+def test_a_full_disk_says_that_no_vm_was_born(
+    provider: Provider, maker: QemuTemplateMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(provider, "place", place)
+    with pytest.raises(NoCapacity, match="the disk is full"):
+        freeze(maker)
 
 
 @pytest.mark.timeout(10)
 def test_a_killed_keeper_is_not_awaited(provider: Provider, maker: QemuTemplateMaker) -> None:
     with pytest.raises(ProviderError, match="keeper was killed"):
         freeze(maker)
-    assert provider.deleted
 
 
 def test_a_miss_is_answered_by_one_try(provider: Provider, maker: QemuTemplateMaker) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.reaper_inputs import row
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import (
     ArtifactRule,
@@ -23,9 +24,10 @@ from vmrunner.model import (
     Phase,
     Reason,
     Result,
+    Role,
     Step,
 )
-from vmrunner.services.documents import build_document
+from vmrunner.services.documents import build_document, instance_document
 from vmrunner.services.remote import decoding
 from vmrunner.services.sandbox_documents import command_document, file_document
 
@@ -77,6 +79,16 @@ def test_fields_of_a_newer_server_are_left_alone(
 ) -> None:
     assert decode(document) == value
     assert decode(newer(document)) == value
+
+
+@pytest.mark.parametrize(
+    ("build", "pool", "role"),
+    [("b-1", None, Role.BUILD), ("b-1", "fast", Role.BUILD), (None, "fast", Role.POOL),
+     (None, None, Role.IMAGE)],
+)  # fmt: skip
+def test_a_vms_role_is_told_by_whose_it_is(build: str | None, pool: str | None, role: Role) -> None:
+    found = decoding.instance(instance_document(row(build=build, pool=pool)))
+    assert found.role is role
 
 
 def test_a_figure_of_a_newer_server_takes_none_of_ours() -> None:
