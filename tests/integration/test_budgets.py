@@ -151,8 +151,16 @@ def test_one_that_warns_lets_in_and_says_so(ledger: Ledger) -> None:
     ledger.budgets.declare([replace(DAILY, usd=0.5, action=BudgetAction.WARN)], NOON)
     assert let_in(ledger, wished(ledger, "1")) == 1
     [event] = [one for one in ledger.events.list("b-1") if one.kind == EventKind.BUDGET]
-    assert event.data["budget"] == "day"
+    assert event.data["budget"] == "day warn"
     assert "may cost $1.00" in str(event.data["message"])
+
+
+def test_one_warns_and_another_refuses_later(ledger: Ledger) -> None:
+    warns = replace(DAILY, usd=0.5, action=BudgetAction.WARN)
+    ledger.budgets.declare([replace(DAILY, usd=1.0), warns], NOON)
+    assert let_in(ledger, wished(ledger, "1")) == 1
+    assert EventKind.BUDGET in {one.kind for one in ledger.events.list("b-1")}
+    assert let_in(ledger, wished(ledger, "2")) == 0
 
 
 def test_each_day_has_its_own_money(ledger: Ledger) -> None:

@@ -49,11 +49,10 @@ class BudgetSettings(Section):
 
 
 def budgets(said: Sequence[BudgetSettings]) -> tuple[Budget, ...]:
-    """Return the budgets of a configuration. Of two for the same builds and period the last
-    holds."""
+    """Return the budgets of a configuration."""
     from vmrunner.model import Budget, BudgetAction, BudgetPeriod
 
-    found = {}
+    found = []
     for one in said:
         daily = one.usd_per_day is not None
         budget = Budget(
@@ -62,5 +61,5 @@ def budgets(said: Sequence[BudgetSettings]) -> tuple[Budget, ...]:
             match=one.match,
             action=BudgetAction(one.action),
         )
-        found[budget.name] = budget
-    return tuple(found.values())
+        found.append(budget)
+    return tuple(found)

@@ -3,10 +3,11 @@ told."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -16,13 +17,16 @@ from vmrunner.lib import units
 from vmrunner.lib.section import Section
 from vmrunner.model import NotifyEvent
 
-_NAME: Final = re.compile("[a-z][a-z0-9-]{0,39}")
+_LONGEST: Final = 40
+_NAME: Final = re.compile(f"[a-z][a-z0-9-]{{0,{_LONGEST - 1}}}")
 
 
 class NotifySettings(Section):
     """A webhook."""
 
-    name: str = Field(description="For you, and for `vmrunner notify`.")
+    name: str = Field(
+        default="", description="For you, and for `vmrunner notify`; default: the host of its URL."
+    )
     url: str = Field(description="Where to. It is nobody's but yours: no caller can name one.")
     secret: str = Field(
         min_length=1,
@@ -34,6 +38,18 @@ class NotifySettings(Section):
     match: dict[str, str] = Field(
         default_factory=dict, description="Only builds that have these labels."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called(cls, said: Any) -> Any:
+        """Call it by its host where it has no name. What is no URL is told of as such."""
+        if not isinstance(said, dict) or "name" in said or not isinstance(said.get("url"), str):
+            return said
+        with contextlib.suppress(ValueError):
+            host = re.sub("[^a-z0-9]+", "-", urlsplit(said["url"]).hostname or "").strip("-")
+            named = host if host[:1].isalpha() else f"at-{host}"
+            return {**said, "name": named[:_LONGEST]}
+        return said
 
     @field_validator("name")
     @classmethod

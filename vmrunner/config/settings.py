@@ -15,7 +15,7 @@ from urllib.parse import quote
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
-from vmrunner.config.budgets import BudgetSettings
+from vmrunner.config.budgets import BudgetSettings, budgets
 from vmrunner.config.late_union import LateTable, LateUnion
 from vmrunner.config.network_policy import Policy
 from vmrunner.config.notify import NotifySettings
@@ -229,6 +229,14 @@ class Settings(Section):
     github: Annotated[Section | None, LateTable(partial(_forge, "GithubSettings"))] = None
     gitlab: Annotated[Section | None, LateTable(partial(_forge, "GitlabSettings"))] = None
     garm: Annotated[Section | None, LateTable(partial(_forge, "GarmSettings"))] = None
+
+    @field_validator("budgets")
+    @classmethod
+    def _one_each(cls, value: list[BudgetSettings]) -> list[BudgetSettings]:
+        names = [one.name for one in budgets(value)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two are {twice!r}: the same builds, period and action; leave one")
+        return value
 
     @field_validator("notify")
     @classmethod

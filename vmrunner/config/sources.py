@@ -81,9 +81,10 @@ class LoadedSettings:
             origin = self.origins.get(path, "default")
             if value is None and path in used:
                 value, origin = used[path]
-            if isinstance(value, float):
+            counts = self._counts(path) if isinstance(value, int | float) else ""
+            if isinstance(value, float) and counts == "seconds":
                 value = units.exact(value)
-            elif readable and isinstance(value, int) and self._counts(path) == "bytes":
+            elif readable and isinstance(value, int) and counts == "bytes":
                 value = units.exact_size(value)
             text = json.dumps(value)
             if value is not None and path == ("secret_key",):

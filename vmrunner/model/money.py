@@ -98,7 +98,9 @@ class Budget:
     def name(self) -> str:
         """Return its name for people, which tells it from all others."""
         labels = (f"{name}={value}" for name, value in sorted(self.match.items()))
-        return " ".join([self.period.value, *labels, *([self.actor] if self.actor else [])])
+        warns = ["warn"] if self.action is BudgetAction.WARN else []
+        actor = [self.actor] if self.actor else []
+        return " ".join([self.period.value, *labels, *actor, *warns])
 
     def concerns(self, labels: Mapping[str, str], actor: str) -> bool:
         """True if a build with these labels, submitted by that actor, is paid from it."""

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
 from vmrunner.config.validation_errors import explained
+from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 from vmrunner.server.problems import HttpProblem
 
@@ -37,11 +38,40 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
         raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(document, dict):
         raise HttpProblem(422, "the body is no JSON object", fix='such as {"steps": ["make"]}')
+    if (field := _unencodable(document)) is not None:
+        raise ConfigError(f"{field}: it is not UTF-8", hint="encode it, with base64 for example")
     request.state.said = document  # for the problem that it may be
     try:
         return kind.model_validate(document)
     except ValidationError as error:
         raise explained(error, kind, lambda _: "") from None
+
+
+def _unencodable(document: dict[str, Any]) -> str | None:
+    """Return the first field with half of a surrogate pair, which JSON can say and UTF-8 cannot: it
+    could neither be stored nor told of. None: there is none."""
+    left: list[tuple[str, Any]] = [("", document)]
+    while left:
+        at, value = left.pop()
+        if isinstance(value, dict):
+            for name, found in value.items():
+                known = _text(name)
+                if known is None:
+                    return at or "the body"
+                left.append((f"{at}.{known}" if at else known, found))
+        elif isinstance(value, list):
+            left += [(f"{at}[{n}]", found) for n, found in enumerate(value)]
+        elif isinstance(value, str) and _text(value) is None:
+            return at
+    return None
+
+
+def _text(value: str) -> str | None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
 
 
 def _refuse(word: str) -> Any:

@@ -178,6 +178,8 @@ def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None)
         log.warning("%s", error)
     more = error.more if isinstance(error, errors.ConfigError) else ()
     field = _field(str(error.args[0])) if status == 422 else ""
+    if (key := field.replace("-", "_")) in (said or {}):
+        field = key  # the option's name, which the command line has
     return problem(
         status,
         str(error.args[0]),

@@ -28,11 +28,18 @@ def test_a_budget_is_for_a_day_or_a_month() -> None:
             action=BudgetAction.WARN,
         ),
     )
-    assert [one.name for one in found] == ["day", "month team=a"]
+    assert [one.name for one in found] == ["day", "month team=a warn"]
 
 
-def test_of_two_for_the_same_the_last_holds() -> None:
-    assert [one.usd for one in said({"usd_per_day": 1}, {"usd_per_day": 2})] == [2.0]
+def test_one_may_warn_before_another_refuses() -> None:
+    found = said({"usd_per_day": 40}, {"usd_per_day": 30, "action": "warn"})
+    assert {one.name: one.usd for one in found} == {"day": 40.0, "day warn": 30.0}
+
+
+def test_two_for_the_very_same_are_refused() -> None:
+    """One of them would count for nothing."""
+    with pytest.raises(ValidationError, match=r"budgets\n.*two are 'day'.*leave one"):
+        said({"usd_per_day": 1}, {"usd_per_day": 2})
 
 
 @pytest.mark.parametrize(

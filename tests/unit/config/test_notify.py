@@ -21,6 +21,24 @@ def notify(**changes: Any) -> NotifySettings:
 
 
 @pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://hooks.Example.org:8443/x", "hooks-example-org"),
+        ("http://127.0.0.1/x", "at-127-0-0-1"),
+        (f"https://{'a' * 50}.example/x", "a" * 40),
+    ],
+)
+def test_one_without_a_name_is_called_by_its_host(url: str, name: str) -> None:
+    assert NotifySettings.model_validate({"url": url, "secret": "K"}).name == name
+
+
+def test_a_url_that_is_none_is_told_without_a_name() -> None:
+    for url in ("http://[::1", "nonsense"):
+        with pytest.raises(ValidationError, match=r"url"):
+            NotifySettings.model_validate({"url": url, "secret": "K"})
+
+
+@pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"name": "Chat!"}, "not a name"),

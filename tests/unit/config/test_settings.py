@@ -64,6 +64,18 @@ def test_sizes_are_shown_as_they_may_be_said(tmp_path: Path) -> None:
     assert {key: json.loads(value) for key, value, _ in again.rows()} == plain
 
 
+def test_only_durations_are_shown_as_such(tmp_path: Path) -> None:
+    (tmp_path / "vmrunner.toml").write_text(
+        "[providers.l]\nkind = 'fake'\n"
+        "[pools.p]\nprovider = 'l'\nusd_per_day = 20\nhit_rate = 0.95\nmax = 3\nidle = '30m'"
+    )
+    for readable in (True, False):
+        shown = {key: json.loads(text) for key, text, _ in load(tmp_path).rows(readable=readable)}
+        assert (shown["pools.p.usd_per_day"], shown["pools.p.hit_rate"]) == (20.0, 0.95)
+        assert (shown["pools.p.idle"], shown["defaults.timeout"]) == ("30m", "30m")
+        assert shown["server.oidc"] == []
+
+
 def test_later_sources_win_and_each_value_knows_its_own(tmp_path: Path) -> None:
     user_file(tmp_path, "[limits]\nmax_ttl = '1h'\nmax_instances = 3\nlog_bytes = '1MiB'")
     project = tmp_path / "project"

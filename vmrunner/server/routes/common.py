@@ -54,7 +54,7 @@ class PageParameters(Parameters):
     """A page of a list, newest first; `after` is the `next` of the page before."""
 
     limit: int = Field(default=100, ge=1, le=1000)
-    after: str | None = None
+    after: str | None = Field(default=None, pattern="^(b|vm)-")
 
 
 class Documents(JSONResponse):
