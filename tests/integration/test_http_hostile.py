@@ -190,33 +190,6 @@ def test_a_broken_body_is_no_error_of_ours(http: Service, body: bytes, status: i
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("token", {"jwt": "\ud800"}, "jwt"),
-        ("builds", {"steps": ["x"], "name": "\ud800"}, "name"),
-        ("builds", {"steps": ["x", "\udfff"]}, "steps[1]"),
-        ("builds", {"steps": [{"run": "x", "env": {"A": "\ud800"}}]}, "steps[0].env.A"),
-        ("builds", {"steps": ["x"], "timeout": "\ud800"}, "timeout"),
-        ("builds", {"steps": ["x"], "labels": {"\ud800": "x"}}, "labels"),
-        ("builds", {"steps": ["x"], "\ud800": "x"}, "the body"),
-        ("sandboxes", {"provider": "\ud800"}, "provider"),
-        ("reap", {"provider": "\ud800"}, "provider"),
-        ("drain", {"off": "\ud800"}, "off"),
-    ],
-)
-def test_half_a_surrogate_is_told_with_its_field(
-    http: Service, path: str, body: dict[str, Any], field: str
-) -> None:
-    """No answer could repeat it, and no ledger hold it."""
-    answer = http.client().post(f"{API}/{path}", content=json.dumps(body))
-    assert answer.status_code == 422, answer.text
-    problem = answer.json()
-    assert problem["detail"] == f"{field}: it is not UTF-8"
-    assert problem["fix"]
-    assert problem["field"] in (field, None)
-
-
-@pytest.mark.parametrize(
     "path",
     [
         "../../../../../../etc/passwd",
@@ -325,19 +298,6 @@ def test_no_input_that_the_document_allows_is_our_error(http: Service) -> None:
 @pytest.mark.parametrize("path", ["builds/%00", "builds?after=b-%00", "instances/a%00b"])
 def test_a_nul_names_nothing(http: Service, path: str) -> None:
     assert http.client().get(f"{API}/{path}").status_code == 404
-
-
-def test_a_page_after_nothing_is_refused(http: Service) -> None:
-    """It would be the first page again, or an empty one."""
-    for path in ("builds?after=x", "instances?after="):
-        answer = http.client().get(f"{API}/{path}")
-        assert (answer.status_code, answer.json()["field"]) == (422, "after"), path
-
-
-def test_a_field_is_named_as_the_body_has_it(http: Service) -> None:
-    said = {"ttl": "5m", "max_ttl": "4m"}
-    problem = http.client().post(f"{API}/sandboxes", json=said).json()
-    assert (problem["field"], problem["value"]) == ("max_ttl", "4m")
 
 
 def test_a_ledger_that_is_away_is_told_as_such(
