@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.command_line import Cli
-from tests.support.ledger_builds import SCOPE, running
+from tests.support.ledger_builds import SCOPE, running, template_launch
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.readable import RowCache
@@ -44,6 +44,16 @@ def test_it_shows_the_newest_and_says_so(ledger: Ledger, cli: Cli) -> None:
     assert ids("-a") == (["vm-3", "vm-2", "vm-1", "vm-0"], b"")
     assert ids("--cloud", "--limit", "1")[0] == ["vm-2", "vm-1", "vm-0"]
     assert cli("vm", "ls", "--limit", "0").code == 2
+
+
+def test_a_vm_without_a_build_says_whose_it_is(ledger: Ledger, cli: Cli) -> None:
+    running(ledger, "b-1", "vm-1")
+    ledger.instances.start([template_launch(ledger, "vm-2")], until=1.0)
+    lines = cli("vm", "ls").out.decode().splitlines()
+    assert [" ".join(line.split()[:4]) for line in lines[1:]] == [
+        "vm-2 a template requested",
+        "vm-1 b-1 busy local",
+    ]
 
 
 def test_each_vm_stands_beside_its_row(ledger: Ledger) -> None:

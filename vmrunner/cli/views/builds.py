@@ -71,7 +71,7 @@ def build_view(
 def _whose(row: Instance | None) -> str:
     if row is None:
         return ""
-    return row.build or f"pool {row.pool}"
+    return row.build or (f"pool {row.pool}" if row.pool else "a template")
 
 
 def _command(build: BuildRecord) -> str:
