@@ -141,7 +141,7 @@ def test_the_unit_runs_under_systemd(tmp_path: Path) -> None:
         )
 
         def root(script: str) -> str:
-            done = home.run("ssh", build, "--", "sh", "-c", script, timeout=600)
+            done = home.run("ssh", build, "--", "sh", "-c", script, timeout=900)
             assert done.returncode == 0, text(done.stdout + done.stderr)
             return text(done.stdout)
 
