@@ -67,11 +67,12 @@ def test_sighup_changes_limits_and_what_cannot_be_used_changes_nothing(
             ("[limits", "not valid TOML"),
             ("[limits]\nmax_instances = 9\n[database]\nurl = 'sqlite:////x.db'\n", "database.url"),
             ("[limits]\nmax_instances = 9\n[reaper]\nsweep = 'daily'\n", "reaper.sweep"),
+            ("[limits]\nmax_instances = 9\n[server]\nlisten = '127.0.0.1:1'\n", "server.listen"),
         ):
             config.write_text(CONFIG + bad)
             serve.send_signal(signal.SIGHUP)
             until(lambda told=why: told in said(home), what=why)
-        assert said(home).count("the configuration stays as it was") == 4
+        assert said(home).count("the configuration stays as it was") == 5
         assert "Traceback" not in said(home)
         config.write_text(CONFIG)
         assert cli("show", waiting, "-o", "json").items[0]["state"] == "queued"

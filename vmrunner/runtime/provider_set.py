@@ -33,6 +33,7 @@ _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
     "installation": lambda settings: settings.installation,
     "secret_key": lambda settings: settings.secret_key,
     "store": lambda settings: settings.store,
+    "server.listen": lambda settings: settings.server.listen,
 }
 
 
