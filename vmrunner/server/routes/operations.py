@@ -132,16 +132,12 @@ def audit(
 async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did."""
     body = await bodies.model(request, ReapBody)
-    report = await ask_cloud(request, lambda: _reap(parts, body))
-    if not body.dry_run:
-        await run_in_threadpool(
-            parts.ledger.actions.add, admin.actor, "reap", body.provider or "all", parts.now()
-        )
+    report = await ask_cloud(request, lambda: _reap(parts, body, admin.actor))
     document = envelope("verdict", map(verdict_document, report.lines))
     return JSONResponse(document | {"alarms": list(report.alarms), "unread": list(report.unread)})
 
 
-def _reap(parts: ServerParts, body: ReapBody) -> Report:
+def _reap(parts: ServerParts, body: ReapBody, by: str) -> Report:
     return reaping.reap(
         parts.ledgers,
         parts.providers,
@@ -150,6 +146,7 @@ def _reap(parts: ServerParts, body: ReapBody) -> Report:
         provider=body.provider,
         dry_run=body.dry_run,
         orphans=body.orphans,
+        by=by,
     )
 
 
