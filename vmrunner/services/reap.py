@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib import process
 from vmrunner.reaper import expired, once
+from vmrunner.reaper.pass_log import log_lines
 from vmrunner.reaper.report import Report
 from vmrunner.services import prices
 
@@ -56,6 +57,8 @@ def reap(
         )
     if not dry_run:
         _note(ledger, by, "reap", only or "all", "orphans" if orphans else "")
+        if by is not None:  # `serve` says what its own passes did
+            log_lines(report, logging.INFO)
     _, broken = providers.opened()
     return report + Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
 
