@@ -7,7 +7,8 @@
     ├── Conflict               it exists already, with other parameters, or somebody else holds it
     ├── SandboxOver            a sandbox has ended, or is not ready
     ├── NotAllowed             the token allows it not
-    │   └── QuotaUsedUp        it allows no more at once
+    │   ├── QuotaUsedUp        it allows no more at once
+    │   └── NoValidToken       the server knows no such token, or it is over
     ├── NoRoom                 the disk of the server is too full for an upload
     ├── ImageError             an image could not be built; nothing half-built is ever used
     ├── StoreError             the store is out of reach or refused: try again later
@@ -91,6 +92,10 @@ class NotAllowed(VmrunnerError):
 
 class QuotaUsedUp(NotAllowed):
     """The caller's token allows no more now."""
+
+
+class NoValidToken(NotAllowed):
+    """The caller showed the server no token, or one that is wrong, revoked or expired."""
 
 
 class OverBudget(VmrunnerError):

@@ -19,7 +19,10 @@ from vmrunner.model import Network, Reason, Result, Start
 Make = Callable[..., World]
 
 
-def test_a_pool_is_filled_claimed_and_filled_again(make_world: Make) -> None:
+def test_a_pool_is_filled_claimed_and_filled_again(
+    make_world: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vmrunner.engine")
     world = make_world()
     world.node(pools=pools())
     filled(world)
@@ -33,6 +36,10 @@ def test_a_pool_is_filled_claimed_and_filled_again(make_world: Make) -> None:
     assert row.due is not None
     assert row.due < row.deadline
     assert done.epoch == row.epoch or row.epoch == done.epoch + 1
+    told = [vars(r)["fields"] for r in caplog.records if "which waited" in r.getMessage()]
+    assert [(one["build"], one["instance"], one["pool"]) for one in told] == [
+        (build.id, row.id, row.pool)
+    ]
     filled(world)
     drained(world)
 

@@ -13,6 +13,7 @@ from tests.support.http_service import service
 from tests.support.ledger_builds import SCOPE, running
 from vmrunner.api.remote_sandbox import no_terminal
 from vmrunner.ledger import Ledger
+from vmrunner.lib import process
 from vmrunner.model import Kind, Power, Ref, Resource
 from vmrunner.services.fleet import CloudView
 
@@ -157,3 +158,13 @@ def test_the_page_shows_who_sees_all_the_cloud_beside_vms(
         assert "i-stray" not in shown
         refused = tenant.get(f"{API}/instances", params={"cloud": True})
         assert (refused.status_code, len(asked)) == (403, 1)
+
+
+def test_a_build_tells_who_submitted_it(anywhere: Cli, request: pytest.FixtureRequest) -> None:
+    build = anywhere("run", "--", "say", "x").last[3]
+    (shown,) = anywhere("show", build, "-o", "json").items
+    (listed,) = anywhere("ps", "-a", "-o", "json").items
+    over_server = "server" in request.node.callspec.params.values()
+    assert shown["actor"].startswith("token:t-" if over_server else process.user())
+    assert listed["actor"] == shown["actor"]
+    assert f"submitter  {shown['actor']}\n" in anywhere("show", build).out.decode()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import Cli
+from tests.support.http_service import TENANT, service
 
 TOKEN = re.compile(rb"vmr_[\w-]{43}\n")
 
@@ -77,3 +79,17 @@ def test_a_wrong_token_is_not_made(cli: Cli, argv: tuple[str, ...], words: str) 
     assert (done.code, done.out) == (2, b"")
     assert words in done.err.decode()
     assert cli("token", "ls").out == b""
+
+
+@pytest.mark.parametrize("token", ["", "vmr_wrong"])
+def test_no_valid_token_exits_as_credentials_do(
+    home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    with service(home / "server") as http:
+        monkeypatch.setenv("VMRUNNER_SERVER", http.url)
+        monkeypatch.setenv("VMRUNNER_TOKEN", token)
+        assert [cli(*words).code for words in (("ps",), ("show", "b-1"), ("audit",))] == [4, 4, 4]
+        assert cli("run", "--", "true").code == 125
+        monkeypatch.setenv("VMRUNNER_TOKEN", http.token(TENANT, labels={"team": "a"}))
+        assert cli("ps").code == 0
+        assert cli("audit").code == 1, "a token that may not is another matter"

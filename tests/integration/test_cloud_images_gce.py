@@ -18,6 +18,7 @@ from tests.support.gce import INSTALLATION, Google, google, make_order
 from tests.support.image_cli import Cli, declared, wait_for
 from vmrunner.images.cloud import builder, stage
 from vmrunner.images.cloud import packer as program
+from vmrunner.ledger import Ledger
 from vmrunner.model import Spec
 from vmrunner.providers.gce.catalog import GceCatalog
 
@@ -281,7 +282,7 @@ def test_a_provider_that_would_not_choose_it_is_told(gce: Google, home: Path, cl
     assert gce.cloud.images(gce.project)["vmrunner-default-1"]["family"] == "acme"
 
 
-def test_old_images_go_and_all_that_is_needed_stays(gce: Google, cli: Cli) -> None:
+def test_old_images_go_and_all_that_is_needed_stays(gce: Google, cli: Cli, home: Path) -> None:
     foreign = made(gce, "0", FOREIGN)
     used, promoted, old, new = (made(gce, name) for name in "1234")
     gce.cloud.images(gce.project)["vmrunner-1"]["family"] = "old"
@@ -302,6 +303,13 @@ def test_old_images_go_and_all_that_is_needed_stays(gce: Google, cli: Cli) -> No
     left = {f"projects/{gce.project}/global/images/{n}" for n in gce.cloud.images(gce.project)}
     assert {foreign, used, promoted, new} <= left
     assert old not in left
+    data = home / "data/vmrunner"
+    ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
+    assert [action[2:] for action in ledger.actions.latest()] == [
+        ("image-gc", "google", "keep 1"),
+        ("image-promote", promoted, "google"),
+    ]
+    ledger.close()
 
 
 def gc(cli: Cli, *argv: str) -> dict[str, str]:

@@ -315,3 +315,18 @@ def test_a_problem_tells_the_value_and_no_secret(
     assert (answer.status_code, problem["value"]) == (422, value)
     assert problem["field"] == field
     assert "hidden" not in answer.text
+
+
+def test_a_tenant_reads_no_other_tenants_line(http: Service) -> None:
+    admin = http.client()
+    admin.post(f"{API}/drain")
+    for name in ("x", "y"):
+        admin.post(f"{API}/builds", json={"steps": ["say x"], "name": name})
+    mine = http.tenant(team="a")
+    build = only(mine.post(f"{API}/builds", json={"steps": ["say x"]}))["id"]
+    stopped = "launching is stopped (drain)"
+    paths = (f"{API}/builds", f"{API}/builds/{build}", f"{API}/builds/{build}?brief=true")
+    assert {only(mine.get(path))["waiting"] for path in paths} == {stopped}
+    assert f"{stopped}</" in mine.get(f"/builds/{build}", headers={"Accept": "text/html"}).text
+    told = only(admin.get(f"{API}/builds/{build}"))["waiting"]
+    assert told == f"{stopped}; number 2 of 3 in line"

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 import vmrunner
+from tests.support.command_line import Cli
 from tests.support.http_service import TENANT, Service, only
 from tests.support.scripted_app import wait_until
+from vmrunner.api.local_service import LocalService
 from vmrunner.cli import main
-from vmrunner.core.cost_report import CostKind
-from vmrunner.model import Budget, BudgetPeriod, Reason, Result, TokenQuota
+from vmrunner.core.cost_report import CostKind, CostLine
+from vmrunner.model import Budget, BudgetPeriod, Cost, PriceSource, Reason, Result, TokenQuota
 
 API = "/api/v1"
 
@@ -126,3 +130,22 @@ def test_budgets_are_metrics_without_ids(http: Service) -> None:
     assert 'vmrunner_budget_usd{budget="day team=a"} 40.0' in told
     assert 'vmrunner_budget_held_usd{budget="day team=a"} 0.0' in told
     assert "token:t-1" not in told
+
+
+def test_the_page_shows_costs_as_the_command_does(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def line(what: CostKind, key: str | None, usd: float, day: int, **more: Any) -> CostLine:
+        at = datetime(2026, 11, day, 12, tzinfo=UTC).timestamp()
+        cost = Cost(known=usd, final=day < 26, source=PriceSource.CLOUD, at=at)
+        return CostLine(what=what, key=key, cost=cost, **more)
+
+    found = [
+        line(CostKind.BUILDS, "core", 1.2031, 20, builds=41, vms=43, seconds=42_900.0),
+        line(CostKind.BUILDS, None, 0.0413, 26, builds=2, vms=2, seconds=1452.0),
+        line(CostKind.UNCLAIMED, None, 0.331, 20, vms=3, seconds=11_820.0),
+    ]
+    monkeypatch.setattr(LocalService, "costs", lambda *_: found)
+    done = cli("costs", "--by", "label:team", "--since", "7d")
+    page = Path(__file__, "../../../docs/money.md").resolve().read_text()
+    assert f"--since 7d\n{(done.out + done.err).decode()}```" in page

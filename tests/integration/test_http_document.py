@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jsonschema
+import pytest
 
 from tests.support.http_service import Service
 
@@ -26,3 +27,33 @@ def test_the_document_tells_of_tokens_and_problems(http: Service) -> None:
         assert answer.headers["content-type"] in PROBLEM
         jsonschema.validate(answer.json(), schemas["Problem"])
     assert not any("ValidationError" in name for name in schemas)
+
+
+def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:
+    client = http.client()
+    document = client.get(f"{API}/openapi.json").json()
+    said = document["paths"][f"{API}/audit"]["post"]["requestBody"]["content"]["application/json"]
+    name = said["schema"]["$ref"].rpartition("/")[2]
+    words = document["components"]["schemas"][name]["properties"].keys()
+    assert words == {"provider", "tag", "older_than"}
+    for body in ({}, {"provider": "fake"}, {"tag": "team=ci", "older_than": "6h"}):
+        answer = client.post(f"{API}/audit", json=body)
+        assert (answer.status_code, answer.json()["kind"]) == (200, "survivor"), answer.text
+    assert client.post(f"{API}/audit").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["audit", "reap"])
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ('{"x": 1}', 422, "x"),
+        ('{"provider": 5}', 422, "provider"),
+        ("[]", 422, None),
+        ("{", 400, None),
+    ],
+)
+def test_a_bad_body_is_refused_by_audit_and_reap(
+    http: Service, path: str, body: str, status: int, field: str | None
+) -> None:
+    answer = http.client().post(f"{API}/{path}", content=body)
+    assert (answer.status_code, answer.json()["field"]) == (status, field)

@@ -138,6 +138,8 @@ def test_an_identity_becomes_a_tenant_for_an_hour(
     assert token.expires_at is not None
     assert token.expires_at - token.created_at == 3600.0
     assert token.quota.builds == 2
+    (action,) = http.app.ledger.actions.latest()
+    assert action[1:] == ("oidc:repo:org/app", "token-exchange", token.id, issuer.url)
 
 
 def test_each_audience_of_an_issuer_has_its_rules(http: Service, issuer: Issuer) -> None:

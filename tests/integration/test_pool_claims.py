@@ -173,9 +173,11 @@ def test_a_configuration_that_changed_gets_a_revision(ledger: Ledger) -> None:
     (pool,) = ledger.pools.all()
     assert (pool.revision, pool.size, pool.spec.size) == (2, None, 3)
     assert not ledger.pools.drain("slow", "ops", 104.0)
-    assert [(a.actor, a.verb) for a in ledger.actions.latest()] == [
-        ("e-1", "configure"), ("ops", "resize to 7"), ("e-1", "configure"),
-    ]  # fmt: skip
+    assert [(a.actor, a.verb, a.subject, a.detail) for a in ledger.actions.latest()] == [
+        ("e-1", "configure", "pool:fast", ""),
+        ("ops", "resize", "pool:fast", "7"),
+        ("e-1", "configure", "pool:fast", ""),
+    ]
 
 
 def test_a_retry_is_no_arrival(ledger: Ledger) -> None:

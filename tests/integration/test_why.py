@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from tests.support.command_line import Cli
+from tests.support.ledger_builds import running
 from tests.support.scripted_app import ScriptedApp
 from vmrunner.api.build import raise_for
 from vmrunner.api.errors import BuildFailed
 from vmrunner.api.runner import Runner
 from vmrunner.config.sources import load
+from vmrunner.model import Principal
 from vmrunner.runtime.background import BackgroundEngines
+from vmrunner.services import queue_reasons
 
 
 @pytest.fixture
@@ -60,6 +64,47 @@ def test_a_place_in_line_follows_the_turns_of_tenants(cli: Cli, app: ScriptedApp
     spec = app.ledger.builds.list()[0].spec
     app.ledger.builds.submit(spec, id="b-other", now=time.time(), tenant='{"team": "a"}')
     assert waits(cli, "b-other").endswith("; number 2 of 4 in line")
+
+
+def test_a_tenant_is_told_nothing_of_others_builds(
+    cli: Cli, app: ScriptedApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in "abcde":
+        cli("run", "-d", "--", "say", word)
+    spec = replace(app.ledger.builds.list()[0].spec, labels={"team": "x"})
+    tenant = Principal(actor="token:t-1", scopes=frozenset(), labels={"team": "x"})
+    rows = [
+        app.ledger.builds.submit(spec, id=f"b-{n}", now=time.time() + n, tenant=tenant.tenant)[0]
+        for n in range(2)
+    ]
+
+    def told(**limits: int) -> list[str]:
+        for name, value in limits.items():
+            monkeypatch.setattr(f"vmrunner.services.queue_reasons.{name}", value)
+        reasons = queue_reasons.waiting(app.ledger, app.limits(), rows, tenant)
+        return [reasons[row.id].partition("; ")[2] or reasons[row.id] for row in rows]
+
+    assert told() == ["number 1 of 2 of yours in line", "number 2 of 2 of yours in line"]
+    assert told(LOOKED_AT=2) == ["it waits for its turn"] * 2
+    whole = queue_reasons.waiting(app.ledger, app.limits(), rows)
+    assert set(whole.values()) == {"2 builds or more stand before it in line"}
+
+
+def test_a_tenant_is_not_told_how_many_vms_run(
+    app: ScriptedApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = SimpleNamespace(served=lambda *_, **__: True)
+    monkeypatch.setattr("vmrunner.services.queue_reasons.background", serving)
+    running(app.ledger, "b-1", "vm-1")
+    limits = replace(app.limits(), each={"local": 1})
+    spec = replace(app.ledger.builds.get("b-1").spec, labels={"team": "x"})
+    tenant = Principal(actor="token:t-1", scopes=frozenset(), labels={"team": "x"})
+    row, _ = app.ledger.builds.submit(spec, id="b-2", now=time.time(), tenant=tenant.tenant)
+    told = [queue_reasons.waiting(app.ledger, limits, [row], who) for who in (None, tenant)]
+    assert told == [
+        {"b-2": "1 instances of local are running, its limit"},
+        {"b-2": "all places for VMs are taken"},
+    ]
 
 
 def test_a_build_behind_all_that_is_looked_at_says_so(

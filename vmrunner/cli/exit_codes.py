@@ -56,6 +56,7 @@ def of_error(error: BaseException) -> int:
         (errors.ConfigError, USAGE),
         (errors.NotFound, NOT_FOUND),
         (errors.CredentialsRefused, CREDENTIALS),
+        (errors.NoValidToken, CREDENTIALS),
         (errors.QuotaExceeded, CAPACITY),
         (errors.NoCapacity, CAPACITY),
         (errors.Conflict, CONFLICT),

@@ -22,7 +22,7 @@ from vmrunner.lib.terminal import clean as clean
 
 T = TypeVar("T")
 
-#: Ids as log records name them.
+#: Ids as the texts of log records name them, where those have no fields.
 _IDS: Final = {
     name: re.compile(rf"\b{prefix}-[0-9a-hjkmnp-tv-z]{{26}}\b")
     for name, prefix in (("build", "b"), ("instance", "vm"), ("engine", "e"))
@@ -253,8 +253,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": text,
         }
+        document |= getattr(record, "fields", {})
         for name, pattern in _IDS.items():
-            if found := pattern.search(text):
+            if name not in document and (found := pattern.search(text)):
                 document[name] = found[0]
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)

@@ -69,7 +69,8 @@ class Rejection:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchedulingPlan:
     """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
-    queued, `crowded` how many wait for a place, by provider; `ANYWHERE`: by the overall limit.
+    queued, `full` which of them stay because a limit leaves no place, `crowded` how many wait for
+    one, by provider; `ANYWHERE`: by the overall limit.
     `refused`: the places, by provider, that are kept for those to whom a machine was refused: one
     for each whose quota is spent, and one for all others together. `dry`: the machines of these."""
 
@@ -77,6 +78,7 @@ class SchedulingPlan:
     claims: tuple[PlannedClaim, ...] = ()
     rejects: tuple[Rejection, ...] = ()
     waiting: Mapping[str, str] = field(default_factory=dict)
+    full: frozenset[str] = frozenset()
     crowded: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     dry: frozenset[tuple[str, Spec]] = frozenset()
@@ -171,6 +173,7 @@ def plan(
     starts: list[PlannedStart] = []
     claims: list[PlannedClaim] = []
     crowded: Counter[str] = Counter()
+    without_place: set[str] = set()
     refused = Counter(b.spec.provider for b in queued if b.id in spent and b.id in waiting)
     tried = set(trying)
     for build in _in_turn(hopeful, refusals, busy, started := []):
@@ -183,6 +186,7 @@ def plan(
         limit, full = _full(name, taken, rooms)
         if full and working == sum(taken.values()):  # nothing makes way, whatever it is
             waiting[build.id] = full
+            without_place.add(build.id)
             crowded[limit] += 1
             continue
         answer = offers(name, shapes.machine(build.spec))
@@ -194,6 +198,7 @@ def plan(
             rejects.append(_reject(build, answer.scarce, text))
         elif full:
             waiting[build.id] = full
+            without_place.add(build.id)
             waits_turn = build.id in scarce and name in tried
             crowded[limit] += (bool(answer.offers) or quota) and not waits_turn
         elif not answer.offers:
@@ -212,6 +217,7 @@ def plan(
         claims=tuple(claims),
         rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
         waiting=waiting,
+        full=frozenset(without_place),
         crowded=+crowded,
         refused=+refused,
         dry=frozenset((b.spec.provider, shapes.capacity(shapes.machine(b.spec))) for b in dry),

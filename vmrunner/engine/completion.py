@@ -20,6 +20,7 @@ from vmrunner.core.lifecycle import (
     too_late,
 )
 from vmrunner.core.scheduling import Refusal
+from vmrunner.engine import journal
 from vmrunner.engine.context import ReaperContext
 from vmrunner.ledger import BuildEnd, Doom
 from vmrunner.model import (
@@ -71,6 +72,7 @@ class BuildCompletion:
         for (build, _, _), one in zip(ends, written, strict=True):
             if not isinstance(one, Exception):
                 self.refusals.pop(build.id, None)
+                journal.ended(one[0])
         return [one if isinstance(one, Exception) else one[1] for one in written]
 
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
@@ -128,8 +130,9 @@ class BuildCompletion:
         """End the build. With `row`, by its session: its VM is done in the same transaction, and
         its row as it is then is returned."""
         how = self._end(build, end, row, None if row is None else Death.DONE)
-        _, doomed = self._context.ledger.builds.finish(build.id, **how)
+        done, doomed = self._context.ledger.builds.finish(build.id, **how)
         self.refusals.pop(build.id, None)
+        journal.ended(done)
         return doomed
 
     # --- within ---

@@ -15,6 +15,7 @@ from typing import Final
 from vmrunner.core.lifecycle import End, first_birth, out_of_time
 from vmrunner.core.pools import lifetime
 from vmrunner.core.scheduling import PlannedStart
+from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.errors import (
@@ -200,11 +201,9 @@ class Launcher:
                     self._failed(pending, error, answers)
         booting = self._record(answers.refs)
         return CreateResults(
-            booting=tuple(booting),
-            ended=tuple(answers.ended),
-            waiting=tuple(answers.waiting),
+            booting=tuple(booting), ended=tuple(answers.ended), waiting=tuple(answers.waiting),
             unfilled=tuple(answers.unfilled),
-        )
+        )  # fmt: skip
 
     # --- within ---
 
@@ -279,6 +278,8 @@ class Launcher:
     def _send(self, pending: PendingCreate) -> None:
         self._pending[pending.instance.id] = pending
         pool = self._context.births(pending.instance.provider)
+        if not (pending.tries or pending.doubtful):
+            journal.asked(pending.instance)
         pending.tries += 1
         pending.call = pool.submit(lambda: self._create(pending.instance, pending.order))
         pending.call.add_done_callback(lambda _: self._context.wake())
@@ -323,6 +324,7 @@ class Launcher:
     def _failed(self, pending: PendingCreate, error: BaseException, answers: _Sorted) -> None:
         context, instance = self._context, pending.instance
         text = str(error)
+        journal.refused(instance, error)
         del self._pending[instance.id]
         if isinstance(error, (Fenced, NotFound)):
             log.info("%s is not ours to launch any more: %s", instance.id, text)

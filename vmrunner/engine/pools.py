@@ -15,6 +15,7 @@ from vmrunner.core import pools as rules
 from vmrunner.core import shapes
 from vmrunner.core.lifecycle import FORGOTTEN, End, InstanceSign
 from vmrunner.core.scheduling import ANYWHERE, Offers, OffersAnswer, PlannedClaim, SchedulingPlan
+from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE
@@ -167,18 +168,15 @@ class PoolManager:
                 row = planned.instance
                 try:
                     won = context.ledger.pools.claim(
-                        planned.build,
-                        row,
-                        generation=context.ledger.generation,
-                        owner=context.id,
-                        until=context.clock() + MEMBER_LEASE,
-                        started=context.clock(),
-                        now=context.now(row),
-                        connected=self._warm_ups.is_connected(row.id),
-                    )
+                        planned.build, row, generation=context.ledger.generation, owner=context.id,
+                        until=context.clock() + MEMBER_LEASE, started=context.clock(),
+                        now=context.now(row), connected=self._warm_ups.is_connected(row.id),
+                    )  # fmt: skip
                 except OverBudget as error:
                     self._launcher.over_budget(planned.build, row, error)
                     continue
+                if won is not None:
+                    journal.claimed(*won)
                 # One that is parked is woken first.
                 if won is not None and won[1].state is InstanceState.READY:
                     self._sessions.start(*won, self._warm_ups.connection(row.id))

@@ -9,6 +9,7 @@ from typing import Final
 
 from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
 from vmrunner.core.row_rules import dooms
+from vmrunner.engine import journal
 from vmrunner.engine.attention import Attention, last_moment
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
@@ -272,7 +273,9 @@ class Reconciler:
         """They were to die, and they are seen dead."""
         for now, rows in self._context.timed(dead):
             entries = [(row.id, row.epoch, row.death or Death.DONE) for row in rows]
-            self._context.ledger.instances.close_all(entries, now)
+            closed = self._context.ledger.instances.close_all(entries, now)
+            for row in (row for row in rows if row.id in closed):
+                journal.gone(row, row.death or Death.DONE)
         for row in dead:
             self._terminator.done(row.id)
             snapshot.mine.pop(row.id, None)

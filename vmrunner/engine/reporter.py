@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
+from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced, LedgerError, Throttled, Uncertain
 from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState
@@ -48,6 +49,8 @@ class LedgerReporter:
             return
         self._move(to, INSTANCE_IN.get(to))
         self._state = to  # the tick sees it in its turn: now it would hinder this session
+        if to is BuildState.RUNNING:
+            journal.began(self._build, self._instance)
 
     def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
         ttl = self._build.spec.sandbox_ttl if to is BuildState.RUNNING else None

@@ -3,6 +3,7 @@ provider deletes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from vmrunner.errors import Conflict, NotFound, ProviderError, Unreadable
 from vmrunner.images import recipe
 from vmrunner.images.cloud.builder import imaging_of
 from vmrunner.images.recipe import Inputs
+from vmrunner.lib import process
 from vmrunner.providers.common import local_images
 from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.port_images import SUPERVISOR, CloudImage, ImageStore
@@ -60,6 +62,7 @@ def promote(ledger: Ledger, provider: Provider, word: str) -> tuple[CloudImage, 
         raise Conflict(f"image {made.ref} is not ready", hint="wait, or promote another")
     imaging.promote(made, provider.now())
     ledger.images.promote(provider.name, made.ref, provider.now())
+    ledger.actions.add(process.user(), "image-promote", made.ref, time.time(), provider.name)
     ours = recipe.supervisor_hash(Inputs.read())
     if made.tags.get(SUPERVISOR) == ours:
         return made, ""
@@ -83,6 +86,7 @@ def clear(
             images=tuple(ImageOutcome(verdict=v, title=by_ref[v.image.ref].name) for v in verdicts)
         )
     done = [_retire(ledger, provider.name, imaging, v, by_ref[v.image.ref]) for v in verdicts]
+    ledger.actions.add(process.user(), "image-gc", provider.name, time.time(), f"keep {keep}")
     left = [by_ref[one.verdict.image.ref] for one in done if not one.removed]
     try:
         troubles = imaging.leftovers(left, provider.now())

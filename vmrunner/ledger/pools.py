@@ -139,7 +139,7 @@ class Pools(PoolVms):
         def write(connection: Connection) -> Any:
             return _RESIZE(connection, name=name, size=size)
 
-        return self._wish(name, actor, f"resize to {size}", now, write)
+        return self._wish(name, actor, "resize", now, write, str(size))
 
     def drain(self, name: str, actor: str, now: float) -> bool:
         """End all its VMs that wait, and make none, until the configuration changes or it is
@@ -206,12 +206,18 @@ class Pools(PoolVms):
     # --- within ---
 
     def _wish(
-        self, name: str, actor: str, verb: str, now: float, write: Callable[[Connection], Any]
+        self,
+        name: str,
+        actor: str,
+        verb: str,
+        now: float,
+        write: Callable[[Connection], Any],
+        detail: str = "",
     ) -> bool:
         def work(connection: Connection) -> bool:
             if not write(connection).rowcount:
                 return False
-            add_action(connection, actor, verb, lease(name), now)
+            add_action(connection, actor, verb, lease(name), now, detail)
             return True
 
         return self._database.write(work)

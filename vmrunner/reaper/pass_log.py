@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from vmrunner.engine import journal
 from vmrunner.reaper.report import Report
 
 log = logging.getLogger("vmrunner.serve")
@@ -32,8 +33,7 @@ class PassLog:
 
     def __call__(self, report: Report) -> None:
         """Log what a pass did and could not do."""
-        for line in report.lines:
-            log.warning("%s %s %s: %s %s", line.what, line.kind, line.id, line.reason, line.outcome)
+        log_lines(report, logging.WARNING)
         for alarm in report.alarms:
             log.error("%s", alarm)
         now = self._now()
@@ -45,3 +45,23 @@ class PassLog:
                 log.warning("not read: %s", part)
                 self._holes[what] = hole = _Hole(now, now)
             hole.seen = now
+
+
+def log_lines(report: Report, level: int) -> None:
+    """Log what a pass killed and closed, each with its ids."""
+    for line in report.lines:
+        log.log(
+            level,
+            "%s %s %s: %s %s",
+            line.what,
+            line.kind,
+            line.id,
+            line.reason,
+            line.outcome,
+            extra=journal.fields(
+                build=line.build,
+                instance=line.instance,
+                provider=line.provider,
+                reason=line.reason.value,
+            ),
+        )

@@ -18,6 +18,7 @@ from vmrunner.lib import units
 from vmrunner.model import Token, TokenQuota, TokenScope
 from vmrunner.model.principals import OIDC
 from vmrunner.server.problems import HttpProblem
+from vmrunner.services import tokens
 
 if TYPE_CHECKING:
     from vmrunner.config.oidc import OidcIssuer, OidcRule
@@ -108,11 +109,10 @@ class OidcExchange:
         rule = next((rule for rule in issuer.rules if _matches(rule, claims)), None)
         if rule is None:
             raise HttpProblem(403, "no rule of server.oidc is for this identity")
-        return ledger.tokens.create(
-            "",  # none of a person's: it is forgotten once it is over
+        return tokens.exchange(
+            ledger,
+            f"{OIDC}{str(claims['sub'])[:200]}",
             frozenset(TokenScope(word) for word in rule.scopes),
-            by=issuer.issuer,
-            now=now,
             labels=_labels(rule, claims),
             quota=TokenQuota(
                 builds=rule.builds,
@@ -120,8 +120,9 @@ class OidcExchange:
                 providers=None if rule.providers is None else tuple(rule.providers),
                 usd_per_day=rule.usd_per_day,
             ),
+            issuer=issuer.issuer,
+            now=now,
             expires_at=now + issuer.lifetime,
-            actor=f"{OIDC}{str(claims['sub'])[:200]}",
         )
 
     def _issuer(self, shown: str, issuers: list[OidcIssuer]) -> OidcIssuer:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.engine import journal
 from vmrunner.errors import Conflict
 from vmrunner.lib import process
 from vmrunner.model import Death, InstanceState
@@ -82,7 +83,8 @@ def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -
     if deaths.dead:
         row = ledger.instances.get(row.id)  # whoever owns it by now
         death = row.death or Death.CANCELLED
-        ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now())
+        if ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now()):
+            journal.gone(row, death)
     return DestroyedVm(DestroyResult.GONE if closed() else DestroyResult.ASKED)
 
 

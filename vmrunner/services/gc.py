@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from vmrunner.images import retention
+from vmrunner.lib import process
 from vmrunner.providers.common import local_images
 from vmrunner.providers.settings import LocalSettings
 from vmrunner.reaper.retention import Removal, retain, size_of
@@ -30,12 +31,14 @@ def gc(
     *,
     dry_run: bool = False,
     orphans: bool = False,
+    by: str | None = "",
 ) -> list[Removal]:
     """Remove what has outlived its build for as long as it or the configuration says, what nothing
     in the store needs, and local images that a newer one of their name replaced and that nobody
-    uses, or names. `orphans`: also objects without a row that the cap holds back."""
+    uses, or names. `orphans`: also objects without a row that the cap holds back. `by`: for whom,
+    else this process's user; None: nobody asked, and it is no action."""
     keep = settings.reaper.keep_logs
-    return [
+    removed = [
         *retain(
             ledger,
             ObjectGc(ledger, store, keep=keep, shared=bool(settings.store.url)),
@@ -49,6 +52,10 @@ def gc(
         ),
         gc_images(ledger, settings, paths, dry_run=dry_run),
     ]
+    if by is not None and not dry_run:
+        detail = "orphans" if orphans else ""
+        ledger.actions.add(by or process.user(), "gc", "all", time.time(), detail)
+    return removed
 
 
 def gc_images(

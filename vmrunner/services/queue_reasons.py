@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.scheduling import OffersAnswer, line, plan
@@ -13,25 +13,34 @@ from vmrunner.runtime import background
 if TYPE_CHECKING:
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
+    from vmrunner.model import Principal
 
 LOOKED_AT: Final = 1000  # builds, the oldest of the highest priority
 #: No cloud is asked here: whoever has room is taken for one that could start.
 _ANY: Final = OffersAnswer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
 
 
-def waiting(ledger: Ledger, limits: EngineLimits, rows: Iterable[BuildRecord]) -> dict[str, str]:
-    """Return why those of them that are queued wait, by build id."""
+def waiting(
+    ledger: Ledger,
+    limits: EngineLimits,
+    rows: Iterable[BuildRecord],
+    principal: Principal | None = None,
+) -> dict[str, str]:
+    """Return why those of them that are queued wait, by build id. `principal`: for whom, where not
+    for somebody who sees all; one with a label filter is told nothing of other tenants' builds."""
     wanted = [row.id for row in rows if row.state is BuildState.QUEUED]
     if not wanted:
         return {}
-    known = _reasons(ledger, limits)
+    tenant = principal if principal is not None and principal.labels else None
+    known = _reasons(ledger, limits, tenant)
     if len(known) >= LOOKED_AT:
-        behind = f"{LOOKED_AT} builds or more stand before it in line"
+        many = f"{LOOKED_AT} builds or more stand before it in line"
+        behind = many if tenant is None else "it waits for its turn"
         return {name: known.get(name, behind) for name in wanted}
     return {name: known[name] for name in wanted if name in known}
 
 
-def _reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
+def _reasons(ledger: Ledger, limits: EngineLimits, tenant: Principal | None) -> dict[str, str]:
     """Return the reason for each queued build that is looked at."""
     queued = ledger.builds.queued(LOOKED_AT)
     driven = {build.id: build for build in ledger.builds.driven()}
@@ -47,20 +56,32 @@ def _reasons(ledger: Ledger, limits: EngineLimits) -> dict[str, str]:
     )
     awaited = {build.spec.provider for build in queued}
     served = {name: background.served(ledger, [name], here=True) for name in awaited}
-    places = {build.id: n for n, build in enumerate(line(queued, running), 1)}
     said = dict(decided.waiting)
     said |= {reject.build.id: reject.message for reject in decided.rejects}
+    if tenant is not None:  # the limit's own words say how many VMs there are
+        said |= dict.fromkeys(decided.full, "all places for VMs are taken")
+    places = _places(line(queued, running), tenant, whole=len(queued) < LOOKED_AT)
     found = {}
-    count = f" of {len(queued)}" if len(queued) < LOOKED_AT else ""
     for build in queued:
         why = said.get(build.id, "")
         if not served[build.spec.provider] and not ledger.paused:
             why = f"no engine serves {build.spec.provider} (start one: vmrunner serve)"
         elif not why:
             why = _refused(ledger, build.id) or "an engine takes it next"
-        place = f"; number {places[build.id]}{count} in line" if len(queued) > 1 else ""
-        found[build.id] = why + place
+        found[build.id] = why + places.get(build.id, "")
     return found
+
+
+def _places(
+    ordered: Sequence[BuildRecord], tenant: Principal | None, *, whole: bool
+) -> dict[str, str]:
+    """Say which place in line each has: a tenant's among its own. `whole`: these are all."""
+    shown = [b for b in ordered if tenant is None or tenant.sees(b.spec.labels)]
+    if len(shown) < 2:
+        return {}
+    whose = " of yours" if tenant is not None else ""
+    count = f" of {len(shown)}" if whole else ""
+    return {b.id: f"; number {n}{count}{whose} in line" for n, b in enumerate(shown, 1)}
 
 
 def _refused(ledger: Ledger, build: str) -> str:

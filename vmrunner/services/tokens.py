@@ -75,6 +75,32 @@ def create(
     return secret, token
 
 
+def exchange(
+    ledger: Ledger,
+    actor: str,
+    allowed: frozenset[TokenScope],
+    *,
+    labels: Mapping[str, str],
+    quota: TokenQuota,
+    issuer: str,
+    now: float,
+    expires_at: float,
+) -> tuple[str, Token]:
+    """Make a token for an identity that an issuer has proved; whoever holds it is `actor`."""
+    secret, token = ledger.tokens.create(
+        "",  # none of a person's: it is forgotten once it is over
+        allowed,
+        by=issuer,
+        now=now,
+        labels=labels,
+        quota=quota,
+        expires_at=expires_at,
+        actor=actor,
+    )
+    ledger.actions.add(actor, "token-exchange", token.id, now, issuer)
+    return secret, token
+
+
 def revoke(ledger: Ledger, word: str, *, by: str = "") -> tuple[Token, bool]:
     """Revoke a token, by id or name; and whether it was valid before. Raises NotFound."""
     now, who = time.time(), by or process.user()

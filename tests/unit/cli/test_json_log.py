@@ -35,6 +35,14 @@ def test_a_record_is_one_line_with_its_ids() -> None:
     }
 
 
+def test_fields_of_a_record_come_before_what_its_text_names() -> None:
+    made = logging.makeLogRecord(
+        {"msg": f"{BUILD} of {VM}", "fields": {"build": "b-1", "machine": "small"}}
+    )
+    line = json.loads(JsonFormatter().format(made))
+    assert (line["build"], line["instance"], line["machine"]) == ("b-1", VM, "small")
+
+
 def test_what_a_guest_wrote_breaks_no_line() -> None:
     found = record("said %s", 'a"\n{"level": "x"}\x1b[31m', trouble=True)
     assert found["message"].endswith("\x1b[31m")

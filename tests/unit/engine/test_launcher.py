@@ -183,3 +183,20 @@ def test_a_next_offer_over_budget_ends_the_build(parts: EngineParts) -> None:
     assert end.reason is Reason.BUDGET
     assert parts.ledger.instances.get(row.id).death is Death.REFUSED
     assert parts.ledger.budgets.states(parts.clock())[0].held == 0.0
+
+
+def test_an_ask_is_logged_once_and_a_refusal(
+    parts: EngineParts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vmrunner.engine")
+    launcher, _ = launched(parts, Fault.LOST_RESPONSE, Fault.NO_CAPACITY)
+    parts.clock.advance(FIRST_WAIT)
+    launcher.resend()
+    launcher.collect()
+    _, row = parts.rows()
+    told = [(record.getMessage().split()[2], vars(record)["fields"]) for record in caplog.records]
+    ids = {"build": "b-1", "instance": row.id, "provider": row.provider}
+    assert told == [
+        ("asked", ids | {"machine": row.offer.machine_type}),
+        ("refused", ids | {"reason": "NoCapacity"}),
+    ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from vmrunner.model import Death
 from vmrunner.reaper.pass_log import NEW, REPEAT_EVERY, PassLog
-from vmrunner.reaper.report import Report
+from vmrunner.reaper.report import Report, ReportLine
 
 HOLE = "aws: ec2|1|us-east-1 instance: "
 
@@ -38,3 +39,15 @@ def test_each_hole_is_told_by_itself_and_again_on_return(
     now[0] += NEW
     tell(Report(unread=(f"{HOLE}x",)))
     assert len(said.records) == 3
+
+
+def test_a_kill_is_logged_with_its_ids(said: pytest.LogCaptureFixture) -> None:
+    line = ReportLine(
+        provider="aws", what="delete", kind="instance", id="i-1", reason=Death.EXPIRED,
+        instance="vm-1", build="b-1",
+    )  # fmt: skip
+    PassLog(lambda: 0.0)(Report(lines=(line,)))
+    (record,) = said.records
+    assert vars(record)["fields"] == {
+        "build": "b-1", "instance": "vm-1", "provider": "aws", "reason": "expired",
+    }  # fmt: skip

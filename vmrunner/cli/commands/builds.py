@@ -135,6 +135,7 @@ def _describe(
         "start": views.start_text(row, start_of(row, rows), events),
         "VM": views.life(row, rows),
         "attempt": str(row.attempt) if row.attempt > 1 else "",
+        "submitter": row.actor,
         "created": iso(row.created_at),
         "cancelled": build_history.wished(events, "cancel"),
         "extended": build_history.wished(events, "extend"),

@@ -69,7 +69,7 @@ def serve(
         return app.engine(BACKGROUND if until_idle else SERVE)
 
     def reap_without_ledger() -> Report:
-        return reap.reap(app.ledgers, app.providers, app.limits(), app.paths)
+        return reap.reap(app.ledgers, app.providers, app.limits(), app.paths, by=None)
 
     address = listen or app.settings.server.listen
     everybody = _without_tokens(address) if insecure_no_auth else None
@@ -101,7 +101,7 @@ def serve(
         from vmrunner.services import templates
         from vmrunner.services.gc import gc
 
-        gc(ledger, app.settings, app.paths, lambda: app.store)
+        gc(ledger, app.settings, app.paths, lambda: app.store, by=None)
         templates.trim(engine.context.providers.values())
 
     outbox.declare()  # before anything ends

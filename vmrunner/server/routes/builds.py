@@ -89,7 +89,7 @@ def list_builds(
     """The builds that the token sees, newest first."""
     page = chosen(parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit)
     shown = costs.until_now(parts.ledger, parts.providers, page.builds)
-    waiting = waiting_reasons(parts, shown)
+    waiting = waiting_reasons(parts, principal, shown)
     starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
     return listing(
         "build",
@@ -131,9 +131,11 @@ def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
     return None, [BuildState(word) for word in words]
 
 
-def waiting_reasons(parts: ServerParts, rows: list[BuildRecord]) -> dict[str, str]:
-    """Return why those of them that are queued wait."""
-    return queue_reasons.waiting(parts.ledger, parts.limits(), rows)
+def waiting_reasons(
+    parts: ServerParts, principal: Principal, rows: list[BuildRecord]
+) -> dict[str, str]:
+    """Return why those of them that are queued wait, as far as the principal may know."""
+    return queue_reasons.waiting(parts.ledger, parts.limits(), rows, principal)
 
 
 @router.post("/builds", status_code=201, openapi_extra=body_schema(BuildBody))
@@ -206,23 +208,23 @@ async def show_build(
     """One build, with its steps, VMs, events and artifacts."""
     row = await run_in_threadpool(lambda: costed(parts, visible_build(parts, principal, build)))
     if wanted.brief:
-        return await run_in_threadpool(_brief, parts, row)
-    return await ask_store(request, lambda: _whole(parts, row))
+        return await run_in_threadpool(_brief, parts, principal, row)
+    return await ask_store(request, lambda: _whole(parts, principal, row))
 
 
-def _brief(parts: ServerParts, row: BuildRecord) -> JSONResponse:
+def _brief(parts: ServerParts, principal: Principal, row: BuildRecord) -> JSONResponse:
     starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
-    why = waiting_reasons(parts, [row]).get(row.id)
+    why = waiting_reasons(parts, principal, [row]).get(row.id)
     document = build_document(row, starts.get(row.instance or "")) | {"waiting": why}
     return listing("build", [document])
 
 
-def _whole(parts: ServerParts, row: BuildRecord) -> JSONResponse:
+def _whole(parts: ServerParts, principal: Principal, row: BuildRecord) -> JSONResponse:
     document = shown_document(
         row,
         parts.ledger.instances.list(build=row.id),
         parts.ledger.events.list(row.id),
-        waiting_reasons(parts, [row]).get(row.id),
+        waiting_reasons(parts, principal, [row]).get(row.id),
         Artifacts.of(row, parts.artifact_files).known(),
     )
     return listing("build", [document])

@@ -12,7 +12,7 @@ from pydantic import Field, StrictBool
 
 from vmrunner.lib import units
 from vmrunner.lib.section import Section
-from vmrunner.model import MOST_VMS
+from vmrunner.model import MOST_VMS, Principal
 from vmrunner.reaper.report import Report
 from vmrunner.server import bodies
 from vmrunner.server.caller_slots import CallerSlots
@@ -40,6 +40,14 @@ class ActionParameters(Parameters):
 
 class AuditParameters(Parameters):
     """`tag`: KEY=VALUE, whoever made the machines; `older_than`: such as 2h."""
+
+    provider: str | None = None
+    tag: str | None = None
+    older_than: str | None = None
+
+
+class AuditBody(Section):
+    """The words of `GET /audit`."""
 
     provider: str | None = None
     tag: str | None = None
@@ -106,7 +114,6 @@ def list_actions(
 
 
 @router.get("/audit")
-@router.post("/audit", include_in_schema=False)
 def audit(
     request: Request,
     parts: Parts,
@@ -114,6 +121,19 @@ def audit(
     wanted: Annotated[AuditParameters, Query()],
 ) -> JSONResponse:
     """The cloud against the ledger: what is alive and should not be. Kills nothing."""
+    return _audit(request, parts, principal, wanted)
+
+
+@router.post("/audit", openapi_extra=body_schema(AuditBody))
+async def audit_by_body(request: Request, parts: Parts, principal: WholeReader) -> JSONResponse:
+    """The same, for who sends what to look at as a body."""
+    body = await bodies.model(request, AuditBody)
+    return await run_in_threadpool(_audit, request, parts, principal, body)
+
+
+def _audit(
+    request: Request, parts: ServerParts, principal: Principal, wanted: AuditParameters | AuditBody
+) -> JSONResponse:
     tag, age = wanted.tag, wanted.older_than
     slots: CallerSlots = request.app.state.look_slots
     with slots.held(principal):
@@ -132,16 +152,12 @@ def audit(
 async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did."""
     body = await bodies.model(request, ReapBody)
-    report = await ask_cloud(request, lambda: _reap(parts, body))
-    if not body.dry_run:
-        await run_in_threadpool(
-            parts.ledger.actions.add, admin.actor, "reap", body.provider or "all", parts.now()
-        )
+    report = await ask_cloud(request, lambda: _reap(parts, body, admin.actor))
     document = envelope("verdict", map(verdict_document, report.lines))
     return JSONResponse(document | {"alarms": list(report.alarms), "unread": list(report.unread)})
 
 
-def _reap(parts: ServerParts, body: ReapBody) -> Report:
+def _reap(parts: ServerParts, body: ReapBody, by: str) -> Report:
     return reaping.reap(
         parts.ledgers,
         parts.providers,
@@ -150,6 +166,7 @@ def _reap(parts: ServerParts, body: ReapBody) -> Report:
         provider=body.provider,
         dry_run=body.dry_run,
         orphans=body.orphans,
+        by=by,
     )
 
 

@@ -52,7 +52,7 @@ def builds(
     words = [] if state == "all" else [state]
     page = chosen(parts, principal, words, [label] if label else [], after, _PAGE)
     shown, now = costs.until_now(parts.ledger, parts.providers, page.builds), parts.now()
-    reasons = waiting_reasons(parts, shown)
+    reasons = waiting_reasons(parts, principal, shown)
     found = [
         build_document(row)
         | {
@@ -98,7 +98,7 @@ def _build(build: str, request: Request, parts: ServerParts, principal: Principa
         row,
         instances,
         events,
-        waiting_reasons(parts, [row]).get(row.id),
+        waiting_reasons(parts, principal, [row]).get(row.id),
         Artifacts.of(row, parts.artifact_files).known(),
     )
     for artifact in document["artifacts_back"]:

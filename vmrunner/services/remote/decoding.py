@@ -165,6 +165,7 @@ def build(document: Document) -> BuildRecord:
         cost=_cost(document),
         usage=_known(BuildUsage, document["usage"]),
         lease_until=since if document["foreground"] else None,
+        actor=document.get("actor") or "",  # a former server's has none
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from vmrunner import errors
 from vmrunner.core import trace_context
-from vmrunner.errors import ConfigError, NotAllowed, ServerUnreachable, VmrunnerError
+from vmrunner.errors import ConfigError, NotAllowed, NoValidToken, ServerUnreachable, VmrunnerError
 from vmrunner.lib import abandonment
 from vmrunner.services.remote import certificates
 
@@ -215,7 +215,8 @@ def problem(answer: httpx.Response) -> VmrunnerError:
     if answer.status_code == 429 and not name:
         return _AllTaken(detail, hint=fix)
     if answer.status_code in (401, 403) and not name:
-        return NotAllowed(detail or "the server refuses the token", hint=fix)
+        refused = NoValidToken if answer.status_code == 401 else NotAllowed
+        return refused(detail or "the server refuses the token", hint=fix)
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, VmrunnerError)):
         text = detail or f"the server answered {answer.status_code}"

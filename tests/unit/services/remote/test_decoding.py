@@ -50,6 +50,7 @@ BUILD = BuildRecord(
     finished_at=12.0,
     phases=(Phase(state=BuildState.RUNNING, started=11.0, ended=12.0),),
     usage=BuildUsage(memory_peak=5, vm_cpu_seconds=1.5),
+    actor="token:t-1",
 )
 COMMAND = CommandSummary(id="c1", title="make", end=CommandEnd(exit_code=3))
 END = CommandEnd(exit_code=3, timed_out=True, seconds=1.5)
@@ -95,6 +96,12 @@ def test_a_figure_of_a_newer_server_takes_none_of_ours() -> None:
     document = build_document(BUILD)
     document["usage"] = {"memory_peak": 5, "gpu_seconds": 2.0}
     assert decoding.build(document).usage == BuildUsage(memory_peak=5)
+
+
+def test_a_former_server_names_no_submitter() -> None:
+    document = build_document(BUILD)
+    del document["actor"]
+    assert decoding.build(document) == replace(BUILD, actor="")
 
 
 def test_a_field_that_is_missing_is_told() -> None:
