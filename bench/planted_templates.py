@@ -18,6 +18,20 @@ TEMPLATE_BUGS: Final = (
         f"{TEMPLATES}::test_the_key_covers_what_a_clone_must_share",
     ),
     Bug(
+        "template: one for all hosts under KVM",
+        "providers/qemu/templates.py",
+        '"host": _host() if accel == "kvm" else "",',
+        '"host": "",',
+        f"{TEMPLATES}::test_under_kvm_the_key_covers_the_host",
+    ),
+    Bug(
+        "template: one for all builds of libslirp",
+        "providers/qemu/templates.py",
+        "for pattern in _SLIRP:",
+        "for pattern in ():",
+        f"{TEMPLATES}::test_the_key_covers_the_builds_of_qemu_and_its_network",
+    ),
+    Bug(
         "template: use whatever the files hold",
         "providers/qemu/templates.py",
         "return None if different else Template(directory)",

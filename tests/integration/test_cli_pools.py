@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import submitted
 from tests.support.pools import POOL, waiting
 from vmrunner.ledger import Ledger
+from vmrunner.lib.process import current
 from vmrunner.model import BuildState, EmptyReason, InstanceState, Reason, Result
 
 KEYS = (
@@ -73,6 +77,18 @@ def test_an_empty_pool_without_a_serve_says_so(cli: Cli, ledger: Ledger) -> None
     (shown,) = cli("pool", "ls", "-o", "json").items
     assert shown["empty_reason"] == "no_engine"
     assert b"no `serve` that lives has its provider" in cli("doctor").out
+
+
+def test_a_pool_of_no_machine_says_which(anywhere: Cli, ledger: Ledger) -> None:
+    """A `serve` that lives told so."""
+    ledger.engines.join("e-1", current(), "serve", time.time(), ["local"])
+    ledger.pools.declare({"fast": replace(POOL, machine_type="huge")}, "e-1", time.time())
+    ledger.pools.note("fast", 2, EmptyReason.MACHINE_TYPE)
+    (shown,) = anywhere("pool", "ls", "-o", "json").items
+    assert (shown["machine_type"], shown["empty_reason"]) == ("huge", "machine_type")
+    text = anywhere("pool", "show", "fast").out.decode()
+    assert "machine    huge\n" in text
+    assert "empty      machine_type: local does not offer machine_type 'huge'\n" in text
 
 
 def test_a_pool_is_resized_and_drained(anywhere: Cli, ledger: Ledger) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from tests.support.ledger_builds import ACCESS, OFFER, orders, raced, submitted
 from tests.support.pools import POOL, instance, waiting
 from vmrunner.ledger import LaunchRequest, Ledger
+from vmrunner.ledger import rows as codec
+from vmrunner.ledger.tables import POOLS
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result, Start
 
 BUILDS, VMS, PROCESSES = 60, 40, 8
@@ -178,6 +182,24 @@ def test_a_configuration_that_changed_gets_a_revision(ledger: Ledger) -> None:
         ("ops", "resize", "pool:fast", "7"),
         ("e-1", "configure", "pool:fast", ""),
     ]
+
+
+def test_a_field_that_a_former_version_lacked_is_no_change(ledger: Ledger) -> None:
+    """Else an upgrade would end the sizes that were wished."""
+    ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
+    ledger.pools.resize("fast", 7, "ops", 101.0)
+    former = json.loads(codec.pool_spec_text(POOL))
+    del former["machine_type"]
+
+    def write(text: str) -> None:
+        ledger._database.write(lambda c: c.execute(update(POOLS).values(spec=text)))
+
+    write(json.dumps(former))
+    ledger.pools.declare({"fast": POOL}, "e-1", 102.0)
+    assert [(p.revision, p.size) for p in ledger.pools.all()] == [(1, 7)]
+    write("{")
+    ledger.pools.declare({"fast": POOL}, "e-1", 103.0)
+    assert [(p.revision, p.size) for p in ledger.pools.all()] == [(2, None)]
 
 
 def test_a_retry_is_no_arrival(ledger: Ledger) -> None:

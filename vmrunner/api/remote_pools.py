@@ -13,6 +13,7 @@ def pool_status(document: Document) -> PoolStatus:
     spec = PoolSpec(
         name=document["name"],
         provider=document["provider"],
+        machine_type=document.get("machine_type"),  # servers of before do not tell
         container=document["container"],
         kind=PoolKind(document["kind"]),
         network=network_of(document["network"]),

@@ -48,6 +48,9 @@ class PoolSettings(Section):
     image: str | None = None
     cpus: int | None = Field(default=None, ge=1)
     memory: Bytes | None = None
+    machine_type: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="One that the provider offers, in the place of cpus and memory."
+    )
     disk: Bytes | None = None
     network: Policy | None = None
     container: str | None = None
@@ -90,7 +93,9 @@ def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
     try:
         provider = settings.provider(said.provider)
     except ConfigError as error:
-        raise ConfigError(f"{field}.{error}", hint=error.hint) from None
+        place = f"{field}: " if said.provider is None else f"{field}."
+        raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
+    _check_machine_type(field, said, provider, settings)
     defaults = settings.defaults
     spec = PoolSpec(
         name=name,
@@ -100,6 +105,7 @@ def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
         runtime=said.container_runtime or defaults.container_runtime,
         cpus=said.cpus,
         memory=said.memory,
+        machine_type=said.machine_type,
         disk=said.disk,
         image=said.image,
         network=said.network or defaults.network,
@@ -136,6 +142,26 @@ def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
             hint="lower idle or ttl, or raise limits.max_ttl",
         )
     return spec
+
+
+def _check_machine_type(field: str, said: PoolSettings, provider: str, settings: Settings) -> None:
+    wanted = said.machine_type
+    if wanted is None:
+        return
+    memory = None if said.memory is None else units.exact_size(said.memory)
+    for name, value in (("cpus", said.cpus), ("memory", memory)):
+        if value is not None:
+            raise ConfigError(
+                f"{field}.machine_type: {wanted!r} has {name} of its own, and {name} = {value} "
+                "is given too",
+                hint=f"leave {name} out, or machine_type",
+            )
+    setting, listed = registry.machine_types(settings.providers[provider]) or ("", [wanted])
+    if wanted.lower() not in map(str.lower, listed):
+        raise ConfigError(
+            f"{field}.machine_type: {provider} does not offer {wanted!r}",
+            hint=f"one of: {', '.join(listed)}; or add it to providers.{provider}.{setting}",
+        )
 
 
 def _check_sizing(field: str, said: PoolSettings) -> None:

@@ -49,7 +49,9 @@ def shape_of(spec: PoolSpec, generation: str = "") -> str:
     """Return the hash of what its VMs are like. Of another `generation` of the ledger they are not
     known to be unclaimed, so they are of another shape."""
     values = asdict(spec)
-    text = json.dumps([generation, *(values[name] for name in _SHAPE)])
+    # Only where it is said: what was made before there were types is of its pool still.
+    typed = [] if spec.machine_type is None else [spec.machine_type]
+    text = json.dumps([generation, *(values[name] for name in _SHAPE), *typed])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -74,6 +76,12 @@ def _machine(offer: Offer) -> tuple[object, ...]:
         offer.scope.kind, offer.scope.account, offer.machine_type, offer.market, offer.cpus,
         offer.memory, offer.disk, offer.image,
     )  # fmt: skip
+
+
+def of_type(spec: PoolSpec, offer: Offer) -> bool:
+    """True if a pool may be filled with this machine, as far as its type goes. Case says nothing:
+    Azure takes either, and tells its own."""
+    return spec.machine_type is None or spec.machine_type.lower() == offer.machine_type.lower()
 
 
 def claimable(

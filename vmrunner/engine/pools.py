@@ -7,18 +7,19 @@ reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_wish`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from vmrunner.core import pools as rules
 from vmrunner.core import shapes
 from vmrunner.core.lifecycle import FORGOTTEN, End, InstanceSign
-from vmrunner.core.scheduling import ANYWHERE, Offers, OffersAnswer, PlannedClaim, SchedulingPlan
+from vmrunner.core.scheduling import ANYWHERE, Offers, PlannedClaim, SchedulingPlan
 from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import MEMBER_LEASE
+from vmrunner.engine.pool_offers import PoolMachines, PoolOffers
 from vmrunner.engine.pool_sizes import PoolSizer
 from vmrunner.engine.pool_warm_ups import PoolWarmUps, WarmedVm, WarmUps
 from vmrunner.engine.sessions import SessionManager, Spawn
@@ -31,14 +32,12 @@ from vmrunner.model import (
     EmptyReason,
     Instance,
     InstanceState,
-    Offer,
     Pool,
     PoolKind,
     PoolSpec,
     Reason,
     Role,
     Seen,
-    Spec,
 )
 from vmrunner.providers import ShowsGuardedRoles
 
@@ -47,7 +46,6 @@ RENEW: Final = 10.0
 NAMED: Final = 60.0  # seconds between words that we have these pools
 GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
 REFUSED_WAIT: Final = 15.0  # seconds after a refusal until a pool's VM is asked for again
-REMEMBERED: Final = 256  # machines whose last offers are remembered
 UNPARKABLE_WAIT: Final = 600.0  # … after one was made and could not be parked
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
@@ -89,7 +87,7 @@ class PoolManager:
         self._leases: dict[str, tuple[bool, float]] = {}  # pool → ours, asked at (monotonic)
         self._troubles: dict[str, _Trouble] = {}
         self._sizes = PoolSizer(context)
-        self._offered: dict[tuple[str, Spec], Sequence[Offer]] = {}
+        self._offers = PoolOffers()
         self._guarded: dict[str, tuple[bool, float]] = {}  # pool → it may be filled, asked at
 
     @property
@@ -138,7 +136,8 @@ class PoolManager:
             pools = [p for p in self._pools.values() if rules.serves(p.spec, build.spec)]
             if not pools or not free:
                 return None
-            found = self._machines(offers, build.spec.provider, shapes.machine(build.spec))
+            machine = shapes.machine(build.spec)
+            found = self._offers.would_get(offers, build.spec.provider, machine)
             for row in free:
                 now = self._context.now(row)
                 if any(rules.claimable(row, p, build.spec, found, now) for p in pools):
@@ -147,18 +146,6 @@ class PoolManager:
             return None
 
         return find
-
-    def _machines(self, offers: Offers, provider: str, spec: Spec) -> Sequence[Offer]:
-        """Return the machines that a build would get. What waits needs no room: while the provider
-        has none they are those that it offered last."""
-        answer = offers(provider, spec)
-        if answer.offers:
-            if len(self._offered) >= REMEMBERED:
-                self._offered.clear()
-            self._offered[provider, spec] = answer.offers
-        elif answer.refused is not None or answer.later:
-            return ()
-        return self._offered.get((provider, spec), ())
 
     def claim(self, claims: Iterable[PlannedClaim]) -> None:
         """Give VMs to builds, and drive them there."""
@@ -237,9 +224,8 @@ class PoolManager:
             context.ledger.pools.take_over(pool.name, context.id)
             return  # the next tick sees them at their new epochs
         now = context.providers[spec.provider].now()
-        self._machines(offers, spec.provider, spec.machine)  # noted, for who comes when it is dry
-        answer = offers(spec.provider, spec.machine)
-        size = self._sizes.size(pool, answer.offers, now)
+        machines = self._offers.for_pool(offers, spec)
+        size = self._sizes.size(pool, machines.offers, now)
         plan = rules.fill(
             rules.FillInput(
                 pool=pool,
@@ -263,7 +249,7 @@ class PoolManager:
                 ),
                 paused=paused,
                 forgotten=context.clock() > pool.named_at + FORGOTTEN,
-                images=frozenset(offer.image for offer in answer.offers),
+                images=frozenset(offer.image for offer in machines.offers),
             )
         )
         for row, why in plan.end:
@@ -274,7 +260,7 @@ class PoolManager:
         if plan.make:
             machine = shapes.capacity(spec.machine)
             first = (spec.provider, machine) in queue.dry  # builds wait for the very same
-            empty = EmptyReason.CAPACITY if first else self._make(pool, answer, plan.make)
+            empty = EmptyReason.CAPACITY if first else self._make(pool, machines, plan.make)
         if (size.want, empty) != (pool.want, pool.empty_reason):
             context.ledger.pools.note(pool.name, size.want, empty)
 
@@ -287,19 +273,17 @@ class PoolManager:
         kept = refused.get(provider, 0) + len(refused.keys() - {provider})
         return min(rooms.overall - len(snapshot.everybody) - kept, each)
 
-    def _make(self, pool: Pool, answer: OffersAnswer, count: int) -> EmptyReason:
+    def _make(self, pool: Pool, machines: PoolMachines, count: int) -> EmptyReason:
         """Ask for so many VMs. Returns why none is ready."""
         trouble = self._troubles.get(pool.name)
         if trouble is not None and self._context.monotonic() < trouble.until:
             return trouble.reason
         if not self._is_guarded(pool.spec):
             return EmptyReason.GUARD
-        if answer.offers:
-            self._launcher.fill(pool, answer.offers, count)
-            return trouble.reason if trouble is not None else EmptyReason.MAKING
-        if answer.refused is Reason.CREDENTIALS:
-            return EmptyReason.CREDENTIALS
-        return EmptyReason.CAPACITY if answer.refused is None else EmptyReason.REFUSED
+        if not machines.offers:
+            return machines.why
+        self._launcher.fill(pool, machines.offers, count)
+        return trouble.reason if trouble is not None else EmptyReason.MAKING
 
     def _is_guarded(self, spec: PoolSpec) -> bool:
         """True unless a guard is installed that does not end a pool's VMs."""

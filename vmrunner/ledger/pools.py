@@ -116,7 +116,7 @@ class Pools(PoolVms):
                         size=None, draining=False, named_at=now, want=None, empty_reason=None,
                         arrivals="{}",
                     )  # fmt: skip
-                elif row[0] != text:
+                elif row[0] != text and not _says(row[0], spec):
                     _REVISE(
                         connection, name=name, seen=row[1], spec=text, shape=shape_of(spec), now=now
                     )
@@ -221,6 +221,14 @@ class Pools(PoolVms):
             return True
 
         return self._database.write(work)
+
+
+def _says(text: str, spec: PoolSpec) -> bool:
+    """True if a stored text, which may be of a version with fewer fields, says the same."""
+    try:
+        return codec.pool_spec_from(text) == spec
+    except ValueError:
+        return False
 
 
 def _pool(row: Sequence[Any]) -> Pool:

@@ -21,6 +21,7 @@ class EmptyReason(StrEnum):
     MAX_INSTANCES = "max_instances"  # there is no place, or builds wait for one
     BUDGET = "usd_per_day"
     CAPACITY = "no_capacity"  # the provider has none now
+    MACHINE_TYPE = "machine_type"  # the provider does not offer that type
     CREDENTIALS = "credentials"
     REFUSED = "refused"  # the provider can never make it
     BOOT = "boot_failed"  # the last one did not come up
@@ -31,6 +32,7 @@ class EmptyReason(StrEnum):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolSpec:
     """A pool as it is configured. Durations are seconds, sizes bytes; None: the provider's own.
+    `machine_type`: of what it offers that alone; then `cpus` and `memory` are None.
 
     Exactly one sizing is set: `size`, `schedule`, or `hit_rate` with `least` and `most`."""
 
@@ -41,6 +43,7 @@ class PoolSpec:
     runtime: str = RUNC
     cpus: int | None = None
     memory: int | None = None
+    machine_type: str | None = None
     disk: int | None = None
     image: str | None = None
     network: NetworkPolicy = Network.OPEN

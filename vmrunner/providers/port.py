@@ -261,5 +261,6 @@ class Driver:
     #: "module:name" of a function that gets one which opens the provider, and returns the `Channel`
     #: to its instances' sshd (`lib/channels.py`); without it that is TCP to their address.
     channel: str = ""
+    machine_types: str = ""  # its setting that lists the types it offers; "": none does
     units: bool = False  # its providers may start units (`StartsUnits`)
     guard: str = ""  # who makes one: "vmrunner", or the Terraform module at this path in `deploy/`

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -117,6 +117,17 @@ def defaults(kind: str) -> dict[str, Any]:
         for name, value in given.items()
         if value is not None and value is not dataclasses.MISSING
     }
+
+
+def machine_types(settings: ProviderSettings) -> tuple[str, Sequence[str]] | None:
+    """Return the setting that lists all types which such a provider offers, and these; None: it has
+    no such setting."""
+    kind = str(settings.kind)
+    driver = find(kind)
+    if driver is None or not driver.machine_types:
+        return None
+    said = getattr(settings, driver.machine_types, None)
+    return driver.machine_types, said or defaults(kind).get(driver.machine_types, ())
 
 
 @cache

@@ -220,6 +220,7 @@ def pool_document(entry: PoolStatus) -> dict[str, Any]:
         "idle_usd_today": round(entry.idle_usd_today, 6),
         "empty_reason": entry.empty_reason.value if entry.empty_reason else None,
         "provider": pool.spec.provider,
+        "machine_type": pool.spec.machine_type,
         "container": pool.spec.container,
         "network": pool.spec.network.value,
         "sizing": {

@@ -113,11 +113,11 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
     """Check that each pool has VMs, or is known not to, and saves more than it costs."""
     for entry in status(ledger, providers):
         name = entry.pool.name
-        if entry.empty_reason in _TROUBLES:
+        if told := trouble(entry):
             yield Finding(
                 check=f"pool {name}",
                 level=Level.WARNING,
-                message=f"no VM of it is ready: {_TROUBLES[entry.empty_reason]}",
+                message=f"no VM of it is ready: {told}",
                 fix=f"vmrunner pool show {name}",
             )
         elif (idle := _idle_usd(ledger, providers, entry)) > _worth(hits := _hits(entry)):
@@ -138,7 +138,15 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
             )
 
 
-#: Why a pool is empty, where somebody should do something about it.
+def trouble(entry: PoolStatus) -> str:
+    """Return why it is empty, in words, where somebody should do something about it; else ""."""
+    spec, reason = entry.pool.spec, entry.empty_reason
+    if reason is EmptyReason.MACHINE_TYPE:
+        return f"{spec.provider} does not offer machine_type {spec.machine_type!r}"
+    return _TROUBLES.get(reason, "") if reason is not None else ""
+
+
+#: The words, by reason; of others nobody needs to hear.
 _TROUBLES: Final = {
     EmptyReason.CAPACITY: "the provider has no room",
     EmptyReason.CREDENTIALS: "the provider refuses our credentials",

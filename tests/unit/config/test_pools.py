@@ -11,9 +11,16 @@ from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import Network, PoolSpec
 
+CLOUDS = {
+    "aws": {"kind": "ec2"},
+    "google": {"kind": "gce", "machine_types": ["n2-standard-2"]},
+    "microsoft": {"kind": "azure"},
+    "local": {"kind": "fake"},
+}
+
 
 def specs(table: dict[str, Any], name: str = "fast", **settings: Any) -> dict[str, PoolSpec]:
-    providers = {"local": {"kind": "fake"}, "far": {"kind": "qemu"}}
+    providers = settings.pop("providers", {"local": {"kind": "fake"}, "far": {"kind": "qemu"}})
     settings.setdefault("default_provider", "local")
     return pool_specs(
         Settings.model_validate({"providers": providers, "pools": {name: table}, **settings})
@@ -53,6 +60,62 @@ def test_a_pool_that_cannot_be_is_refused(table: dict[str, Any], said: str) -> N
         specs(table)
 
 
+def test_the_providers_there_are_are_told_once() -> None:
+    with pytest.raises(ConfigError) as wrong:
+        specs({"size": 1, "provider": "moon"})
+    assert str(wrong.value) == (
+        "pools.fast.provider: no provider 'moon' is configured (one of: far, local)"
+    )
+
+
+def test_a_pool_without_a_provider_names_no_key_of_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"^pools\.fast: default_provider: not set"):
+        specs({"size": 1}, default_provider=None)
+
+
+def test_a_pool_may_name_a_machine_type() -> None:
+    table = {"size": 1, "provider": "aws", "machine_type": "m7i.large"}
+    spec = specs(table, providers=CLOUDS)["fast"]
+    assert (spec.machine_type, spec.cpus, spec.memory) == ("m7i.large", None, None)
+
+
+@pytest.mark.parametrize(("field", "value", "told"), [("cpus", 2, "2"), ("memory", "4GiB", "4GiB")])
+def test_a_machine_type_says_its_own_size(field: str, value: object, told: str) -> None:
+    said = f"pools.fast.machine_type: 'large' has {field} of its own, and {field} = {told} is given"
+    with pytest.raises(ConfigError, match=said) as wrong:
+        specs({"size": 1, "machine_type": "large", field: value})
+    assert wrong.value.hint == f"leave {field} out, or machine_type"
+
+
+@pytest.mark.parametrize(
+    ("provider", "setting", "one"),
+    [
+        ("aws", "instance_types", "m7i.large"),
+        ("google", "machine_types", "n2-standard-2"),
+        ("microsoft", "machine_types", "Standard_D2s_v5"),
+    ],
+)
+def test_a_type_that_its_provider_never_offers_is_refused(
+    provider: str, setting: str, one: str
+) -> None:
+    table = {"size": 1, "provider": provider, "machine_type": "huge"}
+    with pytest.raises(ConfigError, match=f"{provider} does not offer 'huge'") as wrong:
+        specs(table, providers=CLOUDS)
+    assert str(wrong.value).startswith("pools.fast.machine_type: ")
+    assert one in wrong.value.hint
+    assert wrong.value.hint.endswith(f"or add it to providers.{provider}.{setting}")
+
+
+def test_a_machine_type_is_meant_however_it_is_capitalised() -> None:
+    """Azure takes either, and tells its own."""
+    table = {"size": 1, "provider": "microsoft", "machine_type": "standard_d2s_V5"}
+    assert specs(table, providers=CLOUDS)["fast"].machine_type == "standard_d2s_V5"
+
+
+def test_types_that_no_setting_lists_are_taken_at_their_word() -> None:
+    assert specs({"size": 1, "machine_type": "huge"})["fast"].machine_type == "huge"
+
+
 @pytest.mark.parametrize("name", ["Fast", "fast pool", "", "-fast", "f" * 41, "fast_1"])
 def test_a_name_is_one_that_every_cloud_takes(name: str) -> None:
     with pytest.raises(ConfigError, match="is no name of a pool"):
@@ -69,6 +132,8 @@ def test_a_name_is_one_that_every_cloud_takes(name: str) -> None:
         {"hit_rate": 0.0, "max": 2},
         {"schedule": [{"cron": "often", "size": 1}]},
         {"size": 1, "usd_per_day": -1},
+        {"size": 1, "machine_type": ""},
+        {"size": 1, "machine_type": ["small"]},
         {"sise": 1},
     ],
 )

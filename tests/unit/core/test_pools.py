@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.ledger_builds import OFFER, spec
 from tests.support.pools import POOL, instance
 from vmrunner.core.lifecycle import FORGOTTEN, POOL_BOOT, pool_wish
-from vmrunner.core.pools import FillInput, claimable, fill, lifetime, serves, shape_of
+from vmrunner.core.pools import FillInput, claimable, fill, lifetime, of_type, serves, shape_of
 from vmrunner.core.row_rules import dooms
 from vmrunner.model import RUNSC, Death, EmptyReason, InstanceState, Limits, Network, Pool
 
@@ -162,6 +162,32 @@ def test_another_shape_has_another_hash(changes: Any) -> None:
     assert shape_of(replace(POOL, **changes)) != shape_of(POOL)
     assert shape_of(POOL, "g-1") != shape_of(POOL, "g-2")
     assert shape_of(replace(POOL, size=9)) == shape_of(POOL)
+
+
+@pytest.mark.parametrize("machine_type", ["small", "large"])
+def test_another_machine_type_has_another_hash(machine_type: str) -> None:
+    typed = replace(POOL, machine_type=machine_type)
+    assert shape_of(typed) not in (shape_of(POOL), shape_of(replace(POOL, machine_type="huge")))
+
+
+def test_a_pool_without_a_machine_type_keeps_its_hash() -> None:
+    """Else all its VMs would end when vmrunner is upgraded."""
+    assert shape_of(POOL) == "2788612bb8317618"
+
+
+def test_a_pool_of_a_type_takes_that_alone() -> None:
+    large, typed = replace(OFFER, machine_type="Large"), replace(POOL, machine_type="large")
+    assert [of_type(POOL, one) for one in (OFFER, large)] == [True, True]
+    assert [of_type(typed, one) for one in (OFFER, large)] == [False, True]
+
+
+def test_a_build_that_would_get_no_such_machine_has_none() -> None:
+    large, typed = replace(OFFER, machine_type="large"), replace(POOL, machine_type="large")
+    pool = Pool(spec=typed, shape=shape_of(typed), revision=1)
+    row = instance(offer=large, shape=pool.shape)
+    assert serves(pool.spec, spec())
+    assert not claimable(row, pool, spec(), [OFFER], 200.0)
+    assert claimable(row, pool, spec(), [OFFER, large], 200.0)
 
 
 # --- when it dies -------------------------------------------------------------------------------

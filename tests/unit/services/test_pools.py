@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.support.ledger_builds import ref
 from tests.support.pools import POOL, instance
 from vmrunner.errors import ConfigError
-from vmrunner.model import Level, Pool, PriceSource, Rate
+from vmrunner.model import EmptyReason, Level, Pool, PriceSource, Rate
 from vmrunner.services import pools
 from vmrunner.services.pools import PoolStatus
 
@@ -42,3 +43,17 @@ def test_doctor_names_a_pool_that_costs_more_than_it_saves(
     assert found.level is level
     if level is Level.WARNING:
         assert "cost $2.40 in 7d00h, and 0 builds" in found.message
+
+
+def test_doctor_names_a_machine_type_that_is_never_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(spec=replace(POOL, machine_type="huge"), shape="s", revision=1)
+    entry = PoolStatus(
+        pool=pool, want=1, have=0, making=0, claimed=0, builds=0, hit_rate=None, p50=None,
+        p95=None, idle_usd_today=0.0, empty_reason=EmptyReason.MACHINE_TYPE,
+    )  # fmt: skip
+    monkeypatch.setattr(pools, "status", lambda *_: [entry])
+    none: Any = None
+    (found,) = pools.findings(none, none)
+    assert (found.level, found.message) == (
+        Level.WARNING, "no VM of it is ready: local does not offer machine_type 'huge'",
+    )  # fmt: skip

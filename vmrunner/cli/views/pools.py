@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
 from vmrunner.services.documents import pool_document
-from vmrunner.services.pools import PoolStatus
+from vmrunner.services.pools import PoolStatus, trouble
 
 
 def pool_view() -> ListView[PoolStatus]:
@@ -43,11 +43,12 @@ def description(entry: PoolStatus) -> dict[str, str]:
         "pool": entry.pool.name,
         "kind": spec.kind.value,
         "provider": spec.provider,
+        "machine": spec.machine_type or "",
         "container": spec.container,
         "network": str(spec.network),
         "size": _size(entry),
         "VMs": f"{entry.have} ready, {entry.making} on their way, {entry.claimed} with a build",
-        "empty": entry.empty_reason.value if entry.empty_reason else "",
+        "empty": _empty(entry),
         "builds": f"{entry.builds} in {units.span(7 * 86400)}"
         + ("" if entry.hit_rate is None else f", {entry.hit_rate:.0%} of them served"),
         "first step": ""
@@ -58,6 +59,11 @@ def description(entry: PoolStatus) -> dict[str, str]:
         "idle today": f"${entry.idle_usd_today:.2f}"
         + ("" if spec.usd_per_day is None else f" of at most ${spec.usd_per_day:.2f}"),
     }
+
+
+def _empty(entry: PoolStatus) -> str:
+    words = (entry.empty_reason.value if entry.empty_reason else "", trouble(entry))
+    return ": ".join(word for word in words if word)
 
 
 def _size(entry: PoolStatus) -> str:

@@ -43,5 +43,6 @@ DRIVER = Driver(
     told={"subscription": "account", "resource_group": "place"},
     ids_are_names=True,
     parks=True,
+    machine_types="machine_types",
     guard="azure/terraform",
 )

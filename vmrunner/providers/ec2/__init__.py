@@ -60,5 +60,6 @@ DRIVER = Driver(
     priced_on="2025-01-01",
     told={"region": "place"},
     parks=True,
+    machine_types="instance_types",
     guard="vmrunner",
 )

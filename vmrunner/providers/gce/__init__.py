@@ -45,5 +45,6 @@ DRIVER = Driver(
     told={"project": "account"},
     ids_are_names=True,
     parks=True,
+    machine_types="machine_types",
     guard="gcp/terraform",
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from vmrunner.providers.qemu.command_line import QemuMachine, QemuStart
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
 from vmrunner.providers.qemu.templates import Template
 
+#: Where Debian has the library of QEMU's user network.
+SLIRP = "usr/lib/x86_64-linux-gnu/libslirp.so.0"
 KEY = "0123456789abcdef0123"
 ORDER = Order(
     instance="vm-1",
@@ -326,6 +330,43 @@ def test_a_build_with_docker_has_no_container_made_ahead() -> None:
     wanting = replace(ORDER, shape=replace(ORDER.shape, docker=True))
     plans = [VmPlan(order=o, image=IMAGE, programs=programs, accel="") for o in (ORDER, wanting)]
     assert [launch_plan._shape(plan) is None for plan in plans] == [False, True]
+
+
+@pytest.mark.parametrize("accel", ["kvm", "tcg"])
+def test_under_kvm_the_key_covers_the_host(accel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processor is the guest's there. One that is emulated is the same on every host."""
+    keys = []
+    for host in ("6.12.1\nflags: avx2", "6.12.1\nflags: avx2 avx512f"):
+        monkeypatch.setattr(templates, "_host", lambda host=host: host)
+        keys.append(templates.key(["/bin/sh"], ORDER, IMAGE, accel))
+    assert (keys[0] != keys[1]) is (accel == "kvm")
+
+
+def test_a_host_is_its_processor_and_its_kernel() -> None:
+    kernel, _, *cpu = templates._host().splitlines()
+    assert kernel == platform.release()
+    assert {"vendor_id", "flags"} <= {line.partition("\t")[0] for line in cpu}
+
+
+def test_the_key_covers_the_builds_of_qemu_and_its_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either is a part of what was frozen, and neither notices that the other is another."""
+    qemu, slirp = tmp_path / "qemu", tmp_path / "libslirp.so.0"
+    for file in (qemu, slirp):
+        file.write_bytes(b"1.0")
+    asked = []
+
+    def glob(_: Path, pattern: str) -> list[Path]:
+        asked.append(pattern)
+        return [slirp] if fnmatch(SLIRP, pattern) else []
+
+    monkeypatch.setattr(Path, "glob", glob)
+    keys = [templates.key([str(qemu)], ORDER, IMAGE, "tcg")]
+    for file in (qemu, slirp):
+        file.write_bytes(b"1.0.1")
+        keys.append(templates.key([str(qemu)], ORDER, IMAGE, "tcg"))
+    assert len(set(keys)) == 3, asked
 
 
 def test_an_order_without_docker_has_its_old_name() -> None:
