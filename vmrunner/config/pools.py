@@ -93,7 +93,8 @@ def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
     try:
         provider = settings.provider(said.provider)
     except ConfigError as error:
-        raise ConfigError(f"{field}.{error}", hint=error.hint) from None
+        place = f"{field}: " if said.provider is None else f"{field}."
+        raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
     _check_machine_type(field, said, provider, settings)
     defaults = settings.defaults
     spec = PoolSpec(

@@ -60,6 +60,19 @@ def test_a_pool_that_cannot_be_is_refused(table: dict[str, Any], said: str) -> N
         specs(table)
 
 
+def test_the_providers_there_are_are_told_once() -> None:
+    with pytest.raises(ConfigError) as wrong:
+        specs({"size": 1, "provider": "moon"})
+    assert str(wrong.value) == (
+        "pools.fast.provider: no provider 'moon' is configured (one of: far, local)"
+    )
+
+
+def test_a_pool_without_any_provider_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"^pools\.fast: default_provider: not set"):
+        specs({"size": 1}, default_provider=None)
+
+
 def test_a_pool_may_name_a_machine_type() -> None:
     table = {"size": 1, "provider": "aws", "machine_type": "m7i.large"}
     spec = specs(table, providers=CLOUDS)["fast"]

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import Field, StrictBool
+from pydantic import Field, StrictBool, StrictInt
 
 from vmrunner.lib import units
 from vmrunner.lib.section import Section
@@ -61,7 +61,11 @@ class DrainBody(Section):
 
 
 class ResizeBody(Section):
-    size: int = Field(ge=0, le=MOST_VMS)
+    size: StrictInt = Field(ge=0, le=MOST_VMS)
+
+
+class DrainPoolBody(Section):
+    """Nothing more needs to be said."""
 
 
 @router.get("/pools")
@@ -84,11 +88,12 @@ async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -
     return await run_in_threadpool(show_pool, pool, parts, admin)
 
 
-@router.post("/pools/{pool}/drain")
-def drain_pool(pool: str, parts: Parts, admin: Admin) -> JSONResponse:
+@router.post("/pools/{pool}/drain", openapi_extra=body_schema(DrainPoolBody))
+async def drain_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """End its VMs that wait, and make no more."""
-    pools.drain(parts.ledger, pool, by=admin.actor)
-    return show_pool(pool, parts, admin)
+    await bodies.model(request, DrainPoolBody)
+    await run_in_threadpool(pools.drain, parts.ledger, pool, by=admin.actor)
+    return await run_in_threadpool(show_pool, pool, parts, admin)
 
 
 @router.get("/nodes")
