@@ -34,6 +34,13 @@ def test_limits_are_the_tokens_own(cli: Cli) -> None:
     assert row["expires_at"] is not None
 
 
+def test_a_label_given_twice_alike_is_one(cli: Cli) -> None:
+    same = ("--label", "team=a", "--label", "team=a", "--label", "os=b")
+    assert cli("token", "create", "ci", "--scope", "read", *same).code == 0
+    (row,) = cli("token", "ls", "-o", "json").items
+    assert row["labels"] == {"os": "b", "team": "a"}
+
+
 def test_a_revoked_token_is_told_so(cli: Cli) -> None:
     cli("token", "create", "ci", "--scope", "read")
     (row,) = cli("token", "ls", "-o", "json").items
@@ -63,6 +70,10 @@ def test_of_two_valid_tokens_the_name_revokes_none(cli: Cli) -> None:
         (("ci", "--scope", ","), "no scope ''"),
         (("ci", "--scope", "admin", "--label", "team=a"), "whatever the label"),
         (("ci", "--scope", "read", "--label", "team"), "team"),
+        (
+            ("ci", "--scope", "read", "--label", "team=a", "--label", "team=b"),
+            "label: 'team' is given as 'a' and as 'b'",
+        ),
         (("ci", "--scope", "read", "--expires", "0s"), "over at once"),
         (("ci", "--scope", "read", "--expires", "soon"), "30m"),
         (("ci", "--scope", "read", "--expires", "99999999999d"), "leave it out"),

@@ -115,6 +115,18 @@ def label(text: str, field: str = "label") -> tuple[str, str]:
     return check_label(key, value, field)
 
 
+def labels(texts: Iterable[str], field: str = "label") -> dict[str, str]:
+    """Parse each `--label K=V`. One that is given two values is refused: either may be meant."""
+    found: dict[str, str] = {}
+    for key, value in (label(text, field) for text in texts):
+        if found.setdefault(key, value) != value:
+            raise ConfigError(
+                f"{field}: {key!r} is given as {found[key]!r} and as {value!r}",
+                hint=f"give one {field} {key}=VALUE",
+            )
+    return found
+
+
 def check_label(key: str, value: str, field: str = "label") -> tuple[str, str]:
     """A label that every table, terminal and cloud can hold."""
     if not _LABEL_KEY.fullmatch(key):

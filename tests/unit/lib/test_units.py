@@ -129,6 +129,13 @@ def test_amounts_for_people() -> None:
     assert units.amount(3 << 40) == "3.0 TiB"
 
 
+def test_a_label_has_one_value() -> None:
+    assert units.labels(["a=1", "b=2", "a=1"]) == {"a": "1", "b": "2"}
+    with pytest.raises(ConfigError, match=r"^label: 'a' is given as '1' and as '2'") as wrong:
+        units.labels(["a=1", "a=2"])
+    assert wrong.value.hint == "give one label a=VALUE"
+
+
 def test_the_nearest_word_is_named() -> None:
     assert units.did_you_mean("timeuot", ["timeout", "ttl"]) == "did you mean 'timeout'?"
     assert units.did_you_mean("zzz", ["b", "a"]) == "one of: a, b"

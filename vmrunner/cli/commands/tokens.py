@@ -63,7 +63,7 @@ def create(
         shell.app.ledgers.open(make=True),
         name,
         tokens.scopes(word.strip() for part in scope for word in part.split(",")),
-        labels=dict(units.label(text) for text in label or ()),
+        labels=units.labels(label or ()),
         quota=quota,
         expires=None if expires is None else units.duration(expires, "--expires"),
     )
