@@ -3,6 +3,8 @@ sandbox, beside a reused SSH connection's `echo`; and the claim by itself.
 
     .venv/bin/python bench/hot.py [--rounds 20]
 
+`bench/start.py` plays hot builds and this floor too, in turns with cold and resumed ones.
+
 A `vmrunner serve` of its own fills the pool. The floor is one command over an SSH connection that
 is open already, to a VM of the same kind on which nothing else runs. Both take turns. A build is
 submitted once the pool is full again and the machine is quiet.
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,41 +31,58 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 VMRUNNER = Path(sys.prefix) / "bin" / "vmrunner"
-CONFIG = """
+POOL_SIZE = 2
+PROVIDER = """
 [providers.local]
 kind = "qemu"
-cpus = 1
 max_instances = 8
+"""
+POOL = f"""
 [pools.fast]
 network = "none"
-size = 2
-ttl = "1h"
+size = {POOL_SIZE}
+ttl = "150m"
 idle = "1h"
 """
+CONFIG = PROVIDER + "cpus = 1" + POOL
 GOAL, CLAIM_P50, CLAIM_P99 = 2.0, 2.0, 10.0
 CLAIMS = 500
+
+
+@contextmanager
+def home(place: Path) -> Iterator[None]:
+    """A ledger and a configuration of one's own, in this directory."""
+    words = {"XDG_DATA_HOME": str(place / "data"), "XDG_CONFIG_HOME": str(place / "config")}
+    former = {name: os.environ.get(name) for name in words}
+    os.environ |= words
+    try:
+        with chdir(place):
+            yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
 def serving(place: Path, config: str = CONFIG) -> Iterator[None]:
     (place / "config/vmrunner").mkdir(parents=True, mode=0o700)
     (place / "config/vmrunner/config.toml").write_text(config)
-    os.environ["XDG_DATA_HOME"] = str(place / "data")
-    os.environ["XDG_CONFIG_HOME"] = str(place / "config")
-    os.chdir(place)
-    with (place / "serve.log").open("wb") as log:
+    with home(place), (place / "serve.log").open("wb") as log:
         server = subprocess.Popen([VMRUNNER, "serve"], stdout=log, stderr=log)
-    try:
-        until(_served, "the engine to serve")
-        yield
-    finally:
-        subprocess.run([VMRUNNER, "pool", "drain", "fast"], check=False)
-        for row in (name for name in _running() if name.startswith("b-")):
-            subprocess.run([VMRUNNER, "cancel", row], check=False, capture_output=True)
-        until(lambda: not _running(), "the builds to end")
-        server.send_signal(signal.SIGTERM)
-        server.wait()
-        subprocess.run([VMRUNNER, "reap", "-q"], check=False)
+        try:
+            until(_served, "the engine to serve")
+            yield
+        finally:
+            subprocess.run([VMRUNNER, "pool", "drain", "fast"], check=False)
+            for row in (name for name in _running() if name.startswith("b-")):
+                subprocess.run([VMRUNNER, "cancel", row], check=False, capture_output=True)
+            until(lambda: not _running(), "the builds to end")
+            server.send_signal(signal.SIGTERM)
+            server.wait()
+            subprocess.run([VMRUNNER, "reap", "-q"], check=False)
 
 
 def _served() -> bool:
@@ -98,6 +117,12 @@ def waiting(runner: Any) -> int:
     return sum(row.build is None and row.state.value == "ready" for row in rows)
 
 
+def settle(runner: Any) -> None:
+    """Wait until the pool is full, and what was made for it has calmed down."""
+    until(lambda: waiting(runner) == POOL_SIZE, "the pool to be full")
+    time.sleep(3)
+
+
 def hot(runner: Any) -> float:
     seen: list[float] = []
     began = time.monotonic()
@@ -123,13 +148,18 @@ def hot_sandbox(runner: Any) -> float:
     return took
 
 
+def middle_and_high(found: list[float]) -> tuple[float, float]:
+    """The median, and what 95 % do not pass."""
+    return statistics.median(found), sorted(found)[min(len(found) - 1, int(0.95 * len(found)))]
+
+
 @contextmanager
 def reused(runner: Any) -> Iterator[Callable[[], float]]:
     """One command over a connection that is open already."""
     from vmrunner.lib.channels import UNIX_SOCKET
     from vmrunner.session.ssh.client import Dialer
 
-    build = runner.submit("sleep 100000", network="none", timeout="55m", ttl="59m")
+    build = runner.submit("sleep 100000", network="none", timeout="145m", ttl="149m")
     ledger = runner.app.ledger
     until(lambda: ledger.builds.get(build.id).state.value == "running", "the VM of the floor")
     row = ledger.instances.get(ledger.builds.get(build.id).instance)
@@ -191,8 +221,7 @@ def main() -> int:
         for turn in range(rounds):
             works = {"hot": hot, "hot sandbox": hot_sandbox, "reused ssh": lambda _: echo()}
             for way, work in works.items():
-                until(lambda: waiting(runner) == 2, "the pool to be full")
-                time.sleep(3)
+                settle(runner)
                 times[way].append(work(runner))
             shown = ", ".join(f"{way} {found[-1]:.3f} s" for way, found in times.items())
             print(f"{turn + 1}/{rounds} {shown}", file=sys.stderr)
@@ -201,8 +230,7 @@ def main() -> int:
         table.add_column(column, justify="left" if column == "start" else "right")
     floor = statistics.median(times["reused ssh"])
     for way, found in times.items():
-        middle = statistics.median(found)
-        high = sorted(found)[min(len(found) - 1, int(0.95 * len(found)))]
+        middle, high = middle_and_high(found)
         table.add_row(way, f"{middle:.3f}", f"{high:.3f}", f"{middle / floor:.2f}×")
     console = Console()
     console.print(table)

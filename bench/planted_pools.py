@@ -60,6 +60,20 @@ POOL_BUGS: Final = (
         f"{POOLS}::test_a_build_equals_the_shape_or_gets_its_own_vm",
     ),
     Bug(
+        "a pool of one machine type is filled with any",
+        "engine/pool_offers.py",
+        "found = tuple(offer for offer in answer.offers if rules.of_type(spec, offer))",
+        "found = answer.offers",
+        "tests/unit/engine/test_pool_offers.py",
+    ),
+    Bug(
+        "a pool of one machine type has the hash of one of any",
+        "core/pools.py",
+        "typed = [] if spec.machine_type is None else [spec.machine_type]",
+        "typed: list[str] = []",
+        f"{RULES}::test_another_machine_type_has_another_hash",
+    ),
+    Bug(
         "a pool fills while builds wait for a place",
         "core/pools.py",
         "blocked = over or given.paused or given.waiting > 0",

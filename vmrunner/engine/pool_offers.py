@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from vmrunner.core import pools as rules
@@ -28,12 +28,13 @@ class PoolOffers:
 
     def would_get(self, offers: Offers, provider: str, spec: Spec) -> Sequence[Offer]:
         """Return the machines that a build would get. What waits needs no room: while the provider
-        has none they are those that it offered last."""
+        has none of a machine, it counts as when it was offered last."""
         answer = offers(provider, spec)
         if answer.offers:
+            former = self._last.get((provider, spec), ())
             if len(self._last) >= REMEMBERED:
                 self._last.clear()
-            self._last[provider, spec] = answer.offers
+            self._last[provider, spec] = (*answer.offers, *_dry(former, answer.offers))
         elif answer.refused is not None or answer.later:
             return ()
         return self._last.get((provider, spec), ())
@@ -58,3 +59,13 @@ def _refusal(answer: OffersAnswer) -> EmptyReason:
     if answer.refused is Reason.CREDENTIALS:
         return EmptyReason.CREDENTIALS
     return EmptyReason.CAPACITY if answer.refused is None else EmptyReason.REFUSED
+
+
+def _dry(former: Iterable[Offer], offers: Sequence[Offer]) -> tuple[Offer, ...]:
+    """Return those offered before of the image that is offered now, of machines that are not."""
+    images = {offer.image for offer in offers}
+    return tuple(
+        one
+        for one in former
+        if one.image in images and not any(rules.same_machine(one, offer) for offer in offers)
+    )

@@ -68,7 +68,7 @@ def test_the_providers_there_are_are_told_once() -> None:
     )
 
 
-def test_a_missing_provider_names_no_key_of_the_pool() -> None:
+def test_a_pool_without_any_provider_says_so() -> None:
     with pytest.raises(ConfigError, match=r"^pools\.fast: default_provider: not set"):
         specs({"size": 1}, default_provider=None)
 
