@@ -112,3 +112,12 @@ def test_builds_know_all_types_that_their_provider_offered_last() -> None:
     known.for_pool(told(OFFER, LARGE), TYPED)
     assert known.would_get(told(), "local", TYPED.machine) == (OFFER, LARGE)
     assert known.would_get(told(refused=Reason.IMAGE), "local", TYPED.machine) == ()
+
+
+def test_a_machine_that_is_dry_may_be_claimed_from_its_pool() -> None:
+    known = PoolOffers()
+    known.would_get(told(OFFER, LARGE), "local", Spec())
+    for _ in range(2):
+        assert known.would_get(told(OFFER), "local", Spec()) == (OFFER, LARGE)
+    newer = replace(OFFER, image="newer")
+    assert known.would_get(told(newer), "local", Spec()) == (newer,)
