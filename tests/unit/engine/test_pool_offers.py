@@ -114,7 +114,7 @@ def test_builds_know_all_types_that_their_provider_offered_last() -> None:
     assert known.would_get(told(refused=Reason.IMAGE), "local", TYPED.machine) == ()
 
 
-def test_a_machine_that_is_dry_may_be_claimed_from_its_pool() -> None:
+def test_a_machine_that_is_dry_may_be_claimed() -> None:
     known = PoolOffers()
     known.would_get(told(OFFER, LARGE), "local", Spec())
     for _ in range(2):
