@@ -42,6 +42,15 @@ def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:
     assert client.post(f"{API}/audit").status_code == 200
 
 
+def test_what_a_body_says_is_refused_in_a_query(http: Service) -> None:
+    """Or `?dry_run=true` would kill."""
+    for path in ("reap?dry_run=true", "reap?provider=fake", "audit?provider=fake"):
+        answer = http.client().post(f"{API}/{path}")
+        told = answer.json()["field"]
+        assert (answer.status_code, told) == (422, path.partition("?")[2].partition("=")[0])
+    assert http.app.ledger.actions.latest() == []
+
+
 @pytest.mark.parametrize("path", ["audit", "reap"])
 @pytest.mark.parametrize(
     ("body", "status", "field"),
