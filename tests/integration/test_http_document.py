@@ -44,7 +44,14 @@ def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:
 
 def test_what_a_body_says_is_refused_in_a_query(http: Service) -> None:
     """Or `?dry_run=true` would kill."""
-    for path in ("reap?dry_run=true", "reap?provider=fake", "audit?provider=fake"):
+    for path in (
+        "reap?dry_run=true",
+        "reap?provider=fake",
+        "audit?provider=fake",
+        "drain?off=true",
+        "pools/fast/resize?size=1",
+        "sandboxes?max_ttl=1h",
+    ):
         answer = http.client().post(f"{API}/{path}")
         told = answer.json()["field"]
         assert (answer.status_code, told) == (422, path.partition("?")[2].partition("=")[0])

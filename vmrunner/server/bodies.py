@@ -26,7 +26,11 @@ M = TypeVar("M", bound=BaseModel)
 
 async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     """Read a JSON body of at most so many bytes as that model. Unknown fields are told with the
-    nearest name."""
+    nearest name. What is said in a query of a route that takes none is refused: to overlook
+    `?dry_run=true` would kill."""
+    if request.query_params and not request.scope["route"].dependant.query_params:
+        name = next(iter(request.query_params))
+        raise HttpProblem(422, f"{name}: no such parameter", fix="say it in the body")
     # In a thread: nobody else is answered meanwhile.
     return await run_in_threadpool(_decoded, request, await whole(request, most), kind)
 

@@ -130,9 +130,7 @@ def audit(
 
 
 @router.post("/audit", openapi_extra=body_schema(AuditBody))
-async def audit_by_body(
-    request: Request, parts: Parts, principal: WholeReader, _: Annotated[Parameters, Query()]
-) -> JSONResponse:
+async def audit_by_body(request: Request, parts: Parts, principal: WholeReader) -> JSONResponse:
     """The same, for who sends what to look at as a body."""
     body = await bodies.model(request, AuditBody)
     return await run_in_threadpool(_audit, request, parts, principal, body)
@@ -156,9 +154,7 @@ def _audit(
 
 
 @router.post("/reap", openapi_extra=body_schema(ReapBody))
-async def reap(
-    request: Request, parts: Parts, admin: Admin, _: Annotated[Parameters, Query()]
-) -> JSONResponse:
+async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did. All that is said is in the body."""
     body = await bodies.model(request, ReapBody)
     report = await ask_cloud(request, lambda: _reap(parts, body, admin.actor))
