@@ -214,14 +214,14 @@ class Order:
 def tags_of(order: Order) -> dict[str, str]:
     """The tags that every resource is born with (design §6), for providers that take `:`."""
     limit = {} if order.max_ttl is None else {f"{TAG}max-ttl": str(int(order.max_ttl))}
-    whose = {Role.POOL: {"pool": order.pool or ""}, Role.BUILD: {"build": order.build}}
+    whose = {"pool": order.pool or ""} if order.role is Role.POOL else {"build": order.build}
     return {
         **order.tags,
         f"{TAG}installation": order.installation,
         f"{TAG}generation": order.generation,
         f"{TAG}role": order.role.value,
         f"{TAG}instance": order.instance,
-        **{f"{TAG}{name}": value for name, value in whose.get(order.role, {}).items()},
+        **{f"{TAG}{name}": value for name, value in whose.items() if value},
         f"{TAG}expires-at": str(int(order.deadline)),
         **limit,
         "Name": order.instance,
