@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder, ImageError, NoCapacity
@@ -62,7 +62,8 @@ class TemplateVms:
             self._close(row, Death.REFUSED)
             raise
         except BaseException:
-            self._end(row, None)
+            with suppress(ImageError):  # what `create` says is told; the row is left to the reaper
+                self._end(row, None)
             raise
         try:
             ledger.instances.record([(row.id, row.epoch, ref)], self._provider.now())

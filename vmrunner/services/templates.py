@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.config.settings import Settings
 from vmrunner.core import shapes
-from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
 from vmrunner.images import templates
 from vmrunner.images.template_vms import TemplateVms
 from vmrunner.lib import ids, process
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
 log = logging.getLogger("vmrunner")
+
+HEARTBEAT: Final = 20.0  # seconds; without one for a lease whoever cannot see it takes it for dead
 
 
 def make(
@@ -54,12 +57,25 @@ def make(
 @contextmanager
 def _joined(ledger: Ledger) -> Iterator[str]:
     """Be among the ledger's members, so that the reaper sees whether this process lives."""
-    maker = ids.engine_id()
+    maker, over = ids.engine_id(), threading.Event()
     ledger.engines.join(maker, process.current(), IMAGE_MAKER, time.time())
+    beats = threading.Thread(target=_beat, args=(ledger, maker, over), name="beats", daemon=True)
+    beats.start()
     try:
         yield maker
     finally:
+        over.set()
+        beats.join()
         ledger.engines.leave(maker)
+
+
+def _beat(ledger: Ledger, maker: str, over: threading.Event) -> None:
+    """Tell reapers that cannot see this process, as those of another container, that it lives."""
+    while not over.wait(HEARTBEAT):
+        try:
+            ledger.engines.beat(maker, time.time())
+        except LedgerError as error:
+            log.warning("%s", error)
 
 
 def trim(providers: Iterable[Provider]) -> int:

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support.engine_parts import EngineParts
+from tests.support.sshd import wait_for
 from vmrunner.errors import ImageError
 from vmrunner.images import templates as making
 from vmrunner.ledger import Ledger
@@ -27,6 +29,21 @@ def test_a_template_that_cannot_be_made_keeps_no_other_back(
     wanted = [("bad", None), ("good", None)]
     provider = SimpleNamespace(name="local", template_maker=list, wanted_templates=lambda: wanted)
     assert templates.make_wanted(cast(Provider, provider), cast(Ledger, None), "e-1") == "key"
+
+
+def test_a_command_that_makes_one_shows_that_it_lives(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reaper in another container does not see its process."""
+    monkeypatch.setattr(templates, "HEARTBEAT", 0.001)
+
+    def seen() -> dict[str, float]:
+        return {one.id: one.seen_at for one in parts.ledger.engines.list()}
+
+    with templates._joined(parts.ledger) as maker:
+        first = seen()[maker]
+        wait_for(lambda: seen()[maker] > first)
+    assert maker not in seen()
 
 
 def test_serve_takes_no_maker_for_a_hung_one() -> None:
