@@ -16,7 +16,7 @@ UNIT = "tests/unit/providers/azure"
 IMAGES = "tests/integration/test_azure_images.py"
 MADE = "tests/integration/test_cloud_images_azure.py"
 
-AZURE_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "Azure: an answer that is no list is an empty one",
         f"{AZURE}/client.py",

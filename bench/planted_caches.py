@@ -11,7 +11,7 @@ UPLOADS = "tests/integration/test_cache_uploads.py"
 ARCHIVE = "tests/unit/guest/test_cache_archive.py"
 LOGIN = "tests/integration/test_registry_secret.py"
 
-CACHE_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "compare no scope",
         "ledger/caches.py",

@@ -15,7 +15,7 @@ STAGES = "tests/integration/test_gitlab.py"
 CALLS = "tests/integration/test_garm.py"
 TOOLS = "tests/integration/test_mcp.py"
 
-FORGE_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "start a runner for a job whose runner has just ended",
         f"{GITHUB}/plan.py",

@@ -9,7 +9,7 @@ from bench.planted import Bug
 BOUNDS, BUILDS = "tests/integration/test_http_bounds.py", "tests/integration/test_http_builds.py"
 PAGES = "tests/unit/server/test_log_pages.py"
 
-HTTP_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "take half of a surrogate pair for text",
         "server/bodies.py",

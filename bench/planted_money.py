@@ -10,7 +10,7 @@ COSTS, BUDGETS = "tests/integration/test_costs.py", "tests/integration/test_budg
 PRICES, RATES = "tests/integration/test_prices.py", "tests/unit/core/test_pricing.py"
 CRASHES, LAUNCHES = "tests/faults/test_budgets.py", "tests/unit/engine/test_launcher.py"
 
-MONEY_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "launch beside a budget that is being declared",
         "ledger/budgets.py",

@@ -10,7 +10,7 @@ ALLOW: Final = "providers/qemu/allow"
 WORLD: Final = "tests/integration/test_allow_list.py"
 POLICY: Final = "tests/unit/config/test_network_policy.py"
 
-NETWORK_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "allow-list: any name passes",
         f"{ALLOW}/proxy.py",

@@ -17,7 +17,7 @@ CHANGES_NOTHING = "tests/faults/test_failovers.py::test_a_failover_at_some_commi
 NOT_ANSWERED = "tests/faults/test_failovers.py::test_who_is_not_answered_takes_nothing_for_granted"
 OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/attention.py"
 
-NODE_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "miss what a failed tick read",
         "engine/snapshot.py",

@@ -9,7 +9,7 @@ from bench.planted import Bug
 POOLS: Final = "tests/faults/test_pools.py"
 RULES: Final = "tests/unit/core/test_pools.py"
 
-POOL_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "take builds that come six at a time for six that come by themselves",
         "core/pool_sizing.py",

@@ -17,7 +17,7 @@ HOSTILE: Final = "tests/unit/api/test_hostile_sandbox.py"
 TERMINAL: Final = "tests/integration/test_sandbox_terminal.py"
 HTTP: Final = "tests/integration/test_http_sandboxes.py"
 
-SANDBOX_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "terminal: a flood that comes with its beginning is a failure",
         "services/sandbox_terminal.py",

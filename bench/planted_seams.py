@@ -10,7 +10,7 @@ CHANNEL = "tests/contract/test_channel.py"
 BOX = "tests/contract/test_box.py"
 REGISTRY = "tests/unit/providers/test_registry.py"
 
-SEAM_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "channel: wait for the connection",
         "lib/channels.py",

@@ -13,7 +13,7 @@ LOGS, ARTIFACTS = (
     "tests/integration/test_store_artifacts.py",
 )
 
-STORE_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "collect what a build waits for",
         OBJECTS,

@@ -9,7 +9,7 @@ from bench.planted import Bug
 TEMPLATES: Final = "tests/unit/providers/qemu/test_templates.py"
 
 #: Of frozen VMs and of what waits in them.
-TEMPLATE_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "template: one for all networks",
         "providers/qemu/templates.py",

@@ -10,7 +10,7 @@ SEALED = "ledger/sealed_values.py"
 ROTATION = "tests/integration/test_key_rotation.py"
 BACKUP = "tests/integration/test_backup.py"
 
-UPKEEP_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "put back a sealed value that was erased",
         SEALED,

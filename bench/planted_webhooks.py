@@ -9,7 +9,7 @@ from bench.planted import Bug
 OUTBOX, SENDER = "ledger/outbox.py", "services/notifications.py"
 TESTS = "tests/integration/test_webhooks.py"
 
-WEBHOOK_BUGS: Final = (
+BUGS: Final = (
     Bug(
         "ask again what was refused before what was never told",
         OUTBOX,
