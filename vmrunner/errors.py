@@ -152,7 +152,15 @@ class QuotaExceeded(Refused):
 
 
 class Throttled(Refused):
-    """Too many calls; the same call later will do."""
+    """Too many calls; the same call `wait` seconds later will do. `instance`: the only one that it
+    concerns; "": any call. `wait`: 0 where nobody told."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", instance: str = "", wait: float = 0.0
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.instance = instance
+        self.wait = wait
 
 
 class CredentialsRefused(Refused):

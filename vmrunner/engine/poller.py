@@ -5,18 +5,21 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
 from vmrunner.core.visibility import Visibility
-from vmrunner.engine.context import EngineContext
+from vmrunner.engine.context import EngineContext, log
+from vmrunner.errors import Throttled
+from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Instance, InstanceState, Scope, Seen
-from vmrunner.providers import Provider
+from vmrunner.providers import LookPace, Provider
+from vmrunner.providers.retired import pace_at
 
-FAST_LOOK: Final = 0.25
-SLOW: Final = 10.0  # seconds between looks at what should just go on
-SOON_LOOK: Final = 2.0
+FAST_LOOK: Final = LookPace().fresh
+SLOW: Final = LookPace().steady
 #: In these something is about to happen: often at first, later less so.
 _CHANGING: Final = (
     InstanceState.REQUESTED,
@@ -25,7 +28,7 @@ _CHANGING: Final = (
     InstanceState.WAKING,
     InstanceState.DELETING,
 )
-FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest
+FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest: `LookPace.fresh`
 OLD: Final = 600.0
 #: The first slot of a place is for what is urgent, and has small batches; what does not fit into
 #: one of these goes to the others, by the thousand.
@@ -34,6 +37,15 @@ LOOK_BATCH: Final = 5000
 SLOTS: Final = 4
 #: Seconds without an answer after which a place counts as not seen.
 DARK: Final = 60.0
+#: No driver's pace is slower: two looks of one place may fail before it counts as not seen.
+SLOWEST: Final = DARK / 2
+#: Seconds that a place is left alone after looks that failed: doubled with each, until one answers.
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 8.0
+VM_PAUSE: Final = 5.0  # … a VM at least, of which alone the provider refuses looks
+#: No cloud's own word for a pause counts for longer, in seconds.
+LONGEST_TOLD: Final = 120.0
+TELL_AGAIN: Final = 60.0  # seconds; a place that goes on to fail is told of again then
 
 _Place = tuple[str, Scope]
 #: Of one place, with its number there.
@@ -45,9 +57,19 @@ _Turn = tuple[InstanceState | None, float]
 _AT_ONCE: Final = (None, -math.inf)
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """A place of which looks fail. Times are monotonic."""
+
+    failures: int = 0
+    until: float = -math.inf  # no look before
+    told_at: float = -math.inf
+
+
 class InstancePoller:
     """The looks of one engine. Used by the tick's thread alone. Each place, a provider's scope, is
-    for itself: one that does not answer hides no other."""
+    for itself: one that does not answer hides no other, and is asked less and less often. Nor does
+    a VM at which too many looks were made stop those at others."""
 
     def __init__(self, context: EngineContext) -> None:
         self._context = context
@@ -59,6 +81,8 @@ class InstancePoller:
         self._late: list[str] = []  # their time has come, and no slot was free
         self._asked: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
         self._sights: dict[str, Visibility] = {}
+        self._troubles: dict[_Place, _Trouble] = {}
+        self._throttled: dict[str, float] = {}  # instance → no look at it before (monotonic)
 
     def knows(self, row: Instance) -> bool:
         """True if a look at it in its present state was sent: the next one comes in its time."""
@@ -97,9 +121,14 @@ class InstancePoller:
         for slot, call in self._slots.finished():
             del self._asked[slot]
             name, scope, _ = slot
-            with self._context.guard(f"look at {name} in {scope.place}"):
-                found |= call.result()
-                self._sight(name).record(scope, self._context.monotonic())
+            error = call.exception()
+            if error is not None:
+                self._failed((name, scope), error)
+                continue
+            found |= call.result()
+            self._sight(name).record(scope, self._context.monotonic())
+            if self._troubles.pop((name, scope), None) is not None:
+                log.info("%s in %s answers", name, scope.place)
         return found
 
     def since(self, rows: Iterable[Instance], there: float) -> dict[Scope, float]:
@@ -114,8 +143,26 @@ class InstancePoller:
         may."""
         for name in self._next.keys() - keep.keys() if changed is None else changed - keep.keys():
             self._next.pop(name, None)
+            self._throttled.pop(name, None)
 
     # --- within ---
+
+    def _failed(self, place: _Place, error: BaseException) -> None:
+        """Pause what the refusal is about: one VM, or the place. Both are told once a pause."""
+        now = self._context.monotonic()
+        doing = f"look at {place[0]} in {place[1].place}"
+        wait = min(error.wait, LONGEST_TOLD) if isinstance(error, Throttled) else 0.0
+        if isinstance(error, Throttled) and error.instance:
+            self._throttled[error.instance] = now + max(wait, VM_PAUSE)
+            log.warning("%s: %s", doing, error)
+            return
+        trouble = self._troubles.setdefault(place, _Trouble())
+        pause = max(wait, backoff(FIRST_PAUSE, trouble.failures, LONGEST_PAUSE))
+        trouble.failures, trouble.until = trouble.failures + 1, now + pause
+        if now >= trouble.told_at + max(TELL_AGAIN, pause):
+            trouble.told_at = now
+            with self._context.guard(doing):
+                raise error
 
     def _due(
         self,
@@ -138,7 +185,9 @@ class InstancePoller:
             when = turn[1] if turn[0] is row.state else -math.inf
             if now < when or is_pending(name):
                 continue
-            if name in flying:
+            trouble = self._troubles.get((row.provider, row.scope))
+            paused = trouble is not None and now < trouble.until
+            if name in flying or paused or now < self._throttled.get(name, -math.inf):
                 self._late.append(name)
                 continue
             alike = (turn, row.state, row.provider, row.offer)
@@ -167,12 +216,11 @@ class InstancePoller:
         return self._sights.setdefault(provider, Visibility(DARK))
 
     def _pause(self, row: Instance) -> float:
-        if row.state not in _CHANGING:
-            return SLOW
-        age = self._context.now(row) - row.state_since
+        pace = pace_at(self._context.providers[row.provider], row.scope)
+        age = self._context.now(row) - row.state_since if row.state in _CHANGING else math.inf
         if age < FRESH:
-            return FAST_LOOK
-        return SOON_LOOK if age < OLD else SLOW
+            return min(pace.fresh, SLOWEST)
+        return min(pace.changing if age < OLD else pace.steady, SLOWEST)
 
     @staticmethod
     def _looking(provider: Provider, batch: list[Instance]) -> Callable[[], dict[str, Seen]]:

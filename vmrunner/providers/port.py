@@ -80,6 +80,26 @@ class Provider(Protocol):
         clock."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LookPace:
+    """Seconds from one look at an instance to the next."""
+
+    fresh: float = 0.25  # it changes, in the first minute of that
+    changing: float = 2.0  # … later, until it takes ten minutes
+    steady: float = 10.0  # it just goes on; at most 30
+
+
+@runtime_checkable
+class PacesLooks(Protocol):
+    """A provider that says how often its VMs may be looked at; for others `LookPace` holds as it
+    is. A refusal that concerns one VM alone is `Throttled(…, instance=ID, wait=SECONDS)`: it is
+    raised where nothing else was seen, and pauses that VM."""
+
+    @property
+    def look_every(self) -> LookPace:
+        """Return it; asks nobody."""
+
+
 @runtime_checkable
 class Arms(Protocol):
     """A provider whose cloud keeps a deadline that is armed after birth, an effect of its own."""

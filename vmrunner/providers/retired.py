@@ -25,7 +25,15 @@ from vmrunner.model import (
     Seen,
     Spec,
 )
-from vmrunner.providers import Arms, HoldsAllowLists, Provider, Seals, promises
+from vmrunner.providers import (
+    Arms,
+    HoldsAllowLists,
+    LookPace,
+    PacesLooks,
+    Provider,
+    Seals,
+    promises,
+)
 from vmrunner.providers.deletion import delete_each
 from vmrunner.providers.port_images import ImageStore, KeepsImages
 
@@ -191,6 +199,13 @@ def clock_at(provider: Provider, scope: Scope | None) -> float:
     if isinstance(provider, RetiredProvider) and scope is not None:
         provider = provider._at(scope) or provider
     return provider.now()
+
+
+def pace_at(provider: Provider, scope: Scope) -> LookPace:
+    """How often the VMs of a scope may be looked at, by its own driver's word."""
+    if isinstance(provider, RetiredProvider):
+        provider = provider._at(scope) or provider
+    return provider.look_every if isinstance(provider, PacesLooks) else LookPace()
 
 
 def parts(name: str, provider: Provider) -> dict[str, Provider]:

@@ -15,9 +15,10 @@ import pytest
 
 from tests.support.reaper_inputs import OTHER, SCOPE, I, row
 from vmrunner.core.visibility import Visibility
-from vmrunner.engine.poller import DARK, SLOW, InstancePoller
-from vmrunner.errors import Uncertain
+from vmrunner.engine.poller import DARK, LONGEST_PAUSE, SLOW, SLOWEST, InstancePoller
+from vmrunner.errors import ProviderError, Throttled, Uncertain
 from vmrunner.model import Instance, Key, Kind, Offer, Power, Ref, Scope, Seen
+from vmrunner.providers import LookPace
 
 
 @dataclass
@@ -29,6 +30,8 @@ class Bench:
     now: float = 1000.0
     calls: list[tuple[float, list[str]]] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    throttled: dict[str, float] = field(default_factory=dict)  # instance → until
+    look_every: LookPace = field(default_factory=LookPace)
     _open: list[tuple[float, Future[Any], Callable[[], Any]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -46,7 +49,7 @@ class Bench:
     def _guard(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except Uncertain:
+        except ProviderError:
             self.troubles.append(doing)
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
@@ -60,15 +63,19 @@ class Bench:
             self._open.remove(entry)
             try:
                 entry[1].set_result(entry[2]())
-            except Uncertain as error:
+            except ProviderError as error:
                 entry[1].set_exception(error)
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
         self.calls.append((self.now, [key.instance for key in keys]))
         if {key.scope for key in keys} & self.dead:
             raise Uncertain("timeout")
+        free = [key for key in keys if self.throttled.get(key.instance, 0.0) <= self.now]
+        if not free:
+            name = keys[0].instance
+            raise Throttled("429", instance=name, wait=self.throttled[name] - self.now)
         ref = lambda key: Ref(key.scope, Kind.INSTANCE, key.instance)  # noqa: E731
-        return {key: Seen(ref=ref(key), power=Power.RUNNING) for key in keys}
+        return {key: Seen(ref=ref(key), power=Power.RUNNING) for key in free}
 
     def run(self, rows: list[Instance], seconds: float, tick: float = 0.25) -> set[str]:
         seen: set[str] = set()
@@ -80,6 +87,10 @@ class Bench:
             seen |= self.watcher.observations().keys()
             self.now += tick
         return seen
+
+
+def booting(name: str, since: float, **options: Any) -> Instance:
+    return row(name, state=I.BOOTING, state_since=since, **options)
 
 
 def at(scope: Scope, name: str, **options: Any) -> Instance:
@@ -171,3 +182,51 @@ def test_what_was_lost_is_seen_anew() -> None:
     assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: math.inf}
     sight.record(SCOPE, 700.0)
     assert sight.since([SCOPE], 800.0, 1800.0) == {SCOPE: 1700.0}
+
+
+def test_a_driver_says_how_often_its_vms_are_looked_at() -> None:
+    paced, plain = Bench(look_every=LookPace(fresh=2.0, changing=6.0, steady=20.0)), Bench()
+    counts = []
+    for bench in (paced, plain):
+        rows = [booting("vm-1", bench.now)]
+        for seconds in (60.0, 60.0):
+            before = len(bench.calls)
+            bench.run(rows, seconds)
+            counts.append(len(bench.calls) - before)
+    assert counts == [30, 10, 240, 30]
+
+
+def test_no_pace_lets_a_place_that_answers_count_as_dark() -> None:
+    bench = Bench(look_every=LookPace(steady=3600.0))
+    rows = [row("vm-1")]
+    bench.run(rows, 10 * DARK, tick=1.0)
+    assert bench.watcher.since(rows, bench.now) != {SCOPE: math.inf}
+    assert {later[0] - sooner[0] for sooner, later in pairwise(bench.calls)} == {SLOWEST}
+
+
+def test_a_refusal_about_one_vm_pauses_that_alone(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.throttled["vm-1"] = bench.now + 60
+    rows = [booting("vm-1", bench.now)]
+    assert bench.run(rows, 55) == set()
+    assert len(bench.calls) == len(caplog.records) == 1  # and once told
+    rows.append(booting("vm-2", bench.now))
+    assert bench.run(rows, 1) == {"vm-2"}
+    assert bench.run(rows, 6) == {"vm-1", "vm-2"}
+
+
+def test_a_place_that_fails_is_asked_less_and_told_rarely() -> None:
+    bench = Bench(dead={SCOPE})
+    rows = [booting("vm-1", bench.now), at(OTHER, "vm-2", state=I.BOOTING, state_since=bench.now)]
+    bench.run(rows, 50)
+    failed = [when for when, names in bench.calls if names == ["vm-1"]]
+    pauses = [later - sooner for sooner, later in pairwise(failed)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE
+    assert len(bench.troubles) == 1
+    assert len(bench.calls) > 200  # the other place as often as ever
+    bench.dead = set()
+    assert "vm-1" in bench.run(rows, LONGEST_PAUSE + 1)
+    before = len(bench.calls)
+    bench.run([booting("vm-1", bench.now)], 2)
+    assert len(bench.calls) >= before + 7

@@ -22,8 +22,9 @@ from vmrunner.model import (
     Scope,
     Spec,
 )
+from vmrunner.providers import LookPace
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
-from vmrunner.providers.retired import RetiredProvider, driver_at, kept, parts, present
+from vmrunner.providers.retired import RetiredProvider, driver_at, kept, pace_at, parts, present
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 
@@ -194,3 +195,13 @@ def test_a_provider_that_comes_back_launches_again() -> None:
     dropped = kept({"fake": first}, {}, [in_scope(SCOPE)])
     again = driver(cloud, SCOPE)
     assert kept(dropped, {"fake": again}, [in_scope(SCOPE)]) == {"fake": again}
+
+
+def test_each_scope_is_looked_at_by_its_own_drivers_pace() -> None:
+    cloud = Cloud(Clock())
+    former, now = driver(cloud, SCOPE), driver(cloud, ELSEWHERE)
+    slow = LookPace(fresh=2.0)
+    vars(former)["look_every"] = slow
+    both = RetiredProvider("fake", (former,), now)
+    assert pace_at(both, SCOPE) == pace_at(former, SCOPE) == slow
+    assert pace_at(both, ELSEWHERE) == pace_at(now, ELSEWHERE) == LookPace()

@@ -102,7 +102,8 @@ class Buckets:
             wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
             if wait > patience:
                 text = f"{place}: {quota} is at its limit for another {wait:.0f} s"
-                raise CallFailed("", Throttled(text, hint="wait, or raise the account's limit"))
+                hint = "wait, or raise the account's limit"
+                raise CallFailed("", Throttled(text, hint=hint, wait=wait))
             for bucket, many in buckets:
                 bucket.take(items if many else 1)
         if wait > 0:
