@@ -99,6 +99,8 @@ class Episode:
         self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
         self._renamed, self._numbers = False, itertools.count(1001)
         self._out_until: dict[Scope, float] = {}
+        self._full_until: dict[Scope | None, float] = {}
+        self._fills = draw.random() < 0.4
         self._down_until = 0.0
         self._theirs: list[CloudResource] = []
         self._nature()
@@ -164,6 +166,9 @@ class Episode:
         if longest is not None and self.random.random() < self._faulty / 4:
             self.happened["late answers"] += 1
             return Plan(Fault.DELAY, self.random.uniform(1, longest))
+        if call.method == "create" and self.world.clock() < self._full_until.get(call.scope, 0.0):
+            self.happened["refusals of a full place"] += 1
+            return Plan(Fault.NO_CAPACITY)
         if self._lies and self.random.random() < 0.002:
             self.happened["wrong dates"] += 1
             return Plan(Fault.WRONG_DATE, self.random.uniform(-2 * DAY, 2 * DAY))
@@ -217,6 +222,9 @@ class Episode:
                 self._out_until[scope] = until
                 world.out[scope] = now + STEP
             self.happened["outages"] += 1
+        if self._fills and draw.random() < 0.01:
+            self._full_until[draw.choice(cloud.scopes)] = now + draw.uniform(600, 5400)
+            self.happened["places full for long"] += 1
         if now >= self._down_until:
             down = draw.random() < 0.001
             self._down_until = now + draw.uniform(10, 200) if down else 0.0
@@ -322,9 +330,10 @@ class Episode:
             elif draw.random() < 0.001:
                 slot.asleep = True
                 self.happened["processes put to sleep"] += 1
-            elif draw.random() < 0.002:
-                slot.skew -= draw.choice((60.0, HOUR, DAY))
-                self.happened["clocks set back"] += 1
+            elif draw.random() < 0.004:
+                step = draw.choice((-DAY, -HOUR, -60.0, 60.0, HOUR, DAY))
+                slot.skew += step
+                self.happened[f"clocks set {'back' if step < 0 else 'forward'}"] += 1
 
     def _lose_ledger(self) -> None:
         world = self.world

@@ -156,6 +156,7 @@ def held(pid: int) -> int:
 
 
 def main(pem: Path) -> None:
+    process.load()  # before this checkout may lie under what is mounted next
     syscalls.keep_mounts_private()
     pem_text = pem.read_bytes()
     syscalls.mount_empty("/tmp")
@@ -168,7 +169,6 @@ def main(pem: Path) -> None:
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")
     assert nft
     network.load(nft, network.rules(resolver=RESOLVER, host=[f"{HOST}/32"]))
-    process.load()
     plan = {
         "allow": {"entries": list(ALLOW.allow), "ports": sorted(ALLOW.ports)},
         "resolver": RESOLVER,

@@ -38,8 +38,11 @@ def packer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packer:
     """It is on PATH."""
     place = tmp_path / "bin"
     place.mkdir()
+    # Not above: the program, which is this file, runs where no package `tests` is.
+    from tests.support.programs import INTERPRETER_LINE
+
     program = place / "packer"
-    program.write_text(f"#!{sys.executable}\n{Path(__file__).read_text()}")
+    program.write_text(INTERPRETER_LINE + Path(__file__).read_text())
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
     made = Packer(tmp_path / "packer.jsonl", monkeypatch)

@@ -8,7 +8,6 @@ import os
 import signal
 import socketserver
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,14 +17,14 @@ from urllib.parse import parse_qsl
 
 import pytest
 
+from tests.support.programs import INTERPRETER_LINE
 from tests.support.registry import refusal
 from tests.support.sshd import wait_for
 from vmrunner.session.protocol import EndFrame, EventFrame, FrameDecoder, LogFrame
 
 ROOT = Path(__file__).parents[2]
 
-SUPERVISOR = """#!{python}
-import os, sys
+SUPERVISOR = """{line}import os, sys
 sys.path.insert(0, {root!r})
 os.environ["PATH"] = {programs!r} + ":" + os.environ["PATH"]
 from vmrunner.guest import artifact_globs, build, docker, follow, pull, supervisor
@@ -74,7 +73,7 @@ class Guest:
         self._program(
             Path(self.supervisor),
             SUPERVISOR.format(
-                python=sys.executable,
+                line=INTERPRETER_LINE,
                 root=str(ROOT),
                 programs=str(programs),
                 socket=str(directory / "docker.sock"),

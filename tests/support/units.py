@@ -3,18 +3,17 @@ and supervisor in it: its box, its provider, and the supervisor that it would pu
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.programs import INTERPRETER_LINE
 from vmrunner.model import BuildSpec, NetworkPolicy, Shape, Trait
 from vmrunner.providers.fake import Cloud, FakeProvider
 from vmrunner.session import supervisor_calls
 
 #: Takes a unit's job, and knows no container: of such words it says that it has none. What it does
 #: with the job is the real supervisor's, which has a container of this very image beside it here.
-SUPERVISOR = """#!{python}
-import json, os, sys
+SUPERVISOR = """{line}import json, os, sys
 words = sys.argv[1:]
 if words[0] == "prestart" or [w for w in words[3:] if words[0] == "unpack" and w != "--gzip"]:
     sys.exit("a unit has one container, and makes no other")
@@ -65,7 +64,7 @@ class UnitProvider(FakeProvider):
 def supervisor(directory: Path, image: str) -> Path:
     """The program that a unit of this image has."""
     program = directory / "unit-supervisor"
-    text = SUPERVISOR.format(python=sys.executable, image=image, real=supervisor_calls.SUPERVISOR)
+    text = SUPERVISOR.format(line=INTERPRETER_LINE, image=image, real=supervisor_calls.SUPERVISOR)
     program.write_text(text)
     program.chmod(0o755)
     return program
