@@ -3,11 +3,8 @@
 .DEFAULT_GOAL := help
 
 PYTEST := .venv/bin/pytest
-# A rare failure is told with its traceback instead of turning a change away: docs/decisions/0031.
-SECOND_TRY := --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
 # Else each process that runs tests compiles all of them anew.
 unexport PYTHONDONTWRITEBYTECODE
-SMALL := $(foreach size,CPUS=1 MEMORY=1GiB DISK=9GiB,VMRUNNER_PROVIDERS__LOCAL__$(size))
 
 help:
 	@echo 'make demo   build and test a real project in a fresh VM (a first run makes the VM image)'
@@ -28,11 +25,8 @@ setup:
 demo: setup
 	@examples/demo/run
 
-# The tests' VMs are small (tests/vm/home.py says why): these are the templates of such.
 test: lint
-	$(SMALL) .venv/bin/vmrunner image build
-	$(PYTEST) -q -n 4 -m 'not vm and not long' $(SECOND_TRY)
-	$(PYTEST) tests/vm tests/contract -m 'vm and not long' -n 3 --dist loadfile --no-loadscope-reorder $(SECOND_TRY)
+	@scripts/test-parts image plain vms
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit

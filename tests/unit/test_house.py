@@ -64,9 +64,16 @@ def test_make_test_looks_for_vms_where_they_are() -> None:
         for path in (ROOT / "tests").rglob("test_*.py")
         if "mark.vm" in path.read_text() and path != Path(__file__)
     }
-    makefile = (ROOT / "Makefile").read_text().splitlines()
-    (line,) = (line for line in makefile if "-m 'vm and not long'" in line)
+    parts = (ROOT / "scripts/test-parts").read_text().splitlines()
+    (line,) = (line for line in parts if "-m 'vm and not long'" in line)
     assert with_vms == {Path(word) for word in line.split() if word.startswith("tests/")}
+
+
+def test_a_part_that_fails_tells_what_was_not_run() -> None:
+    program = [str(ROOT / "scripts/test-parts"), "no-such-part", "plain", "vms"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "NOT RUN: plain vms" in done.stderr
 
 
 def test_the_licence_is_whole() -> None:
