@@ -11,7 +11,58 @@ AZURE_GUARD = "deploy/azure/guard/function_app.py"
 OF_AWS, OF_GCP = "tests/integration/test_guard.py", "tests/integration/test_gcp_guard.py"
 OF_AZURE = "tests/unit/deploy/test_azure_guard.py"
 
+LIFE = "tests/integration/test_guard_life.py"
+
 BUGS: Final = (
+    Bug(
+        "any guard that is installed counts",
+        "providers/ec2/guard/account.py",
+        "if found is None or not guard_life.lives(health.last_pass(site), self._now()):",
+        "if found is None:",
+        f"{LIFE}::test_a_function_without_our_code_guards_nothing",
+    ),
+    Bug(
+        "any guard with a job counts",
+        "providers/gce/guard.py",
+        "if not guard_life.lives(_last_pass(account), clock.now()):",
+        "if False:",
+        f"{LIFE}::test_a_job_whose_function_never_passed_guards_nothing",
+    ),
+    Bug(
+        "a guard of long ago lives",
+        "providers/common/guard_life.py",
+        "-AHEAD <= now - last <= STALE",
+        "-AHEAD <= now - last",
+        f"{LIFE}::test_a_sign_counts_for_three_periods",
+    ),
+    Bug(
+        "a guard of a time to come lives",
+        "providers/common/guard_life.py",
+        "-AHEAD <= now - last <= STALE",
+        "now - last <= STALE",
+        f"{LIFE}::test_a_sign_counts_for_three_periods",
+    ),
+    Bug(
+        "AWS guard: a sign whatever it saw",
+        AWS_GUARD,
+        "    if arn[3] in seen:\n",
+        "    if True:\n",
+        f"{LIFE}::test_a_pass_that_sees_no_vm_leaves_no_sign",
+    ),
+    Bug(
+        "AWS guard: a dry run leaves a sign",
+        AWS_GUARD,
+        "if context is not None and not dry_run:",
+        "if context is not None:",
+        f"{LIFE}::test_a_dry_run_is_no_pass",
+    ),
+    Bug(
+        "GCP guard: a sign whatever it saw",
+        GCP_GUARD,
+        'if settings.account and report["saw"] and not dry_run:',
+        "if settings.account:",
+        f"{LIFE}::test_no_sign_where_vms_could_not_be_listed",
+    ),
     Bug(
         "AWS guard: today's limit for what was born under another",
         AWS_GUARD,

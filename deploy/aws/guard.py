@@ -5,6 +5,9 @@ the deadline in its own tags, plus a grace, is ended; instances first, then what
 What has no tag of ours is never even listed. One kind or region that fails holds no other back; the
 failures are raised at the end, so that the invocation counts as failed and its alarm rings.
 
+A pass that saw the VMs of the function's own region leaves its time as a tag of the function,
+`vmrunner:last-pass`: without that sign vmrunner takes the guard for dead.
+
 The deadline is `vmrunner:expires-at`; where that cannot be read, birth + `vmrunner:max-ttl`, or +
 VMRUNNER_MAX_TTL where there is no such tag. What nothing tells is reported and lives.
 
@@ -23,7 +26,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -191,6 +194,7 @@ class Region:
 
     def __init__(self, make: Callable[..., Any], name: str, case: Case) -> None:
         self.name, self.case = name, case
+        self.saw = False  # its VMs, as far as zones answer
         self.told: dict[str, list[dict[str, str | int]]] = {key: [] for key in TOLD}
         self.ec2: EC2Client = make("ec2", region_name=name)
         self.scheduler: EventBridgeSchedulerClient = make("scheduler", region_name=name)
@@ -220,6 +224,7 @@ class Region:
                 for page in pages(kind):
                     things = [self._judged(kind, item) for item in kind.items(page)]
                     found |= {thing.id: thing for thing in things if thing is not None}
+                self.saw |= kind is INSTANCES
                 break
             except Exception as error:  # noqa: BLE001 - told, and what was found is ended
                 self._tell("failures", kind.name, error=_words(error))
@@ -387,14 +392,27 @@ def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str,
     with ThreadPoolExecutor(8) as pool:  # regions at once
         list(pool.map(Region.pass_over, passes))
     told = {key: [line for each in passes for line in each.told[key]] for key in TOLD}
-    return {"installation": settings.installation, "regions": names, "dry_run": dry_run, **told}
+    seen = [each.name for each in passes if each.saw]
+    said = {"installation": settings.installation, "regions": names, "seen": seen}
+    return {**said, "dry_run": dry_run, **told}
 
 
-def handler(event: Any, _context: Any = None) -> dict[str, Any]:
+def leave_sign(function: str, seen: Container[str], now: float) -> None:
+    """Leave the time of a pass as a tag of the function, by its ARN."""
+    arn = function.split(":")[:7]  # without a version
+    if arn[3] in seen:
+        client = boto3.client("lambda", region_name=arn[3])
+        client.tag_resource(Resource=":".join(arn), Tags={f"{TAG}last-pass": str(int(now))})
+
+
+def handler(event: Any, context: Any = None) -> dict[str, Any]:
     """What Lambda calls. Raises `GuardFailed` after all was done that could be."""
     dry_run = isinstance(event, Mapping) and event.get("dry_run") is True
-    report = guard(Settings.read(os.environ), time.time(), dry_run=dry_run)
+    now = time.time()
+    report = guard(Settings.read(os.environ), now, dry_run=dry_run)
     print(json.dumps(report))  # noqa: T201 - to the function's log
+    if context is not None and not dry_run:
+        leave_sign(context.invoked_function_arn, report["seen"], now)
     if failures := report["failures"]:
         raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")
     return report

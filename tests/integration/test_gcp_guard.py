@@ -4,7 +4,6 @@ tells; and that its role names exactly what it calls."""
 from __future__ import annotations
 
 import itertools
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -288,6 +287,10 @@ def test_what_cannot_be_is_said(environment: dict[str, str], named: str) -> None
 # --- is it there? ---
 
 
+def job_of(gce: Google) -> str:
+    return f"projects/{gce.project}/locations/europe-west1/jobs/{name_of(INSTALLATION)}"
+
+
 @pytest.mark.parametrize(
     ("job", "level", "said"),
     [
@@ -300,29 +303,19 @@ def test_what_cannot_be_is_said(environment: dict[str, str], named: str) -> None
     ],
 )
 def test_doctor_tells_of_the_guard(
-    gce: Google, monkeypatch: pytest.MonkeyPatch, job: dict[str, Any] | None, level: str, said: str
+    gce: Google, job: dict[str, Any] | None, level: str, said: str
 ) -> None:
-    answer = requests.Response()
-    answer.status_code = 404 if job is None else 200
+    email, name = f"{name_of(INSTALLATION)}@{gce.project}.iam.gserviceaccount.com", job_of(gce)
+    gce.cloud.accounts[email] = {"description": f"last-pass={int(gce.cloud.now()) - 100}"}
     if job is not None:
-        told = {"name": "jobs/guard", "state": "ENABLED", **job}
+        told = {"name": name, "state": "ENABLED", **job}
         if "ago" in told:
             at = datetime.fromtimestamp(gce.cloud.now() - told.pop("ago"), UTC)
             told["lastAttemptTime"] = at.isoformat().replace("+00:00", "Z")
-        answer._content = json.dumps(told).encode()
-    asked = []
-
-    class Session:
-        def get(self, url: str, **_: object) -> requests.Response:
-            asked.append(url.partition("/v1/")[2])
-            return answer
-
-    monkeypatch.setattr("vmrunner.providers.gce.rest.session", lambda _: Session())
+        gce.cloud.jobs[name] = told
     provider = gce.provider(guard="europe-west1")
     (found,) = [one for one in provider.check() if one.check == "guard"]
     assert (found.level.value, said in found.message) == (level, True), found.message
-    name = f"vmrunner-guard-{INSTALLATION[:8]}"
-    assert asked == [f"projects/{gce.project}/locations/europe-west1/jobs/{name}"]
 
 
 def test_without_a_guard_doctor_and_first_launch_warn(
@@ -370,6 +363,7 @@ def test_the_role_of_vmrunner_names_what_the_driver_calls() -> None:
     # What an insert asks for beside: its disk, its image, its network, its labels and metadata.
     beside = {
         "cloudscheduler.jobs.get",
+        "iam.serviceAccounts.get",  # of the guard's, for its last pass
         "compute.disks.create",
         "compute.disks.setLabels",
         "compute.images.useReadOnly",

@@ -12,12 +12,12 @@ import pytest
 
 from deploy.aws import guard
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, credentials, make_order
-from tests.support.expired import ec2, everything, launch, tagged
+from tests.support.expired import ec2, everything, invocation, lambda_function, launch, tagged
 from vmrunner.model import TAG, Kind
 from vmrunner.providers.ec2 import client as calls
 from vmrunner.providers.ec2 import create_request, delete, resources, sweep
 from vmrunner.providers.ec2.client import Ec2Api
-from vmrunner.providers.ec2.guard import documents, health, schedule
+from vmrunner.providers.ec2.guard import documents, function, health, schedule
 from vmrunner.providers.ec2.guard import names as site
 from vmrunner.providers.port_guard import Policy
 
@@ -52,7 +52,7 @@ def for_ours(statement: dict[str, Any]) -> bool:
 
 def test_vmrunner_may_do_what_the_driver_does_and_nothing_else() -> None:
     made = [value for value in vars(calls).values() if isinstance(value, Ec2Api)]
-    made += [schedule.GET_SCHEDULE, health.METRICS]
+    made += [schedule.GET_SCHEDULE, health.METRICS, health.TAGS, function.GET]
     # What a managed policy may have; it does not count blanks.
     assert len(json.dumps(document(Policy.VMRUNNER), separators=(",", ":"))) < 6144
     expected = {f"{PREFIX.get(api.service, api.service)}:{api.action}" for api in made}
@@ -115,8 +115,11 @@ def test_the_guard_may_do_what_it_does_and_nothing_else(monkeypatch: pytest.Monk
         *_, request = holder.backend.spot_instance_requests.values()
         request.instance = None  # open: there was no capacity
         _fired(aws)
+        arn = lambda_function(aws)
         aws.cloud.requests.clear()
-        report = guard.guard(guard.Settings(installation=INSTALLATION), aws.cloud.now())
+        monkeypatch.setenv("VMRUNNER_INSTALLATION", INSTALLATION)
+        monkeypatch.setattr(guard.time, "time", aws.cloud.now)
+        report = guard.handler({}, invocation(arn))
         assert report["failures"] == []
         asked = {f"{request.service}:{request.action}" for request in aws.cloud.requests}
     allowed = actions(document(Policy.GUARD))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, Final
 
 import boto3
@@ -75,3 +77,27 @@ def left(aws: Amazon) -> set[str]:
     found |= set(backend.enis) | {a.allocation_id for a in backend.addresses}
     requests = backend.spot_instance_requests.values()
     return found | {r.id for r in requests if r.state in ("open", "active")}
+
+
+def lambda_function(aws: Amazon, code: bytes = b"PK\x05\x06" + bytes(18)) -> str:
+    """A function under the guard's name, with this archive of code; returns its ARN. The local EC2
+    keeps functions and never runs one."""
+    name = f"vmrunner-guard-{INSTALLATION}"
+    role = boto3.client("iam", region_name=REGION).create_role(
+        RoleName=f"role-of-{name}"[:64],
+        AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": []}),
+    )
+    made = boto3.client("lambda", region_name=REGION).create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Handler="guard.handler",
+        Role=role["Role"]["Arn"],
+        Code={"ZipFile": code},
+        Environment={"Variables": {"VMRUNNER_ROLES": "build,pool,image"}},
+    )
+    return str(made["FunctionArn"])
+
+
+def invocation(arn: str) -> Any:
+    """What Lambda tells a handler beside the event."""
+    return SimpleNamespace(invoked_function_arn=arn)

@@ -172,8 +172,8 @@ class ShowsGuardedRoles(Protocol):
     """A provider in whose account a guard can live, which tells whose VMs it ends."""
 
     def guarded_roles(self) -> frozenset[str] | None:
-        """Return the roles of what the installed guard ends; None: none is installed. Raises
-        `ProviderError`."""
+        """Return the roles of what the installed guard ends; None: none is installed, or none that
+        passed within its last three periods by the cloud's clock. Raises `ProviderError`."""
 
 
 @runtime_checkable

@@ -128,6 +128,11 @@ resource "aws_lambda_function" "guard" {
     }
   }
 
+  # The function itself leaves the time of its last pass there.
+  lifecycle {
+    ignore_changes = [tags["vmrunner:last-pass"], tags_all["vmrunner:last-pass"]]
+  }
+
   depends_on = [aws_cloudwatch_log_group.guard, aws_iam_role_policy.guard]
 }
 

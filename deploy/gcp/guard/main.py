@@ -9,6 +9,9 @@ snapshots. What has no label of ours is never even listed. One kind or place tha
 other back; at the end the failures are told and raised, so that the invocation counts as failed
 and its alert fires.
 
+A pass that saw the project's VMs leaves its time in the description of the function's account:
+without that sign vmrunner takes the guard for dead.
+
 The deadline is `vmrunner-expires-at`; where that cannot be read, creation + `vmrunner-max-ttl`, the
 limit at its birth, and without that label creation + VMRUNNER_MAX_TTL. So a limit that is lowered
 ends nothing that was promised more. What none of them tells is reported and lives.
@@ -17,6 +20,7 @@ ends nothing that was promised more. What none of them tells is reported and liv
     VMRUNNER_PROJECT       where; default: the function's own project
     VMRUNNER_GRACE         seconds past the deadline, default 480: vmrunner itself comes first
     VMRUNNER_MAX_TTL       seconds, the longest life of any VM; empty: only labels tell
+    VMRUNNER_ACCOUNT       the function's own account, where a pass leaves its time
 
 One file, google-auth and requests. A body `{"dry_run": true}` only tells what would end.
 """
@@ -45,7 +49,8 @@ GRACE: Final = 480.0
 ANY: Final = "*"
 PAGE: Final = 500
 API: Final = "https://compute.googleapis.com/compute/v1"
-SCOPE: Final = "https://www.googleapis.com/auth/compute"
+IAM: Final = "https://iam.googleapis.com"
+SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 TIMEOUT: Final = 20.0  # seconds
 TRIES: Final = 3
 AT_ONCE: Final = 16  # zones
@@ -82,6 +87,7 @@ class Settings:
 
     installation: str
     project: str = ""
+    account: str = ""
     grace: float = GRACE
     max_ttl: float | None = None
 
@@ -94,6 +100,7 @@ class Settings:
         return cls(
             installation=installation,
             project=environment.get("VMRUNNER_PROJECT", "").strip(),
+            account=environment.get("VMRUNNER_ACCOUNT", "").strip(),
             grace=GRACE if grace is None else grace,
             max_ttl=_seconds(environment, "VMRUNNER_MAX_TTL"),
         )
@@ -186,6 +193,7 @@ class Pass:
         self._settings = settings
         self._now = now
         self._dry_run = dry_run
+        self.saw = False  # VMs, as far as zones answer
         self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
 
     def run(self) -> None:
@@ -203,6 +211,7 @@ class Pass:
         found: list[Thing] = []
         try:
             self._take(kind, kind.listing, found)
+            self.saw |= kind is INSTANCES
         except Exception as error:  # noqa: BLE001 - told, and what was found is ended
             if not (kind.zonal and _passing(error)):
                 self._tell("failures", kind.name, error=_words(error))
@@ -214,6 +223,7 @@ class Pass:
         def one(zone: str) -> None:
             try:
                 self._take(kind, f"zones/{zone}/{kind.key}", found)
+                self.saw |= kind is INSTANCES
             except Exception as error:  # noqa: BLE001 - the other zones have their turn
                 self._tell("failures", kind.name, error=f"{zone}: {_words(error)}")
 
@@ -342,9 +352,34 @@ def guard(
     return {
         "installation": settings.installation,
         "project": settings.project,
+        "saw": made.saw,
         "dry_run": dry_run,
         **made.told,
     }
+
+
+def leave_sign(session: Any, account: str, now: float, *, base: str = IAM) -> None:
+    """Leave the time of a pass in the description of the function's account. Raises requests'
+    errors."""
+    said = {"serviceAccount": {"description": f"last-pass={int(now)}"}, "updateMask": "description"}
+    url = f"{base}/v1/projects/-/serviceAccounts/{account}"
+    session.request("PATCH", url, json=said, timeout=TIMEOUT).raise_for_status()
+
+
+def invoked(
+    settings: Settings, session: Any, now: float, *, url: str = "", dry_run: bool = False
+) -> str:
+    """One pass, told and signed. `url`: of all services at once, where that is not Google's.
+    Raises `GuardFailed` after all was done that could be."""
+    base = f"{url}/compute/v1" if url else API
+    report = guard(settings, session, now, base=base, dry_run=dry_run)
+    text = json.dumps(report)
+    print(text)  # noqa: T201 - to the function's log
+    if settings.account and report["saw"] and not dry_run:
+        leave_sign(session, settings.account, now, base=url or IAM)
+    if failures := report["failures"]:
+        raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")
+    return text
 
 
 def handler(request: Any) -> str:
@@ -355,10 +390,5 @@ def handler(request: Any) -> str:
     credentials, project = google.auth.default(scopes=[SCOPE])
     if not settings.project:
         settings = Settings(**{**vars(settings), "project": project or ""})
-    session: Any = AuthorizedSession
-    report = guard(settings, session(credentials), time.time(), dry_run=dry_run)
-    text = json.dumps(report)
-    print(text)  # noqa: T201 - to the function's log
-    if failures := report["failures"]:
-        raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")
-    return text
+    make: Any = AuthorizedSession
+    return invoked(settings, make(credentials), time.time(), dry_run=dry_run)

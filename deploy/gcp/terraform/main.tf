@@ -42,6 +42,27 @@ resource "google_service_account" "guard" {
   project      = var.project
   account_id   = local.name
   display_name = "vmrunner's guard of ${var.installation}"
+
+  # The function itself leaves the time of its last pass there.
+  lifecycle {
+    ignore_changes = [description]
+  }
+}
+
+# What it may say of itself, and of nobody else: the time of its last pass.
+resource "google_project_iam_custom_role" "sign" {
+  project     = var.project
+  role_id     = "${replace(local.name, "-", "_")}_sign"
+  title       = "vmrunner guard's sign of life"
+  description = "Leaves the time of the guard's last pass in its own account's description."
+  stage       = "GA"
+  permissions = ["iam.serviceAccounts.update"]
+}
+
+resource "google_service_account_iam_member" "sign" {
+  service_account_id = google_service_account.guard.name
+  role               = google_project_iam_custom_role.sign.id
+  member             = google_service_account.guard.member
 }
 
 resource "google_project_iam_custom_role" "guard" {
@@ -139,6 +160,7 @@ resource "google_cloudfunctions2_function" "guard" {
     environment_variables = {
       VMRUNNER_INSTALLATION = local.whose
       VMRUNNER_PROJECT      = var.project
+      VMRUNNER_ACCOUNT      = google_service_account.guard.email
       VMRUNNER_GRACE        = tostring(var.grace_seconds)
       VMRUNNER_MAX_TTL      = tostring(var.max_ttl_seconds)
     }

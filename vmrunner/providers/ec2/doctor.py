@@ -280,7 +280,7 @@ def unguarded(provider: Ec2Provider) -> Iterator[Finding]:
 def _guard(provider: Ec2Provider) -> Iterator[Finding]:
     armed = provider.options.scheduler_role is not None
     site = provider.guard().site()
-    yield from health.findings(site, provider.name, provider.now(), armed=armed)
+    yield from health.findings(site, provider.name, provider.now, armed=armed)
 
 
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (

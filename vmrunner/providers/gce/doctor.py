@@ -169,7 +169,7 @@ def _clock(provider: GceProvider) -> Iterator[Finding]:
 
 
 def _guard(provider: GceProvider) -> Iterator[Finding]:
-    yield from guard.findings(provider.options, provider.identity.project(), provider.now())
+    yield from guard.findings(provider.options, provider.identity.project(), provider.clock)
 
 
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (

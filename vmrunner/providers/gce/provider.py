@@ -199,7 +199,7 @@ class GceProvider:
         with edge():
             project = self.identity.project()
         try:
-            return guard.roles(self.options, project)
+            return guard.roles(self.options, project, self.clock)
         except (auth_errors.GoogleAuthError, requests.RequestException, ValueError) as error:
             raise Uncertain(f"the guard's roles: {error}") from error
 
@@ -212,7 +212,7 @@ class GceProvider:
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
-            found = guard.findings(self.options, self.identity.project(), self.now())
+            found = guard.findings(self.options, self.identity.project(), self.clock)
             return tuple(one for one in found if one.level is not Level.OK)
 
     # --- within ---

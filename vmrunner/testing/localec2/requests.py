@@ -26,7 +26,12 @@ _PATHS: Final = {
         ("GET", r"/schedule-groups/[^/]+", "GetScheduleGroup"),
         ("DELETE", r"/schedule-groups/[^/]+", "DeleteScheduleGroup"),
         ("GET", r"/schedule-groups", "ListScheduleGroups"),
-    )
+    ),
+    "lambda": (
+        ("GET", r"/\d{4}-\d\d-\d\d/functions/[^/]+/configuration", "GetFunctionConfiguration"),
+        ("GET", r"/\d{4}-\d\d-\d\d/tags/.+", "ListTags"),
+        ("POST", r"/\d{4}-\d\d-\d\d/tags/.+", "TagResource"),
+    ),
 }
 
 

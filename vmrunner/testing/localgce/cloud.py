@@ -60,6 +60,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
         self.common_metadata: dict[str, str] = {}  # of the project
         self.jobs: dict[str, Json] = {}  # of Cloud Scheduler, by name
+        self.accounts: dict[str, Json] = {}  # of services, by address
         #: Of the catalog: description, unit, USD, regions.
         self.prices: list[tuple[str, str, float, list[str]]] = []
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}

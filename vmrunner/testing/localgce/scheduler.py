@@ -1,5 +1,5 @@
-"""Cloud Scheduler, as far as a guard is seen by its job there: jobs are made and read, none is ever
-run."""
+"""Cloud Scheduler and IAM, as far as a guard is seen by them: jobs are made and read, and none is
+ever run; accounts have a description."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from vmrunner.testing.localgce.requests import GceRequest
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
 
+#: Of `serviceAccounts.patch` Google lets be changed: https://cloud.google.com/iam/docs/reference/
+#: rest/v1/projects.serviceAccounts/patch, "only the following fields are updatable", 2026-11.
+_CHANGEABLE: Final = {"displayName", "description"}
+#: The longest description: the same site, resource ServiceAccount, in UTF-8 bytes.
+_DESCRIPTION: Final = 256
+_ACCOUNTS: Final = "projects/-/serviceAccounts/"
 _JOBS: Final = re.compile(r"projects/[^/]+/locations/[^/]+/jobs")
 
 
@@ -29,4 +35,18 @@ def answer(cloud: LocalGce, request: GceRequest) -> Json:
         return billing.skus(cloud, request)
     if verb == "GET" and name in cloud.jobs:
         return cloud.jobs[name]
+    if name.startswith(_ACCOUNTS) and (email := name.removeprefix(_ACCOUNTS)) in cloud.accounts:
+        account = cloud.accounts[email]
+        if verb == "PATCH":
+            _patch(account, request.resource)
+        return account
     raise GceRefusal(404, "notFound", f"Google has nothing there: {request.action}")
+
+
+def _patch(account: Json, asked: Json) -> None:
+    fields, wanted = set(asked["updateMask"].split(",")), asked["serviceAccount"]
+    if not fields <= _CHANGEABLE:
+        raise GceRefusal(400, "badRequest", f"cannot update {sorted(fields - _CHANGEABLE)}")
+    if len(wanted.get("description", "").encode()) > _DESCRIPTION:
+        raise GceRefusal(400, "badRequest", "description is too long")
+    account.update({field: wanted[field] for field in fields})

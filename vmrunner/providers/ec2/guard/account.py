@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Conflict
+from vmrunner.providers.common import guard_life
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.ec2.client import Ec2Client
 from vmrunner.providers.ec2.guard import alarms, documents, health
@@ -72,6 +74,7 @@ class AccountGuard:
             try:
                 success = health.last_success(site, now)
                 silent = health.silent(site, now, success)
+                parts = (*parts, _life(site, now))
             except CallFailed as failed:
                 lost = GuardPart(
                     name="last success", id="", state=PartState.UNKNOWN, detail=str(failed.error)
@@ -103,10 +106,12 @@ class AccountGuard:
         return json.dumps(document, indent=2)
 
     def roles(self) -> frozenset[str] | None:
-        """Return the roles of what the installed function ends; None: there is none."""
+        """Return the roles of what the installed function ends; None: there is none that passed
+        of late."""
         with edge():
-            found: Any = LambdaFunction(self.site()).raw()
-            if found is None:
+            site = self.site()
+            found: Any = LambdaFunction(site).raw()
+            if found is None or not guard_life.lives(health.last_pass(site), self._now()):
                 return None
             told = found.get("Environment", {}).get("Variables", {}).get(ROLES)
             return frozenset(told.split(",")) if told else ROLES_ONCE
@@ -218,6 +223,18 @@ def _seen(element: GuardElement) -> GuardPart:
         state = PartState.ABSENT if found is None else PartState.PRESENT
         state, detail = (PartState.DIFFERS if keys else state), ", ".join(keys)
     return GuardPart(name=element.name, id=element.id, state=state, detail=detail)
+
+
+def _life(site: GuardSite, now: float) -> GuardPart:
+    """The last pass, as the function itself tells of it."""
+    last = health.last_pass(site)
+    at = "" if last is None else datetime.fromtimestamp(last, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    state, detail = PartState.PRESENT, ""
+    if last is None and health.is_new(site, now):
+        detail = "it was just installed"
+    elif not guard_life.lives(last, now):
+        state, detail = PartState.DIFFERS, guard_life.why_not(last, now)
+    return GuardPart(name="last pass", id=at or "none", state=state, detail=detail)
 
 
 def _noted(site: GuardSite, part: GuardPart) -> GuardPart:

@@ -13,6 +13,7 @@ from vmrunner.providers.ec2.guard.names import GuardSite
 from vmrunner.providers.ec2.guard.part import api
 from vmrunner.providers.port_guard import GUARD_INTERVAL
 
+GET: Final = api("lambda", "get_function_configuration")
 RUNTIME, ARCHITECTURE, MEMORY, TIMEOUT = "python3.13", "arm64", 256, 240
 
 
@@ -52,7 +53,7 @@ class LambdaFunction:
         return seen
 
     def raw(self) -> Answer | None:
-        return self._site.find(api("lambda", "get_function_configuration"), FunctionName=self.id)
+        return self._site.find(GET, FunctionName=self.id)
 
     def own(self) -> None:
         """Raises `Conflict` when it is Terraform's: the two would undo each other's work."""
