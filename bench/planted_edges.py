@@ -325,8 +325,8 @@ _SHELL_BUGS: Final = (
     Bug(
         "a glob of directories takes files",
         "lib/globs.py",
-        "return not self._directories and end - 1 in at",
-        "return end - 1 in at",
+        "return not self._directories and last in at",
+        "return last in at",
         "tests/unit/lib/test_globs.py::test_the_host_matches_what_the_guest_finds",
     ),
     Bug(

@@ -20,6 +20,7 @@ from vmrunner.ledger import LaunchRequest, Ledger, budgets
 from vmrunner.ledger.pool_vms import lease
 from vmrunner.ledger.tables import SPENT
 from vmrunner.model import (
+    LOCAL_TENANT,
     Budget,
     BudgetAction,
     BudgetPeriod,
@@ -42,10 +43,18 @@ TEAM = Budget(usd=2.0, period=BudgetPeriod.DAY, match={"team": "a"})
 
 
 def wished(
-    ledger: Ledger, name: str, now: float = NOON, rate: Rate = RATE, actor: str = "", **changes: Any
+    ledger: Ledger,
+    name: str,
+    now: float = NOON,
+    rate: Rate = RATE,
+    actor: str = "",
+    tenant: str = LOCAL_TENANT,
+    **changes: Any,
 ) -> LaunchRequest:
     """The launch of a new build, for an hour at most."""
-    build, _ = ledger.builds.submit(spec(**changes), id=f"b-{name}", now=10.0, actor=actor)
+    build, _ = ledger.builds.submit(
+        spec(**changes), id=f"b-{name}", now=10.0, actor=actor, tenant=tenant
+    )
     made = launch(ledger, build.id, f"vm-{name}", now=now)
     deadline = now + HOUR
     return replace(
@@ -54,6 +63,7 @@ def wished(
         order=replace(made.order, deadline=deadline),
         labels=build.spec.labels,
         actor=build.actor,
+        tenant=build.tenant,
     )
 
 
@@ -127,6 +137,25 @@ def test_labels_say_who_pays(ledger: Ledger) -> None:
     assert let_in(ledger, wished(ledger, "c0")) == 1
     assert let_in(ledger, wished(ledger, "c1")) == 0
     assert held(ledger) == {"day": 4.0, "day team=a": 2.0}
+
+
+def test_a_worn_label_is_paid_by_nobody_else(ledger: Ledger) -> None:
+    """What a tenant says under a name that tokens force is no word of who is worn; any other label
+    counts as it is said."""
+    night = replace(TEAM, match={"night": "1"})
+    labels = {"team": "a", "night": "1"}
+    ledger.tokens.create("t", frozenset(), by="test", now=0.0, labels={"team": "a"})
+    tenants = ['{"repository": "r"}', '{"TEAM": "a"}', '{"team": "a"}', "local", "unfiltered"]
+    first = [wished(ledger, str(n), tenant=t, labels=labels) for n, t in enumerate(tenants)]
+    assert let_in(ledger, *first) == 5
+    ledger.budgets.declare([replace(TEAM, usd=4.0), replace(night, usd=9.0)], NOON)
+    assert held(ledger) == {"day team=a": 3.0, "day night=1": 5.0}, "those that ran before it"
+    evil, own = (
+        wished(ledger, n, tenant=t, labels=labels)
+        for n, t in (("5", tenants[0]), ("6", tenants[2]))
+    )
+    assert let_in(ledger, evil, own) == 2
+    assert held(ledger) == {"day team=a": 4.0, "day night=1": 7.0}
 
 
 @pytest.mark.parametrize("action", list(BudgetAction))

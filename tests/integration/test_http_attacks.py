@@ -16,7 +16,7 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message
 
-from tests.support.http_service import TENANT, Service, only
+from tests.support.http_service import OTHERS, TENANT, Service, only
 from tests.support.ledger_builds import submitted
 from tests.support.pools import POOL
 from tests.support.scripted_app import wait_until
@@ -115,8 +115,9 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
         assert not {path for _, path in opened} & {"/metrics", f"{API}/reap", f"{API}/drain"}
 
 
-def test_a_page_shows_no_other_tenants_things(http: Service) -> None:
-    mine, other = http.tenant(team="a"), http.tenant(team="b")
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_a_page_shows_no_other_tenants_things(http: Service, theirs: dict[str, str]) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(**theirs)
     build = only(mine.post(f"{API}/builds", json={"steps": ["say x"], "name": "secret-name"}))["id"]
     vm = http.ended(build)._row.instance
     for word in (build, build[:-1], build[2:], "secret-name"):

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.http_service import TENANT, Service, only, service
+from tests.support.http_service import OTHERS, TENANT, Service, only, service
 from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import ServerUnreachable
@@ -49,9 +49,10 @@ def pieces(size: int) -> Iterator[bytes]:
         yield b"x" * 1024
 
 
-def test_unused_sources_of_a_tenant_are_bounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_unused_sources_of_a_tenant_are_bounded(tmp_path: Path, theirs: dict[str, str]) -> None:
     with service(tmp_path, server={"unused_source_bytes": "10KiB"}) as http:
-        mine, other = http.tenant(team="a"), http.tenant(team="b")
+        mine, other = http.tenant(team="a"), http.tenant(**theirs)
         first = mine.put(f"{API}/sources", content=b"1" * 6000)
         for body in (b"2" * 6000, pieces(6 << 10)):
             refused = mine.put(f"{API}/sources", content=body)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.http_service import TENANT, Service, only, service
+from tests.support.http_service import OTHERS, TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
 from vmrunner.model import Principal, TokenQuota, TokenScope
 from vmrunner.server import bodies
@@ -210,8 +210,9 @@ def test_an_uploaded_source_is_its_builds_source(http: Service) -> None:
     assert fetched.read_bytes() == packed
 
 
-def test_another_tenants_digest_names_nothing(http: Service) -> None:
-    mine, other = http.tenant(team="a"), http.tenant(team="b")
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_another_tenants_digest_names_nothing(http: Service, theirs: dict[str, str]) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(**theirs)
     digest = mine.put(f"{API}/sources", content=b"x").json()["digest"]
     answer = other.post(f"{API}/builds", json={"steps": ["x"], "source": digest})
     assert answer.status_code == 404
@@ -358,8 +359,9 @@ def test_the_labels_of_a_token_are_forced(http: Service) -> None:
     assert "team=a" in refused.json()["detail"]
 
 
-def test_an_idempotency_key_is_its_tenants(http: Service) -> None:
-    mine, other = http.tenant(team="a"), http.tenant(team="b")
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_an_idempotency_key_is_its_tenants(http: Service, theirs: dict[str, str]) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(**theirs)
     first = submit(mine, "say x", idempotency_key="k")
     again = mine.post(f"{API}/builds", json={"steps": ["say x"], "idempotency_key": "k"})
     assert (again.status_code, only(again)["id"]) == (200, first["id"])

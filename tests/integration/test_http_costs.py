@@ -14,7 +14,7 @@ import pytest
 
 import vmrunner
 from tests.support.command_line import Cli
-from tests.support.http_service import TENANT, Service, only
+from tests.support.http_service import OTHERS, TENANT, Service, only
 from tests.support.scripted_app import wait_until
 from vmrunner.api.local_service import LocalService
 from vmrunner.cli import main
@@ -75,8 +75,9 @@ def test_all_who_ask_get_the_same(
     assert "together, in 7d00h: $0.0017 (prices of the driver)" in told.err
 
 
-def test_a_tenant_sees_what_its_own_builds_cost(http: Service) -> None:
-    mine, other = http.tenant(team="a"), http.tenant(team="b")
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_a_tenant_sees_what_its_own_builds_cost(http: Service, theirs: dict[str, str]) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(**theirs)
     built(http, mine)
     [line] = lines(mine)
     assert (line["what"], line["builds"], line["vms"]) == (CostKind.BUILDS.value, 1, 1)

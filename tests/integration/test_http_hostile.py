@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.caches import save
-from tests.support.http_service import ALL, Service, only, service
+from tests.support.http_service import ALL, OTHERS, Service, only, service
 from vmrunner.errors import LedgerError
 from vmrunner.model import CacheScope, Principal, TokenScope
 
@@ -81,8 +81,9 @@ OWN = {f"{API}/{name}" for name in ("builds", "sources", "sandboxes")}
 LISTS = {f"{API}/{name}" for name in ("builds", "instances", "costs", "caches", "sandboxes")}
 
 
-def test_every_path_is_closed_to_another_tenant(http: Service) -> None:
-    mine, other = http.tenant(team="a"), http.tenant(team="b")
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_every_path_is_closed_to_another_tenant(http: Service, theirs: dict[str, str]) -> None:
+    mine, other = http.tenant(team="a"), http.tenant(**theirs)
     build = only(mine.post(f"{API}/builds", json={"steps": ["artifact a x"], "artifacts": ["a"]}))
     ended = http.ended(build["id"])
     save(http.app.ledger, "o", CacheScope(tenant='{"team": "a"}', own=""))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,14 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from tests.support.http_service import Service, only, service
+from tests.support.http_service import TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
+from vmrunner.config.oidc import OidcIssuer
 from vmrunner.config.settings import ServerSettings
-from vmrunner.server.application import EXCHANGES
+from vmrunner.model import Reason, TokenQuota
+from vmrunner.server.oidc import CALLERS, IssuerKeys
+from vmrunner.server.problems import HttpProblem
+from vmrunner.services.remote import issuer_document
 
 API = "/api/v1"
 AUDIENCE = "https://builds.example.org"
@@ -133,13 +141,14 @@ def test_an_identity_becomes_a_tenant_for_an_hour(
     client = http.client(answer.json()["token"])
     build = only(client.post(f"{API}/builds", json={"steps": ["say x"]}))
     assert build["labels"] == {"repository": "org/app"}
-    assert http.app.ledger.builds.get(build["id"]).actor == "oidc:repo:org/app"
+    assert http.app.ledger.builds.get(build["id"]).actor == f"oidc:{issuer.url}#repo:org/app"
     (token,) = http.app.ledger.tokens.list()
     assert token.expires_at is not None
     assert token.expires_at - token.created_at == 3600.0
     assert token.quota.builds == 2
     (action,) = http.app.ledger.actions.latest()
-    assert action[1:] == ("oidc:repo:org/app", "token-exchange", token.id, issuer.url)
+    whole = f"oidc:{issuer.url}#repo:org/app"
+    assert action[1:] == (whole, "token-exchange", token.id, issuer.url)
 
 
 def test_each_audience_of_an_issuer_has_its_rules(http: Service, issuer: Issuer) -> None:
@@ -245,6 +254,96 @@ def test_keys_come_from_the_issuer_alone(
     assert "/keys" not in issuer.asked
 
 
+def test_keys_of_an_issuer_that_is_gone_count_a_day(
+    http: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.time()
+    http.clock[:] = [began]
+    shown = identity(issuer, exp=began + 2e5)
+    assert exchange(http, shown).status_code == 201
+    issuer.document = {"issuer": "somebody else"}  # no key comes from now on
+    for at, status in ((86_399, 201), (86_400, 401)):
+        http.clock[:] = [began + at]
+        assert exchange(http, shown).status_code == status
+
+
+def test_an_answer_that_drips_or_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No read of it takes long: only the whole does."""
+    monkeypatch.setattr(issuer_document, "WHOLE", 0.3)
+    monkeypatch.setattr(issuer_document, "BYTES", 1000)
+    for piece in (b"x", b"x" * 600):
+        with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+            def drip(piece: bytes = piece, listener: socket.socket = listener) -> None:
+                connection, _ = listener.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    while True:
+                        connection.sendall(piece)
+                        if select.select([connection], [], [], 0.05)[0] and not connection.recv(1):
+                            return
+
+            serving = pool.submit(drip)
+            why = "no whole answer" if len(piece) == 1 else "larger than 1000 bytes"
+            with pytest.raises(OSError, match=why):
+                issuer_document.fetch(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            serving.result(20)
+
+
+def test_issuers_are_no_actors_of_each_other(http: Service, issuer: Issuer) -> None:
+    """One `sub` at two of them, and two that begin alike for 200 characters, are all somebody."""
+    second = Issuer()
+    try:
+        rules = [{"match": {"iss": second.url}, "labels": {"team": "x"}, "usd_per_day": 5}]
+        issuers = http.parts.settings().server.oidc
+        issuers.append(
+            OidcIssuer.model_validate({"issuer": second.url, "audience": "x", "rules": rules})
+        )
+        shown = [identity(issuer), identity(second, aud="x"), identity(issuer, sub="x" * 200)]
+        shown.append(identity(issuer, sub="x" * 200 + "y"))
+        for one in shown:
+            answer = exchange(http, one)
+            assert answer.status_code == 201, answer.text
+    finally:
+        second.close()
+    assert len({token.actor for token in http.app.ledger.tokens.list()}) == 4
+    assert exchange(http, identity(issuer, sub="a\nb")).status_code == 401
+
+
+def test_a_rule_without_a_limit_lifts_no_other_issuers(http: Service) -> None:
+    tokens = [
+        http.client(http.token(TENANT, labels={"team": "x"}, actor=f"oidc:{url}#x", quota=quota))
+        for url, quota in (("https://a", TokenQuota(usd_per_day=0.01)), ("https://b", TokenQuota()))
+    ]
+    body = {"steps": ["say x"], "ttl": "1h"}
+    for client in (tokens[0], tokens[1]):
+        build = only(client.post(f"{API}/builds", json=body))["id"]
+    limited = only(tokens[0].post(f"{API}/builds", json=body))["id"]
+    assert http.ended(build).reason is Reason.EXIT_CODE
+    assert http.ended(limited).reason is Reason.BUDGET
+
+
+def test_an_issuer_that_hangs_keeps_no_other_waiting(
+    http: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    keys, documents = IssuerKeys(time.time), issuer_document.fetch
+    monkeypatch.setattr(
+        issuer_document, "fetch", lambda url: ("deaf" in url and go.wait(20)) or documents(url)
+    )
+    with ThreadPoolExecutor(CALLERS) as pool:
+        try:
+            waiting = [pool.submit(keys.find, "https://deaf.invalid", "k") for _ in range(CALLERS)]
+            deaf = keys._known
+            wait_until(lambda: deaf["https://deaf.invalid"].callers._value == 0)
+            with pytest.raises(HttpProblem, match="being fetched"):
+                keys.find("https://deaf.invalid", "k")
+            assert keys.find(issuer.url, "one") is not None
+        finally:
+            go.set()
+        assert [one.result(20) for one in waiting] == [None] * CALLERS
+
+
 def test_an_issuer_that_hangs_holds_up_no_other_request(
     http: Service, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,8 +359,8 @@ def test_an_issuer_that_hangs_holds_up_no_other_request(
     try:
         for thread in asking:
             thread.start()
-        waiting = http.listener.app.state.oidc_threads.statistics
-        wait_until(lambda: waiting().tasks_waiting == 60 - EXCHANGES)
+        threads = http.listener.app.state.oidc_threads.statistics
+        wait_until(lambda: threads().borrowed_tokens == CALLERS)
         assert client.get(f"{API}/builds").status_code == 200
     finally:
         go.set()

@@ -16,7 +16,7 @@ import pytest
 import vmrunner
 from tests.support import http_service
 from tests.support.command_line import isolated
-from tests.support.http_service import Service, only
+from tests.support.http_service import OTHERS, Service, only
 from tests.support.sshd import wait_for
 from vmrunner.errors import ConfigError, Conflict, NotFinished, NotFound, SandboxOver
 from vmrunner.model import (
@@ -278,9 +278,12 @@ def test_bad_input_is_refused_with_its_field(
     assert not pretended.orders
 
 
-def test_a_tenant_sees_its_own_sandboxes_alone(served: tuple[Service, Pretended]) -> None:
+@pytest.mark.parametrize("theirs", OTHERS)
+def test_a_tenant_sees_its_own_sandboxes_alone(
+    served: tuple[Service, Pretended], theirs: dict[str, str]
+) -> None:
     service, _ = served
-    ours, theirs = service.tenant(team="a"), service.tenant(team="b")
+    ours, theirs = service.tenant(team="a"), service.tenant(**theirs)
     made = only(ours.post("/api/v1/sandboxes", json={"ttl": "5m"}))
     assert made["labels"] == {"team": "a"}
     path = f"/api/v1/sandboxes/{made['id']}"

@@ -83,6 +83,23 @@ def test_only_who_wants_an_event_gets_it(ledger: Ledger) -> None:
     assert waiting(ledger, "alarms") == ["vm-9"]
 
 
+def test_a_worn_label_is_told_to_nobody(ledger: Ledger) -> None:
+    """What a tenant says under a name that tokens force is no word of who is worn."""
+    ledger.tokens.create("t", frozenset(), by="test", now=0.0, labels={"team": "core"})
+    ended = frozenset({NotifyEvent.BUILD_ENDED})
+    for name, match in (("core", {"team": "core"}), ("night", {"night": "1"}), ("all", {})):
+        named(ledger, name, events=ended, match=match)
+    tenants = {"b-1": '{"repository": "r"}', "b-2": '{"team": "core"}', "b-3": "local"}
+    for build, tenant in tenants.items():
+        labels = {"team": "core", "night": "1"}
+        running(ledger, build, f"vm-{build}", tenant=tenant, labels=labels)
+        ledger.builds.finish(
+            build, epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=111.0
+        )
+    heard = {name: set(waiting(ledger, name)) for name in ("core", "night", "all")}
+    assert heard == {"core": {"b-2", "b-3"}, "night": set(tenants), "all": set(tenants)}
+
+
 def test_nobody_named_means_nothing_is_written(ledger: Ledger) -> None:
     finished(ledger, "b-1")
     ledger.outbox.declare(

@@ -22,6 +22,8 @@ from vmrunner.server.parts import ServerParts
 
 ALL = frozenset(TokenScope)
 TENANT = frozenset({TokenScope.SUBMIT, TokenScope.READ})
+#: Tenants beside `team=a`: of another value of its label, and of another label.
+OTHERS = ({"team": "b"}, {"repository": "b/app"})
 
 
 class Service:

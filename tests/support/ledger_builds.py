@@ -11,6 +11,7 @@ from typing import Any
 
 from vmrunner.ledger import LaunchRequest, Ledger
 from vmrunner.model import (
+    LOCAL_TENANT,
     Access,
     BuildRecord,
     BuildSpec,
@@ -113,12 +114,14 @@ class orders:  # noqa: N801 - called as what it makes
         )  # fmt: skip
 
 
-def submitted(ledger: Ledger, build: str = "b-1", **changes: object) -> BuildRecord:
-    return ledger.builds.submit(spec(**changes), id=build, now=10.0)[0]
+def submitted(
+    ledger: Ledger, build: str = "b-1", *, tenant: str = LOCAL_TENANT, **changes: Any
+) -> BuildRecord:
+    return ledger.builds.submit(spec(**changes), id=build, now=10.0, tenant=tenant)[0]
 
 
 def started(
-    ledger: Ledger, build: str = "b-1", instance: str = "vm-1", **changes: object
+    ledger: Ledger, build: str = "b-1", instance: str = "vm-1", **changes: Any
 ) -> tuple[BuildRecord, Instance]:
     """A build that is provisioning on an instance, both at epoch 1."""
     submitted(ledger, build, **changes)
@@ -128,7 +131,7 @@ def started(
 
 
 def running(
-    ledger: Ledger, build: str = "b-1", instance: str = "vm-1", **changes: object
+    ledger: Ledger, build: str = "b-1", instance: str = "vm-1", **changes: Any
 ) -> BuildRecord:
     """A build whose steps run, at epoch 1."""
     started(ledger, build, instance, **changes)

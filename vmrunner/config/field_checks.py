@@ -140,6 +140,7 @@ def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:
     for rule in rules:
         flag(rule.always, f"{field}: always")
         globs.check(characters(rule.glob, field))
+    globs.check_all([rule.glob for rule in rules], field)
     return rules
 
 

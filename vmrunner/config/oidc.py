@@ -25,7 +25,10 @@ class OidcRule(Section):
     max_ttl: Seconds | None = Field(default=None, description="The longest life of a VM.")
     providers: list[str] | None = None
     usd_per_day: float | None = Field(
-        default=None, ge=0.0, allow_inf_nan=False, description="What builds of one `sub` may cost."
+        default=None,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="What builds of one `sub` of the issuer may cost.",
     )
 
     @field_validator("labels")
@@ -51,4 +54,6 @@ class OidcIssuer(Section):
         local = parts.scheme == "http" and units.is_loopback(parts.hostname or "")
         if not (parts.scheme == "https" and parts.hostname) and not local:
             raise ValueError("not an https:// URL; as the tokens have it in `iss`")
+        if "#" in value:
+            raise ValueError("an issuer's URL has no #; as the tokens have it in `iss`")
         return value

@@ -20,12 +20,13 @@ from vmrunner.errors import OverBudget
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import add_event
-from vmrunner.ledger.labels import having
+from vmrunner.ledger.labels import forced_names, having
 from vmrunner.ledger.readable import readable
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUDGETS, BUILDS, CHARGES, INSTANCES, LEDGER, SPENT
 from vmrunner.ledger.values import LaunchRequest
 from vmrunner.model import (
+    LOCAL_TENANT,
     Budget,
     BudgetAction,
     BudgetPeriod,
@@ -35,6 +36,7 @@ from vmrunner.model import (
     InstanceState,
     tenant_labels,
 )
+from vmrunner.model.principals import credited_labels
 
 #: Seconds from a day or month to a later one, with which it is forgotten.
 _KEPT: Final = 100 * 86_400.0
@@ -91,13 +93,14 @@ class Admission:
         if not database.sqlite:  # a budget that is being declared counts: see `_alone`
             connection.execute(select(LEDGER.c.id).with_for_update(read=True, key_share=True))
         self._accounts = _accounts(connection, database, {"", *actors}, now, lock=True)
+        self._forced = forced_names(connection, now)
 
     def check(
         self, row: Instance, labels: Mapping[str, str], actor: str, tenant: str
     ) -> tuple[list[str], list[Overdraft]]:
         """Return the budgets that pay for this VM, and those of them that only warn that they are
         overdrawn. `tenant`: whose the build is. Raises OverBudget."""
-        names = self._accounts.concerned(labels, actor)
+        names = self._accounts.concerned(credited_labels(labels, tenant, self._forced), actor)
         overdrafts = self._accounts.overdrafts(names, row, tenant_labels(tenant))
         if overdrafts and overdrafts[0].budget.action is BudgetAction.REFUSE:
             raise OverBudget(overdrafts[0].message)
@@ -184,10 +187,14 @@ def _put(connection: Connection, one: Budget, known: tuple[float, str] | None, n
     its = having(_i.build, one.match)
     if one.actor:
         its.append(_i.build.in_(select(_b.id).where(_b.actor == one.actor)))
+    forced = forced_names(connection, now)
     for there in (_i.state != InstanceState.GONE.value, _i.gone_at >= since):
-        wanted = select(_i.id).where(there, *its)
-        for row in connection.execute(wanted).all():
-            _CHARGE(connection, budget=one.name, instance=row[0])
+        wanted = select(_i.id, _b.tenant).join_from(
+            INSTANCES, BUILDS, _b.id == _i.build, isouter=True
+        )
+        for instance, tenant in connection.execute(wanted.where(there, *its)).all():
+            if one.match == credited_labels(one.match, tenant or LOCAL_TENANT, forced):
+                _CHARGE(connection, budget=one.name, instance=instance)
 
 
 def _accounts(

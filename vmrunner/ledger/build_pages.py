@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from vmrunner.ledger import rows as codec
-from vmrunner.ledger.labels import having
+from vmrunner.ledger.labels import having, owned
 from vmrunner.ledger.readable import readable
 from vmrunner.ledger.tables import BUILDS
 from vmrunner.model import BuildRecord, BuildState
@@ -20,16 +20,22 @@ _b = BUILDS.c
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildChoice:
     """The builds that a list is of. `active`: only those not finished (True) or finished (False);
-    `states`: only those in one of them; `before`: only those whose id sorts before that."""
+    `states`: only those in one of them; `own`: only those of the principal
+    with this label filter; `tenant`: only those that this one submitted; `before`: only those whose
+    id sorts before that."""
 
     active: bool | None = None
     states: Collection[BuildState] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    own: Mapping[str, str] = field(default_factory=dict)
+    tenant: str | None = None
     before: str | None = None
 
     def select(self, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
         """Return a query of their columns, newest first."""
-        conditions = having(_b.id, self.labels)
+        conditions = [*having(_b.id, self.labels), *owned(self.own)]
+        if self.tenant is not None:
+            conditions.append(_b.tenant == self.tenant)
         if self.active is not None:
             done = _b.state == BuildState.FINISHED.value
             conditions.append(~done if self.active else done)

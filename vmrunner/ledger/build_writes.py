@@ -23,15 +23,7 @@ from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.ledger.values import BuildEnd, Doom
-from vmrunner.model import (
-    NO_USAGE,
-    BuildRecord,
-    BuildState,
-    EventKind,
-    Instance,
-    InstanceState,
-    NotifyEvent,
-)
+from vmrunner.model import NO_USAGE, BuildRecord, BuildState, EventKind, Instance, InstanceState
 
 _b, _i = BUILDS.c, INSTANCES.c
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
@@ -341,8 +333,7 @@ class BuildWrites:
             facts = {name: values[name] for name in ("result", "reason") if name in values}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is not BuildState.QUEUED:  # of one that is held, the first time counts
-                labels = build.spec.labels
-                outbox.put(connection, NotifyEvent.BUILD_ENDED, build_id, now, labels=labels)
+                outbox.put_ended(connection, build, now)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
             instance = build.instance if doom is None else doom.instance or build.instance

@@ -17,7 +17,7 @@ from vmrunner.ledger.build_writes import EXTEND, READ, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
-from vmrunner.ledger.labels import having
+from vmrunner.ledger.labels import owned
 from vmrunner.ledger.objects import referenced_source
 from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.shared_writes import SharedWrites
@@ -232,13 +232,13 @@ class Builds(BuildWrites):
         """Return several, in that order. Raises NotFound."""
         return self._database.read(lambda c: [fetch(c, name) for name in build_ids])
 
-    def find(self, word: str, labels: Mapping[str, str] | None = None) -> BuildRecord:
+    def find(self, word: str, own: Mapping[str, str] | None = None) -> BuildRecord:
         """Find a build by id, by name (the newest of that name), or by the beginning of an id, with
-        or without its `b-`; only among those with all of `labels`. Raises NotFound, and Conflict
-        when several ids begin so."""
+        or without its `b-`; only among those of the principal with the label filter `own`. Raises
+        NotFound, and Conflict when several ids begin so."""
         by_prefix, by_name = _FIND
-        if labels:
-            such = having(_b.id, labels)
+        if own:
+            such = owned(own)
             by_prefix, by_name = (
                 Prepared(partial(_by_prefix, such)),
                 Prepared(partial(_by_name, such)),
@@ -344,11 +344,9 @@ class Builds(BuildWrites):
 
         return self._database.write(work)
 
-    def counts(self, labels: Mapping[str, str] | None = None) -> dict[str, int]:
-        """Return how many builds with these labels are in each state."""
-        query = (
-            select(_b.state, func.count()).where(*having(_b.id, labels or {})).group_by(_b.state)
-        )
+    def counts(self, own: Mapping[str, str] | None = None) -> dict[str, int]:
+        """Return how many builds of the principal with this label filter are in each state."""
+        query = select(_b.state, func.count()).where(*owned(own or {})).group_by(_b.state)
         return self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
 
     def list(
@@ -359,10 +357,15 @@ class Builds(BuildWrites):
         *,
         states: Collection[BuildState] = (),
         before: str | None = None,
+        mine: bool = False,
     ) -> Readable[BuildRecord]:
         """Newest first. `active`: only those not finished (True) or finished (False); `states`:
-        only those in one of them; `before`: only those whose id sorts before that."""
-        choice = BuildChoice(active=active, states=states, labels=labels or {}, before=before)
+        only those in one of them; `before`: only those whose id sorts before that; `mine`: only
+        those that nobody submitted over HTTP."""
+        choice = BuildChoice(
+            active=active, states=states, labels=labels or {}, before=before,
+            tenant=LOCAL_TENANT if mine else None,
+        )  # fmt: skip
         query = choice.select(*codec.BUILD).limit(limit)
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
 

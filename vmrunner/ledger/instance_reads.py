@@ -12,7 +12,7 @@ from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
-from vmrunner.ledger.labels import having
+from vmrunner.ledger.labels import owned_by
 from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import INSTANCES
@@ -175,11 +175,12 @@ class InstanceReads:
         active: bool | None = None,
         limit: int | None = None,
         *,
-        labels: Mapping[str, str] | None = None,
+        own: Mapping[str, str] | None = None,
         before: str | None = None,
     ) -> Readable[Instance]:
-        """Newest first. `active`: only those not gone (True) or gone (False); `labels`: only those
-        of builds that have them all; `before`: only those whose id sorts before that."""
+        """Newest first. `active`: only those not gone (True) or gone (False); `own`: only those
+        of builds of the principal with this label filter; `before`: only those whose id sorts
+        before that."""
         conditions: list[ColumnElement[bool]] = []
         if build is not None:
             conditions.append(_i.build == build)
@@ -188,7 +189,7 @@ class InstanceReads:
             conditions.append(~gone if active else gone)
         if before is not None:
             conditions.append(_i.id < before)
-        conditions += having(_i.build, labels or {})
+        conditions += owned_by(_i.build, own or {})
         return self._where(*conditions, limit=limit)
 
 

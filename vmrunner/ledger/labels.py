@@ -1,15 +1,29 @@
-"""Labels of builds, to find them by."""
+"""Labels of builds: to find them by, and to tell whose they are."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
-from vmrunner.ledger.tables import LABELS
+from vmrunner.ledger.statements import Prepared, arg
+from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
+from vmrunner.model.principals import TRUSTED_TENANTS
 
-_l = LABELS.c
+_b, _l, _t = BUILDS.c, LABELS.c, TOKENS.c
+_FORCED = Prepared(
+    lambda: (
+        select(_t.labels)
+        .where(
+            _t.labels != "{}",
+            _t.revoked_at.is_(None),
+            _t.expires_at.is_(None) | (_t.expires_at > arg("now")),
+        )
+        .distinct()
+    )
+)
 
 
 def having(build: ColumnElement[Any], labels: Mapping[str, str]) -> list[ColumnElement[bool]]:
@@ -18,3 +32,34 @@ def having(build: ColumnElement[Any], labels: Mapping[str, str]) -> list[ColumnE
         build.in_(select(_l.build).where(_l.name == name, _l.value == value))
         for name, value in labels.items()
     ]
+
+
+def owned(own: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Return the conditions under which a row of `builds` is of the principal with this label
+    filter; see `Principal.sees`."""
+    return [*having(_b.id, own), _of_tenant(own)] if own else []
+
+
+def owned_by(build: ColumnElement[Any], own: Mapping[str, str]) -> list[ColumnElement[bool]]:
+    """Return the same of the build that a column of another table names."""
+    return [
+        build.in_(
+            select(_l.build)
+            .join_from(LABELS, BUILDS, _b.id == _l.build)
+            .where(_l.name == name, _l.value == value, _of_tenant({name: value}))
+        )
+        for name, value in own.items()
+    ]
+
+
+def _of_tenant(own: Mapping[str, str]) -> ColumnElement[bool]:
+    """A tenant's name is its filter as JSON, in which no quote of a value looks like one of a
+    name. `replace` tells large letters from small ones at every database."""
+    pairs = (json.dumps({name: value})[1:-1] for name, value in own.items())
+    has = (func.replace(_b.tenant, pair, "") != _b.tenant for pair in pairs)
+    return or_(_b.tenant.in_(TRUSTED_TENANTS), and_(*has))
+
+
+def forced_names(connection: Connection, now: float) -> set[str]:
+    """Return the names of the labels that valid tokens force."""
+    return {name for row in _FORCED(connection, now=now).all() for name in json.loads(row[0])}

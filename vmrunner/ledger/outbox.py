@@ -18,10 +18,12 @@ from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.engine import Connection
 
 from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.labels import forced_names
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import NOTIFY_ENDPOINTS, OUTBOX
 from vmrunner.lib import ids
-from vmrunner.model import EndpointStatus, Notification, NotifyEndpoint, NotifyEvent
+from vmrunner.model import BuildRecord, EndpointStatus, Notification, NotifyEndpoint, NotifyEvent
+from vmrunner.model.principals import credited_labels
 
 _e, _o = NOTIFY_ENDPOINTS.c, OUTBOX.c
 
@@ -163,6 +165,15 @@ def put(
         if endpoint.wants(event, labels) and _KNOWN(connection, **about).first() is None:
             state = _State.WAITING.value
             _PUT(connection, id=name, at=now, due=0.0, tries=0, state=state, data=data, **about)
+
+
+def put_ended(connection: Connection, build: BuildRecord, now: float) -> None:
+    """Do the same of a build that ended, for those whose own it is: what another tenant says under
+    a label name that tokens force counts for nobody."""
+    if _ENDPOINTS(connection, since=now - FORGOTTEN).first() is None:
+        return
+    labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection, now))
+    put(connection, NotifyEvent.BUILD_ENDED, build.id, now, labels=labels)
 
 
 def _endpoint(row: tuple[str, str, str]) -> NotifyEndpoint:

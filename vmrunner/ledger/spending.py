@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.instance_reads import parts_of
-from vmrunner.ledger.labels import having
+from vmrunner.ledger.labels import forced_names, owned_by
 from vmrunner.ledger.readable import Readable, readable
 from vmrunner.ledger.statements import Prepared, arg
-from vmrunner.ledger.tables import IMAGES, INSTANCES, LABELS
+from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES, LABELS
 from vmrunner.model import Instance, InstanceState, MadeImage
+from vmrunner.model.principals import credited_labels
 
-_i, _m, _l = INSTANCES.c, IMAGES.c, LABELS.c
+_b, _i, _m, _l = BUILDS.c, INSTANCES.c, IMAGES.c, LABELS.c
 
 _IMAGES = Prepared(
     lambda: select(*rows.IMAGE).where(_m.closed_at.is_(None) | (_m.closed_at >= arg("since")))
@@ -26,14 +27,14 @@ class Spending:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def instances(self, since: float, labels: Mapping[str, str]) -> Readable[Instance]:
-        """Return the VMs that are there, or were after that time: all, or those of builds that have
-        all these labels."""
+    def instances(self, since: float, own: Mapping[str, str]) -> Readable[Instance]:
+        """Return the VMs that are there, or were after that time: all, or those of builds of the
+        principal with this label filter."""
         there: tuple[ColumnElement[bool], ...] = (
             _i.state != InstanceState.GONE.value,
             _i.gone_at >= since,
         )
-        queries = [select(*rows.INSTANCE).where(one, *having(_i.build, labels)) for one in there]
+        queries = [select(*rows.INSTANCE).where(one, *owned_by(_i.build, own)) for one in there]
         return self._database.read(
             lambda c: readable(rows.instance, [row for q in queries for row in c.execute(q)])
         )
@@ -42,12 +43,23 @@ class Spending:
         """Return the images whose builder is there, or was after that time."""
         return self._database.read(lambda c: readable(rows.image, _IMAGES(c, since=since).all()))
 
-    def values(self, label: str, builds: Collection[str]) -> dict[str, str]:
-        """Return the values of a label, by build."""
+    def values(self, label: str, builds: Collection[str], now: float) -> dict[str, str]:
+        """Return the values of a label, by build: of one that tokens force, those of builds whose
+        own it is."""
         queries = [
-            select(_l.build, _l.value).where(_l.name == label, _l.build.in_(some))
+            select(_l.build, _l.value, _b.tenant)
+            .join_from(LABELS, BUILDS, _b.id == _l.build)
+            .where(_l.name == label, _l.build.in_(some))
             for some in parts_of(builds)
         ]
-        return dict(
-            self._database.read(lambda c: [(r[0], r[1]) for q in queries for r in c.execute(q)])
-        )
+
+        def work(connection: Connection) -> dict[str, str]:
+            forced = forced_names(connection, now)
+            rows = (row for query in queries for row in connection.execute(query))
+            return {
+                build: value
+                for build, value, tenant in rows
+                if credited_labels({label: value}, tenant, forced)
+            }
+
+        return self._database.read(work)

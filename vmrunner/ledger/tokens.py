@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.labels import forced_names
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, LOGINS, TOKENS
 from vmrunner.lib import ids
@@ -175,6 +176,10 @@ class Tokens:
 
     def log_out(self, cookie: str) -> None:
         self._database.write(lambda c: _LOG_OUT(c, digest=digest(cookie)))
+
+    def forced_labels(self, now: float) -> set[str]:
+        """Return the names of the labels that valid tokens force on what they submit."""
+        return self._database.read(lambda c: forced_names(c, now))
 
     def forget(self, before: float) -> None:
         """Forget logins, and tokens of an OIDC exchange, that were over before that time."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from vmrunner.model.builds import LOCAL_TENANT
+from vmrunner.model.builds import LOCAL_TENANT, BuildRecord
 
 
 class TokenScope(StrEnum):
@@ -20,16 +20,33 @@ class TokenScope(StrEnum):
     METRICS = "metrics"
 
 
-#: Begins the actor of a token that a CI system's identity was exchanged for; its `sub` follows.
+#: Begins the actor of a token that a CI system's identity was exchanged for: `oidc:ISSUER#SUB`.
 OIDC: Final = "oidc:"
 #: The tenant of tokens without a label filter.
 UNFILTERED: Final = "unfiltered"
+#: Tenants who see all, and so may give a build to another tenant by its labels.
+TRUSTED_TENANTS: Final = (LOCAL_TENANT, UNFILTERED)
 
 
 def tenant_labels(tenant: str) -> Mapping[str, str]:
     """Return the label filter of the tenant of this name; empty for those who see all."""
-    labels: Mapping[str, str] = {} if tenant in (LOCAL_TENANT, UNFILTERED) else json.loads(tenant)
+    labels: Mapping[str, str] = {} if tenant in TRUSTED_TENANTS else json.loads(tenant)
     return labels
+
+
+def credited_labels(
+    labels: Mapping[str, str], tenant: str, forced: Collection[str]
+) -> Mapping[str, str]:
+    """Return those of a build's labels that count where somebody is paid for or told by them:
+    not what a tenant says under a name that tokens force (`forced`), unless its own forces that."""
+    if tenant in TRUSTED_TENANTS:
+        return labels
+    own = tenant_labels(tenant)
+    return {
+        name: value
+        for name, value in labels.items()
+        if name not in forced or own.get(name) == value
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +97,9 @@ class Principal:
         """The name of its tenant: the label filter as text."""
         return json.dumps(self.labels, sort_keys=True) if self.labels else UNFILTERED
 
-    def sees(self, labels: Mapping[str, str]) -> bool:
-        """True if builds with these labels are its own."""
-        return all(labels.get(name) == value for name, value in self.labels.items())
+    def sees(self, build: BuildRecord) -> bool:
+        """True if a build is its own: its labels are the filter's, and so are its tenant's, or who
+        submitted it may give builds to others."""
+        own = self.labels.items() <= build.spec.labels.items()
+        theirs = build.tenant in TRUSTED_TENANTS
+        return own and (theirs or self.labels.items() <= tenant_labels(build.tenant).items())

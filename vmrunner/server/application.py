@@ -46,7 +46,7 @@ SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sand
 SANDBOX_THREADS = 640  # for all of them: a VM that answers nothing holds up nobody else's request
 CLOUD_THREADS = 40  # for wishes that ask a cloud: one that hangs holds up no other request
 STORE_THREADS = 40  # for what reads or writes the store, likewise
-EXCHANGES = 4  # at once: who shows an identity may wait for an issuer, and nobody else for that
+EXCHANGES = 64  # at once: who shows an identity may wait for an issuer, and nobody else for that
 
 
 def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import string
 import threading
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +17,7 @@ from vmrunner.model import Token, TokenQuota, TokenScope
 from vmrunner.model.principals import OIDC
 from vmrunner.server.problems import HttpProblem
 from vmrunner.services import tokens
+from vmrunner.services.remote import issuer_document
 
 if TYPE_CHECKING:
     from vmrunner.config.oidc import OidcIssuer, OidcRule
@@ -29,50 +28,61 @@ log = logging.getLogger("vmrunner.server")
 ALGORITHMS: Final = ("RS256", "ES256")  # nothing that a shared secret or none could make
 REFETCH: Final = 60.0  # seconds between two looks for a key that is not known
 WITHDRAWN: Final = 3600.0  # … for one that is: its issuer may have withdrawn it
-FETCH: Final = 10.0  # seconds for one
-DOCUMENT: Final = 1 << 20  # bytes of an issuer's answer
+BELIEVED: Final = 86_400.0  # … that keys count whose issuer is not reached any more
+CALLERS: Final = 16  # that one issuer may keep waiting at once
 LEEWAY: Final = 30.0  # seconds by which clocks may differ
 LONGEST_TOKEN: Final = 16 * 1024  # characters of an identity token
 _NEEDED: Final = ["exp", "iat", "iss", "aud", "sub"]
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Refuses to be led elsewhere: what an issuer says, it says itself."""
+class _Issuer:
+    """The keys of one issuer. `looked`: when they were asked for last, `had`: when they came."""
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def fetch(url: str) -> Any:
-    """Return the JSON document at a URL, without following anybody elsewhere."""
-    opener = urllib.request.build_opener(_NoRedirects)
-    with opener.open(url, timeout=FETCH) as answer:
-        return json.loads(answer.read(DOCUMENT))
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.callers = threading.BoundedSemaphore(CALLERS)
+        self.looked = self.had = float("-inf")
+        self.keys: dict[str, jwt.PyJWK] = {}
 
 
 class IssuerKeys:
-    """The public keys of issuers, each fetched from the issuer alone."""
+    """The public keys of issuers, each fetched from the issuer alone, and from several at once."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, dict[str, jwt.PyJWK]]] = {}
+        self._known: dict[str, _Issuer] = {}
 
     def find(self, issuer: str, name: str) -> jwt.PyJWK | None:
         """Return one key. All are looked for again after an hour; for an unknown one at most once a
-        minute."""
+        minute. What came longer than a day ago counts no more. Raises HttpProblem where as many as
+        may already wait for this issuer."""
         with self._lock:
-            at, keys = self._known.get(issuer, (float("-inf"), {}))
-            if self._now() - at >= (WITHDRAWN if name in keys else REFETCH):
-                found = self._fetched(issuer)
-                keys = keys if found is None else found
-                self._known[issuer] = self._now(), keys
-            return keys.get(name)
+            known = self._known.setdefault(issuer, _Issuer())
+        if not known.callers.acquire(blocking=False):
+            raise HttpProblem(
+                503,
+                "the keys of its issuer are being fetched",
+                fix="try again",
+                headers={"Retry-After": "5"},
+            )
+        try:
+            with known.lock:
+                if self._now() - known.looked >= (WITHDRAWN if name in known.keys else REFETCH):
+                    found = self._fetched(issuer)
+                    known.looked = self._now()
+                    if found is not None:
+                        known.keys, known.had = found, known.looked
+                if self._now() - known.had >= BELIEVED:
+                    known.keys = {}
+                return known.keys.get(name)
+        finally:
+            known.callers.release()
 
     def _fetched(self, issuer: str) -> dict[str, jwt.PyJWK] | None:
         try:
-            found = fetch(issuer.rstrip("/") + "/.well-known/openid-configuration")
-            listed = fetch(_key_place(issuer, found))["keys"]
+            found = issuer_document.fetch(issuer.rstrip("/") + "/.well-known/openid-configuration")
+            listed = issuer_document.fetch(_key_place(issuer, found))["keys"]
             return {str(one["kid"]): jwt.PyJWK(one) for one in listed if _signs(one)}
         except Exception as error:  # noqa: BLE001 - whatever an issuer answers, it is no key
             log.warning("the keys of %s cannot be had: %s", issuer, error)
@@ -111,7 +121,7 @@ class OidcExchange:
             raise HttpProblem(403, "no rule of server.oidc is for this identity")
         return tokens.exchange(
             ledger,
-            f"{OIDC}{str(claims['sub'])[:200]}",
+            _actor(issuer, claims),
             frozenset(TokenScope(word) for word in rule.scopes),
             labels=_labels(rule, claims),
             quota=TokenQuota(
@@ -156,6 +166,15 @@ class OidcExchange:
             raise _unproved(str(error)) from None
         _timely(claims, now)
         return claims
+
+
+def _actor(issuer: OidcIssuer, claims: Mapping[str, Any]) -> str:
+    """Return as whom an identity is known: its issuer's URL, which has no `#`, and its whole
+    `sub`: two issuers may know the same one, and two names may begin alike."""
+    sub = str(claims["sub"])
+    if not sub.isprintable():
+        raise _unproved("its sub has characters that cannot be printed")
+    return f"{OIDC}{issuer.issuer}#{sub}"
 
 
 def _timely(claims: Mapping[str, Any], now: float) -> None:

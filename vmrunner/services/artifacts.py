@@ -153,8 +153,12 @@ def _named(known: Collection[str], paths: Sequence[str]) -> list[str]:
 
 def _unwanted(entry: ArtifactEntry, asked: Globs) -> str:
     if entry.target is not None:
-        return asked.risk(entry.path) or asked.risk(entry.target)
-    return asked.risk(entry.path) if stat.S_ISREG(entry.mode) else f"{entry.path!r} is no file"
+        return asked.risk(entry.path, file=True) or asked.risk(entry.target)
+    return (
+        asked.risk(entry.path, file=True)
+        if stat.S_ISREG(entry.mode)
+        else f"{entry.path!r} is no file"
+    )
 
 
 def _copy(files: ArtifactFiles, entry: ArtifactEntry, dest: Path) -> None:

@@ -45,13 +45,14 @@ def report(
     *,
     by: str = PROVIDER,
     since: float = 7 * cost_report.DAY,
-    labels: Mapping[str, str] | None = None,
+    own: Mapping[str, str] | None = None,
 ) -> list[CostLine]:
     """Return what was spent in the last `since` seconds, on builds by group, on VMs of pools that
-    no build used, and on images. With `labels` the builds alone that have them all. What a VM cost
-    before that time is left out. Raises ConfigError."""
+    no build used, and on images. With `own` builds alone, of the principal with that
+    label filter. What a VM cost before that time is left out. Raises ConfigError."""
     check_group(by)
-    begun, such = time.time() - since, labels or {}
+    now, such = time.time(), own or {}
+    begun = now - since
     # The last minute may be billed whole, after the VM is gone.
     rows = ledger.spending.instances(begun - pricing.MINIMUM, such)
     images = () if such else ledger.spending.images(begun)
@@ -61,7 +62,7 @@ def report(
     spent += [cost_report.of_image(row, times[row.provider, row.scope]) for row in images]
     if by.startswith(LABEL):
         builds = {one.build for one in spent if one.build is not None}
-        values = ledger.spending.values(by.removeprefix(LABEL), builds)
+        values = ledger.spending.values(by.removeprefix(LABEL), builds, now)
         return cost_report.report(spent, begun, lambda one: values.get(one.build or ""))
     group = (lambda one: one.provider) if by == PROVIDER else None
     return cost_report.report(spent, begun, group)

@@ -76,7 +76,7 @@ def _places(
     ordered: Sequence[BuildRecord], tenant: Principal | None, *, whole: bool
 ) -> dict[str, str]:
     """Say which place in line each has: a tenant's among its own. `whole`: these are all."""
-    shown = [b for b in ordered if tenant is None or tenant.sees(b.spec.labels)]
+    shown = [b for b in ordered if tenant is None or tenant.sees(b)]
     if len(shown) < 2:
         return {}
     whose = " of yours" if tenant is not None else ""

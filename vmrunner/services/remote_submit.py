@@ -13,6 +13,8 @@ from vmrunner.services import uploads
 from vmrunner.services.submit import AdmittedBuild
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vmrunner.model import BuildRecord, BuildSpec, Principal
     from vmrunner.services.requests import BuildRequest, CheckedRequest
     from vmrunner.services.submit import Submission
@@ -86,6 +88,7 @@ def check(
 ) -> RemoteAdmission:
     """All but the source and the queue: raises what `submit` would for any other reason."""
     warnings: list[str] = []
+    refuse_foreign_labels(submission, principal, request.labels)
     checked = submission.check(_labelled(request, principal))
     allow(checked, principal)
     checked = replace(checked, spec=replace(checked.spec, source=source and (name or source)))
@@ -107,6 +110,24 @@ def _labelled(request: BuildRequest, principal: Principal) -> BuildRequest:
                 hint="leave it out",
             )
     return request.model_copy(update={"labels": {**request.labels, **principal.labels}})
+
+
+def refuse_foreign_labels(
+    submission: Submission, principal: Principal, labels: Mapping[str, str]
+) -> None:
+    """Raises NotAllowed for a label name that other tokens, or rules of issuers, force, and this
+    principal's token does not: it would be taken for a build of theirs."""
+    said = labels.keys() - principal.labels.keys()
+    if not said or not principal.labels:
+        return
+    forced = submission.ledgers.open().tokens.forced_labels(time.time())
+    for issuer in submission.settings.server.oidc:
+        forced.update(*(rule.labels for rule in issuer.rules))
+    if foreign := sorted(said & forced):
+        raise NotAllowed(
+            f"labels: {foreign[0]} tells whose a build is, and this token has no {foreign[0]}",
+            hint=f"leave {foreign[0]} out, or call it otherwise",
+        )
 
 
 def limit_cost(submission: Submission, principal: Principal) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmrunner.errors import ConfigError, NotAllowed, NotFound
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.model.principals import UNFILTERED
-from vmrunner.services.remote_submit import allow, limit_cost
+from vmrunner.services.remote_submit import allow, limit_cost, refuse_foreign_labels
 from vmrunner.services.requests import CheckedRequest, check_again
 from vmrunner.services.submit import AdmittedBuild
 
@@ -28,6 +28,7 @@ def run_again(submission: Submission, principal: Principal, row: BuildRecord) ->
         )
     if row.spec.caches:  # its steps would fill the principal's, and read them
         _refuse_foreign(row, principal, "caches", "submitted it, and fills its own alone")
+    refuse_foreign_labels(submission, principal, row.spec.labels)
     digest = None
     if row.spec.source is not None:
         _refuse_foreign(row, principal, "source", "uploaded it, and no other may have it built")

@@ -35,7 +35,7 @@ class GarmProvider:
         """Start a runner; the same wish again is the same runner, until that has ended. Raises
         Conflict when one of its name lives that is another."""
         such = {CONTROLLER: self._controller, NAME: wanted.name}
-        former = self._service.ledger.builds.list(labels=such)
+        former = self._service.ledger.builds.list(labels=such, mine=True)
         number = sum(row.finished or row.cancel is not None for row in former)
         request = bootstrap.request(wanted, self._settings, self._controller, pool, number)
         row, _ = entry.enter(self._service, request)
@@ -70,7 +70,7 @@ class GarmProvider:
 
     def _rows(self, labels: Mapping[str, str]) -> list[BuildRecord]:
         such = {CONTROLLER: self._controller, **labels}
-        return self._service.ledger.builds.list(active=True, labels=such)
+        return self._service.ledger.builds.list(active=True, labels=such, mine=True)
 
     def _live(self, instance: str) -> BuildRecord:
         """Find one by its provider id, or by its name: GARM uses that where it never heard the

@@ -55,8 +55,8 @@ class RunnerBuilds:
     def seen(self) -> RunnersSeen:
         """Return those that live, and those that ended last."""
         builds, labels = self._service.ledger.builds, {SET: self._word}
-        live = builds.list(active=True, labels=labels)
-        ended = builds.list(active=False, labels=labels, limit=_ENDED)
+        live = builds.list(active=True, labels=labels, mine=True)
+        ended = builds.list(active=False, labels=labels, limit=_ENDED, mine=True)
         unread = len(getattr(live, "unread", ()))  # a server tells those that it can
         return RunnersSeen(live=tuple(live), ended=tuple(ended), unread=unread)
 

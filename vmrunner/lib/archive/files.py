@@ -270,7 +270,8 @@ def _unwanted(entry: TarEntry, path: str, asked: Globs) -> str:
     to = os.fsdecode(entry.target)
     if entry.kind is EntryKind.LINK and (not to or "\0" in to or not stays_inside(path, to)):
         return f"the link {_shown(entry)} leads outside"
-    return asked.risk(path) or asked.risk(to)
+    own = entry.kind is not EntryKind.DIRECTORY
+    return asked.risk(path, file=own) or asked.risk(to)
 
 
 def _write(reader: TarReader, entry: TarEntry, parent: int, name: bytes) -> None:

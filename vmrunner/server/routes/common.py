@@ -116,6 +116,6 @@ def visible_instance(parts: ServerParts, principal: Principal, word: str) -> Ins
         row = parts.ledger.instances.get(word)  # no beginning of an id: it might be another's
     except NotFound:
         raise hidden from None
-    if row.build is None or not principal.sees(parts.ledger.builds.get(row.build).spec.labels):
+    if row.build is None or not principal.sees(parts.ledger.builds.get(row.build)):
         raise hidden
     return row

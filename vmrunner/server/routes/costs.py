@@ -35,7 +35,7 @@ def list_costs(
     """The costs of the builds that the token sees; without a filter also of VMs of pools that no
     build used, and of images."""
     found = costs.report(
-        parts.ledger, parts.providers, by=wanted.by, since=wanted.since, labels=principal.labels
+        parts.ledger, parts.providers, by=wanted.by, since=wanted.since, own=principal.labels
     )
     return listing("cost", map(cost_document, found))
 
@@ -46,7 +46,7 @@ def cost_page(
 ) -> Response:
     """Costs; the grouping is in the URL."""
     found = costs.report(
-        parts.ledger, parts.providers, by=wanted.by, since=wanted.since, labels=principal.labels
+        parts.ledger, parts.providers, by=wanted.by, since=wanted.since, own=principal.labels
     )
     rows = [
         TableRow(

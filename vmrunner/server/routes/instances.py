@@ -52,7 +52,7 @@ def list_instances(
         build=wanted.build,
         active=None if wanted.state is None else wanted.state == "active",
         limit=wanted.limit + 1,
-        labels=principal.labels,
+        own=principal.labels,
         before=wanted.after,
     )
     # One that cannot be read is no end of the list.

@@ -25,7 +25,7 @@ def vms(
     """VMs: why each lives, and how long it still may; why it died. Who sees all sees them beside
     the clouds."""
     rows = parts.ledger.instances.list(
-        active=None if gone else True, limit=500, labels=principal.labels
+        active=None if gone else True, limit=500, own=principal.labels
     )
     notes: list[str] = []
     age: float | None = None

@@ -43,8 +43,9 @@ class RemoteBuilds:
         *,
         states: Collection[BuildState] = (),
         before: str | None = None,
+        mine: bool = False,
     ) -> list[BuildRecord]:
-        """Newest first, page after page."""
+        """Newest first, page after page; `mine`: those that this token's tenant submitted."""
         self.waiting.clear()
         wanted = [state.value for state in states]
         if active is not None:
@@ -58,6 +59,7 @@ class RemoteBuilds:
                 label=[f"{name}={value}" for name, value in (labels or {}).items()] or None,
                 limit=size,
                 after=before,
+                mine=mine or None,
             )
             found += map(self._one, page["items"])
             before = page.get("next")

@@ -1,0 +1,98 @@
+"""Bugs to plant in who sees and pays for what (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+TENANTS = "tests/integration/test_http_tenants.py"
+OIDC = "tests/integration/test_http_oidc.py"
+DISGUISED = "tests/unit/lib/test_disguised_repositories.py"
+
+BUGS: Final = (
+    Bug(
+        "find builds by the labels that they wear",
+        "ledger/labels.py",
+        "return [*having(_b.id, own), _of_tenant(own)] if own else []",
+        "return having(_b.id, own)",
+        f"{TENANTS}::test_a_name_leads_to_the_principals_own",
+    ),
+    Bug(
+        "find VMs by the labels that their builds wear",
+        "ledger/labels.py",
+        ".where(_l.name == name, _l.value == value, _of_tenant({name: value}))",
+        ".where(_l.name == name, _l.value == value)",
+        f"{TENANTS}::test_a_worn_label_opens_nothing_of_anybodys",
+    ),
+    Bug(
+        "let a tenant say what others' tokens force",
+        "services/remote_submit.py",
+        "if foreign := sorted(said & forced):",
+        "if foreign := []:",
+        f"{TENANTS}::test_a_label_that_others_force_is_refused",
+    ),
+    Bug(
+        "forget the names that issuers' rules force",
+        "services/remote_submit.py",
+        "forced.update(*(rule.labels for rule in issuer.rules))",
+        "pass",
+        f"{TENANTS}::test_a_label_that_others_force_is_refused",
+    ),
+    Bug(
+        "let a budget pay for who wears its label",
+        "ledger/budgets.py",
+        "self._accounts.concerned(credited_labels(labels, tenant, self._forced), actor)",
+        "self._accounts.concerned(labels, actor)",
+        "tests/integration/test_budgets.py::test_a_worn_label_is_paid_by_nobody_else",
+    ),
+    Bug(
+        "tell a webhook of who wears its label",
+        "ledger/outbox.py",
+        "labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection, now))",
+        "labels = build.spec.labels",
+        "tests/integration/test_webhooks.py::test_a_worn_label_is_told_to_nobody",
+    ),
+    Bug(
+        "count others' builds as runners",
+        "server/routes/builds.py",
+        "tenant=principal.tenant if mine else None",
+        "tenant=None",
+        f"{TENANTS}::test_nobody_elses_build_counts_as_a_runner",
+    ),
+    Bug(
+        "take one sub of two issuers for one actor",
+        "server/oidc.py",
+        'return f"{OIDC}{issuer.issuer}#{sub}"',
+        'return f"{OIDC}{sub}"',
+        f"{OIDC}::test_issuers_are_no_actors_of_each_other",
+    ),
+    Bug(
+        "believe an issuer's keys for ever",
+        "server/oidc.py",
+        "if self._now() - known.had >= BELIEVED:",
+        "if False:",
+        f"{OIDC}::test_keys_of_an_issuer_that_is_gone_count_a_day",
+    ),
+    Bug(
+        "let all wait for an issuer that hangs",
+        "server/oidc.py",
+        "if not known.callers.acquire(blocking=False):",
+        "if not known.callers.acquire():",
+        f"{OIDC}::test_an_issuer_that_hangs_keeps_no_other_waiting",
+    ),
+    Bug(
+        "bring a bare repository",
+        "lib/globs.py",
+        "if file and name == _HEAD:",
+        "if False:",
+        f"{DISGUISED}::test_a_repository_in_disguise_does_not_come",
+    ),
+    Bug(
+        "look at a directory anew for each file in it",
+        "lib/globs.py",
+        "            self._below[component] = known\n",
+        "",
+        "tests/unit/lib/test_globs.py::test_a_directory_is_held_against_globs_once",
+    ),
+)
