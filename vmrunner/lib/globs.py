@@ -41,7 +41,7 @@ def check(glob: str, field: str = "artifact") -> str:
     """The glob. Raises ConfigError on one that can match nothing, or not what it seems to."""
     if len(glob) > GLOB_CHARACTERS:
         raise ConfigError(
-            f"{field}: {glob[:40]!r}… has {len(glob)} characters, and {GLOB_CHARACTERS} are allowed",
+            f"{field}: {glob[:40]!r}… has {len(glob)} characters, and {GLOB_CHARACTERS} may be",
             hint="name a directory above, or a shorter glob",
         )
     if not glob or glob.startswith("/") or "\0" in glob or ".." in glob.split("/"):
@@ -59,7 +59,7 @@ def check_all(globs: Sequence[str], field: str = "artifacts") -> None:
     """Raises ConfigError for more globs than what a VM names could be held against."""
     if (size := sum(map(len, globs))) > GLOBS_CHARACTERS:
         raise ConfigError(
-            f"{field}: the globs have {size} characters, and {GLOBS_CHARACTERS} are allowed together",
+            f"{field}: the globs have {size} characters, and {GLOBS_CHARACTERS} may be",
             hint="put what is wanted into a directory, and name that",
         )
     wild = sum(_wild(part) for glob in globs for part in _parts(glob))
@@ -126,7 +126,7 @@ class Globs:
             self._spent += time.thread_time() - began
         if self._spent > MATCH_SECONDS:
             raise ConfigError(
-                f"artifacts: the globs take longer than {MATCH_SECONDS:g} s for what the build left",
+                f"artifacts: the globs take longer than {MATCH_SECONDS:g} s for what is there",
                 hint="fewer wildcards, or fewer files: pack them in the build",
             )
         return found
