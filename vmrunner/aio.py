@@ -13,7 +13,7 @@ import builtins
 import functools
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 W = TypeVar("W")
-M = TypeVar("M", _Runner, _Sandbox, _Terminal)
+M = TypeVar("M", _Runner, _Sandbox, _Terminal, PortForward)
 
 log = logging.getLogger("vmrunner")
 
@@ -214,6 +214,52 @@ class AsyncTerminal(_Context[_Terminal]):
             yield shown
 
 
+class AsyncPortForward(_Context[PortForward]):
+    """A port of a sandbox, on this machine's loopback, until it is closed."""
+
+    close = _method(PortForward.close)
+
+    def __enter__(self) -> PortForward:
+        return self._wrapped
+
+    def __exit__(self, *_: object) -> None:
+        self._wrapped.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._wrapped.address
+
+    @property
+    def port(self) -> int:
+        """Return the port here."""
+        return self._wrapped.port
+
+    @property
+    def url(self) -> str:
+        return self._wrapped.url
+
+
+class _Opening:
+    """A forwarded port that is opened by `await`, or by `async with`, which closes it too."""
+
+    def __init__(self, start: Callable[[], PortForward]) -> None:
+        self._start = start
+
+    def __await__(self) -> Generator[Any, None, AsyncPortForward]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> AsyncPortForward:
+        self._opened = await self._open()
+        return self._opened
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._opened.close()
+
+    async def _open(self) -> AsyncPortForward:
+        return AsyncPortForward(await _in_thread(self._start, PortForward.close))
+
+
 class AsyncSandboxFiles(_Handle[_Files]):
     """Files of a sandbox."""
 
@@ -286,13 +332,16 @@ class AsyncSandbox(_Context[_Sandbox]):
     run = _method(_Sandbox.run)
     upload = _method(_Sandbox.upload)
     download = _method(_Sandbox.download)
-    forward = _method(_Sandbox.forward, PortForward.close)
     extend = _method(_Sandbox.extend)
     info = _method(_Sandbox.info)
     is_running = _method(_Sandbox.is_running)
     ssh_command = _method(_Sandbox.ssh_command)
     kill = _method(_Sandbox.kill)
     close = _method(_Sandbox.close)
+
+    @functools.wraps(_Sandbox.forward)
+    def forward(self, *words: Any, **options: Any) -> _Opening:
+        return _Opening(functools.partial(self._wrapped.forward, *words, **options))
 
     @functools.wraps(_Sandbox.popen)
     async def popen(self, *words: Any, **options: Any) -> AsyncSandboxProcess:
@@ -311,3 +360,19 @@ def _blocking(runner: AsyncRunner | _Runner | None) -> _Runner | None:
 
 Runner = AsyncRunner
 Sandbox = AsyncSandbox
+
+__all__ = [
+    "AsyncPortForward",
+    "AsyncRunner",
+    "AsyncSandbox",
+    "AsyncSandboxFiles",
+    "AsyncSandboxProcess",
+    "AsyncTerminal",
+    "Runner",
+    "Sandbox",
+    "run",
+]
+
+
+def __dir__() -> builtins.list[str]:
+    return [*__all__]

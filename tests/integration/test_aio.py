@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
+import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,6 +58,50 @@ def test_a_sandbox_is_used_and_left(runner: aio.Runner) -> None:
     done = asyncio.run(main())
     blocking: vmrunner.Runner = runner._wrapped
     assert blocking.get(done).result is Result.SUCCESS
+
+
+def test_a_forwarded_port_is_a_context_manager(
+    runner: aio.Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> list[tuple[str, int]]:
+        async with await aio.Sandbox.create(runner=runner, ttl="5m", owned=True) as sandbox:
+            async with sandbox.forward(8000) as port:
+                addresses = [port.address]
+                assert port.url == f"http://127.0.0.1:{port.port}"
+                await asyncio.to_thread(connect, port.address)
+            async with await sandbox.forward(8000) as port:
+                addresses.append(port.address)
+            with await sandbox.forward(8000) as blocking:
+                addresses.append(blocking.address)
+            port = await sandbox.forward(8000)
+            addresses.append(port.address)
+            await port.close()
+            return addresses
+
+    for address in asyncio.run(main()):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+    loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert loud == []
+
+
+def connect(address: tuple[str, int]) -> None:
+    with socket.create_connection(address) as connection:
+        assert connection.recv(1) == b""  # nothing is behind it
+
+
+def test_tab_shows_the_public_names() -> None:
+    for module in (vmrunner, aio):
+        assert {*dir(module)} - {"__version__"} == {*module.__all__}
+        assert all(hasattr(module, name) for name in dir(module))
+
+
+def test_a_runner_says_where_it_looks(runner: aio.Runner) -> None:
+    blocking: vmrunner.Runner = runner._wrapped
+    assert re.fullmatch(r"<Runner sqlite:///.*>", repr(blocking))
+    far = vmrunner.Runner(url="http://127.0.0.1:9", token="vmr_hidden")
+    assert repr(far) == "<Runner http://127.0.0.1:9>"
+    far.close()
 
 
 def test_a_sandbox_that_nobody_waits_for_ends(runner: aio.Runner) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,24 @@ def test_dry_run_tells_labels_and_variables(anywhere: Cli, home: Path) -> None:
     assert told["labels"] == "team=core 'why=a b'"
     assert told["env"].startswith("'N=1")
     assert "labels" not in anywhere("run", "--dry-run", "--", "make").out.decode()
+
+
+def test_a_run_tells_what_goes_into_the_vm(anywhere: Cli, home: Path) -> None:
+    place = home / "src"
+    subprocess.run(["git", "init", "-q", place], check=True)
+    (place / ".gitignore").write_text(".env\n")
+    for number in range(51):
+        (place / f"{number:02}.c").write_text("text\n")
+    (place / ".env").write_text("secret")
+    argv = ("--source", str(place), "--", "say", "x")
+    listed = anywhere("run", "--dry-run", *argv).out.decode()
+    assert "\nSource: 52 files, 260 B\n  .gitignore\n  00.c\n" in listed
+    assert listed.endswith("  48.c\n  … and 2 more (-o json)\n")
+    (spec,) = anywhere("run", "--dry-run", "-o", "json", *argv).items
+    files = spec["source_files"]
+    assert (files["count"], files["bytes"], len(files["paths"])) == (52, 260, 52)
+    assert ".env" not in files["paths"]
+    assert b"vmrunner: source: 52 files, 260 B\n" in anywhere("run", *argv).err
 
 
 def test_dry_run_writes_nothing(cli: Cli, ledger: Ledger) -> None:

@@ -222,6 +222,35 @@ def test_a_directory_is_packed(tmp_path: Path) -> None:
     assert content(tmp_path / "out.tar") == "text"
 
 
+def test_the_whole_system_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "root").symlink_to("/")
+    for name in ("/", "/..", str(tmp_path / "root")):
+        with pytest.raises(ConfigError, match="is this whole system"):
+            sources.check(name)
+
+
+def test_a_look_names_what_would_be_packed(repository: Path, tmp_path: Path) -> None:
+    (repository / ".gitignore").write_text("*.o\n")
+    (repository / "a.o").write_text("ignored")
+    (repository / "link").symlink_to("file")
+    found = [*sources.look(str(repository))]
+    total = sources.spool(str(repository), tmp_path / "out.tar")
+    assert (len(found), sum(file.size for file in found)) == (total.files, total.size)
+    assert ("link", 0) in found
+    assert "a.o" not in {file.path for file in found}
+    far = f"git+file://{repository}@main"
+    found = [*sources.look(far)]
+    total = sources.spool(far, tmp_path / "out.tar")
+    assert [(file.path, file.size) for file in found] == [("file", total.size)]
+    assert str(total).startswith("1 file, ")
+
+
+def test_a_look_refuses_what_cannot_be_packed(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("/etc/passwd")
+    with pytest.raises(ConfigError, match="the link 'out' leads outside"):
+        list(sources.look(str(tmp_path)))
+
+
 @pytest.fixture
 def bomb(tmp_path: Path) -> Path:
     """Trees of trees: a few kilobytes that are 100,000 empty files."""
@@ -248,7 +277,8 @@ def test_a_repository_that_unpacks_to_much_is_cut_off(bomb: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB .*limits.source_bytes"):
         sources.spool(f"git+file://{bomb}@main", tmp_path / "out.tar", most=1 << 20)
     assert not list(tmp_path.glob("out.tar*"))
-    sources.look(f"git+file://{bomb}@main", most=1 << 20)  # packs nothing
+    with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB"):
+        list(sources.look(f"git+file://{bomb}@main", most=1 << 20))
 
 
 def test_a_large_repository_is_cut_off_while_it_is_fetched(
@@ -258,7 +288,10 @@ def test_a_large_repository_is_cut_off_while_it_is_fetched(
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     for argv in (["add", "."], [*who, "commit", "-qm", "big"]):
         subprocess.run(["git", "-C", repository, *argv], check=True)
-    for act in (sources.look, lambda s, most: sources.spool(s, tmp_path / "out.tar", most=most)):
+    for act in (
+        lambda *a, **k: list(sources.look(*a, **k)),
+        lambda s, most: sources.spool(s, tmp_path / "out.tar", most=most),
+    ):
         with pytest.raises(ConfigError, match=r"is larger than 1\.0 MiB"):
             act(f"git+file://{repository}@main", most=1 << 20)
 

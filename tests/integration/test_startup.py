@@ -18,7 +18,7 @@ from vmrunner.ledger import Ledger
 HEAVY = {
     "sqlalchemy.orm", "sqlmodel", "sqlalchemy.dialects.postgresql", "psycopg", "alembic", "azure",
     "boto3", "botocore", "google", "fabric", "invoke", "paramiko", "apscheduler", "rich", "yaml",
-    "pathspec", "ulid", "cronsim", "vmrunner.api.runner", "vmrunner.engine.engine",
+    "ulid", "cronsim", "vmrunner.api.runner", "vmrunner.engine.engine",
     "vmrunner.core.reap_plan", "vmrunner.config.jobfile", "vmrunner.providers.ec2.settings",
     "vmrunner.providers.azure.settings", "vmrunner.providers.gce.settings",
     "vmrunner.providers.fake.settings",

@@ -110,6 +110,7 @@ def at_server(home: Path, patched: pytest.MonkeyPatch) -> Iterator[Callable[...,
 
     service = Service(home, None, sources.load().settings)
     service.runner._host.ensure("fake")
+    assert service.runner.app.store, "the server's own: opened before the client's environment"
     elsewhere = home / "client"
     elsewhere.mkdir()
     with patched.context() as client:

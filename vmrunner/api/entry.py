@@ -27,6 +27,8 @@ def enter(
     submission: Any = service.submission
     admitted = submission.admit(submission.check(wished), warn=_warn)
     packed = submission.pack(admitted, on_image=_log_image)
+    if packed.total is not None:
+        log.info("source: %s", packed.total)
     queued: tuple[BuildRecord, bool] = submission.queue(packed, submitter=submitter)
     return queued
 

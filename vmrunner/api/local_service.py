@@ -47,6 +47,11 @@ class LocalService:
         return self._parts.ledger
 
     @property
+    def place(self) -> str:
+        """Return the URL of its ledger, without a password."""
+        return self._parts.ledgers.shown
+
+    @property
     def submission(self) -> Submission:
         """Return the four steps of a submission."""
         from vmrunner.services.submit import Submission

@@ -107,6 +107,11 @@ class RemoteService:
         self._host = RemoteHost(self.client, self.ledger.builds)
 
     @property
+    def place(self) -> str:
+        """Return the server's URL."""
+        return self.client.url
+
+    @property
     def submission(self) -> RemoteSubmitter:
         from vmrunner.api.remote_submission import RemoteSubmitter
 

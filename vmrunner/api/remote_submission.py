@@ -20,6 +20,7 @@ from vmrunner.services.submit import AdmittedBuild
 
 if TYPE_CHECKING:
     from vmrunner.images import Progress
+    from vmrunner.lib.archive.files import ArchiveTotal
     from vmrunner.model import BuildRecord, Process, Step
 
 _PIECE: Final = 1 << 18
@@ -35,6 +36,7 @@ class PackedRemotely:
 
     checked: CheckedRequest
     body: dict[str, Any]
+    total: ArchiveTotal | None = None  # of its source
 
 
 class RemoteSubmitter:
@@ -95,16 +97,16 @@ class RemoteSubmitter:
         """Pack the source here, and upload it."""
         del on_image
         assert self._request is not None, "check comes first"
-        body, checked = _body(self._request), admitted.checked
+        body, checked, total = _body(self._request), admitted.checked, None
         if checked.source is not None:
             with tempfile.TemporaryDirectory(prefix="vmrunner-") as name, checked.placed():
                 path = Path(name, "source.tar")
-                sources.spool(checked.source, path, most=SOURCE_BYTES)
+                total = sources.spool(checked.source, path, most=SOURCE_BYTES)
                 body["source"] = self._client.put("/sources", partial(pieces_of, path, _PIECE))[
                     "digest"
                 ]
             body["source_name"] = sources.shown(checked.source)
-        return PackedRemotely(checked=checked, body=body)
+        return PackedRemotely(checked=checked, body=body, total=total)
 
     def queue(
         self, packed: PackedRemotely, *, submitter: Process | None = None

@@ -80,6 +80,10 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        """Name of the place that it asks, without what is secret."""
+        return f"<Runner {self.service.place}>"
+
     def close(self) -> None:
         """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended,
         and for what this engine drove beside, a background engine is started, unless one serves

@@ -256,8 +256,8 @@ class Sandbox:
     # --- files ---
 
     def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
-        """Copy a directory's content below `to`, or a file into it; what git would ignore is left
-        out of a directory."""
+        """Copy a directory's content below `to`, or a file into it; of a git work tree what git
+        tracks or does not ignore."""
         self.files.upload(source, to)
 
     def download(

@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.cli import output
 from vmrunner.errors import ConfigError
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import BuildSpec, Step
     from vmrunner.services.host_access import HostAccess
+    from vmrunner.services.sources import SourceFile
+
+SHOWN_FILES: Final = 50  # of a source, by name, to people
+NAMED_FILES: Final = 10_000  # and to programs
 
 
 def steps(command: Sequence[str], lines: Sequence[str]) -> tuple[Step, ...] | None:
@@ -130,6 +134,27 @@ def show_spec(spec: BuildSpec) -> None:
                 output.print_out(f"{key:<{width}}  {output.clean(cache_checks.paths(spec.caches))}")
         elif value not in (None, "", (), {}):
             output.print_out(f"{key:<{width}}  {output.clean(_text(key, value))}")
+
+
+def show_files(files: Sequence[SourceFile]) -> None:
+    """Show how many files would go into the VM, and the first of them by name."""
+    from vmrunner.lib.archive.files import ArchiveTotal
+
+    total = ArchiveTotal(files=len(files), size=sum(file.size for file in files))
+    output.print_out(f"\nSource: {total}")
+    for file in sorted(files)[:SHOWN_FILES]:
+        output.print_out(f"  {output.clean(file.path)}")
+    if len(files) > SHOWN_FILES:
+        output.print_out(f"  … and {len(files) - SHOWN_FILES:,} more (-o json)")
+
+
+def files_document(files: Sequence[SourceFile]) -> dict[str, Any]:
+    """The same for programs, with more of the names."""
+    return {
+        "count": len(files),
+        "bytes": sum(file.size for file in files),
+        "paths": [file.path for file in sorted(files)[:NAMED_FILES]],
+    }
 
 
 def _text(key: str, value: object) -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -120,39 +120,68 @@ class Repository:
         done = self._run(argv, stdout, {"GIT_CONFIG_NOSYSTEM": "1", **environ})
         if done.returncode == 0:
             return ""
-        said = done.stderr.decode("utf-8", "replace")
-        if _TOO_LARGE in said:
+        if _TOO_LARGE.encode() in done.stderr:
             raise too_large(self._url, self._most)
-        lines = said.strip().splitlines()
-        # Advice follows the first fatal line: "Please make sure you have the correct access …".
-        fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
-        return (fatal or lines[-1:] or [f"exit code {done.returncode}"])[0]
+        return complaint(done)
 
     def _run(
         self, argv: tuple[str, ...], stdout: int, environ: Mapping[str, str]
     ) -> subprocess.CompletedProcess[bytes]:
         options = [word for option in _OPTIONS for word in ("-c", option)]
         place = ("-C", str(self._directory), f"--git-dir={self._directory}")
-        with subprocess.Popen(
+        return call(
             [*_LIMITED, str(self._most // 512 + 1), "git", *place, *options, *argv],
-            stdin=subprocess.DEVNULL,
+            environ={**environment(_KEPT), **_ENV, **environ},
+            timeout=self._timeout,
+            source=self._url,
+            hint="is its server up and reachable? try again; what takes that long can be "
+            "cloned before, and given as a directory",
             stdout=stdout,
-            stderr=subprocess.PIPE,
-            env={**_kept(_KEPT, also=True), **_ENV, **environ},
-            process_group=0,
-        ) as child:
-            try:
-                said, complaint = child.communicate(timeout=self._timeout)
-            except BaseException as error:
-                os.killpg(child.pid, signal.SIGKILL)  # the helper that waits for the server too
-                if not isinstance(error, subprocess.TimeoutExpired):
-                    raise
-                raise ConfigError(
-                    f"source: {self._url}: git did not answer in {units.exact(self._timeout)}",
-                    hint="is its server up and reachable? try again; what takes that long can be "
-                    "cloned before, and given as a directory",
-                ) from None
-        return subprocess.CompletedProcess(child.args, child.returncode, said, complaint)
+        )
+
+
+def call(
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    timeout: float,
+    source: str,
+    hint: str,
+    stdout: int = subprocess.PIPE,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command of git's to its end; all that it started ends with it. Raises ConfigError,
+    which names `source` and the `hint`, when it takes more than `timeout` seconds."""
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environ,
+        process_group=0,
+    ) as child:
+        try:
+            output, errors = child.communicate(timeout=timeout)
+        except BaseException as error:
+            os.killpg(child.pid, signal.SIGKILL)  # the helper that waits for the server too
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
+            raise ConfigError(
+                f"source: {source}: git did not answer in {units.exact(timeout)}", hint=hint
+            ) from None
+    return subprocess.CompletedProcess(child.args, child.returncode, output, errors)
+
+
+def complaint(done: subprocess.CompletedProcess[bytes]) -> str:
+    """Return the line of git's complaint that says what is wrong."""
+    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    # Advice follows the first fatal line: "Please make sure you have the correct access …".
+    fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal: ")]
+    return (fatal or lines[-1:] or [f"exit code {done.returncode}"])[0]
+
+
+def environment(kept: tuple[str, ...]) -> dict[str, str]:
+    """Return this environment, and of git's own variables those that begin with one of `kept`."""
+    return _kept(kept, also=True)
 
 
 def too_large(source: str, most: int) -> ConfigError:

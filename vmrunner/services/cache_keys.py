@@ -15,6 +15,7 @@ from typing import Final
 
 from vmrunner.config import cache_checks
 from vmrunner.errors import ConfigError
+from vmrunner.lib.archive.contents import contents
 from vmrunner.lib.globs import Globs
 from vmrunner.model import CacheRule
 from vmrunner.services import sources
@@ -64,12 +65,8 @@ def _digest(root: Path, glob: str) -> str:
 
 
 def _matching(root: Path, glob: str) -> Iterator[tuple[str, Path]]:
-    """Yield regular files; no link is followed, and git's own are none of the source's."""
+    """Yield regular files of the source; no link is followed."""
     wanted = Globs([glob])
-    for here, directories, names in os.walk(root):
-        directories[:] = sorted(name for name in directories if name != ".git")
-        for name in names:
-            path = Path(here, name)
-            relative = path.relative_to(root).as_posix()
-            if wanted.match(relative, directory=False) and stat.S_ISREG(path.lstat().st_mode):
-                yield relative, path
+    for relative, info in contents(root):
+        if stat.S_ISREG(info.st_mode) and wanted.match(relative, directory=False):
+            yield relative, root / relative

@@ -121,6 +121,8 @@ def step_document(step: Step) -> dict[str, Any]:
     document |= {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
     if step.timeout is not None:
         document["timeout"] = step.timeout
+    if step.env:
+        document["env"] = dict(step.env)
     return document
 
 

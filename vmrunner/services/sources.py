@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from contextlib import AbstractContextManager
+import tarfile
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -17,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 from vmrunner.errors import ConfigError
 from vmrunner.lib import git
 from vmrunner.lib.archive import files
+from vmrunner.lib.archive.contents import contents
 
 GIT: Final = "git+"
 SOURCE_BYTES: Final = 2 << 30  # of a source, packed
@@ -158,18 +161,38 @@ def check(source: str) -> None:
         raise ConfigError(f"source: {source!r} does not exist", hint="name a directory")
     elif not Path(source).is_dir():
         raise ConfigError(f"source: {source!r} is not a directory", hint="name its directory")
+    elif Path(source).resolve() == Path("/"):
+        raise ConfigError(
+            f"source: {source!r} is this whole system", hint="name the directory of a project"
+        )
 
 
-def look(source: str, *, most: int = SOURCE_BYTES, git_timeout: float = 600) -> None:
-    """`check`, and of a repository whether it and its revision are there, for who packs nothing:
-    that takes a fetch. Raises ConfigError."""
+class SourceFile(NamedTuple):
+    """One file or link of a source, with its size in bytes."""
+
+    path: str
+    size: int
+
+
+def look(
+    source: str, *, most: int = SOURCE_BYTES, git_timeout: float = 600
+) -> Iterator[SourceFile]:
+    """Yield the files that `spool` would pack, without keeping anything. A repository is fetched
+    for that. Raises ConfigError."""
     check(source)
-    if source.startswith(GIT):
-        try:
-            with _fetched(GitSource.parse(source), most, git_timeout):
-                pass
-        except OSError as error:
-            raise ConfigError(f"source: {shown(source)!r} cannot be fetched: {error}") from error
+    if not source.startswith(GIT):
+        for path, info in contents(Path(source), timeout=git_timeout):
+            entry = files.member(Path(source), path, info)
+            if not entry.isdir():
+                yield SourceFile(path, entry.size)
+        return
+    try:
+        with tempfile.TemporaryFile(prefix="vmrunner-source-") as file:
+            _archive(source, file, most, git_timeout)
+            file.seek(0)
+            yield from _members(file)
+    except OSError as error:
+        raise ConfigError(f"source: {shown(source)!r} cannot be fetched: {error}") from error
 
 
 def spool(
@@ -183,10 +206,10 @@ def spool(
     try:
         with os.fdopen(fd, "wb") as file:
             if source.startswith(GIT):
-                wanted = GitSource.parse(source)
-                with _fetched(wanted, most, git_timeout) as repository:
-                    repository.archive(wanted.ref, file.fileno())
-                total = files.ArchiveTotal(size=file.tell() or os.fstat(file.fileno()).st_size)
+                _archive(source, file, most, git_timeout)
+                with partial.open("rb") as packed:
+                    sizes = [member.size for member in _members(packed)]
+                total = files.ArchiveTotal(files=len(sizes), size=sum(sizes))
             else:
                 total = files.pack(Path(source), _Limited(file, source, most))
         partial.replace(path)
@@ -199,10 +222,22 @@ def spool(
     return total
 
 
-def _fetched(
-    source: GitSource, most: int, timeout: float
-) -> AbstractContextManager[git.Repository]:
-    return git.fetched(source.url, source.ref, source.environment(), most=most, timeout=timeout)
+def _archive(source: str, file: BinaryIO, most: int, timeout: float) -> None:
+    """Fetch a revision of a repository, and write a tar of it."""
+    wanted = GitSource.parse(source)
+    with git.fetched(
+        wanted.url, wanted.ref, wanted.environment(), most=most, timeout=timeout
+    ) as repository:
+        repository.archive(wanted.ref, file.fileno())
+
+
+def _members(file: BinaryIO) -> Iterator[SourceFile]:
+    """Yield the files and links of a tar that git wrote."""
+    with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+        for member in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
+            if not member.isdir():
+                yield SourceFile(member.name, member.size)
 
 
 class _Limited:

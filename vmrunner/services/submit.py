@@ -24,6 +24,7 @@ from vmrunner.services import cancel, preflight, requests, sources
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths, Settings
     from vmrunner.images import Progress
+    from vmrunner.lib.archive.files import ArchiveTotal
     from vmrunner.model import BuildRecord, Process
     from vmrunner.runtime.ledger_opener import LedgerOpener
     from vmrunner.runtime.provider_set import ProviderSet
@@ -52,6 +53,7 @@ class PackedBuild:
     checked: CheckedRequest
     spool: Path | None = None
     digest: str | None = None
+    total: ArchiveTotal | None = None  # of a source that was packed here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,12 +105,13 @@ class Submission:
         wrong with the build any more, its VM's image. When it breaks off it leaves no source."""
         build, checked, image = ids.build_id(), admitted.checked, admitted.image
         spool = self.paths.sources / f"{build}.tar"
-        digest = None
+        digest = total = None
         try:
             if checked.source is not None:
                 private_dirs.make(spool.parent)
+                most = self.settings.limits.source_bytes
                 with checked.placed():
-                    sources.spool(checked.source, spool, most=self.settings.limits.source_bytes)
+                    total = sources.spool(checked.source, spool, most=most)
             if image is not None and self.ledgers.open().builds.same(checked.spec) is None:
                 log.info("%s: it is made", image.why)
                 image.make(on_image)
@@ -117,7 +120,7 @@ class Submission:
         except BaseException:
             spool.unlink(missing_ok=True)
             raise
-        return PackedBuild(id=build, checked=checked, spool=spool, digest=digest)
+        return PackedBuild(id=build, checked=checked, spool=spool, digest=digest, total=total)
 
     def place(self, admitted: AdmittedBuild, *, digest: str | None) -> PackedBuild:
         """The same for a source that its tenant stored before."""

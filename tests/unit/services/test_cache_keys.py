@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from vmrunner.services import cache_keys
 def source(tmp_path: Path) -> Path:
     root = tmp_path / "source"
     (root / "sub").mkdir(parents=True)
-    (root / ".git").mkdir()
+    subprocess.run(["git", "init", "-q", root], check=True)
+    (root / ".gitignore").write_text("node_modules/\n")
+    (root / "node_modules").mkdir()
+    (root / "node_modules" / "d.lock").write_text("ignored")
     (root / "a.lock").write_text("one")
     (root / "sub" / "b.lock").write_text("two")
     (root / ".git" / "c.lock").write_text("git's own")
@@ -34,6 +38,7 @@ def test_a_key_follows_contents_and_names(source: Path) -> None:
     assert len(first) == len("pip-") + cache_keys.LETTERS + len("-x")
     assert key("pip-{hash:**/*.lock}-x", source) == first
     (source / ".git" / "c.lock").write_text("another")
+    (source / "node_modules" / "d.lock").write_text("another")
     (source / "link.lock").symlink_to("/etc/passwd")
     assert key("pip-{hash:**/*.lock}-x", source) == first
     (source / "sub" / "b.lock").rename(source / "sub" / "c.lock")

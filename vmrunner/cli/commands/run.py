@@ -171,6 +171,8 @@ def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> i
         return _dry_run(checked, manner.form, service.source_bytes)
     with ImageProgress(admitted.image.why if admitted.image else "") as progress:
         packed = submission.pack(admitted, on_image=progress)
+    if packed.total is not None:
+        output.say(f"source: {packed.total}")
     if service.paused:
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
     if manner.detach:
@@ -308,11 +310,17 @@ def _dry_run(checked: CheckedRequest, form: Format, most: int) -> int:
     from vmrunner.cli import run_inputs
     from vmrunner.services import sources
 
+    files = None
     if checked.source is not None:
         with checked.placed():
-            sources.look(checked.source, most=most)
+            files = list(sources.look(checked.source, most=most))
     if form in (Format.JSON, Format.JSONL):
-        output.write_json(sys.stdout, "spec", [asdict(checked.spec)])
+        document = asdict(checked.spec)
+        if files is not None:
+            document["source_files"] = run_inputs.files_document(files)
+        output.write_json(sys.stdout, "spec", [document])
     else:
         run_inputs.show_spec(checked.spec)
+        if files is not None:
+            run_inputs.show_files(files)
     return exit_codes.OK

@@ -10,24 +10,19 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from vmrunner.errors import ConfigError, VmrunnerError
-from vmrunner.lib import dirfd
+from vmrunner.lib import dirfd, units
+from vmrunner.lib.archive.contents import contents
 from vmrunner.lib.archive.tar_reader import BadArchive, ByteSource, EntryKind, TarEntry, TarReader
 from vmrunner.lib.globs import Globs
 
-if TYPE_CHECKING:
-    import pathspec
-
-    _Ignore = tuple[str, pathspec.GitIgnoreSpec]  # the directory of a .gitignore, its patterns
-
 DEPTH: Final = 64  # directories below one another
-IGNORE_BYTES: Final = 1 << 20  # of one .gitignore
 OMISSIONS: Final = 1000  # that are told
 
 
@@ -48,11 +43,15 @@ class ArchiveCaps:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveTotal:
-    """Totals of what was packed or extracted: files and links, and bytes of files."""
+    """Totals of what was packed or extracted."""
 
-    entries: int = 0
-    size: int = 0
+    entries: int = 0  # files, links and directories
+    files: int = 0  # of a source: files and links
+    size: int = 0  # bytes of files
     omitted: tuple[str, ...] = ()  # what was left out of it, and why
+
+    def __str__(self) -> str:
+        return f"{self.files:,} {'file' if self.files == 1 else 'files'}, {units.amount(self.size)}"
 
 
 def stays_inside(path: str, target: str) -> bool:
@@ -70,10 +69,9 @@ def stays_inside(path: str, target: str) -> bool:
 
 
 def pack(directory: Path, sink: ByteSink) -> ArchiveTotal:
-    """Write a tar of what git would not ignore. `.git` is left out: it holds the past, and often
-    a token in its config. Raises ConfigError on what a build could not have anyway: sockets,
-    devices, links that lead outside."""
-    entries = size = 0
+    """Write a tar of a source's contents. Raises ConfigError on what a build could not have anyway:
+    sockets, devices, links that lead outside."""
+    entries = files = size = 0
     tar = tarfile.TarFile(
         fileobj=sink,  # type: ignore[arg-type]  # it only writes
         mode="w",
@@ -81,96 +79,46 @@ def pack(directory: Path, sink: ByteSink) -> ArchiveTotal:
         errors="surrogateescape",
     )
     with closing(tar):
-        for relative, info in _walk(directory):
-            member = _member(directory, relative, info)
+        for relative, info in contents(directory):
+            entry = member(directory, relative, info)
             entries += 1
+            files += not entry.isdir()
             tar.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
-            if not member.isreg():
-                tar.addfile(member)
+            if not entry.isreg():
+                tar.addfile(entry)
                 continue
             try:
                 with (directory / relative).open("rb") as file:
-                    tar.addfile(member, file)
+                    tar.addfile(entry, file)
             except OSError as error:
                 why = error.strerror or "it changed while it was read"
                 raise ConfigError(f"source: {relative!r} cannot be packed: {why}") from error
-            size += member.size
-    return ArchiveTotal(entries=entries, size=size)
+            size += entry.size
+    return ArchiveTotal(entries=entries, files=files, size=size)
 
 
-def _walk(directory: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield what belongs to the source, parents first, in the order of names."""
-    todo: list[tuple[str, list[_Ignore]]] = [("", [])]
-    while todo:
-        here, ignores = todo.pop()
-        try:
-            found = sorted(os.scandir(directory / here), key=lambda entry: entry.name)
-        except OSError as error:
-            raise ConfigError(
-                f"source: {here or str(directory)!r} cannot be read: {error.strerror}"
-            ) from error
-        ignores = [*ignores, *_ignores(directory, here)]
-        below = []
-        for entry in found:
-            relative = f"{here}{entry.name}"
-            is_directory = entry.is_dir(follow_symlinks=False)
-            if entry.name == ".git" or _ignored(relative, is_directory, ignores):
-                continue
-            yield relative, entry.stat(follow_symlinks=False)
-            if is_directory:
-                below.append((f"{relative}/", ignores))
-        todo += reversed(below)
-
-
-def _ignores(directory: Path, here: str) -> list[_Ignore]:
-    file = directory / here / ".gitignore"
-    try:  # no link: git follows none here either, and it could lead to a device without end
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return []
-    with os.fdopen(descriptor, errors="surrogateescape") as text:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            return []
-        if info.st_size > IGNORE_BYTES:
-            raise ConfigError(f"source: {here}.gitignore is larger than {IGNORE_BYTES} bytes")
-        lines = text.read(IGNORE_BYTES).splitlines()
-    import pathspec  # late: most builds have no .gitignore to read
-
-    return [(here, pathspec.GitIgnoreSpec.from_lines(lines))]
-
-
-def _ignored(relative: str, is_directory: bool, ignores: list[_Ignore]) -> bool:
-    """The nearest .gitignore that has an opinion decides."""
-    for base, spec in reversed(ignores):
-        path = relative.removeprefix(base) + ("/" if is_directory else "")
-        verdict = spec.check_file(path).include
-        if verdict is not None:
-            return verdict
-    return False
-
-
-def _member(directory: Path, relative: str, info: os.stat_result) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(relative)
-    member.mode = info.st_mode & 0o777
-    member.mtime = int(info.st_mtime)
+def member(directory: Path, relative: str, info: os.stat_result) -> tarfile.TarInfo:
+    """Return the tar's entry of one path. Raises ConfigError on what no build could have."""
+    entry = tarfile.TarInfo(relative)
+    entry.mode = info.st_mode & 0o777
+    entry.mtime = int(info.st_mtime)
     if stat.S_ISREG(info.st_mode):
-        member.size = info.st_size
+        entry.size = info.st_size
     elif stat.S_ISDIR(info.st_mode):
-        member.type = tarfile.DIRTYPE
+        entry.type = tarfile.DIRTYPE
     elif stat.S_ISLNK(info.st_mode):
-        member.type = tarfile.SYMTYPE
-        member.linkname = os.readlink(directory / relative)  # noqa: PTH115  keeps it as written
-        if not stays_inside(relative, member.linkname):
+        entry.type = tarfile.SYMTYPE
+        entry.linkname = os.readlink(directory / relative)  # noqa: PTH115  keeps it as written
+        if not stays_inside(relative, entry.linkname):
             raise ConfigError(
-                f"source: the link {relative!r} leads outside, to {member.linkname!r}",
-                hint="name it in .gitignore, or make it relative to a file in the source",
+                f"source: the link {relative!r} leads outside, to {entry.linkname!r}",
+                hint="let it lead to a file in the source, relative to where it is, or remove it",
             )
     else:
         kind = stat.filemode(info.st_mode)[0]
         name = {"s": "a socket", "p": "a FIFO"}.get(kind, "a device")
-        raise ConfigError(f"source: {relative!r} is {name}", hint="name it in .gitignore")
-    return member
+        raise ConfigError(f"source: {relative!r} is {name}", hint="put it elsewhere")
+    return entry
 
 
 # --- extracting ---------------------------------------------------------------------------------

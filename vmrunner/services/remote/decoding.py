@@ -102,7 +102,13 @@ def _step(document: Document) -> Step:
     run, argv = document.get("run"), tuple(document.get("argv") or ())
     title = run if run is not None else " ".join(argv)
     name = "" if document["name"] == title else document["name"]
-    return Step(run=run, argv=argv, name=name, timeout=document.get("timeout"))
+    return Step(
+        run=run,
+        argv=argv,
+        name=name,
+        timeout=document.get("timeout"),
+        env=document.get("env") or {},
+    )
 
 
 @_checked

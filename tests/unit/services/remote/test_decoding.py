@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -111,17 +111,41 @@ def test_a_field_that_is_missing_is_told() -> None:
         decoding.build(document)
 
 
+def values_in(value: Any) -> Iterator[Any]:
+    """Yield a value of ours and all values of ours in it, however deep."""
+    if is_dataclass(value):
+        yield value
+        for item in fields(value):
+            yield from values_in(getattr(value, item.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from values_in(item)
+
+
+def default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
 def test_each_field_of_a_spec_comes_back() -> None:
     spec = BuildSpec(
         provider="local", container="x", timeout=60.0, ttl=120.0, image="i", bootstrap=True,
-        steps=(Step(argv=("make", "-j"), name="all", timeout=5.0),), docker=True, privileged=True,
-        runtime="runsc", source=".", env={"A": "b"}, secrets=("T",), registry_secret="R",
-        artifacts=(ArtifactRule(glob="out/*", always=True),), labels={"team": "a"},
-        caches=(CacheRule(key="pip", path="/c", fallback=("p",)),), queue_timeout=1.0,
-        keep_on_failure=2.0, network=Network.NONE, name="n", cpus=2, memory=3, disk=4, spot=True,
-        retry_on_loss=True, priority=5, keep_logs=6.0, idempotency_key="k", sandbox_ttl=7.0,
+        steps=(
+            Step(argv=("make", "-j"), name="all", timeout=5.0),
+            Step(run="make check", env={"CC": "clang"}),
+        ),
+        docker=True, privileged=True, runtime="runsc", source=".", env={"A": "b"}, secrets=("T",),
+        registry_secret="R", artifacts=(ArtifactRule(glob="out/*", always=True),),
+        labels={"team": "a"}, caches=(CacheRule(key="pip", path="/c", fallback=("p",)),),
+        queue_timeout=1.0, keep_on_failure=2.0, network=Network.NONE, name="n", cpus=2, memory=3,
+        disk=4, spot=True, retry_on_loss=True, priority=5, keep_logs=6.0, idempotency_key="k",
+        sandbox_ttl=7.0,
     )  # fmt: skip
-    unset = BuildSpec(provider="", container="", timeout=0.0, ttl=0.0, steps=())
-    same = [one.name for one in fields(spec) if getattr(spec, one.name) == getattr(unset, one.name)]
-    assert same == [], "fields that this test forgot"
+    given = {
+        (type(value), item.name)
+        for value in values_in(spec)
+        for item in fields(value)
+        if getattr(value, item.name) != default(item)
+    }
+    every = {(type(value), item.name) for value in values_in(spec) for item in fields(value)}
+    assert every - given == set(), "fields that this test forgot"
     assert decoding.build(build_document(replace(BUILD, spec=spec))).spec == spec
