@@ -358,8 +358,11 @@ def test_a_wake_without_room_is_refused(azure: Microsoft) -> None:
 
 def test_the_guard_is_seen_with_the_roles_it_ends(azure: Microsoft) -> None:
     assert azure.provider().guarded_roles() is None
-    assert [f.level for f in azure.provider().unguarded()] == [Level.WARNING]
+    provider = azure.provider()
+    provider.offers(Spec())
+    assert [f.level for f in provider.unguarded()] == [Level.WARNING]
     provider = azure.provider(guard="guards")
+    provider.offers(Spec())
     assert provider.guarded_roles() is None
     assert [f.level for f in provider.unguarded()] == [Level.ERROR]
     azure.cloud.group("guards")

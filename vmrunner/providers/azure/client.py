@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from operator import attrgetter
@@ -48,6 +48,15 @@ QUOTAS: Final = {
     "read": Quota(Limit(250, 25)),
     "write": Quota(Limit(200, 10)),
     "delete": Quota(Limit(200, 10)),
+    # Of one VM, and of one operation, as Microsoft.Compute documents them ("Compute throttling
+    # limits"): the bursts are a little less than theirs, since somebody else may look too.
+    "vm get": Quota(Limit(32, 11 / 60)),
+    "vm put": Quota(Limit(12, 4 / 60)),
+    "vm update": Quota(Limit(12, 4 / 60)),
+    "vm delete": Quota(Limit(12, 4 / 60)),
+    "operation": Quota(Limit(42, 14 / 60)),
+    # Of the subscription, likewise.
+    "vm list": Quota(Limit(880, 290 / 60)),
 }
 
 #: Seconds.
@@ -56,12 +65,14 @@ CONNECT, READ = 5.0, 30.0
 
 class AzureApi(NamedTuple):
     """One call: the SDK's service and method, and the right that it needs. `grouped`: it is about a
-    resource group."""
+    resource group. `own`: the limit that it has beside Resource Manager's: that of one VM, or of
+    lists of them; "": none."""
 
     service: str
     method: str  # virtual_machines.get
     right: str
     grouped: bool = True
+    own: str = ""
 
     @property
     def action(self) -> str:
@@ -75,8 +86,15 @@ class AzureApi(NamedTuple):
         return last if last in QUOTAS else "write"
 
 
-def _compute(method: str, right: str, *, grouped: bool = True) -> AzureApi:
-    return AzureApi("Compute", method, right, grouped)
+class _Charge(NamedTuple):
+    """A bucket that a call takes from."""
+
+    place: str
+    quota: str
+
+
+def _compute(method: str, right: str, *, grouped: bool = True, own: str = "") -> AzureApi:
+    return AzureApi("Compute", method, right, grouped, own)
 
 
 def _network(method: str, right: str) -> AzureApi:
@@ -87,15 +105,16 @@ def _schedule(method: str, right: str) -> AzureApi:
     return AzureApi("ComputeSchedule", f"scheduled_actions.{method}", right, grouped=False)
 
 
-VM: Final = _compute("virtual_machines.get", "virtualMachines/read")
-VMS: Final = _compute("virtual_machines.list", "virtualMachines/read")
-PUT: Final = _compute("virtual_machines.begin_create_or_update", "virtualMachines/write")
-DELETE: Final = _compute("virtual_machines.begin_delete", "virtualMachines/delete")
-PARK: Final = _compute("virtual_machines.begin_deallocate", "virtualMachines/deallocate/action")
-WAKE: Final = _compute("virtual_machines.begin_start", "virtualMachines/start/action")
+VM: Final = _compute("virtual_machines.get", "virtualMachines/read", own="vm get")
+VMS: Final = _compute("virtual_machines.list", "virtualMachines/read", own="vm list")
+PUT: Final = _compute("virtual_machines.begin_create_or_update", "virtualMachines/write", own="vm put")
+DELETE: Final = _compute("virtual_machines.begin_delete", "virtualMachines/delete", own="vm delete")
+PARK: Final = _compute("virtual_machines.begin_deallocate", "virtualMachines/deallocate/action", own="vm delete")
+WAKE: Final = _compute("virtual_machines.begin_start", "virtualMachines/start/action", own="vm update")
 CONSOLE: Final = _compute(
     "virtual_machines.retrieve_boot_diagnostics_data",
     "virtualMachines/retrieveBootDiagnosticsData/action",
+    own="vm get",
 )
 DISKS: Final = _compute("disks.list_by_resource_group", "disks/read")
 DELETE_DISK: Final = _compute("disks.begin_delete", "disks/delete")
@@ -212,12 +231,19 @@ class AzureClient:
             found: Answer = answer.json()
             return found
 
-        found, _ = self._call(ask, "read", action, self._options.group, 30.0)
+        charges = [self._charge("read")]
+        if path.startswith("http"):  # an operation, which has a limit of its own
+            charges.insert(0, _Charge(url, "operation"))
+        found, _ = self._call(ask, charges, action, self._options.group, 30.0)
         return found if isinstance(found, Mapping) else {}
 
     def spare(self) -> int:
         """Return how many reads can be made without waiting."""
-        return int(self._buckets.spare(str(self._options.subscription), "read"))
+        return int(self._buckets.spare(*self._charge("read")))
+
+    def may_view(self, group: str, name: str) -> bool:
+        """True if a VM can be looked at without waiting, as far as its own limit goes."""
+        return self._buckets.spare(_vm(group, name), VM.own) >= 1
 
     # --- within ---
 
@@ -239,21 +265,32 @@ class AzureClient:
             method = attrgetter(api.method)(self._client(api.service))
             return read(method(**params, **options))
 
-        return self._call(ask, api.quota, api.action, where, patience, hook)
+        charges = [self._charge(api.quota)]
+        if api.own:
+            name = params.get("vm_name")
+            charges.insert(
+                0, _Charge(_vm(where, name), api.own) if name else self._charge(api.own)
+            )
+        return self._call(ask, charges, api.action, where, patience, hook)
+
+    def _charge(self, quota: str) -> _Charge:
+        """Return the subscription's bucket."""
+        return _Charge(str(self._options.subscription), quota)
 
     def _call(
         self,
         ask: Callable[..., Any],
-        quota: str,
+        charges: Sequence[_Charge],
         action: str,
         where: str,
         patience: float,
         hook: Callable[[Any], object] = lambda _: None,
     ) -> tuple[Any, Any]:
         """Return what `ask` returns, and the last response, which `hook` gets before the SDK reads
-        it. Raises `CallFailed`."""
-        whose = str(self._options.subscription)
-        self._buckets.take(whose, quota, patience=patience)
+        it. Raises `CallFailed`. `charges`: the narrowest first, which alone pauses after a refusal
+        that does not name the subscription."""
+        for charge in charges:
+            self._buckets.take(*charge, patience=patience)
         heard: list[Any] = []
 
         def note(told: Any) -> None:
@@ -277,11 +314,13 @@ class AzureClient:
             failed = error_codes.failed(error, action=action, where=where)
             if isinstance(failed.error, Throttled):
                 told = self._told_pause(heard[-1].headers.get("Retry-After", "") if heard else "")
-                self._buckets.record(whose, quota, refused=True, told=told)
+                paused = charges[-1] if error_codes.is_of_all(error) else charges[0]
+                self._buckets.record(*paused, refused=True, told=told)
             raise failed from error
         if heard:
             self._clock.observe(heard[-1].headers.get("Date"))
-        self._buckets.record(whose, quota, refused=False)
+        for charge in charges:
+            self._buckets.record(*charge, refused=False)
         return found, heard[-1] if heard else None
 
     def _told_pause(self, said: str) -> float:
@@ -346,6 +385,11 @@ def _more_after(pages: Any) -> str | None:
     """Read one page, and return the token of the next."""
     next(pages, None)
     return pages.continuation_token or None
+
+
+def _vm(group: str, name: str) -> str:
+    """Return the place of one VM's own limits."""
+    return f"{group}/{name}".lower()
 
 
 def last(identifier: str) -> str:

@@ -55,6 +55,8 @@ class AzureCreator:
             if failed.code in error_codes.EXISTS:
                 return self._found(order, failed)
             self._dry.failed(pool_of(offer), failed)
+            if failed.code == error_codes.NO_SPOT:
+                self._dry.shut(offer.market, failed.code)
             if isinstance(failed.error, QuotaExceeded):
                 self._quotas.forget()
             raise

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import Kind, Ref
+from vmrunner.model import Kind, Ref, Scope
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import CANCEL, SUBMIT, VM, AzureClient, part
 from vmrunner.providers.azure.options import AzureOptions
@@ -25,7 +25,12 @@ CANCEL_BATCH: Final = 50
 NAMESPACE: Final = uuid.UUID("2f5f0a4e-6d0c-5a70-8a0c-6ac1d5f6f2b7")
 #: States of an operation that fires never: another is in its way, for instance.
 _NEVER: Final = frozenset({"Blocked", "Cancelled", "Failed"})
-_RETRIES: Final = {"retryCount": 10, "retryWindowInMinutes": 240}
+#: The most that Azure takes.
+_RETRIES: Final = {"retryCount": 7, "retryWindowInMinutes": 120}
+#: A VM that is nowhere, by which `check` asks.
+_NOBODY: Final = "vmrunner-doctor"
+#: Of what is missing, these are not that VM.
+_ELSEWHERE: Final = frozenset({error_codes.NO_GROUP, "SubscriptionNotFound"})
 
 
 def arm(calls: AzureClient, options: AzureOptions, ref: Ref, deadline: float) -> Ref | None:
@@ -42,6 +47,19 @@ def arm(calls: AzureClient, options: AzureOptions, ref: Ref, deadline: float) ->
     if part(vm, "properties", "storageProfile", "osDisk", "diffDiskSettings"):
         return None
     return _submitted(calls, str(vm["location"]), ref, deadline)
+
+
+def check(calls: AzureClient, options: AzureOptions, scope: Scope, now: float) -> None:
+    """Arm a VM that is not there: that it is not is the answer of an Azure that would arm one that
+    is. Raises `CallFailed` where Azure would arm none."""
+    ref = Ref(scope, Kind.INSTANCE, _NOBODY)
+    try:
+        made = _submitted(calls, str(options.location), ref, now + 3600)
+    except CallFailed as failed:
+        if failed.code in _ELSEWHERE or not failed.code.endswith("NotFound"):
+            raise
+    else:
+        disarm(calls, [made])
 
 
 def _submitted(calls: AzureClient, location: str, ref: Ref, deadline: float) -> Ref:

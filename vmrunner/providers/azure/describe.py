@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from vmrunner.errors import Uncertain
+from vmrunner.errors import Throttled, Uncertain
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import ADDRESS, INTERFACE, VM, VMS, Answer, AzureClient, part
@@ -40,10 +40,11 @@ _REMEMBERED: Final = 20_000
 
 @dataclass(slots=True)
 class _Known:
-    """Memory of a VM. `since`: its first sight; `host`: where SSH goes, while it runs; `turn`: of
+    """Memory of a VM. `since`: its first sight; `sight`: its last; `host`: where SSH goes, while it runs; `turn`: of
     its last view; `ended`: a delete of ours was accepted."""
 
     since: float
+    sight: Seen | None = None
     power: Power = Power.PENDING
     spot: bool = False
     host: str = ""
@@ -113,12 +114,14 @@ class VmDescriber:
         turns: dict[Ref, tuple[bool, int]] = {}
         for ref, key in here.items():
             item, known = listed.get(ref.id), self._known.get(ref)
+            viewable = self._calls.may_view(scope.place, ref.id)
             if item is None:
-                if known is not None:
+                if known is not None and viewable:
                     turns[ref] = (False, known.turn)  # dead, if its own view says so too
                 continue
             settled = part(item, "properties", "provisioningState") == "Succeeded"
-            turns[ref] = (settled and known is not None, known.turn if known else 0)
+            if viewable:
+                turns[ref] = (settled and known is not None, known.turn if known else 0)
             if known is not None and self._is_ours(key, item):
                 found[key] = replace(seen(scope, item, known.host), power=known.power)
         # A view is two reads at most as a rule, three where an interface tells an address by its
@@ -128,11 +131,19 @@ class VmDescriber:
         return sorted(turns, key=turns.__getitem__)[:most]
 
     def _view(self, here: Mapping[Ref, Key], ref: Ref) -> Seen | CallFailed | None:
-        """One VM as it is now; None: it is not there, and never was seen."""
+        """One VM as it is now, or as it was a moment ago while Azure lets nobody look at it more
+        often; None: it is not there, and never was seen."""
+        if not self._calls.may_view(ref.scope.place, ref.id):
+            return self._last_sight(ref)
         try:
             item = self._calls(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
         except CallFailed as failed:
-            return self._missing(ref) if failed.code in error_codes.MISSING else failed
+            if failed.code in error_codes.MISSING:
+                return self._missing(ref)
+            # A refusal about this VM alone says nothing of the others.
+            hasty = isinstance(failed.error, Throttled)
+            hasty = hasty and not self._calls.may_view(ref.scope.place, ref.id)
+            return self._last_sight(ref) if hasty else failed
         if "id" not in item:
             return CallFailed("", Uncertain(f"{VM.action}: no VM: {str(item)[:100]}"))
         if not self._is_ours(here[ref], item):
@@ -141,6 +152,11 @@ class VmDescriber:
             return self._noted(ref, item)
         except CallFailed as failed:
             return failed
+
+    def _last_sight(self, ref: Ref) -> Seen | None:
+        with self._lock:
+            known = self._known.get(ref)
+        return known.sight if known is not None else None
 
     def _noted(self, ref: Ref, item: Answer) -> Seen:
         now, spot = power(item), part(item, "properties", "priority") == "Spot"
@@ -153,9 +169,10 @@ class VmDescriber:
         with self._lock:
             self._turn += 1
             known.power, known.spot, known.host, known.turn = now, spot, host, self._turn
+            known.sight = seen(ref.scope, item, host)
             while len(self._known) > _REMEMBERED:
                 del self._known[next(iter(self._known))]
-        return seen(ref.scope, item, host)
+        return known.sight
 
     def _missing(self, ref: Ref) -> Seen | None:
         with self._lock:

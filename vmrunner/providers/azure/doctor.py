@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.errors import CredentialsRefused, Throttled, Uncertain
 from vmrunner.lib import resources
 from vmrunner.model import Finding, Level, Spec
-from vmrunner.providers.azure import guard
+from vmrunner.providers.azure import deadline_schedules, guard
 from vmrunner.providers.azure.client import (
     DELETE_ADDRESS,
     DELETE_DISK,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 #: A token lives for an hour; a clock that is further off takes an old one for a new one.
 _REFUSED: Final = 3000.0
 _LOOK: Final = "see docs/azure.md"
+_GUARDED: Final = "until then the guard alone ends what outlives vmrunner"
 #: By which leftovers end. Roles of former versions have not all of them.
 _LEFT: Final = tuple(
     one.action
@@ -187,8 +189,36 @@ def _clock(provider: AzureProvider) -> Iterator[Finding]:
     yield of_clock(provider.clock.skew or 0.0, refused=_REFUSED, whose="Azure")
 
 
+def _schedule(provider: AzureProvider) -> Iterator[Finding]:
+    """Check that Azure would arm a VM: what is not registered, not allowed or not taken by it is
+    known before the first launch."""
+    options = provider.options
+    options.check_launch()
+    try:
+        deadline_schedules.check(provider.calls, options, provider.home, provider.now())
+    except CallFailed as failed:
+        error = failed.error
+        text = f"Azure would end no VM past its deadline: {error.args[0]}"
+        if isinstance(error, (Throttled, Uncertain)):
+            yield warning("schedule", f"it cannot be told: {error.args[0]}", "ask again")
+        elif isinstance(error, CredentialsRefused):
+            yield bad("schedule", text, error.hint or _LOOK)
+        else:
+            yield bad("schedule", text, f"update vmrunner; {_GUARDED}")
+    else:
+        after = deadline_schedules.AFTER // 60
+        yield ok("schedule", f"deallocates a VM {after} min past its deadline")
+
+
 def _guard(provider: AzureProvider) -> Iterator[Finding]:
     yield from guard.findings(provider.options, provider.calls)
+
+
+def unguarded(provider: AzureProvider) -> Iterator[Finding]:
+    """The layers in the subscription that are missing, or would not work."""
+    for finding in (*_schedule(provider), *_guard(provider)):
+        if finding.level is not Level.OK:
+            yield finding
 
 
 _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
@@ -200,5 +230,6 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("launch", _offers),
     ("quota", _quotas),
     ("clock", _clock),
+    ("schedule", _schedule),
     ("guard", _guard),
 )

@@ -26,13 +26,28 @@ CAPACITY: Final = frozenset(
         "OverconstrainedZonalAllocationRequest",
         "SkuNotAvailable",
         "SpotEvictionOccurred",
+        "SubnetIsFull",
         "ZonalAllocationFailed",
     }
 )
+#: The spot market has nothing of this size, or at this price; and nothing for this subscription.
+NO_SPOT_HERE: Final = frozenset(
+    {
+        "AzureSpotIsNotSupportedForThisVMSize",
+        "AzureSpotNotSupportedForThisVMSize",
+        "SpotPriceGreaterThanProvidedMaxPrice",
+    }
+)
+NO_SPOT: Final = "AzureSpotFeatureNotEnabledForSubscription"
+#: Nobody's rights are wanting: a rule of the company's, or of Azure's for this subscription, forbids
+#: what was asked.
+DISALLOWED: Final = frozenset({"RequestDisallowedByAzure", "RequestDisallowedByPolicy"})
+#: The subscription may be read alone: a bill was not paid, or its credit is used up.
+DISABLED: Final = "ReadOnlyDisabledSubscription"
 QUOTA: Final = frozenset({"QuotaExceeded", "ResourceQuotaExceeded"})
 #: How codes of Microsoft.Network's quotas end, each of which has its own.
 _FULL: Final = "countlimitreached"
-#: One code for all that is not allowed now; a quota is told in its words alone.
+#: One code for all that is not allowed now; a quota, or a lack of room, is told in its words alone.
 _NOT_ALLOWED: Final = "OperationNotAllowed"
 THROTTLED: Final = frozenset(
     {"OperationRateLimitExceeded", "SubscriptionRequestsThrottled", "TooManyRequests"}
@@ -48,16 +63,15 @@ EXISTS: Final = frozenset({"Conflict", "PreconditionFailed", "ResourceExists"})
 UNSURE: Final = frozenset(
     {
         "AnotherOperationInProgress",
-        "InternalError",
-        "InternalExecutionError",
-        "InternalOperationError",
-        "InternalRetriableError",
-        "InternalServerError",
+        "ManagementFailure",
         "NetworkingInternalOperationError",
         "OperationPreempted",
         "RetryableError",
+        "VMAllocationRetriableFailure",
     }
 )
+#: How codes begin of what went wrong within Azure, of which new ones appear.
+_INTERNAL: Final = "Internal"
 #: The provider of these resources is not registered in the subscription.
 UNREGISTERED: Final = frozenset({"MissingSubscriptionRegistration", "SubscriptionNotRegistered"})
 #: Company: what happened stands in the details.
@@ -74,16 +88,30 @@ def failed(error: Exception, *, action: str, where: str) -> CallFailed:
     if isinstance(error, azure.HttpResponseError) and response is not None:
         code, message = _code_and_message(error)
         status = int(error.status_code or 0)
-        code = code or _by_status(status)
+        code = _by_status(status) if status == 412 or not code else code
+        message += _policies(error)
         return CallFailed(code, refusal(code, message, status, action=action, where=where))
     return CallFailed("", _unanswered(error, action=action, where=where))
+
+
+def is_of_all(error: Exception) -> bool:
+    """True if a refusal for too many calls is about the subscription, and not about one thing."""
+    code, message = _code_and_message(error) if hasattr(error, "error") else ("", "")
+    return "subscription" in f"{code} {message}".lower()
 
 
 def refusal(code: str, message: str, status: int, *, action: str, where: str) -> ProviderError:
     """An error answer, in the core's words."""
     text = f"{action} in {where}: {code or status}: {one_line(message)}"
-    if code in CAPACITY:
+    nowhere = code == _NOT_ALLOWED and "not available in the current" in message
+    if code in CAPACITY or code in NO_SPOT_HERE or nowhere:
         return NoCapacity(text)
+    if code == NO_SPOT:
+        return NoCapacity(text, hint="leave spot out, or take another kind of subscription")
+    if code == DISABLED:
+        return CredentialsRefused(text, hint="see the subscription's bill and its state")
+    if code in DISALLOWED:
+        return BadOrder(text, hint="another location or size, or an exemption from that policy")
     if is_quota(code) or (code == _NOT_ALLOWED and "quota" in message.lower()):
         return QuotaExceeded(text, hint="raise the subscription's quota, or run fewer at once")
     if code in THROTTLED or status == 429:
@@ -96,7 +124,7 @@ def refusal(code: str, message: str, status: int, *, action: str, where: str) ->
         return CredentialsRefused(text, hint=f"allow {action} to these credentials: docs/azure.md")
     if status == 401:
         return CredentialsRefused(text, hint=_LOG_IN)
-    if is_undecided(status) or code in UNSURE or not code:
+    if is_undecided(status) or code in UNSURE or code.startswith(_INTERNAL) or not code:
         return Uncertain(text)
     return BadOrder(text)
 
@@ -117,8 +145,17 @@ def _code_and_message(error: Any) -> tuple[str, str]:
     return code, message
 
 
+def _policies(error: Any) -> str:
+    """Return the names of the policies that forbade it, which stand beside the message."""
+    more = getattr(error.error, "additional_info", None) or ()
+    infos = [getattr(one, "info", None) or {} for one in more]
+    keys = ("policyAssignmentDisplayName", "policyAssignmentName")
+    names = [next((str(info[key]) for key in keys if info.get(key)), "") for info in infos]
+    return f" (policy: {', '.join(filter(None, names))})" if any(names) else ""
+
+
 def _by_status(status: int) -> str:
-    """Return the code of an answer without one. A 404 that is not Azure's own says nothing of what
+    """Return the code of an answer without one, or of a status that says more than its code. A 404 that is not Azure's own says nothing of what
     was asked about."""
     known = {401: "Unauthorized", 403: "Forbidden", 412: "PreconditionFailed"}
     return known.get(status, "Invalid" if 400 <= status < 500 and status not in (404, 429) else "")

@@ -15,7 +15,6 @@ from vmrunner.model import (
     Finding,
     Key,
     Kind,
-    Level,
     Offer,
     Order,
     Outcome,
@@ -207,14 +206,18 @@ class AzureProvider:
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
-            found = guard.findings(self.options, self.calls)
-            return tuple(one for one in found if one.level is not Level.OK)
+            return tuple(doctor.unguarded(self))
 
     # --- within ---
 
     def _check_scope(self, scope: Scope) -> None:
         if scope not in self._groups:
             raise BadOrder(f"{scope} is no scope of {self.name}")
+
+    @property
+    def home(self) -> Scope:
+        """The group that launches."""
+        return self._groups[0]
 
     @property
     def _groups(self) -> list[Scope]:

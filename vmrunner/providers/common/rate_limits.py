@@ -21,6 +21,10 @@ LONGEST_PAUSE: Final = 16.0
 LONGEST_TOLD: Final = 120.0
 
 
+#: So many buckets are kept; of more, those that are full go.
+MOST: Final = 4096
+
+
 class Limit(NamedTuple):
     """A burst, and what comes back per second."""
 
@@ -69,6 +73,12 @@ class Bucket:
         self._tokens = min(self._tokens, 1.0 - pause * self._limit.rate)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
+    @property
+    def full(self) -> bool:
+        """True if it is as a new one."""
+        self._refill()
+        return self._tokens >= self._limit.burst
+
     def granted(self) -> None:
         self._pause = FIRST_PAUSE
 
@@ -79,7 +89,8 @@ class Bucket:
 
 
 class Buckets:
-    """The buckets of one account, by place and quota."""
+    """The buckets of one account, by place and quota. A place may be one thing that has a limit of
+    its own."""
 
     def __init__(
         self,
@@ -99,6 +110,8 @@ class Buckets:
         when that is not enough, and nothing is taken."""
         buckets = self._of(place, quota)
         with self._lock:
+            if len(self._buckets) > MOST:
+                self._drop_full()
             wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
             if wait > patience:
                 text = f"{place}: {quota} is at its limit for another {wait:.0f} s"
@@ -125,6 +138,12 @@ class Buckets:
         with self._lock:
             for bucket, _ in buckets:
                 bucket.refused(told)
+
+    def _drop_full(self) -> None:
+        """Forget those of places that nobody asked for a while: a new one is the same."""
+        for key, buckets in list(self._buckets.items()):
+            if all(bucket.full for bucket, _ in buckets):
+                del self._buckets[key]
 
     def _of(self, place: str, quota: str) -> list[tuple[Bucket, bool]]:
         """Return the buckets, each with True where it counts things instead of calls."""

@@ -13,6 +13,7 @@ from vmrunner.testing.localazure.api_error import Json, not_found
 from vmrunner.testing.localazure.endpoint import AzureEndpoint
 from vmrunner.testing.localazure.faults import AzureFaults, FailedLater
 from vmrunner.testing.localazure.fixtures import AzureSite
+from vmrunner.testing.localazure.limits import Throttles
 from vmrunner.testing.localazure.machines import AzureMachine
 from vmrunner.testing.localazure.operations import ArmOperation
 from vmrunner.testing.localazure.requests import AzureRequest
@@ -52,6 +53,8 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         self.retry_after = 0  # seconds, told with an operation that runs; 0: not told
         self.poll_seconds = 10.0  # that pass, at most, while a client polls an operation
         self.throttle_seconds: int | str = 5  # told with a 429, as `Retry-After`
+        self.throttles = True  # requests above the service's own rates are refused
+        self.rates = Throttles()
         self.page_size = PAGE
         self.dry: set[tuple[str, str, str]] = set()  # (size, zone, market) without capacity
         self.restricted: set[tuple[str, str]] = set()  # (location, size) that nobody may have

@@ -37,8 +37,7 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
             operations.pause(self._cloud, request)
 
     def refuse(self, fate: RequestFate) -> HttpAnswer:
-        again = {"Retry-After": str(self._cloud.throttle_seconds)} if fate.status == 429 else {}
-        return _failed(fate.status, error_of(fate.code, fate.message), again)
+        return self._failed(fate.status, error_of(fate.code, fate.message))
 
     def handle(self, request: AzureRequest, broken: FailedLater | None) -> HttpAnswer:
         try:
@@ -47,7 +46,11 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
             if refusal.status == 400:
                 self._cloud.rejected.append(f"{request.action}: {refusal.message}")
             error = error_of(refusal.code, refusal.message, refusal.target)
-            return _failed(refusal.status, error)
+            return self._failed(refusal.status, error)
+
+    def _failed(self, status: int, error: Json) -> HttpAnswer:
+        again = {"Retry-After": str(self._cloud.throttle_seconds)} if status == 429 else {}
+        return HttpAnswer(status, error_document(error), _JSON, again)
 
     def _ask(self, request: AzureRequest, broken: FailedLater | None) -> HttpAnswer:
         path = request.url.partition("?")[0]
@@ -58,6 +61,7 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
         if not request.path.subscription:
             raise ArmRefusal(404, "NotFound", f"Azure has nothing there: {request.action}")
         routes.admit(self._cloud, request)
+        self._cloud.rates.charge(self._cloud, request)
         answer = routes.find(request)(self._cloud, request, broken)
         for one in (answer.body or {}).get("value", [answer.body])[:_LOOKED_AT]:
             _check(one)
@@ -74,7 +78,3 @@ def _check(said: Json | None) -> None:
 def _answer(answer: ArmAnswer) -> HttpAnswer:
     body = b"" if answer.body is None else json.dumps(answer.body).encode()
     return HttpAnswer(answer.status, body, _JSON, answer.headers)
-
-
-def _failed(status: int, error: Json, headers: Mapping[str, str] | None = None) -> HttpAnswer:
-    return HttpAnswer(status, error_document(error), _JSON, headers or {})

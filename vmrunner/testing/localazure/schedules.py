@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.testing.localazure import attributes, timestamps
 from vmrunner.testing.localazure.api_error import ArmRefusal, Json, invalid
 from vmrunner.testing.localazure.faults import FailedLater
+from vmrunner.testing.localazure.limits import RETRY_COUNT, RETRY_WINDOW
 from vmrunner.testing.localazure.machines import AzureMachine
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.requests import AzureRequest
@@ -88,6 +89,12 @@ def submit(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
     if not 1 <= len(identifiers) <= MOST_VMS:
         raise invalid("resources.ids", f"It must have from 1 to {MOST_VMS} ids.")
     retries = said["executionParameters"].get("retryPolicy") or {}
+    if (
+        retries.get("retryCount", 0) not in RETRY_COUNT
+        or retries.get("retryWindowInMinutes", RETRY_WINDOW[0]) not in RETRY_WINDOW
+    ):
+        text = "RetryPolicy is out of range: RetryCount 0-7, RetryWindowInMinutes 5-120."
+        raise ArmRefusal(400, "BadRequest", text, target="executionParameters.retryPolicy")
     kind = said["schedule"]["deadlineType"]
     results = []
     for identifier in identifiers:

@@ -70,6 +70,18 @@ def failed(status: int, code: str = "", message: str = "no", **more: Any) -> Cal
         (409, "RetryableError", "", Uncertain),
         (0, "InternalExecutionError", "Please retry later.", Uncertain),
         (500, "InternalServerError", "", Uncertain),
+        (400, "SubnetIsFull", "", NoCapacity),
+        (0, "SubnetIsFull", "", NoCapacity),
+        (400, "AzureSpotFeatureNotEnabledForSubscription", "", NoCapacity),
+        (400, "AzureSpotIsNotSupportedForThisVMSize", "", NoCapacity),
+        (409, "SpotPriceGreaterThanProvidedMaxPrice", "", NoCapacity),
+        (409, "OperationNotAllowed", "D2 is not available in the current region.", NoCapacity),
+        (0, "InternalDiskManagementError", "", Uncertain),
+        (0, "ManagementFailure", "", Uncertain),
+        (0, "VMAllocationRetriableFailure", "", Uncertain),
+        (403, "RequestDisallowedByPolicy", "", BadOrder),
+        (403, "RequestDisallowedByAzure", "", BadOrder),
+        (409, "ReadOnlyDisabledSubscription", "", CredentialsRefused),
         (502, "", "", Uncertain),
         (408, "", "", Uncertain),
     ],
@@ -93,11 +105,25 @@ def test_what_happened_stands_in_the_details() -> None:
     [
         (404, "ResourceNotFound", error_codes.MISSING),
         (412, "", error_codes.EXISTS),
+        (412, "ConditionNotMet", error_codes.EXISTS),
         (409, "Conflict", error_codes.EXISTS),
     ],
 )
 def test_what_is_there_and_what_is_not(status: int, code: str, codes: frozenset[str]) -> None:
     assert failed(status, code).code in codes
+
+
+def test_a_policy_is_named_and_no_right_is_asked_for() -> None:
+    """As Resource Manager writes it: its name stands beside the message."""
+    info = {"policyAssignmentDisplayName": "Allowed locations", "policyAssignmentName": "a1"}
+    more = [{"type": "PolicyViolation", "info": info}]
+    told = failed(403, "RequestDisallowedByPolicy", "no", additionalInfo=more)
+    assert "policy: Allowed locations" in str(told)
+    assert "credentials" not in told.error.hint
+
+
+def test_a_disabled_subscription_is_no_missing_right() -> None:
+    assert "bill" in failed(409, "ReadOnlyDisabledSubscription").error.hint
 
 
 def test_a_404_of_nobody_we_know_is_no_death() -> None:
