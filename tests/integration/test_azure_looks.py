@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.azure import Microsoft, look, make_order
+from tests.support.azure import Microsoft, look, make_order, swept
 from tests.support.azure import azure as azure  # the fixture
-from vmrunner.model import Power
+from vmrunner.engine.poller import FRESH
+from vmrunner.errors import Throttled
+from vmrunner.model import Key, Power
+from vmrunner.providers import LookPace
+from vmrunner.providers.azure.client import QUOTAS
 from vmrunner.providers.azure.describe import SETTLED
-from vmrunner.testing.localazure import RequestFate
+from vmrunner.providers.azure.provider import PACE, AzureProvider
+from vmrunner.testing.localazure import COMPUTE_THROTTLED, RequestFate
 
 NOT_FOUND = RequestFate("ResourceNotFound", 404, "The Resource was not found.")
+
+TOO_MANY = RequestFate(
+    "TooManyRequests",
+    429,
+    "The request is being throttled as the limit has been reached for operation "
+    "'GetVirtualMachine'.",
+)
 
 
 def test_a_newborn_that_one_answer_misses_lives(azure: Microsoft) -> None:
@@ -66,6 +78,93 @@ def test_who_lost_its_tags_is_known_by_its_reference(
     azure.machine.shown["tags"] = {}
     assert look(provider, order, ref) is not None
     assert look(provider, order) is None  # by its name alone it is nobody's
+
+
+def throttled(azure: Microsoft) -> int:
+    """How many requests the local Azure refused as too many."""
+    return len(azure.cloud.rates.refused)
+
+
+def test_a_slow_boot_is_looked_at_within_its_own_limit(azure: Microsoft) -> None:
+    """Microsoft's bucket of one VM, which the local Azure keeps: no refusal, and no blindness."""
+    azure.cloud.boot_seconds = 100
+    provider = azure.provider()
+    order = make_order(provider)
+    provider.create(order)
+    born, seen = azure.clock(), None
+    while seen is None or seen.address is None:
+        azure.clock.advance(0.25)
+        seen = look(provider, order)
+    assert azure.clock() - born <= 106
+    assert azure.cloud.count("virtualMachines.get") <= 36 + 100 / 5
+    assert throttled(azure) == 0
+
+
+def test_a_refusal_of_one_vm_pauses_that_one_alone(azure: Microsoft) -> None:
+    """Somebody else looks at it too, so that our own count of looks is wrong."""
+    azure.cloud.throttle_seconds = 60
+    provider = azure.provider()
+    orders = [make_order(provider) for _ in range(2)]
+    refs = [provider.create(order) for order in orders]
+    for order, ref in zip(orders, refs, strict=True):
+        assert look(provider, order, ref) is not None
+    slow = orders[0].instance
+    azure.cloud.faults.on_request = lambda request: (
+        TOO_MANY if request.path.name == slow and request.action == "virtualMachines.get" else None
+    )
+    before = azure.cloud.count("virtualMachines.get")
+    for _ in range(4):
+        assert look(provider, orders[0], refs[0]) is not None  # as it was
+        assert look(provider, orders[1], refs[1]) is not None
+    assert azure.cloud.count("virtualMachines.get") == before + 1 + 4
+    stranger = make_order(provider)
+    azure.cloud.faults.on_request = lambda request: (
+        TOO_MANY if request.action == "virtualMachines.get" else None
+    )
+    with pytest.raises(Throttled) as caught:
+        look(provider, stranger)
+    assert (caught.value.instance, caught.value.wait) == (stranger.instance, 60)
+    assert swept(provider)
+
+
+def test_a_refusal_of_the_subscription_pauses_all(azure: Microsoft) -> None:
+    provider = azure.provider()
+    order = make_order(provider)
+    ref = provider.create(order)
+    azure.cloud.throttle_seconds = 60
+    azure.cloud.faults.fail("virtualMachines.get", COMPUTE_THROTTLED)
+    before = len(azure.cloud.requests)
+    for _ in range(3):
+        with pytest.raises(Throttled):
+            look(provider, order, ref)
+    assert len(azure.cloud.requests) == before + 1
+
+
+def test_of_many_that_change_each_has_its_own_limit(
+    azure: Microsoft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may not be looked at takes no turn from who may."""
+    monkeypatch.setattr("vmrunner.providers.azure.describe.VIEWS", 1)
+    monkeypatch.setattr("vmrunner.providers.azure.client.AzureClient.spare", lambda _: 0)
+    azure.cloud.boot_seconds = 1000
+    provider = azure.provider()
+    orders = [make_order(provider) for _ in range(2)]
+    for order in orders:
+        provider.create(order)
+    keys = [Key(order.offer.scope, order.instance, None) for order in orders]
+    seen = set()
+    for _ in range(80):
+        seen |= provider.look(keys).keys()
+    assert seen == set(keys)
+    assert throttled(azure) == 0
+
+
+def test_the_pace_of_looks_is_within_one_vms_limit() -> None:
+    """A minute of the fastest looks, with what the wait for a place takes before, fits in."""
+    pace, limit = PACE, QUOTAS["vm get"].calls
+    assert isinstance(AzureProvider.look_every, LookPace)
+    assert FRESH / pace.fresh <= limit.burst + limit.rate * FRESH
+    assert 1 / pace.steady < limit.rate
 
 
 def test_a_vm_of_a_former_location_is_armed_there(azure: Microsoft) -> None:

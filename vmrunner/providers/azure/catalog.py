@@ -11,7 +11,17 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market
 from vmrunner.providers.azure import error_codes
-from vmrunner.providers.azure.client import IMAGE, IMAGES, SIZES, Answer, AzureClient, last, part
+from vmrunner.providers.azure.client import (
+    DEFINITION,
+    IMAGE,
+    IMAGES,
+    SIZES,
+    VERSION,
+    Answer,
+    AzureClient,
+    last,
+    part,
+)
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
@@ -20,6 +30,10 @@ from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.common.machine_types import MachineType
 from vmrunner.providers.port_images import OWNER, promoted_at
 
+#: The controller that every size had once.
+SCSI: Final = "SCSI"
+#: Of a definition in a gallery: what else its images boot from.
+_FEATURE: Final = "DiskControllerTypes"
 #: Seconds. A newly promoted image is found that late.
 _IMAGES, _SIZES = 300.0, 86_400.0
 
@@ -28,29 +42,62 @@ _MANAGED: Final = re.compile(
     r"/images/(?P<name>[^/]+)",
     re.IGNORECASE,
 )
+_VERSION: Final = re.compile(
+    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers"
+    r"/Microsoft.Compute/galleries/(?P<gallery>[^/]+)/images/(?P<definition>[^/]+)"
+    r"(/versions/(?P<version>[^/]+))?",
+    re.IGNORECASE,
+)
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
 _URN: Final = re.compile(r"[^:/\s]+:[^:/\s]+:[^:/\s]+:[^:/\s]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AzureImage:
-    """An image, as far as a launch needs it. `id`: an id, or PUBLISHER:OFFER:SKU:VERSION."""
+    """An image, as far as a launch needs it. `id`: an id, or PUBLISHER:OFFER:SKU:VERSION.
+    `controllers`: of the disks that it boots from; `generation`: V1 or V2, of the VM that it boots
+    in. What is empty, or 0, it does not say."""
 
     id: str
     name: str
-    architecture: str = ""  # x64, Arm64; empty: it does not say
-    size: int = 0  # bytes; 0: it does not say
+    architecture: str = ""  # x64, Arm64
+    size: int = 0  # bytes
+    controllers: frozenset[str] = frozenset()
+    generation: str = ""
+
+    @property
+    def managed(self) -> bool:
+        """True if it is a managed image, which serves few starts at once."""
+        return _MANAGED.fullmatch(self.id) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AzureSize(MachineType):
     """A machine type in the location. `zones`: where it is to be had; `local`: the bytes that an
-    ephemeral disk may have in each place on its host, the one to take first."""
+    ephemeral disk may have in each place on its host, the one to take first; `controllers`: that
+    its disks can have, of `SCSI` and `NVMe`; `generations`: `V1` and `V2`."""
 
     family: str  # as quotas name it
     zones: frozenset[str]
     spot: bool
     local: Mapping[str, int]
+    controllers: frozenset[str] = frozenset({SCSI})
+    generations: frozenset[str] = frozenset({"V1", "V2"})
+
+    @property
+    def controller(self) -> str:
+        """Return the controller that a VM of it must be ordered with; "": Azure's own choice."""
+        return "" if SCSI in self.controllers else next(iter(sorted(self.controllers)), "")
+
+    def refusal(self, image: AzureImage) -> str:
+        """Return why no VM of it boots an image; "": it does, as far as either tells."""
+        has = " and ".join(sorted(self.controllers))
+        if image.controllers and not image.controllers & self.controllers:
+            wants = " and ".join(sorted(image.controllers))
+            return f"{self.name} has {has} disks, and {image.name} boots from {wants}"
+        if image.generation and image.generation not in self.generations:
+            return f"{self.name} is not of generation {image.generation}, as {image.name} is"
+        return ""
 
     def is_in(self, zone: str, market: Market) -> bool:
         """True if it can be asked for there. Without a zone it is asked for anywhere."""
@@ -88,6 +135,9 @@ class AzureCatalog:
         if not said:
             return self._promoted(hint)
         found = _MANAGED.fullmatch(said)
+        version = _VERSION.fullmatch(said)
+        if version is not None and version["subscription"].lower() == self._account:
+            return self._defined(said, version)
         if found is None and (said.startswith("/") or _URN.fullmatch(said)):
             return AzureImage(id=said, name=said)  # a gallery's, or Azure's own: it tells no size
         name = found["name"] if found else said
@@ -104,6 +154,30 @@ class AzureCatalog:
         if (state := part(told, "properties", "provisioningState")) != "Succeeded":
             raise BadOrder(f"image {said} is {state}", hint=f"name another in {field}")
         return _image(told)
+
+    @property
+    def _account(self) -> str:
+        return str(self._options.subscription).lower()
+
+    def _defined(self, said: str, named: re.Match[str]) -> AzureImage:
+        """An image in a gallery of the subscription, as its definition tells of it; who may not
+        read that knows nothing of it, and Azure decides."""
+        where = {"group": named["group"], "gallery_name": named["gallery"]}
+        where["gallery_image_name"] = named["definition"]
+        try:
+            definition = self._calls(DEFINITION, **where)
+            version: Answer = {}
+            if named["version"] and named["version"].lower() != "latest":
+                wanted = {**where, "gallery_image_version_name": named["version"]}
+                version = self._calls(VERSION, **wanted)
+        except CallFailed as failed:
+            if failed.code in error_codes.DENIED:
+                return AzureImage(id=said, name=named["definition"])
+            if failed.code not in {*error_codes.MISSING, error_codes.NO_GROUP}:
+                raise
+            field = f"providers.{self._options.name}.image"
+            raise BadOrder(f"image {said}: {failed}", hint=f"name another in {field}") from failed
+        return defined(said, definition, version)
 
     def _promoted(self, hint: str) -> AzureImage:
         mine = [
@@ -148,7 +222,27 @@ def _image(told: Answer) -> AzureImage:
     size = part(told, "properties", "storageProfile", "osDisk", "diskSizeGB") or 0
     # A managed image cannot be of another architecture.
     return AzureImage(
-        id=str(told["id"]), name=last(str(told["id"])), architecture="x64", size=int(size) * GiB
+        id=str(told["id"]),
+        name=last(str(told["id"])),
+        architecture="x64",
+        size=int(size) * GiB,
+        controllers=frozenset({SCSI}),  # it has no place for another
+        generation=str(part(told, "properties", "hyperVGeneration") or "V1"),
+    )
+
+
+def defined(said: str, definition: Answer, version: Answer) -> AzureImage:
+    """Return an image of a gallery. `version`: {}: whichever is the latest."""
+    features = part(definition, "properties", "features") or ()
+    told = {str(one.get("name")): str(one.get("value")) for one in features}
+    disk = part(version, "properties", "storageProfile", "osDiskImage", "sizeInGB") or 0
+    return AzureImage(
+        id=said,
+        name=last(str(definition["id"])),
+        architecture=str(part(definition, "properties", "architecture") or "x64"),
+        size=int(disk) * GiB,
+        controllers=_listed(told.get(_FEATURE, SCSI)),
+        generation=str(part(definition, "properties", "hyperVGeneration") or "V1"),
     )
 
 
@@ -165,6 +259,9 @@ def _size(told: Answer, location: str) -> AzureSize | None:
     if can.get("EphemeralOSDiskSupported") == "True":
         local["CacheDisk"] = _int(can, "CachedDiskBytes")
         local["ResourceDisk"] = _int(can, "MaxResourceVolumeMB") << 20
+        local["NvmeDisk"] = _int(can, "NvmeDiskSizeInMiB") << 20
+    if (places := can.get("SupportedEphemeralOSDiskPlacements")) is not None:
+        local = {place: most for place, most in local.items() if place in _listed(places)}
     return AzureSize(
         name=str(told["name"]),
         family=str(told.get("family") or ""),
@@ -174,7 +271,14 @@ def _size(told: Answer, location: str) -> AzureSize | None:
         zones=zones,
         spot=can.get("LowPriorityCapable") == "True",
         local=local,
+        controllers=_listed(can.get(_FEATURE, SCSI)),
+        generations=_listed(can.get("HyperVGenerations", "V1,V2")),
     )
+
+
+def _listed(text: str) -> frozenset[str]:
+    """Return the words of a list with commas."""
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def _int(can: Mapping[str, str], name: str) -> int:

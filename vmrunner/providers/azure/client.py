@@ -107,10 +107,16 @@ def _schedule(method: str, right: str) -> AzureApi:
 
 VM: Final = _compute("virtual_machines.get", "virtualMachines/read", own="vm get")
 VMS: Final = _compute("virtual_machines.list", "virtualMachines/read", own="vm list")
-PUT: Final = _compute("virtual_machines.begin_create_or_update", "virtualMachines/write", own="vm put")
+PUT: Final = _compute(
+    "virtual_machines.begin_create_or_update", "virtualMachines/write", own="vm put"
+)
 DELETE: Final = _compute("virtual_machines.begin_delete", "virtualMachines/delete", own="vm delete")
-PARK: Final = _compute("virtual_machines.begin_deallocate", "virtualMachines/deallocate/action", own="vm delete")
-WAKE: Final = _compute("virtual_machines.begin_start", "virtualMachines/start/action", own="vm update")
+PARK: Final = _compute(
+    "virtual_machines.begin_deallocate", "virtualMachines/deallocate/action", own="vm delete"
+)
+WAKE: Final = _compute(
+    "virtual_machines.begin_start", "virtualMachines/start/action", own="vm update"
+)
 CONSOLE: Final = _compute(
     "virtual_machines.retrieve_boot_diagnostics_data",
     "virtualMachines/retrieveBootDiagnosticsData/action",
@@ -124,6 +130,8 @@ IMAGE: Final = _compute("images.get", "images/read")
 IMAGES: Final = _compute("images.list_by_resource_group", "images/read")
 TAG_IMAGE: Final = _compute("images.begin_update", "images/write")
 DELETE_IMAGE: Final = _compute("images.begin_delete", "images/delete")
+DEFINITION: Final = _compute("gallery_images.get", "galleries/images/read")
+VERSION: Final = _compute("gallery_image_versions.get", "galleries/images/versions/read")
 SIZES: Final = _compute("resource_skus.list", "skus/read", grouped=False)
 USAGE: Final = _compute("usage.list", "locations/usages/read", grouped=False)
 INTERFACE: Final = _network("network_interfaces.get", "networkInterfaces/read")
@@ -268,9 +276,7 @@ class AzureClient:
         charges = [self._charge(api.quota)]
         if api.own:
             name = params.get("vm_name")
-            charges.insert(
-                0, _Charge(_vm(where, name), api.own) if name else self._charge(api.own)
-            )
+            charges.insert(0, _Charge(_vm(where, name), api.own) if name else self._charge(api.own))
         return self._call(ask, charges, api.action, where, patience, hook)
 
     def _charge(self, quota: str) -> _Charge:
@@ -316,6 +322,7 @@ class AzureClient:
                 told = self._told_pause(heard[-1].headers.get("Retry-After", "") if heard else "")
                 paused = charges[-1] if error_codes.is_of_all(error) else charges[0]
                 self._buckets.record(*paused, refused=True, told=told)
+                failed.error.wait = told
             raise failed from error
         if heard:
             self._clock.observe(heard[-1].headers.get("Date"))

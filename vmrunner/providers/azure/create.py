@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrunner.errors import QuotaExceeded, Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
-from vmrunner.providers.azure.catalog import AzureCatalog, placement
+from vmrunner.providers.azure.catalog import AzureCatalog, AzureSize, placement
 from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
@@ -39,12 +39,16 @@ class AzureCreator:
         offer = order.offer
         group = offer.scope.place
         try:
+            size = self._places.size(offer.machine_type)
             begun = self._calls.insert(
                 patience=CREATE_TIMEOUT,
                 group=group,
                 vm_name=order.instance,
                 parameters=create_request.machine(
-                    order, self._options, local=self._placement(order)
+                    order,
+                    self._options,
+                    local=self._placement(order, size),
+                    controller=size.controller if size is not None else "",
                 ),
             )
             failed = self._waiter.refused(PUT, begun, group, order.instance)
@@ -63,12 +67,11 @@ class AzureCreator:
         self._dry.clear(pool_of(offer))
         return ref_of(order)
 
-    def _placement(self, order: Order) -> str:
+    def _placement(self, order: Order, size: AzureSize | None) -> str:
         """Return where on its host its disk is, if the size has room for it there. Azure cannot
         stop such a VM, so none is made for a pool, whose VMs may be parked."""
         if self._options.os_disk != "ephemeral" or order.pool is not None:
             return ""
-        size = self._places.size(order.offer.machine_type)
         return placement(self._options, size, order.offer.disk)
 
     def _clean_up(self, order: Order) -> None:

@@ -22,9 +22,12 @@ _FORBIDDEN: Final = re.compile(r"[<>%&\\?/\x00-\x1f]")
 _DIES: Final = {"deleteOption": "Delete"}
 
 
-def machine(order: Order, options: AzureOptions, *, local: str) -> dict[str, Any]:
+def machine(
+    order: Order, options: AzureOptions, *, local: str, controller: str = ""
+) -> dict[str, Any]:
     """The `VirtualMachine` to put: the same for the same order. `local`: where on its host its disk
-    is; "": it is a managed one. Raises `BadOrder`."""
+    is; "": it is a managed one. `controller`: of its disks; "": Azure's choice. Raises
+    `BadOrder`."""
     offer, tags = order.offer, tags_for(order, options)
     zone = offer.place.partition("-")[2]
     properties: dict[str, Any] = {
@@ -52,6 +55,8 @@ def machine(order: Order, options: AzureOptions, *, local: str) -> dict[str, Any
         },
         "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
     }
+    if controller:
+        properties["storageProfile"]["diskControllerType"] = controller
     if offer.market is Market.SPOT:
         # Taken back, it leaves nothing; it never costs more than on demand.
         properties |= {

@@ -40,8 +40,8 @@ _REMEMBERED: Final = 20_000
 
 @dataclass(slots=True)
 class _Known:
-    """Memory of a VM. `since`: its first sight; `sight`: its last; `host`: where SSH goes, while it runs; `turn`: of
-    its last view; `ended`: a delete of ours was accepted."""
+    """Memory of a VM. `since`: its first sight; `sight`: its last; `host`: where SSH goes, while it
+    runs; `turn`: of its last view; `ended`: a delete of ours was accepted."""
 
     since: float
     sight: Seen | None = None
@@ -140,10 +140,12 @@ class VmDescriber:
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return self._missing(ref)
+            error = failed.error
+            if not isinstance(error, Throttled) or self._calls.may_view(ref.scope.place, ref.id):
+                return failed
             # A refusal about this VM alone says nothing of the others.
-            hasty = isinstance(failed.error, Throttled)
-            hasty = hasty and not self._calls.may_view(ref.scope.place, ref.id)
-            return self._last_sight(ref) if hasty else failed
+            own = Throttled(str(error.args[0]), hint=error.hint, instance=ref.id, wait=error.wait)
+            return self._last_sight(ref) or CallFailed(failed.code, own)
         if "id" not in item:
             return CallFailed("", Uncertain(f"{VM.action}: no VM: {str(item)[:100]}"))
         if not self._is_ours(here[ref], item):

@@ -118,7 +118,8 @@ def _image(provider: AzureProvider) -> Iterator[Finding]:
 def _sizes(provider: AzureProvider) -> Iterator[Finding]:
     options = provider.options
     options.check_launch()
-    names = [one.name.lower() for one in provider.places.sizes()]
+    sizes = provider.places.sizes()
+    names = [one.name.lower() for one in sizes]
     missing = [name for name in options.machine_types if name.lower() not in names]
     if missing:
         yield Finding(
@@ -129,6 +130,15 @@ def _sizes(provider: AzureProvider) -> Iterator[Finding]:
         )
     else:
         yield ok("machine types", f"{options.location}: {', '.join(options.machine_types)}")
+    image = provider.places.image()
+    if lacks := [why for one in sizes if (why := one.refusal(image))]:
+        yield Finding(
+            check="machine types",
+            level=Level.WARNING if len(lacks) < len(sizes) else Level.ERROR,
+            message=f"not offered: {'; '.join(lacks)}",
+            fix=f"vmrunner image build --provider {provider.name} makes one for both kinds of "
+            f"disk, or name other sizes in providers.{provider.name}.machine_types",
+        )
     if options.os_disk == "ephemeral" and options.guard is None:
         yield warning(
             "machine types",

@@ -39,8 +39,8 @@ NO_SPOT_HERE: Final = frozenset(
     }
 )
 NO_SPOT: Final = "AzureSpotFeatureNotEnabledForSubscription"
-#: Nobody's rights are wanting: a rule of the company's, or of Azure's for this subscription, forbids
-#: what was asked.
+#: Nobody's rights are wanting: a rule of the company's, or of Azure's for this subscription,
+#: forbids what was asked.
 DISALLOWED: Final = frozenset({"RequestDisallowedByAzure", "RequestDisallowedByPolicy"})
 #: The subscription may be read alone: a bill was not paid, or its credit is used up.
 DISABLED: Final = "ReadOnlyDisabledSubscription"
@@ -155,8 +155,8 @@ def _policies(error: Any) -> str:
 
 
 def _by_status(status: int) -> str:
-    """Return the code of an answer without one, or of a status that says more than its code. A 404 that is not Azure's own says nothing of what
-    was asked about."""
+    """Return the code of an answer without one, or of a status that says more than its code. A 404
+    that is not Azure's own says nothing of what was asked about."""
     known = {401: "Unauthorized", 403: "Forbidden", 412: "PreconditionFailed"}
     return known.get(status, "Invalid" if 400 <= status < 500 and status not in (404, 429) else "")
 

@@ -44,10 +44,14 @@ from vmrunner.providers.common.capacity_pools import DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.machine_types import fitting, none_fits
 from vmrunner.providers.common.rate_limits import Buckets
+from vmrunner.providers.port import LookPace
 
 KIND: Final = "azure"
 #: Creates at once: each waits until its VM has a place, which takes seconds and no work.
 CREATES: Final = 64
+#: Azure lets one VM be looked at 36 times at once and then 12 times a minute ("Compute throttling
+#: limits"): a look every two seconds of a boot, and half that rate for what just goes on.
+PACE: Final = LookPace(fresh=2.0, changing=5.0, steady=10.0)
 
 
 class AzureProvider:
@@ -55,6 +59,7 @@ class AzureProvider:
     is asked before the first call."""
 
     creates = CREATES
+    look_every = PACE
 
     def __init__(
         self,
@@ -105,7 +110,9 @@ class AzureProvider:
             self.rights.demand()
             image = self.places.image(spec.image)
             disk = options.disk_size(spec.disk, image.name, image.size)
-            had = fitting(self.places.sizes(), spec, image.architecture)
+            fits = fitting(self.places.sizes(), spec, image.architecture)
+        lacks = {name: size.refusal(image) for name, size in fits.items()}
+        had = {name: size for name, size in fits.items() if not lacks[name]}
         by_place = {options.place(zone): zone for zone in options.zones or ("",)}
         pools = [
             pool
@@ -113,7 +120,8 @@ class AzureProvider:
             if had[pool.machine_type].is_in(by_place[pool.place], pool.market)
         ]
         if not pools:
-            raise none_fits(self.name, options.machine_types, list(by_place), spec)
+            why = "; ".join(filter(None, lacks.values()))
+            raise none_fits(self.name, options.machine_types, list(by_place), spec, why)
         pools = self.quotas.fitting(pools, had)
         return tuple(
             had[pool.machine_type].offer(pool, self._groups[0], disk=disk, image=image.id)
@@ -129,7 +137,10 @@ class AzureProvider:
 
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
         self.options.demand_launch()
-        return {self._groups[0]: price_list.fetch(self.options, self.options.machine_types)}
+        with edge():
+            # Their names in Azure's own case: its price list knows no other.
+            names = [size.name for size in self.places.sizes()]
+        return {self._groups[0]: price_list.fetch(self.options, names)}
 
     # --- birth ---
 

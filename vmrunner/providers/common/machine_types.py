@@ -49,12 +49,15 @@ def fitting(types: Iterable[T], spec: Spec, architecture: str) -> dict[str, T]:
     }
 
 
-def none_fits(name: str, types: Sequence[str], places: Sequence[str], spec: Spec) -> BadOrder:
-    """Return the error of a provider in none of whose places a type fits."""
+def none_fits(
+    name: str, types: Sequence[str], places: Sequence[str], spec: Spec, why: str = ""
+) -> BadOrder:
+    """Return the error of a provider in none of whose places a type fits. `why`: those that are
+    large enough do not."""
     field = f"providers.{name}.machine_types"
     wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
     return BadOrder(
         f"{field}: none of {', '.join(types)} is to be had in {', '.join(places)} with "
-        f"{', '.join(word for word in wish if word)}",
+        f"{', '.join(word for word in wish if word)}{why and f': {why}'}",
         hint=f"correct {field}, or ask for less",
     )

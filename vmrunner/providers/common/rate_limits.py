@@ -22,7 +22,7 @@ LONGEST_TOLD: Final = 120.0
 
 
 #: So many buckets are kept; of more, those that are full go.
-MOST: Final = 4096
+KEPT_BUCKETS: Final = 4096
 
 
 class Limit(NamedTuple):
@@ -110,7 +110,7 @@ class Buckets:
         when that is not enough, and nothing is taken."""
         buckets = self._of(place, quota)
         with self._lock:
-            if len(self._buckets) > MOST:
+            if len(self._buckets) > KEPT_BUCKETS:
                 self._drop_full()
             wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
             if wait > patience:

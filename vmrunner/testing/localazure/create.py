@@ -195,7 +195,7 @@ def _filled(cloud: LocalAzure, said: Json, os_disk: Json, nics: list[Json]) -> J
         "osProfile": {"secrets": [], "allowExtensionOperations": True} | profile,
         "storageProfile": {
             "dataDisks": [],
-            "diskControllerType": "SCSI",
+            "diskControllerType": storage.get("diskControllerType", "SCSI"),
             **{k: v for k, v in storage.items() if k == "imageReference"},
             "osDisk": os_disk,
         },

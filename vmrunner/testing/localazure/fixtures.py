@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 class Size(NamedTuple):
-    """Capabilities of a VM size. `memory` in GiB; `local` is the disk of its host that it has, and
-    `cache` the room there for what is read and written."""
+    """Capabilities of a VM size. `memory` in GiB; `local` is the disk of its host that it has,
+    `cache` the room there for what is read and written, `nvme` what it has of its host's NVMe
+    disks. `controllers`: of its disks, as its SKU tells them; "": it does not, and has SCSI."""
 
     cpus: int
     memory: float
@@ -26,6 +27,20 @@ class Size(NamedTuple):
     hibernates: bool = True
     architecture: str = "x64"
     cache: int = 0  # GiB
+    controllers: str = ""
+    generations: str = "V1,V2"
+    nvme: int = 0  # GiB
+
+    @property
+    def has(self) -> frozenset[str]:
+        """Return the controllers that its disks can have."""
+        return frozenset(one.strip() for one in (self.controllers or "SCSI").split(","))
+
+    @property
+    def placements(self) -> dict[str, int]:
+        """Return where on its host an ephemeral disk can be, and how large, in GiB."""
+        room = {"CacheDisk": self.cache, "ResourceDisk": self.local, "NvmeDisk": self.nvme}
+        return {place: most for place, most in room.items() if most}
 
 
 #: Location → its zones.
@@ -33,15 +48,21 @@ LOCATIONS: Final = {"westeurope": "123", "northeurope": "123", "westcentralus": 
 SIZES: Final = {
     "Standard_B2s": Size(2, 4, "standardBSFamily", 8, hibernates=False),
     "Standard_D2s_v3": Size(2, 8, "standardDSv3Family", 16, cache=50),
-    "Standard_D2s_v5": Size(2, 8, "standardDSv5Family"),
-    "Standard_D4s_v5": Size(4, 16, "standardDSv5Family"),
-    "Standard_D8s_v5": Size(8, 32, "standardDSv5Family"),
+    "Standard_D2s_v5": Size(2, 8, "standardDSv5Family", controllers="SCSI"),
+    "Standard_D4s_v5": Size(4, 16, "standardDSv5Family", controllers="SCSI"),
+    "Standard_D8s_v5": Size(8, 32, "standardDSv5Family", controllers="SCSI"),
     "Standard_D2ds_v5": Size(2, 8, "standardDDSv5Family", 75),
     "Standard_D4ds_v5": Size(4, 16, "standardDDSv5Family", 150),
-    "Standard_D2as_v5": Size(2, 8, "standardDASv5Family"),
-    "Standard_D4as_v5": Size(4, 16, "standardDASv5Family"),
+    "Standard_D2as_v5": Size(2, 8, "standardDASv5Family", controllers="SCSI"),
+    "Standard_D4as_v5": Size(4, 16, "standardDASv5Family", controllers="SCSI"),
     "Standard_F4s_v2": Size(4, 8, "standardFSv2Family", 32, hibernates=False),
     "Standard_D2ps_v5": Size(2, 8, "standardDPSv5Family", architecture="Arm64"),
+    "Standard_A2_v2": Size(2, 4, "standardAv2Family", hibernates=False, generations="V1"),
+    "Standard_E2bs_v5": Size(2, 16, "standardEBSv5Family", controllers="SCSI, NVMe"),
+    "Standard_D2s_v6": Size(2, 8, "StandardDsv6Family", controllers="NVMe", generations="V2"),
+    "Standard_D2ds_v6": Size(
+        2, 8, "StandardDdsv6Family", controllers="NVMe", generations="V2", nvme=110
+    ),
 }
 #: The use that a new subscription may make of a location.
 QUOTAS: Final = {
@@ -165,6 +186,7 @@ def add_version(
     above = resource(cloud, group, GALLERY, gallery, location)
     if key(above["id"]) not in cloud.shelf(GALLERY):
         keep(cloud, GALLERY, above | {"properties": {"provisioningState": "Succeeded"}})
+    add_definition(cloud, above, definition, location)
     shown = {
         "id": f"{above['id']}/images/{definition}/versions/{name}",
         "name": name,
@@ -182,6 +204,28 @@ def add_version(
         **more,
     }
     return keep(cloud, kind, shown)
+
+
+def add_definition(cloud: LocalAzure, gallery: Json, name: str, location: str) -> Json:
+    """A definition of images in a gallery, if there is none of that name: of the second generation,
+    for disks with either controller."""
+    shown: Json = {
+        "id": f"{gallery['id']}/images/{name}",
+        "name": name,
+        "type": f"{GALLERY}/images",
+        "location": location,
+        "properties": {
+            "osType": "Linux",
+            "osState": "Generalized",
+            "hyperVGeneration": "V2",
+            "architecture": "x64",
+            "features": [{"name": "DiskControllerTypes", "value": "SCSI, NVMe"}],
+            "identifier": {"publisher": "vmrunner", "offer": "vmrunner", "sku": name},
+            "provisioningState": "Succeeded",
+        },
+    }
+    there = cloud.shelf(f"{GALLERY}/images").get(key(shown["id"]))
+    return there or keep(cloud, f"{GALLERY}/images", shown)
 
 
 def add_firewall(cloud: LocalAzure, group: str, name: str, location: str, ssh_from: str) -> Json:

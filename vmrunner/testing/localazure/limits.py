@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _LEARN: Final = "https://learn.microsoft.com/en-us/azure"
 _THROTTLING: Final = f"{_LEARN}/virtual-machines/compute-throttling-limits"
+_NVME: Final = f"{_LEARN}/virtual-machines/nvme-overview"
+_GENERATIONS: Final = f"{_LEARN}/virtual-machines/generation-2"
+_EPHEMERAL: Final = f"{_LEARN}/virtual-machines/ephemeral-os-disks"
 _SAMPLES: Final = (
     "https://github.com/Azure/azure-computeschedule-dotnet-samples/blob/main/src/AllScenarios/"
     "Program.cs"
@@ -38,6 +41,9 @@ LIMITS: Final = (
     VendorLimit("vm-put", "Put VM: a VM 4 a minute, bucket of 12", _THROTTLING),
     VendorLimit("vm-update", "Update VM, start among it: a VM 4 a minute, 12", _THROTTLING),
     VendorLimit("vm-delete", "Delete VM, deallocate too: a VM 4 a minute, 12", _THROTTLING),
+    VendorLimit("controllers", "a size boots what its DiskControllerTypes names", _NVME),
+    VendorLimit("generations", "a size boots what its HyperVGenerations names", _GENERATIONS),
+    VendorLimit("placements", "an ephemeral disk is where the size has room for it", _EPHEMERAL),
     VendorLimit("retries", "retryCount 0-7, retryWindowInMinutes 5-120", _SAMPLES),
 )
 
@@ -87,6 +93,7 @@ class Throttles:
     """The buckets of one cloud, on its clock."""
 
     def __init__(self) -> None:
+        self.refused: list[str] = []  # actions that were too many
         self._buckets: dict[tuple[str, str], tuple[float, float]] = {}  # → tokens, as of when
 
     def charge(self, cloud: LocalAzure, request: AzureRequest) -> None:
@@ -102,6 +109,7 @@ class Throttles:
         if len(self._buckets) > _MANY:
             self._drop_full(now)
         if tokens < 1:
+            self.refused.append(request.action)
             whose = " for this subscription" if rate.whole else ""
             text = "The request is being throttled as the limit has been reached for operation "
             raise ArmRefusal(429, "TooManyRequests", f"{text}'{rate.operation}'{whose}.")

@@ -17,6 +17,7 @@ _VERSION: Final = re.compile(
     r"(.+/galleries/[^/]+/images/[^/]+)(/versions/([^/]+))?", re.IGNORECASE
 )
 _LATEST: Final = "latest"
+_SCSI: Final = "SCSI"
 
 
 def plan(
@@ -32,6 +33,7 @@ def plan(
     if storage.get("dataDisks"):
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: data disks")
     image = image_of(cloud, storage.get("imageReference"))
+    check_bootable(image, size, storage.get("diskControllerType"))
     size_gb = asked.get("diskSizeGB") or image["size"]
     if size_gb < image["size"]:
         text = f"The specified disk size {size_gb} GB is smaller than the size of the "
@@ -55,7 +57,8 @@ def plan(
 
 
 def image_of(cloud: LocalAzure, reference: Json | None) -> Json:
-    """Return `size` in GiB and `id` of the image that a reference means. Raises `ArmRefusal`."""
+    """Return `size` in GiB, `id`, `controllers` and `generation` of the image that a reference
+    means. Raises `ArmRefusal`."""
     if not reference:
         raise missing("storageProfile.imageReference")
     identifier = reference.get("id")
@@ -67,8 +70,43 @@ def image_of(cloud: LocalAzure, reference: Json | None) -> Json:
         raise ArmRefusal(404, "ImageNotFound", f"The Image '{what}' was not found.")
     storage = found["properties"]["storageProfile"]
     if "osDiskImage" in storage:
-        return {"id": found["id"], "size": storage["osDiskImage"]["sizeInGB"]}
-    return {"id": found["id"], "size": storage["osDisk"]["diskSizeGB"]}
+        definition = cloud.shelf(f"{GALLERY}/images")[key(found["id"].partition("/versions/")[0])]
+        told = definition["properties"]
+        features = {one["name"]: one["value"] for one in told.get("features") or ()}
+        return {
+            "id": found["id"],
+            "size": storage["osDiskImage"]["sizeInGB"],
+            "controllers": _words(features.get("DiskControllerTypes", _SCSI)),
+            "generation": told.get("hyperVGeneration", "V1"),
+        }
+    # A managed image has no place for another controller.
+    return {
+        "id": found["id"],
+        "size": storage["osDisk"]["diskSizeGB"],
+        "controllers": _words(_SCSI),
+        "generation": found["properties"].get("hyperVGeneration", "V1"),
+    }
+
+
+def check_bootable(image: Json, size: str, controller: str | None) -> None:
+    """Raises `ArmRefusal` where a size has no controller that the image can boot from, or none of
+    its generation."""
+    known = fixtures.SIZES[size]
+    if not (known.has & image["controllers"] & ({controller} if controller else known.has)):
+        text = f"The VM size '{size}' cannot boot with OS image or disk. Please check that disk "
+        text += "controller types supported by the OS image or disk is one of the supported disk "
+        text += f"controller types for the VM size '{size}'. Please query sku api at "
+        text += "https://aka.ms/azure-compute-skus to determine supported disk controller types "
+        raise invalid("storageProfile.diskControllerType", f"{text}for the VM size.")
+    if image["generation"] not in _words(known.generations):
+        text = f"The selected VM size '{size}' cannot boot Hypervisor Generation "
+        text += f"'{image['generation'].removeprefix('V')}'. If this was a Create operation please "
+        text += "check that the Hypervisor Generation of the Image matches the Hypervisor "
+        raise ArmRefusal(400, "BadRequest", f"{text}Generation of the selected VM Size.")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in text.split(","))
 
 
 def _version(cloud: LocalAzure, identifier: str) -> Json | None:
@@ -89,17 +127,17 @@ def _offered(cloud: LocalAzure, reference: Json) -> Json:
     if parts not in cloud.marketplace:
         text = "The platform image '" + ":".join([*parts, str(reference.get("version", ""))])
         raise ArmRefusal(404, "PlatformImageNotFound", f"{text}' is not available.")
-    return {"id": "", "size": cloud.marketplace[parts]}
+    size = cloud.marketplace[parts]
+    return {"id": "", "size": size, "controllers": _words("SCSI, NVMe"), "generation": "V2"}
 
 
 def _check_local(asked: Json, size: str, size_gb: int) -> None:
     if asked.get("caching") != "ReadOnly":
         text = "Differencing disk caching must be 'ReadOnly'."
         raise invalid("osDisk.caching", text)
-    known = fixtures.SIZES[size]
-    usual = "CacheDisk" if known.cache else "ResourceDisk"
-    place = asked["diffDiskSettings"].get("placement", usual)
-    most = known.cache if place == "CacheDisk" else known.local
+    room = fixtures.SIZES[size].placements
+    place = asked["diffDiskSettings"].get("placement", next(iter(room), "ResourceDisk"))
+    most = room.get(place, 0)
     if size_gb > most:
         text = f"OS disk of Ephemeral VM with size greater than {most} GB is not allowed for VM "
         text += f"size {size} when the DiffDiskPlacement is {place}."

@@ -100,12 +100,21 @@ def subnets(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> 
     raise not_found(f"{path.kind}/{path.name}/subnets/{name}", path.group)
 
 
+def definition(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
+    """A definition of images in a gallery, or all of that gallery."""
+    return _child(cloud, request, f"{GALLERY}/images", "/images")
+
+
 def version(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     """A version of an image in a gallery, or all of that image."""
+    return _child(cloud, request, f"{GALLERY}/images/versions", "/versions")
+
+
+def _child(cloud: LocalAzure, request: AzureRequest, kind: str, of_all: str) -> ArmAnswer:
     group_of(cloud, request)
     at = key("/".join((request.path.id, *request.path.rest)))
-    shelf = cloud.shelf(f"{GALLERY}/images/versions")
-    if at.endswith("/versions"):
+    shelf = cloud.shelf(kind)
+    if at.endswith(of_all):
         return _page(cloud, request, [one for one in shelf.values() if f"{at}/" in key(one["id"])])
     if at not in shelf:
         raise not_found(f"{request.path.kind}/{'/'.join(request.path.rest)}", request.path.group)

@@ -84,6 +84,8 @@ class AzureRequest:
 
 def _action(verb: str, path: ArmPath) -> str:
     short, rest = path.short, path.rest
+    if short == "galleries" and len(rest) in (1, 2):  # images.get is that of a managed one
+        return f"definitions.{verb.lower() if len(rest) == 2 else 'list'}"
     if rest and (verb == "POST" or len(rest) % 2):  # an action, or all children of a kind
         word = _ACTIONS.get(rest[-1].lower(), rest[-1])
         return f"{short}.{word}"

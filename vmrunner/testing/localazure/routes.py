@@ -76,6 +76,8 @@ KNOWN: Final[dict[str, Handler]] = {
     "virtualMachines.instanceView": reads.instance_view,
     "virtualNetworks.subnets": reads.subnets,
     "subnets.get": reads.subnets,
+    "definitions.get": reads.definition,
+    "definitions.list": reads.definition,
     "galleries.versions": reads.version,
     "versions.get": reads.version,
     "resourceGroups.get": reads.group,

@@ -44,11 +44,18 @@ def _sku(cloud: LocalAzure, location: str, name: str, size: Size) -> Json:
                 ("MaxResourceVolumeMB", str(size.local * 1024)),
                 *((("CachedDiskBytes", str(size.cache << 30)),) if size.cache else ()),
                 ("vCPUs", str(size.cpus)),
-                ("HyperVGenerations", "V1,V2"),
+                ("HyperVGenerations", size.generations),
+                *((("DiskControllerTypes", size.controllers),) if size.controllers else ()),
+                *((("NvmeDiskSizeInMiB", str(size.nvme << 10)),) if size.nvme else ()),
+                *(
+                    (("SupportedEphemeralOSDiskPlacements", ",".join(size.placements)),)
+                    if size.nvme
+                    else ()
+                ),
                 ("MemoryGB", f"{size.memory:g}"),
                 ("CpuArchitectureType", size.architecture),
                 ("LowPriorityCapable", "True"),
-                ("EphemeralOSDiskSupported", str(size.local > 0)),
+                ("EphemeralOSDiskSupported", str(bool(size.placements))),
                 ("HibernationSupported", str(size.hibernates)),
                 ("PremiumIO", "True"),
             )
