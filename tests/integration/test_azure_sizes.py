@@ -22,7 +22,7 @@ def levels(provider: AzureProvider) -> list[Level]:
     return [one.level for one in provider.check() if one.check == "machine types"]
 
 
-def test_a_size_that_an_image_cannot_boot_on_is_not_offered(azure: Microsoft) -> None:
+def test_a_size_that_boots_no_image_is_not_offered(azure: Microsoft) -> None:
     """A managed image boots from SCSI alone, and sizes of the sixth generation have NVMe."""
     provider = azure.provider(machine_types=(NEW, OLD))
     assert types(provider) == [OLD]
