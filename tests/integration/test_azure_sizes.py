@@ -60,7 +60,7 @@ def test_an_image_of_a_gallery_boots_on_either_disk(
     assert again[0] == again[1]
 
 
-def test_a_gallery_that_may_not_be_read_leaves_it_to_azure(azure: Microsoft) -> None:
+def test_a_gallery_that_is_unreadable_is_left_to_azure(azure: Microsoft) -> None:
     azure.cloud.faults.deny("definitions.get")
     provider = azure.provider(machine_types=(NEW, OLD), image=azure.site.version)
     assert types(provider) == [NEW, OLD]
