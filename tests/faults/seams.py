@@ -61,6 +61,10 @@ class Seam:
             self.box = part.box
 
     @property
+    def holds_no_network(self) -> bool:
+        return bool(getattr(self._part, "holds_no_network", False))
+
+    @property
     def holds_allow_lists(self) -> bool:
         return bool(getattr(self._part, "holds_allow_lists", False))
 

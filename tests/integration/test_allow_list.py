@@ -46,7 +46,7 @@ def test_allowed_names_are_reached_at_their_own_address(found: dict[str, str]) -
 
 
 def test_what_is_not_on_the_list_is_refused(found: dict[str, str]) -> None:
-    refused = ("tls at another port", "forged name", "private address", "host", "meta")
+    refused = ("tls at another port", "forged name", "private address", "host", "meta", "wire")
     reached = {name: found[name] for name in refused if allow_world.TOKEN in found[name]}
     assert reached == {}
     assert "ACCESS_DENIED" in found["forged name"].upper().replace(" ", "_")
@@ -60,7 +60,7 @@ def test_what_is_not_on_the_list_is_refused(found: dict[str, str]) -> None:
 
 def test_an_allowed_name_leads_to_no_private_address(found: dict[str, str]) -> None:
     """Where it has another, that is used."""
-    for name in ("private address", "host", "meta"):
+    for name in ("private address", "host", "meta", "wire"):
         assert allow_world.TOKEN not in found[name]
     assert found["rebound"] == f"{allow_world.TOKEN} {allow_world.INTERNET} rebound.example.org"
 

@@ -29,6 +29,7 @@ from vmrunner.providers.qemu.allow.proxy import CONNECTIONS
 
 INTERNET, RESOLVER, HOST = "44.44.44.44", "44.44.53.53", "11.1.1.1"
 PRIVATE, METADATA, TOKEN = "10.1.2.3", "169.254.169.254", "token"
+WIRE_SERVER = "168.63.129.16"  # of a host in Azure
 ALLOW = AllowList(
     (
         "good.example.org",
@@ -37,6 +38,7 @@ ALLOW = AllowList(
         "inside.example.org",
         "host.example.org",
         "meta.example.org",
+        "wire.example.org",
         "rebound.example.org",
     )
 )
@@ -45,6 +47,7 @@ PLACES = {
     "inside.example.org": [PRIVATE],
     "host.example.org": [HOST],
     "meta.example.org": [METADATA],
+    "wire.example.org": [WIRE_SERVER],
     "rebound.example.org": [PRIVATE, INTERNET],
 }
 
@@ -163,7 +166,7 @@ def main(pem: Path) -> None:
     pem = Path("/tmp/cert.pem")
     pem.write_bytes(pem_text)
     syscalls.loopback_up()
-    for address in (INTERNET, RESOLVER, HOST, PRIVATE, METADATA):
+    for address in (INTERNET, RESOLVER, HOST, PRIVATE, METADATA, WIRE_SERVER):
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
     told = internet(pem)
     nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")
@@ -176,11 +179,12 @@ def main(pem: Path) -> None:
     spec = process.spec_of(plan)
     assert spec is not None
     proxy = process.start(spec, nft, guarded)
-    addresses = [INTERNET, RESOLVER, HOST, PRIVATE, METADATA, "127.0.0.1", network.PROXY]
+    addresses = [INTERNET, RESOLVER, HOST, PRIVATE, METADATA, WIRE_SERVER, "127.0.0.1"]
+    addresses.append(network.PROXY)
     asked = said(network.PROXY, addresses, flood=600)
     found = allow_probe.main(asked)
     guest = allow_probe.Guest(network.PROXY)
-    for name in ("host", "meta", "rebound"):
+    for name in ("host", "meta", "wire", "rebound"):
         found[name] = allow_probe.tried(guest.tls, f"{name}.example.org")
     most = held(proxy.pid)
     found["after the flood"] = allow_probe.until_it_works(guest, "good.example.org")

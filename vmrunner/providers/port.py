@@ -189,6 +189,16 @@ class BootsLocalImages(Protocol):
 
 
 @runtime_checkable
+class HoldsNoNetwork(Protocol):
+    """A provider that can hold a VM to `network: none` from outside, so that root in it has no
+    network either. One that does not say so holds the build's container alone to it."""
+
+    @property
+    def holds_no_network(self) -> bool:
+        """Tell whether it does as it is configured."""
+
+
+@runtime_checkable
 class HoldsAllowLists(Protocol):
     """A provider that can hold a VM to an allow-list, from outside of it."""
 

@@ -8,7 +8,7 @@ from typing import Final
 from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.errors import BadOrder
 from vmrunner.model import AllowList, Network, NetworkPolicy, Offer, Spec, Trait
-from vmrunner.providers.port import HoldsAllowLists, Provider, StartsUnits
+from vmrunner.providers.port import HoldsAllowLists, HoldsNoNetwork, Provider, StartsUnits
 
 #: How a build asks for each.
 _ASKED: Final[Mapping[Trait, str]] = {
@@ -28,6 +28,7 @@ def offers(provider: Provider, spec: Spec) -> Sequence[Offer]:
     of_image = frozenset() if spec.image is None else {Trait.VM_IMAGE}
     _check_box(provider, spec.needs | of_image | _of_network(spec.network), spec.image)
     check(provider, spec.network)
+    _check_wall(provider, spec)
     return provider.offers(spec)
 
 
@@ -40,6 +41,21 @@ def check(provider: Provider, network: NetworkPolicy) -> None:
         raise BadOrder(
             f"network: provider {provider.name} cannot hold an allow-list",
             hint="use a qemu provider, or network = open or none",
+        )
+
+
+def _check_wall(provider: Provider, spec: Spec) -> None:
+    """Raises BadOrder for `none` where only the VM itself holds the build to it, and the build may
+    be root there."""
+    root = spec.needs & {Trait.DOCKER, Trait.PRIVILEGED}
+    if spec.network is not Network.NONE or not root:
+        return
+    if not isinstance(provider, HoldsNoNetwork) or not provider.holds_no_network:
+        raise BadOrder(
+            f"network: none with {asked(root)}: such a build is root in its VM, whose own network "
+            f"provider {provider.name} does not close",
+            hint="configure a closed place for it (docs/configuration.md#network-none-in-clouds), "
+            "use a qemu provider, or leave one of them out",
         )
 
 

@@ -28,6 +28,7 @@ from vmrunner.model import (
 from vmrunner.providers import (
     Arms,
     HoldsAllowLists,
+    HoldsNoNetwork,
     LookPace,
     PacesLooks,
     Provider,
@@ -87,6 +88,14 @@ class RetiredProvider:
         """True if one of them can; `offers` and `create` ask the one that is meant."""
         return any(
             isinstance(driver, HoldsAllowLists) and driver.holds_allow_lists
+            for driver in self._drivers
+        )
+
+    @property
+    def holds_no_network(self) -> bool:
+        """True if one of them does; `offers` asks the one that is meant."""
+        return any(
+            isinstance(driver, HoldsNoNetwork) and driver.holds_no_network
             for driver in self._drivers
         )
 

@@ -117,8 +117,9 @@ def _interface(order: Order, options: AzureOptions, tags: dict[str, str]) -> dic
         "enableIPForwarding": False,
         "ipConfigurations": [{"name": order.instance, "properties": address}],
     }
-    if options.security_group_id is not None:
-        interface["networkSecurityGroup"] = {"id": options.security_group_id}
+    group = options.security_group_id(order.network)
+    if group is not None:
+        interface["networkSecurityGroup"] = {"id": group}
     return {"name": order.instance, "tags": tags, "properties": interface}
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import CredentialsRefused, Throttled, Uncertain
 from vmrunner.lib import resources
-from vmrunner.model import Finding, Level, Spec
+from vmrunner.model import Finding, Level, Network, Spec
 from vmrunner.providers.azure import deadline_schedules, guard
 from vmrunner.providers.azure.client import (
     DELETE_ADDRESS,
@@ -25,7 +25,7 @@ from vmrunner.providers.azure.client import (
     last,
     part,
 )
-from vmrunner.providers.azure.isolation import holes
+from vmrunner.providers.azure.isolation import holes, ways_out
 from vmrunner.providers.azure.permissions import ACTION, FIX
 from vmrunner.providers.azure.quotas import needs
 from vmrunner.providers.common.call_failed import CallFailed
@@ -36,6 +36,7 @@ from vmrunner.providers.common.findings import (
     of_clock,
     of_failure,
     of_holes,
+    of_no_wall,
     ok,
     warning,
 )
@@ -155,7 +156,7 @@ def _network(provider: AzureProvider) -> Iterator[Finding]:
     subnet = provider.calls(
         SUBNET, group=words[3], virtual_network_name=words[7], subnet_name=words[9]
     )
-    ids = (part(subnet, "properties", "networkSecurityGroup", "id"), options.security_group_id)
+    ids = (part(subnet, "properties", "networkSecurityGroup", "id"), options.security_group_id())
     groups = [_security_group(provider, one) for one in dict.fromkeys(filter(None, ids))]
     several = part(subnet, "properties", "addressPrefixes") or ()
     one = part(subnet, "properties", "addressPrefix")
@@ -164,6 +165,19 @@ def _network(provider: AzureProvider) -> Iterator[Finding]:
     yield from found
     if not found:
         yield ok("network", f"subnet {words[9]}: builds do not reach each other")
+    yield from _no_network(provider)
+
+
+def _no_network(provider: AzureProvider) -> Iterator[Finding]:
+    """Check that a VM of `network: none` gets nowhere, whoever is root in it."""
+    if provider.options.security_group_none is None:
+        yield of_no_wall(provider.name, "security_group_none")
+        return
+    group = _security_group(provider, str(provider.options.security_group_id(Network.NONE)))
+    found = list(ways_out(group))
+    yield from found
+    if not found:
+        yield ok("network none", f"{group.get('name')}: nothing goes out")
 
 
 def _security_group(provider: AzureProvider, identifier: str) -> Answer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +19,11 @@ SSH: Final = 22
 _EVERYONE: Final = frozenset({"*", "any", "virtualnetwork"})
 #: Such words where builds come by their public addresses, which are Azure's: `AzureCloud.REGION`.
 _INTERNET: Final = frozenset({"*", "any", "internet", "0.0.0.0/0", "azurecloud"})
+#: Words for everything, wherever it lies.
+_ALL: Final = frozenset({"*", "any", "0.0.0.0/0"})
+#: The service tag of the resolver at 168.63.129.16, to which no rule about addresses applies.
+_RESOLVER: Final = "AzurePlatformDNS"
+_TO: Final = "destinationAddressPrefix"
 _ALL_PORTS: Final = frozenset({"*", "0-65535"})
 #: Its own last rules, in which the network may reach itself, where an answer does not show them.
 _BY_AZURE: Final = {
@@ -58,6 +64,55 @@ def holes(groups: Sequence[Answer], homes: Sequence[str], *, public: bool) -> It
                 f"{group.get('name')} lets nobody in to port {SSH}",
                 "a rule that lets in SSH from where vmrunner runs, and nothing else",
             )
+
+
+def ways_out(group: Answer) -> Iterator[Finding]:
+    """Yield what is wrong with the security group of `network: none`: by what its VMs get out, and
+    whether they reach Azure's own resolver, which only a rule about that closes. Answers to who was
+    let in need no rule."""
+    first = next((r for r in _outbound(group) if _allows(r) or _denies_everything(r)), None)
+    if first is None or _allows(first):
+        way = "no rule denies it" if first is None else f"rule {first.get('name')}"
+        yield replace(
+            _bad(
+                f"{group.get('name')} lets builds of network none out: {way}",
+                "a rule with the lowest number of the outbound ones: deny all from * to *",
+            ),
+            check="network none",
+        )
+    resolver = [r for r in _outbound(group) if _RESOLVER in _values(r, _TO, "es")]
+    if not resolver or _allows(resolver[0]):
+        yield replace(
+            _bad(
+                f"{group.get('name')} leaves Azure's own resolver: names that a build asks for "
+                "go out",
+                f"a rule of the outbound ones that denies all to the service tag {_RESOLVER}",
+            ),
+            level=Level.WARNING,
+            check="network none",
+        )
+    if not any(_allows(rule) and _covers(rule, SSH) for rule in _inbound(group)[:-1]):
+        yield replace(
+            _bad(
+                f"{group.get('name')} lets nobody in to port {SSH}",
+                "a rule that lets in SSH from where vmrunner runs, and nothing else",
+            ),
+            check="network none",
+        )
+
+
+def _outbound(group: Answer) -> list[Answer]:
+    """Return its own rules for what goes out, in order; Azure's, which come after them, let all
+    out."""
+    told = [*(part(group, "properties", "securityRules") or ())]
+    found = [one for one in told if str(part(one, "properties", "direction")) == "Outbound"]
+    return sorted(found, key=lambda one: int(part(one, "properties", "priority") or 0))
+
+
+def _denies_everything(rule: Answer) -> bool:
+    sources = {one.lower() for one in _values(rule, "sourceAddressPrefix", "es")} or {"*"}
+    goes = {one.lower() for one in _values(rule, _TO, "es")} or {"*"}
+    return _denies_all(rule) and bool(sources & _ALL) and bool(goes & _ALL)
 
 
 def _names(rules: Sequence[Answer | None]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from vmrunner.model import TAG
+from vmrunner.model import TAG, Network, NetworkPolicy
 from vmrunner.providers.common.capacity_pools import Spot
 from vmrunner.providers.common.cloud_options import CloudOptions
 
@@ -44,6 +44,7 @@ class AzureOptions(CloudOptions):
     machine_types: tuple[str, ...] = ("Standard_D2s_v5",)
     subnet: str | None = None
     security_group: str | None = None
+    security_group_none: str | None = None  # of `network: none`, in place of the other
     spot: Spot | None = None
     address: Literal["public", "private"] = "public"
     disk_type: str = "StandardSSD_LRS"
@@ -90,9 +91,10 @@ class AzureOptions(CloudOptions):
             return str(self.subnet)
         return self.id(f"Microsoft.Network/virtualNetworks/{network}/subnets/{name}")
 
-    @property
-    def security_group_id(self) -> str | None:
-        said = self.security_group
+    def security_group_id(self, network: NetworkPolicy = Network.OPEN) -> str | None:
+        """Return the id of the security group of a VM of this network."""
+        closed = network is Network.NONE and self.security_group_none
+        said = closed or self.security_group
         if said is None or said.startswith("/"):
             return said
         return self.id(f"Microsoft.Network/networkSecurityGroups/{said}")
@@ -118,8 +120,7 @@ class AzureOptions(CloudOptions):
             raise self._wrong("machine_types", "[]", "name at least one, such as Standard_D2s_v5")
         if self.subnet is not None and not _SUBNET.fullmatch(self.subnet):
             raise self._wrong("subnet", repr(self.subnet), "NETWORK/SUBNET, or the subnet's id")
-        if self.security_group is not None and not _FIREWALL.fullmatch(self.security_group):
-            raise self._wrong("security_group", repr(self.security_group), "its name, or its id")
+        self._check_firewalls()
         if self.guard is not None and not _GROUP.fullmatch(self.guard):
             raise self._wrong("guard", repr(self.guard), "the name of the guard's resource group")
         if not _ENDPOINT.fullmatch(self.endpoint or AZURE):
@@ -134,6 +135,12 @@ class AzureOptions(CloudOptions):
             raise self._wrong("location", "none", "the region to launch in, such as westeurope")
         if self.subnet is None:
             raise self._wrong("subnet", "none", "NETWORK/SUBNET: a subnet of the builds' own")
+
+    def _check_firewalls(self) -> None:
+        for key in ("security_group", "security_group_none"):
+            named = getattr(self, key)
+            if named is not None and not _FIREWALL.fullmatch(named):
+                raise self._wrong(key, repr(named), "its name, or its id")
 
     def _check_tags(self) -> None:
         most = TAGS - OURS

@@ -128,6 +128,10 @@ class AzureProvider:
             for pool in self._dry.without_dry(pools)
         )
 
+    @property
+    def holds_no_network(self) -> bool:
+        return self.options.security_group_none is not None
+
     def bill(self, offer: Offer, role: Role) -> Bill:
         size = self.places.known.get(offer.machine_type)
         # Of a pool's VM and of an image's builder the disk is managed, whatever the options say.

@@ -32,6 +32,10 @@ class AzureSettings(ProviderSettings):
     security_group: str | None = Field(
         default=None, description="One of the VMs' own, by name or id; default: the subnet's alone."
     )
+    security_group_none: str | None = Field(
+        default=None,
+        description="Of `network: none`, by name or id: it lets SSH in, and nothing out.",
+    )
     spot: Literal["never", "prefer", "only"] | None = Field(
         default=None, description="Default: where a build asks for it."
     )

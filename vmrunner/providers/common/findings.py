@@ -24,6 +24,16 @@ def bad(check: str, message: str, fix: str) -> Finding:
     return Finding(check=check, level=Level.ERROR, message=message, fix=fix)
 
 
+def of_no_wall(name: str, key: str) -> Finding:
+    """Tell that nothing outside a VM holds it to `network: none`. `key`: what would."""
+    return warning(
+        "network none",
+        "only the VM itself holds a build to it: one with docker or privileged is refused, and one "
+        "that breaks out of its container has the VM's network",
+        f"set providers.{name}.{key} (docs/configuration.md#network-none-in-clouds)",
+    )
+
+
 def of_failure(check: str, error: ProviderError | ConfigError, otherwise: str) -> Finding:
     """A check that could not be made. `otherwise`: the fix where the error has none."""
     return bad(check, str(error.args[0]), error.hint or otherwise)

@@ -40,7 +40,9 @@ def open(  # noqa: A001 - as `Driver` calls it
         )
     if image is not None:
         options["image"] = image if isinstance(image, str) else ImageChoice(**image)
-    for field in ("subnets", "security_groups", "instance_types"):
+    for field in (
+        "subnets", "subnets_none", "security_groups", "security_groups_none", "instance_types",
+    ):  # fmt: skip
         if field in options:
             options[field] = tuple(options[field])
     return Ec2Provider(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import Spec
+from vmrunner.model import Network, NetworkPolicy, Spec
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
@@ -86,34 +86,36 @@ class Ec2Catalog:
             said = ImageChoice(name=said)
         return self._memory.get(("image", str(said)), IMAGE, lambda: self._find(said))
 
-    def subnets(self) -> dict[str, ec2.SubnetTypeDef]:
-        """The configured subnets by id, in their order."""
-        ids = self._options.subnets
+    def subnets(self, network: NetworkPolicy = Network.OPEN) -> dict[str, ec2.SubnetTypeDef]:
+        """The configured subnets for this network by id, in their order."""
+        ids = self._options.subnets_for(network)
+        key = "subnets" if ids == self._options.subnets else "subnets_none"
 
         def ask() -> dict[str, ec2.SubnetTypeDef]:
-            found = self._named(SUBNETS, "SubnetIds", ids, "subnets")["Subnets"]
+            found = self._named(SUBNETS, "SubnetIds", ids, key)["Subnets"]
             by_id: dict[str, ec2.SubnetTypeDef] = {subnet["SubnetId"]: subnet for subnet in found}
             return {name: by_id[name] for name in ids}
 
-        return self._memory.get("subnets", NETWORK, ask)
+        return self._memory.get(key, NETWORK, ask)
 
-    def groups(self) -> list[ec2.SecurityGroupTypeDef]:
-        """The configured security groups, which must be of the subnets' network."""
-        ids = self._options.security_groups
+    def groups(self, network: NetworkPolicy = Network.OPEN) -> list[ec2.SecurityGroupTypeDef]:
+        """The configured security groups for this network, which must be of the subnets' VPC."""
+        ids = self._options.groups_for(network)
+        key = "security_groups" if ids == self._options.security_groups else "security_groups_none"
 
         def ask() -> list[ec2.SecurityGroupTypeDef]:
-            found = self._named(GROUPS, "GroupIds", ids, "security_groups")["SecurityGroups"]
-            networks = {subnet["VpcId"] for subnet in self.subnets().values()}
+            found = self._named(GROUPS, "GroupIds", ids, key)["SecurityGroups"]
+            networks = {subnet["VpcId"] for subnet in self.subnets(network).values()}
             for group in found:
                 if {group["VpcId"]} != networks:
                     raise BadOrder(
-                        f"providers.{self._options.name}.security_groups: {group['GroupId']} is "
+                        f"providers.{self._options.name}.{key}: {group['GroupId']} is "
                         f"in {group['VpcId']}, the subnets are in {', '.join(sorted(networks))}",
                         hint="all must be of one VPC",
                     )
             return list(found)
 
-        return self._memory.get("groups", NETWORK, ask)
+        return self._memory.get(key, NETWORK, ask)
 
     def types(self) -> list[Ec2InstanceType]:
         """Return those of the configured types that the region has, in their order. Asked for by a

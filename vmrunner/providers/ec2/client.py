@@ -117,6 +117,9 @@ SUBNETS: Final[Ec2Api[ec2.DescribeSubnetsResultTypeDef]] = Ec2Api(
 GROUPS: Final[Ec2Api[ec2.DescribeSecurityGroupsResultTypeDef]] = Ec2Api(
     "ec2", "describe_security_groups", "describe"
 )
+VPC: Final[Ec2Api[ec2.DescribeVpcAttributeResultTypeDef]] = Ec2Api(
+    "ec2", "describe_vpc_attribute", "describe"
+)
 TYPES: Final[Ec2Api[ec2.DescribeInstanceTypesResultTypeDef]] = Ec2Api(
     "ec2", "describe_instance_types", "describe"
 )

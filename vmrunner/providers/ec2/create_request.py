@@ -41,7 +41,7 @@ def request(order: Order, options: Ec2Options, image: Ami) -> Answer:
             {
                 "DeviceIndex": 0,
                 "SubnetId": offer.place,
-                "Groups": list(options.security_groups),
+                "Groups": list(options.groups_for(order.network)),
                 "AssociatePublicIpAddress": options.address == "public",
                 "DeleteOnTermination": True,
             }

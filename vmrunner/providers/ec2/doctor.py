@@ -29,16 +29,17 @@ from vmrunner.providers.common.findings import (
     of_clock,
     of_failure,
     of_holes,
+    of_no_wall,
     ok,
     warning,
 )
 from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.ec2 import create_request, deadline_schedules
-from vmrunner.providers.ec2.client import DEFAULT_QUOTA, QUOTA, ROLE, RUN
+from vmrunner.providers.ec2.client import DEFAULT_QUOTA, QUOTA, ROLE, RUN, VPC
 from vmrunner.providers.ec2.describe_instances import filtered
 from vmrunner.providers.ec2.error_codes import MAKE_SPOT_ROLE
 from vmrunner.providers.ec2.guard import health
-from vmrunner.providers.ec2.isolation import holes
+from vmrunner.providers.ec2.isolation import holes, ways_out
 from vmrunner.providers.ec2.permissions import ACTION, NO_ROLE, WOULD
 
 if TYPE_CHECKING:
@@ -137,6 +138,33 @@ def _groups(provider: Ec2Provider) -> Iterator[Finding]:
     if not found:
         names = ", ".join(group["GroupId"] for group in groups)
         yield ok("security group", f"{names}: builds do not reach each other")
+
+
+def _no_network(provider: Ec2Provider) -> Iterator[Finding]:
+    """Check that a VM of `network: none` gets nowhere, whoever is root in it."""
+    options = provider.options
+    if not options.security_groups_none:
+        yield of_no_wall(provider.name, "security_groups_none")
+        return
+    subnets = provider.places.subnets(Network.NONE)
+    groups = provider.places.groups(Network.NONE)
+    found = [*ways_out(groups), *holes(groups, list(subnets.values()))]
+    for vpc in sorted({subnet["VpcId"] for subnet in subnets.values()}):
+        told = provider.calls(options.region, VPC, VpcId=vpc, Attribute="enableDnsSupport")
+        if told["EnableDnsSupport"]["Value"]:
+            found.append(
+                warning(
+                    "network none",
+                    f"{vpc} has Amazon's resolver, to which no security group closes the way: "
+                    "names that a build asks for go out",
+                    "a VPC of its own with enableDnsSupport off, as subnets_none; or deny all "
+                    "names by Route 53 Resolver DNS Firewall",
+                )
+            )
+    yield from found
+    if not found:
+        names = ", ".join(group["GroupId"] for group in groups)
+        yield ok("network none", f"{names}: nothing goes out")
 
 
 def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
@@ -291,6 +319,7 @@ _CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("spot", _spot),
     ("subnet", _subnets),
     ("security group", _groups),
+    ("network none", _no_network),
     ("launch", _dry_run),
     ("quota", _quotas),
     ("clock", _clock),

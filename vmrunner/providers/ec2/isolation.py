@@ -53,6 +53,25 @@ def holes(
         )
 
 
+def ways_out(groups: Sequence[ec2.SecurityGroupTypeDef]) -> Iterator[Finding]:
+    """Yield each rule by which these groups of `network: none` let a VM out. A new group has one
+    for everything; answers to who was let in need none."""
+    for group in groups:
+        for rule in group.get("IpPermissionsEgress", ()):
+            ranges = [one["CidrIp"] for one in rule.get("IpRanges", ())]
+            ranges += [one["CidrIpv6"] for one in rule.get("Ipv6Ranges", ())]
+            ranges += [one["PrefixListId"] for one in rule.get("PrefixListIds", ())]
+            ranges += [one.get("GroupId", "a group") for one in rule.get("UserIdGroupPairs", ())]
+            yield Finding(
+                check="network none",
+                level=Level.ERROR,
+                message=f"{group['GroupId']} lets builds of network none out: {_ports(rule)} to "
+                f"{', '.join(ranges)}",
+                fix=f"aws ec2 revoke-security-group-egress --group-id {group['GroupId']} …: it "
+                "needs no outbound rule at all",
+            )
+
+
 def _sources(
     rule: ec2.IpPermissionOutputTypeDef, mine: set[str], homes: Sequence[_Network]
 ) -> Iterator[str]:

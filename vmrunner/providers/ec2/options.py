@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vmrunner.model import TAG
+from vmrunner.model import TAG, Network, NetworkPolicy
 from vmrunner.providers.common.capacity_pools import Spot
 from vmrunner.providers.common.cloud_options import CloudOptions
 
@@ -52,6 +52,8 @@ class Ec2Options(CloudOptions):
     image: str | ImageChoice = DEFAULT_IMAGE
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
+    subnets_none: tuple[str, ...] = ()  # for `network: none`; default: the others
+    security_groups_none: tuple[str, ...] = ()  # the same; without them nothing closes the VM
     instance_types: tuple[str, ...] = ("m7i.large", "m6i.large", "m5.large")
     spot: Spot | None = None
     address: Literal["public", "private"] = "public"
@@ -59,6 +61,16 @@ class Ec2Options(CloudOptions):
     instance_profile: str | None = None
     scheduler_role: str | None = None
     endpoint_url: str | None = None
+
+    def groups_for(self, network: NetworkPolicy) -> tuple[str, ...]:
+        """Return the security groups of a VM of this network."""
+        closed = network is Network.NONE and self.security_groups_none
+        return closed or self.security_groups
+
+    def subnets_for(self, network: NetworkPolicy) -> tuple[str, ...]:
+        """Return the subnets of a VM of this network."""
+        closed = network is Network.NONE and self.security_groups_none
+        return (closed and self.subnets_none) or self.subnets
 
     @property
     def schedule_group(self) -> str:
@@ -89,6 +101,9 @@ class Ec2Options(CloudOptions):
         if not self.security_groups:
             fix = "name one that lets in SSH from where vmrunner runs, and nothing else"
             raise self._wrong("security_groups", "none", fix)
+        if self.subnets_none and not self.security_groups_none:
+            fix = "name a security group of that network that lets SSH in, and nothing out"
+            raise self._wrong("security_groups_none", "none", fix)
 
     def _check_tags(self) -> None:
         most = TAGS - OURS

@@ -103,12 +103,16 @@ class Ec2Provider:
             image = self.places.image(spec.image)
             disk = options.disk_size(spec.disk, image.name or image.id, image.size)
             types = some_fitting(self.places.types(), image, spec)
-            subnets = list(self.places.subnets())
-            self.places.groups()
+            subnets = list(self.places.subnets(spec.network))
+            self.places.groups(spec.network)
         return tuple(
             types[pool.machine_type].offer(pool, scope, disk=disk, image=image.id)
             for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
         )
+
+    @property
+    def holds_no_network(self) -> bool:
+        return bool(self.options.security_groups_none)
 
     def bill(self, offer: Offer, role: Role) -> Bill:  # noqa: ARG002 - the same for each
         return prices.bill(offer, public=self.options.address == "public")
@@ -247,4 +251,6 @@ class Ec2Provider:
     def _near(self) -> Ec2Nearness:
         image = self.options.image
         images = frozenset({image} if isinstance(image, str) else ())
-        return Ec2Nearness(images, frozenset(self.options.security_groups))
+        options = self.options
+        groups = {*options.security_groups, *options.security_groups_none}
+        return Ec2Nearness(images, frozenset(groups))

@@ -29,6 +29,13 @@ class Ec2Settings(ProviderSettings):
     )
     subnets: tuple[str, ...] = Field(default=(), description="In the order in which to try them.")
     security_groups: tuple[str, ...] = ()
+    subnets_none: tuple[str, ...] = Field(
+        default=(), description="Where `network: none` is; default: subnets."
+    )
+    security_groups_none: tuple[str, ...] = Field(
+        default=(),
+        description="Of `network: none`: they let SSH in, and nothing out.",
+    )
     instance_types: tuple[str, ...] | None = Field(
         default=None, description="In the order in which to try them."
     )

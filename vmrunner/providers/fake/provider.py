@@ -45,6 +45,7 @@ class FakeProvider:
 
     creates = 8
     holds_allow_lists = True
+    holds_no_network = True
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ def open(  # noqa: A001 - as `Driver` calls it
     from vmrunner.providers.gce.options import GceOptions
     from vmrunner.providers.gce.provider import GceProvider
 
-    for field in ("zones", "machine_types", "network_tags"):
+    for field in ("zones", "machine_types", "network_tags", "network_tags_none"):
         if field in options:
             options[field] = tuple(options[field])
     return GceProvider(

@@ -76,8 +76,8 @@ def instance(order: Order, options: GceOptions, way: RequestVariant = USUAL) -> 
         },
         "can_ip_forward": False,
     }
-    if options.network_tags:
-        made["tags"] = {"items": list(options.network_tags)}
+    if network_tags := options.tags_for(order.network):
+        made["tags"] = {"items": list(network_tags)}
     if options.service_account:
         scope = "https://www.googleapis.com/auth/cloud-platform"
         made["service_accounts"] = [{"email": options.service_account, "scopes": [scope]}]

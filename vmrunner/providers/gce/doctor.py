@@ -4,8 +4,9 @@ with its fix; one that fails hinders no other."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.lib import resources
 from vmrunner.model import Finding, Kind, Level, Market, Ref, Scope, Spec
@@ -16,13 +17,14 @@ from vmrunner.providers.common.findings import (
     of_clock,
     of_failure,
     of_holes,
+    of_no_wall,
     ok,
     warning,
 )
 from vmrunner.providers.common.permissions import Right
 from vmrunner.providers.gce import guard
 from vmrunner.providers.gce.client import FIREWALLS, INSTANCES, REGION, SUBNETS, pb
-from vmrunner.providers.gce.isolation import holes
+from vmrunner.providers.gce.isolation import holes, way_out
 from vmrunner.providers.gce.labels import label
 from vmrunner.providers.gce.permissions import ACTION
 from vmrunner.providers.gce.resources import last
@@ -133,6 +135,23 @@ def _firewall(provider: GceProvider) -> Iterator[Finding]:
     yield from found
     if not found:
         yield ok("firewall", f"network {network}: builds do not reach each other")
+    yield from _no_network(provider, rules, homes)
+
+
+def _no_network(provider: GceProvider, rules: list[Any], homes: list[str]) -> Iterator[Finding]:
+    """Check that a VM of `network: none` gets nowhere, whoever is root in it."""
+    options = provider.options
+    tags, account = options.network_tags_none, options.service_account
+    if not tags:
+        yield of_no_wall(provider.name, "network_tags_none")
+        return
+    way = way_out(rules, tags, account)
+    found = [] if way is None else [way]
+    beside = holes(rules, homes, tags, account, public=options.address == "public")
+    found += [replace(hole, check="network none") for hole in beside]
+    yield from found
+    if not found:
+        yield ok("network none", f"{', '.join(tags)}: nothing goes out")
 
 
 def _offers(provider: GceProvider) -> Iterator[Finding]:

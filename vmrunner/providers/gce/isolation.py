@@ -62,9 +62,37 @@ def holes(
         )
 
 
-def _concerns(rule: Any, tags: Sequence[str], account: str | None) -> bool:
+def way_out(rules: Sequence[Any], tags: Sequence[str], account: str | None) -> Finding | None:
+    """Return by what VMs with these tags, those of `network: none`, get out; None: by nothing.
+    Where no rule says otherwise Google lets everything out. Answers to who was let in need none."""
+    ours = sorted(
+        (rule for rule in rules if _concerns(rule, tags, account, "EGRESS")),
+        key=lambda rule: (int(rule.priority), bool(list(rule.allowed))),  # a tie is denied
+    )
+    first = next((rule for rule in ours if list(rule.allowed) or _denies_all(rule)), None)
+    if first is not None and not list(first.allowed):
+        return None
+    ways = "no rule denies it" if first is None else f"rule {first.name}: {_ports(first)}"
+    return Finding(
+        check="network none",
+        level=Level.ERROR,
+        message=f"VMs with the tags {', '.join(tags)} get out: {ways}",
+        fix="gcloud compute firewall-rules create … --direction egress --action deny --rules all "
+        f"--destination-ranges 0.0.0.0/0 --target-tags {tags[0]} --priority 0",
+    )
+
+
+def _denies_all(rule: Any) -> bool:
+    """True if the rule denies everything to everywhere."""
+    whole = any(entry.I_p_protocol == "all" for entry in rule.denied)
+    return whole and str(_WORLD) in list(rule.destination_ranges)
+
+
+def _concerns(
+    rule: Any, tags: Sequence[str], account: str | None, direction: str = "INGRESS"
+) -> bool:
     """True if the rule holds for builds as targets."""
-    if rule.disabled or rule.direction != "INGRESS":
+    if rule.disabled or rule.direction != direction:
         return False
     accounts = list(rule.target_service_accounts)
     if accounts:

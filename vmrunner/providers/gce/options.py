@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from vmrunner.model import Network, NetworkPolicy
 from vmrunner.providers.common.capacity_pools import Spot
 from vmrunner.providers.common.cloud_options import CloudOptions
 from vmrunner.providers.gce.labels import OURS, PREFIX
@@ -37,6 +38,7 @@ class GceOptions(CloudOptions):
     network: str = "global/networks/default"
     subnetwork: str | None = None
     network_tags: tuple[str, ...] = ()  # firewall rules go by them
+    network_tags_none: tuple[str, ...] = ()  # of `network: none`, in place of the others
     spot: Spot | None = None
     address: Literal["public", "private"] = "public"
     disk_type: str | None = None
@@ -49,6 +51,11 @@ class GceOptions(CloudOptions):
     def every_zone(self) -> tuple[str, ...]:
         """Return all zones that are looked at, those that launch first."""
         return tuple(dict.fromkeys((*self.zones, *self.used)))
+
+    def tags_for(self, network: NetworkPolicy) -> tuple[str, ...]:
+        """Return the network tags of a VM of this network."""
+        closed = network is Network.NONE and self.network_tags_none
+        return closed or self.network_tags
 
     @property
     def plain(self) -> bool:

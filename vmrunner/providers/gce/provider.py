@@ -125,6 +125,10 @@ class GceProvider:
             for pool in left
         )
 
+    @property
+    def holds_no_network(self) -> bool:
+        return bool(self.options.network_tags_none)
+
     def bill(self, offer: Offer, role: Role) -> Bill:  # noqa: ARG002 - the same for each
         disk_type = self.options.disk_type or disk_type_of(offer.machine_type)
         return prices.bill(offer, disk_type, public=self.options.address == "public")

@@ -25,6 +25,10 @@ class GceSettings(ProviderSettings):
     network: str | None = Field(default=None, description="Default: global/networks/default.")
     subnetwork: str | None = Field(default=None, description="regions/REGION/subnetworks/NAME.")
     network_tags: tuple[str, ...] = Field(default=(), description="Firewall rules go by them.")
+    network_tags_none: tuple[str, ...] = Field(
+        default=(),
+        description="Of `network: none`, instead: a rule denies what goes out from them.",
+    )
     spot: Literal["never", "prefer", "only"] | None = Field(
         default=None, description="Default: where a build asks for it."
     )

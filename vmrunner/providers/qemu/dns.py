@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vmrunner.errors import ConfigError
+from vmrunner.providers.qemu import network
 
 #: Where nothing else can be asked: Quad9.
 PUBLIC: Final = "9.9.9.9"
@@ -29,10 +30,10 @@ def choose(wish: str, own: Iterable[str], files: Iterable[Path] = (_LOCAL, _RESO
     """`wish`: the provider's option `dns`; `own`: prefixes that the host answers for itself."""
     if wish != _AUTO:
         return Resolver(wish, "by dns")
-    denied = [ipaddress.IPv4Network(prefix) for prefix in own]
+    denied = [ipaddress.IPv4Network(prefix) for prefix in (*network.SPECIAL, *own)]
     for file in files:
         for address in _named(file):
-            if address.is_global and not any(address in network for network in denied):
+            if address.is_global and not any(address in prefix for prefix in denied):
                 return Resolver(str(address), f"of {file}")
     return Resolver(PUBLIC, f"{_LOCAL} names none of the internet")
 

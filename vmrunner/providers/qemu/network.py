@@ -25,12 +25,16 @@ ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8"
 
 _PASTA_PID: Final = "/tmp/pasta.pid"  # noqa: S108 - on the jail's own tmpfs
 
-# Everything that is not the internet (IANA's special-purpose registry), metadata included.
+#: Azure's second metadata service, which tells a VM's certificates and settings, and its resolver:
+#: an address of the internet's, and only its host's. Local VMs may be on a host in Azure.
+WIRE_SERVER: Final = "168.63.129.16/32"
+#: Everything that is not the internet (IANA's special-purpose registry), metadata included.
 SPECIAL: Final = (
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    WIRE_SERVER,
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",

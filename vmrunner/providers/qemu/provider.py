@@ -66,6 +66,7 @@ class QemuProvider:
 
     creates = 8
     holds_allow_lists = True
+    holds_no_network = True
 
     def __init__(self, options: QemuOptions) -> None:
         if not state_dir.is_word(options.installation):

@@ -12,7 +12,7 @@ from azure.mgmt.compute import models
 from azure.mgmt.compute import types as compute
 
 from vmrunner.errors import BadOrder
-from vmrunner.model import Market, Offer, Order, Role, Scope, tags_of
+from vmrunner.model import Market, Network, Offer, Order, Role, Scope, tags_of
 from vmrunner.providers.azure.create_request import image_reference, machine
 from vmrunner.providers.azure.options import AzureOptions
 
@@ -128,6 +128,13 @@ def test_where_and_how_it_is_made() -> None:
     (disk, *_) = children(put(local="CacheDisk"))
     assert disk["diffDiskSettings"] == {"option": "Local", "placement": "CacheDisk"}
     assert disk["caching"] == "ReadOnly"
+
+
+@pytest.mark.parametrize(("network", "group"), [(Network.OPEN, "builds"), (Network.NONE, "shut")])
+def test_a_build_without_network_has_its_own_group(network: Network, group: str) -> None:
+    said = options(security_group="builds", security_group_none="shut")
+    (_, interface, _) = children(machine(replace(order(), network=network), said, local=""))
+    assert interface["properties"]["networkSecurityGroup"]["id"].endswith(f"Groups/{group}")
 
 
 def test_an_unknown_field_would_be_noticed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vmrunner.model import Level
-from vmrunner.providers.azure.isolation import holes
+from vmrunner.providers.azure.isolation import holes, ways_out
 
 HOME = "10.8.0.0/16"
 
@@ -118,3 +118,41 @@ def test_somebody_must_be_let_in() -> None:
         "r", 100, "Allow", destinationPortRange=None, destinationPortRanges=["80", "1-99"]
     )
     assert wrong(group(ranges, DENY)) == []
+
+
+# --- network: none ---
+
+
+def out(name: str, priority: int, access: str, to: str = "*", **more: Any) -> dict[str, Any]:
+    said = {"direction": "Outbound", "sourceAddressPrefix": "*", "destinationAddressPrefix": to}
+    return rule(name, priority, access, **ALL, **said, **more)
+
+
+SHUT = out("shut", 110, "Deny")
+NAMES = out("names", 100, "Deny", "AzurePlatformDNS")
+
+
+@pytest.mark.parametrize(
+    ("rules", "levels", "text"),
+    [
+        ([SSH, NAMES, SHUT], [], ""),
+        ([SSH], [Level.ERROR, Level.WARNING], "no rule denies it"),
+        ([SSH, SHUT], [Level.WARNING], "Azure's own resolver"),
+        ([NAMES, SHUT], [Level.ERROR], "lets nobody in to port 22"),
+        ([SSH, NAMES, SHUT, out("web", 105, "Allow")], [Level.ERROR], "rule web"),
+        ([SSH, NAMES, SHUT, out("web", 120, "Allow")], [], ""),
+        ([SSH, NAMES, out("some", 110, "Deny", "10.0.0.0/8")], [Level.ERROR], "no rule denies it"),
+        (
+            [SSH, NAMES, out("tcp", 110, "Deny") | rule("tcp", 110, "Deny")],
+            [Level.ERROR],
+            "no rule",
+        ),
+    ],
+)
+def test_network_none_lets_nothing_out(
+    rules: list[dict[str, Any]], levels: list[Level], text: str
+) -> None:
+    found = list(ways_out(group(*rules)))
+    assert [one.level for one in found] == levels
+    assert all(one.check == "network none" and one.fix for one in found)
+    assert text in "".join(one.message for one in found)

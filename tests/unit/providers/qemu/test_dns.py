@@ -10,7 +10,16 @@ from vmrunner.errors import ConfigError
 from vmrunner.providers import qemu
 from vmrunner.providers.qemu import dns, network
 
-PRIVATE = ("127.0.0.53", "10.0.0.2", "192.168.1.1", "169.254.169.253", "100.64.0.1", "::1")
+#: The last is Azure's own, which knows the names of the host's network, at a public address.
+PRIVATE = (
+    "127.0.0.53",
+    "10.0.0.2",
+    "192.168.1.1",
+    "169.254.169.253",
+    "100.64.0.1",
+    "::1",
+    "168.63.129.16",
+)
 
 
 def file(tmp_path: Path, *addresses: str) -> Path:

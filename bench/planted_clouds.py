@@ -1,0 +1,90 @@
+"""Bugs to plant in what keeps a build from a network (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+NONE = "tests/integration/test_network_none_in_clouds.py"
+WALL, DNS = "tests/integration/test_local_wall.py", "tests/unit/providers/qemu/test_dns.py"
+
+BUGS: Final = (
+    Bug(
+        "network none: nobody asks for a wall",
+        "providers/promises.py",
+        "    _check_wall(provider, spec)\n",
+        "",
+        f"{NONE}::test_root_without_a_network_needs_a_wall",
+    ),
+    Bug(
+        "network none: EC2's usual groups",
+        "providers/ec2/options.py",
+        "return closed or self.security_groups\n",
+        "return self.security_groups\n",
+        f"{NONE}::test_ec2_launches_it_into_its_own_groups",
+    ),
+    Bug(
+        "network none: EC2's usual subnets",
+        "providers/ec2/options.py",
+        "return (closed and self.subnets_none) or self.subnets",
+        "return self.subnets",
+        f"{NONE}::test_ec2_launches_it_into_its_own_groups",
+    ),
+    Bug(
+        "network none: nobody reads what goes out of EC2",
+        "providers/ec2/doctor.py",
+        "found = [*ways_out(groups), *holes(",
+        "found = [*holes(",
+        f"{NONE}::test_ec2_doctor_finds_the_rule_of_a_new_group",
+    ),
+    Bug(
+        "network none: Amazon's resolver counts for nothing",
+        "providers/ec2/doctor.py",
+        'if told["EnableDnsSupport"]["Value"]:',
+        "if False:",
+        f"{NONE}::test_ec2_doctor_is_content_with_a_closed_place",
+    ),
+    Bug(
+        "network none: Google's usual tags",
+        "providers/gce/create_request.py",
+        "options.tags_for(order.network)",
+        "options.network_tags",
+        f"{NONE}::test_gce_launches_it_with_its_own_tags",
+    ),
+    Bug(
+        "network none: a denial anywhere will do",
+        "providers/gce/isolation.py",
+        "return whole and str(_WORLD) in list(rule.destination_ranges)",
+        "return whole",
+        f"{NONE}::test_gce_doctor_tells_what_goes_out",
+    ),
+    Bug(
+        "network none: Azure's usual group",
+        "providers/azure/options.py",
+        "closed = network is Network.NONE and self.security_group_none",
+        "closed = None",
+        "tests/unit/providers/azure/test_create_request.py",
+    ),
+    Bug(
+        "network none: Azure's resolver counts for nothing",
+        "providers/azure/isolation.py",
+        "if not resolver or _allows(resolver[0]):",
+        "if False:",
+        "tests/unit/providers/azure/test_isolation.py::test_network_none_lets_nothing_out",
+    ),
+    Bug(
+        "Azure's WireServer is the internet",
+        "providers/qemu/network.py",
+        "    WIRE_SERVER,\n",
+        "",
+        WALL,
+    ),
+    Bug(
+        "Azure's resolver is one of the internet",
+        "providers/qemu/dns.py",
+        "(*network.SPECIAL, *own)",
+        "own",
+        f"{DNS}::test_a_host_with_private_resolvers_uses_a_public_one",
+    ),
+)
