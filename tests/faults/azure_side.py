@@ -133,7 +133,8 @@ class AzureSide(HttpSide):
     def guard(self, installation: str, roles: str) -> None:
         """There is a guard for these roles, and the providers to come are told where."""
         self.local.group("guards")
-        self.local.site("guards", name_of(installation), tags={ROLES: roles})
+        now = self.local.now()
+        self.local.site("guards", name_of(installation), last_pass=now, tags={ROLES: roles})
         self.options = {**self.options, "guard": "guards"}
 
     def dry_up(self) -> None:

@@ -367,7 +367,8 @@ def test_the_guard_is_seen_with_the_roles_it_ends(azure: Microsoft) -> None:
     assert [f.level for f in provider.unguarded()] == [Level.ERROR]
     azure.cloud.group("guards")
     tags = {guard.ROLES: "build, pool, image"}
-    app = azure.cloud.site("guards", guard.name_of(INSTALLATION), tags=tags)
+    name, now = guard.name_of(INSTALLATION), azure.clock()
+    app = azure.cloud.site("guards", name, last_pass=now, tags=tags)
     assert provider.guarded_roles() == {"build", "pool", "image"}
     assert provider.unguarded() == ()
     app["properties"]["state"] = "Stopped"

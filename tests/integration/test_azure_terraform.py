@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 import hcl2
 import pytest
 
+from deploy.azure import publish
 from deploy.azure.guard import function_app as guard
 from tests.support.packer import plain
 from vmrunner.config.settings import LimitSettings
@@ -45,7 +47,7 @@ def made(module: dict[str, Any]) -> dict[str, Any]:
 
 def test_each_provider_is_of_one_major_version(module: dict[str, Any]) -> None:
     (needed,) = (block["required_providers"][0] for block in module["terraform"])
-    assert needed.keys() == {"archive", "azurerm"}
+    assert needed.keys() == {"azurerm"}
     assert all(re.fullmatch(r"~> \d+\.\d+", one["version"]) for one in needed.values())
 
 
@@ -76,12 +78,18 @@ def test_roles_are_given_no_further_than_they_reach(made: dict[str, Any]) -> Non
     text = (MODULE / "main.tf").read_text()
     scope = 'pair[1] == "vmrunner" ? azurerm_resource_group.builds.id : data.azurerm_subscription'
     assert scope in text
-    for name in ("vmrunner", "guard"):
+    for name in ("vmrunner", "guard", "sign"):
         (said,) = made[f"role_definition.{name}"]["permissions"]
         assert said.keys() == {"actions"}
     assert {path.stem for path in (DEPLOY / "roles").glob("*.json")} == {
-        "guard", "subscription", "vmrunner",
+        "guard", "sign", "subscription", "vmrunner",
     }  # fmt: skip
+    # Its sign of life is in its own group, and nothing else there is changed by it.
+    assert made["role_assignment.sign"]["scope"] == "${azurerm_resource_group.guard.id}"
+    sign = json.loads((DEPLOY / "roles/sign.json").read_text())
+    assert sign["Actions"] == ["Microsoft.Resources/tags/write"]
+    kept = made["resource_group.guard"]["lifecycle"][0]["ignore_changes"]
+    assert 'tags["vmrunner:last-pass"]' in str(kept)
     # What is in the guard's own group is out of reach of who makes VMs.
     parts = [
         name for name in made if name.endswith(".guard") and "resource_group_name" in made[name]
@@ -107,17 +115,31 @@ def test_the_function_is_told_what_its_code_reads(made: dict[str, Any]) -> None:
     assert set(guard.ROLES) == {"build", "pool", "image"}
     assert (app["runtime_name"], app["runtime_version"]) == ("python", "3.12")
     assert app["identity"] == [{"type": "SystemAssigned"}]
-    assert app["zip_deploy_file"] == "${data.archive_file.guard.output_path}"
+    assert app["app_settings"]["VMRUNNER_GUARD_GROUP"] == "${azurerm_resource_group.guard.name}"
 
 
-def test_what_is_deployed_is_the_guard_and_nothing_to_install(module: dict[str, Any]) -> None:
-    (archive,) = (
-        block["archive_file"]["guard"] for block in module["data"] if "archive_file" in block
+def test_the_code_goes_where_this_plan_takes_it(made: dict[str, Any]) -> None:
+    """What azurerm's `zip_deploy_file` posts to is a 404 there."""
+    assert "zip_deploy_file" not in made["function_app_flex_consumption.guard"]
+    code = made["terraform_data.code"]
+    assert code["triggers_replace"] == [
+        "${azurerm_function_app_flex_consumption.guard.id}",
+        "${local.version}",  # or a change is never published
+    ]
+    (said,) = code["provisioner"]
+    command = shlex.split(said["local-exec"]["command"])
+    assert command[:2] == ["python3", "${path.module}/../publish.py"]
+    assert len(command) == 5
+    assert (MODULE / "../publish.py").exists()
+    # Rights first: the first pass comes within five minutes.
+    assert {"${azurerm_role_assignment.guard}", "${azurerm_role_assignment.sign}"} == set(
+        code["depends_on"]
     )
-    assert (archive["source_dir"], archive["excludes"]) == ("${local.source}", ["__pycache__"])
-    assert "${local.version}" in archive["output_path"]  # or a change is never deployed
+
+
+def test_what_is_deployed_is_the_guard_and_nothing_to_install() -> None:
     files = {path.name for path in (DEPLOY / "guard").iterdir()} - {"__pycache__"}
-    assert files == {"function_app.py", "host.json"}
+    assert files == set(publish.FILES) == {"function_app.py", "host.json"}
     host = json.loads((DEPLOY / "guard/host.json").read_text())
     minutes, seconds = map(int, host["functionTimeout"].split(":")[1:])
     slowest = guard.LONGEST + guard.TIMEOUT  # the last call may begin when a pass is almost over

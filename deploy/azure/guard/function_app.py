@@ -8,6 +8,9 @@ one that its guest switched off bills as if it ran. Whatever state it is in, the
 force. What has no tags of ours is never touched. One thing that fails holds no other back; at the
 end the failures are told and raised, so that the invocation counts as failed and its alert fires.
 
+A pass that saw the group's VMs leaves its time as a tag of the function's own group,
+`vmrunner:last-pass`: without that sign vmrunner takes the guard for dead.
+
 The deadline is `vmrunner:expires-at`; where that cannot be read, creation + `vmrunner:max-ttl`, the
 limit at its birth, and without that tag creation + VMRUNNER_MAX_TTL. So a limit that is lowered
 ends nothing that was promised more. What none of them tells is reported and lives; interfaces and
@@ -16,6 +19,7 @@ addresses show no creation, and have their deadline alone.
     VMRUNNER_INSTALLATION    whose; `*`: any
     VMRUNNER_SUBSCRIPTION    where
     VMRUNNER_RESOURCE_GROUP  where in it
+    VMRUNNER_GUARD_GROUP     the function's own group, where a pass leaves its time
     VMRUNNER_GRACE           seconds past the deadline, default 480: vmrunner itself comes first
     VMRUNNER_MAX_TTL         seconds, the longest life of any VM; empty: only tags tell
     VMRUNNER_DRY_RUN         `true`: only tell what would end
@@ -49,6 +53,7 @@ GRACE: Final = 480.0
 ANY: Final = "*"
 API: Final = "https://management.azure.com"
 COMPUTE, DISK, NETWORK = "2024-07-01", "2024-03-02", "2024-05-01"  # versions of the API
+TAGS: Final = "2021-04-01"
 TIMEOUT: Final = 20.0  # seconds
 TRIES: Final = 3
 PAUSE: Final = 2.0  # seconds before another try, where the answer says nothing
@@ -101,6 +106,7 @@ class Settings:
     installation: str
     subscription: str
     group: str
+    own_group: str = ""
     grace: float = GRACE
     max_ttl: float | None = None
     dry_run: bool = False
@@ -123,6 +129,7 @@ class Settings:
             installation=said["VMRUNNER_INSTALLATION"],
             subscription=said["VMRUNNER_SUBSCRIPTION"],
             group=said["VMRUNNER_RESOURCE_GROUP"],
+            own_group=said.get("VMRUNNER_GUARD_GROUP", ""),
             grace=GRACE if grace is None else grace,
             max_ttl=_seconds(said, "VMRUNNER_MAX_TTL"),
             dry_run=dry == "true",
@@ -229,6 +236,7 @@ class Pass:
         self._settings, self._send, self._now, self._base = settings, send, now, base
         self._clock, self._sleep = clock, sleep
         self._over = clock() + LONGEST
+        self.saw = False  # the group's VMs
         self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
 
     def run(self) -> None:
@@ -247,6 +255,7 @@ class Pass:
                 thing = self._judged(kind, item)
                 if thing is not None:
                     found.setdefault(thing.id.lower(), thing)
+            self.saw |= kind is KINDS[0]
         except Exception as error:  # noqa: BLE001 - told, and what was found is ended
             self._tell("failures", kind.name, error=_words(error))
         return list(found.values())
@@ -342,30 +351,47 @@ def guard(
     """One pass; what it did. `base`: of the API's paths."""
     made = Pass(settings, send, now, base, **more)
     made.run()
-    said = {"installation": settings.installation, "group": settings.group}
+    said = {"installation": settings.installation, "group": settings.group, "saw": made.saw}
     return {**said, "dry_run": settings.dry_run, **made.told}
+
+
+def leave_sign(
+    settings: Settings, headers: Mapping[str, str], now: float, *, base: str = API
+) -> None:
+    """Leave the time of a pass as a tag of the function's own group. Raises `Refused`, `OSError` or
+    `http.client.HTTPException`."""
+    where = f"/subscriptions/{quote(settings.subscription)}/resourceGroups/"
+    where += f"{quote(settings.own_group)}/providers/Microsoft.Resources/tags/default"
+    said = {"operation": "Merge", "properties": {"tags": {f"{TAG}last-pass": str(int(now))}}}
+    url = f"{base}{where}?{urlencode({'api-version': TAGS})}"
+    answer = request("PATCH", url, headers, json.dumps(said))
+    if answer.status >= 300:
+        raise _refused(answer)
 
 
 # --- Azure's side --------------------------------------------------------------------------------
 
 
-def request(method: str, url: str, headers: Mapping[str, str]) -> Answer:
-    """One HTTP request. Redirects are answers like any other: nobody is followed with a token."""
+def request(method: str, url: str, headers: Mapping[str, str], body: str | None = None) -> Answer:
+    """One HTTP request, with a JSON document or without. Redirects are answers like any other:
+    nobody is followed with a token."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=TIMEOUT)
     try:
-        connection.request(method, f"{parts.path}?{parts.query}", headers=dict(headers))
+        more = {} if body is None else {"Content-Type": "application/json"}
+        where = f"{parts.path}?{parts.query}"
+        connection.request(method, where, body, headers={**headers, **more})
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
         said = answer.headers.get("Retry-After", "")
     finally:
         connection.close()
     try:
-        body = json.loads(text) if text else None
+        told = json.loads(text) if text else None
     except ValueError:
-        body = text
-    return Answer(answer.status, body, float(said) if said.isdecimal() else None)
+        told = text
+    return Answer(answer.status, told, float(said) if said.isdecimal() else None)
 
 
 def token(environment: Mapping[str, str]) -> str:
@@ -378,16 +404,26 @@ def token(environment: Mapping[str, str]) -> str:
     return str(answer.body["access_token"])
 
 
-def handler(environment: Mapping[str, str]) -> str:
-    """One pass, told to the log. Raises `GuardFailed` after all was done that could be."""
-    settings = Settings.read(environment)
-    shown = {"Authorization": f"Bearer {token(environment)}"}
-    report = guard(settings, partial(request, headers=shown), time.time(), base=API)
+def run(
+    settings: Settings, headers: Mapping[str, str], now: float, *, base: str = API, **more: Any
+) -> str:
+    """One pass, told to the log and signed. Raises `GuardFailed` after all was done that could
+    be."""
+    report = guard(settings, partial(request, headers=headers), now, base=base, **more)
     text = json.dumps(report)
     logging.getLogger("vmrunner").warning(text)  # a level that no host filters
+    if settings.own_group and report["saw"] and not settings.dry_run:
+        leave_sign(settings, headers, now, base=base)
     if failures := report["failures"]:
         raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")
     return text
+
+
+def handler(environment: Mapping[str, str]) -> str:
+    """What the function does. Raises `GuardFailed`."""
+    settings = Settings.read(environment)
+    shown = {"Authorization": f"Bearer {token(environment)}"}
+    return run(settings, shown, time.time(), base=API)
 
 
 app = func.FunctionApp()

@@ -10,10 +10,6 @@ terraform {
       source  = "hashicorp/azurerm"
       version = "~> 4.40"
     }
-    archive = {
-      source  = "hashicorp/archive"
-      version = "~> 2.4"
-    }
   }
 }
 
@@ -25,11 +21,11 @@ locals {
   whose  = var.all_installations ? "*" : var.installation
   source = "${path.module}/../guard"
   files  = sort(fileset(local.source, "*.{json,py}"))
-  # In the archive's name: what is deployed anew is what has another.
+  # What is published anew is what has another.
   version = substr(sha256(join("", [for file in local.files : filesha256("${local.source}/${file}")])), 0, 12)
 
   roles = {
-    for name in ["vmrunner", "subscription", "guard"] : name => jsondecode(templatefile(
+    for name in ["vmrunner", "subscription", "guard", "sign"] : name => jsondecode(templatefile(
       "${path.module}/../roles/${name}.json",
       { name = "vmrunner ${substr(var.installation, 0, 8)}", subscription = data.azurerm_subscription.this.subscription_id },
     ))
@@ -171,19 +167,35 @@ resource "azurerm_role_assignment" "guard" {
   principal_type     = "ServicePrincipal"
 }
 
+# What it may say of itself: the time of its last pass, as a tag of its own group.
+resource "azurerm_role_definition" "sign" {
+  name        = local.roles["sign"].Name
+  description = local.roles["sign"].Description
+  scope       = data.azurerm_subscription.this.id
+
+  permissions {
+    actions = local.roles["sign"].Actions
+  }
+}
+
+resource "azurerm_role_assignment" "sign" {
+  scope              = azurerm_resource_group.guard.id
+  role_definition_id = azurerm_role_definition.sign.role_definition_resource_id
+  principal_id       = azurerm_function_app_flex_consumption.guard.identity[0].principal_id
+  principal_type     = "ServicePrincipal"
+}
+
 # --- the function, in a group of its own: who may make VMs cannot touch what ends them ---
 
 resource "azurerm_resource_group" "guard" {
   name     = "${var.resource_group}-guard"
   location = var.location
   tags     = local.tags
-}
 
-data "archive_file" "guard" {
-  type        = "zip"
-  source_dir  = local.source
-  excludes    = ["__pycache__"]
-  output_path = "${path.root}/.terraform/vmrunner-guard-azure-${local.version}.zip"
+  # The function itself leaves the time of its last pass there.
+  lifecycle {
+    ignore_changes = [tags["vmrunner:last-pass"]]
+  }
 }
 
 resource "azurerm_storage_account" "guard" {
@@ -224,7 +236,6 @@ resource "azurerm_function_app_flex_consumption" "guard" {
   runtime_version        = "3.12"
   maximum_instance_count = 40 # the least; the timer has one at a time
   instance_memory_in_mb  = 2048
-  zip_deploy_file        = data.archive_file.guard.output_path
 
   storage_container_type      = "blobContainer"
   storage_container_endpoint  = "${azurerm_storage_account.guard.primary_blob_endpoint}${azurerm_storage_container.guard.name}"
@@ -243,10 +254,23 @@ resource "azurerm_function_app_flex_consumption" "guard" {
     VMRUNNER_INSTALLATION   = local.whose
     VMRUNNER_SUBSCRIPTION   = data.azurerm_subscription.this.subscription_id
     VMRUNNER_RESOURCE_GROUP = azurerm_resource_group.builds.name
+    VMRUNNER_GUARD_GROUP    = azurerm_resource_group.guard.name
     VMRUNNER_GRACE          = tostring(var.grace_seconds)
     VMRUNNER_MAX_TTL        = tostring(var.max_ttl_seconds)
     VMRUNNER_DRY_RUN        = tostring(var.dry_run)
   }
+}
+
+# Its code. An app of this plan takes it at an address that azurerm's zip_deploy_file does not know
+# (hashicorp/terraform-provider-azurerm issue 29630): the app would be there, and empty.
+resource "terraform_data" "code" {
+  triggers_replace = [azurerm_function_app_flex_consumption.guard.id, local.version]
+
+  provisioner "local-exec" {
+    command = "python3 '${path.module}/../publish.py' '${data.azurerm_subscription.this.subscription_id}' '${azurerm_resource_group.guard.name}' '${local.name}'"
+  }
+
+  depends_on = [azurerm_role_assignment.guard, azurerm_role_assignment.sign]
 }
 
 # --- what it says, and what rings ---
@@ -268,6 +292,13 @@ resource "azurerm_application_insights" "guard" {
   application_type    = "other"
   sampling_percentage = 100
   tags                = local.tags
+}
+
+check "alerts_are_heard" {
+  assert {
+    condition     = length(var.action_groups) > 0
+    error_message = "action_groups: none, so nobody hears when the guard fails or falls silent."
+  }
 }
 
 resource "azurerm_monitor_scheduled_query_rules_alert_v2" "failing" {

@@ -235,7 +235,7 @@ def _schedule(provider: AzureProvider) -> Iterator[Finding]:
 
 
 def _guard(provider: AzureProvider) -> Iterator[Finding]:
-    yield from guard.findings(provider.options, provider.calls)
+    yield from guard.findings(provider.options, provider.calls, provider.now)
 
 
 def unguarded(provider: AzureProvider) -> Iterator[Finding]:

@@ -1,10 +1,10 @@
 """The guard in the subscription, as far as it can be seen: the function app that
-deploy/azure/terraform makes, whose tags tell what it ends."""
+deploy/azure/terraform makes, whose tags tell what it ends, and the time of its last pass."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +12,12 @@ from vmrunner.lib import resources
 from vmrunner.model import TAG, Finding
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.client import Answer, AzureClient, part
+from vmrunner.providers.azure.identity import GROUP_RIGHT, GROUP_VERSION
 from vmrunner.providers.azure.options import AzureOptions
+from vmrunner.providers.azure.resources import tags
+from vmrunner.providers.common import guard_life
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.findings import bad, ok, warning
+from vmrunner.providers.common.findings import bad, warning
 
 #: Of the function app: the roles of what it ends, with commas.
 ROLES: Final = f"{TAG}roles"
@@ -32,8 +35,10 @@ def module() -> Path:
     return resources.path("deploy") / "azure/terraform"
 
 
-def findings(options: AzureOptions, calls: AzureClient) -> Iterator[Finding]:
-    """Check that the guard is there. Raises `CallFailed`."""
+def findings(
+    options: AzureOptions, calls: AzureClient, now: Callable[[], float]
+) -> Iterator[Finding]:
+    """Check that the guard is there, and lives. `now`: by Azure's clock. Raises `CallFailed`."""
     name = name_of(options.installation)
     if options.guard is None:
         yield warning(
@@ -50,15 +55,31 @@ def findings(options: AzureOptions, calls: AzureClient) -> Iterator[Finding]:
     elif (state := part(found, "properties", "state")) != "Running":
         yield bad("guard", f"{name} is {state}", f"az functionapp start --name {name}")
     else:
-        yield ok("guard", f"{name} is there; its alert tells whether it works")
+        fix = f"terraform apply, with the module {module()}; then its log tells what is wrong"
+        last = last_pass(options, calls)
+        yield guard_life.finding(name, last, now(), fix)
 
 
-def roles(options: AzureOptions, calls: AzureClient) -> frozenset[str] | None:
-    """Return the roles of what the guard ends; None: there is none. Raises `CallFailed`."""
+def roles(
+    options: AzureOptions, calls: AzureClient, now: Callable[[], float]
+) -> frozenset[str] | None:
+    """Return the roles of what the guard ends; None: there is none that passed of late. Raises
+    `CallFailed`."""
     found = _app(options, calls) if options.guard is not None else None
     if found is None or part(found, "properties", "state") != "Running":
         return None
+    last = last_pass(options, calls)
+    if not guard_life.lives(last, now()):
+        return None
     return frozenset(re.findall(r"[a-z]+", str(part(found, "tags", ROLES) or "")))
+
+
+def last_pass(options: AzureOptions, calls: AzureClient) -> float | None:
+    """Return when the guard last passed, which it leaves as a tag of its own group; None: never, or
+    it does not tell. Raises `CallFailed`."""
+    path = f"/subscriptions/{options.subscription}/resourceGroups/{options.guard}"
+    group = calls.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
+    return guard_life.last_pass(tags(group).get(f"{TAG}{guard_life.SIGN}"))
 
 
 def _app(options: AzureOptions, calls: AzureClient) -> Answer | None:

@@ -20,7 +20,7 @@ from vmrunner.providers.common.cooldown import CallCooldown
 
 #: Of the subscription: who has a right in a group alone has none once the group is gone.
 GROUP_RIGHT: Final = "Microsoft.Resources/subscriptions/resourceGroups/read"
-_VERSION: Final = "2021-04-01"
+GROUP_VERSION: Final = "2021-04-01"
 
 
 def is_gone(calls: AzureClient, scope: Scope, failed: CallFailed) -> bool:
@@ -31,7 +31,7 @@ def is_gone(calls: AzureClient, scope: Scope, failed: CallFailed) -> bool:
         return False
     path = f"/subscriptions/{scope.account}/resourceGroups/{scope.place}"
     try:
-        calls.get(path, action=GROUP_RIGHT, version=_VERSION)
+        calls.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
     except CallFailed as again:
         return again.code == error_codes.NO_GROUP
     return False

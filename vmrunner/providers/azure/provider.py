@@ -207,7 +207,7 @@ class AzureProvider:
 
     def guarded_roles(self) -> frozenset[str] | None:
         with edge():
-            return guard.roles(self.options, self.calls)
+            return guard.roles(self.options, self.calls, self.now)
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)

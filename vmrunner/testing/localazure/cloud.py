@@ -144,8 +144,11 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         properties = interfaces.new_interface(self, shown, said)
         return self._leftover(NIC, group, name, more, **properties)
 
-    def site(self, group: str, name: str, **more: Any) -> Json:
-        """A function app, as far as a guard is seen by it: it is read, and never runs."""
+    def site(self, group: str, name: str, *, last_pass: float | None = None, **more: Any) -> Json:
+        """A function app, as far as a guard is seen by it: it is read, and never runs. `last_pass`:
+        the time that it left as a tag of its group."""
+        if last_pass is not None:
+            self.groups[group.lower()]["tags"]["vmrunner:last-pass"] = str(int(last_pass))
         return self._leftover("Microsoft.Web/sites", group, name, more, state="Running")
 
     def shelf(self, kind: str) -> dict[str, Json]:

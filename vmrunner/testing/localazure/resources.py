@@ -60,6 +60,17 @@ def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> Ar
     return ArmAnswer(200, found)
 
 
+def merge_tags(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
+    """Change the tags of a group, by their own resource."""
+    said = request.resource
+    if said.get("operation") != "Merge" or request.path.name != "default":
+        raise ArmRefusal(501, "NotImplemented", "not in this cloud: tags but by a merge")
+    group = group_of(cloud, request)
+    attributes.check_tags((said.get("properties") or {}).get("tags"))
+    group["tags"] = {**group["tags"], **said["properties"]["tags"]}
+    return ArmAnswer(200, {"name": "default", "properties": {"tags": group["tags"]}})
+
+
 def delete(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
     """Delete one that nothing uses. To delete what is not there is no error."""
     group_of(cloud, request)

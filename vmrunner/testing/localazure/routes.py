@@ -83,6 +83,7 @@ KNOWN: Final[dict[str, Handler]] = {
     "resourceGroups.get": reads.group,
     "resourceGroups.listAll": reads.groups,
     "resourceGroups.resources": reads.resources,
+    "tags.patch": resources.merge_tags,
     "permissions.list": authorization.permissions,
     "locks.list": authorization.locks,
     "sites.get": reads.get,

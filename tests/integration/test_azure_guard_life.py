@@ -1,0 +1,99 @@
+"""The sign of life of Azure's guard: who leaves it, and what is believed without it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from deploy.azure.guard import function_app
+from tests.support.azure import INSTALLATION, Microsoft
+from tests.support.azure import azure as azure  # the fixture
+from vmrunner.model import Level, Spec
+from vmrunner.providers.azure import guard
+from vmrunner.providers.port_guard import GUARD_INTERVAL
+
+GROUP: Final = "guards"
+ALL: Final = {"build", "pool", "image"}
+PERIODS: Final = 3 * GUARD_INTERVAL
+
+
+def installed(azure: Microsoft) -> None:
+    """An app as Terraform makes it before its code arrives."""
+    azure.cloud.group(GROUP)
+    tags = {guard.ROLES: "build, pool, image"}
+    azure.cloud.site(GROUP, guard.name_of(INSTALLATION), tags=tags)
+
+
+def run(azure: Microsoft, **more: Any) -> None:
+    said = {
+        "installation": INSTALLATION,
+        "subscription": azure.site.subscription,
+        "group": azure.site.group,
+        "own_group": GROUP,
+    }
+    settings = function_app.Settings(**{**said, **more})
+    clock = azure.clock
+    function_app.run(settings, {}, clock(), base=azure.cloud.url, clock=clock, sleep=clock.sleep)
+
+
+def roles(azure: Microsoft) -> set[str]:
+    return set(azure.provider(guard=GROUP).guarded_roles() or ())
+
+
+def told(azure: Microsoft) -> str:
+    """What the first launch tells of the guard; "": nothing."""
+    provider = azure.provider(guard=GROUP)
+    provider.offers(Spec())
+    found = [one for one in provider.unguarded() if one.check == "guard"]
+    assert all(one.level is Level.ERROR for one in found)
+    return "".join(one.message for one in found)
+
+
+def test_an_app_without_our_code_guards_nothing(azure: Microsoft) -> None:
+    installed(azure)
+    assert (roles(azure), "never passed" in told(azure)) == (set(), True)
+    run(azure)
+    assert (roles(azure), told(azure)) == (ALL, "")
+    azure.clock.advance(PERIODS - 2)
+    assert roles(azure) == ALL
+    azure.clock.advance(4)
+    assert (roles(azure), "ends nothing" in told(azure)) == (set(), True)
+
+
+def test_a_dry_run_is_no_pass(azure: Microsoft) -> None:
+    installed(azure)
+    run(azure, dry_run=True)
+    assert roles(azure) == set()
+
+
+def test_a_pass_that_sees_no_vm_leaves_no_sign(azure: Microsoft) -> None:
+    installed(azure)
+    azure.cloud.faults.deny("virtualMachines.list")
+    with pytest.raises(function_app.GuardFailed):
+        run(azure)
+    azure.cloud.faults.denied.clear()
+    assert roles(azure) == set()
+
+
+def test_one_disk_that_stays_makes_a_guard_no_less_alive(azure: Microsoft) -> None:
+    installed(azure)
+    azure.cloud.faults.deny("disks.list")
+    with pytest.raises(function_app.GuardFailed):
+        run(azure)
+    assert roles(azure) == ALL
+
+
+def test_a_sign_that_may_not_be_left_is_told(azure: Microsoft) -> None:
+    installed(azure)
+    azure.cloud.faults.deny("tags.patch")
+    with pytest.raises(function_app.Refused, match="AuthorizationFailed"):
+        run(azure)
+    assert roles(azure) == set()
+
+
+def test_a_sign_leaves_the_groups_other_tags(azure: Microsoft) -> None:
+    installed(azure)
+    azure.cloud.groups[GROUP]["tags"]["owner"] = "ops"
+    run(azure)
+    assert azure.cloud.groups[GROUP]["tags"].keys() == {"owner", "vmrunner:last-pass"}
