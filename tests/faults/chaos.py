@@ -330,6 +330,11 @@ class Episode:
             elif draw.random() < 0.001:
                 slot.asleep = True
                 self.happened["processes put to sleep"] += 1
+            elif slot.threadless:
+                slot.threadless = draw.random() > 0.05
+            elif draw.random() < 0.002:
+                slot.threadless = True
+                self.happened["hosts without a thread left"] += 1
             elif draw.random() < 0.004:
                 step = draw.choice((-DAY, -HOUR, -60.0, 60.0, HOUR, DAY))
                 slot.skew += step
@@ -394,7 +399,7 @@ class Episode:
             self._jobs.heal()
         engines = [slot for slot in self._slots if isinstance(slot, Node)]
         for node in engines:
-            node.ledger_down = False
+            node.ledger_down = node.threadless = False
             node.engine.context.pools = {}
             if node.asleep:
                 node.asleep, node.born = False, world.clock()

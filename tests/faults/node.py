@@ -195,6 +195,7 @@ class Node:
         self.skew = skew
         self.reaps, self.drives, self.sweeps, self.stores = reaps, drives, sweeps, stores
         self.ledger_down = False
+        self.threadless = False  # its host starts no more threads
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
         there = world.cloud.providers(world.truth.installation, self._host)
@@ -219,7 +220,7 @@ class Node:
             monotonic=world.clock,
             membership=self._membership(),
             pool=lambda _name, _size: InTheAir(self) if world.airborne else Inline(),
-            spawn=lambda _name, work: self.tasks.append(Task(self, work)),
+            spawn=lambda _name, work: self._spawn(work),
             listen=False,
             warm_ups=lambda job: WarmUp(world, job),
             pools=pools,
@@ -239,6 +240,12 @@ class Node:
     def _host(self) -> float:
         """Its host's clock."""
         return self.world.clock() + self.skew
+
+    def _spawn(self, work: Callable[[], None]) -> None:
+        """A thread of the engine, as long as its host has any."""
+        if self.threadless:
+            raise RuntimeError("can't start new thread")
+        self.tasks.append(Task(self, work))
 
     def begin(self, work: Callable[[], None]) -> Task:
         """Let something run beside the rest, from now on."""
