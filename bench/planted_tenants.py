@@ -8,6 +8,7 @@ from bench.planted import Bug
 
 TENANTS = "tests/integration/test_http_tenants.py"
 OIDC = "tests/integration/test_http_oidc.py"
+CEILINGS = "tests/integration/test_http_ceilings.py"
 DISGUISED = "tests/unit/lib/test_disguised_repositories.py"
 
 BUGS: Final = (
@@ -94,5 +95,54 @@ BUGS: Final = (
         "            self._below[component] = known\n",
         "",
         "tests/unit/lib/test_globs.py::test_a_directory_is_held_against_globs_once",
+    ),
+    Bug(
+        "let a token reach what its quota does not",
+        "services/ceilings.py",
+        "if quota.network is not None and not ceilings.covers(quota.network, spec.network):",
+        "if False:",
+        f"{CEILINGS}::test_a_token_reaches_no_more_than_its_quota",
+    ),
+    Bug(
+        "let a default be above the ceiling",
+        "services/ceilings.py",
+        "return default if ceilings.covers(most, default) else most",
+        "return default",
+        f"{CEILINGS}::test_limits_hold_all_alike",
+    ),
+    Bug(
+        "let a caller name any image of the account",
+        "services/ceilings.py",
+        "if not ceilings.image_allowed(spec.image, known | set(listed or ())):",
+        "if False:",
+        f"{CEILINGS}::test_a_caller_boots_no_image_of_another_product",
+    ),
+    Bug(
+        "forget the image of what is run again",
+        "services/run_again.py",
+        "    ceilings.check_image(spec, submission.settings, submission.ledgers.open(), remote=True)\n",
+        "",
+        f"{CEILINGS}::test_a_caller_boots_no_image_of_another_product",
+    ),
+    Bug(
+        "take a wildcard for all names below another",
+        "core/ceilings.py",
+        "same = pattern == host",
+        "same = pattern.removeprefix(WILDCARD) in host",
+        "tests/unit/core/test_ceilings.py::test_a_ceiling_covers_what_reaches_no_more",
+    ),
+    Bug(
+        "let an agent open the network",
+        "integrations/mcp/server.py",
+        'if not covers(most, network_policy.policy(network, "network")):',
+        "if False:",
+        "tests/integration/test_mcp.py::test_no_tool_gives_more_network_than_allowed",
+    ),
+    Bug(
+        "tell an event by the VM's own letters",
+        "session/protocol.py",
+        "{str(event.get('seq'))[:20]!r}",
+        "{str(event.get('seq'))[:20]}",
+        "tests/unit/session/test_protocol.py::test_what_a_lie_is_told_by_is_printable",
     ),
 )

@@ -27,11 +27,13 @@ def test_a_token_is_alone_on_stdout_and_shown_once(cli: Cli) -> None:
 
 def test_limits_are_the_tokens_own(cli: Cli) -> None:
     limits = ("--builds", "3", "--max-ttl", "1h", "--provider", "fake", "--expires", "30d")
-    limits += ("--usd-per-day", "2.5")
+    limits += ("--usd-per-day", "2.5", "--network", "allow=PyPI.org", "--no-docker")
+    limits += ("--image", "ami-1", "--image", "ami-2")
     assert cli("token", "create", "ci", "--scope", "submit", *limits).code == 0
     (row,) = cli("token", "ls", "-o", "json").items
     assert row["quota"] == {
         "builds": 3, "max_ttl": 3600.0, "providers": ["fake"], "usd_per_day": 2.5,
+        "network": {"allow": ["pypi.org"]}, "docker": False, "images": ["ami-1", "ami-2"],
     }  # fmt: skip
     assert row["expires_at"] is not None
 

@@ -92,6 +92,21 @@ def test_the_example_of_two_nodes_says_what_vmrunner_knows() -> None:
     config = tomllib.loads((PLACE / "config.toml").read_text())
     settings = Settings.model_validate(config)
     assert settings.store.url.startswith("s3://"), "which all nodes reach"
-    lines = (PLACE / "environment.example").read_text().splitlines()
-    names = {line.partition("=")[0] for line in lines if not line.startswith("#")}
-    assert {"VMRUNNER_SECRET_KEY", "VMRUNNER_DATABASE_URL", "POSTGRES_PASSWORD"} <= names
+    assert {"VMRUNNER_SECRET_KEY", "VMRUNNER_DATABASE_URL"} <= variables("environment")
+    for service in ("upgrade", "node1", "node2"):
+        assert services[service]["env_file"] == "environment"
+
+
+def test_the_database_has_no_secret_of_a_node() -> None:
+    """What is sealed in the ledger would lie beside its key."""
+    db = yaml.safe_load((PLACE / "compose.yaml").read_text())["services"]["db"]
+    given = variables(db["env_file"]) | set(db["environment"])
+    assert given == {"POSTGRES_PASSWORD", "POSTGRES_USER"}
+    ignored = [(PLACE.parents[1] / name).read_text() for name in (".gitignore", ".dockerignore")]
+    assert all(f"deploy/container/{db['env_file']}\n" in text for text in ignored)
+
+
+def variables(name: str) -> set[str]:
+    """The names in the example of an environment file."""
+    lines = (PLACE / f"{name}.example").read_text().splitlines()
+    return {line.partition("=")[0] for line in lines if not line.startswith("#")}

@@ -117,9 +117,23 @@ def test_a_lease_is_of_a_build_that_nobody_ended(ledger: Ledger) -> None:
         leases.renew("b-2", 100.0)
 
 
-def test_a_principal_sees_what_has_all_of_its_labels() -> None:
+@pytest.mark.parametrize(
+    ("tenant", "labels", "seen"),
+    [
+        ('{"env": "ci", "team": "a"}', {"team": "a", "env": "ci", "more": "1"}, True),
+        ('{"env": "ci", "team": "a", "x": "y"}', {"team": "a", "env": "ci", "x": "y"}, True),
+        ("local", {"team": "a", "env": "ci"}, True),
+        ("unfiltered", {"team": "a", "env": "ci"}, True),
+        ("local", {"team": "a"}, False),
+        ('{"team": "a"}', {"team": "a", "env": "ci"}, False),
+        ('{"repository": "r"}', {"team": "a", "env": "ci", "repository": "r"}, False),
+    ],
+)
+def test_a_principal_sees_what_its_tenant_submitted(
+    ledger: Ledger, tenant: str, labels: dict[str, str], seen: bool
+) -> None:
     one = Principal(actor="x", scopes=READ, labels={"team": "a", "env": "ci"})
-    assert one.sees({"team": "a", "env": "ci", "more": "1"})
-    assert not one.sees({"team": "a"})
-    assert Principal(actor="x", scopes=READ).sees({})
+    build = submitted(ledger, "b-1", tenant=tenant, labels=labels)
+    assert one.sees(build) is seen
+    assert Principal(actor="x", scopes=READ).sees(build)
     assert one.tenant == replace(one, labels={"env": "ci", "team": "a"}).tenant

@@ -31,7 +31,7 @@ from vmrunner.api.local_service import LocalService
 from vmrunner.errors import NotFound
 from vmrunner.integrations.mcp import http, server
 from vmrunner.integrations.mcp.sessions import LONGEST_TTL, SessionSandboxes
-from vmrunner.model import CommandEnd, CommandOrder, Reason
+from vmrunner.model import AllowList, CommandEnd, CommandOrder, Network, Reason
 from vmrunner.server import connections
 
 pytestmark = pytest.mark.timeout(60)
@@ -39,6 +39,7 @@ __all__ = ["app"]
 TOKEN = "a-token-of-enough-characters"
 VMRUNNER = Path(sys.executable).with_name("vmrunner")
 CALLS = [("sandbox_create", {}), ("run_build", {"command": "sleep 600"})]
+SOME = AllowList(("pypi.org",))
 STARTS = pytest.mark.parametrize(("tool", "arguments"), CALLS)
 
 
@@ -86,6 +87,26 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
     answer = await client.call_tool(name, arguments)
     assert answer.is_error
     return " ".join(getattr(part, "text", "") for part in answer.content)
+
+
+@pytest.mark.parametrize("tool", ["sandbox_create", "run_build"])
+def test_no_tool_gives_more_network_than_allowed(
+    runner: vmrunner.Runner, pretended: Slow, tool: str
+) -> None:
+    async def work() -> None:
+        for most, said in (
+            (Network.NONE, "open"),
+            (Network.NONE, "allow=pypi.org"),
+            (SOME, "open"),
+        ):
+            made = server.make(runner, SessionSandboxes(), network_at_most=most)
+            async with Client(made) as client:
+                command = {"command": "say x"} if tool == "run_build" else {}
+                told = await refused(client, tool, network=said, **command)
+                assert f"network: '{said}' is above" in told
+        assert runner.list() == []
+
+    anyio.run(work)
 
 
 def test_an_agent_uses_a_sandbox(runner: vmrunner.Runner) -> None:

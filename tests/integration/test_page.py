@@ -131,6 +131,24 @@ def test_a_hostile_log_is_text(http: Service, visitor: Visitor) -> None:
     assert page.locator("#log script, #log img").count() == 0
 
 
+def test_colours_of_a_hostile_line_are_few(http: Service, visitor: Visitor) -> None:
+    """Of one style there is one piece, with each class once; of many there is a part."""
+    page = visitor.page
+    bold = "1b5b" + "3b".join(["31"] * 4000) + "6d"
+    turns = "781b5b33316d781b5b33326d" * 1000  # x in red, x in green
+    shiny = bold + "781b5b316d" * 2000
+    build = submit(http.client(), f"hex {shiny}0a", f"hex {turns}0a", "say end")
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    expect(page.locator("#L3")).to_contain_text("end")
+    count = "n => document.querySelectorAll(`#L${n} span.text span`).length"
+    assert page.evaluate(count, 1) == 1
+    assert page.evaluate(count, 2) <= 102
+    names = "[...document.querySelectorAll('#log span')].map(e => e.className.length)"
+    assert max(page.evaluate(names)) < 10
+    assert page.locator("#L2 span.text").inner_text() == "x" * 2000, "no character is lost"
+
+
 def test_a_hostile_artifact_is_downloaded_and_never_shown(http: Service, visitor: Visitor) -> None:
     page = visitor.page
     build = submit(

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from vmrunner.config.network_policy import Policy
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
 
@@ -29,6 +30,14 @@ class OidcRule(Section):
         ge=0.0,
         allow_inf_nan=False,
         description="What builds of one `sub` of the issuer may cost.",
+    )
+
+    network: Policy | None = Field(default=None, description="The most that its builds reach.")
+    docker: bool | None = Field(
+        default=None, description="false: neither a Docker of its own nor a privileged container."
+    )
+    images: list[str] | None = Field(
+        default=None, description="VM images that it may name beside the configured one."
     )
 
     @field_validator("labels")

@@ -90,6 +90,15 @@ class LimitSettings(Section):
     privileged: bool = Field(
         default=False, description="May a build ask for a privileged container."
     )
+    docker: bool = Field(default=True, description="May a build ask for a Docker of its own.")
+    network: Policy = Field(
+        default=Network.OPEN, description="The most that a build reaches: open, none, or hosts."
+    )
+    images: list[str] | None = Field(
+        default=None,
+        description="VM images that may be named in clouds beside the configured one and those "
+        "that this installation made; default: over HTTP none, else all. `*` is all.",
+    )
 
 
 class DefaultSettings(Section):

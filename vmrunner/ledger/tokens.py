@@ -6,7 +6,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -115,7 +114,7 @@ class Tokens:
             "digest": digest(secret),
             "scopes": json.dumps(sorted(scopes)),
             "labels": json.dumps(token.labels, sort_keys=True),
-            "quota": json.dumps(asdict(quota)),
+            "quota": json.dumps(quota.stored()),
             "actor": actor or f"token:{token.id}",
             "created_at": now,
             "created_by": by,
@@ -188,15 +187,12 @@ class Tokens:
 
 
 def _token(row: Any) -> Token:
-    quota = json.loads(row[4])
-    if quota.get("providers") is not None:
-        quota["providers"] = tuple(quota["providers"])
     return Token(
         id=row[0],
         name=row[1],
         scopes=frozenset(TokenScope(word) for word in json.loads(row[2])),
         labels=json.loads(row[3]),
-        quota=TokenQuota(**quota),
+        quota=TokenQuota.of(json.loads(row[4])),
         actor=row[5],
         created_at=row[6],
         created_by=row[7],

@@ -6,8 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from vmrunner.model.allow_list import NetworkPolicy, network_of
 from vmrunner.model.builds import LOCAL_TENANT, BuildRecord
 
 
@@ -57,6 +58,26 @@ class TokenQuota:
     max_ttl: float | None = None
     providers: tuple[str, ...] | None = None
     usd_per_day: float | None = None  # UTC; held as a budget's
+    network: NetworkPolicy | None = None
+    docker: bool | None = None  # False: neither that nor a privileged container
+    images: tuple[str, ...] | None = None  # beside the configured one
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as JSON; what is none of its limits is left out."""
+        said = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        network = None if self.network is None else self.network.value
+        return {k: v for k, v in (said | {"network": network}).items() if v is not None}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> TokenQuota:
+        """Return what was stored. Raises ValueError, TypeError or KeyError for what is no quota."""
+        said = dict(stored)
+        for name in ("providers", "images"):
+            if said.get(name) is not None:
+                said[name] = tuple(said[name])
+        if said.get("network") is not None:
+            said["network"] = network_of(said["network"])
+        return cls(**said)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vmrunner.server.parts import ServerParts
 
-COOKIE: Final = "vmrunner_login"
+_COOKIE: Final = "vmrunner_login"
 CSRF: Final = "x-csrf-token"
 #: Paths that need no token; those that end in a slash with all below them.
 OPEN: Final = ("/healthz", "/api/v1/token", "/login", "/static/")
@@ -75,7 +75,7 @@ class Authentication:
             return VerifiedCaller(self._everybody, "")
         if _open(scope["path"]):
             return None
-        credential, cookie = _credential(headers)
+        credential, cookie = _credential(headers, cookie_name(self._parts, scope))
         caller = await self.verify(credential, cookie=cookie)
         if caller is None and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             query = scope["query_string"].decode("latin-1")
@@ -112,12 +112,20 @@ def _open(path: str) -> bool:
     return any(path.startswith(way) if way.endswith("/") else path == way for way in OPEN)
 
 
-def _credential(headers: Headers) -> tuple[str, bool]:
-    """Return what the request shows, and whether that is a cookie."""
+def cookie_name(parts: ServerParts, scope: Scope) -> str:
+    """Return how a browser's cookie is called: over TLS so that no other host, and nobody without
+    TLS, can set one; without it by our port, since to a browser all ports of a host are one."""
+    if parts.settings().server.url.startswith("https://"):
+        return f"__Host-{_COOKIE}"
+    return f"{_COOKIE}_{(scope.get('server') or ('', 0))[1]}"
+
+
+def _credential(headers: Headers, name: str) -> tuple[str, bool]:
+    """Return what the request shows, and whether that is a cookie of this name."""
     scheme, _, word = headers.get("authorization", "").partition(" ")
     if scheme:
         return (word.strip() if scheme.lower() == "bearer" else ""), False
-    return cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), True
+    return cookie_parser(headers.get("cookie", "")).get(name, ""), True
 
 
 def _refuse_forged(caller: VerifiedCaller, headers: Headers) -> None:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from vmrunner.model import TokenScope
 from vmrunner.server import bodies
-from vmrunner.server.authentication import COOKIE
+from vmrunner.server.authentication import cookie_name
 from vmrunner.server.pages import rendered
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import Parts
@@ -45,7 +45,7 @@ async def log_in(request: Request, parts: Parts) -> Response:
     cookie = await to_thread.run_sync(tokens.log_in, token, now, until)
     answer = RedirectResponse(target, 303)
     answer.set_cookie(
-        COOKIE,
+        cookie_name(parts, request.scope),
         cookie,
         max_age=int(until - now),
         httponly=True,
@@ -58,10 +58,11 @@ async def log_in(request: Request, parts: Parts) -> Response:
 @router.post("/logout")
 def log_out(request: Request, parts: Parts) -> Response:
     """Forget the browser."""
-    if cookie := request.cookies.get(COOKIE):
+    name = cookie_name(parts, request.scope)
+    if cookie := request.cookies.get(name):
         parts.ledger.tokens.log_out(cookie)
     answer = JSONResponse({})
-    answer.delete_cookie(COOKIE)
+    answer.delete_cookie(name, secure=name.startswith("__Host-"))
     return answer
 
 

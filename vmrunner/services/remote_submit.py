@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import ConfigError, NotAllowed
 from vmrunner.lib import units
 from vmrunner.model.principals import OIDC
-from vmrunner.services import uploads
+from vmrunner.services import ceilings, uploads
 from vmrunner.services.submit import AdmittedBuild
 
 if TYPE_CHECKING:
@@ -89,10 +89,19 @@ def check(
     """All but the source and the queue: raises what `submit` would for any other reason."""
     warnings: list[str] = []
     refuse_foreign_labels(submission, principal, request.labels)
-    checked = submission.check(_labelled(request, principal))
+    request = ceilings.within(_labelled(request, principal), principal.quota, submission.settings)
+    checked = submission.check(request)
     allow(checked, principal)
     checked = replace(checked, spec=replace(checked.spec, source=source and (name or source)))
-    admitted = submission.admit(checked, warn=warnings.append)
+    try:
+        admitted = submission.admit(checked, warn=warnings.append, remote=True)
+    except ConfigError as error:
+        if checked.spec.image is None or not str(error.args[0]).startswith("image: "):
+            raise
+        # Which others there are, and where they lie, is the server's own.
+        raise ConfigError(
+            f"image: {checked.spec.image[:80]!r} cannot be had", hint="leave it out"
+        ) from None
     if admitted.image is not None:
         raise ConfigError(
             f"image: {admitted.image.why}, and it is not made for a request",
@@ -141,6 +150,7 @@ def limit_cost(submission: Submission, principal: Principal) -> None:
 def allow(checked: CheckedRequest, principal: Principal) -> None:
     """Raises NotAllowed for what the token's quota does not cover."""
     quota, spec = principal.quota, checked.spec
+    ceilings.check_quota(spec, quota)
     if quota.max_ttl is not None and spec.ttl > quota.max_ttl:
         raise NotAllowed(
             f"ttl: {units.exact(spec.ttl)} is above the token's {units.exact(quota.max_ttl)}",

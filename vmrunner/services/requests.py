@@ -19,7 +19,7 @@ from vmrunner.config.validation_errors import placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
 from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Limits, Network, NetworkPolicy, Step
-from vmrunner.services import cache_keys, sources
+from vmrunner.services import cache_keys, ceilings, sources
 from vmrunner.services import secrets as secretvalues
 from vmrunner.services.host_access import HostAccess, HostAccessCheck
 
@@ -99,9 +99,9 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
     with gathered():
         _separate(wish)
     with gathered():
-        _privileged(wish, settings)
-    network = wish.network or settings.defaults.network
+        ceilings.check(wish, settings)
     with gathered("network"):
+        network = ceilings.network(wish.network, settings)
         _bootstrapped(wish, network)
     with gathered("container_runtime"):
         runtime = _runtime(wish, settings.defaults.container_runtime)
@@ -156,7 +156,8 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
 def check_again(spec: BuildSpec, settings: Settings) -> None:
     """Raises ConfigError for what was allowed to a build, or to somebody else, and is not now."""
     settings.provider(spec.provider)
-    _privileged(spec, settings)
+    ceilings.check(spec, settings)
+    ceilings.network(spec.network, settings)
     if spec.ttl > settings.limits.max_ttl:
         raise _too_long(spec.ttl, settings.limits.max_ttl)
 
@@ -268,13 +269,6 @@ def _separate(wish: BuildRequest) -> None:
     both = sorted(wish.env.keys() & wish.secrets.keys())
     if both:
         raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
-
-
-def _privileged(wish: BuildRequest | BuildSpec, settings: Settings) -> None:
-    if wish.privileged and not settings.limits.privileged:
-        raise ConfigError(
-            "privileged: not allowed here", hint="limits.privileged = true, or leave it out"
-        )
 
 
 def _bootstrapped(wish: BuildRequest, network: NetworkPolicy) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vmrunner.errors import ConfigError, NotAllowed, NotFound
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.model.principals import UNFILTERED
+from vmrunner.services import ceilings
 from vmrunner.services.remote_submit import allow, limit_cost, refuse_foreign_labels
 from vmrunner.services.requests import CheckedRequest, check_again
 from vmrunner.services.submit import AdmittedBuild
@@ -42,6 +43,7 @@ def run_again(submission: Submission, principal: Principal, row: BuildRecord) ->
     spec = replace(row.spec, idempotency_key=None)
     checked = CheckedRequest(spec=spec, secrets={})
     allow(checked, principal)
+    ceilings.check_image(spec, submission.settings, submission.ledgers.open(), remote=True)
     packed = submission.place(AdmittedBuild(checked=checked, image=None), digest=digest)
     limit_cost(submission, principal)
     build, _ = submission.queue(

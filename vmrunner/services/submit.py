@@ -19,7 +19,7 @@ from vmrunner.core import trace_context
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.lib import ids, private_dirs, process, wakeup
 from vmrunner.model import LOCAL_TENANT
-from vmrunner.services import cancel, preflight, requests, sources
+from vmrunner.services import cancel, ceilings, preflight, requests, sources
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths, Settings
@@ -83,12 +83,16 @@ class Submission:
         """All that needs neither ledger nor provider. Raises ConfigError."""
         return requests.check(request, self.settings)
 
-    def admit(self, checked: CheckedRequest, *, warn: Callable[[str], object]) -> AdmittedBuild:
-        """Ask ledger and provider. Raises ConfigError, or the provider's own refusal."""
+    def admit(
+        self, checked: CheckedRequest, *, warn: Callable[[str], object], remote: bool = False
+    ) -> AdmittedBuild:
+        """Ask ledger and provider. Raises ConfigError, NotAllowed, or the provider's own refusal.
+        `remote`: for a caller over HTTP."""
         for text in checked.warnings:
             warn(text)
         ledger = self.ledgers.open(make=True)  # a build is wanted
         with checked.placed():
+            ceilings.check_image(checked.spec, self.settings, ledger, remote=remote)
             passed = preflight.check(
                 checked.spec,
                 self.settings,

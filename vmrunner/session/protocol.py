@@ -170,7 +170,7 @@ class FrameDecoder:
         kind = event["kind"]
         if event.get("seq") != self.seen or self.seen >= self._events_most:
             raise ProtocolViolation(
-                f"the VM sent event {str(event.get('seq'))[:20]} after {self.seen} events"
+                f"the VM sent event {str(event.get('seq'))[:20]!r} after {self.seen} events"
             )
         self.seen += 1
         offset = integer(event, "offset", 0, self.offset)

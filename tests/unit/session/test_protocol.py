@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -25,7 +24,7 @@ def log(offset: int, data: bytes) -> bytes:
     return b"L %d %d\n" % (offset, len(data)) + data
 
 
-def event(seq: int, kind: str, offset: int, **data: object) -> bytes:
+def event(seq: object, kind: str, offset: int, **data: object) -> bytes:
     body = json.dumps({"seq": seq, "kind": kind, "offset": offset, **data}).encode()
     return b"E %d\n" % len(body) + body
 
@@ -60,10 +59,33 @@ def test_any_split_reads_the_same(cuts: list[int]) -> None:
     assert (parser.offset, parser.seen) == (18, 4)
 
 
+def lie_of(data: bytes) -> str:
+    """Return what is told of what is none of these frames; empty where all are."""
+    try:
+        list(frames().feed(data))
+    except ProtocolViolation as lie:
+        return str(lie)
+    return ""
+
+
 @given(junk=st.binary(max_size=300), at=st.integers(0, len(GOOD)))
 def test_no_bytes_do_more_than_lie(junk: bytes, at: int) -> None:
-    with suppress(ProtocolViolation):
-        list(frames().feed(GOOD[:at] + junk + GOOD[at:]))
+    assert lie_of(GOOD[:at] + junk + GOOD[at:]).isprintable()
+
+
+ESCAPES = st.text("\x1b]52;\x07\n\x9b\u202ea", min_size=1, max_size=50)
+
+
+@given(
+    said=st.dictionaries(
+        st.sampled_from(["kind", "seq", "offset", "step", "exit_code", "reason", "image"]), ESCAPES
+    )
+)
+def test_what_a_lie_is_told_by_is_printable(said: dict[str, str]) -> None:
+    """The error reaches a terminal in a traceback of the user's own program too."""
+    told = {"kind": "step_ended", "seq": 0, "offset": 0, "step": 0, **said}
+    body = json.dumps(told).encode()
+    assert lie_of(b"E %d\n" % len(body) + body).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +103,7 @@ def test_no_bytes_do_more_than_lie(junk: bytes, at: int) -> None:
         b"E 4\n[1]\n",
         b"E 9000\n" + b"[" * 9000,
         event(1, "container", 0),
+        event("\x1b]52;c;ZXZpbA==\x07", "container", 0),
         event(0, "container", 1),
         event(0, "mystery", 0),
         event(0, "step_started", 0, step=2),

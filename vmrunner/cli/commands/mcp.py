@@ -21,9 +21,14 @@ def mcp(
         str | None,
         typer.Option(metavar="HOST:PORT", help=f"Over HTTP, for who shows {TOKEN}."),
     ] = None,
+    network_at_most: Annotated[
+        str,
+        typer.Option(metavar="POLICY", help="No tool gives more: open, none, allow=HOST,…"),
+    ] = "open",
 ) -> int:
     """Sandboxes and builds as tools of an agent (Model Context Protocol), on stdin and stdout."""
     from vmrunner.api.runner import Runner
+    from vmrunner.config import network_policy
 
     try:
         from vmrunner.integrations.mcp import http as over_http
@@ -45,6 +50,7 @@ def mcp(
                 f"{TOKEN}: {'empty' if not token else 'shorter than 16 characters'}",
                 hint=f"export {TOKEN}=$(openssl rand -hex 32)",
             )
+    most = network_policy.policy(network_at_most, "network-at-most")
     output.hand_over()  # stdout is the protocol's
     sandboxes = SessionSandboxes()
     # The engine is another process: agents kill this one, and its sandboxes are to end with it.
@@ -54,7 +60,7 @@ def mcp(
         leave=leave_if_cancelled,
     )
     try:
-        server = make(runner, sandboxes)
+        server = make(runner, sandboxes, network_at_most=most)
         if http is None:
             # The SDK would wait for a line that nobody writes.
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -40,6 +40,18 @@ def create(
     provider: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="These providers alone.")
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY", help="The most that its builds reach; as with run."),
+    ] = None,
+    docker: Annotated[
+        bool | None,
+        typer.Option("--docker/--no-docker", help="May they have a Docker of their own."),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="It may name these VM images alone."),
+    ] = None,
     usd_per_day: Annotated[
         float | None,
         typer.Option(
@@ -48,6 +60,7 @@ def create(
     ] = None,
 ) -> int:
     """Make a token and print it, this once. Nobody can show it again."""
+    from vmrunner.config import network_policy
     from vmrunner.lib import units
     from vmrunner.model import TokenQuota
     from vmrunner.services import tokens
@@ -58,6 +71,9 @@ def create(
         max_ttl=None if max_ttl is None else units.duration(max_ttl, "--max-ttl"),
         providers=tuple(map(shell.app.settings.provider, provider)) if provider else None,
         usd_per_day=usd_per_day,
+        network=None if network is None else network_policy.policy(network, "--network"),
+        docker=docker,
+        images=tuple(image) if image else None,
     )
     secret, token = tokens.create(
         shell.app.ledgers.open(make=True),

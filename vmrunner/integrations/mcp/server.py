@@ -24,9 +24,11 @@ from vmrunner.api.build import Build
 from vmrunner.api.keywords import BuildOptions, SandboxOptions
 from vmrunner.api.runner import Runner
 from vmrunner.api.sandbox import Sandbox
-from vmrunner.errors import ConfigError, Conflict, VmrunnerError
+from vmrunner.config import network_policy
+from vmrunner.core.ceilings import covers
+from vmrunner.errors import ConfigError, Conflict, NotAllowed, VmrunnerError
 from vmrunner.integrations.mcp.sessions import LONGEST_TTL, ONLY, SessionSandboxes, end
-from vmrunner.model import BuildSpec
+from vmrunner.model import BuildSpec, Network, NetworkPolicy
 from vmrunner.services.documents import shown
 
 P = ParamSpec("P")
@@ -103,8 +105,11 @@ class BuildAnswer(BaseModel):
     note: str = ""
 
 
-def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
-    """Return the server. Whoever runs it closes `sandboxes` and `runner`."""
+def make(
+    runner: Runner, sandboxes: SessionSandboxes, *, network_at_most: NetworkPolicy = Network.OPEN
+) -> MCPServer[Any]:
+    """Return the server. Whoever runs it closes `sandboxes` and `runner`. No tool gives a VM more
+    than the network `network_at_most`."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncIterator[dict[str, Any]]:
@@ -137,6 +142,7 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
                 f"ttl_seconds: {ttl_seconds:g} is not above 0 and at most {LONGEST_TTL:g}",
                 hint="leave it out",
             )
+        _held(network, network_at_most)
         _end_with_session(context, sandboxes)
         sandbox, spec = await _started(
             context, runner, container=container, network=network, ttl=ttl_seconds
@@ -226,6 +232,7 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
                 f"timeout_seconds: {timeout_seconds:g} is not above 0 and at most {LONGEST_TTL:g}",
                 hint="leave it out",
             )
+        _held(network, network_at_most)
         build, text, note = await _at_length(
             context,
             lambda: _built(
@@ -242,6 +249,16 @@ def make(runner: Runner, sandboxes: SessionSandboxes) -> MCPServer[Any]:
         )
 
     return server
+
+
+def _held(network: str, most: NetworkPolicy) -> None:
+    """Raise NotAllowed for a network above what whoever started this server allows."""
+    if not covers(most, network_policy.policy(network, "network")):
+        shown = most.value if isinstance(most, Network) else str(most)
+        raise NotAllowed(
+            f"network: {network[:200]!r} is above what this server may give",
+            hint=f"network = {shown}",
+        )
 
 
 def _spoken(tool: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:

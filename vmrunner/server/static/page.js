@@ -6,6 +6,7 @@
 const CONTROL = /(\x1b\[[0-9;:]*m|\x1b\[[0-9;:?<=>]*[@-~]|\x1b[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[^[]?|[\x00-\x08\x0b-\x1f\x7f-\x9f])/;
 const LINES = 20000;   // of a log, in the page at once
 const WIDTH = 20000;   // characters of one line
+const PIECES = 100;    // of one colour each, of one line
 const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
 const told = document.getElementById("told");
 
@@ -94,15 +95,18 @@ function coloured(text) {
   out.className = "text";
   const cut = text.length > WIDTH;
   if (cut) text = text.slice(0, WIDTH);
-  let style = [];
+  let style = new Set(), last = null, pieces = 0;
   for (const part of text.split(CONTROL)) {
     const sgr = /^\x1b\[([0-9;:]*)m$/.exec(part);
     if (sgr) style = styled(style, sgr[1]);
     else if (part && !/^[\x00-\x08\x0b-\x1f\x7f-\x9f]/.test(part)) {
-      const piece = document.createElement("span");
-      piece.className = style.join(" ");
-      piece.textContent = part;
-      out.append(piece);
+      const name = pieces < PIECES ? [...style].sort().join(" ") : "";
+      if (last && last.className === name) { last.append(part); continue; }
+      last = document.createElement("span");
+      last.className = name;
+      last.textContent = part;
+      out.append(last);
+      pieces += 1;
     }
   }
   if (cut) {
@@ -115,15 +119,17 @@ function coloured(text) {
 }
 
 function styled(before, codes) {
-  let now = [...before];
+  const now = new Set(before);
+  const plain = () => { for (const one of now) if (/^c\d$/.test(one)) now.delete(one); };
   for (const code of (codes || "0").split(/[;:]/).map(Number)) {
-    if (code === 0) now = [];
-    else if (code === 1) now.push("b");
-    else if (code === 3) now.push("i");
-    else if (code === 4) now.push("u");
-    else if (code === 39) now = now.filter((one) => !/^c\d$/.test(one));
+    if (code === 0) now.clear();
+    else if (code === 1) now.add("b");
+    else if (code === 3) now.add("i");
+    else if (code === 4) now.add("u");
+    else if (code === 39) plain();
     else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) {
-      now = now.filter((one) => !/^c\d$/.test(one)).concat(`c${code % 10}`);
+      plain();
+      now.add(`c${code % 10}`);
     }
   }
   return now;
