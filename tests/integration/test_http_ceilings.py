@@ -105,7 +105,8 @@ def made(http: Service, name: str, ref: str, provider: str, state: ImageState) -
     http.app.ledger.images.add(
         MadeImage(
             id=ids.image_id(), provider=provider, scope=SCOPE, name=name, recipe="default",
-            hash="0" * 20, builder=ids.instance_id(), state=state, created_at=now, deadline=now + 60, ref=ref,
+            hash="0" * 20, builder=ids.instance_id(), state=state, created_at=now,
+            deadline=now + 60, ref=ref,
         )
     )  # fmt: skip
 
