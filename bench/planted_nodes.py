@@ -147,7 +147,7 @@ BUGS: Final = (
     Bug(
         "stay with a connection whose server is gone",
         DATABASE,
-        "if not (lost and kept):",
+        "if new or not lost:",
         "if True:",
         f"{FAILOVER}::test_what_a_standby_lacks_is_noticed_before_anything_is_written",
     ),

@@ -85,11 +85,11 @@ def test_only_the_owner_writes_the_log(ledger: Ledger) -> None:
 def test_old_logs_can_be_deleted(ledger: Ledger) -> None:
     running(ledger)
     put(ledger, b"one\n")
-    assert ledger.removals.remove_old(1e9, 0.0) == 0
+    assert ledger.removals.remove_old(1e9, 0.0).count == 0
     ledger.builds.finish("b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=110.0)
-    assert ledger.removals.remove_old(1110.0, 1000.0) == 0
+    assert ledger.removals.remove_old(1110.0, 1000.0).count == 0
     assert ledger.removals.count_old(1110.1, 1000.0) == (1, 4)
-    assert ledger.removals.remove_old(1110.1, 1000.0) == 1
+    assert ledger.removals.remove_old(1110.1, 1000.0).count == 1
     assert ledger.logs.read("b-1") == []
     assert ledger.logs.size("b-1") == 4
     assert ledger.builds.get("b-1").removed_at == 1110.1

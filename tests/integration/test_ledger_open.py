@@ -261,19 +261,44 @@ def test_a_password_is_not_repeated(tmp_path: Path) -> None:
         assert "password1" not in str(refused.value)
 
 
-def test_network_disks_are_known() -> None:
-    mounts = (
-        "/dev/vda1 / ext4 rw 0 0\n"
-        "server:/home /home nfs4 rw 0 0\n"
-        "/dev/vdb /home/me/local\\040disk xfs rw 0 0\n"
-    )
-    assert local_files.file_system(Path("/var/lib"), mounts) == "ext4"
-    assert local_files.file_system(Path("/home/me/data"), mounts) == "nfs4"
-    assert local_files.file_system(Path("/homes"), mounts) == "ext4"
-    assert local_files.file_system(Path("/home/me/local disk/x"), mounts) == "xfs"
-    with pytest.raises(ConfigError, match="is on nfs4"):
-        local_files.refuse_network_disk(Path("/home/me/data"), mounts)
-    local_files.refuse_network_disk(Path("/var/lib"), mounts)
+MOUNTS = (
+    "/dev/vda1 / ext4 rw 0 0\n"
+    "server:/home /home nfs4 rw 0 0\n"
+    "/dev/vdb /home/me/local\\040disk xfs rw 0 0\n"
+)
+
+
+def test_the_file_system_of_a_path_is_found() -> None:
+    assert local_files.file_system(Path("/var/lib"), MOUNTS) == "ext4"
+    assert local_files.file_system(Path("/home/me/data"), MOUNTS) == "nfs4"
+    assert local_files.file_system(Path("/homes"), MOUNTS) == "ext4"
+    assert local_files.file_system(Path("/home/me/local disk/x"), MOUNTS) == "xfs"
+    local_files.refuse_network_disk(Path("/var/lib"), MOUNTS)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "nfs4", "cifs", "fuse.sshfs", "ceph", "fuse.glusterfs", "lustre", "gpfs", "9p", "virtiofs",
+        "fuse.rclone", "ocfs2", "gfs2", "one.of.tomorrow",
+    ],
+)  # fmt: skip
+def test_what_is_not_known_to_be_local_is_refused(kind: str) -> None:
+    mounts = f"/dev/vda1 / ext4 rw 0 0\nserver:/x /shared {kind} rw 0 0\n"
+    with pytest.raises(ConfigError, match=f"is on {kind}") as refused:
+        local_files.refuse_network_disk(Path("/shared/data"), mounts)
+    assert f"VMRUNNER_LOCAL_FILE_SYSTEM={kind}" in refused.value.hint
+
+
+def test_an_unknown_file_system_is_named_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = "/dev/vda1 / ext4 rw 0 0\nhost /shared 9p rw 0 0\n"
+    monkeypatch.setenv("VMRUNNER_LOCAL_FILE_SYSTEM", "9p")
+    local_files.refuse_network_disk(Path("/shared/data"), mounts)
+    with pytest.raises(ConfigError):
+        local_files.refuse_network_disk(Path("/shared/data"), mounts.replace("9p", "nfs4"))
+    monkeypatch.setenv("VMRUNNER_LOCAL_FILE_SYSTEM", "")
+    with pytest.raises(ConfigError, match="a file system that is not known"):
+        local_files.refuse_network_disk(Path("/shared/data"), "")
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> Non
         assert ledger.engines.acquire("reaper", "e-1", until=1e9, now=1.0)
         left.append(chunks_of(ledger, *names))
 
-    assert ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=others_turn) == 2
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=others_turn).count == 2
     steps = [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
     assert len(steps) >= 3
     assert max(steps) <= 64
@@ -42,7 +42,7 @@ def test_retention_looks_at_each_build_once(ledger: Ledger) -> None:
     finished(ledger, "b-2", at=29.5 * DAY)
     finished(ledger, "b-3", at=31 * DAY)
     old = ledger.removals.remove_old
-    assert [old((days + 30) * DAY, 30 * DAY) for days in (30, 30, 32, 10)] == [2, 0, 1, 0]
+    assert [old((days + 30) * DAY, 30 * DAY).count for days in (30, 30, 32, 10)] == [2, 0, 1, 0]
 
 
 def test_a_build_says_itself_how_long_its_log_is_kept(ledger: Ledger) -> None:
@@ -65,7 +65,7 @@ def test_builds_that_ended_at_one_moment_are_all_done(
     statement = removals._OLD._make()
     assert isinstance(statement, Select)
     monkeypatch.setattr(removals, "_OLD", Prepared(lambda: statement.limit(2)))
-    assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 6
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY).count == 6
     assert chunks_of(ledger, *names) == 0
 
 
@@ -89,5 +89,5 @@ def test_a_removal_that_breaks_off_is_gone_on_with(ledger: Ledger) -> None:
             ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=kill)
         except Killed:
             assert 0 < chunks_of(ledger, *names) < 120
-    assert ledger.removals.remove_old(60 * DAY, 30 * DAY) == 3
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY).count == 3
     assert chunks_of(ledger, *names) == 0

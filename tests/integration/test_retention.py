@@ -10,9 +10,10 @@ import pytest
 
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import running, submitted
+from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
-from vmrunner.reaper.retention import ACTIONS, DAY, retain
+from vmrunner.reaper.retention import ACTIONS, DAY, Removal, retain
 from vmrunner.store import open_store
 from vmrunner.store.object_gc import ObjectGc
 
@@ -40,6 +41,19 @@ def finished(ledger: Ledger, build: str, age: float, **changes: object) -> None:
     ledger.logs.append(build, 1, 1, offset=2, data=b"x\n", now=105.0)
     result, reason = Result.SUCCESS, Reason.EXIT_CODE
     ledger.builds.finish(build, epoch=1, result=result, reason=reason, now=NOW - age)
+
+
+def retained(ledger: Ledger, root: Path, *, now: float = NOW) -> dict[str, Removal]:
+    """Go through one night."""
+    removals = retain(
+        ledger, garbage(ledger, root), sources=root, artifacts=root / "none", keep=KEEP,
+        keep_caches=KEEP, now=now,
+    )  # fmt: skip
+    return {one.what: one for one in removals}
+
+
+def set_raw(ledger: Ledger, statement: str) -> None:
+    ledger._database.write(lambda c: c.exec_driver_sql(statement))
 
 
 def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
@@ -126,6 +140,33 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(
         keep_caches=KEEP, now=NOW,
     )  # fmt: skip
     assert [path.exists() for path in paths] == [False, True, False, False]
+
+
+def test_a_build_that_cannot_be_read_keeps_no_other(ledger: Ledger, tmp_path: Path) -> None:
+    for n in range(4):
+        finished(ledger, f"b-{n}", KEEP + 100 - n)
+    set_raw(ledger, "UPDATE builds SET reason = 'a_reason_of_tomorrow' WHERE id = 'b-1'")
+    for night, expected in enumerate(((3, 1), (0, 1))):
+        done = retained(ledger, tmp_path, now=NOW + night)["logs"]
+        assert (done.count, done.failed) == expected
+    assert [bool(ledger.logs.read(f"b-{n}")) for n in range(4)] == [False, True, False, False]
+
+
+def test_a_step_that_fails_keeps_no_other(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise LedgerError("the disk is full")
+
+    for owner, name in ((ledger.removals, "remove_old"), (ledger.tokens, "forget")):
+        monkeypatch.setattr(owner, name, broken)
+    made(tmp_path / "b-1.tar", 9 * DAY)
+    done = retained(ledger, tmp_path)
+    assert {what: one.failed for what, one in done.items() if one.failed} == {
+        "logs": 1, "tokens": 1,
+    }  # fmt: skip
+    assert done["sources"].count == 1
+    assert not (tmp_path / "b-1.tar").exists()
 
 
 def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cli) -> None:

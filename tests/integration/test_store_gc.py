@@ -12,9 +12,10 @@ from tests.support.command_line import Cli
 from tests.support.ledger_builds import finished, running, spec
 from tests.support.object_stores import store as store  # the fixture
 from tests.support.stored import Breaking, Killed, plain_ledger
+from vmrunner.errors import StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import ObjectKind, ObjectState, Reason, Result
-from vmrunner.store import ObjectStore, digest_of, object_gc, open_store
+from vmrunner.store import ListedObject, ObjectStore, digest_of, object_gc, open_store
 from vmrunner.store.object_gc import ObjectGc
 from vmrunner.store.put import put
 from vmrunner.store.source_transfer import SourceTransfer
@@ -144,6 +145,70 @@ def test_a_store_that_is_away_is_left_for_later(world: World) -> None:
     world.store.away = False
     world.gc.run()
     assert world.store.names() == world.ledger.objects.page("") == []
+
+
+def outcome(world: World) -> tuple[int, int]:
+    """Collect once. How many went, and how many could not."""
+    night = world.gc.run()
+    return night.count, night.failed
+
+
+def test_what_the_store_keeps_keeps_nothing_else(world: World) -> None:
+    """More of them in a row, by their names, than are taken for a store that is away."""
+    for n in range(9):
+        world.source(b"%d" % n)
+        world.now += 0.001
+    names = sorted(world.store.names())
+    world.store.held = frozenset(names[1:6])
+    world.now += DAY + 1
+    went = [outcome(world)]
+    assert sorted(world.store.names()) == names[1:6]
+    went.append(outcome(world))
+    world.source(b"fresh")
+    world.now += DAY + 1
+    went.append(outcome(world))
+    world.store.held = frozenset()
+    went.append(outcome(world))
+    assert went == [(4, 5), (0, 5), (1, 5), (5, 0)]
+    assert world.store.names() == []
+
+
+def test_orphans_that_stay_keep_no_others(world: World) -> None:
+    for n in range(6):
+        world.strange(f"{n}", age=KEEP + 9)
+    names = sorted(world.store.names())
+    world.store.held = frozenset(names[:4])
+    night = world.gc.run()
+    assert (night.count, night.failed) == (2, 4)
+    assert sorted(world.store.names()) == names[:4]
+
+
+def test_a_store_that_goes_away_amid_gc_is_left_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(9):
+        world.source(b"%d" % n)
+        world.now += 0.001
+    world.now += DAY + 1
+    world.store.held = frozenset(world.store.names())
+
+    def away(prefix: str) -> Iterator[ListedObject]:
+        raise StoreError("store: it is away")
+
+    monkeypatch.setattr(world.store, "list", away)
+    world.store.deletes = 0
+    world.gc.run()
+    assert world.store.deletes == object_gc.FAILURES
+
+
+def test_what_is_pointed_at_is_never_marked(world: World) -> None:
+    """It is seen twice: as pointed at when the page is read, and in the very write."""
+    world.log("b-1")
+    ((row, referenced),) = world.ledger.objects.page("")
+    assert referenced
+    world.ledger.objects.mark([row.name], [], world.now)
+    ((row, _),) = world.ledger.objects.page("")
+    assert row.unreferenced_since is None
 
 
 def test_another_generations_objects_stay_as_long_as_anything(world: World) -> None:

@@ -24,6 +24,8 @@ class Breaking:
         self.url, self.local = store.url, store.local
         self.away = False
         self.dies = ""
+        self.held: frozenset[str] = frozenset()  # objects that it does not let go of
+        self.deletes = 0
         self.puts = 0
 
     def _reach(self, what: str) -> None:
@@ -45,6 +47,9 @@ class Breaking:
 
     def delete(self, name: str) -> None:
         self._reach("delete")
+        self.deletes += 1
+        if name in self.held:
+            raise StoreError(f"store: {name}: it is under legal hold")
         self.inner.delete(name)
         self._reach("delete done")
 

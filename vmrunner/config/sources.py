@@ -36,6 +36,7 @@ NOT_SETTINGS: Final = frozenset(
     {
         "VMRUNNER_CONFIG",
         "VMRUNNER_DEBUG",
+        "VMRUNNER_LOCAL_FILE_SYSTEM",
         "VMRUNNER_MCP_TOKEN",
         "VMRUNNER_SERVER",
         "VMRUNNER_TOKEN",

@@ -16,6 +16,12 @@ from vmrunner.errors import LedgerError
 
 BUSY_MS: Final = 30_000
 POOL_SIZE: Final = 8  # connections that are kept open
+#: Connections to PostgreSQL for transactions that read and for those that write. Writers have their
+#: own: the engine's and the reaper's never stand behind the API's readers.
+READERS: Final = 22
+WRITERS: Final = 10
+#: Seconds that a thread waits for one of them.
+CONNECTION_WAIT: Final = 30.0
 #: A server, another start of it, or the end of its recovery, which is where timelines part. Asked
 #: first in each transaction, which the server ends when its process says nothing more: one that is
 #: stopped would keep its rows from all others.
@@ -25,6 +31,9 @@ SERVER: Final = (
 )
 #: … and does not wait for long for a row that another has.
 IMPATIENT: Final = f"{SERVER}, set_config('lock_timeout', '500ms', true)"
+#: Reads wait for nobody but whoever changes the tables themselves. An upgrade does that for
+#: moments; if it takes longer, a reaper goes by tags.
+READING: Final = f"{SERVER}, set_config('lock_timeout', '3s', true)"
 HELD_UP: Final = "55P03"  # what the server says of a row that did not come in time
 
 
@@ -45,7 +54,9 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
         )
         _sqlite_events(engine, migrating=migrating)
         return engine
-    pool = {"poolclass": NullPool} if migrating else {"pool_size": POOL_SIZE, "max_overflow": 24}
+    pool = {"pool_size": POOL_SIZE, "max_overflow": READERS + WRITERS - POOL_SIZE}
+    if migrating:
+        pool = {"poolclass": NullPool}
     # Behind a proxy that pools transactions the next one may run in another session of the server,
     # which does not know the statements that this one prepared.
     arguments: dict[str, Any] = {"prepare_threshold": None, **defaults(url)}
@@ -54,8 +65,17 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
 
 def defaults(url: URL) -> dict[str, Any]:
     """Return what a PostgreSQL client is told beside such a URL, unless that says otherwise."""
-    # A server without a locale of its own says SQL_ASCII, for which the driver gives bytes.
-    options: dict[str, Any] = {"connect_timeout": 10, "client_encoding": "utf8"}
+    options: dict[str, Any] = {
+        "connect_timeout": 10,
+        # A server without a locale of its own says SQL_ASCII, for which the driver gives bytes.
+        "client_encoding": "utf8",
+        # A machine that vanishes answers nothing, not even that the connection is gone: what was
+        # sent to it is waited for this long (milliseconds), and so is an answer (seconds).
+        "tcp_user_timeout": 15_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
     if isinstance(url.query.get("host"), tuple) or "," in str(url.query.get("host")):
         options["target_session_attrs"] = "read-write"  # not the standby, whichever that is
     return {name: value for name, value in options.items() if name not in url.query}
@@ -97,6 +117,8 @@ def translated(error: BaseException, url: URL) -> LedgerError:
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if url.get_backend_name() != "sqlite":
         where, hint = "", "see whether the database is up and reachable"
+        if sqlstate(error) == HELD_UP:
+            hint = "try again: its tables are being changed, as by an upgrade"
     else:
         where = f" ({url.database})"
         hint = next((fix for sign, fix in _FIXES.items() if sign in words), "see who else uses it")

@@ -13,23 +13,27 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 from weakref import WeakSet, WeakValueDictionary
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import connections, fork_safety, revisions
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
 from vmrunner.ledger.statements import Prepared, Rows
+from vmrunner.lib.fair_limit import FairLimit
 
 T = TypeVar("T")
 
 RETRIES: Final = 8
+_LOSSES: Final = "losses"  # how many there were when a connection was made
 _CONFLICTS: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 
 
@@ -65,6 +69,11 @@ class Database:
         self._servers: set[str] = set()  # those that we trust
         self._refusal = ""  # why nothing runs
         self._gate = fork_safety.TransactionGate()
+        self._limit_connections()
+        self._losses = 0
+        if not self.sqlite:
+            event.listen(self._engine, "connect", self._new_connection)
+            event.listen(self._engine, "checkout", self._kept_connection)
         self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
         # sleeps and is not fair; then one connection serves them all.
@@ -75,6 +84,12 @@ class Database:
         self._looking = threading.Lock()
         self._looker: Connection | None = None
         fork_safety.watch(self)
+
+    def _limit_connections(self) -> None:
+        """SQLAlchemy's own pool gives a connection to whoever asks at the moment when it comes
+        back, which is most often the thread that had it."""
+        self._readers = FairLimit(connections.READERS)
+        self._writers = FairLimit(connections.WRITERS)
 
     def used_by(self, user: object) -> None:
         """Keep connections until each user has let go of it."""
@@ -109,7 +124,7 @@ class Database:
 
     def _read(self, work: Callable[[Connection], T], servers: set[str] | None) -> T:
         try:
-            with self._begun(self._engine, servers) as connection:
+            with self._begun(self._engine, servers, connections.READING) as connection:
                 return work(connection)
         except (SQLAlchemyError, self._error) as error:
             raise translated(error, self.url) from error
@@ -194,37 +209,69 @@ class Database:
         self._servers |= servers
 
     @contextmanager
-    def _begun(
-        self, engine: Engine, servers: set[str] | None, ask: str = connections.SERVER
-    ) -> Iterator[Connection]:
+    def _begun(self, engine: Engine, servers: set[str] | None, ask: str) -> Iterator[Connection]:
         """A transaction, on a server that is trusted or taken down in `servers`."""
         if self.sqlite:
             with engine.begin() as connection:
                 yield connection
             return
+        limit = self._writers if engine is self._writer else self._readers
         while True:
-            connection, server = self._connected(engine, ask)
-            with connection:
-                if servers is not None:
-                    servers.add(server)
-                if servers is not None or server in self._servers:
-                    with connection.begin():
-                        yield connection
-                    return
+            with self._place(limit):
+                connection, server = self._connected(engine, ask)
+                with connection, self._watched(connection):
+                    if servers is not None:
+                        servers.add(server)
+                    if servers is not None or server in self._servers:
+                        with connection.begin():
+                            yield connection
+                        return
             self._recognise(server)
 
-    def _connected(self, engine: Engine, ask: str) -> tuple[Connection, str]:
-        """A connection in the middle of a transaction that has asked for its server. One that was
-        kept and whose server is gone is given up: then the next."""
-        for kept in range(connections.POOL_SIZE, -1, -1):
-            connection = engine.connect()
+    @contextmanager
+    def _place(self, limit: FairLimit) -> Iterator[None]:
+        with ExitStack() as stack:
             try:
-                return connection, Rows(driver(connection).execute(ask)).scalar()
-            except self._error:
-                lost = driver(connection).closed
-                connection.invalidate()
+                stack.enter_context(limit.place(connections.CONNECTION_WAIT))
+            except TimeoutError:
+                wait = connections.CONNECTION_WAIT
+                raise NoConnection(f"no connection was free for {wait:g} s") from None
+            yield
+
+    @contextmanager
+    def _watched(self, connection: Connection) -> Iterator[None]:
+        """Give up all connections that are kept once this one is lost: they go to the same server,
+        and each would let another thread wait for it."""
+        client, losses = driver(connection), connection.info[_LOSSES]
+        try:
+            yield
+        finally:
+            if client.closed and losses == self._losses:
+                self._losses += 1
+
+    def _new_connection(self, _: object, record: ConnectionPoolEntry) -> None:
+        record.info[_LOSSES] = self._losses
+
+    def _kept_connection(
+        self, _client: object, record: ConnectionPoolEntry, _fairy: object
+    ) -> None:
+        if record.info[_LOSSES] != self._losses:
+            raise DisconnectionError
+
+    def _connected(self, engine: Engine, ask: str) -> tuple[Connection, str]:
+        """A connection in the middle of a transaction that has asked for its server. If one that
+        was kept is lost, a new one."""
+        for new in (False, True):
+            connection = engine.connect()
+            client = driver(connection)
+            try:
+                with self._watched(connection):
+                    return connection, Rows(client.execute(ask)).scalar()
+            except self._error as error:
+                lost = client.closed
+                connection.invalidate(error)
                 connection.close()
-                if not (lost and kept):
+                if new or not lost:
                     raise
         raise AssertionError("unreachable")
 
@@ -297,6 +344,7 @@ class Database:
 
     def after_fork_there(self) -> None:
         self._turn, self._looking = threading.RLock(), threading.Lock()
+        self._limit_connections()
         self._gate = fork_safety.TransactionGate(refuses=not self._quiet)
         if not self._quiet:
             fork_safety.abandon((self._engine, self._kept, self._looker))

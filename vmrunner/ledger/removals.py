@@ -3,18 +3,23 @@ that nobody waits for long."""
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, tuple_, update
 
-from vmrunner.errors import Conflict
+from vmrunner.errors import Conflict, LedgerError, VmrunnerError
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, CHUNKS, OBJECTS
 from vmrunner.model import BuildState, ObjectState
+
+log = logging.getLogger("vmrunner.serve")
 
 _b, _c, _o = BUILDS.c, CHUNKS.c, OBJECTS.c
 
@@ -32,7 +37,14 @@ _KEPT: Final = (
     _b.finished_at < arg("now"),
     _b.finished_at < arg("now") - func.coalesce(_b.keep_logs, arg("keep")),
 )
-_OLD = Prepared(lambda: select(_b.id).where(*_KEPT).order_by(_b.finished_at, _b.id).limit(_BUILDS))
+_OLD = Prepared(
+    lambda: (
+        select(_b.finished_at, _b.id)
+        .where(*_KEPT, tuple_(_b.finished_at, _b.id) > tuple_(arg("at"), arg("id")))
+        .order_by(_b.finished_at, _b.id)
+        .limit(_BUILDS)
+    )
+)
 _COUNT = Prepared(lambda: select(func.count(), func.sum(_b.log_bytes)).where(*_KEPT))
 _FIRST = Prepared(lambda: select(_c.seq).where(_c.build == arg("build")).order_by(_c.seq).limit(1))
 _REMOVE = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq < arg("end")))
@@ -67,6 +79,14 @@ _LET_GO = Prepared(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class RemovedBuilds:
+    """The builds that were dealt with, and those that could not be."""
+
+    count: int
+    failed: int
+
+
 class Removals:
     """Logs and artifacts of builds that ended."""
 
@@ -81,18 +101,26 @@ class Removals:
 
     def remove_old(
         self, now: float, keep: float, *, sleep: Callable[[float], object] = time.sleep
-    ) -> int:
+    ) -> RemovedBuilds:
         """Remove what builds left that ended `keep` seconds ago, or as long ago as they said
-        themselves. Return how many they were."""
-        removed = 0
+        themselves. Raises LedgerError when the database fails."""
+        removed, failed, last = 0, 0, (-math.inf, "")
         while builds := self._database.read(
-            lambda c: [row[0] for row in _OLD(c, now=now, keep=keep).all()]
+            lambda c: _OLD(c, now=now, keep=keep, at=last[0], id=last[1]).all()  # noqa: B023
         ):
-            for build in builds:
-                self.remove(build, now, sleep=sleep)
-                removed += 1
+            for at, build in builds:
+                last = at, build
+                try:
+                    self.remove(build, now, sleep=sleep)
+                except LedgerError:
+                    raise
+                except VmrunnerError as error:
+                    log.warning("retention: what %s left stays: %s", build, error)
+                    failed += 1
+                else:
+                    removed += 1
                 sleep(_PAUSE)
-        return removed
+        return RemovedBuilds(removed, failed)
 
     def remove(
         self, build: str, now: float, *, sleep: Callable[[float], object] = time.sleep

@@ -18,8 +18,15 @@ from typing import Final
 from vmrunner.errors import ConfigError
 from vmrunner.lib import private_dirs
 
-#: File systems between machines: the shared memory of SQLite's WAL does not work on them.
-_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "fuse.sshfs"})
+#: File systems of one machine alone, on which the shared memory of SQLite's WAL works. What is not
+#: here may be shared between machines: there are too many of those to name them, and new ones.
+_LOCAL: Final = frozenset({
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "zfs", "f2fs", "jfs", "reiserfs", "nilfs2",
+    "tmpfs", "ramfs", "rootfs", "overlay", "aufs", "ecryptfs", "fuse.gocryptfs", "fuse.encfs",
+    "fuse.fuse-overlayfs", "ubifs", "vfat", "exfat", "ntfs3", "fuseblk", "ufs",
+})  # fmt: skip
+#: Names a file system that somebody knows to be local.
+LOCAL_VARIABLE: Final = "VMRUNNER_LOCAL_FILE_SYSTEM"
 
 
 def ready_directory(path: Path, *, field: str, fix: str, make: bool = True) -> None:
@@ -71,13 +78,16 @@ def file_system(path: Path, mounts: str) -> str:
 
 
 def refuse_network_disk(path: Path, mounts: str) -> None:
-    """Raises ConfigError when `path` lies on a file system that other machines share."""
+    """Raises ConfigError when `path` lies on a file system that other machines may share."""
     kind = file_system(path.resolve(), mounts)
-    if kind in _NETWORK:
-        raise ConfigError(
-            f"database.url: {path} is on {kind}, where SQLite loses its locks",
-            hint="put the ledger on a local disk, or use PostgreSQL for many nodes",
-        )
+    if kind and kind in (*_LOCAL, os.environ.get(LOCAL_VARIABLE)):
+        return
+    raise ConfigError(
+        f"database.url: {path} is on {kind or 'a file system that is not known'}, which other "
+        "machines may share: SQLite loses its locks there",
+        hint="put the ledger on a local disk, or use PostgreSQL; if no other machine ever has that "
+        f"disk, say {LOCAL_VARIABLE}={kind}",
+    )
 
 
 def read_or_make(path: Path, text: str) -> str:

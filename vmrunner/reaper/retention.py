@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +24,13 @@ ACTIONS: Final = 365 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """The part of one kind that went, or would."""
+    """The part of one kind that went, or would. `failed`: how many stay that cannot be read or
+    removed; the log says which and why."""
 
     what: str
     count: int
     size: int  # bytes
+    failed: int = 0
 
 
 def retain(
@@ -45,35 +48,75 @@ def retain(
     """Remove logs and artifacts of builds that ended `keep` seconds ago or earlier, or as long ago
     as they said themselves; caches that no build used for `keep_caches` seconds; what nothing in
     the store needs; and files of this host that no build will ever read. `orphans`: also objects
-    that gc's cap holds back."""
-    logs, log_bytes = ledger.removals.count_old(now, keep)
-    caches, cache_bytes = ledger.caches.forget_unused(now - keep_caches, dry_run=dry_run)
-    if not dry_run:
-        ledger.removals.remove_old(now, keep)
-        ledger.tokens.forget(now - DAY)
-        ledger.actions.forget(now - ACTIONS)
-    needed = {f"{build.id}.tar" for build in ledger.builds.list(active=True)}
-    found = {
-        # A young file may belong to a submit or a transfer that is under way.
-        "sources": [p for p in _ours(sources) if p.name not in needed and _older(p, now - DAY)],
-        "artifacts": [path for path in _ours(artifacts) if _over(ledger, path, now, keep)],
+    that gc's cap holds back. What cannot be done keeps nothing else from being done."""
+    night = _Night(ledger, now, keep, dry_run=dry_run)
+    steps: dict[str, Callable[[], Removal | None]] = {
+        "logs": night.logs,
+        "caches": partial(night.caches, keep_caches),
+        "tokens": night.accounts,
+        "sources": partial(night.sources, sources),
+        "artifacts": partial(night.artifacts, artifacts),
+        "objects": partial(night.objects, garbage, orphans=orphans),
     }
-    removals = [
-        Removal("logs", logs, log_bytes),
-        Removal("caches", caches, cache_bytes),
-    ]
-    removals += [
-        Removal(what, len(paths), sum(map(size_of, paths))) for what, paths in found.items()
-    ]
-    if not dry_run:
-        for path in (path for paths in found.values() for path in paths):
-            remove(path)
-    collected = garbage.run(dry_run=dry_run, orphans=orphans)
-    removals.append(Removal("objects", collected.count, collected.size))
+    removals = []
+    for name, step in steps.items():
+        try:
+            done = step()
+        except (VmrunnerError, OSError) as error:
+            log.warning("retention: %s: %s", name, error)
+            done = Removal(name, 0, 0, 1)
+        if done is not None:
+            removals.append(done)
     if not dry_run:
         for one in removals:
-            log.info("retention: %d %s, %d bytes", one.count, one.what, one.size)
+            stay = f"; {one.failed} stay that should go" if one.failed else ""
+            log.info("retention: %d %s, %d bytes%s", one.count, one.what, one.size, stay)
     return removals
+
+
+class _Night:
+    """The steps of one retention."""
+
+    def __init__(self, ledger: Ledger, now: float, keep: float, *, dry_run: bool) -> None:
+        self._ledger, self._now, self._keep, self._dry_run = ledger, now, keep, dry_run
+
+    def logs(self) -> Removal:
+        removals, now, keep = self._ledger.removals, self._now, self._keep
+        count, size = removals.count_old(now, keep)
+        if self._dry_run:
+            return Removal("logs", count, size)
+        removed = removals.remove_old(now, keep)
+        return Removal("logs", removed.count, size, removed.failed)
+
+    def caches(self, keep: float) -> Removal:
+        unused = self._ledger.caches.forget_unused(self._now - keep, dry_run=self._dry_run)
+        return Removal("caches", *unused)
+
+    def accounts(self) -> None:
+        if not self._dry_run:
+            self._ledger.tokens.forget(self._now - DAY)
+            self._ledger.actions.forget(self._now - ACTIONS)
+
+    def sources(self, place: Path) -> Removal:
+        needed = {f"{build.id}.tar" for build in self._ledger.builds.list(active=True)}
+        # A young file may belong to a submit or a transfer that is under way.
+        old = (p for p in _ours(place) if p.name not in needed and _older(p, self._now - DAY))
+        return _removed("sources", list(old), dry_run=self._dry_run)
+
+    def artifacts(self, place: Path) -> Removal:
+        old = (path for path in _ours(place) if _over(self._ledger, path, self._now, self._keep))
+        return _removed("artifacts", list(old), dry_run=self._dry_run)
+
+    def objects(self, garbage: ObjectGc, *, orphans: bool) -> Removal:
+        collected = garbage.run(dry_run=self._dry_run, orphans=orphans)
+        return Removal("objects", collected.count, collected.size, collected.failed)
+
+
+def _removed(what: str, paths: Sequence[Path], *, dry_run: bool) -> Removal:
+    """Remove these, as far as that can be done."""
+    sizes = {path: size_of(path) for path in paths}
+    gone = [path for path in paths if dry_run or remove(path)]
+    return Removal(what, len(gone), sum(sizes[path] for path in gone), len(paths) - len(gone))
 
 
 def size_of(path: Path) -> int:
@@ -115,8 +158,8 @@ def _over(ledger: Ledger, path: Path, now: float, keep: float) -> bool:
     return build.finished_at is not None and build.finished_at < now - kept
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a directory, and say so where that cannot be done."""
+def remove(path: Path) -> bool:
+    """Remove a file or a directory. False, and a line in the log, where that cannot be done."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -124,3 +167,5 @@ def remove(path: Path) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         log.warning("retention: %s cannot be removed: %s", path, error)
+        return False
+    return True

@@ -306,7 +306,12 @@ def survivor_document(found: Survivor) -> dict[str, Any]:
 
 
 def removal_document(removal: Removal) -> dict[str, Any]:
-    return {"what": removal.what, "count": removal.count, "bytes": removal.size}
+    return {
+        "what": removal.what,
+        "count": removal.count,
+        "bytes": removal.size,
+        "failed": removal.failed,
+    }
 
 
 def finding_document(finding: Finding) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from vmrunner.lib import private_dirs
 from vmrunner.store.base import PIECE, ListedObject, damaged
 
 _PART: Final = ".part"
+_TRIES: Final = 8  # of a put whose directory goes meanwhile
 
 
 class FileStore:
@@ -31,26 +32,36 @@ class FileStore:
         self._root = root
 
     def put(self, name: str, source: Path, *, digest: str) -> None:
-        path = self._root / name
+        with _translated(f"{name} cannot be written below {self._root}"):
+            for again in range(_TRIES):
+                try:
+                    self._write(self._root / name, source, digest)
+                except FileNotFoundError:
+                    # A delete took the empty directory away between two of our steps.
+                    if again == _TRIES - 1 or not source.exists():
+                        raise
+                else:
+                    break
+
+    def _write(self, path: Path, source: Path, digest: str) -> None:
         partial = path.with_name(path.name + _PART)
         found = hashlib.sha256()
-        with _translated(f"{name} cannot be written below {self._root}"):
-            made = _made(path.parent)
-            try:
-                fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                with source.open("rb") as reading, os.fdopen(fd, "wb") as writing:
-                    while data := reading.read(PIECE):
-                        found.update(data)
-                        writing.write(data)
-                    writing.flush()
-                    os.fsync(writing.fileno())
-                if found.hexdigest() != digest:
-                    raise damaged(name)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-            for directory in (path.parent, *made):
-                _flush(directory)
+        made = _made(path.parent)
+        try:
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with source.open("rb") as reading, os.fdopen(fd, "wb") as writing:
+                while data := reading.read(PIECE):
+                    found.update(data)
+                    writing.write(data)
+                writing.flush()
+                os.fsync(writing.fileno())
+            if found.hexdigest() != digest:
+                raise damaged(str(path.relative_to(self._root)))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        for directory in (path.parent, *made):
+            _flush(directory)
 
     def read(self, name: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
         with _translated(f"{name} cannot be read"):

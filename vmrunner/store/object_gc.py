@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vmrunner.serve")
 
 UNREFERENCED: Final = 86_400.0  # seconds without a reference, until it goes
+FAILURES: Final = 3  # deletions in a row that failed, until it is asked whether the store is there
 ORPHAN_CAP: Final = 100  # objects without a row that go at once without being looked at
 _PAGE: Final = 256
 #: Under which the latch is remembered: no provider can be called that.
@@ -39,6 +40,7 @@ class CollectedGarbage:
     count: int = 0
     size: int = 0  # bytes
     held: int = 0
+    failed: int = 0  # that the store did not let go of
 
 
 class ObjectGc:
@@ -59,12 +61,13 @@ class ObjectGc:
         self._keep = max(keep, UNREFERENCED)
         self._shared = shared
         self._clock = clock
+        self._in_row = 0  # deletions that failed, one after the other
         self._ours = f"{ledger.installation}/{ledger.generation}/"
 
     def run(self, *, dry_run: bool = False, orphans: bool = False) -> CollectedGarbage:
-        """Collect once. `orphans`: also what the cap holds back. A store that is out of reach is
-        left for the next time."""
-        total = CollectedGarbage()
+        """Collect once. `orphans`: also what the cap holds back. An object that the store does not
+        let go of keeps no other; a store that is out of reach is left for the next time."""
+        total, self._in_row = CollectedGarbage(), 0
         try:
             store = self._open()
             self._rows(store, total, dry_run=dry_run)
@@ -73,19 +76,37 @@ class ObjectGc:
             log.warning("gc: %s", error)
         return total
 
+    def _delete(self, store: ObjectStore, name: str, total: CollectedGarbage) -> bool:
+        """Delete one object. False: the store does not let go of it. Raises StoreError when that
+        was so several times in a row, and the store cannot be listed either."""
+        try:
+            store.delete(name)
+        except StoreError as error:
+            total.failed += 1
+            self._in_row += 1
+            log.warning("gc: %s stays: %s", name, error)
+            if self._in_row % FAILURES == 0:
+                next(iter(store.list(f"{self._ledger.installation}/")), None)
+            return False
+        self._in_row = 0
+        return True
+
     # --- objects with a row ---
 
     def _rows(self, store: ObjectStore, total: CollectedGarbage, *, dry_run: bool) -> None:
         now, after = self._clock(), ""
+        begun = list[StoredObject]()  # to delete, once at least: last, since these may fail again
         while page := self._ledger.objects.page(after):
             after = page[-1][0].name
             if not dry_run:
                 self._mark(page, now)
             for one, referenced in page:
-                if one.state is ObjectState.DELETING or (
-                    not referenced and self._is_over(one, now)
-                ):
+                if one.state is ObjectState.DELETING:
+                    begun.append(one)
+                elif not referenced and self._is_over(one, now):
                     self._collect(store, one, total, now, dry_run=dry_run)
+        for one in begun:
+            self._collect(store, one, total, now, dry_run=dry_run)
 
     def _mark(self, page: list[tuple[StoredObject, bool]], now: float) -> None:
         stored = [(one, yes) for one, yes in page if one.state is ObjectState.STORED]
@@ -119,7 +140,8 @@ class ObjectGc:
                 one.name, unreferenced_before=before
             ):
                 return  # something points at it by now
-            store.delete(one.name)
+            if not self._delete(store, one.name, total):
+                return
             objects.forget(one.name)
         total.count += 1
         total.size += one.size
@@ -148,7 +170,8 @@ class ObjectGc:
             sightings.record(_STORE, ())
         for one in found:
             if not dry_run:
-                store.delete(one.name)
+                if not self._delete(store, one.name, total):
+                    continue
                 log.info("gc: %s is deleted: no row has it", one.name)
             total.count += 1
             total.size += one.size

@@ -164,6 +164,7 @@ def _removal_view() -> ListView[Removal]:
             Column("what", lambda x: x.what),
             Column("count", lambda x: str(x.count)),
             Column("size", lambda x: units.amount(x.size)),
+            Column("failed", lambda x: str(x.failed or ""), colour=lambda _: "red"),
         ),
         document=removal_document,
     )
