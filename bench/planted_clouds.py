@@ -1,4 +1,5 @@
-"""Bugs to plant in what keeps a build from a network (`mutations.py`)."""
+"""Bugs to plant in what keeps a build from a network, in parking and in what clouds read of the
+environment (`mutations.py`)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from bench.planted import Bug
 
 NONE = "tests/integration/test_network_none_in_clouds.py"
 WALL, DNS = "tests/integration/test_local_wall.py", "tests/unit/providers/qemu/test_dns.py"
+
+PARKING = "tests/integration/test_gce_parking.py"
 
 BUGS: Final = (
     Bug(
@@ -86,5 +89,33 @@ BUGS: Final = (
         "(*network.SPECIAL, *own)",
         "own",
         f"{DNS}::test_a_host_with_private_resolvers_uses_a_public_one",
+    ),
+    Bug(
+        "a suspension that failed is never tried again",
+        "providers/gce/parking.py",
+        "if failed is not None and not isinstance(failed.error, _NO_ROOM):",
+        "if False:",
+        f"{PARKING}::test_a_suspension_that_failed_once_is_tried_again",
+    ),
+    Bug(
+        "a stop waits for its guest",
+        "providers/ec2/parking.py",
+        "_ask(calls, STOP, ref, SkipOsShutdown=True)",
+        "_ask(calls, STOP, ref)",
+        "tests/integration/test_ec2_parking.py::test_a_stop_waits_for_no_guest",
+    ),
+    Bug(
+        "what is parked was never written out",
+        "session/warm_up.py",
+        "if job.spec.kind is PoolKind.PARKED:",
+        "if False:",
+        "tests/unit/session/test_warm_up.py",
+    ),
+    Bug(
+        "an empty variable is a credential",
+        "store/urls.py",
+        "    _drop_empty()\n",
+        "",
+        "tests/integration/test_store_endpoints.py::test_a_variable_without_a_value_is_no_credential",
     ),
 )

@@ -127,6 +127,7 @@ build {
     scripts = [
       "${path.root}/provision/50-containers.sh",
       "${path.root}/provision/60-supervisor.sh",
+      "${path.root}/provision/65-buttons.sh",
     ]
   }
 

@@ -47,6 +47,15 @@ def parked(aws: Amazon) -> tuple[Ec2Provider, Order, Ref]:
     return provider, order, ref
 
 
+def test_a_stop_waits_for_no_guest(aws: Amazon) -> None:
+    """Nobody in a guest may answer; EC2 waits for minutes then, at full price."""
+    aws.cloud.shutdown_seconds = 300
+    provider, order, ref = parked(aws)
+    asleep = look(provider, order, ref)
+    assert asleep is not None
+    assert asleep.power is Power.STOPPED
+
+
 def test_it_is_seen_as_what_it_is_and_read_anew(aws: Amazon) -> None:
     provider, order, ref = parked(aws)
     asleep = look(provider, order, ref)

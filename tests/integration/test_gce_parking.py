@@ -170,8 +170,36 @@ def test_a_parking_that_came_to_nothing_is_told_again(gce: Google) -> None:
     gce.cloud.faults.fail("instances.suspend", BROKEN)
     provider.park(ref)  # accepted
     gce.clock.advance(3)
-    with pytest.raises(BadOrder, match="It went wrong"):
+    gce.cloud.faults.fail("instances.suspend", BROKEN, BROKEN)  # the first is told as it was
+    provider.park(ref)  # once more: what failed may do better
+    gce.clock.advance(3)
+    for _ in range(2):
+        with pytest.raises(BadOrder, match="It went wrong"):
+            provider.park(ref)
+
+
+def test_a_suspension_that_failed_once_is_tried_again(gce: Google) -> None:
+    gce.cloud.operation_seconds = 3
+    provider, _, ref = born(gce)
+    gce.cloud.faults.fail("instances.suspend", BROKEN)
+    provider.park(ref)
+    gce.clock.advance(3)
+    provider.park(ref)
+    assert gce.machine.state == "SUSPENDED"
+
+
+def test_a_guest_that_does_not_obey_is_told_so(gce: Google) -> None:
+    gce.cloud.deaf_guests, gce.cloud.suspend_seconds = True, 180
+    provider, order, ref = born(gce)
+    for _ in range(2):
         provider.park(ref)
+        gce.clock.advance(180)
+        seen = look(provider, order, ref)
+        assert seen is not None
+        assert seen.power is Power.RUNNING
+    with pytest.raises(BadOrder, match="did not suspend") as caught:
+        provider.park(ref)
+    assert "vmrunner image build" in caught.value.hint
 
 
 @pytest.mark.parametrize("verb", ["park", "wake"])

@@ -172,3 +172,54 @@ def test_a_forked_child_is_told_instead_of_left_waiting(endpoint: str, tmp_path:
         said = pipe.read()
     os.waitpid(child, 0)
     assert b"forked" in said
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_variable_without_a_value_is_no_credential(
+    monkeypatch: pytest.MonkeyPatch, empty: bool
+) -> None:
+    """The role is asked for, as boto3 does beside; obstore by itself signs with an empty key."""
+    asked: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        """S3 and the metadata service, which refuse all."""
+
+        def do_GET(self) -> None:
+            asked.append((self.command, self.path))
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_PUT = do_GET  # noqa: N815 - its name
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        if empty:
+            monkeypatch.setenv(name, "")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("AWS_METADATA_ENDPOINT", url)
+        try:
+            found = open_store("s3://bucket/p", endpoint=url, region="eu-central-1")
+            with pytest.raises(StoreError):
+                list(found.list(""))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert asked[0] == ("PUT", "/latest/api/token")
+
+
+def test_only_variables_without_a_value_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_ID", "")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setenv("VMRUNNER_NOTHING", "")
+    open_store("s3://bucket/p")
+    assert not {"AZURE_CLIENT_ID", "GOOGLE_APPLICATION_CREDENTIALS"} & set(os.environ)
+    assert {"AWS_REGION", "VMRUNNER_NOTHING"} <= set(os.environ)

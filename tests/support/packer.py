@@ -111,7 +111,7 @@ RUN: Final = (
     ("provision/20-base.sh", "scripts/08-network.sh", "provision/30-packages.sh"),
     PASS,
     PASS,
-    ("provision/50-containers.sh", "provision/60-supervisor.sh"),
+    ("provision/50-containers.sh", "provision/60-supervisor.sh", "provision/65-buttons.sh"),
     (
         "provision/80-finish.sh",
         "scripts/80-sbom.sh",

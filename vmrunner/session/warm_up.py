@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.errors import ConfigError
 from vmrunner.lib.channels import TCP, Channel
-from vmrunner.model import Access, Address, PoolSpec, Shape
+from vmrunner.model import Access, Address, PoolKind, PoolSpec, Shape
 from vmrunner.session.ssh import client
 from vmrunner.session.supervisor_calls import SupervisorCalls
 
@@ -45,6 +45,8 @@ class WarmUp:
         connection = self._dialer.connect(job.address, timeout=CONNECT)
         try:
             self._await_container(connection)
+            if job.spec.kind is PoolKind.PARKED:
+                self._write_out(connection)
         except BaseException:
             connection.close()
             raise
@@ -61,6 +63,12 @@ class WarmUp:
         )
         if done.exit_code:
             raise ConfigError(f"{job.instance} has no container ready: {done.complaint}")
+
+    def _write_out(self, connection: client.Connection) -> None:
+        """Have all that it wrote on its disk: a stop may ask its guest nothing."""
+        done = connection.run("sync", timeout=CONTAINER)
+        if done.exit_code:
+            raise ConfigError(f"{self._job.instance} cannot write its disk: {done.complaint}")
 
     def stop(self) -> None:
         """Let it end at once."""

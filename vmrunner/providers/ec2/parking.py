@@ -16,8 +16,10 @@ _ENDED: Final = ("shutting-down", "terminated")
 
 
 def park(calls: Ec2Client, ref: Ref) -> None:
-    """Stop it. Of one that stops, or has, EC2 takes that too. Raises `CallFailed`."""
-    _ask(calls, STOP, ref)
+    """Stop it. Of one that stops, or has, EC2 takes that too. Its guest is not asked, which may
+    take minutes at full price: what it wrote lies on its disk since its warm-up ended. Raises
+    `CallFailed`."""
+    _ask(calls, STOP, ref, SkipOsShutdown=True)
 
 
 def wake(calls: Ec2Client, ref: Ref) -> None:
@@ -26,9 +28,9 @@ def wake(calls: Ec2Client, ref: Ref) -> None:
     _ask(calls, START, ref)
 
 
-def _ask(calls: Ec2Client, api: Ec2Api[Any], ref: Ref) -> None:
+def _ask(calls: Ec2Client, api: Ec2Api[Any], ref: Ref, **more: bool) -> None:
     try:
-        calls(ref.scope.place, api, InstanceIds=[ref.id])
+        calls(ref.scope.place, api, InstanceIds=[ref.id], **more)
     except CallFailed as failed:
         if failed.code != _NOT_NOW:
             raise

@@ -26,6 +26,10 @@ CAPACITY: Final = frozenset(
         "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS",
         "RESOURCE_POOL_EXHAUSTED",
         "STOCKOUT",
+        # The subnetwork has no address left: another zone's, or another day. As on EC2.
+        "IP_SPACE_EXHAUSTED",
+        "IP_SPACE_EXHAUSTED_WITH_DETAILS",
+        "IP_SPACE_EXHAUSTED_IN_SUBNETWORK",
         "UNSUPPORTED_OPERATION",  # this type is not to be had in this zone
         "resourcePoolExhausted",
     }

@@ -1,7 +1,11 @@
 """Parking and waking a VM: it is suspended, and resumed with its memory.
 
 A VM is parked once and woken once in its life. So each has one request id for ever: a twin that was
-long on its way stops no VM that was woken meanwhile.
+long on its way stops no VM that was woken meanwhile. A suspension that failed is tried once more,
+with an id that follows from the failed one's name, so that it too is one for ever.
+
+Compute Engine suspends by an ACPI signal that the guest must obey; images that vmrunner makes do
+(packer/provision/65-buttons.sh). Of one that does not, the operation fails some minutes later.
 
 A suspension clears the cloud's own deadline. Google's documentation has it set again when the VM
 runs; and `setScheduling`, which could set it, is for stopped VMs alone. Nothing here rests on
@@ -22,6 +26,11 @@ from vmrunner.providers.gce.create_request import NAMESPACE
 from vmrunner.providers.gce.operations import OperationWaiter
 from vmrunner.providers.gce.resources import SUSPENSION
 
+_NO_ROOM: Final = (NoCapacity, QuotaExceeded)
+_DEAF: Final = (
+    "the guest must obey the suspend signal, as images do that this vmrunner makes: "
+    "vmrunner image build --provider NAME, then image promote"
+)
 #: States of a VM that is woken already.
 _AWAKE: Final = ("PROVISIONING", "STAGING", "RUNNING")
 
@@ -36,8 +45,13 @@ class GceParker:
     def park(self, ref: Ref) -> None:
         """Ask for its suspension, which may take minutes. A look shows what came of it; so does the
         same again."""
-        if self._state(ref) not in SUSPENSION:
-            _check(self._ask(SUSPEND, ref), SUSPEND, ref)
+        if self._state(ref) in SUSPENSION:
+            return
+        operation = self._ask(SUSPEND, ref)
+        failed = error_codes.of_operation(operation, action=SUSPEND.action, where="")
+        if failed is not None and not isinstance(failed.error, _NO_ROOM):
+            operation = self._ask(SUSPEND, ref, after=str(operation.name))
+        _check(operation, SUSPEND, ref, hint=_DEAF)
 
     def wake(self, ref: Ref) -> None:
         """Resume it. The operation is waited for, since only it tells that a zone has no room."""
@@ -58,16 +72,17 @@ class GceParker:
     def _state(self, ref: Ref) -> str:
         return str(self._calls(GET, zone=ref.scope.place, instance=ref.id).status)
 
-    def _ask(self, api: GceApi, ref: Ref) -> Any:
-        """Return the operation; it is the first one, whoever asks again."""
-        request_id = str(uuid.uuid5(NAMESPACE, f"{ref.id}/{api.action}"))
+    def _ask(self, api: GceApi, ref: Ref, after: str = "") -> Any:
+        """Return the operation; it is the first one, whoever asks again. `after`: one that failed
+        before it."""
+        request_id = str(uuid.uuid5(NAMESPACE, f"{ref.id}/{api.action}{after}"))
         return self._calls(api, zone=ref.scope.place, instance=ref.id, request_id=request_id)
 
 
-def _check(operation: Any, api: GceApi, ref: Ref) -> None:
+def _check(operation: Any, api: GceApi, ref: Ref, hint: str = "") -> None:
     """Raise what it ended with. To ask again would only bring it back: that is a refusal."""
     failed = error_codes.of_operation(operation, action=api.action, where=ref.scope.place)
     if failed is not None:
-        if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
+        if isinstance(failed.error, _NO_ROOM):
             raise failed
-        raise BadOrder(str(failed)) from failed
+        raise BadOrder(str(failed), hint=hint) from failed

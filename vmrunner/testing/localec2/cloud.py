@@ -35,6 +35,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         super().__init__(clock, Ec2Faults(), vms)
         self.boot_seconds = 0.0
         self.delete_seconds = 0.0  # from an accepted termination to the end
+        self.shutdown_seconds = 0.0  # so long a guest takes that is asked to shut down by a stop
         self.tombstone = 3600.0  # so long the terminated are shown
         self.visibility_lag = 0.0  # so long newborns are not visible
         self.seal_seconds = 0.0  # from a change of metadata options to its effect

@@ -35,6 +35,7 @@ class World(Protocol):
 
     boot_seconds: float
     delete_seconds: float
+    shutdown_seconds: float
     tombstone: float
     visibility_lag: float
     hidden: set[str]
@@ -135,14 +136,16 @@ class Ec2Machine:
         if self.state == "pending":
             self._become("running")
 
-    def stop(self) -> None:
-        """Accept its stop; it comes `delete_seconds` later. Its guest's power is cut at once."""
+    def stop(self, *, hard: bool = True) -> None:
+        """Accept its stop; it comes `delete_seconds` later, and unless `hard` after the guest's own
+        shutdown, for which EC2 waits. Its guest's power is cut at once."""
         if self.state != "running":
             return
         if self.body is not None:
             self.body.stop()
         self._become("stopping", USER)
-        self.world.later(self.world.delete_seconds, self._rest)
+        soft = 0.0 if hard else self.world.shutdown_seconds
+        self.world.later(self.world.delete_seconds + soft, self._rest)
 
     def start(self) -> None:
         """Begin anew, with the disks that it had, and another public address: but with a body,

@@ -236,7 +236,8 @@ def _stop_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResul
                 f"The instance '{machine.id}' may not be stopped. Modify its 'disableApiStop' "
                 "instance attribute and try again.",
             )
-    return _changed("StoppingInstances", machines, Ec2Machine.stop)
+    hard = response._get_param("SkipOsShutdown") in (True, "true")
+    return _changed("StoppingInstances", machines, lambda machine: machine.stop(hard=hard))
 
 
 def _start_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionResult:

@@ -42,6 +42,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         self.boot_seconds = 0.0  # from an insert to RUNNING, and from a resume
         self.stop_seconds = 0.0  # from STOPPING to TERMINATED
         self.suspend_seconds = 0.0  # from SUSPENDING to SUSPENDED
+        self.deaf_guests = False  # nothing in a guest obeys: it is RUNNING again after that time
         self.delete_seconds = 0.0  # from STOPPING to nothing
         self.deadline_late = 0.0  # so long past its time a deadline strikes; the real one: 30
         self.visibility_lag = 0.0  # so long newborns are not visible

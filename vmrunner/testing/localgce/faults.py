@@ -69,6 +69,10 @@ UNSUPPORTED: Final = BrokenOperation(
     "UNSUPPORTED_OPERATION", "The state of the instance does not allow this operation.", 400
 )
 
+#: "the guest OS must support ACPI S3 suspend": cloud.google.com/compute/docs/instances/
+#: suspend-resume-instance, 2026-11. Its code is not published.
+DEAF: Final = BrokenOperation("INTERNAL_ERROR", "The guest did not suspend in time.", 500)
+
 
 class GceFaults(FaultPlan[GceRequest, RequestFate | BrokenOperation]):
     """The plan of one cloud, by method: `instances.insert`."""

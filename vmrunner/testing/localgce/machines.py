@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.testing.common.machine import GONE, LocalMachine
 from vmrunner.testing.localgce import networks, operations, scheduling, timestamps
+from vmrunner.testing.localgce.faults import DEAF
 from vmrunner.testing.localgce.links import last
 
 if TYPE_CHECKING:
@@ -143,6 +144,17 @@ class GceMachine(LocalMachine):
         self._disarm()
         self._become("SUSPENDING")
         self.cloud.later(self.cloud.suspend_seconds, lambda: self._suspended(then))
+
+    def ignore_suspension(self, then: Callable[..., None]) -> None:
+        """Ask a guest in which nothing obeys: it goes on running."""
+        self._become("SUSPENDING")
+
+        def give_up() -> None:
+            if self.state == "SUSPENDING":
+                self._become("RUNNING")
+            then(DEAF)
+
+        self.cloud.later(self.cloud.suspend_seconds, give_up)
 
     def resume(self, then: Callable[[], None] = lambda: None) -> None:
         """Let it go on where it was: it is given room, and an address, anew."""

@@ -59,7 +59,8 @@ def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None
         broken = UNSUPPORTED
     if broken is not None:
         return operations.run(cloud, request, "suspend", machine.shown, broken=broken)
-    return operations.follow(cloud, request, "suspend", machine.shown, machine.suspend)
+    work = machine.ignore_suspension if cloud.deaf_guests else machine.suspend
+    return operations.follow(cloud, request, "suspend", machine.shown, work)
 
 
 def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:

@@ -105,7 +105,7 @@ def follow(
     request: GceRequest,
     kind: str,
     target: Json,
-    work: Callable[[Callable[[], None]], object],
+    work: Callable[[Callable[..., None]], object],
 ) -> Json:
     """Start one that ends when `work` says so, by calling what it is given; its first sight."""
     operation = begin(cloud, kind, request.scope, target)
