@@ -136,7 +136,8 @@ class Session:
 
 
 class WarmUp:
-    """A played warm-up: it needs its VM to be there for a step."""
+    """A played warm-up: it needs its VM to be there for a step, and for as long as the world
+    says; it fails where the world says why."""
 
     def __init__(self, world: World, job: WarmUpJob) -> None:
         self.world, self.job = world, job
@@ -145,7 +146,12 @@ class WarmUp:
         """It ends by itself."""
 
     def run(self) -> WarmUp:
+        until = self.world.clock() + self.world.warm_up_seconds
         Task.here.task.pause()
+        while self.world.clock() < until:
+            Task.here.task.pause()
+        if self.world.warm_up_error:
+            raise ConnectionError(self.world.warm_up_error)
         row = self.world.truth.instances.get(self.job.instance)
         machine = self.world.cloud.machines[row.ref]
         if not reachable(self.world, machine):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, OrderView, with_order
-from tests.faults.node import LOG
+from tests.faults.node import LOG, Node
 from tests.faults.store_side import MemoryStore, log_of
-from vmrunner.core.lifecycle import CANCEL_GRACE
+from vmrunner.core.lifecycle import CANCEL_GRACE, FORGOTTEN, POOL_BOOT
+from vmrunner.core.pools import shape_of
 from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.errors import NotFound
 from vmrunner.model import (
@@ -18,6 +20,7 @@ from vmrunner.model import (
     BuildRecord,
     BuildState,
     Death,
+    Instance,
     InstanceState,
     Kind,
     Power,
@@ -27,15 +30,28 @@ from vmrunner.model import (
 )
 
 if TYPE_CHECKING:
-    from tests.faults.node import Node
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
-    from vmrunner.model import Instance, Process
+    from vmrunner.model import Process
     from vmrunner.providers.fake import Clock
 
 
+#: Steps of a world in which what one read is told to all.
+SLACK = 10.0
+_WAITS = (InstanceState.READY, InstanceState.PARKED)
+_WORKS = (InstanceState.BUSY, InstanceState.HELD)
+_DYING = (InstanceState.DELETING, InstanceState.GONE)
+
 #: The webhook of every world, which takes nothing.
 WEBHOOK = "everything"
+
+
+class LastLife(NamedTuple):
+    """What a VM was when it was last seen to live, and whether there was a reason then for one of
+    a pool to go that is not in its row."""
+
+    row: Instance
+    surplus: bool
 
 
 class Promises:
@@ -59,6 +75,8 @@ class Promises:
     untold: float  # … or the ledger
     overrun: dict[Ref, float]  # seconds past E, of all VMs that were alive then
     sweep_seconds: float
+    _last: dict[str, LastLife]  # of VMs that were not told to die then
+    _named: dict[str, float]  # when a process that lives had a pool in its configuration
     _freed: dict[Ref, float]  # when what a late thing hangs on was last there
 
     def alive(self, process: Process) -> bool:
@@ -78,6 +96,7 @@ class Promises:
             for machine in alive:
                 self._check_survivor(machine)
         rows = {r.id: r for r in self.truth.instances.these([m.order.instance for m in alive])}
+        self._note_lives(rows.values())
         lives: Counter[str] = Counter()
         for machine in alive:
             row = rows.get(machine.order.instance)
@@ -94,6 +113,53 @@ class Promises:
         for (build, attempt), count in self.started.items():
             if count > 1 and build not in self.lagging:
                 raise Broken(f"3 no double: attempt {attempt} of {build} was started {count} times")
+
+    def _note_lives(self, rows: Iterable[Instance]) -> None:
+        """Remember what lives, so that no kill is judged by what the killer wrote."""
+        for node in self.nodes:
+            if isinstance(node, Node) and not (node.dead or node.asleep):
+                self._named |= dict.fromkeys(node.engine.context.pools, self.clock())
+        living = [row for row in rows if row.state not in _DYING]
+        pooled = [row for row in living if row.pool is not None]
+        pools = {pool.name: pool for pool in self.truth.pools.all()} if pooled else {}
+        builds = bool(pooled) and bool(self.truth.builds.queued(1))
+        full = builds and len(self.truth.instances.open()) >= self.limits.limits.max_instances
+        for row in living:
+            pool = pools.get(row.pool or "")
+            surplus = full
+            if pool is not None and row.build is None:
+                size = pool.size if pool.size is not None else pool.spec.size
+                its = [r for r in pooled if (r.pool, r.scope) == (row.pool, row.scope)]
+                # What a build has just claimed was one of those that were too many.
+                now = self.cloud.now()
+                free = [r for r in its if r.build is None or now - (r.claimed_at or 0.0) < SLACK]
+                surplus = full or size is None or len(free) > size
+            before = self._last.get(row.id)
+            recent = before is not None and before.surplus and row.build is None
+            self._last[row.id] = LastLife(row, surplus or recent)
+
+    def _pool_ends(self, row: Instance) -> bool:
+        """True if a pool had a reason to end a VM that waited in it: what the row says of its own
+        end is not asked."""
+        last = self._last.get(row.id)
+        if last is None or last.row.state not in _WAITS:
+            return True  # it never was ready: whether it may take that long is not judged here
+        pool = next((p for p in self.truth.pools.all() if p.name == row.pool), None)
+        if pool is None or pool.draining or row.shape != shape_of(pool.spec, self.truth.generation):
+            return True
+        forgotten = self.clock() > self._named.get(pool.name, -math.inf) + FORGOTTEN
+        idle = self.cloud.now() >= row.created_at + pool.spec.idle + POOL_BOOT - SLACK
+        dear = pool.spec.usd_per_day is not None
+        return forgotten or idle or dear or last.surplus
+
+    def _was_slow(self, row: Instance) -> bool:
+        """True if a VM was given up as stuck that did not work yet, and had its time for that."""
+        last = self._last.get(row.id)
+        limits = self.limits.limits
+        least = min(limits.requested, limits.booting, limits.ready, limits.parking, limits.waking)
+        born = row.claimed_at or row.created_at
+        worked = last is not None and last.row.state in _WORKS
+        return row.death is Death.STUCK and not worked and self.cloud.now() - born >= least - SLACK
 
     def check_told(self) -> None:
         """Every build that ended is to be told, once."""
@@ -198,13 +264,12 @@ class Promises:
         if row.death is not None and row.death.value == "expired":
             return False  # somebody thinks so, and it is not
         if row.build is None:
-            return True  # nobody waits for it
+            return self._pool_ends(row)
         build = self.truth.builds.get(row.build)
         # Submitters of these worlds never beat: on another host one is gone after a lease.
         silent = self.many_hosts and self.clock() >= build.created_at + MEMBER_LEASE
         unheard = silent and row.death is Death.ABANDONED
         orphaned = build.submitter is not None and (unheard or not self.alive(build.submitter))
-        slow = row.death is not None and row.death.value == "stuck"
         held = build.hold_until is not None and self.cloud.now() < build.hold_until
         sandbox_over = build.was_ready and not held
         return (
@@ -213,7 +278,7 @@ class Promises:
             or build.finished
             or build.cancel is not None
             or orphaned
-            or slow
+            or self._was_slow(row)
             or build.instance != order.instance
             or (row.ref is not None and row.ref != machine.ref)
         )

@@ -24,7 +24,7 @@ from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_ord
 from tests.faults.commands import Caller
 from tests.faults.failover_side import Client, Servers
 from tests.faults.node import LOG, Guest, Node
-from tests.faults.promises import WEBHOOK, Promises
+from tests.faults.promises import WEBHOOK, LastLife, Promises
 from tests.faults.store_side import MemoryStore, is_tidy, stored_source
 from tests.faults.tasks import SharedClock
 from vmrunner.engine.context import EngineLimits
@@ -120,6 +120,7 @@ class World(Promises):
         self.judge: Callable[[Call], Any] | None = None
         self.dice: Callable[[Node, str], bool] | None = None  # does this process die here?
         self.nodes: list[Node] = []
+        self.warm_up_seconds, self.warm_up_error = 0.0, ""
         self.warm: set[str] = set()  # builds whose sessions were given an open connection
         self.sandboxes: set[str] = set()
         self.callers: list[Caller] = []
@@ -129,6 +130,8 @@ class World(Promises):
         self.kills: list[str] = []
         self.overrun: dict[Ref, float] = {}
         self.trouble = self.untold = 0.0
+        self._last: dict[str, LastLife] = {}
+        self._named: dict[str, float] = {}
         self.unseen = set()
         self.out: dict[Scope, float] = {}
         self._freed: dict[Ref, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.support.ledger_builds import submitted
 from tests.support.pools import POOL, waiting
 from vmrunner.ledger import Ledger
 from vmrunner.lib.process import current
-from vmrunner.model import BuildState, EmptyReason, InstanceState, Reason, Result
+from vmrunner.model import BuildState, EmptyReason, InstanceState, PoolPlace, Reason, Result
 
 KEYS = (
     "name", "kind", "want", "have", "making", "claimed", "hit_rate", "p50", "p95",
@@ -46,6 +47,12 @@ def served(ledger: Ledger) -> None:
     )  # fmt: skip
 
 
+def noted(reason: EmptyReason, **changes: Any) -> PoolPlace:
+    now = time.time()
+    state = PoolPlace(place="", want=2, empty_reason=reason, noted_at=now)
+    return replace(state, **changes)
+
+
 def test_an_empty_ledger_says_how_pools_are_made(anywhere: Cli) -> None:
     done = anywhere("pool", "ls")
     assert done.code == 0
@@ -54,7 +61,7 @@ def test_an_empty_ledger_says_how_pools_are_made(anywhere: Cli) -> None:
 
 def test_a_pool_is_shown_with_every_key(anywhere: Cli, ledger: Ledger) -> None:
     waiting(ledger)
-    ledger.pools.note("fast", 2, EmptyReason.MAKING)
+    ledger.pools.note("fast", noted(EmptyReason.MAKING))
     (shown,) = anywhere("pool", "ls", "-o", "json").items
     assert [key for key in KEYS if key not in shown] == []
     assert (shown["name"], shown["kind"], shown["want"], shown["have"]) == ("fast", "hot", 2, 1)
@@ -83,7 +90,7 @@ def test_a_pool_of_no_machine_says_which(anywhere: Cli, ledger: Ledger) -> None:
     """A `serve` that lives told so."""
     ledger.engines.join("e-1", current(), "serve", time.time(), ["local"])
     ledger.pools.declare({"fast": replace(POOL, machine_type="huge")}, "e-1", time.time())
-    ledger.pools.note("fast", 2, EmptyReason.MACHINE_TYPE)
+    ledger.pools.note("fast", noted(EmptyReason.MACHINE_TYPE))
     (shown,) = anywhere("pool", "ls", "-o", "json").items
     assert (shown["machine_type"], shown["empty_reason"]) == ("huge", "machine_type")
     text = anywhere("pool", "show", "fast").out.decode()

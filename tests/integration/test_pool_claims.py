@@ -111,7 +111,7 @@ def test_a_claim_fences_who_filled_the_pool(ledger: Ledger) -> None:
     claim(ledger)
     doom = ledger.instances.mark_deleting
     assert doom("vm-1", seen_epoch=row.epoch, death=Death.DONE, now=201.0) is None
-    assert ledger.pools.take_over("fast", "e-1") == 0
+    assert ledger.pools.take_over("fast", "", "e-1", ["vm-1"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_may_not_be_claimed_stays_as_it_is(ledger: Ledger, why: str) -> Non
     elif why == "taken over":
         ledger.engines.release("pool:fast", "e-1")
         ledger.engines.acquire("pool:fast", "e-3", 300.0, 200.0)
-        assert ledger.pools.take_over("fast", "e-3") == 1
+        assert ledger.pools.take_over("fast", "", "e-3", ["vm-1"]) == 1
     won = ledger.pools.claim(
         ledger.builds.get("b-1"), row,
         **{  # type: ignore[arg-type]
@@ -205,6 +205,7 @@ def test_a_field_that_a_former_version_lacked_is_no_change(ledger: Ledger) -> No
 def test_a_retry_is_no_arrival(ledger: Ledger) -> None:
     build = submitted(ledger)
     ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
-    ledger.pools.missed([(build, "fast"), (build, "fast")], 150.0)
+    ledger.pools.missed([(build, "fast", "here"), (build, "fast", "here")], 150.0)
     assert ledger.pools.counts(0.0) == {"fast": (1, 0)}
-    assert list(ledger.pools.arrivals("fast", 0.0)) == [150.0]
+    assert list(ledger.pools.arrivals("fast", "here", 0.0)) == [150.0]
+    assert not ledger.pools.arrivals("fast", "", 0.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vmrunner.model import EmptyReason, Pool, PoolKind, PoolSpec, network_of
-from vmrunner.services.pools import PoolStatus
+from vmrunner.model import EmptyReason, Pool, PoolKind, PoolPlace, PoolSpec, network_of
+from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
 from vmrunner.services.remote.decoding import Document, moment
 
 
@@ -34,7 +34,6 @@ def pool_status(document: Document) -> PoolStatus:
             size=document["resized_to"],
             draining=document["draining"],
             named_at=moment(document["named_at"]) or 0.0,
-            want=document["want"],
         ),
         want=document["want"],
         have=document["have"],
@@ -46,4 +45,18 @@ def pool_status(document: Document) -> PoolStatus:
         p95=document["p95"],
         idle_usd_today=document["idle_usd_today"],
         empty_reason=EmptyReason(empty) if empty else None,
+        # Servers of before do not tell.
+        places=tuple(_place(one) for one in document.get("places", ())),
     )
+
+
+def _place(document: Document) -> PoolPlaceStatus:
+    empty = document["empty_reason"]
+    state = PoolPlace(
+        place=document["place"],
+        want=document["want"],
+        empty_reason=EmptyReason(empty) if empty else None,
+        failures=document["failures"],
+        failing_since=moment(document["failing_since"]),
+    )
+    return PoolPlaceStatus(state=state, have=document["have"], making=document["making"])

@@ -29,7 +29,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider, registry
 from vmrunner.providers.rates import rate_of
-from vmrunner.providers.retired import driver_at, parts
+from vmrunner.providers.retired import driver_at, parts, present
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box
@@ -143,6 +143,14 @@ class ReaperContext:
     def _names(self, instance: Instance) -> list[str]:
         """The providers that may have it, its own name's first."""
         return sorted(self.providers, key=lambda name: name != instance.provider)
+
+    def place_of(self, provider: str) -> str:
+        """Return where a provider's pools are filled: the scope of this host, where its VMs are
+        bound to that and nobody else reaches them; else "" (`model.PoolPlace`)."""
+        driver = present(self.providers[provider])
+        scopes = driver.scopes if driver is not None else frozenset()
+        here = [str(one) for one in scopes if registry.is_host_bound(one.kind)]
+        return here[0] if len(here) == 1 else ""
 
     def channel_to(self, instance: Instance) -> Channel:
         """Return the way to its sshd. Raises `ProviderError` where its provider cannot be asked."""

@@ -28,6 +28,7 @@ from vmrunner.engine.context import (
     no_source,
 )
 from vmrunner.engine.deadlines import DeadlineArmer
+from vmrunner.engine.gone_hosts import GoneHosts
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import Membership
 from vmrunner.engine.parker import Parker
@@ -136,7 +137,7 @@ class Engine:
         self._deadlines = DeadlineArmer(self._context)
         self._sessions = SessionManager(self._context, sessions, spawn)
         self._pool_manager = PoolManager(
-            self._context, self._launcher, self._sessions, warm_ups, spawn
+            self._context, self._membership, self._launcher, self._sessions, warm_ups, spawn
         )
         self._parker = Parker(self._context, self._completion, self._pool_manager.unparkable)
         self._reconciler = Reconciler(
@@ -150,6 +151,7 @@ class Engine:
             self._pool_manager,
             self._deadlines,
         )
+        self._gone_hosts = GoneHosts(self._context, self._membership)
         self._beaten: float | None = None
         self._joined = False
         self._closed = False
@@ -237,7 +239,8 @@ class Engine:
         self._beat()
         waiting = self._collect()
         snapshot = self._reconciler.gather()
-        take_over(self._context, snapshot)
+        self._gone_hosts.update(snapshot)
+        take_over(self._context, self._completion, snapshot)
         self._reconciler.collect_session_ends(snapshot)
         self._reconciler.advance(snapshot)
         self._reconciler.mark_deleting(snapshot)

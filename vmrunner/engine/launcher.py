@@ -382,14 +382,14 @@ class Launcher:
 
     def _close(self, pending: PendingCreate, message: str) -> bool:
         """Nothing was born, says the provider: the row is closed. But an earlier send may have
-        been heard; then False, and the row dies the long way, and its build ends with it."""
+        been heard; then the row dies the long way. False: its build ends with it."""
         context, row = self._context, pending.instance
         now = context.now(row)
         if pending.doubtful:
             context.ledger.instances.mark_deleting(
                 row.id, seen_epoch=row.epoch, death=Death.REFUSED, now=now, message=message
             )
-            return False
+            return pending.build is None
         return context.ledger.instances.close(
             row.id, epoch=row.epoch, death=Death.REFUSED, now=now, message=message
         )

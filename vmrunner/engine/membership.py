@@ -88,6 +88,15 @@ class Membership:
         lives = self._alive(here.process, one_host=self._one_host)
         return self._stale(here.id) if lives is None else not lives
 
+    def last_beat(self, member: str | None) -> float | None:
+        """Return when a member on the list beat last, by its own host's clock."""
+        here = self._members.get(member or "")
+        return None if here is None else here.seen_at
+
+    def is_dead(self, member: str | None) -> bool:
+        """True if a member on the list is gone: one that is not may have joined just now."""
+        return member in self._members and self.member_gone(member)
+
     def process_lives(self, process: Process | None) -> bool | None:
         """True if a submitter lives. None: there is none, or it cannot be told yet."""
         if process is None:

@@ -48,17 +48,17 @@ class PoolSizer:
         """A VM of a pool is ready: its time from the order until now is a lead time."""
         self._leads[row.pool or ""].append(now - row.created_at)
 
-    def size(self, pool: Pool, offers: Sequence[Offer], now: float) -> PoolSize:
-        """Return the size of a pool whose VMs would be of the first offer. `now` is its
-        provider's clock."""
+    def size(self, pool: Pool, place: str, offers: Sequence[Offer], now: float) -> PoolSize:
+        """Return the size of a pool whose VMs would be of the first offer. `place`: as in
+        `PoolPlace`; `now` is its provider's clock."""
         wish, monotonic = (pool.revision, pool.size), self._context.monotonic()
         known = self._known.get(pool.name)
         if known is None or known[0] != wish or monotonic - known[1] >= RENEW:
-            known = self._known[pool.name] = wish, monotonic, self._size(pool, offers, now)
+            known = self._known[pool.name] = wish, monotonic, self._size(pool, place, offers, now)
         return known[2]
 
-    def _size(self, pool: Pool, offers: Sequence[Offer], now: float) -> PoolSize:
-        wanted = self._wanted(pool, now)
+    def _size(self, pool: Pool, place: str, offers: Sequence[Offer], now: float) -> PoolSize:
+        wanted = self._wanted(pool, place, now)
         spec = pool.spec
         if spec.usd_per_day is None or not wanted or not offers:
             return PoolSize(wanted)
@@ -71,7 +71,7 @@ class PoolSizer:
         affordable = affordable_size(wanted, hourly, spec.usd_per_day, spent, now)
         return PoolSize(affordable, capped=affordable < wanted)
 
-    def _wanted(self, pool: Pool, now: float) -> int:
+    def _wanted(self, pool: Pool, place: str, now: float) -> int:
         spec = pool.spec
         if pool.size is not None:
             return pool.size
@@ -79,19 +79,19 @@ class PoolSizer:
             return spec.size
         if spec.schedule:
             return scheduled_size(spec.schedule, now)
-        return self._demanded(pool)
+        return self._demanded(pool, place)
 
-    def _demanded(self, pool: Pool) -> int:
+    def _demanded(self, pool: Pool, place: str) -> int:
         spec, now = pool.spec, self._context.clock()  # by which starts are noted
         leads = list(self._leads[pool.name]) or [DEFAULT_LEAD_TIME]
-        arrivals = self._seen(pool.name, now, max(leads))
+        arrivals = self._seen(pool.name, place, now, max(leads))
         rate = arrivals.rate(now, max(leads))
         if rate * spec.idle < WORTH_ONE:
             return spec.least
         batch = arrivals.batch(max(leads))
         return demanded_size(rate, leads, spec.hit_rate or 0.0, spec.least, spec.most, batch)
 
-    def _seen(self, name: str, now: float, lead_time: float) -> Arrivals:
+    def _seen(self, name: str, place: str, now: float, lead_time: float) -> Arrivals:
         """Return what arrived so far, folded in now and then, and kept in the ledger."""
         monotonic = self._context.monotonic()
         known = self._arrivals.get(name)
@@ -99,10 +99,10 @@ class PoolSizer:
             return known
         pools = self._context.ledger.pools
         if known is None:
-            stored = json.loads(pools.stored_arrivals(name))
+            stored = json.loads(pools.stored_arrivals(name, place))
             known = Arrivals.load(stored) if stored else Arrivals(until=now)
         until = max(known.until, now - LATE)
-        known = known.observed(pools.arrivals(name, known.until), until, lead_time)
-        pools.store_arrivals(name, json.dumps(known.dump()))
+        known = known.observed(pools.arrivals(name, place, known.until), until, lead_time)
+        pools.store_arrivals(name, place, json.dumps(known.dump()))
         self._arrivals[name], self._observed[name] = known, monotonic
         return known

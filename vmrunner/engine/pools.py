@@ -8,7 +8,7 @@ reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_wish`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from vmrunner.core import pools as rules
@@ -18,9 +18,10 @@ from vmrunner.core.scheduling import ANYWHERE, Offers, PlannedClaim, SchedulingP
 from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.membership import MEMBER_LEASE
+from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.pool_offers import PoolMachines, PoolOffers
 from vmrunner.engine.pool_sizes import PoolSizer
+from vmrunner.engine.pool_troubles import PoolTrouble, PoolTroubles
 from vmrunner.engine.pool_warm_ups import PoolWarmUps, WarmedVm, WarmUps
 from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
@@ -34,6 +35,7 @@ from vmrunner.model import (
     InstanceState,
     Pool,
     PoolKind,
+    PoolPlace,
     PoolSpec,
     Reason,
     Role,
@@ -45,9 +47,10 @@ POOL_LEASE: Final = 30.0  # seconds that the right to fill a pool lasts
 RENEW: Final = 10.0
 NAMED: Final = 60.0  # seconds between words that we have these pools
 GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
-REFUSED_WAIT: Final = 15.0  # seconds after a refusal until a pool's VM is asked for again
-UNPARKABLE_WAIT: Final = 600.0  # … after one was made and could not be parked
+GUARD_RETRY: Final = 15.0  # … after the cloud did not answer that
+UNPARKABLE_WAIT: Final = 600.0  # … until another is made after one that could not be parked
 
+_WAITING: Final = (InstanceState.READY, InstanceState.PARKED)
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
 _REASONS: Final = {
@@ -58,34 +61,30 @@ _REASONS: Final = {
 }
 
 
-@dataclass(slots=True)
-class _Trouble:
-    """A refusal, and when the pool may be filled again."""
-
-    reason: EmptyReason
-    until: float  # monotonic
-
-
 class PoolManager:
     """The pools of one engine. Used by the tick's thread alone, but for warm-ups."""
 
     def __init__(
         self,
         context: EngineContext,
+        membership: Membership,
         launcher: Launcher,
         sessions: SessionManager,
         warm_ups: WarmUps | None,
         spawn: Spawn,
     ) -> None:
         self._context = context
+        self._membership = membership
         self._launcher = launcher
         self._sessions = sessions
         self._warm_ups = PoolWarmUps(context, warm_ups, spawn)
         self._pools: dict[str, Pool] = {}
         self._declared: Mapping[str, PoolSpec] | None = None
         self._named_at = float("-inf")  # monotonic
-        self._leases: dict[str, tuple[bool, float]] = {}  # pool → ours, asked at (monotonic)
-        self._troubles: dict[str, _Trouble] = {}
+        self._leases: dict[str, tuple[bool, float]] = {}  # name → ours, asked at (monotonic)
+        self._noted: dict[str, float] = {}  # pool → when its state was written last (monotonic)
+        self._troubles = PoolTroubles()
+        self._stuck: set[str] = set()  # VMs that were given up, and noted as a failure
         self._sizes = PoolSizer(context)
         self._offers = PoolOffers()
         self._guarded: dict[str, tuple[bool, float]] = {}  # pool → it may be filled, asked at
@@ -101,7 +100,7 @@ class PoolManager:
         for name, (ours, _) in self._leases.items():
             if ours:
                 with self._context.guard("release a pool"):
-                    self._context.ledger.engines.release(lease(name), self._context.id)
+                    self._context.ledger.engines.release(name, self._context.id)
 
     # --- what builds get ---
 
@@ -158,6 +157,7 @@ class PoolManager:
                         planned.build, row, generation=context.ledger.generation, owner=context.id,
                         until=context.clock() + MEMBER_LEASE, started=context.clock(),
                         now=context.now(row), connected=self._warm_ups.is_connected(row.id),
+                        place=context.place_of(row.provider),
                     )  # fmt: skip
                 except OverBudget as error:
                     self._launcher.over_budget(planned.build, row, error)
@@ -172,7 +172,7 @@ class PoolManager:
         """Note the builds that a pool is for and that must be started without it."""
         first = [build for build in builds if build.attempt == 0]
         found = [
-            (build, name)
+            (build, name, self._context.place_of(build.spec.provider))
             for build in first
             if (name := next((p.name for p in self._serving(build)), None)) is not None
         ]
@@ -195,37 +195,52 @@ class PoolManager:
             if pool.spec.provider not in self._context.providers:
                 continue
             with self._context.guard(f"fill pool {pool.name}"):
-                if self._holds(pool.name):
-                    self._fill(pool, snapshot, queue, offers, paused=paused)
+                place = self._context.place_of(pool.spec.provider)
+                if self._holds(lease(pool.name, place)):
+                    self._fill(pool, place, snapshot, queue, offers, paused=paused)
 
     def _holds(self, name: str) -> bool:
-        """True if the lease of this pool is ours; asked now and then."""
+        """True if this lease is ours; asked now and then."""
         context = self._context
         ours, asked = self._leases.get(name, (False, float("-inf")))
         if context.monotonic() - asked >= RENEW:
-            now = context.clock()
-            ours = context.ledger.engines.acquire(lease(name), context.id, now + POOL_LEASE, now)
+            ours = self._acquire(name)
             self._leases[name] = (ours, context.monotonic())
         return ours
+
+    def _acquire(self, name: str) -> bool:
+        """Take or renew a lease; at once where its holder is known to be dead."""
+        engines, me, now = self._context.ledger.engines, self._context.id, self._context.clock()
+        if engines.acquire(name, me, now + POOL_LEASE, now):
+            return True
+        holder = engines.holder(name)
+        if holder is None or not self._membership.is_dead(holder):
+            return False
+        engines.release(name, holder)
+        return engines.acquire(name, me, now + POOL_LEASE, now)
 
     def _fill(
         self,
         pool: Pool,
+        place: str,
         snapshot: Snapshot,
         queue: SchedulingPlan,
         offers: Offers,
         *,
         paused: bool,
     ) -> None:
+        """Fill a pool with what we can reach: another host's VMs are that one's."""
         context, spec = self._context, pool.spec
-        fresh = [snapshot.rows.get(row.id, row) for row in snapshot.everybody.values()]
-        rows = [row for row in fresh if row.pool == pool.name and row.build is None]
-        if any(row.owner != context.id and row.state not in _DYING for row in rows):
-            context.ledger.pools.take_over(pool.name, context.id)
+        its = [row for row in snapshot.rows.values() if row.pool == pool.name]
+        rows = [row for row in its if row.build is None]
+        others = [r.id for r in rows if r.owner != context.id and r.state not in _DYING]
+        if others:
+            context.ledger.pools.take_over(pool.name, place, context.id, others)
             return  # the next tick sees them at their new epochs
+        self._note_stuck(rows)
         now = context.providers[spec.provider].now()
         machines = self._offers.for_pool(offers, spec)
-        size = self._sizes.size(pool, machines.offers, now)
+        size = self._sizes.size(pool, place, machines.offers, now)
         plan = rules.fill(
             rules.FillInput(
                 pool=pool,
@@ -233,11 +248,10 @@ class PoolManager:
                 rows=rows,
                 now=now,
                 claimed=sum(
-                    r.pool == pool.name
-                    and r.claimed_at is not None
+                    r.claimed_at is not None
                     and r.state not in _DYING
                     and now < r.claimed_at + rules.REFILL_AFTER
-                    for r in snapshot.everybody.values()
+                    for r in its
                 ),
                 places=self._places(snapshot, queue.refused, spec.provider),
                 waiting=sum(queue.crowded.get(limit, 0) for limit in (spec.provider, ANYWHERE)),
@@ -245,7 +259,7 @@ class PoolManager:
                     row.provider == spec.provider
                     and row.state is InstanceState.DELETING
                     and now < row.state_since + rules.LEAVES_IN
-                    for row in fresh
+                    for row in snapshot.rows.values()
                 ),
                 paused=paused,
                 forgotten=context.clock() > pool.named_at + FORGOTTEN,
@@ -255,14 +269,60 @@ class PoolManager:
         for row, why in plan.end:
             self._end(snapshot, row, why)
         ending = {row.id for row, _ in plan.end}
-        self._park(pool, (row for row in rows if row.id not in ending))
+        kept = [row for row in rows if row.id not in ending]
+        self._ask_again(snapshot, kept)
+        self._park(pool, kept)
+        trouble = self._troubles.of(pool.name)
         empty = EmptyReason.BUDGET if plan.empty and size.capped else plan.empty
         if plan.make:
             machine = shapes.capacity(spec.machine)
             first = (spec.provider, machine) in queue.dry  # builds wait for the very same
-            empty = EmptyReason.CAPACITY if first else self._make(pool, machines, plan.make)
-        if (size.want, empty) != (pool.want, pool.empty_reason):
-            context.ledger.pools.note(pool.name, size.want, empty)
+            making = sum(row.state not in _WAITING for row in kept)
+            empty = EmptyReason.CAPACITY if first else self._make(pool, machines, plan.make, making)
+        elif empty is EmptyReason.MAKING and trouble is not None:
+            empty = trouble.reason  # what is on its way may fare as those before it
+        self._note(pool, place, size.want, empty, trouble)
+
+    def _note(
+        self,
+        pool: Pool,
+        place: str,
+        want: int,
+        empty: EmptyReason | None,
+        trouble: PoolTrouble | None,
+    ) -> None:
+        """Write how the pool is here, where that is new, and now and then that it is still so."""
+        context = self._context
+        state = PoolPlace(
+            place=place,
+            want=want,
+            empty_reason=empty,
+            failures=trouble.failures if trouble is not None else 0,
+            failing_since=trouble.since if trouble is not None else None,
+        )
+        old = context.monotonic() - self._noted.get(pool.name, float("-inf")) >= NAMED
+        if old or state != replace(pool.at(place), noted_at=0.0):
+            context.ledger.pools.note(pool.name, replace(state, noted_at=context.clock()))
+            self._noted[pool.name] = context.monotonic()
+
+    def _ask_again(self, snapshot: Snapshot, rows: Iterable[Instance]) -> None:
+        """Send the orders that nobody sends: of an engine that died before it did, or our own,
+        whose commit was not answered. What is too old for that is given up."""
+        newborn = self._context.limits.limits.newborn
+        for row in rows:
+            if row.state is not InstanceState.REQUESTED or self._launcher.is_pending(row.id):
+                continue
+            if self._context.now(row) < row.created_at + newborn / 2:
+                self._launcher.adopt(None, row)
+            else:
+                self._end(snapshot, row, "nobody knows whether it was ever asked for")
+
+    def _note_stuck(self, rows: Iterable[Instance]) -> None:
+        """Note those that were given up since they did not become ready in time."""
+        stuck = {row.id: row for row in rows if row.death is Death.STUCK}
+        for name in stuck.keys() - self._stuck:
+            self._trouble(stuck[name], EmptyReason.BOOT)
+        self._stuck = set(stuck)
 
     def _places(self, snapshot: Snapshot, refused: Mapping[str, int], provider: str) -> int:
         """Return how many more VMs may be, without the places that are kept for builds whose
@@ -273,15 +333,17 @@ class PoolManager:
         kept = refused.get(provider, 0) + len(refused.keys() - {provider})
         return min(rooms.overall - len(snapshot.everybody) - kept, each)
 
-    def _make(self, pool: Pool, machines: PoolMachines, count: int) -> EmptyReason:
-        """Ask for so many VMs. Returns why none is ready."""
-        trouble = self._troubles.get(pool.name)
+    def _make(self, pool: Pool, machines: PoolMachines, count: int, making: int) -> EmptyReason:
+        """Ask for so many VMs; so many are on their way. Returns why none is ready."""
+        trouble = self._troubles.of(pool.name)
         if trouble is not None and self._context.monotonic() < trouble.until:
             return trouble.reason
         if not self._is_guarded(pool.spec):
             return EmptyReason.GUARD
         if not machines.offers:
             return machines.why
+        if trouble is not None and trouble.reason is EmptyReason.BOOT:
+            count = min(count, max(0, 1 - making))  # one shows whether that is over
         self._launcher.fill(pool, machines.offers, count)
         return trouble.reason if trouble is not None else EmptyReason.MAKING
 
@@ -294,7 +356,7 @@ class PoolManager:
                 roles = provider.guarded_roles()
             except ProviderError as error:
                 log.warning("pool %s: the roles of its guard: %s", spec.name, error)
-                self._guarded[spec.name] = (False, now - GUARD_CHECK + REFUSED_WAIT)
+                self._guarded[spec.name] = (False, now - GUARD_CHECK + GUARD_RETRY)
                 return False
             installed = roles is not None and Role.POOL.value in roles
             # What is parked has no deadline of its cloud's own.
@@ -316,9 +378,11 @@ class PoolManager:
         else:
             self._trouble(row, EmptyReason.CAPACITY)
 
-    def _trouble(self, row: Instance, reason: EmptyReason, seconds: float = REFUSED_WAIT) -> None:
-        until = self._context.monotonic() + seconds
-        self._troubles[row.pool or ""] = _Trouble(reason, until)
+    def _trouble(self, row: Instance, reason: EmptyReason, least: float = 0.0) -> None:
+        context = self._context
+        self._troubles.note(
+            row.pool or "", reason, clock=context.clock(), now=context.monotonic(), least=least
+        )
 
     def _end(self, snapshot: Snapshot, row: Instance, why: str) -> None:
         context = self._context
@@ -370,7 +434,7 @@ class PoolManager:
             return
         self._warm_ups.keep(word)
         self._sizes.ready(row, context.now(row))
-        self._troubles.pop(row.pool or "", None)
+        self._troubles.over(row.pool or "")
 
     def _park(self, pool: Pool, rows: Iterable[Instance]) -> None:
         """Note that those that are ready are to be parked; `parker` sees to it."""

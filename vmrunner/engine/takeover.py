@@ -7,21 +7,29 @@ identical order makes no second VM.
 
 from __future__ import annotations
 
+from vmrunner.core.lifecycle import cancelled
+from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.engine.snapshot import Snapshot
 from vmrunner.model import BuildRecord, BuildState, InstanceState
 
 
-def take_over(context: EngineContext, snapshot: Snapshot) -> None:
+def take_over(context: EngineContext, completion: BuildCompletion, snapshot: Snapshot) -> None:
     """Become the owner of every build whose owner is gone and whose VM we may act on, or that has
-    none any more."""
+    none any more. One whose VM is out of our reach ends here when that is wished: its VM dies when
+    somebody reaches it."""
     for build in snapshot.orphaned:
         if build.state is BuildState.QUEUED:
             continue
         with context.guard("take over", build.id):
             if build.instance in snapshot.rows or _has_no_vm(context, snapshot, build):
                 _take(context, snapshot, build)
+                continue
+            row = snapshot.everybody.get(build.instance or "")
+            if build.cancel is not None and row is not None:
+                completion.finish(build, cancelled(build.cancel), row=row)
+                del snapshot.builds[build.id]
 
 
 def _has_no_vm(context: EngineContext, snapshot: Snapshot, build: BuildRecord) -> bool:

@@ -300,9 +300,26 @@ class PoolRow(Row, table=True):
     size: int | None = None  # wished by `pool resize`; None: as configured
     draining: bool = False
     named_at: float = _time()  # when a `serve` that lives last had it in its configuration
-    want: int | None = None  # its size now, as who fills it sees it
+    #: These three are of versions that had one row for all hosts, and may run still: see
+    #: `PoolPlaceRow`.
+    want: int | None = None
     empty_reason: str | None = None
     arrivals: str = _json(default="{}")
+
+
+class PoolPlaceRow(Row, table=True):
+    """A pool at one place, as who fills it there sees it."""
+
+    __tablename__ = "pool_places"
+
+    pool: str = Field(primary_key=True)
+    place: str = Field(primary_key=True)  # a host's scope, or "": its VMs are within all's reach
+    want: int | None = None  # its size now
+    empty_reason: str | None = None
+    failures: int
+    failing_since: float | None = _time(default=None)
+    noted_at: float = _time()
+    arrivals: str = _json()
 
 
 class PoolStartRow(Row, table=True):
@@ -318,6 +335,7 @@ class PoolStartRow(Row, table=True):
     pool: str
     at: float = _time()
     hit: bool
+    place: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 class ActionRow(Row, table=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -21,12 +21,15 @@ from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, Instanc
 _b, _i, _l, _s = BUILDS.c, INSTANCES.c, LEASES.c, POOL_STARTS.c
 
 _HOLDS = Prepared(
-    lambda: select(_l.name).where(_l.name == arg("lease"), _l.holder == arg("holder"))
+    lambda: select(_l.name).where(
+        _l.name.in_([arg("lease"), arg("other")]), _l.holder == arg("holder")
+    )
 )
 _TAKE = Prepared(
     lambda: (
         update(INSTANCES)
         .where(
+            _i.id == arg("id"),
             _i.pool == arg("pool"),
             _i.build.is_(None),
             _i.state.not_in(DYING),
@@ -140,15 +143,19 @@ class _Lost(Exception):
     """The VM was another's by then: nothing of the transaction stands."""
 
 
-def lease(pool: str) -> str:
-    """Return the name of the lease that fills a pool."""
-    return f"pool:{pool}"
+def lease(pool: str, place: str = "") -> str:
+    """Return the name of the lease that fills a pool at a place (see `PoolPlace`)."""
+    return f"pool:{pool}@{place}" if place else f"pool:{pool}"
 
 
 def fills(connection: Connection, instance: Instance) -> bool:
-    """True if its owner holds the lease of its pool, within a transaction."""
-    name = lease(instance.pool or "")
-    return _HOLDS(connection, lease=name, holder=instance.owner).first() is not None
+    """True if its owner holds the lease of its pool, at its host or everywhere, within a
+    transaction."""
+    pool = instance.pool or ""
+    return _HOLDS(
+        connection, lease=lease(pool), other=lease(pool, str(instance.scope)),
+        holder=instance.owner,
+    ).first() is not None  # fmt: skip
 
 
 class PoolVms:
@@ -159,14 +166,16 @@ class PoolVms:
         self._database = database
         self._claimed = claimed
 
-    def take_over(self, name: str, owner: str) -> int:
-        """Become the owner of the VMs that wait in it, as the holder of its lease; their epochs
-        rise, which fences the former one. How many there were."""
+    def take_over(self, name: str, place: str, owner: str, ids: Iterable[str]) -> int:
+        """Become the owner of VMs that wait in it, as the holder of its lease at a place; their
+        epochs rise, which fences the former one. How many there were."""
 
         def work(connection: Connection) -> int:
-            if _HOLDS(connection, lease=lease(name), holder=owner).first() is None:
+            held = lease(name, place)
+            if _HOLDS(connection, lease=held, other=held, holder=owner).first() is None:
                 return 0
-            return _TAKE(connection, pool=name, owner=owner).rowcount
+            taken = (_TAKE(connection, id=one, pool=name, owner=owner) for one in sorted(ids))
+            return sum(done.rowcount for done in taken)
 
         return self._database.write(work)
 
@@ -194,11 +203,12 @@ class PoolVms:
         started: float,
         now: float,
         connected: bool = False,
+        place: str = "",
     ) -> tuple[BuildRecord, Instance] | None:
         """Give a VM that waits to a queued build, for as long as the build may take: both epochs
         become one, above either. One that is parked has to be woken, and one that is ready
         connected to, unless the owner is `connected`. `now`: the VM's clock; `started`: the
-        engines'; `until`: when the owner's claim lapses.
+        engines'; `until`: when the owner's claim lapses; `place`: where it is (see `PoolPlace`).
 
         None: somebody was faster, the build is to end, the VM has not that much time left, or the
         ledger was set back. Raises OverBudget, and LedgerError when it cannot be remembered:
@@ -236,7 +246,7 @@ class PoolVms:
                 connection, build.id, won[-1], EventKind.PHASE, now,
                 state=state.value, start=start.value, pool=row.pool,
             )  # fmt: skip
-            note_start(connection, build.id, row.pool or "", started, hit=True)
+            note_start(connection, build.id, row.pool or "", place, started, hit=True)
             return claimed, codec.instance(taken)
 
         try:
@@ -247,7 +257,9 @@ class PoolVms:
         return claimed
 
 
-def note_start(connection: Connection, build: str, pool: str, at: float, *, hit: bool) -> None:
+def note_start(
+    connection: Connection, build: str, pool: str, place: str, at: float, *, hit: bool
+) -> None:
     """The first start of a build counts: a retry is no arrival."""
     if _KNOWN(connection, build=build).first() is None:
-        _START(connection, build=build, pool=pool, at=at, hit=hit)
+        _START(connection, build=build, pool=pool, place=place, at=at, hit=hit)

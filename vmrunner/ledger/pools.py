@@ -15,17 +15,21 @@ from vmrunner.ledger.build_writes import DYING
 from vmrunner.ledger.pool_vms import PoolVms, lease, note_start
 from vmrunner.ledger.readable import Readable, readable
 from vmrunner.ledger.statements import Prepared, arg, inserts
-from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, POOL_STARTS, POOLS
-from vmrunner.model import BuildRecord, BuildState, EmptyReason, Instance, Pool, PoolSpec
+from vmrunner.ledger.tables import BUILDS, INSTANCES, POOL_PLACES, POOL_STARTS, POOLS
+from vmrunner.model import BuildRecord, BuildState, EmptyReason, Instance, Pool, PoolPlace, PoolSpec
 
-_b, _i, _p, _l, _s = BUILDS.c, INSTANCES.c, POOLS.c, LEASES.c, POOL_STARTS.c
+_b, _i, _p, _h, _s = BUILDS.c, INSTANCES.c, POOLS.c, POOL_PLACES.c, POOL_STARTS.c
 
 _ROWS = Prepared(
     lambda: select(
         _p.name, _p.spec, _p.shape, _p.revision, _p.size, _p.draining, _p.named_at,
-        _p.empty_reason, _p.want,
     ).order_by(_p.name)
 )  # fmt: skip
+_PLACES = Prepared(
+    lambda: select(
+        _h.pool, _h.place, _h.want, _h.empty_reason, _h.failures, _h.failing_since, _h.noted_at
+    ).order_by(_h.pool, _h.place)
+)
 _SPEC = Prepared(lambda: select(_p.spec, _p.revision).where(_p.name == arg("name")))
 _NEW = inserts(POOLS)
 _REVISE = Prepared(
@@ -41,13 +45,21 @@ _RESIZE = Prepared(
     lambda: update(POOLS).where(_p.name == arg("name")).values(size=arg("size"), draining=False)
 )
 _DRAIN = Prepared(lambda: update(POOLS).where(_p.name == arg("name")).values(draining=True))
+_AT = (_h.pool == arg("pool"), _h.place == arg("place"))
 _NOTE = Prepared(
     lambda: (
-        update(POOLS)
-        .where(_p.name == arg("name"))
-        .values(want=arg("want"), empty_reason=arg("reason"))
+        update(POOL_PLACES)
+        .where(*_AT)
+        .values(
+            want=arg("want"),
+            empty_reason=arg("reason"),
+            failures=arg("failures"),
+            failing_since=arg("since"),
+            noted_at=arg("now"),
+        )
     )
 )
+_NEW_PLACE = inserts(POOL_PLACES)
 _FORGET = Prepared(
     lambda: delete(POOLS).where(
         _p.name == arg("name"),
@@ -55,6 +67,7 @@ _FORGET = Prepared(
         ~exists().where(_i.pool == _p.name, _i.build.is_(None), _i.state.not_in(DYING)),
     )
 )
+_FORGET_PLACES = Prepared(lambda: delete(POOL_PLACES).where(_h.pool == arg("name")))
 _COUNTS = Prepared(
     lambda: (
         select(_s.pool, func.count(), func.sum(case((_s.hit, 1), else_=0)))
@@ -63,7 +76,11 @@ _COUNTS = Prepared(
     )
 )
 _STARTS = Prepared(
-    lambda: select(_s.at).where(_s.pool == arg("pool"), _s.at > arg("after")).order_by(_s.at)
+    lambda: (
+        select(_s.at)
+        .where(_s.pool == arg("pool"), _s.place == arg("place"), _s.at > arg("after"))
+        .order_by(_s.at)
+    )
 )
 _SERVED = Prepared(
     lambda: (
@@ -80,10 +97,8 @@ _ROWS_SINCE = Prepared(
         or_(_i.gone_at.is_(None), _i.gone_at >= arg("since")),
     )
 )
-_STORED = Prepared(lambda: select(_p.arrivals).where(_p.name == arg("name")))
-_STORE = Prepared(
-    lambda: update(POOLS).where(_p.name == arg("name")).values(arrivals=arg("arrivals"))
-)
+_STORED = Prepared(lambda: select(_h.arrivals).where(*_AT))
+_STORE = Prepared(lambda: update(POOL_PLACES).where(*_AT).values(arrivals=arg("arrivals")))
 
 
 class StartCounts(NamedTuple):
@@ -100,7 +115,8 @@ class Pools(PoolVms):
 
     def all(self) -> Readable[Pool]:
         """Return all pools, by name."""
-        return readable(_pool, self._database.read(lambda c: _ROWS(c).all()))
+        rows, places = self._database.read(lambda c: (_ROWS(c).all(), _PLACES(c).all()))
+        return readable(lambda row: _pool(row, places), rows)
 
     def declare(self, wanted: Mapping[str, PoolSpec], actor: str, now: float) -> None:
         """Take over a configuration, by name. A pool that differs from what is stored gets the next
@@ -146,23 +162,43 @@ class Pools(PoolVms):
         resized. False: there is no such pool."""
         return self._wish(name, actor, "drain", now, lambda c: _DRAIN(c, name=name))
 
-    def note(self, name: str, want: int, empty: EmptyReason | None) -> None:
-        """Note what it is to have now, and why no VM of it is ready; None: one is."""
-        reason = None if empty is None else empty.value
-        self._database.write(lambda c: _NOTE(c, name=name, want=want, reason=reason))
+    def note(self, name: str, state: PoolPlace) -> None:
+        """Note how it is at one place."""
+        reason = None if state.empty_reason is None else state.empty_reason.value
+
+        def work(connection: Connection) -> None:
+            where = {"pool": name, "place": state.place}
+            changed = _NOTE(
+                connection, **where, want=state.want, reason=reason, failures=state.failures,
+                since=state.failing_since, now=state.noted_at,
+            )  # fmt: skip
+            if not changed.rowcount:
+                _NEW_PLACE(
+                    connection, **where, want=state.want, empty_reason=reason,
+                    failures=state.failures, failing_since=state.failing_since,
+                    noted_at=state.noted_at, arrivals="{}",
+                )  # fmt: skip
+
+        self._database.write(work)
 
     def forget(self, name: str, before: float) -> None:
         """Forget a pool that nobody has named since then and that has no VM left."""
-        self._database.write(lambda c: _FORGET(c, name=name, before=before))
+
+        def work(connection: Connection) -> None:
+            if _FORGET(connection, name=name, before=before).rowcount:
+                _FORGET_PLACES(connection, name=name)
+
+        self._database.write(work)
 
     # --- what came of it ---
 
-    def missed(self, builds: Sequence[tuple[BuildRecord, str]], now: float) -> None:
-        """Note builds that a pool is for and that had to be started without it."""
+    def missed(self, builds: Sequence[tuple[BuildRecord, str, str]], now: float) -> None:
+        """Note builds that a pool is for and that had to be started without it: (build, pool,
+        place)."""
 
         def work(connection: Connection) -> None:
-            for build, pool in builds:
-                note_start(connection, build.id, pool, now, hit=False)
+            for build, pool, place in builds:
+                note_start(connection, build.id, pool, place, now, hit=False)
 
         if builds:
             self._database.write(work)
@@ -172,10 +208,10 @@ class Pools(PoolVms):
         rows = self._database.read(lambda c: _COUNTS(c, since=since).all())
         return {name: StartCounts(builds, hits or 0) for name, builds, hits in rows}
 
-    def arrivals(self, name: str, after: float) -> Sequence[float]:
-        """Return when builds that it is for were started, after that time, in order."""
+    def arrivals(self, name: str, place: str, after: float) -> Sequence[float]:
+        """Return when builds that it is for were started at a place, after that time, in order."""
         return self._database.read(
-            lambda c: [r[0] for r in _STARTS(c, pool=name, after=after).all()]
+            lambda c: [r[0] for r in _STARTS(c, pool=name, place=place, after=after).all()]
         )
 
     def served(self, name: str, since: float) -> Sequence[float]:
@@ -189,14 +225,23 @@ class Pools(PoolVms):
                 spans.append(float(moves[BuildState.RUNNING]) - float(moves[BuildState.QUEUED]))
         return spans
 
-    def stored_arrivals(self, name: str) -> str:
-        """Return what was folded of the arrivals so far, JSON; "{}": nothing yet."""
-        row = self._database.look_up(_STORED, name=name)
+    def stored_arrivals(self, name: str, place: str) -> str:
+        """Return what was folded of a place's arrivals so far, JSON; "{}": nothing yet."""
+        row = self._database.look_up(_STORED, pool=name, place=place)
         return (row and row[0]) or "{}"
 
-    def store_arrivals(self, name: str, arrivals: str) -> None:
-        """Keep what was folded of the arrivals, JSON."""
-        self._database.write(lambda c: _STORE(c, name=name, arrivals=arrivals))
+    def store_arrivals(self, name: str, place: str, arrivals: str) -> None:
+        """Keep what was folded of a place's arrivals, JSON."""
+
+        def work(connection: Connection) -> None:
+            where = {"pool": name, "place": place}
+            if not _STORE(connection, **where, arrivals=arrivals).rowcount:
+                _NEW_PLACE(
+                    connection, **where, want=None, empty_reason=None, failures=0,
+                    failing_since=None, noted_at=0.0, arrivals=arrivals,
+                )  # fmt: skip
+
+        self._database.write(work)
 
     def instances(self, name: str, since: float) -> Sequence[Instance]:
         """Return its VMs, claimed or not, that were not gone by that time."""
@@ -231,8 +276,8 @@ def _says(text: str, spec: PoolSpec) -> bool:
         return False
 
 
-def _pool(row: Sequence[Any]) -> Pool:
-    """A row of `_ROWS`. Raises Unreadable."""
+def _pool(row: Sequence[Any], places: Sequence[Sequence[Any]]) -> Pool:
+    """A row of `_ROWS`, with those of `_PLACES`. Raises Unreadable."""
     try:
         return Pool(
             spec=codec.pool_spec_from(row[1]),
@@ -241,8 +286,18 @@ def _pool(row: Sequence[Any]) -> Pool:
             size=row[4],
             draining=bool(row[5]),
             named_at=float(row[6]),
-            empty_reason=EmptyReason(row[7]) if row[7] else None,
-            want=row[8],
+            places=tuple(
+                PoolPlace(
+                    place=one[1],
+                    want=one[2],
+                    empty_reason=EmptyReason(one[3]) if one[3] else None,
+                    failures=one[4],
+                    failing_since=one[5],
+                    noted_at=float(one[6]),
+                )
+                for one in places
+                if one[0] == row[0]
+            ),
         )
     except Exception as error:
         raise Unreadable(f"the row of pool {row[0]} cannot be read: {error}") from error

@@ -53,7 +53,10 @@ POOLS: Final = _table(
     "pools",
     "name spec shape revision size draining named_at want empty_reason arrivals",
 )
-POOL_STARTS: Final = _table("pool_starts", "build pool at hit")
+POOL_PLACES: Final = _table(
+    "pool_places", "pool place want empty_reason failures failing_since noted_at arrivals"
+)
+POOL_STARTS: Final = _table("pool_starts", "build pool at hit place")
 ACTIONS: Final = _table("actions", "id at actor verb subject detail")
 PRICES: Final = _table("prices", "kind place item usd_hour at")
 BUDGETS: Final = _table("budgets", "name match usd period action actor")
@@ -72,7 +75,7 @@ OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state d
 REVISIONS: Final = _table("revisions", "id last")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
-    IMAGES, POOLS, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, CACHES, PRICES,
+    IMAGES, POOLS, POOL_PLACES, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, CACHES, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
     BUDGETS, CHARGES, SPENT, REVISIONS,
 )  # fmt: skip

@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     )
     from vmrunner.model.notifications import TRACES, EndpointStatus, Notification, NotifyEndpoint
     from vmrunner.model.objects import ObjectKind, ObjectState, StoredObject
-    from vmrunner.model.pools import EmptyReason, Pool, PoolSpec
+    from vmrunner.model.pools import EmptyReason, Pool, PoolPlace, PoolSpec
     from vmrunner.model.principals import (
         UNFILTERED,
         Principal,
@@ -174,6 +174,7 @@ __all__ = [
     "Phase",
     "Pool",
     "PoolKind",
+    "PoolPlace",
     "PoolSpec",
     "Power",
     "Price",

@@ -37,3 +37,4 @@ class NotifyEvent(StrEnum):
     ORPHANS_LATCHED = "alarm.orphans_latched"  # more orphans than the cap: none is ended
     REAPER_SILENT = "alarm.reaper_silent"  # nobody reaps
     BUDGET = "alarm.budget"  # nearly all of a budget is spent or held
+    POOL_FAILING = "alarm.pool_failing"  # a pool's VMs do not come up, or are refused, in a row

@@ -73,8 +73,24 @@ class PoolSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PoolPlace:
+    """A pool at one place, as who fills it there sees it.
+
+    `place`: the scope of a host, for VMs that only this host can reach: each host has a pool of
+    its own; else "". `failures`: refused fillings and VMs that did not come up, in a row, since
+    `failing_since`."""
+
+    place: str
+    want: int | None = None  # its size now
+    empty_reason: EmptyReason | None = None
+    failures: int = 0
+    failing_since: float | None = None
+    noted_at: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """A row of `pools`, as it was when it was read."""
+    """A row of `pools`, as it was when it was read: what is wished at all its places."""
 
     spec: PoolSpec
     shape: str
@@ -82,9 +98,18 @@ class Pool:
     size: int | None = None  # wished by `pool resize`; None: as configured
     draining: bool = False
     named_at: float = 0.0  # when a `serve` that lives last had it in its configuration
-    want: int | None = None  # its size now, as who fills it sees it
-    empty_reason: EmptyReason | None = None
+    places: tuple[PoolPlace, ...] = ()
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def empty_reason(self) -> EmptyReason | None:
+        """Return why no VM of it is ready anywhere; None: one is, or nobody has told."""
+        reasons = [one.empty_reason for one in self.places]
+        return None if None in reasons else next(iter(reasons), None)
+
+    def at(self, place: str) -> PoolPlace:
+        """Return what is known of it at one place."""
+        return next((one for one in self.places if one.place == place), PoolPlace(place=place))

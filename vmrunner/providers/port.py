@@ -285,6 +285,9 @@ class Driver:
     prices: str = ""
     priced_on: str = ""  # the day of that table, as 2025-01-31
     own_host: bool = False  # its VMs run on the user's own machine, and cost nothing
+    #: A scope is one host: only its processes reach the VMs there, and each VM ends at its deadline
+    #: by that host's clock, whoever else lives.
+    host_bound: bool = False
     told: Mapping[str, str] = field(default_factory=dict)  # options that a part of a scope tells
     ids_are_names: bool = False  # a VM and its disk have no id but the instance's
     parks: bool = False  # its VMs can be parked (`Parks`)

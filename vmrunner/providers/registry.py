@@ -95,6 +95,12 @@ def box(kind: str, provider: Callable[[], Provider]) -> Box:
     return promises.box(provider()) if driver is not None and driver.units else DOCKER
 
 
+def is_host_bound(kind: str) -> bool:
+    """True if its instances live and die with the host that made them (`Driver.host_bound`)."""
+    driver = find(kind)
+    return driver is not None and driver.host_bound
+
+
 def settings_of(driver: Driver) -> type[ProviderSettings]:
     """The table of such a provider in the configuration."""
     from vmrunner.providers.settings import ProviderSettings

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.core.audit_rules import AuditFault, Survivor
 from vmrunner.model import Instance, NotifyEvent
-from vmrunner.services import audit
-from vmrunner.services.documents import budget_document, envelope, iso, survivor_document
+from vmrunner.services import audit, pools
+from vmrunner.services.documents import (
+    budget_document,
+    envelope,
+    iso,
+    pool_document,
+    survivor_document,
+)
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -43,6 +49,12 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
         if state.held > NEARLY * state.budget.usd:
             subject = f"{state.budget.name} {state.start:.0f}"
             _write(ledger, NotifyEvent.BUDGET, subject, now, "budget", [budget_document(state)])
+    for entry in pools.status(ledger, providers):
+        for place in pools.failing(entry):
+            since = place.failing_since or 0.0
+            subject = f"{entry.pool.name} {place.place} {since:.0f}"
+            document = pool_document(entry)
+            _write(ledger, NotifyEvent.POOL_FAILING, subject, now, "pool", [document])
     silent = [survivor_document(line) for line in audit.silence(ledger)]
     if silent:
         subject = str(audit.watch(ledger).passed)

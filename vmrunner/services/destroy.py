@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.engine import journal
-from vmrunner.errors import Conflict
+from vmrunner.errors import Conflict, VmrunnerError
 from vmrunner.lib import process
 from vmrunner.model import Death, InstanceState
 from vmrunner.providers.deletion import delete_until_dead
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
 
 SEEN_DEAD: Final = 30.0  # seconds to wait for it
+TWO_BEATS: Final = 11.0  # seconds in which an engine that lives beats
 _ROUND: Final = 0.1  # seconds between two looks
 
 
@@ -59,6 +61,61 @@ def destroy(ledger: Ledger, providers: ProviderSet, row: Instance, *, by: str = 
     return done
 
 
+def give_up(
+    ledger: Ledger,
+    providers: ProviderSet,
+    row: Instance,
+    *,
+    by: str = "",
+    sleep: Callable[[float], None] = time.sleep,
+) -> DestroyedVm:
+    """Close the row of a VM of which somebody says that it is gone with its host, or its account,
+    which nobody can look at any more. Its build ends as that of any VM that is gone, or gets
+    another VM. Raises Conflict for a VM that can be reached from here, or whose owner lives."""
+    by = by or process.user()
+    if row.state is InstanceState.GONE:
+        return DestroyedVm(DestroyResult.GONE_BEFORE)
+    if _reachable(providers, row):
+        raise Conflict(
+            f"{row.id} is in {row.scope}, which is within reach from here",
+            hint="vmrunner vm destroy without --gone: it is seen dead then",
+        )
+    if _lives(ledger, row.owner, sleep):
+        raise Conflict(
+            f"{row.id} is minded by {row.owner}, which lives: its heartbeat goes on",
+            hint="destroy it there",
+        )
+    while row.state is not InstanceState.GONE:  # somebody else may move it meanwhile
+        death, text = row.death or Death.VANISHED, f"{by} says that it is gone"
+        if ledger.instances.close(
+            row.id, epoch=row.epoch, death=death, now=time.time(), message=text
+        ):
+            journal.gone(row, death)
+        row = ledger.instances.get(row.id)
+    ledger.actions.add(by, "give up", row.id, time.time(), DestroyResult.GONE.value)
+    return DestroyedVm(DestroyResult.GONE)
+
+
+def _reachable(providers: ProviderSet, row: Instance) -> bool:
+    try:
+        return row.scope in providers.reaching(row.provider, row.scope).scopes
+    except VmrunnerError:  # its provider is in the configuration no more
+        return False
+
+
+def _lives(ledger: Ledger, owner: str | None, sleep: Callable[[float], None]) -> bool:
+    """True if a VM's owner beats: looked at twice, since no clock but its own tells when."""
+
+    def beat() -> float | None:
+        return {m.id: m.seen_at for m in ledger.engines.list()}.get(owner or "")
+
+    before = beat()
+    if before is None:
+        return False
+    sleep(TWO_BEATS)
+    return beat() not in (None, before)
+
+
 def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -> DestroyedVm:
     if row.state is InstanceState.GONE:  # its provider may be gone from the configuration too
         _cancel(ledger, row, by)
@@ -67,7 +124,8 @@ def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -
     if row.scope not in provider.scopes:
         raise Conflict(
             f"{row.id} is in {row.scope}, which is no scope of {row.provider} now",
-            hint="use the account, host or region that it was started with",
+            hint="use the account, host or region that it was started with; is that gone for "
+            "good: vmrunner vm destroy --gone",
         )
     _cancel(ledger, row, by)
     row = _marked(ledger, providers, row)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vmrunner.reaper.retention import Removal
     from vmrunner.services.artifacts import Artifact
     from vmrunner.services.nodes import Node
-    from vmrunner.services.pools import PoolStatus
+    from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
 
 SCHEMA_VERSION: Final = 1
 _NO_UTF8: Final = re.compile("[\ud800-\udfff]")
@@ -206,6 +206,20 @@ def cost_document(line: CostLine) -> dict[str, Any]:
     }
 
 
+def pool_place_document(entry: PoolPlaceStatus) -> dict[str, Any]:
+    """A pool at one place: a host's scope, or "" where all of its VMs are within all's reach."""
+    state = entry.state
+    return {
+        "place": state.place,
+        "want": state.want,
+        "have": entry.have,
+        "making": entry.making,
+        "empty_reason": state.empty_reason.value if state.empty_reason else None,
+        "failures": state.failures,
+        "failing_since": iso(state.failing_since),
+    }
+
+
 def pool_document(entry: PoolStatus) -> dict[str, Any]:
     """A pool for programs: durations seconds, cost USD."""
     pool = entry.pool
@@ -221,6 +235,7 @@ def pool_document(entry: PoolStatus) -> dict[str, Any]:
         "p95": entry.p95,
         "idle_usd_today": round(entry.idle_usd_today, 6),
         "empty_reason": entry.empty_reason.value if entry.empty_reason else None,
+        "places": [pool_place_document(one) for one in entry.places],
         "provider": pool.spec.provider,
         "machine_type": pool.spec.machine_type,
         "container": pool.spec.container,

@@ -10,9 +10,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.core import pricing
+from vmrunner.core.lifecycle import FORGOTTEN
 from vmrunner.errors import ConfigError, NotFound
 from vmrunner.lib import process, units
-from vmrunner.model import MOST_VMS, EmptyReason, Finding, InstanceState, Level, Pool
+from vmrunner.model import (
+    MOST_VMS,
+    EmptyReason,
+    Finding,
+    Instance,
+    InstanceState,
+    Level,
+    Pool,
+    PoolPlace,
+)
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -21,16 +31,27 @@ if TYPE_CHECKING:
 
 #: Hit rate and start times are of the builds of so many seconds.
 WINDOW: Final = 7 * 86400.0
+#: As many failures in a row are no accident: doctor and alarms tell of them.
+FAILING: Final = 3
 #: States of VMs that a build may have, and of those that are on their way there.
 _WAITING: Final = (InstanceState.READY, InstanceState.PARKED)
 _MAKING: Final = (InstanceState.REQUESTED, InstanceState.BOOTING, InstanceState.PARKING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PoolPlaceStatus:
+    """A pool at one place now: on one host for VMs that only that one reaches."""
+
+    state: PoolPlace
+    have: int
+    making: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PoolStatus:
-    """One pool now. `have`: ready or parked, and unclaimed; `making`: on their way; `claimed`: with
-    a build. `hit_rate`, `p50`, `p95` (seconds from queued to the first step) are of the last 7
-    days; None: no build came. `idle_usd_today`: since midnight, UTC."""
+    """One pool now, over all its `places`. `have`: ready or parked, and unclaimed; `making`: on
+    their way; `claimed`: with a build. `hit_rate`, `p50`, `p95` (seconds from queued to the first
+    step) are of the last 7 days; None: no build came. `idle_usd_today`: since midnight, UTC."""
 
     pool: Pool
     want: int | None  # None: nobody fills it yet
@@ -43,6 +64,7 @@ class PoolStatus:
     p95: float | None
     idle_usd_today: float
     empty_reason: EmptyReason | None
+    places: tuple[PoolPlaceStatus, ...] = ()
 
 
 def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
@@ -57,12 +79,15 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
         have = sum(row.state in _WAITING for row in free)
         count = counts.get(pool.name)
         spans = sorted(ledger.pools.served(pool.name, now - WINDOW))
+        places = tuple(_places(pool, free, now))
+        wants = [one.state.want for one in places if one.state.want is not None]
         found.append(
             PoolStatus(
                 pool=pool,
-                want=pool.want,
+                want=sum(wants) if wants else None,
                 have=have,
                 making=sum(row.state in _MAKING for row in free),
+                places=places,
                 claimed=sum(
                     row.build is not None and row.state is not InstanceState.DELETING
                     for row in there
@@ -83,6 +108,30 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
             )
         )
     return found
+
+
+def _places(pool: Pool, free: list[Instance], now: float) -> Iterator[PoolPlaceStatus]:
+    """The places at which somebody fills it. One of which nobody has told anything for long is
+    left out: its host is off, or is one no more."""
+    for state in pool.places:
+        if abs(now - state.noted_at) < FORGOTTEN:
+            here = [row for row in free if state.place in ("", str(row.scope))]
+            yield PoolPlaceStatus(
+                state=state,
+                have=sum(row.state in _WAITING for row in here),
+                making=sum(row.state in _MAKING for row in here),
+            )
+
+
+def failing(entry: PoolStatus) -> list[PoolPlace]:
+    """Return the places at which none is ready, and several in a row did not come up or can never
+    be made."""
+    broken = (EmptyReason.BOOT, EmptyReason.REFUSED)
+    return [
+        one.state
+        for one in entry.places
+        if one.state.failures >= FAILING and one.state.empty_reason in broken
+    ]
 
 
 def one(ledger: Ledger, providers: ProviderSet, name: str) -> PoolStatus:
@@ -113,6 +162,16 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
     """Check that each pool has VMs, or is known not to, and saves more than it costs."""
     for entry in status(ledger, providers):
         name = entry.pool.name
+        for state in failing(entry):
+            yield Finding(
+                check=f"pool {name}",
+                level=Level.WARNING,
+                message=f"it failed {state.failures} times in a row{_at(state)}: "
+                f"{_words(entry.pool, state.empty_reason)}. The next try waits up to 10 minutes",
+                fix=f"vmrunner pool show {name}; the log of `serve` says why",
+            )
+        if failing(entry):
+            continue
         if told := trouble(entry):
             yield Finding(
                 check=f"pool {name}",
@@ -140,7 +199,15 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
 
 def trouble(entry: PoolStatus) -> str:
     """Return why it is empty, in words, where somebody should do something about it; else ""."""
-    spec, reason = entry.pool.spec, entry.empty_reason
+    return _words(entry.pool, entry.empty_reason)
+
+
+def _at(state: PoolPlace) -> str:
+    return f" at {state.place}" if state.place else ""
+
+
+def _words(pool: Pool, reason: EmptyReason | None) -> str:
+    spec = pool.spec
     if reason is EmptyReason.MACHINE_TYPE:
         return f"{spec.provider} does not offer machine_type {spec.machine_type!r}"
     return _TROUBLES.get(reason, "") if reason is not None else ""

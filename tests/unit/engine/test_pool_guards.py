@@ -9,7 +9,8 @@ import pytest
 from tests.support.engine_parts import EngineParts
 from tests.support.pools import POOL
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.pools import REFUSED_WAIT, PoolManager
+from vmrunner.engine.membership import Membership
+from vmrunner.engine.pools import GUARD_RETRY, PoolManager
 from vmrunner.errors import Uncertain
 
 
@@ -28,11 +29,16 @@ def test_a_guard_that_tells_nothing_is_asked_now_and_then(
     monkeypatch.setattr(parts.provider, "guarded_roles", roles, raising=False)
     sessions: Any = None  # no build is started
     manager = PoolManager(
-        parts.context, Launcher(parts.context), sessions, None, lambda _, work: work()
+        parts.context,
+        Membership(one_host=True),
+        Launcher(parts.context),
+        sessions,
+        None,
+        lambda _, work: work(),
     )
     told = []
     for _ in range(5):
         told += [manager._is_guarded(POOL), manager._is_guarded(POOL)]
-        parts.clock.advance(REFUSED_WAIT)
+        parts.clock.advance(GUARD_RETRY)
     assert told == [False] * 4 + [True] * 6
     assert len(asked) == 3

@@ -57,15 +57,18 @@ class Bench:
         self.poller = InstancePoller(context)
         self.context = context
         self.membership = Membership(one_host=True, alive=lambda _, one_host: one_host)
+        self.completion = BuildCompletion(context)
         self.reconciler = Reconciler(
             context,
             self.membership,
             self.launcher,
             self.sessions,
-            BuildCompletion(context),
+            self.completion,
             Terminator(context),
             self.poller,
-            PoolManager(context, self.launcher, self.sessions, None, lambda _, work: work()),
+            PoolManager(
+                context, self.membership, self.launcher, self.sessions, None, lambda _, work: work()
+            ),
             DeadlineArmer(context),
         )
         self.parts = parts
@@ -75,7 +78,7 @@ class Bench:
         self.parts.clock.advance(seconds)
         reconciler = self.reconciler
         view = reconciler.gather()
-        take_over(self.context, view)
+        take_over(self.context, self.completion, view)
         reconciler.collect_session_ends(view)
         reconciler.advance(view)
         reconciler.mark_deleting(view)

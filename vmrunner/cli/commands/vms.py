@@ -101,11 +101,23 @@ def destroy(
     all_expired: Annotated[
         bool, typer.Option("--all-expired", help="All that are past their deadline.")
     ] = False,
+    gone: Annotated[
+        bool,
+        typer.Option(
+            "--gone", help="You say that they are gone with their host: nobody can see them dead."
+        ),
+    ] = False,
 ) -> int:
     """End VMs now, and cancel their builds. Prints the id of each that is seen dead."""
     from vmrunner.services.destroy import past_deadline
 
     shell = shell_of(context)
+    if gone and all_expired:
+        raise ConfigError("--gone is of VMs that you name", hint="vmrunner vm destroy --gone ID")
+    if gone and over_server():
+        raise refused_over_server(
+            "vm destroy --gone", "it is said where the ledger is: on a host with its URL"
+        )
     if not vms and not all_expired:
         raise ConfigError("no VM is named", hint="vmrunner vm destroy ID, or --all-expired")
     rows: list[Instance] = []
@@ -130,7 +142,7 @@ def destroy(
             codes.append(_report(error))
     for row in rows:
         try:
-            codes.append(_destroy(shell, row))
+            codes.append(_destroy(shell, row, gone=gone))
         except VmrunnerError as error:
             codes.append(_report(error))
     shell.service.ensure_ends_are_written()
@@ -176,10 +188,11 @@ def _report(error: VmrunnerError) -> int:
     return exit_codes.of_error(error)
 
 
-def _destroy(shell: CliContext, row: Instance) -> int:
-    from vmrunner.services.destroy import DestroyResult
+def _destroy(shell: CliContext, row: Instance, *, gone: bool) -> int:
+    from vmrunner.services.destroy import DestroyResult, give_up
 
-    done = shell.service.destroy(row)
+    app = shell.app
+    done = give_up(shell.ledger, app.providers, row) if gone else shell.service.destroy(row)
     if done.result is DestroyResult.REFUSED:
         output.say(f"error: {row.id}: {done.error}")
         return exit_codes.FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
 from vmrunner.services.documents import pool_document
-from vmrunner.services.pools import PoolStatus, trouble
+from vmrunner.services.pools import PoolPlaceStatus, PoolStatus, trouble
 
 
 def pool_view() -> ListView[PoolStatus]:
@@ -49,6 +49,7 @@ def description(entry: PoolStatus) -> dict[str, str]:
         "size": _size(entry),
         "VMs": f"{entry.have} ready, {entry.making} on their way, {entry.claimed} with a build",
         "empty": _empty(entry),
+        **{f"at {one.state.place}": _at(one) for one in entry.places if one.state.place},
         "builds": f"{entry.builds} in {units.span(7 * 86400)}"
         + ("" if entry.hit_rate is None else f", {entry.hit_rate:.0%} of them served"),
         "first step": ""
@@ -59,6 +60,13 @@ def description(entry: PoolStatus) -> dict[str, str]:
         "idle today": f"${entry.idle_usd_today:.2f}"
         + ("" if spec.usd_per_day is None else f" of at most ${spec.usd_per_day:.2f}"),
     }
+
+
+def _at(one: PoolPlaceStatus) -> str:
+    state, want = one.state, "?" if one.state.want is None else str(one.state.want)
+    reason = f": {state.empty_reason.value}" if state.empty_reason else ""
+    failures = f", {state.failures} failures in a row" if state.failures else ""
+    return f"{one.have} ready of {want}, {one.making} on their way{reason}{failures}"
 
 
 def _empty(entry: PoolStatus) -> str:

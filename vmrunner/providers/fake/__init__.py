@@ -76,4 +76,5 @@ DRIVER = Driver(
     open=open,
     parks=True,
     own_host=True,
+    host_bound=True,
 )

@@ -50,5 +50,6 @@ DRIVER = Driver(
     needs=frozenset({"state_dir", "cache_dir", "installation", "current"}),
     options="vmrunner.providers.qemu.options:QemuOptions",
     own_host=True,
+    host_bound=True,
     channel="vmrunner.providers.qemu:channel",
 )

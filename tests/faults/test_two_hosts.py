@@ -1,0 +1,189 @@
+"""Two hosts with local VMs under one provider's name: each reaches its own alone, and one may be
+gone for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.faults.host_side import HOST_A, HOST_B, Hosts
+from tests.faults.node import Node
+from tests.faults.pool_worlds import pools, waiting
+from tests.faults.world import TTL, World
+from vmrunner.engine.gone_hosts import DOUBT
+from vmrunner.errors import NotFound
+from vmrunner.model import Instance, InstanceState, Limits, Reason, Result, Scope
+
+Make = Callable[..., World]
+
+
+def two_hosts(make_world: Make, **options: Any) -> World:
+    """The windows of births are production's: a host is gone for longer than a test's."""
+    limits = Limits(max_ttl=7200, deleting=60, orphan_cap=5)
+    return make_world(cloud=Hosts, many_hosts=True, limits=limits, **options)
+
+
+def on(world: World, scope: Scope, **options: Any) -> Node:
+    """A process on that host."""
+    hosts: Any = world.cloud
+    hosts.here = scope
+    return world.node(far=True, **options)
+
+
+def burnt(world: World, node: Node, scope: Scope) -> None:
+    node.kill()
+    hosts: Any = world.cloud
+    hosts.burn(scope)
+
+
+def ready_at(world: World, scope: Scope) -> set[str]:
+    return {row.id for row in waiting(world) if row.scope == scope}
+
+
+def running_on_b(world: World, **options: Any) -> tuple[Node, Node, str]:
+    """A build that runs on B, while A lives."""
+    a, b = on(world, HOST_A), on(world, HOST_B)
+    a.engine.draining = True
+    build = world.submit(**options)
+    world.seconds[build.id] = 10_000.0
+    world.run(60, until=lambda: bool(world.started))
+    a.engine.draining = False
+    row = row_of(world, build.id)
+    assert row.scope == HOST_B
+    return a, b, build.id
+
+
+def row_of(world: World, build: str) -> Instance:
+    return world.truth.instances.list(build=build)[0]
+
+
+def test_each_host_has_a_pool_of_its_own(make_world: Make) -> None:
+    world = two_hosts(make_world)
+    a = on(world, HOST_A, pools=pools())
+    on(world, HOST_B, pools=pools())
+    world.run(120, until=lambda: len(waiting(world)) == 4)
+    assert len(ready_at(world, HOST_A)) == len(ready_at(world, HOST_B)) == 2
+    before = ready_at(world, HOST_A)
+    a.kill()
+    world.run(90, step=2.0)
+    owners = {row.owner for row in waiting(world) if row.scope == HOST_A}
+    assert owners == {a.engine.id}, "B cannot reach them: they are no business of its"
+    on(world, HOST_A, pools=pools())
+    world.run(30)
+    assert ready_at(world, HOST_A) == before
+    (pool,) = world.truth.pools.all()
+    assert {(one.place, one.want) for one in pool.places} == {
+        (str(HOST_A), 2),
+        (str(HOST_B), 2),
+    }
+    world.truth.pools.resize("fast", 1, "ops", world.clock())
+    world.run(60, until=lambda: len(waiting(world)) == 2)
+    assert len(ready_at(world, HOST_A)) == len(ready_at(world, HOST_B)) == 1
+    world.truth.pools.drain("fast", "ops", world.clock())
+    world.settle()
+
+
+def test_a_hosts_orders_are_its_own_after_a_crash(make_world: Make) -> None:
+    """B fills its own pool meanwhile, and A's next process asks for what the former one wrote."""
+    world = two_hosts(make_world)
+    a = on(world, HOST_A, pools=pools())
+    world.dice = lambda node, point: node is a and point == "after instances.start"
+    world.run(10, until=lambda: a.dead)
+    world.dice = None
+    rows = {row.id for row in world.truth.instances.open()}
+    on(world, HOST_B, pools=pools())
+    world.run(20)
+    on(world, HOST_A, pools=pools())
+    world.run(60, until=lambda: len(waiting(world)) == 4)
+    assert ready_at(world, HOST_A) == rows
+    world.truth.pools.drain("fast", "ops", world.clock())
+    world.settle()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_builds_of_a_host_gone_for_good_end(make_world: Make, again: bool) -> None:
+    world = two_hosts(make_world, max_instances=1)
+    _, b, build = running_on_b(world, retry_on_loss=again)
+    burnt(world, b, HOST_B)
+    row, ends = row_of(world, build), world.clock() + TTL
+    world.run(ends - world.clock(), step=5.0)
+    assert world.truth.instances.get(row.id).state is InstanceState.BUSY, "it may live until E"
+    world.seconds[build] = 5.0
+    done = lambda: world.truth.builds.get(build).finished  # noqa: E731
+    world.run(2 * DOUBT, step=5.0, until=done)
+    ended = world.truth.builds.get(build)
+    assert (ended.result, ended.reason) == (
+        (Result.SUCCESS, Reason.EXIT_CODE) if again else (Result.ERROR, Reason.VM_LOST)
+    )
+    assert again or "host-b" in ended.message
+    gone = world.truth.instances.get(row.id)
+    assert gone.state is InstanceState.GONE
+    with pytest.raises(NotFound):
+        world.truth.instances.access(row.id)
+    fresh = world.submit()
+    world.run(60, until=lambda: world.truth.builds.get(fresh.id).finished)
+    assert world.truth.builds.get(fresh.id).result is Result.SUCCESS, "its place is free"
+    world.settle()
+
+
+def test_a_wish_ends_a_build_whose_host_is_gone(make_world: Make) -> None:
+    """At once, as soon as that is known; the row of its VM waits until that cannot live."""
+    world = two_hosts(make_world)
+    _, b, build = running_on_b(world)
+    burnt(world, b, HOST_B)
+    world.truth.builds.request_cancel(build, Reason.USER, world.clock())
+    world.run(100, step=2.0, until=lambda: world.truth.builds.get(build).finished)
+    assert world.truth.builds.get(build).result is Result.CANCELLED
+    assert row_of(world, build).state is InstanceState.DELETING
+    world.run(2 * DOUBT, step=5.0, until=lambda: not world.truth.instances.open())
+    world.settle()
+
+
+def test_a_host_that_comes_back_finds_nothing_doubled(make_world: Make) -> None:
+    """It slept: its VM ends as it wakes, and its process is told that the build is another's."""
+    world = two_hosts(make_world)
+    _, b, build = running_on_b(world, retry_on_loss=True)
+    hosts: Any = world.cloud
+    b.asleep = True
+    hosts.off.add(HOST_B)
+    world.seconds[build] = 5.0
+    done = lambda: world.truth.builds.get(build).finished  # noqa: E731
+    world.run(TTL + 2 * DOUBT, step=5.0, until=done)
+    assert world.truth.builds.get(build).result is Result.SUCCESS
+    hosts.off.clear()
+    b.asleep, b.born = False, world.clock()
+    world.run(60)
+    assert world.truth.builds.get(build).attempt == 2
+    world.settle()
+
+
+def test_a_host_that_comes_back_early_goes_on(make_world: Make) -> None:
+    """A killed process is no host that is gone: the next one there takes all over."""
+    world = two_hosts(make_world)
+    _, b, build = running_on_b(world, ttl=600.0)
+    b.kill()
+    world.run(90, step=3.0)
+    assert not world.truth.builds.get(build).finished
+    world.seconds[build] = 1.0
+    on(world, HOST_B)
+    world.run(120, until=lambda: world.truth.builds.get(build).finished)
+    done = world.truth.builds.get(build)
+    assert (done.result, done.attempt) == (Result.SUCCESS, 1)
+    world.settle()
+
+
+def test_vms_of_a_pool_on_a_dead_host_are_given_up(make_world: Make) -> None:
+    world = two_hosts(make_world)
+    on(world, HOST_A, pools=pools())
+    b = on(world, HOST_B, pools=pools())
+    world.run(120, until=lambda: len(waiting(world)) == 4)
+    lost = ready_at(world, HOST_B)
+    burnt(world, b, HOST_B)
+    world.run(1500, step=5.0, until=lambda: not ready_at(world, HOST_B))
+    assert {world.truth.instances.get(name).state for name in lost} == {InstanceState.GONE}
+    world.run(60, until=lambda: len(waiting(world)) == 2)
+    assert len(ready_at(world, HOST_A)) == 2
+    world.truth.pools.drain("fast", "ops", world.clock())
+    world.settle()
