@@ -174,7 +174,7 @@ def test_a_host_that_comes_back_early_goes_on(make_world: Make) -> None:
     world.settle()
 
 
-def test_vms_of_a_pool_on_a_dead_host_are_given_up(make_world: Make) -> None:
+def test_a_dead_hosts_pool_is_given_up(make_world: Make) -> None:
     world = two_hosts(make_world)
     on(world, HOST_A, pools=pools())
     b = on(world, HOST_B, pools=pools())

@@ -85,13 +85,13 @@ def give_up(
             f"{row.id} is minded by {row.owner}, which lives: its heartbeat goes on",
             hint="destroy it there",
         )
-    while row.state is not InstanceState.GONE:  # somebody else may move it meanwhile
-        death, text = row.death or Death.VANISHED, f"{by} says that it is gone"
-        if ledger.instances.close(
-            row.id, epoch=row.epoch, death=death, now=time.time(), message=text
-        ):
-            journal.gone(row, death)
-        row = ledger.instances.get(row.id)
+    text = f"{by} says that it is gone"
+    death = row.death or Death.VANISHED
+    if not ledger.instances.close(
+        row.id, epoch=row.epoch, death=death, now=time.time(), message=text
+    ):
+        return give_up(ledger, providers, ledger.instances.get(row.id), by=by, sleep=sleep)
+    journal.gone(row, death)
     ledger.actions.add(by, "give up", row.id, time.time(), DestroyResult.GONE.value)
     return DestroyedVm(DestroyResult.GONE)
 
