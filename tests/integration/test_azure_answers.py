@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from tests.support.azure import Microsoft, look, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import Uncertain
-from vmrunner.model import Fate, Kind
+from vmrunner.model import Fate, Key, Kind
 from vmrunner.testing.localazure import GARBAGE
 
 
@@ -50,3 +52,36 @@ def test_a_next_page_elsewhere_is_not_fetched(azure: Microsoft) -> None:
     (told,) = [page for page in provider.sweep() if page.error]
     assert told.kind is Kind.DISK
     assert "a next page elsewhere" in str(told.error)
+
+
+def test_a_gateways_page_is_one_line_and_no_traceback(
+    azure: Microsoft, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK logs a traceback of what it cannot read, which stands amid the command's table."""
+    provider = azure.provider()
+    ref = provider.create(make_order(provider))
+    azure.cloud.faults.fail("virtualMachines.delete", GARBAGE._replace(status=502))
+    outcome = provider.delete([ref])[ref]
+    assert outcome.fate is Fate.FAILED
+    assert "502" in outcome.error
+    assert "\n" not in outcome.error
+    assert caplog.records == []
+
+
+def test_many_looks_at_once_have_connections_enough(
+    azure: Microsoft, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pool of ten throws away what more threads bring back: a new handshake each, and a line."""
+    caplog.set_level(logging.WARNING, "urllib3")
+    azure.cloud.quotas.clear()
+    azure.cloud.quotas["westeurope"] = {}
+    provider = azure.provider()
+    orders = [make_order(provider) for _ in range(30)]
+    for order in orders:
+        provider.create(order)
+    azure.cloud.answer_seconds["virtualMachines.get"] = 0.0
+    keys = [Key(order.offer.scope, order.instance, None) for order in orders]
+    assert provider.look(keys).keys() == set(keys)
+    assert caplog.records == []
+    pools = {client._client._pipeline._transport for client in provider.calls._clients.values()}
+    assert len(pools) == 1

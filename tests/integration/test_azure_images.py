@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from tests.support.azure import GENERATION, INSTALLATION, Microsoft, make_order
+from tests.support.azure import GENERATION, INSTALLATION, Microsoft, look, make_order
 from tests.support.azure import azure as azure  # the fixture
-from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.errors import BadOrder, ConfigError, Throttled
 from vmrunner.lib import ids
 from vmrunner.model import Fate, Kind, Level, Page, Role, Scope, Spec
+from vmrunner.providers.azure.boots import AT_ONCE
 from vmrunner.providers.port_images import (
     CREATED,
     FINISH_BY,
@@ -23,6 +24,7 @@ from vmrunner.providers.port_images import (
     ImageRequest,
     KeepsImages,
 )
+from vmrunner.testing.localazure import INVALID
 
 PACKER: Final = Path(__file__).parents[2] / "packer"
 
@@ -97,6 +99,38 @@ def test_what_a_vm_was_made_from_is_in_use(azure: Microsoft) -> None:
     provider = azure.provider(image="mine")
     provider.create(make_order(provider))
     assert provider.imaging().in_use() == {made.lower()}
+
+
+def test_one_managed_image_starts_twenty_at_once(azure: Microsoft) -> None:
+    """Of more Azure lets some time out; of an image in a gallery it serves them."""
+    azure.cloud.boot_seconds = 60
+    azure.cloud.quotas["westeurope"] = {}
+    provider = azure.provider()
+    orders = [make_order(provider) for _ in range(AT_ONCE + 1)]
+    for order in orders[:-1]:
+        provider.create(order)
+    for _ in range(2):
+        with pytest.raises(Throttled, match="20 VMs boot from one managed image"):
+            provider.create(orders[-1])
+    provider.create(orders[0])  # the same again is no more
+    gallery = azure.provider(image=azure.site.version)
+    gallery.create(make_order(gallery))
+    azure.clock.advance(60)
+    assert look(provider, orders[0]) is not None
+    provider.create(orders[-1])
+    with pytest.raises(Throttled):
+        provider.create(make_order(provider))
+    assert {one.failure for one in azure.cloud.machines} == {None}
+
+
+def test_a_start_that_was_refused_counts_no_more(azure: Microsoft) -> None:
+    azure.cloud.boot_seconds = 60
+    provider = azure.provider(zones=())
+    for _ in range(AT_ONCE + 5):
+        azure.cloud.faults.fail("virtualMachines.put", INVALID)
+        with pytest.raises(BadOrder):
+            provider.create(make_order(provider))
+    provider.create(make_order(provider))
 
 
 def test_removed_is_gone_and_missing_is_success(azure: Microsoft) -> None:

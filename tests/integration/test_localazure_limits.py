@@ -115,6 +115,17 @@ def order(arm: Arm, size: str, image: str, **storage: Any) -> tuple[int, str]:
     return 0, ""
 
 
+def starts_of_a_managed_image(arm: Arm) -> None:
+    arm.cloud.boot_seconds = 60.0
+    for number in range(20):
+        arm.begin(f"vm-{number}", polling=False)
+    with pytest.raises(HttpResponseError, match="OSProvisioningTimedOut"):
+        arm.begin("vm-20").result()
+    storage = arm.body("vm-21")["properties"]["storageProfile"]
+    storage["imageReference"] = {"id": arm.site.version}
+    arm.create("vm-21", arm.body("vm-21", storageProfile=storage))
+
+
 def controllers_of_a_size(arm: Arm) -> None:
     managed, version = arm.site.image, arm.site.version
     no = (400, "InvalidParameter")
@@ -153,6 +164,7 @@ CASES: Final[dict[str, Callable[[Arm], None]]] = {
     "vm-put": put_of_a_vm,
     "vm-update": start_of_a_vm,
     "vm-delete": delete_of_a_vm,
+    "managed-image": starts_of_a_managed_image,
     "controllers": controllers_of_a_size,
     "generations": generations_of_a_size,
     "placements": placements_of_a_size,

@@ -65,11 +65,6 @@ class AzureImage:
     controllers: frozenset[str] = frozenset()
     generation: str = ""
 
-    @property
-    def managed(self) -> bool:
-        """True if it is a managed image, which serves few starts at once."""
-        return _MANAGED.fullmatch(self.id) is not None
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AzureSize(MachineType):
@@ -229,6 +224,11 @@ def _image(told: Answer) -> AzureImage:
         controllers=frozenset({SCSI}),  # it has no place for another
         generation=str(part(told, "properties", "hyperVGeneration") or "V1"),
     )
+
+
+def is_managed(image: str) -> bool:
+    """True if an id is a managed image's."""
+    return _MANAGED.fullmatch(image) is not None
 
 
 def defined(said: str, definition: Answer, version: Answer) -> AzureImage:

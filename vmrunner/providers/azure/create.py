@@ -5,6 +5,7 @@ from __future__ import annotations
 from vmrunner.errors import QuotaExceeded, Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
+from vmrunner.providers.azure.boots import ManagedBoots
 from vmrunner.providers.azure.catalog import AzureCatalog, AzureSize, placement
 from vmrunner.providers.azure.client import DELETE, PUT, VM, Answer, AzureClient
 from vmrunner.providers.azure.operations import AzureWaiter
@@ -26,6 +27,7 @@ class AzureCreator:
         dry: DryPools,
         waiter: AzureWaiter,
         quotas: AzureQuotas,
+        boots: ManagedBoots,
     ) -> None:
         self._options = options
         self._calls = calls
@@ -33,10 +35,12 @@ class AzureCreator:
         self._dry = dry
         self._waiter = waiter
         self._quotas = quotas
+        self._boots = boots
 
     def create(self, order: Order) -> Ref:
-        """Raises `CallFailed`, `BadOrder` or `Uncertain`."""
+        """Raises `CallFailed`, `BadOrder`, `Throttled` or `Uncertain`."""
         offer = order.offer
+        self._boots.begin(offer.image, order.instance)
         group = offer.scope.place
         try:
             size = self._places.size(offer.machine_type)
@@ -58,6 +62,8 @@ class AzureCreator:
         except CallFailed as failed:
             if failed.code in error_codes.EXISTS:
                 return self._found(order, failed)
+            if not isinstance(failed.error, Uncertain):
+                self._boots.end(order.instance)
             self._dry.failed(pool_of(offer), failed)
             if failed.code == error_codes.NO_SPOT:
                 self._dry.shut(offer.market, failed.code)

@@ -61,13 +61,16 @@ class VmDescriber:
         installation: str,
         *,
         public: bool,
+        booted: Callable[[str], None] = lambda _: None,
         elapsed: Callable[[], float] = boottime,
     ) -> None:
-        """`public`: over which address SSH goes."""
+        """`public`: over which address SSH goes. `booted` is told of each instance that boots no
+        more."""
         self._elapsed = elapsed
         self._calls = calls
         self._installation = installation
         self._public = public
+        self._booted = booted
         self._lock = threading.Lock()
         self._known: dict[Ref, _Known] = {}
         self._turn = 0
@@ -162,6 +165,8 @@ class VmDescriber:
 
     def _noted(self, ref: Ref, item: Answer) -> Seen:
         now, spot = power(item), part(item, "properties", "priority") == "Spot"
+        if now is not Power.PENDING:
+            self._booted(ref.id)
         with self._lock:
             known = self._known.setdefault(ref, _Known(self._elapsed()))
         # Another's may be what it had before it was off.
@@ -184,6 +189,7 @@ class VmDescriber:
         goes = known.ended or known.power is Power.STOPPING
         if not goes and self._elapsed() < known.since + SETTLED:
             return None
+        self._booted(ref.id)
         taken = known.spot and not known.ended
         detail = "a spot VM, which Azure took back" if taken else "deleted"
         return Seen(ref=ref, power=Power.DEAD, detail=detail, preempted=taken)

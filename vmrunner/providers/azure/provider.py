@@ -26,6 +26,7 @@ from vmrunner.model import (
     Spec,
 )
 from vmrunner.providers.azure import console, deadline_schedules, doctor, guard, price_list, prices
+from vmrunner.providers.azure.boots import ManagedBoots
 from vmrunner.providers.azure.catalog import AzureCatalog, placement
 from vmrunner.providers.azure.client import CONSOLE, AzureClient
 from vmrunner.providers.azure.create import AzureCreator
@@ -80,12 +81,15 @@ class AzureProvider:
         self.rights = AzurePermissions(options, self.calls, elapsed)
         self._dry = DryPools(elapsed)
         self._waiter = AzureWaiter(self.calls, elapsed, sleep)
+        boots = ManagedBoots(elapsed)
         self._births = AzureCreator(
-            options, self.calls, self.places, self._dry, self._waiter, self.quotas
+            options, self.calls, self.places, self._dry, self._waiter, self.quotas, boots
         )
         self._parker = AzureParker(self.calls, self._waiter)
         public = options.address == "public"
-        self._looker = VmDescriber(self.calls, options.installation, public=public, elapsed=elapsed)
+        self._looker = VmDescriber(
+            self.calls, options.installation, public=public, booted=boots.end, elapsed=elapsed
+        )
 
     @property
     def name(self) -> str:

@@ -15,12 +15,19 @@ from vmrunner.testing.localazure import (
     timestamps,
 )
 from vmrunner.testing.localazure.api_error import ArmRefusal, Json, invalid, missing, not_allowed
-from vmrunner.testing.localazure.faults import NO_ROOM, NO_ROOM_IN_ZONE, NO_SKU, FailedLater
+from vmrunner.testing.localazure.faults import (
+    CROWDED,
+    NO_ROOM,
+    NO_ROOM_IN_ZONE,
+    NO_SKU,
+    FailedLater,
+)
+from vmrunner.testing.localazure.limits import DEPLOYMENTS
 from vmrunner.testing.localazure.machines import AzureMachine
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.reads import dressed, group_of
 from vmrunner.testing.localazure.requests import AzureRequest
-from vmrunner.testing.localazure.resource_ids import VM, key
+from vmrunner.testing.localazure.resource_ids import IMAGE, VM, key
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
@@ -142,12 +149,31 @@ def _born(
     machine = AzureMachine(cloud=cloud, shown=shown, custom_data=data, user_data=user)
     if broken is None and machine.dry:
         broken = NO_ROOM_IN_ZONE if machine.zone else NO_ROOM
+    if broken is None and _is_crowded(cloud, disk, shown):
+        broken = CROWDED
     machine.doomed = broken is not None and not broken.runs
     planned.keep(cloud)
     if disk is not None:
         fixtures.keep(cloud, disk["type"], disk)
     cloud.add(machine)
     return machine, broken
+
+
+def _is_crowded(cloud: LocalAzure, disk: Json | None, shown: Json) -> bool:
+    """True if as many VMs boot from its managed image as that can serve."""
+    image = _image_of(shown)
+    if disk is None or image not in cloud.shelf(IMAGE):
+        return False
+    booting = [
+        one
+        for one in cloud.living.values()
+        if one.state == "starting" and not one.deleting and _image_of(one.shown) == image
+    ]
+    return len(booting) >= DEPLOYMENTS
+
+
+def _image_of(shown: Json) -> str:
+    return key(shown["properties"]["storageProfile"].get("imageReference", {}).get("id", ""))
 
 
 def _size(cloud: LocalAzure, location: str, properties: Json) -> str:

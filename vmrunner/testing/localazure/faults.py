@@ -118,6 +118,9 @@ UNHEARD_GUEST: Final = FailedLater(
     runs=True,
 )
 
+#: The same of one whose disk took too long to be made: it never runs.
+CROWDED: Final = UNHEARD_GUEST._replace(runs=False)
+
 #: Another operation came before this one was over.
 PREEMPTED: Final = FailedLater(
     "OperationPreempted",

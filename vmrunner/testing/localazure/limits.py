@@ -19,6 +19,7 @@ _THROTTLING: Final = f"{_LEARN}/virtual-machines/compute-throttling-limits"
 _NVME: Final = f"{_LEARN}/virtual-machines/nvme-overview"
 _GENERATIONS: Final = f"{_LEARN}/virtual-machines/generation-2"
 _EPHEMERAL: Final = f"{_LEARN}/virtual-machines/ephemeral-os-disks"
+_CAPTURE: Final = f"{_LEARN}/virtual-machines/capture-image-resource"
 _SAMPLES: Final = (
     "https://github.com/Azure/azure-computeschedule-dotnet-samples/blob/main/src/AllScenarios/"
     "Program.cs"
@@ -41,6 +42,7 @@ LIMITS: Final = (
     VendorLimit("vm-put", "Put VM: a VM 4 a minute, bucket of 12", _THROTTLING),
     VendorLimit("vm-update", "Update VM, start among it: a VM 4 a minute, 12", _THROTTLING),
     VendorLimit("vm-delete", "Delete VM, deallocate too: a VM 4 a minute, 12", _THROTTLING),
+    VendorLimit("managed-image", "20 simultaneous deployments of one managed image", _CAPTURE),
     VendorLimit("controllers", "a size boots what its DiskControllerTypes names", _NVME),
     VendorLimit("generations", "a size boots what its HyperVGenerations names", _GENERATIONS),
     VendorLimit("placements", "an ephemeral disk is where the size has room for it", _EPHEMERAL),
@@ -50,6 +52,10 @@ LIMITS: Final = (
 #: Of a schedule's retries.
 RETRY_COUNT: Final = range(8)
 RETRY_WINDOW: Final = range(5, 121)
+
+
+#: VMs that may boot at once from one managed image.
+DEPLOYMENTS: Final = 20
 
 
 class Rate(NamedTuple):

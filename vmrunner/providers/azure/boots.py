@@ -1,0 +1,53 @@
+"""Starts from one managed image, of which Azure serves few at once: of more, some time out while
+their disks are made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from vmrunner.errors import Throttled
+from vmrunner.providers.azure.catalog import is_managed
+from vmrunner.providers.common.clock import boottime
+
+#: "One managed image supports up to 20 simultaneous deployments" (Microsoft, "Create a managed
+#: image of a VM").
+AT_ONCE: Final = 20
+#: So long a start of which nobody saw the end counts, in seconds.
+LONGEST_BOOT: Final = 600.0
+#: When to ask again, in seconds.
+AGAIN: Final = 5.0
+
+
+class ManagedBoots:
+    """The starts of one process. Thread-safe."""
+
+    def __init__(self, elapsed: Callable[[], float] = boottime) -> None:
+        self._elapsed = elapsed
+        self._lock = threading.Lock()
+        self._begun: dict[str, tuple[str, float]] = {}  # instance → image, since when
+
+    def begin(self, image: str, instance: str) -> None:
+        """Count a start; the same again counts once. Raises `Throttled` where too many are under
+        way."""
+        if not is_managed(image):
+            return
+        image, now = image.lower(), self._elapsed()
+        with self._lock:
+            for name, (_, since) in list(self._begun.items()):
+                if now - since >= LONGEST_BOOT:
+                    del self._begun[name]
+            others = sum(one == image for one, _ in self._begun.values())
+            if instance not in self._begun and others >= AT_ONCE:
+                raise Throttled(
+                    f"{others} VMs boot from one managed image, and Azure serves no more at once",
+                    hint="an image in a gallery serves more: docs/azure.md",
+                    wait=AGAIN,
+                )
+            self._begun.setdefault(instance, (image, now))
+
+    def end(self, instance: str) -> None:
+        """Note that a VM runs, or is none."""
+        with self._lock:
+            self._begun.pop(instance, None)
