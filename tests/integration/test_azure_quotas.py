@@ -30,6 +30,19 @@ def test_what_does_not_fit_a_quota_is_not_offered(
     assert "lowPriorityCores 0 of 3: one VM needs 4" in caplog.text
 
 
+def test_a_location_without_public_addresses_is_not_offered(azure: Microsoft) -> None:
+    """A new subscription has twenty, and each VM takes one until it is deleted."""
+    azure.cloud.quotas[HERE]["PublicIPAddresses"] = 1
+    provider = azure.provider(zones=())
+    provider.create(make_order(provider))
+    azure.clock.advance(FITS)
+    with pytest.raises(QuotaExceeded, match="PublicIPAddresses 1 of 1: one VM needs 1"):
+        provider.offers(Spec())
+    assert told(azure.provider(zones=(), address="private"))
+    azure.cloud.faults.deny("usages.list")  # with a role that may read neither
+    assert told(azure.provider(zones=()))
+
+
 def test_each_reason_is_told_when_nothing_fits(azure: Microsoft) -> None:
     provider = azure.provider(machine_types=SIZES, zones=())
     azure.cloud.quotas[HERE] |= {"standardDSv5Family": 0, "virtualMachines": 0}
@@ -56,13 +69,13 @@ def test_usages_are_asked_for_seldom(azure: Microsoft) -> None:
     provider = azure.provider()
     for _ in range(20):
         provider.create(make_order(provider))
-    assert azure.cloud.count(USAGES) == 1
+    assert azure.cloud.count(USAGES) == 2 * 1
     azure.cloud.quotas[HERE]["cores"] = 0
     azure.clock.advance(FITS)
     for _ in range(20):
         with pytest.raises(QuotaExceeded):
             provider.offers(Spec())
-    assert azure.cloud.count(USAGES) == 2
+    assert azure.cloud.count(USAGES) == 2 * 2
 
 
 def test_a_refusal_for_a_quota_is_looked_into(azure: Microsoft) -> None:
@@ -75,7 +88,7 @@ def test_a_refusal_for_a_quota_is_looked_into(azure: Microsoft) -> None:
         provider.create(order)
     azure.clock.advance(121)  # the pool is left out no more
     assert told(provider) == [(Market.ON_DEMAND, SIZES[1])]
-    assert azure.cloud.count(USAGES) == 2
+    assert azure.cloud.count(USAGES) == 2 * 2
 
 
 def test_usages_that_cannot_be_read_hinder_nothing(azure: Microsoft) -> None:
@@ -83,4 +96,4 @@ def test_usages_that_cannot_be_read_hinder_nothing(azure: Microsoft) -> None:
     provider = azure.provider()
     for _ in range(5):
         assert len(provider.offers(Spec())) == 2
-    assert azure.cloud.count(USAGES) == 1
+    assert azure.cloud.count(USAGES) == 2 * 1

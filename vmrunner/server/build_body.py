@@ -28,7 +28,9 @@ class _AskedFor(JobDefaults):
         default=None, description="What people call the source; default: its digest."
     )
     secrets: dict[str, str] = Field(  # type: ignore[assignment]
-        default_factory=dict, description="Values by name.", repr=False
+        default_factory=dict,
+        description="Values by name, to the letter: @FILE is read by the command line alone.",
+        repr=False,
     )
     name: Annotated[str, checked(field_checks.build_name)] | None = Field(
         default=None, description="Usable instead of its id."

@@ -197,7 +197,7 @@ def _quotas(provider: AzureProvider) -> Iterator[Finding]:
     wanted = markets(options.spot, wanted=False, name=provider.name)
     usages, told = provider.quotas.usages(), set()
     for market, size in product(wanted, provider.places.sizes()):
-        for name, needed in needs(size, market).items():
+        for name, needed in needs(size, market, options).items():
             usage = usages.get(name.lower())
             if usage is None or name in told:
                 continue

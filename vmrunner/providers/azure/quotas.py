@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from vmrunner.errors import QuotaExceeded
 from vmrunner.model import Market
+from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.catalog import AzureSize
-from vmrunner.providers.azure.client import USAGE, AzureClient, part
+from vmrunner.providers.azure.client import NETWORK_USAGE, USAGE, AzureApi, AzureClient, part
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import CapacityPool
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 #: So long an answer holds, in seconds: one in which all has room, and one in which something has
 #: none, or that did not come.
 FITS, FULL = 300.0, 30.0
+#: Quotas of public addresses, of which a new subscription has 20 in a location.
+ADDRESSES: Final = (
+    "PublicIPAddresses",
+    "StandardSkuPublicIpAddresses",
+    "IPv4StandardSkuPublicIpAddresses",
+)
 HINT: Final = "raise the subscription's quota, or run fewer at once"
 
 
@@ -52,13 +59,15 @@ class AzureQuotas:
             self._known = None
 
     def usages(self) -> Mapping[str, AzureUsage]:
-        """Ask, and return the usages by name in lower case. Raises `CallFailed`."""
-        return {
-            str(part(one, "name", "value")).lower(): AzureUsage(
-                int(one["currentValue"]), int(one["limit"])
-            )
-            for one in self._calls.listed(USAGE, location=self._options.location)
-        }
+        """Ask, and return the usages by name in lower case: of sizes, and of addresses as far as
+        these credentials may read those. Raises `CallFailed`."""
+        found = self._listed(USAGE)
+        try:
+            found |= self._listed(NETWORK_USAGE)
+        except CallFailed as failed:
+            if failed.code not in error_codes.DENIED:  # by a role of a former version
+                raise
+        return found
 
     def fitting(
         self, pools: Sequence[CapacityPool], sizes: Mapping[str, AzureSize]
@@ -79,6 +88,14 @@ class AzureQuotas:
 
     # --- within ---
 
+    def _listed(self, api: AzureApi) -> dict[str, AzureUsage]:
+        return {
+            str(part(one, "name", "value")).lower(): AzureUsage(
+                int(one["currentValue"]), int(one["limit"])
+            )
+            for one in self._calls.listed(api, location=self._options.location)
+        }
+
     def _lacks(
         self, pools: Sequence[CapacityPool], sizes: Mapping[str, AzureSize], age: float
     ) -> dict[CapacityPool, str]:
@@ -94,22 +111,24 @@ class AzureQuotas:
             self._asked = now
         found = {}
         for pool in pools:
-            for lack in lacking(self._known, sizes[pool.machine_type], pool.market):
+            wanted = needs(sizes[pool.machine_type], pool.market, self._options)
+            for lack in lacking(self._known, wanted):
                 found[pool] = f"{pool.machine_type} {pool.market.value}: {lack}"
                 break
         return found
 
 
-def needs(size: AzureSize, market: Market) -> dict[str, int]:
+def needs(size: AzureSize, market: Market, options: AzureOptions) -> dict[str, int]:
     """Return what one VM takes, by the quota's name."""
     spot = market is Market.SPOT
     cores = ("lowPriorityCores",) if spot else ("cores", size.family)
-    return {**{name: size.cpus for name in cores if name}, "virtualMachines": 1}
+    single = ("virtualMachines", *(ADDRESSES if options.address == "public" else ()))
+    return {**{name: size.cpus for name in cores if name}, **dict.fromkeys(single, 1)}
 
 
-def lacking(usages: Mapping[str, AzureUsage], size: AzureSize, market: Market) -> Iterator[str]:
+def lacking(usages: Mapping[str, AzureUsage], wanted: Mapping[str, int]) -> Iterator[str]:
     """Yield the quotas that have no room for one VM: `cores 9 of 10: one VM needs 2`."""
-    for name, count in needs(size, market).items():
+    for name, count in wanted.items():
         usage = usages.get(name.lower())
         if usage is not None and usage.limit - usage.used < count:
             yield f"{name} {usage.used} of {usage.limit}: one VM needs {count}"
