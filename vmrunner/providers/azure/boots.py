@@ -17,7 +17,7 @@ AT_ONCE: Final = 20
 #: So long a start of which nobody saw the end counts, in seconds.
 LONGEST_BOOT: Final = 600.0
 #: When to ask again, in seconds.
-AGAIN: Final = 5.0
+ASK_AGAIN: Final = 5.0
 
 
 class ManagedBoots:
@@ -43,7 +43,7 @@ class ManagedBoots:
                 raise Throttled(
                     f"{others} VMs boot from one managed image, and Azure serves no more at once",
                     hint="an image in a gallery serves more: docs/azure.md",
-                    wait=AGAIN,
+                    wait=ASK_AGAIN,
                 )
             self._begun.setdefault(instance, (image, now))
 
