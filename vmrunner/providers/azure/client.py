@@ -35,7 +35,6 @@ from azure.mgmt.computeschedule import ComputeScheduleMgmtClient
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 from azure.mgmt.network import NetworkManagementClient
 from requests.adapters import HTTPAdapter
-from urllib3 import Retry
 
 from vmrunner.errors import Throttled, Uncertain
 from vmrunner.providers.azure import error_codes
@@ -384,7 +383,7 @@ def _transport(*, trust: bool) -> RequestsTransport:
     that is for what is elsewhere."""
     session = requests.Session()
     session.trust_env = trust
-    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=Retry(total=False))
+    adapter = HTTPAdapter(pool_maxsize=CONNECTIONS)  # which sends nothing again
     for scheme in ("https://", "http://"):
         session.mount(scheme, adapter)
     return RequestsTransport(
