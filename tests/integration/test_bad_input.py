@@ -103,6 +103,11 @@ CMD = ("--", "true")
 KNOWN_BEFOREHAND = [
     (("--provider", "aws", *CMD), "provider: no provider 'aws' is configured (one of: local)"),
     (("--image", "nope", *CMD), "image: 'nope' is not in "),
+    (
+        ("--image", "ubuntu:24.04", *CMD),
+        "image: 'ubuntu:24.04' is no VM image, which is what the VM boots from (there: default) "
+        "(a container's image is another option: --container ubuntu:24.04, or",
+    ),
     (("--container", "De bian", *CMD), "container: 'De bian' is not a container image's name"),
     (
         ("--network", "none", "--container", "python:3.13", *CMD),
@@ -115,6 +120,14 @@ KNOWN_BEFOREHAND = [
     ((), "command: missing (put it after --, or name a job with -f FILE)"),
     (("--",), "command: missing"),
     (("make",), "command: 'make' is not after -- (vmrunner run -- make …, or -f FILE make"),
+    (
+        ("make", "test"),
+        "command: 'make' is not after -- (vmrunner run -- make test; a container's image is "
+        "--container IMAGE)",
+    ),
+    (("debian", "sh", "x y"), "(vmrunner run -- debian sh 'x y'; a container's image"),
+    (("--", " "), "command: ' ' names no program (such as -- make test)"),
+    (("--source", "/", *CMD), "source: '/' is this whole system (name the directory of a project"),
     (("--source", "/nope", *CMD), "source: '/nope' does not exist (name a directory)"),
     (("--ttl", "5m", "--timeout", "10m", *CMD), "ttl: 5m is not longer than the timeout 10m"),
     (("--ttl", "9h", *CMD), "ttl: 9h is above limits.max_ttl 4h (a shorter ttl, or a larger"),

@@ -67,13 +67,11 @@ class StatusLine:
         ]
         spin = _SPIN[self._ticks % len(_SPIN)]
         current = f"{build.state.value} {spin} {units.span(now - build.state_since)}"
-        left = "" if deadline is None else f"   {units.span(deadline - now)} left"
-        del done[:-4]
-        while True:
-            line = " ─ ".join([build.id[:10], *done, current]) + left
-            if len(line) <= room or not done:
-                return line
-            del done[0]
+        left = "" if deadline is None else f"   VM ends in {units.span(deadline - now)}"
+        parts = [build.id[:10], *done[-4:], current]
+        while len(line := " ─ ".join(parts) + left) > room and len(parts) > 1:
+            del parts[1 if len(parts) > 2 else 0]
+        return line
 
 
 class TerminalFollower:

@@ -3,6 +3,7 @@ that they read the same on a terminal and in a pipe; JSON comes in an envelope."
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import select
 import sys
 import traceback
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -201,6 +202,27 @@ def clear_live() -> None:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
         _live = False
+
+
+@contextlib.contextmanager
+def other_screen() -> Iterator[None]:
+    """Let stdout, a terminal, show its other screen: what stood there comes back, and nothing that
+    can be scrolled to is lost."""
+    _to_terminal("\x1b[?1049h")
+    try:
+        yield
+    finally:
+        _to_terminal("\x1b[?1049l")
+
+
+def clear_screen() -> None:
+    """Let what is printed next stand alone on the other screen."""
+    _to_terminal("\x1b[H\x1b[J")
+
+
+def _to_terminal(sequence: str) -> None:
+    sys.stdout.write(sequence)
+    sys.stdout.flush()
 
 
 class LibraryLogHandler(logging.Handler):

@@ -69,6 +69,8 @@ def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> Build
 def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | None:
     """The file that words before `--`, or nothing at all, are about: `-f`, else `vmrunner.yml`
     here."""
+    if len(words) > 1 and file is None:
+        raise _not_after_dashes(words)
     if len(words) > 1:
         raise ConfigError(f"job: {words[1]!r} is one too many", hint="one job, then -- and a CMD")
     if file is not None:
@@ -76,11 +78,19 @@ def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | N
     if steps is None and (here := _job_file_here()):
         return here
     if words:
-        raise ConfigError(
-            f"command: {words[0]!r} is not after --",
-            hint=f"vmrunner run -- {words[0]} …, or -f FILE {words[0]} for a job",
-        )
+        raise _not_after_dashes(words)
     return None
+
+
+def _not_after_dashes(words: Sequence[str]) -> ConfigError:
+    """Return the error for a command that was written as a job's name is."""
+    line = output.clean(shlex.join(words))
+    job = f"; or -f FILE {words[0]} for a job" if len(words) == 1 else ""
+    return ConfigError(
+        f"command: {words[0]!r} is not after --",
+        hint=f"vmrunner run -- {line}{' …' if len(words) == 1 else ''}{job}; a container's image "
+        "is --container IMAGE",
+    )
 
 
 def _job_file_here() -> Path | None:

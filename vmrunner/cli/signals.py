@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from vmrunner.cli import exit_codes
+from vmrunner.cli import exit_codes, output
 from vmrunner.lib.wakeup import Listener
 
 
@@ -89,3 +89,29 @@ def interrupted_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def tidied_up(told: str) -> Iterator[None]:
+    """Let SIGTERM break off what runs here, as Ctrl-C does, so that it leaves nothing half-made;
+    then say `told`."""
+    came = False
+
+    def broken_off(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, broken_off)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not came:
+            raise
+        output.say(f"ended by SIGTERM: {told}")
+        raise exit_codes.ExitNow(exit_codes.TERMINATED) from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -12,7 +12,7 @@ from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
-from vmrunner.lib.section import Bytes, Seconds, Section
+from vmrunner.lib.section import Bytes, Flag, Seconds, Section
 from vmrunner.model import MOST_VMS, PoolKind
 from vmrunner.providers import registry
 
@@ -55,7 +55,7 @@ class PoolSettings(Section):
     network: Policy | None = None
     container: str | None = None
     container_runtime: Literal["runc", "runsc"] | None = None
-    spot: bool = False
+    spot: Flag = False
     size: int | None = Field(default=None, ge=0, le=MOST_VMS, description="VMs that wait.")
     schedule: list[ScheduledSize] = Field(
         default_factory=list, description="Their number by time, in the place of size."
@@ -76,10 +76,11 @@ class PoolSettings(Section):
 
 def pool_specs(settings: Settings) -> dict[str, PoolSpec]:
     """Return the pools of a configuration by name, with all defaults. Raises ConfigError."""
-    return {name: _spec(settings, name, said) for name, said in settings.pools.items()}
+    return {name: spec_of(settings, name, said) for name, said in settings.pools.items()}
 
 
-def _spec(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
+def spec_of(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
+    """Return one pool, with all defaults. Raises ConfigError."""
     from vmrunner.core.pools import lifetime
     from vmrunner.model import PoolSpec
 

@@ -27,7 +27,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
 from vmrunner.lib import units
 from vmrunner.lib.database_url import SQLITE
-from vmrunner.lib.section import Bytes, Seconds, Section
+from vmrunner.lib.section import Bytes, Flag, Seconds, Section
 from vmrunner.lib.store_url import StoreUrl
 from vmrunner.model import Network
 from vmrunner.providers import registry
@@ -87,7 +87,7 @@ class LimitSettings(Section):
     log_bytes: Bytes = Field(default=64 << 20, description="The most that is kept of a log.")
     artifact_bytes: Bytes = Field(default=2 << 30, description="The most that a build brings back.")
     source_bytes: Bytes = Field(default=2 << 30, description="The most that a source may be.")
-    privileged: bool = Field(
+    privileged: Flag = Field(
         default=False, description="May a build ask for a privileged container."
     )
     docker: bool = Field(default=True, description="May a build ask for a Docker of its own.")
@@ -184,6 +184,16 @@ class ServerSettings(Section):
         known = [(one.issuer, one.audience) for one in value]
         if twice := next((one for one in known if known.count(one) > 1), None):
             raise ValueError(f"{twice[0]} for {twice[1]} is there twice; put its rules into one")
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value:
+            try:
+                units.address(value, "listen")
+            except ConfigError as error:
+                raise FieldError(error) from None
         return value
 
     @field_validator("url")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -122,7 +124,17 @@ def translated(error: BaseException, url: URL) -> LedgerError:
     else:
         where = f" ({url.database})"
         hint = next((fix for sign, fix in _FIXES.items() if sign in words), "see who else uses it")
+        if "disk I/O" in words and _full(url.database):
+            words, hint = f"its disk is full: {words}", _FIXES["full"]
     return LedgerError(f"the ledger's database failed: {words}{where}", hint=hint)
+
+
+def _full(file: str | None) -> bool:
+    """True if there is no room for a page beside a ledger's file."""
+    try:
+        return shutil.disk_usage(Path(file or ".").parent).free < _PAGES
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -138,6 +150,7 @@ def single_transaction(url: URL, **options: Any) -> Iterator[Connection]:
         engine.dispose()
 
 
+_PAGES: Final = 1 << 20  # bytes that SQLite needs for its journal and its shared memory
 #: What to do about an error of SQLite, by a part of its words.
 _RESTORE: Final = "restore a backup, or move it away: VMs of it end at their own deadlines"
 _FIXES: Final = {

@@ -24,6 +24,17 @@ def _bytes(value: object) -> int:
         raise ValueError(f"not a size; {error.hint}") from None
 
 
+def _flag(value: object) -> object:
+    """Take true and false, as an environment variable has them too, and nothing that looks like
+    them: "yes", "on", 1."""
+    if isinstance(value, bool):
+        return value
+    if value in ("true", "false"):
+        return value == "true"
+    raise ValueError("neither true nor false; write one of the two, without quotes in a file")
+
+
+Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),

@@ -194,6 +194,17 @@ def exact(seconds: float) -> str:
     return text + (f"{rest:g}s" if rest or not text else "")
 
 
+def address(text: str, field: str) -> tuple[str, int]:
+    """HOST:PORT, or [IPv6]:PORT, taken apart. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(
+            f"{field}: {text!r} is no address", hint="HOST:PORT, such as 127.0.0.1:8470"
+        )
+    return bare, int(port)
+
+
 def amount(count: int) -> str:
     """A number of bytes for people: 17 B, 4.0 KiB, 1.2 GiB."""
     value = float(count)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vmrunner.lib.section import Bytes, Seconds, Section
+from vmrunner.lib.section import Bytes, Flag, Seconds, Section
 
-__all__ = ["Bytes", "LocalSettings", "ProviderSettings", "Seconds"]
+__all__ = ["Bytes", "Flag", "LocalSettings", "ProviderSettings", "Seconds"]
 
 
 class ProviderSettings(Section):

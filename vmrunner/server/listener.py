@@ -84,13 +84,7 @@ class HttpListener:
 
 def parse(text: str) -> tuple[str, int]:
     """HOST:PORT, or [IPv6]:PORT. Raises ConfigError."""
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(
-            f"server.listen: {text!r} is no address", hint="HOST:PORT, such as 127.0.0.1:8470"
-        )
-    return bare, int(port)
+    return units.address(text, "server.listen")
 
 
 def is_loopback(host: str) -> bool:

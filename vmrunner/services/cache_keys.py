@@ -59,7 +59,8 @@ def _digest(root: Path, glob: str) -> str:
         raise ConfigError(f"cache: {error.filename} cannot be read: {error.strerror}") from error
     if not count:
         raise ConfigError(
-            f"cache: {{hash:{glob}}} matches no file in {root}", hint="a file that is there"
+            f"cache: {{hash:{glob}}} matches no file in {root}",
+            hint="name a file of the source, such as {hash:**/requirements.txt}",
         )
     return total.hexdigest()[:LETTERS]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from vmrunner.config import contradictions
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib import ids, units
 from vmrunner.lib.database_url import SQLITE
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from vmrunner.config.settings import Paths
+    from vmrunner.config.settings import Paths, Settings
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
@@ -45,19 +47,42 @@ def doctor(
     if only is not None:
         return list(_provider(providers, only))
     findings = [
-        _ledger(ledgers),
-        *_nodes(ledgers),
-        *_reaper(ledgers),
-        *_due(ledgers, providers, limits, paths),
-        _space(paths.data),
-        *_store(ledgers, paths.data, store),
+        *_each("configuration", lambda: _contradictions(providers.settings)),
+        *_each("ledger", lambda: [_ledger(ledgers)]),
+        *_each("nodes", lambda: _nodes(ledgers)),
+        *_each("reaper", lambda: _reaper(ledgers)),
+        *_each("reaper", lambda: _due(ledgers, providers, limits, paths)),
+        *_each("disk", lambda: [_space(paths.data)]),
+        *_each("store", lambda: _store(ledgers, paths.data, store)),
+        *_each("pools", lambda: _pools(ledgers, providers)),
+        *_each("webhooks", lambda: _webhooks(ledgers, providers)),
     ]
-    findings += _pools(ledgers, providers)
-    findings += _webhooks(ledgers, providers)
     opened, broken = providers.opened()
     for name in dict.fromkeys((*providers.settings.providers, *opened, *broken)):
-        findings += _provider(providers, name)
+        findings += _each(name, lambda name=name: _provider(providers, name))  # type: ignore[misc]
     return findings
+
+
+def _each(check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return what one check finds. A system that refuses it, as one whose disk is full, is a
+    finding too: doctor is what one runs then."""
+    try:
+        return list(look())
+    except OSError as error:
+        fix = "make room" if error.errno == errno.ENOSPC else "see who owns it"
+        message = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        return [Finding(check=check, level=Level.ERROR, message=message, fix=fix)]
+
+
+def _contradictions(settings: Settings) -> Iterator[Finding]:
+    """Tell of what the configuration says that cannot be: `serve`, or each build, refuses it."""
+    for error in contradictions.of(settings):
+        yield Finding(
+            check="configuration",
+            level=Level.ERROR,
+            message=str(error.args[0]),
+            fix=error.hint,
+        )
 
 
 def _ledger(ledgers: LedgerOpener) -> Finding:

@@ -175,6 +175,8 @@ def command(said: str | Sequence[str]) -> tuple[Step, ...]:
     """A string is a shell line, a list is one command."""
     if isinstance(said, str):
         return (Step(run=said),) if said.strip() else ()
+    if said and not said[0].strip():
+        raise ConfigError(f"command: {said[0]!r} names no program", hint="such as -- make test")
     return (Step(argv=tuple(said)),) if said else ()
 
 

@@ -45,7 +45,7 @@ def drawn(columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_wide_terminal_shows_all_phases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn(120, monkeypatch) == (
         "b-01hzzzzz ─ queued 1m40s ─ provisioning 1m40s ─ connecting 1m40s ─ preparing 1m40s"
-        " ─ running ⠙ 7.0s   53s left"
+        " ─ running ⠙ 7.0s   VM ends in 53s"
     )
 
 
@@ -53,5 +53,5 @@ def test_a_wide_terminal_shows_all_phases(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_narrow_one_shows_the_present(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After slow phases it was all of the past, cut off before the phase that lasts."""
     line = drawn(columns, monkeypatch)
-    assert line.endswith(" ─ running ⠙ 7.0s   53s left")
+    assert line.endswith("running ⠙ 7.0s   VM ends in 53s")
     assert len(line) < (columns or 80)

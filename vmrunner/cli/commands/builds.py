@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -48,17 +49,19 @@ def ps(
 
     shell = shell_of(context)
     labels = dict(units.label(text) for text in label or ())
-    while True:
-        active = None if everything else True
-        rows = shell.service.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
-        if watching and sys.stdout.isatty():
-            output.print_out("\x1b[H\x1b[2J\x1b[3J")
-        _table(shell, rows[:limit], form)
-        if len(rows) > limit:
-            output.say(f"only the newest {limit}; --limit shows more")
-        if not watching:
-            return exit_codes.OK
-        time.sleep(_REFRESH)
+    on_terminal = watching and sys.stdout.isatty()
+    with output.other_screen() if on_terminal else contextlib.nullcontext():
+        while True:
+            active = None if everything else True
+            rows = shell.service.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
+            if on_terminal:
+                output.clear_screen()
+            _table(shell, rows[:limit], form)
+            if len(rows) > limit:
+                output.say(f"only the newest {limit}; --limit shows more")
+            if not watching:
+                return exit_codes.OK
+            time.sleep(_REFRESH)
 
 
 def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:

@@ -27,7 +27,7 @@ Row = tuple[str, str, str]
 @config.command("show")
 def config_show(form: Output = Format.TABLE) -> int:
     """Every value, and where it came from. Secrets are masked."""
-    from vmrunner.config import sources
+    from vmrunner.config import contradictions, sources
 
     loaded = sources.read()
     view: ListView[Row] = ListView(
@@ -45,6 +45,8 @@ def config_show(form: Output = Format.TABLE) -> int:
         loaded.trusted()
     except ConfigError as error:
         output.warn(f"other commands refuse: {error}")
+    for found in contradictions.of(loaded.settings):
+        output.warn(f"it cannot work so: {found}")
     return exit_codes.OK
 
 

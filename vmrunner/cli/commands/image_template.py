@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, shell_of
-from vmrunner.errors import VmrunnerError
+from vmrunner.errors import ConfigError, VmrunnerError
+
+if TYPE_CHECKING:
+    from vmrunner.model import BuildSpec
 
 
 def template(
@@ -43,9 +46,30 @@ def template(
         "disk": disk,
     }
     shell = shell_of(context)
-    key = make(shell, {name: value for name, value in said.items() if value is not None})
-    output.say(f"template {key}: made" if key else "it is there already, or none would fit")
+    given = {name: value for name, value in said.items() if value is not None}
+    key = make(shell, given)
+    output.say(f"template {key}: made" if key else _why_none(shell, given))
     return exit_codes.OK
+
+
+def _why_none(shell: CliContext, said: dict[str, Any]) -> str:
+    """Return why no template was made, where all is well. Raises ConfigError where none can be."""
+    from vmrunner import images
+
+    spec = _spec(shell, said)
+    provider = shell.app.settings.providers[spec.provider]
+    field = f"providers.{spec.provider}.templates"
+    if getattr(provider, "templates", None) is False:
+        raise ConfigError(f"{field}: it is false", hint="leave it out, or write true")
+    wanted = spec.image or getattr(provider, "image", None)
+    image = images.resolve(shell.app.paths.cache, wanted, images.current)
+    if spec.container not in image.containers:
+        raise ConfigError(
+            f"container: {spec.container!r} is not in VM image {image.name!r}, and a template "
+            "holds no other",
+            hint=f"in it: {', '.join(image.containers) or 'none'}; a recipe of yours can have it",
+        )
+    return "the template for such builds is there already"
 
 
 def make_defaults(shell: CliContext) -> None:
@@ -57,24 +81,35 @@ def make_defaults(shell: CliContext) -> None:
     app = shell.app
     try:
         if isinstance(app.providers.get(app.settings.provider(None)), StartsFromTemplates):
-            make(shell, {})
-            make(shell, {"network": Network.NONE})
+            make(shell, {}, "template 1 of 2, of builds")
+            make(shell, {"network": Network.NONE}, "template 2 of 2, of sandboxes (no network)")
     except (VmrunnerError, OSError) as error:
         output.warn(f"no template was made: {error}")
 
 
-def make(shell: CliContext, said: dict[str, Any]) -> str | None:
+def make(shell: CliContext, said: dict[str, Any], title: str = "template") -> str | None:
     """Make the template for a build that says this. Returns its key; None as `templates.make`."""
+    from vmrunner.cli.last_times import LastTimes
+    from vmrunner.services import templates
+
+    app, spec = shell.app, _spec(shell, said)
+    with LastTimes().steps("template: ") as begin:
+
+        def progress(text: str) -> None:
+            output.say(f"{title}: {text} …{begin(text)}")
+
+        return templates.make(
+            app.providers.get(spec.provider),
+            spec,
+            app.settings,
+            app.ledgers.open(make=True),
+            progress=progress,
+        )
+
+
+def _spec(shell: CliContext, said: dict[str, Any]) -> BuildSpec:
     from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import Step
-    from vmrunner.services import requests, templates
+    from vmrunner.services import requests
 
-    app = shell.app
-    spec = requests.check(BuildRequest(steps=(Step(run="true"),), **said), app.settings).spec
-    return templates.make(
-        app.providers.get(spec.provider),
-        spec,
-        app.settings,
-        app.ledgers.open(make=True),
-        progress=lambda text: output.say(f"template: {text} …"),
-    )
+    return requests.check(BuildRequest(steps=(Step(run="true"),), **said), shell.app.settings).spec

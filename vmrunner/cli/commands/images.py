@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from vmrunner.cli import exit_codes, output
+from vmrunner.cli import exit_codes, output, signals
 from vmrunner.cli.commands import image_gc, image_template
 from vmrunner.cli.context import CliContext, shell_of
+from vmrunner.cli.last_times import LastTimes
 from vmrunner.cli.output import Format
 from vmrunner.cli.views import images as imageviews
 from vmrunner.errors import BadOrder, ConfigError, LedgerError, NotFound
@@ -38,6 +39,7 @@ class ImageProgress:
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._told: set[tuple[str, bool]] = set()
+        self._times = LastTimes()
 
     def __enter__(self) -> Self:
         return self
@@ -50,22 +52,25 @@ class ImageProgress:
         if self._why:
             output.say(f"{self._why}: it is made now")
             self._why = ""
+        step = f"image: {progress.stage}"
         if self._live:
-            self._bar(progress)
+            self._bar(progress, self._times.hint(step))
         else:
-            self._line(progress)
+            self._line(progress, step)
+        if progress.fraction == 1.0 and progress.seconds >= 1.0:  # else it was there already
+            self._times.note(step, progress.seconds)
 
-    def _line(self, progress: Progress) -> None:
+    def _line(self, progress: Progress, step: str) -> None:
         from vmrunner.lib import units
 
         over = progress.fraction == 1.0
         if (progress.stage, over) in self._told:
             return
         self._told.add((progress.stage, over))
-        took = f" took {units.span(progress.seconds)}" if over else " …"
+        took = f" took {units.span(progress.seconds)}" if over else f" …{self._times.hint(step)}"
         output.say(f"image: {progress.stage}{took}")
 
-    def _bar(self, progress: Progress) -> None:
+    def _bar(self, progress: Progress, hint: str) -> None:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
@@ -78,7 +83,7 @@ class ImageProgress:
             task,
             total=total,
             completed=progress.fraction or 0.0,
-            message=output.clean(progress.message)[:60],
+            message=output.clean(progress.message)[:60] or hint.strip(),
         )
         if progress.fraction == 1.0:
             self._bars.stop_task(task)
@@ -143,7 +148,8 @@ def build(
         return exit_codes.OK
     said = shell.loaded.settings.providers.values()
     configured = [one.accel for one in said if isinstance(one, LocalSettings)]
-    with ImageProgress() as progress:
+    finished = "the stages that are finished are kept, and the next build goes on from there"
+    with signals.tidied_up(finished), ImageProgress() as progress:
         image = images.build(
             images.find(recipe),
             cache=shell.app.paths.cache,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,6 +72,8 @@ def serve(
         return reap.reap(app.ledgers, app.providers, app.limits(), app.paths, by=None)
 
     address = listen or app.settings.server.listen
+    if address:
+        _http("server.listen")
     everybody = _without_tokens(address) if insecure_no_auth else None
     engine = new_engine() if until_idle else _patiently(new_engine, reap_without_ledger)
     ledger = app.ledger
@@ -167,16 +169,24 @@ def _formatter(form: LogFormat) -> logging.Formatter:
     )
 
 
-def _listener(parts: ServiceParts, address: str, everybody: Principal | None) -> HttpListener:
-    """The HTTP API, listening."""
+def _http(field: str) -> Any:
+    """Return the module that listens. Raises ConfigError, which names `field`, where its packages
+    are not installed."""
     try:
         from vmrunner.server import listener
     except ImportError as error:
         raise ConfigError(
-            f"server.listen: {error.name} is not installed",
-            hint="pip install 'vmrunner[server]'",
+            f"{field}: {error.name} is not installed", hint="pip install 'vmrunner[server]'"
         ) from None
-    found = listener.HttpListener(listener.parse(address), server_parts(parts), everybody=everybody)
+    return listener
+
+
+def _listener(parts: ServiceParts, address: str, everybody: Principal | None) -> HttpListener:
+    """The HTTP API, listening."""
+    listener = _http("server.listen")
+    found: HttpListener = listener.HttpListener(
+        listener.parse(address), server_parts(parts), everybody=everybody
+    )
     log.info("the HTTP API is at %s/api/v1", found.url)
     if not listener.is_loopback(listener.parse(address)[0]):
         log.warning("tokens cross the network in the clear unless a proxy in front has TLS")
@@ -202,8 +212,8 @@ def _without_tokens(address: str) -> Principal:
     """Return as whom all callers are taken. Raises ConfigError where others could call."""
     from vmrunner.lib import process
     from vmrunner.model import Principal, TokenScope
-    from vmrunner.server import listener
 
+    listener = _http("--insecure-no-auth")
     if not address or not listener.is_loopback(listener.parse(address)[0]):
         raise ConfigError(
             f"--insecure-no-auth: {address or 'no address'} is not this host alone",

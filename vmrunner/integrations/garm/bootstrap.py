@@ -57,7 +57,8 @@ def read(data: bytes) -> Bootstrap:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(("stdin", *map(str, first["loc"])))
-        raise ConfigError(f"{where}: {first['msg']}", hint="GARM writes it") from None
+        wrong = "it is missing" if first["type"] == "missing" else first["msg"].lower()
+        raise ConfigError(f"{where}: {wrong}", hint="GARM writes that: see its version") from None
 
 
 def request(

@@ -121,6 +121,12 @@ def resolve(
     if wanted is None:
         raise NotMade("image: there is no local image yet", hint=f"{_BUILD} makes one")
     names = ", ".join(sorted({m["name"] for m, _ in known})) or "none"
+    if ":" in wanted or "/" in wanted:
+        raise BadOrder(
+            f"image: {wanted!r} is no VM image, which is what the VM boots from (there: {names})",
+            hint=f"a container's image is another option: --container {wanted}, or `container:` in "
+            "a job",
+        )
     missing = NotMade if wanted == DEFAULT else BadOrder
     raise missing(
         f"image: {wanted!r} is not in {cache / 'images'}",

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from vmrunner.providers.settings import Bytes, LocalSettings, ProviderSettings
+from vmrunner.providers.settings import Bytes, Flag, LocalSettings, ProviderSettings
 
 
 class QemuSettings(LocalSettings):
@@ -22,7 +22,7 @@ class QemuSettings(LocalSettings):
     cpus: int | None = Field(default=None, ge=1)
     memory: Bytes | None = None
     disk: Bytes | None = None
-    templates: bool | None = Field(
+    templates: Flag | None = Field(
         default=None, description="false: boot each VM; default: from a template, where one fits."
     )
     templates_max_bytes: Bytes | None = Field(

@@ -134,7 +134,7 @@ class HttpClient:
                 )
                 if answer.status_code >= 400:
                     answer.read()
-                    raise problem(answer)
+                    raise self._problem(answer)
                 return answer
 
             yield patiently(ask).iter_bytes()
@@ -151,7 +151,7 @@ class HttpClient:
                 method, _whole(path), params=said, headers=headers, **body
             )
         if answer.status_code >= 400:
-            raise problem(answer)
+            raise self._problem(answer)
         try:
             document = answer.json()
         except ValueError:
@@ -162,6 +162,21 @@ class HttpClient:
                 hint="see VMRUNNER_SERVER",
             )
         return document
+
+    def _problem(self, answer: httpx.Response) -> VmrunnerError:
+        """Return what the server raised. Without a token that counts it speaks of headers, which
+        is not where its user said one."""
+        if answer.status_code != 401:
+            return problem(answer)
+        if not self._token:
+            return NoValidToken(
+                f"{self.url} wants a token, and VMRUNNER_TOKEN is not set",
+                hint="export VMRUNNER_TOKEN=vmr_…; `vmrunner token create` at the server makes one",
+            )
+        return NoValidToken(
+            f"{self.url} does not take this token: it is mistyped, revoked, or its time is over",
+            hint="see VMRUNNER_TOKEN; `vmrunner token create` at the server makes another",
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
