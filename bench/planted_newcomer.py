@@ -7,6 +7,9 @@ from typing import Final
 from bench.planted import Bug
 
 CONTENTS = "tests/unit/lib/test_contents.py"
+ARGUMENTS = "tests/integration/test_mcp_arguments.py"
+CONTRADICTIONS = "tests/unit/config/test_contradictions.py"
+FIRST_WORDS = "tests/integration/test_first_words.py"
 DECODING = "tests/unit/services/remote/test_decoding.py"
 
 BUGS: Final = (
@@ -86,5 +89,40 @@ BUGS: Final = (
         '        env=document.get("env") or {},\n',
         "",
         f"{DECODING}::test_each_field_of_a_spec_comes_back",
+    ),
+    Bug(
+        "an argument that no tool has is ignored",
+        "integrations/mcp/arguments.py",
+        '"extra": "forbid"',
+        '"extra": "ignore"',
+        f"{ARGUMENTS}::test_each_argument_is_described_and_bounded",
+    ),
+    Bug(
+        "output in the background grows",
+        "integrations/mcp/background.py",
+        "                del part[:more]\n",
+        "",
+        f"{ARGUMENTS}::test_what_nobody_asks_for_is_bounded",
+    ),
+    Bug(
+        "doctor finds no contradiction in pools",
+        "config/contradictions.py",
+        "for name, said in settings.pools.items()",
+        "for name, said in ()",
+        f"{CONTRADICTIONS}::test_all_contradictions_are_told",
+    ),
+    Bug(
+        "a right is given by a word",
+        "config/settings.py",
+        "    privileged: Flag = Field(",
+        "    privileged: bool = Field(",
+        f"{CONTRADICTIONS}::test_a_right_is_given_by_true_alone",
+    ),
+    Bug(
+        "a full disk ends doctor",
+        "services/doctor.py",
+        "    except OSError as error:\n        fix",
+        "    except KeyError as error:\n        fix",
+        f"{FIRST_WORDS}::test_doctor_goes_on_where_the_disk_is_full",
     ),
 )

@@ -119,13 +119,16 @@ KNOWN_BEFOREHAND = [
     (("-l", "a b=c", *CMD), "label: 'a b' is not a label's name"),
     ((), "command: missing (put it after --, or name a job with -f FILE)"),
     (("--",), "command: missing"),
-    (("make",), "command: 'make' is not after -- (vmrunner run -- make …, or -f FILE make"),
+    (("make",), "command: 'make' is not after -- (vmrunner run -- make …; or -f FILE make"),
     (
         ("make", "test"),
         "command: 'make' is not after -- (vmrunner run -- make test; a container's image is "
         "--container IMAGE)",
     ),
-    (("debian", "sh", "x y"), "(vmrunner run -- debian sh 'x y'; a container's image"),
+    (
+        ("debian", "sh", "x y"),
+        "command: 'debian' is not after -- (vmrunner run -- debian sh 'x y'; a container's",
+    ),
     (("--", " "), "command: ' ' names no program (such as -- make test)"),
     (("--source", "/", *CMD), "source: '/' is this whole system (name the directory of a project"),
     (("--source", "/nope", *CMD), "source: '/nope' does not exist (name a directory)"),

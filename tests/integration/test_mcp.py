@@ -115,7 +115,8 @@ def test_an_agent_uses_a_sandbox(runner: vmrunner.Runner) -> None:
             tools = {tool.name for tool in (await client.list_tools()).tools}
             assert tools == {
                 "sandbox_create", "sandbox_run", "sandbox_read_file", "sandbox_write_file",
-                "sandbox_list_files", "sandbox_kill", "run_build",
+                "sandbox_list_files", "sandbox_kill", "run_build", "sandbox_list",
+                "sandbox_extend", "sandbox_start", "sandbox_output", "sandbox_stop",
             }  # fmt: skip
             made = await call(client, "sandbox_create")
             assert (made["network"], made["ttl_seconds"]) == ("none", 900)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 FILE: Final = "last-times.json"
-LEAST: Final = 5.0  # seconds: of what is shorter nobody asks how long it takes
+LEAST_SECONDS: Final = 5.0  # of what is shorter nobody asks how long it takes
 _MOST: Final = 200  # steps that are kept
 
 
@@ -33,7 +33,7 @@ class LastTimes:
 
     def note(self, step: str, seconds: float) -> None:
         """Keep how long a step took."""
-        if seconds < LEAST:
+        if seconds < LEAST_SECONDS:
             return
         kept = {**self._read(), step: round(seconds, 1)}
         with contextlib.suppress(OSError):

@@ -5,10 +5,12 @@ their `ttl`, or when the process ends. What tools answer is cut, with a note."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, Final, ParamSpec, TypeVar, Unpack
+from typing import Annotated, Any, Final, Literal, ParamSpec, TypeVar, Unpack
 
 import anyio
 import anyio.from_thread
@@ -17,25 +19,34 @@ import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from vmrunner.api.build import Build
 from vmrunner.api.keywords import BuildOptions, SandboxOptions
 from vmrunner.api.runner import Runner
-from vmrunner.api.sandbox import Sandbox
+from vmrunner.api.sandbox import Sandbox, command_order
 from vmrunner.config import network_policy
 from vmrunner.core.ceilings import covers
 from vmrunner.errors import ConfigError, Conflict, NotAllowed, VmrunnerError
+from vmrunner.integrations.mcp.arguments import StrictTool
+from vmrunner.integrations.mcp.background import BackgroundCommand
 from vmrunner.integrations.mcp.sessions import LONGEST_TTL, ONLY, SessionSandboxes, end
+from vmrunner.lib.terminal import clean
 from vmrunner.model import BuildSpec, Network, NetworkPolicy
 from vmrunner.services.documents import shown
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_Work = Callable[..., Awaitable[Any]]
+_Adding = Callable[[ToolAnnotations], Callable[[_Work], None]]  # a decorator that adds a tool
 
 TEXT: Final = 32 * 1024  # characters of one text in an answer
 FILE: Final = 1 << 20  # bytes of a file in an answer
+BINARY: Final = 256 * 1024  # … as base64
+LINE: Final = 200  # characters of a line that progress tells
+_PIECE: Final = 4096  # … of output that is looked through for it
 PROGRESS: Final = 5.0  # seconds between two words of it
 ENTRIES: Final = 500  # of one list
 CALLS: Final = 256  # threads of calls at once
@@ -43,8 +54,30 @@ CALLS: Final = 256  # threads of calls at once
 INSTRUCTIONS: Final = (
     "Run untrusted code in a virtual machine of its own. sandbox_create starts one and returns its "
     "id; it has no network unless you ask for it, and ends by itself within 15 minutes. Call "
-    "sandbox_kill when you are done. run_build runs one command in a fresh machine."
+    "sandbox_kill when you are done, and sandbox_extend when you need longer. run_build runs one "
+    "command in a fresh machine."
 )
+
+SandboxId = Annotated[str, Field(description="The id that sandbox_create gave.")]
+CommandId = Annotated[str, Field(description="The id that sandbox_start gave.")]
+ShellLine = Annotated[str, Field(min_length=1, description="A line for /bin/sh.")]
+Directory = Annotated[str, Field(description="A directory: absolute, or below /work.")]
+FilePath = Annotated[str, Field(min_length=1, description="Absolute, or below /work.")]
+Container = Annotated[
+    str | None,
+    Field(description="A Docker image's name; one that is not in the VM needs network open."),
+]
+Policy = Annotated[
+    str, Field(description="none, open, or allow=HOST[:PORT],… for these hosts alone.")
+]
+Encoding = Annotated[
+    Literal["utf-8", "base64"], Field(description="utf-8 for text, base64 for any bytes.")
+]
+Seconds = Annotated[
+    float, Field(gt=0, le=LONGEST_TTL, description=f"Seconds, at most {LONGEST_TTL:g}.")
+]
+Wait = Annotated[float, Field(ge=0, le=60, description="Seconds, at most 60.")]
+
 _READS: Final = ToolAnnotations(read_only_hint=True)
 _CHANGES: Final = ToolAnnotations(read_only_hint=False, destructive_hint=False)
 _ENDS: Final = ToolAnnotations(read_only_hint=False, destructive_hint=True)
@@ -69,12 +102,42 @@ class CommandAnswer(BaseModel):
     note: str = Field(default="", description="What was left out.")
 
 
+class ListedSandbox(BaseModel):
+    """A sandbox that lives."""
+
+    sandbox: str
+    seconds_left: int = Field(description="Then it ends by itself; sandbox_extend moves that.")
+
+
+class SandboxesAnswer(BaseModel):
+    """The sandboxes of a session."""
+
+    sandboxes: list[ListedSandbox]
+
+
+class StartedCommand(BaseModel):
+    """A command that runs in the background."""
+
+    command: str = Field(description="Its id, for sandbox_output and sandbox_stop.")
+
+
+class BackgroundAnswer(BaseModel):
+    """Output of a command in the background since the last call."""
+
+    running: bool
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    note: str = Field(default="", description="What was left out.")
+
+
 class FileAnswer(BaseModel):
-    """A file as text."""
+    """A file."""
 
     path: str
     text: str
-    size: int
+    size: int = Field(description="In bytes.")
+    encoding: str = "utf-8"
     note: str = ""
 
 
@@ -119,35 +182,43 @@ def make(
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(sandboxes.close)
 
-    server: MCPServer[Any] = MCPServer(
+    tools: list[Tool] = []
+
+    def tool(annotations: ToolAnnotations) -> Callable[[_Work], None]:
+        return lambda work: tools.append(StrictTool.of(_spoken(work), annotations))
+
+    _add_lives(tool, runner, sandboxes, network_at_most)
+    _add_commands(tool, sandboxes)
+    _add_files(tool, sandboxes)
+    _add_builds(tool, runner, network_at_most)
+    return MCPServer(
         "vmrunner",
         instructions=INSTRUCTIONS,
         lifespan=lifespan,
+        tools=tools,
         log_level="WARNING",  # below that it tells ids of sessions
     )
 
-    @server.tool(annotations=_CHANGES)
-    @_spoken
+
+def _add_lives(
+    tool: _Adding, runner: Runner, sandboxes: SessionSandboxes, network_at_most: NetworkPolicy
+) -> None:
+    @tool(_CHANGES)
     async def sandbox_create(
         context: Context,
-        container: str | None = None,
-        network: str = "none",
-        ttl_seconds: float = LONGEST_TTL,
+        container: Container = None,
+        network: Policy = "none",
+        ttl_seconds: Seconds = LONGEST_TTL,
     ) -> CreatedSandbox:
         """Start a virtual machine with a container (a Docker image name; default: Debian with
         Python, git and compilers) and return its id. network: none, open, or these hosts alone:
         allow=HOST[:PORT],…"""
-        if not 0 < ttl_seconds <= LONGEST_TTL:
-            raise ConfigError(
-                f"ttl_seconds: {ttl_seconds:g} is not above 0 and at most {LONGEST_TTL:g}",
-                hint="leave it out",
-            )
         _held(network, network_at_most)
         _end_with_session(context, sandboxes)
         sandbox, spec = await _started(
             context, runner, container=container, network=network, ttl=ttl_seconds
         )
-        sandboxes.add(_session(context), sandbox)
+        sandboxes.add(_session(context), sandbox, ttl_seconds)
         return CreatedSandbox(
             sandbox=sandbox.id,
             container=spec.container,
@@ -155,49 +226,131 @@ def make(
             ttl_seconds=ttl_seconds,
         )
 
-    @server.tool(annotations=_ENDS)
-    @_spoken
-    async def sandbox_run(
-        context: Context,
-        sandbox: str,
-        command: str,
-        timeout_seconds: float = 60,
-        cwd: str = "/work",
-    ) -> CommandAnswer:
-        """Run a shell command in a sandbox and return its output and exit code."""
-        found = sandboxes.get(_session(context), sandbox)
-        call = functools.partial(found.run, command, timeout=timeout_seconds, cwd=cwd)
-        done = await _at_length(context, call, left_alone=True)
-        out, out_note = _cut(done.stdout, "stdout")
-        err, err_note = _cut(done.stderr, "stderr")
-        return CommandAnswer(
-            exit_code=done.exit_code,
-            stdout=out,
-            stderr=err,
-            timed_out=done.timed_out,
-            note=" ".join(filter(None, [out_note, err_note])),
+    @tool(_READS)
+    async def sandbox_list(context: Context) -> SandboxesAnswer:
+        """List the sandboxes of this session that live."""
+        return SandboxesAnswer(
+            sandboxes=[
+                ListedSandbox(sandbox=sandbox.id, seconds_left=round(left))
+                for sandbox, left in sandboxes.list(_session(context))
+            ]
         )
 
-    @server.tool(annotations=_READS)
-    @_spoken
-    async def sandbox_read_file(context: Context, sandbox: str, path: str) -> FileAnswer:
-        """Read a file of a sandbox as text (UTF-8)."""
-        found = sandboxes.get(_session(context), sandbox)
-        data = await _left_alone(_read, found, path)
-        text, note = _cut(data.decode("utf-8", "replace"), "text")
-        return FileAnswer(path=path, text=text, size=len(data), note=note)
+    @tool(_CHANGES)
+    async def sandbox_extend(
+        context: Context, sandbox: SandboxId, seconds: Seconds = LONGEST_TTL
+    ) -> ListedSandbox:
+        """Let a sandbox live longer. All in all it cannot live longer than its server allows."""
+        left = await _left_alone(sandboxes.extend, _session(context), sandbox, seconds)
+        return ListedSandbox(sandbox=sandbox, seconds_left=round(left))
 
-    @server.tool(annotations=_CHANGES)
-    @_spoken
-    async def sandbox_write_file(context: Context, sandbox: str, path: str, text: str) -> str:
-        """Write a text file in a sandbox, with the directories above it."""
-        found = sandboxes.get(_session(context), sandbox)
-        await _left_alone(found.files.write, path, text)
-        return f"{path}: {len(text.encode())} bytes were written"
+    @tool(_ENDS)
+    async def sandbox_kill(context: Context, sandbox: SandboxId) -> str:
+        """End a sandbox, with its virtual machine and all that is in it."""
+        await anyio.to_thread.run_sync(sandboxes.end, _session(context), sandbox)
+        return f"{sandbox} is ended"
 
-    @server.tool(annotations=_READS)
-    @_spoken
-    async def sandbox_list_files(context: Context, sandbox: str, path: str = "/work") -> ListAnswer:
+
+def _add_commands(tool: _Adding, sandboxes: SessionSandboxes) -> None:
+    @tool(_ENDS)
+    async def sandbox_run(
+        context: Context,
+        sandbox: SandboxId,
+        command: ShellLine,
+        timeout_seconds: Seconds = 60,
+        cwd: Directory = "/work",
+    ) -> CommandAnswer:
+        """Run a shell command in a sandbox and return its output and exit code. For a server, or
+        what takes longer than 15 minutes, use sandbox_start."""
+        found = sandboxes.get(_session(context), sandbox)
+        latest = LatestLine()
+        call = functools.partial(
+            found.run,
+            command,
+            timeout=timeout_seconds,
+            cwd=cwd,
+            on_stdout=latest.take,
+            on_stderr=latest.take,
+        )
+        done = await _at_length(context, call, latest, left_alone=True)
+        return _answer(done.stdout, done.stderr, done.exit_code, timed_out=done.timed_out)
+
+    @tool(_ENDS)
+    async def sandbox_start(
+        context: Context, sandbox: SandboxId, command: ShellLine, cwd: Directory = "/work"
+    ) -> StartedCommand:
+        """Start a shell command in a sandbox, such as a server, and return its id at once.
+        sandbox_output gives its output, sandbox_stop ends it."""
+        session = _session(context)
+        found = sandboxes.get(session, sandbox)
+        order = command_order(command, env={}, cwd=cwd)
+        sandboxes.keep(session, sandbox, await _left_alone(BackgroundCommand, found, order))
+        return StartedCommand(command=order.id)
+
+    @tool(_READS)
+    async def sandbox_output(
+        context: Context, sandbox: SandboxId, command: CommandId, wait_seconds: Wait = 0
+    ) -> BackgroundAnswer:
+        """Return what a command of sandbox_start wrote since the last call, and its exit code once
+        it has ended. wait_seconds: wait so long for some output, or its end."""
+        found = sandboxes.command(_session(context), sandbox, command)
+        news = await _at_length(context, lambda: found.take(wait_seconds), left_alone=True)
+        out, out_note = _cut(news.stdout.decode("utf-8", "replace"), "stdout")
+        err, err_note = _cut(news.stderr.decode("utf-8", "replace"), "stderr")
+        dropped = f"{news.dropped} bytes were dropped: nobody asked." if news.dropped else ""
+        return BackgroundAnswer(
+            running=news.end is None,
+            exit_code=None if news.end is None else news.end.exit_code,
+            stdout=out,
+            stderr=err,
+            note=" ".join(filter(None, [out_note, err_note, dropped])),
+        )
+
+    @tool(_ENDS)
+    async def sandbox_stop(context: Context, sandbox: SandboxId, command: CommandId) -> str:
+        """Kill a command of sandbox_start, with all that it started."""
+        session = _session(context)
+        found = sandboxes.command(session, sandbox, command)
+        await _left_alone(
+            sandboxes.get(session, sandbox).send_signal, found.order.id, signal.SIGKILL
+        )
+        return f"{command} is killed"
+
+
+def _add_files(tool: _Adding, sandboxes: SessionSandboxes) -> None:
+    @tool(_READS)
+    async def sandbox_read_file(
+        context: Context, sandbox: SandboxId, path: FilePath, encoding: Encoding = "utf-8"
+    ) -> FileAnswer:
+        """Read a file of a sandbox: text, or any bytes as base64."""
+        found = sandboxes.get(_session(context), sandbox)
+        if encoding == "base64":
+            data = await _left_alone(_read, found, path, BINARY)
+            text, note = base64.b64encode(data).decode(), ""
+        else:
+            data = await _left_alone(_read, found, path, FILE)
+            text, note = _cut(data.decode("utf-8", "replace"), "text")
+        return FileAnswer(path=path, text=text, size=len(data), encoding=encoding, note=note)
+
+    @tool(_CHANGES)
+    async def sandbox_write_file(
+        context: Context,
+        sandbox: SandboxId,
+        path: FilePath,
+        text: Annotated[str, Field(description="Its content; with encoding base64: as base64.")],
+        encoding: Encoding = "utf-8",
+    ) -> str:
+        """Write a file in a sandbox, with the directories above it: text, or any bytes as
+        base64."""
+        found = sandboxes.get(_session(context), sandbox)
+        data = _decoded(text) if encoding == "base64" else text.encode()
+        await _left_alone(found.files.write, path, data)
+        return f"{path}: {len(data)} bytes were written"
+
+    @tool(_READS)
+    async def sandbox_list_files(
+        context: Context, sandbox: SandboxId, path: Directory = "/work"
+    ) -> ListAnswer:
         """List a directory of a sandbox."""
         found = sandboxes.get(_session(context), sandbox)
         entries = await _left_alone(found.files.list, path)
@@ -208,37 +361,33 @@ def make(
         ]
         return ListAnswer(path=path, entries=listed, note=note)
 
-    @server.tool(annotations=_ENDS)
-    @_spoken
-    async def sandbox_kill(context: Context, sandbox: str) -> str:
-        """End a sandbox, with its virtual machine and all that is in it."""
-        await anyio.to_thread.run_sync(sandboxes.end, _session(context), sandbox)
-        return f"{sandbox} is ended"
 
-    @server.tool(annotations=_ENDS)
-    @_spoken
+def _add_builds(tool: _Adding, runner: Runner, network_at_most: NetworkPolicy) -> None:
+    @tool(_ENDS)
     async def run_build(
         context: Context,
-        command: str,
-        container: str | None = None,
-        network: str = "none",
-        timeout_seconds: float = 600,
+        command: ShellLine,
+        container: Container = None,
+        network: Policy = "none",
+        timeout_seconds: Seconds = 600,
     ) -> BuildAnswer:
         """Run one shell command in a container in a fresh virtual machine, which is destroyed when
         it ends, and return the end of its log and its exit code. network: none, open, or these
         hosts alone: allow=HOST[:PORT],…"""
-        if not 0 < timeout_seconds <= LONGEST_TTL:
-            raise ConfigError(
-                f"timeout_seconds: {timeout_seconds:g} is not above 0 and at most {LONGEST_TTL:g}",
-                hint="leave it out",
-            )
         _held(network, network_at_most)
-        build, text, note = await _at_length(
-            context,
-            lambda: _built(
-                runner, command, container=container, network=network, timeout=timeout_seconds
-            ),
-        )
+        latest = LatestLine()
+
+        def work() -> tuple[Build, str, str]:
+            return _built(
+                runner,
+                command,
+                latest,
+                container=container,
+                network=network,
+                timeout=timeout_seconds,
+            )
+
+        build, text, note = await _at_length(context, work, latest)
         return BuildAnswer(
             build=build.id,
             result=build.result.value if build.result else "",
@@ -247,8 +396,6 @@ def make(
             log=text,
             note=note,
         )
-
-    return server
 
 
 def _held(network: str, most: NetworkPolicy) -> None:
@@ -274,12 +421,46 @@ def _spoken(tool: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return called
 
 
-async def _at_length(context: Context, work: Callable[[], T], *, left_alone: bool = False) -> T:
+class LatestLine:
+    """The last line that something wrote, for who waits for it."""
+
+    def __init__(self) -> None:
+        self._end = ""  # of what was written
+
+    @property
+    def text(self) -> str:
+        """Return it, fit to be shown."""
+        lines = [line for line in self._end.splitlines() if line.strip()]
+        return clean(lines[-1].strip())[:LINE] if lines else ""
+
+    def take(self, text: str) -> None:
+        """Take a piece of output."""
+        self._end = (self._end + text)[-_PIECE:]
+
+    def line(self, text: str) -> None:
+        """Take a whole line."""
+        self.take(f"{text}\n")
+
+
+def _answer(out: str, err: str, code: int, *, timed_out: bool) -> CommandAnswer:
+    out, out_note = _cut(out, "stdout")
+    err, err_note = _cut(err, "stderr")
+    note = " ".join(filter(None, [out_note, err_note]))
+    return CommandAnswer(exit_code=code, stdout=out, stderr=err, timed_out=timed_out, note=note)
+
+
+async def _at_length(
+    context: Context,
+    work: Callable[[], T],
+    latest: LatestLine | None = None,
+    *,
+    left_alone: bool = False,
+) -> T:
     """Do in a thread what takes long: clients wait for as long as they hear of progress. One that
     waits no more is noticed by `leave_if_cancelled`, and its thread is waited for, unless it is
     `left_alone`."""
     async with anyio.create_task_group() as beside:
-        beside.start_soon(_report, context)
+        beside.start_soon(_report, context, latest or LatestLine())
         try:
             done, failed = await _in_thread(work, left_alone=left_alone), None
         except VmrunnerError as error:  # what leaves a task group is wrapped
@@ -331,17 +512,26 @@ async def _started(
     return made[0], spec
 
 
-def _read(sandbox: Sandbox, path: str) -> bytes:
+def _read(sandbox: Sandbox, path: str, most: int) -> bytes:
     try:
-        return sandbox.files.read(path, most=FILE)
+        return sandbox.files.read(path, most=most)
     except Conflict as error:
         hint = "read a part of it with sandbox_run: head, tail, grep"
         raise Conflict(str(error.args[0]), hint=hint) from None
 
 
-def _built(runner: Runner, command: str, **options: Unpack[BuildOptions]) -> tuple[Build, str, str]:
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ConfigError("text: it is not base64", hint="encoding utf-8 takes text") from None
+
+
+def _built(
+    runner: Runner, command: str, latest: LatestLine, **options: Unpack[BuildOptions]
+) -> tuple[Build, str, str]:
     """Run a build; it, the end of its log, and a note of what was left out."""
-    build = runner.run(command, check=False, **options)
+    build = runner.run(command, check=False, on_log=latest.line, **options)
     return build, *_last(build.logs())
 
 
@@ -353,10 +543,11 @@ def leave_if_cancelled() -> None:
         return  # it works for none
 
 
-async def _report(context: Context) -> None:
+async def _report(context: Context, latest: LatestLine) -> None:
     seconds = 0.0
     while True:
-        await context.report_progress(seconds, message="a virtual machine is being used for it")
+        message = latest.text or "a virtual machine is being used for it"
+        await context.report_progress(seconds, message=message)
         await anyio.sleep(PROGRESS)
         seconds += PROGRESS
 

@@ -6,21 +6,26 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 from vmrunner.api.sandbox import Sandbox
 from vmrunner.errors import NotFound
+from vmrunner.integrations.mcp.background import BackgroundCommand
 
 #: The session where a transport has one only, such as stdio.
 ONLY: Final = ""
 LONGEST_TTL: Final = 15 * 60.0  # seconds that a sandbox or a build may be asked to live
-KNOWN_FOR: Final = LONGEST_TTL + 60  # … that one is known here: then it has ended by itself
+KNOWN_FOR: Final = 60.0  # … that one is known here after its end
+COMMANDS: Final = 64  # of a sandbox, in the background, that are known
 
 
-class _Made(NamedTuple):
+@dataclass(slots=True)
+class _Made:
     sandbox: Sandbox
-    at: float
+    until: float  # when it ends by itself
+    commands: dict[str, BackgroundCommand] = field(default_factory=dict)
 
 
 class SessionSandboxes:
@@ -31,23 +36,65 @@ class SessionSandboxes:
         self._lock = threading.Lock()
         self._all: defaultdict[str, dict[str, _Made]] = defaultdict(dict)
 
-    def add(self, session: str, sandbox: Sandbox) -> None:
+    def add(self, session: str, sandbox: Sandbox, ttl: float = LONGEST_TTL) -> None:
         """Note that a session made it, and forget those of it that are over."""
         now = self._now()
         with self._lock:
             mine = self._all[session]
-            over = [mine.pop(name) for name, one in list(mine.items()) if now - one.at > KNOWN_FOR]
-            mine[sandbox.id] = _Made(sandbox, now)
+            late = [name for name, one in mine.items() if now - one.until > KNOWN_FOR]
+            over = [mine.pop(name) for name in late]
+            mine[sandbox.id] = _Made(sandbox, now + ttl)
         for one in over:
             one.sandbox.close()
 
     def get(self, session: str, name: str) -> Sandbox:
         """Find one of a session's own. Raises NotFound."""
+        return self._find(session, name).sandbox
+
+    def list(self, session: str) -> Sequence[tuple[Sandbox, float]]:
+        """Return a session's own that are not over, each with the seconds that it has left."""
+        now = self._now()
+        with self._lock:
+            mine = list(self._all.get(session, {}).values())
+        return [(one.sandbox, one.until - now) for one in mine if one.until > now]
+
+    def extend(self, session: str, name: str, seconds: float) -> float:
+        """Let one live so much longer; return the seconds that it has left. Raises NotFound, and
+        Conflict where it cannot."""
+        made = self._find(session, name)
+        made.sandbox.extend(seconds)
+        with self._lock:
+            made.until += seconds
+            return made.until - self._now()
+
+    def keep(self, session: str, name: str, command: BackgroundCommand) -> None:
+        """Note a command that runs in the background. Of those that ended the oldest go."""
+        made = self._find(session, name)
+        with self._lock:
+            ended = [name for name, one in made.commands.items() if one.ended]
+            for old in ended[: max(0, len(made.commands) + 1 - COMMANDS)]:
+                del made.commands[old]
+            made.commands[command.order.id] = command
+
+    def command(self, session: str, name: str, command: str) -> BackgroundCommand:
+        """Find a command of one in the background. Raises NotFound."""
+        found = self._find(session, name).commands.get(command)
+        if found is None:
+            raise NotFound(
+                f"sandbox {name} has no command {command!r} in the background",
+                hint="sandbox_start starts one",
+            )
+        return found
+
+    def _find(self, session: str, name: str) -> _Made:
         with self._lock:
             found = self._all.get(session, {}).get(name)
         if found is None:
-            raise NotFound(f"this session has no sandbox {name!r}", hint="sandbox_create makes one")
-        return found.sandbox
+            raise NotFound(
+                f"this session has no sandbox {name!r}",
+                hint="sandbox_list names those that it has, sandbox_create makes one",
+            )
+        return found
 
     def end(self, session: str, name: str) -> None:
         """End one of a session's own. Raises NotFound."""

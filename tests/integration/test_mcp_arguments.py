@@ -1,0 +1,178 @@
+"""What an agent may say to tools, and the tools for what lasts."""
+
+from __future__ import annotations
+
+import base64
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+import vmrunner
+from tests.integration.test_mcp import Slow, call, connected, pretended, refused, runner
+from tests.support.fake_runner import app
+from vmrunner.integrations.mcp import background, server
+from vmrunner.integrations.mcp.background import BackgroundCommand
+from vmrunner.model import CommandEnd, StreamName
+
+pytestmark = pytest.mark.timeout(60)
+__all__ = ["app", "pretended", "runner"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("sandbox_create", {"ttl": "99h"}, "ttl: no such argument (did you mean 'ttl_seconds'?)"),
+        ("sandbox_create", {"net": "open"}, "net: no such argument (did you mean 'network'?)"),
+        ("sandbox_create", {"x": 1}, "x: no such argument (one of: container, network, ttl_sec"),
+        ("sandbox_create", {"ttl_seconds": 901}, "ttl_seconds: 901: input should be less than or"),
+        ("sandbox_create", {"ttl_seconds": "soon"}, "ttl_seconds: 'soon': input should be a valid"),
+        ("sandbox_run", {"command": "true"}, "sandbox: missing"),
+        ("sandbox_run", {"cmd": "true"}, "cmd: no such argument (did you mean 'command'?)"),
+        ("sandbox_run", {"sandbox": "b", "command": ""}, "command: ''"),
+        ("sandbox_write_file", {"sandbox": "b", "path": "a", "content": "x"}, "text: missing"),
+    ],
+)
+def test_arguments_that_cannot_be_are_told(
+    runner: vmrunner.Runner, name: str, arguments: dict[str, Any], words: str
+) -> None:
+    async def work() -> None:
+        async with connected(runner) as client:
+            told = await refused(client, name, **arguments)
+            assert words in told
+            assert "pydantic" not in told
+            assert "http" not in told
+
+    anyio.run(work)
+    assert runner.list() == []
+
+
+def test_each_argument_is_described_and_bounded(runner: vmrunner.Runner) -> None:
+    async def work() -> None:
+        async with connected(runner) as client:
+            for tool in (await client.list_tools()).tools:
+                schema = tool.input_schema
+                assert schema["additionalProperties"] is False, tool.name
+                for name, field in schema["properties"].items():
+                    assert field.get("description"), (tool.name, name)
+                    if field.get("type") == "number":
+                        assert field["maximum"] <= 900, (tool.name, name)
+
+    anyio.run(work)
+
+
+def test_a_sandbox_is_listed_and_extended(
+    runner: vmrunner.Runner,
+) -> None:
+    async def work() -> None:
+        async with connected(runner) as client:
+            assert (await call(client, "sandbox_list"))["sandboxes"] == []
+            name = (await call(client, "sandbox_create", ttl_seconds=300))["sandbox"]
+            (listed,) = (await call(client, "sandbox_list"))["sandboxes"]
+            assert listed["sandbox"] == name
+            assert 200 < listed["seconds_left"] <= 300
+            longer = await call(client, "sandbox_extend", sandbox=name, seconds=600)
+            assert 800 < longer["seconds_left"] <= 900
+            await call(client, "sandbox_kill", sandbox=name)
+            assert (await call(client, "sandbox_list"))["sandboxes"] == []
+
+    anyio.run(work)
+
+
+def test_a_binary_file_goes_both_ways(runner: vmrunner.Runner, pretended: Slow) -> None:
+    every = bytes(range(256))
+    text = base64.b64encode(every).decode()
+
+    async def work() -> None:
+        async with connected(runner) as client:
+            name = (await call(client, "sandbox_create"))["sandbox"]
+            said = {"sandbox": name, "path": "a", "encoding": "base64"}
+            await call(client, "sandbox_write_file", **said, text=text)
+            assert pretended.files["/work/a"] == every
+            read = await call(client, "sandbox_read_file", **said)
+            assert (read["text"], read["size"], read["encoding"]) == (text, 256, "base64")
+            assert "it is not base64" in await refused(
+                client, "sandbox_write_file", **said, text="%"
+            )
+            pretended.files["/work/a"] = bytes(server.BINARY + 1)
+            assert "more than 256.0 KiB" in await refused(client, "sandbox_read_file", **said)
+
+    anyio.run(work)
+
+
+def test_a_command_runs_on_in_the_background(runner: vmrunner.Runner, pretended: Slow) -> None:
+    async def work() -> None:
+        async with connected(runner) as client:
+            name = (await call(client, "sandbox_create"))["sandbox"]
+            pretended.runs.clear()
+            said = {"sandbox": name}
+            command = (await call(client, "sandbox_start", **said, command="serve"))["command"]
+            said["command"] = command
+            text = ""
+            while text != "serve":
+                news = await call(client, "sandbox_output", **said, wait_seconds=5)
+                assert (news["running"], news["exit_code"]) == (True, None)
+                text += news["stdout"]
+            await call(client, "sandbox_stop", **said)
+            assert pretended.signals == [(command, 9)]
+            pretended.runs.set()
+            while news["running"]:
+                news = await call(client, "sandbox_output", **said, wait_seconds=5)
+            assert (news["exit_code"], news["stdout"]) == (3, "")
+            said["command"] = "c-other"
+            assert "no command 'c-other'" in await refused(client, "sandbox_output", **said)
+
+    anyio.run(work)
+
+
+def test_what_nobody_asks_for_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "UNREAD_BYTES", 8)
+    end = CommandEnd(exit_code=0, timed_out=False, seconds=1.0)
+
+    def follow(_: Any, keep: Any) -> CommandEnd:
+        for piece in (b"01234", b"56789abcdef"):
+            keep(StreamName.STDOUT, piece)
+        return end
+
+    sandbox: Any = SimpleNamespace(start=lambda _: None, follow=follow)
+    order: Any = SimpleNamespace(id="c-1")
+    command = BackgroundCommand(sandbox, order)
+    while not command.ended:
+        command._news.acquire()
+        command._news.release()
+    assert command.take(0) == (b"89abcdef", b"", 8, end)
+    assert command.take(0) == (b"", b"", 0, end)
+
+
+def test_progress_tells_the_last_line(
+    runner: vmrunner.Runner, pretended: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PROGRESS", 0.01)
+    told: list[str] = []
+
+    async def heard(_: float, __: float | None, message: str | None) -> None:
+        told.append(message or "")
+        if message == "line two":
+            pretended.runs.set()
+
+    async def work() -> None:
+        async with connected(runner) as client:
+            name = (await call(client, "sandbox_create"))["sandbox"]
+            pretended.runs.clear()
+            said = {"sandbox": name, "command": "line one\nline two"}
+            await client.call_tool("sandbox_run", said, progress_callback=heard)
+
+    anyio.run(work)
+    assert "line two" in told
+
+
+def test_the_latest_line_is_clean_and_short() -> None:
+    latest = server.LatestLine()
+    latest.take("one\n\x1b]0;evil\x07two\x1b[31m\n\n")
+    assert "\x1b" not in latest.text
+    assert "two" in latest.text
+    latest.take("  \n")
+    assert "two" in latest.text
+    latest.take("x" * 9000)
+    assert len(latest.text) == server.LINE

@@ -1,0 +1,80 @@
+"""Commands that run in a sandbox while an agent does something else, and their output since."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from vmrunner.errors import VmrunnerError
+from vmrunner.model import CommandEnd, CommandOrder, StreamName
+
+if TYPE_CHECKING:
+    from vmrunner.api.sandbox import Sandbox
+
+UNREAD_BYTES: Final = 1 << 20  # of a stream that nobody has asked for yet; the newest
+
+
+class News(NamedTuple):
+    """Output that came since the last time. `dropped`: bytes that were too many to keep; `end`:
+    None while it runs."""
+
+    stdout: bytes
+    stderr: bytes
+    dropped: int
+    end: CommandEnd | None
+
+
+class BackgroundCommand:
+    """One command, followed in a thread. Safe in threads."""
+
+    def __init__(self, sandbox: Sandbox, order: CommandOrder) -> None:
+        """Start it. Raises what a sandbox raises."""
+        self.order = order
+        self._sandbox = sandbox
+        self._news = threading.Condition()
+        self._parts = {name: bytearray() for name in StreamName}
+        self._dropped = 0
+        self._end: CommandEnd | None = None
+        self._error: VmrunnerError | None = None
+        sandbox.start(order)
+        threading.Thread(target=self._follow, name=f"command {order.id}", daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        """True if nothing more will come of it."""
+        return self._end is not None or self._error is not None
+
+    def take(self, wait: float) -> News:
+        """Return what came since the last time; wait up to so many seconds for some. Raises what
+        following it raised."""
+        with self._news:
+            self._news.wait_for(lambda: self.ended or any(self._parts.values()), timeout=wait)
+            if self._error is not None and not any(self._parts.values()):
+                raise self._error
+            out, err = (bytes(self._parts[name]) for name in (StreamName.STDOUT, StreamName.STDERR))
+            news = News(out, err, self._dropped, self._end)
+            for part in self._parts.values():
+                part.clear()
+            self._dropped = 0
+        return news
+
+    def _follow(self) -> None:
+        try:
+            end = self._sandbox.follow(self.order, self._keep)
+        except VmrunnerError as error:
+            with self._news:
+                self._error = error
+                self._news.notify_all()
+            return
+        with self._news:
+            self._end = end
+            self._news.notify_all()
+
+    def _keep(self, stream: StreamName, data: bytes) -> None:
+        with self._news:
+            part = self._parts[stream]
+            part += data
+            if (more := len(part) - UNREAD_BYTES) > 0:
+                del part[:more]
+                self._dropped += more
+            self._news.notify_all()
