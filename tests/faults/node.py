@@ -186,13 +186,14 @@ class Node:
         drives: bool = True,
         sweeps: bool = True,
         far: bool = False,
+        boot: str = "b",
         skew: float = 0.0,
         stores: bool = False,
         pools: Mapping[str, PoolSpec] | None = None,
     ) -> None:
         self.world = world
         self.process = Process(
-            machine=f"m{pid}" if far else "m", boot="b", pid_namespace="n", pid=pid, started=pid
+            machine=f"m{pid}" if far else "m", boot=boot, pid_namespace="n", pid=pid, started=pid
         )
         self.born = world.clock()
         self.dead = self._killed = False

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.host_side import HOST_A, HOST_B, Hosts
 from tests.faults.node import Node
-from tests.faults.pool_worlds import pools, waiting
+from tests.faults.pool_worlds import drained, filled, pools, waiting
 from tests.faults.world import TTL, World
 from vmrunner.engine.gone_hosts import DOUBT
 from vmrunner.errors import NotFound
@@ -187,3 +187,38 @@ def test_a_dead_hosts_pool_is_given_up(make_world: Make) -> None:
     assert len(ready_at(world, HOST_A)) == 2
     world.truth.pools.drain("fast", "ops", world.clock())
     world.settle()
+
+
+def clone(world: World, boot: str) -> Node:
+    """A process of a host with machine id "m", over a database that several hosts share."""
+    node = world.node(boot=boot, pools=pools())
+    node.engine._one_host = False
+    return node
+
+
+def test_a_cloned_host_that_starts_second_is_refused(make_world: Make) -> None:
+    """It says so, and drives nothing: no VM is doubled, and no sweep of its closes a row."""
+    world = make_world(many_hosts=True)
+    first = clone(world, "b-1")
+    filled(world)
+    before = {row.id for row in waiting(world)}
+    second = clone(world, "b-2")
+    build = world.submit()
+    world.run(60, until=lambda: second.engine.refused is not None)
+    assert second.engine.refused is not None
+    assert first.engine.refused is None
+    assert second.engine.id not in {member.id for member in world.truth.engines.list()}
+    world.run(60, until=lambda: world.truth.builds.get(build.id).finished)
+    assert world.truth.builds.get(build.id).instance in before
+    assert not [r for r in world.truth.instances.list() if r.owner == second.engine.id]
+    drained(world)
+
+
+def test_a_host_that_booted_goes_on_soon(make_world: Make) -> None:
+    world = make_world(many_hosts=True)
+    clone(world, "b-1").kill()
+    node = clone(world, "b-2")
+    world.run(120, until=lambda: len(waiting(world)) == 2)
+    assert node.engine.refused is None
+    assert {row.owner for row in waiting(world)} == {node.engine.id}
+    drained(world)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +13,8 @@ from tests.support.ledger_builds import started
 from vmrunner.errors import Conflict
 from vmrunner.ledger import Ledger
 from vmrunner.lib.process import current
-from vmrunner.model import BuildState, InstanceState, Scope
-from vmrunner.services import destroy
+from vmrunner.model import BuildState, InstanceState, Level, Scope
+from vmrunner.services import destroy, doctor
 
 ELSEWHERE = Scope("fake", "host-b", "state")
 
@@ -66,3 +68,21 @@ def test_the_command_says_what_it_is_for(cli: Cli) -> None:
     done = cli("vm", "destroy", "--gone", "--all-expired")
     assert b"--gone is of VMs that you name" in done.err
     assert b"gone with their host" in cli("vm", "destroy", "--help").out
+
+
+# --- cloned hosts ---------------------------------------------------------------------------------
+
+
+def test_doctor_names_hosts_of_one_machine_id(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of them it runs on; a host that has booted since is none."""
+    monkeypatch.setattr(doctor.background, "one_host", lambda _: False)
+    here = current()
+    ledger.engines.join("e-1", here, "serve", time.time())
+    ledger.engines.join("e-0", replace(here, boot="before"), "serve", time.time() - 3600.0)
+    assert not list(doctor.clones(ledger))
+    ledger.engines.join("e-2", replace(here, boot="elsewhere"), "serve", time.time())
+    (found,) = doctor.clones(ledger)
+    assert (found.level, "which lives" in found.message) == (Level.ERROR, True)
+    assert "systemd-machine-id-setup" in (found.fix or "")

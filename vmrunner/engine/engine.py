@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.core.lifecycle import End, cancelled
 from vmrunner.core.scheduling import Offers, OffersAnswer, SchedulingPlan, plan
+from vmrunner.engine import cloned_hosts
 from vmrunner.engine.build_queue import BuildQueue
+from vmrunner.engine.cloned_hosts import CloneWatch
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
     CachesOf,
@@ -42,6 +44,7 @@ from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import (
     BadOrder,
+    ConfigError,
     CredentialsRefused,
     LedgerError,
     NoCapacity,
@@ -129,7 +132,8 @@ class Engine:
             source_of=source_of,
             caches_of=caches_of,
         )
-        self._membership = membership or Membership(one_host=ledger.url.startswith("sqlite"))
+        self._one_host = ledger.url.startswith("sqlite")
+        self._membership = membership or Membership(one_host=self._one_host)
         self._launcher = Launcher(self._context)
         self._completion = BuildCompletion(self._context)
         self._terminator = Terminator(self._context)
@@ -151,6 +155,8 @@ class Engine:
             self._pool_manager,
             self._deadlines,
         )
+        self._clones = CloneWatch(process)
+        self.refused: ConfigError | None = None  # why it neither launches nor drives anything
         self._gone_hosts = GoneHosts(self._context, self._membership)
         self._beaten: float | None = None
         self._joined = False
@@ -236,7 +242,11 @@ class Engine:
 
     def tick(self) -> float:
         """One round; returns how many seconds the next one may be away."""
+        if self.refused is not None:
+            return IDLE_TICK
         self._beat()
+        if not self._clones.over and not self._is_alone():
+            return BUSY_TICK
         waiting = self._collect()
         snapshot = self._reconciler.gather()
         self._gone_hosts.update(snapshot)
@@ -309,6 +319,22 @@ class Engine:
         for member in self._membership.gone(before=at - FORGET):
             engines.leave(member)
         self._beaten = now
+
+    def _is_alone(self) -> bool:
+        """True if no other host has our machine id, as far as local VMs go; False until that is
+        known, some seconds after a boot."""
+        context = self._context
+        # A ledger in a file is one host's; and whose a cloud's VM is no machine id tells.
+        members = [] if self._one_host else context.ledger.engines.list()
+        others = cloned_hosts.others_of(self._process, members)
+        if others and any(map(context.place_of, context.providers)):
+            self.refused = self._clones.look(members, context.monotonic())
+        else:
+            self._clones.over = True
+        if self.refused is not None:
+            log.critical("%s", self.refused)
+            self._leave()
+        return self._clones.over
 
     def _collect(self) -> bool:
         """Take in what came of the creates; True when something did."""

@@ -165,6 +165,8 @@ class Daemon:
         try:
             while not self._stopped.is_set():
                 self._engine.run(self._over)
+                if self._engine.refused is not None:
+                    raise self._engine.refused
                 if self._stopped.is_set() or self._engine.retire():
                     break
                 self._idle_since = None  # work came while we left
@@ -198,7 +200,7 @@ class Daemon:
 
     def _over(self) -> bool:
         self._listen_for_silence()
-        if self._stopped.is_set():
+        if self._stopped.is_set() or self._engine.refused is not None:
             return True
         if self._renewing.is_set():
             self._renewing.clear()

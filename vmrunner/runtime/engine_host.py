@@ -153,6 +153,8 @@ class EngineHost:
     def waiting(self, build: str) -> str:
         """Return why a build is still queued, as far as we know."""
         engine = self._engine
+        if engine is not None and engine.refused is not None:
+            return str(engine.refused)
         return (engine.waiting.get(build, "") if engine is not None else "") or self._nobody
 
     def _show_up(self, now: float) -> None:

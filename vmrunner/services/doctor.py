@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import contradictions
-from vmrunner.errors import VmrunnerError
-from vmrunner.lib import ids, units
+from vmrunner.engine.cloned_hosts import others_of, refusal
+from vmrunner.engine.membership import seems_alive
+from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.lib import ids, process, units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level, Trait
 from vmrunner.providers import promises
@@ -116,9 +118,24 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
 def _nodes(ledgers: LedgerOpener) -> Iterator[Finding]:
     try:
         ledger = ledgers.open()
-        yield from (*outdated(ledger), *failover(ledger))
+        yield from (*outdated(ledger), *clones(ledger), *failover(ledger))
     except VmrunnerError:
         return  # the ledger has its own finding
+
+
+def clones(ledger: Ledger) -> Iterator[Finding]:
+    """Name hosts with one machine id, this one among them: whose local VMs are whose, nobody can
+    tell."""
+    if background.one_host(ledger):
+        return
+    now = time.time()
+    living = [one for one in ledger.engines.list() if seems_alive(one, now, one_host=False)]
+    told: dict[str, ConfigError] = {}
+    for one in (process.current(), *(member.process for member in living)):
+        for other in others_of(one, living):
+            told.setdefault(other.process.machine, refusal(other))
+    for error in told.values():
+        yield Finding(check="nodes", level=Level.ERROR, message=str(error.args[0]), fix=error.hint)
 
 
 def outdated(ledger: Ledger) -> Iterator[Finding]:

@@ -4,6 +4,7 @@
     instances/.new-*/                                 being filled; renamed when whole
     ended.jsonl                                       tombstones: how each VM ended; kept a while
     lock                                              held while one is named, or buried
+    host-id                                           the directory's own: machines may be cloned
 
 The directory's name says whose it is, which and until when, so that a sweep needs no ledger and
 no file that could be corrupt. This module is read by the keeper: standard library only.
@@ -41,6 +42,7 @@ DUE: Final = (
 HELD: Final = "due.held"  # … that its keeper has taken note of
 STARTED: Final = "started"  # how its VM came to be, once its identity is its own
 NEW: Final = ".new-"
+HOST: Final = "host-id"
 
 _WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _NAME: Final = re.compile(
@@ -133,8 +135,24 @@ class StateDir:
         return self.path / "ended.jsonl"
 
     def prepare(self) -> None:
-        for place in (self.path, self.instances):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make what is missing. A directory gets an id of its own before its first VM; one that is
+        older has none, and stays what its rows call it."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.instances.exists():
+            made = self.path / f".{HOST}.{os.getpid()}.{os.urandom(4).hex()}"
+            made.write_text(os.urandom(6).hex())
+            with contextlib.suppress(FileExistsError):
+                (self.path / HOST).hardlink_to(made)  # the first one wins
+            made.unlink()
+        self.instances.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def host(self) -> str:
+        """The id of this directory; "": it is older than such ids."""
+        try:
+            return (self.path / HOST).read_text().strip()
+        except FileNotFoundError:
+            return ""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -37,8 +37,10 @@ _FORCED: Final = 3.0  # seconds to wait for the kernel after SIGKILL
 
 
 def scope(state: StateDir) -> Scope:
-    """Return the scope: this host, by its machine id, and the state directory, by its real path."""
-    return Scope("qemu", processes.machine_id(state.path), str(state.path))
+    """Return the scope: this host, by its machine id and the directory's own, which machines that
+    were cloned do not share, and the state directory, by its real path."""
+    host = "-".join(filter(None, (processes.machine_id(state.path), state.host)))
+    return Scope("qemu", host, str(state.path))
 
 
 def mark(state: StateDir) -> str:

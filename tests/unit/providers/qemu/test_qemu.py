@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tests.support.sshd import wait_for
 from vmrunner.lib import process
-from vmrunner.model import Fate, Outcome
+from vmrunner.model import Fate, Outcome, Scope
 from vmrunner.providers.qemu import (
     command_line,
     launch_plan,
@@ -223,6 +223,29 @@ def test_a_sweep_needs_no_file_in_the_directory(state: StateDir) -> None:
     )
     assert ours.role == "build"
     assert found["something else"].tags == {}, "shown, and nobody's"
+
+
+def test_cloned_machines_have_scopes_of_their_own(tmp_path: Path) -> None:
+    """Of equal machine ids, and even of equal paths. All processes of one have the same."""
+    scopes = []
+    for _ in range(2):
+        state = StateDir(tmp_path / "state")
+        state.prepare()
+        scopes.append(sweep.scope(state))
+        StateDir(state.path).prepare()
+        assert sweep.scope(StateDir(state.path)) == scopes[-1]
+        state.path.rename(tmp_path / scopes[-1].account)
+    assert scopes[0].account != scopes[1].account
+    assert scopes[0].place == scopes[1].place
+
+
+def test_an_older_directory_keeps_the_scope_of_its_rows(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "state")
+    state.instances.mkdir(parents=True)
+    state.prepare()
+    assert sweep.scope(state) == Scope(
+        "qemu", processes.machine_id(state.path), str(tmp_path / "state")
+    )
 
 
 def test_what_the_name_says_wins_over_the_file(state: StateDir) -> None:
