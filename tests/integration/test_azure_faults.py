@@ -15,7 +15,7 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
-from vmrunner.model import Fate, Kind, Level, Power, Scope, Spec
+from vmrunner.model import Fate, Kind, Level, Market, Power, Scope, Spec
 from vmrunner.providers.azure.provider import KIND
 from vmrunner.providers.azure.sweep import READERS
 from vmrunner.providers.common.rate_limits import FIRST_PAUSE, LONGEST_TOLD
@@ -44,6 +44,11 @@ from vmrunner.testing.localazure import (
 )
 
 PUT = "virtualMachines.put"
+NO_SPOT = RequestFate(
+    "AzureSpotFeatureNotEnabledForSubscription",
+    400,
+    "Subscription not enabled with Azure Spot Virtual Machine feature.",
+)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +132,29 @@ def test_a_zone_without_room_is_left_out_for_a_while(azure: Microsoft) -> None:
     assert [m.instance for m in azure.cloud.alive] == [other.instance]
     azure.clock.advance(121)
     assert provider.offers(Spec())[0].place == "westeurope-1"
+
+
+def test_a_full_subnet_is_a_lack_of_room(azure: Microsoft) -> None:
+    """Each VM that ends gives its address back: nothing is wrong with the order."""
+    (subnet,) = azure.cloud.resource(azure.site.network)["properties"]["subnets"]  # type: ignore[index]
+    subnet["properties"]["addressPrefix"] = "10.8.0.0/29"
+    provider = azure.provider(zones=())
+    for _ in range(3):
+        provider.create(make_order(provider))
+    with pytest.raises(NoCapacity, match="SubnetIsFull"):
+        provider.create(make_order(provider))
+    azure.cloud.rejected.clear()
+
+
+def test_who_may_have_no_spot_gets_on_demand(azure: Microsoft) -> None:
+    """As in a free or sponsored subscription: no size of that market is tried again at once."""
+    provider = azure.provider(spot="prefer", machine_types=("Standard_D4s_v5", "Standard_D2s_v5"))
+    order = make_order(provider)
+    assert order.offer.market is Market.SPOT
+    azure.cloud.faults.fail(PUT, NO_SPOT)
+    with pytest.raises(NoCapacity, match="not enabled"):
+        provider.create(order)
+    assert {one.market for one in provider.offers(Spec())} == {Market.ON_DEMAND}
 
 
 def test_a_create_half_made_leaves_what_a_sweep_finds(azure: Microsoft) -> None:

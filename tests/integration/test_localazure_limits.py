@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, Final
+from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 import pytest
@@ -11,7 +13,8 @@ from azure.core.exceptions import HttpResponseError
 
 from tests.support.arm import Arm, refused
 from tests.support.arm import arm as arm  # the fixture
-from vmrunner.testing.localazure import limits
+from vmrunner.testing.localazure import limits, price
+from vmrunner.testing.localazure.resource_ids import NETWORK
 
 THROTTLED: Final = (429, "TooManyRequests")
 
@@ -157,6 +160,33 @@ def placements_of_a_size(arm: Arm) -> None:
     assert order(arm, size, version, disk=local("ResourceDisk")) == (409, "NotSupported")
 
 
+def size_of_a_subnet(arm: Arm) -> None:
+    network = arm.cloud.shelf(NETWORK)[arm.site.network.lower()]
+    network["properties"]["subnets"][0]["properties"]["addressPrefix"] = "10.8.0.0/29"
+    for number in range(3):
+        arm.create(f"vm-{number}")
+    assert refused(lambda: arm.create("vm-3")) == (400, "SubnetIsFull")
+    arm.cloud.rejected.clear()
+
+
+def quota_of_addresses(arm: Arm) -> None:
+    arm.create("vm-1")
+    used = {one.name.value: one.current_value for one in arm.network.usages.list("westeurope")}
+    assert used["PublicIPAddresses"] == 1
+    assert "cores" not in used  # and Microsoft.Compute tells none of these
+
+
+def case_of_a_size_in_a_price(arm: Arm) -> None:
+    arm.cloud.prices = [price("westeurope", "Standard_D2s_v5", 0.1)]
+
+    def told(name: str) -> int:
+        asked = urlencode({"$filter": f"armSkuName eq '{name}'"})
+        with urlopen(f"{arm.cloud.url}/api/retail/prices?{asked}") as answer:
+            return len(json.load(answer)["Items"])
+
+    assert (told("Standard_D2s_v5"), told("standard_d2s_v5")) == (1, 0)
+
+
 CASES: Final[dict[str, Callable[[Arm], None]]] = {
     "vm-get": get_of_a_vm,
     "vm-list": list_of_all_vms,
@@ -168,6 +198,9 @@ CASES: Final[dict[str, Callable[[Arm], None]]] = {
     "controllers": controllers_of_a_size,
     "generations": generations_of_a_size,
     "placements": placements_of_a_size,
+    "subnet-size": size_of_a_subnet,
+    "addresses": quota_of_addresses,
+    "price-case": case_of_a_size_in_a_price,
     "retries": retries_of_a_schedule,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 import uuid
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.testing.localazure import attributes, fixtures, resource_ids
 from vmrunner.testing.localazure.api_error import ArmRefusal, Json, invalid, missing
+from vmrunner.testing.localazure.limits import RESERVED_ADDRESSES
 from vmrunner.testing.localazure.resource_ids import ADDRESS, FIREWALL, NETWORK, NIC, key, last
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
 
+_COUNTED: Final = 1000  # addresses of a subnet
 #: Where public addresses come from.
 _PUBLIC: Final = "198.18.0.0/15"
 
@@ -63,6 +66,23 @@ def subnet(cloud: LocalAzure, identifier: str, referrer: str) -> Json:
             known: Json = one
             return known
     raise unknown_reference(identifier, referrer)
+
+
+def _check_room(cloud: LocalAzure, found: Json) -> None:
+    """Raises `ArmRefusal` where a subnet has no address left. Large ones are not counted."""
+    prefix = str(found["properties"]["addressPrefix"])
+    most = ipaddress.ip_network(prefix).num_addresses - RESERVED_ADDRESSES
+    if most > _COUNTED:
+        return
+    configs = (
+        config["properties"]
+        for nic in cloud.shelf(NIC).values()
+        for config in nic["properties"]["ipConfigurations"]
+    )
+    used = sum(key((one.get("subnet") or {}).get("id", "")) == key(found["id"]) for one in configs)
+    if used >= most:
+        text = f"Subnet {found['name']} with address prefix {prefix} does not have enough capacity "
+        raise ArmRefusal(400, "SubnetIsFull", f"{text}for 1 IP addresses.")
 
 
 def unknown_reference(identifier: str, referrer: str) -> ArmRefusal:
@@ -129,6 +149,7 @@ def _ip(
     if not within:
         raise missing("ipConfigurations.properties.subnet")
     found = subnet(cloud, within, interface["id"])
+    _check_room(cloud, found)
     identifier = f"{interface['id']}/ipConfigurations/{config['name']}"
     shown: Json = {
         "id": identifier,

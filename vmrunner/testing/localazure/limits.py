@@ -20,6 +20,11 @@ _NVME: Final = f"{_LEARN}/virtual-machines/nvme-overview"
 _GENERATIONS: Final = f"{_LEARN}/virtual-machines/generation-2"
 _EPHEMERAL: Final = f"{_LEARN}/virtual-machines/ephemeral-os-disks"
 _CAPTURE: Final = f"{_LEARN}/virtual-machines/capture-image-resource"
+_NETWORKS: Final = f"{_LEARN}/virtual-network/virtual-networks-faq"
+_QUOTAS: Final = f"{_LEARN}/azure-resource-manager/management/azure-subscription-service-limits"
+_PRICES: Final = (
+    "https://learn.microsoft.com/en-us/rest/api/cost-management/retail-prices/azure-retail-prices"
+)
 _SAMPLES: Final = (
     "https://github.com/Azure/azure-computeschedule-dotnet-samples/blob/main/src/AllScenarios/"
     "Program.cs"
@@ -46,6 +51,9 @@ LIMITS: Final = (
     VendorLimit("controllers", "a size boots what its DiskControllerTypes names", _NVME),
     VendorLimit("generations", "a size boots what its HyperVGenerations names", _GENERATIONS),
     VendorLimit("placements", "an ephemeral disk is where the size has room for it", _EPHEMERAL),
+    VendorLimit("subnet-size", "Azure reserves five addresses of a subnet", _NETWORKS),
+    VendorLimit("addresses", "public addresses have quotas of a location", _QUOTAS),
+    VendorLimit("price-case", "armSkuName eq '…': case counts", _PRICES),
     VendorLimit("retries", "retryCount 0-7, retryWindowInMinutes 5-120", _SAMPLES),
 )
 
@@ -54,6 +62,7 @@ RETRY_COUNT: Final = range(8)
 RETRY_WINDOW: Final = range(5, 121)
 
 
+RESERVED_ADDRESSES: Final = 5  # of a subnet
 #: VMs that may boot at once from one managed image.
 DEPLOYMENTS: Final = 20
 
