@@ -270,7 +270,7 @@ BUGS: Final = (
     Bug(
         "take over from a living owner",
         "engine/membership.py",
-        "        return self._stale(here.id) if lives is None else not lives\n",
+        "        return self._beats.silent(here.id) if lives is None else not lives\n",
         "        return True\n",
         "tests/unit/engine/test_membership.py",
     ),

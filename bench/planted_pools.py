@@ -97,7 +97,7 @@ BUGS: Final = (
     Bug(
         "a pool that nobody names waits for ever",
         "core/lifecycle.py",
-        "if pool is None or pool.draining or now > pool.named_at + FORGOTTEN:",
+        "if pool is None or pool.draining or forgotten:",
         "if pool is None or pool.draining:",
         f"{POOLS}::test_a_pool_that_no_serve_names_is_drained",
     ),

@@ -237,7 +237,12 @@ class Node:
         store: Any = Seam(self, world.store, STORE_EFFECTS, "store")
         place, clock = world.root, self._host
         self.store = Uploader(
-            ledger, lambda: store, sources=place, artifacts=place, clock=clock
+            ledger,
+            lambda: store,
+            sources=place,
+            artifacts=place,
+            clock=clock,
+            monotonic=world.clock,
         ).run
         self.collect = ObjectGc(
             ledger, lambda: store, keep=KEEP, shared=world.many_hosts, clock=clock

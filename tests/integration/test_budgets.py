@@ -256,7 +256,7 @@ def test_a_retry_and_another_offer_need_money_too(ledger: Ledger) -> None:
 def filled(ledger: Ledger, name: str) -> bool:
     """A VM for the pool, for two hours at most. True if it was let in; then it waits."""
     ledger.pools.declare({"fast": POOL}, "e-1", NOON)
-    assert ledger.engines.acquire(lease("fast"), "e-1", NOON + 30, NOON)
+    assert ledger.engines.acquire(lease("fast"), "e-1", NOON + 30)
     new = instance(
         id=name, state=InstanceState.REQUESTED, created_at=NOON, deadline=NOON + 2 * HOUR, rate=RATE
     )

@@ -78,7 +78,7 @@ def test_writers_do_not_stand_behind_readers(direct: Ledger) -> None:
     for _ in range(connections.READERS):
         assert inside.acquire(timeout=30)
     try:
-        assert direct.engines.acquire("reaper", "e-1", 30.0, 0.0)
+        assert direct.engines.acquire("reaper", "e-1", 30.0)
         assert not inside.acquire(blocking=False), "all connections that read are taken"
     finally:
         go_on.set()

@@ -26,7 +26,7 @@ def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> Non
 
     def others_turn(seconds: float) -> None:
         assert seconds > 0
-        assert ledger.engines.acquire("reaper", "e-1", until=1e9, now=1.0)
+        assert ledger.engines.acquire("reaper", "e-1", until=1e9)
         left.append(chunks_of(ledger, *names))
 
     assert ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=others_turn).count == 2

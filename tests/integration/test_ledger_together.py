@@ -121,7 +121,7 @@ def test_of_many_that_take_over_one_wins(ledger: Ledger) -> None:
 
 def test_of_many_that_take_a_lease_one_wins(ledger: Ledger) -> None:
     def take(n: int) -> bool:
-        return ledger.engines.acquire("reaper", f"e-{n}", until=100.0, now=1.0)
+        return ledger.engines.acquire("reaper", f"e-{n}", until=100.0)
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(take, range(16))) == 1

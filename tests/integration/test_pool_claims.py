@@ -132,7 +132,7 @@ def test_what_may_not_be_claimed_stays_as_it_is(ledger: Ledger, why: str) -> Non
         changes["generation"] = "another"
     elif why == "taken over":
         ledger.engines.release("pool:fast", "e-1")
-        ledger.engines.acquire("pool:fast", "e-3", 300.0, 200.0)
+        ledger.engines.acquire("pool:fast", "e-3", 300.0)
         assert ledger.pools.take_over("fast", "", "e-3", ["vm-1"]) == 1
     won = ledger.pools.claim(
         ledger.builds.get("b-1"), row,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import running, submitted
+from vmrunner.cli import exit_codes
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
@@ -182,7 +184,12 @@ def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cl
             "logs": 1, "caches": 0, "sources": 0, "artifacts": 1, "objects": 0, "images": 0,
         }  # fmt: skip
         assert b"dry run" in done.err
-    assert cli("gc").out.splitlines()[1].split()[:2] == [b"logs", b"1"]
+    ledger.engines.record_heartbeat("clock", "e-1", time.time() - 21 * DAY)
+    refused = cli("gc")
+    assert refused.code == exit_codes.CONFLICT
+    assert b"past the last time" in refused.err
+    assert ledger.logs.read("b-old") != []
+    assert cli("gc", "--trust-clock").out.splitlines()[1].split()[:2] == [b"logs", b"1"]
     assert ledger.logs.read("b-old") == []
     assert list((data / "artifacts").iterdir()) == []
     assert {item["count"] for item in cli("gc", "-o", "json").items} == {0}

@@ -47,7 +47,7 @@ def ledger_of(home: Path) -> Iterator[sqlite3.Connection]:
 
 def reaper_of(home: Path) -> str | None:
     with ledger_of(home) as database:
-        rows = database.execute("SELECT holder FROM leases WHERE name = 'reaper'").fetchall()
+        rows = database.execute("SELECT holder FROM leases WHERE name LIKE 'reaper:%'").fetchall()
     return rows[0][0] if rows else None
 
 

@@ -39,6 +39,7 @@ class World:
         return Uploader(
             self.ledger, lambda: self.store, sources=self.root / "s", artifacts=self.root / place,
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
         )  # fmt: skip
 
     def build(self, *, epoch: int = 1, end: bool = True) -> BuildRecord:

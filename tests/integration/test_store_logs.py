@@ -35,6 +35,7 @@ class World:
             sources=self.root / "s",
             artifacts=self.root / "a",
             clock=lambda: self.now,
+            monotonic=lambda: self.now,
         )
 
     def build(self, build: str = "b-1", *, end: bool = True) -> list[Chunk]:

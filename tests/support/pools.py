@@ -26,7 +26,7 @@ def instance(**changes: Any) -> Instance:
 def waiting(ledger: Ledger, name: str = "vm-1", *, now: float = 100.0) -> Instance:
     """A VM in the ledger that waits; `e-1` holds its pool's lease."""
     ledger.pools.declare({"fast": POOL}, "e-1", now)
-    assert ledger.engines.acquire(lease("fast"), "e-1", now + 30, now)
+    assert ledger.engines.acquire(lease("fast"), "e-1", now + 30)
     new = instance(id=name, state=InstanceState.REQUESTED, created_at=now)
     order, _ = orders(ledger).for_pool(POOL, name, OFFER, new.deadline)
     request = LaunchRequest(build_id=None, seen_epoch=0, instance=new, order=order, access=ACCESS)

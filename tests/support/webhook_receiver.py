@@ -116,9 +116,11 @@ def sender(
     *,
     post: Callable[..., str] = webhooks.post,
     clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> OutboxSender:
     webhook = Webhook(name=name, url=url, key=KEY)
-    return OutboxSender(ledger, name, notifications.delivery(ledger, webhook, post), clock)
+    delivery = notifications.delivery(ledger, webhook, post)
+    return OutboxSender(ledger, name, delivery, clock, monotonic)
 
 
 def waiting(ledger: Ledger, name: str = "chat") -> list[str]:

@@ -9,7 +9,7 @@ and a reaper that has been silent for too long, since nobody would see to the re
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -30,6 +30,8 @@ from vmrunner.model import (
 #: Seconds after which a reaper that should be at work is called silent.
 PASS_SILENCE: Final = 300.0
 SWEEP_SILENCE: Final = 900.0
+#: Seconds that clocks may be apart.
+CLOCKS_APART: Final = 5.0
 #: Seconds past E in which whatever outside vmrunner ends a VM must have done so (design's 15 min).
 STOPPING: Final = 900.0
 
@@ -47,6 +49,7 @@ class AuditFault(StrEnum):
     ROW_PAST_DEADLINE = "row_past_deadline"  # an open row past E + G, wherever its VM is
     UNREAD = "unread"  # a part of the cloud could not be read: nothing is known about it
     REAPER_SILENT = "reaper_silent"  # nobody has reaped for too long
+    CLOCKS_APART = "clocks_apart"  # a node's clock is not the others'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,12 +128,16 @@ def unread(provider: str, why: str) -> Survivor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReaperActivity:
-    """Activity of those who reap, as far as it is known, all in epoch seconds; None: nothing is."""
+    """Activity of those who reap, as far as it is known, all in epoch seconds of the clock that
+    nodes share; None: nothing is."""
 
     passed: float | None = None  # when anybody last finished a pass over the ledger
     swept: float | None = None  # … and over all that the clouds show
     seen: float | None = None  # when any engine last said that it lives
     serving: float | None = None  # since when a daemon serves that is alive now
+    scopes: Mapping[str, float] = field(default_factory=dict)  # by scope: when it was last swept
+    #: By who lives, for people: by how many seconds its clock is ahead of the one that is shared.
+    ahead: Mapping[str, float] = field(default_factory=dict)
 
 
 def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list[Survivor]:
@@ -138,22 +145,52 @@ def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list
     Where none does, somebody must have lived lately for as long as rows are open: with nothing
     alive, and nothing expected, silence is as it should be."""
     texts = []
+    left = [row for row in rows if row.state is not InstanceState.GONE]
     if watch.serving is not None:
-        for what, last, limit in (
-            ("a pass", watch.passed, PASS_SILENCE),
-            ("a sweep", watch.swept, SWEEP_SILENCE),
-        ):
-            silent = now - max(last or 0.0, watch.serving)
-            if silent > limit:
+        begun = min(watch.serving, now)
+
+        def silent_for(last: float | None, limit: float) -> float:
+            """Seconds of silence, 0 for less than the limit. A time to come is none: the clock was
+            set back, and nothing is known of since then."""
+            silent = abs(now - max(last or 0.0, begun))
+            return silent if silent > limit else 0.0
+
+        passes = silent_for(watch.passed, PASS_SILENCE)
+        sweeps = silent_for(watch.swept, SWEEP_SILENCE)
+        for what, silent in (("a pass", passes), ("a sweep", sweeps)):
+            if silent:
                 texts.append(f"an engine serves, and has not finished {what} for {int(silent)} s")
+        for scope in sorted({str(row.scope) for row in left}) if not sweeps else ():
+            silent = silent_for(watch.scopes.get(scope), SWEEP_SILENCE)
+            if silent:
+                texts.append(
+                    f"VMs are open in {scope}, which nobody could list for {int(silent)} s"
+                )
     else:
-        left = [row for row in rows if row.state is not InstanceState.GONE]
         # Somebody wrote the youngest row; after that, who has been here is told by the heartbeats.
         signs = [watch.passed, watch.swept, watch.seen, *(row.created_at for row in left)]
-        silent = now - max((sign for sign in signs if sign is not None), default=now)
+        past = [sign for sign in signs if sign is not None and sign <= now + CLOCKS_APART]
+        silent = now - max(past, default=now)
         if left and silent > SWEEP_SILENCE:
             texts.append(f"{len(left)} VMs are open, and nobody has reaped for {int(silent)} s")
     return [_line(AuditFault.REAPER_SILENT, text) for text in texts]
+
+
+def clocks(now: float, watch: ReaperActivity) -> list[Survivor]:
+    """Return the faults of clocks: what was done at a time to come, and nodes whose clocks are
+    further apart than can do no harm."""
+    texts = [
+        f"the reaper's last {what} was {int(last - now)} s in the future: a clock was set back"
+        for what, last in (("pass", watch.passed), ("sweep", watch.swept))
+        if last is not None and last - now > CLOCKS_APART
+    ]
+    texts += [
+        f"the clock of {who} is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} "
+        "the database's"
+        for who, ahead in sorted(watch.ahead.items())
+        if abs(ahead) > CLOCKS_APART
+    ]
+    return [_line(AuditFault.CLOCKS_APART, text) for text in texts]
 
 
 def older_than(

@@ -171,10 +171,11 @@ def sandbox_over(build: BuildRecord, there: float) -> bool:
     return build.was_ready and build.hold_until is not None and there >= build.hold_until
 
 
-def pool_wish(row: Instance, pool: Pool | None, *, now: float, there: float) -> Death | None:
+def pool_wish(row: Instance, pool: Pool | None, *, forgotten: bool, there: float) -> Death | None:
     """The wish that a VM which waits for a build dies, though nobody fills its pool: that is
-    drained, no `serve` that lives names it, or no build came. `now` and `there` as in `wish`."""
-    if pool is None or pool.draining or now > pool.named_at + FORGOTTEN:
+    drained, no `serve` that lives names it (`forgotten`), or no build came. `there` as in
+    `wish`."""
+    if pool is None or pool.draining or forgotten:
         return Death.DONE
     late = (
         row.state in (_I.READY, _I.PARKED) and there >= row.created_at + pool.spec.idle + POOL_BOOT

@@ -163,7 +163,7 @@ def _end(row: Instance, given: FillInput, *, over: bool) -> str:
         return "the pool is another by now"
     if given.images and row.offer.image not in given.images:
         return "its image is not the newest"
-    if pool_wish(row, given.pool, now=given.pool.named_at, there=given.now) is not None:
+    if pool_wish(row, given.pool, forgotten=False, there=given.now) is not None:
         return "no build came"
     return ""
 

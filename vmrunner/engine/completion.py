@@ -8,6 +8,7 @@ dying before the next one may be asked for (promise 3).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from vmrunner.core.lifecycle import (
@@ -46,7 +47,7 @@ class BuildCompletion:
 
     def __init__(self, context: ReaperContext) -> None:
         self._context = context
-        self.refusals: dict[str, Refusal] = {}  # by build, at its last try; this host's clock
+        self.refusals: dict[str, Refusal] = {}  # by build, at its last try; monotonic
 
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
         """A session's last word, about a VM that is not dying. Returns its row as it is then."""
@@ -104,10 +105,16 @@ class BuildCompletion:
         """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
         if build.cancel is None and build.spec.queue_timeout is not None:
             self._requeue(build, end)
-            until = self._context.clock() + REFUSED_WAIT
+            until = self._context.monotonic() + REFUSED_WAIT
             self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
         else:
             self.finish(build, end)
+
+    def pauses(self) -> dict[str, Refusal]:
+        """Return the refusals by build, with the ends of their pauses as this host's clock has them
+        now: one that is set makes none longer."""
+        ahead = self._context.clock() - self._context.monotonic()
+        return {name: replace(one, until=one.until + ahead) for name, one in self.refusals.items()}
 
     def end_late(self, build: BuildRecord) -> bool:
         """End a build that waited so long for its next attempt that no time is left for it. True

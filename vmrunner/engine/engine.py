@@ -376,7 +376,7 @@ class Engine:
             offers,
             context.limits.rooms,
             draining=self._paused,
-            refusals=self._completion.refusals,
+            refusals=self._completion.pauses(),
             pooled=self._pool_manager.claimable(snapshot, offers),
         )
         self.waiting = decided.waiting

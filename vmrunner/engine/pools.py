@@ -18,6 +18,7 @@ from vmrunner.core.scheduling import ANYWHERE, Offers, PlannedClaim, SchedulingP
 from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.leases import LeaseTaker
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.pool_offers import PoolMachines, PoolOffers
 from vmrunner.engine.pool_sizes import PoolSizer
@@ -27,6 +28,7 @@ from vmrunner.engine.sessions import SessionManager, Spawn
 from vmrunner.engine.snapshot import Snapshot
 from vmrunner.errors import BadOrder, OverBudget, ProviderError
 from vmrunner.ledger.pool_vms import lease
+from vmrunner.lib.change_watch import ChangeWatch
 from vmrunner.model import (
     BuildRecord,
     Death,
@@ -81,10 +83,15 @@ class PoolManager:
         self._pools: dict[str, Pool] = {}
         self._declared: Mapping[str, PoolSpec] | None = None
         self._named_at = float("-inf")  # monotonic
+        self._named: ChangeWatch[str] = ChangeWatch(FORGOTTEN)  # by any `serve` that lives
         self._leases: dict[str, tuple[bool, float]] = {}  # name → ours, asked at (monotonic)
         self._noted: dict[str, float] = {}  # pool → when its state was written last (monotonic)
         self._troubles = PoolTroubles()
         self._stuck: set[str] = set()  # VMs that were given up, and noted as a failure
+        self._taker = LeaseTaker(
+            context.ledger, context.id, POOL_LEASE,
+            clock=context.clock, monotonic=context.monotonic,
+        )  # fmt: skip
         self._sizes = PoolSizer(context)
         self._offers = PoolOffers()
         self._guarded: dict[str, tuple[bool, float]] = {}  # pool → it may be filled, asked at
@@ -100,7 +107,7 @@ class PoolManager:
         for name, (ours, _) in self._leases.items():
             if ours:
                 with self._context.guard("release a pool"):
-                    self._context.ledger.engines.release(name, self._context.id)
+                    self._taker.release(name)
 
     # --- what builds get ---
 
@@ -121,6 +128,9 @@ class PoolManager:
             pool.name: replace(pool, shape=rules.shape_of(pool.spec, generation))
             for pool in context.ledger.pools.all()
         }
+        for pool in self._pools.values():
+            self._named.look(pool.name, pool.named_at, context.monotonic())
+        self._named.keep(self._pools)
 
     def claimable(
         self, snapshot: Snapshot, offers: Offers
@@ -204,20 +214,9 @@ class PoolManager:
         context = self._context
         ours, asked = self._leases.get(name, (False, float("-inf")))
         if context.monotonic() - asked >= RENEW:
-            ours = self._acquire(name)
+            ours = self._taker.take(name, self._membership.is_dead)
             self._leases[name] = (ours, context.monotonic())
         return ours
-
-    def _acquire(self, name: str) -> bool:
-        """Take or renew a lease; at once where its holder is known to be dead."""
-        engines, me, now = self._context.ledger.engines, self._context.id, self._context.clock()
-        if engines.acquire(name, me, now + POOL_LEASE, now):
-            return True
-        holder = engines.holder(name)
-        if holder is None or not self._membership.is_dead(holder):
-            return False
-        engines.release(name, holder)
-        return engines.acquire(name, me, now + POOL_LEASE, now)
 
     def _fill(
         self,
@@ -262,7 +261,7 @@ class PoolManager:
                     for row in snapshot.rows.values()
                 ),
                 paused=paused,
-                forgotten=context.clock() > pool.named_at + FORGOTTEN,
+                forgotten=self._named.silent(pool.name),
                 images=frozenset(offer.image for offer in machines.offers),
             )
         )

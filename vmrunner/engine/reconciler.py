@@ -15,7 +15,7 @@ from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.membership import SLEEP_GAP, Membership
+from vmrunner.engine.membership import Membership
 from vmrunner.engine.poller import InstancePoller
 from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.sessions import ActiveSession, SessionManager
@@ -36,6 +36,8 @@ from vmrunner.model import (
 
 #: A session whose VM ended is waited for so long: it may have the build's exit code already.
 SESSION_GRACE: Final = 10.0
+#: Seconds between two ticks after which we slept ourselves.
+SLEEP_GAP: Final = 30.0
 
 _DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)

@@ -29,6 +29,7 @@ def wishes(
     if any(row.role is Role.POOL and row.build is None for row in listed):
         told = context.ledger.pools.all()
     pools = {pool.name: pool for pool in told}
+    forgotten = {pool.name for pool in told if membership.pool_forgotten(pool)}
     for row in listed:
         if row.role is Role.IMAGE:
             if membership.member_gone(row.owner):
@@ -38,17 +39,23 @@ def wishes(
             continue
         if row.build is None:
             pool = pools.get(row.pool or "")
-            death = lifecycle.pool_wish(row, pool, now=context.clock(), there=context.now(row))
+            death = lifecycle.pool_wish(
+                row, pool, forgotten=row.pool in forgotten, there=context.now(row)
+            )
             if death is not None:
                 found[row.id] = death
             continue
         if row.build in unread:
             continue
         build = builds.get(row.build)
+        now = context.clock()
+        if build is not None and build.cancel is not None:
+            # The wish has been there for as long as we saw it, whatever the clock of who wrote it.
+            now = max(now, (build.cancelled_at or 0.0) + membership.cancelled_for(build))
         wish = lifecycle.wish(
             build,
             row,
-            now=context.clock(),
+            now=now,
             submitter=membership.process_lives(build.submitter if build else None),
             there=context.now(row),
         )

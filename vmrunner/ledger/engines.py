@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
@@ -12,7 +13,7 @@ from vmrunner.ledger import rows, upgrade
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
-from vmrunner.ledger.values import Member
+from vmrunner.ledger.values import Lease, Member
 from vmrunner.model import STARTING, Process
 
 #: So many seconds the reaper's own writes wait for other writers: a kill comes after them.
@@ -25,7 +26,11 @@ _BEAT = Prepared(
     lambda: (
         update(ENGINES)
         .where(_e.id == arg("id"))
-        .values(seen_at=arg("now"), providers=func.coalesce(arg("providers"), _e.providers))
+        .values(
+            seen_at=arg("now"),
+            ahead=arg("ahead"),
+            providers=func.coalesce(arg("providers"), _e.providers),
+        )
     )
 )
 _its = ENGINES.alias()
@@ -42,7 +47,7 @@ _LEAVE = Prepared(
 )
 _LIST = Prepared(
     lambda: select(
-        _e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers, _e.version
+        _e.id, _e.process, _e.kind, _e.joined_at, _e.seen_at, _e.providers, _e.version, _e.ahead
     ).order_by(_e.joined_at, _e.id)
 )
 _ACQUIRE = Prepared(
@@ -50,21 +55,25 @@ _ACQUIRE = Prepared(
         update(LEASES)
         .where(
             _l.name == arg("name"),
-            or_(_l.holder == arg("holder"), _l.until <= arg("now"), _l.until > arg("latest")),
+            or_(
+                _l.holder == arg("holder"),
+                and_(_l.holder == arg("former"), _l.until == arg("seen")),
+            ),
         )
         .values(holder=arg("holder"), until=arg("until"))
     )
 )
 _NEW_LEASE = inserts(LEASES)
-_HELD = Prepared(lambda: select(_l.name).where(_l.name == arg("name")))
+_LEASE = Prepared(lambda: select(_l.holder, _l.until).where(_l.name == arg("name")))
+_HOLDERS = Prepared(lambda: select(_l.name, _l.holder))
 _DONE = Prepared(
     lambda: (
         update(HEARTBEATS).where(_h.name == arg("name")).values(holder=arg("holder"), at=arg("now"))
     )
 )
 _FIRST = inserts(HEARTBEATS)
-_HEARTBEATS = Prepared(lambda: select(_h.name, _h.at))
-_HOLDER = Prepared(lambda: select(_l.holder).where(_l.name == arg("name")))
+_HEARTBEATS = Prepared(lambda: select(_h.name, _h.at, _h.holder))
+_CLOCK = Prepared(lambda: select(func.date_part("epoch", func.clock_timestamp())))  # PostgreSQL's
 _RELEASE = Prepared(
     lambda: delete(LEASES).where(_l.name == arg("name"), _l.holder == arg("holder"))
 )
@@ -100,14 +109,16 @@ class Engines:
             "version": upgrade.known()[-1],
         }
         with contextlib.suppress(Duplicate):
-            self._database.write(lambda c: _JOIN(c, **row))
+            self._database.write(lambda c: _JOIN(c, ahead=self._ahead(c), **row))
 
     def beat(self, engine_id: str, now: float, providers: Iterable[str] | None = None) -> bool:
         """Say that it still does; with `providers`, at which from now on. False: somebody took it
         for dead and removed it."""
         names = None if providers is None else rows.names_text(providers)
         return self._database.write(
-            lambda c: _BEAT(c, id=engine_id, now=now, providers=names).rowcount == 1
+            lambda c: (
+                _BEAT(c, id=engine_id, now=now, ahead=self._ahead(c), providers=names).rowcount == 1
+            )
         )
 
     def leave(self, engine_id: str) -> None:
@@ -126,22 +137,24 @@ class Engines:
                 providers=rows.names_from(row[5]),
                 version=row[6],
                 outdated=row[6] not in ("", upgrade.known()[-1]),
+                ahead=row[7],
             )
             for row in self._database.read(lambda c: _LIST(c).all())
         ]
 
-    def acquire(self, name: str, holder: str, until: float, now: float) -> bool:
-        """Take or renew the lease `name` until `until`. False: another holds it. One that ends
-        later than any lease can was taken by a wrong clock, and holds nobody back. Raises
-        LedgerError soon where the ledger is locked."""
-        latest = until + (until - now)
+    def acquire(self, name: str, holder: str, until: float, former: Lease | None = None) -> bool:
+        """Take or renew the lease `name`. False: another holds it. `former`: another's lease that
+        counts as over; it is taken from that one unless it was renewed since. `until` tells people
+        how long it lasts at most, and tells others by its change that it was renewed; nobody
+        compares it with a clock. Raises LedgerError soon where the ledger is locked."""
+        theirs, seen = (former.holder, former.until) if former is not None else (holder, until)
 
         def work(connection: Connection) -> bool:
             if _ACQUIRE(
-                connection, name=name, holder=holder, until=until, now=now, latest=latest
+                connection, name=name, holder=holder, until=until, former=theirs, seen=seen
             ).rowcount:
                 return True
-            if _HELD(connection, name=name).first() is not None:
+            if _LEASE(connection, name=name).first() is not None:
                 return False
             _NEW_LEASE(connection, name=name, holder=holder, until=until)
             return True
@@ -151,19 +164,40 @@ class Engines:
         except Duplicate:  # another process made the row in between
             return False
 
+    def lease(self, name: str) -> Lease | None:
+        """Return a lease as it is now; None when nobody has it."""
+        row = self._database.look_up(_LEASE, name=name)
+        return None if row is None else Lease(holder=row[0], until=row[1])
+
+    def holders(self) -> dict[str, str]:
+        """Return who holds each lease, by its name."""
+        return {row[0]: row[1] for row in self._database.read(lambda c: _HOLDERS(c).all())}
+
     def record_heartbeat(self, name: str, holder: str, now: float) -> None:
         """Say that something which is done again and again was done."""
         with contextlib.suppress(Duplicate):  # another process said so in between
             self._database.write(lambda c: beat(c, name, holder, now), patience=REAPER_WAIT)
 
-    def heartbeats(self) -> dict[str, float]:
-        """Return when each periodic task was done last, by whomever."""
-        return {row[0]: row[1] for row in self._database.read(lambda c: _HEARTBEATS(c).all())}
+    def heartbeats(self, ahead: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Return when each periodic task was done last, by whomever, and by that one's clock; or,
+        with what engines' clocks are ahead by, by the clock that all share."""
+        found = self._database.read(lambda c: _HEARTBEATS(c).all())
+        return {name: at - (ahead or {}).get(holder, 0.0) for name, at, holder in found}
 
-    def holder(self, name: str) -> str | None:
-        """Return the holder of a lease; None when nobody has it."""
-        row = self._database.look_up(_HOLDER, name=name)
-        return None if row is None else row[0]
+    def now(self) -> float:
+        """Return the time by the clock that all who use this ledger share: its database's. SQLite's
+        is this host's."""
+        if self._database.sqlite:
+            return time.time()
+        return self._database.read(lambda c: float(_CLOCK(c).scalar()))
+
+    def _ahead(self, connection: Connection) -> float:
+        """Return by how many seconds this host's clock is ahead of the database's."""
+        if self._database.sqlite:
+            return 0.0
+        before = time.time()
+        there = float(_CLOCK(connection).scalar())
+        return (before + time.time()) / 2 - there
 
     def release(self, name: str, holder: str) -> None:
         """Give it back; nothing when another holds it. Raises LedgerError as `acquire` does."""

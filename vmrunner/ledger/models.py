@@ -228,6 +228,8 @@ class EngineRow(Row, table=True):
     version: str = Field(
         default="", sa_column_kwargs={"server_default": ""}
     )  # of the tables that it knows
+    #: Seconds by which its clock was ahead of the database's, at its last beat.
+    ahead: float = _time(default=0.0, sa_column_kwargs={"server_default": "0"})
 
 
 class LeaseRow(Row, table=True):

@@ -101,15 +101,19 @@ _POINT = {
     ObjectKind.ARTIFACTS.value: _points(_b.artifacts_object),
 }
 _LOG_OF = Prepared(lambda: select(*_COLUMNS).where(_b.id == arg("build"), _o.name == _b.log_object))
+#: No claim to a log lasts so long, in seconds: one that ends later is of a clock that was wrong.
+LONGEST_LOG_CLAIM: Final = 1200.0
+
+
+def _log_is_due() -> Any:
+    return or_(_b.log_due <= arg("now"), _b.log_due > arg("latest"))
+
+
 _LOGS_DUE = Prepared(
-    lambda: select(_b.id).where(_b.log_due <= arg("now")).order_by(_b.log_due).limit(arg("limit"))
+    lambda: select(_b.id).where(_log_is_due()).order_by(_b.log_due).limit(arg("limit"))
 )
 _PUT_OFF_LOG = Prepared(
-    lambda: (
-        update(BUILDS)
-        .where(_b.id == arg("build"), _b.log_due <= arg("now"))
-        .values(log_due=arg("due"))
-    )
+    lambda: update(BUILDS).where(_b.id == arg("build"), _log_is_due()).values(log_due=arg("due"))
 )
 _LIST = Prepared(
     lambda: (
@@ -241,13 +245,21 @@ class Objects:
     def logs_due(self, now: float, limit: int) -> list[str]:
         """Return builds that ended and of whose logs something is still in the ledger."""
         return self._database.read(
-            lambda c: [r[0] for r in _LOGS_DUE(c, now=now, limit=limit).all()]
+            lambda c: [
+                r[0]
+                for r in _LOGS_DUE(c, now=now, latest=now + LONGEST_LOG_CLAIM, limit=limit).all()
+            ]
         )
 
     def put_off_log(self, build: str, *, now: float, due: float) -> bool:
         """Take a build's log to upload it: until `due` no other will. False: another was faster."""
         return self._database.write(
-            lambda c: _PUT_OFF_LOG(c, build=build, now=now, due=due).rowcount == 1
+            lambda c: (
+                _PUT_OFF_LOG(
+                    c, build=build, now=now, latest=now + LONGEST_LOG_CLAIM, due=due
+                ).rowcount
+                == 1
+            )
         )
 
     # --- gc ---

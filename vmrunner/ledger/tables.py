@@ -40,7 +40,7 @@ INSTANCES: Final = _table(
 )
 EVENTS: Final = _table("events", "build seq time kind data")
 CHUNKS: Final = _table("chunks", "build seq attempt time offset line data")
-ENGINES: Final = _table("engines", "id kind joined_at seen_at process providers version")
+ENGINES: Final = _table("engines", "id kind joined_at seen_at process providers version ahead")
 LEASES: Final = _table("leases", "name holder until")
 HEARTBEATS: Final = _table("heartbeats", "name holder at")
 SIGHTINGS: Final = _table("sightings", "provider what subject sweep begun")

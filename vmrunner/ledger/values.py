@@ -58,6 +58,19 @@ class Member:
     providers: frozenset[str] = frozenset()
     version: str = ""  # of the tables that it knows; empty: it does not say
     outdated: bool = False  # that is not the ledger's: it drives nothing any more
+    ahead: float = 0.0  # seconds by which its clock was ahead of the database's, at its last beat
+
+    @property
+    def beat_at(self) -> float:
+        """Its last beat, by the clock that all share (`Engines.now`)."""
+        return self.seen_at - self.ahead
+
+
+class Lease(NamedTuple):
+    """A lease as it is stored: who has it, and until when, by the clock of that one."""
+
+    holder: str
+    until: float
 
 
 class Doom(NamedTuple):

@@ -3,6 +3,7 @@ one. A slot makes one call at a time to one provider, so that a slow cloud costs
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 K = TypeVar("K")
 T = TypeVar("T")
 
+#: Threads that a pool without a bound has from the start.
+RESERVED: Final = 3
 #: A call that has not come back by then is not waited for: the slot takes the next one.
 GIVE_UP: Final = 300.0
 
@@ -29,7 +32,8 @@ class WorkerPool(Protocol):
 class DaemonThreadPool:
     """A few daemon threads, made when they are needed: one that hangs in a driver never keeps the
     process from ending, as the standard executor's would. `size`: None where no call may wait for
-    those that hang."""
+    those that hang; such a pool has `RESERVED` threads from the start, for the hour in which the
+    host gives no more."""
 
     def __init__(self, name: str, size: int | None) -> None:
         self._name = name
@@ -40,18 +44,32 @@ class DaemonThreadPool:
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
+        for _ in range(RESERVED if size is None else 0):
+            with contextlib.suppress(RuntimeError):  # those that it has begin what is submitted
+                self._start()
+                self._idle += 1
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Run it in a thread of the pool. Where no other can be started, it waits for one that is
+        there; raises RuntimeError where there is none at all."""
         future: Future[T] = Future()
         with self._lock:
             if self._idle > 0:
                 self._idle -= 1
             elif self._size is None or self._threads < self._size:
-                self._threads += 1
-                name = f"{self._name}-{self._threads}"
-                threading.Thread(target=self._run, name=name, daemon=True).start()
+                try:
+                    self._start()
+                except RuntimeError:
+                    if not self._threads:
+                        raise
+                    self._idle -= 1  # whoever is free next takes it
         self._work.put((future, work))
         return future
+
+    def _start(self) -> None:
+        name = f"{self._name}-{self._threads + 1}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._threads += 1
 
     def close(self) -> None:
         """Let the threads end after what they are doing."""

@@ -36,5 +36,6 @@ class NotifyEvent(StrEnum):
     SURVIVOR = "alarm.survivor"  # a VM is past its deadline and still there
     ORPHANS_LATCHED = "alarm.orphans_latched"  # more orphans than the cap: none is ended
     REAPER_SILENT = "alarm.reaper_silent"  # nobody reaps
+    CLOCKS_APART = "alarm.clocks_apart"  # a node's clock is not the others'
     BUDGET = "alarm.budget"  # nearly all of a budget is spent or held
     POOL_FAILING = "alarm.pool_failing"  # a pool's VMs do not come up, or are refused, in a row

@@ -17,6 +17,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildRecord, Death, Instance, Resource
 from vmrunner.providers import Provider
+from vmrunner.reaper.ledger_calls import AsksLedger, at_once
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ def gather(
     *,
     sweep: bool,
     meanwhile: Meanwhile | None = None,
+    ask: AsksLedger = at_once,
 ) -> tuple[SweepView, LedgerView]:
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes, and
     the rows of all that the listing kept; the rows before the builds (see `reconciler`). Whatever
@@ -56,18 +58,18 @@ def gather(
     ledger, known = context.ledger, LedgerView()
     if sweep:
         try:
-            ledger.recognise()
+            ask(ledger.recognise)
         except Exception as error:  # noqa: BLE001
             known.fail(error)
     sweep_view = SweepView(context.limits.limits, ledger.installation, ledger.generation)
     if sweep:
-        rows_of = partial(_page_rows, context, known)
+        rows_of = partial(_page_rows, context, known, ask)
         kept = read_sweep(provider, sweep_view, rows_of, meanwhile)
         if not known.down:  # a row whose build was not read would be one that nobody needs
             known.by_id |= kept
     try:
         if not known.down:
-            _read(context, membership, provider, reader, sweep_view, known)
+            _read(context, membership, provider, reader, sweep_view, known, ask)
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return sweep_view, known
@@ -122,8 +124,10 @@ def _read(
     reader: OpenRowsReader,
     sweep_view: SweepView,
     known: LedgerView,
+    ask: AsksLedger,
 ) -> None:
-    found = reader.read(context.monotonic())
+    ledger = context.ledger
+    found = ask(lambda: reader.read(context.monotonic()))
     scopes = provider.scopes
     known.by_id |= {
         row.id: row
@@ -132,11 +136,11 @@ def _read(
     }
     known.builds = dict(found.builds)
     known.unread = found.unread
-    membership.update(context.ledger.engines.list(), context.monotonic())
+    membership.update(ask(ledger.engines.list), context.monotonic())
     strange = {r.instance for r in sweep_view.resources if r.instance} - known.by_id.keys()
-    sweep_view.rowed = context.ledger.instances.known(strange)
+    sweep_view.rowed = ask(lambda: ledger.instances.known(strange))
     rows = known.by_id.values()
-    known.wishes = wishes(context, membership, rows, known.builds, known.unread)
+    known.wishes = ask(lambda: wishes(context, membership, rows, known.builds, known.unread))
 
 
 def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:
@@ -146,12 +150,12 @@ def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool
 
 
 def _page_rows(
-    context: ReaperContext, known: LedgerView, ids: Collection[str]
+    context: ReaperContext, known: LedgerView, ask: AsksLedger, ids: Collection[str]
 ) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not known.down:
-            return {row.id: row for row in context.ledger.instances.these(ids)}
+            return {row.id: row for row in ask(lambda: context.ledger.instances.these(ids))}
     except Exception as error:  # noqa: BLE001
         known.fail(error)
     return {}

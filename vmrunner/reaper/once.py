@@ -81,7 +81,9 @@ def reap(
     those that the cap holds back. Waits at most `SETTLE` seconds until what it killed is seen
     dead, so that the rows of a local host are closed when it ends."""
     with reaper(ledger, providers, limits, places) as one:
-        report = one.run(dry_run=dry_run, only=provider, orphans=orphans)
+        report = one.run(
+            dry_run=dry_run, only=None if provider is None else {provider}, orphans=orphans
+        )
         if dry_run:
             return report
         if provider is None and not report.ongoing:

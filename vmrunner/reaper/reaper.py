@@ -6,7 +6,7 @@ once more before each effect. Every provider, page, row and resource fails for i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -40,17 +40,29 @@ from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.reaper import image_kills
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill
+from vmrunner.reaper.ledger_calls import AsksLedger, at_once
 from vmrunner.reaper.pending_kills import PendingKills
 from vmrunner.reaper.recheck import still_condemned, was_extended
-from vmrunner.reaper.report import CLOSED, MARKED, NOTHING, Outcomes, Report, lines_of
+from vmrunner.reaper.report import (
+    CLOSED,
+    MARKED,
+    NOTHING,
+    LineFate,
+    Outcomes,
+    Report,
+    line_of,
+    lines_of,
+)
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
 #: The ends that whoever dooms the VM may write at once: no retry can follow them. DONE: its build's
 #: time was over.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED, Death.DONE)
 
+_ANSWERS: Final = (LineFate.ACCEPTED, LineFate.MISSING, LineFate.FAILED)
+
 #: What a pass over one provider is.
-PASS, SWEEP = "pass", "sweep"
+PASS, SWEEP, OVERDUE = "pass", "sweep", "overdue"
 HOLE: Final = 30.0  # seconds until a hole is looked at again, doubled each time
 
 
@@ -65,12 +77,18 @@ class SweepRetry:
 
 class Reaper:
     """One reaper. `watching` says how long, in seconds, somebody has watched without a break: the
-    engine's rule that nobody's silence before that counts."""
+    engine's rule that nobody's silence before that counts. `ask` puts its questions to the
+    ledger."""
 
     def __init__(
-        self, context: ReaperContext, membership: Membership, watching: Callable[[], float]
+        self,
+        context: ReaperContext,
+        membership: Membership,
+        watching: Callable[[], float],
+        ask: AsksLedger = at_once,
     ) -> None:
         self._context = context
+        self._ask = ask
         self._membership = membership
         self._watching = watching
         self._completion = BuildCompletion(context)
@@ -85,16 +103,15 @@ class Reaper:
         *,
         sweep: bool = True,
         dry_run: bool = False,
-        only: str | None = None,
+        only: Collection[str] | None = None,
         orphans: bool = False,
         seconds: float = LOST,
     ) -> Report:
-        """One pass over every provider, side by side: the ledger, and the cloud where `sweep` or a
-        hole says. `orphans`: those that the cap holds back too. What takes longer than `seconds`
-        goes on, and a later pass tells of it."""
+        """One pass over every provider (of `only`), side by side: the ledger, and the cloud where
+        `sweep` or a hole says. `orphans`: those that the cap holds back too. What takes longer than
+        `seconds` goes on, and a later pass tells of it."""
         passes: dict[tuple[str, str], Callable[[], Report]] = {}
-        chosen = [item for item in self._context.providers.items() if only in (None, item[0])]
-        for name, provider in (part for item in chosen for part in parts(*item).items()):
+        for name, provider in self._drivers(only):
             early = not self._rounds.busy(name, SWEEP) and self._due_again(name)
             passes[name, SWEEP if sweep or early else PASS] = partial(
                 self._guarded, name, provider,
@@ -102,6 +119,20 @@ class Reaper:
             )  # fmt: skip
         report = self._rounds.run(passes, seconds)
         return replace(report, unread=tuple(dict.fromkeys(report.unread)))
+
+    def kill_overdue(
+        self, only: Collection[str] | None = None, *, late: float, seconds: float = LOST
+    ) -> Report:
+        """Kill what is known to have been past its deadline for `late` seconds, without a question
+        to the ledger: so late, whoever should have seen to it waits for that. Rows are left to the
+        pass that reads them again."""
+        passes: dict[tuple[str, str], Callable[[], Report]] = {}
+        for name, provider in self._drivers(only):
+            due = self._pending_at(provider.name).overdue(provider.now(), late)
+            mine = [one for one in self._its(provider, due) if not image_kills.is_image(one)]
+            if mine:
+                passes[name, OVERDUE] = partial(self._kill_known, provider, mine)
+        return self._rounds.run(passes, seconds)
 
     def end_abandoned(self) -> int:
         """End the queued builds whose submitter is gone: they have no VM, and need no engine.
@@ -128,7 +159,23 @@ class Reaper:
             if delete_until_dead(provider, vms, ask=False, seconds=left, pause=0.25).dead:
                 self._close_dead(provider, row)
 
+    def _drivers(self, only: Collection[str] | None) -> list[tuple[str, Provider]]:
+        """Return the drivers of these providers, the former ones of a name too."""
+        chosen = [i for i in self._context.providers.items() if only is None or i[0] in only]
+        return [part for item in chosen for part in parts(*item).items()]
+
     # --- one provider ---
+
+    def _kill_known(self, provider: Provider, kills: list[Deletion]) -> Report:
+        try:
+            done = kill(provider, kills)
+        except Exception as error:  # noqa: BLE001 - one provider never stops the others
+            log.exception("reaping %s", provider.name)
+            return Report(unread=(f"{provider.name}: {type(error).__name__}: {error}",))
+        self._pending_at(provider.name).answered(done)
+        now = provider.now()
+        lines = [line_of(provider.name, now, k, None, done.get(k.ref, NOTHING)) for k in kills]
+        return Report(lines=tuple(lines))
 
     def _due_again(self, name: str) -> bool:
         again = self._again.get(name)
@@ -169,10 +216,12 @@ class Reaper:
         """Return what is known and past `E`. Drivers of one name share what is known, since the
         present one may be a former one at any time: each knows the time in its own scopes alone."""
         due = self._pending_at(provider.name).due(now)
-        if isinstance(provider, RetiredProvider):
-            scopes = provider.scopes
-            due = tuple(kill for kill in due if kill.ref.scope in scopes)
-        return {kill.ref: kill for kill in due}
+        return {kill.ref: kill for kill in self._its(provider, due)}
+
+    @staticmethod
+    def _its(provider: Provider, kills: Iterable[Deletion]) -> list[Deletion]:
+        scopes = provider.scopes if isinstance(provider, RetiredProvider) else None
+        return [kill for kill in kills if scopes is None or kill.ref.scope in scopes]
 
     def _guarded(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
@@ -181,7 +230,7 @@ class Reaper:
             return self._reap(name, provider, sweep=sweep, dry_run=dry_run, orphans=orphans)
         except Exception as error:  # noqa: BLE001 - one provider never stops the others
             log.exception("reaping %s", name)
-            return Report(unread=(f"{name}: {type(error).__name__}: {error}",))
+            return Report(unread=(f"{name}: {type(error).__name__}: {error}",), blind=(name,))
 
     def _reap(
         self, name: str, provider: Provider, *, sweep: bool, dry_run: bool, orphans: bool
@@ -201,13 +250,16 @@ class Reaper:
             self._open_rows,
             sweep=sweep,
             meanwhile=meanwhile,
+            ask=self._ask,
         )
+        if not known.down:
+            pending.learn_rows(provider.scopes, known.by_id.values())
         swept = SweepId(id=ids.sweep_id(), begun=sweep_view.begun) if sweep else None
         broken = [f"{name}: {hole}" for hole in sweep_view.holes]
         memory: frozenset[Sighting] = frozenset()
         try:
             if sweep and not known.down:
-                memory = context.ledger.sightings.list(name)
+                memory = self._ask(lambda: context.ledger.sightings.list(name))
         except Exception as error:  # noqa: BLE001 - as in `gather`
             known.fail(error)
         broken += [f"the row of {row} cannot be read" for row in sorted(known.unread)]
@@ -257,6 +309,7 @@ class Reaper:
             alarms=plan.alarms,
             unread=tuple(broken),
             swept=tuple(sorted(machines)),
+            blind=(name,) if _is_blind(sweep_view, done, sweep=sweep) else (),
         )
 
     def _end_images(self, provider: Provider, plan: ReapPlan, done: Outcomes) -> None:
@@ -390,3 +443,12 @@ class Reaper:
         return self._context.ledger.instances.close(
             row.id, epoch=row.epoch, death=row.death or Death.DONE, now=provider.now()
         )
+
+
+def _is_blind(sweep_view: SweepView, done: Outcomes, *, sweep: bool) -> bool:
+    """Return True if the provider showed nothing, or refused every delete: another node may have
+    credentials, a clock, a network with which it would do either."""
+    fates = [outcome.fate for outcome in done.values() if outcome.fate in _ANSWERS]
+    refused = bool(fates) and all(fate is LineFate.FAILED for fate in fates)
+    listed = any(kind is Kind.INSTANCE for _, kind in sweep_view.whole)
+    return refused or (sweep and bool(sweep_view.holes) and not listed)

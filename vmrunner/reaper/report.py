@@ -80,13 +80,15 @@ class ReportLine:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The findings and deeds of one pass. `unread`: parts that could not be read or decided;
-    `ongoing`: providers at which it is not over yet; `swept`: where all machines were listed."""
+    `ongoing`: providers at which it is not over yet; `swept`: where all machines were listed;
+    `blind`: providers that answered nothing, or refused every delete."""
 
     lines: tuple[ReportLine, ...] = ()
     alarms: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     ongoing: tuple[str, ...] = ()
     swept: tuple[Scope, ...] = ()
+    blind: tuple[str, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         return Report(
@@ -95,6 +97,7 @@ class Report:
             unread=self.unread + other.unread,
             ongoing=self.ongoing + other.ongoing,
             swept=self.swept + other.swept,
+            blind=self.blind + other.blind,
         )
 
 

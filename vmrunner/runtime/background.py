@@ -51,7 +51,7 @@ def served(
     A process that lives is not enough: its engine may have been closed, or hang. To be wrong here
     costs one engine too many, which is harmless; the other way a build would wait for ever.
     """
-    me, now = process.current(), time.time()
+    me, now = process.current(), ledger.engines.now()
     members = ledger.engines.list()
     up = {m.process for m in members if m.kind not in {STARTING, *_NO_ENGINE}}
     serving = [
@@ -71,9 +71,9 @@ def served(
 
 def since(ledger: Ledger) -> float | None:
     """Since when the oldest engine serves that stays and lives; None: there is none."""
-    now = time.time()
+    now = ledger.engines.now()
     staying = [
-        member.joined_at
+        member.joined_at - member.ahead
         for member in ledger.engines.list()
         if member.kind in _STAYING
         and not member.outdated

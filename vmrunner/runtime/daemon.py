@@ -1,8 +1,8 @@
-"""`vmrunner serve`: an engine, and a reaper on a timer. Only this package imports APScheduler.
+"""`vmrunner serve`: an engine, and a reaper on a timer.
 
-APScheduler is used for when, never for what: its jobs lie in memory and only start a thread. So a
-run that hangs is seen and replaced, where `max_instances` would silence the reaper for ever; no
-job is missed for being late, and none is lost for being renamed.
+What recurs is timed by the monotonic clock (`timers`); only cron lines name times of the wall clock
+(`cron_jobs`). A timer never does, it lets do: each task has a thread that is there from the start
+(`bounded_task`), so that a run that hangs is seen and replaced.
 """
 
 from __future__ import annotations
@@ -12,37 +12,34 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
-
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.jobstores.memory import MemoryJobStore
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.interval import IntervalTrigger
+from typing import Final
 
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.ledger import Ledger
+from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Budget, PoolSpec
 from vmrunner.providers import Provider
+from vmrunner.providers.retired import parts
+from vmrunner.reaper.ledger_calls import LEDGER_PATIENCE, LedgerCalls
 from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog
 from vmrunner.reaper.reaper import Reaper
-from vmrunner.runtime.cron_trigger import CronLineTrigger
+from vmrunner.reaper.turns import ReaperTurns
+from vmrunner.runtime.bounded_task import BoundedTask
+from vmrunner.runtime.cron_jobs import CronJobs
+from vmrunner.runtime.timers import Timers
 
 log = logging.getLogger("vmrunner.serve")
 
 PASS: Final = 30.0  # seconds between two passes over the ledger
 SWEEP: Final = 300.0  # … between two sweeps, whatever the cron line adds
 CHECK: Final = 5.0  # … between two looks at who reaps: a dead reaper's heir must be within G
-REAPER_LEASE: Final = 45.0  # of the one that reaps
 DRAIN: Final = 30.0  # a stop that takes longer ends the process: what it held is taken over
-BOUND: Final = 600.0  # a pass that takes longer is given up, and another is started
 SILENCE: Final = 300.0  # without a finished pass, it is said loudly
 IDLE_EXIT: Final = 10.0  # so long without work until `until_idle` ends
 UPLOAD: Final = 5.0  # … between two looks for what builds left
@@ -51,8 +48,10 @@ WATCH: Final = 30.0  # … for what they are to be alarmed of
 PRICES: Final = 3600.0  # between two looks for old prices
 PREPARE: Final = 60.0  # between two looks for a template that is missing
 PREPARE_BOUND: Final = 2400.0  # as BOUND: a template's VM and its clone may take 15 min each
-_NAME: Final = "reaper"
+UPLOADING: Final = 300.0  # a run of uploads ends after the one that passes this
 _CRON_KEY: Final = "reaper.sweep"
+_NIGHTLY: Final = "7 3 * * *"
+_NOBODYS: Final = ("",)  # where no provider is configured there is one who reaps all the same
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,41 +66,6 @@ class DaemonUpdate:
     budgets: Sequence[Budget] = ()
 
 
-class BoundedTask:
-    """A task that runs in a thread of its own, once at a time, and not for ever."""
-
-    def __init__(self, name: str, work: Callable[[], object], bound: float = BOUND) -> None:
-        self._name = name
-        self._work = work
-        self._bound = bound
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._began = 0.0
-        self.finished: float | None = None  # when a run last came to its end, monotonic
-
-    def __call__(self) -> None:
-        """Start a run, unless one is under way that may still end."""
-        with self._lock:
-            now = time.monotonic()
-            if self._thread is not None and self._thread.is_alive():
-                if now - self._began < self._bound:
-                    return
-                log.error("%s hangs since %d s: starting another", self._name, now - self._began)
-            self._began = now
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except LedgerError as error:
-            log.warning("%s: %s", self._name, error)
-        except Exception:
-            log.exception("%s", self._name)
-        else:
-            self.finished = time.monotonic()
-
-
 class Daemon:
     """An engine with a reaper. `run` blocks until it is stopped, or idle when that was asked."""
 
@@ -113,7 +77,7 @@ class Daemon:
         cron: str = "*/5 * * * *",
         until_idle: bool = False,
         tidy: Callable[[], object] = lambda: None,
-        upload: Callable[[], object] = lambda: None,
+        upload: Callable[[Callable[[], bool]], object] = lambda _until: None,
         prepare: Callable[[], object] = lambda: None,
         webhooks: Mapping[str, Callable[[], object]] | None = None,
         watch: Callable[[], object] = lambda: None,
@@ -121,11 +85,11 @@ class Daemon:
         renew: Callable[[], DaemonUpdate] | None = None,
     ) -> None:
         """`cron` says when to sweep beside every five minutes; `tidy` is what is done nightly,
-        `upload` every few seconds, and what tells each of the `webhooks`, which wait for no
-        other; `watch` looks twice a minute for what is to be told; `prepare` is called each minute
-        in which no build wants the processors; `prices` asks the clouds for theirs where they are
-        old; `renew` reads the configuration again. Raises ConfigError when `cron` cannot be
-        read."""
+        `upload` every few seconds, until what it is given says that it is enough, and what tells
+        each of the `webhooks`, which wait for no other; `watch` looks twice a minute for what is to
+        be told; `prepare` is called each minute in which no build wants the processors; `prices`
+        asks the clouds for theirs where they are old; `renew` reads the configuration again. Raises
+        ConfigError when `cron` cannot be read."""
         self._engine = engine
         self._ledger = ledger
         self._until_idle = until_idle
@@ -137,21 +101,34 @@ class Daemon:
         self._idle_since: float | None = None
         self._started = time.monotonic()
         self._complained = self._started
-        self._mine = False  # is this the process that reaps?
-        self._passed = self._swept = float("-inf")  # when this process last began one, monotonic
+        self._asks_sweep = False  # of all that is ours, whenever it was swept
+        self._passed: dict[str, float] = {}  # by provider: when its last pass began, monotonic
+        self._swept: dict[str, float] = {}
+        self._ours: Collection[str] = ()  # the providers that this process reaps
+        context = engine.context
         # Its own view of who lives: the engine's is not made for two threads.
         self._membership = Membership(one_host=ledger.url.startswith("sqlite"))
+        self._turns = ReaperTurns(
+            ledger, engine.id, self._membership, clock=context.clock, monotonic=context.monotonic
+        )
+        self._askers = DaemonThreadPool("ask-ledger", None)
+        self._ask = LedgerCalls(self._askers, patience=LEDGER_PATIENCE)
         self._tell = PassLog(time.monotonic)
-        self._reaping = Reaper(engine.context, self._membership, lambda: engine.watching)
+        self._reaping = Reaper(context, self._membership, lambda: engine.watching, self._ask)
         self._passes = BoundedTask("ledger-pass", self._pass)
-        self._sweeps = BoundedTask("sweep", lambda: self._reap(sweep=True))
+        self._overdue = BoundedTask("overdue", self._kill_overdue)
+        self._sweeps = BoundedTask("sweep", self._sweep)
         self._nightly = BoundedTask("retention", tidy)
-        self._uploads = BoundedTask("uploads", upload)
+        # Two uploaders of one process would read all of it twice.
+        self._uploads = BoundedTask("uploads", lambda: upload(_ends_after(UPLOADING)), alone=True)
         self._prices = BoundedTask("prices", prices)
         self._preparations = BoundedTask("templates", self._prepare_when_idle, PREPARE_BOUND)
         self._watches = BoundedTask("alarms", watch)
         self._webhooks = _tasks(webhooks or {})
-        self._scheduler = self._schedule(cron)
+        self._timers = Timers()
+        self._cron = CronJobs()
+        self._cron.set("sweep", cron, _CRON_KEY, self._sweep_all)
+        self._cron.set("retention", _NIGHTLY, "retention", self._nightly)
 
     def run(self, *, signals: bool = True) -> None:
         """Serve. With `signals`, SIGTERM and SIGINT stop it and SIGHUP lets it read its
@@ -160,8 +137,7 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
             signal.signal(signal.SIGHUP, lambda *_: self.reload())
-        self._scheduler.start()
-        self._passes()
+        self._begin()
         try:
             while not self._stopped.is_set():
                 self._engine.run(self._over)
@@ -171,12 +147,16 @@ class Daemon:
                     break
                 self._idle_since = None  # work came while we left
         finally:
-            self._scheduler.shutdown(wait=False)
+            self._timers.stop()
+            self._cron.stop()
+            for task in self._tasks():
+                task.stop()
             self._engine.close()
             try:
-                self._ledger.engines.release(_NAME, self._engine.id)
+                self._ask(self._turns.release)
             except LedgerError as error:
                 log.warning("%s", error)
+            self._askers.close()
             if self._watchdog is not None:
                 self._watchdog.cancel()
 
@@ -197,6 +177,34 @@ class Daemon:
         self._engine.wake()
 
     # --- within ---
+
+    def _tasks(self) -> list[BoundedTask]:
+        return [
+            self._passes, self._overdue, self._sweeps, self._nightly, self._uploads, self._prices,
+            self._preparations, self._watches, *self._webhooks,
+        ]  # fmt: skip
+
+    def _begin(self) -> None:
+        """Begin all threads that the reaper needs while there are some; then the timers."""
+        context = self._engine.context
+        for name in (part for item in context.providers.items() for part in parts(*item)):
+            context.reaps(name)
+        for task in self._tasks():
+            task.start()
+        for name, seconds, work in (
+            ("ledger-pass", CHECK, self._passes),
+            ("overdue", CHECK, self._overdue),
+            ("sweep", PASS, self._sweeps),
+            ("templates", PREPARE, self._preparations),
+            ("uploads", UPLOAD, self._uploads),
+            ("webhooks", NOTIFY, self._tell_webhooks),
+            ("alarms", WATCH, self._watches),
+            ("cron", CHECK, self._cron.look),
+        ):
+            self._timers.every(name, seconds, work, at_once=work is self._passes)
+        self._timers.every("prices", PRICES, self._prices, at_once=True)
+        self._cron.start()
+        self._timers.start()
 
     def _over(self) -> bool:
         self._listen_for_silence()
@@ -223,11 +231,12 @@ class Daemon:
             return
         context = self._engine.context
         context.providers, context.limits, context.pools = new.providers, new.limits, new.pools
+        for former in self._webhooks:
+            former.stop()
         self._webhooks = _tasks(new.webhooks)
         context.budgets = new.budgets
         self._watches()  # what is new is named at once
-        trigger = CronLineTrigger(new.cron, _CRON_KEY)
-        self._scheduler.add_job(self._sweeps, trigger, id="sweep", replace_existing=True)
+        self._cron.set("sweep", new.cron, _CRON_KEY, self._sweep_all)
         log.info("the configuration was read again; providers: %s", ", ".join(new.providers))
 
     def _listen_for_silence(self) -> None:
@@ -238,75 +247,70 @@ class Daemon:
             self._complained = now
             log.critical("the reaper has not finished a pass for %d s", int(SILENCE))
 
-    def _schedule(self, cron: str) -> Any:
-        scheduler = BackgroundScheduler(
-            jobstores={"default": MemoryJobStore()},
-            executors={"default": ThreadPoolExecutor(4)},
-            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
-        )
-        scheduler.add_job(self._passes, IntervalTrigger(seconds=CHECK), id="ledger-pass")
-        scheduler.add_job(self._sweep_anyway, IntervalTrigger(seconds=PASS), id="sweep-anyway")
-        scheduler.add_job(self._sweeps, CronLineTrigger(cron, _CRON_KEY), id="sweep")
-        scheduler.add_job(self._preparations, IntervalTrigger(seconds=PREPARE), id="templates")
-        scheduler.add_job(self._uploads, IntervalTrigger(seconds=UPLOAD), id="uploads")
-        scheduler.add_job(self._tell_webhooks, IntervalTrigger(seconds=NOTIFY), id="webhooks")
-        scheduler.add_job(self._watches, IntervalTrigger(seconds=WATCH), id="alarms")
-        scheduler.add_job(
-            self._prices,
-            IntervalTrigger(seconds=PRICES),
-            id="prices",
-            next_run_time=datetime.now(UTC),
-        )
-        scheduler.add_job(self._nightly, CronTrigger(hour=3, minute=7), id="retention")
-        return scheduler
-
-    def _pass(self) -> None:
-        """A pass over the ledger when it is time for one; else see whether there is a reaper."""
-        if not self._mine or time.monotonic() - self._passed >= PASS - CHECK / 2:
-            self._reap(sweep=False)
-
     def _tell_webhooks(self) -> None:
         for task in self._webhooks:
             task()
 
-    def _sweep_anyway(self) -> None:
-        if time.monotonic() - self._swept >= SWEEP - PASS / 2:
-            self._sweeps()
+    # --- reaping ---
 
-    def _reap(self, *, sweep: bool) -> None:
-        """Reap once, if no other process reaps. Without a ledger to ask, everybody does: past the
-        deadline a kill needs none, and two reapers are harmless."""
-        before, self._mine = self._mine, self._takes_lease()
-        if not self._mine:
-            return
-        self._passed = time.monotonic()
-        if sweep:
-            self._swept = self._passed
-        elif not before:
-            self._sweeps()  # what the former reaper knew of the clouds went with it
-        # So that whoever is well is looked at in time, however slow another is.
-        seconds = SWEEP - PASS if sweep else PASS - CHECK
-        report = self._reaping.run(sweep=sweep, seconds=seconds)
-        self._tell(report)
-        if not report.ongoing:
-            record_pass(self._ledger, self._engine.id, report, sweep=sweep)
-
-    def _takes_lease(self) -> bool:
-        engines, me, now = self._ledger.engines, self._engine.id, time.time()
+    def _pass(self) -> None:
+        """See which providers are ours to reap, and pass over those whose time has come. Without a
+        ledger to ask, everybody reaps: past the deadline a kill needs none."""
+        providers, now = self._engine.context.providers, time.monotonic()
         try:
-            if engines.acquire(_NAME, me, now + REAPER_LEASE, now):
-                return True
-            holder = engines.holder(_NAME)
-            members = engines.list()
-            self._membership.update(members, time.monotonic())
-            process = {member.id: member.process for member in members}.get(holder or "")
-            if holder is None or self._membership.process_lives(process) is not False:
-                return False
-            engines.release(_NAME, holder)
-            return engines.acquire(_NAME, me, now + REAPER_LEASE, now)
+            turns = self._ask(lambda: self._turns.take(providers))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the reaping
             log.warning("who reaps cannot be told: %s: %s", type(error).__name__, error)
-            return True
+            self._ours = tuple(providers)
+        else:
+            self._ours = turns.ours if providers else _NOBODYS
+            for name in turns.fresh:  # what the former reaper knew of the cloud went with it
+                self._passed.pop(name, None)
+                if now - self._swept.get(name, float("-inf")) >= PASS:
+                    self._swept.pop(name, None)
+            if turns.fresh:
+                self._sweeps()
+        self._reap(self._due(self._passed, PASS - CHECK / 2), sweep=False)
+
+    def _sweep_all(self) -> None:
+        self._asks_sweep = True
+        self._sweeps()
+
+    def _sweep(self) -> None:
+        """Sweep what is ours and was not swept for long, or all of it where that was asked."""
+        if self._asks_sweep:
+            self._swept.clear()
+        self._asks_sweep = False
+        self._reap(self._due(self._swept, SWEEP - PASS / 2), sweep=True)
+
+    def _due(self, begun: Mapping[str, float], seconds: float) -> list[str]:
+        """Return the providers that are ours and for which so much time has passed since then."""
+        now = time.monotonic()
+        return [n for n in self._ours if now - begun.get(n, float("-inf")) >= seconds]
+
+    def _reap(self, names: Collection[str], *, sweep: bool) -> None:
+        """Reap these providers once, if there are any."""
+        if not names:
+            return
+        now = time.monotonic()
+        self._passed |= dict.fromkeys(names, now)
+        if sweep:
+            self._swept |= dict.fromkeys(names, now)
+        # So that whoever is well is looked at in time, however slow another is.
+        seconds = SWEEP - PASS if sweep else PASS - CHECK
+        report = self._reaping.run(sweep=sweep, only=names, seconds=seconds)
+        self._tell(report)
+        well = set(names).difference(report.blind, report.ongoing)
+        self._turns.blind(report.blind)
+        if sweep:
+            self._turns.well(well)
+        if not report.ongoing and well:
+            self._ask(lambda: record_pass(self._ledger, self._engine.id, report, sweep=sweep))
+
+    def _kill_overdue(self) -> None:
+        """Kill what is known to be past its deadline, where the passes that should have seen to it
+        wait for the ledger or whatever else."""
+        self._tell(self._reaping.kill_overdue(self._ours, late=PASS, seconds=CHECK))
 
     def _prepare_when_idle(self) -> None:
         if not self._until_idle and self._engine.idle:
@@ -316,6 +320,12 @@ class Daemon:
 def _tasks(webhooks: Mapping[str, Callable[[], object]]) -> list[BoundedTask]:
     """One for each: what one waits for, no other does."""
     return [BoundedTask(f"webhook-{name}", tell) for name, tell in webhooks.items()]
+
+
+def _ends_after(seconds: float) -> Callable[[], bool]:
+    """Return a question that says yes after so many seconds."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
 
 
 def _give_up() -> None:

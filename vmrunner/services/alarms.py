@@ -60,6 +60,11 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
         subject = str(audit.watch(ledger).passed)
         _write(ledger, NotifyEvent.REAPER_SILENT, subject, now, "survivor", silent)
 
+    apart = [survivor_document(line) for line in audit.clocks(ledger)]
+    if apart:
+        day = int(now // 86_400)
+        _write(ledger, NotifyEvent.CLOCKS_APART, f"clocks {day}", now, "survivor", apart)
+
 
 def _late(row: Instance, late: float) -> Survivor:
     return Survivor(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.core import audit_rules
 from vmrunner.core.audit_rules import ReaperActivity, Survivor
+from vmrunner.engine.membership import beats
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.providers.retired import RetiredProvider, parts
 from vmrunner.runtime import background
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
 
 log = logging.getLogger("vmrunner")
+
+_SWEEP: Final = "sweep "  # … of a scope: the name of its heartbeat
 
 #: Drivers by their provider's name: each has a clock of its own.
 _Chosen = Sequence[tuple[str, "Provider"]]
@@ -63,7 +65,7 @@ def _ours(ledgers: LedgerOpener, chosen: _Chosen, limits: Limits) -> list[Surviv
         ledger = ledgers.open()
         for name, driver in chosen:
             found += survivors(ledger, limits, name, driver)
-        found += silence(ledger)
+        found += silence(ledger) + clocks(ledger)
     except LedgerError as error:
         found = [audit_rules.unread("the ledger", str(error))]
         for name, driver in chosen:
@@ -138,18 +140,31 @@ def alone(installation: str, limits: Limits, name: str, provider: Provider) -> l
 
 def silence(ledger: Ledger) -> list[Survivor]:
     """Return the faults of a reaper that is silent."""
-    return audit_rules.silence(time.time(), ledger.instances.open(), watch(ledger))
+    return audit_rules.silence(ledger.engines.now(), ledger.instances.open(), watch(ledger))
+
+
+def clocks(ledger: Ledger) -> list[Survivor]:
+    """Return the faults of the clocks of those who serve."""
+    return audit_rules.clocks(ledger.engines.now(), watch(ledger))
 
 
 def watch(ledger: Ledger) -> ReaperActivity:
     """Return what the ledger knows of those who reap."""
-    engines = ledger.engines
-    done = engines.heartbeats()
+    members, now = ledger.engines.list(), ledger.engines.now()
+    done = ledger.engines.heartbeats({member.id: member.ahead for member in members})
     return ReaperActivity(
         passed=done.get("pass"),
         swept=done.get("sweep"),
-        seen=max((member.seen_at for member in engines.list()), default=None),
+        seen=max((member.beat_at for member in members), default=None),
         serving=background.since(ledger),
+        scopes={
+            name.removeprefix(_SWEEP): at for name, at in done.items() if name.startswith(_SWEEP)
+        },
+        ahead={
+            f"{one.id}, process {one.process.pid} of machine {one.process.machine[:12]}": one.ahead
+            for one in members
+            if beats(one, now)
+        },
     )
 
 

@@ -16,6 +16,7 @@ from vmrunner.lib import ids, process, units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level, Trait
 from vmrunner.providers import promises
+from vmrunner.reaper.clock_witness import clock_doubt
 from vmrunner.runtime import background
 from vmrunner.services import audit, nodes, notifications, pools
 from vmrunner.store import probe
@@ -118,7 +119,7 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
 def _nodes(ledgers: LedgerOpener) -> Iterator[Finding]:
     try:
         ledger = ledgers.open()
-        yield from (*outdated(ledger), *clones(ledger), *failover(ledger))
+        yield from (*outdated(ledger), *clones(ledger), *failover(ledger), *clocks(ledger))
     except VmrunnerError:
         return  # the ledger has its own finding
 
@@ -128,7 +129,7 @@ def clones(ledger: Ledger) -> Iterator[Finding]:
     tell."""
     if background.one_host(ledger):
         return
-    now = time.time()
+    now = ledger.engines.now()
     living = [one for one in ledger.engines.list() if seems_alive(one, now, one_host=False)]
     told: dict[str, ConfigError] = {}
     for one in (process.current(), *(member.process for member in living)):
@@ -140,7 +141,7 @@ def clones(ledger: Ledger) -> Iterator[Finding]:
 
 def outdated(ledger: Ledger) -> Iterator[Finding]:
     """Tell of engines that drive nothing any more."""
-    for one in nodes.status(ledger, time.time()):
+    for one in nodes.status(ledger, ledger.engines.now()):
         if one.outdated and one.alive:
             yield Finding(
                 check="nodes",
@@ -149,6 +150,25 @@ def outdated(ledger: Ledger) -> Iterator[Finding]:
                 f"concludes: it knows version {one.version} of the ledger, which has another",
                 fix="restart it with the vmrunner that upgraded the ledger",
             )
+
+
+def clocks(ledger: Ledger) -> Iterator[Finding]:
+    """Tell of clocks that are not the others', or leapt."""
+    doubt = clock_doubt(ledger)
+    if doubt:
+        yield Finding(
+            check="clock",
+            level=Level.WARNING,
+            message=f"{doubt}: retention deletes nothing until that was watched for a day",
+            fix="see `date`; if it is right, wait, or vmrunner gc --trust-clock",
+        )
+    for line in audit.clocks(ledger):
+        yield Finding(
+            check="clock",
+            level=Level.ERROR,
+            message=line.message,
+            fix="let NTP set the clocks of all nodes and of the database: see `timedatectl`",
+        )
 
 
 def failover(ledger: Ledger) -> Iterator[Finding]:
@@ -219,7 +239,7 @@ def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:
             fix="restart `vmrunner serve`" if watch.serving else "vmrunner reap, or vmrunner serve",
         )
     if not silent:
-        now = time.time()
+        now = ledger.engines.now()
         told = [
             f"{what} {units.span(max(0.0, now - at))} ago"
             for what, at in (("a pass", watch.passed), ("a sweep", watch.swept))

@@ -6,10 +6,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from vmrunner.errors import Conflict
 from vmrunner.images import retention
 from vmrunner.lib import process
 from vmrunner.providers.common import local_images
 from vmrunner.providers.settings import LocalSettings
+from vmrunner.reaper.clock_witness import believe_clock, clock_doubt
 from vmrunner.reaper.retention import Removal, retain, size_of
 from vmrunner.store.object_gc import ObjectGc
 
@@ -31,22 +33,33 @@ def gc(
     *,
     dry_run: bool = False,
     orphans: bool = False,
+    trust_clock: bool = False,
     by: str | None = "",
 ) -> list[Removal]:
     """Remove what has outlived its build for as long as it or the configuration says, what nothing
     in the store needs, and local images that a newer one of their name replaced and that nobody
     uses, or names. `orphans`: also objects without a row that the cap holds back. `by`: for whom,
-    else this process's user; None: nobody asked, and it is no action."""
+    else this process's user; None: nobody asked, and it is no action. Raises Conflict where the
+    time is in doubt; `trust_clock`: somebody says that it is right."""
+    doubt = clock_doubt(ledger)
+    if doubt and not (dry_run or trust_clock):
+        raise Conflict(
+            f"nothing was removed: {doubt}",
+            hint="see `date`; if it is right: vmrunner gc --trust-clock, or wait a day",
+        )
+    if doubt and trust_clock:
+        believe_clock(ledger, process.user())
+    now = ledger.engines.now
     keep = settings.reaper.keep_logs
     removed = [
         *retain(
             ledger,
-            ObjectGc(ledger, store, keep=keep, shared=bool(settings.store.url)),
+            ObjectGc(ledger, store, keep=keep, shared=bool(settings.store.url), clock=now),
             sources=paths.sources,
             artifacts=paths.artifacts,
             keep=keep,
             keep_caches=settings.caches.keep,
-            now=time.time(),
+            now=now(),
             dry_run=dry_run,
             orphans=orphans,
         ),

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmrunner.engine.membership import seems_alive
+from vmrunner.reaper.turns import is_reapers
 from vmrunner.runtime.background import one_host
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-
-_REAPER = "reaper"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +35,7 @@ class Node:
 
 def status(ledger: Ledger, now: float) -> list[Node]:
     """Return all engines, oldest first."""
-    reaper = ledger.engines.holder(_REAPER)
+    reapers = {who for name, who in ledger.engines.holders().items() if is_reapers(name)}
     driven = [build.owner for build in ledger.builds.driven()]
     return [
         Node(
@@ -47,7 +46,7 @@ def status(ledger: Ledger, now: float) -> list[Node]:
             joined_at=member.joined_at,
             seen_at=member.seen_at,
             alive=seems_alive(member, now, one_host=one_host(ledger)),
-            reaps=member.id == reaper,
+            reaps=member.id in reapers,
             providers=tuple(sorted(member.providers)),
             builds=driven.count(member.id),
             version=member.version,

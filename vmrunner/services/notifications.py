@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from vmrunner.engine.leases import LeaseTaker
 from vmrunner.errors import ConfigError, LedgerError, NotFound
 from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST_PAUSE
 from vmrunner.lib import ids, units
@@ -97,14 +98,18 @@ class OutboxSender:
         name: str,
         deliver: Delivery,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._name = name
         self._deliver = deliver
         self._clock = clock
-        self._me = ids.engine_id()
+        self._monotonic = monotonic
         self._lease = f"notify:{name}"
-        self._until = 0.0
+        self._taker = LeaseTaker(
+            ledger, ids.engine_id(), SENDER_LEASE, clock=clock, monotonic=monotonic
+        )
+        self._until = 0.0  # monotonic
 
     def run(self) -> None:
         """Send what is due, unless another node is about it."""
@@ -114,21 +119,21 @@ class OutboxSender:
         if not self._holds():
             return
         try:
-            self._send_all(self._clock() + TURN)
+            self._send_all(self._monotonic() + TURN)
         finally:
-            self._ledger.engines.release(self._lease, self._me)
+            self._taker.release(self._lease)
 
     def _holds(self) -> bool:
         """Return whether the lease is ours for as long as a request can take."""
-        now = self._clock()
+        now = self._monotonic()
         if self._until - now > 2 * webhooks.WHOLE:
             return True
         self._until = now + SENDER_LEASE
-        return self._ledger.engines.acquire(self._lease, self._me, self._until, now)
+        return self._taker.take(self._lease)
 
     def _send_all(self, end: float) -> None:
         name, outbox, failures = self._name, self._ledger.outbox, 0
-        while self._clock() < end:
+        while self._monotonic() < end:
             found = outbox.waiting(name, self._clock(), _AT_ONCE)
             for one in found:
                 if not self._holds():

@@ -56,6 +56,7 @@ class Uploader:
         artifacts: Path,
         caches: CacheTransfer | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._store = store
@@ -64,8 +65,10 @@ class Uploader:
         self._transfer = SourceTransfer(ledger, store, sources, clock)
         self._caches = caches
         self._clock = clock
+        self._monotonic = monotonic
         self._told = False
-        self._later: dict[Path, tuple[float, float]] = {}  # when it is tried again; the next pause
+        #: When it is tried again, monotonic; the next pause.
+        self._later: dict[Path, tuple[float, float]] = {}
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         """Upload what can be uploaded now, until there is nothing more or `until` says so. A store
@@ -93,14 +96,14 @@ class Uploader:
         for path in found:
             if until() or len(failed) == FAILURES:
                 break
-            due, pause = self._later.get(path, (0.0, FIRST_PAUSE))
-            if self._clock() < due:
+            due, pause = self._later.get(path, (float("-inf"), FIRST_PAUSE))
+            if self._monotonic() < due:
                 continue
             try:
                 self._each(path.name.partition(".")[0], partial(work, path))
                 self._later.pop(path, None)
             except StoreError as error:
-                self._later[path] = self._clock() + pause, min(2 * pause, LONGEST_PAUSE)
+                self._later[path] = self._monotonic() + pause, min(2 * pause, LONGEST_PAUSE)
                 failed.append(error)
         if failed:
             raise failed[0]

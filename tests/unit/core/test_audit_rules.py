@@ -8,6 +8,7 @@ from vmrunner.core.audit_rules import (
     ReaperActivity,
     audit,
     by_tags,
+    clocks,
     idle,
     older_than,
     silence,
@@ -146,6 +147,46 @@ def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
     assert told([old], passed=NOW - 300) == []  # a cron job reaps
     assert told([old], passed=NOW - 901) == [AuditFault.REAPER_SILENT]
     assert told([old]) == [AuditFault.REAPER_SILENT]
+
+
+def test_a_last_pass_in_the_future_is_silence() -> None:
+    """The clock was set back by an hour: nobody knows what was done since."""
+    passed, swept = NOW + 3595, NOW + 3540
+    for minutes in (6, 20, 58):
+        now = NOW + 60 * minutes
+        told = clocks(now, ReaperActivity(passed=passed, swept=swept, serving=NOW - 86_400))
+        assert [line.fault for line in told] == [AuditFault.CLOCKS_APART] * 2
+        assert f"pass was {int(passed - now)} s in the future" in told[0].message
+    far = ReaperActivity(passed=passed, swept=swept, serving=NOW + 3000)
+    assert len(silence(NOW, [], far)) == 2
+    back = ReaperActivity(passed=NOW - 5, swept=NOW - 5, serving=NOW + 3000)
+    assert silence(NOW, [], back) == []
+    assert clocks(NOW, back) == []
+
+
+def test_clocks_that_are_apart_are_told() -> None:
+    well = {"e-1": 4.9, "e-2": -4.9}
+    assert clocks(NOW, ReaperActivity(ahead=well)) == []
+    told = clocks(NOW, ReaperActivity(ahead=well | {"e-3": 31.2, "e-4": -86_400.0}))
+    assert [line.fault for line in told] == [AuditFault.CLOCKS_APART] * 2
+    assert [line.message for line in told] == [
+        "the clock of e-3 is 31 s ahead of the database's",
+        "the clock of e-4 is 86400 s behind the database's",
+    ]
+
+
+def test_a_place_with_vms_that_nobody_lists_is_told() -> None:
+    def told(**swept: float) -> list[str]:
+        scopes = {str(SCOPE): swept["at"]} if swept else {}
+        known = ReaperActivity(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200, scopes=scopes)
+        return [line.message for line in silence(NOW, [row(created_at=NOW - 60)], known)]
+
+    assert told(at=NOW - 899) == []
+    for at in (NOW - 901, NOW + 901):
+        assert told(at=at) == [f"VMs are open in {SCOPE}, which nobody could list for 901 s"]
+    assert "for 9999 s" in told()[0]
+    known = ReaperActivity(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200)
+    assert silence(NOW, [row(state=I.GONE)], known) == []
 
 
 def test_a_disabled_place_is_idle_once_it_holds_nothing() -> None:

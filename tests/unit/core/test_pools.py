@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.ledger_builds import OFFER, spec
 from tests.support.pools import POOL, instance
-from vmrunner.core.lifecycle import FORGOTTEN, POOL_BOOT, pool_wish
+from vmrunner.core.lifecycle import POOL_BOOT, pool_wish
 from vmrunner.core.pools import FillInput, claimable, fill, lifetime, of_type, serves, shape_of
 from vmrunner.core.row_rules import dooms
 from vmrunner.model import RUNSC, Death, EmptyReason, InstanceState, Limits, Network, Pool
@@ -210,15 +210,16 @@ def test_a_claimed_vm_expires_when_its_build_must_be_over() -> None:
 
 
 def test_nobody_fills_its_pool() -> None:
-    row, now = instance(), 100.0 + FORGOTTEN
-    assert pool_wish(row, HERE, now=now, there=200.0) is None
-    assert pool_wish(row, HERE, now=now + 1, there=200.0) is Death.DONE
-    assert pool_wish(row, None, now=now, there=200.0) is Death.DONE
-    assert pool_wish(row, replace(HERE, draining=True), now=now, there=200.0) is Death.DONE
+    row = instance()
+    assert pool_wish(row, HERE, forgotten=False, there=200.0) is None
+    assert pool_wish(row, HERE, forgotten=True, there=200.0) is Death.DONE
+    assert pool_wish(row, None, forgotten=False, there=200.0) is Death.DONE
+    drained = replace(HERE, draining=True)
+    assert pool_wish(row, drained, forgotten=False, there=200.0) is Death.DONE
     idle = 100.0 + POOL.idle + POOL_BOOT
-    assert pool_wish(row, HERE, now=now, there=idle) is Death.DONE
+    assert pool_wish(row, HERE, forgotten=False, there=idle) is Death.DONE
     booting = replace(row, state=InstanceState.BOOTING)
-    assert pool_wish(booting, HERE, now=now, there=idle) is None
+    assert pool_wish(booting, HERE, forgotten=False, there=idle) is None
     assert lifetime(POOL) == POOL.idle + POOL.ttl + POOL_BOOT
 
 

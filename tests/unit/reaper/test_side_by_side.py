@@ -42,3 +42,24 @@ def test_passes_that_never_end_stop_no_other(
         engine.close()
     lost = [r for r in caplog.records if "its sweep hangs" in r.getMessage()]
     assert [r.levelno for r in lost] == [logging.ERROR] * 11
+
+
+def test_a_pass_that_goes_on_is_not_begun_twice(engine: Engine) -> None:
+    clock, gate, began = Clock(), threading.Event(), []
+    passes = ConcurrentPasses(engine.context.reaps, clock)
+
+    def sweep() -> Report:
+        began.append(1)
+        gate.wait(60)
+        return Report(alarms=("done",))
+
+    key = ("local", "sweep")
+    try:
+        for _ in range(10):
+            assert passes.run({key: sweep}, 0.0).ongoing == ("local",)
+            clock.advance(LOST / 20)
+    finally:
+        gate.set()
+    assert passes.run({key: sweep}, 30.0).alarms == ("done",)
+    assert len(began) == 1
+    engine.close()

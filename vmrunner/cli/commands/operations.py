@@ -115,6 +115,10 @@ def gc(
             "--orphans", help="Also objects of no row that the cap holds back; look at them first."
         ),
     ] = False,
+    trust_clock: Annotated[
+        bool,
+        typer.Option("--trust-clock", help="The clock is right, however long nobody looked at it."),
+    ] = False,
     form: Output = Format.TABLE,
 ) -> int:
     """Remove the logs and artifacts of old builds, what nothing in the store needs, and local
@@ -123,8 +127,9 @@ def gc(
 
     app = shell_of(context).app
     removed = gc.gc(
-        app.ledger, app.settings, app.paths, lambda: app.store, dry_run=dry_run, orphans=orphans
-    )
+        app.ledger, app.settings, app.paths, lambda: app.store,
+        dry_run=dry_run, orphans=orphans, trust_clock=trust_clock,
+    )  # fmt: skip
     output.show(_removal_view(), removed, form)
     if dry_run:
         output.say("nothing was removed: that was a dry run")

@@ -14,7 +14,7 @@ import typer
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import debugging, shell_of
-from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.errors import ConfigError, Conflict, LedgerError
 
 if TYPE_CHECKING:
     from vmrunner.engine.engine import Engine
@@ -55,6 +55,7 @@ def serve(
     """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
     reads the configuration again."""
     from vmrunner.config import sources
+    from vmrunner.reaper.clock_witness import ClockWitness
     from vmrunner.runtime.background import BACKGROUND, SERVE
     from vmrunner.runtime.daemon import Daemon, DaemonUpdate
     from vmrunner.services import reap
@@ -77,7 +78,7 @@ def serve(
     everybody = _without_tokens(address) if insecure_no_auth else None
     engine = new_engine() if until_idle else _patiently(new_engine, reap_without_ledger)
     ledger = app.ledger
-    outbox = OutboxTasks(ledger, app.providers)
+    outbox = OutboxTasks(ledger, app.providers, ClockWitness(ledger, engine.id).look)
 
     def renew() -> DaemonUpdate:
         settings = sources.load().settings
@@ -103,7 +104,10 @@ def serve(
         from vmrunner.services import templates
         from vmrunner.services.gc import gc
 
-        gc(ledger, app.settings, app.paths, lambda: app.store, by=None)
+        try:
+            gc(ledger, app.settings, app.paths, lambda: app.store, by=None)
+        except Conflict as error:  # the clock is in doubt
+            log.error("%s", error)  # noqa: TRY400 - nothing broke
         templates.trim(engine.context.providers.values())
 
     outbox.declare()  # before anything ends
@@ -133,9 +137,13 @@ def serve(
 
 
 def _who_reaps(ledger: Ledger) -> str:
-    holder = ledger.engines.holder("reaper")
-    lives = holder in {member.id for member in ledger.engines.list()}
-    return f"engine {holder} reaps" if holder and lives else "this engine reaps"
+    from vmrunner.reaper.turns import is_reapers
+
+    holders = {who for name, who in ledger.engines.holders().items() if is_reapers(name)}
+    living = holders & {member.id for member in ledger.engines.list()}
+    if not living:
+        return "this engine reaps"
+    return f"engine {', '.join(sorted(living))} reaps what both can reach"
 
 
 def _patiently(new_engine: Callable[[], Engine], reap: Callable[[], Report]) -> Engine:

@@ -79,7 +79,7 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
                 Cell(text=one.builds),
             )
         )
-        for one in nodes.status(parts.ledger, now)
+        for one in nodes.status(parts.ledger, parts.ledger.engines.now())
     ]
     beats = parts.ledger.engines.heartbeats()
     note = "; ".join(

@@ -107,7 +107,9 @@ async def drain_pool(pool: str, request: Request, parts: Parts, admin: Admin) ->
 @router.get("/nodes")
 def list_nodes(parts: Parts, _: WholeReader) -> JSONResponse:
     """The engines, and which of them reaps."""
-    return listing("node", map(node_document, nodes.status(parts.ledger, parts.now())))
+    return listing(
+        "node", map(node_document, nodes.status(parts.ledger, parts.ledger.engines.now()))
+    )
 
 
 @router.get("/actions")

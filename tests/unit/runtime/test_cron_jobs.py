@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from vmrunner.errors import ConfigError
-from vmrunner.runtime.cron_trigger import CronLineTrigger
+from vmrunner.runtime.cron_jobs import CronLineTrigger
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

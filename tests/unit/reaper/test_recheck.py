@@ -1,0 +1,53 @@
+"""What a pass condemned is held against its row once more before it dies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.support.engine_parts import EngineParts
+from vmrunner.core.reap_plan import Deletion
+from vmrunner.model import Death, Instance, Ref
+from vmrunner.reaper.recheck import still_condemned
+
+
+def condemned(row: Instance, reason: Death) -> Deletion:
+    assert row.ref is not None
+    return Deletion(
+        ref=row.ref, reason=reason, instance=row.id, expires_at=row.end, created_at=row.created_at
+    )
+
+
+@pytest.fixture
+def row(parts: EngineParts) -> Instance:
+    """The row of a VM that is there, and recorded."""
+    _, born = parts.booting()
+    if born.ref is None:
+        ref = next(iter(parts.cloud.machines))
+        parts.ledger.instances.record([(born.id, born.epoch, ref)], parts.clock())
+    return parts.ledger.instances.get(born.id)
+
+
+def test_a_duplicate_is_compared_with_its_row(parts: EngineParts, row: Instance) -> None:
+    """The sweep was made before its reference was recorded: the twin is the recorded one."""
+    kill = condemned(row, Death.DUPLICATE)
+    assert not still_condemned(parts.context, kill)
+    assert row.ref is not None
+    twin: Ref = row.ref._replace(id="another")
+    assert still_condemned(parts.context, replace(kill, ref=twin))
+    assert not still_condemned(parts.context, replace(kill, ref=twin, instance="vm-unknown"))
+
+
+def test_a_leftover_is_compared_with_its_row(parts: EngineParts, row: Instance) -> None:
+    kill = condemned(row, Death.LEFTOVER)
+    assert not still_condemned(parts.context, kill)
+    doomed = parts.mark_deleting(row)
+    parts.ledger.instances.close(row.id, epoch=doomed.epoch, death=Death.DONE, now=parts.clock())
+    assert still_condemned(parts.context, kill)
+
+
+def test_an_orphan_that_has_a_row_lives(parts: EngineParts, row: Instance) -> None:
+    kill = condemned(row, Death.ORPHAN)
+    assert not still_condemned(parts.context, kill)
+    assert still_condemned(parts.context, replace(kill, instance="vm-unknown"))

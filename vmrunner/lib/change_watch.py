@@ -1,0 +1,68 @@
+"""How long a value that somebody else writes has not changed, by our own monotonic clock.
+
+A heartbeat, a lease, a wish: each is a value that changes while its writer lives. What it says is
+compared with nothing but what it said before, so neither a clock that is wrong, here or there, nor
+one that is set while we watch makes anybody look dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+#: So many looks at least must have found the same before it counts as unchanged for a whole lease.
+LOOKS: Final = 3
+
+
+@dataclass(slots=True)
+class _Watched:
+    value: object
+    looked: float  # monotonic
+    unchanged: float = 0.0
+
+
+class ChangeWatch(Generic[K]):
+    """A watch over values that change at least once in `lease` seconds while their writers live.
+
+    Time in which we did not look counts in part, since we may have slept together with the writer:
+    a look adds a third of the lease at most, and nothing after a pause as long as `gap` (the lease,
+    unless said otherwise): then all begins anew. So a slow watcher finds out later, and never
+    never."""
+
+    def __init__(self, lease: float, gap: float | None = None) -> None:
+        self.lease = lease
+        self._gap = lease if gap is None else gap
+        self._watched: dict[K, _Watched] = {}
+
+    def look(self, key: K, value: object, now: float) -> float:
+        """Take in a look; return for how many seconds the value has been the same. `now` is a
+        monotonic clock, in seconds."""
+        known = self._watched.get(key)
+        if known is None or known.value != value or now - known.looked > self._gap:
+            self._watched[key] = _Watched(value, now)
+            return 0.0
+        known.unchanged += min(now - known.looked, self.lease / LOOKS)
+        known.looked = now
+        return known.unchanged
+
+    def silent(self, key: K) -> bool:
+        """Return True if it has not changed for a whole lease, as far as was looked."""
+        known = self._watched.get(key)
+        return known is not None and known.unchanged >= self.lease
+
+    def keep(self, keys: Collection[K]) -> None:
+        """Forget all others."""
+        for key in self._watched.keys() - set(keys):
+            del self._watched[key]
+
+    def tidy(self, now: float) -> None:
+        """Forget what nobody looked at for so long that it would begin anew."""
+        for key in [k for k, one in self._watched.items() if now - one.looked > self._gap]:
+            del self._watched[key]
+
+    def clear(self) -> None:
+        """Forget all: nothing that was seen before counts."""
+        self._watched.clear()
