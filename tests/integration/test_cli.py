@@ -79,7 +79,11 @@ def test_json_has_stdout_to_itself(anywhere: Cli, home: Path) -> None:
 
 def test_artifacts_are_copied_where_they_are_wanted(anywhere: Cli, home: Path) -> None:
     lines = ("artifact dist/a.whl wheel", "artifact report.xml <x/>")
-    done = anywhere("run", "-a", "dist/*", "--artifacts-to", "came", *script(*lines))
+    said = ("run", "-a", "dist/*", "--artifacts-to", "came", "--result-file", "r.json")
+    done = anywhere(*said, *script(*lines))
+    (item,) = json.loads((home / "r.json").read_text())["items"]
+    assert item["artifacts_back"], "the result tells what came back"
+    assert all(set(one) == {"path", "size"} for one in item["artifacts_back"])
     assert (home / "came/dist/a.whl").read_text() == "wheel"
     build = done.last[3]
     listed = anywhere("artifacts", "ls", build, "-o", "json").items

@@ -49,6 +49,20 @@ def test_a_timeout_ends_all_processes_of_a_command(sandbox: Sandbox) -> None:
     assert not [p for p in processes() if "sleep 61" in p]
 
 
+def test_no_word_of_ours_is_in_a_commands_streams(sandbox: Sandbox) -> None:
+    ran = sandbox.run("c1", "echo a; echo b >&2; sleep 61", timeout=0.5)
+    assert (ran.out, ran.err, ran.end.timed_out) == (b"a\n", b"b\n", True)
+    for name, words, code, text in (
+        ("c2", ["nosuchcommand", "x"], 127, b"sh: nosuchcommand: not found\n"),
+        ("c3", ["no such; it's", "x"], 127, b"sh: no such; it's: not found\n"),
+        ("c4", ["/bin/sh", "-c", "kill -9 $$"], 137, b""),
+        ("c5", ["/nowhere/x"], 127, b"sh: /nowhere/x: not found\n"),
+    ):
+        done = sandbox.guest.call("exec", "0", "0", stdin=sandbox.order(name, *words))
+        ran = Ran(done.stdout)
+        assert (ran.out, ran.err, ran.end.exit_code) == (b"", text, code), words
+
+
 def test_a_signal_reaches_what_a_command_started(sandbox: Sandbox) -> None:
     name = "c1"
     script = "sh -c 'echo in; exec sleep 62'; echo after $?"

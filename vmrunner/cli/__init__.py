@@ -86,7 +86,7 @@ _HERE: Final[Mapping[str, str]] = {
     "gc": "it removes what lies beside the ledger; `serve` does the same at night",
     "backup": "it reads the ledger and the store where they lie",
     "restore": "it makes the ledger and the store where they are to lie",
-    "serve": "it is what serves",
+    "serve": "it serves this machine's own ledger",
     "token": "who makes tokens is who has the ledger; the page shows and revokes them",
     "notify": "it reads the outbox of the ledger and calls from the machine that serves",
     "db": "it works on the ledger's database itself",

@@ -1,4 +1,5 @@
-"""Steps as groups that a CI system folds: GitHub Actions and GitLab CI."""
+"""Beginnings of steps in a followed log: groups that a CI system folds (GitHub Actions, GitLab CI),
+elsewhere lines beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Mark = Callable[[int, float, str], str]
 
 
 class CiGroups:
-    """The marks that belong before each piece of a build's log. None where no CI system reads."""
+    """The marks that belong before each piece of a build's log. `talks`: where no CI system reads,
+    and there are several steps, they are lines for people, and none of the log's."""
 
     def __init__(self, ledger: Ledger | RemoteLedger, build: BuildRecord) -> None:
         self._ledger = ledger
@@ -28,11 +30,12 @@ class CiGroups:
         self._told: set[tuple[int, int, str]] = set()  # after a take-over they come again
         self._open: int | None = None  # the step whose group is open
         self._marks = _marks()
+        self.talks = self._marks is None and len(build.spec.steps) > 1
 
     def before(self, attempt: float, offset: float) -> list[str]:
         """Marks of all that happened before byte `offset` of an attempt's log; infinities for
         all, and then no group stays open: an attempt that was lost ended none."""
-        if self._marks is None:
+        if self._marks is None and not self.talks:
             return []
         for event in self._ledger.events.list(self._build.id, after=self._seen):
             self._seen = event.seq
@@ -48,9 +51,14 @@ class CiGroups:
                 self._told.add(named)
                 lines += self._close(time)
                 if event.kind == EventKind.STEP_STARTED:
-                    lines.append(self._marks[0](step, time, self._title(step)))
+                    lines.append(self._begun(step, time))
                     self._open = step
         return lines + (self._close(time) if math.isinf(offset) else [])
+
+    def _begun(self, step: int, time: float) -> str:
+        if self._marks is not None:
+            return self._marks[0](step, time, self._title(step))
+        return f"step {step + 1} of {len(self._build.spec.steps)}: {self._title(step)}"
 
     def _close(self, time: float) -> list[str]:
         """The end of the group that is open, if one is."""

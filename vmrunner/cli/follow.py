@@ -147,8 +147,10 @@ class TerminalFollower:
         self._sink.write(chunk)
 
     def _mark(self, groups: CiGroups, attempt: float, offset: float) -> None:
+        if groups.talks and not self._talk:
+            return
         for mark in self._follower.patiently(lambda: groups.before(attempt, offset)):
-            self._sink.mark(mark)
+            (output.say if groups.talks else self._sink.mark)(mark)
 
     def _look(self, row: BuildRecord) -> None:
         if self._deadline is None and row.instance is not None:

@@ -282,14 +282,19 @@ def script(order: dict[str, Any]) -> bytes:
     if order["user"]:
         words = f"su -s /bin/sh -c {shlex.quote(f'exec {words}')} {shlex.quote(order['user'])}"
     stdin = "$box/in" if order["stdin"] else "/dev/null"
+    # What this shell itself would say (of a line of its own, or that its child was terminated) is
+    # no word of the command's: its streams are those of the inner shell alone.
+    first = shlex.quote(shlex.split(words)[0])
+    place = shlex.quote(order["cwd"])
     text = f"""box=$here/commands/{order["id"]}
-exec 3>&- 4>&- 5>"$box/tell" <"{stdin}" >"$box/out" 2>"$box/err"
+exec 3>&- 4>&- 5>"$box/tell" <"{stdin}" >"$box/out" 6>"$box/err" 2>"/dev/null"
 echo begin >&5
 read -r _ <"$box/go"
 (
 . "$here/env"
-@ENV@cd -- {shlex.quote(order["cwd"])} || exit 126
-exec {words} 5>&-
+@ENV@cd -- {place} || {{ echo sh: {place}: no such directory >&6; exit 126; }}
+command -v {first} >"/dev/null" || {{ echo sh: {first}: not found >&6; exit 127; }}
+exec {words} 2>&6 5>&- 6>&-
 )
 echo "end $?" >&5
 """

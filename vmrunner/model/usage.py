@@ -21,6 +21,16 @@ class BuildUsage:
     vm_cpu_seconds: float | None = None
     vm_disk: int | None = None  # bytes that its disk takes on its host
 
+    def __post_init__(self) -> None:
+        """Forget a container's CPU time that its whole VM has not had: in an emulated VM on a busy
+        host the guest counts the time in which it was not run."""
+        if (
+            self.cpu_seconds is not None
+            and self.vm_cpu_seconds is not None
+            and self.cpu_seconds > self.vm_cpu_seconds * 1.1 + 1.0  # read at slightly other times
+        ):
+            object.__setattr__(self, "cpu_seconds", None)
+
 
 NO_USAGE: Final = BuildUsage()
 

@@ -71,3 +71,24 @@ def test_each_attempt_has_its_own_groups_and_lost_ones_end() -> None:
 def test_what_comes_again_after_a_take_over_is_marked_once() -> None:
     again = [("step_started", 1, 0, 0), ("step_started", 1, 0, 0), ("step_ended", 1, 0, 4)]
     assert marks(groups(again, "one").before(math.inf, math.inf)) == ["+one", "-"]
+
+
+def test_elsewhere_several_steps_are_told_beside_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS")
+    two = groups(
+        [
+            ("step_started", 1, 0, 0),
+            ("step_ended", 1, 0, 100),
+            ("step_started", 1, 1, 100),
+            ("step_ended", 1, 1, 120),
+        ],
+        "make",
+        "make test",
+    )
+    assert two.talks
+    assert two.before(1, 50) == ["step 1 of 2: make"]
+    assert two.before(1, 100) == []
+    assert two.before(1, 110) == ["step 2 of 2: make test"]
+    assert two.before(math.inf, math.inf) == []
+    one = groups([("step_started", 1, 0, 0)], "make")
+    assert (one.talks, one.before(1, 5)) == (False, [])

@@ -34,7 +34,9 @@ _REFRESH = 2.0
 def ps(
     context: typer.Context,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Finished ones too.")] = False,
-    watching: Annotated[bool, typer.Option("-w", "--watch", help="Again and again.")] = False,
+    watching: Annotated[
+        bool, typer.Option("-w", "--watch", help="Show it anew every two seconds, until Ctrl-C.")
+    ] = False,
     label: Annotated[
         list[str] | None,
         typer.Option("-l", "--label", metavar="NAME=VALUE", help="Only with this label."),

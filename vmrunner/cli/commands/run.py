@@ -255,7 +255,7 @@ def conclude(
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
     to, file = manner.artifacts_to, manner.result_file
     whole = to is None or artifact_destination.copy(shell.service.artifacts(row), to)
-    document = documents.ended_document(row, events)
+    document = documents.ended_document(row, events) | _brought_back(shell, row)
     if file is not None:
         whole = (
             artifact_destination.write(file, output.json_envelope("build", [document])) and whole
@@ -269,6 +269,20 @@ def conclude(
     if interrupted is not None and row.result is Result.CANCELLED:
         return interrupted
     return exit_codes.of_build(row) or (exit_codes.OK if whole else exit_codes.OURS)
+
+
+def _brought_back(shell: CliContext, row: BuildRecord) -> dict[str, Any]:
+    """Return the artifacts for a result document. Null where they cannot be told now."""
+    from vmrunner.services import documents
+
+    if not row.spec.artifacts:
+        return {"artifacts_back": []}
+    try:
+        found = [documents.artifact_document(artifact) for artifact in shell.service.artifacts(row)]
+    except VmrunnerError as error:
+        log.warning("artifacts: %s", error)
+        return {"artifacts_back": None}
+    return {"artifacts_back": found}
 
 
 def _happened(shell: CliContext, row: BuildRecord) -> list[BuildEvent]:

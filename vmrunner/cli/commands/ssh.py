@@ -68,6 +68,8 @@ def ssh(
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if into:
         held = row.state is BuildState.HELD
+        if held:
+            output.say("its container is started again, which may take a minute on a busy machine")
         box = shell.app.providers.box_of(instance)
         name = secrets.token_hex(16) if terminal else ""
         command = box.inside(command, held=held, terminal=name)

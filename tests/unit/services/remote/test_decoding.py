@@ -149,3 +149,24 @@ def test_each_field_of_a_spec_comes_back() -> None:
     every = {(type(value), item.name) for value in values_in(spec) for item in fields(value)}
     assert every - given == set(), "fields that this test forgot"
     assert decoding.build(build_document(replace(BUILD, spec=spec))).spec == spec
+
+
+@pytest.mark.parametrize(
+    ("container", "vm", "shown"),
+    [
+        (2370.0, 412.0, None),
+        (412.0, 412.0, 412.0),
+        (3.5, 3.0, 3.5),
+        (9.0, None, 9.0),
+        (None, 3.0, None),
+    ],
+)
+def test_no_container_had_more_processor_than_its_vm(
+    container: float | None, vm: float | None, shown: float | None
+) -> None:
+    usage = BuildUsage(cpu_seconds=container, vm_cpu_seconds=vm)
+    assert (usage.cpu_seconds, usage.vm_cpu_seconds) == (shown, vm)
+    document = build_document(replace(BUILD, usage=usage))
+    assert document["usage"]["cpu_seconds"] == shown
+    document["usage"] = {"cpu_seconds": container, "vm_cpu_seconds": vm}  # of a former server
+    assert decoding.build(document).usage.cpu_seconds == shown
