@@ -38,7 +38,9 @@ UNPUBLISHED: Final = {
     *("resourceGroups.get", "resourceGroups.listAll", "resourceGroups.resources"),
     *("permissions.list", "locks.list", "sites.get"),
     *("galleries.get", "galleries.list", "galleries.listAll"),
-    "usages.list",  # of Microsoft.Network, for which the driver does not ask
+    *("definitions.get", "definitions.list"),  # held against the client's own types instead
+    "tags.patch",
+    "usages.list",  # of Microsoft.Network
 }
 WHOLE: Final = [kind for kind in kinds() if not kind.endswith("/versions")]
 PROVIDERS: Final = ("providers/Microsoft.Compute", "providers/Microsoft.Network")
@@ -229,12 +231,16 @@ def read_all(arm: Arm) -> None:
         *(f"{above}/{compute}/galleries" for above in (home, group)),
         *(f"{home}/{one}/locations/{site.location}/usages" for one in PROVIDERS),
         *(version, version.rpartition("/")[0], f"{site.network}/subnets", site.subnet),
+        *(version.partition("/versions/")[0], f"{gallery}/images"),
         *(site.image, site.network, site.firewall, *(one["id"] for one in cloud.left)),
         f"{arm.machine.id}?$expand=instanceView",
     ]
     for path in paths:
         url = httpx.URL(f"{cloud.url}{path}").copy_merge_params({"api-version": guard.COMPUTE})
         assert httpx.get(url, headers=BEARER).status_code == 200, path
+    tags = f"{cloud.url}{group}/providers/Microsoft.Resources/tags/default?api-version={guard.TAGS}"
+    merged = {"operation": "Merge", "properties": {"tags": {"a": "b"}}}
+    assert httpx.patch(tags, json=merged, headers=BEARER).status_code == 200
 
 
 def delete_all(arm: Arm) -> None:

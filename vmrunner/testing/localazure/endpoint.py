@@ -14,14 +14,16 @@ from vmrunner.testing.localazure.api_error import ArmRefusal, Json, error_docume
 from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.requests import AzureRequest
-from vmrunner.testing.localazure.resource_ids import VM
+from vmrunner.testing.localazure.resource_ids import GALLERY, VM
 from vmrunner.testing.localazure.resources import SHAPES
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
 
 _JSON: Final = "application/json; charset=utf-8"
-_CHECKED: Final = {VM: "VirtualMachine"} | {kind: shape for kind, (shape, _) in SHAPES.items()}
+_CHECKED: Final = {VM: "VirtualMachine", f"{GALLERY}/images": "GalleryImage"} | {
+    kind: shape for kind, (shape, _) in SHAPES.items()
+}
 _LOOKED_AT: Final = 3  # of a list
 
 
