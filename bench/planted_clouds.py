@@ -118,4 +118,18 @@ BUGS: Final = (
         "",
         "tests/integration/test_store_endpoints.py::test_a_variable_without_a_value_is_no_credential",
     ),
+    Bug(
+        "EC2: a page of HTML is an answer",
+        "providers/ec2/client.py",
+        "        if _is_page(answer):\n",
+        "        if False:\n",
+        "tests/integration/test_vendor_limits.py::test_a_page_from_ec2s_gateway_is_one_line",
+    ),
+    Bug(
+        "Compute Engine: no address left ends the build",
+        "providers/gce/error_codes.py",
+        '        "IP_SPACE_EXHAUSTED",\n        "IP_SPACE_EXHAUSTED_WITH_DETAILS",\n',
+        "",
+        "tests/unit/providers/gce/test_error_codes.py",
+    ),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from vmrunner.errors import ProviderError
 
@@ -18,9 +20,14 @@ class CallFailed(Exception):
         self.error = error
 
 
+#: A page in a message, also as Python writes bytes, to its end.
+_HTML: Final = re.compile(r"(b['\"])?<(!doctype html|html)\b.*", re.IGNORECASE | re.DOTALL)
+
+
 def one_line(message: str, *, before: str = "") -> str:
-    """An SDK's message in at most 300 characters; `before`: where what nobody can read begins."""
-    words = " ".join(message.split())
+    """An SDK's message in at most 300 characters; `before`: where what nobody can read begins. Of a
+    page that a gateway answers with, it says just that."""
+    words = _HTML.sub("a page of HTML, as a gateway's", " ".join(message.split()), count=1)
     return (words.partition(before)[0] if before else words)[:300]
 
 

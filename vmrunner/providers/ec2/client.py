@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 
-from vmrunner.errors import ConfigError, CredentialsRefused, Throttled
+from vmrunner.errors import ConfigError, CredentialsRefused, Throttled, Uncertain
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
@@ -201,6 +201,9 @@ class Ec2Client:
             if isinstance(failed.error, Throttled):
                 self._buckets.record(region, api.quota, refused=True)
             raise failed from error
+        if _is_page(answer):
+            text = f"{api.action} in {region}: a page of HTML, as a gateway's"
+            raise CallFailed("", Uncertain(text))
         self._note_date(answer)
         self._buckets.record(region, api.quota, refused=False)
         return answer
@@ -249,6 +252,12 @@ class Ec2Client:
             except ProfileNotFound as error:
                 raise CallFailed("", CredentialsRefused(str(error), hint=PROFILES)) from error
         return self._session
+
+
+def _is_page(answer: Any) -> bool:
+    """True of somebody's page on the way, which well-formed parses as an answer without fields."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return str(headers.get("content-type", "")).startswith("text/html")
 
 
 def _date(answer: Answer) -> str | None:

@@ -29,7 +29,6 @@ CAPACITY: Final = frozenset(
         # The subnetwork has no address left: another zone's, or another day. As on EC2.
         "IP_SPACE_EXHAUSTED",
         "IP_SPACE_EXHAUSTED_WITH_DETAILS",
-        "IP_SPACE_EXHAUSTED_IN_SUBNETWORK",
         "UNSUPPORTED_OPERATION",  # this type is not to be had in this zone
         "resourcePoolExhausted",
     }

@@ -6,13 +6,18 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.testing.localec2.api_error import Ec2Refusal
+from vmrunner.testing.localec2.vendor_limits import LIMITS
 
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
 
-USER_DATA: Final = 16384  # bytes, before they are encoded
+USER_DATA: Final = int(LIMITS["user data, bytes"].value)  # before they are encoded
 TAGGABLE: Final = ("instance", "volume", "network-interface", "spot-instances-request")
-_KEY, _VALUE, _TAGS = 128, 256, 50
+_KEY = int(LIMITS["characters of a tag's key"].value)
+_VALUE = int(LIMITS["characters of a tag's value"].value)
+_TAGS = int(LIMITS["tags of a resource"].value)
+_TOKEN = int(LIMITS["characters of a client token"].value)
+_HOPS = int(LIMITS["hops of a metadata answer"].value)
 _BURSTABLE: Final = re.compile(r"t\d")
 
 
@@ -23,8 +28,11 @@ def check_launch(backend: EC2Backend, params: Any) -> None:
     if data is not None and len(_decoded(data)) > USER_DATA:
         raise _bad("InvalidParameterValue", f"User data is limited to {USER_DATA} bytes")
     token = str(params.get("ClientToken", ""))
-    if len(token) > 64:
-        raise _bad("InvalidParameterValue", "ClientToken is limited to 64 characters")
+    if len(token) > _TOKEN:
+        raise _bad("InvalidParameterValue", f"ClientToken is limited to {_TOKEN} characters")
+    hops = int((params.get("MetadataOptions") or {}).get("HttpPutResponseHopLimit") or 1)
+    if not 1 <= hops <= _HOPS:
+        raise _bad("InvalidParameterValue", f"HttpPutResponseHopLimit is from 1 to {_HOPS}")
     known = backend.describe_instance_types()
     kind = params.get("InstanceType", "")
     if kind not in {t["InstanceType"] for t in known}:

@@ -8,9 +8,11 @@ from typing import Final
 from vmrunner.testing.localgce import fixtures
 from vmrunner.testing.localgce.api_error import invalid
 from vmrunner.testing.localgce.discovery import Json
+from vmrunner.testing.localgce.vendor_limits import LIMITS
 
-LABELS: Final = 64
-_VALUE: Final = 256 * 1024  # bytes
+LABELS: Final = int(LIMITS["labels of a resource"].value)
+_VALUE: Final = int(LIMITS["bytes of a metadata value"].value)
+_NETWORK_TAGS: Final = int(LIMITS["network tags of a VM"].value)
 _METADATA: Final = 512 * 1024
 # International letters are letters that have no upper case, or are lower.
 _KEY: Final = re.compile(r"(?=[^\W\d_])[-_\w]{1,63}")
@@ -54,4 +56,6 @@ def check_metadata(metadata: Json, path: str) -> None:
 def tagged(said: Json) -> Json:
     """Network tags, as an answer has them."""
     items = said.get("items", [])
+    if len(items) > _NETWORK_TAGS:
+        raise invalid("resource.tags.items", "", f"At most {_NETWORK_TAGS} tags.")
     return {"fingerprint": fixtures.fingerprint(), **({"items": items} if items else {})}

@@ -10,6 +10,7 @@ from vmrunner.testing.localgce import billing
 from vmrunner.testing.localgce.api_error import GceRefusal
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.requests import GceRequest
+from vmrunner.testing.localgce.vendor_limits import LIMITS
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 #: Of `serviceAccounts.patch` Google lets be changed: https://cloud.google.com/iam/docs/reference/
 #: rest/v1/projects.serviceAccounts/patch, "only the following fields are updatable", 2026-11.
 _CHANGEABLE: Final = {"displayName", "description"}
-#: The longest description: the same site, resource ServiceAccount, in UTF-8 bytes.
-_DESCRIPTION: Final = 256
+_DESCRIPTION: Final = int(LIMITS["bytes of an account's description"].value)
 _ACCOUNTS: Final = "projects/-/serviceAccounts/"
 _JOBS: Final = re.compile(r"projects/[^/]+/locations/[^/]+/jobs")
 
