@@ -9,7 +9,51 @@ from bench.planted import Bug
 
 POLLER = "tests/unit/engine/test_poller.py"
 
+ANSWERS = "tests/unit/engine/test_provider_answers.py"
+
 BUGS: Final = (
+    Bug(
+        "a provider that failed is asked at once again",
+        "engine/provider_answers.py",
+        "            one.again_at = now + backoff(FIRST_PAUSE, one.failures, LONGEST_PAUSE)\n",
+        "",
+        ANSWERS,
+    ),
+    Bug(
+        "each question to a silent provider takes a thread",
+        "engine/provider_answers.py",
+        "        if silent >= ASKS:\n            return\n",
+        "",
+        ANSWERS,
+    ),
+    Bug(
+        "answers of providers are remembered for ever",
+        "engine/provider_answers.py",
+        "while len(self._questions) > REMEMBERED:",
+        "while False:",
+        ANSWERS,
+    ),
+    Bug(
+        "an old answer holds for ever",
+        "engine/provider_answers.py",
+        "now <= question.answered_at + HOLDS:",
+        "True:",
+        ANSWERS,
+    ),
+    Bug(
+        "an answer wakes the tick that had it",
+        "engine/provider_answers.py",
+        "            self._take(question, now)\n        else:\n",
+        "            self._take(question, now)\n            self._wake()\n        else:\n",
+        ANSWERS,
+    ),
+    Bug(
+        "the tick waits for a late delete",
+        "engine/launcher.py",
+        "        context.deaths(instance.provider).submit(delete)\n",
+        "        delete()\n        context.wake()\n",
+        "tests/unit/engine/test_launcher.py::test_a_vm_that_comes_when_its_row_dies_is_deleted",
+    ),
     Bug(
         "a place that fails is asked as often as ever",
         "engine/poller.py",

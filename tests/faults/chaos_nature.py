@@ -13,6 +13,7 @@ _DAY = 86_400.0
 
 #: What may become of a call.
 FAULTS: Final = {
+    "offers": (Fault.LOST_REQUEST, Fault.LOST_RESPONSE, Fault.SERVER_ERROR, Fault.THROTTLE),
     "create": (
         Fault.LOST_REQUEST,
         Fault.LOST_RESPONSE,
@@ -30,7 +31,9 @@ FAULTS: Final = {
 }
 #: The longest that an answer of these is on its way, where calls are in the air. A driver gives a
 #: listing up before long.
-LONGEST: Final = {"create": 120.0, "delete": 30.0, "look": 60.0, "sweep": 10.0}
+LONGEST: Final = {
+    "offers": 60.0, "create": 120.0, "delete": 30.0, "look": 60.0, "sweep": 10.0
+}  # fmt: skip
 
 
 def draw_nature(world: World, draw: Random) -> None:

@@ -19,7 +19,7 @@ from tests.faults.store_side import KEEP, check_source
 from tests.faults.tasks import Crash, InTheAir, Task
 from tests.support.inline_pool import Inline
 from tests.support.ledger_builds import orders
-from vmrunner.engine import reporter
+from vmrunner.engine import provider_answers, reporter
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vmrunner.session.warm_up import WarmUpJob
 
 reporter.WRITE_RETRY = 0.0  # time is played: nobody waits for it
+provider_answers.PATIENCE = 0.0
 
 LOG = b"one\ntwo\nthree\n"
 

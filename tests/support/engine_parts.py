@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.context import EngineContext, EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.launcher import Launcher
+from vmrunner.engine.provider_answers import ProviderAnswers
 from vmrunner.ledger import Ledger
 from vmrunner.lib.process import current
 from vmrunner.lib.threads import WorkerPool
@@ -117,8 +119,12 @@ class EngineParts:
         def pool(_provider: str) -> WorkerPool:
             return self.pool
 
+        def answers(provider: str) -> ProviderAnswers:
+            return ProviderAnswers(provider, lambda: self.pool, self.clock, self._wake)
+
         return EngineContext(
             id=name,
+            answers=cache(answers),
             ledger=self.ledger,
             providers={"local": self.provider},
             limits=EngineLimits(),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from vmrunner.core.scheduling import Capacity
-from vmrunner.errors import LedgerError, Refused, VmrunnerError
+from vmrunner.engine.provider_answers import HOLDS, ProviderAnswers
+from vmrunner.errors import LedgerError, ProviderError, Refused, VmrunnerError
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.model import (
     Access,
@@ -29,13 +31,16 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider, registry
 from vmrunner.providers.rates import rate_of
-from vmrunner.providers.retired import driver_at, parts, present
+from vmrunner.providers.retired import driver_at, parts, present, scopes_by
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box
     from vmrunner.ledger import Ledger
     from vmrunner.lib.channels import Channel
     from vmrunner.session.job import CacheShelf
+
+#: Ticks after which the scopes of a driver that nothing is of any more are forgotten.
+SCOPES_KEPT: Final = 10_000
 
 log = logging.getLogger("vmrunner.engine")
 
@@ -120,8 +125,12 @@ class ReaperContext:
         name, or any where that has not its scope, as after a renaming, or after its name was given
         to another account. That one is none of our business."""
         able = (self.providers[name] for name in self._names(instance))
-        found = (driver_at(one, instance.scope) for one in able)
+        found = (driver_at(one, instance.scope, self.scopes_of) for one in able)
         return next((one for one in found if one is not None), None)
+
+    def scopes_of(self, driver: Provider) -> frozenset[Scope]:
+        """Return the scopes of a driver. That may be a call to a cloud."""
+        return driver.scopes
 
     def reached(
         self, instances: Iterable[Instance], scopes: dict[str, frozenset[Scope]] | None = None
@@ -134,7 +143,7 @@ class ReaperContext:
         for row in instances:
             for name in self._names(row):
                 if name not in scopes:
-                    scopes[name] = self.providers[name].scopes
+                    scopes[name] = scopes_by(self.providers[name], self.scopes_of)
                 if row.scope in scopes[name]:
                     found.append(row if name == row.provider else replace(row, provider=name))
                     break
@@ -211,6 +220,13 @@ class ReaperContext:
                     )
 
 
+class _DriverScopes(NamedTuple):
+    driver: Provider  # so that nobody else gets its id
+    scopes: frozenset[Scope]
+    tick: int  # that asked last
+    at: float  # monotonic, of that tick
+
+
 @dataclass(kw_only=True, slots=True)
 class EngineContext(ReaperContext):
     """Parts that every part of an engine works with: also what it launches with."""
@@ -228,7 +244,41 @@ class EngineContext(ReaperContext):
     source_of: SourceOf = no_source
     #: The caches that a build may have.
     caches_of: CachesOf = no_caches
+    #: Of a provider, by its name: what the tick asks it.
+    answers: Callable[[str], ProviderAnswers]
     _declared: Sequence[Budget] | None = None
+    _ticks_in: int | None = None  # the thread of the tick that runs
+    _ticks: int = 0
+    _scopes: dict[int, _DriverScopes] = field(default_factory=dict)  # by driver's id
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Let a tick run in this thread: in it nothing waits for a cloud."""
+        self._ticks += 1
+        unused = self._ticks - SCOPES_KEPT
+        self._scopes = {name: one for name, one in self._scopes.items() if one.tick > unused}
+        self._ticks_in = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._ticks_in = None
+
+    def scopes_of(self, driver: Provider) -> frozenset[Scope]:
+        """Return the scopes of a driver; in a tick those that it told last, where it takes its
+        time or fails. Elsewhere those of a recent tick, or it is asked."""
+        known = self._scopes.get(id(driver))
+        if threading.get_ident() != self._ticks_in:
+            if known is not None and known.scopes and self.monotonic() <= known.at + HOLDS:
+                return known.scopes
+            return driver.scopes
+        if known is None or known.tick != self._ticks:
+            scopes: frozenset[Scope] = frozenset() if known is None else known.scopes
+            with contextlib.suppress(ProviderError):
+                key = "scopes", id(driver)
+                scopes = self.answers(driver.name).ask(key, lambda: driver.scopes)
+            known = _DriverScopes(driver, scopes, self._ticks, self.monotonic())
+            self._scopes[id(driver)] = known
+        return known.scopes
 
     def declare_budgets(self) -> None:
         """Write the budgets of our configuration to the ledger, once."""

@@ -37,6 +37,7 @@ from vmrunner.engine.parker import Parker
 from vmrunner.engine.poller import FAST_LOOK, InstancePoller
 from vmrunner.engine.pool_warm_ups import WarmUps
 from vmrunner.engine.pools import PoolManager
+from vmrunner.engine.provider_answers import ASKS, ProviderAnswers
 from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
 from vmrunner.engine.snapshot import Snapshot
@@ -113,6 +114,7 @@ class Engine:
         self._kind = kind
         self._pools: dict[str, WorkerPool] = {}
         self._make_pool = pool
+        self._asked: dict[str, ProviderAnswers] = {}
         self._listener = Listener(paths.wake if listen else None, self.id)
         self._context = EngineContext(
             id=self.id,
@@ -125,6 +127,7 @@ class Engine:
             changes=lambda name: self._pool(f"change-{name}", self._creates(name)),
             deaths=lambda name: self._pool(f"look-{name}", LOOKS),
             reaps=lambda name: self._pool(f"reap-{name}", None),
+            answers=self._answers,
             wake=self._listener.set,
             clock=clock,
             monotonic=monotonic,
@@ -241,9 +244,15 @@ class Engine:
     # --- a tick ---
 
     def tick(self) -> float:
-        """One round; returns how many seconds the next one may be away."""
+        """One round; returns how many seconds the next one may be away. It waits for no cloud."""
         if self.refused is not None:
             return IDLE_TICK
+        with self._context.ticking():
+            return self._tick()
+
+    # --- within ---
+
+    def _tick(self) -> float:
         self._beat()
         if not self._clones.over and not self._is_alone():
             return BUSY_TICK
@@ -282,8 +291,6 @@ class Engine:
             return FAST_LOOK
         return BUSY_TICK if snapshot.builds or queued else IDLE_TICK
 
-    # --- within ---
-
     def _creates(self, name: str) -> int:
         return self._context.providers[name].creates
 
@@ -291,6 +298,14 @@ class Engine:
         if name not in self._pools:
             self._pools[name] = self._make_pool(name, size)
         return self._pools[name]
+
+    def _answers(self, name: str) -> ProviderAnswers:
+        if name not in self._asked:
+            context = self._context
+            self._asked[name] = ProviderAnswers(
+                name, lambda: self._pool(f"ask-{name}", ASKS), context.monotonic, context.wake
+            )
+        return self._asked[name]
 
     def _concerns(self, build: BuildRecord) -> bool:
         """True if we can do anything for a build that is driven, or queued with a wish to end."""
@@ -411,7 +426,10 @@ class Engine:
             return OffersAnswer(message=f"{name} refused our credentials a moment ago", later=True)
         try:
             provider = self._context.providers[name]
-            return OffersAnswer(offers=tuple(promises.offers(provider, spec)))
+            answers = self._context.answers(name)
+            return OffersAnswer(
+                offers=answers.ask(spec, lambda: tuple(promises.offers(provider, spec)))
+            )
         except (BadOrder, CredentialsRefused) as error:
             why = Reason.IMAGE if isinstance(error, BadOrder) else Reason.CREDENTIALS
             return OffersAnswer(message=str(error), refused=why)

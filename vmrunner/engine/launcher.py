@@ -47,6 +47,7 @@ from vmrunner.model import (
     Role,
 )
 from vmrunner.providers import promises
+from vmrunner.providers.deletion import delete_each
 
 FIRST_WAIT: Final = 1.0  # seconds before a create is sent again; doubled each time
 LONGEST_WAIT: Final = 30.0
@@ -315,11 +316,17 @@ class Launcher:
     def _too_late(self, instance: Instance, ref: Ref) -> None:
         """The row is dying or gone by the time the cloud answers: kill what was made. A row that
         another engine took over is left to it: the identical order finds this very machine."""
-        row = self._context.ledger.instances.get(instance.id)
-        provider = self._context.provider_of(instance)
-        if row.state in (InstanceState.DELETING, InstanceState.GONE) and provider is not None:
-            outcome = provider.delete([ref])[ref]
+        context = self._context
+        row = context.ledger.instances.get(instance.id)
+        provider = context.provider_of(instance)
+        if row.state not in (InstanceState.DELETING, InstanceState.GONE) or provider is None:
+            return
+
+        def delete() -> None:
+            outcome = delete_each(provider, [ref])[ref]
             log.warning("%s answered when it was to die: delete %s", instance.id, outcome.fate)
+
+        context.deaths(instance.provider).submit(delete)
 
     def _failed(self, pending: PendingCreate, error: BaseException, answers: _Sorted) -> None:
         context, instance = self._context, pending.instance

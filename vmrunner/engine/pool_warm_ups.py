@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,17 +40,28 @@ class WarmedVm:
     error: str = ""
 
 
-class _NeverBegun:
-    """A warm-up of a VM to which no way could be had."""
+class _WarmUp:
+    """A warm-up that is made in its own thread: the way to its VM may take a call to a cloud."""
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    def __init__(self, make: Callable[[], RunsWarmUp]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: RunsWarmUp | None = None
+        self._stopped = False
 
     def run(self) -> Any:
-        raise self._error
+        made = self._make()
+        with self._lock:
+            self._made, stopped = made, self._stopped
+        if stopped:
+            made.stop()
+        return made.run()
 
     def stop(self) -> None:
-        """Do nothing: it is over already."""
+        with self._lock:
+            self._stopped, made = True, self._made
+        if made is not None:
+            made.stop()
 
 
 class PoolWarmUps:
@@ -75,10 +87,7 @@ class PoolWarmUps:
         """Warm a VM up that has an address, unless that goes on."""
         if row.id in self._running and self._running[row.id][0] == row.epoch:
             return
-        try:
-            warm_up = self._made(row, spec)
-        except Exception as error:  # noqa: BLE001 - a channel is its driver's own code
-            warm_up = _NeverBegun(error)
+        warm_up = _WarmUp(lambda: self._made(row, spec))
         self._running[row.id] = (row.epoch, warm_up)
         self._spawn(f"warm up {row.id}", lambda: self._run(row, warm_up))
 

@@ -352,7 +352,9 @@ class PoolManager:
         well, asked = self._guarded.get(spec.name, (False, float("-inf")))
         if now - asked >= GUARD_CHECK and isinstance(provider, ShowsGuardedRoles):
             try:
-                roles = provider.guarded_roles()
+                roles = self._context.answers(spec.provider).ask(
+                    "guarded roles", provider.guarded_roles
+                )
             except ProviderError as error:
                 log.warning("pool %s: the roles of its guard: %s", spec.name, error)
                 self._guarded[spec.name] = (False, now - GUARD_CHECK + GUARD_RETRY)

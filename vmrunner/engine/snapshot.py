@@ -15,6 +15,7 @@ from vmrunner.engine.membership import Membership
 from vmrunner.ledger.open_rows import OpenRows
 from vmrunner.model import BuildRecord, Instance, Scope
 from vmrunner.providers import Provider
+from vmrunner.providers.retired import scopes_by
 
 T = TypeVar("T")
 
@@ -121,7 +122,11 @@ class SnapshotReader:
         """Sort what changed, and return it. None: all, also where providers act elsewhere now."""
         changed, providers = found.changed, self._context.providers
         asked = self._scopes if found.rows else {}
-        scopes = {name: providers[name].scopes for name in asked if name in providers}
+        scopes = {
+            name: scopes_by(providers[name], self._context.scopes_of)
+            for name in asked
+            if name in providers
+        }
         if changed is None or providers is not self._providers or scopes != self._scopes:
             changed, names = None, found.rows.keys() | found.builds.keys()
             self._builds, self._rows, self._rows_of, self._builds_of = {}, {}, {}, {}

@@ -41,6 +41,7 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
         changes=unused,
         reaps=unused,
         deaths=unused,
+        answers=unused,
         wake=unused,
     )
     here = [

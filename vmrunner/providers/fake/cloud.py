@@ -162,6 +162,7 @@ class Cloud:
         self.guest_timer: float | None = None  # the guest ends itself so long past E, if it can
         self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing …
         self.stop_disarms = False  # … and without the cloud's own deadline
+        self.guarded: frozenset[str] | None = None  # roles that its guard ends; None: it has none
         self.disks = False  # each VM has a disk, a resource of its own …
         self.belongings: Sequence[Kind] = (Kind.DISK,)  # … or these
         self.disks_stay = False  # … which outlives it
@@ -185,7 +186,7 @@ class Cloud:
     # --- faults ---
 
     def fail(self, method: str, *faults: Fault, seconds: float = 0.0) -> None:
-        """The next calls of `method` (create, look, sweep, delete, console) fare like this."""
+        """The next calls of `method` (offers, create, look, sweep, delete, …) fare like this."""
         queue = self._faults.setdefault(method, deque())
         queue.extend(Plan(fault, seconds) for fault in faults)
 

@@ -71,6 +71,8 @@ class FakeProvider:
             self.arm = self._arm
         if cloud.seals:
             self.seal = self._seal
+        if cloud.guarded is not None:
+            self.guarded_roles = self._guarded_roles
 
     @property
     def scopes(self) -> frozenset[Scope]:
@@ -88,6 +90,9 @@ class FakeProvider:
     def offers(self, spec: Spec) -> Sequence[Offer]:
         for _ in range(2):  # real drivers ask for images, places and types, and so hear the time
             self._note_date()
+        return self._call("offers", lambda: self._offers(spec), None, spec)
+
+    def _offers(self, spec: Spec) -> tuple[Offer, ...]:
         markets = (Market.SPOT, Market.ON_DEMAND) if spec.spot else (Market.ON_DEMAND,)
         return tuple(
             Offer(
@@ -222,7 +227,10 @@ class FakeProvider:
     def check(self) -> Sequence[Finding]:
         return (Finding(check="delete", level=Level.OK, message="the fake cloud obeys"),)
 
-    def _call(self, method: str, effect: Callable[[], T], scope: Scope, about: object) -> T:
+    def _guarded_roles(self) -> frozenset[str] | None:
+        return self._call("guarded_roles", lambda: self.cloud.guarded, None, "")
+
+    def _call(self, method: str, effect: Callable[[], T], scope: Scope | None, about: object) -> T:
         plan = self.cloud.plan(Call(method, self.name, scope, about))
         if scope in self.cloud.unreachable:
             self.cloud.clock.sleep(self.cloud.timeout)
