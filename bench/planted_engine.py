@@ -9,9 +9,67 @@ from bench.planted import Bug
 
 POLLER = "tests/unit/engine/test_poller.py"
 
+COMPLETION = "tests/unit/engine/test_completion.py"
+WAITING = "tests/faults/test_waiting.py"
 ANSWERS = "tests/unit/engine/test_provider_answers.py"
 
 BUGS: Final = (
+    Bug(
+        "a refusal is an attempt",
+        "ledger/build_writes.py",
+        "BuildState.QUEUED, now, uncounted=1)",
+        "BuildState.QUEUED, now, uncounted=0)",
+        f"{WAITING}::test_refusals_are_no_attempts_at_a_build",
+    ),
+    Bug(
+        "rows of refusals stay for ever",
+        "ledger/build_writes.py",
+        "            _DROP_REFUSED(connection, id=build_id, before=before)\n",
+        "",
+        f"{WAITING}::test_a_long_wait_leaves_as_much_as_an_hour",
+    ),
+    Bug(
+        "events of refusals stay for ever",
+        "ledger/build_writes.py",
+        "            _DROP_EVENTS(connection, id=build_id)\n",
+        "",
+        f"{WAITING}::test_a_long_wait_leaves_as_much_as_an_hour",
+    ),
+    Bug(
+        "each refusal is a phase",
+        "ledger/build_writes.py",
+        "if [phase.state for phase in build.phases[-3:]] == _TRY:",
+        "if False:",
+        f"{WAITING}::test_a_long_wait_leaves_as_much_as_an_hour",
+    ),
+    Bug(
+        "a host remembers a row that goes",
+        "ledger/ledger.py",
+        "            witness.renew(memory, last)\n",
+        "            pass\n",
+        f"{WAITING}::test_a_long_wait_leaves_as_much_as_an_hour",
+    ),
+    Bug(
+        "a refused build is tried again at once",
+        "core/scheduling.py",
+        "build.id in refusals and refusals[build.id].until > now:",
+        "False:",
+        "tests/unit/core/test_scheduling.py",
+    ),
+    Bug(
+        "the pause after a refusal never grows",
+        "engine/completion.py",
+        "refused - 1, LONGEST_REFUSED_WAIT",
+        "0, LONGEST_REFUSED_WAIT",
+        COMPLETION,
+    ),
+    Bug(
+        "pauses of builds that others ended are kept",
+        "engine/completion.py",
+        "if now > refusal.until + WAIT_FORGOTTEN:",
+        "if False:",
+        COMPLETION,
+    ),
     Bug(
         "a provider that failed is asked at once again",
         "engine/provider_answers.py",

@@ -9,7 +9,6 @@ delete for ever. While the cloud cannot be reached at all, G does not run.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,7 +28,6 @@ from tests.faults.node import Node
 from tests.faults.pool_worlds import drawn_pools
 from tests.faults.store_side import StoreFault, check_objects, settle_store
 from tests.faults.world import World
-from vmrunner.core.lifecycle import first_birth
 from vmrunner.errors import Conflict
 from vmrunner.model import BuildRecord, BuildState, Kind, Limits, Reason, Scope
 from vmrunner.providers.fake import Call, Clock, Fault, Plan
@@ -373,9 +371,9 @@ class Episode:
         one does not. What had one is ours to end."""
         world = self.world
         for build in world.truth.builds.queued() if self._renamed else ():
-            rows = world.truth.instances.list(build=build.id)
+            unborn = world.truth.instances.first_birth(build.id) is None
             unknown = build.spec.provider not in self.world.cloud.names
-            if build.cancel is None and unknown and first_birth(rows, math.inf) == math.inf:
+            if build.cancel is None and unknown and unborn:
                 world.truth.builds.request_cancel(build.id, Reason.USER, world.clock())
                 world.wished.add(build.id)
 

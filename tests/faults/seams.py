@@ -20,6 +20,7 @@ EFFECTS = {
         "finish_all",
         "hold",
         "requeue",
+        "put_back",
         "retry",
         "take_over",
         "request_cancel",

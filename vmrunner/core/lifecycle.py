@@ -5,7 +5,7 @@ Every `now` about an instance is its provider's clock, which is also what its ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -303,19 +303,6 @@ def may_retry(build: BuildRecord, first_created: float, *, now: float, limits: L
     if build.steps_started and not build.spec.retry_on_loss:
         return False
     return now + build.spec.ttl <= first_created + limits.max_ttl and build.attempt < ATTEMPTS
-
-
-def first_birth(rows: Iterable[Instance], now: float) -> float:
-    """Return when the first VM of a build was asked for, or claimed from a pool, but for those
-    that were refused."""
-    return min(
-        (
-            row.begun
-            for row in rows
-            if (row.state, row.death, row.ref) != (_I.GONE, Death.REFUSED, None)
-        ),
-        default=now,
-    )
 
 
 def too_late(build: BuildRecord, first_created: float, *, now: float, limits: Limits) -> bool:

@@ -9,21 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from vmrunner.core.lifecycle import (
-    End,
-    end_of,
-    first_birth,
-    may_retry,
-    of_sandbox,
-    out_of_time,
-    too_late,
-)
+from vmrunner.core import shapes
+from vmrunner.core.lifecycle import End, end_of, may_retry, of_sandbox, out_of_time, too_late
 from vmrunner.core.scheduling import Refusal
 from vmrunner.engine import journal
 from vmrunner.engine.context import ReaperContext
 from vmrunner.ledger import BuildEnd, Doom
+from vmrunner.lib.backoff import backoff
 from vmrunner.model import (
     BuildRecord,
     BuildState,
@@ -33,13 +27,25 @@ from vmrunner.model import (
     InstanceState,
     Reason,
     Result,
+    Spec,
 )
 from vmrunner.store.build_artifacts import directory_of
 
-#: After a refusal, so long until a build is tried again.
+#: After a refusal, so long until a build is tried again: doubled with each that follows.
 REFUSED_WAIT: Final = 15.0
+LONGEST_REFUSED_WAIT: Final = 180.0
+#: What was not tried again for so long is not ours any more.
+WAIT_FORGOTTEN: Final = 3600.0
 
 _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE)
+
+
+class _Wait(NamedTuple):
+    """A build that waits for a VM: it was refused one so often in a row, of this machine."""
+
+    refused: int
+    provider: str
+    machine: Spec
 
 
 class BuildCompletion:
@@ -48,6 +54,8 @@ class BuildCompletion:
     def __init__(self, context: ReaperContext) -> None:
         self._context = context
         self.refusals: dict[str, Refusal] = {}  # by build, at its last try; monotonic
+        self._waits: dict[str, _Wait] = {}
+        self._waits_for = context.providers, context.limits
 
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
         """A session's last word, about a VM that is not dying. Returns its row as it is then."""
@@ -72,7 +80,7 @@ class BuildCompletion:
         )
         for (build, _, _), one in zip(ends, written, strict=True):
             if not isinstance(one, Exception):
-                self.refusals.pop(build.id, None)
+                self._forget(build)
                 journal.ended(one[0])
         return [one if isinstance(one, Exception) else one[1] for one in written]
 
@@ -90,7 +98,7 @@ class BuildCompletion:
         elif death is Death.REFUSED:
             # Asked for in doubt, or by an engine that died: the other offers were not tried.
             end = end_of(build, death, row.message)
-            if self._may_retry(build):
+            if build.spec.queue_timeout is None and self._may_retry(build):
                 self._requeue(build, end)
             else:
                 self.refused(build, end)
@@ -103,12 +111,48 @@ class BuildCompletion:
 
     def refused(self, build: BuildRecord, end: End) -> None:
         """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
-        if build.cancel is None and build.spec.queue_timeout is not None:
-            self._requeue(build, end)
-            until = self._context.monotonic() + REFUSED_WAIT
-            self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
-        else:
+        if build.cancel is not None or build.spec.queue_timeout is None:
             self.finish(build, end)
+            return
+        context = self._context
+        there, now = self._now(build), context.monotonic()
+        queued = context.ledger.builds.put_back(
+            build.id, epoch=build.epoch, now=there, before=there - context.limits.limits.newborn
+        )
+        former = self._waits.get(build.id)
+        refused = 1 if former is None else former.refused + 1
+        self._queued(queued, end, refused=refused)
+        until = now + backoff(REFUSED_WAIT, refused - 1, LONGEST_REFUSED_WAIT)
+        self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
+        machine = shapes.machine(build.spec)
+        self._waits[build.id] = _Wait(refused, build.spec.provider, machine)
+
+    def given(self, build: BuildRecord) -> None:
+        """A build got a VM: whoever waits for such a machine tries again soon."""
+        self._waits.pop(build.id, None)
+        machine, now = shapes.machine(build.spec), self._context.monotonic()
+        for name, wait in list(self._waits.items()):
+            if (wait.provider, wait.machine) == (build.spec.provider, machine):
+                self._hurry(name, now + REFUSED_WAIT)
+
+    def renew(self) -> None:
+        """Forget the waits where the configuration changed, and those of builds that others took
+        or that ended elsewhere."""
+        context, now = self._context, self._context.monotonic()
+        if self._waits_for != (context.providers, context.limits):
+            self._waits_for = context.providers, context.limits
+            for name in list(self._waits):
+                self._hurry(name, now)
+        for name, refusal in list(self.refusals.items()):
+            if now > refusal.until + WAIT_FORGOTTEN:
+                del self.refusals[name]
+                self._waits.pop(name, None)
+
+    def _hurry(self, build: str, until: float) -> None:
+        self._waits[build] = self._waits[build]._replace(refused=0)
+        refusal = self.refusals.get(build)
+        if refusal is not None:
+            self.refusals[build] = replace(refusal, until=min(refusal.until, until))
 
     def pauses(self) -> dict[str, Refusal]:
         """Return the refusals by build, with the ends of their pauses as this host's clock has them
@@ -138,7 +182,7 @@ class BuildCompletion:
         its row as it is then is returned."""
         how = self._end(build, end, row, None if row is None else Death.DONE)
         done, doomed = self._context.ledger.builds.finish(build.id, **how)
-        self.refusals.pop(build.id, None)
+        self._forget(build)
         journal.ended(done)
         return doomed
 
@@ -201,7 +245,11 @@ class BuildCompletion:
         self._queued(queued, end)
         return doomed
 
-    def _queued(self, build: BuildRecord, end: End) -> None:
+    def _forget(self, build: BuildRecord) -> None:
+        self.refusals.pop(build.id, None)
+        self._waits.pop(build.id, None)
+
+    def _queued(self, build: BuildRecord, end: End, **more: int) -> None:
         context = self._context
         self.refusals.pop(build.id, None)
         context.ledger.events.add(
@@ -210,6 +258,7 @@ class BuildCompletion:
             context.clock(),
             reason=end.reason.value,
             message=end.message[:300],
+            **more,
         )
         if build.cancel is None:
             context.wake()
@@ -220,9 +269,9 @@ class BuildCompletion:
         return may_retry(build, **self._times(build))
 
     def _times(self, build: BuildRecord) -> dict[str, Any]:
-        rows, now = self._context.ledger.instances.list(build=build.id), self._now(build)
+        first, now = self._context.ledger.instances.first_birth(build.id), self._now(build)
         limits = self._context.limits.limits
-        return {"first_created": first_birth(rows, now), "now": now, "limits": limits}
+        return {"first_created": now if first is None else first, "now": now, "limits": limits}
 
     def _now(self, build: BuildRecord) -> float:
         """The clock of its VM, which may die with it; before the first, that of its provider."""

@@ -157,7 +157,7 @@ class ReaperContext:
         """Return where a provider's pools are filled: the scope of this host, where its VMs are
         bound to that and nobody else reaches them; else "" (`model.PoolPlace`)."""
         driver = present(self.providers[provider])
-        scopes = driver.scopes if driver is not None else frozenset()
+        scopes = self.scopes_of(driver) if driver is not None else frozenset()
         here = [str(one) for one in scopes if registry.is_host_bound(one.kind)]
         return here[0] if len(here) == 1 else ""
 

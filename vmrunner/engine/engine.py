@@ -360,6 +360,8 @@ class Engine:
         for build, _, end in landed.waiting:
             with self._context.guard("wait", build.id):
                 self._completion.refused(build, end)
+        for build in landed.born:
+            self._completion.given(build)
         self._pool_manager.refused(landed.unfilled)
         return bool(landed.booting or landed.ended or landed.waiting)
 
@@ -372,6 +374,7 @@ class Engine:
         """Start what may start. Returns whether anything is queued that we can start, and what was
         decided."""
         context = self._context
+        self._completion.renew()
         queued = []
         for build in self._queue.read(changed=snapshot.is_new):
             if self._membership.process_lives(build.submitter) is False:

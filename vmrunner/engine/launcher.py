@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from vmrunner.core.lifecycle import End, first_birth, out_of_time
+from vmrunner.core.lifecycle import End, out_of_time
 from vmrunner.core.pools import lifetime
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine import journal
@@ -77,6 +77,7 @@ class CreateResults:
     ended: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # nothing more is tried for these
     waiting: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # refused for now; a wait may help
     unfilled: tuple[tuple[Instance, End], ...] = ()  # of pools: refused
+    born: tuple[BuildRecord, ...] = ()  # whose VMs were given
 
 
 @dataclass(slots=True)
@@ -204,6 +205,7 @@ class Launcher:
         return CreateResults(
             booting=tuple(booting), ended=tuple(answers.ended), waiting=tuple(answers.waiting),
             unfilled=tuple(answers.unfilled),
+            born=tuple(one.build for one, _ in answers.refs if one.build is not None),
         )  # fmt: skip
 
     # --- within ---
@@ -222,8 +224,8 @@ class Launcher:
         longest = context.limits.limits.max_ttl
         ends = now + min(build.spec.ttl, longest)
         if build.attempt:  # all attempts together, however long this one had to wait
-            former = context.ledger.instances.list(build=build.id)
-            ends = min(ends, first_birth(former, now) + longest)
+            first = context.ledger.instances.first_birth(build.id)
+            ends = min(ends, (now if first is None else first) + longest)
         # Whole seconds, as in the tag: the deadline is one number, wherever it is written.
         deadline = float(int(ends))
         instance = Instance(

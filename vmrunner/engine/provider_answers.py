@@ -26,7 +26,7 @@ log = logging.getLogger("vmrunner.engine")
 T = TypeVar("T")
 
 #: Seconds that a tick waits for an answer, once for a provider that keeps its answers back.
-PATIENCE = 0.1
+PATIENCE = 0.25
 #: Seconds that nothing is asked again after a failure: doubled with each that follows.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 15.0

@@ -11,7 +11,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Unpack
 
-from sqlalchemy import Connection, Update, case, exists, false, func, or_, select, true, update
+from sqlalchemy import (
+    Connection,
+    Update,
+    and_,
+    case,
+    delete,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced
@@ -21,11 +34,34 @@ from vmrunner.ledger.events import put_event
 from vmrunner.ledger.settling import settle
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.statements import Prepared, Statement, arg
-from vmrunner.ledger.tables import BUILDS, INSTANCES
+from vmrunner.ledger.tables import BUILDS, EVENTS, INSTANCES
 from vmrunner.ledger.values import BuildEnd, Doom
-from vmrunner.model import NO_USAGE, BuildRecord, BuildState, EventKind, Instance, InstanceState
+from vmrunner.model import (
+    NO_USAGE,
+    BuildRecord,
+    BuildState,
+    Death,
+    EventKind,
+    Instance,
+    InstanceState,
+    Reason,
+)
 
-_b, _i = BUILDS.c, INSTANCES.c
+_b, _i, _e = BUILDS.c, INSTANCES.c, EVENTS.c
+
+#: Of a build that waits for a VM, the first and the last so many events stay.
+FIRST_EVENTS: Final = 20
+LAST_EVENTS: Final = 100
+#: What a try that was refused tells.
+_TRIED: Final = [
+    rows.event_data({"state": state.value})
+    for state in (BuildState.PROVISIONING, BuildState.QUEUED)
+]
+_SCARCE: Final = [
+    rows.event_data({"reason": reason.value}).rstrip("}") + "%"
+    for reason in (Reason.NO_CAPACITY, Reason.QUOTA)
+]
+_TRY: Final = [BuildState.QUEUED, BuildState.PROVISIONING, BuildState.QUEUED]
 DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
 
 
@@ -168,6 +204,31 @@ _REQUEUE = Prepared(
         attempt=_b.attempt - arg("uncounted"),
     )
 )
+_PHASES = Prepared(lambda: update(BUILDS).where(_b.id == arg("id")).values(phases=arg("phases")))
+#: A try for a VM that was refused leaves nothing but its row; the old ones go. Each host remembers
+#: another by then (`RestoreDetector.renew`).
+_DROP_REFUSED = Prepared(
+    lambda: delete(INSTANCES).where(
+        _i.build == arg("id"),
+        _i.state == InstanceState.GONE.value,
+        _i.death == Death.REFUSED.value,
+        _i.ref.is_(None),
+        _i.created_at < arg("before"),
+    )
+)
+#: … and of what it told, the first and the last.
+_DROP_EVENTS = Prepared(
+    lambda: delete(EVENTS).where(
+        _e.build == arg("id"),
+        _e.seq > FIRST_EVENTS,
+        _e.seq <= select(_b.events).where(_b.id == arg("id")).scalar_subquery() - LAST_EVENTS,
+        or_(
+            _e.kind == EventKind.REFUSED.value,
+            and_(_e.kind == EventKind.PHASE.value, _e.data.in_(_TRIED)),
+            and_(_e.kind == EventKind.RETRY.value, or_(*map(_e.data.like, _SCARCE))),
+        ),
+    )
+)
 _TAKE = Prepared(
     lambda: (
         update(BUILDS)
@@ -282,6 +343,26 @@ class BuildWrites:
         """Put a build back into the queue for another attempt, at a new epoch, with no instance."""
         work = self._ending(_REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=0)
         return self._database.write(work)[0]
+
+    def put_back(
+        self, build_id: str, *, epoch: int, now: float, before: float = 0.0
+    ) -> BuildRecord:
+        """The same of one to which no VM was given: that was no attempt, and it waited all along.
+        However often that happens, it leaves no more: rows of refusals from `before` go."""
+        ending = self._ending(_REQUEUE, build_id, epoch, BuildState.QUEUED, now, uncounted=1)
+
+        def work(connection: Connection) -> BuildRecord:
+            build, _ = ending(connection)
+            if [phase.state for phase in build.phases[-3:]] == _TRY:
+                kept = (*build.phases[:-3], replace(build.phases[-3], ended=None))
+                build = replace(build, phases=kept)
+                moves = (rows.phase_text(phase.state.value, phase.started) for phase in kept)
+                _PHASES(connection, id=build_id, phases="".join(moves))
+            _DROP_REFUSED(connection, id=build_id, before=before)
+            _DROP_EVENTS(connection, id=build_id)
+            return build
+
+        return self._database.write(work)
 
     def retry(
         self, build_id: str, doom: Doom, *, epoch: int, now: float, counted: bool = True

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import rows as codec
@@ -17,7 +17,7 @@ from vmrunner.ledger.readable import Readable, RowCache, readable
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
-from vmrunner.model import Access, Instance, InstanceState, Order, Scope, Start
+from vmrunner.model import Access, Death, Instance, InstanceState, Order, Scope, Start
 
 _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
@@ -56,6 +56,17 @@ def _offers(only: ColumnElement[bool]) -> Statement:
 _OFFERED = Prepared(lambda: _offers(_i.state != InstanceState.GONE.value))
 _OFFERED_SINCE = Prepared(lambda: _offers(_i.id >= arg("low")))
 _ANY = Prepared(lambda: select(_i.id).where(_i.provider == arg("provider")).limit(1))
+_FIRST_BIRTH = Prepared(
+    lambda: select(func.min(func.coalesce(_i.claimed_at, _i.created_at))).where(
+        _i.build == arg("build"),
+        or_(
+            _i.state != InstanceState.GONE.value,
+            _i.death.is_(None),
+            _i.death != Death.REFUSED.value,
+            _i.ref.is_not(None),
+        ),
+    )
+)
 _ACCESS = Prepared(lambda: select(_i.access).where(_i.id == arg("id")))
 
 
@@ -146,6 +157,12 @@ class InstanceReads:
     def launched(self, provider: str) -> bool:
         """True if this provider ever asked for an instance."""
         return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None
+
+    def first_birth(self, build: str) -> float | None:
+        """Return when the first VM of a build was asked for, or claimed from a pool, but for those
+        that were refused. None: there was none."""
+        row = self._database.look_up(_FIRST_BIRTH, build=build)
+        return None if row is None or row[0] is None else float(row[0])
 
     def order(self, instance_id: str) -> Order:
         """The order as it was frozen. Raises NotFound, also once the row is closed."""

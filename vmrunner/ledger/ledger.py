@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import copies, fork_safety, replication
@@ -44,6 +44,7 @@ from vmrunner.ledger.tables import INSTANCES, LEDGER
 from vmrunner.ledger.tokens import Tokens
 from vmrunner.ledger.urls import parse_url, sqlite_path
 from vmrunner.lib import database_url, local_files
+from vmrunner.model import Death
 
 log = logging.getLogger("vmrunner")
 
@@ -55,7 +56,7 @@ _PAUSE = Prepared(lambda: update(LEDGER).values(paused_at=arg("at")))
 _RENEW = Prepared(lambda: update(LEDGER).values(generation=arg("generation")))
 _LAST = Prepared(lambda: select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
 _KNOWN = Prepared(
-    lambda: select(INSTANCES.c.id).where(
+    lambda: select(and_(INSTANCES.c.death == Death.REFUSED.value, INSTANCES.c.ref.is_(None))).where(
         INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch")
     )
 )
@@ -316,17 +317,20 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
     memory = witness.read()  # first: what is noted is committed before
     servers: set[str] = set()
 
-    def look(connection: Connection) -> tuple[str, str, bool]:
+    def look(connection: Connection) -> tuple[str, str, bool, bool]:
         instance = memory.instance if memory else ""
         epoch = memory.epoch if memory else 0
-        known = not instance or _KNOWN(connection, id=instance, epoch=epoch).first() is not None
+        row = _KNOWN(connection, id=instance, epoch=epoch).first() if instance else (False,)
         found = _read_identity(connection)
         if found is None:
             raise LedgerError("the ledger's database has lost its contents", hint="restart")
-        return found.generation, _LAST(connection).scalar() or "", known
+        last = _LAST(connection).scalar() or ""
+        return found.generation, last, row is not None, row is not None and bool(row[0])
 
-    generation, last, known = database.read(look, servers=servers)
+    generation, last, known, refused = database.read(look, servers=servers)
     if known and memory is not None and memory.place == witness.place:
+        if refused and last != memory.instance:  # such rows do not stay (`put_back`)
+            witness.renew(memory, last)
         database.trust(servers)
         return generation
     new = secrets.token_hex(8)

@@ -10,6 +10,7 @@ every doubt will do: a boot, or a file that was moved, is taken for a copy.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -55,10 +56,22 @@ class RestoreDetector:
         """Remember the instance that was started last, or claimed at that epoch, before it is used.
         It need not outlive a power cut, after which a database counts as copied, or is elsewhere.
         Raises LedgerError: without this, nothing may be started."""
+        self._write(instance, epoch)
+
+    def renew(self, memory: RememberedState, instance: str) -> None:
+        """Remember another instance of the database instead, unless one was started meanwhile."""
+        self._write(instance, 0, instead_of=memory)
+
+    def _write(
+        self, instance: str, epoch: int, *, instead_of: RememberedState | None = None
+    ) -> None:
         text = f"{self.place}\n{instance} {epoch}\n".encode()
         try:
             descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if instead_of is not None and self.read() != instead_of:
+                    return
                 os.pwrite(descriptor, text, 0)
                 os.ftruncate(descriptor, len(text))
             finally:

@@ -9,7 +9,12 @@ import pytest
 from tests.support.engine_parts import EngineParts
 from vmrunner.core.lifecycle import End
 from vmrunner.core.scheduling import Refusal
-from vmrunner.engine.completion import REFUSED_WAIT, BuildCompletion
+from vmrunner.engine.completion import (
+    LONGEST_REFUSED_WAIT,
+    REFUSED_WAIT,
+    WAIT_FORGOTTEN,
+    BuildCompletion,
+)
 from vmrunner.errors import Fenced
 from vmrunner.model import BuildState, Death, InstanceState, Reason, Result
 from vmrunner.store.build_artifacts import directory_of
@@ -127,7 +132,48 @@ def test_refused_builds_wait_only_where_a_queue_time_is_set(
         completion.refused(build, NO_OFFER)
     assert parts.build("b-1").reason is Reason.NO_CAPACITY
     assert parts.build("b-2").state is BuildState.QUEUED
-    assert completion.refusals == {"b-2": Refusal(parts.clock() + REFUSED_WAIT)}
+    now = parts.clock()
+    assert completion.refusals == {"b-2": Refusal(now + REFUSED_WAIT)}
+
+
+def test_each_refusal_in_a_row_lengthens_the_pause(
+    parts: EngineParts, completion: BuildCompletion
+) -> None:
+    build, _ = parts.booting(queue_timeout=1e6)
+    pauses = []
+    for _ in range(6):
+        completion.refused(build, NO_OFFER)
+        pauses.append(completion.refusals["b-1"].until - parts.clock())
+        (doomed,) = parts.ledger.instances.list(build="b-1", active=True)
+        parts.ledger.instances.close(
+            doomed.id, epoch=doomed.epoch, death=Death.REFUSED, now=parts.clock()
+        )
+        build, _ = parts.launch()
+    assert pauses == [15.0, 30.0, 60.0, 120.0, LONGEST_REFUSED_WAIT, LONGEST_REFUSED_WAIT]
+    completion.given(build)
+    assert build.attempt == 1  # none of them was one
+
+
+def test_another_configuration_ends_the_pauses(
+    parts: EngineParts, completion: BuildCompletion
+) -> None:
+    build, _ = parts.booting(queue_timeout=1e6)
+    completion.refused(build, NO_OFFER)
+    completion.renew()
+    assert completion.refusals["b-1"].until > parts.clock()
+    parts.context.limits = replace(parts.context.limits, log_bytes=1)
+    completion.renew()
+    assert completion.refusals["b-1"].until == parts.clock()
+
+
+def test_pauses_of_builds_that_ended_elsewhere_are_forgotten(
+    parts: EngineParts, completion: BuildCompletion
+) -> None:
+    build, _ = parts.booting(queue_timeout=1e6)
+    completion.refused(build, NO_OFFER)
+    parts.clock.advance(REFUSED_WAIT + WAIT_FORGOTTEN + 1)
+    completion.renew()
+    assert (completion.refusals, completion._waits) == ({}, {})
 
 
 def test_a_held_build_whose_vm_dies_keeps_its_verdict(
