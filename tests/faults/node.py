@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vmrunner.session.warm_up import WarmUpJob
 
 reporter.WRITE_RETRY = 0.0  # time is played: nobody waits for it
-provider_answers.PATIENCE = 0.0
+provider_answers.ANSWER_WAIT = 0.0
 
 LOG = b"one\ntwo\nthree\n"
 

@@ -26,7 +26,7 @@ log = logging.getLogger("vmrunner.engine")
 T = TypeVar("T")
 
 #: Seconds that a tick waits for an answer, once for a provider that keeps its answers back.
-PATIENCE = 0.25
+ANSWER_WAIT = 0.25
 #: Seconds that nothing is asked again after a failure: doubled with each that follows.
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 15.0
@@ -96,7 +96,7 @@ class ProviderAnswers:
             return
         question.call, question.sent_at = self._pool().submit(work), now
         if not silent:
-            wait([question.call], PATIENCE)
+            wait([question.call], ANSWER_WAIT)
         if question.call.done():
             self._take(question, now)
         else:

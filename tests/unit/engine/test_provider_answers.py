@@ -17,7 +17,7 @@ from vmrunner.providers.fake import Clock
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider_answers, "PATIENCE", 0.0)
+    monkeypatch.setattr(provider_answers, "ANSWER_WAIT", 0.0)
 
 
 class Desk:
