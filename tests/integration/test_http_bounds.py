@@ -23,7 +23,7 @@ from tests.support.scripted_app import wait_until
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import Chunk, Principal
 from vmrunner.server import connections
-from vmrunner.server.caller_slots import CallerSlots
+from vmrunner.server.caller_slots import CALLERS, CallerSlots
 from vmrunner.server.problems import HttpProblem
 from vmrunner.services.remote import HttpClient, http_client
 
@@ -68,6 +68,32 @@ def test_unused_sources_of_a_tenant_are_bounded(tmp_path: Path, theirs: dict[str
         assert mine.put(f"{API}/sources", content=b"5").status_code == 429, "the first is unused"
 
 
+def test_unused_sources_of_all_tenants_are_bounded(tmp_path: Path) -> None:
+    """Each branch may be a tenant, whose names a pusher makes up."""
+    bounds = {"unused_source_bytes": "10KiB", "total_unused_source_bytes": "15KiB"}
+    with service(tmp_path, server=bounds) as http:
+        for branch in ("a", "b"):
+            client = http.tenant(ref=branch)
+            assert client.put(f"{API}/sources", content=branch.encode() * 6000).status_code == 201
+        for body in (b"c" * 6000, pieces(6 << 10)):
+            refused = http.tenant(ref="c").put(f"{API}/sources", content=body)
+            assert (refused.status_code, refused.json()["error"]) == (429, "QuotaUsedUp")
+            assert "server.total_unused_source_bytes" in refused.json()["fix"]
+        assert http.tenant(ref="d").put(f"{API}/sources", content=b"d" * 3000).status_code == 201
+
+
+def test_streams_of_all_tokens_are_bounded() -> None:
+    slots = CallerSlots("streams", lambda: 2)
+    callers = [Principal(actor=f"oidc:x#{n}", scopes=frozenset()) for n in range(CALLERS + 1)]
+    for caller in callers[:CALLERS]:
+        slots.take(caller)
+        slots.take(caller)
+    with pytest.raises(HttpProblem, match="of all tokens"):
+        slots.take(callers[-1])
+    slots.give_back(callers[0])
+    slots.take(callers[-1])
+
+
 def test_uploads_under_way_count(tmp_path: Path) -> None:
     with service(tmp_path, server={"unused_source_bytes": "10KiB"}) as http:
         mine, second = http.tenant(team="a"), http.tenant(team="a")
@@ -76,7 +102,7 @@ def test_uploads_under_way_count(tmp_path: Path) -> None:
         def slowly() -> Iterator[bytes]:
             yield b"1" * 6000
             coming = http.listener.app.state.coming_bytes
-            wait_until(lambda: coming.add('{"team": "a"}', 0) == 6000)
+            wait_until(lambda: coming.add('{"team": "a"}', 0)[0] == 6000)
             answers.append(second.put(f"{API}/sources", content=b"2" * 6000).status_code)
 
         assert mine.put(f"{API}/sources", content=slowly()).status_code == 201

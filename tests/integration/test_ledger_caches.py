@@ -75,6 +75,16 @@ def test_a_tenant_has_so_many_at_most(ledger: Ledger, monkeypatch: pytest.Monkey
     assert [one.key for one in ledger.caches.list("a", limit=9)] == ["c", "b"]
 
 
+def test_all_tenants_together_have_so_much_at_most(ledger: Ledger) -> None:
+    """Each branch may be a tenant, whose name a pusher makes up."""
+    for number, tenant in enumerate("abc"):
+        scope = CacheScope(tenant=tenant, own="")
+        save(ledger, tenant, scope, now=float(number), size=40, total=100)
+    assert [one.tenant for one in ledger.caches.list()] == ["c", "b"]
+    assert ledger.caches.let_go(None) == ledger.caches.let_go("a") == 40
+    assert ledger.caches.let_go("b") == 0
+
+
 def test_an_upload_that_took_too_long_is_nobodys(ledger: Ledger) -> None:
     one = StoredObject(name="o", kind=ObjectKind.CACHE, digest="d", size=1, created_at=1.0)
     ledger.objects.begin(one)

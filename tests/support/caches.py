@@ -18,5 +18,6 @@ def save(
     )  # fmt: skip
     ledger.objects.begin(one)
     return ledger.caches.save(
-        one, rule, scope=scope, build="b-1", now=said["now"], most=int(said["most"])
-    )
+        one, rule, scope=scope, build="b-1", now=said["now"], most=int(said["most"]),
+        total=int(said["total"]) if "total" in said else None,
+    )  # fmt: skip

@@ -29,6 +29,8 @@ COMMAND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _USER: Final = re.compile(r"[A-Za-z_0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
 TITLE: Final = 200  # characters of a command's title
 SECRET_BYTES: Final = 64 << 10
+SECRETS: Final = 500  # of one build
+SECRET_LINES: Final = 4000  # of all of them
 LABELS: Final = 64  # of one build
 STEPS: Final = 1000
 ARTIFACTS: Final = 1000
@@ -72,7 +74,7 @@ def choice(value: object, field: str, noun: str, known: Iterable[str]) -> str:
     """One of a few words."""
     said = text(value, field)
     if said not in known:
-        raise ConfigError(f"{field}: no {noun} {said!r}", hint=f"one of: {', '.join(known)}")
+        raise ConfigError(f"{field}: no {noun} {_short(said)}", hint=f"one of: {', '.join(known)}")
     return said
 
 
@@ -127,7 +129,9 @@ def environment_table(value: object, field: str) -> Mapping[str, str]:
 
 
 def label_table(value: object, field: str) -> Mapping[str, str]:
-    said = few(table(value, field), LABELS, field)
+    if isinstance(value, Mapping):
+        few(value, LABELS, field)
+    said = table(value, field)
     return dict(units.check_label(key, item) for key, item in said.items())
 
 
@@ -175,6 +179,14 @@ def secret_values(value: object, field: str) -> Mapping[str, bytes]:
     """Values by name. No error repeats one."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{field}: not a mapping", hint=f"{field}={{'NAME': b'VALUE'}}")
+    few(value, SECRETS, field)
+    lines = sum(one.count(b"\n") + 1 for one in value.values() if isinstance(one, bytes))
+    if lines > SECRET_LINES + len(value):
+        raise ConfigError(
+            f"secret: they have {lines} lines together, and {SECRET_LINES} may be: each is looked "
+            "for in the log",
+            hint="encode the long one, with base64 in one line for example",
+        )
     for name, item in value.items():
         units.env_name(characters(name, "secret"), "secret")
         if not isinstance(item, bytes):
@@ -193,7 +205,7 @@ def build_name(value: object, field: str) -> str:
     said = text(value, field)
     if not NAME.fullmatch(said) or said.startswith(("b-", "vm-")):
         raise ConfigError(
-            f"{field}: {said!r} cannot be a build's name",
+            f"{field}: {_short(said[:100])} cannot be a build's name",
             hint="at most 63 letters, digits, . _ -, and not beginning like an id",
         )
     return said
@@ -209,9 +221,9 @@ def idempotency_key(value: object, field: str) -> str:
 
 
 def container(value: str, field: str = "container") -> str:
-    if not _IMAGE.fullmatch(value) or len(value) > 512:
+    if len(value) > 512 or not _IMAGE.fullmatch(value):
         raise ConfigError(
-            f"{field}: {value!r} is not a container image's name",
+            f"{field}: {_short(value[:512])} is not a container image's name",
             hint="such as debian:trixie or registry.example.org/team/image:tag",
         )
     return value

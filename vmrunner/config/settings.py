@@ -147,6 +147,10 @@ class CacheSettings(Section):
     tenant_bytes: Bytes = Field(
         default=20 << 30, description="Of one tenant; those unused for longest go."
     )
+    total_bytes: Bytes = Field(
+        default=200 << 30,
+        description="Of all tenants, at least one's; those unused for longest go.",
+    )
     keep: Seconds = Field(default=14 * 86400.0, description="So long an unused one is kept.")
 
     @model_validator(mode="after")
@@ -172,6 +176,9 @@ class ServerSettings(Section):
     )
     unused_source_bytes: Bytes = Field(
         default=16 << 30, description="Uploaded sources of one tenant that no build waits for."
+    )
+    total_unused_source_bytes: Bytes = Field(
+        default=64 << 30, description="The same of all tenants together; at least one's."
     )
 
     oidc: list[OidcIssuer] = Field(
@@ -290,7 +297,7 @@ class Settings(Section):
                 hint=f"name one: {', '.join(sorted(having))}",
             )
         raise ConfigError(
-            f"{field}: no provider {wanted!r} is configured",
+            f"{field}: no provider {wanted[:80]!r} is configured",
             hint=units.did_you_mean(wanted, self.providers),
         )
 

@@ -83,12 +83,22 @@ _UNUSED = Prepared(
     lambda: select(*_COLUMNS).select_from(_WITH_OBJECT).where(_c.used_at < arg("before"))
 )
 #: In the store, and in no row any more.
-_LET_GO = Prepared(
-    lambda: select(func.sum(_o.size)).where(
-        _o.kind == ObjectKind.CACHE.value,
-        _o.state == ObjectState.STORED.value,
-        _o.tenant == arg("tenant"),
-        ~exists().where(_c.object == _o.name),
+_FORMER: Final = (
+    _o.kind == ObjectKind.CACHE.value,
+    _o.state == ObjectState.STORED.value,
+    ~exists().where(_c.object == _o.name),
+)
+_LET_GO = Prepared(lambda: select(func.sum(_o.size)).where(*_FORMER))
+_LET_GO_OF_TENANT = Prepared(
+    lambda: select(func.sum(_o.size)).where(*_FORMER, _o.tenant == arg("tenant"))
+)
+_TOTAL = Prepared(lambda: select(func.sum(_o.size)).select_from(_WITH_OBJECT))
+_OLDEST = Prepared(
+    lambda: (
+        select(_c.id, _o.size)
+        .select_from(_WITH_OBJECT)
+        .order_by(_c.used_at, _c.id)
+        .limit(arg("limit"))
     )
 )
 
@@ -104,6 +114,17 @@ def _by_prefix(*such: ColumnElement[bool]) -> Statement:
 
 _FIND = Prepared(_by_prefix)
 _FIND_OF_TENANT = Prepared(lambda: _by_prefix(_c.tenant == arg("tenant")))
+
+
+def _drop_oldest(connection: Connection, most: int) -> None:
+    """Let those that were not used for longest go, whoever has them, until all have so many bytes:
+    tenants may be made without end, of what a pusher calls a branch."""
+    above = int(_TOTAL(connection).scalar() or 0) - most
+    for name, size in _OLDEST(connection, limit=MOST_CACHES).all() if above > 0 else ():
+        if above <= 0:
+            return
+        _DROP(connection, id=name)
+        above -= size
 
 
 class Caches:
@@ -140,10 +161,11 @@ class Caches:
         build: str,
         now: float,
         most: int,
+        total: int | None = None,
     ) -> bool:
         """Let a stored object be what a tenant's scope has under this key, in the place of what it
         had. Those that were not used for longest go, until the tenant has no more than `most`
-        bytes and `MOST_CACHES` caches. False: the upload took too long, and its bytes are nobody's.
+        bytes and `MOST_CACHES` caches; and all tenants no more than `total` bytes. False: the upload took too long, and its bytes are nobody's.
         Raises Conflict."""
 
         def work(connection: Connection) -> bool:
@@ -162,6 +184,8 @@ class Caches:
                 left -= row[7]
                 if left < 0 or number >= MOST_CACHES:
                     _DROP(connection, id=row[0])
+            if total is not None:
+                _drop_oldest(connection, total)
             return True
 
         for _ in range(_TRIES):
@@ -197,9 +221,15 @@ class Caches:
             raise Conflict(f"several caches begin with {word!r}: {some}", hint="write more of it")
         return _cache(rows[0])
 
-    def let_go(self, tenant: str) -> int:
-        """Return how many bytes of a tenant's former caches are still in the store."""
-        return int(self._database.read(lambda c: _LET_GO(c, tenant=tenant).scalar()) or 0)
+    def let_go(self, tenant: str | None) -> int:
+        """Return how many bytes of former caches are still in the store: of a tenant, or of all."""
+
+        def read(connection: Connection) -> Any:
+            if tenant is None:
+                return _LET_GO(connection).scalar()
+            return _LET_GO_OF_TENANT(connection, tenant=tenant).scalar()
+
+        return int(self._database.read(read) or 0)
 
     def remove(self, name: str) -> bool:
         """Let go of one. False: there is none."""

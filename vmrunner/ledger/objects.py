@@ -54,10 +54,10 @@ _RENEW_SOURCE = Prepared(
         .returning(*_COLUMNS)
     )
 )
+_UNUSED: Final = (_o.kind == _SOURCE, _o.state == _STORED, ~_AWAITED)
+_ALL_UNUSED_BYTES = Prepared(lambda: select(func.sum(_o.size)).where(*_UNUSED))
 _UNUSED_BYTES = Prepared(
-    lambda: select(func.sum(_o.size)).where(
-        _o.kind == _SOURCE, _o.state == _STORED, _o.tenant == arg("tenant"), ~_AWAITED
-    )
+    lambda: select(func.sum(_o.size)).where(*_UNUSED, _o.tenant == arg("tenant"))
 )
 _CONCLUDE = Prepared(
     lambda: (
@@ -195,9 +195,15 @@ class Objects:
         )
         return None if row is None else _object(row)
 
-    def unused_source_bytes(self, tenant: str) -> int:
-        """Return how many bytes of a tenant's stored sources no build waits for."""
-        return int(self._database.read(lambda c: _UNUSED_BYTES(c, tenant=tenant).scalar()) or 0)
+    def unused_source_bytes(self, tenant: str) -> tuple[int, int]:
+        """Return how many bytes of stored sources no build waits for: a tenant's, and of all."""
+
+        def read(connection: Connection) -> tuple[Any, Any]:
+            own = _UNUSED_BYTES(connection, tenant=tenant).scalar()
+            return own, _ALL_UNUSED_BYTES(connection).scalar()
+
+        own, all_ = self._database.read(read)
+        return int(own or 0), int(all_ or 0)
 
     def conclude_source(self, name: str, now: float) -> bool:
         """Note that a source is stored. False: the tenant has one of this digest already, or this

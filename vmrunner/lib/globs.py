@@ -8,7 +8,6 @@ names it.
 from __future__ import annotations
 
 import re
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from fnmatch import translate
 from typing import Final
 
 from vmrunner.errors import ConfigError
+from vmrunner.lib import turns
 
 GLOB_CHARACTERS: Final = 512  # characters of a glob
 #: Characters of all globs of a build, and parts in them that are no plain names: what the VM names
@@ -120,7 +120,7 @@ class Globs:
         """True if a glob matches this path, or a directory that it lies below. `directory` says
         that the path is one itself, or a link that may lead to one. Raises ConfigError once all
         paths together took too long."""
-        with _TURN:  # of all builds: what one tenant asks for keeps one thread busy at most
+        with turns.costly():
             began = time.thread_time()
             found = self._match(path.split("/"), directory=directory)
             self._spent += time.thread_time() - began
@@ -153,7 +153,6 @@ class Globs:
         return ""
 
 
-_TURN: Final = threading.Lock()
 _Places = frozenset[int]
 
 

@@ -73,13 +73,15 @@ class Masker:
             return b""
         self._text = b"".join([self._text, *self._new])
         self._new, self._size = [], 0
-        sight = _Sight(self._text, self._needles)
-        return self._leave(sight, sight.undecided())
+        with self._needles.turn():
+            sight = _Sight(self._text, self._needles)
+            return self._leave(sight, sight.undecided())
 
     def finish(self) -> bytes:
         """Return what was held back, masked: nothing follows."""
         decided = self.decide()
-        return decided + self._leave(_Sight(self._text, self._needles), len(self._text))
+        with self._needles.turn():
+            return decided + self._leave(_Sight(self._text, self._needles), len(self._text))
 
     def _leave(self, sight: _Sight, cut: int) -> bytes:
         """Let go of the text before `cut`, and of whole stretches only."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Final
 from urllib.parse import quote_from_bytes, quote_plus
+
+from vmrunner.lib import turns
 
 SHORTEST: Final = 4  # bytes; a shorter value would mask half of any log
 UNBROKEN: Final = 4  # bytes of an encoded form before it may go on in another line
@@ -17,6 +22,7 @@ _COMMON: Final = b"QZXJKYVqzGHUWBOjFMLNPDIRTCASEx()=,][9876543210k_-/:wvybgfphdu
 _LINES: Final = (64, 76)  # columns of base64: PEM's and openssl's; MIME's and coreutils'
 _SHORTEST_ENCODED: Final = 8  # bytes of a form that may go on in another line
 _BROKEN: Final = 3  # times its length that a form in many short lines takes at most
+_MANY: Final = 1000  # forms of all secrets
 _MOST_LINES: Final = 4096  # bytes of a secret whose single lines of base64 are looked for
 
 
@@ -46,14 +52,21 @@ class SecretPatterns:
     def __init__(self, secrets: Iterable[bytes]) -> None:
         secrets = tuple(secrets)
         self.ignored = sum(1 for secret in secrets if len(secret.strip()) < SHORTEST)
-        plain, encoded = forms(secrets)
-        self.all_plain = tuple(map(SecretPattern, sorted(plain)))
-        self.all_encoded = tuple(map(SecretPattern, sorted(encoded)))
-        self.plain = _by_rarest(self.all_plain)
-        self.encoded = _by_rarest(self.all_encoded)
+        with turns.costly():
+            plain, encoded = forms(secrets)
+            self.all_plain = tuple(map(SecretPattern, sorted(plain)))
+            self.all_encoded = tuple(map(SecretPattern, sorted(encoded)))
+            self.plain = _by_rarest(self.all_plain)
+            self.encoded = _by_rarest(self.all_encoded)
 
     def __bool__(self) -> bool:
         return bool(self.plain or self.encoded)
+
+    def turn(self) -> AbstractContextManager[object]:
+        """Return what is held while a text is looked through for them: a turn where they are so
+        many that this takes long."""
+        few = len(self.all_plain) + len(self.all_encoded) < _MANY
+        return contextlib.nullcontext() if few else turns.costly()
 
     @cached_property
     def reach(self) -> int:
@@ -64,11 +77,11 @@ class SecretPatterns:
 
 
 def _by_rarest(needles: Iterable[SecretPattern]) -> Mapping[bytes, tuple[SecretPattern, ...]]:
-    groups: dict[bytes, tuple[SecretPattern, ...]] = {}
+    groups: defaultdict[bytes, list[SecretPattern]] = defaultdict(list)
     for needle in needles:
         rarest = min(set(needle.text), key=_COMMON.rfind)  # those that are not in it first
-        groups[bytes((rarest,))] = (*groups.get(bytes((rarest,)), ()), needle)
-    return groups
+        groups[bytes((rarest,))].append(needle)
+    return {byte: tuple(some) for byte, some in groups.items()}
 
 
 def forms(secrets: Iterable[bytes]) -> tuple[set[bytes], set[bytes]]:

@@ -33,8 +33,14 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.AS
 LABEL_CHARACTERS: Final = 255  # of a value, at most
 
 
+#: Characters of a duration, a size, or a word that somebody may have mistyped.
+_LONGEST: Final = 64
+
+
 def duration(value: object, field: str = "duration") -> float:
     """Seconds, from "30m", "1h30m", a number of seconds, or a timedelta. Never negative."""
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise ConfigError(f"{field}: {value[:40]!r}… is not a duration", hint=_DURATION_FIX)
     seconds = _duration(value)
     if seconds is None or not math.isfinite(seconds) or seconds < 0:
         raise ConfigError(f"{field}: {value!r} is not a duration", hint=_DURATION_FIX)
@@ -62,6 +68,8 @@ def _duration(value: object) -> float | None:
 
 def size(value: object, field: str = "size") -> int:
     """Bytes, from "4GiB", "4G" (the same, as Docker reads it), "4GB" (decimal) or a number."""
+    if isinstance(value, str) and len(value) > _LONGEST:
+        raise ConfigError(f"{field}: {value[:40]!r}… is not a size", hint=_SIZE_FIX)
     found = _size(value)
     if found is None or not 0 <= found <= _MOST:
         raise ConfigError(f"{field}: {value!r} is not a size", hint=_SIZE_FIX)
@@ -144,6 +152,8 @@ def check_label(key: str, value: str, field: str = "label") -> tuple[str, str]:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The one of `known` that was probably meant, or ""."""
+    if len(word) > _LONGEST:
+        return ""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return found[0] if found else ""
 

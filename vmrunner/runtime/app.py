@@ -169,6 +169,7 @@ class App:
             fallback=said.fallback,
             most=said.max_bytes,
             tenant_most=said.tenant_bytes,
+            total_most=max(said.total_bytes, said.tenant_bytes),
         )
 
     def log(self, build: str) -> BuildLog:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from vmrunner.model import Principal
-from vmrunner.server import login, problems
+from vmrunner.server import bodies, login, problems
 from vmrunner.server.authentication import Authentication
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
@@ -67,6 +67,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.upload_slots = CallerSlots("uploads", lambda: UPLOADS)
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
+    app.state.large_bodies = bodies.LargeBodies()
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
     app.state.sandbox_threads = CapacityLimiter(SANDBOX_THREADS)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from fastapi import Request
@@ -14,10 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from vmrunner.config.validation_errors import explained
 from vmrunner.errors import ConfigError
-from vmrunner.lib import units
+from vmrunner.lib import turns, units
 from vmrunner.server.problems import HttpProblem
 
 JSON_BYTES: Final = 2 << 20
+SMALL: Final = 64 << 10  # bytes of a body that costs next to nothing
+WAITING: Final = 8  # larger ones of one caller at once
+SHARE: Final = 4.0  # times what one took, until the next one of its caller
+REFUSAL: Final = 1.0  # seconds until one more is told so: who asks without end waits too
 BODY_PATIENCE: Final = 20.0  # seconds without a byte, or for a whole JSON body
 LEAST_RATE: Final = 16 * 1024  # bytes a second, on the whole, after the patience
 
@@ -31,8 +36,79 @@ async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     if request.query_params and not request.scope["route"].dependant.query_params:
         name = next(iter(request.query_params))
         raise HttpProblem(422, f"{name}: no such parameter", fix="say it in the body")
-    # In a thread: nobody else is answered meanwhile.
-    return await run_in_threadpool(_decoded, request, await whole(request, most), kind)
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) <= SMALL:
+        # In a thread: nobody else is answered meanwhile.
+        return await run_in_threadpool(_decoded, request, await whole(request, most), kind)
+    large: LargeBodies = request.app.state.large_bodies
+    async with large.turn(request) as turn:
+        body = await whole(request, most)
+        return await run_in_threadpool(_decoded_in_turn, request, body, kind, turn)
+
+
+class LargeBody:
+    """One that has its turn. `cost`: seconds of the processor that it took."""
+
+    def __init__(self) -> None:
+        self.cost = 0.05  # to be read
+
+
+class LargeBodies:
+    """Large bodies, and those whose size nobody tells: of one caller one at a time, from its first
+    byte until it is decoded, and for a while in proportion to what that took. For one event
+    loop."""
+
+    def __init__(self) -> None:
+        self._callers: dict[str, tuple[asyncio.Semaphore, list[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, request: Request) -> AsyncIterator[LargeBody]:
+        """Wait for those of the same caller. Raises HttpProblem where too many wait already; that
+        too takes its time."""
+        caller = request.scope["state"].get("caller")
+        actor = "" if caller is None else caller.principal.actor
+        place, waiting = self._callers.setdefault(actor, (asyncio.Semaphore(1), []))
+        if len(waiting) >= WAITING:
+            await asyncio.sleep(REFUSAL)
+            raise HttpProblem(
+                429,
+                f"{WAITING} bodies of this token above {SMALL >> 10} KiB are under way",
+                fix="try again later, or send less",
+                headers={"Retry-After": "5", "Connection": "close"},
+            )
+        waiting.append(None)
+        try:
+            await place.acquire()
+        except BaseException:
+            self._leave(actor)
+            raise
+        body = LargeBody()
+        try:
+            yield body
+        finally:
+            later = asyncio.get_running_loop().call_later
+            later(SHARE * body.cost, self._end, actor)
+
+    def _end(self, actor: str) -> None:
+        self._callers[actor][0].release()
+        self._leave(actor)
+
+    def _leave(self, actor: str) -> None:
+        waiting = self._callers[actor][1]
+        waiting.pop()
+        if not waiting:
+            del self._callers[actor]
+
+
+def _decoded_in_turn(request: Request, body: bytes, kind: type[M], turn: LargeBody) -> M:
+    if len(body) <= SMALL:
+        return _decoded(request, body, kind)
+    with turns.costly():
+        began = time.thread_time()
+        try:
+            return _decoded(request, body, kind)
+        finally:
+            turn.cost += time.thread_time() - began
 
 
 def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
@@ -42,7 +118,8 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
         raise HttpProblem(400, f"the body is no JSON: {error}"[:200]) from None
     if not isinstance(document, dict):
         raise HttpProblem(422, "the body is no JSON object", fix='such as {"steps": ["make"]}')
-    if (field := _unencodable(document)) is not None:
+    halves = b"\\ud" in body or b"\\uD" in body  # how alone JSON can say one
+    if halves and (field := _unencodable(document)) is not None:
         raise ConfigError(f"{field}: it is not UTF-8", hint="encode it, with base64 for example")
     request.state.said = document  # for the problem that it may be
     try:

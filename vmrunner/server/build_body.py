@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, StrictBool, field_validator
+from pydantic import Field, StrictBool, field_validator, model_validator
 
 from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.build_request import BuildRequest, SandboxRequest
@@ -14,6 +14,7 @@ from vmrunner.config.jobfile import JobArtifact, JobCache, JobDefaults, JobStep
 from vmrunner.config.validation_errors import checked
 from vmrunner.lib.section import Seconds
 from vmrunner.model import ArtifactRule, Network
+from vmrunner.server import body_lengths
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -41,6 +42,14 @@ class _AskedFor(JobDefaults):
     foreground: StrictBool = Field(
         default=False, description="It ends unless POST …/lease renews its lease within 60 s."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        """Before anything is parsed: what is parsed in vain costs as much."""
+        if isinstance(value, dict):
+            body_lengths.check(value)
+        return value
 
     @field_validator("secrets")
     @classmethod

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from anyio import CancelScope
 from starlette.responses import StreamingResponse
@@ -16,9 +16,12 @@ from vmrunner.model import Principal
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.read_ahead import ReadAhead
 
+CALLERS: Final = 20  # that may have all of their own at once
+
 
 class CallerSlots:
-    """Counts what callers have under way of one kind, each at most `most()`. Safe in threads."""
+    """Counts what callers have under way of one kind, each at most `most()`, and all together
+    `CALLERS` times as many. Safe in threads."""
 
     def __init__(self, noun: str, most: Callable[[], int]) -> None:
         """`noun`: what they have, such as "uploads"."""
@@ -37,6 +40,13 @@ class CallerSlots:
                     429,
                     f"{most} {self._noun} of this token are under way",
                     fix="end one of them, or try again later",
+                    headers={"Retry-After": "5"},
+                )
+            if self._busy.total() >= CALLERS * most:
+                raise HttpProblem(
+                    503,
+                    f"{CALLERS * most} {self._noun} of all tokens are under way",
+                    fix="try again later",
                     headers={"Retry-After": "5"},
                 )
             self._busy[principal.actor] += 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from vmrunner.errors import ConfigError
-from vmrunner.lib import units
+from vmrunner.lib import turns, units
 from vmrunner.server import application
 from vmrunner.server.connections import CallerConnection
 from vmrunner.server.submitters import SubmitterWatch
@@ -47,6 +47,7 @@ class HttpListener:
         self.port: int = self._socket.getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"
+        turns.often()
         self._submitters = SubmitterWatch(parts)
         self.app = application.make(parts, everybody=everybody)
         self._server = uvicorn.Server(

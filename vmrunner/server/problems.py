@@ -42,6 +42,7 @@ _STATUS: Final[tuple[tuple[type[errors.VmrunnerError], int], ...]] = (
 Scalar = str | float | bool | None
 _SECRET: Final = ("env", "secrets", "password", "token")
 _LONGEST: Final = 200  # characters of a value
+_READ: Final = 1000  # … of a detail
 _HIGHEST: Final = 2.0**53  # a number beyond is another one to many readers
 _TEXT: Final = {"type": ["string", "null"]}
 #: A problem document in the OpenAPI document.
@@ -108,9 +109,9 @@ def problem(
         "type": f"urn:vmrunner:problem:{error or status}",
         "title": _TITLES.get(status, "error"),
         "status": status,
-        "detail": detail,
-        "fix": fix or None,
-        "field": field or None,
+        "detail": _cut(detail),
+        "fix": _cut(fix) or None,
+        "field": _cut(field) or None,
         "value": value,
         "error": error or None,
     }
@@ -195,7 +196,13 @@ def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None)
 def _fault(error: errors.VmrunnerError, said: Mapping[str, Any]) -> dict[str, Any]:
     detail = str(error.args[0])
     field = _field(detail)
-    return {"field": field, "value": _value(said, field), "detail": detail, "fix": error.hint}
+    value = _value(said, field)
+    return {"field": _cut(field), "value": value, "detail": _cut(detail), "fix": _cut(error.hint)}
+
+
+def _cut(text: str) -> str:
+    """Return a text that may have what the caller said in it, as far as people read."""
+    return text if len(text) <= _READ else f"{text[:_READ]}…"
 
 
 def _field(detail: str) -> str:

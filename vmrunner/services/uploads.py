@@ -38,18 +38,24 @@ class ComingBytes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bytes: Counter[str] = Counter()
+        self._all = 0
 
-    def add(self, tenant: str, size: int) -> int:
-        """Add so many, fewer than none when an upload is over. Return how many there are."""
+    def add(self, tenant: str, size: int) -> tuple[int, int]:
+        """Add so many, fewer than none when an upload is over. Return how many the tenant has, and
+        all together."""
         with self._lock:
             self._bytes[tenant] += size
-            return self._bytes[tenant]
+            self._all += size
+            own = self._bytes[tenant]
+            if not own:
+                del self._bytes[tenant]
+            return own, self._all
 
 
 class Uploads:
     """The sources of one tenant. Each stays for a day, or for as long as a build is to have it.
-    `unused`: tells how many bytes of them no build waits for, which are `most` at most with those
-    that are coming."""
+    `unused`: tells how many bytes of them no build waits for, and how many of all tenants', which
+    are `most` and `total` at most with those that are coming."""
 
     def __init__(
         self,
@@ -57,16 +63,17 @@ class Uploads:
         transfer: Callable[[], SourceTransfer],
         tenant: str,
         *,
-        unused: Callable[[], int],
+        unused: Callable[[], tuple[int, int]],
         coming: ComingBytes,
         most: int,
+        total: int,
     ) -> None:
         self._directory = paths.sources
         self._transfer = transfer
         self._tenant = tenant
         self._unused = unused
         self._coming = coming
-        self._most = most
+        self._most = most, total
 
     def begin(self, expected: int) -> Upload:
         """Begin one of so many bytes, as far as is known. Raises NoRoom, QuotaUsedUp."""
@@ -89,16 +96,19 @@ class Uploads:
         if free - more < ROOM:
             raise NoRoom(f"{free} bytes are free, and {ROOM} of them must stay so")
 
-    def _admit(self, unused: int, more: int) -> None:
+    def _admit(self, unused: tuple[int, int], more: int) -> None:
         """Count so many more that come. Raises QuotaUsedUp, but not where bytes are given back."""
         coming = self._coming.add(self._tenant, more)
-        if more >= 0 and unused + coming > self._most:
+        whose = ("its tenant's", "unused_source_bytes"), ("all", "total_unused_source_bytes")
+        for (who, key), there, comes, most in zip(whose, unused, coming, self._most, strict=True):
+            if more < 0 or there + comes <= most:
+                continue
             self._coming.add(self._tenant, -more)
             raise QuotaUsedUp(
-                f"source: with this one more than {units.amount(self._most)} of its tenant's would "
-                "lie there unused",
+                f"source: with this one more than {units.amount(most)} of {who} would lie there "
+                "unused",
                 hint="submit builds with them, or try again when they are gone, a day after their "
-                "upload; on the server: server.unused_source_bytes",
+                f"upload; on the server: server.{key}",
             )
 
     def _store(self, path: Path) -> str:

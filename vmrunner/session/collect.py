@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from vmrunner.session.ssh.client import Connection
 
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
+LOOK: Final = 0.5  # seconds between two looks whether somebody still waits
 
 _SOCKET: Final = re.compile(r"tar: (?:\./)?(.+): socket ignored")
 
@@ -51,13 +53,16 @@ def collect(
     packed and unpacked. Raises Uncollected, Lie, Lost."""
     shutil.rmtree(target, ignore_errors=True)
     caps = files.ArchiveCaps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
-    into = _Extraction(target, caps, globs, gzip=gzip)
+    into = _Extraction(target, caps, globs, gzip=gzip, pulse=pulse)
     try:
         done = connection.stream(
             command, into.take, stdin=[json.dumps(list(globs)).encode()], pulse=pulse
         )
     except BrokenPipeError:
         done = None
+    except BaseException:
+        into.stop()
+        raise
     finally:
         into.close()
     if into.error is not None:
@@ -95,21 +100,46 @@ def _sockets(said: bytes) -> Iterator[str]:
             yield f"{found[1][:200]!r} is a socket"
 
 
+class _StoppableSource:
+    """A source that ends once nobody waits for what is made of it."""
+
+    def __init__(self, source: BinaryIO, stopped: threading.Event) -> None:
+        self._source = source
+        self._stopped = stopped
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        if self._stopped.is_set():
+            raise Uncollected("artifacts: nobody waits for them")
+        return data
+
+
 class _Extraction:
     """A thread that extracts what `take` is given. Between them is a pipe: bounded memory, and a
     slow disk slows the sender down."""
 
     def __init__(
-        self, target: Path, caps: files.ArchiveCaps, globs: Sequence[str], *, gzip: bool
+        self,
+        target: Path,
+        caps: files.ArchiveCaps,
+        globs: Sequence[str],
+        *,
+        gzip: bool,
+        pulse: Callable[[], float],
     ) -> None:
+        """`pulse`: called while the extraction takes nothing more; what it raises ends the wait."""
+        self._pulse = pulse
+        self._stopped = threading.Event()
         self.total: files.ArchiveTotal | None = None
         self.error: Exception | None = None
         self._line: bytes | None = b""  # the first line, until it is whole
         self._counts = b""
         reading, self._writing = os.pipe()
+        os.set_blocking(self._writing, False)
 
         def extract(stream: BinaryIO) -> files.ArchiveTotal:
-            return files.extract(stream, target, caps, globs=globs, gzip=gzip)
+            source = _StoppableSource(stream, self._stopped)
+            return files.extract(source, target, caps, globs=globs, gzip=gzip)
 
         self._thread = threading.Thread(
             target=self._run, args=(os.fdopen(reading, "rb"), extract), daemon=True
@@ -128,7 +158,16 @@ class _Extraction:
             self._line = None
         view = memoryview(data)
         while view:
-            view = view[os.write(self._writing, view) :]
+            try:
+                view = view[os.write(self._writing, view) :]
+            except BlockingIOError:  # the extraction is slower than what comes
+                _, free, _ = select.select([], [self._writing], [], LOOK)
+                if not free:
+                    self._pulse()
+
+    def stop(self) -> None:
+        """Let the extraction end at the next entry: nobody waits for what it brings."""
+        self._stopped.set()
 
     def close(self) -> None:
         os.close(self._writing)

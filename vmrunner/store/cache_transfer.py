@@ -50,6 +50,7 @@ class CachePolicy:
     fallback: Sequence[Mapping[str, str]] = ()
     most: int = 2 << 30  # bytes of one
     tenant_most: int = 20 << 30
+    total_most: int = 200 << 30
 
     def of(self, build: BuildRecord) -> CacheScope:
         """Return what a build may see. A label that it does not have is as one that is empty."""
@@ -178,18 +179,19 @@ class CacheTransfer:
 
     def _keep(self, file: Path, build: BuildRecord, rule: CacheRule) -> None:
         policy = self.policy()
-        let_go = self._ledger.caches.let_go(build.tenant)
-        if let_go + file.stat().st_size > policy.tenant_most:
-            self._tell(
-                build, rule, CacheOutcome.NOT_SAVED,
-                message=f"{units.amount(let_go)} of former caches wait in the store for their end, "
-                f"and no more than {units.amount(policy.tenant_most)} may with this one",
-            )  # fmt: skip
-            return
+        for tenant, most in ((build.tenant, policy.tenant_most), (None, policy.total_most)):
+            let_go = self._ledger.caches.let_go(tenant)
+            if let_go + file.stat().st_size > most:
+                self._tell(
+                    build, rule, CacheOutcome.NOT_SAVED,
+                    message=f"{units.amount(let_go)} of former caches wait in the store for their "
+                    f"end, and no more than {units.amount(most)} may with this one",
+                )  # fmt: skip
+                return
         one = self._put(file, build, rule)
         kept = self._ledger.caches.save(
             one, rule, scope=policy.of(build), build=build.id, now=self._clock(),
-            most=policy.tenant_most,
+            most=policy.tenant_most, total=policy.total_most,
         )  # fmt: skip
         outcome = CacheOutcome.SAVED if kept else CacheOutcome.NOT_SAVED
         self._tell(build, rule, outcome, bytes=one.size)

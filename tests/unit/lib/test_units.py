@@ -42,7 +42,8 @@ def test_durations(said: object, seconds: float) -> None:
 def test_what_is_no_duration_says_field_value_and_fix(said: object) -> None:
     with pytest.raises(ConfigError) as caught:
         units.duration(said, "timeout")
-    assert str(caught.value).startswith(f"timeout: {said!r} is not a duration (write it like")
+    shown = f"{said[:40]!r}…" if isinstance(said, str) and len(said) > 64 else repr(said)
+    assert str(caught.value).startswith(f"timeout: {shown} is not a duration (write it like")
 
 
 @given(st.integers(min_value=0, max_value=10**7))

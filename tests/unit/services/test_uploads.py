@@ -17,7 +17,9 @@ def begun(root: Path, coming: ComingBytes, *, unused: int) -> Upload:
     """One of a tenant that may leave 100 bytes unused, and has so many in the store."""
     paths: Any = SimpleNamespace(sources=root)
     transfer: Any = SimpleNamespace
-    return Uploads(paths, transfer, "t-1", unused=lambda: unused, coming=coming, most=100).begin(0)
+    return Uploads(
+        paths, transfer, "t-1", unused=lambda: (unused, unused), coming=coming, most=100, total=100
+    ).begin(0)
 
 
 def test_an_upload_that_ends_gives_all_its_bytes_back(tmp_path: Path) -> None:
@@ -27,7 +29,7 @@ def test_an_upload_that_ends_gives_all_its_bytes_back(tmp_path: Path) -> None:
     early.write(b"x" * 90)  # what was there when it began still lets it in
     late.abandon()
     early.abandon()
-    assert coming.add("t-1", 0) == 0
+    assert coming.add("t-1", 0) == (0, 0)
 
 
 def test_more_than_may_lie_unused_is_refused_as_it_comes(tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_more_than_may_lie_unused_is_refused_as_it_comes(tmp_path: Path) -> None
     upload.write(b"x" * 10)
     with pytest.raises(QuotaUsedUp):
         upload.write(b"x")
-    assert coming.add("t-1", 0) == 10
+    assert coming.add("t-1", 0) == (10, 10)
     upload.abandon()
 
 
@@ -48,4 +50,4 @@ def test_a_full_disk_leaves_nothing_of_an_upload(tmp_path: Path) -> None:
     upload.write(b"x")
     upload.abandon()
     assert list(tmp_path.iterdir()) == []
-    assert coming.add("t-1", 0) == 0
+    assert coming.add("t-1", 0) == (0, 0)

@@ -26,13 +26,15 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
     slots.take(principal)
     try:
         told = request.headers.get("content-length", "")
+        bounds = parts.settings().server
         uploads = Uploads(
             parts.paths,
             parts.submission().transfer,
             principal.tenant,
             unused=lambda: parts.ledger.objects.unused_source_bytes(principal.tenant),
             coming=request.app.state.coming_bytes,
-            most=parts.settings().server.unused_source_bytes,
+            most=bounds.unused_source_bytes,
+            total=max(bounds.total_unused_source_bytes, bounds.unused_source_bytes),
         )
         upload = await run_in_threadpool(uploads.begin, int(told) if told.isdecimal() else 0)
         try:
