@@ -165,8 +165,8 @@ class Caches:
     ) -> bool:
         """Let a stored object be what a tenant's scope has under this key, in the place of what it
         had. Those that were not used for longest go, until the tenant has no more than `most`
-        bytes and `MOST_CACHES` caches; and all tenants no more than `total` bytes. False: the upload took too long, and its bytes are nobody's.
-        Raises Conflict."""
+        bytes and `MOST_CACHES` caches; and all tenants no more than `total` bytes. False: the
+        upload took too long, and its bytes are nobody's. Raises Conflict."""
 
         def work(connection: Connection) -> bool:
             if not stored(connection, one.name):
