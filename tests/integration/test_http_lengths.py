@@ -85,6 +85,13 @@ def test_lists_and_tables_have_an_end(http: Service, said: dict[str, Any], field
     assert field[:40] in answer.text
 
 
+@pytest.mark.parametrize("odd", [None, 3, True, [None], {"allow": None}, {"x": None}, [[3]]])
+def test_odd_shapes_are_no_error_of_ours(http: Service, odd: Any) -> None:
+    for field in (*FIELDS, "network"):
+        answer = http.client().post(f"{API}/builds?dry_run=true", json={"steps": ["x"], field: odd})
+        assert answer.status_code in (200, 422), (field, answer.text)
+
+
 def test_a_script_is_no_list_of_words(http: Service) -> None:
     """What people send is far below all of this; a script may be as long as a body."""
     said = {

@@ -29,7 +29,8 @@ def check(body: Mapping[str, Any]) -> None:
         for name in body.get(table) or {} if isinstance(body.get(table), dict) else ():
             _name(name, table)
     network = body.get("network")
-    for host in network.get("allow", []) if isinstance(network, dict) else []:
+    hosts = network.get("allow") if isinstance(network, dict) else None
+    for host in hosts if isinstance(hosts, list) else []:
         _text("network", host, TEXT)
     steps = body.get("steps")
     size = _size(body.get("env"))
