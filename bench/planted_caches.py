@@ -132,8 +132,8 @@ BUGS: Final = (
     Bug(
         "let what a tenant let go grow",
         "store/cache_transfer.py",
-        "        if let_go + file.stat().st_size > policy.tenant_most:\n",
-        "        if False:\n",
+        "            if let_go + file.stat().st_size > most:\n",
+        "            if False:\n",
         f"{UPLOADS}::test_what_a_tenant_let_go_is_bounded_too",
     ),
     Bug(
