@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from tests.support.command_line import Cli
-from tests.support.http_service import Service
+from tests.support.http_service import ALL, Service
 from vmrunner.cli.commands import builds, image_template
 from vmrunner.config import sources
 from vmrunner.errors import ConfigError
@@ -50,6 +50,27 @@ def test_a_token_that_is_missing_or_wrong_is_told(
     done = cli("ps")
     assert (done.code, b"does not take this token: it is mistyped" in done.err) == (4, True)
     assert b"Bearer" not in done.err
+    service.close()
+
+
+def test_people_are_shown_by_the_names_of_their_tokens(
+    cli: Cli, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(home, None, sources.load().settings)
+    service.runner._host.ensure("fake")
+    secret, token = service.app.ledger.tokens.create("ada", ALL, by="test", now=0.0)
+    with monkeypatch.context() as far:
+        far.setenv("VMRUNNER_SERVER", service.url)
+        far.setenv("VMRUNNER_TOKEN", secret)
+        build = cli("run", "--", "say", "x").last[3]
+        for done in (cli("show", build), cli("ps", "-a", "-o", "wide")):
+            assert b"ada" in done.out
+            assert token.id.encode() not in done.out
+        (item,) = cli("show", build, "-o", "json").items
+        assert (item["actor"], item["actor_name"]) == (f"token:{token.id}", "ada")
+    for done in (cli("show", build), cli("ps", "-a", "-o", "wide")):
+        assert b"ada" in done.out
+        assert token.id.encode() not in done.out
     service.close()
 
 

@@ -77,11 +77,12 @@ def test_a_build_is_submitted_followed_and_read(http: Service) -> None:
 
 def test_the_documents_are_those_of_the_command_line(http: Service) -> None:
     from vmrunner.cli.output import json_envelope
+    from vmrunner.services import people
     from vmrunner.services.documents import build_document
 
     client = http.client()
     build = submit(client, "say x", labels={"team": "a"})["id"]
-    row = http.ended(build)._row
+    (row,) = people.named(http.app.ledger, [http.ended(build)._row])
     start = http.app.ledger.instances.get(str(row.instance)).start
     printed = json_envelope("build", [build_document(row, start) | {"waiting": None}])
     assert client.get(f"{API}/builds").json() == json.loads(printed)

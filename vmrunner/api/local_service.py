@@ -103,6 +103,12 @@ class LocalService:
 
         return until_now(self.ledger, self._parts.providers, rows)
 
+    def named(self, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
+        """Return them with the names of the tokens that submitted them."""
+        from vmrunner.services import people
+
+        return people.named(self.ledger, rows)
+
     def artifacts(self, row: BuildRecord) -> Artifacts:
         """Return what it brought back."""
         from vmrunner.services.artifacts import FETCH_PATIENCE, Artifacts

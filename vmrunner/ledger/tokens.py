@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -32,6 +32,7 @@ _BY_WORD = Prepared(
         select(*_COLUMNS).where((_t.id == arg("word")) | (_t.name == arg("word"))).order_by(_t.id)
     )
 )
+_NAME = Prepared(lambda: select(_t.name).where(_t.actor == arg("actor")).limit(1))
 _REVOKE = Prepared(
     lambda: (
         update(TOKENS)
@@ -123,6 +124,15 @@ class Tokens:
         }
         self._database.write(lambda c: _INSERT(c, **row))
         return secret, self.find(token.id)
+
+    def names(self, actors: Collection[str]) -> dict[str, str]:
+        """Return the names of the tokens that these actors are, as far as they have one."""
+        if not actors:
+            return {}
+        found = self._database.read(
+            lambda c: {actor: _NAME(c, actor=actor).scalar() for actor in actors}
+        )
+        return {actor: name for actor, name in found.items() if name}
 
     def list(self) -> list[Token]:
         """Return all, oldest first; revoked and expired ones too."""

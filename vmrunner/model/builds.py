@@ -158,6 +158,7 @@ class BuildRecord:
     cost: Cost = NO_COST  # of all its VMs until it ended, or the last of them was gone
     tenant: str = LOCAL_TENANT
     actor: str = ""  # who submitted it, such as token:t-01…; empty: nobody noted it
+    actor_name: str = ""  # of that token, where it was looked up
     lease_until: float | None = None  # set: foreground over HTTP, ends unless the client renews it
     source_object: str | None = None  # in the store; None: it lies in a spool, or there is none
     log_object: str | None = None  # the whole log, once it is there

@@ -23,6 +23,8 @@ class TokenScope(StrEnum):
 
 #: Begins the actor of a token that a CI system's identity was exchanged for: `oidc:ISSUER#SUB`.
 OIDC: Final = "oidc:"
+#: Begins the actor of another token.
+OF_TOKEN: Final = "token:"  # noqa: S105 - no secret
 #: The tenant of tokens without a label filter.
 UNFILTERED: Final = "unfiltered"
 #: Tenants who see all, and so may give a build to another tenant by its labels.

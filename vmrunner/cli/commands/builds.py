@@ -71,7 +71,8 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
 
     waiting = shell.service.waiting(rows)
     starts = shell.service.starts(rows) if form is not Format.TABLE else {}
-    rows = shell.service.costed(rows) if form is not Format.TABLE else rows
+    if form is not Format.TABLE:
+        rows = shell.service.named(shell.service.costed(rows))
     output.show(build_view(waiting=waiting, starts=starts), rows, form)
     if form is Format.TABLE:
         for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
@@ -87,6 +88,7 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
 
     shell = shell_of(context)
     row = shell.service.costed([shell.service.ledger.builds.find(build)])[0]
+    (row,) = shell.service.named([row])
     rows = shell.service.ledger.instances.list(build=row.id)
     events = shell.service.ledger.events.list(row.id)
     if form in (Format.TABLE, Format.WIDE):
@@ -109,7 +111,7 @@ def _describe(
 ) -> None:
     from vmrunner.cli.views import builds as views
     from vmrunner.lib import units
-    from vmrunner.services import build_history, costs, usage
+    from vmrunner.services import build_history, costs, people, usage
     from vmrunner.services.documents import iso, start_of
 
     now = time.time()
@@ -140,7 +142,7 @@ def _describe(
         "start": views.start_text(row, start_of(row, rows), events),
         "VM": views.life(row, rows),
         "attempt": str(row.attempt) if row.attempt > 1 else "",
-        "submitter": row.actor,
+        "submitter": people.who(row),
         "created": iso(row.created_at),
         "cancelled": build_history.wished(events, "cancel"),
         "extended": build_history.wished(events, "extend"),

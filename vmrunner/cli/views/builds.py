@@ -17,7 +17,7 @@ from vmrunner.model import (
     Result,
     Start,
 )
-from vmrunner.services import build_history, costs
+from vmrunner.services import build_history, costs, people
 from vmrunner.services.documents import build_document, event_document, iso
 from vmrunner.services.fleet import FleetVm, fleet_document
 
@@ -54,6 +54,7 @@ def build_view(
             Column("result", _result, colour=lambda b: result_colour(b.result)),
             Column("age", lambda b: units.span(at - b.created_at)),
             Column("phase", phase),
+            Column("who", people.who, wide=True),
             Column("provider", lambda b: b.spec.provider, wide=True),
             Column("container", lambda b: b.spec.container, wide=True),
             Column("instance", lambda b: b.instance or "", wide=True),

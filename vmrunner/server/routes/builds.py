@@ -30,7 +30,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import costs, queue_reasons, remote_submit, removal
+from vmrunner.services import costs, people, queue_reasons, remote_submit, removal
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.documents import build_document, shown_document, spec_document
@@ -92,6 +92,7 @@ def list_builds(
         parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit, mine=wanted.mine
     )
     shown = costs.until_now(parts.ledger, parts.providers, page.builds)
+    shown = people.named(parts.ledger, shown)
     waiting = waiting_reasons(parts, principal, shown)
     starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
     return listing(
@@ -211,7 +212,11 @@ async def show_build(
     wanted: Annotated[BriefParameters, Query()],
 ) -> JSONResponse:
     """One build, with its steps, VMs, events and artifacts."""
-    row = await run_in_threadpool(lambda: costed(parts, visible_build(parts, principal, build)))
+    row = await run_in_threadpool(
+        lambda: people.named(parts.ledger, [costed(parts, visible_build(parts, principal, build))])[
+            0
+        ]
+    )
     if wanted.brief:
         return await run_in_threadpool(_brief, parts, principal, row)
     return await ask_store(request, lambda: _whole(parts, principal, row))

@@ -23,7 +23,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import costs, run_again, usage
+from vmrunner.services import costs, people, run_again, usage
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown, shown_document
 
@@ -92,6 +92,7 @@ async def build(build: str, request: Request, parts: Parts, principal: Reader) -
 
 def _build(build: str, request: Request, parts: ServerParts, principal: Principal) -> Response:
     row = costed(parts, visible_build(parts, principal, build))
+    (row,) = people.named(parts.ledger, [row])
     events = parts.ledger.events.list(row.id)
     instances = parts.ledger.instances.list(build=row.id)
     document = shown_document(
@@ -138,7 +139,7 @@ def _facts(
         "caches": cache_checks.paths(row.spec.caches),
         "start": document["start"],
         "VM ends": "" if left is None else f"in {units.span(left)}" if left > 0 else "now",
-        "submitted by": row.actor,
+        "submitted by": people.who(row),
         "created": document["created_at"],
         "ended": document["finished_at"],
         "held until": document["hold_until"] if row.state is BuildState.HELD else "",

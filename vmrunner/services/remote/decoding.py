@@ -172,6 +172,7 @@ def build(document: Document) -> BuildRecord:
         usage=_known(BuildUsage, document["usage"]),
         lease_until=since if document["foreground"] else None,
         actor=document.get("actor") or "",  # a former server's has none
+        actor_name=document.get("actor_name") or "",
     )
 
 

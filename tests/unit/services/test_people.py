@@ -1,0 +1,25 @@
+"""Names of people in the place of ids of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.core.test_scheduling import build
+from vmrunner.services import people
+
+
+@pytest.mark.parametrize(
+    ("actor", "name", "who"),
+    [
+        ("token:t-01", "me", "me"),
+        ("token:t-01", "", "token:t-01"),
+        ("oidc:https://issuer#repo:acme/app:ref:refs/heads/main", "x",
+         "repo:acme/app:ref:refs/heads/main"),
+        ("ada", "", "ada"),
+        ("", "", ""),
+    ],
+)  # fmt: skip
+def test_who_submitted_a_build(actor: str, name: str, who: str) -> None:
+    assert people.who(replace(build("b-1"), actor=actor, actor_name=name)) == who
