@@ -75,7 +75,7 @@ def test_many_looks_at_once_have_connections_enough(
     caplog.set_level(logging.WARNING, "urllib3")
     azure.cloud.quotas.clear()
     azure.cloud.quotas["westeurope"] = {}
-    provider = azure.provider()
+    provider = azure.provider(image=azure.site.version)
     orders = [make_order(provider) for _ in range(30)]
     for order in orders:
         provider.create(order)
