@@ -8,6 +8,7 @@ from bench.planted import Bug
 
 TENANTS = "tests/integration/test_http_tenants.py"
 OIDC = "tests/integration/test_http_oidc.py"
+ATTACKS = "tests/integration/test_http_attacks.py"
 CEILINGS = "tests/integration/test_http_ceilings.py"
 DISGUISED = "tests/unit/lib/test_disguised_repositories.py"
 
@@ -200,5 +201,19 @@ BUGS: Final = (
         "                _drop_oldest(connection, total)\n",
         "                pass\n",
         "tests/integration/test_ledger_caches.py::test_all_tenants_together_have_so_much_at_most",
+    ),
+    Bug(
+        "call the cookie alike at all ports",
+        "server/authentication.py",
+        "return f\"{_COOKIE}_{(scope.get('server') or ('', 0))[1]}\"",
+        "return _COOKIE",
+        f"{ATTACKS}::test_a_cookie_is_of_this_server_alone",
+    ),
+    Bug(
+        "tell a caller which images are here",
+        "services/remote_submit.py",
+        "if checked.spec.image is None or not",
+        "if True or not",
+        f"{ATTACKS}::test_an_image_that_is_not_here_tells_nothing_of_others",
     ),
 )

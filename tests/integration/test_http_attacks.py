@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message
 
-from tests.support.http_service import OTHERS, TENANT, Service, only
+from tests.support.http_service import OTHERS, TENANT, Service, only, service
 from tests.support.ledger_builds import submitted
 from tests.support.pools import POOL
 from tests.support.scripted_app import wait_until
@@ -113,6 +114,40 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
         assert {told[method] for method, _ in opened - everybody} <= {scope}
         assert all(path.startswith((API, "/")) for _, path in opened)
         assert not {path for _, path in opened} & {"/metrics", f"{API}/reap", f"{API}/drain"}
+
+
+@pytest.mark.parametrize("url", ["", "https://builds.example.org"])
+def test_a_cookie_is_of_this_server_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Over TLS no other host can set it; without, another server at this address has its own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with service(tmp_path, server={"url": url}) as http:
+        answer = http.client("").post("/login", data={"token": http.token()})
+        name, _, rest = answer.headers["set-cookie"].partition("=")
+        port = http.listener.port
+        assert name == ("__Host-vmrunner_login" if url else f"vmrunner_login_{port}")
+        words = {word.strip().lower() for word in rest.split(";")[1:]}
+        assert {"httponly", "path=/", "samesite=strict"} <= words
+        assert ("secure" in words) is bool(url)
+        assert not any(word.startswith("domain") for word in words)
+        value = rest.split(";")[0]
+        for named, status in ((name, 200), ("vmrunner_login", 401), ("vmrunner_login_1", 401)):
+            shown = {"Cookie": f"{named}={value}"}
+            assert http.client("").get(f"{API}/builds", headers=shown).status_code == status, named
+
+
+def test_an_image_that_is_not_here_tells_nothing_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    with service(tmp_path, providers={"local": {"kind": "qemu"}}) as http:
+        body = {"steps": ["x"], "image": "golden"}
+        answer = http.tenant(team="a").post(f"{API}/builds?dry_run=true", json=body)
+        assert (answer.status_code, answer.json()["field"]) == (422, "image")
+        assert str(tmp_path) not in answer.text
+        assert "there:" not in answer.text
 
 
 @pytest.mark.parametrize("theirs", OTHERS)
