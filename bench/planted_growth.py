@@ -8,6 +8,7 @@ from typing import Final
 from bench.planted import Bug
 
 RETENTION, GC = "tests/integration/test_retention.py", "tests/integration/test_store_gc.py"
+OLD_ROWS, ROWS = "ledger/old_rows.py", "tests/integration/test_old_rows.py"
 CONNECTIONS = "tests/integration/test_ledger_connections.py"
 
 BUGS: Final = (
@@ -108,5 +109,83 @@ BUGS: Final = (
         "    if kind and kind in (*_LOCAL, os.environ.get(LOCAL_VARIABLE)):\n",
         '    if kind not in ("nfs4", "cifs"):\n',
         "tests/integration/test_ledger_open.py::test_what_is_not_known_to_be_local_is_refused",
+    ),
+    Bug(
+        "drop builds whose log is still to be read",
+        OLD_ROWS,
+        "    _b.removed_at.is_not(None),\n",
+        "",
+        f"{ROWS}::test_a_build_stays_that_holds_anything",
+    ),
+    Bug(
+        "drop builds whose objects lie in the store",
+        OLD_ROWS,
+        "    ~exists().where(OBJECTS.c.build == _b.id),\n",
+        "",
+        f"{ROWS}::test_a_build_stays_that_holds_anything",
+    ),
+    Bug(
+        "drop builds of VMs that are not seen gone",
+        OLD_ROWS,
+        "    ~exists().where(_i.build == _b.id, ~_GONE | _UNSETTLED),\n",
+        "",
+        f"{ROWS}::test_a_build_stays_that_holds_anything",
+    ),
+    Bug(
+        "let one odd row keep all builds of its page",
+        OLD_ROWS,
+        "            return sum(self._each([name], drop) for name in names)\n",
+        "            return 0\n",
+        f"{ROWS}::test_a_build_stays_that_holds_anything",
+    ),
+    Bug(
+        "drop builds without a sum of their costs",
+        OLD_ROWS,
+        "    past_costs.add(connection, "
+        "cost_report.day_sums(spent, lambda build: owners[build]))\n",
+        "",
+        f"{ROWS}::test_costs_are_the_same_before_and_after",
+    ),
+    Bug(
+        "count a build in each of its days",
+        "core/cost_report.py",
+        "        self.past_builds += day.builds_begun if anew else day.builds\n",
+        "        self.past_builds += day.builds\n",
+        f"{ROWS}::test_costs_are_the_same_before_and_after",
+    ),
+    Bug(
+        "show one tenant's past costs to all",
+        "ledger/spending.py",
+        "key.owner.tenant in TRUSTED_TENANTS\n",
+        "True\n",
+        f"{ROWS}::test_costs_are_the_same_before_and_after",
+    ),
+    Bug(
+        "let counters fall when rows go",
+        "ledger/metrics.py",
+        "                counts[provider, result, reason] += count\n",
+        "                pass\n",
+        f"{ROWS}::test_counts_never_fall",
+    ),
+    Bug(
+        "let a night of retention go on for days",
+        OLD_ROWS,
+        "            while clock() < until:\n",
+        "            while True:\n",
+        f"{ROWS}::test_a_night_is_bounded_and_the_next_goes_on",
+    ),
+    Bug(
+        "keep what was refused for ever",
+        OLD_ROWS,
+        '    _i.gone_at < arg("refused"),\n',
+        "    _i.gone_at < 0,\n",
+        f"{ROWS}::test_vms_that_were_refused_go_after_a_day",
+    ),
+    Bug(
+        "keep a sum for each set of labels there ever was",
+        "ledger/past_costs.py",
+        "        if many and key.owner.labels:\n",
+        "        if False:\n",
+        f"{ROWS}::test_many_sets_of_labels_are_bounded",
     ),
 )

@@ -21,6 +21,7 @@ from vmrunner.store.object_gc import ObjectGc
 
 NOW = 1_000_000_000.0
 KEEP = 30 * DAY
+ROWS = 90 * DAY
 
 
 def made(path: Path, age: float) -> Path:
@@ -49,7 +50,7 @@ def retained(ledger: Ledger, root: Path, *, now: float = NOW) -> dict[str, Remov
     """Go through one night."""
     removals = retain(
         ledger, garbage(ledger, root), sources=root, artifacts=root / "none", keep=KEEP,
-        keep_caches=KEEP, now=now,
+        keep_caches=KEEP, keep_rows=ROWS, now=now,
     )  # fmt: skip
     return {one.what: one for one in removals}
 
@@ -93,7 +94,7 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
     ]
     once = partial(
         retain, ledger, garbage(ledger, tmp_path), sources=sources, artifacts=artifacts, keep=KEEP,
-        keep_caches=KEEP, now=NOW,
+        keep_caches=KEEP, keep_rows=ROWS, now=NOW,
     )  # fmt: skip
     would = once(dry_run=True)
     assert [path for path in gone if not path.exists()] == []
@@ -105,6 +106,7 @@ def test_what_nobody_needs_any_more_is_removed_and_nothing_else(
         ("sources", 7),
         ("artifacts", 3),
         ("objects", 0),
+        ("builds", 0),
     ]
     assert would[0].size == 4  # bytes
     assert [path for path in gone if path.exists()] == []
@@ -119,7 +121,7 @@ def test_what_is_over_for_long_is_forgotten(ledger: Ledger, tmp_path: Path) -> N
     for age in (ACTIONS - 1, ACTIONS + 1):
         ledger.actions.add("token:1", "drain", "", NOW - age)
     places = {"sources": tmp_path, "artifacts": tmp_path}
-    keeps = {"keep": KEEP, "keep_caches": KEEP}
+    keeps = {"keep": KEEP, "keep_caches": KEEP, "keep_rows": ROWS}
     for dry_run, left in ((True, (3, 2)), (False, (2, 1))):
         retain(ledger, garbage(ledger, tmp_path), **places, **keeps, now=NOW, dry_run=dry_run)
         assert (len(ledger.tokens.list()), len(ledger.actions.latest())) == left
@@ -139,7 +141,7 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(
     monkeypatch.setattr(Path, "unlink", stubborn)
     retain(
         ledger, garbage(ledger, tmp_path), sources=tmp_path, artifacts=tmp_path / "none", keep=KEEP,
-        keep_caches=KEEP, now=NOW,
+        keep_caches=KEEP, keep_rows=ROWS, now=NOW,
     )  # fmt: skip
     assert [path.exists() for path in paths] == [False, True, False, False]
 
@@ -181,7 +183,8 @@ def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cl
     for _ in range(2):
         done = cli("gc", "--dry-run", "-o", "json")
         assert {item["what"]: item["count"] for item in done.items} == {
-            "logs": 1, "caches": 0, "sources": 0, "artifacts": 1, "objects": 0, "images": 0,
+            "logs": 1, "caches": 0, "sources": 0, "artifacts": 1, "objects": 0, "builds": 0,
+            "images": 0,
         }  # fmt: skip
         assert b"dry run" in done.err
     ledger.engines.record_heartbeat("clock", "e-1", time.time() - 21 * DAY)

@@ -132,6 +132,15 @@ class ReaperSettings(Section):
             raise FieldError(error) from None
 
 
+class RetentionSettings(Section):
+    """How long the ledger knows what is over."""
+
+    rows: Seconds = Field(
+        default=90 * 86400.0,
+        description="So long a build that ended is in the ledger; its costs stay, as sums of days.",
+    )
+
+
 class CacheSettings(Section):
     """Caches that builds leave to later ones."""
 
@@ -246,6 +255,7 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     defaults: DefaultSettings = DefaultSettings()
     reaper: ReaperSettings = ReaperSettings()
+    retention: RetentionSettings = RetentionSettings()
     caches: CacheSettings = CacheSettings()
     server: ServerSettings = ServerSettings()
     providers: dict[str, AnyProvider] = Field(default_factory=dict)

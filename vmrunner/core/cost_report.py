@@ -49,6 +49,39 @@ class Spent(NamedTuple):
     over: bool  # nothing is added to it any more
 
 
+class Owner(NamedTuple):
+    """Whose a build is, as sums tell it."""
+
+    tenant: str = ""
+    labels: tuple[tuple[str, str], ...] = ()  # sorted
+
+
+class DayKey(NamedTuple):
+    """What the VMs of one sum have in common. `day`: its midnight, in UTC."""
+
+    day: float
+    what: CostKind
+    provider: str
+    owner: Owner
+    source: PriceSource
+
+
+@dataclass(kw_only=True, slots=True)
+class DaySum:
+    """What VMs cost in one day. `…_begun`: those of them whose first day it was, so that several
+    days are added up without counting one twice."""
+
+    usd: float = 0.0
+    seconds: float = 0.0
+    unpriced: int = 0
+    unpriced_begun: int = 0
+    builds: int = 0
+    builds_begun: int = 0
+    vms: int = 0
+    vms_begun: int = 0
+    price_at: float | None = None
+
+
 Grouping = Callable[[Spent], str | None]
 
 
@@ -69,16 +102,71 @@ def of_image(row: MadeImage, now: float) -> Spent:
     return Spent(CostKind.IMAGES, None, row.builder, row.provider, row.rate, parts, over)
 
 
-def report(spent: Iterable[Spent], since: float, group: Grouping | None) -> list[CostLine]:
+def midnight(at: float) -> float:
+    """Return when the day in UTC began in which that moment lies."""
+    return at - at % DAY
+
+
+def day_sums(spent: Iterable[Spent], owner: Callable[[str], Owner]) -> dict[DayKey, DaySum]:
+    """Return the sums of VMs that are gone. All of a build must be among them. `owner`: of a build
+    by its id."""
+    sums: dict[DayKey, DaySum] = {}
+    counted: set[tuple[DayKey, str]] = set()
+    begun: set[str] = set()
+    for one in sorted((one for one in spent if one.parts), key=lambda one: one.parts[0].start):
+        whose = Owner() if one.build is None else owner(one.build)
+        first, last = one.parts[0].start, one.parts[-1].end
+        day = midnight(first)
+        while day < last:
+            key = DayKey(day, one.what, one.provider, whose, one.rate.source)
+            found = sums.setdefault(key, DaySum())
+            new = day <= first
+            seconds = sum(part.seconds(day, day + DAY) for part in one.parts)
+            usd = pricing.added(part.usd(day, day + DAY) for part in one.parts)
+            found.usd += usd or 0.0
+            found.seconds += seconds
+            found.unpriced += usd is None
+            found.unpriced_begun += usd is None and new
+            found.vms += 1
+            found.vms_begun += new
+            if one.build is not None and (key, one.build) not in counted:
+                counted.add((key, one.build))
+                found.builds += 1
+                found.builds_begun += one.build not in begun
+                begun.add(one.build)
+            times = (at for at in (found.price_at, one.rate.at) if at is not None)
+            found.price_at = min(times, default=None)
+            day += DAY
+    return sums
+
+
+def report(
+    spent: Iterable[Spent],
+    since: float,
+    group: Grouping | None,
+    days: Iterable[tuple[str | None, DayKey, DaySum]] = (),
+) -> list[CostLine]:
     """Return the lines of a report: of builds one for each group, by its name; then the rest. What
-    was spent before `since` is left out. `group` None: by day, in UTC."""
+    was spent before `since` is left out. `group` None: by day, in UTC. `days`: sums of VMs that
+    have no row any more, each with its group; the day in which `since` lies counts whole."""
     sums: dict[tuple[CostKind, str | None], _Sum] = {}
     for one in spent:
         for key, start, end in _groups(one, since, group):
             sums.setdefault((one.what, key), _Sum()).add(one, start, end)
+    first = midnight(since)
+    for name, of, day in days:
+        by_day = group is None and of.what is CostKind.BUILDS
+        name = None if of.what is not CostKind.BUILDS else _date(of.day) if by_day else name
+        sums.setdefault((of.what, name), _Sum()).add_day(
+            of, day, anew=not by_day and of.day > first
+        )
     order = list(CostKind)
     ranked = sorted(sums.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or "~"))
-    return [found.line(what, key) for (what, key), found in ranked if found.vms]
+    return [line for (what, key), found in ranked if (line := found.line(what, key)).vms]
+
+
+def _date(day: float) -> str:
+    return f"{datetime.fromtimestamp(day, UTC):%Y-%m-%d}"
 
 
 def _groups(
@@ -91,9 +179,9 @@ def _groups(
     elif one.parts:
         first, last = max(since, one.parts[0].start), one.parts[-1].end
         while first < last:
-            midnight = first - first % DAY + DAY
-            yield f"{datetime.fromtimestamp(first, UTC):%Y-%m-%d}", first, min(midnight, last)
-            first = midnight
+            following = midnight(first) + DAY
+            yield _date(first), first, min(following, last)
+            first = following
 
 
 class _Sum:
@@ -102,6 +190,7 @@ class _Sum:
     def __init__(self) -> None:
         self.builds: set[str] = set()
         self.vms: set[str] = set()
+        self.past_builds = self.past_vms = 0
         self.seconds = 0.0
         self.known = 0.0
         self.unpriced = 0
@@ -123,6 +212,16 @@ class _Sum:
         self.source = pricing.least_sure([self.source, one.rate.source])
         self.at = min((at for at in (self.at, one.rate.at) if at is not None), default=None)
 
+    def add_day(self, key: DayKey, day: DaySum, *, anew: bool) -> None:
+        """Add a sum. `anew`: what began before is counted already."""
+        self.past_builds += day.builds_begun if anew else day.builds
+        self.past_vms += day.vms_begun if anew else day.vms
+        self.unpriced += day.unpriced_begun if anew else day.unpriced
+        self.seconds += day.seconds
+        self.known += day.usd
+        self.source = pricing.least_sure([self.source, key.source])
+        self.at = min((at for at in (self.at, day.price_at) if at is not None), default=None)
+
     def line(self, what: CostKind, key: str | None) -> CostLine:
         cost = Cost(
             known=self.known,
@@ -135,8 +234,8 @@ class _Sum:
             what=what,
             key=key,
             cost=cost,
-            builds=len(self.builds),
-            vms=len(self.vms),
+            builds=len(self.builds) + self.past_builds,
+            vms=len(self.vms) + self.past_vms,
             seconds=self.seconds,
         )
 

@@ -28,6 +28,7 @@ from vmrunner.ledger.instances import Instances
 from vmrunner.ledger.logs import Logs
 from vmrunner.ledger.metrics import LedgerMetrics
 from vmrunner.ledger.objects import Objects
+from vmrunner.ledger.old_rows import OldRows
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.ledger.outbox import Outbox
 from vmrunner.ledger.pools import Pools
@@ -109,6 +110,7 @@ class Ledger:
         self.caches = Caches(database)
         self.outbox = Outbox(database)
         self.removals = Removals(database)
+        self.old_rows = OldRows(database)
         self.sealed = SealedValues(database, seal)
         self.events = Events(database, together)
         self.engines = Engines(database)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import Connection, func, select, tuple_
 
 from vmrunner.ledger import rows
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.statements import Prepared, arg
-from vmrunner.ledger.tables import BUILDS, INSTANCES, POOL_STARTS, SIGHTINGS
+from vmrunner.ledger.tables import BUILDS, INSTANCES, PAST_COUNTS, POOL_STARTS, SIGHTINGS
 from vmrunner.model import BuildState, BuildUsage, InstanceState, Phase
 
-_b, _i, _s, _p = BUILDS.c, INSTANCES.c, SIGHTINGS.c, POOL_STARTS.c
+_b, _i, _s, _p, _o = BUILDS.c, INSTANCES.c, SIGHTINGS.c, POOL_STARTS.c, PAST_COUNTS.c
 _over = _b.state == BuildState.FINISHED.value
 
 _ENDED = Prepared(
@@ -48,6 +49,12 @@ _DEATHS = Prepared(
         select(_i.death, func.count())
         .where(_i.state == InstanceState.GONE.value, _i.death.is_not(None))
         .group_by(_i.death)
+    )
+)
+#: Of rows that are gone: a count never falls.
+_PAST = Prepared(
+    lambda: select(_o.provider, _o.result, _o.reason, _o.count, _o.usd).where(
+        _o.what == arg("what")
     )
 )
 _SEEN = Prepared(lambda: select(_s.what, func.count(func.distinct(_s.subject))).group_by(_s.what))
@@ -87,8 +94,16 @@ class LedgerMetrics:
 
     def ended(self) -> list[tuple[str, str, str, int]]:
         """Return how many builds ended, by provider, result and reason."""
-        found = self._database.read(lambda c: _ENDED(c).all())
-        return [(p, result or "", reason or "", count) for p, result, reason, count in found]
+
+        def work(connection: Connection) -> Counter[tuple[str, str, str]]:
+            counts = Counter[tuple[str, str, str]]()
+            for provider, result, reason, count in _ENDED(connection).all():
+                counts[provider, result or "", reason or ""] += count
+            for provider, result, reason, count, _ in _PAST(connection, what="build").all():
+                counts[provider, result, reason] += count
+            return counts
+
+        return [(*key, count) for key, count in sorted(self._database.read(work).items())]
 
     def unended(self) -> list[tuple[str, str, int]]:
         """Return how many builds did not, by provider and state."""
@@ -101,7 +116,14 @@ class LedgerMetrics:
 
     def cost(self) -> list[tuple[str, float]]:
         """Return the estimated USD of builds that ended, by provider."""
-        return [(r[0], r[1] or 0.0) for r in self._database.read(lambda c: _COST(c).all())]
+
+        def work(connection: Connection) -> dict[str, float]:
+            found = {row[0]: row[1] or 0.0 for row in _COST(connection).all()}
+            for provider, _, _, _, usd in _PAST(connection, what="build").all():
+                found[provider] = found.get(provider, 0.0) + usd
+            return found
+
+        return sorted(self._database.read(work).items())
 
     def finished_after(self, at: float, build: str, limit: int) -> list[FinishedBuild]:
         """Return the builds that ended after that one, in the order of their ends."""
@@ -113,7 +135,14 @@ class LedgerMetrics:
 
     def deaths(self) -> list[tuple[str, int]]:
         """Return how many instances are gone, by why they died."""
-        return [(r[0], r[1]) for r in self._database.read(lambda c: _DEATHS(c).all())]
+
+        def work(connection: Connection) -> Counter[str]:
+            counts = Counter({row[0]: row[1] for row in _DEATHS(connection).all()})
+            for _, _, death, count, _ in _PAST(connection, what="death").all():
+                counts[death] += count
+            return counts
+
+        return sorted(self._database.read(work).items())
 
     def sightings(self) -> dict[str, int]:
         """Return how many things the reaper remembers, by what about them."""

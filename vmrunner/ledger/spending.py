@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import ColumnElement, Connection, select
 
-from vmrunner.ledger import rows
+from vmrunner.core import cost_report
+from vmrunner.ledger import past_costs, rows
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.instance_reads import parts_of
 from vmrunner.ledger.labels import forced_names, owned_by
@@ -14,7 +15,7 @@ from vmrunner.ledger.readable import Readable, readable
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES, LABELS
 from vmrunner.model import Instance, InstanceState, MadeImage
-from vmrunner.model.principals import credited_labels
+from vmrunner.model.principals import TRUSTED_TENANTS, credited_labels, tenant_labels
 
 _b, _i, _m, _l = BUILDS.c, INSTANCES.c, IMAGES.c, LABELS.c
 
@@ -63,3 +64,35 @@ class Spending:
             }
 
         return self._database.read(work)
+
+    def days(
+        self, since: float, own: Mapping[str, str]
+    ) -> list[tuple[cost_report.DayKey, cost_report.DaySum]]:
+        """Return the sums of days, from that midnight on, of VMs that have no row any more: all, or
+        those of builds of the principal with this label filter."""
+        found = self._database.read(lambda c: past_costs.since(c, since))
+        return (
+            [
+                (key, day)
+                for key, day in found
+                if own.items() <= dict(key.owner.labels).items()
+                and (
+                    key.owner.tenant in TRUSTED_TENANTS
+                    or own.items() <= tenant_labels(key.owner.tenant).items()
+                )
+            ]
+            if own
+            else found
+        )
+
+    def credited(
+        self, label: str, owners: Iterable[cost_report.Owner], now: float
+    ) -> dict[cost_report.Owner, str]:
+        """Return the values of a label, by owner, as `values` does of builds."""
+        forced = self._database.read(lambda c: forced_names(c, now))
+        return {
+            one: value
+            for one in owners
+            if (value := dict(one.labels).get(label)) is not None
+            and credited_labels({label: value}, one.tenant, forced)
+        }

@@ -73,9 +73,15 @@ NOTIFY_ENDPOINTS: Final = _table(
 )
 OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state data")
 REVISIONS: Final = _table("revisions", "id last")
+COST_DAYS: Final = _table(
+    "cost_days",
+    "day key what provider tenant source labels usd seconds unpriced unpriced_begun builds "
+    "builds_begun vms vms_begun price_at",
+)
+PAST_COUNTS: Final = _table("past_counts", "what provider result reason count usd")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
     IMAGES, POOLS, POOL_PLACES, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, CACHES, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
-    BUDGETS, CHARGES, SPENT, REVISIONS,
+    BUDGETS, CHARGES, SPENT, REVISIONS, COST_DAYS, PAST_COUNTS,
 )  # fmt: skip

@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from vmrunner.core import budgets
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.ledger import Ledger
+from vmrunner.model import BudgetPeriod
 from vmrunner.store.object_gc import ObjectGc
 
 log = logging.getLogger("vmrunner.serve")
@@ -41,14 +43,16 @@ def retain(
     artifacts: Path,
     keep: float,
     keep_caches: float,
+    keep_rows: float,
     now: float,
     dry_run: bool = False,
     orphans: bool = False,
 ) -> list[Removal]:
     """Remove logs and artifacts of builds that ended `keep` seconds ago or earlier, or as long ago
     as they said themselves; caches that no build used for `keep_caches` seconds; what nothing in
-    the store needs; and files of this host that no build will ever read. `orphans`: also objects
-    that gc's cap holds back. What cannot be done keeps nothing else from being done."""
+    the store needs; files of this host that no build will ever read; and all rows of builds that
+    ended `keep_rows` seconds ago and left nothing else. `orphans`: also objects that gc's cap holds
+    back. What cannot be done keeps nothing else from being done."""
     night = _Night(ledger, now, keep, dry_run=dry_run)
     steps: dict[str, Callable[[], Removal | None]] = {
         "logs": night.logs,
@@ -57,6 +61,7 @@ def retain(
         "sources": partial(night.sources, sources),
         "artifacts": partial(night.artifacts, artifacts),
         "objects": partial(night.objects, garbage, orphans=orphans),
+        "builds": partial(night.builds, keep_rows),
     }
     removals = []
     for name, step in steps.items():
@@ -110,6 +115,14 @@ class _Night:
     def objects(self, garbage: ObjectGc, *, orphans: bool) -> Removal:
         collected = garbage.run(dry_run=self._dry_run, orphans=orphans)
         return Removal("objects", collected.count, collected.size, collected.failed)
+
+    def builds(self, keep: float) -> Removal:
+        # A budget may be declared that counts the present month.
+        month = budgets.period(BudgetPeriod.MONTH, self._now).start
+        removed = self._ledger.old_rows.remove(
+            min(self._now - keep, month), self._now, dry_run=self._dry_run
+        )
+        return Removal("builds", removed.count, 0, removed.failed)
 
 
 def _removed(what: str, paths: Sequence[Path], *, dry_run: bool) -> Removal:

@@ -60,12 +60,17 @@ def report(
     times = {key: providers.time_at(*key) for key in clocks}
     spent = [cost_report.of_instance(row, times[row.provider, row.scope]) for row in rows]
     spent += [cost_report.of_image(row, times[row.provider, row.scope]) for row in images]
+    past = ledger.spending.days(cost_report.midnight(begun), such)
     if by.startswith(LABEL):
+        label = by.removeprefix(LABEL)
         builds = {one.build for one in spent if one.build is not None}
-        values = ledger.spending.values(by.removeprefix(LABEL), builds, now)
-        return cost_report.report(spent, begun, lambda one: values.get(one.build or ""))
+        values = ledger.spending.values(label, builds, now)
+        owners = ledger.spending.credited(label, {key.owner for key, _ in past}, now)
+        days = [(owners.get(key.owner), key, day) for key, day in past]
+        return cost_report.report(spent, begun, lambda one: values.get(one.build or ""), days)
     group = (lambda one: one.provider) if by == PROVIDER else None
-    return cost_report.report(spent, begun, group)
+    days = [(key.provider, key, day) for key, day in past]
+    return cost_report.report(spent, begun, group, days)
 
 
 def until_now(

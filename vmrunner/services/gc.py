@@ -59,6 +59,7 @@ def gc(
             artifacts=paths.artifacts,
             keep=keep,
             keep_caches=settings.caches.keep,
+            keep_rows=settings.retention.rows,
             now=now(),
             dry_run=dry_run,
             orphans=orphans,

@@ -8,6 +8,7 @@ from vmrunner.ledger import (  # METADATA has their tables too
     budget_models,  # noqa: F401
     cache_models,  # noqa: F401
     outbox_models,  # noqa: F401
+    past_models,  # noqa: F401
     revision_models,  # noqa: F401
 )
 from vmrunner.ledger.models import METADATA
