@@ -15,7 +15,7 @@ from sqlalchemy import text
 from tests.support.ledger_builds import launch, ref, running, submitted
 from vmrunner.errors import NotFound
 from vmrunner.ledger import Ledger, old_rows, past_costs
-from vmrunner.ledger.old_rows import LONGEST, REFUSED
+from vmrunner.ledger.old_rows import LONGEST_NIGHT, REFUSED
 from vmrunner.model import (
     Budget,
     BudgetAction,
@@ -235,7 +235,7 @@ def test_a_night_is_bounded_and_the_next_goes_on(
     monkeypatch.setattr(old_rows, "_BUILDS", one)
     for n in range(3):
         over(ledger, f"b-{n}", (10 + n) * DAY, (10.5 + n) * DAY)
-    times = iter((0.0, 1.0, 2.0, LONGEST, LONGEST, LONGEST))
+    times = iter((0.0, 1.0, 2.0, LONGEST_NIGHT, LONGEST_NIGHT, LONGEST_NIGHT))
     assert removed(ledger, clock=lambda: next(times)) == 2
     assert removed(ledger) == 1
 

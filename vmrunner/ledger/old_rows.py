@@ -41,7 +41,7 @@ log = logging.getLogger("vmrunner.serve")
 #: Builds or VMs in one transaction. Who waits for its turn waits for one of these.
 _AT_ONCE: Final = 100
 #: Seconds for one night: after years without it there is more than others should feel.
-LONGEST: Final = 3600.0
+LONGEST_NIGHT: Final = 3600.0
 _PAUSE: Final = 0.02
 #: Seconds that a VM which was refused keeps its row: it was never there.
 REFUSED: Final = 86_400.0
@@ -117,8 +117,8 @@ class OldRows:
     ) -> RemovedBuilds:
         """Remove the builds that ended before that time, the VMs of no build that were gone before
         it, and what is left of VMs that were refused a day ago. Return how many builds went, and
-        how many cannot be read. What `LONGEST` seconds do not suffice for is the next night's."""
-        until = clock() + LONGEST
+        how many cannot be read. What `LONGEST_NIGHT` seconds do not suffice for is the next night's."""
+        until = clock() + LONGEST_NIGHT
         values = {"before": before, "refused": now - REFUSED}
         removed, failed = 0, 0
         for statement, drop in (
