@@ -81,13 +81,13 @@ def copies(connection: Connection, first: int, count: int, begin: float, step: f
     }  # fmt: skip
     where = {"builds": "id = 'b-0'", "instances": "id = 'vm-0'"}
     for table, values in changed.items():
-        found = connection.execute(text(f"SELECT * FROM {table} WHERE 1 = 0"))  # noqa: S608
+        found = connection.execute(text(f"SELECT * FROM {table} WHERE 1 = 0"))
         columns = [f'"{name}"' for name in found.keys()]  # noqa: SIM118
         chosen = [values.get(name.strip('"'), f"x.{name}") for name in columns]
         such = where.get(table, "build = 'b-0'")
         connection.execute(
             text(
-                f"INSERT INTO {table} ({', '.join(columns)}) {series}"  # noqa: S608
+                f"INSERT INTO {table} ({', '.join(columns)}) {series}"
                 f"SELECT {', '.join(chosen)} FROM s, {table} x WHERE x.{such}"
             ),
             {"first": first, "last": first + count - 1, "begin": begin, "step": step},

@@ -117,7 +117,8 @@ class OldRows:
     ) -> RemovedBuilds:
         """Remove the builds that ended before that time, the VMs of no build that were gone before
         it, and what is left of VMs that were refused a day ago. Return how many builds went, and
-        how many cannot be read. What `LONGEST_NIGHT` seconds do not suffice for is the next night's."""
+        how many cannot be read. What `LONGEST_NIGHT` seconds do not suffice for is left for the
+        next night."""
         until = clock() + LONGEST_NIGHT
         values = {"before": before, "refused": now - REFUSED}
         removed, failed = 0, 0
