@@ -15,6 +15,13 @@ ANSWERS = "tests/unit/engine/test_provider_answers.py"
 
 BUGS: Final = (
     Bug(
+        "a session that got no thread stays",
+        "engine/sessions.py",
+        "            del self._all[build.id]\n            reporter.close()\n",
+        "            reporter.close()\n",
+        "tests/unit/engine/test_sessions.py::test_a_session_without_a_thread_is_none_and_starts_later",
+    ),
+    Bug(
         "a refusal is an attempt",
         "ledger/build_writes.py",
         "BuildState.QUEUED, now, uncounted=1)",

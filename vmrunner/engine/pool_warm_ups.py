@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vmrunner.engine.context import EngineContext
+from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.sessions import Spawn
 from vmrunner.model import Instance, InstanceState, PoolSpec
 
@@ -89,7 +89,11 @@ class PoolWarmUps:
             return
         warm_up = _WarmUp(lambda: self._made(row, spec))
         self._running[row.id] = (row.epoch, warm_up)
-        self._spawn(f"warm up {row.id}", lambda: self._run(row, warm_up))
+        try:
+            self._spawn(f"warm up {row.id}", lambda: self._run(row, warm_up))
+        except RuntimeError as error:  # no more threads: the next look comes back to it
+            log.warning("warm up %s: %s; it is tried again", row.id, error)
+            del self._running[row.id]
 
     def _made(self, row: Instance, spec: PoolSpec) -> RunsWarmUp:
         from vmrunner.session.warm_up import WarmUpJob

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 #: So long a build whose VM is there waits for a store that is out of reach, and between two tries.
 STORE_PATIENCE: Final = 300.0
 STORE_RETRY: Final = 5.0
+TELL_AGAIN: Final = 60.0  # seconds; that there are no more threads is told again then
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
 
 
@@ -86,6 +87,7 @@ class SessionManager:
         self._context = context
         self._sessions = sessions
         self._spawn = spawn
+        self._told_at = float("-inf")  # monotonic; that there are no more threads
         self._lock = threading.Lock()
         self._all: dict[str, ActiveSession] = {}
         self._touched: set[str] = set()
@@ -110,12 +112,23 @@ class SessionManager:
     def start(
         self, build: BuildRecord, instance: Instance, connection: Connection | None = None
     ) -> None:
-        """Drive this build; one session a build. `connection`: open to that instance already."""
+        """Drive this build; one session a build. `connection`: open to that instance already. Where
+        this host starts no more threads, it has none, and the next tick comes back to it."""
         reporter = LedgerReporter(self._context, build, instance)
         following = ActiveSession(build, instance, reporter, connection)
         self._all[build.id] = following
         self._touched.add(build.id)
-        self._spawn(f"session {build.id}", lambda: self._run(following))
+        try:
+            self._spawn(f"session {build.id}", lambda: self._run(following))
+        except RuntimeError as error:
+            now = self._context.monotonic()
+            if now >= self._told_at + TELL_AGAIN:
+                self._told_at = now
+                log.warning("session of %s: %s; all such are tried again", build.id, error)
+            del self._all[build.id]
+            reporter.close()
+            if connection is not None:
+                connection.close()
 
     def stop(self, build: str, reason: Reason, sign: InstanceSign | None = None) -> None:
         """Tell its session to end; only the first reason counts, and a later DEADLINE."""

@@ -334,3 +334,28 @@ def test_a_figure_that_cannot_be_had_costs_no_verdict(parts: EngineParts, driver
     driver.run()
     (word,) = driver.manager.ends()
     assert word.end == SUCCESS
+
+
+def test_a_session_without_a_thread_is_none_and_starts_later(
+    parts: EngineParts, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = [False]
+    works: list[Callable[[], None]] = []
+
+    def spawn(_: str, work: Callable[[], None]) -> None:
+        if not free[0]:
+            raise RuntimeError("can't start new thread")
+        works.append(work)
+
+    manager = SessionManager(parts.context, Played(), spawn)
+    build, row = parts.booting()
+    for _ in range(3):
+        manager.start(build, row)
+        assert manager.of(build.id) is None
+        assert manager.touched() == {build.id}  # the next tick comes back to it
+    assert len(caplog.records) == 1
+    free[0] = True
+    manager.start(build, row)
+    assert manager.of(build.id) is not None
+    works[0]()
+    assert [said.end for said in manager.ends()] == [SUCCESS]
