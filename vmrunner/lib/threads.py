@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from vmrunner.errors import Throttled
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ class DaemonThreadPool:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run it in a thread of the pool. Where no other can be started, it waits for one that is
-        there; raises RuntimeError where there is none at all."""
+        there; where there is none at all, the call is `Throttled`: nothing of it happened."""
         future: Future[T] = Future()
         with self._lock:
             if self._idle > 0:
@@ -59,9 +61,10 @@ class DaemonThreadPool:
             elif self._size is None or self._threads < self._size:
                 try:
                     self._start()
-                except RuntimeError:
+                except RuntimeError as error:
                     if not self._threads:
-                        raise
+                        future.set_exception(Throttled(f"{self._name}: {error}"))
+                        return future
                     self._idle -= 1  # whoever is free next takes it
         self._work.put((future, work))
         return future

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from tests.support.inline_pool import Inline
+from vmrunner.errors import Throttled
 from vmrunner.lib.threads import GIVE_UP, CallSlot, DaemonThreadPool
 
 
@@ -57,4 +58,18 @@ def test_threads_work_side_by_side_and_end() -> None:
     assert [pool.submit(lambda n=n: n).result(30) for n in range(20)] == list(range(20))
     with pytest.raises(ZeroDivisionError):
         pool.submit(lambda: 1 // 0).result(30)
+    pool.close()
+
+
+def test_a_call_without_any_thread_is_throttled_and_later_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = DaemonThreadPool("create-fake", 2)
+    with monkeypatch.context() as host:
+        host.setattr(threading.Thread, "start", start)
+        assert isinstance(pool.submit(lambda: 1).exception(0), Throttled)
+    assert pool.submit(lambda: 2).result(60) == 2
     pool.close()
