@@ -16,6 +16,7 @@ cat >/usr/local/sbin/vmrunner-buttons <<'PY'
 """
 
 import glob
+import os
 import selectors
 import struct
 import subprocess
@@ -31,27 +32,36 @@ COMMANDS = {
 }
 
 
-def presses(names):
-    """Yield the codes of keys as they are pressed, until no device is left."""
-    selector = selectors.DefaultSelector()
-    for name in names:
-        selector.register(open(name, "rb", buffering=0), selectors.EVENT_READ)
-    while selector.get_map():
-        for key, _ in selector.select():
-            data = key.fileobj.read(EVENT.size * 64)
-            if not data:
-                selector.unregister(key.fileobj)
-                key.fileobj.close()
-            for at in range(0, len(data) - EVENT.size + 1, EVENT.size):
-                _, _, kind, code, value = EVENT.unpack_from(data, at)
-                if (kind, value) == (KEY, PRESSED):
-                    yield code
+def read(device):
+    """The codes of keys that were pressed since; None: the device is gone."""
+    try:
+        data = os.read(device, EVENT.size * 64)
+    except BlockingIOError:
+        return []
+    except OSError:
+        return None
+    events = [EVENT.unpack_from(data, at) for at in range(0, len(data), EVENT.size)]
+    if not data:
+        return None
+    return [code for _, _, kind, code, value in events if (kind, value) == (KEY, PRESSED)]
 
 
-for code in presses(sys.argv[1:] or sorted(glob.glob("/dev/input/event*"))):
-    if code in COMMANDS:
-        print("button", code, flush=True)
-        subprocess.run(COMMANDS[code], check=False)
+selector = selectors.DefaultSelector()
+for name in sys.argv[1:] or sorted(glob.glob("/dev/input/event*")):
+    selector.register(os.open(name, os.O_RDONLY | os.O_NONBLOCK), selectors.EVENT_READ)
+while selector.get_map():
+    for key, _ in selector.select():
+        pressed = read(key.fd)
+        if pressed is None:
+            selector.unregister(key.fd)
+            continue
+        wanted = next((code for code in pressed if code in COMMANDS), None)
+        if wanted is not None:
+            print("button", wanted, flush=True)
+            subprocess.run(COMMANDS[wanted], check=False)
+            # Pressed once more before it slept, it would sleep again as soon as it is woken.
+            while any(read(device.fd) for device in list(selector.get_map().values())):
+                pass
 PY
 chmod 0755 /usr/local/sbin/vmrunner-buttons
 

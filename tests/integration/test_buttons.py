@@ -70,3 +70,24 @@ def test_it_holds_back_nothing_that_a_build_waits_for() -> None:
     text = SCRIPT.read_text()
     assert "After=ssh.service multi-user.target" in text
     assert "Type=exec" in text
+
+
+def test_a_button_pressed_twice_is_obeyed_once(tmp_path: Path) -> None:
+    """While it falls asleep; else it would sleep again as soon as it is woken."""
+    log, pipe, asleep = tmp_path / "log", tmp_path / "event0", tmp_path / "asleep"
+    (tmp_path / "sh").write_text(
+        f"#!/bin/dash\necho slept >>{log}\n: >{asleep}\nread -r _ <{tmp_path}/wake\n"
+    )
+    (tmp_path / "sh").chmod(0o755)
+    for fifo in (pipe, tmp_path / "wake"):
+        os.mkfifo(fifo)
+    words = [sys.executable, "-c", program(), str(pipe)]
+    with subprocess.Popen(words, env={"PATH": str(tmp_path)}, stdout=subprocess.DEVNULL) as child:
+        with pipe.open("wb", buffering=0) as device:
+            device.write(event(1, SLEEP, 1))
+            until(asleep.exists)
+            device.write(event(1, SLEEP, 1) + event(1, SLEEP, 0) + event(1, SLEEP, 1))
+            with (tmp_path / "wake").open("w") as wake:
+                wake.write("\n")
+        until(lambda: child.poll() is not None)
+    assert log.read_text() == "slept\n"

@@ -1,0 +1,106 @@
+"""A VM with the kernel of the clouds' images obeys the buttons that clouds press: it sleeps until
+it is woken, and powers itself off."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.vm.qemu_fixture import image
+from vmrunner.providers.qemu import seed
+
+SCRIPT: Final = Path(__file__).parents[2] / "packer/provision/65-buttons.sh"
+#: Seconds for a boot, for a sleep, a wake, a shutdown. Emulated, beside others.
+PATIENCE: Final = 300.0
+
+
+class Machine:
+    """QEMU, and what its protocol tells. A button may come before anybody listens: it is pressed
+    again until something happens."""
+
+    def __init__(self, wire: socket.socket, console: Path) -> None:
+        self._wire, self._data, self._console = wire, b"", console
+        self.tell("qmp_capabilities")
+
+    def tell(self, command: str, **arguments: Any) -> None:
+        line = {"execute": command, "arguments": arguments}
+        self._wire.sendall(json.dumps(line).encode() + b"\n")
+
+    def press_until(self, event: str, command: str, **arguments: Any) -> None:
+        until = time.monotonic() + PATIENCE
+        while not self._happened(event, 5.0):
+            assert time.monotonic() < until, f"no {event}: {self._console.read_text()[-2000:]}"
+            self.tell(command, **arguments)
+
+    def _happened(self, event: str, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while True:
+            *lines, self._data = self._data.split(b"\n")
+            for number, line in enumerate(lines):
+                if json.loads(line).get("event") == event:
+                    self._data = b"\n".join([*lines[number + 1 :], self._data])
+                    return True
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self._wire.settimeout(left)
+            try:
+                self._data += self._wire.recv(1 << 16)
+            except TimeoutError:
+                return False
+
+
+@contextmanager
+def booted(place: Path) -> Iterator[tuple[Machine, subprocess.Popen[bytes]]]:
+    """A VM of the default image in which the script was run as it is for EC2 and Compute Engine."""
+    made = image("default").directory
+    disk, source, console = place / "disk.qcow2", place / "seed.img", place / "console"
+    made_of = ["-F", "qcow2", "-b", str(made / "disk.qcow2"), str(disk)]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *made_of], check=True)
+    script = base64.b64encode(SCRIPT.read_bytes()).decode()
+    user_data = (
+        "#cloud-config\nbootcmd:\n"
+        f"- echo {script} | base64 -d >/run/buttons.sh\n"
+        "- VMRUNNER_PLATFORM=gce sh /run/buttons.sh\n"
+        "- systemctl start --no-block vmrunner-buttons.service\n"
+    )
+    files = {"user-data": user_data.encode(), "meta-data": b"instance-id: buttons\n"}
+    source.write_bytes(seed.image(files))
+    cmdline = json.loads((made / "image.json").read_text())["cmdline"]
+    ours, theirs = socket.socketpair()
+    program = shutil.which("qemu-system-x86_64")
+    assert program
+    words = [
+        *(program, "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"),
+        *("-global", "ICH9-LPC.disable_s3=0", "-smp", "1", "-m", "1024"),
+        *("-kernel", str(made / "vmlinuz"), "-initrd", str(made / "initrd.img")),
+        *("-append", f"{cmdline} ds=nocloud"),
+        *("-drive", f"file={disk},if=virtio,format=qcow2"),
+        *("-drive", f"file={source},if=virtio,format=raw,readonly=on"),
+        *("-serial", f"file:{console}"),
+        *("-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"),
+    ]
+    with ours, subprocess.Popen(words, pass_fds=[theirs.fileno()]) as child:
+        theirs.close()
+        try:
+            yield Machine(ours, console), child
+        finally:
+            child.kill()
+
+
+def test_it_sleeps_wakes_and_powers_off(tmp_path: Path) -> None:
+    sleep = [{"type": "qcode", "data": "sleep"}]
+    with booted(tmp_path) as (machine, child):
+        machine.press_until("SUSPEND", "send-key", keys=sleep)
+        machine.press_until("WAKEUP", "system_wakeup")
+        machine.press_until("SHUTDOWN", "system_powerdown")
+        assert child.wait(PATIENCE) == 0
