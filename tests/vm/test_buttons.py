@@ -1,5 +1,5 @@
-"""A VM with the kernel of the clouds' images obeys the buttons that clouds press: it sleeps until
-it is woken, and powers itself off."""
+"""A VM with the kernel of the clouds' images obeys the sleep button that Compute Engine presses,
+and goes on when it is woken."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.vm.qemu_fixture import image
 from vmrunner.providers.qemu import seed
 
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
+
 SCRIPT: Final = Path(__file__).parents[2] / "packer/provision/65-buttons.sh"
-#: Seconds for a boot, for a sleep, a wake, a shutdown. Emulated, beside others.
-PATIENCE: Final = 300.0
+#: Seconds for a boot and a sleep, and for a wake. Emulated, beside others.
+PATIENCE: Final = 900.0
 
 
 class Machine:
@@ -59,7 +63,7 @@ class Machine:
 
 
 @contextmanager
-def booted(place: Path) -> Iterator[tuple[Machine, subprocess.Popen[bytes]]]:
+def booted(place: Path) -> Iterator[Machine]:
     """A VM of the default image in which the script was run as it is for EC2 and Compute Engine."""
     made = image("default").directory
     disk, source, console = place / "disk.qcow2", place / "seed.img", place / "console"
@@ -92,15 +96,13 @@ def booted(place: Path) -> Iterator[tuple[Machine, subprocess.Popen[bytes]]]:
     with ours, subprocess.Popen(words, pass_fds=[theirs.fileno()]) as child:
         theirs.close()
         try:
-            yield Machine(ours, console), child
+            yield Machine(ours, console)
         finally:
             child.kill()
 
 
-def test_it_sleeps_wakes_and_powers_off(tmp_path: Path) -> None:
+def test_it_sleeps_and_wakes(tmp_path: Path) -> None:
     sleep = [{"type": "qcode", "data": "sleep"}]
-    with booted(tmp_path) as (machine, child):
+    with booted(tmp_path) as machine:
         machine.press_until("SUSPEND", "send-key", keys=sleep)
         machine.press_until("WAKEUP", "system_wakeup")
-        machine.press_until("SHUTDOWN", "system_powerdown")
-        assert child.wait(PATIENCE) == 0
