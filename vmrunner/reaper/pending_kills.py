@@ -34,9 +34,11 @@ class PendingKills:
             known: dict[Ref, Deletion] = {kill.ref: kill for kill in (*kept, *plan.later, *expired)}
             self._kills = tuple(known.values())
 
-    def learn_rows(self, scopes: Collection[Scope], rows: Iterable[Instance]) -> None:
+    def learn_rows(
+        self, scopes: Collection[Scope], rows: Iterable[Instance], unread: Collection[str] = ()
+    ) -> None:
         """Take in the open rows of these scopes, as they were read: when their VMs will be past
-        their deadline."""
+        their deadline. `unread`: rows that could not be read now."""
         known = {
             row.ref: Deletion(
                 ref=row.ref, reason=Death.EXPIRED, instance=row.id, expires_at=row.end,
@@ -46,7 +48,11 @@ class PendingKills:
             if row.ref is not None
         }  # fmt: skip
         with self._lock:
-            others = {r: kill for r, kill in self._rows.items() if r.scope not in scopes}
+            others = {
+                ref: kill
+                for ref, kill in self._rows.items()
+                if ref.scope not in scopes or kill.instance in unread
+            }
             self._rows = others | known
             self._asked = {ref: at for ref, at in self._asked.items() if ref in self._known()}
 

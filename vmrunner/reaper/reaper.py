@@ -253,7 +253,7 @@ class Reaper:
             ask=self._ask,
         )
         if not known.down:
-            pending.learn_rows(provider.scopes, known.by_id.values())
+            pending.learn_rows(provider.scopes, known.by_id.values(), known.unread)
         swept = SweepId(id=ids.sweep_id(), begun=sweep_view.begun) if sweep else None
         broken = [f"{name}: {hole}" for hole in sweep_view.holes]
         memory: frozenset[Sighting] = frozenset()

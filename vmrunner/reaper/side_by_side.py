@@ -49,7 +49,7 @@ class ConcurrentPasses:
         over then is told as not read."""
         with self._lock:
             told = [self._begin(key, work) for key, work in passes.items()]
-            awaited = [self._running[key].report for key in passes]
+            awaited = [self._running[key].report for key in passes if key in self._running]
         wait(awaited, timeout=seconds)
         with self._lock:
             return sum([*told, *map(self._take, passes)], Report())
@@ -61,7 +61,10 @@ class ConcurrentPasses:
         former = self._take(key) if key in self._running else Report()
         if former.ongoing:  # it keeps its thread: one each `LOST` at most
             log.error("%s: its %s hangs: another is begun beside it", *key)
-        self._running[key] = _Running(self._pool(key[0]).submit(work), self._now())
+        try:
+            self._running[key] = _Running(self._pool(key[0]).submit(work), self._now())
+        except RuntimeError as error:  # no thread: the others go on
+            return former + Report(unread=(f"{key[0]}: its {key[1]} was not begun: {error}",))
         return former
 
     def _take(self, key: tuple[str, str]) -> Report:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import VmrunnerError
+from vmrunner.lib.change_watch import ChangeWatch
 from vmrunner.model import Reason
 from vmrunner.services.cancel import cancel
 from vmrunner.services.remote_submit import SUBMITTER_LEASE
@@ -34,8 +35,8 @@ class SubmitterWatch:
         self._monotonic = monotonic
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="submitters", daemon=True)
-        self._looked: float | None = None
-        self._seen: dict[str, tuple[float, float]] = {}  # a build's lease, and since when it is so
+        self._looked = False
+        self._leases: ChangeWatch[str] = ChangeWatch(SUBMITTER_LEASE, gap=GAP)  # by build
 
     def start(self) -> None:
         self._thread.start()
@@ -45,25 +46,23 @@ class SubmitterWatch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(0.0 if self._looked is None else INTERVAL):
+        while not self._stop.wait(INTERVAL if self._looked else 0.0):
             try:
                 self.look()
             except VmrunnerError as error:
-                self._looked = None  # clients got no answer either
+                self._looked = False
+                self._leases.clear()  # clients got no answer either
                 log.warning("submitters: %s", error)
                 self._stop.wait(INTERVAL)
 
     def look(self) -> None:
         """End what was not renewed. After a gap nothing that was seen before counts."""
         now = self._monotonic()
-        if self._looked is None or now - self._looked > GAP:
-            self._seen.clear()
-        self._looked = now
-        before, self._seen = self._seen, {}
-        for build, until in self._parts.ledger.submitter_leases.open().items():
-            known, since = before.get(build, (None, now))
-            self._seen[build] = until, since if until == known else now
-            if now - self._seen[build][1] > SUBMITTER_LEASE:
+        self._looked = True
+        leases = self._parts.ledger.submitter_leases.open()
+        self._leases.keep(leases)
+        for build, until in leases.items():
+            if self._leases.look(build, until, now) > SUBMITTER_LEASE:
                 log.info("%s: its client is gone", build)
                 cancel(
                     self._parts.ledger,

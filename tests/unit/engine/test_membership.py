@@ -4,9 +4,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+from tests.support.ledger_builds import spec
+from tests.support.pools import POOL
+from vmrunner.core.lifecycle import FORGOTTEN
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.ledger.values import Member
-from vmrunner.model import Process
+from vmrunner.model import BuildRecord, BuildState, Pool, Process
 
 HERE = Process(machine="m", boot="b", pid_namespace="n", pid=1, started=1)
 
@@ -95,3 +98,32 @@ def test_two_threads_look_one_after_the_other() -> None:
     other.join()
     assert waited == [True]
     assert them.member_gone("e")
+
+
+def test_a_pool_is_forgotten_by_nobodys_clock() -> None:
+    """Whoever names it may have a clock that is wrong by however much."""
+    them, named = membership(None), Pool(spec=POOL, shape="", revision=1, named_at=-1e9)
+    for n in range(100):
+        them.update([], n * 60.0)
+        named = replace(named, named_at=named.named_at + 60.0)
+        assert not them.pool_forgotten(named)
+    last = 99 * 60.0
+    for seconds in range(0, int(FORGOTTEN), 30):
+        them.update([], last + seconds)
+        assert not them.pool_forgotten(named)
+    them.update([], last + FORGOTTEN)
+    assert them.pool_forgotten(named)
+
+
+def test_a_wish_to_end_is_as_old_as_we_saw_it() -> None:
+    """By whatever clock it was written."""
+    them = membership(None)
+    build = BuildRecord(
+        id="b-1", spec=spec(), state=BuildState.RUNNING, created_at=0.0, state_since=0.0,
+        cancelled_at=1e9,
+    )  # fmt: skip
+    for second in range(0, 121, 10):
+        them.update([], float(second))
+        assert them.cancelled_for(build) == second
+    them.update([], 130.0)
+    assert them.cancelled_for(replace(build, cancelled_at=1e9 + 5)) == 0.0

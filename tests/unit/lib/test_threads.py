@@ -73,3 +73,18 @@ def test_a_call_without_any_thread_is_throttled_and_later_made(
         assert isinstance(pool.submit(lambda: 1).exception(0), Throttled)
     assert pool.submit(lambda: 2).result(60) == 2
     pool.close()
+
+
+def test_where_no_thread_starts_those_there_do_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool without a bound has some from the start."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool, gate = DaemonThreadPool("test", None), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        calls = [pool.submit(lambda: gate.wait(60)) for _ in range(9)]
+        gate.set()
+        assert all(call.result(30) for call in calls)
+    pool.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.support.engine_parts import EngineParts
+from tests.support.inline_pool import Inline
 from vmrunner.engine.engine import Engine
 from vmrunner.providers.fake import Clock
 from vmrunner.reaper.report import Report
@@ -63,3 +66,18 @@ def test_a_pass_that_goes_on_is_not_begun_twice(engine: Engine) -> None:
     assert passes.run({key: sweep}, 30.0).alarms == ("done",)
     assert len(began) == 1
     engine.close()
+
+
+def test_one_that_gets_no_thread_keeps_no_other() -> None:
+    class NoThread(Inline):
+        def submit(self, work: Callable[[], Any]) -> Any:
+            raise RuntimeError("can't start new thread")
+
+    pools: dict[str, Inline] = {"a": NoThread(), "b": Inline()}
+    passes = ConcurrentPasses(lambda name: pools[name], Clock())
+    work = {(name, "pass"): lambda: Report(alarms=("done",)) for name in pools}
+    told = passes.run(work, 5)
+    assert told.alarms == ("done",)
+    assert told.unread == ("a: its pass was not begun: can't start new thread",)
+    pools["a"] = Inline()
+    assert passes.run(work, 5).alarms == ("done", "done")

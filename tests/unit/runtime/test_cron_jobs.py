@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import threading
+from collections.abc import Callable
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from vmrunner.errors import ConfigError
-from vmrunner.runtime.cron_jobs import CronLineTrigger
+from vmrunner.runtime.cron_jobs import CronJobs, CronLineTrigger
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -79,3 +82,57 @@ def test_it_fires_when_cron_would(line: str, after: str, first: str) -> None:
     assert fires is not None
     assert fires.strftime("%Y-%m-%d %H:%M") == first
     assert fires.tzinfo is BERLIN
+
+
+class Clocks:
+    wall, monotonic = 1_900_000_000.0, 0.0
+
+    def jobs(self, line: str, work: Callable[[], object]) -> CronJobs:
+        jobs = CronJobs(lambda: self.wall, lambda: self.monotonic)
+        jobs.set("sweep", line, "reaper.sweep", work)
+        jobs.start()
+        return jobs
+
+    def wait(self, jobs: CronJobs) -> float:
+        due = jobs._scheduler.get_job("sweep").next_run_time.timestamp()
+        return float(due - self.wall)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """The wall clock that the scheduler goes by, and the monotonic one."""
+    found = Clocks()
+
+    class Told(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return datetime.datetime.fromtimestamp(found.wall, tz)
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Told)
+    return found
+
+
+def test_a_clock_set_back_makes_no_job_wait(clocks: Clocks) -> None:
+    fired = threading.Event()
+    jobs = clocks.jobs("*/5 * * * *", fired.set)
+    for _ in range(2):
+        clocks.wall -= 3600.0
+        assert clocks.wait(jobs) > 3000.0
+        jobs.look()
+        assert clocks.wait(jobs) <= 300.0
+    clocks.wall, clocks.monotonic = clocks.wall + 301.0, 301.0
+    jobs.look()
+    assert fired.wait(30)
+    jobs.stop()
+
+
+def test_a_clock_set_forward_lets_pass_no_job(clocks: Clocks) -> None:
+    """The one that it passed over is done."""
+    fired = threading.Event()
+    jobs = clocks.jobs("7 3 * * *", fired.set)
+    clocks.wall += 86_400.0
+    jobs.look()
+    assert fired.wait(30)
+    jobs.set("sweep", "0 0 29 2 *", "reaper.sweep", fired.set)
+    assert clocks.wait(jobs) > 86_400.0
+    jobs.stop()
