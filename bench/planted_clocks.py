@@ -11,6 +11,7 @@ SERVED = "tests/integration/test_daemon_clock.py"
 TASKS, TIMERS = "tests/unit/runtime/test_bounded_task.py", "tests/unit/runtime/test_timers.py"
 TURNS, CALLS = "tests/unit/reaper/test_turns.py", "tests/unit/reaper/test_ledger_calls.py"
 WATCH = "tests/unit/lib/test_change_watch.py"
+CRON = "tests/unit/runtime/test_cron_jobs.py"
 SIDE = "tests/unit/reaper/test_side_by_side.py"
 AUDIT = "tests/unit/core/test_audit_rules.py"
 WITNESS = "tests/unit/reaper/test_clock_witness.py"
@@ -220,5 +221,54 @@ BUGS: Final = (
         '            return not instances.known([kill.instance or ""])\n',
         "            return True\n",
         f"{RECHECK}::test_an_orphan_that_has_a_row_lives",
+    ),
+    Bug(
+        "cron lines hear of no clock that is set back",
+        "runtime/cron_jobs.py",
+        "        if self._ahead < before - SET_BACK:\n",
+        "        if False:\n",
+        f"{CRON}::test_a_clock_set_back_makes_no_job_wait",
+    ),
+    Bug(
+        "cron lines hear of no clock that is set forward",
+        "runtime/cron_jobs.py",
+        "        self._scheduler.wakeup()\n",
+        "",
+        f"{CRON}::test_a_clock_set_forward_lets_pass_no_job",
+    ),
+    Bug(
+        "rows are not known without the ledger",
+        "reaper/pending_kills.py",
+        "            self._rows = others | known\n",
+        "            self._rows = {}\n",
+        "tests/unit/reaper/test_pending_kills.py::test_rows_are_known_until_they_are_read_again",
+    ),
+    Bug(
+        "a pool is forgotten by our own clock",
+        "engine/wishes.py",
+        "for pool in told if membership.pool_forgotten(pool)}",
+        "for pool in told if context.clock() > pool.named_at + 600.0}",
+        "tests/faults/test_pools.py::test_clocks_that_are_apart_empty_no_pool",
+    ),
+    Bug(
+        "a provider that gets no thread ends the round",
+        "reaper/side_by_side.py",
+        "        except RuntimeError as error:  # no thread: the others go on\n",
+        "        except ZeroDivisionError as error:\n",
+        f"{SIDE}::test_one_that_gets_no_thread_keeps_no_other",
+    ),
+    Bug(
+        "a pool of threads has none from the start",
+        "lib/threads.py",
+        "for _ in range(RESERVED if size is None else 0):",
+        "for _ in range(0):",
+        "tests/unit/lib/test_threads.py::test_where_no_thread_starts_those_there_do_all",
+    ),
+    Bug(
+        "who drives nothing hears of no upgrade",
+        "runtime/engine_host.py",
+        "            self._ledger().recognise()\n",
+        "",
+        "tests/integration/test_schema_drift.py::test_who_drives_nothing_hears_of_an_upgrade",
     ),
 )

@@ -264,3 +264,32 @@ def test_builds_that_wait_for_a_place_come_before_the_pool(make_world: Make) -> 
     assert all(world.truth.builds.get(b.id).result is Result.SUCCESS for b in builds)
     filled(world)
     drained(world)
+
+
+def epochs(world: World) -> dict[str, int]:
+    return {row.id: row.epoch for row in world.truth.instances.list() if row.pool}
+
+
+@pytest.mark.parametrize("skew", [45.0, 660.0, -660.0, 86_400.0])
+def test_clocks_that_are_apart_empty_no_pool(make_world: Make, skew: float) -> None:
+    """Neither does who reaps take a pool for forgotten, nor do two fillers take it from each
+    other."""
+    world = make_world(limits=replace(LIMITS, max_ttl=7200.0), many_hosts=True)
+    world.node(far=True, pools=pools(idle=3600.0))
+    world.node(far=True, skew=skew, pools=pools(idle=3600.0))
+    filled(world)
+    world.run(30, step=1.0)
+    before = epochs(world)
+    world.run(300, step=5.0)
+    assert epochs(world) == before
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_clock_that_is_set_empties_no_pool(make_world: Make, step: float) -> None:
+    world = make_world(limits=replace(LIMITS, max_ttl=7200.0))
+    node = world.node(pools=pools(idle=3600.0))
+    filled(world)
+    before = epochs(world)
+    node.skew = step
+    world.run(200, step=5.0)
+    assert epochs(world) == before

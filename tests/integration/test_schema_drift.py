@@ -22,6 +22,7 @@ from vmrunner.lib import process
 from vmrunner.model import BuildState, Limits, Reason, Result
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.reaper.reaper import Reaper
+from vmrunner.runtime import engine_host
 from vmrunner.services import doctor, nodes
 from vmrunner.session import End
 
@@ -115,3 +116,20 @@ def test_who_knows_other_tables_is_told_and_gone(ledger: Ledger, url: str) -> No
     (told,) = doctor.outdated(ledger)
     assert "e-1" in told.message
     assert "it knows version 0001" in told.message
+
+
+def test_who_drives_nothing_hears_of_an_upgrade(
+    ledger: Ledger, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener of a forge, or a program whose builds another process's engine drives."""
+    unused: Any = None
+    monkeypatch.setattr(engine_host, "served", lambda *_, **__: True)
+    host = engine_host.EngineHost(
+        None, ledger=lambda: ledger, providers=unused, background=unused, engine=unused,
+        wake=tmp_path / "wake", upload=unused,
+    )  # fmt: skip
+    set_version(url, "9999")
+    with pytest.raises(LedgerError, match="version 9999 and this process knows"):
+        host.ensure("local")
+    with pytest.raises(LedgerError, match="version 9999"):
+        ledger.builds.submit(spec(), id="b-3", now=1.0)

@@ -65,7 +65,7 @@ class EngineHost:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._checked: dict[str, float] = {}
-        self._beaten = float("-inf")
+        self._beaten = self._recognised = float("-inf")
         self._member: str | None = None
         self._tries = 0
         self._spawned = float("-inf")
@@ -103,6 +103,7 @@ class EngineHost:
                 return
             self._checked[provider] = now
             self._nobody = ""
+            self._recognise(now)
             if served(self._ledger(), [provider], staying=staying):
                 self._show_up(now)
             elif provider not in self._providers.settings.providers:
@@ -156,6 +157,13 @@ class EngineHost:
         if engine is not None and engine.refused is not None:
             return str(engine.refused)
         return (engine.waiting.get(build, "") if engine is not None else "") or self._nobody
+
+    def _recognise(self, now: float) -> None:
+        """See whether somebody upgraded the ledger under us, or set it back: where the engine is
+        another's, nobody else in this process does."""
+        if now - self._recognised >= OWNER_HEARTBEAT:
+            self._ledger().recognise()
+            self._recognised = now
 
     def _show_up(self, now: float) -> None:
         """Tell engines on other hosts, which cannot see it, that this process lives."""
