@@ -115,7 +115,7 @@ def test_a_pool_is_forgotten_by_nobodys_clock() -> None:
     assert them.pool_forgotten(named)
 
 
-def test_a_wish_to_end_is_as_old_as_we_saw_it() -> None:
+def test_a_wish_is_as_old_as_we_saw_it() -> None:
     """By whatever clock it was written."""
     them = membership(None)
     build = BuildRecord(
