@@ -13,6 +13,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Final
 
+from vmrunner.errors import Throttled
 from vmrunner.lib.threads import WorkerPool
 from vmrunner.reaper.report import Report
 
@@ -49,7 +50,7 @@ class ConcurrentPasses:
         over then is told as not read."""
         with self._lock:
             told = [self._begin(key, work) for key, work in passes.items()]
-            awaited = [self._running[key].report for key in passes if key in self._running]
+            awaited = [self._running[key].report for key in passes]
         wait(awaited, timeout=seconds)
         with self._lock:
             return sum([*told, *map(self._take, passes)], Report())
@@ -61,10 +62,7 @@ class ConcurrentPasses:
         former = self._take(key) if key in self._running else Report()
         if former.ongoing:  # it keeps its thread: one each `LOST` at most
             log.error("%s: its %s hangs: another is begun beside it", *key)
-        try:
-            self._running[key] = _Running(self._pool(key[0]).submit(work), self._now())
-        except RuntimeError as error:  # no thread: the others go on
-            return former + Report(unread=(f"{key[0]}: its {key[1]} was not begun: {error}",))
+        self._running[key] = _Running(self._pool(key[0]).submit(work), self._now())
         return former
 
     def _take(self, key: tuple[str, str]) -> Report:
@@ -73,6 +71,9 @@ class ConcurrentPasses:
             return Report()
         if running.report.done():
             del self._running[key]
+            error = running.report.exception()
+            if isinstance(error, Throttled):  # no thread: the others go on
+                return Report(unread=(f"{key[0]}: its {key[1]} was not begun: {error}",))
             return running.report.result()
         seconds = int(self._now() - running.began)
         text = f"{key[0]}: its {key[1]} goes on: since {seconds} s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.support.engine_parts import EngineParts
 from tests.support.inline_pool import Inline
 from vmrunner.engine.engine import Engine
+from vmrunner.errors import Throttled
 from vmrunner.providers.fake import Clock
 from vmrunner.reaper.report import Report
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
@@ -71,7 +73,9 @@ def test_a_pass_that_goes_on_is_not_begun_twice(engine: Engine) -> None:
 def test_one_that_gets_no_thread_keeps_no_other() -> None:
     class NoThread(Inline):
         def submit(self, work: Callable[[], Any]) -> Any:
-            raise RuntimeError("can't start new thread")
+            refused: Future[Any] = Future()
+            refused.set_exception(Throttled("can't start new thread"))
+            return refused
 
     pools: dict[str, Inline] = {"a": NoThread(), "b": Inline()}
     passes = ConcurrentPasses(lambda name: pools[name], Clock())
