@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.ledger_builds import started
+from tests.support.pools import POOL
 from tests.support.webhook_receiver import Receiver, named, sender, waiting
 from tests.support.webhook_receiver import receiver as receiver  # the fixture
 from vmrunner.config.notify import NotifySettings
@@ -18,11 +19,13 @@ from vmrunner.model import (
     Budget,
     BudgetPeriod,
     BudgetState,
+    EmptyReason,
     Level,
     NotifyEndpoint,
     NotifyEvent,
+    PoolPlace,
 )
-from vmrunner.services import alarms, notifications
+from vmrunner.services import alarms, notifications, pools
 
 # --- giving up -----------------------------------------------------------------------------------
 
@@ -128,6 +131,34 @@ def test_each_alarm_is_told_once(
     (spent,) = told["alarm.budget"]["items"]
     assert (spent["name"], spent["usd"], spent["held_usd"]) == ("day team=core", 10.0, 9.1)
     assert told["alarm.reaper_silent"]["kind"] == "survivor"
+
+
+def test_a_pool_that_fails_is_told_until_it_works(ledger: Ledger, receiver: Receiver) -> None:
+    """Once for each time that it began to fail, on each host."""
+    named(ledger)
+    ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
+
+    def look(failures: int, since: float, reason: EmptyReason | None = EmptyReason.BOOT) -> None:
+        now = time.time()
+        ledger.pools.note("fast", PoolPlace(
+            place="here", want=2, empty_reason=reason, failures=failures, failing_since=since,
+            noted_at=now,
+        ))  # fmt: skip
+        alarms.write_alarms(ledger, clocks, grace=60.0, now=now)
+
+    clocks: Any = Clocks(200.0)
+    look(2, 100.0)
+    look(3, 100.0)
+    look(4, 100.0)
+    look(5, 100.0, None)
+    look(9, 150.0, EmptyReason.CAPACITY)  # which nobody can mend here
+    look(3, 160.0)
+    sender(ledger, receiver.url).run()
+    told = [body for body in receiver.bodies if body["event"] == "alarm.pool_failing"]
+    assert [body["items"][0]["places"][0]["failures"] for body in told] == [3, 3]
+    assert {body["kind"] for body in told} == {"pool"}
+    (found,) = pools.findings(ledger, clocks)
+    assert (found.level, "3 times in a row at here" in found.message) == (Level.WARNING, True)
 
 
 def test_who_reads_no_secret_leaves_it_to_others(

@@ -88,3 +88,12 @@ def test_another_engine_goes_on_with_what_arrived(parts: EngineParts) -> None:
     grown = first.size(pool(DEMAND), "", [OFFER], parts.clock())
     parts.clock.advance(RENEW)
     assert PoolSizer(parts.context).size(pool(DEMAND), "", [OFFER], parts.clock()) == grown
+
+
+def test_demand_is_of_the_host_that_it_came_to(parts: EngineParts) -> None:
+    parts.ledger.pools.declare({"fast": DEMAND}, "e-1", parts.clock())
+    sizer = PoolSizer(parts.context)
+    sizer.size(pool(DEMAND), "another", [OFFER], parts.clock())
+    came(parts)
+    parts.clock.advance(60.0)
+    assert sizer.size(pool(DEMAND), "another", [OFFER], parts.clock()) == (1, False)

@@ -1,0 +1,77 @@
+"""The check of promise 2: it asks what a VM was, never what its killer wrote of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.broken import Broken
+from tests.faults.pool_worlds import drained, filled, pools, waiting
+from tests.faults.world import World
+from vmrunner.model import Death, Instance
+
+Make = Callable[..., World]
+
+
+def ended(world: World, row: Instance, death: Death) -> None:
+    """Somebody writes that it must die, and deletes it."""
+    doomed = world.truth.instances.mark_deleting(
+        row.id, seen_epoch=row.epoch, death=death, now=world.clock()
+    )
+    assert doomed is not None
+    assert doomed.ref is not None
+    world.provider().delete([doomed.ref])
+
+
+@pytest.mark.parametrize("death", [Death.DONE, Death.STUCK, Death.CANCELLED])
+def test_a_pools_vm_that_waits_may_not_be_killed(make_world: Make, death: Death) -> None:
+    world = make_world()
+    world.node(pools=pools(idle=300.0))
+    filled(world)
+    world.run(3)
+    with pytest.raises(Broken, match="2 no murder"):
+        ended(world, waiting(world)[0], death)
+
+
+@pytest.mark.parametrize("why", ["drained", "smaller", "another shape", "forgotten"])
+def test_what_its_pool_needs_no_more_may(make_world: Make, why: str) -> None:
+    world = make_world()
+    node = world.node(pools=pools(idle=300.0))
+    filled(world)
+    world.run(3)
+    row = waiting(world)[0]
+    node.kill()
+    if why == "drained":
+        world.truth.pools.drain("fast", "ops", world.clock())
+    elif why == "smaller":
+        world.truth.pools.resize("fast", 1, "ops", world.clock())
+        world.check()
+    elif why == "another shape":
+        world.truth.pools.declare(pools(container="d"), "ops", world.clock())
+    else:
+        world._named.clear()
+    ended(world, row, Death.DONE)
+    world.truth.pools.drain("fast", "ops", world.clock())
+    world.node()
+    world.settle()
+
+
+def test_a_build_that_works_is_not_stuck(make_world: Make) -> None:
+    world = make_world()
+    world.node()
+    build = world.submit()
+    world.seconds[build.id] = 100.0
+    world.run(80, until=lambda: False)
+    (row,) = world.truth.instances.list(build=build.id)
+    with pytest.raises(Broken, match="2 no murder"):
+        ended(world, row, Death.STUCK)
+
+
+def test_what_was_never_ready_may_be_given_up(make_world: Make) -> None:
+    world = make_world()
+    world.warm_up_error = "no space left on device"
+    world.node(pools=pools(size=1))
+    world.run(30, until=lambda: bool(world.kills))
+    assert world.kills
+    drained(world)
