@@ -29,7 +29,7 @@ BUGS: Final = (
         f"{HOSTS}::test_each_host_has_a_pool_of_its_own",
     ),
     Bug(
-        "take over what another pool has",
+        "take over a pool's VMs that another host has",
         "ledger/pool_vms.py",
         '            _i.id == arg("id"),\n            _i.pool == arg("pool"),\n',
         '            _i.pool == arg("pool"),\n',

@@ -133,6 +133,8 @@ def test_what_may_not_be_claimed_stays_as_it_is(ledger: Ledger, why: str) -> Non
     elif why == "taken over":
         ledger.engines.release("pool:fast", "e-1")
         ledger.engines.acquire("pool:fast", "e-3", 300.0)
+        assert ledger.pools.take_over("fast", "", "e-3", ["vm-2"]) == 0
+        assert ledger.pools.take_over("slow", "", "e-3", ["vm-1"]) == 0
         assert ledger.pools.take_over("fast", "", "e-3", ["vm-1"]) == 1
     won = ledger.pools.claim(
         ledger.builds.get("b-1"), row,
