@@ -150,7 +150,11 @@ class Promises:
         forgotten = self.clock() > self._named.get(pool.name, -math.inf) + FORGOTTEN
         idle = self.cloud.now() >= row.created_at + pool.spec.idle + POOL_BOOT - SLACK
         dear = pool.spec.usd_per_day is not None
-        return forgotten or idle or dear or last.surplus
+        size = pool.size if pool.size is not None else pool.spec.size
+        rows = self.truth.instances.open()
+        its = [r for r in rows if (r.pool, r.scope, r.build) == (row.pool, row.scope, None)]
+        enough = size is None or sum(r.state not in _DYING for r in its) >= size
+        return forgotten or idle or dear or enough or last.surplus
 
     def _was_slow(self, row: Instance) -> bool:
         """True if a VM was given up as stuck that did not work yet, and had its time for that."""
