@@ -80,8 +80,8 @@ BUGS: Final = (
     Bug(
         "a dead serve of this host keeps a pool's lease",
         "engine/pools.py",
-        "if holder is None or not self._membership.is_dead(holder):",
-        "if True:",
+        "self._taker.take(name, self._membership.is_dead)",
+        "self._taker.take(name)",
         f"{FAILING}::test_the_next_serve_sends_a_dead_ones_orders",
     ),
     Bug(

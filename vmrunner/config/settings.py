@@ -133,7 +133,7 @@ class ReaperSettings(Section):
 
 
 class RetentionSettings(Section):
-    """How long the ledger knows what is over."""
+    """Retention of the ledger's rows about what is over."""
 
     rows: Seconds = Field(
         default=90 * 86400.0,

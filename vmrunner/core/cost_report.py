@@ -50,14 +50,14 @@ class Spent(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """Whose a build is, as sums tell it."""
+    """Owner of a build, as sums tell it."""
 
     tenant: str = ""
     labels: tuple[tuple[str, str], ...] = ()  # sorted
 
 
 class DayKey(NamedTuple):
-    """What the VMs of one sum have in common. `day`: its midnight, in UTC."""
+    """Attributes that the VMs of one sum have in common. `day`: its midnight, in UTC."""
 
     day: float
     what: CostKind
@@ -68,7 +68,7 @@ class DayKey(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class DaySum:
-    """What VMs cost in one day. `…_begun`: those of them whose first day it was, so that several
+    """Cost of VMs in one day. `…_begun`: those of them whose first day it was, so that several
     days are added up without counting one twice."""
 
     usd: float = 0.0

@@ -51,7 +51,7 @@ class CloneWatch:
 
 
 def refusal(other: Member) -> ConfigError:
-    """What is said of a clone."""
+    """Error message about a clone."""
     return ConfigError(
         f"this host has the machine id {other.process.machine}, and so has the host of {other.id}, "
         "which lives: they were cloned, and each would take the other's local VMs for its own",

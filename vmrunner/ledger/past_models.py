@@ -8,7 +8,7 @@ from vmrunner.ledger.columns import Row, json_column, time_column
 
 
 class CostDayRow(Row, table=True):
-    """What VMs cost in one day in UTC, of one kind, provider, tenant, set of labels and source of
+    """Cost of VMs in one day in UTC, of one kind, provider, tenant, set of labels and source of
     prices. `…_begun`: those of them whose first day it was."""
 
     __tablename__ = "cost_days"
@@ -32,7 +32,7 @@ class CostDayRow(Row, table=True):
 
 
 class PastCountRow(Row, table=True):
-    """How many builds ended so, and what they cost; how many VMs died so (`result` empty)."""
+    """Number of builds that ended so, and their cost; of VMs that died so (`result` empty)."""
 
     __tablename__ = "past_counts"
 

@@ -62,7 +62,7 @@ class Member:
 
     @property
     def beat_at(self) -> float:
-        """Its last beat, by the clock that all share (`Engines.now`)."""
+        """Return its last beat, by the clock that all share (`Engines.now`)."""
         return self.seen_at - self.ahead
 
 

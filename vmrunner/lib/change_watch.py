@@ -1,4 +1,4 @@
-"""How long a value that somebody else writes has not changed, by our own monotonic clock.
+"""Seconds since a value that somebody else writes last changed, by our own monotonic clock.
 
 A heartbeat, a lease, a wish: each is a value that changes while its writer lives. What it says is
 compared with nothing but what it said before, so neither a clock that is wrong, here or there, nor

@@ -226,7 +226,7 @@ def clock_at(provider: Provider, scope: Scope | None) -> float:
 
 
 def pace_at(provider: Provider, scope: Scope) -> LookPace:
-    """How often the VMs of a scope may be looked at, by its own driver's word."""
+    """Pace of looks at the VMs of a scope, by its own driver's word."""
     if isinstance(provider, RetiredProvider):
         provider = provider._at(scope) or provider
     return provider.look_every if isinstance(provider, PacesLooks) else LookPace()

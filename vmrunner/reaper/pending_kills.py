@@ -71,7 +71,7 @@ class PendingKills:
         return tuple(found)
 
     def _known(self) -> dict[Ref, Deletion]:
-        """By its resource. What a row says can only be in its favour."""
+        """Return the kills by resource. What a row says can only be in its favour."""
         known = dict(self._rows)
         for kill in self._kills:
             row = known.get(kill.ref)

@@ -46,7 +46,7 @@ class _AskedFor(JobDefaults):
     @model_validator(mode="before")
     @classmethod
     def _bounded(cls, value: Any) -> Any:
-        """Before anything is parsed: what is parsed in vain costs as much."""
+        """Check lengths before anything is parsed: what is parsed in vain costs as much."""
         if isinstance(value, dict):
             body_lengths.check(value)
         return value

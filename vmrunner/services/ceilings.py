@@ -1,5 +1,5 @@
-"""What a build may be given at most: by `limits` for all, by a token's quota for its own, and for
-callers from elsewhere the images of this installation."""
+"""Ceilings of what a build may be given: by `limits` for all, by a token's quota for its
+own, and for callers from elsewhere the images of this installation."""
 
 from __future__ import annotations
 

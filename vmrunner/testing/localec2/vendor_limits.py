@@ -1,4 +1,4 @@
-"""What Amazon's pages say of EC2's limits. A line needs a test that a driver which ignores it
+"""Limits of EC2, by Amazon's pages. A line needs a test that a driver which ignores it
 fails: `tests/integration/test_vendor_limits.py`."""
 
 from __future__ import annotations

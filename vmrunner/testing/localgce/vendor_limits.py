@@ -1,4 +1,4 @@
-"""What Google's pages say of Compute Engine's limits. A line needs a test that a driver which
+"""Limits of Compute Engine, by Google's pages. A line needs a test that a driver which
 ignores it fails: `tests/integration/test_vendor_limits.py`."""
 
 from __future__ import annotations

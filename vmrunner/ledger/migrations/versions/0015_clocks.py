@@ -1,4 +1,4 @@
-"""By how much the clock of an engine is ahead of the database's."""
+"""Seconds by which an engine's clock is ahead of the database's."""
 
 from __future__ import annotations
 
