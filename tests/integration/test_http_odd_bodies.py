@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from tests.support.http_service import Service, service
+from vmrunner.config.jobfile import JobArtifact, JobStep
+from vmrunner.server.build_body import BuildBody, SandboxBody
 
 API = "/api/v1"
 
@@ -58,3 +61,37 @@ def test_a_field_is_named_as_the_body_has_it(http: Service) -> None:
     said = {"ttl": "5m", "max_ttl": "4m"}
     problem = http.client().post(f"{API}/sandboxes", json=said).json()
     assert (problem["field"], problem["value"]) == ("max_ttl", "4m")
+
+
+@pytest.mark.parametrize(("path", "kind"), [("builds", BuildBody), ("sandboxes", SandboxBody)])
+def test_null_is_what_was_not_said(http: Service, path: str, kind: type[BaseModel]) -> None:
+    """A client made from the document sends it for each field that it leaves alone."""
+    step = dict.fromkeys(JobStep.model_fields) | {"run": "true"}
+    artifact = dict.fromkeys(JobArtifact.model_fields) | {"path": "dist"}
+    lists: dict[str, Any] = {"steps": [step], "artifacts": [artifact]} if path == "builds" else {}
+    url = f"{API}/{path}?dry_run=true"
+    plain = http.client().post(url, json={} if path == "sandboxes" else {"steps": ["true"]})
+    assert plain.is_success, plain.text
+    for name in kind.model_fields.keys() - {"steps"}:
+        answer = http.client().post(url, json={**lists, name: None})
+        assert answer.status_code == plain.status_code, (name, answer.text)
+    answer = http.client().post(url, json={**dict.fromkeys(kind.model_fields), **lists})
+    assert answer.status_code == plain.status_code, answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"steps": None}, "steps"),
+        ({"steps": ["true"], "nmae": None}, "nmae"),
+        ({"steps": ["true", None]}, "steps[1]"),
+        ({"steps": [{"run": "true", "uses": None}]}, "steps[0].uses"),
+        ({"steps": ["true"], "env": {"A": None}}, "env.A"),
+    ],
+)
+def test_null_hides_no_wrong_name_and_no_value(
+    http: Service, body: dict[str, Any], field: str
+) -> None:
+    answer = http.client().post(f"{API}/builds", json=body)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["field"] == field

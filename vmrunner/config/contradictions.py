@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vmrunner.config import field_checks
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 
@@ -20,8 +21,12 @@ def of(settings: Settings) -> list[ConfigError]:
         lambda: settings.default_provider is None or settings.provider(None),
         lambda: _timeout(settings),
         *(
-            lambda name=name, said=said: pools.spec_of(settings, name, said)
-            for name, said in settings.pools.items()
+            lambda name=name, pool=pool: pools.spec_of(settings, name, pool)
+            for name, pool in settings.pools.items()
+        ),
+        *(
+            lambda name=name, provider=provider: _memory(name, provider)
+            for name, provider in settings.providers.items()
         ),
     ]
     found = []
@@ -31,6 +36,15 @@ def of(settings: Settings) -> list[ConfigError]:
         except ConfigError as error:
             found.append(error)
     return found
+
+
+def _memory(name: str, provider: object) -> None:
+    memory, least = getattr(provider, "memory", None), field_checks.LEAST_MEMORY
+    if isinstance(memory, int) and memory < least:
+        raise ConfigError(
+            f"providers.{name}.memory: {units.exact_size(memory)} is less than a VM needs",
+            hint=f"{units.exact_size(least)} or more",
+        )
 
 
 def _timeout(settings: Settings) -> None:

@@ -4,9 +4,10 @@ what a host has."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
-from pydantic import Field, StrictBool, field_validator, model_validator
+from pydantic import BaseModel, Field, StrictBool, field_validator, model_validator
 
 from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.build_request import BuildRequest, SandboxRequest
@@ -17,6 +18,20 @@ from vmrunner.model import ArtifactRule, Network
 from vmrunner.server import body_lengths
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_LISTED: Final[Mapping[str, type[BaseModel]]] = {
+    "steps": JobStep, "artifacts": JobArtifact, "caches": JobCache,
+}  # fmt: skip
+
+
+def _without_nulls(value: Any, model: type[BaseModel]) -> Any:
+    """Return an object without those fields of its model that are null; others are wrong names."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: found
+        for name, found in value.items()
+        if found is not None or name not in model.model_fields
+    }
 
 
 class _AskedFor(JobDefaults):
@@ -46,10 +61,16 @@ class _AskedFor(JobDefaults):
     @model_validator(mode="before")
     @classmethod
     def _bounded(cls, value: Any) -> Any:
-        """Check lengths before anything is parsed: what is parsed in vain costs as much."""
-        if isinstance(value, dict):
-            body_lengths.check(value)
-        return value
+        """Check lengths before anything is parsed: what is parsed in vain costs as much. A field that is null is
+        one that was not said, as clients made from the API's document say it."""
+        if not isinstance(value, dict):
+            return value
+        body_lengths.check(value)
+        body = _without_nulls(value, cls)
+        for name, model in _LISTED.items():
+            if isinstance(items := body.get(name), list):
+                body[name] = [_without_nulls(item, model) for item in items]
+        return body
 
     @field_validator("secrets")
     @classmethod

@@ -12,7 +12,9 @@ from vmrunner.config.settings import Settings
 
 
 def settings(**said: Any) -> Settings:
-    return Settings.model_validate({"providers": {"local": {"kind": "fake"}}, **said})
+    tables = {"local": {"kind": "fake"}, **said.pop("providers", {})}
+    first = {"default_provider": "local"} if len(tables) > 1 else {}
+    return Settings.model_validate({"providers": tables, **first, **said})
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,10 @@ def settings(**said: Any) -> Settings:
         ({"pools": {"x": {"size": 1, "provider": "nope"}}}, "pools.x.provider: no provider 'nope'"),
         ({"pools": {"x": {"size": 1, "ttl": "9h"}}}, "pools.x: idle + ttl + 5 min is 9h35m"),
         ({"defaults": {"timeout": "9h"}}, "defaults.timeout: 9h is not below limits.max_ttl, 4h"),
+        (
+            {"providers": {"v": {"kind": "qemu", "memory": "64MiB"}}},
+            "providers.v.memory: 64MiB is less than a VM needs",
+        ),
         ({"default_provider": "nope"}, "default_provider: no provider 'nope' is configured"),
     ],
 )
