@@ -66,6 +66,21 @@ def test_a_pull_of_the_containers_image_is_told_and_timed(home: Home) -> None:
     assert re.search(rb"\n +[0-9.]+m?s  pulled  python:3\n", shown), shown
 
 
+def test_artifacts_on_their_way_are_told_and_timed(home: Home) -> None:
+    """Minutes passed without a word between `collecting` and the end."""
+    times = home.root / "cache/vmrunner"
+    times.mkdir(parents=True, exist_ok=True)
+    (times / "last-times.json").write_text('{"artifacts: nightly": 120}')
+    brought = home.root / "brought"
+    job = home.job("artifact out.txt x", f"bring {brought}")
+    run = home.start("run", "--name", "nightly", "-a", "out.txt", *job)
+    told = read_until(run, b"12.0 MiB of artifacts have come")
+    assert b"collecting (2m00s the last time)" in told
+    brought.touch()
+    finish(run)
+    assert run.returncode == 0
+
+
 def test_a_sandbox_that_is_being_made_ends_with_its_maker(home: Home) -> None:
     assert home.run("drain")[0] == 0
     create = home.start("sandbox", "create")
@@ -204,7 +219,7 @@ def test_a_terminal_gets_one_live_line_and_only_colours(home: Home) -> None:
     os.close(main)
     assert run.wait(20) == 0
     assert b"\r\x1b[K" in seen, "a live line"
-    assert b" left" in seen
+    assert b"VM ends in" in seen
     assert b"\x1b[31mred" in seen
     assert b"owned" not in seen
     assert b"\x1b[2J" not in seen

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.session_world import World
 from vmrunner.model import ArtifactRule, Reason, Result
+from vmrunner.session import collect
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -49,3 +50,11 @@ def test_root_in_the_vm_sends_nothing_not_asked_for(world: World) -> None:
     assert (verdict.result, verdict.reason) == (Result.ERROR, Reason.INTERNAL)
     assert verdict.message == "archive: '.envrc' is nothing that was asked for"
     assert not (world.artifacts / ".envrc").exists()
+
+
+def test_how_much_has_come_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "PROGRESS", 0.0)
+    world.run("mkdir out; head -c 300000 /dev/zero >out/x", rules=[ArtifactRule(glob="out/*")])
+    sizes = [data["bytes"] for kind, data in world.record.events if kind == "collecting"]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 300_000

@@ -3,7 +3,8 @@ command line and the API: the parts are joined through `App`, as in production.
 
 A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
 · `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
-· `exit CODE` · `artifact PATH TEXT` · `use FIGURE NUMBER` · `lose` (the VM).
+· `exit CODE` · `artifact PATH TEXT` · `bring FILE` (12 MiB of artifacts came, the rest once FILE is)
+· `use FIGURE NUMBER` · `lose` (the VM).
 `python -m tests.support.scripted_app ARGS` is its command line.
 """
 
@@ -39,6 +40,7 @@ class Scripted:
         self._reason: Reason | None = None
         self._offset = reporter.stored()
         self._used: dict[str, float] = {}
+        self._bring = ""  # the file that artifacts wait for
 
     def stop(self, reason: Reason) -> None:
         self._reason = reason
@@ -70,6 +72,9 @@ class Scripted:
         if verdict.lost or verdict.result is Result.CANCELLED or not globs:
             return verdict
         say.state(BuildState.COLLECTING)
+        if self._bring:
+            say.event("collecting", bytes=12 << 20)
+            self._line("until", self._bring)
         return verdict
 
     def _steps(self) -> End:
@@ -110,6 +115,8 @@ class Scripted:
         elif word == "until":
             while not Path(rest).exists() and not self._stopped.wait(0.02):
                 pass
+        elif word == "bring":
+            self._bring = rest
         elif word == "artifact":
             path, _, text = rest.partition(" ")
             target = self._job.artifacts / path

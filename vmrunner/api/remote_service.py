@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -63,7 +63,9 @@ class RemoteArtifacts:
         found = self.client.listed(f"/builds/{segment(self.build.id)}/artifacts")
         return [Artifact(one["path"], one["size"]) for one in found]
 
-    def download(self, dest: Any, *paths: str) -> list[Path]:
+    def download(
+        self, dest: Any, *paths: str, on_bytes: Callable[[int], None] = lambda _: None
+    ) -> list[Path]:
         """Copy them below `dest`, as `Artifacts.download` does."""
         from vmrunner.lib.archive import files
         from vmrunner.lib.archive.tar_reader import ByteSource
@@ -76,10 +78,16 @@ class RemoteArtifacts:
         with tempfile.TemporaryDirectory(prefix="vmrunner-") as name:
             place = Path(name, self.build.id)
             with self.client.stream(url, "application/x-tar") as parts:
-                source: ByteSource = _Reader(parts)
+                source: ByteSource = _Reader(_counted(parts, on_bytes))
                 files.extract(source, place, files.ArchiveCaps(unpacked=1 << 40))
             found = Artifacts(lambda: LocalArtifacts(place), self.build.id, globs)
             return found.download(dest, *paths)
+
+
+def _counted(parts: Iterator[bytes], on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    for part in parts:
+        on_bytes(len(part))
+        yield part
 
 
 class _Reader:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.cli import output
 from vmrunner.errors import ConfigError, VmrunnerError
-from vmrunner.lib import dirfd
+from vmrunner.lib import dirfd, units
 
 if TYPE_CHECKING:
     from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.services.artifacts import Artifacts
 
 
+PROGRESS: Final = 5.0  # seconds between two words about a copy
 #: Where names stand for what a process has open.
 _OPEN_FILES: Final = (Path("/dev"), Path("/dev/fd"))
 
@@ -81,12 +83,28 @@ def copy(artifacts: Artifacts | RemoteArtifacts, to: Path) -> bool:
     """Copy artifacts; true if all came. That some cannot be copied is told, and hides nothing of
     the build's end; but a caller without them may not take it for a success."""
     try:
-        copied = artifacts.download(to)
+        copied = artifacts.download(to, on_bytes=CopyProgress().add)
     except VmrunnerError as error:
         output.say(f"error: {error}")
         return False
     output.say(came(copied, to))
     return True
+
+
+class CopyProgress:
+    """Words about a copy that takes long: now and then, how much has come."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._size = 0
+        self._told = clock()
+
+    def add(self, size: int) -> None:
+        """Count so many bytes more."""
+        self._size += size
+        if (now := self._clock()) - self._told >= PROGRESS:
+            self._told = now
+            output.say(f"artifacts: {units.amount(self._size)} are copied so far")
 
 
 def came(copied: Sequence[Path], to: Path) -> str:

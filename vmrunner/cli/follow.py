@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.ci_groups import CiGroups
+from vmrunner.cli.last_times import LastTimes
 from vmrunner.cli.log_sink import LogSink
 from vmrunner.cli.signals import Signals
 from vmrunner.errors import LedgerError
 from vmrunner.lib import units
-from vmrunner.model import BuildRecord, BuildState, Chunk
+from vmrunner.model import BuildEvent, BuildRecord, BuildState, Chunk, EventKind
 from vmrunner.services.cancel import cancel
 from vmrunner.services.follow import BuildFollower, ended
 
@@ -36,27 +37,37 @@ class StatusLine:
         self._may_draw = may_draw
         self._now = now
         self._told = 0  # phases
+        self._progress = ""
         self._ticks = 0
 
-    def update(self, build: BuildRecord, deadline: float | None) -> None:
+    def update(
+        self, build: BuildRecord, deadline: float | None, *, hint: str = "", progress: str = ""
+    ) -> None:
+        """Show it. `hint`: what is known of the present phase from before; `progress`: how far it
+        is."""
         if self._live:
             self._ticks += 1
             if self._may_draw():
-                output.live(lambda room: self._line(build, deadline, room))
+                known = f"{hint}{', ' if progress else ''}{progress}"
+                output.live(lambda room: self._line(build, deadline, known, room))
         else:
-            self._plain(build)
+            self._plain(build, hint)
+            if progress and progress != self._progress:
+                self._progress = progress
+                output.say(progress)
 
-    def _plain(self, build: BuildRecord) -> None:
+    def _plain(self, build: BuildRecord, hint: str) -> None:
         """A line for each phase since the last call, however short it was."""
         for phase in build.phases[self._told :]:
             if phase.state is not BuildState.FINISHED:
                 since = units.span(phase.started - build.created_at)
                 again = phase.state is BuildState.PROVISIONING and build.attempt > 1
                 attempt = f" (attempt {build.attempt})" if again else ""
-                output.say(f"[{since:>6}] {phase.state.value}{attempt}")
+                present = hint if phase is build.phases[-1] else ""
+                output.say(f"[{since:>6}] {phase.state.value}{attempt}{present}")
         self._told = len(build.phases)
 
-    def _line(self, build: BuildRecord, deadline: float | None, room: int) -> str:
+    def _line(self, build: BuildRecord, deadline: float | None, known: str, room: int) -> str:
         """Return what it does now and what time is left; of phases before, what there is room
         for."""
         now = self._now()
@@ -66,7 +77,7 @@ class StatusLine:
             if phase.ended is not None and phase.seconds(now) >= 0.05
         ]
         spin = _SPIN[self._ticks % len(_SPIN)]
-        current = f"{build.state.value} {spin} {units.span(now - build.state_since)}"
+        current = f"{build.state.value} {spin} {units.span(now - build.state_since)}{known}"
         left = "" if deadline is None else f"   VM ends in {units.span(deadline - now)}"
         parts = [build.id[:10], *done[-4:], current]
         while len(line := " ─ ".join(parts) + left) > room and len(parts) > 1:
@@ -115,6 +126,9 @@ class TerminalFollower:
         self._heard = 0  # events
         self._begun = 0  # the attempt whose container is there
         self._deadline: float | None = None
+        self._times = LastTimes()
+        self._hint: str | None = None  # how long artifacts took the last time, once it was read
+        self._arrived = ""  # how much of them
 
     def follow(self) -> BuildRecord:
         """Follow a build until it has ended, and with `own` until its VM is gone. Raises `ExitNow`
@@ -157,22 +171,44 @@ class TerminalFollower:
             instance, instances = row.instance, self._ledger.instances
             self._deadline = self._follower.patiently(lambda: instances.get(instance)).end
         if self._talk:
-            self._status.update(row, self._deadline)
+            hint, progress = self._collecting(row)
+            self._status.update(row, self._deadline, hint=hint, progress=progress)
             why = self._host.waiting(row.id) if row.state is BuildState.QUEUED else ""
             if why and why != self._why:
                 output.say(f"it waits: {why}")
             self._why = why or self._why
             self._tell_of_pull(row)
 
+    def _collecting(self, row: BuildRecord) -> tuple[str, str]:
+        """Return what is known of the collecting of artifacts: how long it took the last time, for
+        a build of this name, and how much has come."""
+        step = f"artifacts: {row.spec.name}"
+        if row.state is not BuildState.COLLECTING:
+            for phase in row.phases if row.spec.name and ended(row) else ():
+                if phase.state is BuildState.COLLECTING and phase.ended is not None:
+                    self._times.note(step, phase.ended - phase.started)
+            return "", ""
+        for event in self._events(row):
+            size = event.data.get("bytes")
+            if event.kind == EventKind.COLLECTING and isinstance(size, int):
+                self._arrived = f"{units.amount(size)} of artifacts have come"
+        if self._hint is None:
+            self._hint = self._times.hint(step) if row.spec.name else ""
+        return self._hint, self._arrived
+
+    def _events(self, row: BuildRecord) -> list[BuildEvent]:
+        """Return the new events of the attempt."""
+        events = self._follower.patiently(
+            lambda: self._ledger.events.list(row.id, after=self._heard)
+        )
+        self._heard = events[-1].seq if events else self._heard
+        return [event for event in events if event.data.get("attempt") == row.attempt]
+
     def _tell_of_pull(self, row: BuildRecord) -> None:
         """Say it when the steps wait for the container's image: that may take minutes."""
         if row.state is not BuildState.RUNNING or self._begun == row.attempt:
             return
-        events = self._follower.patiently(
-            lambda: self._ledger.events.list(row.id, after=self._heard)
-        )
-        kinds = {event.kind for event in events if event.data.get("attempt") == row.attempt}
-        self._heard = events[-1].seq if events else self._heard
+        kinds = {event.kind for event in self._events(row)}
         if kinds & {"container", "step_started"}:
             self._begun = row.attempt
         elif "pulling" in kinds:

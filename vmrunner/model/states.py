@@ -79,6 +79,7 @@ class EventKind(StrEnum):
     STEP_STARTED = "step_started"
     STEP_ENDED = "step_ended"
     LOG_FULL = "log_full"
+    COLLECTING = "collecting"  # so many bytes of artifacts have come
     ARTIFACTS = "artifacts"  # so many were brought
     ARTIFACT_MISSING = "artifact_missing"
     ARTIFACT_OMITTED = "artifact_omitted"

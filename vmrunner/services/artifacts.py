@@ -104,11 +104,17 @@ class Artifacts:
         """Return all that is known of them, and their bytes. Raises NotFound, StoreError."""
         return when_uploaded(self.find, self.patience)
 
-    def download(self, dest: str | os.PathLike[str], *paths: str) -> list[Path]:
+    def download(
+        self,
+        dest: str | os.PathLike[str],
+        *paths: str,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> list[Path]:
         """Copy them all, or those that `paths` name (a file, a directory, a glob), below `dest`;
         returns where each is. What is there by the same name is replaced once the copy is whole;
         no link in `dest` is followed, and none on the way to it unless it is absolute. Left out,
-        with a warning, is what is no file, and git's own unless it was asked for by name. Raises
+        with a warning, is what is no file, and git's own unless it was asked for by name.
+        `on_bytes`: hears of each piece how many bytes came. Raises
         `NotFound` for a path that did not come back, and `VmrunnerError` when some cannot be
         copied: then all others are."""
         files = self.files()
@@ -124,7 +130,7 @@ class Artifacts:
                 if why := _unwanted(known[path], asked):
                     omitted[why] = None
                     continue
-                _copy(files, known[path], Path(dest))
+                _copy(files, known[path], Path(dest), on_bytes)
                 copied.append(target)
             except OSError as error:
                 said = error.strerror or str(error)
@@ -161,7 +167,9 @@ def _unwanted(entry: ArtifactEntry, asked: Globs) -> str:
     )
 
 
-def _copy(files: ArtifactFiles, entry: ArtifactEntry, dest: Path) -> None:
+def _copy(
+    files: ArtifactFiles, entry: ArtifactEntry, dest: Path, on_bytes: Callable[[int], None]
+) -> None:
     *above, name = map(os.fsencode, entry.path.split("/"))
     with dirfd.opened(dest, make=True) as root:
         parent = dirfd.descend(root, above)
@@ -173,6 +181,7 @@ def _copy(files: ArtifactFiles, entry: ArtifactEntry, dest: Path) -> None:
         with dirfd.replacing(parent, name, 0o600) as file:
             for piece in pieces:
                 file.write(piece)
+                on_bytes(len(piece))
             file.flush()
             os.fchmod(file.fileno(), stat.S_IMODE(entry.mode) & 0o777)
             os.utime(file.fileno(), ns=(entry.mtime_ns, entry.mtime_ns))

@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from vmrunner.session.ssh.client import Connection
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
 LOOK: Final = 0.5  # seconds between two looks whether somebody still waits
+PROGRESS: Final = 5.0  # seconds between two reports of what has come, at first
 
 _SOCKET: Final = re.compile(r"tar: (?:\./)?(.+): socket ignored")
 
@@ -48,15 +50,23 @@ def collect(
     most: int,
     gzip: bool,
     pulse: Callable[[], float],
+    on_progress: Callable[[int], None],
 ) -> Collected:
     """Bring what the globs match into `target`, which is emptied first. `most` bounds the bytes,
-    packed and unpacked. Raises Uncollected, Lie, Lost."""
+    packed and unpacked. `on_progress`: hears now and then how many bytes have come, as they are
+    sent. Raises Uncollected, Lie, Lost."""
     shutil.rmtree(target, ignore_errors=True)
     caps = files.ArchiveCaps(packed=most + (most >> 3) + (64 << 20), unpacked=most)
     into = _Extraction(target, caps, globs, gzip=gzip, pulse=pulse)
+    arrival = Arrival(on_progress)
+
+    def take(data: bytes) -> None:
+        arrival.add(len(data))
+        into.take(data)
+
     try:
         done = connection.stream(
-            command, into.take, stdin=[json.dumps(list(globs)).encode()], pulse=pulse
+            command, take, stdin=[json.dumps(list(globs)).encode()], pulse=pulse
         )
     except BrokenPipeError:
         done = None
@@ -98,6 +108,27 @@ def _sockets(said: bytes) -> Iterator[str]:
     for line in said.decode("utf-8", "replace").splitlines():
         if found := _SOCKET.fullmatch(line):
             yield f"{found[1][:200]!r} is a socket"
+
+
+class Arrival:
+    """Count of the bytes that have come, reported each `PROGRESS` seconds, and after a minute the
+    more rarely the longer it takes: a transfer of hours leaves few events."""
+
+    def __init__(
+        self, report: Callable[[int], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._report = report
+        self._clock = clock
+        self._size = 0
+        self._began = self._reported = clock()
+
+    def add(self, size: int) -> None:
+        """Count so many more."""
+        self._size += size
+        now = self._clock()
+        if now - self._reported >= max(PROGRESS, (now - self._began) / 12):
+            self._reported = now
+            self._report(self._size)
 
 
 class _StoppableSource:

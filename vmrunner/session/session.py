@@ -297,6 +297,7 @@ class Session:
                 most=self._job.artifact_bytes,
                 gzip=gzip,
                 pulse=pulse,
+                on_progress=lambda size: self._reporter.event(EventKind.COLLECTING, bytes=size),
             )
         except (Uncollected, ProtocolViolation) as error:
             return self._without_artifacts(end, self._relay.masked(str(error)))

@@ -29,7 +29,7 @@ BUILD = BuildRecord(
 )
 
 
-def drawn(columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def drawn(columns: int, monkeypatch: pytest.MonkeyPatch, **known: str) -> str:
     stream = StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(stream, "fileno", lambda: 2, raising=False)
@@ -38,7 +38,7 @@ def drawn(columns: int, monkeypatch: pytest.MonkeyPatch) -> str:
         output.os, "get_terminal_size", lambda _: type("", (), {"columns": columns})
     )
     line = StatusLine(live=True, may_draw=lambda: True, now=lambda: BUILD.state_since + 7)
-    line.update(BUILD, BUILD.state_since + 60)
+    line.update(BUILD, BUILD.state_since + 60, **known)
     return stream.getvalue().removeprefix("\r\x1b[K")
 
 
@@ -55,3 +55,13 @@ def test_a_narrow_one_shows_the_present(columns: int, monkeypatch: pytest.Monkey
     line = drawn(columns, monkeypatch)
     assert line.endswith("running ⠙ 7.0s   VM ends in 53s")
     assert len(line) < (columns or 80)
+
+
+def test_the_present_has_its_progress_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = drawn(120, monkeypatch, hint=" (2m00s the last time)", progress="12.0 MiB have come")
+    assert line.endswith(
+        "running ⠙ 7.0s (2m00s the last time), 12.0 MiB have come   VM ends in 53s"
+    )
+    assert drawn(120, monkeypatch, progress="12.0 MiB have come").endswith(
+        "running ⠙ 7.0s, 12.0 MiB have come   VM ends in 53s"
+    )

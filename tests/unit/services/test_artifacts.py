@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from vmrunner.cli.artifact_destination import CopyProgress
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.store.build_artifacts import LocalArtifacts
@@ -174,3 +175,23 @@ def test_a_directory_in_the_way_stays(here: Path, store: Path) -> None:
     assert inside(here / "report.xml") == []
     shutil.rmtree(here / "report.xml")
     assert len(artifacts(store).download(".")) == 4
+
+
+def test_each_piece_that_came_is_counted(here: Path, store: Path) -> None:
+    came: list[int] = []
+    copied = artifacts(store).download("to", on_bytes=came.append)
+    files = [here / path for path in copied if not (here / path).is_symlink()]
+    assert sum(came) == sum(file.stat().st_size for file in files)
+    assert sum(came) > 0
+
+
+def test_a_long_copy_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    progress = CopyProgress(clock=lambda: now[0])
+    for _ in range(12):
+        now[0] += 1
+        progress.add(1 << 20)
+    assert capsys.readouterr().err.splitlines() == [
+        "vmrunner: artifacts: 5.0 MiB are copied so far",
+        "vmrunner: artifacts: 10.0 MiB are copied so far",
+    ]

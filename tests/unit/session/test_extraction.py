@@ -10,7 +10,7 @@ import pytest
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib.archive import files
 from vmrunner.session import collect
-from vmrunner.session.collect import _Extraction
+from vmrunner.session.collect import Arrival, _Extraction
 
 
 class Cancelled(Exception):
@@ -47,3 +47,15 @@ def test_a_stopped_extraction_takes_no_more_entries(tmp_path: Path) -> None:
     into.close()
     assert isinstance(into.error, VmrunnerError)
     assert "nobody waits" in str(into.error)
+
+
+def test_reports_of_what_came_grow_rarer() -> None:
+    """Each is an event of the build: hours of a slow line may not leave thousands."""
+    now, heard = [0.0], []
+    arrival = Arrival(heard.append, clock=lambda: now[0])
+    for _ in range(24 * 3600):
+        now[0] += 1
+        arrival.add(1000)
+    assert heard[:3] == [5000, 10_000, 15_000]
+    assert 60 < len(heard) < 120
+    assert heard == sorted(heard)

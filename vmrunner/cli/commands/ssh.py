@@ -166,7 +166,8 @@ def artifacts_get(
                 raise ConfigError("to: '-' takes one file", hint="name one PATH that is no link")
             _show(copied[0])
         return exit_codes.OK
-    copied = found.download(to, *(paths or ()))
+    progress = artifact_destination.CopyProgress()
+    copied = found.download(to, *(paths or ()), on_bytes=progress.add)
     for path in copied:
         output.print_path(os.fspath(path))
     output.say(artifact_destination.came(copied, to))
