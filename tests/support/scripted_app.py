@@ -3,8 +3,8 @@ command line and the API: the parts are joined through `App`, as in production.
 
 A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
 · `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
-· `exit CODE` · `artifact PATH TEXT` · `bring FILE` (12 MiB of artifacts came, the rest once FILE is)
-· `use FIGURE NUMBER` · `lose` (the VM).
+· `exit CODE` · `artifact PATH TEXT` · `bring FILE` (12 MiB of artifacts
+came, the rest once FILE is there) · `use FIGURE NUMBER` · `lose` (the VM).
 `python -m tests.support.scripted_app ARGS` is its command line.
 """
 
@@ -40,7 +40,6 @@ class Scripted:
         self._reason: Reason | None = None
         self._offset = reporter.stored()
         self._used: dict[str, float] = {}
-        self._bring = ""  # the file that artifacts wait for
 
     def stop(self, reason: Reason) -> None:
         self._reason = reason
@@ -72,9 +71,11 @@ class Scripted:
         if verdict.lost or verdict.result is Result.CANCELLED or not globs:
             return verdict
         say.state(BuildState.COLLECTING)
-        if self._bring:
-            say.event("collecting", bytes=12 << 20)
-            self._line("until", self._bring)
+        lines = (self._job.build.spec.steps[0].run or "").splitlines()
+        for line in lines:
+            if line.startswith("bring "):
+                say.event("collecting", bytes=12 << 20)
+                self._line("until", line.removeprefix("bring "))
         return verdict
 
     def _steps(self) -> End:
@@ -110,13 +111,11 @@ class Scripted:
             self._stopped.wait(float(rest))
         elif word == "deaf":
             threading.Event().wait(float(rest))
-        elif word == "source":
-            pass  # it went in before the steps
+        elif word in ("source", "bring"):
+            pass  # it went in before the steps, or comes after them
         elif word == "until":
             while not Path(rest).exists() and not self._stopped.wait(0.02):
                 pass
-        elif word == "bring":
-            self._bring = rest
         elif word == "artifact":
             path, _, text = rest.partition(" ")
             target = self._job.artifacts / path
