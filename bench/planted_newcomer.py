@@ -11,6 +11,11 @@ ARGUMENTS = "tests/integration/test_mcp_arguments.py"
 CONTRADICTIONS = "tests/unit/config/test_contradictions.py"
 FIRST_WORDS = "tests/integration/test_first_words.py"
 DECODING = "tests/unit/services/remote/test_decoding.py"
+GUEST = "tests/integration/test_sandbox_guest.py"
+GROUPS = "tests/unit/cli/test_ci_groups.py"
+BODIES = "tests/integration/test_http_odd_bodies.py"
+SIGNALS = "tests/integration/test_cli_signals.py"
+EXTRACTION = "tests/unit/session/test_extraction.py"
 
 BUGS: Final = (
     Bug(
@@ -124,5 +129,103 @@ BUGS: Final = (
         "    except OSError as error:\n        fix",
         "    except KeyError as error:\n        fix",
         f"{FIRST_WORDS}::test_doctor_goes_on_where_the_disk_is_full",
+    ),
+    Bug(
+        "a container had more CPU time than its VM",
+        "model/usage.py",
+        "self.vm_cpu_seconds * 1.1 + 1.0",
+        "self.vm_cpu_seconds * 1e9",
+        f"{DECODING}::test_no_container_had_more_processor_than_its_vm",
+    ),
+    Bug(
+        "what the shell says stands among a command's words",
+        "guest/command.py",
+        '6>"$box/err" 2>"/dev/null"',
+        '6>"$box/err" 2>&6',
+        f"{GUEST}::test_no_word_of_ours_is_in_a_commands_streams",
+    ),
+    Bug(
+        "a missing command has no word",
+        "guest/command.py",
+        "{{ echo sh: {first}: not found >&6; exit 127; }}",
+        "exit 127",
+        f"{GUEST}::test_no_word_of_ours_is_in_a_commands_streams",
+    ),
+    Bug(
+        "steps begin without a mark",
+        "cli/ci_groups.py",
+        "self._marks is None and len(build.spec.steps) > 1",
+        "self._marks is None and len(build.spec.steps) > 9",
+        f"{GROUPS}::test_elsewhere_several_steps_are_told_beside_the_log",
+    ),
+    Bug(
+        "a step that comes again is marked again",
+        "cli/ci_groups.py",
+        "self._told.add(named)\n                lines += self._close(time)",
+        "lines += self._close(time)",
+        f"{GROUPS}::test_what_comes_again_after_a_take_over_is_marked_once",
+    ),
+    Bug(
+        "a team sees ids of tokens",
+        "services/people.py",
+        'actor_name=names.get(row.actor, "")',
+        'actor_name=""',
+        f"{FIRST_WORDS}::test_people_are_shown_by_the_names_of_their_tokens",
+    ),
+    Bug(
+        "an identity is its issuer",
+        "services/people.py",
+        'return row.actor.rpartition("#")[2]',
+        'return row.actor.partition("#")[0]',
+        "tests/unit/services/test_people.py",
+    ),
+    Bug(
+        "null is said",
+        "server/build_body.py",
+        "if found is not None or name not in model.model_fields",
+        "if name",
+        f"{BODIES}::test_null_is_what_was_not_said",
+    ),
+    Bug(
+        "null hides a wrong name",
+        "server/build_body.py",
+        " or name not in model.model_fields",
+        "",
+        f"{BODIES}::test_null_hides_no_wrong_name_and_no_value",
+    ),
+    Bug(
+        "a memory that no VM starts with passes",
+        "config/contradictions.py",
+        "isinstance(memory, int) and memory < least",
+        "isinstance(memory, int) and memory < 0",
+        f"{CONTRADICTIONS}::test_what_serve_or_each_build_refuses",
+    ),
+    Bug(
+        "artifacts come without a word",
+        "cli/follow.py",
+        "event.kind == EventKind.COLLECTING and isinstance(size, int)",
+        "event.kind == EventKind.COLLECTING and size is None",
+        f"{SIGNALS}::test_artifacts_on_their_way_are_told_and_timed",
+    ),
+    Bug(
+        "each piece of artifacts is an event",
+        "session/collect.py",
+        "max(PROGRESS, (now - self._began) / 12)",
+        "PROGRESS",
+        f"{EXTRACTION}::test_reports_of_what_came_grow_rarer",
+    ),
+    Bug(
+        "commands in the background have no bound",
+        "integrations/mcp/sessions.py",
+        "if running >= COMMANDS:",
+        "if running < 0:",
+        f"{ARGUMENTS}::test_commands_in_the_background_are_bounded",
+    ),
+    Bug(
+        "a character in two pieces is two",
+        "integrations/mcp/background.py",
+        "final=self.ended",
+        "final=True",
+        f"{ARGUMENTS}::test_a_character_in_two_pieces_is_one",
     ),
 )

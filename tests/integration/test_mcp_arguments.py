@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import vmrunner
 from tests.integration.test_mcp import Slow, call, connected, pretended, refused, runner
 from tests.support.fake_runner import app
-from vmrunner.integrations.mcp import background, server
+from vmrunner.integrations.mcp import background, server, sessions
 from vmrunner.integrations.mcp.background import BackgroundCommand
 from vmrunner.model import CommandEnd, StreamName
 
@@ -141,8 +142,75 @@ def test_what_nobody_asks_for_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     while not command.ended:
         command._news.acquire()
         command._news.release()
-    assert command.take(0) == (b"89abcdef", b"", 8, end)
-    assert command.take(0) == (b"", b"", 0, end)
+    assert command.take(0) == ("89abcdef", "", 8, end)
+    assert command.take(0) == ("", "", 0, end)
+
+
+def test_a_character_in_two_pieces_is_one() -> None:
+    half, rest = threading.Event(), threading.Event()
+
+    def follow(_: Any, keep: Any) -> CommandEnd:
+        keep(StreamName.STDOUT, "ä€".encode()[:-1])
+        half.set()
+        assert rest.wait(20)
+        keep(StreamName.STDOUT, "€".encode()[-1:] + b"\xe2")
+        return CommandEnd(exit_code=0, timed_out=False, seconds=1.0)
+
+    sandbox: Any = SimpleNamespace(start=lambda _: None, follow=follow)
+    order: Any = SimpleNamespace(id="c-1")
+    command = BackgroundCommand(sandbox, order)
+    assert half.wait(20)
+    assert command.take(20).stdout == "ä"
+    rest.set()
+    text = ""
+    while (news := command.take(20)).end is None:
+        text += news.stdout
+    assert text + news.stdout == "€�", "half a character at the end is none"
+
+
+def test_commands_in_the_background_are_bounded(
+    runner: vmrunner.Runner, pretended: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a thread here: an agent in a loop had as many as it liked."""
+    monkeypatch.setattr(sessions, "COMMANDS", 2)
+
+    async def work() -> None:
+        async with connected(runner) as client:
+            sandbox = (await call(client, "sandbox_create"))["sandbox"]
+            pretended.runs.clear()
+            for _ in range(2):
+                await call(client, "sandbox_start", sandbox=sandbox, command="serve")
+            told = await refused(client, "sandbox_start", sandbox=sandbox, command="serve")
+            assert "runs 2 commands in the background, and 2 may be (sandbox_stop ends one" in told
+            pretended.runs.set()
+
+    anyio.run(work)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("sandbox_start", {"command": "serve"}),
+        ("sandbox_list_files", {}),
+        ("sandbox_write_file", {"path": "a", "text": "x"}),
+    ],
+)
+def test_each_call_that_waits_tells_progress(
+    runner: vmrunner.Runner, tool: str, arguments: dict[str, str]
+) -> None:
+    """The first call to a VM on a busy host takes longer than clients wait without a word."""
+    heard: list[str] = []
+
+    async def hear(_: float, __: float | None, message: str | None) -> None:
+        heard.append(message or "")
+
+    async def work() -> None:
+        async with connected(runner) as client:
+            sandbox = (await call(client, "sandbox_create"))["sandbox"]
+            await client.call_tool(tool, {"sandbox": sandbox, **arguments}, progress_callback=hear)
+
+    anyio.run(work)
+    assert heard
 
 
 def test_progress_tells_the_last_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,8 +19,8 @@ class News(NamedTuple):
     """Output that came since the last time. `dropped`: bytes that were too many to keep; `end`:
     None while it runs."""
 
-    stdout: bytes
-    stderr: bytes
+    stdout: str
+    stderr: str
     dropped: int
     end: CommandEnd | None
 
@@ -33,6 +34,10 @@ class BackgroundCommand:
         self._sandbox = sandbox
         self._news = threading.Condition()
         self._parts = {name: bytearray() for name in StreamName}
+        # A character may come in two pieces, and be asked for between them.
+        self._texts = {
+            name: codecs.getincrementaldecoder("utf-8")("replace") for name in StreamName
+        }
         self._dropped = 0
         self._end: CommandEnd | None = None
         self._error: VmrunnerError | None = None
@@ -51,12 +56,15 @@ class BackgroundCommand:
             self._news.wait_for(lambda: self.ended or any(self._parts.values()), timeout=wait)
             if self._error is not None and not any(self._parts.values()):
                 raise self._error
-            out, err = (bytes(self._parts[name]) for name in (StreamName.STDOUT, StreamName.STDERR))
+            out, err = self._text(StreamName.STDOUT), self._text(StreamName.STDERR)
             news = News(out, err, self._dropped, self._end)
-            for part in self._parts.values():
-                part.clear()
             self._dropped = 0
         return news
+
+    def _text(self, stream: StreamName) -> str:
+        data = bytes(self._parts[stream])
+        self._parts[stream].clear()
+        return self._texts[stream].decode(data, final=self.ended)
 
     def _follow(self) -> None:
         try:

@@ -241,7 +241,7 @@ def _add_lives(
         context: Context, sandbox: SandboxId, seconds: Seconds = LONGEST_TTL
     ) -> ListedSandbox:
         """Let a sandbox live longer. All in all it cannot live longer than its server allows."""
-        left = await _left_alone(sandboxes.extend, _session(context), sandbox, seconds)
+        left = await _left_alone(context, sandboxes.extend, _session(context), sandbox, seconds)
         return ListedSandbox(sandbox=sandbox, seconds_left=round(left))
 
     @tool(_ENDS)
@@ -284,7 +284,9 @@ def _add_commands(tool: _Adding, sandboxes: SessionSandboxes) -> None:
         session = _session(context)
         found = sandboxes.get(session, sandbox)
         order = command_order(command, env={}, cwd=cwd)
-        sandboxes.keep(session, sandbox, await _left_alone(BackgroundCommand, found, order))
+        sandboxes.check_room(session, sandbox)
+        started = await _left_alone(context, BackgroundCommand, found, order)
+        sandboxes.keep(session, sandbox, started)
         return StartedCommand(command=order.id)
 
     @tool(_READS)
@@ -295,8 +297,8 @@ def _add_commands(tool: _Adding, sandboxes: SessionSandboxes) -> None:
         it has ended. wait_seconds: wait so long for some output, or its end."""
         found = sandboxes.command(_session(context), sandbox, command)
         news = await _at_length(context, lambda: found.take(wait_seconds), left_alone=True)
-        out, out_note = _cut(news.stdout.decode("utf-8", "replace"), "stdout")
-        err, err_note = _cut(news.stderr.decode("utf-8", "replace"), "stderr")
+        out, out_note = _cut(news.stdout, "stdout")
+        err, err_note = _cut(news.stderr, "stderr")
         dropped = f"{news.dropped} bytes were dropped: nobody asked." if news.dropped else ""
         return BackgroundAnswer(
             running=news.end is None,
@@ -311,9 +313,8 @@ def _add_commands(tool: _Adding, sandboxes: SessionSandboxes) -> None:
         """Kill a command of sandbox_start, with all that it started."""
         session = _session(context)
         found = sandboxes.command(session, sandbox, command)
-        await _left_alone(
-            sandboxes.get(session, sandbox).send_signal, found.order.id, signal.SIGKILL
-        )
+        kill = sandboxes.get(session, sandbox).send_signal
+        await _left_alone(context, kill, found.order.id, signal.SIGKILL)
         return f"{command} is killed"
 
 
@@ -325,10 +326,10 @@ def _add_files(tool: _Adding, sandboxes: SessionSandboxes) -> None:
         """Read a file of a sandbox: text, or any bytes as base64."""
         found = sandboxes.get(_session(context), sandbox)
         if encoding == "base64":
-            data = await _left_alone(_read, found, path, BINARY)
+            data = await _left_alone(context, _read, found, path, BINARY)
             text, note = base64.b64encode(data).decode(), ""
         else:
-            data = await _left_alone(_read, found, path, FILE)
+            data = await _left_alone(context, _read, found, path, FILE)
             text, note = _cut(data.decode("utf-8", "replace"), "text")
         return FileAnswer(path=path, text=text, size=len(data), encoding=encoding, note=note)
 
@@ -344,7 +345,7 @@ def _add_files(tool: _Adding, sandboxes: SessionSandboxes) -> None:
         base64."""
         found = sandboxes.get(_session(context), sandbox)
         data = _decoded(text) if encoding == "base64" else text.encode()
-        await _left_alone(found.files.write, path, data)
+        await _left_alone(context, found.files.write, path, data)
         return f"{path}: {len(data)} bytes were written"
 
     @tool(_READS)
@@ -353,7 +354,7 @@ def _add_files(tool: _Adding, sandboxes: SessionSandboxes) -> None:
     ) -> ListAnswer:
         """List a directory of a sandbox."""
         found = sandboxes.get(_session(context), sandbox)
-        entries = await _left_alone(found.files.list, path)
+        entries = await _left_alone(context, found.files.list, path)
         note = f"{len(entries) - ENTRIES} more were left out" if len(entries) > ENTRIES else ""
         listed = [
             FileListed(name=shown(one.name), kind=shown(one.kind), size=one.size)
@@ -471,9 +472,9 @@ async def _at_length(
     return done
 
 
-async def _left_alone(work: Callable[..., T], *words: Any, **options: Any) -> T:
-    """Do in a thread what ends with its sandbox: who is cancelled does not wait for it."""
-    return await _in_thread(functools.partial(work, *words, **options), left_alone=True)
+async def _left_alone(context: Context, work: Callable[..., T], *words: Any) -> T:
+    """Do at length what ends with its sandbox: who is cancelled does not wait for it."""
+    return await _at_length(context, functools.partial(work, *words), left_alone=True)
 
 
 async def _in_thread(work: Callable[[], T], *, left_alone: bool) -> T:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from vmrunner.api.sandbox import Sandbox
-from vmrunner.errors import NotFound
+from vmrunner.errors import Conflict, NotFound
 from vmrunner.integrations.mcp.background import BackgroundCommand
 
 #: The session where a transport has one only, such as stdio.
 ONLY: Final = ""
 LONGEST_TTL: Final = 15 * 60.0  # seconds that a sandbox or a build may be asked to live
 KNOWN_FOR: Final = 60.0  # … that one is known here after its end
-COMMANDS: Final = 64  # of a sandbox, in the background, that are known
+COMMANDS: Final = 64  # of a sandbox, in the background, that run or are known
 
 
 @dataclass(slots=True)
@@ -67,11 +67,22 @@ class SessionSandboxes:
             made.until += seconds
             return made.until - self._now()
 
+    def check_room(self, session: str, name: str) -> None:
+        """Raise Conflict where too many commands run in the background: each has a thread."""
+        made = self._find(session, name)
+        with self._lock:
+            running = sum(not command.ended for command in made.commands.values())
+        if running >= COMMANDS:
+            raise Conflict(
+                f"sandbox {name} runs {running} commands in the background, and {COMMANDS} may be",
+                hint="sandbox_stop ends one",
+            )
+
     def keep(self, session: str, name: str, command: BackgroundCommand) -> None:
         """Note a command that runs in the background. Of those that ended the oldest go."""
         made = self._find(session, name)
         with self._lock:
-            ended = [name for name, one in made.commands.items() if one.ended]
+            ended = [name for name, known in made.commands.items() if known.ended]
             for old in ended[: max(0, len(made.commands) + 1 - COMMANDS)]:
                 del made.commands[old]
             made.commands[command.order.id] = command
