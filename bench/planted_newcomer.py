@@ -112,8 +112,8 @@ BUGS: Final = (
     Bug(
         "doctor finds no contradiction in pools",
         "config/contradictions.py",
-        "for name, said in settings.pools.items()",
-        "for name, said in ()",
+        "for name, pool in settings.pools.items()",
+        "for name, pool in ()",
         f"{CONTRADICTIONS}::test_all_contradictions_are_told",
     ),
     Bug(

@@ -61,8 +61,8 @@ class _AskedFor(JobDefaults):
     @model_validator(mode="before")
     @classmethod
     def _bounded(cls, value: Any) -> Any:
-        """Check lengths before anything is parsed: what is parsed in vain costs as much. A field that is null is
-        one that was not said, as clients made from the API's document say it."""
+        """Check lengths before anything is parsed: what is parsed in vain costs as much. A field
+        that is null is one that was not said, as clients made from the API's document say it."""
         if not isinstance(value, dict):
             return value
         body_lengths.check(value)
