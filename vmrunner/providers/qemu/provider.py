@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from vmrunner.config import field_checks
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, Uncertain
 from vmrunner.lib import units
 from vmrunner.model import (
@@ -124,8 +123,8 @@ class QemuProvider:
         limit = max(8, os.cpu_count() or 1)
         if not 1 <= cpus <= limit:
             raise BadOrder(f"cpus = {cpus}: this host gives 1 to {limit} to a VM")
-        if memory < (needed := field_checks.LEAST_MEMORY):
-            raise BadOrder(f"memory = {memory // MiB} MiB: a VM needs at least {needed // MiB} MiB")
+        if memory < 256 * MiB:
+            raise BadOrder(f"memory = {memory // MiB} MiB: a VM needs at least 256 MiB")
         if memory > (total := doctor.memory("MemTotal")):
             raise BadOrder(f"memory = {memory // MiB} MiB: this host has {total // MiB} MiB")
         disk = spec.disk or max(options.disk, least)
