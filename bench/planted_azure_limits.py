@@ -20,6 +20,8 @@ LOOKS, SIZES, SCHEDULES, IMAGES, QUOTAS, ANSWERS, LIFE, FAULTS = (
         "faults",
     )
 )
+NONE = "tests/integration/test_network_none_in_clouds.py"
+BUCKETS = "tests/unit/providers/common/test_common.py"
 CODES = "tests/unit/providers/azure/test_error_codes.py"
 
 BUGS: Final = (
@@ -106,6 +108,44 @@ BUGS: Final = (
         "                self._boots.end(order.instance)\n",
         "                pass\n",
         f"{IMAGES}::test_a_start_that_was_refused_counts_no_more",
+    ),
+    Bug(
+        "Azure: an order that was never sent counts on",
+        f"{AZURE}/create.py",
+        "        except BadOrder:  # nobody was asked\n            self._boots.end(order.instance)\n",
+        "        except BadOrder:  # nobody was asked\n",
+        f"{IMAGES}::test_an_order_that_cannot_be_sent_counts_no_more",
+    ),
+    Bug(
+        "Azure: a start that was deleted counts on",
+        f"{AZURE}/describe.py",
+        'Azure took nothing back."""\n        self._booted(ref.id)\n',
+        'Azure took nothing back."""\n',
+        f"{IMAGES}::test_a_start_that_was_deleted_counts_no_more",
+    ),
+    Bug(
+        "Azure: Compute's one sentence pauses all",
+        f"{AZURE}/error_codes.py",
+        'return code != _NOT_ALLOWED and "subscription" in',
+        'return "subscription" in',
+        f"{LOOKS}::test_what_compute_says_of_the_subscription_is_of_one_vm",
+    ),
+    Bug(
+        "Azure: a closed VM may be asked by others",
+        f"{AZURE}/doctor.py",
+        'beside = holes(groups, homes, public=options.address == "public")',
+        "beside = holes((), homes, public=False) if not groups else ()",
+        f"{NONE}::test_azure_doctor_tells_who_gets_in",
+    ),
+    Bug(
+        "a call that makes a bucket is not counted",
+        "providers/common/rate_limits.py",
+        "                self._drop_full()\n            buckets = self._of(place, quota)\n",
+        "                self._drop_full()\n"
+        "            buckets = self._of(place, quota)\n"
+        "            if len(self._buckets) > KEPT_BUCKETS:\n"
+        "                self._drop_full()\n",
+        f"{BUCKETS}::test_of_many_places_each_call_counts",
     ),
     Bug(
         "Azure: public addresses are without end",

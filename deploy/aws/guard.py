@@ -5,8 +5,9 @@ the deadline in its own tags, plus a grace, is ended; instances first, then what
 What has no tag of ours is never even listed. One kind or region that fails holds no other back; the
 failures are raised at the end, so that the invocation counts as failed and its alarm rings.
 
-A pass that saw the VMs of the function's own region leaves its time as a tag of the function,
-`vmrunner:last-pass`: without that sign vmrunner takes the guard for dead.
+A pass that saw the VMs of the function's own region, and that EC2 let end those that were due,
+leaves its time as a tag of the function, `vmrunner:last-pass`: without that sign vmrunner takes the
+guard for dead.
 
 The deadline is `vmrunner:expires-at`; where that cannot be read, birth + `vmrunner:max-ttl`, or +
 VMRUNNER_MAX_TTL where there is no such tag. What nothing tells is reported and lives.
@@ -65,6 +66,8 @@ GENERAL: Final = re.compile(
 MISSING: Final = re.compile(r"Invalid\w+\.NotFound|ResourceNotFoundException")
 #: Somebody uses it: an image its snapshot, a VM that is still going its disk.
 IN_USE: Final = re.compile(r"Invalid\w+\.InUse|VolumeInUse|IncorrectState|DependencyViolation")
+#: A right is missing.
+DENIED: Final = re.compile(r"UnauthorizedOperation|AccessDenied(Exception)?")
 TOLD: Final = ("ended", "held", "unreadable", "failures")
 Item = Mapping[str, Any]  # as EC2 tells it; `Kind` and `_judged` alone read it
 Seconds = float | None
@@ -195,6 +198,7 @@ class Region:
     def __init__(self, make: Callable[..., Any], name: str, case: Case) -> None:
         self.name, self.case = name, case
         self.saw = False  # its VMs, as far as zones answer
+        self.denied = False  # the right to end one of them
         self.told: dict[str, list[dict[str, str | int]]] = {key: [] for key in TOLD}
         self.ec2: EC2Client = make("ec2", region_name=name)
         self.scheduler: EventBridgeSchedulerClient = make("scheduler", region_name=name)
@@ -351,6 +355,7 @@ class Region:
     def _failed(self, kind: Kind, thing: Thing, error: Exception) -> None:
         if MISSING.fullmatch(_code(error)):
             return
+        self.denied |= kind is INSTANCES and DENIED.fullmatch(_code(error)) is not None
         used = kind is not INSTANCES and IN_USE.fullmatch(_code(error))
         self._tell("held" if used else "failures", kind.name, id=thing.id, error=_words(error))
 
@@ -392,7 +397,7 @@ def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str,
     with ThreadPoolExecutor(8) as pool:  # regions at once
         list(pool.map(Region.pass_over, passes))
     told = {key: [line for each in passes for line in each.told[key]] for key in TOLD}
-    seen = [each.name for each in passes if each.saw]
+    seen = [each.name for each in passes if each.saw and not each.denied]
     said = {"installation": settings.installation, "regions": names, "seen": seen}
     return {**said, "dry_run": dry_run, **told}
 

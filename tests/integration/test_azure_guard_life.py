@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from deploy.azure.guard import function_app
-from tests.support.azure import INSTALLATION, Microsoft
+from tests.support.azure import INSTALLATION, Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.model import Level, Spec
 from vmrunner.providers.azure import guard
@@ -74,6 +74,22 @@ def test_a_pass_that_sees_no_vm_leaves_no_sign(azure: Microsoft) -> None:
         run(azure)
     azure.cloud.faults.denied.clear()
     assert roles(azure) == set()
+
+
+def test_a_pass_that_may_end_no_vm_leaves_no_sign(azure: Microsoft) -> None:
+    """It lists them, and that is all: its role was changed, or somebody denies it."""
+    provider = azure.provider()
+    order = make_order(provider)
+    provider.create(order)
+    installed(azure)
+    azure.clock.advance(order.deadline - azure.clock() + 1000)
+    azure.cloud.faults.deny("virtualMachines.delete")
+    with pytest.raises(function_app.GuardFailed):
+        run(azure)
+    assert roles(azure) == set()
+    azure.cloud.faults.denied.clear()
+    run(azure)
+    assert (roles(azure), azure.cloud.count("virtualMachines.delete")) == (ALL, 2)
 
 
 def test_one_disk_that_stays_makes_a_guard_no_less_alive(azure: Microsoft) -> None:

@@ -133,6 +133,29 @@ def test_a_start_that_was_refused_counts_no_more(azure: Microsoft) -> None:
     provider.create(make_order(provider))
 
 
+def test_an_order_that_cannot_be_sent_counts_no_more(
+    azure: Microsoft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    azure.cloud.boot_seconds = 60
+    provider = azure.provider(zones=())
+    with monkeypatch.context() as patched:
+        patched.setattr("vmrunner.providers.azure.create_request.USER_DATA", 1)
+        for _ in range(AT_ONCE + 5):
+            with pytest.raises(BadOrder, match="user-data"):
+                provider.create(make_order(provider))
+    provider.create(make_order(provider))
+
+
+def test_a_start_that_was_deleted_counts_no_more(azure: Microsoft) -> None:
+    """A build that was cancelled while its VM booted, which nobody ever saw running."""
+    azure.cloud.boot_seconds = 60
+    azure.cloud.quotas["westeurope"] = {}
+    provider = azure.provider()
+    for _ in range(AT_ONCE + 5):
+        provider.delete([provider.create(make_order(provider))])
+    provider.create(make_order(provider))
+
+
 def test_removed_is_gone_and_missing_is_success(azure: Microsoft) -> None:
     image(azure, "mine", 1)
     images = store(azure)

@@ -13,7 +13,7 @@ from vmrunner.providers import LookPace
 from vmrunner.providers.azure.client import QUOTAS
 from vmrunner.providers.azure.describe import SETTLED
 from vmrunner.providers.azure.provider import PACE, AzureProvider
-from vmrunner.testing.localazure import COMPUTE_THROTTLED, RequestFate
+from vmrunner.testing.localazure import COMPUTE_THROTTLED, THROTTLED, RequestFate
 
 NOT_FOUND = RequestFate("ResourceNotFound", 404, "The Resource was not found.")
 
@@ -132,12 +132,30 @@ def test_a_refusal_of_the_subscription_pauses_all(azure: Microsoft) -> None:
     order = make_order(provider)
     ref = provider.create(order)
     azure.cloud.throttle_seconds = 60
-    azure.cloud.faults.fail("virtualMachines.get", COMPUTE_THROTTLED)
+    azure.cloud.faults.fail("virtualMachines.get", THROTTLED)
     before = len(azure.cloud.requests)
     for _ in range(3):
         with pytest.raises(Throttled):
             look(provider, order, ref)
     assert len(azure.cloud.requests) == before + 1
+
+
+def test_what_compute_says_of_the_subscription_is_of_one_vm(azure: Microsoft) -> None:
+    """Microsoft.Compute has one sentence for all its limits, those of one VM too, and it speaks of
+    the subscription (Azure/aks-engine issue 2295)."""
+    provider = azure.provider()
+    orders = [make_order(provider) for _ in range(2)]
+    refs = [provider.create(order) for order in orders]
+    for order, ref in zip(orders, refs, strict=True):
+        assert look(provider, order, ref) is not None
+    azure.cloud.throttle_seconds = 60
+    azure.cloud.faults.fail("virtualMachines.get", COMPUTE_THROTTLED)
+    before = azure.cloud.count("virtualMachines.get")
+    for _ in range(3):
+        for order, ref in zip(orders, refs, strict=True):
+            assert look(provider, order, ref) is not None
+    assert azure.cloud.count("virtualMachines.get") == before + 1 + 3
+    assert swept(provider)
 
 
 def test_of_many_that_change_each_has_its_own_limit(

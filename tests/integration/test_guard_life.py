@@ -14,9 +14,10 @@ import requests
 from deploy.aws import guard as aws_guard
 from deploy.gcp.guard import main as gcp_guard
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon
-from tests.support.expired import invocation, lambda_function
+from tests.support.expired import invocation, lambda_function, launch, tagged
 from tests.support.gce import Google
 from tests.support.gce import gce as gce  # the fixture
+from tests.support.gce import make_order as gce_order
 from vmrunner.model import Level
 from vmrunner.providers.common import guard_life
 from vmrunner.providers.gce import guard as seen_guard
@@ -89,6 +90,19 @@ def test_a_pass_that_sees_no_vm_leaves_no_sign(aws: Amazon) -> None:
     with pytest.raises(aws_guard.GuardFailed):
         aws_guard.handler({}, invocation(arn))
     assert roles(aws) == set()
+
+
+def test_a_pass_that_may_end_no_vm_leaves_no_sign(aws: Amazon) -> None:
+    """It lists them, and that is all: its role was changed, or somebody denies it."""
+    arn = lambda_function(aws)
+    doomed = launch(aws, tagged(aws))
+    aws.cloud.faults.deny("TerminateInstances")
+    with pytest.raises(aws_guard.GuardFailed):
+        aws_guard.handler({}, invocation(arn))
+    assert (roles(aws), doomed.state) == (set(), "running")
+    aws.cloud.faults.denied.clear()
+    aws_guard.handler({}, invocation(arn))
+    assert roles(aws) == ALL
 
 
 def test_one_disk_that_stays_makes_a_guard_no_less_alive(aws: Amazon) -> None:
@@ -203,6 +217,26 @@ def test_no_sign_where_vms_could_not_be_listed(gce: Google) -> None:
     with pytest.raises(gcp_guard.GuardFailed):
         gcp_pass(gce, email)
     assert told(gce)[0] == set()
+
+
+def test_no_sign_where_no_vm_may_be_ended(gce: Google) -> None:
+    email = installed(gce)
+    provider = gce.provider()
+    provider.create(gce_order(provider))
+    gce.cloud.machines[-1].shown["labels"]["vmrunner-expires-at"] = "1"
+    gce.cloud.faults.deny("instances.delete")
+    with pytest.raises(gcp_guard.GuardFailed):
+        gcp_pass(gce, email)
+    assert told(gce)[0] == set()
+    gce.cloud.faults.denied.clear()
+    gcp_pass(gce, email)
+    assert told(gce)[0] == ALL
+
+
+def test_too_many_calls_are_no_missing_right() -> None:
+    """Google answers both with 403."""
+    refusals = [gcp_guard.Refused(403, reason, "") for reason in ("rateLimitExceeded", "forbidden")]
+    assert [one.denied for one in refusals] == [False, True]
 
 
 def test_doctor_names_the_right_that_it_lacks(gce: Google) -> None:

@@ -22,6 +22,7 @@ from tests.support.gce import make_order as gce_order
 from vmrunner.errors import BadOrder
 from vmrunner.model import Finding, Level, Network, Spec, Trait
 from vmrunner.providers import promises
+from vmrunner.testing.localazure import fixtures as azure_fixtures
 from vmrunner.testing.localgce import fixtures
 
 NONE: Final = Spec(network=Network.NONE)
@@ -174,6 +175,38 @@ def test_gce_doctor_tells_what_goes_out(
         firewall(gce, f"out-{number}", **rule)
     (finding,) = told(gce.provider(network_tags_none=("shut",)))
     assert (finding.level, text in finding.message) == (level, True), finding.message
+
+
+# --- Azure ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("others", "messages"),
+    [
+        ("VirtualNetwork", []),
+        ("192.0.2.0/24", ["builds reach each other: AllowVnetInBound"]),
+    ],
+)
+def test_azure_doctor_tells_who_gets_in(azure: Any, others: str, messages: list[str]) -> None:
+    """A build with a network, which asks one without for what it has, carries that out."""
+    cloud, site = azure.cloud, azure.site
+    made = azure_fixtures.add_firewall(cloud, site.group, "shut", site.location, "203.0.113.7")
+    rules = made["properties"]["securityRules"]
+    rules[1]["properties"]["sourceAddressPrefix"] = others
+    for number, to in enumerate(("AzurePlatformDNS", "*")):
+        more = {"direction": "Outbound", "priority": 100 + number, "destinationAddressPrefix": to}
+        kept = {**rules[1]["properties"], "sourceAddressPrefix": "*", **more}
+        rules.append({"name": f"out-{number}", "properties": kept})
+    found = told(azure.provider(security_group_none="shut", subnet=open_subnet(azure)))
+    wrong = [one.message for one in found if one.level is Level.ERROR]
+    assert wrong == messages, found
+
+
+def open_subnet(azure: Any) -> str:
+    """A subnet without a security group of its own."""
+    cloud, site = azure.cloud, azure.site
+    azure_fixtures.add_network(cloud, site.group, "bare", site.location, "10.9.0.0/16")
+    return "bare/default"
 
 
 # --- what ships ----------------------------------------------------------------------------------

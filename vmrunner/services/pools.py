@@ -219,7 +219,8 @@ _TROUBLES: Final = {
     EmptyReason.CREDENTIALS: "the provider refuses our credentials",
     EmptyReason.REFUSED: "the provider can never make them as they are configured",
     EmptyReason.BOOT: "the last one did not come up",
-    EmptyReason.GUARD: "no guard is installed that ends a pool's VMs: install it, or anew",
+    EmptyReason.GUARD: "no guard that passed of late ends a pool's VMs: `vmrunner doctor` tells "
+    "what it lacks; one of a former vmrunner is installed anew",
     EmptyReason.NO_ENGINE: "no `serve` that lives has its provider",
     EmptyReason.BUDGET: "usd_per_day, or a budget, is spent",
 }

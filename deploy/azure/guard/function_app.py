@@ -8,8 +8,9 @@ one that its guest switched off bills as if it ran. Whatever state it is in, the
 force. What has no tags of ours is never touched. One thing that fails holds no other back; at the
 end the failures are told and raised, so that the invocation counts as failed and its alert fires.
 
-A pass that saw the group's VMs leaves its time as a tag of the function's own group,
-`vmrunner:last-pass`: without that sign vmrunner takes the guard for dead.
+A pass that saw the group's VMs, and that Azure let end those that were due, leaves its time as a
+tag of the function's own group, `vmrunner:last-pass`: without that sign vmrunner takes the guard
+for dead.
 
 The deadline is `vmrunner:expires-at`; where that cannot be read, creation + `vmrunner:max-ttl`, the
 limit at its birth, and without that tag creation + VMRUNNER_MAX_TTL. So a limit that is lowered
@@ -237,6 +238,7 @@ class Pass:
         self._clock, self._sleep = clock, sleep
         self._over = clock() + LONGEST
         self.saw = False  # the group's VMs
+        self.denied = False  # the right to end one of them
         self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
 
     def run(self) -> None:
@@ -302,6 +304,7 @@ class Pass:
         except Exception as error:  # noqa: BLE001 - the others are not held back
             if isinstance(error, Refused) and error.status == 404:
                 return
+            self.denied |= kind is KINDS[0] and isinstance(error, Refused) and error.status == 403
             what = "held" if isinstance(error, Refused) and error.busy else "failures"
             self._tell(what, kind.name, **line, error=_words(error))
 
@@ -351,7 +354,8 @@ def guard(
     """One pass; what it did. `base`: of the API's paths."""
     made = Pass(settings, send, now, base, **more)
     made.run()
-    said = {"installation": settings.installation, "group": settings.group, "saw": made.saw}
+    said = {"installation": settings.installation, "group": settings.group}
+    said |= {"saw": made.saw, "denied": made.denied}
     return {**said, "dry_run": settings.dry_run, **made.told}
 
 
@@ -412,7 +416,8 @@ def run(
     report = guard(settings, partial(request, headers=headers), now, base=base, **more)
     text = json.dumps(report)
     logging.getLogger("vmrunner").warning(text)  # a level that no host filters
-    if settings.own_group and report["saw"] and not settings.dry_run:
+    works = report["saw"] and not report["denied"]
+    if settings.own_group and works and not settings.dry_run:
         leave_sign(settings, headers, now, base=base)
     if failures := report["failures"]:
         raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")

@@ -9,8 +9,8 @@ snapshots. What has no label of ours is never even listed. One kind or place tha
 other back; at the end the failures are told and raised, so that the invocation counts as failed
 and its alert fires.
 
-A pass that saw the project's VMs leaves its time in the description of the function's account:
-without that sign vmrunner takes the guard for dead.
+A pass that saw the project's VMs, and that Google let end those that were due, leaves its time in
+the description of the function's account: without that sign vmrunner takes the guard for dead.
 
 The deadline is `vmrunner-expires-at`; where that cannot be read, creation + `vmrunner-max-ttl`, the
 limit at its birth, and without that label creation + VMRUNNER_MAX_TTL. So a limit that is lowered
@@ -79,6 +79,8 @@ class Refused(Exception):
         self.reason = reason
         #: Is the thing in use, or does an operation on it go on, such as somebody's delete?
         self.busy = reason in BUSY or (reason == "rateLimitExceeded" and OF_ONE in message)
+        #: Is a right missing? Of too many calls Google says 403 too.
+        self.denied = status == 403 and not reason.endswith("Exceeded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,7 @@ class Pass:
         self._now = now
         self._dry_run = dry_run
         self.saw = False  # VMs, as far as zones answer
+        self.denied = False  # the right to end one of them
         self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
 
     def run(self) -> None:
@@ -302,6 +305,7 @@ class Pass:
         except Exception as error:  # noqa: BLE001 - the others are not held back
             if isinstance(error, Refused) and error.status == 404:
                 return
+            self.denied |= kind is INSTANCES and isinstance(error, Refused) and error.denied
             what = "held" if isinstance(error, Refused) and error.busy else "failures"
             self._tell(what, kind.name, **line, error=_words(error))
 
@@ -353,6 +357,7 @@ def guard(
         "installation": settings.installation,
         "project": settings.project,
         "saw": made.saw,
+        "denied": made.denied,
         "dry_run": dry_run,
         **made.told,
     }
@@ -375,7 +380,8 @@ def invoked(
     report = guard(settings, session, now, base=base, dry_run=dry_run)
     text = json.dumps(report)
     print(text)  # noqa: T201 - to the function's log
-    if settings.account and report["saw"] and not dry_run:
+    works = report["saw"] and not report["denied"]
+    if settings.account and works and not dry_run:
         leave_sign(session, settings.account, now, base=url or IAM)
     if failures := report["failures"]:
         raise GuardFailed(f"{len(failures)} failures: {json.dumps(failures[:3])}")

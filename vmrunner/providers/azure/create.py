@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmrunner.errors import QuotaExceeded, Uncertain
+from vmrunner.errors import BadOrder, QuotaExceeded, Uncertain
 from vmrunner.model import TAG, Kind, Order, Ref
 from vmrunner.providers.azure import create_request, error_codes
 from vmrunner.providers.azure.boots import ManagedBoots
@@ -59,6 +59,9 @@ class AzureCreator:
             if failed is not None:
                 self._clean_up(order)
                 raise failed
+        except BadOrder:  # nobody was asked
+            self._boots.end(order.instance)
+            raise
         except CallFailed as failed:
             if failed.code in error_codes.EXISTS:
                 return self._found(order, failed)

@@ -77,6 +77,7 @@ class VmDescriber:
 
     def ended(self, ref: Ref) -> None:
         """Remember that a delete of ours was accepted: Azure took nothing back."""
+        self._booted(ref.id)
         with self._lock:
             if ref in self._known:
                 self._known[ref].ended = True

@@ -3,7 +3,8 @@ fix; one that fails hinders no other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -156,8 +157,8 @@ def _network(provider: AzureProvider) -> Iterator[Finding]:
     subnet = provider.calls(
         SUBNET, group=words[3], virtual_network_name=words[7], subnet_name=words[9]
     )
-    ids = (part(subnet, "properties", "networkSecurityGroup", "id"), options.security_group_id())
-    groups = [_security_group(provider, one) for one in dict.fromkeys(filter(None, ids))]
+    of_subnet = part(subnet, "properties", "networkSecurityGroup", "id")
+    groups = _security_groups(provider, of_subnet, options.security_group_id())
     several = part(subnet, "properties", "addressPrefixes") or ()
     one = part(subnet, "properties", "addressPrefix")
     homes = [*several, *([one] if one and one not in several else [])]
@@ -165,19 +166,28 @@ def _network(provider: AzureProvider) -> Iterator[Finding]:
     yield from found
     if not found:
         yield ok("network", f"subnet {words[9]}: builds do not reach each other")
-    yield from _no_network(provider)
+    yield from _no_network(provider, of_subnet, homes)
 
 
-def _no_network(provider: AzureProvider) -> Iterator[Finding]:
-    """Check that a VM of `network: none` gets nowhere, whoever is root in it."""
-    if provider.options.security_group_none is None:
+def _no_network(
+    provider: AzureProvider, of_subnet: str | None, homes: Sequence[str]
+) -> Iterator[Finding]:
+    """Check that a VM of `network: none` gets nowhere, and that no other build gets to it, to which
+    it might answer."""
+    options = provider.options
+    if options.security_group_none is None:
         yield of_no_wall(provider.name, "security_group_none")
         return
-    group = _security_group(provider, str(provider.options.security_group_id(Network.NONE)))
-    found = list(ways_out(group))
+    groups = _security_groups(provider, of_subnet, options.security_group_id(Network.NONE))
+    beside = holes(groups, homes, public=options.address == "public")
+    found = [*ways_out(groups[-1]), *(replace(hole, check="network none") for hole in beside)]
     yield from found
     if not found:
-        yield ok("network none", f"{group.get('name')}: nothing goes out")
+        yield ok("network none", f"{groups[-1].get('name')}: nothing goes out")
+
+
+def _security_groups(provider: AzureProvider, *identifiers: str | None) -> list[Answer]:
+    return [_security_group(provider, one) for one in dict.fromkeys(filter(None, identifiers))]
 
 
 def _security_group(provider: AzureProvider, identifier: str) -> Answer:

@@ -95,9 +95,10 @@ def failed(error: Exception, *, action: str, where: str) -> CallFailed:
 
 
 def is_of_all(error: Exception) -> bool:
-    """True if a refusal for too many calls is about the subscription, and not about one thing."""
+    """True if a refusal for too many calls is about the subscription, and not about one thing.
+    Microsoft.Compute speaks of the subscription whichever of its limits was met."""
     code, message = _code_and_message(error) if hasattr(error, "error") else ("", "")
-    return "subscription" in f"{code} {message}".lower()
+    return code != _NOT_ALLOWED and "subscription" in f"{code} {message}".lower()
 
 
 def refusal(code: str, message: str, status: int, *, action: str, where: str) -> ProviderError:

@@ -81,7 +81,7 @@ def ways_out(group: Answer) -> Iterator[Finding]:
             check="network none",
         )
     resolver = [r for r in _outbound(group) if _RESOLVER in _values(r, _TO, "es")]
-    if not resolver or _allows(resolver[0]):
+    if not resolver or _allows(resolver[0]) or not _is_of_all_traffic(resolver[0]):
         yield replace(
             _bad(
                 f"{group.get('name')} leaves Azure's own resolver: names that a build asks for "
@@ -89,14 +89,6 @@ def ways_out(group: Answer) -> Iterator[Finding]:
                 f"a rule of the outbound ones that denies all to the service tag {_RESOLVER}",
             ),
             level=Level.WARNING,
-            check="network none",
-        )
-    if not any(_allows(rule) and _covers(rule, SSH) for rule in _inbound(group)[:-1]):
-        yield replace(
-            _bad(
-                f"{group.get('name')} lets nobody in to port {SSH}",
-                "a rule that lets in SSH from where vmrunner runs, and nothing else",
-            ),
             check="network none",
         )
 
@@ -169,10 +161,14 @@ def _overlaps(source: str, homes: Sequence[_Network]) -> bool:
 
 def _denies_all(rule: Answer) -> bool:
     """True if what it denies it denies whole, wherever it goes."""
+    goes = {one.lower() for one in _values(rule, _TO, "es")} or {"*"}
+    return _is_of_all_traffic(rule) and bool(goes & _EVERYONE)
+
+
+def _is_of_all_traffic(rule: Answer) -> bool:
+    """True if it names neither a protocol nor ports."""
     ports = set(_values(rule, "destinationPortRange", "s"))
-    wide = str(part(rule, "properties", "protocol")) == "*" and bool(ports & _ALL_PORTS)
-    goes = {one.lower() for one in _values(rule, "destinationAddressPrefix", "es")} or {"*"}
-    return wide and bool(goes & _EVERYONE)
+    return str(part(rule, "properties", "protocol")) == "*" and bool(ports & _ALL_PORTS)
 
 
 def _covers_all(homes: Sequence[_Network], rule: Answer) -> bool:

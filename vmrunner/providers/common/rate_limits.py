@@ -19,8 +19,6 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 16.0
 #: No cloud's own word for a pause counts for longer: what must die is to be asked for again.
 LONGEST_TOLD: Final = 120.0
-
-
 #: So many buckets are kept; of more, those that are full go.
 KEPT_BUCKETS: Final = 4096
 
@@ -108,10 +106,10 @@ class Buckets:
     def take(self, place: str, quota: str, *, items: int = 1, patience: float = 30.0) -> None:
         """Wait for one call about so many things, at most `patience` seconds. Raises `CallFailed`
         when that is not enough, and nothing is taken."""
-        buckets = self._of(place, quota)
         with self._lock:
             if len(self._buckets) > KEPT_BUCKETS:
                 self._drop_full()
+            buckets = self._of(place, quota)
             wait = max(bucket.wait(items if many else 1) for bucket, many in buckets)
             if wait > patience:
                 text = f"{place}: {quota} is at its limit for another {wait:.0f} s"
@@ -123,9 +121,13 @@ class Buckets:
             self._sleep(wait)
 
     def spare(self, place: str, quota: str) -> float:
-        """Return how many calls, each about one thing, can be made without waiting."""
+        """Return how many calls, each about one thing, can be made without waiting. To ask for it
+        makes no bucket."""
         with self._lock:
-            return min(bucket.spare() for bucket, _ in self._of(place, quota))
+            found = self._buckets.get((place, quota))
+            if found is None:
+                return min(limit.burst for limit in self._quotas[quota] if limit is not None)
+            return min(bucket.spare() for bucket, _ in found)
 
     def record(self, place: str, quota: str, *, refused: bool, told: float = 0.0) -> None:
         """Record what the cloud said to a call: too many, and `told` seconds until another has a

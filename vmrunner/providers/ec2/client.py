@@ -201,7 +201,7 @@ class Ec2Client:
             if isinstance(failed.error, Throttled):
                 self._buckets.record(region, api.quota, refused=True)
             raise failed from error
-        if _is_page(answer):
+        if api.service == "ec2" and _is_page(answer):  # of other services JSON is parsed
             text = f"{api.action} in {region}: a page of HTML, as a gateway's"
             raise CallFailed("", Uncertain(text))
         self._note_date(answer)
@@ -255,7 +255,8 @@ class Ec2Client:
 
 
 def _is_page(answer: Any) -> bool:
-    """True of somebody's page on the way, which well-formed parses as an answer without fields."""
+    """True of somebody's page on the way, which well-formed parses as an answer of EC2's without
+    fields."""
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return str(headers.get("content-type", "")).startswith("text/html")
 

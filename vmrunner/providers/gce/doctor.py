@@ -151,7 +151,8 @@ def _no_network(provider: GceProvider, rules: list[Any], homes: list[str]) -> It
     found += [replace(hole, check="network none") for hole in beside]
     yield from found
     if not found:
-        yield ok("network none", f"{', '.join(tags)}: nothing goes out")
+        names = "but names, which the metadata server resolves: no rule closes the way to it"
+        yield ok("network none", f"{', '.join(tags)}: nothing goes out {names}")
 
 
 def _offers(provider: GceProvider) -> Iterator[Finding]:

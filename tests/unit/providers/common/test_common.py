@@ -185,6 +185,24 @@ def test_a_refusal_empties_the_bucket_and_repetition_doubles_the_pause(time: Tim
     assert time.slept[-1] == pytest.approx(1.0, abs=0.2)
 
 
+def test_of_many_places_each_call_counts(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while more buckets are in use than are kept."""
+    monkeypatch.setattr("vmrunner.providers.common.rate_limits.KEPT_BUCKETS", 2)
+    limits = buckets(time, Limit(2, 0.1))
+    for place in ("a", "b", "c", "d"):
+        limits.take(place, "run")
+        assert limits.spare(place, "run") == 1
+    time.sleep(10)
+    limits.take("a", "run")  # what is full is dropped, and nothing else
+    assert (limits.spare("a", "run"), limits.spare("b", "run")) == (1, 2)
+
+
+def test_to_ask_what_is_spare_keeps_nothing(time: Time) -> None:
+    limits = buckets(time, Limit(5, 1), Limit(3, 1))
+    assert limits.spare("a", "run") == 3
+    assert limits._buckets == {}
+
+
 def test_many_threads_share_one_rate() -> None:
     time = Time()
     lock, slept = threading.Lock(), []
