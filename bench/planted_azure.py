@@ -132,7 +132,7 @@ BUGS: Final = (
     Bug(
         "Azure: half a denial is enough",
         f"{AZURE}/isolation.py",
-        "return wide and bool(goes & _EVERYONE)",
+        "return _is_of_all_traffic(rule) and bool(goes & _EVERYONE)",
         "return True",
         f"{UNIT}/test_isolation.py::test_half_a_denial_is_none",
     ),

@@ -112,7 +112,8 @@ BUGS: Final = (
     Bug(
         "Azure: an order that was never sent counts on",
         f"{AZURE}/create.py",
-        "        except BadOrder:  # nobody was asked\n            self._boots.end(order.instance)\n",
+        "        except BadOrder:  # nobody was asked\n"
+        "            self._boots.end(order.instance)\n",
         "        except BadOrder:  # nobody was asked\n",
         f"{IMAGES}::test_an_order_that_cannot_be_sent_counts_no_more",
     ),
