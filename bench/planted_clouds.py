@@ -121,8 +121,8 @@ BUGS: Final = (
     Bug(
         "EC2: a page of HTML is an answer",
         "providers/ec2/client.py",
-        '        if api.service == "ec2" and _is_page(answer):  # of other services JSON is parsed\n',
-        "        if False:\n",
+        'if api.service == "ec2" and _is_page(answer):',
+        "if False:",
         "tests/integration/test_vendor_limits.py::test_a_page_from_ec2s_gateway_is_one_line",
     ),
     Bug(
