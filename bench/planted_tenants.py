@@ -9,6 +9,7 @@ from bench.planted import Bug
 TENANTS = "tests/integration/test_http_tenants.py"
 OIDC = "tests/integration/test_http_oidc.py"
 ATTACKS = "tests/integration/test_http_attacks.py"
+BOUNDS = "tests/integration/test_http_bounds.py"
 CEILINGS = "tests/integration/test_http_ceilings.py"
 DISGUISED = "tests/unit/lib/test_disguised_repositories.py"
 
@@ -168,6 +169,34 @@ BUGS: Final = (
         "tests/unit/server/test_bodies.py::test_a_caller_has_one_large_body_at_a_time",
     ),
     Bug(
+        "believe what a body in chunks tells of its length",
+        "server/bodies.py",
+        "most = min(most, SMALL)",
+        "return await run_in_threadpool(_decoded, request, await whole(request, most), kind)",
+        f"{BOUNDS}::test_a_body_in_chunks_is_small_or_has_a_turn",
+    ),
+    Bug(
+        "let who has shown nothing wait for each other",
+        "server/bodies.py",
+        "if most <= SMALL:",
+        "if told:",
+        f"{BOUNDS}::test_a_body_in_chunks_is_small_or_has_a_turn",
+    ),
+    Bug(
+        "decode large bodies where all are answered",
+        "server/bodies.py",
+        "return await run_in_threadpool(_decoded_in_turn, request, body, kind, turn)",
+        "return _decoded_in_turn(request, body, kind, turn)",
+        f"{BOUNDS}::test_a_large_body_holds_up_nobody",
+    ),
+    Bug(
+        "count lines of secrets by one of their ends",
+        "config/field_checks.py",
+        "sum(len(one.splitlines()) for one",
+        "sum(one.count(b'\\n') + 1 for one",
+        "tests/integration/test_http_lengths.py::test_lists_and_tables_have_an_end",
+    ),
+    Bug(
         "keep a place in line of who has gone",
         "server/bodies.py",
         "        except BaseException:\n            self._leave(actor)\n",
@@ -193,7 +222,7 @@ BUGS: Final = (
         "ledger/objects.py",
         "return own, _ALL_UNUSED_BYTES(connection).scalar()",
         "return own, own",
-        "tests/integration/test_http_bounds.py::test_unused_sources_of_all_tenants_are_bounded",
+        f"{BOUNDS}::test_unused_sources_of_all_tenants_are_bounded",
     ),
     Bug(
         "bound the caches of each tenant alone",

@@ -7,7 +7,6 @@ import json
 import socket
 import sqlite3
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -22,7 +21,7 @@ from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import Chunk, Principal
-from vmrunner.server import connections
+from vmrunner.server import bodies, connections
 from vmrunner.server.caller_slots import CALLERS, CallerSlots
 from vmrunner.server.problems import HttpProblem
 from vmrunner.services.remote import HttpClient, http_client
@@ -182,23 +181,47 @@ def test_a_client_waits_for_a_place_of_its_token(
     ],
     ids=["steps", "bad steps", "keys", "artifacts"],
 )
-def test_a_large_body_holds_up_nobody(http: Service, more: dict[str, Any]) -> None:
+def test_a_large_body_holds_up_nobody(
+    http: Service, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
     client, other = http.client(), http.client("")
-    other.get("/healthz")
-    answers: list[httpx.Response] = []
-    body = json.dumps({"steps": ["say x"], **more})
-    asking = threading.Thread(
-        target=lambda: answers.append(client.post(f"{API}/builds", content=body))
+    decode, meanwhile = bodies._decoded, list[int]()
+
+    def decoded(*said: Any) -> Any:
+        """What decodes a body goes on when somebody else was answered."""
+        meanwhile.append(other.get("/healthz").status_code)
+        return decode(*said)
+
+    monkeypatch.setattr(bodies, "_decoded", decoded)
+    answer = client.post(f"{API}/builds", content=json.dumps({"steps": ["say x"], **more}))
+    assert meanwhile == [200]
+    assert (answer.status_code, len(answer.content) < 100_000) == (422, True)
+    assert answer.json()["fix"]
+
+
+@pytest.mark.parametrize(
+    ("path", "lengths", "told"),
+    [
+        ("token", "", b"401"),  # of who has shown nothing, all of whom have one actor
+        ("builds", "Content-Length: 5\r\n", b"413"),
+    ],
+)
+def test_a_body_in_chunks_is_small_or_has_a_turn(
+    http: Service, monkeypatch: pytest.MonkeyPatch, path: str, lengths: str, told: bytes
+) -> None:
+    def no_turn(*_: Any) -> Any:
+        raise AssertionError("it had a turn")
+
+    monkeypatch.setattr(bodies.LargeBodies, "turn", no_turn)
+    size = 16 if path == "token" else 2 * bodies.SMALL
+    body = json.dumps({"jwt": "x"} if path == "token" else {"steps": ["x" * size]}).encode()
+    head = (
+        f"POST {API}/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {http.token()}\r\n"
+        f"{lengths}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n"
     )
-    asking.start()
-    slowest = 0.0
-    while asking.is_alive():
-        began = time.monotonic()
-        other.get("/healthz")
-        slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 2.0
-    assert (answers[0].status_code, len(answers[0].content) < 100_000) == (422, True)
-    assert answers[0].json()["fix"]
+    with socket.create_connection(("127.0.0.1", http.listener.port)) as connection:
+        connection.sendall(head.encode() + body + b"\r\n0\r\n\r\n")
+        assert connection.recv(99).split()[1] == told
 
 
 @pytest.mark.parametrize("path", [f"{API}/audit", "/audit", f"{API}/instances?cloud=true"])

@@ -75,6 +75,7 @@ def test_no_field_takes_a_text_without_end(http: Service, field: str) -> None:
         ({"caches": [{"key": "x", "path": "/" + LONG}]}, "caches"),
         ({"secrets": {f"A{n}": "x" * 9 for n in range(501)}}, "secret"),
         ({"secrets": {"A": "abc\n" * 4100}}, "secret"),
+        ({"secrets": {"A": "abcd\r" * 4100}}, "secret"),
     ],
     ids=lambda value: json.dumps(value)[:40],
 )

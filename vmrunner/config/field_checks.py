@@ -180,7 +180,7 @@ def secret_values(value: object, field: str) -> Mapping[str, bytes]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{field}: not a mapping", hint=f"{field}={{'NAME': b'VALUE'}}")
     few(value, SECRETS, field)
-    lines = sum(one.count(b"\n") + 1 for one in value.values() if isinstance(one, bytes))
+    lines = sum(len(one.splitlines()) for one in value.values() if isinstance(one, bytes))
     if lines > SECRET_LINES + len(value):
         raise ConfigError(
             f"secret: they have {lines} lines together, and {SECRET_LINES} may be: each is looked "
