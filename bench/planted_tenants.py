@@ -43,6 +43,13 @@ BUGS: Final = (
         f"{TENANTS}::test_a_label_that_others_force_is_refused",
     ),
     Bug(
+        "free the label of a token that expired",
+        "ledger/labels.py",
+        'where(_t.labels != "{}", _t.revoked_at.is_(None))',
+        'where(_t.labels != "{}", _t.revoked_at.is_(None), _t.expires_at.is_(None))',
+        f"{TENANTS}::test_a_name_is_free_once_no_token_forces_it",
+    ),
+    Bug(
         "let a budget pay for who wears its label",
         "ledger/budgets.py",
         "self._accounts.concerned(credited_labels(labels, tenant, self._forced), actor)",
@@ -52,7 +59,7 @@ BUGS: Final = (
     Bug(
         "tell a webhook of who wears its label",
         "ledger/outbox.py",
-        "labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection, now))",
+        "labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection))",
         "labels = build.spec.labels",
         "tests/integration/test_webhooks.py::test_a_worn_label_is_told_to_nobody",
     ),

@@ -93,7 +93,7 @@ class Admission:
         if not database.sqlite:  # a budget that is being declared counts: see `_alone`
             connection.execute(select(LEDGER.c.id).with_for_update(read=True, key_share=True))
         self._accounts = _accounts(connection, database, {"", *actors}, now, lock=True)
-        self._forced = forced_names(connection, now)
+        self._forced = forced_names(connection)
 
     def check(
         self, row: Instance, labels: Mapping[str, str], actor: str, tenant: str
@@ -187,7 +187,7 @@ def _put(connection: Connection, one: Budget, known: tuple[float, str] | None, n
     its = having(_i.build, one.match)
     if one.actor:
         its.append(_i.build.in_(select(_b.id).where(_b.actor == one.actor)))
-    forced = forced_names(connection, now)
+    forced = forced_names(connection)
     for there in (_i.state != InstanceState.GONE.value, _i.gone_at >= since):
         wanted = select(_i.id, _b.tenant).join_from(
             INSTANCES, BUILDS, _b.id == _i.build, isouter=True

@@ -8,21 +8,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
-from vmrunner.ledger.statements import Prepared, arg
+from vmrunner.ledger.statements import Prepared
 from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model.principals import TRUSTED_TENANTS
 
 _b, _l, _t = BUILDS.c, LABELS.c, TOKENS.c
 _FORCED = Prepared(
-    lambda: (
-        select(_t.labels)
-        .where(
-            _t.labels != "{}",
-            _t.revoked_at.is_(None),
-            _t.expires_at.is_(None) | (_t.expires_at > arg("now")),
-        )
-        .distinct()
-    )
+    lambda: select(_t.labels).where(_t.labels != "{}", _t.revoked_at.is_(None)).distinct()
 )
 
 
@@ -60,6 +52,7 @@ def _of_tenant(own: Mapping[str, str]) -> ColumnElement[bool]:
     return or_(_b.tenant.in_(TRUSTED_TENANTS), and_(*has))
 
 
-def forced_names(connection: Connection, now: float) -> set[str]:
-    """Return the names of the labels that valid tokens force."""
-    return {name for row in _FORCED(connection, now=now).all() for name in json.loads(row[0])}
+def forced_names(connection: Connection) -> set[str]:
+    """Return the names of the labels that tokens force which nobody revoked: of one that expired
+    too, for its tenant, with its budgets and webhooks, is there until somebody renews it."""
+    return {name for row in _FORCED(connection).all() for name in json.loads(row[0])}

@@ -172,7 +172,7 @@ def put_ended(connection: Connection, build: BuildRecord, now: float) -> None:
     a label name that tokens force counts for nobody."""
     if _ENDPOINTS(connection, since=now - FORGOTTEN).first() is None:
         return
-    labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection, now))
+    labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection))
     put(connection, NotifyEvent.BUILD_ENDED, build.id, now, labels=labels)
 
 

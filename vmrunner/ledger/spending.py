@@ -44,7 +44,7 @@ class Spending:
         """Return the images whose builder is there, or was after that time."""
         return self._database.read(lambda c: readable(rows.image, _IMAGES(c, since=since).all()))
 
-    def values(self, label: str, builds: Collection[str], now: float) -> dict[str, str]:
+    def values(self, label: str, builds: Collection[str]) -> dict[str, str]:
         """Return the values of a label, by build: of one that tokens force, those of builds whose
         own it is."""
         queries = [
@@ -55,7 +55,7 @@ class Spending:
         ]
 
         def work(connection: Connection) -> dict[str, str]:
-            forced = forced_names(connection, now)
+            forced = forced_names(connection)
             rows = (row for query in queries for row in connection.execute(query))
             return {
                 build: value
@@ -86,10 +86,10 @@ class Spending:
         )
 
     def credited(
-        self, label: str, owners: Iterable[cost_report.Owner], now: float
+        self, label: str, owners: Iterable[cost_report.Owner]
     ) -> dict[cost_report.Owner, str]:
         """Return the values of a label, by owner, as `values` does of builds."""
-        forced = self._database.read(lambda c: forced_names(c, now))
+        forced = self._database.read(forced_names)
         return {
             one: value
             for one in owners

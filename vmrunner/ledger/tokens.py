@@ -186,9 +186,9 @@ class Tokens:
     def log_out(self, cookie: str) -> None:
         self._database.write(lambda c: _LOG_OUT(c, digest=digest(cookie)))
 
-    def forced_labels(self, now: float) -> set[str]:
-        """Return the names of the labels that valid tokens force on what they submit."""
-        return self._database.read(lambda c: forced_names(c, now))
+    def forced_labels(self) -> set[str]:
+        """Return the names of the labels that tokens force on what they submit."""
+        return self._database.read(forced_names)
 
     def forget(self, before: float) -> None:
         """Forget logins, and tokens of an OIDC exchange, that were over before that time."""

@@ -51,8 +51,7 @@ def report(
     no build used, and on images. With `own` builds alone, of the principal with that
     label filter. What a VM cost before that time is left out. Raises ConfigError."""
     check_group(by)
-    now, such = time.time(), own or {}
-    begun = now - since
+    begun, such = time.time() - since, own or {}
     # The last minute may be billed whole, after the VM is gone.
     rows = ledger.spending.instances(begun - pricing.MINIMUM, such)
     images = () if such else ledger.spending.images(begun)
@@ -64,8 +63,8 @@ def report(
     if by.startswith(LABEL):
         label = by.removeprefix(LABEL)
         builds = {one.build for one in spent if one.build is not None}
-        values = ledger.spending.values(label, builds, now)
-        owners = ledger.spending.credited(label, {key.owner for key, _ in past}, now)
+        values = ledger.spending.values(label, builds)
+        owners = ledger.spending.credited(label, {key.owner for key, _ in past})
         days = [(owners.get(key.owner), key, day) for key, day in past]
         return cost_report.report(spent, begun, lambda one: values.get(one.build or ""), days)
     group = (lambda one: one.provider) if by == PROVIDER else None

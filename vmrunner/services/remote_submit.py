@@ -129,7 +129,7 @@ def refuse_foreign_labels(
     said = labels.keys() - principal.labels.keys()
     if not said or not principal.labels:
         return
-    forced = submission.ledgers.open().tokens.forced_labels(time.time())
+    forced = submission.ledgers.open().tokens.forced_labels()
     for issuer in submission.settings.server.oidc:
         forced.update(*(rule.labels for rule in issuer.rules))
     if foreign := sorted(said & forced):
