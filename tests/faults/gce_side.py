@@ -15,6 +15,7 @@ from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide, in_turn
 from tests.support.gce import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
+from vmrunner.providers.common.guard_life import SIGN
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX, tags
@@ -99,6 +100,8 @@ class GceSide(HttpSide):
         where = f"projects/{self.google.project}/locations/{self.google.site.region}/jobs"
         job = f"{where}/{name_of(installation)}"
         self.local.jobs[job] = {"name": job, "description": f"Roles: {roles}."}
+        account = f"{name_of(installation)}@{self.google.project}.iam.gserviceaccount.com"
+        self.local.accounts[account] = {"description": f"{SIGN}={int(self.local.now())}"}
         self.options = {**self.options, "guard": self.google.site.region}
 
     def dry_up(self) -> None:
