@@ -1,4 +1,4 @@
-# A managed image of Azure. Nothing in Azure ends the builder by itself, and one that switches itself
+# A version in a gallery of Azure's, or a managed image. Nothing in Azure ends the builder by itself, and one that switches itself
 # off is billed on: who ends it, if Packer cannot, is vmrunner's reaper or the guard, by its tags.
 
 variable "azure_subscription" {
@@ -65,6 +65,36 @@ variable "azure_cli_auth" {
   default     = false
 }
 
+variable "azure_disk_controller" {
+  description = "The builder's disk controller, SCSI or NVMe; null: Azure's choice."
+  type        = string
+  default     = null
+}
+
+variable "azure_gallery" {
+  description = "The gallery in the group that the image is put in, as a version; null: a managed image is made."
+  type        = string
+  default     = null
+}
+
+variable "azure_gallery_image" {
+  description = "The definition in it, which is there: of generation V2, with DiskControllerTypes = SCSI, NVMe."
+  type        = string
+  default     = null
+}
+
+variable "azure_gallery_version" {
+  description = "The version's number, MAJOR.MINOR.PATCH."
+  type        = string
+  default     = null
+}
+
+variable "azure_gallery_replicas" {
+  description = "Copies of the version in the group's region. Each serves 20 starts at once."
+  type        = number
+  default     = 1
+}
+
 source "azure-arm" "vmrunner" {
   subscription_id    = var.azure_subscription
   use_azure_cli_auth = var.azure_cli_auth
@@ -74,6 +104,8 @@ source "azure-arm" "vmrunner" {
   image_offer     = local.base.azure_offer
   image_sku       = local.base.azure_sku
   vm_size         = var.azure_vm_size
+
+  disk_controller_type = var.azure_disk_controller
 
   # A builder is a VM like any other: in the installation's group, tagged in the call that makes it,
   # without an identity. A group of its own would be out of the guard's sight.
@@ -100,8 +132,19 @@ source "azure-arm" "vmrunner" {
   ssh_disable_agent_forwarding = true
   ssh_timeout                  = "10m"
 
-  managed_image_name                = var.image_name
-  managed_image_resource_group_name = var.azure_resource_group
+  managed_image_name                = var.azure_gallery == null ? var.image_name : null
+  managed_image_resource_group_name = var.azure_gallery == null ? var.azure_resource_group : null
+
+  # Without a gallery's name the plugin publishes nothing. The version is made of the builder itself,
+  # in its region, and has its tags.
+  shared_image_gallery_destination {
+    resource_group = var.azure_resource_group
+    gallery_name   = var.azure_gallery
+    image_name     = var.azure_gallery_image
+    image_version  = var.azure_gallery_version
+  }
+  shared_image_gallery_replica_count = var.azure_gallery_replicas
+  shared_image_gallery_timeout       = "30m"
 
   polling_duration_timeout = "15m"
 }

@@ -212,8 +212,9 @@ def half_made(azure: Microsoft, name: str, **more: Any) -> dict[str, str]:
 
 def test_a_sweep_shows_what_no_build_finished(azure: Microsoft) -> None:
     tags = half_made(azure, "mine", provisioningState="Failed")
-    (page,) = [one for one in azure.provider().sweep() if one.kind is Kind.IMAGE]
-    (made,) = page.resources
+    pages = [one for one in azure.provider().sweep() if one.kind is Kind.IMAGE]
+    (made,) = [one for page in pages for one in page.resources]
+    assert [page.more for page in pages] == [True, False]
     assert (made.ref.id, made.role, made.alive) == ("mine", Role.IMAGE, True)
     assert made.tag("installation") == INSTALLATION
     assert (made.instance, made.expires_at) == (tags["vmrunner:builder"], 1_800_004_500.0)

@@ -22,7 +22,7 @@ from vmrunner.providers.azure.catalog import AzureCatalog
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import AzureProvider
 from vmrunner.testing.localazure import INTERNAL
-from vmrunner.testing.localazure.resource_ids import IMAGE
+from vmrunner.testing.localazure.resource_ids import DEFINITION, GALLERY, IMAGE, VERSION
 
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
 BUILD = ("image", "build", "--provider", "azure")
@@ -57,8 +57,22 @@ def cli(config: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 
 def images(azure: Arm) -> dict[str, dict[str, Any]]:
-    """All of the group, by name."""
-    return {image["name"]: image for image in azure.cloud.shelf(IMAGE).values()}
+    """All of the group, by the names of their rows: managed images and versions in galleries."""
+    found = {image["name"]: image for image in azure.cloud.shelf(IMAGE).values()}
+    for image in azure.cloud.shelf(VERSION).values():
+        tags, name = image.get("tags") or {}, image["id"]
+        if "vmrunner:image" in tags:
+            day, moment, _ = image["name"].split(".")
+            definition = image["id"].split("/")[-3]
+            name = f"{definition}-{tags['vmrunner:recipe-hash'][:8]}-{day}{moment:0>6}"
+            name += f"-{tags['vmrunner:image'][-6:]}"
+        found[name] = image
+    return found
+
+
+def reference(azure: Arm, name: str) -> str:
+    """What a sweep calls the version of this name."""
+    return str(images(azure)[name]["id"]).lower().partition("/microsoft.compute/")[2]
 
 
 def made(azure: Arm, name: str, installation: str = INSTALLATION) -> str:
@@ -73,7 +87,7 @@ def made(azure: Arm, name: str, installation: str = INSTALLATION) -> str:
     return str(shown["id"]).lower()
 
 
-def provider(azure: Arm, **more: str) -> AzureProvider:
+def provider(azure: Arm, **more: Any) -> AzureProvider:
     """One process's view."""
     said = AzureOptions(
         name="azure",
@@ -131,6 +145,89 @@ def test_an_image_is_made_recorded_and_tagged(azure: Arm, cli: Cli, packer: Pack
     assert image["title"] in images(azure)
     (image,) = cli.images()
     assert (image["state"], image["builder_gone_at"] is None) == ("ready", False)
+
+
+def test_managed_images_are_made_where_the_configuration_says_so(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    config.write_text(f'{config.read_text()}images = "managed"\n')
+    done = cli(*BUILD, "-o", "json")
+    assert done.code == 0, done.err
+    (image,) = done.items
+    assert image["title"] in {one["name"] for one in azure.cloud.shelf(IMAGE).values()}
+    assert "azure_gallery" not in packer.variables
+    assert azure.cloud.count("galleries.put") == 0
+    assert cli("image", "promote", image["title"], "--provider", "azure").code == 0
+    assert chosen(azure) == image["ref"]
+
+
+def test_a_version_is_made_promoted_and_retired(azure: Arm, cli: Cli, packer: Packer) -> None:
+    made(azure, "managed")
+    (first,) = cli(*BUILD, "-o", "json").items
+    (second,) = cli(*BUILD, "-o", "json").items
+    shown = images(azure)[second["title"]]
+    (gallery,) = [
+        one for at, one in azure.cloud.shelf(GALLERY).items() if f"{at}/" in second["ref"]
+    ]
+    (above,) = [
+        one for at, one in azure.cloud.shelf(DEFINITION).items() if f"{at}/" in second["ref"]
+    ]
+    assert "vmrunner:image-of" in gallery["tags"].keys() & above["tags"].keys()
+    features = {one["name"]: one["value"] for one in above["properties"]["features"]}
+    assert features == {
+        "DiskControllerTypes": "SCSI, NVMe",
+        "SecurityType": "TrustedLaunchSupported",
+    }
+    assert above["properties"]["hyperVGeneration"] == "V2"
+    (region,) = shown["properties"]["publishingProfile"]["targetRegions"]
+    assert (region["name"], region["regionalReplicaCount"]) == ("westeurope", 4)
+    assert [azure.cloud.count(f"{one}.put") for one in ("galleries", "definitions")] == [1, 1]
+    assert cli("image", "promote", second["title"], "--provider", "azure").code == 0
+    assert chosen(azure) == second["ref"]
+    assert second["title"] in {one["title"] for one in cli.images()}
+    argv = ("image", "gc", "--provider", "azure", "--keep", "1", "-o", "json")
+    why = {item["ref"]: item["why"] for item in cli(*argv).items}
+    assert (why[second["ref"]], why[first["ref"]]) == ("promoted", "old")
+    assert first["title"] not in images(azure)
+    assert second["title"] in images(azure)
+
+
+def test_a_version_boots_sizes_that_have_nvme_alone(azure: Arm, cli: Cli, packer: Packer) -> None:
+    (image,) = cli(*BUILD, "-o", "json").items
+    assert cli("image", "promote", image["ref"], "--provider", "azure").code == 0
+    for size in ("Standard_D2s_v6", "Standard_D2as_v7"):
+        maker = provider(azure, machine_types=(size,))
+        maker.create(order(maker, INSTALLATION))
+        assert azure.cloud.machines[-1].size == size
+    assert maker.imaging().in_use() == {image["ref"]}
+
+
+def test_a_builder_may_be_of_a_size_with_nvme(
+    azure: Arm, config: Path, cli: Cli, packer: Packer
+) -> None:
+    sizes = 'machine_types = ["Standard_D2s_v6", "Standard_D2s_v5"]\n'
+    config.write_text(config.read_text() + sizes)
+    assert cli(*BUILD).code == 0
+    assert (azure.machine.size, packer.variables["azure_disk_controller"]) == (
+        "Standard_D2s_v6",
+        "NVMe",
+    )
+    config.write_text(f'{config.read_text()}images = "managed"\n')
+    assert cli(*BUILD).code == 0
+    assert azure.cloud.machines[-1].size == "Standard_D2s_v5"  # the other's image boots nowhere
+
+
+def test_nothing_is_started_where_no_gallery_may_be_made(
+    azure: Arm, cli: Cli, packer: Packer
+) -> None:
+    azure.cloud.faults.deny("galleries.put")
+    done = cli(*BUILD)
+    assert (done.code != 0, "Microsoft.Compute/galleries/write" in done.err.decode()) == (
+        True,
+        True,
+    )
+    assert azure.cloud.machines == []
+    assert cli.images() == []
 
 
 def test_ctrl_c_and_a_packer_that_leaves_all_behind(
@@ -196,9 +293,10 @@ def test_an_image_without_a_row_ends_once_nobody_finished_it(
     assert name in images(azure)
     azure.clock.advance(200)
     told = cli("audit", "-o", "json")
-    assert (told.code, name in {line["ref"] for line in told.items}) == (7, True)
+    ref = reference(azure, name)
+    assert (told.code, ref in {line["ref"] for line in told.items}) == (7, True)
     done = cli("reap", "-o", "json")
-    assert name in {line["id"] for line in done.items}
+    assert ref in {line["id"] for line in done.items}
     for _ in range(3):  # the VM, its interface, its address
         azure.clock.advance(400)
         cli("reap")
@@ -248,7 +346,7 @@ def test_no_image_ends_before_its_row_could_be_asked_for(
     imageshell.killed(process, packer)
     azure.clock.advance(10_000)
     cli("vm", "destroy", "--all-expired")
-    azure.cloud.faults.fail("images.get", INTERNAL)
+    azure.cloud.faults.fail("versions.get", INTERNAL)
     cli("reap")
     assert [one["state"] for one in cli.images()] == ["building"]
     cli("reap")

@@ -37,12 +37,10 @@ from vmrunner.testing.localazure.routes import KNOWN
 UNPUBLISHED: Final = {
     *("resourceGroups.get", "resourceGroups.listAll", "resourceGroups.resources"),
     *("permissions.list", "locks.list", "sites.get"),
-    *("galleries.get", "galleries.list", "galleries.listAll"),
-    *("definitions.get", "definitions.list"),  # held against the client's own types instead
     "tags.patch",
     "usages.list",  # of Microsoft.Network
 }
-WHOLE: Final = [kind for kind in kinds() if not kind.endswith("/versions")]
+WHOLE: Final = [kind for kind in kinds() if kind.count("/") == 1]
 PROVIDERS: Final = ("providers/Microsoft.Compute", "providers/Microsoft.Network")
 BEARER: Final = {"Authorization": "Bearer test"}
 
@@ -175,8 +173,32 @@ def made_alone(arm: Arm) -> None:
     config = {"name": "ip", "properties": {"subnet": {"id": arm.site.subnet}}}
     interface = {**place, "properties": {"ipConfigurations": [config]}}
     network.network_interfaces.begin_create_or_update(group, "n", interface).result()
+    for name, body in galleries(arm).items():
+        family, names = getattr(compute, name), ("g", "d", "1.0.0")[: len(body["names"])]
+        family.begin_create_or_update(group, *names, body["whole"]).result()
+        family.begin_update(group, *names, change).result()
     network.public_ip_addresses.update_tags(group, "a", change)
     network.network_interfaces.update_tags(group, "n", change)
+
+
+def galleries(arm: Arm) -> dict[str, Any]:
+    """A gallery, a definition in it and a version of that: names and whole bodies, by family."""
+    place = {"location": arm.site.location}
+    definition = {
+        "osType": "Linux",
+        "osState": "Generalized",
+        "hyperVGeneration": "V2",
+        "identifier": {"publisher": "p", "offer": "o", "sku": "s"},
+    }
+    version = {
+        "storageProfile": {"source": {"id": arm.site.image}},
+        "publishingProfile": {"targetRegions": [{"name": "West Europe"}]},
+    }
+    return {
+        "galleries": {"names": "g", "whole": {**place, "properties": {}}},
+        "gallery_images": {"names": "gd", "whole": {**place, "properties": definition}},
+        "gallery_image_versions": {"names": "gdv", "whole": {**place, "properties": version}},
+    }
 
 
 def states_of_a_vm(arm: Arm) -> None:
@@ -228,7 +250,6 @@ def read_all(arm: Arm) -> None:
         *(f"{group}/providers/Microsoft.Authorization/{one}" for one in ("permissions", "locks")),
         f"{home}/{compute}/skus",
         *(f"{above}/providers/{kind}" for above in (home, group) for kind in WHOLE),
-        *(f"{above}/{compute}/galleries" for above in (home, group)),
         *(f"{home}/{one}/locations/{site.location}/usages" for one in PROVIDERS),
         *(version, version.rpartition("/")[0], f"{site.network}/subnets", site.subnet),
         *(version.partition("/versions/")[0], f"{gallery}/images"),
@@ -247,6 +268,12 @@ def delete_all(arm: Arm) -> None:
     arm.delete("vm-1")
     for kind, name in (("disks", "d"), ("snapshots", "s"), ("images", "i")):
         getattr(arm.compute, kind).begin_delete(arm.group, name).result()
+    for family, names in (
+        ("gallery_image_versions", ("g", "d", "1.0.0")),
+        ("gallery_images", ("g", "d")),
+        ("galleries", ("g",)),
+    ):
+        getattr(arm.compute, family).begin_delete(arm.group, *names).result()
     arm.network.network_interfaces.begin_delete(arm.group, "n").result()
     arm.network.public_ip_addresses.begin_delete(arm.group, "a").result()
     assert arm.left() == []

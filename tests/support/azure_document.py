@@ -100,10 +100,7 @@ def schemas(request: AzureRequest) -> tuple[Any, Any]:
         for step in _WITHIN[action]:
             found = _step(found, step)
         return None, _listed(found) if action.endswith(".subnets") else found
-    if action in ("versions.get", "galleries.versions"):
-        found = _resource("Microsoft.Compute/galleries/images/versions", _ANSWERED)
-        return None, found if action == "versions.get" else _listed(found)
-    verb = action.rpartition(".")[2]
+    kind, verb = request.path.child, action.rpartition(".")[2]
     if kind not in kinds() or verb not in _WHOLE:
         return None, None
     asked, answered = _resource(kind, _ASKED), _resource(kind, _ANSWERED)

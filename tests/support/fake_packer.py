@@ -270,6 +270,14 @@ class Azure:
 
     def builder(self, undo: list[Callable[[], None]]) -> None:
         said = self.said
+        gallery = said.get("azure_gallery")
+        self.version = gallery and (
+            self.group, gallery, said["azure_gallery_image"], said["azure_gallery_version"]
+        )  # fmt: skip
+        if self.version:  # which the plugin looks for before it makes anything
+            self.compute.gallery_images.get(*self.version[:3])
+            found = self.compute.gallery_image_versions.list_by_gallery_image(*self.version[:3])
+            assert self.version[3] not in [one.name for one in found], "it is there already"
         say("Deploying deployment template ...")
         network = (
             f"/subscriptions/{said['azure_subscription']}/resourceGroups"
@@ -292,12 +300,14 @@ class Azure:
         }
         base = {"publisher": "Debian", "offer": "debian-13", "sku": "13-gen2", "version": "latest"}
         user_data = Path(said["user_data_file"]).read_bytes()
+        controller = said["azure_disk_controller"]
         machine = {
             "hardwareProfile": {"vmSize": said["azure_vm_size"]},
             "storageProfile": {
                 "imageReference": base,
                 "osDisk": {"name": self.name, "createOption": "FromImage"},
-            },
+            }
+            | ({"diskControllerType": controller} if controller else {}),
             "osProfile": {
                 "computerName": self.name,
                 "adminUsername": "packer",
@@ -315,9 +325,32 @@ class Azure:
         say("Powering off machine ...")
         self.compute.virtual_machines.begin_deallocate(self.group, self.name).result()
         say("Generalizing machine ...")
+        if self.version:
+            self._publish()
+            return
         say("Capturing image ...")
         source = {"properties": {"sourceVirtualMachine": {"id": self.vm}}}
         self.made = self._put(self.compute.images, self.said["image_name"], source, [])
+
+    def _publish(self) -> None:
+        """The plugin's step for a gallery without a managed image: of the builder itself."""
+        say("Publishing to Shared Image Gallery ...")
+        replicas = self.said["azure_gallery_replicas"]
+        version = {
+            **self.common,
+            "properties": {
+                "storageProfile": {"source": {"virtualMachineId": self.vm}},
+                "publishingProfile": {
+                    "targetRegions": [{"name": "westeurope", "regionalReplicaCount": replicas}],
+                    "excludeFromLatest": False,
+                    "replicaCount": replicas,
+                    "replicationMode": "Full",
+                    "storageAccountType": "Standard_LRS",
+                },
+            },
+        }
+        made = self.compute.gallery_image_versions.begin_create_or_update(*self.version, version)
+        self.made = str(made.result().id)
 
     def image(self) -> str:
         return self.made

@@ -24,6 +24,8 @@ PASSED: Final = frozenset(
     aws_region aws_subnet_id aws_security_group_id aws_instance_type aws_profile
     azure_subscription azure_resource_group azure_vm_size azure_virtual_network azure_subnet
     azure_network_resource_group azure_internal_address azure_spot azure_builder_name
+    azure_disk_controller azure_gallery azure_gallery_image azure_gallery_version
+    azure_gallery_replicas
     gce_project gce_zone gce_machine_type gce_network gce_subnetwork gce_instance_name gce_disk_name
     gce_image_family gce_disk_type gce_endpoint gce_access_token max_run_seconds qemu_accelerator
     qemu_output_dir disk_gib
@@ -53,7 +55,30 @@ REQUIRED: Final[tuple[tuple[str, str, Any, str], ...]] = (
     ("azure-arm", "os_type", "Linux", "the plugin's default is to guess it"),
     ("azure-arm", "azure_tags", "${merge(var.run_tags, var.image_tags)}", "nothing is untagged"),
     ("azure-arm", "build_resource_group_name", "${var.azure_resource_group}", "as guard and sweep"),
-    ("azure-arm", "managed_image_resource_group_name", "${var.azure_resource_group}", "as builds"),
+    (
+        "azure-arm",
+        "managed_image_resource_group_name",
+        "${var.azure_gallery == null ? var.azure_resource_group : null}",
+        "as builds, and no second image beside a gallery's",
+    ),
+    (
+        "azure-arm",
+        "managed_image_name",
+        "${var.azure_gallery == null ? var.image_name : null}",
+        "its row's name",
+    ),
+    (
+        "azure-arm",
+        "shared_image_gallery_destination.resource_group",
+        "${var.azure_resource_group}",
+        "as sweep and gc",
+    ),
+    (
+        "azure-arm",
+        "shared_image_gallery_destination.image_version",
+        "${var.azure_gallery_version}",
+        "its row's name, as a number",
+    ),
     ("azure-arm", "temp_compute_name", "${var.azure_builder_name}", "its row's name"),
     ("azure-arm", "temp_os_disk_name", "${var.azure_builder_name}", "it may have no tags"),
     ("azure-arm", "custom_data_file", "${var.user_data_file}", "the guest's own deadline"),
@@ -100,6 +125,7 @@ FORBIDDEN: Final = (
     ("azure-arm", "temp_resource_group_name", "out of the guard's sight"),
     ("azure-arm", "location", "the group has one; the plugin takes one of the two"),
     ("azure-arm", "client_secret", "credentials come from the environment"),
+    ("azure-arm", "security_type", "of a Trusted Launch VM no such version can be made"),
     ("googlecompute", "service_account_email", "a builder has no account"),
     ("googlecompute", "scopes", "a builder has no account"),
 )

@@ -10,7 +10,7 @@ mark never had one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, runtime_checkable
@@ -98,7 +98,9 @@ class ImageRequest:
 class BuilderSpec:
     """The place and way in which Packer makes an image: the source of its templates, their
     variables, and what its environment must say. `stages`: how the plugin's words begin that tell
-    of what takes a while. `died`: what to do where the plugin died."""
+    of what takes a while. `died`: what to do where the plugin died. `prepare`: makes what must be
+    there before the builder, lasts and bills nothing; again it does nothing. Raises
+    `ProviderError`."""
 
     source: str
     offer: Offer
@@ -106,6 +108,7 @@ class BuilderSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
     died: str = ""
+    prepare: Callable[[], None] = lambda: None
 
     @property
     def scope(self) -> Scope:

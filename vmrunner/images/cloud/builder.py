@@ -84,6 +84,7 @@ def build(
     with TemporaryDirectory(prefix="vmrunner-image-") as name:
         work = Path(name)
         packer.init(work=work, extra=bench.environment, progress=progress)
+        bench.prepare()
         # That took minutes, perhaps; the cloud's own deadline counts from the builder's birth.
         wish = _from_now(draft, provider, ttl)
         bench = imaging.bench(wish)

@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from vmrunner.errors import BadOrder
 from vmrunner.model import Market
-from vmrunner.providers.azure import error_codes
+from vmrunner.providers.azure import error_codes, galleries
 from vmrunner.providers.azure.client import (
     DEFINITION,
     IMAGE,
@@ -22,6 +22,7 @@ from vmrunner.providers.azure.client import (
     last,
     part,
 )
+from vmrunner.providers.azure.galleries import GalleryId
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.cache import TtlCache
 from vmrunner.providers.common.call_failed import CallFailed
@@ -29,6 +30,8 @@ from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.common.machine_types import MachineType
 from vmrunner.providers.port_images import OWNER, promoted_at
+
+T = TypeVar("T")
 
 #: The controller that every size had once.
 SCSI: Final = "SCSI"
@@ -40,12 +43,6 @@ _IMAGES, _SIZES = 300.0, 86_400.0
 _MANAGED: Final = re.compile(
     r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)/providers/Microsoft.Compute"
     r"/images/(?P<name>[^/]+)",
-    re.IGNORECASE,
-)
-_VERSION: Final = re.compile(
-    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)/providers"
-    r"/Microsoft.Compute/galleries/(?P<gallery>[^/]+)/images/(?P<definition>[^/]+)"
-    r"(/versions/(?P<version>[^/]+))?",
     re.IGNORECASE,
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
@@ -130,8 +127,8 @@ class AzureCatalog:
         if not said:
             return self._promoted(hint)
         found = _MANAGED.fullmatch(said)
-        version = _VERSION.fullmatch(said)
-        if version is not None and version["subscription"].lower() == self._account:
+        version = self._versioned(said)
+        if version is not None:
             return self._defined(said, version)
         if found is None and (said.startswith("/") or _URN.fullmatch(said)):
             return AzureImage(id=said, name=said)  # a gallery's, or Azure's own: it tells no size
@@ -154,37 +151,54 @@ class AzureCatalog:
     def _account(self) -> str:
         return str(self._options.subscription).lower()
 
-    def _defined(self, said: str, named: re.Match[str]) -> AzureImage:
+    def _versioned(self, said: str) -> GalleryId | None:
+        """Return where in a gallery of the subscription an image is; None: in none. A name of a
+        managed image may look like that of a version, which is looked for first."""
+        found = galleries.parsed(said)
+        if found is not None and found.subscription.lower() == self._account:
+            return found
+        image = galleries.image_of(self._options.group, said)
+        if image is None:
+            return None
+        told = _readable(lambda: galleries.version(self._calls, self._options.group, image))
+        return galleries.parsed(str(told["id"])) if told else None
+
+    def _defined(self, said: str, named: GalleryId) -> AzureImage:
         """An image in a gallery of the subscription, as its definition tells of it; who may not
         read that knows nothing of it, and Azure decides."""
-        where = {"group": named["group"], "gallery_name": named["gallery"]}
-        where["gallery_image_name"] = named["definition"]
+        image = named.image
         try:
-            definition = self._calls(DEFINITION, **where)
+            definition = self._calls(DEFINITION, group=named.group, **image.where)
             version: Answer = {}
-            if named["version"] and named["version"].lower() != "latest":
-                wanted = {**where, "gallery_image_version_name": named["version"]}
-                version = self._calls(VERSION, **wanted)
+            if image.version:
+                version = self._calls(VERSION, group=named.group, **image.named)
         except CallFailed as failed:
             if failed.code in error_codes.DENIED:
-                return AzureImage(id=said, name=named["definition"])
+                return AzureImage(id=said, name=image.definition)
             if failed.code not in {*error_codes.MISSING, error_codes.NO_GROUP}:
                 raise
             field = f"providers.{self._options.name}.image"
             raise BadOrder(f"image {said}: {failed}", hint=f"name another in {field}") from failed
-        return defined(said, definition, version)
+        return defined(said if said.startswith("/") else str(version["id"]), definition, version)
 
     def _promoted(self, hint: str) -> AzureImage:
+        group = self._options.group
+        managed = [(one, None) for one in self._calls.listed(IMAGES)]
+        # A role of a former version may not read galleries, and then made nothing in one.
+        pairs = _readable(lambda: list(galleries.versions(self._calls, group))) or ()
         mine = [
-            one
-            for one in self._calls.listed(IMAGES)
-            if part(one, "tags", OWNER) == self._options.installation
-            and part(one, "properties", "provisioningState") == "Succeeded"
-            and promoted_at(part(one, "tags") or {}) > 0
+            (image, definition)
+            for image, definition in (*managed, *((one, above) for above, one in pairs))
+            if part(image, "tags", OWNER) == self._options.installation
+            and part(image, "properties", "provisioningState") == "Succeeded"
+            and promoted_at(part(image, "tags") or {}) > 0
         ]
         if not mine:
-            raise BadOrder(f"{self._options.group} has no promoted image", hint=hint)
-        return _image(max(mine, key=lambda one: promoted_at(one["tags"])))
+            raise BadOrder(f"{group} has no promoted image", hint=hint)
+        image, definition = max(mine, key=lambda pair: promoted_at(pair[0]["tags"]))
+        if definition is None:
+            return _image(image)
+        return defined(str(image["id"]), definition, image)
 
     def _sizes(self) -> list[AzureSize]:
         location = str(self._options.location)
@@ -229,6 +243,27 @@ def _image(told: Answer) -> AzureImage:
 def is_managed(image: str) -> bool:
     """True if an id is a managed image's."""
     return _MANAGED.fullmatch(image) is not None
+
+
+def into_gallery(options: AzureOptions) -> bool:
+    """True if images are made in a gallery. Where `image` names a managed one, and nothing else is
+    said, they stay what they were."""
+    if options.images is not None:
+        return options.images == "gallery"
+    named = options.image or ""
+    if is_managed(named):
+        return False
+    return not _NAME.fullmatch(named) or galleries.image_of("", named) is not None
+
+
+def _readable(read: Callable[[], T]) -> T | None:
+    """Return what `read` does; None where these credentials may not. Raises `CallFailed`."""
+    try:
+        return read()
+    except CallFailed as failed:
+        if failed.code in error_codes.DENIED:
+            return None
+        raise
 
 
 def defined(said: str, definition: Answer, version: Answer) -> AzureImage:

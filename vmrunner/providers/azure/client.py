@@ -141,7 +141,20 @@ IMAGES: Final = _compute("images.list_by_resource_group", "images/read")
 TAG_IMAGE: Final = _compute("images.begin_update", "images/write")
 DELETE_IMAGE: Final = _compute("images.begin_delete", "images/delete")
 DEFINITION: Final = _compute("gallery_images.get", "galleries/images/read")
+DEFINITIONS: Final = _compute("gallery_images.list_by_gallery", "galleries/images/read")
+PUT_DEFINITION: Final = _compute("gallery_images.begin_create_or_update", "galleries/images/write")
+GALLERY: Final = _compute("galleries.get", "galleries/read")
+PUT_GALLERY: Final = _compute("galleries.begin_create_or_update", "galleries/write")
 VERSION: Final = _compute("gallery_image_versions.get", "galleries/images/versions/read")
+VERSIONS: Final = _compute(
+    "gallery_image_versions.list_by_gallery_image", "galleries/images/versions/read"
+)
+TAG_VERSION: Final = _compute(
+    "gallery_image_versions.begin_update", "galleries/images/versions/write"
+)
+DELETE_VERSION: Final = _compute(
+    "gallery_image_versions.begin_delete", "galleries/images/versions/delete"
+)
 SIZES: Final = _compute("resource_skus.list", "skus/read", grouped=False)
 USAGE: Final = _compute("usage.list", "locations/usages/read", grouped=False)
 NETWORK_USAGE: Final = AzureApi("Network", "usages.list", "locations/usages/read", grouped=False)

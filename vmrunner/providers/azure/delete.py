@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from vmrunner.model import Fate, Kind, Outcome, Ref
-from vmrunner.providers.azure import deadline_schedules, error_codes
+from vmrunner.providers.azure import deadline_schedules, error_codes, galleries
 from vmrunner.providers.azure.client import (
     DELETE,
     DELETE_ADDRESS,
@@ -16,7 +16,9 @@ from vmrunner.providers.azure.client import (
     DELETE_IMAGE,
     DELETE_INTERFACE,
     DELETE_SNAPSHOT,
+    DELETE_VERSION,
     IMAGE,
+    VERSION,
     AzureApi,
     AzureClient,
 )
@@ -76,6 +78,9 @@ class AzureDeleter:
             what: dict[str, Any] = {word: ref.id}
             if ref.kind is Kind.INSTANCE:
                 what["force_deletion"] = True
+            version = galleries.parsed(ref.id) if ref.kind is Kind.IMAGE else None
+            if version is not None:
+                api, what = DELETE_VERSION, version.image.named
             if ref.kind is Kind.IMAGE and not self._unfinished(ref):
                 return Outcome(fate=Fate.MISSING)
             begun = self._calls.begin(api, group=ref.scope.place, **what)
@@ -103,4 +108,9 @@ class AzureDeleter:
     def _unfinished(self, ref: Ref) -> bool:
         """True if this image is one still, that a sweep showed a while ago: one that was finished
         since lasts."""
-        return is_unfinished(tags(self._calls(IMAGE, group=ref.scope.place, image_name=ref.id)))
+        group, version = ref.scope.place, galleries.parsed(ref.id)
+        if version is not None:
+            told = self._calls(VERSION, group=group, **version.image.named)
+        else:
+            told = self._calls(IMAGE, group=group, image_name=ref.id)
+        return is_unfinished(tags(told))

@@ -20,6 +20,7 @@ from vmrunner.providers.azure.client import (
     DELETE_IMAGE,
     DELETE_INTERFACE,
     DELETE_SNAPSHOT,
+    DELETE_VERSION,
     SECURITY_GROUP,
     SUBNET,
     Answer,
@@ -52,7 +53,10 @@ _GUARDED: Final = "until then the guard alone ends what outlives vmrunner"
 #: By which leftovers end. Roles of former versions have not all of them.
 _LEFT: Final = tuple(
     one.action
-    for one in (DELETE_DISK, DELETE_INTERFACE, DELETE_ADDRESS, DELETE_SNAPSHOT, DELETE_IMAGE)
+    for one in (
+        *(DELETE_DISK, DELETE_INTERFACE, DELETE_ADDRESS),
+        *(DELETE_SNAPSHOT, DELETE_IMAGE, DELETE_VERSION),
+    )
 )
 
 Check = Callable[["AzureProvider"], Iterator[Finding]]

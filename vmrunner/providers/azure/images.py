@@ -1,24 +1,29 @@
 """Images that this installation made: where their builder runs, which one builds get, what goes.
 
-They are managed images in the group that launches. The promoted one has a tag that says when."""
+They are versions in a gallery of the group that launches, and managed images there. The promoted
+one has a tag that says when."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ConfigError
 from vmrunner.model import Scope, tags_of
-from vmrunner.providers.azure import error_codes
-from vmrunner.providers.azure.catalog import AzureCatalog
+from vmrunner.providers.azure import error_codes, galleries
+from vmrunner.providers.azure.catalog import SCSI, AzureCatalog, into_gallery
 from vmrunner.providers.azure.client import (
     DELETE_IMAGE,
+    DELETE_VERSION,
     IMAGE,
     IMAGES,
     TAG_IMAGE,
+    TAG_VERSION,
     VMS,
     Answer,
+    AzureApi,
     AzureClient,
     last,
     part,
@@ -39,7 +44,7 @@ from vmrunner.providers.port_images import (
 )
 
 _SOURCE: Final = "azure-arm.vmrunner"
-_STAGES: Final = ("Creating", "Capturing", "Deleting")
+_STAGES: Final = ("Creating", "Capturing", "Publishing", "Deleting")
 
 
 class AzureImages:
@@ -64,6 +69,9 @@ class AzureImages:
         with edge():
             group = self._identity.group()
             sizes = AzureCatalog(options, self._calls).sizes()
+        gallery = into_gallery(options)
+        # Of a builder whose disk is NVMe a managed image boots nowhere.
+        sizes = [one for one in sizes if gallery or SCSI in one.controllers]
         # Azure's word for the architecture that images are made for.
         words = {"x64": "x86_64"}
         machine_type = options.builders_type(
@@ -80,17 +88,43 @@ class AzureImages:
             "azure_virtual_network": subnet[7],
             "azure_subnet": subnet[9],
             "azure_internal_address": options.address == "private",
+            "azure_disk_controller": next(
+                one.controller or None for one in sizes if one.name == machine_type
+            ),
             "azure_builder_name": wish.builder,
             # The plugin has its own names for a service principal, and no chain to find others.
             "azure_cli_auth": "ARM_CLIENT_ID" not in os.environ,
             "run_tags": {**options.tags, **tags_of(order)},
             "image_tags": {**options.tags, **wish.tags},
         }
-        return BuilderSpec(source=_SOURCE, offer=order.offer, variables=variables, stages=_STAGES)
+        image = galleries.image_of(group, wish.name) if gallery else None
+        if image is None:
+            return BuilderSpec(
+                source=_SOURCE, offer=order.offer, variables=variables, stages=_STAGES
+            )
+        variables |= {
+            "azure_gallery": image.gallery,
+            "azure_gallery_image": image.definition,
+            "azure_gallery_version": image.version,
+            "azure_gallery_replicas": galleries.REPLICAS,
+        }
+        return BuilderSpec(
+            source=_SOURCE,
+            offer=order.offer,
+            variables=variables,
+            stages=_STAGES,
+            prepare=partial(self._prepare, wish),
+        )
 
     def find(self, ref: str) -> CloudImage | None:
-        """Packer tells the image's id."""
+        """Packer tells the image's id. Of one name a version comes before a managed image."""
+        named = galleries.parsed(ref)
+        version = named.image if named else galleries.image_of(self._group, ref)
         with edge():
+            if version is not None:
+                told = galleries.version(self._calls, self._group, version)
+                if told is not None or named is not None:
+                    return _made(told) if told is not None else None
             try:
                 return _made(self._calls(IMAGE, group=self._group, image_name=last(ref)))
             except CallFailed as failed:
@@ -104,15 +138,21 @@ class AzureImages:
 
     def images(self) -> list[CloudImage]:
         with edge():
-            found = [_made(one) for one in self._calls.listed(IMAGES, group=self._group)]
+            told = list(self._calls.listed(IMAGES, group=self._group))
+            told += [one for _, one in galleries.versions(self._calls, self._group)]
+        found = [_made(one) for one in told]
         return [one for one in found if one.installation == self._options.installation]
 
     def in_use(self) -> frozenset[str]:
-        """Return the images of the VMs: each knows what it was made from."""
+        """Return the images of the VMs: each knows what it was made from. Of one that was made from
+        the latest of a definition, those are all of its versions."""
         with edge():
             vms = list(self._calls.listed(VMS, group=self._group))
         told = (part(one, "properties", "storageProfile", "imageReference", "id") for one in vms)
-        return frozenset(_id(str(one)) for one in told if one)
+        used = {_id(str(one)) for one in told if one}
+        if not any(_is_latest(one) for one in used):
+            return frozenset(used)
+        return frozenset(used).union(*(_meant(one, self.images()) for one in used))
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
         try:
@@ -120,7 +160,7 @@ class AzureImages:
                 wanted = AzureCatalog(self._options, self._calls).image(word).id
         except BadOrder:  # it is not there
             return frozenset()
-        return frozenset({_id(wanted)} & {image.ref for image in images})
+        return _meant(_id(wanted), images)
 
     def finish(self, made: CloudImage) -> None:
         if FINISH_BY in made.tags:
@@ -147,9 +187,9 @@ class AzureImages:
     def remove(self, made: CloudImage) -> list[str]:
         """Delete an image. It has no snapshots."""
         with edge():
+            api, names = _call(made, DELETE_VERSION, DELETE_IMAGE)
             try:
-                begun = self._calls.begin(DELETE_IMAGE, group=self._group, image_name=made.name)
-                self._waiter.done(DELETE_IMAGE, begun)
+                self._waiter.done(api, self._calls.begin(api, group=self._group, **names))
             except CallFailed as failed:
                 if failed.code not in error_codes.MISSING:
                     raise
@@ -163,11 +203,40 @@ class AzureImages:
 
     def _tag(self, made: CloudImage, wanted: dict[str, str]) -> None:
         """Set all of its tags: what is not among them goes."""
-        change = {"tags": wanted}
-        begun = self._calls.begin(
-            TAG_IMAGE, group=self._group, image_name=made.name, parameters=change
-        )
-        self._waiter.done(TAG_IMAGE, begun)
+        api, names = _call(made, TAG_VERSION, TAG_IMAGE)
+        body = "gallery_image_version" if api is TAG_VERSION else "parameters"
+        change: dict[str, Any] = {body: {"tags": wanted}}
+        begun = self._calls.begin(api, group=self._group, **names, **change)
+        self._waiter.done(api, begun)
+
+    def _prepare(self, wish: ImageRequest) -> None:
+        with edge():
+            galleries.prepare(self._calls, self._waiter, self._options, wish)
+
+
+def _call(
+    made: CloudImage, of_version: AzureApi, of_managed: AzureApi
+) -> tuple[AzureApi, dict[str, Any]]:
+    """Return the call for an image of its kind, and the names in it."""
+    named = galleries.parsed(made.ref)
+    if named is None:
+        return of_managed, {"image_name": last(made.ref)}
+    return of_version, named.image.named
+
+
+def _meant(identifier: str, images: Collection[CloudImage]) -> frozenset[str]:
+    """Return those of the images that an id means: of a definition's, all of its versions."""
+    within = f"{identifier.removesuffix('/versions/latest')}/versions/"
+    latest = _is_latest(identifier)
+    return frozenset(
+        one.ref for one in images if one.ref == identifier or (latest and within in one.ref)
+    )
+
+
+def _is_latest(identifier: str) -> bool:
+    """True if an id is a definition's, of which Azure takes the latest version."""
+    named = galleries.parsed(identifier)
+    return named is not None and not named.image.version
 
 
 def _without(said: Mapping[str, str], *names: str) -> dict[str, str]:
@@ -182,9 +251,11 @@ def _id(identifier: str) -> str:
 def _made(told: Answer) -> CloudImage:
     said = tags(told)
     created = said.get(CREATED, "")
+    ref = _id(str(told["id"]))
+    version = galleries.parsed(ref)
     return CloudImage(
-        ref=_id(str(told["id"])),
-        name=last(str(told["id"])),
+        ref=ref,
+        name=galleries.name_of(version.image, said) if version else last(str(told["id"])),
         created=float(created) if created.isdigit() and len(created) <= 12 else 0.0,
         tags=said,
         ready=part(told, "properties", "provisioningState") == "Succeeded",

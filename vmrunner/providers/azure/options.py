@@ -41,6 +41,7 @@ class AzureOptions(CloudOptions):
     zones: tuple[str, ...] = ()
     used: tuple[str, ...] = ()  # other groups in which it ever launched: looked at too
     image: str | None = None  # a name, an id, PUBLISHER:OFFER:SKU:VERSION; None: the promoted one
+    images: Literal["gallery", "managed"] | None = None  # that are made; None: by `image`
     machine_types: tuple[str, ...] = ("Standard_D2s_v5",)
     subnet: str | None = None
     security_group: str | None = None

@@ -74,6 +74,12 @@ def name_of(item: Answer) -> str:
     return str(item.get("name") or last(str(item["id"]))).lower()
 
 
+def image_name(item: Answer) -> str:
+    """Return the name of a managed image, or `galleries/…/images/…/versions/…`."""
+    _, found, rest = str(item["id"]).lower().partition("/providers/microsoft.compute/galleries/")
+    return f"galleries/{rest}" if found else name_of(item)
+
+
 def born(item: Answer) -> float | None:
     """Return when a resource was made, in epoch seconds. An interface or an address does not tell;
     a name of ours does, nearly."""
@@ -161,11 +167,12 @@ class GroupReader:
         return self._made(Kind.SNAPSHOT, item, None, _standing(item), tags(item))
 
     def image(self, item: Answer) -> Resource | None:
-        """Return one that its build has not finished. Its name is no instance's."""
+        """Return one that its build has not finished. Its name is no instance's; of a version it is
+        all that follows the provider in its id."""
         said = tags(item)
         if not is_unfinished(said):
             return None
-        ref = Ref(self._scope, Kind.IMAGE, name_of(item))
+        ref = Ref(self._scope, Kind.IMAGE, image_name(item))
         return unfinished(ref, said, born(item), _standing(item))
 
     def _part(self, kind: Kind, item: Answer, holder: Ref | None) -> Resource:

@@ -25,6 +25,10 @@ class AzureSettings(ProviderSettings):
         default=None,
         description="An image's name, id or PUBLISHER:OFFER:SKU:VERSION; default: the promoted.",
     )
+    images: Literal["gallery", "managed"] | None = Field(
+        default=None,
+        description="What image build makes; default: gallery, or managed where image names one.",
+    )
     machine_types: tuple[str, ...] | None = Field(
         default=None, description="In the order in which to try them."
     )

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from vmrunner.model import Kind, Page, Scope
+from vmrunner.providers.azure import galleries
 from vmrunner.providers.azure.client import (
     ADDRESSES,
     DISKS,
@@ -35,6 +36,8 @@ READERS: Final[Sequence[tuple[Kind, AzureApi, str]]] = (
     (Kind.SNAPSHOT, SNAPSHOTS, "snapshot"),
     (Kind.IMAGE, IMAGES, "image"),
 )
+#: In place of a page's token: all managed images were read, and the gallery's follow.
+_VERSIONS: Final = "versions"
 
 
 def sweep(
@@ -50,8 +53,24 @@ def _group(
 ) -> Iterator[Page]:
     reader = GroupReader(scope, installation)
     for kind, api, name in READERS:
-        read = partial(_read, calls, api, scope)
+        read = partial(_images if kind is Kind.IMAGE else _read, calls, api, scope)
         yield from pages(scope, kind, read, getattr(reader, name), now)
+
+
+def _images(
+    calls: AzureClient, api: AzureApi, scope: Scope, token: str | None
+) -> tuple[Sequence[Answer], str | None]:
+    """Return one page: managed images, and then all versions in the group's gallery as one page.
+    Raises `CallFailed`."""
+    if token != _VERSIONS:
+        items, more = _read(calls, api, scope, token)
+        return items, more or _VERSIONS
+    try:
+        return [version for _, version in galleries.versions(calls, scope.place)], None
+    except CallFailed as failed:
+        if is_gone(calls, scope, failed):
+            return (), None
+        raise
 
 
 def _read(

@@ -11,7 +11,7 @@ from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.reads import group_of
 from vmrunner.testing.localazure.requests import AzureRequest
-from vmrunner.testing.localazure.resource_ids import TYPES
+from vmrunner.testing.localazure.resource_ids import DEFINITION, TYPES, VERSION
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
@@ -21,6 +21,7 @@ def permissions(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None)
     """Tell the rights in a group."""
     group_of(cloud, request)
     kinds = {kind.rpartition("/")[2]: kind for kind in TYPES}
+    kinds |= {"definitions": DEFINITION, "versions": VERSION}
     denied = []
     for action in sorted(cloud.faults.denied):
         short, what = action.split(".", 1)

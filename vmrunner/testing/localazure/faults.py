@@ -145,7 +145,7 @@ class AzureFaults(FaultPlan[AzureRequest, RequestFate | FailedLater]):
 
 def permission(request: AzureRequest) -> str:
     """Return the right that a request needs, as roles name it."""
-    return right(request.path.kind, request.action.rpartition(".")[2])
+    return right(request.path.child, request.action.rpartition(".")[2])
 
 
 def right(kind: str, what: str) -> str:

@@ -60,6 +60,7 @@ SIZES: Final = {
     "Standard_A2_v2": Size(2, 4, "standardAv2Family", hibernates=False, generations="V1"),
     "Standard_E2bs_v5": Size(2, 16, "standardEBSv5Family", controllers="SCSI, NVMe"),
     "Standard_D2s_v6": Size(2, 8, "StandardDsv6Family", controllers="NVMe", generations="V2"),
+    "Standard_D2as_v7": Size(2, 8, "StandardDasv7Family", controllers="NVMe", generations="V2"),
     "Standard_D2ds_v6": Size(
         2, 8, "StandardDdsv6Family", controllers="NVMe", generations="V2", nvme=110
     ),

@@ -11,7 +11,7 @@ from vmrunner.testing.localazure.api_error import ArmRefusal, Json, no_group, no
 from vmrunner.testing.localazure.faults import FailedLater
 from vmrunner.testing.localazure.operations import ArmAnswer
 from vmrunner.testing.localazure.requests import AzureRequest
-from vmrunner.testing.localazure.resource_ids import GALLERY, NIC, TYPES, VM, key
+from vmrunner.testing.localazure.resource_ids import NIC, TYPES, VM, key
 
 if TYPE_CHECKING:
     from vmrunner.testing.localazure.cloud import LocalAzure
@@ -100,25 +100,26 @@ def subnets(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> 
     raise not_found(f"{path.kind}/{path.name}/subnets/{name}", path.group)
 
 
-def definition(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """A definition of images in a gallery, or all of that gallery."""
-    return _child(cloud, request, f"{GALLERY}/images", "/images")
-
-
-def version(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """A version of an image in a gallery, or all of that image."""
-    return _child(cloud, request, f"{GALLERY}/images/versions", "/versions")
-
-
-def _child(cloud: LocalAzure, request: AzureRequest, kind: str, of_all: str) -> ArmAnswer:
+def child(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
+    """A definition of images in a gallery, or a version of one."""
     group_of(cloud, request)
-    at = key("/".join((request.path.id, *request.path.rest)))
-    shelf = cloud.shelf(kind)
-    if at.endswith(of_all):
-        return _page(cloud, request, [one for one in shelf.values() if f"{at}/" in key(one["id"])])
-    if at not in shelf:
-        raise not_found(f"{request.path.kind}/{'/'.join(request.path.rest)}", request.path.group)
-    return ArmAnswer(200, shelf[at])
+    path = request.path
+    found = cloud.shelf(path.child).get(key(path.child_id))
+    if found is None:
+        raise not_found("/".join((path.kind, path.name, *path.rest)), path.group)
+    return ArmAnswer(200, found)
+
+
+def children(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
+    """All definitions in a gallery, or all versions of one, if that is there."""
+    group_of(cloud, request)
+    path = request.path
+    above = key(path.child_id).rpartition("/")[0]
+    if above not in cloud.shelf(path.child.rpartition("/")[0]):
+        raise not_found("/".join((path.kind, path.name, *path.rest[:-1])), path.group)
+    within = f"{key(path.child_id)}/"
+    shelf = cloud.shelf(path.child)
+    return _page(cloud, request, [one for at, one in shelf.items() if at.startswith(within)])
 
 
 def usages(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:

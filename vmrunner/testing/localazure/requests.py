@@ -18,9 +18,10 @@ _ACTIONS: Final = {
     name.lower(): name
     for name in (
         *("deallocate", "instanceView", "powerOff", "restart", "retrieveBootDiagnosticsData"),
-        *("simulateEviction", "start", "subnets", "resources", "versions"),
+        *("simulateEviction", "start", "subnets", "resources"),
     )
 }
+_CHILDREN: Final = {resource_ids.DEFINITION: "definitions", resource_ids.VERSION: "versions"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +85,8 @@ class AzureRequest:
 
 def _action(verb: str, path: ArmPath) -> str:
     short, rest = path.short, path.rest
-    if short == "galleries" and len(rest) in (1, 2):  # images.get is that of a managed one
-        return f"definitions.{verb.lower() if len(rest) == 2 else 'list'}"
+    if path.child in _CHILDREN:  # images.get is that of a managed one
+        return f"{_CHILDREN[path.child]}.{'list' if len(rest) % 2 else verb.lower()}"
     if rest and (verb == "POST" or len(rest) % 2):  # an action, or all children of a kind
         word = _ACTIONS.get(rest[-1].lower(), rest[-1])
         return f"{short}.{word}"

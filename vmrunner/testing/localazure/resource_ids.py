@@ -19,6 +19,9 @@ TYPES: Final = (
 )
 VM, DISK, SNAPSHOT, IMAGE, GALLERY, NIC, ADDRESS, NETWORK, FIREWALL = TYPES
 
+#: Of a gallery: definitions of images, and versions of those, by what follows its name in a path.
+DEFINITION, VERSION = f"{GALLERY}/images", f"{GALLERY}/images/versions"
+
 _KNOWN: Final = {kind.lower(): kind for kind in TYPES}
 _PROVIDERS: Final = {
     name.lower(): name
@@ -49,6 +52,16 @@ class ArmPath:
     def id(self) -> str:
         """Return the id of the resource, without what follows its name."""
         return resource_id(self.subscription, self.group, self.kind, self.name)
+
+    @property
+    def child(self) -> str:
+        """Return the type of what the whole path is about: `…/galleries/images/versions`."""
+        return "/".join((self.kind, *self.rest[::2])) if self.kind == GALLERY else self.kind
+
+    @property
+    def child_id(self) -> str:
+        """Return the id of that."""
+        return "/".join((self.id, *self.rest))
 
 
 def parse(path: str) -> ArmPath | None:
