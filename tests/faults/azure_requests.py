@@ -31,6 +31,7 @@ LISTINGS: Final = (
     "publicIPAddresses.list",
     "snapshots.list",
     "images.list",
+    "definitions.list",
 )
 #: What a request is through the port. Others go by their own names.
 METHODS: Final = MappingProxyType(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from azure.core.exceptions import HttpResponseError
@@ -20,6 +20,8 @@ from vmrunner.providers.azure import galleries
 from vmrunner.providers.azure.catalog import into_gallery
 from vmrunner.providers.port_images import HASH, CloudImage, ImageRequest
 from vmrunner.testing.localazure.resource_ids import DEFINITION, GALLERY, VERSION
+
+GROUP: Final = "/subscriptions/s/resourceGroups/g"
 
 
 def store(azure: Microsoft, **more: Any) -> Any:
@@ -173,7 +175,7 @@ def test_a_former_role_keeps_managed_images_going(azure: Microsoft) -> None:
     assert {page.kind for page in pages} == {Kind.IMAGE}
     told = [one.message for one in provider.check() if one.level is Level.WARNING]
     assert any("galleries/images/versions/delete is denied" in one for one in told)
-    with pytest.raises(CredentialsRefused, match="Microsoft.Compute/galleries/read"):
+    with pytest.raises(CredentialsRefused, match=r"Microsoft\.Compute/galleries/read"):
         provider.imaging().bench(wish()).prepare()
 
 
@@ -182,10 +184,7 @@ def test_a_former_role_keeps_managed_images_going(azure: Microsoft) -> None:
     [
         ({"image": None}, True),
         ({"image": "mine"}, False),
-        (
-            {"image": "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/images/i"},
-            False,
-        ),
+        ({"image": f"{GROUP}/providers/Microsoft.Compute/images/i"}, False),
         ({"image": "vmrunner-default-01234567-20270115080000-abcdef"}, True),
         ({"image": "Debian:debian-13:13-gen2:latest"}, True),
         ({"image": "mine", "images": "gallery"}, True),
@@ -227,7 +226,8 @@ def test_what_azure_refuses_of_galleries_is_refused(azure: Microsoft) -> None:
                 refused(lambda name=name: put(arm, versions, ("g", "d", name), **source))[0] == 400
             )
         put(arm, versions, ("g", "d", "1.0.0"), **source)
-        azure.cloud.resource(azure.site.image)["properties"]["hyperVGeneration"] = "V1"  # type: ignore[index]
+        image = azure.cloud.resource(azure.site.image) or {}
+        image["properties"]["hyperVGeneration"] = "V1"
         assert refused(lambda: put(arm, versions, ("g", "d", "1.0.1"), **source))[0] == 409
         arm.create("vm-1", arm.body("vm-1", securityProfile={"securityType": "TrustedLaunch"}))
         of_vm = {"storageProfile": {"source": {"virtualMachineId": arm.machine.id}}}

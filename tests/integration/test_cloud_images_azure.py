@@ -162,7 +162,6 @@ def test_managed_images_are_made_where_the_configuration_says_so(
 
 
 def test_a_version_is_made_promoted_and_retired(azure: Arm, cli: Cli, packer: Packer) -> None:
-    made(azure, "managed")
     (first,) = cli(*BUILD, "-o", "json").items
     (second,) = cli(*BUILD, "-o", "json").items
     shown = images(azure)[second["title"]]
@@ -185,9 +184,10 @@ def test_a_version_is_made_promoted_and_retired(azure: Arm, cli: Cli, packer: Pa
     assert cli("image", "promote", second["title"], "--provider", "azure").code == 0
     assert chosen(azure) == second["ref"]
     assert second["title"] in {one["title"] for one in cli.images()}
+    managed = made(azure, "managed")
     argv = ("image", "gc", "--provider", "azure", "--keep", "1", "-o", "json")
     why = {item["ref"]: item["why"] for item in cli(*argv).items}
-    assert (why[second["ref"]], why[first["ref"]]) == ("promoted", "old")
+    assert why == {managed: "newest", second["ref"]: "promoted", first["ref"]: "old"}
     assert first["title"] not in images(azure)
     assert second["title"] in images(azure)
 
