@@ -228,4 +228,25 @@ BUGS: Final = (
         "final=True",
         f"{ARGUMENTS}::test_a_character_in_two_pieces_is_one",
     ),
+    Bug(
+        "a kill leaves the terminal on its other screen",
+        "cli/commands/builds.py",
+        "with interrupted_by_signals(), output.other_screen():",
+        "with output.other_screen():",
+        f"{SIGNALS}::test_a_watched_list_gives_the_terminal_back_when_killed",
+    ),
+    Bug(
+        "the newest builds are pushed out of the screen",
+        "cli/commands/builds.py",
+        "most = min(limit, max(1, output.screen_lines() - _BESIDE))",
+        "most = limit",
+        f"{FIRST_WORDS}::test_a_watched_list_fits_the_screen",
+    ),
+    Bug(
+        "a time without end ends a command",
+        "cli/last_times.py",
+        " and 0 <= took <= _LONGEST",
+        "",
+        "tests/unit/cli/test_last_times.py",
+    ),
 )

@@ -66,6 +66,24 @@ def test_a_pull_of_the_containers_image_is_told_and_timed(home: Home) -> None:
     assert re.search(rb"\n +[0-9.]+m?s  pulled  python:3\n", shown), shown
 
 
+def test_a_watched_list_gives_the_terminal_back_when_killed(home: Home) -> None:
+    main, child = pty.openpty()
+    watch = home.start("ps", "-w", stdout=child, stderr=child, stdin=child)
+    os.close(child)
+    seen, killed = b"", False
+    while select.select([main], [], [], 60)[0]:
+        try:
+            seen += os.read(main, 65536)
+        except OSError:
+            break
+        if b"no build" in seen and not killed:
+            watch.send_signal(signal.SIGTERM)
+            killed = True
+    os.close(main)
+    assert watch.wait(20) == 143
+    assert seen.index(b"\x1b[?1049h") < seen.index(b"\x1b[?1049l"), seen
+
+
 def test_artifacts_on_their_way_are_told_and_timed(home: Home) -> None:
     """Minutes passed without a word between `collecting` and the end."""
     times = home.root / "cache/vmrunner"

@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.support.command_line import Cli
 from tests.support.http_service import ALL, Service
+from vmrunner.cli import output
 from vmrunner.cli.commands import builds, image_template
 from vmrunner.config import sources
 from vmrunner.errors import ConfigError
@@ -124,6 +125,24 @@ def test_a_watched_list_leaves_the_terminal_as_it_was(
     assert done.out.startswith(b"\x1b[?1049h")
     assert done.out.endswith(b"\x1b[?1049l")
     assert done.out.count(b"\x1b[H\x1b[J") == 2
+
+
+def test_a_watched_list_fits_the_screen(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other screen has no scrollback: the newest ones would be pushed out at its top."""
+    for name in ("old", "new"):
+        assert cli("run", "--name", name, "--", "say", "x").code == 0
+
+    def sleep(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(builds, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(output, "screen_lines", lambda: 5)
+    done = cli("ps", "-a", "-w")
+    assert b"new" in done.out
+    assert b"old" not in done.out
+    assert b"only the newest 1; a taller terminal shows more" in done.err
+    assert len(cli("ps", "-a", "-o", "json").items) == 2
 
 
 def test_why_no_template_was_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

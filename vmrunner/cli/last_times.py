@@ -12,6 +12,7 @@ from typing import Final
 FILE: Final = "last-times.json"
 LEAST_SECONDS: Final = 5.0  # of what is shorter nobody asks how long it takes
 _MOST: Final = 200  # steps that are kept
+_LONGEST: Final = 30 * 86_400.0  # seconds of one that is believed
 
 
 class LastTimes:
@@ -69,8 +70,12 @@ class LastTimes:
     def _read(self) -> dict[str, float]:
         try:
             read = json.loads(self._file().read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         if not isinstance(read, dict):
             return {}
-        return {name: float(took) for name, took in read.items() if isinstance(took, int | float)}
+        return {
+            name: float(took)
+            for name, took in read.items()
+            if isinstance(took, int | float) and 0 <= took <= _LONGEST
+        }

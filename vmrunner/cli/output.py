@@ -29,6 +29,7 @@ _IDS: Final = {
     for name, prefix in (("build", "b"), ("instance", "vm"), ("engine", "e"))
 }
 _UNUSUAL: Final = re.compile(r"[^\n -~]")
+_LINES: Final = 24  # of a terminal that does not say how many it has
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "bold": 1, "dim": 2}
 
 
@@ -207,17 +208,25 @@ def clear_live() -> None:
 @contextlib.contextmanager
 def other_screen() -> Iterator[None]:
     """Let stdout, a terminal, show its other screen: what stood there comes back, and nothing that
-    can be scrolled to is lost."""
-    _to_terminal("\x1b[?1049h")
+    can be scrolled to is lost. There a line too long is cut off: it would push others out."""
+    _to_terminal("\x1b[?1049h\x1b[?7l")
     try:
         yield
     finally:
-        _to_terminal("\x1b[?1049l")
+        _to_terminal("\x1b[?7h\x1b[?1049l")
 
 
 def clear_screen() -> None:
     """Let what is printed next stand alone on the other screen."""
     _to_terminal("\x1b[H\x1b[J")
+
+
+def screen_lines() -> int:
+    """Return how many lines stdout, a terminal, shows at once."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or _LINES
+    except OSError:
+        return _LINES
 
 
 def _to_terminal(sequence: str) -> None:

@@ -28,7 +28,11 @@ def test_a_step_says_what_it_took_last(tmp_path: Path) -> None:
     assert again.hint("template: boot") == " (2m00s the last time)", "one that failed says nothing"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "nonsense", '{"a": "b"}', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "nonsense", '{"a": "b"}', "\x00", '{"a": Infinity}', '{"a": NaN}', '{"a": -1}',
+     f'{{"a": 1{"0" * 400}}}', "[" * 100_000],
+)  # fmt: skip
 def test_a_file_that_cannot_be_read_costs_a_hint(tmp_path: Path, content: str) -> None:
     (tmp_path / FILE).write_text(content)
     times = LastTimes(tmp_path)

@@ -16,7 +16,7 @@ from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_o
 from vmrunner.cli.output import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vmrunner.model import BuildEvent, BuildRecord, Instance
 
@@ -29,6 +29,7 @@ Id = Annotated[
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Timestamps = Annotated[bool, typer.Option("--timestamps")]
 _REFRESH = 2.0
+_BESIDE = 4  # lines of a watched screen that are no row: heading, reason, how many, cursor
 
 
 def ps(
@@ -52,18 +53,31 @@ def ps(
     shell = shell_of(context)
     labels = dict(units.label(text) for text in label or ())
     on_terminal = watching and sys.stdout.isatty()
-    with output.other_screen() if on_terminal else contextlib.nullcontext():
+    with _watched() if on_terminal else contextlib.nullcontext():
         while True:
+            most = limit
+            if on_terminal and form in (Format.TABLE, Format.WIDE):  # it has no scrollback
+                most = min(limit, max(1, output.screen_lines() - _BESIDE))
             active = None if everything else True
-            rows = shell.service.ledger.builds.list(active=active, labels=labels, limit=limit + 1)
+            rows = shell.service.ledger.builds.list(active=active, labels=labels, limit=most + 1)
             if on_terminal:
                 output.clear_screen()
-            _table(shell, rows[:limit], form)
-            if len(rows) > limit:
-                output.say(f"only the newest {limit}; --limit shows more")
+            _table(shell, rows[:most], form)
+            if len(rows) > most:
+                more = "--limit shows more" if most == limit else "a taller terminal shows more"
+                output.say(f"only the newest {most}; {more}")
             if not watching:
                 return exit_codes.OK
             time.sleep(_REFRESH)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Show what is printed on the terminal's other screen; whatever ends us, it comes back."""
+    from vmrunner.cli.signals import interrupted_by_signals
+
+    with interrupted_by_signals(), output.other_screen():
+        yield
 
 
 def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
