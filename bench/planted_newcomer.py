@@ -77,8 +77,8 @@ BUGS: Final = (
     Bug(
         "a submodule that is not there is its parent",
         "lib/work_tree.py",
-        "or (top and prefix.strip())",
-        "or (top and prefix is None)",
+        "if top and prefix.strip():",
+        "if top and prefix is None:",
         f"{CONTENTS}::test_submodules_and_repositories_within_go_too",
     ),
     Bug(
@@ -248,5 +248,19 @@ BUGS: Final = (
         " and 0 <= took <= _LONGEST",
         "",
         "tests/unit/cli/test_last_times.py",
+    ),
+    Bug(
+        "a commit that is a repository hides what is ignored",
+        "lib/work_tree.py",
+        " or Path(os.fsdecode(git_dir[:-1])) in (here, *here.parents)",
+        "",
+        f"{CONTENTS}::test_a_commit_that_is_a_repository_hides_no_ignores",
+    ),
+    Bug(
+        "a work tree that git takes for none is none",
+        "lib/work_tree.py",
+        "*here.parents):\n        if (marked := _marked(directory)) is None:",
+        "*here.parents):\n        if (marked := None) is None:",
+        f"{CONTENTS}::test_a_configuration_that_hides_the_work_tree_is_refused",
     ),
 )

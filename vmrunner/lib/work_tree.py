@@ -47,7 +47,8 @@ def files(directory: Path, *, timeout: float, top: bool = False) -> list[str] | 
             f"source: {marked} makes {str(directory)!r} a git work tree, and git is missing",
             hint="apt-get install git: it tells what is ignored, such as secrets",
         )
-    where = _git(directory, "rev-parse", "--is-inside-work-tree", "--show-prefix", timeout=timeout)
+    facts = ("--is-inside-work-tree", "--show-prefix", "--absolute-git-dir")
+    where = _git(directory, "rev-parse", *facts, timeout=timeout)
     if where.returncode and _NONE in (complaint := git.complaint(where)):
         if (marked := _marked(directory)) is None:
             return None
@@ -56,8 +57,19 @@ def files(directory: Path, *, timeout: float, top: bool = False) -> list[str] | 
             hint="mend or remove it: what git ignores, such as secrets, is not told without it",
         )
     _refuse(directory, where)
-    inside, _, prefix = where.stdout.partition(b"\n")
-    if inside != b"true" or (top and prefix.strip()):
+    inside, prefix, git_dir = where.stdout.split(b"\n", 2)
+    here = directory.resolve()
+    if inside != b"true" or Path(os.fsdecode(git_dir[:-1])) in (here, *here.parents):
+        if (marked := _marked(directory)) is None:
+            return None
+        # A bare repository, which a commit can bring, or a configuration hides the work tree.
+        raise ConfigError(
+            f"source: {marked} is above {str(directory)!r}, and git takes that for no work tree: "
+            "what it ignores, such as secrets, is not told",
+            hint="see: git rev-parse --git-dir, and core.bare and core.worktree; or copy it "
+            "elsewhere",
+        )
+    if top and prefix.strip():
         return None
     options = ("--cached", "--others", "--exclude-standard", "-z")
     listed = _git(directory, "ls-files", *options, timeout=timeout)

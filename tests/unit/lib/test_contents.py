@@ -202,6 +202,34 @@ def test_a_damaged_repository_is_refused(tree: Path) -> None:
         taken(tree / "web")
 
 
+@pytest.mark.parametrize("worktree", [None, "."])
+def test_a_commit_that_is_a_repository_hides_no_ignores(tree: Path, worktree: str | None) -> None:
+    """Who sends a change may send `HEAD`, `config`, `objects` and `refs`: git takes the directory
+    for a repository of its own, in which nothing is ignored."""
+    put(tree, ".gitignore", ".env\n")
+    web = tree / "web"
+    put(tree, "web/.env", "secret")
+    git_in(web)("init", "-q", "--bare", ".")
+    if worktree is not None:
+        git_in(web)("config", "core.bare", "false")
+        git_in(web)("config", "core.worktree", worktree)
+    with pytest.raises(ConfigError, match=r"tree/\.git is above .*git takes that for no work tree"):
+        taken(web)
+
+
+def test_a_configuration_that_hides_the_work_tree_is_refused(tree: Path) -> None:
+    put(tree, ".env", "secret")
+    git_in(tree)("config", "core.bare", "true")
+    with pytest.raises(ConfigError, match=r"core\.bare"):
+        taken(tree)
+
+
+def test_a_bare_repository_elsewhere_goes_whole(tmp_path: Path) -> None:
+    bare = tmp_path / "bare.git"
+    git_in(tmp_path)("init", "-q", "--bare", str(bare))
+    assert "HEAD" in taken(bare)
+
+
 def test_a_damaged_index_is_refused(tree: Path) -> None:
     put(tree, ".git/index", "nonsense")
     with pytest.raises(ConfigError, match=r"git cannot list the files of .*tree"):
