@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import event
 
 from tests.integration.test_daemon import Paths
 from tests.integration.test_ledger_open import run_sql
 from tests.support.inline_pool import Inline
 from tests.support.ledger_builds import orders, spec
+from tests.support.postgres import Server
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import HEARTBEAT, Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
-from vmrunner.ledger import Ledger, upgrade
+from vmrunner.ledger import Ledger, connections, upgrade
 from vmrunner.lib import process
 from vmrunner.model import BuildState, Limits, Reason, Result
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
@@ -25,6 +28,8 @@ from vmrunner.reaper.reaper import Reaper
 from vmrunner.runtime import engine_host
 from vmrunner.services import doctor, nodes
 from vmrunner.session import End
+
+KILL_WINDOW = 60.0  # seconds in which what is past its deadline dies
 
 
 class Session:
@@ -43,9 +48,8 @@ def set_version(url: str, version: str) -> None:
     run_sql(url, f"UPDATE alembic_version SET version_num = '{version}'")
 
 
-def test_a_node_under_other_tables_only_kills_past_the_deadline(
-    ledger: Ledger, url: str, tmp_path: Path
-) -> None:
+def parts(ledger: Ledger, path: Path) -> tuple[Clock, Cloud, list[Callable[[], None]], Engine]:
+    """An engine over a cloud that a clock moves, and what its builds do once they are run."""
     clock = Clock()
     cloud, sessions = Cloud(clock), list[Callable[[], None]]()
     engine = Engine(
@@ -55,7 +59,7 @@ def test_a_node_under_other_tables_only_kills_past_the_deadline(
         EngineLimits(limits=Limits(max_instances=1)),
         process=process.current(),
         kind="serve",
-        paths=Paths(tmp_path, tmp_path, tmp_path / "wake"),
+        paths=Paths(path, path, path / "wake"),
         orders=orders(ledger),
         clock=clock,
         monotonic=clock,
@@ -63,6 +67,13 @@ def test_a_node_under_other_tables_only_kills_past_the_deadline(
         spawn=lambda name, work: sessions.append(work),
         listen=False,
     )
+    return clock, cloud, sessions, engine
+
+
+def test_a_node_under_other_tables_only_kills_past_the_deadline(
+    ledger: Ledger, url: str, tmp_path: Path
+) -> None:
+    clock, cloud, sessions, engine = parts(ledger, tmp_path)
     reaper = Reaper(engine.context, Membership(one_host=True), lambda: engine.watching)
     ledger.builds.submit(spec(), id="b-1", now=clock())
     ledger.builds.submit(replace(spec(), ttl=9000.0), id="b-2", now=clock())
@@ -96,6 +107,36 @@ def test_a_node_under_other_tables_only_kills_past_the_deadline(
     assert cloud.counts["create"] == 2
     assert ledger.builds.get("b-2").state is not BuildState.QUEUED
     engine.close()
+
+
+def test_a_pass_beside_changes_of_tables_keeps_its_word(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade that has all rows for as long as it likes: whoever reaps goes by tags."""
+    held_up = connections.READING.replace("'3s'", "'20ms'")
+    url = postgres.new()
+    monkeypatch.setattr(connections, "READING", held_up)
+    ledger = Ledger.open(url, data_dir=tmp_path / "data")
+    clock, cloud, _, engine = parts(ledger, tmp_path)
+    reaper = Reaper(engine.context, Membership(one_host=True), lambda: engine.watching)
+    ledger.builds.submit(spec(), id="b-1", now=clock())
+    for _ in range(20):
+        engine.tick()
+        clock.advance(1)
+    (row,) = ledger.instances.open()
+    waits = list[object]()
+    event.listen(ledger._database._engine, "handle_error", waits.append)
+    with psycopg.connect(url) as upgrading:
+        upgrading.execute("LOCK TABLE builds, instances, events IN ACCESS EXCLUSIVE MODE")
+        reaper.run()
+        assert len(alive(cloud)) == 1
+        clock.advance(row.deadline - clock() + 1)
+        waits.clear()
+        assert "lock timeout" in reaper.run().unread[0]
+        assert not alive(cloud)
+    assert 3.0 * len(waits) < KILL_WINDOW
+    engine.close()
+    ledger.close()
 
 
 def alive(cloud: Cloud) -> list[Any]:

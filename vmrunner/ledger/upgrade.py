@@ -6,18 +6,35 @@ import: it is loaded only when there is something to do.
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Final
 
-from sqlalchemy import Connection, column, inspect, select, table, text
+from sqlalchemy import Connection, column, event, inspect, select, table, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from vmrunner.errors import ConfigError
-from vmrunner.ledger.connections import single_transaction
+from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.ledger.connections import (
+    HELD_UP,
+    connect,
+    driver,
+    single_transaction,
+    sqlstate,
+    translated,
+)
 from vmrunner.ledger.statements import Prepared
 from vmrunner.ledger.tables import ALL
 from vmrunner.lib import database_url
 
+#: How often an upgrade asks for what another has, and seconds between two of these times.
+LOCK_TRIES: Final = 600
+LOCK_PAUSE: Final = 1.0
+_LOCK: Final = int.from_bytes(b"vmrunner")  # the number of a lock that PostgreSQL has per database
+_COLLISIONS: Final = (HELD_UP, "40P01")  # "deadlock detected"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _FOUND = Prepared(lambda: select(column("version_num")).select_from(table("alembic_version")))
 
@@ -85,15 +102,78 @@ def current(url: URL) -> str | None:
 
 
 def upgrade(url: URL) -> str:
-    """Bring the database at `url` to the newest version, all or nothing; returns that version."""
+    """Bring the database at `url` to the newest version; returns that version.
+
+    All or nothing, but for tables on a server that others use meanwhile: there one migration after
+    the other, and one that was cut short goes on at the next call."""
+    if url.get_backend_name() == "sqlite":
+        with single_transaction(url, vmrunner_write=True) as connection:
+            if behind(_ours(connection, url)):
+                _run(connection)
+        return known()[-1]
+    with _only_upgrade(url):
+        found = current(url)
+        if found is None:
+            with single_transaction(url) as connection:
+                _run(connection)
+        elif behind(found):
+            _run_beside_others(url)
+    return known()[-1]
+
+
+def _run(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    with single_transaction(url, vmrunner_write=True) as connection:
-        if behind(_ours(connection, url)):
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    return known()[-1]
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _only_upgrade(url: URL) -> Iterator[None]:
+    """Wait until no other upgrade of this database runs, and keep others waiting. Raises
+    LedgerError after a while.
+
+    The lock is a transaction's, which keeps its session of the server also behind a proxy. An index
+    is made only when all snapshots of before are gone: so this transaction has none between two
+    statements (those without parameters leave none), and nobody waits within one for the lock."""
+    with single_transaction(url, isolation_level="READ COMMITTED") as connection:
+        guard = driver(connection)
+        guard.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        for _ in range(LOCK_TRIES):
+            if guard.execute(f"SELECT pg_try_advisory_xact_lock({_LOCK})").fetchone()[0]:
+                break
+            time.sleep(LOCK_PAUSE)
+        else:
+            raise LedgerError(
+                "another upgrade of this ledger runs", hint="wait for it, and try again"
+            )
+        yield
+
+
+def _run_beside_others(url: URL) -> None:
+    """Run the migrations on tables that others use. A change of a table waits for its turn only
+    shortly, since all others stand behind it, and comes back later."""
+    engine = connect(url, migrating=True)
+    event.listen(engine, "begin", _wait_shortly)
+    try:
+        for tries_left in range(LOCK_TRIES, -1, -1):
+            try:
+                with engine.connect() as connection:
+                    _run(connection)
+            except SQLAlchemyError as error:
+                if sqlstate(error) not in _COLLISIONS or not tries_left:
+                    raise translated(error, url) from error
+                time.sleep(LOCK_PAUSE)
+            else:
+                return
+    finally:
+        engine.dispose()
+
+
+def _wait_shortly(connection: Connection) -> None:
+    if not driver(connection).autocommit:
+        driver(connection).execute("SET LOCAL lock_timeout = '500ms'")

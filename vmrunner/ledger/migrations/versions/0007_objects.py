@@ -6,12 +6,35 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from vmrunner.ledger.migrations import steps
+
 revision = "0007"
 down_revision = "0006"
 
 
 def upgrade() -> None:
     name = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+    for column, kind in (
+        ("source_object", name),
+        ("log_object", name),
+        ("artifacts_object", name),
+        ("collected", sa.Integer()),
+        ("log_due", sa.Double()),
+        ("keep_logs", sa.Double()),
+        ("removed_at", sa.Double()),
+    ):
+        steps.add_column("builds", sa.Column(column, kind, nullable=True))
+    steps.fill(
+        "builds",
+        "log_due = 0",
+        "state = 'finished' AND EXISTS (SELECT 1 FROM chunks WHERE chunks.build = builds.id)",
+    )
+    for index, columns, text in (
+        ("ix_builds_source_object", ["source_object"], "source_object IS NOT NULL"),
+        ("ix_builds_log_due", ["log_due"], "log_due IS NOT NULL"),
+        ("ix_builds_kept", ["finished_at"], "state = 'finished' AND removed_at IS NULL"),
+    ):
+        steps.add_index(index, "builds", columns, text)
     op.create_table(
         "objects",
         sa.Column("name", name, nullable=False),
@@ -35,24 +58,3 @@ def upgrade() -> None:
         postgresql_where=stored,
     )
     op.create_index("ix_objects_build", "objects", ["build"])
-    for column, kind in (
-        ("source_object", name),
-        ("log_object", name),
-        ("artifacts_object", name),
-        ("collected", sa.Integer()),
-        ("log_due", sa.Double()),
-        ("keep_logs", sa.Double()),
-        ("removed_at", sa.Double()),
-    ):
-        op.add_column("builds", sa.Column(column, kind, nullable=True))
-    op.execute(
-        "UPDATE builds SET log_due = 0 WHERE state = 'finished' "
-        "AND EXISTS (SELECT 1 FROM chunks WHERE chunks.build = builds.id)"
-    )
-    for index, columns, text in (
-        ("ix_builds_source_object", ["source_object"], "source_object IS NOT NULL"),
-        ("ix_builds_log_due", ["log_due"], "log_due IS NOT NULL"),
-        ("ix_builds_kept", ["finished_at"], "state = 'finished' AND removed_at IS NULL"),
-    ):
-        where = sa.text(text)
-        op.create_index(index, "builds", columns, sqlite_where=where, postgresql_where=where)

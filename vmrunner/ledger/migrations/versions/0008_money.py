@@ -8,34 +8,37 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from vmrunner.ledger.migrations import steps
+
 revision = "0008"
 down_revision = "0007"
 
 
 def upgrade() -> None:
-    for column in (
-        sa.Column("unpriced", sa.Integer(), nullable=False, server_default="0"),
+    steps.add_column(
+        "builds", sa.Column("unpriced", sa.Integer(), nullable=False, server_default="0")
+    )
+    steps.add_filled_column(
+        "builds",
         sa.Column("cost_final", sa.Boolean(), nullable=False, server_default=sa.false()),
-        sa.Column("price_source", sa.String(), nullable=True),
-        sa.Column("price_at", sa.Double(), nullable=True),
-    ):
-        op.add_column("builds", column)
+        "(1 = 1)",
+    )
+    steps.add_column("builds", sa.Column("price_source", sa.String(), nullable=True))
+    steps.add_column("builds", sa.Column("price_at", sa.Double(), nullable=True))
     for table in ("instances", "images"):
         source = sa.Column("price_source", sa.String(), nullable=False, server_default="unknown")
-        op.add_column(table, sa.Column("usd_hour", sa.Double(), nullable=True))
-        op.add_column(table, source)
-        op.add_column(table, sa.Column("price_at", sa.Double(), nullable=True))
-    op.add_column("instances", sa.Column("parked_usd_hour", sa.Double(), nullable=True))
-    op.add_column("instances", sa.Column("parked_at", sa.Double(), nullable=True))
-    op.execute(
-        "UPDATE instances SET usd_hour = 0, parked_usd_hour = 0, price_source = 'own' "
-        'WHERE offer LIKE \'{"scope":["qemu",%\''
+        steps.add_column(table, sa.Column("usd_hour", sa.Double(), nullable=True))
+        steps.add_column(table, source)
+        steps.add_column(table, sa.Column("price_at", sa.Double(), nullable=True))
+    steps.add_column("instances", sa.Column("parked_usd_hour", sa.Double(), nullable=True))
+    steps.add_column("instances", sa.Column("parked_at", sa.Double(), nullable=True))
+    steps.fill("builds", "cost_final = (1 = 0)", "state <> 'finished'")
+    steps.fill(
+        "instances",
+        "usd_hour = 0, parked_usd_hour = 0, price_source = 'own'",
+        'offer LIKE \'{"scope":["qemu",%\'',
     )
-    op.execute("UPDATE builds SET cost_final = (1 = 1) WHERE state = 'finished'")
-    gone = sa.text("gone_at IS NOT NULL")
-    op.create_index(
-        "ix_instances_gone_at", "instances", ["gone_at"], sqlite_where=gone, postgresql_where=gone
-    )
+    steps.add_index("ix_instances_gone_at", "instances", ["gone_at"], "gone_at IS NOT NULL")
     op.create_table(
         "prices",
         sa.Column("kind", sa.String(), nullable=False),

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from vmrunner.ledger.migrations import steps
+
 revision = "0011"
 down_revision = "0009"
 
 
 def upgrade() -> None:
+    for name in ("builds", "instances"):
+        steps.add_filled_column(name, sa.Column("revision", sa.BigInteger(), nullable=True), "0")
+        steps.add_index(f"ix_{name}_revision", name, ["revision"])
     op.add_column("engines", sa.Column("version", sa.String(), nullable=False, server_default=""))
     op.create_table(
         "revisions",
@@ -18,7 +23,3 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_revisions")),
     )
     op.execute("INSERT INTO revisions (id, last) VALUES (1, 0)")
-    for name in ("builds", "instances"):
-        op.add_column(name, sa.Column("revision", sa.BigInteger(), nullable=True))
-        op.execute(f"UPDATE {name} SET revision = 0")  # noqa: S608
-        op.create_index(f"ix_{name}_revision", name, ["revision"])
