@@ -68,7 +68,7 @@ def former(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> str:
             offer = f"""'{{"scope":["{scope}","x"]}}'"""
             insert(rows, "instances", id=f"'vm-{number}'", build=f"'b-{number}'", offer=offer)
         insert(rows, "chunks", build="'b-4'")
-    monkeypatch.setattr(steps, "BATCH", 2)
+    monkeypatch.setattr(steps, "ROWS_IN_BATCH", 2)
     return url
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-BATCH: Final = 1000  # rows that one transaction writes, and has locked
+ROWS_IN_BATCH: Final = 1000  # rows that one transaction writes, and has locked
 
 
 def beside_others() -> bool:
@@ -51,7 +51,7 @@ def fill(table: str, values: str, where: str) -> None:
     if not beside_others():
         op.execute(f"UPDATE {table} SET {values} WHERE {where}")  # noqa: S608
         return
-    batch = sa.text(f"SELECT id FROM {table} WHERE id > :last ORDER BY id LIMIT {BATCH}")  # noqa: S608
+    batch = sa.text(f"SELECT id FROM {table} WHERE id > :last ORDER BY id LIMIT {ROWS_IN_BATCH}")  # noqa: S608
     update = sa.text(
         f"UPDATE {table} SET {values} WHERE id > :last AND id <= :end AND ({where})"  # noqa: S608
     )
