@@ -13,14 +13,15 @@ class Bug(NamedTuple):
     """`old` becomes `new`, and these tests must notice."""
 
     name: str
-    file: str  # under vmrunner/, or from the root: deploy/…
+    file: str  # under vmrunner/, or from the root: deploy/…, packer/…
     old: str
     new: str
     tests: str  # a file, or file::test
 
     @property
     def path(self) -> str:
-        return self.file if self.file.startswith("deploy/") else f"vmrunner/{self.file}"
+        outside = self.file.startswith(("deploy/", "packer/"))
+        return self.file if outside else f"vmrunner/{self.file}"
 
 
 BUGS: Final = (

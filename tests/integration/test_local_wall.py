@@ -11,21 +11,23 @@ from typing import Final
 
 from tests.support import wall_probe
 
-#: Where a cloud tells its VMs about themselves, by the vendors' own pages (read in November 2026).
+#: Where a cloud tells its VMs about themselves, by the vendors' own pages (each read in a stored
+#: copy, 2026-12-01).
 METADATA: Final = {
-    # docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html; Google's,
-    # Azure's, Oracle's, DigitalOcean's and Hetzner's are at the same address
+    # docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html; those of most
+    # others are at the same address, by their pages that were not read
     "169.254.169.254": "EC2 and most others",
-    # docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4.html
+    # docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
     "169.254.170.2": "ECS",
-    # docs.aws.amazon.com/vpc/latest/userguide/AmazonDNS-concepts.html
+    # docs.aws.amazon.com/vpc/latest/userguide/VPC_DHCP_Options.html#AmazonDNS
     "169.254.169.253": "Amazon's resolver",
     # learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
     "168.63.129.16": "Azure's WireServer and resolver",
-    # www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata
+    # www.alibabacloud.com/help/doc-detail/141788.htm
     "100.100.100.200": "Alibaba",
-    # docs.oracle.com/iaas/Content/Compute/Tasks/gettingmetadata.htm, of the classic kind
-    "192.0.0.192": "Oracle",
+    # docs.oracle.com/en/cloud/cloud-at-customer/occ-get-started/
+    # retrieve-predefined-instance-metadata.html
+    "192.0.0.192": "Oracle's classic kind",
 }
 INTERNET: Final = "44.44.44.44"
 

@@ -4,13 +4,13 @@ refused there, and what our drivers send keeps within it."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
-from tests.support.ec2 import Amazon
+from tests.support.ec2 import REGION, Amazon
 from tests.support.ec2 import aws as aws  # the fixture
 from tests.support.ec2 import make_order as ec2_order
 from tests.support.gce import Google
@@ -21,15 +21,18 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
 from vmrunner.providers.ec2 import client as ec2_client
 from vmrunner.providers.ec2 import create_request as ec2_request
+from vmrunner.providers.ec2 import deadline_schedules as schedules
+from vmrunner.providers.ec2 import delete, describe_instances
 from vmrunner.providers.ec2 import options as ec2_options
+from vmrunner.providers.ec2 import resources as ec2_resources
+from vmrunner.providers.ec2.client import Ec2Api, Ec2Client
 from vmrunner.providers.gce import client as gce_client
 from vmrunner.providers.gce import create_request as gce_request
+from vmrunner.providers.gce import describe as gce_describe
 from vmrunner.providers.gce import options as gce_options
-from vmrunner.testing.common.faults import GARBAGE, RequestFate
-from vmrunner.testing.common.vendor_limits import CallRate, RequestBuckets, VendorLimit
-from vmrunner.testing.localec2 import THROTTLED as EC2_THROTTLED
+from vmrunner.testing.common.faults import GARBAGE
+from vmrunner.testing.common.vendor_limits import NOT_READ, STORED_COPY
 from vmrunner.testing.localec2 import vendor_limits as amazon
-from vmrunner.testing.localgce import THROTTLED as GCE_THROTTLED
 from vmrunner.testing.localgce import vendor_limits as google
 
 PAGE: Final = (
@@ -73,12 +76,65 @@ AMAZONS: Final[Mapping[str, Callable[[Any], object]]] = {
 }
 
 
-@pytest.mark.parametrize("line", amazon.LIMITS)
-def test_ec2_refuses_what_is_past_a_line(
+@pytest.mark.parametrize("line", AMAZONS)
+def test_ec2_refuses_a_launch_past_a_line(
     aws: Amazon, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     with pytest.raises(BadOrder):
         launched(aws, monkeypatch, AMAZONS[line])
+
+
+def _schedule(aws: Amazon, calls: Ec2Client, **more: Any) -> None:
+    """Arm what our driver arms, with something else in it."""
+    genuine = calls.__call__
+
+    def careless(region: str, api: Ec2Api[Any], **asked: Any) -> Any:
+        return genuine(
+            region, api, **(asked | more if api == ec2_client.CREATE_SCHEDULE else asked)
+        )
+
+    provider = aws.provider()
+    role = "arn:aws:iam::123456789012:role/ends"
+    options = replace(provider.options, scheduler_role=role)
+    ref = provider.create(ec2_order(provider))
+    when = provider.now() + 3600
+    schedules.arm(calls, options, "aws", ref, "vm-careful", when)
+    schedules.arm(cast(Ec2Client, careless), options, "aws", ref, "vm-careless", when)
+
+
+def _filters(calls: Ec2Client, count: int, values: Sequence[str]) -> None:
+    filters = [{"Name": f"tag:k{number}", "Values": values} for number in range(count)]
+    calls(REGION, ec2_client.VOLUMES, Filters=filters, MaxResults=5)
+
+
+#: Calls that a driver makes which does not know a line.
+CALLS: Final[Mapping[str, Callable[[Amazon, Ec2Client], object]]] = {
+    "ids of a termination": lambda _, calls: calls(
+        REGION, ec2_client.TERMINATE, InstanceIds=[f"i-{number:08x}" for number in range(1001)]
+    ),
+    "items of a page": lambda _, calls: calls(REGION, ec2_client.VOLUMES, MaxResults=1001),
+    "filters of a request": lambda _, calls: _filters(calls, 51, ["v"]),
+    "values of a filter": lambda _, calls: _filters(calls, 1, [f"v{n}" for n in range(201)]),
+    "characters of a filter's value": lambda _, calls: _filters(calls, 1, ["v" * 256]),
+    "characters of a schedule's name": lambda aws, calls: _schedule(aws, calls, Name="n" * 65),
+    "characters of a schedule's group": lambda _, calls: calls(
+        REGION, ec2_client.CREATE_GROUP, Name="g" * 65
+    ),
+    "characters of a schedule's expression": lambda aws, calls: _schedule(
+        aws, calls, ScheduleExpression=f"rate({1:>250} minutes)"
+    ),
+    "schedules of a page": lambda _, calls: calls(REGION, ec2_client.SCHEDULES, MaxResults=101),
+}
+
+
+@pytest.mark.parametrize("line", CALLS)
+def test_ec2_refuses_a_call_past_a_line(aws: Amazon, line: str) -> None:
+    calls = aws.provider().calls
+    _filters(calls, 50, [f"{number:0255}" for number in range(200)])  # within all bounds
+    with pytest.raises(CallFailed) as caught:
+        CALLS[line](aws, calls)
+    assert isinstance(caught.value.error, BadOrder)
+    assert "Not" not in caught.value.code  # refused for its size, and not for what it names
 
 
 def test_the_ec2_driver_knows_the_same_bounds() -> None:
@@ -87,6 +143,10 @@ def test_the_ec2_driver_knows_the_same_bounds() -> None:
     assert told["tags of a resource"] == ec2_options.TAGS
     assert told["characters of a tag's key"] == ec2_options.KEY
     assert told["characters of a tag's value"] == ec2_options.VALUE
+    assert told["ids of a termination"] >= delete.DELETE_BATCH
+    assert told["items of a page"] == ec2_resources.PAGE
+    assert told["values of a filter"] == describe_instances.FILTER
+    assert told["schedules of a page"] == schedules.PAGE
 
 
 # --- bounds of fields: Compute Engine ------------------------------------------------------------
@@ -95,9 +155,26 @@ GOOGLES: Final[Mapping[str, Callable[[Any], object]]] = {
     "bytes of a metadata value": lambda made: made["metadata"]["items"].append(
         {"key": "more", "value": "x" * (256 * 1024 + 1)}
     ),
+    "bytes of all metadata": lambda made: made["metadata"]["items"].extend(
+        {"key": f"more{number}", "value": "x" * (256 * 1024 - 5)} for number in range(2)
+    ),
+    "characters of a metadata key": lambda made: made["metadata"]["items"].append(
+        {"key": "k" * 129, "value": ""}
+    ),
+    "characters of a VM's name": lambda made: made.update(name="v" * 64),
     "labels of a resource": lambda made: made["labels"].update({f"k{n}": "" for n in range(64)}),
+    "characters of a label's key": lambda made: made["labels"].update({"k" * 64: ""}),
+    "characters of a label's value": lambda made: made["labels"].update(k="v" * 64),
     "network tags of a VM": lambda made: made.update(tags={"items": [f"t{n}" for n in range(65)]}),
+    "characters of a network tag": lambda made: made.update(tags={"items": ["t" * 64]}),
+    "seconds of a VM's shortest run": lambda made: _run(made, 29),
+    "seconds of a VM's longest run": lambda made: _run(made, 120 * 86_400 + 1),
 }
+
+
+def _run(made: Any, seconds: int) -> None:
+    del made["scheduling"]["termination_time"]
+    made["scheduling"]["max_run_duration"] = {"seconds": seconds}
 
 
 @pytest.mark.parametrize("line", GOOGLES)
@@ -118,81 +195,129 @@ def test_gce_refuses_what_is_past_a_line(
         provider.create(gce_order(provider))
 
 
+def test_gce_refuses_a_page_past_its_line(gce: Google) -> None:
+    provider = gce.provider()
+    provider.calls(gce_client.LIST, zone=gce.zone, max_results=500)
+    with pytest.raises(CallFailed, match="maxResults"):
+        provider.calls(gce_client.LIST, zone=gce.zone, max_results=501)
+
+
 def test_the_gce_driver_knows_the_same_bounds() -> None:
     told = {name: limit.value for name, limit in google.LIMITS.items()}
+    assert told["items of a page"] == gce_describe.PAGE
+    assert told["seconds of a VM's shortest run"] == gce_request.SHORTEST
     assert told["bytes of a metadata value"] == gce_request.USER_DATA
     assert told["labels of a resource"] == gce_options.LABELS
 
 
 def test_no_line_is_without_a_test() -> None:
-    assert AMAZONS.keys() == amazon.LIMITS.keys()
+    assert AMAZONS.keys() | CALLS.keys() == amazon.LIMITS.keys()
     # An account's description is the guard's: tests/integration/test_guard_life.py leaves one.
-    assert GOOGLES.keys() | {"bytes of an account's description"} == google.LIMITS.keys()
-    for limit in (*amazon.LIMITS.values(), *google.LIMITS.values()):
+    elsewhere = {"bytes of an account's description", "items of a page"}
+    assert GOOGLES.keys() | elsewhere == google.LIMITS.keys()
+    for limit in (*amazon.LIMITS.values(), *google.LIMITS.values(), *google.RATES.values()):
         assert limit.page.startswith("https://")
-        assert limit.read
+        assert limit.read in (STORED_COPY, NOT_READ)
 
 
 # --- calls in a time -----------------------------------------------------------------------------
-
-
-def limited(cloud: Any, rates: Mapping[str, CallRate], refusal: RequestFate) -> None:
-    """Let the cloud refuse what is past its own limits, by its clock."""
-    left = RequestBuckets(rates, cloud.now)
-
-    def judge(request: Any) -> RequestFate | None:
-        known = request.action in rates
-        return refusal if known and not left.take(request.action) else None
-
-    cloud.faults.on_request = judge
-
 
 #: Of a driver that keeps to no limit.
 ENDLESS: Final = Limit(1e9, 1e9)
 
 
+def careless(aws: Amazon) -> Ec2Client:
+    """A client that keeps to no limit, of a cloud that has some."""
+    aws.cloud.throttles = True
+    endless = dict.fromkeys(ec2_client.QUOTAS, Quota(ENDLESS, ENDLESS))
+    calls = aws.provider().calls
+    calls._buckets = Buckets(endless, now=aws.clock, sleep=aws.clock.sleep)
+    return calls
+
+
 def test_ec2_is_asked_within_its_rates(aws: Amazon) -> None:
-    limited(aws.cloud, amazon.RATES, EC2_THROTTLED)
+    aws.cloud.throttles = True
     provider = aws.provider()
     refs = [provider.create(ec2_order(provider)) for _ in range(20)]
     for ref in refs:
         provider.delete([ref])
-    careless = aws.provider()
-    endless = dict.fromkeys(ec2_client.QUOTAS, Quota(ENDLESS, ENDLESS))
-    careless.calls._buckets = Buckets(endless, now=aws.clock, sleep=aws.clock.sleep)
+    endless = aws.provider()
+    endless.calls._buckets = careless(aws)._buckets
     with pytest.raises(Throttled):
-        [careless.create(ec2_order(careless)) for _ in range(20)]
+        [endless.create(ec2_order(endless)) for _ in range(20)]
 
 
-def test_the_drivers_buckets_are_no_larger_than_the_clouds() -> None:
-    for action, kind in (
-        ("RunInstances", "run"),
-        ("StartInstances", "start"),
-        ("TerminateInstances", "terminate"),
-        ("DescribeInstances", "describe"),
-    ):
-        ours, theirs = ec2_client.QUOTAS[kind].calls, amazon.RATES[action]
-        assert ours.burst <= theirs.burst.value, action
-        assert ours.rate <= theirs.refill.value, action
-    for action, kind in (
-        ("instances.insert", "write"),
-        ("instances.delete", "write"),
-        ("instances.get", "read"),
-        ("instances.list", "list"),
-    ):
-        ours, minute = gce_client.QUOTAS[kind].calls, google.RATES[action].burst.value
-        assert ours.rate * 60 <= minute, action
-        assert ours.burst <= minute, action
+@pytest.mark.parametrize(
+    ("api", "asked", "burst"),
+    [
+        (ec2_client.VOLUMES, {"MaxResults": 5}, 100),
+        (ec2_client.VOLUMES, {}, 50),
+        (ec2_client.NAMED_INSTANCES, {"InstanceIds": ["i-00000001"]}, 50),
+        (ec2_client.DELETE_VOLUME, {"VolumeId": "vol-00000001"}, 100),
+        (ec2_client.DELETE_KEY, {"KeyName": "k"}, 50),
+        (ec2_client.CREATE_GROUP, {"Name": "g"}, 10),
+        (ec2_client.DELETE_SCHEDULE, {"Name": "s"}, 250),
+    ],
+)
+def test_ec2_refuses_calls_past_a_burst(
+    aws: Amazon, api: Ec2Api[Any], asked: dict[str, Any], burst: int
+) -> None:
+    calls = careless(aws)
+
+    def throttled() -> bool:
+        try:
+            calls(REGION, api, **asked)
+        except CallFailed as failed:
+            return isinstance(failed.error, Throttled)
+        return False
+
+    assert [throttled() for _ in range(burst + 1)].index(True) == burst
+
+
+def test_ec2_counts_the_instances_of_its_calls(aws: Amazon) -> None:
+    calls = careless(aws)
+    ids = [f"i-{number:08x}" for number in range(1000)]
+    with pytest.raises(CallFailed, match="NotFound"):
+        calls(REGION, ec2_client.TERMINATE, InstanceIds=ids)
+    with pytest.raises(CallFailed, match="Request limit exceeded"):
+        calls(REGION, ec2_client.TERMINATE, InstanceIds=ids[:21])
+    aws.clock.advance(1.1)
+    with pytest.raises(CallFailed, match="NotFound"):
+        calls(REGION, ec2_client.TERMINATE, InstanceIds=ids[:21])
+
+
+def test_each_call_of_ec2s_driver_keeps_its_rate() -> None:
+    apis = [api for api in vars(ec2_client).values() if isinstance(api, Ec2Api)]
+    for api in apis:
+        bounded = api.quota != "named"
+        rate = amazon.rate_of(api.service, api.action, bounded=bounded)
+        ours, instances = ec2_client.QUOTAS[api.quota]
+        if rate is not None:
+            assert ours.burst <= rate.burst.value, api.action
+            assert ours.rate <= rate.refill.value, api.action
+        if (most := amazon.INSTANCES.get(api.action)) is not None:
+            assert instances is not None, api.action
+            assert instances.burst <= most.burst.value, api.action
+            assert instances.rate <= most.refill.value, api.action
+    assert {api.action for api in apis} > amazon.INSTANCES.keys()
+
+
+def test_each_call_of_googles_driver_keeps_its_rate() -> None:
+    """A bucket gives its burst, and what came back since, in one minute of Google's."""
+    apis = [api for api in vars(gce_client).values() if isinstance(api, gce_client.GceApi)]
+    for api in apis:
+        group = google.group_of(api.action)
+        ours = gce_client.QUOTAS[api.quota].calls
+        if group is not None:
+            assert ours.burst + 60 * ours.rate <= google.RATES[group].value, api.action
+    assert {google.group_of(api.action) for api in apis} > google.RATES.keys()
 
 
 def test_gce_is_asked_within_its_rates(gce: Google) -> None:
     """A minute's calls are a tenth of Google's here, and so is what the driver keeps to."""
-
-    def tenth(limit: VendorLimit) -> VendorLimit:
-        return limit._replace(value=limit.value / 10)
-
-    rates = {key: CallRate(tenth(r.burst), tenth(r.refill)) for key, r in google.RATES.items()}
-    limited(gce.cloud, rates, GCE_THROTTLED)
+    gce.cloud.throttles = True
+    for group, limit in google.RATES.items():
+        gce.cloud.rates.rates[group] = limit._replace(value=limit.value / 10)
 
     def burst(quota: Quota) -> None:
         provider = gce.provider()
@@ -201,12 +326,12 @@ def test_gce_is_asked_within_its_rates(gce: Google) -> None:
         )
         provider.calls._buckets = buckets
         ref = provider.create(gce_order(provider))
+        gce.clock.advance(60 - gce.cloud.now() % 60)  # a minute begins, and the bucket is full
         for _ in range(200):
             provider.calls(gce_client.GET, zone=ref.scope.place, instance=ref.id)
 
     ours = gce_client.QUOTAS["read"].calls
     burst(Quota(Limit(ours.burst / 10, ours.rate / 10)))
-    gce.clock.advance(120)
     with pytest.raises(CallFailed, match="Quota exceeded"):
         burst(Quota(ENDLESS))
 

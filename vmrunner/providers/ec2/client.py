@@ -50,6 +50,7 @@ class Ec2Caller(Protocol):
 #: Per account and region, as EC2 documents them (reference: "request throttling").
 QUOTAS: Final = {
     "describe": Quota(Limit(100, 20)),
+    "named": Quota(Limit(50, 10)),  # by ids: neither a filter nor pages
     "run": Quota(Limit(5, 2), Limit(1000, 2)),
     "terminate": Quota(Limit(100, 5), Limit(1000, 20)),
     "start": Quota(Limit(5, 2), Limit(1000, 2)),
@@ -57,6 +58,7 @@ QUOTAS: Final = {
     "delete": Quota(Limit(100, 5)),
     "change": Quota(Limit(50, 5)),
     "schedule": Quota(Limit(50, 50)),  # the least of all regions: EventBridge Scheduler's quotas
+    "group": Quota(Limit(10, 10)),  # of schedules
     "elsewhere": Quota(Limit(50, 10)),  # STS, IAM, Service Quotas
 }
 
@@ -93,6 +95,9 @@ STOP: Final[Ec2Api[ec2.StopInstancesResultTypeDef]] = Ec2Api("ec2", "stop_instan
 INSTANCES: Final[Ec2Api[ec2.DescribeInstancesResultTypeDef]] = Ec2Api(
     "ec2", "describe_instances", "describe"
 )
+NAMED_INSTANCES: Final[Ec2Api[ec2.DescribeInstancesResultTypeDef]] = Ec2Api(
+    "ec2", "describe_instances", "named"
+)
 VOLUMES: Final[Ec2Api[ec2.DescribeVolumesResultTypeDef]] = Ec2Api(
     "ec2", "describe_volumes", "describe"
 )
@@ -126,8 +131,8 @@ TYPES: Final[Ec2Api[ec2.DescribeInstanceTypesResultTypeDef]] = Ec2Api(
 KEYS: Final[Ec2Api[ec2.DescribeKeyPairsResultTypeDef]] = Ec2Api(
     "ec2", "describe_key_pairs", "describe"
 )
-DELETE_KEY: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_key_pair", "delete")
-DELETE_SECURITY_GROUP: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_security_group", "delete")
+DELETE_KEY: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_key_pair", "change")
+DELETE_SECURITY_GROUP: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_security_group", "change")
 DELETE_VOLUME: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_volume", "delete")
 DELETE_INTERFACE: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_network_interface", "delete")
 DELETE_SNAPSHOT: Final[Ec2Api[Any]] = Ec2Api("ec2", "delete_snapshot", "delete")
@@ -148,7 +153,7 @@ WHO: Final[Ec2Api[sts.GetCallerIdentityResponseTypeDef]] = Ec2Api(
 SIMULATE: Final[Ec2Api[iam.SimulatePolicyResponseTypeDef]] = Ec2Api(
     "iam", "simulate_principal_policy", "elsewhere"
 )
-CREATE_GROUP: Final[Ec2Api[Any]] = Ec2Api("scheduler", "create_schedule_group", "elsewhere")
+CREATE_GROUP: Final[Ec2Api[Any]] = Ec2Api("scheduler", "create_schedule_group", "group")
 CREATE_SCHEDULE: Final[Ec2Api[Any]] = Ec2Api("scheduler", "create_schedule", "schedule")
 DELETE_SCHEDULE: Final[Ec2Api[Any]] = Ec2Api("scheduler", "delete_schedule", "schedule")
 SCHEDULES: Final[Ec2Api[scheduler.ListSchedulesOutputTypeDef]] = Ec2Api(

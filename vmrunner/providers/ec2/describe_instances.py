@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from vmrunner.errors import Uncertain
 from vmrunner.providers.common.batches import batches
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, INTERFACES, Answer, Ec2Api, Ec2Caller
+from vmrunner.providers.ec2.client import (
+    INSTANCES,
+    INTERFACES,
+    NAMED_INSTANCES,
+    Answer,
+    Ec2Api,
+    Ec2Caller,
+)
 from vmrunner.providers.ec2.error_codes import UNKNOWN_INSTANCE
 from vmrunner.providers.ec2.resources import PAGE
 
@@ -100,7 +107,7 @@ def _named(calls: Ec2Caller, region: str, zone: str, ids: Sequence[str]) -> Iter
     """Yield those of these instances that exist. A list is refused whole for one that does not, or
     is in a zone that is disrupted: halve it until that one is alone."""
     try:
-        yield ZonePart(zone, list(instances(calls(region, INSTANCES, InstanceIds=list(ids)))))
+        yield ZonePart(zone, list(instances(calls(region, NAMED_INSTANCES, InstanceIds=list(ids)))))
     except CallFailed as failed:
         unknown = UNKNOWN_INSTANCE.fullmatch(failed.code) is not None
         if len(ids) > 1 and (unknown or (not zone and disrupted(failed))):

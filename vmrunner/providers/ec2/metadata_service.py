@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vmrunner.errors import Uncertain
 from vmrunner.model import Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, SEAL, Ec2Client
+from vmrunner.providers.ec2.client import NAMED_INSTANCES, SEAL, Ec2Client
 from vmrunner.providers.ec2.describe_instances import instances
 
 if TYPE_CHECKING:
@@ -30,5 +30,5 @@ def seal(calls: Ec2Client, ref: Ref, asked: set[str]) -> None:
 
 
 def _options(calls: Ec2Client, ref: Ref) -> ec2.InstanceMetadataOptionsResponseTypeDef:
-    (item,) = instances(calls(ref.scope.place, INSTANCES, InstanceIds=[ref.id]))
+    (item,) = instances(calls(ref.scope.place, NAMED_INSTANCES, InstanceIds=[ref.id]))
     return item.get("MetadataOptions", {})

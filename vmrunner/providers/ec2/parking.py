@@ -7,7 +7,7 @@ from typing import Any, Final
 from vmrunner.errors import BadOrder, Uncertain
 from vmrunner.model import Ref
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2.client import INSTANCES, START, STOP, Ec2Api, Ec2Client
+from vmrunner.providers.ec2.client import NAMED_INSTANCES, START, STOP, Ec2Api, Ec2Client
 from vmrunner.providers.ec2.describe_instances import instances
 
 #: EC2's word where a stop or a start does not follow on the state that a VM is in.
@@ -34,6 +34,6 @@ def _ask(calls: Ec2Client, api: Ec2Api[Any], ref: Ref, **more: bool) -> None:
     except CallFailed as failed:
         if failed.code != _NOT_NOW:
             raise
-        (item,) = instances(calls(ref.scope.place, INSTANCES, InstanceIds=[ref.id]))
+        (item,) = instances(calls(ref.scope.place, NAMED_INSTANCES, InstanceIds=[ref.id]))
         error = BadOrder if item["State"]["Name"] in _ENDED else Uncertain
         raise CallFailed(failed.code, error(str(failed.error))) from failed

@@ -24,11 +24,11 @@ from vmrunner.providers.gce.options import GceOptions
 
 Answer = Any  # a protocol buffer, or a message of the SDK's
 
-#: Per project, as Compute Engine documents them (reference: "rate quotas"), which counts minutes:
-#: a burst is a quarter of one.
+#: Per project, as Compute Engine documents them (reference: "rate quotas"). It counts the calls in
+#: each minute of the clock, 1,500: a burst and what comes back in a minute are together no more.
 QUOTAS: Final = {
-    "read": Quota(Limit(375, 25)),
-    "write": Quota(Limit(375, 25)),
+    "read": Quota(Limit(375, 18.75)),
+    "write": Quota(Limit(375, 18.75)),
     "list": Quota(Limit(100, 10)),
 }
 

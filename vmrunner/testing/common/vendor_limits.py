@@ -3,16 +3,21 @@ the vendor's, never our driver's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Final, NamedTuple
+
+#: What `VendorLimit.read` says of a page that was read in a copy that somebody keeps of it, and of
+#: one that could not be had: its number is from memory.
+STORED_COPY: Final = "read in a stored copy, 2026-12-01"
+NOT_READ: Final = "not read"
 
 
 class VendorLimit(NamedTuple):
-    """One line of a table. `page`: where the vendor says it; `read`: the month it was read in."""
+    """One line of a table. `page`: where the vendor says it; `read`: how and when it was read."""
 
     value: float
     page: str
-    read: str
+    read: str = STORED_COPY
 
 
 class CallRate(NamedTuple):
@@ -23,16 +28,35 @@ class CallRate(NamedTuple):
 
 
 class RequestBuckets:
-    """The calls that are left of each limit, by the cloud's clock."""
+    """Token buckets, by the cloud's clock: what requests take comes back bit by bit."""
 
-    def __init__(self, rates: Mapping[str, CallRate], now: Callable[[], float]) -> None:
-        self._rates, self._now = rates, now
-        self._left: dict[str, tuple[float, float]] = {}  # tokens at a time
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._left: dict[Hashable, tuple[float, float]] = {}  # tokens at a time
 
-    def take(self, key: str) -> bool:
-        """Take one call of the limit `key`. False: there is none left."""
-        rate, now = self._rates[key], self._now()
+    def take(self, key: Hashable, rate: CallRate, count: int = 1) -> bool:
+        """Take so many tokens of the bucket `key`. False: they are not there, and none is taken."""
+        now = self._now()
         tokens, at = self._left.get(key, (rate.burst.value, now))
-        tokens = min(rate.burst.value, tokens + (now - at) * rate.refill.value)
-        self._left[key] = (tokens - (tokens >= 1), now)
-        return tokens >= 1
+        tokens = min(rate.burst.value, tokens + max(0.0, now - at) * rate.refill.value)
+        granted = tokens >= count
+        self._left[key] = (tokens - count * granted, now)
+        return granted
+
+
+class MinuteCounts:
+    """Calls in each minute of the cloud's clock: all that a minute allows may come at once, and
+    nothing comes back before the next one begins."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._calls: dict[Hashable, tuple[int, int]] = {}  # calls in a minute
+
+    def take(self, key: Hashable, limit: VendorLimit) -> bool:
+        """Count one call of `key`. False: the minute has none left."""
+        minute = int(self._now() // 60)
+        counted, calls = self._calls.get(key, (minute, 0))
+        calls = calls if counted == minute else 0
+        granted = calls < limit.value
+        self._calls[key] = (minute, calls + granted)
+        return granted

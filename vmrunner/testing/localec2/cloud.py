@@ -12,11 +12,12 @@ from vmrunner.testing.common.faults import RequestFate
 from vmrunner.testing.common.service import LocalService
 from vmrunner.testing.localec2 import fixtures, guest_vms, moto_patches
 from vmrunner.testing.localec2.endpoint import Ec2Endpoint
-from vmrunner.testing.localec2.faults import Ec2Faults
+from vmrunner.testing.localec2.faults import THROTTLED, TOO_MANY, Ec2Faults
 from vmrunner.testing.localec2.fixtures import Ec2Site
 from vmrunner.testing.localec2.machines import Ec2Machine
 from vmrunner.testing.localec2.requests import Ec2Request
 from vmrunner.testing.localec2.run_instances import Token
+from vmrunner.testing.localec2.vendor_limits import Throttles
 
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
@@ -57,6 +58,8 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         self.by_id: dict[str, Ec2Machine] = {}
         self.hidden: set[str] = set()  # ids of machines that nobody sees yet
         self.tokens: dict[tuple[str, str, str], Token] = {}
+        self.throttles = False  # are requests above EC2's own rates refused?
+        self._rates = Throttles(self.now)
         self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
         moto_patches.install()
         self._endpoint = Ec2Endpoint(self)
@@ -121,4 +124,9 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
                 text = "AWS was not able to validate the provided access credentials"
                 return RequestFate("AuthFailure", 401, text)
             return RequestFate("InvalidClientTokenId", 403, "The security token is invalid")
-        return super().plan(request)
+        fate = super().plan(request)
+        if fate is not None or not self.throttles:
+            return fate
+        if self._rates.admit(self.account_of(request.key), request):
+            return None
+        return THROTTLED if request.service == "ec2" else TOO_MANY

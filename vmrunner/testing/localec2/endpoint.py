@@ -17,7 +17,7 @@ from moto.moto_server.werkzeug_app import (
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from vmrunner.testing.common.service import HOST, HttpEndpoint
-from vmrunner.testing.localec2 import moto_patches, scheduler_api
+from vmrunner.testing.localec2 import moto_patches, quotas, scheduler_api
 from vmrunner.testing.localec2.api_error import Ec2Refusal
 from vmrunner.testing.localec2.requests import Ec2Request, Environ, error_document
 
@@ -82,11 +82,14 @@ class Ec2Endpoint(HttpEndpoint):
     def _handled(self, request: Ec2Request, environ: Environ) -> Ec2Answer:
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account_of(request.key)
         try:
+            quotas.check_filters(request)
+            if request.action == "ListSchedules":
+                quotas.check_schedules(request)
             own = scheduler_api.answer(self._cloud, request)
             if own is not None:
                 return Ec2Answer("200 OK", [("Content-Type", own[0])], own[1].encode())
             with moto_patches.within(self._cloud):
-                return self._ask_moto(environ)
+                return self._ask_moto(request.service, environ)
         except Ec2Refusal as refusal:
             return _error(request, refusal.code, refusal.message, refusal.status)
         except NotImplementedError as missing:
@@ -95,7 +98,7 @@ class Ec2Endpoint(HttpEndpoint):
             log.exception("%s", request.action)
             return _error(request, "InternalError", f"{type(error).__name__}: {error}", 500)
 
-    def _ask_moto(self, environ: Environ) -> Ec2Answer:
+    def _ask_moto(self, service: str, environ: Environ) -> Ec2Answer:
         got: list[Any] = []
 
         def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
@@ -103,7 +106,11 @@ class Ec2Endpoint(HttpEndpoint):
 
         parts = self._moto(environ, start)
         body = b"".join(parts)
-        return Ec2Answer(got[0], got[1], body)
+        status, headers = got
+        if service == "scheduler":  # moto calls its JSON a page of HTML
+            headers = [(k, v) for k, v in headers if k.lower() != "content-type"]
+            headers.append(("Content-Type", "application/json"))
+        return Ec2Answer(status, headers, body)
 
 
 def _error(request: Ec2Request, code: str, message: str, status: int) -> Ec2Answer:

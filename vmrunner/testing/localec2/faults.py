@@ -16,6 +16,7 @@ INTERNAL: Final = RequestFate("InternalError", 500, "An internal error has occur
 AFTER_ALL: Final = INTERNAL._replace(happens=True)
 UNAVAILABLE: Final = RequestFate("Unavailable", 503, "The service is unavailable")
 THROTTLED: Final = RequestFate("RequestLimitExceeded", 503, "Request limit exceeded.")
+TOO_MANY: Final = RequestFate("ThrottlingException", 429, "Rate exceeded")  # of Scheduler
 NO_CAPACITY: Final = RequestFate(
     "InsufficientInstanceCapacity", 500, "There is no capacity for what was asked"
 )

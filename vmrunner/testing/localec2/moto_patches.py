@@ -37,6 +37,7 @@ from vmrunner.testing.localec2.api_error import Ec2Refusal
 from vmrunner.testing.localec2.faults import UNAVAILABLE
 from vmrunner.testing.localec2.machines import Ec2Machine
 from vmrunner.testing.localec2.paging import cut, paged
+from vmrunner.testing.localec2.quotas import check_ids
 from vmrunner.testing.localec2.run_instances import run_instances
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def _terminate_instances(cloud: LocalCloud, response: Any, _: Handler) -> Action
     terminated."""
     ids = response._get_param("InstanceIds", [])
     force = bool(response._get_param("Force"))
+    check_ids(ids)
     machines = _all_named(cloud, response, ids)
     response.error_on_dryrun()
     for machine in machines:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from moto.core.responses import ActionResult
 
 from vmrunner.testing.localec2.api_error import Ec2Refusal
+from vmrunner.testing.localec2.vendor_limits import LIMITS
 
 if TYPE_CHECKING:
     from vmrunner.testing.localec2.cloud import LocalCloud
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LEAST: Final = 5
-_MOST: Final = 1000
+_MOST: Final = int(LIMITS["items of a page"].value)
 
 
 def paged(response: Any, found: Sequence[T]) -> tuple[list[T], str | None]:

@@ -1,8 +1,9 @@
-"""Checks of a launch that EC2 makes before it does anything, and moto lets pass."""
+"""Checks of a request that EC2 and Scheduler make before they do anything, and moto lets pass."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.testing.localec2.api_error import Ec2Refusal
@@ -11,6 +12,8 @@ from vmrunner.testing.localec2.vendor_limits import LIMITS
 if TYPE_CHECKING:
     from moto.ec2.models import EC2Backend
 
+    from vmrunner.testing.localec2.requests import Ec2Request
+
 USER_DATA: Final = int(LIMITS["user data, bytes"].value)  # before they are encoded
 TAGGABLE: Final = ("instance", "volume", "network-interface", "spot-instances-request")
 _KEY = int(LIMITS["characters of a tag's key"].value)
@@ -18,6 +21,14 @@ _VALUE = int(LIMITS["characters of a tag's value"].value)
 _TAGS = int(LIMITS["tags of a resource"].value)
 _TOKEN = int(LIMITS["characters of a client token"].value)
 _HOPS = int(LIMITS["hops of a metadata answer"].value)
+_IDS = int(LIMITS["ids of a termination"].value)
+_FILTERS = int(LIMITS["filters of a request"].value)
+_VALUES = int(LIMITS["values of a filter"].value)
+_FILTER_VALUE = int(LIMITS["characters of a filter's value"].value)
+_SCHEDULE = int(LIMITS["characters of a schedule's name"].value)
+_GROUP = int(LIMITS["characters of a schedule's group"].value)
+_EXPRESSION = int(LIMITS["characters of a schedule's expression"].value)
+_SCHEDULES = int(LIMITS["schedules of a page"].value)
 _BURSTABLE: Final = re.compile(r"t\d")
 
 
@@ -46,6 +57,51 @@ def check_launch(backend: EC2Backend, params: Any) -> None:
         raise _bad("InvalidParameterCombination", text)
     for spec in params.get("TagSpecifications") or []:
         _tags(spec, spot=spot)
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raises `Ec2Refusal` for more instances than one termination takes."""
+    if len(ids) > _IDS:
+        raise _bad("InvalidParameterValue", f"More than {_IDS} instance IDs specified.")
+
+
+def check_filters(request: Ec2Request) -> None:
+    """Raises `Ec2Refusal` for more filters or values than a request takes, or for a long one."""
+    number = 1
+    while f"Filter.{number}.Name" in request.params:
+        values = request.all(f"Filter.{number}.Value")
+        if number > _FILTERS or len(values) > _VALUES:
+            raise _bad("FilterLimitExceeded", f"At most {_FILTERS} filters of {_VALUES} values.")
+        if any(len(value) > _FILTER_VALUE for value in values):
+            text = f"A filter's value has at most {_FILTER_VALUE} characters."
+            raise _bad("InvalidParameterValue", text)
+        number += 1
+
+
+def check_schedule(group: str, name: str, expression: str) -> None:
+    """Raises `Ec2Refusal` for what Scheduler's model does not allow in a schedule."""
+    for text, most, field in (
+        (group, _GROUP, "groupName"),
+        (name, _SCHEDULE, "name"),
+        (expression, _EXPRESSION, "scheduleExpression"),
+    ):
+        _check_length(text, most, field)
+
+
+def check_group(name: str) -> None:
+    """Raises `Ec2Refusal` for a name that a group of schedules cannot have."""
+    _check_length(name, _GROUP, "name")
+
+
+def check_schedules(request: Ec2Request) -> None:
+    """Raises `Ec2Refusal` for a page of schedules that is too long."""
+    if not 1 <= (size := int(request.params.get("MaxResults", 1))) <= _SCHEDULES:
+        raise _bad("ValidationException", f"maxResults {size} is not from 1 to {_SCHEDULES}")
+
+
+def _check_length(text: str, most: int, field: str) -> None:
+    if not 1 <= len(text) <= most:
+        raise _bad("ValidationException", f"{field} must have 1 to {most} characters")
 
 
 def _decoded(data: Any) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from moto.scheduler.exceptions import ScheduleGroupNotFound
 from moto.scheduler.models import EventBridgeSchedulerBackend, Schedule
 
+from vmrunner.testing.localec2 import quotas
 from vmrunner.testing.localec2.api_error import Ec2Refusal
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def create_schedule(
     cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **asked: Any
 ) -> Schedule:
     """One that fires, if it is a one-shot that ends instances."""
-    _check_group(backend, asked["group_name"])
     expression = str(asked["schedule_expression"])
+    quotas.check_schedule(asked["group_name"] or "default", asked["name"], expression)
+    _check_group(backend, asked["group_name"])
     if not (_AT.fullmatch(expression) or expression.startswith(("rate(", "cron("))):
         raise Ec2Refusal("ValidationException", f"Invalid Schedule Expression {expression}.")
     made = original(backend, **asked)
@@ -49,6 +51,7 @@ def create_group(
     _: LocalCloud, backend: Backend, original: Callable[..., Any], name: str, tags: Any
 ) -> Any:
     """moto makes the same one again, and forgets what was in it."""
+    quotas.check_group(name)
     if name in backend.schedule_groups:
         raise Ec2Refusal("ConflictException", f"Schedule group {name} already exists.", status=409)
     return original(backend, name=name, tags=tags or [])

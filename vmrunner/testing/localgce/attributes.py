@@ -13,10 +13,13 @@ from vmrunner.testing.localgce.vendor_limits import LIMITS
 LABELS: Final = int(LIMITS["labels of a resource"].value)
 _VALUE: Final = int(LIMITS["bytes of a metadata value"].value)
 _NETWORK_TAGS: Final = int(LIMITS["network tags of a VM"].value)
-_METADATA: Final = 512 * 1024
+_TAG: Final = int(LIMITS["characters of a network tag"].value)
+_METADATA: Final = int(LIMITS["bytes of all metadata"].value)
 # International letters are letters that have no upper case, or are lower.
-_KEY: Final = re.compile(r"(?=[^\W\d_])[-_\w]{1,63}")
-_LABEL: Final = re.compile(r"[-_\w]{0,63}")
+_KEY_MOST: Final = int(LIMITS["characters of a label's key"].value)
+_VALUE_MOST: Final = int(LIMITS["characters of a label's value"].value)
+_KEY: Final = re.compile(rf"(?=[^\W\d_])[-_\w]{{1,{_KEY_MOST}}}")
+_LABEL: Final = re.compile(rf"[-_\w]{{0,{_VALUE_MOST}}}")
 
 
 def check_labels(labels: Json, path: str) -> None:
@@ -49,8 +52,8 @@ def check_metadata(metadata: Json, path: str) -> None:
             where = f"{path}.items[{number}].value"
             raise invalid(where, "", f"The value has {size} bytes; the limit is {_VALUE}.")
         total += size + len(item["key"])
-    if total > _METADATA:
-        raise invalid(path, "", f"Metadata has {total} bytes; the limit is {_METADATA}.")
+    if total >= _METADATA:  # "must be less than"
+        raise invalid(path, "", f"Metadata has {total} bytes; it must have less than {_METADATA}.")
 
 
 def tagged(said: Json) -> Json:
@@ -58,4 +61,8 @@ def tagged(said: Json) -> Json:
     items = said.get("items", [])
     if len(items) > _NETWORK_TAGS:
         raise invalid("resource.tags.items", "", f"At most {_NETWORK_TAGS} tags.")
+    for item in items:
+        if len(item) > _TAG or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", item):
+            text = f"A tag has 1 to {_TAG} lowercase letters, digits and dashes."
+            raise invalid("resource.tags.items", item, text)
     return {"fingerprint": fixtures.fingerprint(), **({"items": items} if items else {})}

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from vmrunner.testing.common.faults import RequestFate
 from vmrunner.testing.common.json_cloud import JsonCloud
 from vmrunner.testing.localgce import fixtures, guest_vms, leftovers
 from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.endpoint import GceEndpoint
-from vmrunner.testing.localgce.faults import BrokenOperation, GceFaults
+from vmrunner.testing.localgce.faults import THROTTLED, BrokenOperation, GceFaults
 from vmrunner.testing.localgce.fixtures import GceSite
 from vmrunner.testing.localgce.machines import GceMachine
 from vmrunner.testing.localgce.networks import nth
 from vmrunner.testing.localgce.operations import Operation
 from vmrunner.testing.localgce.requests import GceRequest
+from vmrunner.testing.localgce.vendor_limits import Throttles
 from vmrunner.testing.vms import Vms
 
 PROJECT: Final = "vmrunner-test"
@@ -64,10 +66,19 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         self.accounts: dict[str, Json] = {}  # of services, by address
         #: Of the catalog: description, unit, USD, regions.
         self.prices: list[tuple[str, str, float, list[str]]] = []
+        self.throttles = False  # are requests above Google's own rates refused?
+        self.rates = Throttles(self.now)
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
         self._endpoint = GceEndpoint(self)
         fixtures.build(self)
+
+    def plan(self, request: GceRequest) -> RequestFate | BrokenOperation | None:
+        """Return the fate of a request before it is looked at."""
+        fate = super().plan(request)
+        if fate is not None or not self.throttles or self.rates.admit(request):
+            return fate
+        return THROTTLED
 
     # --- what is there ---
 

@@ -13,6 +13,7 @@ from vmrunner.testing.localgce.discovery import Json
 from vmrunner.testing.localgce.disks import newest
 from vmrunner.testing.localgce.faults import BrokenOperation
 from vmrunner.testing.localgce.requests import GceRequest
+from vmrunner.testing.localgce.vendor_limits import LIMITS
 
 if TYPE_CHECKING:
     from vmrunner.testing.localgce.cloud import LocalGce
@@ -39,7 +40,7 @@ _SCOPES: Final = {
     "operations": ("global", "regions", "zones"),
     "subnetworks": ("regions",),
 }
-_MOST: Final = 500
+_MOST: Final = int(LIMITS["items of a page"].value)
 
 Place = tuple[str, str]  # scope, name
 

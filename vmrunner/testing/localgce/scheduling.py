@@ -9,9 +9,10 @@ from typing import Final
 from vmrunner.testing.localgce import timestamps
 from vmrunner.testing.localgce.api_error import GceRefusal, invalid
 from vmrunner.testing.localgce.discovery import Json
+from vmrunner.testing.localgce.vendor_limits import LIMITS
 
-LEAST: Final = 30.0  # seconds
-LONGEST_RUN: Final = 120 * 86_400.0
+LEAST: Final = LIMITS["seconds of a VM's shortest run"].value
+LONGEST_RUN: Final = LIMITS["seconds of a VM's longest run"].value
 
 
 def filled(said: Json, now: float) -> Json:
