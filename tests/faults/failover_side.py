@@ -9,6 +9,7 @@ synchronous standby has all that was committed; another lacks the last of it.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from enum import Enum
@@ -143,6 +144,8 @@ class _Connection(sqlite3.Connection):
             ("pg_is_in_recovery", 0, lambda: not servers.promoted),
             ("concat", -1, lambda *words: "".join(map(str, words))),
             ("set_config", 3, lambda _name, value, _local: value),
+            ("clock_timestamp", 0, time.time),
+            ("date_part", 2, lambda _part, seconds: seconds),
         ):
             self.create_function(name, count, answer)
 
@@ -201,4 +204,6 @@ class _NodesDatabase(Database):
                 context.is_disconnect |= context.connection.connection.driver_connection.closed
 
         event.listen(self._engine, "do_connect", connect)
+        event.listen(self._engine, "connect", self._new_connection)
+        event.listen(self._engine, "checkout", self._kept_connection)
         event.listen(self._engine, "handle_error", failed)

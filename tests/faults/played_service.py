@@ -10,6 +10,7 @@ from vmrunner.lib import ids
 from vmrunner.model import Reason
 from vmrunner.services import requests
 from vmrunner.services.requests import CheckedRequest
+from vmrunner.services.submit import PackedBuild
 
 if TYPE_CHECKING:
     from tests.faults.github_side import GithubWorld
@@ -65,14 +66,15 @@ class PlayedService:
     def admit(self, checked: CheckedRequest, *, warn: Any) -> CheckedRequest:
         return checked
 
-    def pack(self, checked: CheckedRequest, *, on_image: Any) -> CheckedRequest:
-        return checked
+    def pack(self, checked: CheckedRequest, *, on_image: Any) -> PackedBuild:
+        return PackedBuild(id=ids.build_id(), checked=checked)
 
-    def queue(self, checked: CheckedRequest, *, submitter: None = None) -> Any:
+    def queue(self, packed: PackedBuild, *, submitter: None = None) -> Any:
         self._process.reach("before a build is queued")
+        checked = packed.checked
         queued = self.ledger.builds.submit(
             checked.spec,
-            id=ids.build_id(),
+            id=packed.id,
             now=self.world.clock(),
             secrets=checked.secrets,
         )
