@@ -172,6 +172,23 @@ def test_abort_ends_a_handshake_at_once(sshd: Sshd) -> None:
         assert time.monotonic() - begun < 10
 
 
+def test_a_host_without_threads_dials_until_it_has_some(
+    sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection needs a thread: without one it is not there yet, and the build not lost."""
+    start, refused = threading.Thread.start, list[str]()
+
+    def scarce(thread: threading.Thread) -> None:
+        if len(refused) < 2:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    dial(sshd).close()
+    assert len(refused) == 2
+
+
 def test_nobody_there_is_unreachable(sshd: Sshd) -> None:
     with pytest.raises(client.Unreachable, match="Connection refused"):
         dial(sshd, Address("127.0.0.1", free_port()), timeout=0.3)

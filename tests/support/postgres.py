@@ -110,7 +110,7 @@ def serving(
 
 
 @contextmanager
-def running() -> Iterator[Server]:
+def running(connections: int = 200) -> Iterator[Server]:
     bin_ = programs()
     with home_of_server() as (home, prefix):
         data = home / "data"
@@ -120,7 +120,7 @@ def running() -> Iterator[Server]:
         )  # fmt: skip
         command = [
             *prefix, bin_ / "postgres", "-D", data, "-k", home, "-h", "",
-            "-F", "-c", "max_connections=200",
+            "-F", "-c", f"max_connections={connections}",
         ]  # fmt: skip
         with serving(command, home):
             yield Server(home)

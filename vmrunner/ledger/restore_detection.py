@@ -45,8 +45,14 @@ class RestoreDetector:
         self.place = place
 
     def read(self) -> RememberedState | None:
-        """Return what is remembered; None when nothing is."""
-        place, _, rest = (local_files.read(self._path) or "").partition("\n")
+        """Return what is remembered; None when nothing is. Raises LedgerError."""
+        try:
+            text = local_files.read(self._path) or ""
+        except OSError as error:
+            raise LedgerError(
+                f"{self._path} cannot be read: {error.strerror}", hint="check who owns it"
+            ) from error
+        place, _, rest = text.partition("\n")
         instance, _, epoch = rest.partition(" ")
         if not place:
             return None

@@ -18,7 +18,7 @@ from typing import BinaryIO, Final
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib.archive import files
 from vmrunner.session.protocol import ProtocolViolation
-from vmrunner.session.ssh.client import Connection
+from vmrunner.session.ssh.client import Connection, ConnectionLost
 
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
@@ -158,24 +158,32 @@ class _Extraction:
         gzip: bool,
         pulse: Callable[[], float],
     ) -> None:
-        """`pulse`: called while the extraction takes nothing more; what it raises ends the wait."""
+        """`pulse`: called while the extraction takes nothing more; what it raises ends the wait.
+        Raises ConnectionLost, so that it is tried again, where this host has no thread for it."""
         self._pulse = pulse
         self._stopped = threading.Event()
         self.total: files.ArchiveTotal | None = None
         self.error: Exception | None = None
         self._line: bytes | None = b""  # the first line, until it is whole
         self._counts = b""
-        reading, self._writing = os.pipe()
+        try:
+            reading, self._writing = os.pipe()
+        except OSError as error:
+            raise ConnectionLost(f"artifacts: {error.strerror}") from error
         os.set_blocking(self._writing, False)
 
         def extract(stream: BinaryIO) -> files.ArchiveTotal:
             source = _StoppableSource(stream, self._stopped)
             return files.extract(source, target, caps, globs=globs, gzip=gzip)
 
-        self._thread = threading.Thread(
-            target=self._run, args=(os.fdopen(reading, "rb"), extract), daemon=True
-        )
-        self._thread.start()
+        stream = os.fdopen(reading, "rb")
+        self._thread = threading.Thread(target=self._run, args=(stream, extract), daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            stream.close()
+            os.close(self._writing)
+            raise ConnectionLost(f"artifacts: {error}") from error
 
     def take(self, data: bytes) -> None:
         """Raises BrokenPipeError when the extraction has ended."""

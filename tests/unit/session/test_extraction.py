@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from vmrunner.errors import VmrunnerError
 from vmrunner.lib.archive import files
 from vmrunner.session import collect
 from vmrunner.session.collect import Arrival, _Extraction
+from vmrunner.session.ssh.client import ConnectionLost
 
 
 class Cancelled(Exception):
@@ -59,3 +62,28 @@ def test_reports_of_what_came_grow_rarer() -> None:
     assert heard[:3] == [5000, 10_000, 15_000]
     assert 60 < len(heard) < 120
     assert heard == sorted(heard)
+
+
+def test_no_thread_for_it_is_tried_again_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    open_before = set(Path("/proc/self/fd").iterdir())
+    with monkeypatch.context() as host:
+        host.setattr(threading.Thread, "start", start)
+        with pytest.raises(ConnectionLost, match="can't start new thread"):
+            _Extraction(tmp_path, files.ArchiveCaps(), ["*"], gzip=False, pulse=lambda: 1.0)
+    assert set(Path("/proc/self/fd").iterdir()) == open_before
+
+
+def test_no_descriptor_for_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pipe() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", pipe)
+    with pytest.raises(ConnectionLost, match="Too many open files"):
+        _Extraction(tmp_path, files.ArchiveCaps(), ["*"], gzip=False, pulse=lambda: 1.0)

@@ -100,7 +100,8 @@ class Dialer:
             patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
             try:
                 return self._shake_hands(wire, max(min(patience, left), 0.5))
-            except (OSError, EOFError, paramiko.SSHException) as error:
+            # RuntimeError: this host starts no more threads, and a connection needs one.
+            except (OSError, EOFError, paramiko.SSHException, RuntimeError) as error:
                 why = explain(error)
             pause = _HANDSHAKE_RETRIES[min(tries, len(_HANDSHAKE_RETRIES) - 1)]
             pause *= random.uniform(0.8, 1.2)  # noqa: S311 - no secret
