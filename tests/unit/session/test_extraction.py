@@ -64,7 +64,7 @@ def test_reports_of_what_came_grow_rarer() -> None:
     assert heard == sorted(heard)
 
 
-def test_no_thread_for_it_is_tried_again_and_leaves_nothing_open(
+def test_no_thread_for_it_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(_: threading.Thread) -> None:
