@@ -42,6 +42,13 @@ BUGS: Final = (
         f"{NONE}::test_ec2_doctor_finds_the_rule_of_a_new_group",
     ),
     Bug(
+        "network none: EC2 launches into an open place",
+        "providers/ec2/provider.py",
+        "if spec.network is Network.NONE and self.holds_no_network:",
+        "if False:",
+        f"{NONE}::test_ec2_launches_nothing_into_an_open_place",
+    ),
+    Bug(
         "network none: Amazon's resolver counts for nothing",
         "providers/ec2/doctor.py",
         'if told["EnableDnsSupport"]["Value"]:',

@@ -100,6 +100,16 @@ def test_ec2_doctor_finds_the_rule_of_a_new_group(aws: Amazon) -> None:
     assert "lets builds of network none out: everything to 0.0.0.0/0" in finding.message
 
 
+@pytest.mark.parametrize("needs", [frozenset(), *ROOT])
+def test_ec2_launches_nothing_into_an_open_place(aws: Amazon, needs: frozenset[Trait]) -> None:
+    subnet, group = closed(aws, egress=True)
+    provider = aws.provider(subnets_none=(subnet,), security_groups_none=(group,))
+    with pytest.raises(BadOrder, match="lets builds of network none out") as refused:
+        promises.offers(provider, Spec(network=Network.NONE, needs=needs))
+    assert "revoke-security-group-egress" in refused.value.hint
+    assert promises.offers(provider, Spec(needs=needs))
+
+
 def test_ec2_doctor_is_content_with_a_closed_place(aws: Amazon) -> None:
     subnet, group = closed(aws)
     provider = aws.provider(subnets_none=(subnet,), security_groups_none=(group,))

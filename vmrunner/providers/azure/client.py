@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 from azure.core import MatchConditions
@@ -266,7 +267,8 @@ class AzureClient:
 
         charges = [self._charge("read")]
         if path.startswith("http"):  # an operation, which has a limit of its own
-            charges.insert(0, _Charge(url, "operation"))
+            # Without its query, whose signature is for nobody's log.
+            charges.insert(0, _Charge(urlsplit(url).path, "operation"))
         found, _ = self._call(ask, charges, action, self._options.group, 30.0)
         return found if isinstance(found, Mapping) else {}
 

@@ -12,6 +12,7 @@ from vmrunner.model import (
     Fate,
     Finding,
     Key,
+    Network,
     Offer,
     Order,
     Outcome,
@@ -36,6 +37,7 @@ from vmrunner.providers.ec2.describe import look
 from vmrunner.providers.ec2.guard.account import AccountGuard
 from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.images import Ec2Images
+from vmrunner.providers.ec2.isolation import ways_out
 from vmrunner.providers.ec2.metadata_service import seal
 from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.permissions import Ec2Permissions
@@ -104,7 +106,10 @@ class Ec2Provider:
             disk = options.disk_size(spec.disk, image.name or image.id, image.size)
             types = some_fitting(self.places.types(), image, spec)
             subnets = list(self.places.subnets(spec.network))
-            self.places.groups(spec.network)
+            groups = self.places.groups(spec.network)
+        if spec.network is Network.NONE and self.holds_no_network:
+            for way in ways_out(groups):
+                raise BadOrder(way.message, hint=way.fix)
         return tuple(
             types[pool.machine_type].offer(pool, scope, disk=disk, image=image.id)
             for pool in self._dry.without_dry(list(walk(wanted, list(types), subnets)))
