@@ -51,7 +51,7 @@ BUGS: Final = (
     Bug(
         "network none: Amazon's resolver counts for nothing",
         "providers/ec2/doctor.py",
-        'if told["EnableDnsSupport"]["Value"]:',
+        'if attribute["EnableDnsSupport"]["Value"]:',
         "if False:",
         f"{NONE}::test_ec2_doctor_is_content_with_a_closed_place",
     ),

@@ -398,8 +398,8 @@ def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str,
         list(pool.map(Region.pass_over, passes))
     told = {key: [line for each in passes for line in each.told[key]] for key in TOLD}
     seen = [each.name for each in passes if each.saw and not each.denied]
-    said = {"installation": settings.installation, "regions": names, "seen": seen}
-    return {**said, "dry_run": dry_run, **told}
+    report = {"installation": settings.installation, "regions": names, "seen": seen}
+    return {**report, "dry_run": dry_run, **told}
 
 
 def leave_sign(function: str, seen: Container[str], now: float) -> None:

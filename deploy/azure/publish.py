@@ -138,8 +138,8 @@ class App:
             headers["Content-Type"] = "application/zip"
         if not url.startswith(("https://", self._base)):
             raise OSError(f"no address of Azure's: {url[:100]}")
-        asked = Request(url, data=body, headers=headers)  # noqa: S310 - checked
-        with self._opener.open(asked, timeout=TIMEOUT) as answer:
+        request = Request(url, data=body, headers=headers)  # noqa: S310 - checked
+        with self._opener.open(request, timeout=TIMEOUT) as answer:
             text = answer.read()
         try:
             return json.loads(text) if text else {}
@@ -149,11 +149,11 @@ class App:
 
 def token() -> str:
     """Return a token of Resource Manager's, which deployments take too."""
-    if said := os.environ.get("VMRUNNER_AZURE_TOKEN"):
-        return said
+    if given := os.environ.get("VMRUNNER_AZURE_TOKEN"):
+        return given
     words = ["az", "account", "get-access-token", "--resource", API, "--query", "accessToken"]
-    told = subprocess.run([*words, "-o", "tsv"], stdout=subprocess.PIPE, text=True, check=True)
-    return told.stdout.strip()
+    shown = subprocess.run([*words, "-o", "tsv"], stdout=subprocess.PIPE, text=True, check=True)
+    return shown.stdout.strip()
 
 
 def main(arguments: list[str], **more: Any) -> int:

@@ -13,6 +13,7 @@ from vmrunner.providers import LookPace
 from vmrunner.providers.azure.client import QUOTAS
 from vmrunner.providers.azure.describe import SETTLED
 from vmrunner.providers.azure.provider import PACE, AzureProvider
+from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.testing.localazure import COMPUTE_THROTTLED, THROTTLED, RequestFate
 
 NOT_FOUND = RequestFate("ResourceNotFound", 404, "The Resource was not found.")
@@ -156,6 +157,22 @@ def test_what_compute_says_of_the_subscription_is_of_one_vm(azure: Microsoft) ->
             assert look(provider, order, ref) is not None
     assert azure.cloud.count("virtualMachines.get") == before + 1 + 3
     assert swept(provider)
+
+
+def test_a_paused_operation_tells_no_signature(azure: Microsoft) -> None:
+    """The address of an operation ends with what lets anybody ask for it."""
+    provider = azure.provider()
+    azure.cloud.throttle_seconds = 60
+    azure.cloud.faults.fail("operations.get", TOO_MANY)
+    path = f"/subscriptions/{azure.site.subscription}/providers/Microsoft.Compute/locations"
+    url = f"{azure.cloud.url}{path}/westeurope/operations/1?api-version=2024-07-01&s=secret"
+    told = []
+    for _ in range(2):
+        with pytest.raises(CallFailed) as caught:
+            provider.calls.get(url, action="operations")
+        told.append(str(caught.value.error))
+    assert "operations/1: operation is at its limit" in told[-1]
+    assert "secret" not in "".join(told)
 
 
 def test_of_many_that_change_each_has_its_own_limit(

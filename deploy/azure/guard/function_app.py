@@ -366,9 +366,9 @@ def leave_sign(
     `http.client.HTTPException`."""
     where = f"/subscriptions/{quote(settings.subscription)}/resourceGroups/"
     where += f"{quote(settings.own_group)}/providers/Microsoft.Resources/tags/default"
-    said = {"operation": "Merge", "properties": {"tags": {f"{TAG}last-pass": str(int(now))}}}
+    change = {"operation": "Merge", "properties": {"tags": {f"{TAG}last-pass": str(int(now))}}}
     url = f"{base}{where}?{urlencode({'api-version': TAGS})}"
-    answer = request("PATCH", url, headers, json.dumps(said))
+    answer = request("PATCH", url, headers, json.dumps(change))
     if answer.status >= 300:
         raise _refused(answer)
 
@@ -388,14 +388,14 @@ def request(method: str, url: str, headers: Mapping[str, str], body: str | None 
         connection.request(method, where, body, headers={**headers, **more})
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
-        said = answer.headers.get("Retry-After", "")
+        wait = answer.headers.get("Retry-After", "")
     finally:
         connection.close()
     try:
-        told = json.loads(text) if text else None
+        document = json.loads(text) if text else None
     except ValueError:
-        told = text
-    return Answer(answer.status, told, float(said) if said.isdecimal() else None)
+        document = text
+    return Answer(answer.status, document, float(wait) if wait.isdecimal() else None)
 
 
 def token(environment: Mapping[str, str]) -> str:

@@ -366,9 +366,10 @@ def guard(
 def leave_sign(session: Any, account: str, now: float, *, base: str = IAM) -> None:
     """Leave the time of a pass in the description of the function's account. Raises requests'
     errors."""
-    said = {"serviceAccount": {"description": f"last-pass={int(now)}"}, "updateMask": "description"}
+    sign = {"description": f"last-pass={int(now)}"}
+    change = {"serviceAccount": sign, "updateMask": "description"}
     url = f"{base}/v1/projects/-/serviceAccounts/{account}"
-    session.request("PATCH", url, json=said, timeout=TIMEOUT).raise_for_status()
+    session.request("PATCH", url, json=change, timeout=TIMEOUT).raise_for_status()
 
 
 def invoked(

@@ -38,7 +38,7 @@ class ManagedBoots:
             for name, (_, since) in list(self._begun.items()):
                 if now - since >= LONGEST_BOOT:
                     del self._begun[name]
-            others = sum(one == image for one, _ in self._begun.values())
+            others = sum(other == image for other, _ in self._begun.values())
             if instance not in self._begun and others >= AT_ONCE:
                 raise Throttled(
                     f"{others} VMs boot from one managed image, and Azure serves no more at once",

@@ -96,9 +96,9 @@ def ways_out(group: Answer) -> Iterator[Finding]:
 def _outbound(group: Answer) -> list[Answer]:
     """Return its own rules for what goes out, in order; Azure's, which come after them, let all
     out."""
-    told = [*(part(group, "properties", "securityRules") or ())]
-    found = [one for one in told if str(part(one, "properties", "direction")) == "Outbound"]
-    return sorted(found, key=lambda one: int(part(one, "properties", "priority") or 0))
+    rules = part(group, "properties", "securityRules") or ()
+    outbound = [rule for rule in rules if str(part(rule, "properties", "direction")) == "Outbound"]
+    return sorted(outbound, key=lambda rule: int(part(rule, "properties", "priority") or 0))
 
 
 def _denies_everything(rule: Answer) -> bool:

@@ -95,10 +95,10 @@ class AzureOptions(CloudOptions):
     def security_group_id(self, network: NetworkPolicy = Network.OPEN) -> str | None:
         """Return the id of the security group of a VM of this network."""
         closed = network is Network.NONE and self.security_group_none
-        said = closed or self.security_group
-        if said is None or said.startswith("/"):
-            return said
-        return self.id(f"Microsoft.Network/networkSecurityGroups/{said}")
+        group = closed or self.security_group
+        if group is None or group.startswith("/"):
+            return group
+        return self.id(f"Microsoft.Network/networkSecurityGroups/{group}")
 
     def place(self, zone: str) -> str:
         """Return the place of offers in a zone: `westeurope-1`; `westeurope` for no zone."""

@@ -20,8 +20,8 @@ AHEAD: Final = 120
 
 def last_pass(text: object) -> float | None:
     """Read epoch seconds as a guard writes them; None: none, or no time."""
-    said = text if isinstance(text, str) else ""
-    return float(said) if re.fullmatch(r"\d{1,12}", said, re.ASCII) else None
+    digits = text if isinstance(text, str) else ""
+    return float(digits) if re.fullmatch(r"\d{1,12}", digits, re.ASCII) else None
 
 
 def lives(last: float | None, now: float) -> bool:

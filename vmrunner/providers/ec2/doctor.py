@@ -150,8 +150,8 @@ def _no_network(provider: Ec2Provider) -> Iterator[Finding]:
     groups = provider.places.groups(Network.NONE)
     found = [*ways_out(groups), *holes(groups, list(subnets.values()))]
     for vpc in sorted({subnet["VpcId"] for subnet in subnets.values()}):
-        told = provider.calls(options.region, VPC, VpcId=vpc, Attribute="enableDnsSupport")
-        if told["EnableDnsSupport"]["Value"]:
+        attribute = provider.calls(options.region, VPC, VpcId=vpc, Attribute="enableDnsSupport")
+        if attribute["EnableDnsSupport"]["Value"]:
             found.append(
                 warning(
                     "network none",
