@@ -233,6 +233,18 @@ def test_the_keyboard_alone_is_enough(http: Service, visitor: Visitor) -> None:
     page.wait_for_url(f"{http.url}/builds/{build}")
 
 
+def test_a_list_that_is_refreshed_keeps_the_focus(http: Service, visitor: Visitor) -> None:
+    build = submit(http.client(), "say x", name="nightly")
+    http.ended(build)
+    page = visitor.page
+    page.goto(f"{http.url}/")
+    page.get_by_role("link", name="nightly").focus()
+    newer = submit(http.client(), "say x", name="newer")
+    page.get_by_role("link", name="newer").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "nightly"
+    http.ended(newer)
+
+
 # --- without a browser's good manners -------------------------------------------------------------
 
 
