@@ -15,10 +15,10 @@ from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import ids, process, units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level, Trait
-from vmrunner.providers import promises
+from vmrunner.providers import promises, registry
 from vmrunner.reaper.clock_witness import clock_doubt
 from vmrunner.runtime import background
-from vmrunner.services import audit, nodes, notifications, pools
+from vmrunner.services import audit, host_limits, nodes, notifications, pools
 from vmrunner.store import probe
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def doctor(
         *_each("reaper", lambda: _reaper(ledgers)),
         *_each("reaper", lambda: _due(ledgers, providers, limits, paths)),
         *_each("disk", lambda: [_space(paths.data)]),
+        *_each("limits", lambda: _limits(providers, limits)),
         *_each("store", lambda: _store(ledgers, paths.data, store)),
         *_each("pools", lambda: _pools(ledgers, providers)),
         *_each("webhooks", lambda: _webhooks(ledgers, providers)),
@@ -285,6 +286,12 @@ def _space(data: Path) -> Finding:
         message=f"{free / (1 << 30):.1f} GiB free for {data}",
         fix="" if level is Level.OK else "make room: logs, sources and artifacts lie there",
     )
+
+
+def _limits(providers: ProviderSet, limits: EngineLimits) -> Iterator[Finding]:
+    local = any(registry.is_host_bound(one.kind) for one in providers.settings.providers.values())
+    given = host_limits.of_this_process()
+    return host_limits.findings(limits.limits.max_instances, local=local, given=given)
 
 
 def _box(provider: Provider) -> Iterator[Finding]:
