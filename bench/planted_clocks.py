@@ -118,6 +118,13 @@ BUGS: Final = (
         f"{WATCH}::test_a_long_pause_of_ours_counts_for_nothing",
     ),
     Bug(
+        "who is refused keeps the lease",
+        DAEMON,
+        "        self._turns.blind(report.blind)\n",
+        "",
+        "tests/integration/test_two_daemons.py::test_who_is_refused_leaves_reaping_to_the_other",
+    ),
+    Bug(
         "a lease that is renewed is taken all the same",
         "ledger/engines.py",
         'and_(_l.holder == arg("former"), _l.until == arg("seen"))',

@@ -134,6 +134,13 @@ BUGS: Final = (
         GONE,
     ),
     Bug(
+        "a birth by a clock that was fast outweighs a later beat",
+        "engine/gone_hosts.py",
+        "read = row.created_at if beat is None else beat",
+        "read = max(row.created_at, beat or 0.0)",
+        GONE,
+    ),
+    Bug(
         "a VM is given up while its owner lives",
         "engine/gone_hosts.py",
         "if now >= watch.over and self._membership.member_gone(row.owner):",

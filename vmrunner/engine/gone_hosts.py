@@ -5,8 +5,8 @@ A local VM ends at its deadline by its host's clock, whoever lives (`Driver.host
 reading of that clock is the last beat of the VM's owner there, and the deadline is told by the same
 clock: when we have known that reading for the time between the two, the deadline has passed there,
 however wrong either clock is. Only a host that slept meanwhile, or whose clock was set back by more
-than `DOUBT`, may still have the VM: it ends in the moment in which the host wakes, or by its own
-reaper, and its build's epoch is over by then.
+than `DOUBT` after that beat, may still have the VM: it ends in the moment in which the host wakes,
+or by its own reaper, and its build's epoch is over by then.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ class GoneHosts:
         self._watched = watched
 
     def _watch(self, row: Instance, now: float) -> _Watch:
+        # A clock that was set back after the VM's birth tells a beat before it: the later time.
+        beat = self._membership.last_beat(row.owner)
+        read = row.created_at if beat is None else beat
         # Whoever deletes there and does not succeed counts it: that host is not gone.
-        read = max(row.created_at, self._membership.last_beat(row.owner) or 0.0)
         known, sign = self._watched.get(row.id), (read, row.epoch, row.deletes)
         if known is not None and known.sign == sign:
             return known

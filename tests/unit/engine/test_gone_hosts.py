@@ -81,6 +81,14 @@ def test_an_owner_that_left_is_counted_from_the_birth(parts: EngineParts) -> Non
     assert watch.after(3 * LOOK)
 
 
+def test_a_clock_set_back_after_a_birth_gives_longer(parts: EngineParts) -> None:
+    """The VM was born an hour ahead of the last beat that is told by the right time."""
+    watch = Watch(parts)
+    watch.owner.beat = watch.there + 100.0 - 3600.0
+    assert not watch.after(900.0 + 3600.0 + DOUBT - LOOK)
+    assert watch.after(3 * LOOK)
+
+
 def test_a_beat_begins_it_anew(parts: EngineParts) -> None:
     watch = Watch(parts)
     assert not watch.after(800.0)

@@ -17,7 +17,7 @@ from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.lib.process import current
-from vmrunner.model import Death, Instance, Kind, Page, Resource, Scope
+from vmrunner.model import Death, Instance, Kind, Page, PoolPlace, Resource, Scope
 from vmrunner.providers.fake import Call, Fault
 from vmrunner.reaper.gather import LedgerView, gather
 
@@ -112,12 +112,20 @@ def test_a_ledger_that_fails_at_the_pools_is_away(
     assert (known.by_id, known.wishes, known.down) == ({}, {}, "the ledger is away")
 
 
-@pytest.mark.parametrize("change", ["spec = '{'", "empty_reason = 'no mood'", "named_at = 'late'"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "pools SET spec = '{'",
+        "pools SET named_at = 'late'",
+        "pool_places SET empty_reason = 'no mood'",
+    ],
+)
 def test_a_pool_that_cannot_be_read_harms_nobody(parts: EngineParts, change: str) -> None:
     """Whether its VM is still wanted nobody can tell: only its deadline ends that."""
     row = waiting(parts.ledger)
+    parts.ledger.pools.note("fast", PoolPlace(place="", want=1))
     with sqlite3.connect(parts.root / "ledger.db") as raw:
-        raw.execute(f"UPDATE pools SET {change}")
+        assert raw.execute(f"UPDATE {change}").rowcount == 1
     raw.close()
     _, known = gathered(parts)
     assert (set(known.by_id), known.wishes, known.down) == ({row.id}, {}, "")
