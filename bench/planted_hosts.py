@@ -117,7 +117,7 @@ BUGS: Final = (
         "engine/pools.py",
         "empty = trouble.reason  # what is on its way",
         "pass  # what is on its way",
-        f"{FAILING}::test_a_pool_of_a_bad_image_slows_down",
+        f"{FAILING}::test_a_pool_of_one_tells_why_it_is_empty",
     ),
     Bug(
         "what is stuck in a pool is no failure",

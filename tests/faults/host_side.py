@@ -27,6 +27,7 @@ class Hosts(InMemory):
         found = super().providers(installation, host)
         for provider in found.values():
             provider.scopes = (self.here,)  # type: ignore[assignment]
+            provider.now = host  # type: ignore[method-assign]
         return found
 
     def create(self, order: Order) -> Any:

@@ -122,8 +122,7 @@ class Promises:
         living = [row for row in rows if row.state not in _DYING]
         pooled = [row for row in living if row.pool is not None]
         pools = {pool.name: pool for pool in self.truth.pools.all()} if pooled else {}
-        builds = bool(pooled) and bool(self.truth.builds.queued(1))
-        full = builds and len(self.truth.instances.open()) >= self.limits.limits.max_instances
+        full = bool(pooled) and self._is_full()
         for row in living:
             pool = pools.get(row.pool or "")
             surplus = full
@@ -137,6 +136,12 @@ class Promises:
             before = self._last.get(row.id)
             recent = before is not None and before.surplus and row.build is None
             self._last[row.id] = LastLife(row, surplus or recent)
+
+    def _is_full(self) -> bool:
+        """True if a build waits and there is no place, but for the one that may be kept for builds
+        whose machine is refused."""
+        most = self.limits.limits.max_instances - 1
+        return bool(self.truth.builds.queued(1)) and len(self.truth.instances.open()) >= most
 
     def _pool_ends(self, row: Instance) -> bool:
         """True if a pool had a reason to end a VM that waited in it: what the row says of its own
@@ -154,7 +159,7 @@ class Promises:
         rows = self.truth.instances.open()
         its = [r for r in rows if (r.pool, r.scope, r.build) == (row.pool, row.scope, None)]
         enough = size is None or sum(r.state not in _DYING for r in its) >= size
-        return forgotten or idle or dear or enough or last.surplus
+        return forgotten or idle or dear or enough or last.surplus or self._is_full()
 
     def _was_slow(self, row: Instance) -> bool:
         """True if a VM was given up as stuck that did not work yet, and had its time for that."""

@@ -125,6 +125,17 @@ def test_a_pool_of_a_bad_image_slows_down(make_world: Make) -> None:
     emptied(world)
 
 
+def test_a_pool_of_one_tells_why_it_is_empty(make_world: Make) -> None:
+    """Also while the one is on its way again."""
+    world = production(make_world)
+    world.warm_up_seconds, world.warm_up_error = 5.0, "docker: no space left on device"
+    world.node(pools=pools(size=1, ttl=1800.0, idle=1800.0))
+    world.run(60)
+    world.run(300, until=lambda: reason(world) is not EmptyReason.BOOT)
+    assert reason(world) is EmptyReason.BOOT
+    emptied(world)
+
+
 def test_a_pool_whose_vms_never_answer_slows_down(make_world: Make) -> None:
     """No session ever fails: they are given up as stuck, one set after the other."""
     world = make_world()

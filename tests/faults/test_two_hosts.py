@@ -159,6 +159,32 @@ def test_a_host_that_comes_back_finds_nothing_doubled(make_world: Make) -> None:
     world.settle()
 
 
+def test_a_host_back_with_an_early_clock_ends_its_vm(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keeper and its reaper believe that the deadline is to come: the closed row decides."""
+    world = two_hosts(make_world)
+    _, b, build = running_on_b(world, retry_on_loss=True)
+    hosts: Any = world.cloud
+    machine = hosts.machines[row_of(world, build).ref]
+    hosts.native_deadline = False
+    b.asleep = True
+    hosts.off.add(HOST_B)
+    done = lambda: world.truth.builds.get(build).attempt == 2  # noqa: E731
+    world.run(TTL + 2 * DOUBT, step=5.0, until=done)
+    b.skew = machine.created_at - world.clock()
+    hosts.off.clear()
+    b.asleep, b.born = False, world.clock()
+    with monkeypatch.context() as unchecked:  # it is alive, and its row was closed
+        unchecked.setattr(world, "check", lambda **_: None)
+        world.run(world.sweep_seconds + 30, until=lambda: not machine.alive)
+    assert not machine.alive
+    world.seconds[build] = 5.0
+    world.run(60, until=lambda: world.truth.builds.get(build).finished)
+    assert world.truth.builds.get(build).result is Result.SUCCESS
+    world.settle()
+
+
 def test_a_host_that_comes_back_early_goes_on(make_world: Make) -> None:
     """A killed process is no host that is gone: the next one there takes all over."""
     world = two_hosts(make_world)
