@@ -24,7 +24,37 @@ NONE = "tests/integration/test_network_none_in_clouds.py"
 BUCKETS = "tests/unit/providers/common/test_common.py"
 CODES = "tests/unit/providers/azure/test_error_codes.py"
 
+GALLERIES = "tests/integration/test_azure_galleries.py"
+
 BUGS: Final = (
+    Bug(
+        "Azure: a sweep reads managed images alone",
+        f"{AZURE}/sweep.py",
+        "return items, more or _VERSIONS",
+        "return items, more",
+        f"{GALLERIES}::test_an_unfinished_version_is_swept_and_deleted",
+    ),
+    Bug(
+        "Azure: delete a version that was finished since a sweep",
+        f"{AZURE}/delete.py",
+        "told = self._calls(VERSION, group=group, **version.image.named)",
+        "return True",
+        f"{GALLERIES}::test_an_unfinished_version_is_swept_and_deleted",
+    ),
+    Bug(
+        "Azure: a promoted managed image counts before a later version",
+        f"{AZURE}/catalog.py",
+        "for image, definition in (*managed, *((one, above) for above, one in pairs))",
+        "for image, definition in (managed or [(one, above) for above, one in pairs])",
+        f"{GALLERIES}::test_the_promoted_version_is_what_builds_get",
+    ),
+    Bug(
+        "Azure: versions of a definition that builds name are old",
+        f"{AZURE}/images.py",
+        "if one.ref == identifier or (latest and within in one.ref)",
+        "if one.ref == identifier",
+        f"{GALLERIES}::test_all_versions_of_a_named_definition_are_in_use",
+    ),
     Bug(
         "Azure: more retries than a schedule may have",
         f"{AZURE}/deadline_schedules.py",

@@ -168,9 +168,13 @@ def test_a_version_of_another_group_is_another(azure: Microsoft) -> None:
 def test_a_former_role_keeps_managed_images_going(azure: Microsoft) -> None:
     tags = {"vmrunner:image-of": INSTALLATION, "vmrunner:promoted": "100"}
     mine = azure.cloud.image(azure.site.group, "mine", tags=tags)
-    azure.cloud.faults.deny("definitions.list", "versions.delete", "galleries.get")
+    azure.cloud.image(azure.site.group, name := wish().name, tags=tags)
+    azure.cloud.faults.deny("definitions.list", "versions.get", "versions.delete", "galleries.get")
     provider = azure.provider(image=None)
     assert provider.offers(Spec())[0].image == mine["id"]
+    assert provider.imaging().find(name).name == name
+    with pytest.raises(CredentialsRefused):  # whether it is a version, nobody can tell
+        provider.imaging().find(wish().name)
     pages = [page for page in provider.sweep() if page.error]
     assert {page.kind for page in pages} == {Kind.IMAGE}
     told = [one.message for one in provider.check() if one.level is Level.WARNING]

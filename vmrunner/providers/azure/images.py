@@ -28,6 +28,7 @@ from vmrunner.providers.azure.client import (
     last,
     part,
 )
+from vmrunner.providers.azure.galleries import GalleryImage
 from vmrunner.providers.azure.identity import AzureIdentity
 from vmrunner.providers.azure.operations import AzureWaiter
 from vmrunner.providers.azure.options import AzureOptions
@@ -118,18 +119,18 @@ class AzureImages:
 
     def find(self, ref: str) -> CloudImage | None:
         """Packer tells the image's id. Of one name a version comes before a managed image."""
-        named = galleries.parsed(ref)
-        version = named.image if named else galleries.image_of(self._group, ref)
         with edge():
-            if version is not None:
-                told = galleries.version(self._calls, self._group, version)
-                if told is not None or named is not None:
-                    return _made(told) if told is not None else None
+            if (named := galleries.parsed(ref)) is not None:
+                return self._version(named.image)
+            version = galleries.image_of(self._group, ref)
+            if version is None:
+                return self._managed(ref)
             try:
-                return _made(self._calls(IMAGE, group=self._group, image_name=last(ref)))
+                return self._version(version) or self._managed(ref)
             except CallFailed as failed:
-                if failed.code in error_codes.MISSING:
-                    return None
+                # A role of a former version, which read managed images alone.
+                if failed.code in error_codes.DENIED and (made := self._managed(ref)) is not None:
+                    return made
                 raise
 
     def find_by_name(self, name: str) -> CloudImage | None:
@@ -200,6 +201,18 @@ class AzureImages:
         return []
 
     # --- within ---
+
+    def _version(self, image: GalleryImage) -> CloudImage | None:
+        told = galleries.version(self._calls, self._group, image)
+        return _made(told) if told is not None else None
+
+    def _managed(self, ref: str) -> CloudImage | None:
+        try:
+            return _made(self._calls(IMAGE, group=self._group, image_name=last(ref)))
+        except CallFailed as failed:
+            if failed.code in error_codes.MISSING:
+                return None
+            raise
 
     def _tag(self, made: CloudImage, wanted: dict[str, str]) -> None:
         """Set all of its tags: what is not among them goes."""
