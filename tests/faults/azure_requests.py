@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.faults.http_fates import fates, troubles
 from vmrunner.model import Kind, Ref, Scope
+from vmrunner.providers.azure.resources import image_name
 from vmrunner.providers.fake import Call
 from vmrunner.testing.localazure import (
     BAD_GATEWAY,
@@ -53,6 +54,7 @@ DELETES: Final = MappingProxyType(
         "publicIPAddresses.delete": Kind.ADDRESS,
         "snapshots.delete": Kind.SNAPSHOT,
         "images.delete": Kind.IMAGE,
+        "versions.delete": Kind.IMAGE,
     }
 )
 FATES: Final = fates(
@@ -81,7 +83,8 @@ def call_of(request: AzureRequest, scope: Scope) -> Call:
     if action == "virtualMachines.put":
         about = name
     elif action in DELETES:
-        method, about = "delete", (Ref(scope, DELETES[action], name.lower()),)
+        at = image_name({"id": request.path.child_id, "name": name})
+        method, about = "delete", (Ref(scope, DELETES[action], at),)
     elif method == "sweep":
         about = request.query.get("$skiptoken")
     return Call(method, action, scope, about)

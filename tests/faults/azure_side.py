@@ -15,14 +15,18 @@ from tests.faults.http_side import HttpSide, in_turn
 from tests.support.arm import body_of
 from vmrunner.model import Kind, Power, Ref, Scope
 from vmrunner.providers.azure.client import QUOTAS
+from vmrunner.providers.azure.galleries import gallery_of
 from vmrunner.providers.azure.guard import ROLES, name_of
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import KIND, AzureProvider
+from vmrunner.providers.azure.resources import image_name
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.port_images import FINISH_BY
 from vmrunner.testing.common.machine import GONE
 from vmrunner.testing.localazure import AzureMachine, AzureRequest, LocalAzure
+from vmrunner.testing.localazure.fixtures import add_version
+from vmrunner.testing.localazure.resource_ids import VERSION
 from vmrunner.testing.localazure.timestamps import read, written
 
 THEIRS: Final = "theirs"
@@ -45,6 +49,7 @@ _SHELVES: Final = {
     "Microsoft.Network/publicIPAddresses": Kind.ADDRESS,
     "Microsoft.Compute/snapshots": Kind.SNAPSHOT,
     "Microsoft.Compute/images": Kind.IMAGE,
+    VERSION: Kind.IMAGE,
 }
 
 
@@ -160,7 +165,7 @@ class AzureSide(HttpSide):
 
     def _children(self, kind: Kind, shelf: Mapping[str, Any]) -> None:
         for at, one in list(shelf.items()):
-            ref = Ref(self.scope, kind, one["name"].lower())
+            ref = Ref(self.scope, kind, image_name(one))
             if ref not in self._all or self._all[ref].local is not one:
                 there = lambda at=at, one=one: shelf.get(at) is one  # noqa: E731
                 said = one.get("tags") or {}
@@ -200,7 +205,14 @@ class AzureSide(HttpSide):
             local.snapshot(group, name, tags=tags)
 
     def _image(self, tags: Mapping[str, str]) -> None:
-        self.local.image(self.site.group, f"image-{len(self._all)}", tags=dict(tags))
+        """Make a version of every second one."""
+        group, number = self.site.group, len(self._all)
+        if number % 2:
+            self.local.image(group, f"image-{number}", tags=dict(tags))
+            return
+        where = (gallery_of(group), "vmrunner-default", f"1.0.{number}", self.site.location)
+        with self.local.lock:
+            add_version(self.local, group, *where, tags=dict(tags))
 
     def finish(self, image: HttpResource) -> None:
         del image.local["tags"][FINISH_BY]
