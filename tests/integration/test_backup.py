@@ -20,7 +20,7 @@ from tests.support.ledger_places import KEY, NOW, Place
 from tests.support.postgres import Server
 from tests.support.stored import Killed
 from vmrunner.errors import ConfigError, Conflict, LedgerError, NotFound, StoreError, VmrunnerError
-from vmrunner.ledger import Ledger, copies
+from vmrunner.ledger import Ledger, copies, sqlite_copy
 from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import process
 from vmrunner.model import ObjectState
@@ -217,6 +217,21 @@ def test_a_damaged_backup_changes_nothing(new: New, place: Place, tmp_path: Path
         file.write_bytes(whole)
     assert Ledger.in_place(other.url) == was
     assert other.store.names() == []
+
+
+def test_a_copy_that_is_damaged_is_not_put_back(tmp_path: Path) -> None:
+    """On a disk that gives other bytes than it was given: after its hash was found right."""
+    here, file = tmp_path / "ledger.db", tmp_path / "copy.db"
+    for path in (here, file):
+        Ledger.upgrade(f"sqlite:///{path}")
+    with closing(sqlite3.connect(file)) as copy, copy:
+        copy.execute("PRAGMA writable_schema = ON")
+        copy.execute("UPDATE sqlite_master SET rootpage = 2 WHERE name = 'outbox'")
+    was = Ledger.in_place(f"sqlite:///{here}")
+    with pytest.raises(LedgerError, match="damaged"):
+        sqlite_copy.put_back(parse_url(f"sqlite:///{here}"), here, file, [])
+    assert Ledger.in_place(f"sqlite:///{here}") == was
+    assert not list(tmp_path.glob(".*.restore"))
 
 
 def test_a_restore_that_fails_changes_nothing(
