@@ -74,14 +74,6 @@ def test_a_digest_that_another_tenant_stored_is_unknown(world: World) -> None:
     assert world.build("b-2", digest, tenant="a").source_object in world.store.names()
 
 
-def test_another_build_has_only_its_tenants_source(world: World) -> None:
-    digest = world.transfer.store(world.file(b"x"), tenant="a")
-    build = world.build("b-1", digest, tenant="a")
-    assert world.transfer.again(build, tenant="a") == digest
-    with pytest.raises(NotFound, match=digest):
-        world.transfer.again(build, tenant="b")
-
-
 def test_any_node_fetches_it_once_and_checks_it(tmp_path: Path, store: ObjectStore) -> None:
     ledger = plain_ledger(tmp_path / "data")
     world = World(ledger, tmp_path, store)
