@@ -159,7 +159,7 @@ def test_a_tenants_report_has_its_own_builds_alone(ledger: Ledger) -> None:
         running(ledger, f"b-{n}", f"vm-{n}", labels=labels)
     waiting(ledger, "vm-idle")
     image(ledger, RATE)
-    [line] = report(ledger, labels={"team": "a"})
+    [line] = report(ledger, own={"team": "a"})
     assert (line.what, line.builds, line.vms) == (CostKind.BUILDS, 1, 1)
 
 
