@@ -37,7 +37,7 @@ class Host:
         self.now = time.time()
         self.uploader = Uploader(
             ledger, lambda: open_store(url), sources=self.place, artifacts=self.artifacts,
-            caches=self.transfer, clock=lambda: self.now,
+            caches=self.transfer, clock=lambda: self.now, monotonic=lambda: self.now,
         )  # fmt: skip
 
     def brought(self, build: str, size: int, key: str = "k", tenant: str = "local") -> None:

@@ -167,4 +167,5 @@ def test_a_build_tells_who_submitted_it(anywhere: Cli, request: pytest.FixtureRe
     over_server = "server" in request.node.callspec.params.values()
     assert shown["actor"].startswith("token:t-" if over_server else process.user())
     assert listed["actor"] == shown["actor"]
-    assert f"submitter  {shown['actor']}\n" in anywhere("show", build).out.decode()
+    name = shown["actor_name"] if over_server else shown["actor"]
+    assert f"submitter  {name}\n" in anywhere("show", build).out.decode()
