@@ -37,7 +37,9 @@ class LocalAzure(Local):
         said = self.provider
         url = f"{said['endpoint']}/subscriptions/{said['subscription']}/{path}"
         query["api-version"] = version
-        answer = requests.request(method, url, json=body, params=query, headers=BEARER, timeout=30)
+        send = partial(requests.request, method, url, json=body, params=query, headers=BEARER)
+        while (answer := send(timeout=30)).status_code == requests.codes.too_many_requests:
+            time.sleep(float(answer.headers["Retry-After"]))  # as Azure says, of each VM alone
         assert answer.ok, answer.text
         return answer.json() if answer.content else None
 
