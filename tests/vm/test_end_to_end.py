@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -132,6 +133,7 @@ def done(forsaken: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     (source / "hello.txt").write_text("grüße")
     (source / "ignored.txt").write_text("no")
     (source / ".gitignore").write_text("ignored.txt\n")
+    subprocess.run(["git", "init", "-q", source], check=True)  # elsewhere nothing is ignored
     (place / "token").write_text("hunter2-hunter2")
     steps = [PROBE + AWKWARD, "exit 7"]
     job = {"steps": steps, "network": "none", "artifacts": [{"path": "out/**", "always": True}]}
