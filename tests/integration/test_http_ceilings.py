@@ -22,6 +22,12 @@ LABELS = {"team": "core"}
 SOME = AllowList(("pypi.org", "*.example.net"))
 
 
+@pytest.fixture(autouse=True)
+def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No service of these tests has the user's own ledger."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
 def asked(http: Service, quota: TokenQuota, kind: str = "builds", **body: Any) -> Any:
     client = http.client(http.token(TENANT, labels=LABELS, quota=quota))
     steps = {"steps": ["say x"]} if kind == "builds" else {}
@@ -114,7 +120,6 @@ def made(http: Service, name: str, ref: str, provider: str, state: ImageState) -
 def test_a_caller_boots_no_image_of_another_product(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with ec2.amazon() as aws:
         client = boto3.client("ec2", region_name=ec2.REGION, endpoint_url=aws.cloud.url)
 

@@ -142,7 +142,6 @@ def test_what_concerns_all_needs_a_token_for_all(http: Service) -> None:
         ({"steps": ["x"], "timeot": "5m"}, "timeot", "did you mean 'timeout'"),
         ({"steps": ["x"], "timeout": "soon"}, "timeout", "30m"),
         ({"steps": ["x"], "network": ""}, "network", ""),
-        ({"steps": ["x"], "network": None}, "network", ""),
         ({"steps": [{"run": "x", "argv": ["y"]}]}, "steps[0]", ""),
         ({"steps": ["x"], "source": "/etc"}, "source", "PUT"),
         ({"steps": ["x"], "source": "git+https://example.com/x"}, "source", "PUT"),

@@ -153,9 +153,8 @@ def test_a_call_that_hangs_keeps_no_serve_from_ending(
         queued = cli("run", "-d", "--", "say", "x").out.decode().strip()
         until(hang.read_text)
         serve.send_signal(signal.SIGTERM)
-        assert serve.wait(30) == 1
-        assert "stopping takes more than 1 s" in said(home)
-    assert cloud.alive().keys() == {mine}
+        assert serve.wait(30) == 0, "the call waits in a thread of its provider"
+    assert mine in cloud.alive()
     with serving(home, cli):
         until(lambda: cli("show", queued, "-o", "json").items[0]["state"] == "finished")
 

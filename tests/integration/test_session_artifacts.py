@@ -57,4 +57,4 @@ def test_how_much_has_come_is_told(world: World, monkeypatch: pytest.MonkeyPatch
     world.run("mkdir out; head -c 300000 /dev/zero >out/x", rules=[ArtifactRule(glob="out/*")])
     sizes = [data["bytes"] for kind, data in world.record.events if kind == "collecting"]
     assert sizes == sorted(sizes)
-    assert sizes[-1] > 300_000
+    assert sizes[-1] > 100_000  # of 300,000: the end itself is told otherwise

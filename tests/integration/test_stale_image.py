@@ -97,6 +97,7 @@ def test_it_is_made_anew_before_the_build_is_queued(run: Any, builder: Builder) 
         "it is made now",
         "vmrunner: image: root …",
         "vmrunner: image: root took 1m01s",
+        "vmrunner: source: 0 files, 0 B",
     ]
     code, _, err = run(*CMD)
     assert (code, err, builder.asked) == (0, "", ["default"])

@@ -262,6 +262,8 @@ def test_an_ec2_driver_is_told_its_provider_as_written(tmp_path: Path) -> None:
         "image": {"owner": "self", "name": "ci-*", "tags": {}},
         "subnets": ("subnet-b", "subnet-a"),
         "security_groups": ("sg-1",),
+        "security_groups_none": (),
+        "subnets_none": (),
         "spot": "prefer",
         "address": "public",
         "disk": 30 << 30,
