@@ -354,9 +354,14 @@ def guard(
     """One pass; what it did. `base`: of the API's paths."""
     made = Pass(settings, send, now, base, **more)
     made.run()
-    said = {"installation": settings.installation, "group": settings.group}
-    said |= {"saw": made.saw, "denied": made.denied}
-    return {**said, "dry_run": settings.dry_run, **made.told}
+    return {
+        "installation": settings.installation,
+        "group": settings.group,
+        "saw": made.saw,
+        "denied": made.denied,
+        "dry_run": settings.dry_run,
+        **made.told,
+    }
 
 
 def leave_sign(
