@@ -168,6 +168,7 @@ def test_numbers_that_no_file_can_have_spoil_that_cache_alone(
     file = io.BytesIO()
     with tarfile.open(mode="w", fileobj=file, format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("file")
+        info.uid, info.gid = os.getuid(), os.getgid()
         info.pax_headers = number
         tar.addfile(info, io.BytesIO())
     with pytest.raises(NotCached, match="no file can have"):
