@@ -52,6 +52,12 @@ def test_without_arguments_there_is_help(cli: Cli) -> None:
     assert cli("--version").out.startswith(b"vmrunner 0.")
 
 
+def test_the_help_lists_each_command_under_one_task(cli: Cli) -> None:
+    shown = re.findall(r"^  (\w+)  ", cli("--help").out.decode(), re.MULTILINE)
+    assert sorted(shown) == sorted(get_command(app()).commands)  # type: ignore[attr-defined]
+
+
+
 def test_an_unexpected_error_is_one_line_unless_debugged(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

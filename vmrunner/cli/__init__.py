@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperArgument
+from typer.core import TyperArgument, TyperGroup
 
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
@@ -26,6 +26,19 @@ class _Argument(TyperArgument):
         return None
 
 
+class _ByTask(TyperGroup):
+    """A group whose help lists its commands under the tasks that they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        width = formatter.width - 6 - max(map(len, _COMMANDS))
+        for task, names in _TASKS.items():
+            helps = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(task):
+                formatter.write_dl(
+                    [(name, found.get_short_help_str(width)) for name, found in helps if found]
+                )
+
+
 def _in_plain_words(command: Any) -> Any:
     """The same command, with all below it, in whose help arguments have no type."""
     for param in command.params:
@@ -38,45 +51,60 @@ def _in_plain_words(command: Any) -> Any:
 
 #: So many new objects make it worth a look for garbage. What is imported is none.
 _GARBAGE: Final = 50_000
-#: Where each command is, in the order of the help.
-_COMMANDS: Final = {
-    "run": ".commands.run:run",
-    "ps": ".commands.builds:ps",
-    "show": ".commands.builds:show",
-    "events": ".commands.builds:events",
-    "logs": ".commands.builds:logs",
-    "watch": ".commands.builds:watch",
-    "cancel": ".commands.builds:cancel",
-    "extend": ".commands.builds:extend",
-    "rm": ".commands.builds:rm",
-    "ssh": ".commands.ssh:ssh",
-    "artifacts": ".commands.ssh:artifacts",
-    "sandbox": ".commands.sandbox:app",
-    "vm": ".commands.vms:app",
-    "cache": ".commands.caches:app",
-    "pool": ".commands.pools:app",
-    "costs": ".commands.costs:costs",
-    "drain": ".commands.vms:drain",
-    "reap": ".commands.operations:reap",
-    "audit": ".commands.operations:audit",
-    "guard": ".commands.guard:app",
-    "image": ".commands.images:app",
-    "doctor": ".commands.operations:doctor",
-    "gc": ".commands.operations:gc",
-    "backup": ".commands.backup:backup",
-    "restore": ".commands.backup:restore",
-    "serve": ".commands.serve:serve",
-    "token": ".commands.tokens:app",
-    "notify": ".commands.notify:app",
-    "mcp": ".commands.mcp:mcp",
-    "github": ".commands.github:app",
-    "gitlab": ".commands.gitlab:app",
-    "garm": ".commands.garm:garm",
-    "db": ".commands.config:db",
-    "config": ".commands.config:config",
-    "version": ":version",
-    "help": ":help_",
+#: Where each command is, by the task under which the help lists it, in that order.
+_TASKS: Final[Mapping[str, Mapping[str, str]]] = {
+    "Builds": {
+        "run": ".commands.run:run",
+        "ps": ".commands.builds:ps",
+        "show": ".commands.builds:show",
+        "events": ".commands.builds:events",
+        "logs": ".commands.builds:logs",
+        "watch": ".commands.builds:watch",
+        "cancel": ".commands.builds:cancel",
+        "extend": ".commands.builds:extend",
+        "rm": ".commands.builds:rm",
+        "ssh": ".commands.ssh:ssh",
+        "artifacts": ".commands.ssh:artifacts",
+        "cache": ".commands.caches:app",
+    },
+    "Sandboxes": {
+        "sandbox": ".commands.sandbox:app",
+        "mcp": ".commands.mcp:mcp",
+    },
+    "VMs": {
+        "vm": ".commands.vms:app",
+        "pool": ".commands.pools:app",
+        "image": ".commands.images:app",
+        "costs": ".commands.costs:costs",
+        "drain": ".commands.vms:drain",
+    },
+    "Nothing left behind": {
+        "reap": ".commands.operations:reap",
+        "audit": ".commands.operations:audit",
+        "guard": ".commands.guard:app",
+        "gc": ".commands.operations:gc",
+    },
+    "Service": {
+        "serve": ".commands.serve:serve",
+        "token": ".commands.tokens:app",
+        "notify": ".commands.notify:app",
+        "db": ".commands.config:db",
+        "backup": ".commands.backup:backup",
+        "restore": ".commands.backup:restore",
+    },
+    "Forges": {
+        "github": ".commands.github:app",
+        "gitlab": ".commands.gitlab:app",
+        "garm": ".commands.garm:garm",
+    },
+    "Set-up and help": {
+        "doctor": ".commands.operations:doctor",
+        "config": ".commands.config:config",
+        "version": ":version",
+        "help": ":help_",
+    },
 }
+_COMMANDS: Final = {name: place for task in _TASKS.values() for name, place in task.items()}
 #: Commands that say nothing over a server, and why.
 _HERE: Final[Mapping[str, str]] = {
     "ssh": "the key of a build's VM leaves the ledger for nobody, and a server forwards no SSH",
@@ -137,6 +165,7 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     are where it names none: for help, a mistake, or completion."""
     made = typer.Typer(
         name="vmrunner",
+        cls=_ByTask,
         help="One fresh virtual machine per build, nothing left behind.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
