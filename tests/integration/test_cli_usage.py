@@ -57,7 +57,6 @@ def test_the_help_lists_each_command_under_one_task(cli: Cli) -> None:
     assert sorted(shown) == sorted(get_command(app()).commands)  # type: ignore[attr-defined]
 
 
-
 def test_an_unexpected_error_is_one_line_unless_debugged(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
