@@ -140,7 +140,7 @@ BUGS: Final = (
     Bug(
         "no newborn window",
         "core/lifecycle.py",
-        "        and first.begun > born + limits.newborn\n",
+        "        and first.begun > created + limits.newborn\n",
         "",
         f"{RULES}::test_one_absence_or_a_doubtful_one_closes_nothing",
     ),
@@ -154,8 +154,8 @@ BUGS: Final = (
     Bug(
         "let a tag raise the deadline",
         "core/sweep_view.py",
-        "else min(said, row.end)",
-        "else max(said, row.end)",
+        "else min(tagged, row.end)",
+        "else max(tagged, row.end)",
         f"{RULES}::test_expired_is_past_the_earliest_that_is_known",
     ),
     Bug(
@@ -168,7 +168,7 @@ BUGS: Final = (
     Bug(
         "a cap that forgets",
         "core/reap_rules.py",
-        "held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}",
+        "held = {s for s in latches if s.subject in map(str, scopes) or self.hole_in(s.subject)}",
         "held = set[Sighting]()",
         f"{RULES}::test_over_the_cap_no_orphan_dies_until_all_are_gone",
     ),
@@ -322,7 +322,7 @@ BUGS: Final = (
     Bug(
         "a schedule ends with its VM's deadline",
         "core/sweep_view.py",
-        "return said if resource.ref.kind is Kind.SCHEDULE else",
+        "return tagged if resource.ref.kind is Kind.SCHEDULE else",
         "return",
         f"{ARMING}::test_a_sweep_never_deletes_the_schedule_of_a_living_vm",
     ),

@@ -252,7 +252,7 @@ BUGS: Final = (
     ),
     Bug(
         "a pool is forgotten by our own clock",
-        "engine/wishes.py",
+        "engine/early_deaths.py",
         "for pool in told if membership.pool_forgotten(pool)}",
         "for pool in told if context.clock() > pool.named_at + 600.0}",
         "tests/faults/test_pools.py::test_clocks_that_are_apart_empty_no_pool",

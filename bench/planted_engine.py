@@ -59,8 +59,8 @@ BUGS: Final = (
     Bug(
         "a refused build is tried again at once",
         "core/scheduling.py",
-        "build.id in refusals and refusals[build.id].until > now:",
-        "False:",
+        "elif refusal is not None and refusal.until > self._now:",
+        "elif False:",
         "tests/unit/core/test_scheduling.py",
     ),
     Bug(

@@ -40,14 +40,14 @@ BUGS: Final = (
     ),
     Bug(
         "template: its VMs outlive their maker",
-        "engine/wishes.py",
+        "engine/early_deaths.py",
         "if membership.member_gone(row.owner):",
         "if False:",
         "tests/faults/test_template_making.py",
     ),
     Bug(
         "template: end its VMs while they are made",
-        "engine/wishes.py",
+        "engine/early_deaths.py",
         "if membership.member_gone(row.owner):",
         "if True:",
         "tests/faults/test_template_making.py",

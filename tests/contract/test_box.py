@@ -18,7 +18,7 @@ import pytest
 from tests.support import units
 from tests.support.ledger_builds import spec
 from tests.support.session_world import World, sshd, world
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.core.boxes import DOCKER, Box
 from vmrunner.engine.orders import OrderFactory
 from vmrunner.errors import BadOrder
@@ -156,7 +156,7 @@ def cloud() -> Cloud:
 
 
 def machine(trait: Trait) -> Spec:
-    return shapes.machine(spec(**ASKED[trait][0]))
+    return requirements.machine(spec(**ASKED[trait][0]))
 
 
 @pytest.mark.parametrize("trait", Trait)
@@ -181,7 +181,7 @@ def test_what_a_box_keeps_is_offered(cloud: Cloud, trait: Trait) -> None:
 
 
 def test_all_that_is_in_the_way_is_told_at_once(cloud: Cloud) -> None:
-    wish = shapes.machine(spec(docker=True, network=Network.NONE))
+    wish = requirements.machine(spec(docker=True, network=Network.NONE))
     with pytest.raises(BadOrder, match=r"^docker: true, network: none: provider far "):
         promises.offers(units.UnitProvider("far", cloud), wish)
 
@@ -206,7 +206,7 @@ def test_a_units_order_names_its_image_and_keys(cloud: Cloud) -> None:
     now = time.time()
     build = BuildRecord(id="b-1", spec=wish, state=BuildState.QUEUED, created_at=now, state_since=0)
     ledger: Any = SimpleNamespace(installation="i", generation="g")
-    offer = promises.offers(provider, shapes.machine(wish))[0]
+    offer = promises.offers(provider, requirements.machine(wish))[0]
     order, access = OrderFactory(ledger, log_bytes=1 << 20)(build, "vm-1", offer, now + 600)
     assert order.shape is not None
     assert order.shape.container == "alpine:3"

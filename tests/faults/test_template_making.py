@@ -14,7 +14,7 @@ from tests.faults.node import Node
 from tests.faults.tasks import Task
 from tests.faults.world import SWEEP, World
 from tests.support.ledger_builds import spec
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.images import templates
 from vmrunner.images.template_vms import TemplateVms
 from vmrunner.lib import ids
@@ -87,7 +87,7 @@ def making(
         if not serves:
             context.ledger.engines.join(member, node.process, "image", context.clock())
         vms = TemplateVms(context.ledger, provider, member, sleep=lambda _: Task.rest())
-        machine = shapes.machine(spec(provider=world.cloud.name))
+        machine = requirements.machine(spec(provider=world.cloud.name))
         templates.make(provider, machine, SHAPE, vms=vms)
         if not serves:
             context.ledger.engines.leave(member)

@@ -1,9 +1,9 @@
-"""The independent check: the cloud against the ledger. Pure, and it shares no rule with the
-reaper: it is written from the promises, so that a mistake there is found here.
+"""The independent check: the cloud against the ledger. Pure, and it shares no rule with the reaper:
+it is written from the promises, so that a mistake there is found here.
 
-A survivor, the reason for exit code 7, is anything of ours that is alive past `E + G`, that no
-row knows, that carries our marks without being whole, or that a row says is there and is not;
-and a reaper that has been silent for too long, since nobody would see to the rest.
+A survivor, the reason for exit code 7, is anything of ours that is alive past `E + G`, that no row
+knows, that carries our marks without being whole, or that a row says is there and is not; and a
+reaper that has been silent for too long, since nothing else sees to the rest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AuditFault(StrEnum):
     NOT_THERE = "not_there"  # recorded, and not to be seen
     ROW_PAST_DEADLINE = "row_past_deadline"  # an open row past E + G, wherever its VM is
     UNREAD = "unread"  # a part of the cloud could not be read: nothing is known about it
-    REAPER_SILENT = "reaper_silent"  # nobody has reaped for too long
+    REAPER_SILENT = "reaper_silent"  # no reaper has finished a pass for too long
     CLOCKS_APART = "clocks_apart"  # a node's clock is not the others'
 
 
@@ -72,14 +72,13 @@ def audit(
     *,
     builders: Collection[str] = (),
 ) -> list[Survivor]:
-    """Return all that is wrong with one provider; empty when nothing is.
+    """The faults at one provider; empty where there are none.
 
     `rows`: the open rows within the provider's scopes, and the row of every instance id that the
     pages show; `builders`: the instance ids of images' builders whose rows are open. `now` is the
-    provider's clock. Rows and machines inside the newborn window do not
-    count.
+    provider's clock. Rows and machines inside the newborn window do not count.
     """
-    known = {row.id: row for row in rows}
+    rows_by_id = {row.id: row for row in rows}
     listed = list(pages)
     found: list[Survivor] = []
     for page in listed:
@@ -90,7 +89,7 @@ def audit(
             if resource.power is Power.DEAD:
                 continue
             if resource.tag("installation") == installation:
-                row = known.get(resource.instance or "")
+                row = rows_by_id.get(resource.instance or "")
                 found += _thing(now, resource, row, limits, builders)
             elif (
                 resource.near
@@ -100,8 +99,8 @@ def audit(
             ):
                 text = f"{resource.ref.id} has no tags of ours, and is in {resource.near}"
                 found.append(_line(AuditFault.UNTAGGED, text, resource))
-    found += _twins(now, listed, known, limits, installation)
-    return sorted(found + _rows(now, known.values(), listed, limits, installation), key=str)
+    found += _twins(now, listed, rows_by_id, limits, installation)
+    return sorted(found + _rows(now, rows_by_id.values(), listed, limits, installation), key=str)
 
 
 def idle(pages: Iterable[Page], used: Collection[Scope]) -> dict[Scope, str]:
@@ -115,10 +114,10 @@ def idle(pages: Iterable[Page], used: Collection[Scope]) -> dict[Scope, str]:
 
 
 def by_tags(now: float, pages: Iterable[Page], limits: Limits, installation: str) -> list[Survivor]:
-    """Return what can be said without a ledger: what is alive past its own deadline, and what could
-    not be read."""
-    told = (AuditFault.PAST_DEADLINE, AuditFault.UNREAD)
-    return [line for line in audit(now, (), pages, limits, installation) if line.fault in told]
+    """The faults that need no ledger: what is alive past its own deadline, and what could not be
+    read."""
+    faults = (AuditFault.PAST_DEADLINE, AuditFault.UNREAD)
+    return [line for line in audit(now, (), pages, limits, installation) if line.fault in faults]
 
 
 def unread(provider: str, why: str) -> Survivor:
@@ -131,7 +130,7 @@ class ReaperActivity:
     """Activity of those who reap, as far as it is known, all in epoch seconds of the clock that
     nodes share; None: nothing is."""
 
-    passed: float | None = None  # when anybody last finished a pass over the ledger
+    passed: float | None = None  # when a reaper last finished a pass over the ledger
     swept: float | None = None  # … and over all that the clouds show
     seen: float | None = None  # when any engine last said that it lives
     serving: float | None = None  # since when a daemon serves that is alive now
@@ -142,10 +141,10 @@ class ReaperActivity:
 
 def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list[Survivor]:
     """Return the faults of a reaper that is silent. Where a daemon serves, it must pass and sweep.
-    Where none does, somebody must have lived lately for as long as rows are open: with nothing
+    Where none does, some node must have lived lately for as long as rows are open: with nothing
     alive, and nothing expected, silence is as it should be."""
     texts = []
-    left = [row for row in rows if row.state is not InstanceState.GONE]
+    open_rows = [row for row in rows if row.state is not InstanceState.GONE]
     if watch.serving is not None:
         begun = min(watch.serving, now)
 
@@ -160,19 +159,21 @@ def silence(now: float, rows: Iterable[Instance], watch: ReaperActivity) -> list
         for what, silent in (("a pass", passes), ("a sweep", sweeps)):
             if silent:
                 texts.append(f"an engine serves, and has not finished {what} for {int(silent)} s")
-        for scope in sorted({str(row.scope) for row in left}) if not sweeps else ():
+        for scope in sorted({str(row.scope) for row in open_rows}) if not sweeps else ():
             silent = silent_for(watch.scopes.get(scope), SWEEP_SILENCE)
             if silent:
                 texts.append(
                     f"VMs are open in {scope}, which nobody could list for {int(silent)} s"
                 )
     else:
-        # Somebody wrote the youngest row; after that, who has been here is told by the heartbeats.
-        signs = [watch.passed, watch.swept, watch.seen, *(row.created_at for row in left)]
+        # A node wrote the youngest row; heartbeats tell which nodes lived after that.
+        signs = [watch.passed, watch.swept, watch.seen, *(row.created_at for row in open_rows)]
         past = [sign for sign in signs if sign is not None and sign <= now + CLOCKS_APART]
         silent = now - max(past, default=now)
-        if left and silent > SWEEP_SILENCE:
-            texts.append(f"{len(left)} VMs are open, and nobody has reaped for {int(silent)} s")
+        if open_rows and silent > SWEEP_SILENCE:
+            texts.append(
+                f"{len(open_rows)} VMs are open, and nobody has reaped for {int(silent)} s"
+            )
     return [_line(AuditFault.REAPER_SILENT, text) for text in texts]
 
 
@@ -196,8 +197,8 @@ def clocks(now: float, watch: ReaperActivity) -> list[Survivor]:
 def older_than(
     now: float, pages: Iterable[Page], tag: str, value: str, seconds: float
 ) -> list[Survivor]:
-    """Return, for users of other runners, every resource with this tag that is older than this. One
-    whose age nobody tells counts as old."""
+    """The resources with this tag that are older than `seconds`, for users of other runners. One of
+    unknown age counts as old."""
     found = []
     for page in pages:
         for r in page.resources:
@@ -214,8 +215,8 @@ def older_than(
 def _thing(
     now: float, r: Resource, row: Instance | None, limits: Limits, builders: Collection[str]
 ) -> list[Survivor]:
-    """Return what is wrong with one living resource of this installation. A schedule bills nothing
-    and has a deadline of its own, past that of the VM that it ends."""
+    """The faults of one living resource of this installation. A schedule bills nothing and has a
+    deadline of its own, past that of the VM that it ends."""
     schedule = r.ref.kind is Kind.SCHEDULE
     of_row = row.end if row and not schedule else None
     deadlines = [d for d in (r.expires_at, of_row) if d is not None]
@@ -259,7 +260,7 @@ def _thing(
 def _twins(
     now: float,
     pages: list[Page],
-    known: Mapping[str, Instance],
+    rows_by_id: Mapping[str, Instance],
     limits: Limits,
     installation: str,
 ) -> list[Survivor]:
@@ -267,7 +268,7 @@ def _twins(
     alive: dict[str, list[Resource]] = {}
     for page in pages:
         for r in page.resources:
-            row = known.get(r.instance or "")
+            row = rows_by_id.get(r.instance or "")
             of_one = r.ref.kind is Kind.INSTANCE and r.tag("installation") == installation
             if of_one and row is not None and row.ref is None and r.alive:
                 alive.setdefault(row.id, []).append(r)
@@ -286,18 +287,18 @@ def _new(r: Resource, now: float, limits: Limits) -> bool:
 def _rows(
     now: float, rows: Iterable[Instance], pages: list[Page], limits: Limits, installation: str
 ) -> list[Survivor]:
-    """Return what is wrong with the ledger's open rows."""
+    """The faults of the ledger's open rows."""
     broken = {(p.scope, p.kind) for p in pages if p.error is not None}
     read = {(p.scope, p.kind) for p in pages if p.error is None and not p.more} - broken
     vms = [r for p in pages for r in p.resources if r.ref.kind is Kind.INSTANCE]
     own = [r for r in vms if r.tag("installation") == installation and r.role is not Role.GUARD]
-    there = {r.instance for r in own}
+    visible_ids = {r.instance for r in own}
     found = []
     for row in rows:
         if row.state is InstanceState.GONE or now < row.created_at + limits.newborn:
             continue
         late = now - row.end
-        if row.id not in there:
+        if row.id not in visible_ids:
             if (row.scope, Kind.INSTANCE) not in read:
                 text = f"{row.id} is in {row.scope}, which was not read"
                 found.append(_line(AuditFault.UNREAD, text, row, late))

@@ -1,4 +1,4 @@
-"""Boxes: who realises the image of a build's container, and what the supervisor beside it is told.
+"""Boxes: what realises the image of a build's container, and what the supervisor beside it is told.
 
 Docker in the VM is the one that all our VMs have. Where the provider starts the image itself, as a
 unit (`providers.port.StartsUnits`), it brings a box of its own, which keeps fewer promises."""
@@ -53,14 +53,14 @@ class Box(Protocol):
 
     @property
     def keeps(self) -> frozenset[Trait]:
-        """Return what a build may ask of it."""
+        """The traits that a build may ask for."""
 
     def ahead(self, shape: Shape, network: NetworkPolicy) -> Mapping[str, object] | None:
-        """Return what the supervisor is told to make a container of before the build is told;
-        None: it is there already."""
+        """The supervisor's instruction to make a container before the build is known; None: the
+        container exists already."""
 
     def job_fields(self, spec: BuildSpec) -> Mapping[str, object]:
-        """Return what the supervisor is told of the container with the build's steps."""
+        """Fields about the container in the job that the supervisor gets with the build's steps."""
 
     def inside(self, command: Sequence[str], *, held: bool, terminal: str) -> list[str]:
         """Return the words for sshd's root that run a command in the container; without a command

@@ -34,8 +34,8 @@ def period(kind: BudgetPeriod, at: float) -> Period:
     if kind is BudgetPeriod.DAY:
         return Period(day.timestamp(), (day + timedelta(days=1)).timestamp())
     first = day.replace(day=1)
-    following = (first + timedelta(days=32)).replace(day=1)
-    return Period(first.timestamp(), following.timestamp())
+    next_month = (first + timedelta(days=32)).replace(day=1)
+    return Period(first.timestamp(), next_month.timestamp())
 
 
 def periods(kind: BudgetPeriod, start: float, end: float) -> Iterator[Period]:
@@ -48,7 +48,7 @@ def periods(kind: BudgetPeriod, start: float, end: float) -> Iterator[Period]:
 
 def held(row: Instance, span: Period) -> float:
     """USD that a VM has cost in a period, and may still cost until its deadline. One that is gone
-    costs no more; what nobody knows counts as nothing."""
+    costs no more; an unknown rate counts as nothing."""
     if row.state is InstanceState.GONE:
         return pricing.cost(row, row.gone_at or row.created_at, *span) or 0.0
     seconds = min(row.end, span.end) - max(row.created_at, span.start)
@@ -56,7 +56,7 @@ def held(row: Instance, span: Period) -> float:
 
 
 def settled(row: Instance, kind: BudgetPeriod) -> dict[Period, float]:
-    """Return what a VM that is gone has cost, by day or month."""
+    """USD that a VM that is gone has cost, by day or month."""
     end = max((part.end for part in pricing.billed(row, row.gone_at or 0.0)), default=0.0)
     return {span: held(row, span) for span in periods(kind, row.created_at, end)}
 
@@ -64,8 +64,8 @@ def settled(row: Instance, kind: BudgetPeriod) -> dict[Period, float]:
 def check(
     budget: Budget, row: Instance, taken: Callable[[Period], float], seen: Mapping[str, str]
 ) -> Overdraft | None:
-    """Return why a budget has no money for this VM until its deadline. `taken`: what is spent and
-    held of a period by all others; `seen`: the label filter of who is told."""
+    """The overdraft of a budget that has no money for this VM until its deadline; None: it has.
+    `taken`: USD that all others spent and hold in a period; `seen`: the reader's label filter."""
     if row.rate.usd_hour is None:
         if budget.action is BudgetAction.WARN:
             return None
@@ -104,17 +104,19 @@ class Accounts:
 
     def concerned(self, labels: Mapping[str, str], actor: str) -> list[str]:
         """Return the names of the budgets that pay for such a build, in order."""
-        found = (name for name, one in self._budgets.items() if one.concerns(labels, actor))
+        found = (name for name, budget in self._budgets.items() if budget.concerns(labels, actor))
         return sorted(found)
 
     def overdrafts(
         self, names: list[str], row: Instance, seen: Mapping[str, str]
     ) -> list[Overdraft]:
-        """Return which of them have no money for this VM; those that refuse come first. What they
-        hold for a row of its id, it replaces. `seen`: the label filter of who is told."""
+        """The overdrafts of the named budgets for this VM; those that refuse come first. What they
+        hold for a row of its id, it replaces. `seen`: the reader's label filter."""
         found = [check(self._budgets[name], row, self._taken(name, row.id), seen) for name in names]
-        told = [one for one in found if one is not None]
-        return sorted(told, key=lambda one: one.budget.action is BudgetAction.WARN)
+        overdrafts = [overdraft for overdraft in found if overdraft is not None]
+        return sorted(
+            overdrafts, key=lambda overdraft: overdraft.budget.action is BudgetAction.WARN
+        )
 
     def hold(self, names: list[str], row: Instance) -> None:
         """Count this VM."""
@@ -130,14 +132,14 @@ class Accounts:
         return instance in self._live[name]
 
     def states(self, at: float) -> list[BudgetState]:
-        """Return how each stands now."""
+        """The state of each budget now, by name."""
         return [
             BudgetState(
-                budget=one,
-                start=(span := period(one.period, at)).start,
+                budget=budget,
+                start=(span := period(budget.period, at)).start,
                 held=self._taken(name, "")(span),
             )
-            for name, one in sorted(self._budgets.items())
+            for name, budget in sorted(self._budgets.items())
         ]
 
     def _taken(self, name: str, but: str) -> Callable[[Period], float]:

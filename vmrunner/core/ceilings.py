@@ -1,4 +1,4 @@
-"""Ceilings: what may be asked for at most, whatever the defaults are. Pure."""
+"""Ceilings: the most that may be asked for, whatever the defaults are. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _covered(ceiling: AllowList, entry: str) -> bool:
     return False
 
 
-def image_allowed(word: str, known: Collection[str]) -> bool:
-    """True if an image may be named by this word: no beginning and no pattern, which the cloud
+def image_allowed(name: str, allowed: Collection[str]) -> bool:
+    """True if an image may be asked for by this name: no beginning and no pattern, which the cloud
     would resolve otherwise."""
-    return word in known or ANY_IMAGE in known
+    return name in allowed or ANY_IMAGE in allowed

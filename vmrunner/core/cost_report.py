@@ -103,7 +103,7 @@ def of_image(row: MadeImage, now: float) -> Spent:
 
 
 def midnight(at: float) -> float:
-    """Return when the day in UTC began in which that moment lies."""
+    """The time at which the day (UTC) of that moment began, in epoch seconds."""
     return at - at % DAY
 
 
@@ -113,28 +113,30 @@ def day_sums(spent: Iterable[Spent], owner: Callable[[str], Owner]) -> dict[DayK
     sums: dict[DayKey, DaySum] = {}
     counted: set[tuple[DayKey, str]] = set()
     begun: set[str] = set()
-    for one in sorted((one for one in spent if one.parts), key=lambda one: one.parts[0].start):
-        whose = Owner() if one.build is None else owner(one.build)
-        first, last = one.parts[0].start, one.parts[-1].end
+    for item in sorted(
+        (item for item in spent if item.parts), key=lambda item: item.parts[0].start
+    ):
+        whose = Owner() if item.build is None else owner(item.build)
+        first, last = item.parts[0].start, item.parts[-1].end
         day = midnight(first)
         while day < last:
-            key = DayKey(day, one.what, one.provider, whose, one.rate.source)
+            key = DayKey(day, item.what, item.provider, whose, item.rate.source)
             found = sums.setdefault(key, DaySum())
             new = day <= first
-            seconds = sum(part.seconds(day, day + DAY) for part in one.parts)
-            usd = pricing.added(part.usd(day, day + DAY) for part in one.parts)
+            seconds = sum(part.seconds(day, day + DAY) for part in item.parts)
+            usd = pricing.added(part.usd(day, day + DAY) for part in item.parts)
             found.usd += usd or 0.0
             found.seconds += seconds
             found.unpriced += usd is None
             found.unpriced_begun += usd is None and new
             found.vms += 1
             found.vms_begun += new
-            if one.build is not None and (key, one.build) not in counted:
-                counted.add((key, one.build))
+            if item.build is not None and (key, item.build) not in counted:
+                counted.add((key, item.build))
                 found.builds += 1
-                found.builds_begun += one.build not in begun
-                begun.add(one.build)
-            times = (at for at in (found.price_at, one.rate.at) if at is not None)
+                found.builds_begun += item.build not in begun
+                begun.add(item.build)
+            times = (at for at in (found.price_at, item.rate.at) if at is not None)
             found.price_at = min(times, default=None)
             day += DAY
     return sums
@@ -170,18 +172,18 @@ def _date(day: float) -> str:
 
 
 def _groups(
-    one: Spent, since: float, group: Grouping | None
+    item: Spent, since: float, group: Grouping | None
 ) -> Iterator[tuple[str | None, float, float]]:
-    if one.what is not CostKind.BUILDS:
+    if item.what is not CostKind.BUILDS:
         yield None, since, math.inf
     elif group is not None:
-        yield group(one), since, math.inf
-    elif one.parts:
-        first, last = max(since, one.parts[0].start), one.parts[-1].end
+        yield group(item), since, math.inf
+    elif item.parts:
+        first, last = max(since, item.parts[0].start), item.parts[-1].end
         while first < last:
-            following = midnight(first) + DAY
-            yield _date(first), first, min(following, last)
-            first = following
+            next_day = midnight(first) + DAY
+            yield _date(first), first, min(next_day, last)
+            first = next_day
 
 
 class _Sum:
@@ -192,25 +194,25 @@ class _Sum:
         self.vms: set[str] = set()
         self.past_builds = self.past_vms = 0
         self.seconds = 0.0
-        self.known = 0.0
+        self.usd = 0.0
         self.unpriced = 0
         self.final = True
         self.source: PriceSource | None = None
         self.at: float | None = None
 
-    def add(self, one: Spent, start: float, end: float) -> None:
-        seconds = sum(part.seconds(start, end) for part in one.parts)
+    def add(self, item: Spent, start: float, end: float) -> None:
+        seconds = sum(part.seconds(start, end) for part in item.parts)
         if not seconds:
             return
-        self.vms.add(one.vm)
-        self.builds.update([one.build] if one.build else [])
+        self.vms.add(item.vm)
+        self.builds.update([item.build] if item.build else [])
         self.seconds += seconds
-        usd = pricing.added(part.usd(start, end) for part in one.parts)
-        self.known += usd or 0.0
+        usd = pricing.added(part.usd(start, end) for part in item.parts)
+        self.usd += usd or 0.0
         self.unpriced += usd is None
-        self.final = self.final and (one.over or one.parts[-1].end > end)
-        self.source = pricing.least_sure([self.source, one.rate.source])
-        self.at = min((at for at in (self.at, one.rate.at) if at is not None), default=None)
+        self.final = self.final and (item.over or item.parts[-1].end > end)
+        self.source = pricing.least_sure([self.source, item.rate.source])
+        self.at = min((at for at in (self.at, item.rate.at) if at is not None), default=None)
 
     def add_day(self, key: DayKey, day: DaySum, *, anew: bool) -> None:
         """Add a sum. `anew`: what began before is counted already."""
@@ -218,13 +220,13 @@ class _Sum:
         self.past_vms += day.vms_begun if anew else day.vms
         self.unpriced += day.unpriced_begun if anew else day.unpriced
         self.seconds += day.seconds
-        self.known += day.usd
+        self.usd += day.usd
         self.source = pricing.least_sure([self.source, key.source])
         self.at = min((at for at in (self.at, day.price_at) if at is not None), default=None)
 
     def line(self, what: CostKind, key: str | None) -> CostLine:
         cost = Cost(
-            known=self.known,
+            known=self.usd,
             unpriced=self.unpriced,
             final=self.final,
             source=self.source,

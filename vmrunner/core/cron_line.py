@@ -35,10 +35,10 @@ def check(line: str, field: str) -> str:
     if wrong is None:
         return line
     name, bounds = list(_CRON.items())[wrong]
-    told = f"{field}: {line!r}: {name.replace('-of-', ' of the ')} {words[wrong]!r}"
+    prefix = f"{field}: {line!r}: {name.replace('-of-', ' of the ')} {words[wrong]!r}"
     if name == "day-of-month" and _misread([*words[:3], "*", words[4]]) is None:
-        raise ConfigError(f"{told} of month {words[3]!r} never comes", hint="give another day")
-    raise ConfigError(f"{told} is not within {bounds}", hint="write *, 5, 1-5, */5 or 1,5")
+        raise ConfigError(f"{prefix} of month {words[3]!r} never comes", hint="give another day")
+    raise ConfigError(f"{prefix} is not within {bounds}", hint="write *, 5, 1-5, */5 or 1,5")
 
 
 def _misread(words: Sequence[str]) -> int | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 class RetentionReason(StrEnum):
     """Reason why an image stays, or goes."""
 
-    FOREIGN = "foreign"  # another installation's, or nobody's
+    FOREIGN = "foreign"  # another installation's, or without an owner
     UNFINISHED = "unfinished"  # it is being made
     PROMOTED = "promoted"  # builds get it
     IN_USE = "in use"  # a VM was made from it, or is about to be

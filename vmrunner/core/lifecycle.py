@@ -57,7 +57,7 @@ BUILD_NEXT: Final[Mapping[BuildState, frozenset[BuildState]]] = {
     _B.FINISHED: frozenset(),
 }
 
-#: So long a wish to cancel is left to the build's owner, which ends it gracefully.
+#: So long a cancelled build is left to its owner, which ends it gracefully.
 CANCEL_GRACE: Final = 120.0
 
 
@@ -73,12 +73,16 @@ class InstanceSign(StrEnum):
     PARKED = "parked"  # it is off, as we asked
     PREEMPTED = "preempted"  # the cloud took it back
     SELF_ENDED = "self_ended"  # the guest switched itself off
-    LOST = "lost"  # it stopped, or it is dead, and nobody of ours asked for that
+    LOST = "lost"  # it stopped, or it is dead, and nothing of ours asked for that
     DEAD = "dead"  # it was to die, and it is seen dead
 
 
+#: Signs that a VM ended by itself.
+ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
+
+
 def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
-    """Return what `seen` means for an instance: the first sign that fits, from death to birth."""
+    """The meaning of `seen` for an instance: the first sign that fits, from death to birth."""
     if seen is None:
         return InstanceSign.NOTHING
     if instance.state is _I.DELETING:
@@ -123,41 +127,41 @@ class SweepId:
     begun: float
 
 
-def counts_twice(first: SweepId, second: SweepId, born: float, limits: Limits) -> bool:
+def counts_twice(first: SweepId, second: SweepId, created: float, limits: Limits) -> bool:
     """True if these are the two sightings that let a conclusion stand. Two sweeps with different
     ids, far enough apart, both begun after the newborn window of a thing born (or written) at
-    `born`."""
+    `created`."""
     return (
         first.id != second.id
         and second.begun - first.begun >= limits.sighting_gap
-        and first.begun > born + limits.newborn
+        and first.begun > created + limits.newborn
     )
 
 
-# --- who wishes an instance to end ---------------------------------------------------------------
+# --- the early death of an instance --------------------------------------------------------------
 
 
-def wish(
+def early_death(
     build: BuildRecord | None,
     instance: Instance,
     *,
     now: float,
     submitter: bool | None,
-    there: float | None = None,
+    instance_now: float | None = None,
 ) -> Death | None:
-    """The authorised wish that an instance dies inside its deadline, if there is one.
+    """The authorised death of an instance inside its deadline; None: it may live.
 
-    `now` is the clock of the ledger's writers, `there` the instance's own (None: the same), by
-    which a hold ends as `E` does; `submitter` tells whether the build's submitter lives
-    (None: it has none, or that cannot be told)."""
+    `now` is the clock of the ledger's writers, `instance_now` the instance's own (None: the same),
+    by which a hold ends as `E` does; `submitter` tells whether the build's submitter lives (None:
+    it has none, or that cannot be told)."""
     if build is None or build.finished or build.instance != instance.id:
         return Death.DONE  # nothing will use it again
     if build.state is _B.HELD:
-        held = now if there is None else there
-        over = build.hold_until is None or held >= build.hold_until
-        wished = build.cancel is not None
-        return Death.DONE if over or wished else None
-    if sandbox_over(build, (now if there is None else there) - CANCEL_GRACE):
+        hold_now = now if instance_now is None else instance_now
+        over = build.hold_until is None or hold_now >= build.hold_until
+        cancelled = build.cancel is not None
+        return Death.DONE if over or cancelled else None
+    if sandbox_over(build, (now if instance_now is None else instance_now) - CANCEL_GRACE):
         return Death.DONE  # its owner did not end it
     if submitter is False:
         return Death.ABANDONED
@@ -166,19 +170,22 @@ def wish(
     return None
 
 
-def sandbox_over(build: BuildRecord, there: float) -> bool:
+def sandbox_over(build: BuildRecord, instance_now: float) -> bool:
     """True if a sandbox's time is over, by its VM's clock."""
-    return build.was_ready and build.hold_until is not None and there >= build.hold_until
+    return build.was_ready and build.hold_until is not None and instance_now >= build.hold_until
 
 
-def pool_wish(row: Instance, pool: Pool | None, *, forgotten: bool, there: float) -> Death | None:
-    """The wish that a VM which waits for a build dies, though nobody fills its pool: that is
-    drained, no `serve` that lives names it (`forgotten`), or no build came. `there` as in
-    `wish`."""
+def pool_death(
+    row: Instance, pool: Pool | None, *, forgotten: bool, instance_now: float
+) -> Death | None:
+    """The death of a VM that waits in a pool for a build; None: it may live. It dies once the pool
+    is drained, no living `serve` names it (`forgotten`), or no build came. `instance_now` as in
+    `early_death`."""
     if pool is None or pool.draining or forgotten:
         return Death.DONE
     late = (
-        row.state in (_I.READY, _I.PARKED) and there >= row.created_at + pool.spec.idle + POOL_BOOT
+        row.state in (_I.READY, _I.PARKED)
+        and instance_now >= row.created_at + pool.spec.idle + POOL_BOOT
     )
     return Death.DONE if late else None
 
@@ -207,8 +214,8 @@ class End:
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
     """Return the end of a build whose instance must die, or died, under it. `message`: what was
-    noted with the wish that it dies: nothing where a sandbox's time was over, and how it was lost
-    where an engine of an older version was about to give it another attempt."""
+    noted with that death: nothing where a sandbox's time was over, and how it was lost where an
+    engine of an older version was about to give it another attempt."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if death is Death.EXPIRED or (death is Death.DONE and build.was_ready and not message):
@@ -265,7 +272,7 @@ def end_of_sign(
         text = message or "the cloud took the machine back"
         return End(result=Result.ERROR, reason=Reason.PREEMPTED, message=text, lost=True)
     if seen is InstanceSign.SELF_ENDED and build.steps_started:
-        # Whoever can switch the guest off is the build itself: it failed, nothing of ours did.
+        # Only the build itself can switch the guest off: it failed, nothing of ours did.
         text = message or "the VM was switched off from inside while the build's steps ran"
         return End(result=Result.FAILURE, reason=Reason.VM_LOST, message=text)
     if not build.steps_started and build.state in (_B.PROVISIONING, _B.BOOTING):
@@ -287,7 +294,7 @@ def of_sandbox(build: BuildRecord, end: End) -> End:
 
 
 def cancelled(reason: Reason) -> End:
-    """Return the end of a build by a wish."""
+    """The end of a cancelled build."""
     texts = {
         Reason.USER: "cancelled",
         Reason.OWNER_GONE: "the process that submitted it is gone",

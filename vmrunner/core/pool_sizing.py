@@ -83,7 +83,7 @@ class Arrivals:
 
     @classmethod
     def load(cls, stored: Mapping[str, Any]) -> Arrivals:
-        """Return what `dump` gave. Raises ValueError for anything else."""
+        """The arrivals that `dump` gave. Raises ValueError for anything else."""
         try:
             loaded = cls(
                 until=float(stored["until"]),
@@ -113,11 +113,11 @@ class Arrivals:
     def observed(
         self, arrivals: Iterable[float], until: float, lead_time: float = DEFAULT_LEAD_TIME
     ) -> Arrivals:
-        """Return these and what came since: `arrivals` are times of builds in any order, and
-        nothing else came before `until`. Those within `lead_time` seconds are near to each other.
+        """These arrivals and those since: `arrivals` are times of builds in any order, and no other
+        came before `until`. Those within `lead_time` seconds are near to each other.
 
-        Times before the last `until` were counted then, those from the new one on will be; both
-        are left out. A clock that went back changes nothing. Raises ValueError when `until` is not
+        Times before the last `until` were counted then, those from the new one on will be; both are
+        left out. A clock that went back changes nothing. Raises ValueError when `until` is not
         finite.
         """
         if not math.isfinite(until):
@@ -213,7 +213,7 @@ def demanded_size(
 def affordable_size(
     size: int, usd_hour: float, usd_per_day: float | None, spent_today: float, now: float
 ) -> int:
-    """Return how many of `size` VMs may idle until midnight (UTC) within the cap.
+    """The number of VMs, of `size`, that may idle until midnight (UTC) within the cap.
 
     `usd_hour`: what one costs an hour; 0: it is free and `size` stands. `usd_per_day`: the cap in
     USD; None: there is none. `spent_today`: USD that idle VMs have cost since midnight. Once the

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from vmrunner.core import shapes
-from vmrunner.core.lifecycle import POOL_BOOT, pool_wish
+from vmrunner.core import requirements
+from vmrunner.core.lifecycle import POOL_BOOT, pool_death
 from vmrunner.model import (
+    DYING,
     BuildSpec,
     EmptyReason,
     Instance,
@@ -31,7 +32,6 @@ REFILL_AFTER: Final = 2.0
 #: Seconds in which a VM that dies is thought to be gone: a build waits for its place, for no other.
 LEAVES_IN: Final = 120.0
 
-_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 _CLAIMABLE: Final = (InstanceState.READY, InstanceState.PARKED)
 #: What decides whether a VM is of the pool as it is configured now.
 _SHAPE: Final = (
@@ -46,10 +46,10 @@ def lifetime(spec: PoolSpec) -> float:
 
 
 def shape_of(spec: PoolSpec, generation: str = "") -> str:
-    """Return the hash of what its VMs are like. Of another `generation` of the ledger they are not
-    known to be unclaimed, so they are of another shape."""
+    """The hash of all that its VMs share. VMs of another `generation` of the ledger are not known
+    to be unclaimed, so they are of another shape."""
     values = asdict(spec)
-    # Only where it is said: what was made before there were types is of its pool still.
+    # Only where it is set: a VM made before there were types still belongs to its pool.
     typed = [] if spec.machine_type is None else [spec.machine_type]
     text = json.dumps([generation, *(values[name] for name in _SHAPE), *typed])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -57,7 +57,7 @@ def shape_of(spec: PoolSpec, generation: str = "") -> str:
 
 def serves(spec: PoolSpec, build: BuildSpec) -> bool:
     """True if a pool is for such a build, but for its machine."""
-    shape = shapes.container(build, log_bytes=spec.log_bytes)
+    shape = requirements.container(build, log_bytes=spec.log_bytes)
     return (
         shape is not None
         and shape == shape.waiting
@@ -66,9 +66,9 @@ def serves(spec: PoolSpec, build: BuildSpec) -> bool:
     )
 
 
-def same_machine(one: Offer, other: Offer) -> bool:
+def same_machine(offer: Offer, other: Offer) -> bool:
     """True if both name the same machine, after defaults, wherever it is."""
-    return _machine(one) == _machine(other)
+    return _machine(offer) == _machine(other)
 
 
 def _machine(offer: Offer) -> tuple[object, ...]:
@@ -102,17 +102,17 @@ def claimable(
 class FillInput:
     """Input of one decision about a pool.
 
-    `want`: its size now. `rows`: its VMs that no build claimed. `places`: how many more VMs may be.
-    `claimed`: those that builds claimed just now. `waiting`: builds that wait for a place that one
-    of its VMs may have. `leaving`: VMs there that die just now, whose places these builds get.
-    `paused`: nothing may be launched.
-    `images`: what VMs of its shape would boot now; empty: that is not known."""
+    `want`: its size now. `rows`: its VMs that no build claimed. `headroom`: how many more VMs may
+    be. `claimed`: those that builds claimed just now. `waiting`: builds that wait for a place that
+    one of its VMs may have. `leaving`: VMs there that die just now, whose places these builds get.
+    `paused`: nothing may be launched. `images`: what VMs of its shape would boot now; empty: that
+    is not known."""
 
     pool: Pool
     want: int
     rows: Sequence[Instance]
     now: float
-    places: int
+    headroom: int
     claimed: int = 0
     waiting: int = 0
     leaving: int = 0
@@ -131,10 +131,10 @@ class FillPlan:
 
 
 def fill(given: FillInput) -> FillPlan:
-    """Decide about one pool. Builds that wait come first: no pool fills then, and a VM that waits
-    for nobody makes room."""
+    """Decide about one pool. Builds that wait come first: no pool fills then, and a VM without a
+    build makes room."""
     pool = given.pool
-    alive = [row for row in given.rows if row.state not in _DYING]
+    alive = [row for row in given.rows if row.state not in DYING]
     over = pool.draining or given.forgotten
     end = {row.id: (row, why) for row in alive if (why := _end(row, given, over=over))}
     kept = sorted((r for r in alive if r.id not in end), key=lambda r: (r.created_at, r.id))
@@ -142,13 +142,13 @@ def fill(given: FillInput) -> FillPlan:
     spare = [row for row in kept if row.state is waits]
     for row in kept[: max(0, len(kept) - given.want)]:
         end[row.id] = (row, "the pool has more than it wants")
-    if given.waiting and given.places <= 0:
+    if given.waiting and given.headroom <= 0:
         free = [row for row in spare if row.id not in end]
         for row in free[: max(0, given.waiting - given.leaving)]:
             end[row.id] = (row, "a build waits for its place")
     short = max(0, given.want - len([r for r in alive if r.id not in end]))
     blocked = over or given.paused or given.waiting > 0
-    make = 0 if blocked else min(max(0, short - given.claimed), max(0, given.places))
+    make = 0 if blocked else min(max(0, short - given.claimed), max(0, given.headroom))
     ready = any(row.id not in end for row in spare)
     postponed = not blocked and 0 < short <= given.claimed
     making = make > 0 or postponed or any(r.state is not waits for r in alive if r.id not in end)
@@ -163,7 +163,7 @@ def _end(row: Instance, given: FillInput, *, over: bool) -> str:
         return "the pool is another by now"
     if given.images and row.offer.image not in given.images:
         return "its image is not the newest"
-    if pool_wish(row, given.pool, forgotten=False, there=given.now) is not None:
+    if pool_death(row, given.pool, forgotten=False, instance_now=given.now) is not None:
         return "no build came"
     return ""
 

@@ -16,7 +16,7 @@ _SOURCES: Final = tuple(PriceSource)  # the surest first
 
 
 class Billed(NamedTuple):
-    """One stretch of a VM's life at one rate; None: nobody knows it."""
+    """One stretch of a VM's life at one rate; None: unknown."""
 
     start: float
     end: float
@@ -27,17 +27,17 @@ class Billed(NamedTuple):
         return max(0.0, min(self.end, until) - max(self.start, since))
 
     def usd(self, since: float = -math.inf, until: float = math.inf) -> float | None:
-        """USD of the same part; None: nobody knows the rate."""
+        """USD of the same part; None: the rate is unknown."""
         seconds = self.seconds(since, until)
         if not seconds:
             return 0.0
         return None if self.usd_hour is None else self.usd_hour * seconds / _HOUR
 
 
-def rate(bill: Bill, told: Mapping[str, Price], shipped: Mapping[str, Price]) -> Rate:
-    """Return the rate of a VM by what its cloud told, else by the shipped table. Where any part
-    has no price, the whole has none."""
-    prices = {item: told.get(item) or shipped.get(item) for item in (*bill.on, *bill.parked)}
+def rate(bill: Bill, quoted: Mapping[str, Price], shipped: Mapping[str, Price]) -> Rate:
+    """The rate of a VM by its cloud's quoted prices, else by the shipped table. Where any part has
+    no price, the whole has none."""
+    prices = {item: quoted.get(item) or shipped.get(item) for item in (*bill.on, *bill.parked)}
     on, parked = _sum(bill.on, prices), _sum(bill.parked, prices)
     found = [price for item in bill.on if (price := prices[item]) is not None]
     if on is None or not found:
@@ -45,7 +45,7 @@ def rate(bill: Bill, told: Mapping[str, Price], shipped: Mapping[str, Price]) ->
     return Rate(
         usd_hour=on,
         parked_usd_hour=parked,
-        source=PriceSource.CLOUD if bill.on.keys() <= told.keys() else PriceSource.SHIPPED,
+        source=PriceSource.CLOUD if bill.on.keys() <= quoted.keys() else PriceSource.SHIPPED,
         at=min(price.at for price in found),
     )
 
@@ -75,7 +75,7 @@ def billed(row: Instance, now: float) -> Iterator[Billed]:
 
 
 def image_billed(row: MadeImage, now: float) -> Billed:
-    """Return what the builder of an image was billed for."""
+    """The billed life of an image's builder."""
     return Billed(
         row.created_at, now if row.closed_at is None else row.closed_at, row.rate.usd_hour
     )
@@ -100,27 +100,27 @@ def added(parts: Iterable[float | None]) -> float | None:
 
 def least_sure(sources: Iterable[PriceSource | None]) -> PriceSource | None:
     """Return the source that is trusted least of these."""
-    told = (source for source in sources if source is not None)
-    return max(told, key=_SOURCES.index, default=None)
+    known_sources = (source for source in sources if source is not None)
+    return max(known_sources, key=_SOURCES.index, default=None)
 
 
 def total(rows: Sequence[Instance], now: Callable[[Instance], float], *, over: bool) -> Cost:
-    """Return what a build's VMs have cost until `now`, from their births: what one cost while it
-    waited in a pool is part of it. `over`: the build has ended, so that no other will come."""
+    """The cost of a build's VMs from their births until `now`: what one cost while it waited in a
+    pool is part of it. `over`: the build has ended, so that no other will come."""
     each = [cost(row, now(row)) for row in rows]
-    born = [row.rate for row in rows if row.ref is not None]
+    rates = [row.rate for row in rows if row.ref is not None]
     return Cost(
         known=sum(usd for usd in each if usd is not None),
         unpriced=each.count(None),
         final=over and all(row.state is InstanceState.GONE for row in rows),
-        source=least_sure(rate.source for rate in born),
-        at=min((rate.at for rate in born if rate.at is not None), default=None),
+        source=least_sure(rate.source for rate in rates),
+        at=min((rate.at for rate in rates if rate.at is not None), default=None),
     )
 
 
 def idle_cost(row: Instance, since: float, now: float) -> float:
-    """USD that a pool's VM has cost between `since` and `now` while no build had it; 0 while nobody
-    knows its price."""
+    """USD that a pool's VM has cost between `since` and `now` while no build had it; 0 while its
+    price is unknown."""
     if row.pool is None:
         return 0.0
     until = now if row.claimed_at is None else row.claimed_at

@@ -61,7 +61,7 @@ class CloseRow:
 class ReapPlan:
     """A plan: the steps in this order, and what to remember until the next sweep."""
 
-    dooms: tuple[MarkDeleting, ...] = ()
+    marks: tuple[MarkDeleting, ...] = ()
     kills: tuple[Deletion, ...] = ()  # parents before children, by priority
     closes: tuple[CloseRow, ...] = ()
     later: tuple[Deletion, ...] = ()  # not yet past their deadline, but before long

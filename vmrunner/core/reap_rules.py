@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from vmrunner.core.lifecycle import SweepId, counts_twice
 from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, SightingKind
-from vmrunner.core.row_rules import URGENCY, dooms, overlong
+from vmrunner.core.row_rules import URGENCY, marks, overlong
 from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
     SERVING,
@@ -33,10 +33,10 @@ class ReapInput:
 
     `rows`: the open ones within its scopes, and those, open or gone, of every instance id that
     `sweep_view` kept. `sweep` is the sweep that was listed; without one nothing is concluded from
-    what is not there. `since`: when somebody last began to watch without a break, `seen`: the same
-    of single scopes: nobody's silence before that counts. `wishes`: authorised ends by instance
-    id, from `lifecycle.wish`. `release`: somebody looked at the orphans and wishes them dead,
-    however many they are."""
+    what is not there. `since`: when a node last began to watch without a break, `seen`: the same of
+    single scopes: no silence before that counts. `early_deaths`: by instance id, from
+    `lifecycle.early_death`. `release`: a person looked at the orphans and wants them dead, however
+    many they are."""
 
     now: float
     rows: Mapping[str, Instance]
@@ -45,12 +45,12 @@ class ReapInput:
     sweep: SweepId | None = None
     since: float = 0.0
     seen: Mapping[Scope, float] = field(default_factory=dict)
-    wishes: Mapping[str, Death] = field(default_factory=dict)
+    early_deaths: Mapping[str, Death] = field(default_factory=dict)
     release: bool = False
 
 
 def decide(given: ReapInput) -> ReapPlan:
-    """Return what must die, be closed and be remembered."""
+    """The plan: what must die, be closed and be remembered."""
     rules, now, rows, limits = _Rules(given), given.now, given.rows, given.sweep_view.limits
     resources, kills, odd = _judged(rules.checked_kill_of, given.sweep_view.resources)
     orphans, latch, alarms = rules.orphans([r for r in resources if r.ref not in kills])
@@ -58,7 +58,7 @@ def decide(given: ReapInput) -> ReapPlan:
     every, kills = len(kills), _alone(kills, resources)
     later = {k.ref: k for k in map(rules.kill_to_come, resources) if k}
     return ReapPlan(
-        dooms=dooms(now, rows.values(), given.since, given.seen, limits, given.wishes),
+        marks=marks(now, rows.values(), given.since, given.seen, limits, given.early_deaths),
         kills=tuple(sorted(kills.values(), key=_order)),
         closes=tuple(sorted(rules.vanished(), key=lambda c: c.instance)),
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
@@ -148,7 +148,8 @@ class _Rules:
         return self.kill_of(resource)
 
     def kill_of(self, resource: Resource) -> Deletion | None:
-        """Return why this resource must die, by priority; None: no reason, or not our business."""
+        """The deletion of a resource that must die, by the first reason that holds; None: it may
+        live, or is not ours."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
         row = self.row_of(resource)
@@ -201,15 +202,15 @@ class _Rules:
 
     def orphans(self, rest: Sequence[Resource]) -> tuple[list[Deletion], set[Sighting], list[str]]:
         """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
-        cap none dies, and its scope is latched until a sweep of all that is there finds none at
-        all (then it was an error and is over), or somebody releases them."""
+        cap none dies, and its scope is latched until a sweep of all that is there finds none at all
+        (then it was an error and is over), or a person releases them."""
         if self.sweep is None:
             return [], {s for (what, _), s in self.memory.items() if what is SightingKind.LATCH}, []
         found = [r for r in rest if self.unknown(r)]
         condemned = [r for r in found if self.seen_twice(r)]
-        there = {r.ref.scope for r in found}
+        scopes = {r.ref.scope for r in found}
         latches = {s for (what, _), s in self.memory.items() if what is SightingKind.LATCH}
-        held = {s for s in latches if s.subject in map(str, there) or self.hole_in(s.subject)}
+        held = {s for s in latches if s.subject in map(str, scopes) or self.hole_in(s.subject)}
         free = [r for r in condemned if str(r.ref.scope) not in {s.subject for s in held}]
         if self.release:
             held, free = set(), condemned
@@ -255,27 +256,27 @@ class _Rules:
             if self.seen_again(self.memory.get((SightingKind.ABSENT, row.id)), row.created_at)
         ]
 
-    def seen_again(self, first: Sighting | None, born: float) -> bool:
+    def seen_again(self, first: Sighting | None, created: float) -> bool:
         """Return True if this sweep is the second sighting after `first`."""
         if first is None or self.sweep is None:
             return False
         then = SweepId(id=first.sweep, begun=first.begun)
-        return counts_twice(then, self.sweep, born, self.limits)
+        return counts_twice(then, self.sweep, created, self.limits)
 
     def missing(self) -> list[Instance]:
         """Open rows that this sweep looked for in full and did not see."""
         if self.sweep is None:
             return []
         # Another's VM may carry a copied id: it is no sign of ours, unless it is the recorded one.
-        whole, there = self.sweep_view.whole, self.sweep_view
+        whole, view = self.sweep_view.whole, self.sweep_view
         return [
             row
             for row in self.rows.values()
             if row.state is not InstanceState.GONE
             and (row.scope, Kind.INSTANCE) in whole
-            and row.id not in there.shown
-            and row.ref not in there.alive
-            and row.ref not in there.dead
+            and row.id not in view.shown
+            and row.ref not in view.alive
+            and row.ref not in view.dead
         ]
 
     # --- what to remember ---

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from vmrunner.core.reap_plan import MarkDeleting
-from vmrunner.model import Death, Instance, InstanceState, Limits, Scope
+from vmrunner.model import DYING, Death, Instance, InstanceState, Limits, Scope
 
 #: The order in which reasons are acted on.
 URGENCY: Final = {reason: rank for rank, reason in enumerate(Death)}
@@ -22,32 +22,32 @@ _LIMITED: Final = (
 )
 
 
-def dooms(
+def marks(
     now: float,
     rows: Iterable[Instance],
     since: float,
     seen: Mapping[Scope, float],
     limits: Limits,
-    wishes: Mapping[str, Death],
+    early_deaths: Mapping[str, Death],
 ) -> tuple[MarkDeleting, ...]:
     """Rows that must go to `deleting`, whether or not their VM is in sight; the most urgent first.
     The arguments are those of `reap_rules.ReapInput`."""
     found = []
     for row in rows:
-        if row.state in (InstanceState.DELETING, InstanceState.GONE):
+        if row.state in DYING:
             continue
         reason: Death | None = None
         if now > row.end:
             reason = Death.EXPIRED
-        elif row.id in wishes:
-            reason = wishes[row.id]
+        elif row.id in early_deaths:
+            reason = early_deaths[row.id]
         elif row.state in _LIMITED and not _waits(row):
             limit: float = getattr(limits, row.state.value)
             began = max(row.state_since, since, seen.get(row.scope, since))
             reason = Death.STUCK if now > began + limit else None
         if reason is not None:
             found.append(MarkDeleting(instance=row.id, seen_epoch=row.epoch, reason=reason))
-    return tuple(sorted(found, key=lambda one: (URGENCY[one.reason], one.instance)))
+    return tuple(sorted(found, key=lambda mark: (URGENCY[mark.reason], mark.instance)))
 
 
 def _waits(row: Instance) -> bool:

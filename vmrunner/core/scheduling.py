@@ -1,11 +1,11 @@
 """The choice of queued builds to start, and of their places. Pure and deterministic: the order of
 the input means nothing.
 
-The tenant with the fewest running builds first: whoever came over HTTP with a label filter is one,
-so that no label or priority of theirs takes what is another's. Among a tenant's, priority; among
-equals the owner (label `owner`, else `team`) with the fewest running builds; among an owner's, the
-oldest; one that was refused is as old as its last try. A build that cannot start now never blocks
-one that can.
+The tenant with the fewest running builds first: each label filter over HTTP is one, so that no
+label or priority of one tenant takes what is another's. Among a tenant's, priority; among equals
+the owner (label `owner`, else `team`) with the fewest running builds; among an owner's, the oldest;
+one that was refused is as old as its last try. A build that cannot start now never blocks one that
+can.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.model import (
     BuildRecord,
     BuildState,
@@ -71,8 +71,9 @@ class SchedulingPlan:
     """A plan: the launches, in this order, and the builds to end. `waiting` says why a build stays
     queued, `full` which of them stay because a limit leaves no place, `crowded` how many wait for
     one, by provider; `ANYWHERE`: by the overall limit.
-    `refused`: the places, by provider, that are kept for those to whom a machine was refused: one
-    for each whose quota is spent, and one for all others together. `dry`: the machines of these."""
+    `reserved`: the places, by provider, that are kept for those to whom a machine was refused: one
+    for each whose quota is spent, and one for all others together. `refused_specs`: the machines of
+    these others, by provider."""
 
     starts: tuple[PlannedStart, ...] = ()
     claims: tuple[PlannedClaim, ...] = ()
@@ -80,8 +81,8 @@ class SchedulingPlan:
     waiting: Mapping[str, str] = field(default_factory=dict)
     full: frozenset[str] = frozenset()
     crowded: Mapping[str, int] = field(default_factory=dict)
-    refused: Mapping[str, int] = field(default_factory=dict)
-    dry: frozenset[tuple[str, Spec]] = frozenset()
+    reserved: Mapping[str, int] = field(default_factory=dict)
+    refused_specs: frozenset[tuple[str, Spec]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ Offers = Callable[[str, Spec], OffersAnswer]
 
 
 def owner(build: BuildRecord) -> tuple[str, str]:
-    """Return for whom a build runs, as far as fairness goes: tenant, and owner within it."""
+    """The tenant of a build and the owner within it: between these, fairness counts."""
     labels = build.spec.labels
     return build.tenant, labels.get("owner") or labels.get("team") or ""
 
@@ -139,6 +140,22 @@ def _served(
     return busy
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wait:
+    """Leave this build in the queue. `limit`: the one that leaves no place (`ANYWHERE`: the overall
+    one); None: another cause. `needs_place`: a pool's VM may make way for it. `reserves`: the next
+    place at its provider is kept for it."""
+
+    build: BuildRecord
+    message: str
+    limit: str | None = None
+    needs_place: bool = False
+    reserves: bool = False
+
+
+_Decision = PlannedStart | PlannedClaim | Rejection | _Wait
+
+
 def plan(
     now: float,
     queued: Sequence[BuildRecord],
@@ -154,109 +171,153 @@ def plan(
     place until it is seen gone. `refusals`: by build; but for quotas, they try again in one place
     of their provider, by turns, or a pool would give one up for each at each try. `pooled`: a VM
     that waits for such a build; it has its place. `now` is the clock that queued them."""
-    taken: Counter[str] = Counter()
-    busy, working = _served(running), 0
-    refusals = refusals or {}
-    scarce = {name for name, refusal in refusals.items() if not refusal.quota}
-    trying = {  # providers at which one of these is tried again
-        row.provider
-        for build, row in running
-        if build is not None and build.id in scarce and row.state is InstanceState.REQUESTED
+    scheduler = _Scheduler(now, running, offers, rooms, refusals or {}, pooled)
+    decisions: dict[str, _Decision | None] = {
+        build.id: scheduler.early(build, draining=draining) for build in queued
     }
-    for _, row in running:
-        if row.state is not InstanceState.GONE:
-            taken[row.provider] += 1
-            working += row.build is not None
-
-    hopeful, rejects, waiting = _sift(now, queued, refusals, draining=draining)
-    spent = refusals.keys() - scarce
-    starts: list[PlannedStart] = []
-    claims: list[PlannedClaim] = []
-    crowded: Counter[str] = Counter()
-    without_place: set[str] = set()
-    refused = Counter(b.spec.provider for b in queued if b.id in spent and b.id in waiting)
-    tried = set(trying)
-    for build in _in_turn(hopeful, refusals, busy, started := []):
-        name = build.spec.provider
-        waits = pooled(build)
-        if waits is not None:
-            claims.append(PlannedClaim(build=build, instance=waits))
+    hopeful = [build for build in queued if decisions[build.id] is None]
+    started: list[BuildRecord] = []
+    for build in _in_turn(hopeful, scheduler.refusals, _served(running), started):
+        decision = decisions[build.id] = scheduler.decide(build)
+        if isinstance(decision, PlannedStart | PlannedClaim):
             started.append(build)
-            continue
-        limit, full = _full(name, taken, rooms)
-        if full and working == sum(taken.values()):  # nothing makes way, whatever it is
-            waiting[build.id] = full
-            without_place.add(build.id)
-            crowded[limit] += 1
-            continue
-        answer = offers(name, shapes.machine(build.spec))
-        quota = not answer.offers and answer.scarce is Reason.QUOTA  # what waits takes of it, too
-        if answer.refused is not None:
-            rejects.append(_reject(build, answer.refused, answer.message))
-        elif _hopeless(build, answer, working if full and not quota else taken[name]):
-            text = answer.message or f"{name} has no room"
-            rejects.append(_reject(build, answer.scarce, text))
-        elif full:
-            waiting[build.id] = full
-            without_place.add(build.id)
-            waits_turn = build.id in scarce and name in tried
-            crowded[limit] += (bool(answer.offers) or quota) and not waits_turn
-        elif not answer.offers:
-            waiting[build.id] = answer.message or f"{name} has no room now"
-            refused[name] += build.id not in scarce and (quota or build.id in spent)
-        else:
-            starts.append(PlannedStart(build=build, offers=answer.offers))
-            started.append(build)
-            taken[name] += 1
-            working += 1
-        tried |= {name} if build.id in scarce and answer.offers else set()
-    dry = [build for build in queued if build.id in scarce and build.id in waiting]
-    refused.update({build.spec.provider for build in dry} - trying)
-    return SchedulingPlan(
-        starts=tuple(starts),
-        claims=tuple(claims),
-        rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
-        waiting=waiting,
-        full=frozenset(without_place),
-        crowded=+crowded,
-        refused=+refused,
-        dry=frozenset((b.spec.provider, shapes.capacity(shapes.machine(b.spec))) for b in dry),
-    )
+    return scheduler.plan_of(started, decisions)
 
 
-def _full(name: str, taken: Counter[str], rooms: Capacity) -> tuple[str, str]:
-    """Return which limit leaves no place at a provider, and how to say so; ("", ""): none."""
-    each = rooms.each.get(name)
-    if each is not None and taken[name] >= each:
-        return name, f"{taken[name]} instances of {name} are running, its limit"
-    if sum(taken.values()) >= rooms.overall:
-        return ANYWHERE, f"{rooms.overall} instances are running, the limit"
-    return "", ""
+class _Places:
+    """The places of VMs: how many are taken, and the limits."""
+
+    def __init__(
+        self, running: Iterable[tuple[BuildRecord | None, Instance]], rooms: Capacity
+    ) -> None:
+        alive = [row for _, row in running if row.state is not InstanceState.GONE]
+        self._rooms = rooms
+        self.taken = Counter(row.provider for row in alive)
+        self.with_build = sum(row.build is not None for row in alive)
+
+    def take(self, provider: str) -> None:
+        """Count a VM that is started for a build."""
+        self.taken[provider] += 1
+        self.with_build += 1
+
+    @property
+    def can_make_way(self) -> bool:
+        """True if some VM waits in a pool, which may give up its place."""
+        return self.with_build < sum(self.taken.values())
+
+    def full(self, name: str) -> tuple[str, str]:
+        """The limit that leaves no place at a provider, and a message about it; ("", ""): none."""
+        each = self._rooms.each.get(name)
+        if each is not None and self.taken[name] >= each:
+            return name, f"{self.taken[name]} instances of {name} are running, its limit"
+        if sum(self.taken.values()) >= self._rooms.overall:
+            return ANYWHERE, f"{self._rooms.overall} instances are running, the limit"
+        return "", ""
 
 
-def _sift(
-    now: float, queued: Iterable[BuildRecord], refusals: Mapping[str, Refusal], *, draining: bool
-) -> tuple[list[BuildRecord], list[Rejection], dict[str, str]]:
-    """Return the builds that may start now, those whose time is over, and why the others wait."""
-    hopeful: list[BuildRecord] = []
-    rejects: list[Rejection] = []
-    waiting: dict[str, str] = {}
-    for build in queued:
-        late = _late(build, now)
+class _Scheduler:
+    """One round of decisions, a build at a time, by what the former ones left.
+
+    `scarce`: builds to which a machine was refused, but not for a quota; `trying`: providers at
+    which one of these is being tried again."""
+
+    def __init__(
+        self,
+        now: float,
+        running: Sequence[tuple[BuildRecord | None, Instance]],
+        offers: Offers,
+        rooms: Capacity,
+        refusals: Mapping[str, Refusal],
+        pooled: Callable[[BuildRecord], Instance | None],
+    ) -> None:
+        self.refusals = refusals
+        self._now, self._offers, self._pooled = now, offers, pooled
+        self._places = _Places(running, rooms)
+        self._scarce = {name for name, refusal in refusals.items() if not refusal.quota}
+        self._trying = {
+            row.provider
+            for build, row in running
+            if build is not None
+            and build.id in self._scarce
+            and row.state is InstanceState.REQUESTED
+        }
+        self._turns = set(self._trying)  # providers at which one of the scarce had its turn
+
+    def early(self, build: BuildRecord, *, draining: bool) -> Rejection | _Wait | None:
+        """The decision about a build that cannot start now, whatever else there is; None: it
+        may."""
+        late = _late(build, self._now)
         if late is not None:
-            rejects.append(late)
-        elif draining:
-            waiting[build.id] = "launching is stopped (drain)"
-        elif build.id in refusals and refusals[build.id].until > now:
-            waiting[build.id] = "waiting before the next try"
+            return late
+        refusal = self.refusals.get(build.id)
+        if draining:
+            message = "launching is stopped (drain)"
+        elif refusal is not None and refusal.until > self._now:
+            message = "waiting before the next try"
         else:
-            hopeful.append(build)
-    return hopeful, rejects, waiting
+            return None
+        return _Wait(build=build, message=message, reserves=self._quota_spent(build))
+
+    def decide(self, build: BuildRecord) -> _Decision:
+        """The decision about a build whose turn it is; a start takes its place."""
+        waits, name = self._pooled(build), build.spec.provider
+        if waits is not None:
+            return PlannedClaim(build=build, instance=waits)
+        limit, full = self._places.full(name)
+        if full and not self._places.can_make_way:
+            return _Wait(build=build, message=full, limit=limit, needs_place=True)
+        answer = self._offers(name, requirements.machine(build.spec))
+        quota = not answer.offers and answer.scarce is Reason.QUOTA  # what waits takes of it, too
+        scarce, had_turn = build.id in self._scarce, name in self._turns
+        if scarce and answer.offers:
+            self._turns.add(name)
+        if answer.refused is not None:
+            return _reject(build, answer.refused, answer.message)
+        running = self._places.with_build if full and not quota else self._places.taken[name]
+        if _hopeless(build, answer, running):
+            return _reject(build, answer.scarce, answer.message or f"{name} has no room")
+        if full:
+            wanted = (bool(answer.offers) or quota) and not (scarce and had_turn)
+            return _Wait(build=build, message=full, limit=limit, needs_place=wanted)
+        if not answer.offers:
+            reserves = not scarce and (quota or self._quota_spent(build))
+            message = answer.message or f"{name} has no room now"
+            return _Wait(build=build, message=message, reserves=reserves)
+        self._places.take(name)
+        return PlannedStart(build=build, offers=answer.offers)
+
+    def plan_of(
+        self, started: Iterable[BuildRecord], decisions: Mapping[str, _Decision | None]
+    ) -> SchedulingPlan:
+        """The plan that these decisions make. `started`: in the order of their turns."""
+        in_order = [decisions[build.id] for build in started]
+        rejects = [d for d in decisions.values() if isinstance(d, Rejection)]
+        waits = [d for d in decisions.values() if isinstance(d, _Wait)]
+        scarce = [wait.build for wait in waits if wait.build.id in self._scarce]
+        reserved = Counter(wait.build.spec.provider for wait in waits if wait.reserves)
+        reserved.update({build.spec.provider for build in scarce} - self._trying)
+        return SchedulingPlan(
+            starts=tuple(d for d in in_order if isinstance(d, PlannedStart)),
+            claims=tuple(d for d in in_order if isinstance(d, PlannedClaim)),
+            rejects=tuple(sorted(rejects, key=lambda r: (r.build.created_at, r.build.id))),
+            waiting={wait.build.id: wait.message for wait in waits},
+            full=frozenset(wait.build.id for wait in waits if wait.limit is not None),
+            crowded=Counter(w.limit for w in waits if w.limit is not None and w.needs_place),
+            reserved=reserved,
+            refused_specs=frozenset(
+                (b.spec.provider, requirements.capacity(requirements.machine(b.spec)))
+                for b in scarce
+            ),
+        )
+
+    def _quota_spent(self, build: BuildRecord) -> bool:
+        """True if the last answer to a build was that a quota is spent."""
+        refusal = self.refusals.get(build.id)
+        return refusal is not None and refusal.quota
 
 
 def _late(build: BuildRecord, now: float) -> Rejection | None:
-    """Return a rejection when a build's time in the queue is over. A wish to cancel it comes
-    first."""
+    """Return a rejection when a build's time in the queue is over. Its cancellation comes first."""
     limit = build.spec.queue_timeout
     if build.cancel is not None or limit is None or waited(build, now) < limit:
         return None
@@ -265,8 +326,7 @@ def _late(build: BuildRecord, now: float) -> Rejection | None:
 
 
 def _hopeless(build: BuildRecord, answer: OffersAnswer, running: int) -> bool:
-    """True if there is no room, nothing of ours could make some, and nobody said how long to
-    hope."""
+    """True if there is no room, nothing of ours could make some, and no queue timeout was given."""
     nothing = not answer.offers and not answer.later
     return nothing and running == 0 and build.spec.queue_timeout is None
 

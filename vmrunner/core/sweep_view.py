@@ -55,23 +55,23 @@ def duplicate(resource: Resource, row: Instance) -> bool:
 def expiry(
     resource: Resource, row: Instance | None, limits: Limits, seen: float | None
 ) -> float | None:
-    """Return when a resource of ours must be dead: the earlier of what its tag and its row say.
+    """The time at which a resource of ours must be dead: the earlier of its tag's and its row's.
 
     Only where neither can be read its age counts, against the `max_ttl` of its birth where a tag
     tells it: a limit that is lowered later shortens no promise. `seen` is when it was first seen,
-    for a resource whose birth nobody tells. A schedule is what ends a VM past its deadline: its
-    own tag alone counts. None: nothing tells.
+    for a resource without a time of birth. A schedule is what ends a VM past its deadline: its own
+    tag alone counts. None: unknown.
     """
-    said = resource.expires_at
+    tagged = resource.expires_at
     if row is None:
-        if said is not None:
-            return said
-        born = resource.created_at if resource.created_at is not None else seen
+        if tagged is not None:
+            return tagged
+        created = resource.created_at if resource.created_at is not None else seen
         limit = resource.max_ttl if resource.max_ttl is not None else limits.max_ttl
-        return None if born is None else born + limit
-    if said is None:
+        return None if created is None else created + limit
+    if tagged is None:
         return row.end
-    return said if resource.ref.kind is Kind.SCHEDULE else min(said, row.end)
+    return tagged if resource.ref.kind is Kind.SCHEDULE else min(tagged, row.end)
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class SweepView:
 
     @property
     def holes(self) -> list[str]:
-        """Return what could not be read, in words."""
+        """Messages about the parts that could not be read."""
         parts = [f"{scope} {kind.value}: {error}" for scope, kind, error in self.errors]
         return [*parts, self.stopped] if self.stopped else parts
 
@@ -155,7 +155,8 @@ class SweepView:
 
     @property
     def whole(self) -> frozenset[tuple[Scope, Kind]]:
-        """Return what was read to its end without an error: only there absence says something."""
+        """The parts that were read to their end without an error: only there absence says
+        something."""
         failed = {(scope, kind) for scope, kind, _ in self.errors}
         return frozenset() if self.stopped else frozenset(self._ended - failed)
 

@@ -1,7 +1,7 @@
 """Trace contexts (W3C): the one that a submitter gave, and the one that a build's steps get. Pure.
 
-A build's own ids follow from its name, so whoever makes its spans, and however often, makes the
-same ones.
+A build's own ids follow from its name, so its spans are the same wherever and however often they
+are made.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parse(text: str) -> TraceContext | None:
 
 
 def told_by(event: BuildEvent | None) -> TraceContext | None:
-    """Return the context in the event by which a build's submitter told it, if there is one."""
+    """The context that a build's submitter gave, from its event; None: there is none."""
     return None if event is None else parse(str(event.data.get("traceparent", "")))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.core.lifecycle import End, end_of, may_retry, of_sandbox, out_of_time, too_late
 from vmrunner.core.scheduling import Refusal
 from vmrunner.engine import journal
@@ -124,13 +124,13 @@ class BuildCompletion:
         self._queued(queued, end, refused=refused)
         until = now + backoff(REFUSED_WAIT, refused - 1, LONGEST_REFUSED_WAIT)
         self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
-        machine = shapes.machine(build.spec)
+        machine = requirements.machine(build.spec)
         self._waits[build.id] = _Wait(refused, build.spec.provider, machine)
 
     def given(self, build: BuildRecord) -> None:
         """A build got a VM: whoever waits for such a machine tries again soon."""
         self._waits.pop(build.id, None)
-        machine, now = shapes.machine(build.spec), self._context.monotonic()
+        machine, now = requirements.machine(build.spec), self._context.monotonic()
         for name, wait in list(self._waits.items()):
             if (wait.provider, wait.machine) == (build.spec.provider, machine):
                 self._hurry(name, now + REFUSED_WAIT)

@@ -34,6 +34,7 @@ from vmrunner.ledger.values import LaunchRequest
 from vmrunner.lib import ids
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import (
+    DYING,
     BuildRecord,
     Death,
     Instance,
@@ -321,7 +322,7 @@ class Launcher:
         context = self._context
         row = context.ledger.instances.get(instance.id)
         provider = context.provider_of(instance)
-        if row.state not in (InstanceState.DELETING, InstanceState.GONE) or provider is None:
+        if row.state not in DYING or provider is None:
             return
 
         def delete() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.core.pools import lifetime
 from vmrunner.ledger import Ledger
 from vmrunner.model import Access, BuildRecord, Identity, Offer, Order, PoolSpec, Role, Shape
@@ -34,7 +34,7 @@ class OrderFactory:
             build=build.id,
             network=build.spec.network,
             identity=None if build.spec.bootstrap else order.identity,
-            shape=shapes.container(build.spec, log_bytes=self._log_bytes),
+            shape=requirements.container(build.spec, log_bytes=self._log_bytes),
         )
         return order, access
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
-from vmrunner.core.visibility import Visibility
+from vmrunner.core.reachability import Reachability
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Throttled
 from vmrunner.lib.backoff import backoff
@@ -80,7 +80,7 @@ class InstancePoller:
         self._turns: list[tuple[float, list[str]]] = []  # the same times, as a heap
         self._late: list[str] = []  # their time has come, and no slot was free
         self._asked: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
-        self._sights: dict[str, Visibility] = {}
+        self._reachability: dict[str, Reachability] = {}
         self._troubles: dict[_Place, _Trouble] = {}
         self._throttled: dict[str, float] = {}  # instance → no look at it before (monotonic)
 
@@ -126,7 +126,7 @@ class InstancePoller:
                 self._failed((name, scope), error)
                 continue
             found |= call.result()
-            self._sight(name).record(scope, self._context.monotonic())
+            self._reachability_of(name).record(scope, self._context.monotonic())
             if self._troubles.pop((name, scope), None) is not None:
                 log.info("%s in %s answers", name, scope.place)
         return found
@@ -135,8 +135,8 @@ class InstancePoller:
         """Since when the places of these, all of one clock, are seen without a break, on its
         clock, which says `there` now."""
         listed = list(rows)
-        sight = self._sight(listed[0].provider)
-        return sight.since({row.scope for row in listed}, self._context.monotonic(), there)
+        reachability = self._reachability_of(listed[0].provider)
+        return reachability.since({row.scope for row in listed}, self._context.monotonic(), there)
 
     def forget(self, keep: Mapping[str, Instance], changed: frozenset[str] | None) -> None:
         """Drop what is remembered of closed rows. `changed`: ids of those that may be; None: any
@@ -212,8 +212,8 @@ class InstancePoller:
         self._asked[slot] = [row.id for row in batch]
         self._slots[slot].send(self._looking(self._context.providers[slot[0]], batch))
 
-    def _sight(self, provider: str) -> Visibility:
-        return self._sights.setdefault(provider, Visibility(DARK))
+    def _reachability_of(self, provider: str) -> Reachability:
+        return self._reachability.setdefault(provider, Reachability(DARK))
 
     def _pause(self, row: Instance) -> float:
         pace = pace_at(self._context.providers[row.provider], row.scope)

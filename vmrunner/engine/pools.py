@@ -2,7 +2,7 @@
 
 Every engine claims VMs for its builds. Those that have pools in their configuration, `serve`, also
 fill them: each pool by the holder of its lease. What a pool's VM must die of beside that is the
-reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_wish`).
+reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_death`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Final
 
 from vmrunner.core import pools as rules
-from vmrunner.core import shapes
-from vmrunner.core.lifecycle import FORGOTTEN, End, InstanceSign
+from vmrunner.core import requirements
+from vmrunner.core.lifecycle import ENDED, FORGOTTEN, End, InstanceSign
 from vmrunner.core.scheduling import ANYWHERE, Offers, PlannedClaim, SchedulingPlan
 from vmrunner.engine import journal
 from vmrunner.engine.context import EngineContext, log
@@ -30,6 +30,7 @@ from vmrunner.errors import BadOrder, OverBudget, ProviderError
 from vmrunner.ledger.pool_vms import lease
 from vmrunner.lib.change_watch import ChangeWatch
 from vmrunner.model import (
+    DYING,
     BuildRecord,
     Death,
     EmptyReason,
@@ -53,8 +54,6 @@ GUARD_RETRY: Final = 15.0  # … after the cloud did not answer that
 UNPARKABLE_WAIT: Final = 600.0  # … until another is made after one that could not be parked
 
 _WAITING: Final = (InstanceState.READY, InstanceState.PARKED)
-_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
-_ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
 _REASONS: Final = {
     Reason.NO_CAPACITY: EmptyReason.CAPACITY,
     Reason.QUOTA: EmptyReason.CAPACITY,
@@ -145,7 +144,7 @@ class PoolManager:
             pools = [p for p in self._pools.values() if rules.serves(p.spec, build.spec)]
             if not pools or not free:
                 return None
-            machine = shapes.machine(build.spec)
+            machine = requirements.machine(build.spec)
             found = self._offers.would_get(offers, build.spec.provider, machine)
             for row in free:
                 now = self._context.now(row)
@@ -232,7 +231,7 @@ class PoolManager:
         context, spec = self._context, pool.spec
         its = [row for row in snapshot.rows.values() if row.pool == pool.name]
         rows = [row for row in its if row.build is None]
-        others = [r.id for r in rows if r.owner != context.id and r.state not in _DYING]
+        others = [r.id for r in rows if r.owner != context.id and r.state not in DYING]
         if others:
             context.ledger.pools.take_over(pool.name, place, context.id, others)
             return  # the next tick sees them at their new epochs
@@ -248,11 +247,11 @@ class PoolManager:
                 now=now,
                 claimed=sum(
                     r.claimed_at is not None
-                    and r.state not in _DYING
+                    and r.state not in DYING
                     and now < r.claimed_at + rules.REFILL_AFTER
                     for r in its
                 ),
-                places=self._places(snapshot, queue.refused, spec.provider),
+                headroom=self._places(snapshot, queue.reserved, spec.provider),
                 waiting=sum(queue.crowded.get(limit, 0) for limit in (spec.provider, ANYWHERE)),
                 leaving=sum(
                     row.provider == spec.provider
@@ -274,8 +273,8 @@ class PoolManager:
         trouble = self._troubles.of(pool.name)
         empty = EmptyReason.BUDGET if plan.empty and size.capped else plan.empty
         if plan.make:
-            machine = shapes.capacity(spec.machine)
-            first = (spec.provider, machine) in queue.dry  # builds wait for the very same
+            machine = requirements.capacity(spec.machine)
+            first = (spec.provider, machine) in queue.refused_specs  # builds wait for the very same
             making = sum(row.state not in _WAITING for row in kept)
             empty = EmptyReason.CAPACITY if first else self._make(pool, machines, plan.make, making)
         elif empty is EmptyReason.MAKING and trouble is not None:
@@ -325,7 +324,7 @@ class PoolManager:
 
     def _places(self, snapshot: Snapshot, refused: Mapping[str, int], provider: str) -> int:
         """Return how many more VMs may be, without the places that are kept for builds whose
-        machines were refused (`SchedulingPlan.refused`). Another provider's take one at most."""
+        machines were refused (`SchedulingPlan.reserved`). Another provider's take one at most."""
         rooms = self._context.limits.rooms
         here = sum(row.provider == provider for row in snapshot.everybody.values())
         each = rooms.each.get(provider, rooms.overall) - here - refused.get(provider, 0)
@@ -408,7 +407,7 @@ class PoolManager:
             context.ledger.pools.park(
                 row.id, epoch=row.epoch, to=InstanceState.PARKED, now=context.now(row)
             )
-        elif what in _ENDED:
+        elif what in ENDED:
             self._trouble(row, EmptyReason.BOOT)
             self._end(snapshot, row, seen.detail or "it ended while it waited")
 
@@ -422,7 +421,7 @@ class PoolManager:
     def _warmed(self, snapshot: Snapshot, word: WarmedVm) -> None:
         context, row = self._context, word.instance
         there = snapshot.mine.get(row.id)
-        if word.error and (there is None or there.state in _DYING):
+        if word.error and (there is None or there.state in DYING):
             return  # it was told to stop
         if word.error:
             log.warning("%s of pool %s does not come up: %s", row.id, row.pool, word.error)

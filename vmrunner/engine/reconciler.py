@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from vmrunner.core.lifecycle import End, InstanceSign, cancelled, end_of_sign, sign
-from vmrunner.core.row_rules import dooms
+from vmrunner.core.lifecycle import ENDED, End, InstanceSign, cancelled, end_of_sign, sign
+from vmrunner.core.row_rules import marks
 from vmrunner.engine import journal
 from vmrunner.engine.attention import Attention, last_moment
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.deadlines import DeadlineArmer
+from vmrunner.engine.early_deaths import early_deaths
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.membership import Membership
 from vmrunner.engine.poller import InstancePoller
@@ -21,8 +22,8 @@ from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.sessions import ActiveSession, SessionManager
 from vmrunner.engine.snapshot import Snapshot, SnapshotReader
 from vmrunner.engine.terminator import Terminator
-from vmrunner.engine.wishes import wishes
 from vmrunner.model import (
+    DYING,
     Address,
     BuildRecord,
     BuildState,
@@ -38,9 +39,6 @@ from vmrunner.model import (
 SESSION_GRACE: Final = 10.0
 #: Seconds between two ticks after which we slept ourselves.
 SLEEP_GAP: Final = 30.0
-
-_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
-_ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
 
 
 class Reconciler:
@@ -105,7 +103,7 @@ class Reconciler:
             row = snapshot.rows.get(following.instance.id)
             if end is None or build is None or build.epoch != following.epoch:
                 continue  # it is another's by now
-            if row is None or row.state in _DYING:
+            if row is None or row.state in DYING:
                 continue  # `advance` ends it by what its VM died of
             if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
                 end = self._end_of_sign(build, row, following.sign)
@@ -183,7 +181,7 @@ class Reconciler:
         """End a build whose VM dies or is gone."""
         self._sessions.drop(build.id)
         dead = row or self._context.ledger.instances.get(build.instance or "")
-        if dead.state in _DYING:  # else it was born after the rows were read
+        if dead.state in DYING:  # else it was born after the rows were read
             self._completion.dead(build, dead)
             del snapshot.builds[build.id]
 
@@ -209,16 +207,16 @@ class Reconciler:
     # --- what must die ---
 
     def mark_deleting(self, snapshot: Snapshot) -> None:
-        """The reaper's rules for rows, over our own: deadlines, wishes, and who is stuck."""
+        """The reaper's rules for rows, over our own: deadlines, early deaths, stuck VMs."""
         context = self._context
         for now, rows in context.timed(snapshot.restless_rows()):
-            doomed = dooms(
+            doomed = marks(
                 now,
                 rows,
                 now - self.watching,
                 self._poller.since(rows, now),
                 context.limits.limits,
-                wishes(context, self._membership, rows, snapshot.builds, snapshot.unread),
+                early_deaths(context, self._membership, rows, snapshot.builds, snapshot.unread),
             )
             for doom in doomed:
                 row = snapshot.rows[doom.instance]
@@ -325,7 +323,7 @@ class Reconciler:
         if what is InstanceSign.BORN:
             context.ledger.instances.record([(row.id, row.epoch, seen.ref)], context.now(row))
             context.wake()
-        elif what in _ENDED:
+        elif what in ENDED:
             self._ended(snapshot, snapshot.builds[row.build], row, what, seen)
 
     def _ended(

@@ -1,6 +1,6 @@
 """The nouns. Frozen values, no I/O; every time is epoch seconds as a float, every size is bytes.
 
-Everybody imports them from here, and loads only the files of those that are used.
+They are imported from here, which loads only the files of those that are used.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         StreamName,
     )
     from vmrunner.model.states import (
+        DYING,
         BuildState,
         Death,
         EventKind,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     from vmrunner.model.usage import NO_USAGE, BuildUsage, HostUsage
 
 __all__ = [
+    "DYING",
     "LOCAL_TENANT",
     "MORTAL",
     "MOST_VMS",

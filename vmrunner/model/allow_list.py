@@ -11,7 +11,7 @@ from vmrunner.model.choices import Network
 HTTPS: Final = 443  # an entry's port where it names none
 HTTP: Final = 80  # the one port of plain HTTP; every other is TLS
 WILDCARD: Final = "*."
-#: Characters that a name may have below a wildcard: whoever serves the names there hears them.
+#: Characters that a name may have below a wildcard: the servers of that zone see them.
 LONGEST_BELOW: Final = 100
 
 
@@ -24,12 +24,12 @@ class AllowList:
 
     @property
     def value(self) -> dict[str, list[str]]:
-        """Return it as documents have it."""
+        """The list as documents have it."""
         return {"allow": list(self.allow)}
 
     @property
     def inside(self) -> Network:
-        """Return what the guest is told: who holds it to the list stands outside."""
+        """The policy inside the guest: the list is enforced from outside."""
         return Network.OPEN
 
     @property

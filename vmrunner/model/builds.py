@@ -15,7 +15,7 @@ from vmrunner.model.money import NO_COST, UNKNOWN_RATE, Cost, Rate
 from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
 from vmrunner.model.usage import NO_USAGE, BuildUsage
 
-#: The tenant of whoever submits without HTTP.
+#: The tenant of submissions without HTTP.
 LOCAL_TENANT: Final = "local"
 
 # --- processes ----------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class BuildRecord:
     phases: tuple[Phase, ...] = ()
     cost: Cost = NO_COST  # of all its VMs until it ended, or the last of them was gone
     tenant: str = LOCAL_TENANT
-    actor: str = ""  # who submitted it, such as token:t-01…; empty: nobody noted it
+    actor: str = ""  # who submitted it, such as token:t-01…; empty: not noted
     actor_name: str = ""  # of that token, where it was looked up
     lease_until: float | None = None  # set: foreground over HTTP, ends unless the client renews it
     source_object: str | None = None  # in the store; None: it lies in a spool, or there is none

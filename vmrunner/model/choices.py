@@ -14,7 +14,7 @@ class Network(StrEnum):
 
     @property
     def inside(self) -> Network:
-        """Return what the guest is told."""
+        """The policy inside the guest."""
         return self
 
 
@@ -35,7 +35,7 @@ class NotifyEvent(StrEnum):
     BUILD_ENDED = "build.ended"
     SURVIVOR = "alarm.survivor"  # a VM is past its deadline and still there
     ORPHANS_LATCHED = "alarm.orphans_latched"  # more orphans than the cap: none is ended
-    REAPER_SILENT = "alarm.reaper_silent"  # nobody reaps
+    REAPER_SILENT = "alarm.reaper_silent"  # no reaper finishes its passes
     CLOCKS_APART = "alarm.clocks_apart"  # a node's clock is not the others'
     BUDGET = "alarm.budget"  # nearly all of a budget is spent or held
     POOL_FAILING = "alarm.pool_failing"  # a pool's VMs do not come up, or are refused, in a row

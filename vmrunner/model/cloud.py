@@ -26,7 +26,7 @@ class Kind(StrEnum):
     ADDRESS = "address"
     INTERFACE = "interface"
     SNAPSHOT = "snapshot"
-    IMAGE = "image"  # that its build has not finished; those that last are nobody's here
+    IMAGE = "image"  # that its build has not finished; lasting ones are none of ours
     KEY = "key"
     GROUP = "security_group"  # bills nothing, but is in the way
     SPOT_REQUEST = "spot_request"
@@ -186,8 +186,8 @@ class Shape:
 
     @property
     def waiting(self) -> Shape:
-        """Return what can wait for such a build: it has no Docker, and no more rights than usual.
-        The build itself then gets a fresh container."""
+        """The shape that can wait for such a build: no Docker, and no more rights than usual. The
+        build itself then gets a fresh container."""
         return replace(self, docker=False, privileged=False)
 
 

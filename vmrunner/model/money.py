@@ -1,4 +1,4 @@
-"""Prices, rates, costs. USD; a price that nobody knows is None, never 0."""
+"""Prices, rates, costs. USD; an unknown price is None, never 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 class PriceSource(StrEnum):
     """Sources of a price, the surest first."""
 
-    OWN = "own"  # the user's own machine: nobody asks money for it
+    OWN = "own"  # the user's own machine: it costs nothing
     CLOUD = "cloud"  # the cloud's own price list
     PROVIDER = "provider"  # the driver told it with its offer
     SHIPPED = "shipped"  # the table that came with vmrunner, which may be old

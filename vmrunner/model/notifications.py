@@ -1,4 +1,4 @@
-"""Webhooks of the operator, and what waits to be told to them."""
+"""Webhooks of the operator, and the notifications that wait for them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class EmptyReason(StrEnum):
 
     SIZE = "size"  # it is to have none now
     MAKING = "making"  # they are on their way
-    DRAINING = "draining"  # somebody drained it, or no `serve` that lives names it
+    DRAINING = "draining"  # it was drained, or no living `serve` names it
     PAUSED = "paused"  # launching is stopped: `vmrunner drain`
     MAX_INSTANCES = "max_instances"  # there is no place, or builds wait for one
     BUDGET = "usd_per_day"
@@ -90,12 +90,12 @@ class PoolPlace:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """A row of `pools`, as it was when it was read: what is wished at all its places."""
+    """A row of `pools`, as it was when it was read: what is wanted at all its places."""
 
     spec: PoolSpec
     shape: str
     revision: int
-    size: int | None = None  # wished by `pool resize`; None: as configured
+    size: int | None = None  # set by `pool resize`; None: as configured
     draining: bool = False
     named_at: float = 0.0  # when a `serve` that lives last had it in its configuration
     places: tuple[PoolPlace, ...] = ()
@@ -106,10 +106,12 @@ class Pool:
 
     @property
     def empty_reason(self) -> EmptyReason | None:
-        """Return why no VM of it is ready anywhere; None: one is, or nobody has told."""
-        reasons = [one.empty_reason for one in self.places]
+        """The reason why no VM of it is ready anywhere; None: one is, or no place has reported."""
+        reasons = [place.empty_reason for place in self.places]
         return None if None in reasons else next(iter(reasons), None)
 
     def at(self, place: str) -> PoolPlace:
-        """Return what is known of it at one place."""
-        return next((one for one in self.places if one.place == place), PoolPlace(place=place))
+        """The state of it at one place; an empty one where none was reported."""
+        return next(
+            (entry for entry in self.places if entry.place == place), PoolPlace(place=place)
+        )

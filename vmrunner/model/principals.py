@@ -32,7 +32,7 @@ TRUSTED_TENANTS: Final = (LOCAL_TENANT, UNFILTERED)
 
 
 def tenant_labels(tenant: str) -> Mapping[str, str]:
-    """Return the label filter of the tenant of this name; empty for those who see all."""
+    """The label filter of the tenant of this name; empty: it sees all."""
     labels: Mapping[str, str] = {} if tenant in TRUSTED_TENANTS else json.loads(tenant)
     return labels
 
@@ -40,8 +40,8 @@ def tenant_labels(tenant: str) -> Mapping[str, str]:
 def credited_labels(
     labels: Mapping[str, str], tenant: str, forced: Collection[str]
 ) -> Mapping[str, str]:
-    """Return those of a build's labels that count where somebody is paid for or told by them:
-    not what a tenant says under a name that tokens force (`forced`), unless its own forces that."""
+    """The labels of a build by which budgets and receivers are chosen: not those that a tenant gave
+    under a name that tokens force (`forced`), unless its own forces that."""
     if tenant in TRUSTED_TENANTS:
         return labels
     own = tenant_labels(tenant)
@@ -65,21 +65,21 @@ class TokenQuota:
     images: tuple[str, ...] | None = None  # beside the configured one
 
     def stored(self) -> dict[str, Any]:
-        """Return it as JSON; what is none of its limits is left out."""
-        said = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """The quota as JSON; limits that are not set are left out."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         network = None if self.network is None else self.network.value
-        return {k: v for k, v in (said | {"network": network}).items() if v is not None}
+        return {k: v for k, v in (values | {"network": network}).items() if v is not None}
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> TokenQuota:
-        """Return what was stored. Raises ValueError, TypeError or KeyError for what is no quota."""
-        said = dict(stored)
+        """The quota that was stored. Raises ValueError, TypeError or KeyError for anything else."""
+        values = dict(stored)
         for name in ("providers", "images"):
-            if said.get(name) is not None:
-                said[name] = tuple(said[name])
-        if said.get("network") is not None:
-            said["network"] = network_of(said["network"])
-        return cls(**said)
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        if values.get("network") is not None:
+            values["network"] = network_of(values["network"])
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

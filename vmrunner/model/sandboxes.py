@@ -16,8 +16,8 @@ class StreamName(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandOrder:
-    """A command to be run once; whoever wants it chooses its `id`. `timeout`: seconds; `user`: by
-    its name in the container, None: root; `stdin`: some will be sent."""
+    """A command to be run once; the caller chooses its `id`. `timeout`: seconds; `user`: by its
+    name in the container, None: root; `stdin`: some will be sent."""
 
     id: str
     argv: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class BuildState(StrEnum):
@@ -59,8 +60,8 @@ class EventKind(StrEnum):
     version."""
 
     PHASE = "phase"
-    TRACE = "trace"  # the span of whoever submitted it
-    CANCEL = "cancel"  # somebody wished that it end
+    TRACE = "trace"  # the submitter's span
+    CANCEL = "cancel"  # its end was asked for
     EXTEND = "extend"  # … that its VM be held for longer
     RETRY = "retry"
     REFUSED = "refused"  # an offer, by the provider
@@ -99,6 +100,10 @@ class InstanceState(StrEnum):
     HELD = "held"  # kept for debugging
     DELETING = "deleting"  # it must die, and it is not yet seen dead
     GONE = "gone"  # seen dead
+
+
+#: States of a VM that must die, or is dead.
+DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 
 
 class Start(StrEnum):

@@ -9,8 +9,8 @@ from typing import Final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildUsage:
     """Use of a build, in its last attempt. None: unknown. The first six are of its container, as
-    the VM says: whoever became root there can say anything. The last two are of the whole VM since
-    its start, as its host says."""
+    the VM says: a root there can say anything. The last two are of the whole VM since its start, as
+    its host says."""
 
     memory_peak: int | None = None  # bytes at once
     cpu_seconds: float | None = None

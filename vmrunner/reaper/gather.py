@@ -11,8 +11,8 @@ from functools import partial
 
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.context import ReaperContext, log
+from vmrunner.engine.early_deaths import early_deaths
 from vmrunner.engine.membership import Membership
-from vmrunner.engine.wishes import wishes
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildRecord, Death, Instance, Resource
@@ -23,18 +23,18 @@ from vmrunner.reaper.ledger_calls import AsksLedger, at_once
 @dataclass(slots=True)
 class LedgerView:
     """The ledger as it answered; empty when it was out of reach. `unread`: the rows of it that
-    could not be read, by id: nothing is known of what they are about. `wishes`: authorised ends,
-    by instance id."""
+    could not be read, by id: nothing is known of what they are about. `early_deaths`: authorised
+    ones, by instance id."""
 
     by_id: dict[str, Instance] = field(default_factory=dict)
     builds: dict[str, BuildRecord] = field(default_factory=dict)
-    wishes: dict[str, Death] = field(default_factory=dict)
+    early_deaths: dict[str, Death] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
     down: str = ""
 
     def fail(self, error: Exception) -> None:
         log.error("reaping without the ledger: %s", error, exc_info=_unexpected(error))
-        self.by_id, self.builds, self.wishes = {}, {}, {}
+        self.by_id, self.builds, self.early_deaths = {}, {}, {}
         self.down = str(error) or type(error).__name__
 
 
@@ -140,7 +140,9 @@ def _read(
     strange = {r.instance for r in sweep_view.resources if r.instance} - known.by_id.keys()
     sweep_view.rowed = ask(lambda: ledger.instances.known(strange))
     rows = known.by_id.values()
-    known.wishes = ask(lambda: wishes(context, membership, rows, known.builds, known.unread))
+    known.early_deaths = ask(
+        lambda: early_deaths(context, membership, rows, known.builds, known.unread)
+    )
 
 
 def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:

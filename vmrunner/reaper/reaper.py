@@ -13,10 +13,10 @@ from typing import Final
 
 from vmrunner.core import reap_rules
 from vmrunner.core.lifecycle import SweepId, cancelled, end_of
+from vmrunner.core.reachability import Reachability
 from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
 from vmrunner.core.reap_rules import ReapInput
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.core.visibility import Visibility
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import ReaperContext, log
 from vmrunner.engine.membership import Membership
@@ -55,7 +55,7 @@ from vmrunner.reaper.report import (
 )
 from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
-#: The ends that whoever dooms the VM may write at once: no retry can follow them. DONE: its build's
+#: The ends that whoever marks the VM may write at once: no retry can follow them. DONE: its build's
 #: time was over.
 _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED, Death.DONE)
 
@@ -95,7 +95,7 @@ class Reaper:
         self._open_rows = context.ledger.open_rows()
         self._rounds = ConcurrentPasses(context.reaps, context.monotonic)
         self._pending: dict[str, PendingKills] = {}  # by provider
-        self._sights: dict[str, Visibility] = {}  # by provider: the places of open rows
+        self._reachability: dict[str, Reachability] = {}  # by provider: the places of open rows
         self._again: dict[str, SweepRetry] = {}  # providers that are swept before their time
 
     def run(
@@ -197,17 +197,17 @@ class Reaper:
 
     def _note_visible(self, name: str, sweep_view: SweepView, known: LedgerView) -> None:
         """Note which places answered."""
-        sight = self._sights.setdefault(name, Visibility())
+        reachability = self._reachability.setdefault(name, Reachability())
         for scope in {row.scope for row in known.by_id.values()}:
             if (scope, Kind.INSTANCE) in sweep_view.whole:
-                sight.record(scope, self._context.monotonic())
+                reachability.record(scope, self._context.monotonic())
             else:
-                sight.lost(scope)
+                reachability.lost(scope)
 
     def _visible_since(self, name: str, now: float, known: LedgerView) -> dict[Scope, float]:
-        sight = self._sights.setdefault(name, Visibility())
+        reachability = self._reachability.setdefault(name, Reachability())
         scopes = {row.scope for row in known.by_id.values()}
-        return sight.since(scopes, self._context.monotonic(), now)
+        return reachability.since(scopes, self._context.monotonic(), now)
 
     def _pending_at(self, name: str) -> PendingKills:
         return self._pending.setdefault(name, PendingKills())
@@ -276,7 +276,7 @@ class Reaper:
                 sweep=swept if verified and not known.down else None,
                 since=now - self._watching(),
                 seen=self._visible_since(name, now, known),
-                wishes=known.wishes,
+                early_deaths=known.early_deaths,
                 release=orphans,
             )
         )
@@ -330,9 +330,9 @@ class Reaper:
         done |= kill(provider, late)
         self._pending_at(provider.name).answered(done)
         rows = dict(known.by_id)
-        for doom in plan.dooms:
-            with self._context.guard("doom", rows[doom.instance].build):
-                self._mark(rows, doom.instance, doom.reason, known)
+        for mark in plan.marks:
+            with self._context.guard("mark", rows[mark.instance].build):
+                self._mark(rows, mark.instance, mark.reason, known)
         others = [
             k
             for k in plan.kills
@@ -343,12 +343,12 @@ class Reaper:
         if seen:
             dying = [row for row in dying if row.ref is None or row.ref not in done]
         done |= self._send_deletes(provider, dying, done)
-        for doom in plan.dooms:  # of those nobody could see, or whose turn is not now
+        for mark in plan.marks:  # of those nobody could see, or whose turn is not now
             if (
-                rows[doom.instance].state is InstanceState.DELETING
-                and done.get(doom.instance, NOTHING) == NOTHING
+                rows[mark.instance].state is InstanceState.DELETING
+                and done.get(mark.instance, NOTHING) == NOTHING
             ):
-                done[doom.instance] = MARKED
+                done[mark.instance] = MARKED
         for close in plan.closes:
             with self._context.guard("close"):
                 now = provider.now()
@@ -414,10 +414,10 @@ class Reaper:
         with self._context.guard(f"look at {provider.name}"):
             keys: dict[Key, Instance] = {row.key: row for row in rows}
             sights = provider.look(list(keys)) if keys else {}
-            for key, sight in sights.items():
+            for key, reachability in sights.items():
                 row = keys[key]
-                seen[row.id] = sight.ref
-                if sight.power is Power.DEAD and self._close_dead(provider, row):
+                seen[row.id] = reachability.ref
+                if reachability.power is Power.DEAD and self._close_dead(provider, row):
                     closed[row.id] = CLOSED
                     del seen[row.id]
         asked = [

@@ -115,7 +115,7 @@ def lines_of(
     ]
     killed = {kill.instance for kill in plan.kills}
     rest = [(row.id, "delete", row.death or Death.DONE) for row in dying]
-    rest += [(doom.instance, "delete", doom.reason) for doom in plan.dooms]
+    rest += [(mark.instance, "delete", mark.reason) for mark in plan.marks]
     rest += [(close.instance, "close", close.reason) for close in plan.closes]
     for instance, what, reason in rest:
         if instance not in killed or what == "close":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.engine import journal
 from vmrunner.errors import Conflict, VmrunnerError
 from vmrunner.lib import process
-from vmrunner.model import Death, InstanceState
+from vmrunner.model import DYING, Death, InstanceState
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.services.cancel import cancel
 
@@ -154,7 +154,7 @@ def _cancel(ledger: Ledger, row: Instance, by: str) -> None:
 def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
     """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
     instances = ledger.instances
-    while row.state not in (InstanceState.DELETING, InstanceState.GONE):
+    while row.state not in DYING:
         now = providers.time_at(row.provider, row.scope, ask=True)
         instances.mark_deleting(row.id, seen_epoch=row.epoch, death=Death.CANCELLED, now=now)
         row = instances.get(row.id)

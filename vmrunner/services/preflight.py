@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import registry_auth
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError, QuotaExceeded
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, AllowList, BuildSpec, Level, Network
@@ -134,7 +134,7 @@ def _foreign(image: LocalImage) -> tuple[str, ...]:
 def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
-        promises.offers(providers.get(spec.provider), shapes.machine(spec))
+        promises.offers(providers.get(spec.provider), requirements.machine(spec))
     except (NoCapacity, QuotaExceeded):
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
@@ -147,7 +147,7 @@ def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
     try:
         promises.check(driver, spec.network)
         if isinstance(driver, BootsLocalImages):
-            driver.check_size(shapes.machine(spec), least=recipe.disk, image=recipe.name)
+            driver.check_size(requirements.machine(spec), least=recipe.disk, image=recipe.name)
     except BadOrder as error:
         raise _usable(error) from error
 

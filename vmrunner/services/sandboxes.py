@@ -21,6 +21,7 @@ from vmrunner.lib import abandonment
 from vmrunner.lib.masking import Masker
 from vmrunner.lib.secret_patterns import SecretPatterns
 from vmrunner.model import (
+    DYING,
     BuildState,
     CommandEnd,
     CommandOrder,
@@ -28,7 +29,6 @@ from vmrunner.model import (
     CommandSummary,
     FileEntry,
     Instance,
-    InstanceState,
     StreamName,
 )
 from vmrunner.services.command_output import MaskedCommandOutput, OnOutput
@@ -268,7 +268,7 @@ class SandboxClient:
         if row.finished or row.instance is None or row.state is not BuildState.RUNNING:
             raise SandboxOver(over(row))
         instance = self._ledger.instances.get(row.instance)
-        if instance.state in (InstanceState.DELETING, InstanceState.GONE):
+        if instance.state in DYING:
             raise SandboxOver(f"sandbox {self.id} is over: its VM is {instance.state.value}")
         self._known = row, instance
         return row, instance

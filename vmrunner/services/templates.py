@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config.settings import Settings
-from vmrunner.core import shapes
+from vmrunner.core import requirements
 from vmrunner.errors import ConfigError, LedgerError, VmrunnerError
 from vmrunner.images import templates
 from vmrunner.images.template_vms import TemplateVms
@@ -38,7 +38,7 @@ def make(
 ) -> str | None:
     """Make the template for builds like this one and return its key; None: there is one, or none
     would fit. Raises ConfigError, ImageError, LedgerError and what the provider raises."""
-    shape = shapes.container(spec, log_bytes=settings.limits.log_bytes)
+    shape = requirements.container(spec, log_bytes=settings.limits.log_bytes)
     if not isinstance(provider, StartsFromTemplates):
         raise ConfigError(
             f"provider: {provider.name} starts no VM from a template", hint="name a local one"
@@ -48,7 +48,7 @@ def make(
             "bootstrap, container_runtime: such builds start from no template",
             hint="leave them out",
         )
-    machine, waiting = shapes.machine(spec), shape.waiting
+    machine, waiting = requirements.machine(spec), shape.waiting
     with _joined(ledger) as maker:
         vms = TemplateVms(ledger, provider, maker)
         return templates.make(provider, machine, waiting, vms=vms, progress=progress)

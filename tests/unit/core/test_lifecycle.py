@@ -12,11 +12,11 @@ from vmrunner.core.lifecycle import (
     INSTANCE_NEXT,
     InstanceSign,
     cancelled,
+    early_death,
     end_of,
     end_of_sign,
     may_retry,
     sign,
-    wish,
 )
 from vmrunner.model import (
     Address,
@@ -103,7 +103,7 @@ def test_what_a_look_means(instance: Instance, what: Seen | None, means: Instanc
 def test_who_wishes_it_to_end(
     of: BuildRecord | None, submitter: bool | None, death: Death | None
 ) -> None:
-    assert wish(of, row(), now=NOW, submitter=submitter) is death
+    assert early_death(of, row(), now=NOW, submitter=submitter) is death
 
 
 def test_how_a_build_ends_with_its_vm() -> None:
@@ -117,7 +117,7 @@ def test_how_a_build_ends_with_its_vm() -> None:
 
 
 def test_a_lost_sandbox_did_not_have_its_time() -> None:
-    """Its engine died between the wish that its VM dies and another attempt."""
+    """Its engine died between the early_death that its VM dies and another attempt."""
     plain = running(hold_until=NOW)
     ready = replace(plain, spec=replace(plain.spec, sandbox_ttl=60.0))
     assert end_of(ready, Death.DONE).reason is Reason.DEADLINE

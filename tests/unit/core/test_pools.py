@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.support.ledger_builds import OFFER, spec
 from tests.support.pools import POOL, instance
-from vmrunner.core.lifecycle import POOL_BOOT, pool_wish
+from vmrunner.core.lifecycle import POOL_BOOT, pool_death
 from vmrunner.core.pools import FillInput, claimable, fill, lifetime, of_type, serves, shape_of
-from vmrunner.core.row_rules import dooms
+from vmrunner.core.row_rules import marks
 from vmrunner.model import RUNSC, Death, EmptyReason, InstanceState, Limits, Network, Pool
 
 HERE = Pool(spec=POOL, shape=shape_of(POOL), revision=1, named_at=100.0)
@@ -21,7 +21,7 @@ HERE = Pool(spec=POOL, shape=shape_of(POOL), revision=1, named_at=100.0)
 
 def given_(count: int = 0, **changes: Any) -> FillInput:
     values: dict[str, Any] = {
-        "pool": HERE, "want": 2, "now": 200.0, "places": 10,
+        "pool": HERE, "want": 2, "now": 200.0, "headroom": 10,
         "rows": [instance(id=f"vm-{n}") for n in range(count)],
     }  # fmt: skip
     return FillInput(**values | changes)
@@ -30,7 +30,7 @@ def given_(count: int = 0, **changes: Any) -> FillInput:
 def test_a_pool_makes_what_it_lacks() -> None:
     assert fill(given_(0)).make == 2
     assert fill(given_(1)).make == 1
-    assert fill(given_(2)) == fill(given_(2, places=0))
+    assert fill(given_(2)) == fill(given_(2, headroom=0))
     assert fill(given_(2)).make == 0
 
 
@@ -40,24 +40,24 @@ def test_what_is_dying_takes_no_place_in_the_pool() -> None:
 
 
 def test_it_makes_no_more_than_there_are_places() -> None:
-    plan = fill(given_(0, places=1))
+    plan = fill(given_(0, headroom=1))
     assert plan.make == 1
-    assert fill(given_(0, places=0)).empty is EmptyReason.MAX_INSTANCES
+    assert fill(given_(0, headroom=0)).empty is EmptyReason.MAX_INSTANCES
 
 
 def test_builds_that_wait_come_first() -> None:
     """None is made, and of those that wait for nobody as many make room as builds need it."""
-    plan = fill(given_(2, waiting=1, places=0))
+    plan = fill(given_(2, waiting=1, headroom=0))
     assert (plan.make, len(plan.end)) == (0, 1)
-    assert fill(given_(2, waiting=5, places=0)).make == 0
-    assert len(fill(given_(2, waiting=5, places=0)).end) == 2
-    assert fill(given_(1, waiting=1, places=3)) == fill(given_(1, want=1, waiting=1, places=3))
+    assert fill(given_(2, waiting=5, headroom=0)).make == 0
+    assert len(fill(given_(2, waiting=5, headroom=0)).end) == 2
+    assert fill(given_(1, waiting=1, headroom=3)) == fill(given_(1, want=1, waiting=1, headroom=3))
 
 
 def test_one_build_that_waits_takes_one_vm() -> None:
     """That one takes a while to be gone: no other ends meanwhile."""
-    assert fill(given_(2, waiting=1, places=0, leaving=1)).end == ()
-    assert len(fill(given_(2, waiting=2, places=0, leaving=1)).end) == 1
+    assert fill(given_(2, waiting=1, headroom=0, leaving=1)).end == ()
+    assert len(fill(given_(2, waiting=2, headroom=0, leaving=1)).end) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,24 +83,24 @@ def test_the_oldest_of_too_many_ends() -> None:
 
 @given(
     want=st.integers(0, 6),
-    places=st.integers(-2, 8),
+    headroom=st.integers(-2, 8),
     waiting=st.integers(0, 4),
     paused=st.booleans(),
     states=st.lists(st.sampled_from([s for s in InstanceState if s is not InstanceState.GONE])),
     shapes=st.lists(st.booleans(), min_size=50, max_size=50),
 )
 def test_no_plan_passes_its_bounds(
-    want: int, places: int, waiting: int, paused: bool, states: list[InstanceState],
+    want: int, headroom: int, waiting: int, paused: bool, states: list[InstanceState],
     shapes: list[bool],
 ) -> None:  # fmt: skip
     rows = [
         instance(id=f"vm-{n:02}", state=state, shape=HERE.shape if shapes[n % 50] else "old")
         for n, state in enumerate(states)
     ]
-    plan = fill(given_(rows=rows, want=want, places=places, waiting=waiting, paused=paused))
+    plan = fill(given_(rows=rows, want=want, headroom=headroom, waiting=waiting, paused=paused))
     alive = [row for row in rows if row.state is not InstanceState.DELETING]
     left = len(alive) - len(plan.end)
-    assert 0 <= plan.make <= max(0, places)
+    assert 0 <= plan.make <= max(0, headroom)
     assert left + plan.make <= max(want, 0)
     assert not (plan.make and (waiting or paused))
     assert len({row.id for row, _ in plan.end}) == len(plan.end)
@@ -196,35 +196,35 @@ def test_a_build_that_would_get_no_such_machine_has_none() -> None:
 def test_a_vm_that_waits_is_never_stuck() -> None:
     limits = Limits()
     late = 100.0 + limits.ready + 1
-    assert dooms(late, [instance()], 0.0, {}, limits, {}) == ()
+    assert marks(late, [instance()], 0.0, {}, limits, {}) == ()
     claimed = instance(build="b-1", claimed_at=100.0, due=9_000.0)
-    (doom,) = dooms(late, [claimed], 0.0, {}, limits, {})
-    assert doom.reason is Death.STUCK
+    (mark,) = marks(late, [claimed], 0.0, {}, limits, {})
+    assert mark.reason is Death.STUCK
 
 
 def test_a_claimed_vm_expires_when_its_build_must_be_over() -> None:
     claimed = instance(build="b-1", state=InstanceState.BUSY, due=300.0)
-    assert dooms(299.0, [claimed], 0.0, {}, Limits(), {}) == ()
-    (doom,) = dooms(301.0, [claimed], 0.0, {}, Limits(), {})
-    assert doom.reason is Death.EXPIRED
+    assert marks(299.0, [claimed], 0.0, {}, Limits(), {}) == ()
+    (mark,) = marks(301.0, [claimed], 0.0, {}, Limits(), {})
+    assert mark.reason is Death.EXPIRED
 
 
 def test_nobody_fills_its_pool() -> None:
     row = instance()
-    assert pool_wish(row, HERE, forgotten=False, there=200.0) is None
-    assert pool_wish(row, HERE, forgotten=True, there=200.0) is Death.DONE
-    assert pool_wish(row, None, forgotten=False, there=200.0) is Death.DONE
+    assert pool_death(row, HERE, forgotten=False, instance_now=200.0) is None
+    assert pool_death(row, HERE, forgotten=True, instance_now=200.0) is Death.DONE
+    assert pool_death(row, None, forgotten=False, instance_now=200.0) is Death.DONE
     drained = replace(HERE, draining=True)
-    assert pool_wish(row, drained, forgotten=False, there=200.0) is Death.DONE
+    assert pool_death(row, drained, forgotten=False, instance_now=200.0) is Death.DONE
     idle = 100.0 + POOL.idle + POOL_BOOT
-    assert pool_wish(row, HERE, forgotten=False, there=idle) is Death.DONE
+    assert pool_death(row, HERE, forgotten=False, instance_now=idle) is Death.DONE
     booting = replace(row, state=InstanceState.BOOTING)
-    assert pool_wish(booting, HERE, forgotten=False, there=idle) is None
+    assert pool_death(booting, HERE, forgotten=False, instance_now=idle) is None
     assert lifetime(POOL) == POOL.idle + POOL.ttl + POOL_BOOT
 
 
 def test_the_place_of_a_vm_just_claimed_is_filled_later() -> None:
-    """Its build starts first; of two places that are empty only that one waits."""
+    """Its build starts first; of two headroom that are empty only that one waits."""
     assert fill(given_(1, claimed=1)).make == 0
     assert fill(given_(0, claimed=1)).make == 1
     assert fill(given_(0, want=1, claimed=1)).empty is EmptyReason.MAKING

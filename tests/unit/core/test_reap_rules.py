@@ -159,7 +159,7 @@ def test_a_duplicate_is_what_its_row_does_not_record() -> None:
     assert not reaped([row(ref=None, state=I.REQUESTED)], [page(vm(), copy)]).kills
 
 
-# --- STUCK, wishes ---
+# --- STUCK, early_deaths ---
 
 
 @pytest.mark.parametrize(
@@ -168,19 +168,19 @@ def test_a_duplicate_is_what_its_row_does_not_record() -> None:
 )
 def test_stuck_counts_from_when_somebody_watched(state, limit) -> None:
     slow = row(state=state, state_since=NOW - limit - 1)
-    assert [d.reason for d in reaped([slow], since=0.0).dooms] == [Death.STUCK]
-    assert not reaped([slow], since=NOW - 10).dooms
+    assert [d.reason for d in reaped([slow], since=0.0).marks] == [Death.STUCK]
+    assert not reaped([slow], since=NOW - 10).marks
     # Nor while its place was not seen; another's darkness says nothing of it.
     for dark in (NOW - 10, math.inf):
-        assert not reaped([slow], seen={SCOPE: dark}).dooms
-        assert reaped([slow], seen={OTHER: dark}).dooms
-    assert reaped([slow], seen={SCOPE: NOW - limit - 1}).dooms
-    assert not reaped([row(state=state, state_since=NOW - limit + 1)]).dooms
+        assert not reaped([slow], seen={SCOPE: dark}).marks
+        assert reaped([slow], seen={OTHER: dark}).marks
+    assert reaped([slow], seen={SCOPE: NOW - limit - 1}).marks
+    assert not reaped([row(state=state, state_since=NOW - limit + 1)]).marks
 
 
 @pytest.mark.parametrize("state", [I.BUSY, I.HELD])
 def test_busy_and_held_are_never_stuck(state) -> None:
-    assert not reaped([row(state=state, state_since=0.0)]).dooms
+    assert not reaped([row(state=state, state_since=0.0)]).marks
 
 
 def test_dying_for_too_long_alarms_and_is_never_given_up() -> None:
@@ -191,9 +191,9 @@ def test_dying_for_too_long_alarms_and_is_never_given_up() -> None:
 
 def test_wishes_doom_in_order_of_priority() -> None:
     rows = [row("vm-1"), row("vm-2"), row("vm-3", deadline=NOW - 1)]
-    wishes = {"vm-1": Death.ABANDONED, "vm-2": Death.CANCELLED, "vm-3": Death.CANCELLED}
-    dooms = reaped(rows, wishes=wishes).dooms
-    assert [(d.instance, d.reason) for d in dooms] == [
+    early_deaths = {"vm-1": Death.ABANDONED, "vm-2": Death.CANCELLED, "vm-3": Death.CANCELLED}
+    marks = reaped(rows, early_deaths=early_deaths).marks
+    assert [(d.instance, d.reason) for d in marks] == [
         ("vm-3", Death.EXPIRED),
         ("vm-2", Death.CANCELLED),
         ("vm-1", Death.ABANDONED),

@@ -152,9 +152,9 @@ def condemned(
 
 @settings(max_examples=300)
 @given(ROWS, RESOURCES, st.booleans(), WISHES)
-def test_no_murder_and_no_forgetting(rows, resources, broken, wishes) -> None:
+def test_no_murder_and_no_forgetting(rows, resources, broken, early_deaths) -> None:
     memory = before(reaped(rows, paged(resources, broken)))
-    plan = reaped(rows, paged(resources, broken), memory, wishes=wishes)
+    plan = reaped(rows, paged(resources, broken), memory, early_deaths=early_deaths)
     by_id = {r.id: r for r in rows}
     by_ref = {r.ref: r for r in resources}
     for kill in plan.kills:
@@ -183,22 +183,22 @@ def test_no_murder_and_no_forgetting(rows, resources, broken, wishes) -> None:
         ]
         assert close.instance not in {r.instance for r in ours}
         assert mine.ref not in by_ref
-    for doom in plan.dooms:
-        mine = by_id[doom.instance]
+    for mark in plan.marks:
+        mine = by_id[mark.instance]
         assert mine.state not in (I.DELETING, I.GONE)
-        if doom.reason is Death.EXPIRED:
+        if mark.reason is Death.EXPIRED:
             assert ends(mine) < NOW
-        elif doom.reason is Death.STUCK:
+        elif mark.reason is Death.STUCK:
             limits = {I.REQUESTED: 900, I.BOOTING: 900, I.READY: 600, I.PARKING: 600, I.WAKING: 600}
             assert mine.build is not None or mine.state is not I.READY  # it waits for a build
             assert mine.state_since + limits[mine.state] < NOW
         else:
-            assert wishes[mine.id] is doom.reason
-    # Whatever is past its row's deadline is doomed or dying, or closed; so is what was wished dead.
-    doomed = {d.instance for d in plan.dooms}
+            assert early_deaths[mine.id] is mark.reason
+    # Whatever is past its row's deadline is marked or dying, or closed; so is what was wished dead.
+    marked = {d.instance for d in plan.marks}
     for mine in rows:
-        if (ends(mine) < NOW or mine.id in wishes) and mine.state not in (I.DELETING, I.GONE):
-            assert mine.id in doomed
+        if (ends(mine) < NOW or mine.id in early_deaths) and mine.state not in (I.DELETING, I.GONE):
+            assert mine.id in marked
     # And whatever is past its own dies now.
     dying = {kill.ref for kill in plan.kills}
     for resource in resources:

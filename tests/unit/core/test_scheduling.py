@@ -180,8 +180,8 @@ def test_refused_builds_keep_one_place_each_of_a_quota(quota: bool, places: int)
     refusals = {"soon": Refusal(NOW + 1, quota=quota), "dry": Refusal(NOW - 1, quota=quota)}
     dry = OffersAnswer(message="dry")
     decided = plan(NOW, queued, [], lambda *_: dry, Capacity(overall=3), refusals=refusals)
-    assert decided.refused == {"p": places}
-    assert bool(decided.dry) is not quota
+    assert decided.reserved == {"p": places}
+    assert bool(decided.refused_specs) is not quota
 
 
 def test_one_place_is_made_for_all_refused_builds() -> None:
@@ -195,9 +195,9 @@ def test_one_place_is_made_for_all_refused_builds() -> None:
         return plan(NOW, queued, running, always, Capacity(overall=2), refusals=refusals)
 
     full = decided(pooled, pooled)
-    assert (full.crowded, full.refused) == ({ANYWHERE: 2}, {"p": 1})
+    assert (full.crowded, full.reserved) == ({ANYWHERE: 2}, {"p": 1})
     trying = decided(pooled, tries)
-    assert (trying.crowded, trying.refused) == ({ANYWHERE: 1}, {})
+    assert (trying.crowded, trying.reserved) == ({ANYWHERE: 1}, {})
     del queued[2]
     assert started(decided(pooled)) == ["early"]
     assert decided(pooled).crowded == {}

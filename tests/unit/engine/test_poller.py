@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.reaper_inputs import OTHER, SCOPE, I, row
-from vmrunner.core.visibility import Visibility
+from vmrunner.core.reachability import Reachability
 from vmrunner.engine.poller import DARK, LONGEST_PAUSE, SLOW, SLOWEST, InstancePoller
 from vmrunner.errors import ProviderError, Throttled, Uncertain
 from vmrunner.model import Instance, Key, Kind, Offer, Power, Ref, Scope, Seen
@@ -174,14 +174,14 @@ def test_a_new_state_is_a_new_turn() -> None:
 
 
 def test_what_was_lost_is_seen_anew() -> None:
-    sight = Visibility()
-    sight.record(SCOPE, 10.0)
-    sight.record(SCOPE, 500.0)
-    assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: 10.0}
-    sight.lost(SCOPE)
-    assert sight.since([SCOPE], 600.0, 600.0) == {SCOPE: math.inf}
-    sight.record(SCOPE, 700.0)
-    assert sight.since([SCOPE], 800.0, 1800.0) == {SCOPE: 1700.0}
+    reachability = Reachability()
+    reachability.record(SCOPE, 10.0)
+    reachability.record(SCOPE, 500.0)
+    assert reachability.since([SCOPE], 600.0, 600.0) == {SCOPE: 10.0}
+    reachability.lost(SCOPE)
+    assert reachability.since([SCOPE], 600.0, 600.0) == {SCOPE: math.inf}
+    reachability.record(SCOPE, 700.0)
+    assert reachability.since([SCOPE], 800.0, 1800.0) == {SCOPE: 1700.0}
 
 
 def test_a_driver_says_how_often_its_vms_are_looked_at() -> None:

@@ -109,7 +109,7 @@ def test_a_ledger_that_fails_at_the_pools_is_away(
 
     monkeypatch.setattr(parts.ledger.pools, "all", away)
     _, known = gathered(parts)
-    assert (known.by_id, known.wishes, known.down) == ({}, {}, "the ledger is away")
+    assert (known.by_id, known.early_deaths, known.down) == ({}, {}, "the ledger is away")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_pool_that_cannot_be_read_harms_nobody(parts: EngineParts, change: str
         assert raw.execute(f"UPDATE {change}").rowcount == 1
     raw.close()
     _, known = gathered(parts)
-    assert (set(known.by_id), known.wishes, known.down) == ({row.id}, {}, "")
+    assert (set(known.by_id), known.early_deaths, known.down) == ({row.id}, {}, "")
 
 
 def test_a_templates_vm_is_not_wanted_without_its_maker(parts: EngineParts) -> None:
@@ -139,7 +139,7 @@ def test_a_templates_vm_is_not_wanted_without_its_maker(parts: EngineParts) -> N
     parts.ledger.engines.leave("e-1")
     parts.join("e-1", current())
     _, known = gathered(parts, sweep=False)
-    assert known.wishes == {"vm-2": Death.ABANDONED, "vm-3": Death.ABANDONED}
+    assert known.early_deaths == {"vm-2": Death.ABANDONED, "vm-3": Death.ABANDONED}
 
 
 def test_rows_read_before_the_ledger_failed_count_for_nothing(

@@ -1,4 +1,4 @@
-"""The time since when each scope is seen without a break: silence in the dark is nobody's fault.
+"""The time since when each scope answers without a break: silence of an unseen VM proves nothing.
 Pure."""
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from vmrunner.model import Scope
 
 
-class Visibility:
-    """The sight of one watcher; `now` is monotonic. `gap`: so many seconds without a sight are a
-    break."""
+class Reachability:
+    """The scopes that one watcher reaches; `now` is monotonic. `gap`: so many seconds without an
+    answer are a break."""
 
     def __init__(self, gap: float = math.inf) -> None:
         self._gap = gap
@@ -28,11 +28,11 @@ class Visibility:
         """Note that a scope did not answer."""
         self._last.pop(scope, None)
 
-    def since(self, scopes: Iterable[Scope], now: float, there: float) -> dict[Scope, float]:
-        """Return the times by scope, on a clock that says `there` now; infinite when it is not
-        seen."""
+    def since(self, scopes: Iterable[Scope], now: float, provider_now: float) -> dict[Scope, float]:
+        """The times by scope, on a clock that says `provider_now` now; infinite where a scope does
+        not answer."""
         return {
-            scope: there - (now - self._since[scope])
+            scope: provider_now - (now - self._since[scope])
             if scope in self._last and now - self._last[scope] <= self._gap
             else math.inf
             for scope in set(scopes)

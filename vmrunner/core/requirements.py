@@ -6,7 +6,7 @@ from vmrunner.model import RUNC, RUNSC, BuildSpec, Shape, Spec, Trait
 
 
 def machine(spec: BuildSpec) -> Spec:
-    """Return a build's demands on a machine."""
+    """The machine that a build requires."""
     return Spec(
         cpus=spec.cpus,
         memory=spec.memory,
@@ -19,20 +19,21 @@ def machine(spec: BuildSpec) -> Spec:
 
 
 def capacity(machine: Spec) -> Spec:
-    """Return what of a machine a provider may have none of: not what is in it, or around it."""
+    """The part of a machine of which a cloud may have none left: its size and market, not its image
+    or network."""
     return Spec(cpus=machine.cpus, memory=machine.memory, disk=machine.disk, spot=machine.spot)
 
 
 def _needs(spec: BuildSpec) -> frozenset[Trait]:
-    """Return what it asks of who realises the container's image, beside what the machine tells."""
-    asked = {
+    """The traits that a build requires of the box, beside those that the machine tells."""
+    needs = {
         Trait.DOCKER: spec.docker,
         Trait.PRIVILEGED: spec.privileged,
         Trait.GVISOR: spec.runtime == RUNSC,
         Trait.BOOTSTRAP: spec.bootstrap,
         Trait.PRIVATE_PULL: spec.registry_secret is not None,
     }
-    return frozenset(trait for trait, said in asked.items() if said)
+    return frozenset(trait for trait, needed in needs.items() if needed)
 
 
 def container(spec: BuildSpec, *, log_bytes: int) -> Shape | None:

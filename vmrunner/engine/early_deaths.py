@@ -1,30 +1,27 @@
-"""Wishes to end an instance: the rule of `lifecycle`, asked for many rows."""
+"""The early deaths of instances: the rule of `lifecycle` over many rows."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
 
 from vmrunner.core import lifecycle
 from vmrunner.engine.context import ReaperContext
 from vmrunner.engine.membership import Membership
 from vmrunner.ledger.readable import Readable
-from vmrunner.model import BuildRecord, Death, Instance, InstanceState, Pool, Role
-
-_DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
+from vmrunner.model import DYING, BuildRecord, Death, Instance, Pool, Role
 
 
-def wishes(
+def early_deaths(
     context: ReaperContext,
     membership: Membership,
     rows: Iterable[Instance],
     builds: Mapping[str, BuildRecord],
     unread: Collection[str],
 ) -> dict[str, Death]:
-    """Authorised ends by instance id. `unread`: builds that cannot be read: whether one of those
-    ended, nobody can tell. Nor can they of a pool whose row cannot be read."""
+    """Authorised deaths by instance id. `unread`: builds that cannot be read: whether one of those
+    ended is unknown, as it is of a pool whose row cannot be read."""
     found = {}
-    listed = [row for row in rows if row.state not in _DYING]
+    listed = [row for row in rows if row.state not in DYING]
     told: Readable[Pool] = Readable()
     if any(row.role is Role.POOL and row.build is None for row in listed):
         told = context.ledger.pools.all()
@@ -39,8 +36,8 @@ def wishes(
             continue
         if row.build is None:
             pool = pools.get(row.pool or "")
-            death = lifecycle.pool_wish(
-                row, pool, forgotten=row.pool in forgotten, there=context.now(row)
+            death = lifecycle.pool_death(
+                row, pool, forgotten=row.pool in forgotten, instance_now=context.now(row)
             )
             if death is not None:
                 found[row.id] = death
@@ -50,15 +47,15 @@ def wishes(
         build = builds.get(row.build)
         now = context.clock()
         if build is not None and build.cancel is not None:
-            # The wish has been there for as long as we saw it, whatever the clock of who wrote it.
+            # It is cancelled for at least as long as we saw that, whatever the writer's clock.
             now = max(now, (build.cancelled_at or 0.0) + membership.cancelled_for(build))
-        wish = lifecycle.wish(
+        death = lifecycle.early_death(
             build,
             row,
             now=now,
             submitter=membership.process_lives(build.submitter if build else None),
-            there=context.now(row),
+            instance_now=context.now(row),
         )
-        if wish is not None:
-            found[row.id] = wish
+        if death is not None:
+            found[row.id] = death
     return found
