@@ -16,7 +16,8 @@ from tests.support.pools import waiting
 from vmrunner.core.cost_report import CostKind, CostLine
 from vmrunner.core.pricing import MINIMUM
 from vmrunner.errors import ConfigError
-from vmrunner.ledger import Ledger
+from vmrunner.ledger import Doom, Ledger
+from vmrunner.ledger.settling import settle
 from vmrunner.model import Death, ImageState, MadeImage, PriceSource, Rate, Reason, Result, Scope
 from vmrunner.runtime.provider_set import ProviderSet
 from vmrunner.services import costs
@@ -76,6 +77,26 @@ def test_a_vm_of_an_unknown_price_makes_a_cost_unknown(ledger: Ledger) -> None:
     [line] = report(ledger)
     assert (line.cost.usd, line.cost.unpriced) == (None, 1)
     assert costs.short(line.cost) == "unknown"
+
+
+def test_a_vm_that_cannot_be_read_is_one_without_a_price(ledger: Ledger) -> None:
+    """Nor is the cost final before somebody can."""
+    priced(ledger, "b-1", "vm-1")
+    ledger.builds.finish("b-1", epoch=1, now=1100.0, doom=Death.DONE, **DONE)
+    query = text("UPDATE instances SET offer = '{' WHERE id = 'vm-1'")
+    ledger._database.write(lambda c: c.execute(query))
+    costs_of = ledger._database.write(lambda c: settle(c, "b-1", 1200.0))
+    cost = ledger.builds.get("b-1").cost
+    assert (cost.usd, cost.known, cost.unpriced, cost.final) == (None, 0.0, 1, False)
+    assert costs_of == cost
+
+
+def test_a_build_that_is_tried_again_has_no_final_cost(ledger: Ledger) -> None:
+    priced(ledger, "b-1", "vm-1")
+    ledger.builds.retry("b-1", Doom(Death.VANISHED, "vm-1", ""), epoch=1, now=1100.0)
+    assert ledger.instances.close("vm-1", epoch=2, death=Death.VANISHED, now=1200.0)
+    cost = ledger.builds.get("b-1").cost
+    assert (cost.usd, cost.final) == (pytest.approx(0.11), False)
 
 
 def test_all_lines_come_to_time_times_rate(ledger: Ledger) -> None:

@@ -106,6 +106,9 @@ def test_what_may_stand_already_is_written_once(ledger: Ledger) -> None:
     ledger.events.repeat("b-1", EventKind.SOURCE, 106.0, sent=1)
     ledger.events.repeat("b-1", EventKind.SOURCE, 105.0, sent=2)
     assert text(ledger.logs.read("b-1")) == b"one\n"
+    assert ledger.logs.size("b-1") == 4, "nor is it counted twice"
+    put(ledger, b"two\n")
+    assert [(chunk.seq, chunk.line) for chunk in ledger.logs.read("b-1")] == [(1, 0), (2, 1)]
     events = ledger.events.list("b-1")
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     told = [(e.time, e.data["sent"]) for e in events if e.kind == EventKind.SOURCE]

@@ -15,6 +15,7 @@ from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.connections import connect
 from vmrunner.ledger.urls import parse_url
+from vmrunner.model import Death
 
 Open = Callable[[], Ledger]
 
@@ -84,6 +85,35 @@ def test_one_host_notices_it_for_all(postgres: Server, tmp_path: Path) -> None:
     assert one.generation == two.generation != was
     one.close()
     two.close()
+
+
+def test_a_refused_start_that_goes_sets_nothing_back(postgres: Server, tmp_path: Path) -> None:
+    """A host remembers it, and another one drops its row: the first has remembered another by
+    then."""
+    url, key = postgres.new(), Fernet.generate_key().decode()
+    one = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
+    two = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
+    submitted(one, "b-1")
+
+    def refused(ledger: Ledger, instance: str, now: float) -> None:
+        """Those of more than 500 s ago go."""
+        seen = ledger.builds.get("b-1").epoch
+        asked = launch(ledger, "b-1", instance, seen_epoch=seen, now=now)
+        ledger.instances.start([asked], until=now + 100)
+        epoch = ledger.instances.get(instance).epoch
+        ledger.instances.close(instance, epoch=epoch, death=Death.REFUSED, now=now)
+        ledger.builds.put_back("b-1", epoch=seen + 1, now=now, before=now - 500)
+
+    refused(one, "vm-1", 1000.0)
+    refused(two, "vm-2", 1400.0)
+    one.recognise()
+    was = one.generation
+    refused(two, "vm-3", 1600.0)
+    assert {row.id for row in two.instances.list(build="b-1")} == {"vm-2", "vm-3"}
+    for ledger in (one, two):
+        ledger.recognise()
+        assert ledger.generation == was
+        ledger.close()
 
 
 @pytest.mark.parametrize("doubt", ["another boot", "another file", "no witness"])

@@ -74,6 +74,21 @@ def test_a_digest_that_another_tenant_stored_is_unknown(world: World) -> None:
     assert world.build("b-2", digest, tenant="a").source_object in world.store.names()
 
 
+def test_a_build_again_takes_its_own_tenants_source(world: World) -> None:
+    """And gives it another day; whoever else knows the build gets nothing."""
+    digest = world.transfer.store(world.file(b"x"), tenant="a")
+    build = world.build("b-1", digest, tenant="a")
+    world.transfer.store(world.file(b"y"), tenant="b")
+    with pytest.raises(NotFound, match=digest):
+        world.transfer.again(build, tenant="b")
+    end(world.ledger, "b-1")
+    world.now += DAY
+    assert world.transfer.again(build, tenant="a") == digest
+    assert build.source_object is not None
+    objects = world.ledger.objects
+    assert not objects.mark_deleting(build.source_object, unreferenced_before=world.now)
+
+
 def test_any_node_fetches_it_once_and_checks_it(tmp_path: Path, store: ObjectStore) -> None:
     ledger = plain_ledger(tmp_path / "data")
     world = World(ledger, tmp_path, store)

@@ -56,6 +56,49 @@ def test_an_unreadable_place_hides_nothing_and_saves_no_disk() -> None:
     assert report.unread == (f"p: {DARK}: Uncertain: timeout",)
 
 
+class Broken(FakeProvider):
+    """Its sweep fails as no driver may."""
+
+    def sweep(self) -> Any:
+        raise KeyError("a field that the cloud left out")
+
+
+def planted(cloud: Cloud, seconds: float) -> Any:
+    """A VM of ours whose deadline is so far away."""
+    return cloud.plant(
+        SCOPE,
+        {
+            "vmrunner:installation": "mine",
+            "vmrunner:role": "build",
+            "vmrunner:instance": f"vm-{seconds:.0f}",
+            "vmrunner:expires-at": str(int(cloud.clock() + seconds)),
+        },
+    )
+
+
+def test_a_provider_that_fails_spares_no_others_vms() -> None:
+    clock = Clock()
+    cloud = Cloud(clock)
+    late = planted(cloud, -1.0)
+    providers = {"a": Broken("a", Cloud(clock)), "b": FakeProvider("b", cloud)}
+    report = expired.delete_expired(None, providers, Limits(), "mine", sleep=clock.sleep)
+    assert not late.alive
+    assert report.unread == ("a: KeyError: 'a field that the cloud left out'",)
+
+
+def test_only_what_is_past_its_deadline_dies() -> None:
+    clock = Clock()
+    cloud = Cloud(clock)
+    late, early = planted(cloud, -1.0), planted(cloud, 60.0)
+    provider = {"p": FakeProvider("p", cloud)}
+    told = expired.delete_expired(None, provider, Limits(), "mine", dry_run=True)
+    assert ([line.id for line in told.lines], late.alive) == ([late.ref.id], True)
+    expired.delete_expired(None, provider, Limits(), "mine", only="another", sleep=clock.sleep)
+    assert late.alive
+    expired.delete_expired(None, provider, Limits(), "mine", sleep=clock.sleep)
+    assert (late.alive, early.alive) == (False, True)
+
+
 def test_no_vm_waits_for_what_the_ledger_says_of_images() -> None:
     """Nor does any live on since that cannot be told."""
     clock = Clock()

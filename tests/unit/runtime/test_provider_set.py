@@ -1,4 +1,5 @@
-"""A provider that the configuration dropped, opened by what the scopes of its rows tell."""
+"""The providers of a configuration, and those that it dropped, opened by what the scopes of their
+rows tell."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import pytest
 from tests.support import ledger_rows as rows
 from vmrunner.errors import ConfigError
 from vmrunner.model import Scope
+from vmrunner.runtime import provider_set
 from vmrunner.runtime.provider_set import ProviderSet
 
 ZONES = [Scope("gce", "acme-ci", f"europe-west1-{letter}") for letter in "bc"]
@@ -84,3 +86,25 @@ def test_scopes_that_nobody_reaches_are_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(app, "open_kind", lambda *_: nobody)
     with pytest.raises(ConfigError, match=r"VMs of it are open in gce\|acme-ci\|europe-west1-b"):
         former(app)
+
+
+def test_one_that_cannot_be_opened_hides_no_other() -> None:
+    app = StandIn([], broken=ZONES, here=[OTHER])
+    given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
+    found, broken = ProviderSet(*given).opened()
+    assert (found.keys(), broken.keys()) == ({"here"}, {"broken"})
+    assert ProviderSet(*given).all().keys() == {"here"}
+
+
+def test_settings_that_cannot_be_used_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_set, "_FIXED", {})
+    app = StandIn([], here=[OTHER])
+    given: Any = app.settings, lambda: app.ledger, app.provider, app.open_kind
+    providers = ProviderSet(*given)
+    old = providers.all()
+    kinds = {"broken": SimpleNamespace(kind="gce"), "here": SimpleNamespace(kind="ec2")}
+    new: Any = SimpleNamespace(providers=kinds)
+    with pytest.raises(ConfigError, match="no credentials"):
+        providers.renew(new, old)
+    assert providers.settings is given[0]
+    assert providers.get("here") is old["here"]
