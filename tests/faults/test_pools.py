@@ -14,6 +14,7 @@ import pytest
 from tests.faults.pool_worlds import drained, filled, pools, waiting
 from tests.faults.world import LIMITS, World
 from vmrunner.core.lifecycle import FORGOTTEN
+from vmrunner.engine.pools import POOL_LEASE
 from vmrunner.model import Network, Reason, Result, Start
 
 Make = Callable[..., World]
@@ -293,3 +294,21 @@ def test_a_clock_that_is_set_empties_no_pool(make_world: Make, step: float) -> N
     node.skew = step
     world.run(200, step=5.0)
     assert epochs(world) == before
+
+
+def test_a_pools_lease_is_renewed_while_its_holder_lives(make_world: Make) -> None:
+    world = make_world()
+    for _ in range(2):
+        world.node(pools=pools())
+    filled(world)
+    leases = world.truth.engines
+    held = {name: one for name, one in leases.holders().items() if "fast" in name}
+    assert held
+    for _ in range(5):
+        world.run(POOL_LEASE)
+        assert {name: leases.holders()[name] for name in held} == held
+        for name in held:
+            found = leases.lease(name)
+            assert found is not None
+            assert found.until > world.clock()
+    drained(world)

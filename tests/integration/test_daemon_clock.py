@@ -16,7 +16,9 @@ from vmrunner.ledger.database import Database
 from vmrunner.model import Process
 from vmrunner.providers.fake import SCOPE, Clock, Cloud
 from vmrunner.runtime import daemon
+from vmrunner.runtime.bounded_task import BoundedTask
 from vmrunner.runtime.daemon import Daemon
+from vmrunner.runtime.timers import Timers
 
 __all__ = ["shop"]
 
@@ -216,3 +218,42 @@ def test_a_pass_that_goes_on_is_no_finished_one(
         until(lambda: served._sweeps.finished, "its round", 15)
         assert "sweep" not in steady.ledger.engines.heartbeats()
         go.set()
+
+
+def test_all_that_recurs_is_called_by_a_timer(
+    steady: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes once an hour or by night too."""
+    ran: set[str] = set()
+    served = Daemon(
+        steady.engine(),
+        steady.ledger,
+        tidy=lambda: ran.add("tidy"),
+        upload=lambda _until: ran.add("upload"),
+        prepare=lambda: ran.add("prepare"),
+        webhooks={"chat": lambda: ran.add("tell")},
+        watch=lambda: ran.add("watch"),
+        prices=lambda: ran.add("prices"),
+    )
+    served._engine.idle = True
+    timed: list[Callable[[], object]] = []
+    monkeypatch.setattr(served, "_timers", Timers(lambda: 0.0))
+    monkeypatch.setattr(served._timers, "start", lambda: None)
+    monkeypatch.setattr(
+        served._timers, "every", lambda _name, _seconds, work, **_: timed.append(work)
+    )
+    monkeypatch.setattr(served._cron, "look", lambda: ran.add("cron"))
+    for name in ("passes", "sweeps", "overdue"):
+        task = BoundedTask(name, lambda name=name: ran.add(name))
+        monkeypatch.setattr(served, f"_{name}", task)
+    served._begin()
+    try:
+        for work in [*timed, *(job.func for job in served._cron._scheduler.get_jobs())]:
+            work()
+        every = {"tidy", "upload", "prepare", "tell", "watch", "prices", "cron"}
+        until(lambda: ran == every | {"passes", "sweeps", "overdue"}, f"all of it, not {ran}")
+    finally:
+        served._cron.stop()
+        for task in served._tasks():
+            task.stop()
+        served._engine.close()

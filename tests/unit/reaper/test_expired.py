@@ -57,9 +57,9 @@ def test_an_unreadable_place_hides_nothing_and_saves_no_disk() -> None:
 
 
 class Broken(FakeProvider):
-    """Its sweep fails as no driver may."""
+    """It fails as no driver may."""
 
-    def sweep(self) -> Any:
+    def now(self) -> float:
         raise KeyError("a field that the cloud left out")
 
 
