@@ -18,7 +18,7 @@ GATE = "tests/unit/ledger/test_transaction_gate.py"
 FORKS = "tests/integration/test_ledger_shared.py"
 WITNESS = "tests/unit/ledger/test_restore_detection.py"
 QUEUE = "tests/unit/engine/test_build_queue.py"
-SIGHT = "tests/unit/core/test_visibility.py"
+REACH = "tests/unit/core/test_reachability.py"
 TICKS = "tests/unit/engine/test_ticks.py"
 TURNS = "tests/unit/reaper/test_turns.py"
 EXPIRED = "tests/unit/reaper/test_expired.py"
@@ -315,32 +315,32 @@ BUGS: Final = (
         QUEUE,
     ),
     Bug(
-        "count sight from before a break",
-        "core/visibility.py",
+        "count as reached what was dark meanwhile",
+        "core/reachability.py",
         "        if scope not in self._last or now - self._last[scope] > self._gap:\n",
         "        if scope not in self._since:\n",
-        SIGHT,
+        REACH,
     ),
     Bug(
-        "count sight from the last answer",
-        "core/visibility.py",
+        "count a place as reached since its last answer",
+        "core/reachability.py",
         "        if scope not in self._last or now - self._last[scope] > self._gap:\n",
         "        if True:\n",
-        SIGHT,
+        REACH,
     ),
     Bug(
-        "see a place that does not answer",
-        "core/visibility.py",
+        "reach a place that does not answer",
+        "core/reachability.py",
         "        self._last.pop(scope, None)\n",
         "        self._last.get(scope)\n",
-        SIGHT,
+        REACH,
     ),
     Bug(
-        "tell sight by the watcher's own clock",
-        "core/visibility.py",
-        "            scope: there - (now - self._since[scope])\n",
+        "tell by the watcher's own clock since when it reaches a place",
+        "core/reachability.py",
+        "            scope: provider_now - (now - self._since[scope])\n",
         "            scope: self._since[scope]\n",
-        SIGHT,
+        REACH,
     ),
     # --- leases and beats ---
     Bug(
