@@ -7,11 +7,13 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -246,6 +248,31 @@ def test_sigterm_hands_over_and_the_next_engine_goes_on(shop: Shop) -> None:
     assert done.result is Result.SUCCESS
     assert done.epoch > left.epoch
     assert shop.cloud.counts["create"] == 1
+
+
+def test_a_signal_in_the_middle_of_another_hangs_nothing(shop: Shop) -> None:
+    """Python runs a handler between any two steps of another one, in the same thread."""
+    served = Daemon(shop.engine(), shop.ledger)
+    steps: list[str] = []
+
+    def interrupt(_frame: FrameType, event: str, _arg: Any) -> Any:
+        steps.append(event)
+        served.stop()
+        served.reload()
+        return interrupt
+
+    def signals() -> None:
+        sys.settrace(interrupt)
+        served.reload()
+        served.stop()
+
+    thread = threading.Thread(target=signals, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert len(steps) > 10
+    served.run(signals=False)
+    assert shop.ledger.engines.list() == []
 
 
 def test_a_submit_wakes_an_engine_of_another_process_at_once(

@@ -15,7 +15,7 @@ from tests.support.pools import POOL, instance, waiting
 from vmrunner.ledger import LaunchRequest, Ledger
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.tables import POOLS
-from vmrunner.model import BuildState, Death, InstanceState, Reason, Result, Start
+from vmrunner.model import BuildState, Death, InstanceState, PoolPlace, Reason, Result, Start
 
 BUILDS, VMS, PROCESSES = 60, 40, 8
 
@@ -211,3 +211,16 @@ def test_a_retry_is_no_arrival(ledger: Ledger) -> None:
     assert ledger.pools.counts(0.0) == {"fast": (1, 0)}
     assert list(ledger.pools.arrivals("fast", "here", 0.0)) == [150.0]
     assert not ledger.pools.arrivals("fast", "", 0.0)
+
+
+def test_a_host_that_is_gone_leaves_no_place_for_good(ledger: Ledger) -> None:
+    """Hosts that live for a day each must not add up to a row for each day."""
+    ledger.pools.declare({"fast": POOL}, "e-1", 100.0)
+    day = 86_400.0
+    for number in range(100):
+        state = PoolPlace(place=f"host-{number}", want=1, noted_at=number * day)
+        ledger.pools.note("fast", state)
+        ledger.pools.note("fast", PoolPlace(place="host-0", want=1, noted_at=number * day))
+    (pool,) = ledger.pools.all()
+    names = {state.place for state in pool.places}
+    assert names == {"host-0", *(f"host-{number}" for number in range(69, 100))}

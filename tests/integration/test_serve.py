@@ -159,6 +159,20 @@ def test_a_call_that_hangs_keeps_no_serve_from_ending(
         until(lambda: cli("show", queued, "-o", "json").items[0]["state"] == "finished")
 
 
+def test_a_stop_that_a_ledger_holds_up_ends_by_its_watchdog(
+    home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves says so to the ledger, and waits for it: the one thing that a stop waits for."""
+    monkeypatch.setenv("DRAIN", "1")
+    with serving(home, cli) as serve, ledger_of(home) as database:
+        mine = started(cli, cloud)
+        database.execute("BEGIN IMMEDIATE")
+        serve.send_signal(signal.SIGTERM)
+        assert serve.wait(30) == 1
+        assert said(home).count("stopping takes more than 1 s") == 1
+        assert mine in cloud.alive()
+
+
 # --- who reaps -----------------------------------------------------------------------------------
 
 

@@ -71,6 +71,7 @@ def test_a_command_loads_what_it_needs(argv: tuple[str, ...], module: str) -> No
     assert {name for name in modules if name.startswith(COMMANDS)} == {COMMANDS + module}
     assert modules & (HEAVY | OF_REQUESTS) == set()
     assert ("sqlalchemy" in modules) is (argv[0] != "config")
+    assert ("vmrunner.model.builds" in modules) is (argv[0] != "config")
 
 
 def test_a_build_is_checked_without_what_runs_it() -> None:

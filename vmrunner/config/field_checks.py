@@ -7,11 +7,13 @@ import re
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
-from vmrunner.model import ArtifactRule, CommandOrder, Step
+
+if TYPE_CHECKING:
+    from vmrunner.model import ArtifactRule, CommandOrder, Step
 
 #: What Linux gives a new process: 128 KiB for each variable, 2 MiB for all that it starts with, of
 #: which the image and a step's own words need some.
@@ -137,6 +139,8 @@ def label_table(value: object, field: str) -> Mapping[str, str]:
 
 def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:
     """Rules from a list, in which a glob alone is one."""
+    from vmrunner.model import ArtifactRule  # late: `config show` needs no builds
+
     rules = tuple(
         rule if isinstance(rule, ArtifactRule) else ArtifactRule(glob=rule)
         for rule in few(several(value, field), ARTIFACTS, field)
@@ -231,6 +235,8 @@ def container(value: str, field: str = "container") -> str:
 
 def command_order(order: CommandOrder) -> CommandOrder:
     """A command of a sandbox. Its title is cut between words: a secret in it stays whole."""
+    from vmrunner.model import Step
+
     if not order.argv or not order.argv[0]:
         raise ConfigError("command: empty", hint="a program, or a shell line")
     if not COMMAND_ID.fullmatch(order.id):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
+from vmrunner.config import field_checks
 from vmrunner.config.validation_errors import FieldError, option_name
 from vmrunner.errors import ConfigError
 from vmrunner.model import AllowList, Network, NetworkPolicy
@@ -39,14 +40,10 @@ def policy(value: object, field: str) -> NetworkPolicy:
         return _allow_list(value["allow"], field)
     if isinstance(value, str) and value.startswith(_IN_ONE_WORD):
         return _allow_list(value.removeprefix(_IN_ONE_WORD).split(","), field)
-    from vmrunner.config import field_checks  # late: `config show` needs it for nothing
-
     return Network(field_checks.choice(value, field, "policy", [*_WORDS, "allow=HOST[:PORT],…"]))
 
 
 def _allow_list(entries: object, field: str) -> AllowList:
-    from vmrunner.config import field_checks
-
     if isinstance(entries, str) or not isinstance(entries, Sequence):
         raise ConfigError(f"{field}: allow is {entries!r}, not a list", hint=_SUCH_AS)
     if not entries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, case, delete, exists, func, or_, select, update
 
@@ -68,6 +68,11 @@ _FORGET = Prepared(
     )
 )
 _FORGET_PLACES = Prepared(lambda: delete(POOL_PLACES).where(_h.pool == arg("name")))
+#: Hosts that come and go leave a row each; one that was only away begins anew.
+PLACE_KEPT: Final = 30 * 86_400.0  # seconds since it was last noted, which is each few minutes
+_FORGET_OLD_PLACES = Prepared(
+    lambda: delete(POOL_PLACES).where(_h.pool == arg("name"), _h.noted_at < arg("before"))
+)
 _COUNTS = Prepared(
     lambda: (
         select(_s.pool, func.count(), func.sum(case((_s.hit, 1), else_=0)))
@@ -173,6 +178,7 @@ class Pools(PoolVms):
                 since=state.failing_since, now=state.noted_at,
             )  # fmt: skip
             if not changed.rowcount:
+                _FORGET_OLD_PLACES(connection, name=name, before=state.noted_at - PLACE_KEPT)
                 _NEW_PLACE(
                     connection, **where, want=state.want, empty_reason=reason,
                     failures=state.failures, failing_since=state.failing_since,

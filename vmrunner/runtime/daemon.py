@@ -8,9 +8,7 @@ What recurs is timed by the monotonic clock (`timers`); only cron lines name tim
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from vmrunner.reaper.reaper import Reaper
 from vmrunner.reaper.turns import ReaperTurns
 from vmrunner.runtime.bounded_task import BoundedTask
 from vmrunner.runtime.cron_jobs import CronJobs
+from vmrunner.runtime.stop_watchdog import StopWatchdog
 from vmrunner.runtime.timers import Timers
 
 log = logging.getLogger("vmrunner.serve")
@@ -95,9 +94,10 @@ class Daemon:
         self._until_idle = until_idle
         self._prepare = prepare
         self._renew = renew
-        self._renewing = threading.Event()
-        self._stopped = threading.Event()
-        self._watchdog: threading.Timer | None = None
+        # No events: a signal's handler would wait for the lock of the one that it interrupts.
+        self._renewing = False
+        self._stopped = False
+        self._watchdog = StopWatchdog(DRAIN)
         self._idle_since: float | None = None
         self._started = time.monotonic()
         self._complained = self._started
@@ -133,17 +133,18 @@ class Daemon:
     def run(self, *, signals: bool = True) -> None:
         """Serve. With `signals`, SIGTERM and SIGINT stop it and SIGHUP lets it read its
         configuration again; only in the main thread."""
+        self._watchdog.start()
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self.stop())
             signal.signal(signal.SIGHUP, lambda *_: self.reload())
         self._begin()
         try:
-            while not self._stopped.is_set():
+            while not self._stopped:
                 self._engine.run(self._over)
                 if self._engine.refused is not None:
                     raise self._engine.refused
-                if self._stopped.is_set() or self._engine.retire():
+                if self._stopped or self._engine.retire():
                     break
                 self._idle_since = None  # work came while we left
         finally:
@@ -157,23 +158,19 @@ class Daemon:
             except LedgerError as error:
                 log.warning("%s", error)
             self._askers.close()
-            if self._watchdog is not None:
-                self._watchdog.cancel()
+            self._watchdog.disarm()
 
     def stop(self) -> None:
         """Hand over what runs, and let `run` return within seconds; from any thread or signal. A
         call that hangs keeps it no longer than `DRAIN`: the next engine takes over all the same."""
         self._engine.draining = True
-        self._stopped.set()
-        if self._watchdog is None:
-            self._watchdog = threading.Timer(DRAIN, _give_up)
-            self._watchdog.daemon = True
-            self._watchdog.start()
+        self._stopped = True
+        self._watchdog.arm()
         self._engine.wake()
 
     def reload(self) -> None:
         """Read the configuration again, soon; from any thread or signal."""
-        self._renewing.set()
+        self._renewing = True
         self._engine.wake()
 
     # --- within ---
@@ -208,10 +205,10 @@ class Daemon:
 
     def _over(self) -> bool:
         self._listen_for_silence()
-        if self._stopped.is_set() or self._engine.refused is not None:
+        if self._stopped or self._engine.refused is not None:
             return True
-        if self._renewing.is_set():
-            self._renewing.clear()
+        if self._renewing:
+            self._renewing = False
             self._take_configuration()
         now = time.monotonic()
         if not (self._until_idle and self._engine.idle):
@@ -326,9 +323,3 @@ def _ends_after(seconds: float) -> Callable[[], bool]:
     """Return a question that says yes after so many seconds."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() >= end
-
-
-def _give_up() -> None:
-    log.error("stopping takes more than %d s: what this engine held is left to the next", DRAIN)
-    logging.shutdown()
-    os._exit(1)

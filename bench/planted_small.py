@@ -1,0 +1,57 @@
+"""Bugs to plant where a small thing keeps a large promise (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+WATCHDOG = "runtime/stop_watchdog.py"
+WATCHDOG_TESTS = "tests/unit/runtime/test_stop_watchdog.py"
+DAEMON = "runtime/daemon.py"
+
+BUGS: Final = (
+    Bug(
+        "a stop has no bound",
+        DAEMON,
+        "        self._watchdog.arm()\n",
+        "",
+        "tests/integration/test_serve.py::test_a_stop_that_a_ledger_holds_up_ends_by_its_watchdog",
+    ),
+    Bug(
+        "each signal puts the end of a stop off",
+        WATCHDOG,
+        "                if self._over.get(timeout=left):\n                    return\n",
+        "                if self._over.get(timeout=left):\n                    return\n"
+        "                end = time.monotonic() + self._seconds\n",
+        f"{WATCHDOG_TESTS}::test_the_time_runs_from_the_first_signal_on",
+    ),
+    Bug(
+        "a log that hangs keeps a stop from its end",
+        WATCHDOG,
+        "    signal.setitimer(signal.ITIMER_REAL, LAST_WORDS)\n",
+        "",
+        f"{WATCHDOG_TESTS}::test_a_log_that_hangs_too_keeps_nothing",
+    ),
+    Bug(
+        "the watchdog's thread begins when it is needed",
+        WATCHDOG,
+        "        self._over.put(False)\n",
+        "        threading.Thread(target=self._over.put, args=(False,)).start()\n",
+        f"{WATCHDOG_TESTS}::test_a_stop_needs_no_new_thread",
+    ),
+    Bug(
+        "a configuration needs the models of builds",
+        "config/field_checks.py",
+        "from vmrunner.lib import globs, units\n",
+        "from vmrunner.lib import globs, units\nfrom vmrunner.model import builds as _builds\n",
+        "tests/integration/test_startup.py::test_a_command_loads_what_it_needs",
+    ),
+    Bug(
+        "a host that is gone keeps its row of a pool",
+        "ledger/pools.py",
+        "                _FORGET_OLD_PLACES(connection, name=name, before=state.noted_at - PLACE_KEPT)\n",
+        "",
+        "tests/integration/test_pool_claims.py::test_a_host_that_is_gone_leaves_no_place_for_good",
+    ),
+)
