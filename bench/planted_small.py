@@ -16,7 +16,7 @@ BUGS: Final = (
         DAEMON,
         "        self._watchdog.arm()\n",
         "",
-        "tests/integration/test_serve.py::test_a_stop_that_a_ledger_holds_up_ends_by_its_watchdog",
+        "tests/integration/test_serve.py::test_a_ledger_that_hangs_ends_a_stop_with_status_one",
     ),
     Bug(
         "each signal puts the end of a stop off",
@@ -50,8 +50,8 @@ BUGS: Final = (
     Bug(
         "a host that is gone keeps its row of a pool",
         "ledger/pools.py",
-        "                _FORGET_OLD_PLACES(connection, name=name, before=state.noted_at - PLACE_KEPT)\n",
-        "",
+        "before=state.noted_at - PLACE_KEPT)",
+        "before=0.0)",
         "tests/integration/test_pool_claims.py::test_a_host_that_is_gone_leaves_no_place_for_good",
     ),
 )

@@ -159,7 +159,7 @@ def test_a_call_that_hangs_keeps_no_serve_from_ending(
         until(lambda: cli("show", queued, "-o", "json").items[0]["state"] == "finished")
 
 
-def test_a_stop_that_a_ledger_holds_up_ends_by_its_watchdog(
+def test_a_ledger_that_hangs_ends_a_stop_with_status_one(
     home: Path, cli: Cli, cloud: FileCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who leaves says so to the ledger, and waits for it: the one thing that a stop waits for."""

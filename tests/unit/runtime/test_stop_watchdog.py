@@ -26,7 +26,8 @@ threading.Event().wait()
 
 def hanging(hold: str) -> subprocess.CompletedProcess[str]:
     program = HANGS.format(hold=hold)
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    argv = [sys.executable, "-c", program]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=30)
 
 
 def test_what_hangs_in_a_stop_ends_with_status_one() -> None:
