@@ -14,7 +14,7 @@ from vmrunner.runtime.stop_watchdog import StopWatchdog
 #: A process that hangs in its stop. `{hold}` is what it holds meanwhile.
 HANGS = """
 import logging, threading
-stop_watchdog.LAST_WORDS = 0.2
+from vmrunner.runtime import stop_watchdog
 logging.basicConfig()
 watchdog = stop_watchdog.StopWatchdog(0.05)
 watchdog.start()
@@ -37,7 +37,8 @@ def test_what_hangs_in_a_stop_ends_with_status_one() -> None:
 
 
 def test_a_log_that_hangs_too_keeps_nothing() -> None:
-    assert hanging("logging.root.handlers[0].acquire()").returncode == -signal.SIGALRM
+    hold = "stop_watchdog.LAST_WORDS = 0.2; logging.root.handlers[0].acquire()"
+    assert hanging(hold).returncode == -signal.SIGALRM
 
 
 def test_a_stop_needs_no_new_thread(monkeypatch: pytest.MonkeyPatch) -> None:
