@@ -117,7 +117,7 @@ BUGS: Final = (
     Bug(
         "keep all copies of a bucket",
         "store/cache_transfer.py",
-        "            if left >= 0 or used",
+        "            if remaining >= 0 or used",
         "            if path or used",
         f"{UPLOADS}::test_copies_of_a_bucket_take_so_much_of_this_disk",
     ),

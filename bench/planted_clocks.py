@@ -113,8 +113,8 @@ BUGS: Final = (
     Bug(
         "a long pause of ours is their silence",
         "lib/change_watch.py",
-        "min(now - known.looked, self.lease / LOOKS)",
-        "now - known.looked",
+        "min(now - watched.looked, self.lease / LOOKS)",
+        "now - watched.looked",
         f"{WATCH}::test_a_long_pause_of_ours_counts_for_nothing",
     ),
     Bug(

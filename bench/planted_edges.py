@@ -254,7 +254,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "count our own pause as the others' silence",
         "lib/change_watch.py",
-        " or now - known.looked > self._gap:",
+        " or now - watched.looked > self._gap:",
         ":",
         f"{PEERS}::test_our_own_pause_starts_the_counting_anew",
     ),
@@ -318,8 +318,8 @@ _SHELL_BUGS: Final = (
     Bug(
         "take from a VM what was not asked for",
         "lib/archive/files.py",
-        "if not asked.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK)):",
-        "if False:",
+        "requested.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK))",
+        "True",
         "tests/unit/lib/test_archive.py::test_what_was_not_asked_for_is_refused",
     ),
     Bug(

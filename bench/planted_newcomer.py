@@ -161,7 +161,7 @@ BUGS: Final = (
     Bug(
         "a step that comes again is marked again",
         "cli/ci_groups.py",
-        "self._told.add(named)\n                lines += self._close(time)",
+        "self._printed.add(named)\n                lines += self._close(time)",
         "lines += self._close(time)",
         f"{GROUPS}::test_what_comes_again_after_a_take_over_is_marked_once",
     ),

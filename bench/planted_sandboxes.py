@@ -21,8 +21,8 @@ BUGS: Final = (
     Bug(
         "terminal: a flood that comes with its beginning is a failure",
         "services/sandbox_terminal.py",
-        "while mark not in said:",
-        "while len(said) > SAID or mark not in said:",
+        "while mark not in output:",
+        "while len(output) > SAID or mark not in output:",
         "tests/unit/services/test_terminal_start.py",
     ),
     Bug(
@@ -84,15 +84,15 @@ BUGS: Final = (
     Bug(
         "sandbox: the VM names the file that is written here",
         "api/sandbox_files.py",
-        "            kind = self._client.stat_file(there).kind\n",
-        "            kind, there = (said := self._client.stat_file(there)).kind, said.path\n",
+        "            kind = self._client.stat_file(source).kind\n",
+        "            kind, source = (said := self._client.stat_file(source)).kind, said.path\n",
         f"{HOSTILE}::test_no_name_on_this_host_comes_from_the_vm",
     ),
     Bug(
         "sandbox: a file without end fills memory and disk",
         "api/sandbox_files.py",
-        "        if left < 0:\n",
-        "        if left is None:\n",
+        "        if remaining < 0:\n",
+        "        if remaining is None:\n",
         f"{HOSTILE}::test_a_file_without_end_fills_neither_memory_nor_disk",
     ),
     Bug(
@@ -126,8 +126,8 @@ BUGS: Final = (
     Bug(
         "sandbox: who forwards waits for the port alone",
         "guest/port_forward.py",
-        "    there.setblocking(False)\n",
-        "    there.settimeout(None)\n",
+        "    service.setblocking(False)\n",
+        "    service.settimeout(None)\n",
         f"{TRANSFERS}::test_a_forwarded_port_takes_and_gives_much_at_once",
     ),
     Bug(

@@ -31,7 +31,7 @@ BUGS: Final = (
     Bug(
         "let a tenant say what others' tokens force",
         "services/remote_submit.py",
-        "if foreign := sorted(said & forced):",
+        "if foreign := sorted(changed & forced):",
         "if foreign := []:",
         f"{TENANTS}::test_a_label_that_others_force_is_refused",
     ),
@@ -80,15 +80,15 @@ BUGS: Final = (
     Bug(
         "believe an issuer's keys for ever",
         "server/oidc.py",
-        "if self._now() - known.had >= BELIEVED:",
+        "if self._now() - issued.fetched_at >= BELIEVED:",
         "if False:",
         f"{OIDC}::test_keys_of_an_issuer_that_is_gone_count_a_day",
     ),
     Bug(
         "let all wait for an issuer that hangs",
         "server/oidc.py",
-        "if not known.callers.acquire(blocking=False):",
-        "if not known.callers.acquire():",
+        "if not issued.callers.acquire(blocking=False):",
+        "if not issued.callers.acquire():",
         f"{OIDC}::test_an_issuer_that_hangs_keeps_no_other_waiting",
     ),
     Bug(
@@ -101,7 +101,7 @@ BUGS: Final = (
     Bug(
         "look at a directory anew for each file in it",
         "lib/globs.py",
-        "            self._below[component] = known\n",
+        "            self._below[component] = directory\n",
         "",
         "tests/unit/lib/test_globs.py::test_a_directory_is_held_against_globs_once",
     ),
@@ -122,7 +122,7 @@ BUGS: Final = (
     Bug(
         "let a caller name any image of the account",
         "services/ceilings.py",
-        "if not ceilings.image_allowed(spec.image, known | set(listed or ())):",
+        "if not ceilings.image_allowed(spec.image, names | set(listed or ())):",
         "if False:",
         f"{CEILINGS}::test_a_caller_boots_no_image_of_another_product",
     ),
@@ -199,8 +199,8 @@ BUGS: Final = (
     Bug(
         "count lines of secrets by one of their ends",
         "config/field_checks.py",
-        "sum(len(one.splitlines()) for one",
-        "sum(one.count(b'\\n') + 1 for one",
+        "sum(len(secret.splitlines()) for secret",
+        "sum(secret.count(b'\\n') + 1 for secret",
         "tests/integration/test_http_lengths.py::test_lists_and_tables_have_an_end",
     ),
     Bug(

@@ -293,13 +293,13 @@ class AsyncSandbox(_Context[_Sandbox]):
         **options: Unpack[SandboxOptions],
     ) -> Self:
         """Start a sandbox and wait until it is ready."""
-        asked = _blocking(runner)
+        blocking = _blocking(runner)
         return cls(
             await _in_thread(
                 lambda: _Sandbox.create(
                     owned=owned,
                     wait_timeout=wait_timeout,
-                    runner=asked,
+                    runner=blocking,
                     settings=settings,
                     **options,
                 ),
@@ -310,10 +310,10 @@ class AsyncSandbox(_Context[_Sandbox]):
     @classmethod
     async def connect(cls, sandbox: str, *, runner: AsyncRunner | _Runner | None = None) -> Self:
         """A sandbox that is there."""
-        asked = _blocking(runner)
+        blocking = _blocking(runner)
         return cls(
             await _in_thread(
-                lambda: _Sandbox.connect(sandbox, runner=asked), _aside(_Sandbox.close)
+                lambda: _Sandbox.connect(sandbox, runner=blocking), _aside(_Sandbox.close)
             )
         )
 
@@ -322,8 +322,8 @@ class AsyncSandbox(_Context[_Sandbox]):
         *, labels: Mapping[str, str] | None = None, runner: AsyncRunner | _Runner | None = None
     ) -> builtins.list[Build]:
         """Return the sandboxes that live, newest first."""
-        asked = _blocking(runner)
-        return await _in_thread(lambda: _Sandbox.list(labels=labels, runner=asked))
+        blocking = _blocking(runner)
+        return await _in_thread(lambda: _Sandbox.list(labels=labels, runner=blocking))
 
     @property
     def id(self) -> str:

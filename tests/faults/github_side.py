@@ -226,7 +226,7 @@ class ForgeProcess:
         try:
             self._try("listener", self.listener.step)
             for _ in range(NEWS if self.hears_all else 0):
-                if (news := self.state.known.news) is not None and news.sure:
+                if (news := self.state.jobs.news) is not None and news.sure:
                     break
                 self._try("listener", self.listener.step)
             self._try("scaler", self.scaler.look)

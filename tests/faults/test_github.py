@@ -33,7 +33,7 @@ def serving(world: GithubWorld, **said: Any) -> ForgeProcess:
     """A scale set that listens, and an engine."""
     world.node()
     process = world.forge(**said)
-    world.run(10, until=lambda: process.state.known.news is not None)
+    world.run(10, until=lambda: process.state.jobs.news is not None)
     return process
 
 
@@ -84,7 +84,7 @@ def test_two_at_once_start_one_vm_for_a_job(make_world: MakeWorld) -> None:
     stale = second.scaler._builds.seen()
     world.github.queue_job()
     world.run(10, until=lambda: bool(world.builds()))
-    second.state.known = first.state.known
+    second.state.jobs = first.state.jobs
     second.scaler._builds.seen = lambda: stale  # type: ignore[method-assign]
     second.scaler.look()
     assert len(world.github.runners) == 1  # the other is withdrawn
@@ -98,11 +98,11 @@ def test_a_second_process_waits_for_the_session(make_world: MakeWorld) -> None:
     first = serving(world)
     second = world.forge()
     world.run(60)
-    assert second.state.known.news is None
+    assert second.state.jobs.news is None
     assert {type(error) for error in second.failures} == {GithubError}
     assert "another process hears" in explanation(second.failures[0], "fast")
     first.kill()
-    world.run(120, until=lambda: second.state.known.news is not None)
+    world.run(120, until=lambda: second.state.jobs.news is not None)
     world.github.queue_job()
     outcome(world, 1)
 
@@ -112,17 +112,17 @@ def test_counts_are_forgotten_once_another_hears_them(make_world: MakeWorld) -> 
     world = make_world()
     first = serving(world, idle=0)
     second = world.forge()
-    world.run(5, until=lambda: second.state.known.scale_set is not None)
+    world.run(5, until=lambda: second.state.jobs.scale_set is not None)
     world.github.end_sessions()
     second.listener.step()
-    assert second.state.known.news is not None
+    assert second.state.jobs.news is not None
     world.run(5)
     world.arrives = False  # its runner is up, and GitHub has not given it its job yet
     job = world.github.queue_job()
     world.run(30, until=lambda: bool(world.running()))
     world.run(10)
     assert not world.github.paths("pools/0/agents")
-    assert first.state.known.news is None
+    assert first.state.jobs.news is None
     world.arrives = True
     outcome(world, 1)
     assert job.assigned == 1
@@ -291,10 +291,10 @@ def test_a_runner_that_ends_before_the_first_look_counts(make_world: MakeWorld) 
     world.github.end_sessions()
     second = world.forge()
     look, second.scaler.look = second.scaler.look, lambda: None  # type: ignore[method-assign]
-    world.run(60, until=lambda: second.state.known.news is not None)
+    world.run(60, until=lambda: second.state.jobs.news is not None)
     second.listener.step = lambda: False  # type: ignore[method-assign]
-    assert second.state.known.news is not None
-    assert second.state.known.news.assigned == 1
+    assert second.state.jobs.news is not None
+    assert second.state.jobs.news.assigned == 1
     world.run(60, until=lambda: world.builds()[0].finished)
     look()
     assert len(world.builds()) == 1
@@ -317,7 +317,7 @@ def test_a_runner_that_github_forgot_is_not_ended(make_world: MakeWorld) -> None
     world.github.end_sessions()
     process = world.forge(idle=0)
     world.run(20)
-    assert process.state.known.news is not None
+    assert process.state.jobs.news is not None
     assert world.github.paths("pools/0/agents")
     (build,) = world.builds()
     assert (build.finished, build.cancel) == (False, None)

@@ -183,14 +183,14 @@ def raise_for(build: Build) -> None:
     if result is None or result is Result.SUCCESS:
         return
     kind, hint = _ENDS[result]
-    said = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
+    outcome = f"exit code {build.exit_code}" if build.exit_code is not None else build.message
     try:
-        said = build.ending or said
+        outcome = build.ending or outcome
     except LedgerError as error:  # that it ended is known all the same
         log.warning("%s", error)
     reason = build.reason.value if build.reason else "unknown"
     raise kind(
-        f"{build.id}: {result.value}, {reason}: {said or 'no more is known'}",
+        f"{build.id}: {result.value}, {reason}: {outcome or 'no more is known'}",
         build=build,
         hint=hint.format(id=build.id),
     )

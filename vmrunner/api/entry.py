@@ -17,7 +17,7 @@ log = logging.getLogger("vmrunner")
 
 def enter(
     service: LocalService | RemoteService,
-    wished: BuildRequest,
+    request: BuildRequest,
     *,
     submitter: Process | None = None,
 ) -> tuple[BuildRecord, bool]:
@@ -25,7 +25,7 @@ def enter(
     already)."""
     # One after the other: what a step gives belongs to the submission that gave it.
     submission: Any = service.submission
-    admitted = submission.admit(submission.check(wished), warn=_warn)
+    admitted = submission.admit(submission.check(request), warn=_warn)
     packed = submission.pack(admitted, on_image=_log_image)
     if packed.total is not None:
         log.info("source: %s", packed.total)

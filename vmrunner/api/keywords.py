@@ -95,30 +95,30 @@ _ELSEWHERE: Final = {
 
 def wish(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a request. Raises TypeError for a keyword that there is not."""
-    known = BuildRequest.model_fields.keys() - {"steps"}
-    return BuildRequest(steps=_steps(command), **_given(options, known, "a build"))
+    names = BuildRequest.model_fields.keys() - {"steps"}
+    return BuildRequest(steps=_steps(command), **_given(options, names, "a build"))
 
 
 def sandbox_wish(options: SandboxOptions) -> SandboxRequest:
     """The same for a sandbox, whose network is none unless they say otherwise."""
-    known = SandboxOptions.__annotations__.keys()
+    names = SandboxOptions.__annotations__.keys()
     if foreign := next((name for name in options if name in _ELSEWHERE), None):
         raise TypeError(f"no option {foreign!r} of a sandbox (here it is {_ELSEWHERE[foreign]!r})")
-    said = _given(options, known, "a sandbox")
-    return SandboxRequest(**{"network": Network.NONE.value, **said})
+    values = _given(options, names, "a sandbox")
+    return SandboxRequest(**{"network": Network.NONE.value, **values})
 
 
-def _given(options: Mapping[str, Any], known: Collection[str], noun: str) -> dict[str, Any]:
+def _given(options: Mapping[str, Any], names: Collection[str], noun: str) -> dict[str, Any]:
     """Return those that were said, as a request takes them."""
-    if unknown := sorted(options.keys() - known):
-        hint = units.did_you_mean(unknown[0], known)
+    if unknown := sorted(options.keys() - names):
+        hint = units.did_you_mean(unknown[0], names)
         raise TypeError(f"no option {unknown[0]!r} of {noun} ({hint})")
-    said = {name: value for name, value in options.items() if value is not None}
-    if "secrets" in said:
-        said["secrets"] = _secrets(said["secrets"])
-    if isinstance(place := said.get("source"), os.PathLike):
-        said["source"] = os.fspath(place)
-    return said
+    values = {name: value for name, value in options.items() if value is not None}
+    if "secrets" in values:
+        values["secrets"] = _secrets(values["secrets"])
+    if isinstance(place := values.get("source"), os.PathLike):
+        values["source"] = os.fspath(place)
+    return values
 
 
 def _steps(command: Command) -> tuple[Step, ...]:
@@ -133,11 +133,11 @@ def _steps(command: Command) -> tuple[Step, ...]:
     return steps
 
 
-def _secrets(said: Any) -> dict[str, bytes]:
-    if not isinstance(said, Mapping):
-        field_checks.several(said, "secrets")
+def _secrets(secrets: Any) -> dict[str, bytes]:
+    if not isinstance(secrets, Mapping):
+        field_checks.several(secrets, "secrets")
     try:
-        return secretvalues.read(said, os.environ)
+        return secretvalues.read(secrets, os.environ)
     except ConfigError as error:
         fix = 'names of variables that are set, ["NAME=@FILE"], or {"NAME": value}'
         raise ConfigError(str(error.args[0]), hint=fix) from None

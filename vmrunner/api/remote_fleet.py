@@ -14,7 +14,7 @@ def fleet(answer: Document) -> Fleet:
     """Decode VMs beside what the clouds show. Of a cloud's thing that no row names the id is told,
     not the tags."""
     here = time.time()
-    vms = [FleetVm(_row(one), here, _resource(one)) for one in answer["items"]]
+    vms = [FleetVm(_row(item), here, _resource(item)) for item in answer["items"]]
     return Fleet(vms=vms, unread=tuple(answer.get("unread", ())))
 
 

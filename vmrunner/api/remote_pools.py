@@ -18,7 +18,7 @@ def pool_status(document: Document) -> PoolStatus:
         kind=PoolKind(document["kind"]),
         network=network_of(document["network"]),
         size=sizing["size"],
-        schedule=tuple((one["cron"], one["size"]) for one in sizing["schedule"]),
+        schedule=tuple((entry["cron"], entry["size"]) for entry in sizing["schedule"]),
         hit_rate=sizing["hit_rate"],
         least=sizing["min"],
         most=sizing["max"],
@@ -46,7 +46,7 @@ def pool_status(document: Document) -> PoolStatus:
         idle_usd_today=document["idle_usd_today"],
         empty_reason=EmptyReason(empty) if empty else None,
         # Servers of before do not tell.
-        places=tuple(_place(one) for one in document.get("places", ())),
+        by_place=tuple(_place(entry) for entry in document.get("places", ())),
     )
 
 

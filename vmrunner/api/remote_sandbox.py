@@ -56,12 +56,12 @@ class RemoteSandbox:
 
     def start(self, order: CommandOrder) -> None:
         """Start a command unless its id was started."""
-        said: Mapping[str, Any] = {
+        values: Mapping[str, Any] = {
             **asdict(order),
             "argv": list(order.argv),
             "env": dict(order.env),
         }
-        body = {name: value for name, value in said.items() if value is not None}
+        body = {name: value for name, value in values.items() if value is not None}
         patiently(lambda: self._http.post(f"{self._path}/execs", body))
 
     def signal(self, name: str, number: int) -> None:

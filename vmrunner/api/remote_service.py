@@ -61,7 +61,7 @@ class RemoteArtifacts:
         from vmrunner.services.artifacts import Artifact
 
         found = self.client.listed(f"/builds/{segment(self.build.id)}/artifacts")
-        return [Artifact(one["path"], one["size"]) for one in found]
+        return [Artifact(entry["path"], entry["size"]) for entry in found]
 
     def download(
         self, dest: Any, *paths: str, on_bytes: Callable[[int], None] = lambda _: None
@@ -95,12 +95,12 @@ class _Reader:
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts = parts
-        self._left = b""
+        self._rest = b""
 
     def read(self, size: int = -1, /) -> bytes:
-        if not self._left:
-            self._left = next(self._parts, b"")
-        data, self._left = self._left[:size], self._left[size:]
+        if not self._rest:
+            self._rest = next(self._parts, b"")
+        data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
 
@@ -147,13 +147,13 @@ class RemoteService:
 
     def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
         """Return why those of them that are queued wait, as the server told with them."""
-        known = self.ledger.builds.waiting
-        return {row.id: known[row.id] for row in rows if row.id in known}
+        reasons = self.ledger.builds.waiting
+        return {row.id: reasons[row.id] for row in rows if row.id in reasons}
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
         """Return how they came by their VMs, by the VM's id."""
-        known = self.ledger.builds.starts
-        return {row.instance: known[row.instance] for row in rows if row.instance in known}
+        starts = self.ledger.builds.starts
+        return {row.instance: starts[row.instance] for row in rows if row.instance in starts}
 
     def costed(self, rows: Sequence[BuildRecord]) -> list[BuildRecord]:
         """Return them with what each has cost until now: so the server sent them."""
@@ -235,8 +235,8 @@ class RemoteService:
         """One pass of the reaper: what it found and did."""
         from vmrunner.services.remote.reports import report
 
-        said = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
-        return report(self.client.post("/reap", said))
+        options = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
+        return report(self.client.post("/reap", options))
 
     def audit(
         self,
@@ -248,8 +248,8 @@ class RemoteService:
         """Return what is alive and should not be."""
         from vmrunner.services.remote.reports import survivor
 
-        said = None if tag is None else "=".join(tag)
-        found = self.client.listed("/audit", provider=provider, tag=said, older_than=older_than)
+        label = None if tag is None else "=".join(tag)
+        found = self.client.listed("/audit", provider=provider, tag=label, older_than=older_than)
         return list(map(survivor, found))
 
     def costs(self, by: str, since: float) -> list[CostLine]:

@@ -58,12 +58,12 @@ class RemoteSubmitter:
                     source = str(Path(source).expanduser().absolute())
                 sources.check(source)
             except ConfigError as error:
-                faults.append(placed_error(error, request.places))
+                faults.append(placed_error(error, request.locations))
         try:
             caches = cache_keys.named(request.caches, source)
             request = request.model_copy(update={"caches": caches})
         except ConfigError as error:
-            faults.append(placed_error(error, request.places))
+            faults.append(placed_error(error, request.locations))
         if faults:
             raise together(faults)
         self._request = request
@@ -74,7 +74,7 @@ class RemoteSubmitter:
             answer = self._client.post(_path(request), body, dry_run=True)
         except ConfigError as error:
             raise together(
-                placed_error(one, request.places) for one in (error, *error.more)
+                placed_error(fault, request.locations) for fault in (error, *error.more)
             ) from None
         return CheckedRequest(
             spec=decoding.spec(answer["items"][0]),
@@ -82,7 +82,7 @@ class RemoteSubmitter:
             source=source,
             warnings=tuple(answer.get("warnings", ())),
             taken=request.taken,
-            places=request.places,
+            locations=request.locations,
         )
 
     def admit(self, checked: CheckedRequest, *, warn: Callable[[str], object]) -> AdmittedBuild:
@@ -129,21 +129,21 @@ def _path(request: BuildRequest) -> str:
 
 def _body(request: BuildRequest) -> dict[str, Any]:
     """The request as JSON. Its source is named once it is uploaded."""
-    said = {
+    values = {
         name: value
         for name, value in request
         if value is not None and name not in ("source", "steps", "secrets", "artifacts", "caches")
     }
     if request.network is not None:
-        said["network"] = request.network.value
-    said["secrets"] = {name: _text(name, value) for name, value in request.secrets.items()}
+        values["network"] = request.network.value
+    values["secrets"] = {name: _text(name, value) for name, value in request.secrets.items()}
     if isinstance(request, SandboxRequest):
-        return said
+        return values
     return {
-        **said,
-        "steps": [_step(one) for one in request.steps or ()],
-        "artifacts": [{"path": one.glob, "always": one.always} for one in request.artifacts],
-        "caches": [asdict(one) for one in request.caches],
+        **values,
+        "steps": [_step(item) for item in request.steps or ()],
+        "artifacts": [{"path": item.glob, "always": item.always} for item in request.artifacts],
+        "caches": [asdict(item) for item in request.caches],
     }
 
 
@@ -158,11 +158,13 @@ def _text(name: str, value: bytes) -> str:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    said: dict[str, Any] = {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+    document: dict[str, Any] = (
+        {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+    )
     if step.name:
-        said["name"] = step.name
+        document["name"] = step.name
     if step.timeout is not None:
-        said["timeout"] = step.timeout
+        document["timeout"] = step.timeout
     if step.env:
-        said["env"] = dict(step.env)
-    return said
+        document["env"] = dict(step.env)
+    return document

@@ -213,17 +213,19 @@ class Runner:
 
     def enter(
         self,
-        wished: BuildRequest,
+        request: BuildRequest,
         *,
         submitter: Process | None = None,
     ) -> tuple[Row, bool]:
         """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
         one that had its idempotency key already)."""
-        return entry.enter(self.service, wished, submitter=submitter)
+        return entry.enter(self.service, request, submitter=submitter)
 
-    def enter_sandbox(self, wished: SandboxRequest, *, owned: bool, timeout: float | None) -> Build:
+    def enter_sandbox(
+        self, request: SandboxRequest, *, owned: bool, timeout: float | None
+    ) -> Build:
         """Start a sandbox and wait until it is ready: see `Sandbox.create`."""
-        build, new = self.enter(wished, submitter=process.current() if owned else None)
+        build, new = self.enter(request, submitter=process.current() if owned else None)
         self._unended.add(build.id)
         try:
             if not owned:

@@ -62,8 +62,8 @@ class CommandFailed(VmrunnerError):
     def __init__(self, title: str, result: CommandResult) -> None:
         how = "timed out" if result.timed_out else f"exit code {result.exit_code}"
         lines = result.stderr.strip().splitlines()
-        said = f": {lines[-1][:200]}" if lines else ""
-        super().__init__(f"{title[:80]}: {how}{said}", hint="its output: error.result")
+        last = f": {lines[-1][:200]}" if lines else ""
+        super().__init__(f"{title[:80]}: {how}{last}", hint="its output: error.result")
         self.result = result
 
 
@@ -127,8 +127,8 @@ class Sandbox:
         *, labels: Mapping[str, str] | None = None, runner: Runner | None = None
     ) -> builtins.list[Build]:
         """Return the sandboxes that live, newest first."""
-        with contextmanager(_given)(runner) as asked:
-            found = asked.list(active=True, labels=labels, limit=None)
+        with contextmanager(_given)(runner) as client:
+            found = client.list(active=True, labels=labels, limit=None)
             return [build for build in found if build.spec.sandbox_ttl is not None]
 
     def __enter__(self) -> Self:

@@ -90,8 +90,8 @@ class SandboxFiles:
             if here.is_dir():
                 self._upload_directory(here, target)
             elif here.is_file():
-                there = f"{target.rstrip('/')}/{here.name}"
-                self._client.write_file(there, _Anew(lambda: pieces_of(here, PIECE)))
+                path = f"{target.rstrip('/')}/{here.name}"
+                self._client.write_file(path, _Anew(lambda: pieces_of(here, PIECE)))
             else:
                 raise ConfigError(
                     f"source: {here} is no file and no directory", hint="name one that is there"
@@ -101,8 +101,8 @@ class SandboxFiles:
         try:
             self._client.unpack_files(target, _Anew(lambda: _packed(here)))
         except (ConfigError, Conflict) as error:
-            said, *rest = error.args
-            error.args = (f"{said}; a part of {here} may be in {target} now", *rest)
+            message, *rest = error.args
+            error.args = (f"{message}; a part of {here} may be in {target} now", *rest)
             raise
 
     def download(
@@ -110,17 +110,17 @@ class SandboxFiles:
     ) -> Path:
         """Copy a file to `to`, into it where that is a directory; or what is in a directory below
         `to`. Returns where it is. Raises Conflict or BadArchive where that is more than `most`."""
-        here, there, cap = Path(to), absolute(path), units.size(most, "most")
+        here, source, cap = Path(to), absolute(path), units.size(most, "most")
         with self._translated():
             # Of what the VM says of itself, its kind alone counts here: no name comes from there.
-            kind = self._client.stat_file(there).kind
+            kind = self._client.stat_file(source).kind
             if kind == "dir":
                 with _Extraction(here, archive.ArchiveCaps(unpacked=cap)) as extraction:
-                    self._client.pack_files(there, extraction.take)
+                    self._client.pack_files(source, extraction.take)
                 return here
             if kind != "file":
-                raise Conflict(f"{there} is no file and no directory: {kind}")
-            return self._fetch(there, here / Path(there).name if here.is_dir() else here, cap)
+                raise Conflict(f"{source} is no file and no directory: {kind}")
+            return self._fetch(source, here / Path(source).name if here.is_dir() else here, cap)
 
     def _fetch(self, path: str, target: Path, most: int) -> Path:
         if not target.parent.is_dir():
@@ -137,12 +137,12 @@ class SandboxFiles:
 
 def _bounded(take: Callable[[bytes], object], path: str, most: int) -> Callable[[bytes], object]:
     """Return a receiver that raises Conflict for more bytes than that."""
-    left = most
+    remaining = most
 
     def bounded(data: bytes) -> None:
-        nonlocal left
-        left -= len(data)
-        if left < 0:
+        nonlocal remaining
+        remaining -= len(data)
+        if remaining < 0:
             raise Conflict(f"{path} has more than {units.amount(most)}", hint="see `most`")
         take(data)
 

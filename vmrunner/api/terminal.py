@@ -114,10 +114,10 @@ class Terminal:
             until = time.monotonic() + units.duration(timeout, "timeout")
         while not true():
             abandonment.check()
-            left = abandonment.LOOK if until is None else until - time.monotonic()
-            if left <= 0:
+            remaining = abandonment.LOOK if until is None else until - time.monotonic()
+            if remaining <= 0:
                 raise NotFinished(f"terminal: {what}", hint="wait again")
-            self._news.wait(min(left, abandonment.LOOK))
+            self._news.wait(min(remaining, abandonment.LOOK))
 
     def _raise(self) -> None:
         if self._error is not None:

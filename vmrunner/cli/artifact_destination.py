@@ -97,13 +97,13 @@ class CopyProgress:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._size = 0
-        self._told = clock()
+        self._printed_at = clock()
 
     def add(self, size: int) -> None:
         """Count so many bytes more."""
         self._size += size
-        if (now := self._clock()) - self._told >= PROGRESS:
-            self._told = now
+        if (now := self._clock()) - self._printed_at >= PROGRESS:
+            self._printed_at = now
             output.say(f"artifacts: {units.amount(self._size)} are copied so far")
 
 

@@ -27,7 +27,7 @@ class CiGroups:
         self._build = build
         self._seen = 0
         self._waiting: list[BuildEvent] = []
-        self._told: set[tuple[int, int, str]] = set()  # after a take-over they come again
+        self._printed: set[tuple[int, int, str]] = set()  # after a take-over they come again
         self._open: int | None = None  # the step whose group is open
         self._marks = _marks()
         self.talks = self._marks is None and len(build.spec.steps) > 1
@@ -47,8 +47,8 @@ class CiGroups:
             event = self._waiting.pop(0)
             step, time = _number(event, "step"), event.time
             named = (_number(event, "attempt", 1), step, event.kind)
-            if named not in self._told:
-                self._told.add(named)
+            if named not in self._printed:
+                self._printed.add(named)
                 lines += self._close(time)
                 if event.kind == EventKind.STEP_STARTED:
                     lines.append(self._begun(step, time))

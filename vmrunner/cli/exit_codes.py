@@ -52,7 +52,7 @@ def remote(argv: Sequence[str]) -> bool:
 
 def of_error(error: BaseException) -> int:
     """The code of a command that does not speak for a build."""
-    known: tuple[tuple[type[BaseException], int], ...] = (
+    codes: tuple[tuple[type[BaseException], int], ...] = (
         (errors.ConfigError, USAGE),
         (errors.NotFound, NOT_FOUND),
         (errors.CredentialsRefused, CREDENTIALS),
@@ -64,7 +64,7 @@ def of_error(error: BaseException) -> int:
         (errors.NotFinished, UNFINISHED),
         (KeyboardInterrupt, INTERRUPTED),
     )
-    return next((code for kind, code in known if isinstance(error, kind)), FAILED)
+    return next((code for kind, code in codes if isinstance(error, kind)), FAILED)
 
 
 def of_build(build: BuildRecord) -> int:

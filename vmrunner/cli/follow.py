@@ -36,7 +36,7 @@ class StatusLine:
         self._live = live
         self._may_draw = may_draw
         self._now = now
-        self._told = 0  # phases
+        self._printed = 0  # phases
         self._progress = ""
         self._ticks = 0
 
@@ -48,8 +48,8 @@ class StatusLine:
         if self._live:
             self._ticks += 1
             if self._may_draw():
-                known = f"{hint}{', ' if progress else ''}{progress}"
-                output.live(lambda room: self._line(build, deadline, known, room))
+                details = f"{hint}{', ' if progress else ''}{progress}"
+                output.live(lambda room: self._line(build, deadline, details, room))
         else:
             self._plain(build, hint)
             if progress and progress != self._progress:
@@ -58,16 +58,16 @@ class StatusLine:
 
     def _plain(self, build: BuildRecord, hint: str) -> None:
         """A line for each phase since the last call, however short it was."""
-        for phase in build.phases[self._told :]:
+        for phase in build.phases[self._printed :]:
             if phase.state is not BuildState.FINISHED:
                 since = units.span(phase.started - build.created_at)
                 again = phase.state is BuildState.PROVISIONING and build.attempt > 1
                 attempt = f" (attempt {build.attempt})" if again else ""
                 present = hint if phase is build.phases[-1] else ""
                 output.say(f"[{since:>6}] {phase.state.value}{attempt}{present}")
-        self._told = len(build.phases)
+        self._printed = len(build.phases)
 
-    def _line(self, build: BuildRecord, deadline: float | None, known: str, room: int) -> str:
+    def _line(self, build: BuildRecord, deadline: float | None, details: str, room: int) -> str:
         """Return what it does now and what time is left; of phases before, what there is room
         for."""
         now = self._now()
@@ -77,10 +77,10 @@ class StatusLine:
             if phase.ended is not None and phase.seconds(now) >= 0.05
         ]
         spin = _SPIN[self._ticks % len(_SPIN)]
-        current = f"{build.state.value} {spin} {units.span(now - build.state_since)}{known}"
-        left = "" if deadline is None else f"   VM ends in {units.span(deadline - now)}"
+        current = f"{build.state.value} {spin} {units.span(now - build.state_since)}{details}"
+        ending = "" if deadline is None else f"   VM ends in {units.span(deadline - now)}"
         parts = [build.id[:10], *done[-4:], current]
-        while len(line := " ─ ".join(parts) + left) > room and len(parts) > 1:
+        while len(line := " ─ ".join(parts) + ending) > room and len(parts) > 1:
             del parts[1 if len(parts) > 2 else 0]
         return line
 

@@ -238,9 +238,9 @@ class LibraryLogHandler(logging.Handler):
     """Warnings of the library, said as everything else is."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = "warning" if record.levelno < logging.ERROR else "error"
+        level = "warning" if record.levelno < logging.ERROR else "error"
         try:
-            say(f"{said}: {record.getMessage()}")
+            say(f"{level}: {record.getMessage()}")
         except Exception:  # noqa: BLE001 - a stderr that closed must not end whoever logs
             self.handleError(record)
 

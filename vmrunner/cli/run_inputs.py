@@ -54,8 +54,8 @@ def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> Build
     from vmrunner.lib import units
     from vmrunner.services import secrets
 
-    said = {name: options[name] for name in BuildRequest.model_fields if name in options}
-    said |= {
+    values = {name: options[name] for name in BuildRequest.model_fields if name in options}
+    values |= {
         "steps": steps,
         "env": env(options["env"] or (), options["env_file"] or ()),
         "secrets": secrets.read(options["secret"] or (), os.environ),
@@ -63,7 +63,7 @@ def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> Build
         "caches": [cache_checks.option(text) for text in options["cache"] or ()],
         "labels": dict(units.label(text) for text in options["label"] or ()),
     }
-    return BuildRequest(**said)
+    return BuildRequest(**values)
 
 
 def job_file(words: Sequence[str], file: Path | None, steps: object) -> Path | None:
@@ -105,16 +105,18 @@ def _job_file_here() -> Path | None:
     return here
 
 
-def with_job(said: BuildRequest, file: Path, name: str | None, leave: HostAccess) -> BuildRequest:
+def with_job(
+    request: BuildRequest, file: Path, name: str | None, leave: HostAccess
+) -> BuildRequest:
     """The wish, and what the job of that name adds to it."""
     from vmrunner.config import jobfile
     from vmrunner.services import requests
 
     chosen = jobfile.choose(file, name)
-    wished = said.over(requests.from_job(chosen, os.environ, said=said, leave=leave))
-    if wished.name is None:
+    merged = request.over(requests.from_job(chosen, os.environ, request=request, leave=leave))
+    if merged.name is None:
         output.warn(f"job {chosen.name!r} cannot be the build's name: it has none (--name)")
-    return wished
+    return merged
 
 
 def show_spec(spec: BuildSpec) -> None:

@@ -72,8 +72,8 @@ def interrupted_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP be as Ctrl-C, once: what is being made is ended, and not left."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        for one in before:
-            signal.signal(one, signal.SIG_IGN)
+        for caught_signal in before:
+            signal.signal(caught_signal, signal.SIG_IGN)
         raise exit_codes.ExitNow(128 + number)
 
     caught = (signal.SIGTERM, signal.SIGHUP)
@@ -92,9 +92,9 @@ def interrupted_by_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tidied_up(told: str) -> Iterator[None]:
+def tidied_up(message: str) -> Iterator[None]:
     """Let SIGTERM break off what runs here, as Ctrl-C does, so that it leaves nothing half-made;
-    then say `told`."""
+    then say `message`."""
     came = False
 
     def broken_off(*_: object) -> None:
@@ -111,7 +111,7 @@ def tidied_up(told: str) -> Iterator[None]:
     except KeyboardInterrupt:
         if not came:
             raise
-        output.say(f"ended by SIGTERM: {told}")
+        output.say(f"ended by SIGTERM: {message}")
         raise exit_codes.ExitNow(exit_codes.TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -48,18 +48,18 @@ class BudgetSettings(Section):
         return self
 
 
-def budgets(said: Sequence[BudgetSettings]) -> tuple[Budget, ...]:
+def budgets(sections: Sequence[BudgetSettings]) -> tuple[Budget, ...]:
     """Return the budgets of a configuration."""
     from vmrunner.model import Budget, BudgetAction, BudgetPeriod
 
     found = []
-    for one in said:
-        daily = one.usd_per_day is not None
+    for section in sections:
+        daily = section.usd_per_day is not None
         budget = Budget(
-            usd=(one.usd_per_day if daily else one.usd_per_month) or 0.0,
+            usd=(section.usd_per_day if daily else section.usd_per_month) or 0.0,
             period=BudgetPeriod.DAY if daily else BudgetPeriod.MONTH,
-            match=one.match,
-            action=BudgetAction(one.action),
+            match=section.match,
+            action=BudgetAction(section.action),
         )
         found.append(budget)
     return tuple(found)

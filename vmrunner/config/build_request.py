@@ -25,12 +25,12 @@ from vmrunner.lib.section import Bytes, Seconds, Section
 from vmrunner.model import RUNTIMES, ArtifactRule, CacheRule, Step
 
 
-def _one_of(noun: str, known: Sequence[str]) -> BeforeValidator:
-    listed = " or ".join([", ".join(map(repr, known[:-1])), repr(known[-1])])
+def _one_of(noun: str, choices: Sequence[str]) -> BeforeValidator:
+    listed = " or ".join([", ".join(map(repr, choices[:-1])), repr(choices[-1])])
 
     def validate(value: Any, info: ValidationInfo) -> str:
         try:
-            return field_checks.choice(value, option_name(info), noun, known)
+            return field_checks.choice(value, option_name(info), noun, choices)
         except ConfigError as error:
             raise FieldError(error, in_file=f"input should be {listed}") from None
 
@@ -125,33 +125,33 @@ class BuildRequest(BuildFields):
     )
     artifacts: Annotated[
         tuple[ArtifactRule, ...],
-        converted(field_checks.artifact_rules, said=Sequence[str | ArtifactRule]),
+        converted(field_checks.artifact_rules, input_type=Sequence[str | ArtifactRule]),
     ] = Field(default=(), description="What to bring back.")
     caches: Annotated[
         tuple[CacheRule, ...],
-        converted(cache_checks.cache_rules, said=Sequence[Mapping[str, Any] | CacheRule]),
+        converted(cache_checks.cache_rules, input_type=Sequence[Mapping[str, Any] | CacheRule]),
     ] = Field(default=(), description="A directory of the container that later builds get.")
-    name: Annotated[str, converted(field_checks.build_name, said=str)] | None = Field(
+    name: Annotated[str, converted(field_checks.build_name, input_type=str)] | None = Field(
         default=None, description="Usable instead of its id."
     )
-    idempotency_key: Annotated[str, converted(field_checks.idempotency_key, said=str)] | None = (
-        Field(default=None, description="The same key is the same build.")
-    )
-    _places: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    idempotency_key: (
+        Annotated[str, converted(field_checks.idempotency_key, input_type=str)] | None
+    ) = Field(default=None, description="The same key is the same build.")
+    _locations: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _taken: tuple[str, ...] = PrivateAttr(default=())
     _faults: tuple[ConfigError, ...] = PrivateAttr(default=())
     _unread: frozenset[str] = PrivateAttr(default=frozenset())
 
-    def __init__(self, **said: Any) -> None:
+    def __init__(self, **values: Any) -> None:
         try:
-            super().__init__(**said)
+            super().__init__(**values)
         except ValidationError as error:
             raise spoken(error, type(self).model_fields) from None
 
     @property
-    def places(self) -> Mapping[str, str]:
+    def locations(self) -> Mapping[str, str]:
         """Places in a job file, by field ("FILE:LINE: ")."""
-        return self._places
+        return self._locations
 
     @property
     def taken(self) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ class BuildRequest(BuildFields):
 
     def of_file(
         self,
-        places: Mapping[str, str],
+        locations: Mapping[str, str],
         taken: Iterable[str],
         *,
         faults: Iterable[ConfigError] = (),
@@ -178,7 +178,7 @@ class BuildRequest(BuildFields):
     ) -> BuildRequest:
         """The same, said by a job file."""
         copy = self.model_copy()
-        copy._places, copy._taken = places, tuple(taken)
+        copy._locations, copy._taken = locations, tuple(taken)
         copy._faults, copy._unread = tuple(faults), unread
         return copy
 
@@ -186,7 +186,9 @@ class BuildRequest(BuildFields):
         merged = super().over(weaker)
         if isinstance(weaker, BuildRequest):
             merged._taken = (*weaker.taken, *self.taken)
-            merged._places = {k: at for k, at in weaker.places.items() if not getattr(self, k)}
+            merged._locations = {
+                k: at for k, at in weaker.locations.items() if not getattr(self, k)
+            }
             merged._faults = (*weaker.faults, *self.faults)
             merged._unread = frozenset(k for k in weaker.unread if getattr(self, k) is None)
         return merged

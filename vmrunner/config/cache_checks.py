@@ -27,12 +27,12 @@ _PARTS: Final = frozenset({"key", "path", "fallback"})
 def cache_rules(value: object, field: str) -> tuple[CacheRule, ...]:
     """Rules from a list of rules, or of tables with `key`, `path` and maybe `fallback`."""
     rules = tuple(map(_rule, few(several(value, field), CACHES, field)))
-    for number, one in enumerate(rules):
+    for number, rule in enumerate(rules):
         for other in rules[:number]:
-            outer, inner = sorted((one.path, other.path), key=len)
+            outer, inner = sorted((rule.path, other.path), key=len)
             if inner == outer or _below(inner, outer):
                 raise ConfigError(
-                    f"cache: {one.path!r} and {other.path!r} are one in the other",
+                    f"cache: {rule.path!r} and {other.path!r} are one in the other",
                     hint="one cache, or paths that have nothing in common",
                 )
     return rules
@@ -77,11 +77,11 @@ def check_path(value: object) -> str:
         raise ConfigError(
             f"cache: {path!r} is not written plainly", hint="without //, . or .., or a / at its end"
         )
-    if path == "/" or any(path == one or _below(path, one) for one in _FOREIGN):
+    if path == "/" or any(path == foreign or _below(path, foreign) for foreign in _FOREIGN):
         raise ConfigError(
             f"cache: {path!r} is no build's to keep", hint="a directory that it fills"
         )
-    if path == _SOURCE or any(_below(one, path) for one in (_SOURCE, *_FOREIGN)):
+    if path == _SOURCE or any(_below(foreign, path) for foreign in (_SOURCE, *_FOREIGN)):
         raise ConfigError(
             f"cache: {path!r} holds what is not the cache's", hint=f"a directory in it: {path}/…"
         )
@@ -116,12 +116,12 @@ def globs_of(key: str) -> Iterator[str]:
 
 
 def _text(value: object, field: str) -> str:
-    said = characters(value, field)
-    if not 0 < len(said) <= KEY or not said.isprintable() or said != said.strip():
+    checked = characters(value, field)
+    if not 0 < len(checked) <= KEY or not checked.isprintable() or checked != checked.strip():
         raise ConfigError(
-            f"{field}: {said[:40]!r} cannot be one", hint=f"1 to {KEY} printable characters"
+            f"{field}: {checked[:40]!r} cannot be one", hint=f"1 to {KEY} printable characters"
         )
-    return said
+    return checked
 
 
 def _below(path: str, above: str) -> bool:

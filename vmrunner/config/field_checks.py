@@ -44,10 +44,10 @@ _INT: Final = (1 << 31) - 1  # what every database holds
 
 def text(value: object, field: str) -> str:
     """Text that is not empty: an unset variable must not turn into a default."""
-    said = characters(value, field)
-    if not said.strip():
+    checked = characters(value, field)
+    if not checked.strip():
         raise ConfigError(f"{field}: empty", hint="give it a value, or leave it out")
-    return said
+    return checked
 
 
 def characters(value: object, field: str) -> str:
@@ -72,12 +72,14 @@ def content(value: object, field: str) -> bytes:
     return characters(value, field).encode()
 
 
-def choice(value: object, field: str, noun: str, known: Iterable[str]) -> str:
+def choice(value: object, field: str, noun: str, choices: Iterable[str]) -> str:
     """One of a few words."""
-    said = text(value, field)
-    if said not in known:
-        raise ConfigError(f"{field}: no {noun} {_short(said)}", hint=f"one of: {', '.join(known)}")
-    return said
+    chosen = text(value, field)
+    if chosen not in choices:
+        raise ConfigError(
+            f"{field}: no {noun} {_short(chosen)}", hint=f"one of: {', '.join(choices)}"
+        )
+    return chosen
 
 
 def whole(value: object, field: str, least: int = -_INT, most: int = _INT) -> int:
@@ -133,8 +135,8 @@ def environment_table(value: object, field: str) -> Mapping[str, str]:
 def label_table(value: object, field: str) -> Mapping[str, str]:
     if isinstance(value, Mapping):
         few(value, LABELS, field)
-    said = table(value, field)
-    return dict(units.check_label(key, item) for key, item in said.items())
+    labels = table(value, field)
+    return dict(units.check_label(key, item) for key, item in labels.items())
 
 
 def artifact_rules(value: object, field: str) -> tuple[ArtifactRule, ...]:
@@ -184,7 +186,7 @@ def secret_values(value: object, field: str) -> Mapping[str, bytes]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{field}: not a mapping", hint=f"{field}={{'NAME': b'VALUE'}}")
     few(value, SECRETS, field)
-    lines = sum(len(one.splitlines()) for one in value.values() if isinstance(one, bytes))
+    lines = sum(len(secret.splitlines()) for secret in value.values() if isinstance(secret, bytes))
     if lines > SECRET_LINES + len(value):
         raise ConfigError(
             f"secret: they have {lines} lines together, and {SECRET_LINES} may be: each is looked "
@@ -206,22 +208,22 @@ def secret_values(value: object, field: str) -> Mapping[str, bytes]:
 
 
 def build_name(value: object, field: str) -> str:
-    said = text(value, field)
-    if not NAME.fullmatch(said) or said.startswith(("b-", "vm-")):
+    name = text(value, field)
+    if not NAME.fullmatch(name) or name.startswith(("b-", "vm-")):
         raise ConfigError(
-            f"{field}: {_short(said[:100])} cannot be a build's name",
+            f"{field}: {_short(name[:100])} cannot be a build's name",
             hint="at most 63 letters, digits, . _ -, and not beginning like an id",
         )
-    return said
+    return name
 
 
 def idempotency_key(value: object, field: str) -> str:
-    said = characters(value, field)
-    if not (0 < len(said) <= 255 and said.isprintable()):
+    key = characters(value, field)
+    if not (0 < len(key) <= 255 and key.isprintable()):
         raise ConfigError(
-            f"{field}: {said[:40]!r} cannot be one", hint="1 to 255 printable characters"
+            f"{field}: {key[:40]!r} cannot be one", hint="1 to 255 printable characters"
         )
-    return said
+    return key
 
 
 def container(value: str, field: str = "container") -> str:
@@ -244,8 +246,8 @@ def command_order(order: CommandOrder) -> CommandOrder:
             f"id: {_short(order.id)} is no id of a command",
             hint="up to 64 letters, digits, - and _",
         )
-    for one in order.argv:
-        if "\0" in characters(one, "command"):
+    for argument in order.argv:
+        if "\0" in characters(argument, "command"):
             raise ConfigError("command: it holds a NUL byte", hint="no command can")
     characters(order.title, "title")
     environment_table(order.env, "env")
@@ -261,8 +263,8 @@ def command_order(order: CommandOrder) -> CommandOrder:
     if order.timeout is not None and order.timeout <= 0:
         raise ConfigError(f"timeout: {order.timeout:g} s leaves no time", hint="more than 0")
     environment({}, {}, [Step(env=order.env)])
-    size = sum(len(one.encode()) + 1 for one in order.argv)
-    if size > ENVIRONMENT_BYTES // 2 or max(len(one.encode()) for one in order.argv) >= (
+    size = sum(len(argument.encode()) + 1 for argument in order.argv)
+    if size > ENVIRONMENT_BYTES // 2 or max(len(argument.encode()) for argument in order.argv) >= (
         VARIABLE_BYTES
     ):
         raise ConfigError(
@@ -326,5 +328,5 @@ def word(value: str) -> None:
 
 
 def _short(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= 60 else f"{said[:57]}..."
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -46,9 +46,9 @@ class RunnerFields(BuildFields):
 
     @model_validator(mode="after")
     def _plain(self) -> RunnerFields:
-        said = [name for name in _NOT_OF_A_RUNNER if getattr(self, name)]
-        if said:
-            raise ValueError(f"a runner has no {said[0]}; leave it out")
+        foreign = [name for name in _NOT_OF_A_RUNNER if getattr(self, name)]
+        if foreign:
+            raise ValueError(f"a runner has no {foreign[0]}; leave it out")
         return self
 
     def values(self) -> dict[str, object]:
@@ -89,9 +89,9 @@ class ScaleSetSettings(Section):
     @field_validator("labels")
     @classmethod
     def _of_workflows(cls, value: list[str]) -> list[str]:
-        for one in value:
-            if not _LABEL.fullmatch(one) or not one.isprintable():
-                raise ValueError(f"{one[:40]!r} is no label; such as gpu")
+        for label in value:
+            if not _LABEL.fullmatch(label) or not label.isprintable():
+                raise ValueError(f"{label[:40]!r} is no label; such as gpu")
         return value
 
 
@@ -144,7 +144,7 @@ class GithubSettings(Section):
     @field_validator("scale_sets")
     @classmethod
     def _distinct(cls, value: list[ScaleSetSettings]) -> list[ScaleSetSettings]:
-        names = [one.name.lower() for one in value]  # as GitHub compares them
+        names = [scale_set.name.lower() for scale_set in value]  # as GitHub compares them
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two have the name {twice!r}; give each its own")
         return value
@@ -208,8 +208,8 @@ class GitlabSettings(Section):
     @field_validator("build")
     @classmethod
     def _of_a_sandbox(cls, value: RunnerFields) -> RunnerFields:
-        if said := [name for name in _NOT_OF_A_JOB if getattr(value, name)]:
-            raise ValueError(f"a job's VM has no {said[0]}; leave it out")
+        if foreign := [name for name in _NOT_OF_A_JOB if getattr(value, name)]:
+            raise ValueError(f"a job's VM has no {foreign[0]}; leave it out")
         return value
 
 
@@ -231,8 +231,8 @@ def garm_of(settings: Settings) -> GarmSettings:
     return found if isinstance(found, GarmSettings) else GarmSettings()
 
 
-def _login(image: str, said: str, field: str) -> dict[str, object]:
-    return registry_auth.login(image, field, named_secret.read(said, field)) if said else {}
+def _login(image: str, secret: str, field: str) -> dict[str, object]:
+    return registry_auth.login(image, field, named_secret.read(secret, field)) if secret else {}
 
 
 def target(url: str) -> ForgeTarget:

@@ -209,18 +209,18 @@ class JobFile(Section):
 class SelectedJob(NamedTuple):
     """One job, and the directory that its paths are relative to. `faults` are what is wrong in its
     file: then it is what could be read, `unread` are its keys that could not, and no build may come
-    of it. `places` say where a key, or one secret, is written ("FILE:LINE: ")."""
+    of it. `locations` say where a key, or one secret, is written ("FILE:LINE: ")."""
 
     name: str
     job: Job
     directory: Path
     faults: tuple[ConfigError, ...] = ()
     unread: frozenset[str] = frozenset()
-    places: Mapping[str, str] = MappingProxyType({})
+    locations: Mapping[str, str] = MappingProxyType({})
 
     def place(self, key: str, item: str = "") -> str:
         """Return where the job says this; "" where it does not."""
-        return self.places.get(f"{key} {item}") or self.places.get(key, "")
+        return self.locations.get(f"{key} {item}") or self.locations.get(key, "")
 
 
 def choose(path: Path, wanted: str | None) -> SelectedJob:
@@ -253,10 +253,10 @@ def choose(path: Path, wanted: str | None) -> SelectedJob:
     # Of tables that say the same the last counts.
     tables: tuple[Where, ...] = ((), ("defaults",), ("jobs", wanted))
     keys = [(*at, key) for at in tables for key in Job.model_fields]
-    places = {str(at[-1]): place(at) for at in keys if at in lines}
+    locations = {str(at[-1]): place(at) for at in keys if at in lines}
     for at in keys:
         if at[-1] == "secrets" and isinstance(named := _value(table, at), list):
-            places |= {f"secrets {text}": place((*at, i)) for i, text in enumerate(named)}
+            locations |= {f"secrets {text}": place((*at, i)) for i, text in enumerate(named)}
     unread = {str(at[-1]) for at in map(_key, wrong) if at in keys}
     return SelectedJob(
         wanted,
@@ -264,7 +264,7 @@ def choose(path: Path, wanted: str | None) -> SelectedJob:
         path.parent,
         faults,
         frozenset(key for key in unread if getattr(job, key) is None),
-        places,
+        locations,
     )
 
 
@@ -277,7 +277,7 @@ def _readable(
         return JobFile.model_validate(table), [], ()
     except ValidationError as error:
         fault = explained(error, JobFile, place)
-        wrong = [one["loc"] for one in error.errors(include_url=False)]
+        wrong = [detail["loc"] for detail in error.errors(include_url=False)]
     try:
         return JobFile.model_validate(_without(table, wrong)), wrong, (fault,)
     except ValidationError:
@@ -287,18 +287,18 @@ def _readable(
 def _without(table: Any, wrong: Iterable[Where]) -> Any:
     """Return a copy without these keys, and of secrets without these items. A job has steps all the
     same, which nobody will run."""
-    left = copy.deepcopy(table)
+    remaining = copy.deepcopy(table)
     cuts = {loc[: len(key) + (key[-1:] == ("secrets",))] for loc in wrong if (key := _key(loc))}
     # The last item of a list first: then the others keep their places.
     for *above, last in sorted(cuts, key=lambda at: at[-1] if isinstance(at[-1], int) else -1)[
         ::-1
     ]:
-        holder = _value(left, above)
+        holder = _value(remaining, above)
         if last == "steps" and len(above) == 2:
             holder[last] = ["true"]
         elif isinstance(last, int) or last in holder:
             del holder[last]
-    return left
+    return remaining
 
 
 def _key(loc: Where) -> Where:

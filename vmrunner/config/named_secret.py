@@ -25,15 +25,15 @@ def check(value: str) -> str:
         ) from None
 
 
-def read(said: str, field: str, environ: Mapping[str, str] = os.environ) -> bytes:
+def read(reference: str, field: str, environ: Mapping[str, str] = os.environ) -> bytes:
     """Read the secret that this names. Raises ConfigError; `field` is what names it."""
-    if not said.startswith("@"):
-        if not environ.get(said):
+    if not reference.startswith("@"):
+        if not environ.get(reference):
             # In another case than variables have it may be the secret, written there itself.
-            shown = said if said == said.upper() else "the variable that it names"
+            shown = reference if reference == reference.upper() else "the variable that it names"
             raise ConfigError(f"{field}: {shown} is not set", hint="set it, or use @FILE")
-        return environ[said].encode()
-    path = Path(said[1:])
+        return environ[reference].encode()
+    path = Path(reference[1:])
     try:
         local_files.refuse_public(path)
         found = local_files.read(path)

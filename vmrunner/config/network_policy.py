@@ -16,7 +16,7 @@ from vmrunner.model import AllowList, Network, NetworkPolicy
 
 MOST_HOSTS: Final = 100  # entries
 
-_WORDS: Final = [one.value for one in Network]
+_WORDS: Final = [policy.value for policy in Network]
 _IN_ONE_WORD: Final = "allow="
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
@@ -54,58 +54,58 @@ def _allow_list(entries: object, field: str) -> AllowList:
             hint="a wildcard such as *.example.net holds all names below one",
         )
     found: dict[str, str] = {}
-    for said in entries:
-        entry = _entry(field_checks.text(said, field), field)
+    for text in entries:
+        entry = _entry(field_checks.text(text, field), field)
         if entry in found:
             raise ConfigError(
-                f"{field}: {said!r} and {found[entry]!r} are the same", hint="name it once"
+                f"{field}: {text!r} and {found[entry]!r} are the same", hint="name it once"
             )
-        found[entry] = said
+        found[entry] = text
     return AllowList(tuple(found))
 
 
-def _entry(said: str, field: str) -> str:
+def _entry(text: str, field: str) -> str:
     """Return an entry in the one way that it is compared in. Port 443 is the one that needs no
     word."""
-    if "/" in said:
-        raise _refused(field, said, "is more than a name", f"without scheme and path, {_SUCH_AS}")
-    host, colon, port = said.partition(":")
+    if "/" in text:
+        raise _refused(field, text, "is more than a name", f"without scheme and path, {_SUCH_AS}")
+    host, colon, port = text.partition(":")
     if "[" in host or ":" in port:
-        raise _refused(field, said, "is an address", f"an allow-list has names, {_SUCH_AS}")
-    name = _name(host, said, field)
+        raise _refused(field, text, "is an address", f"an allow-list has names, {_SUCH_AS}")
+    name = _name(host, text, field)
     if not colon:
         return name
     number = int(port) if re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) else 0
     if not 0 < number < 1 << 16:
-        raise _refused(field, said, "has no port after the colon", "1 to 65535")
+        raise _refused(field, text, "has no port after the colon", "1 to 65535")
     if number in _NAMELESS:
         raise _refused(
-            field, said, f"is a port of {_NAMELESS[number]}, whose bytes tell no name",
+            field, text, f"is a port of {_NAMELESS[number]}, whose bytes tell no name",
             "a port of TLS, or 80; fetch by https",
         )  # fmt: skip
     return name if number == 443 else f"{name}:{number}"
 
 
-def _name(host: str, said: str, field: str) -> str:
+def _name(host: str, text: str, field: str) -> str:
     wildcard, name = ("*.", host[2:]) if host.startswith("*.") else ("", host)
     if "*" in name:
-        raise _refused(field, said, "has a * in a name", "only *. at its beginning is a wildcard")
-    name = _ascii(name, said, field).lower()
+        raise _refused(field, text, "has a * in a name", "only *. at its beginning is a wildcard")
+    name = _ascii(name, text, field).lower()
     labels = name.split(".")
     if name.endswith("."):
-        raise _refused(field, said, "ends in a dot", "leave the dot out")
+        raise _refused(field, text, "ends in a dot", "leave the dot out")
     if _NUMBER.fullmatch(labels[-1]):
-        raise _refused(field, said, "is an address", f"an allow-list has names, {_SUCH_AS}")
+        raise _refused(field, text, "is an address", f"an allow-list has names, {_SUCH_AS}")
     if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)):
-        raise _refused(field, said, "is no name of a host", _SUCH_AS)
+        raise _refused(field, text, "is no name of a host", _SUCH_AS)
     if len(labels) < 2:
         fix = f"a name with a dot, {_SUCH_AS}"
         what = "would let a whole top-level domain in" if wildcard else "has one label only"
-        raise _refused(field, said, what, fix)
+        raise _refused(field, text, what, fix)
     return wildcard + name
 
 
-def _ascii(name: str, said: str, field: str) -> str:
+def _ascii(name: str, text: str, field: str) -> str:
     """Return an international name as DNS and TLS have it."""
     if name.isascii():
         return name
@@ -114,11 +114,11 @@ def _ascii(name: str, said: str, field: str) -> str:
     try:
         return idna.encode(name, uts46=True).decode()
     except idna.IDNAError as error:
-        raise _refused(field, said, f"is no international name: {error}", _SUCH_AS) from None
+        raise _refused(field, text, f"is no international name: {error}", _SUCH_AS) from None
 
 
-def _refused(field: str, said: str, why: str, fix: str) -> ConfigError:
-    shown = said if len(said) <= 80 else f"{said[:77]}..."
+def _refused(field: str, text: str, why: str, fix: str) -> ConfigError:
+    shown = text if len(text) <= 80 else f"{text[:77]}..."
     return ConfigError(f"{field}: {shown!r} {why}", hint=fix)
 
 

@@ -41,15 +41,15 @@ class NotifySettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _called(cls, said: Any) -> Any:
+    def _called(cls, table: Any) -> Any:
         """Call it by its host where it has no name. What is no URL is told of as such."""
-        if not isinstance(said, dict) or "name" in said or not isinstance(said.get("url"), str):
-            return said
+        if not isinstance(table, dict) or "name" in table or not isinstance(table.get("url"), str):
+            return table
         with contextlib.suppress(ValueError):
-            host = re.sub("[^a-z0-9]+", "-", urlsplit(said["url"]).hostname or "").strip("-")
+            host = re.sub("[^a-z0-9]+", "-", urlsplit(table["url"]).hostname or "").strip("-")
             named = host if host[:1].isalpha() else f"at-{host}"
-            return {**said, "name": named[:_LONGEST]}
-        return said
+            return {**table, "name": named[:_LONGEST]}
+        return table
 
     @field_validator("name")
     @classmethod

@@ -76,10 +76,10 @@ class PoolSettings(Section):
 
 def pool_specs(settings: Settings) -> dict[str, PoolSpec]:
     """Return the pools of a configuration by name, with all defaults. Raises ConfigError."""
-    return {name: spec_of(settings, name, said) for name, said in settings.pools.items()}
+    return {name: spec_of(settings, name, pool) for name, pool in settings.pools.items()}
 
 
-def spec_of(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
+def spec_of(settings: Settings, name: str, pool: PoolSettings) -> PoolSpec:
     """Return one pool, with all defaults. Raises ConfigError."""
     from vmrunner.core.pools import lifetime
     from vmrunner.model import PoolSpec
@@ -90,36 +90,36 @@ def spec_of(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
             f"{field}: {name!r} is no name of a pool",
             hint="up to 40 of a-z, 0-9 and -, a letter first",
         )
-    _check_sizing(field, said)
+    _check_sizing(field, pool)
     try:
-        provider = settings.provider(said.provider)
+        provider = settings.provider(pool.provider)
     except ConfigError as error:
-        place = f"{field}: " if said.provider is None else f"{field}."
+        place = f"{field}: " if pool.provider is None else f"{field}."
         raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
-    _check_machine_type(field, said, provider, settings)
+    _check_machine_type(field, pool, provider, settings)
     defaults = settings.defaults
     spec = PoolSpec(
         name=name,
         provider=provider,
-        kind=PoolKind(said.kind),
-        container=said.container or defaults.container,
-        runtime=said.container_runtime or defaults.container_runtime,
-        cpus=said.cpus,
-        memory=said.memory,
-        machine_type=said.machine_type,
-        disk=said.disk,
-        image=said.image,
-        network=said.network or defaults.network,
-        spot=said.spot,
+        kind=PoolKind(pool.kind),
+        container=pool.container or defaults.container,
+        runtime=pool.container_runtime or defaults.container_runtime,
+        cpus=pool.cpus,
+        memory=pool.memory,
+        machine_type=pool.machine_type,
+        disk=pool.disk,
+        image=pool.image,
+        network=pool.network or defaults.network,
+        spot=pool.spot,
         log_bytes=settings.limits.log_bytes,
-        size=said.size,
-        schedule=tuple((entry.cron, entry.size) for entry in said.schedule),
-        hit_rate=said.hit_rate,
-        least=said.min,
-        most=said.max or 0,
-        ttl=said.ttl,
-        idle=said.idle,
-        usd_per_day=said.usd_per_day,
+        size=pool.size,
+        schedule=tuple((entry.cron, entry.size) for entry in pool.schedule),
+        hit_rate=pool.hit_rate,
+        least=pool.min,
+        most=pool.max or 0,
+        ttl=pool.ttl,
+        idle=pool.idle,
+        usd_per_day=pool.usd_per_day,
     )
     if spec.runtime != "runc":
         raise ConfigError(
@@ -145,12 +145,12 @@ def spec_of(settings: Settings, name: str, said: PoolSettings) -> PoolSpec:
     return spec
 
 
-def _check_machine_type(field: str, said: PoolSettings, provider: str, settings: Settings) -> None:
-    wanted = said.machine_type
+def _check_machine_type(field: str, pool: PoolSettings, provider: str, settings: Settings) -> None:
+    wanted = pool.machine_type
     if wanted is None:
         return
-    memory = None if said.memory is None else units.exact_size(said.memory)
-    for name, value in (("cpus", said.cpus), ("memory", memory)):
+    memory = None if pool.memory is None else units.exact_size(pool.memory)
+    for name, value in (("cpus", pool.cpus), ("memory", memory)):
         if value is not None:
             raise ConfigError(
                 f"{field}.machine_type: {wanted!r} has {name} of its own, and {name} = {value} "
@@ -165,11 +165,11 @@ def _check_machine_type(field: str, said: PoolSettings, provider: str, settings:
         )
 
 
-def _check_sizing(field: str, said: PoolSettings) -> None:
+def _check_sizing(field: str, pool: PoolSettings) -> None:
     given = [
         name
         for name, value in (
-            ("size", said.size), ("schedule", said.schedule or None), ("hit_rate", said.hit_rate),
+            ("size", pool.size), ("schedule", pool.schedule or None), ("hit_rate", pool.hit_rate),
         )
         if value is not None
     ]  # fmt: skip
@@ -178,9 +178,9 @@ def _check_sizing(field: str, said: PoolSettings) -> None:
         raise ConfigError(
             f"{field}: {what}", hint="give one of size, schedule, or hit_rate with max"
         )
-    if said.hit_rate is None and (said.max is not None or said.min):
+    if pool.hit_rate is None and (pool.max is not None or pool.min):
         raise ConfigError(f"{field}: min and max are for hit_rate", hint="leave them out")
-    if said.hit_rate is not None and (said.max is None or said.min > said.max):
+    if pool.hit_rate is not None and (pool.max is None or pool.min > pool.max):
         raise ConfigError(
-            f"{field}: hit_rate needs max, and min <= max (min = {said.min}, max = {said.max})"
+            f"{field}: hit_rate needs max, and min <= max (min = {pool.min}, max = {pool.max})"
         )

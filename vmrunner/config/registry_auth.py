@@ -34,14 +34,16 @@ def header(image: str, secret: bytes) -> str:
     with `auths`. Raises ConfigError."""
     registry = registry_of(image)
     address = _HUB_ADDRESS if registry == HUB else registry
-    told = {**_credentials(registry, secret), "serveraddress": address}
-    return base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+    payload = {**_credentials(registry, secret), "serveraddress": address}
+    return base64.urlsafe_b64encode(json.dumps(payload).encode()).decode()
 
 
 def hidden(image: str, secret: bytes) -> tuple[bytes, ...]:
     """Return what no log may show of it, beside the secret as a whole."""
-    said = _credentials(registry_of(image), secret)
-    return tuple(said[part].encode() for part in ("password", "identitytoken") if part in said)
+    credentials = _credentials(registry_of(image), secret)
+    return tuple(
+        credentials[part].encode() for part in ("password", "identitytoken") if part in credentials
+    )
 
 
 def login(image: str, field: str, *configs: bytes) -> dict[str, Any]:
@@ -50,9 +52,9 @@ def login(image: str, field: str, *configs: bytes) -> dict[str, Any]:
     never chooses who is shown a login. Raises ConfigError, which names `field`."""
     for config in configs:
         try:
-            said = json.loads(config)
+            document = json.loads(config)
             # A login that only a helper knows is none.
-            auths = said.get("auths", {}) if said.keys() & _HELPERS else said["auths"]
+            auths = document.get("auths", {}) if document.keys() & _HELPERS else document["auths"]
             found = _found(registry_of(image), auths)
         except (ValueError, RecursionError, LookupError, AttributeError):
             raise ConfigError(

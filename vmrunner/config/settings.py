@@ -197,8 +197,8 @@ class ServerSettings(Section):
     @field_validator("oidc")
     @classmethod
     def _once(cls, value: list[OidcIssuer]) -> list[OidcIssuer]:
-        known = [(one.issuer, one.audience) for one in value]
-        if twice := next((one for one in known if known.count(one) > 1), None):
+        pairs = [(issuer.issuer, issuer.audience) for issuer in value]
+        if twice := next((issuer for issuer in pairs if pairs.count(issuer) > 1), None):
             raise ValueError(f"{twice[0]} for {twice[1]} is there twice; put its rules into one")
         return value
 
@@ -269,7 +269,7 @@ class Settings(Section):
     @field_validator("budgets")
     @classmethod
     def _one_each(cls, value: list[BudgetSettings]) -> list[BudgetSettings]:
-        names = [one.name for one in budgets(value)]
+        names = [budget.name for budget in budgets(value)]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two are {twice!r}: the same builds, period and action; leave one")
         return value
@@ -277,7 +277,7 @@ class Settings(Section):
     @field_validator("notify")
     @classmethod
     def _distinct(cls, value: list[NotifySettings]) -> list[NotifySettings]:
-        names = [one.name for one in value]
+        names = [section.name for section in value]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two have the name {twice!r}; give each its own")
         return value

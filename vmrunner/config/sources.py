@@ -113,8 +113,8 @@ class LoadedSettings:
         file = paths(self.settings).data / "installation"
         with contextlib.suppress(OSError):
             used["installation",] = file.read_text().strip(), str(file)
-        for name, said in self.settings.providers.items():
-            for key, value in registry.defaults(said.kind).items():
+        for name, provider in self.settings.providers.items():
+            for key, value in registry.defaults(provider.kind).items():
                 used["providers", name, key] = value, "default"
         return used
 
@@ -354,8 +354,8 @@ def _merge(
             )
             if not isinstance(old, dict) or other_kind:
                 into[key] = {}
-                for known in [known for known in origins if known[: len(path)] == path]:
-                    del origins[known]
+                for below in [below for below in origins if below[: len(path)] == path]:
+                    del origins[below]
             origins.setdefault(path, origin)
             _merge(into[key], value, path, origin, origins)
         else:

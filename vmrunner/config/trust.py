@@ -94,7 +94,7 @@ def _is_held(key: Key, own: Mapping[Key, object], merged: Mapping[str, Any]) -> 
             return True  # the user's VMs of that name would be out of sight
         driver = registry.find(kind)
         return driver is None or key[2] not in registry.settings_of(driver).harmless
-    protects = {one[:2] for one in own} & _PROTECTING  # a table is its keys
+    protects = {prefix[:2] for prefix in own} & _PROTECTING  # a table is its keys
     return key[:2] in protects or any(key[: len(at)] == at for at in _HELD)
 
 
@@ -171,8 +171,8 @@ def entries() -> list[TrustedFile]:
     """All that was trusted. Raises ConfigError when that cannot be read."""
     try:
         return [
-            TrustedFile(str(one["sha256"]), str(one["path"]))
-            for one in json.loads(store().read_bytes())
+            TrustedFile(str(entry["sha256"]), str(entry["path"]))
+            for entry in json.loads(store().read_bytes())
         ]
     except FileNotFoundError:
         return []
@@ -193,21 +193,21 @@ def add(file: Path) -> TrustedFile:
     if found := doubt(file):
         raise ConfigError(f"{file}: cannot be trusted: {found.why}", hint=found.fix)
     entry = TrustedFile(digest(file.read_bytes()), str(file.resolve()))
-    with _writing() as known:
-        known[:] = [*(one for one in known if one != entry), entry]
+    with _writing() as trusted:
+        trusted[:] = [*(other for other in trusted if other != entry), entry]
     return entry
 
 
 def revoke(file: Path) -> None:
     """Trust no content of this file any more. Raises NotFound when none was trusted."""
     path = str(file.resolve())
-    with _writing() as known:
-        kept = [one for one in known if one.path != path]
-        if len(kept) == len(known):
+    with _writing() as trusted:
+        kept = [entry for entry in trusted if entry.path != path]
+        if len(kept) == len(trusted):
             raise NotFound(
                 f"{path} is not trusted", hint="vmrunner config trust --list shows what is"
             )
-        known[:] = kept
+        trusted[:] = kept
 
 
 @contextmanager
@@ -216,6 +216,6 @@ def _writing() -> Iterator[list[TrustedFile]]:
     from vmrunner.lib import local_files
 
     with local_files.alone(private_dirs.make(store().parent)):
-        known = entries()
-        yield known
-        local_files.replace(store(), json.dumps([one._asdict() for one in known], indent=1))
+        trusted = entries()
+        yield trusted
+        local_files.replace(store(), json.dumps([entry._asdict() for entry in trusted], indent=1))

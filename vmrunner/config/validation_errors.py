@@ -49,13 +49,13 @@ def checked(check: Check) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def converted(check: Check, *, said: Any = Any) -> BeforeValidator:
-    """The same for a check whose answer is the value. `said`: the type that it is given in."""
+def converted(check: Check, *, input_type: Any = Any) -> BeforeValidator:
+    """The same for a check whose answer is the value. `input_type`: the type that is passed in."""
 
     def validate(value: Any, info: ValidationInfo) -> Any:
         return _called(check, value, info)
 
-    return BeforeValidator(validate, json_schema_input_type=said)
+    return BeforeValidator(validate, json_schema_input_type=input_type)
 
 
 def _called(check: Check, value: Any, info: ValidationInfo) -> Any:
@@ -93,8 +93,8 @@ _SPOKEN: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-def spoken(error: ValidationError, known: Collection[str]) -> ConfigError:
-    """The first thing that is wrong with what Python or the command line passed. `known`: the
+def spoken(error: ValidationError, options: Collection[str]) -> ConfigError:
+    """The first thing that is wrong with what Python or the command line passed. `options`: the
     fields that there are."""
     first = error.errors(include_url=False)[0]
     kind, context = first["type"], first.get("ctx") or {}
@@ -102,7 +102,7 @@ def spoken(error: ValidationError, known: Collection[str]) -> ConfigError:
         return cause.error
     name = str(first["loc"][0])
     if kind == "extra_forbidden":
-        return ConfigError(f"{name}: no such option", hint=units.did_you_mean(name, known))
+        return ConfigError(f"{name}: no such option", hint=units.did_you_mean(name, options))
     name = name.replace("_", "-")
     if kind == "string_too_short":
         return ConfigError(f"{name}: empty", hint="give it a value, or leave it out")
@@ -125,12 +125,12 @@ def placed(error: ConfigError, place: str) -> ConfigError:
 
 def together(errors: Iterable[ConfigError]) -> ConfigError:
     """All of them, each once and by line: the first, and the others as its `more`."""
-    told: dict[str, ConfigError] = {}
+    distinct: dict[str, ConfigError] = {}
     for error in errors:
         alone = ConfigError(str(error.args[0]), hint=error.hint, line=error.line)
-        for one in (alone, *error.more):
-            told.setdefault(str(one), one)
-    first, *more = sorted(told.values(), key=lambda one: one.line)
+        for fault in (alone, *error.more):
+            distinct.setdefault(str(fault), fault)
+    first, *more = sorted(distinct.values(), key=lambda fault: fault.line)
     return ConfigError(str(first.args[0]), hint=first.hint, more=more, line=first.line)
 
 
@@ -144,12 +144,12 @@ def explained(
     """All that is wrong, together, or the first `MOST_FAULTS` of it. `place` says where a path was
     written, as `placed` takes it; the values of fields that `hide` picks are not repeated."""
     found = error.errors(include_url=False)[:MOST_FAULTS]
-    foreign = [one["loc"] for one in found if one["type"] == "extra_forbidden"]
+    foreign = [detail["loc"] for detail in found if detail["type"] == "extra_forbidden"]
     return together(
-        _explained(one, model, place, hide)
-        for one in found
+        _explained(detail, model, place, hide)
+        for detail in found
         # Of a key that is misspelt that one is told.
-        if one["type"] != "missing" or not _misspelt(one["loc"], foreign)
+        if detail["type"] != "missing" or not _misspelt(detail["loc"], foreign)
     )
 
 
@@ -188,8 +188,8 @@ def _in_words(
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         field = str(context.get("discriminator", "kind")).strip("'")
         tags = sorted(tags_at(model, loc))
-        said = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
-        return ConfigError(f"{name}.{field}: {said}", hint=f"one of: {', '.join(tags)}")
+        reason = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
+        return ConfigError(f"{name}.{field}: {reason}", hint=f"one of: {', '.join(tags)}")
     if kind == "missing":
         return ConfigError(f"{name}: missing", hint="it is needed")
     if isinstance(cause := context.get("error"), FieldError) and not cause.in_file:
@@ -237,7 +237,7 @@ def _into(here: Any, part: str | int) -> Any:
     here = _bare(here)
     if isinstance(here, type) and issubclass(here, BaseModel):
         field = here.model_fields[str(part)]
-        late = [one for one in field.metadata if isinstance(one, LateTable)]
+        late = [item for item in field.metadata if isinstance(item, LateTable)]
         return late[0].load() if late else field.annotation
     origin = get_origin(here)
     if origin in (dict, list, tuple, Sequence, Mapping):
@@ -251,7 +251,7 @@ def _into(here: Any, part: str | int) -> Any:
 def _bare(here: Any) -> Any:
     if get_origin(here) is not Annotated:
         return here
-    late = [one for one in here.__metadata__ if isinstance(one, LateUnion)]
+    late = [item for item in here.__metadata__ if isinstance(item, LateUnion)]
     return late[0].union() if late else get_args(here)[0]
 
 

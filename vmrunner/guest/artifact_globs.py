@@ -103,13 +103,15 @@ def _fewest(root: str, names: set[str]) -> list[str]:
     """Return the names without those that a listed directory brings along, since tar would pack
     them twice, and without links below whose name something else is listed, which would be in its
     way."""
-    known: dict[str, bool] = {}
+    repositories: dict[str, bool] = {}
 
     def brings(above: str) -> bool:
-        if above not in known:
+        if above not in repositories:
             path = f"{root}/{above}"
-            known[above] = above in names and os.path.isdir(path) and not os.path.islink(path)
-        return known[above]
+            repositories[above] = (
+                above in names and os.path.isdir(path) and not os.path.islink(path)
+            )
+        return repositories[above]
 
     kept = [name for name in sorted(names) if not any(map(brings, _above(name)))]
     passed = {above for name in kept for above in _above(name)}

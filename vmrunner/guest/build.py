@@ -246,9 +246,9 @@ class GuestBuild:
         count = array.array("i", [0])
         heard = self._heard + os.read(self._control, 4096)
         fcntl.ioctl(self._log, termios.FIONREAD, count)
-        left = count[0]
-        while left > 0 and (copied := self._copy(left)):
-            left -= copied
+        remaining = count[0]
+        while remaining > 0 and (copied := self._copy(remaining)):
+            remaining -= copied
         *lines, self._heard = heard.split(b"\n")
         self._heard = self._heard[-64:]
         for line in lines:
@@ -377,8 +377,8 @@ class GuestBuild:
         return bool(self._why)
 
     def _reason_to_stop(self, now: float) -> str:
-        if wish := self._place.read("cancel").strip():
-            return wish
+        if reason := self._place.read("cancel").strip():
+            return reason
         if now >= self._began + self._job["timeout"] and not self._caches:
             return "build_timeout"
         if self._now is not None:

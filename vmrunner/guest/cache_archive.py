@@ -125,9 +125,9 @@ def _add(tar: tarfile.TarFile, root: str, name: str, seen: dict[tuple[int, int],
             return
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(fd, "rb") as file:
-            there = os.fstat(fd)
-            if stat.S_ISREG(there.st_mode):
-                info.size = there.st_size
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode):
+                info.size = status.st_size
                 tar.addfile(info, file)
 
 
@@ -158,7 +158,7 @@ class _Filling:
     def __init__(self, root: str, check: Callable[[], object]) -> None:
         self._root = root
         self._check = check
-        self._known = {""}
+        self._directories = {""}
 
     def take(self, tar: tarfile.TarFile) -> None:
         for info in tar:
@@ -188,12 +188,12 @@ class _Filling:
             raise NotCached(f"it holds the name {name[:80]!r}")
         for end in range(1, len(parts)):
             above = "/".join(parts[:end])
-            if above in self._known:
+            if above in self._directories:
                 continue
             path = os.path.join(self._root, above)
             if not stat.S_ISDIR(_mode(path)):
                 raise NotCached(f"it holds {name[:80]!r} below what is no directory")
-            self._known.add(above)
+            self._directories.add(above)
         return os.path.join(self._root, name)
 
     def _directory(self, info: tarfile.TarInfo, path: str) -> None:
@@ -201,7 +201,7 @@ class _Filling:
             _clear(path)
             os.mkdir(path, 0o700)
         _dress(path, info)
-        self._known.add(info.name)
+        self._directories.add(info.name)
 
     def _file(self, tar: tarfile.TarFile, info: tarfile.TarInfo, path: str) -> None:
         _clear(path)

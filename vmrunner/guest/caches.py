@@ -100,11 +100,11 @@ class CacheWork:
         if not os.waitpid(self._child, 0 if late or all_told else os.WNOHANG)[0]:
             return None
         self._child = 0
-        told = self._reports()  # once it has ended: it may have reported just then
+        reports = self._reports()  # once it has ended: it may have reported just then
         lost = "the build was to end" if give_up else f"it broke off, or took over {SECONDS:.0f} s"
         for number in numbers:
-            said = told.get(number) or _report(number, packed=self._packs, error=lost)
-            self._tell("cache", **said)
+            report = reports.get(number) or _report(number, packed=self._packs, error=lost)
+            self._tell("cache", **report)
             if not self._packs:
                 with suppress(FileNotFoundError):
                     os.unlink(self._place.cache(number))  # its room is the build's
@@ -112,12 +112,12 @@ class CacheWork:
 
     def _reports(self) -> dict[int, dict[str, Any]]:
         """Return what came of each, as far as it is known."""
-        told = {}
+        reports = {}
         for line in self._place.read("caches").splitlines():
             with suppress(ValueError, KeyError):  # the last one may be cut
-                said = json.loads(line)
-                told[said["cache"]] = said
-        return told
+                report = json.loads(line)
+                reports[report["cache"]] = report
+        return reports
 
     def _begin(self, pid: int, numbers: list[int]) -> None:
         """Start the process. It rings at the FIFO `control` in the end."""
@@ -159,13 +159,13 @@ class CacheWork:
                     else:
                         unpack(file, root, check=check)
                     file.flush()
-                    said = _report(number, packed=self._packs, size=os.fstat(fd).st_size)
+                    outcome = _report(number, packed=self._packs, size=os.fstat(fd).st_size)
             except NotCached as error:
-                said = _report(number, packed=self._packs, error=str(error))
+                outcome = _report(number, packed=self._packs, error=str(error))
             except (OSError, ValueError, MemoryError, tarfile.TarError) as error:
                 text = f"{type(error).__name__}: {error}"
-                said = _report(number, packed=self._packs, error=text)
-            os.write(report, json.dumps(said).encode() + b"\n")
+                outcome = _report(number, packed=self._packs, error=text)
+            os.write(report, json.dumps(outcome).encode() + b"\n")
         with suppress(BlockingIOError):
             os.write(bell, b"\n")
 

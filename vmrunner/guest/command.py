@@ -78,7 +78,7 @@ class Command:
         self._box = f"{place.box}/commands/{order['id']}"
         self._streams = {name: Stream(place, f"{path}/{name}") for name in ("out", "err")}
         self._pipes: dict[int, Stream] = {}
-        self._told = b""  # words of the shell that are not whole yet
+        self._partial = b""  # words of the shell that are not whole yet
         self._group: CommandGroup | None = None
         self._shell: int | None = None  # a descriptor that is readable once it ended
         self._began = clock()
@@ -106,9 +106,11 @@ class Command:
         if self._timed_out and self._group is not None:
             self._group.kill()  # its shell has ended; what heeds no TERM, or is new, has not
         for fd in self._pipes:
-            left = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)  # what it left behind may write for ever
-            while left > 0 and (size := self._copy(fd)):
-                left -= size
+            remaining = fcntl.fcntl(
+                fd, fcntl.F_GETPIPE_SZ
+            )  # what it left behind may write for ever
+            while remaining > 0 and (size := self._copy(fd)):
+                remaining -= size
         for stream in self._streams.values():
             stream.close()
         state = end(
@@ -194,11 +196,11 @@ class Command:
         """Take note of what the shell says; True when there was anything. The build can write there
         too: what does not fit is not noted."""
         try:
-            words = self._told + os.read(self._tell, 4096)
+            words = self._partial + os.read(self._tell, 4096)
         except BlockingIOError:
             return False
-        *lines, self._told = words.split(b"\n")
-        self._told = self._told[-64:]
+        *lines, self._partial = words.split(b"\n")
+        self._partial = self._partial[-64:]
         for line in lines:
             word, _, number = line.decode("ascii", "replace").partition(" ")
             if word == "begin" and self._group is None:
@@ -278,13 +280,13 @@ class Command:
 def script(order: dict[str, Any]) -> bytes:
     """The shell's part; `$here` is BOX as the container sees it."""
     env = {name: value.encode() for name, value in order["env"].items()}
-    words = shlex.join(order["argv"])
+    line = shlex.join(order["argv"])
     if order["user"]:
-        words = f"su -s /bin/sh -c {shlex.quote(f'exec {words}')} {shlex.quote(order['user'])}"
+        line = f"su -s /bin/sh -c {shlex.quote(f'exec {line}')} {shlex.quote(order['user'])}"
     stdin = "$box/in" if order["stdin"] else "/dev/null"
     # What this shell itself would say (of a line of its own, or that its child was terminated) is
     # no word of the command's: its streams are those of the inner shell alone.
-    first = shlex.quote(shlex.split(words)[0])
+    first = shlex.quote(shlex.split(line)[0])
     place = shlex.quote(order["cwd"])
     text = f"""box=$here/commands/{order["id"]}
 exec 3>&- 4>&- 5>"$box/tell" <"{stdin}" >"$box/out" 6>"$box/err" 2>"/dev/null"
@@ -294,7 +296,7 @@ read -r _ <"$box/go"
 . "$here/env"
 @ENV@cd -- {place} || {{ echo sh: {place}: no such directory >&6; exit 126; }}
 command -v {first} >"/dev/null" || {{ echo sh: {first}: not found >&6; exit 127; }}
-exec {words} 2>&6 5>&- 6>&-
+exec {line} 2>&6 5>&- 6>&-
 )
 echo "end $?" >&5
 """

@@ -132,8 +132,8 @@ def inspect() -> dict[str, Any]:
 def terminate() -> None:
     """TERM to all processes in the container but its first, sent from inside: the processes of a
     sandbox are not the VM's."""
-    words = {"Cmd": ["/bin/sh", "-c", "kill -TERM -1"], "User": "0:0"}
-    made = call("POST", f"/containers/{NAME}/exec", words, timeout=EXEC)
+    request = {"Cmd": ["/bin/sh", "-c", "kill -TERM -1"], "User": "0:0"}
+    made = call("POST", f"/containers/{NAME}/exec", request, timeout=EXEC)
     call("POST", f"/exec/{made['Id']}/start", {"Detach": True}, timeout=EXEC)
 
 

@@ -24,24 +24,24 @@ def forward(ask: Ask) -> int:
     os.close(descriptor)
     port = int(ask.arguments[0])
     try:
-        there = socket.create_connection(("127.0.0.1", port), CONNECT)
+        service = socket.create_connection(("127.0.0.1", port), CONNECT)
     except OSError as error:
         ask.out.complain(f"port {port}: {error.strerror or error}")
         return REFUSED
-    with there:
-        _relay(there, ask.out)
+    with service:
+        _relay(service, ask.out)
     return 0
 
 
-def _relay(there: socket.socket, out: Output) -> None:
+def _relay(service: socket.socket, out: Output) -> None:
     """Carry bytes both ways until the port has ended, or nobody hears us. What it does not take yet
     waits here: it may have to be read first."""
-    there.setblocking(False)
+    service.setblocking(False)
     pending, over = b"", False
     while True:
         poll = select.poll()
         poll.register(out.fd, 0)  # only errors
-        poll.register(there, select.POLLIN | (select.POLLOUT if pending else 0))
+        poll.register(service, select.POLLIN | (select.POLLOUT if pending else 0))
         if not pending and not over:
             poll.register(INPUT, select.POLLIN)
         ready = dict(poll.poll())
@@ -52,21 +52,21 @@ def _relay(there: socket.socket, out: Output) -> None:
                 pending = os.read(INPUT, PIECE)
                 if not pending:
                     over = True
-                    there.shutdown(socket.SHUT_WR)
+                    service.shutdown(socket.SHUT_WR)
             if pending:
-                pending = pending[there.send(pending) :]
+                pending = pending[service.send(pending) :]
         except BlockingIOError:
             pass
         except OSError:  # it reads no more; it may have more to say
             pending, over = b"", True
-        if ready.get(there.fileno(), 0) & ~select.POLLOUT and not _hand_on(there, out):
+        if ready.get(service.fileno(), 0) & ~select.POLLOUT and not _hand_on(service, out):
             return
 
 
-def _hand_on(there: socket.socket, out: Output) -> bool:
+def _hand_on(service: socket.socket, out: Output) -> bool:
     """Hand on what the port says; False: nothing will follow."""
     try:
-        data = there.recv(PIECE)
+        data = service.recv(PIECE)
     except BlockingIOError:
         return True
     except OSError:

@@ -84,14 +84,14 @@ class PullAnswer:
     def _word(self, line: bytes) -> None:
         """Progress, or what went wrong: then it is the last one."""
         try:
-            word = json.loads(line)
+            document = json.loads(line)
         except (ValueError, RecursionError):
             return
-        detail = word.get("errorDetail")
+        detail = document.get("errorDetail")
         inner = detail.get("message") if isinstance(detail, dict) else None
-        said = inner or word.get("error") or (self.status >= 400 and word.get("message"))
-        if said:
-            self.complaint = " ".join(str(said).split())[:WORDS]
+        message = inner or document.get("error") or (self.status >= 400 and document.get("message"))
+        if message:
+            self.complaint = " ".join(str(message).split())[:WORDS]
 
 
 def query(name: str) -> str:
@@ -103,5 +103,5 @@ def query(name: str) -> str:
     base, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:  # a colon before a slash begins a registry's port
         base, tag = name, "latest"
-    wish = {"fromImage": f"{base}@{digest}"} if digest else {"fromImage": base, "tag": tag}
-    return urlencode(wish)
+    parameters = {"fromImage": f"{base}@{digest}"} if digest else {"fromImage": base, "tag": tag}
+    return urlencode(parameters)

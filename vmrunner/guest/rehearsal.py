@@ -72,6 +72,6 @@ def _order(place: Place) -> None:
         ours.sendall(json.dumps({"words": words, "stdin": len(job)}).encode() + b"\n" + job)
         ours.shutdown(socket.SHUT_WR)
         answer(theirs, place, place.run, lambda: EventLog(place.events).add("ended", 1))
-        said = ours.recv(1 << 16)
-    if not said.endswith(b"X 0 0\n"):
-        raise OSError(said.decode())
+        output = ours.recv(1 << 16)
+    if not output.endswith(b"X 0 0\n"):
+        raise OSError(output.decode())

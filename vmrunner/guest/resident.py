@@ -71,9 +71,11 @@ class Resident:
         self._building = False
         self._port: int | None = None
         self._message = identity.Message()
-        expected, told = identity.expected(), os.path.exists(f"{place.run}/identified")
-        self._unidentified = expected and not told
-        self._unacknowledged = expected and told and not os.path.exists(f"{place.run}/answered")
+        expected, identified = identity.expected(), os.path.exists(f"{place.run}/identified")
+        self._unidentified = expected and not identified
+        self._unacknowledged = (
+            expected and identified and not os.path.exists(f"{place.run}/answered")
+        )
 
     def _listen(self) -> socket.socket:
         path = self._place.socket
@@ -299,13 +301,13 @@ class Resident:
     # --- the container that waits ------------------------------------------------------------
 
     def _prestart(self, shape: dict[str, object]) -> int:
-        for left in reversed(range(PRESTARTS)):
+        for remaining in reversed(range(PRESTARTS)):
             try:
                 prestarting.prestart(self._place, shape, self._work)
                 break
             except (OSError, docker.DockerError) as error:
                 self._report(f"no container waits: {error}")
-                if not left:
+                if not remaining:
                     return 0
         if not os.path.exists(f"{self._place.run}/identified"):
             # A template is frozen when all that its boot began has ended.

@@ -46,8 +46,8 @@ def operate(ask: Ask) -> int:
         work(str(request["path"]), ask.out, rest)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "EIO")
-        said = getattr(error, "strerror", None) or error
-        text = {"errno": name, "message": f"{request['path']}: {said}"}
+        reason = getattr(error, "strerror", None) or error
+        text = {"errno": name, "message": f"{request['path']}: {reason}"}
         ask.out.complain(json.dumps(text))
         return FAILED
     return 0
@@ -59,13 +59,13 @@ def _request() -> tuple[dict[str, Any], Iterator[bytes]]:
     request = json.loads(stdin.readline(HEAD))
 
     def pieces() -> Iterator[bytes]:
-        while left := int(stdin.readline(HEAD) or -1):
-            if left < 0:
+        while remaining := int(stdin.readline(HEAD) or -1):
+            if remaining < 0:
                 raise OSError(errno.EPIPE, "it was broken off")
-            while left:
-                if not (data := stdin.read1(min(left, PIECE))):
+            while remaining:
+                if not (data := stdin.read1(min(remaining, PIECE))):
                     raise OSError(errno.EPIPE, "it was broken off")
-                left -= len(data)
+                remaining -= len(data)
                 yield data
 
     return request, pieces()
@@ -220,12 +220,12 @@ class _Read:
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._left = b""
+        self._rest = b""
 
     def read(self, size: int) -> bytes:
-        if not self._left:
-            self._left = next(self._pieces, b"")
-        data, self._left = self._left[:size], self._left[size:]
+        if not self._rest:
+            self._rest = next(self._pieces, b"")
+        data, self._rest = self._rest[:size], self._rest[size:]
         return data
 
 

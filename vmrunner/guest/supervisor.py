@@ -87,13 +87,13 @@ def obey(
     command, arguments = (argv[0], argv[1:]) if argv else ("", [])
     code, ask = 1, None
     try:
-        known = COMMANDS.get(command) or of_our_images(command)
-        if known is None or arguments[:1] != ["--epoch"]:
+        handler = COMMANDS.get(command) or of_our_images(command)
+        if handler is None or arguments[:1] != ["--epoch"]:
             out.complain(__doc__ or "")
         else:
             ask = Ask(place, int(arguments[1]), arguments[2:], work, out, launch)
             place.admit(ask.epoch)
-            code = known(ask)
+            code = handler(ask)
     except Stale as error:
         out.complain(str(error))
         code = STALE
@@ -157,12 +157,12 @@ def start(ask: Ask) -> int:
             from .identity import lower  # a VM of a pool has it, a stock image has not
 
             lower(place, *due)
-        known = place.job()
-        other = {was, known.get("attempt", "")} - {"", job["attempt"]}
-        if other or (was and not known):
+        previous = place.job()
+        other = {was, previous.get("attempt", "")} - {"", job["attempt"]}
+        if other or (was and not previous):
             ask.out.complain(f"this VM started {was or other}")
             return OTHER_ATTEMPT
-        if not known:
+        if not previous:
             prepare(place, job, ask.work)
     lock = place.alive()
     if lock is not None:  # no `run` lives; where the steps ran already it only says so

@@ -27,15 +27,15 @@ def _memory(cgroup: Cgroup) -> Figures:
 
 
 def _cpu(cgroup: Cgroup) -> Figures:
-    told = dict(line.split() for line in cgroup.read("cpu.stat").splitlines())
-    return {"cpu_seconds": int(told["usage_usec"]) / 1e6}
+    values = dict(line.split() for line in cgroup.read("cpu.stat").splitlines())
+    return {"cpu_seconds": int(values["usage_usec"]) / 1e6}
 
 
 def _disk(cgroup: Cgroup) -> Figures:
-    words = [word.partition("=") for word in cgroup.read("io.stat").split()]
+    pairs = [entry.partition("=") for entry in cgroup.read("io.stat").split()]
 
     def total(name: str) -> int:
-        return sum(int(value) for key, _, value in words if key == name)
+        return sum(int(value) for key, _, value in pairs if key == name)
 
     return {"disk_read": total("rbytes"), "disk_written": total("wbytes")}
 

@@ -40,18 +40,18 @@ class ChangeWatch(Generic[K]):
     def look(self, key: K, value: object, now: float) -> float:
         """Take in a look; return for how many seconds the value has been the same. `now` is a
         monotonic clock, in seconds."""
-        known = self._watched.get(key)
-        if known is None or known.value != value or now - known.looked > self._gap:
+        watched = self._watched.get(key)
+        if watched is None or watched.value != value or now - watched.looked > self._gap:
             self._watched[key] = _Watched(value, now)
             return 0.0
-        known.unchanged += min(now - known.looked, self.lease / LOOKS)
-        known.looked = now
-        return known.unchanged
+        watched.unchanged += min(now - watched.looked, self.lease / LOOKS)
+        watched.looked = now
+        return watched.unchanged
 
     def silent(self, key: K) -> bool:
         """Return True if it has not changed for a whole lease, as far as was looked."""
-        known = self._watched.get(key)
-        return known is not None and known.unchanged >= self.lease
+        watched = self._watched.get(key)
+        return watched is not None and watched.unchanged >= self.lease
 
     def keep(self, keys: Collection[K]) -> None:
         """Forget all others."""
@@ -60,7 +60,7 @@ class ChangeWatch(Generic[K]):
 
     def tidy(self, now: float) -> None:
         """Forget what nobody looked at for so long that it would begin anew."""
-        for key in [k for k, one in self._watched.items() if now - one.looked > self._gap]:
+        for key in [k for k, watched in self._watched.items() if now - watched.looked > self._gap]:
             del self._watched[key]
 
     def clear(self) -> None:

@@ -71,8 +71,8 @@ def words(environ: Mapping[str, str]) -> CiSyntax | None:
 
 def text(whole: str, environ: Mapping[str, str]) -> str:
     """Text of ours that quotes somebody else's, whole lines of it."""
-    there = words(environ)
-    return whole if there is None else CiCommandFilter(there).whole(whole)
+    commands = words(environ)
+    return whole if commands is None else CiCommandFilter(commands).whole(whole)
 
 
 def json(document: str) -> str:

@@ -62,12 +62,12 @@ def spread(url: str) -> str:
     if found is None:
         return url
     servers = [_SERVER.fullmatch(part) for part in found["hosts"].split(",")]
-    ports = [one["port"] or "" for one in servers if one is not None]
+    ports = [server["port"] or "" for server in servers if server is not None]
     if len(ports) < len(servers) or any(int(port or 0) >= 1 << 16 for port in ports):
         raise ValueError(
             f"its hosts {found['hosts']} cannot be read; such as postgresql://user@h1:5432,h2/name"
         )
-    hosts = [one["v6"] or one["host"] for one in servers if one is not None]
+    hosts = [server["v6"] or server["host"] for server in servers if server is not None]
     listed = {"host": ",".join(hosts)} | ({"port": ",".join(ports)} if any(ports) else {})
     query = "&".join(filter(None, (urlencode(listed), found["query"])))
     return f"{found['before']}{found['path'] or ''}?{query}"

@@ -12,9 +12,9 @@ class FairLimit:
     """`places` for threads. Whoever leaves gives its place to the one that has waited longest, so
     that a thread which comes back at once does not pass the others by."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()
-        self._free = places
+        self._free = limit
         self._waiting: deque[threading.Event] = deque()
 
     @contextmanager

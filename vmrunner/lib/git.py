@@ -53,12 +53,12 @@ class Repository:
     """An empty one, for one revision of another."""
 
     def __init__(
-        self, directory: Path, url: str, told: Mapping[str, str], *, most: int, timeout: float
+        self, directory: Path, url: str, variables: Mapping[str, str], *, most: int, timeout: float
     ) -> None:
-        """`told` are variables that hold what git needs to know of the server."""
+        """`variables` are variables that hold what git needs to know of the server."""
         self._directory = directory
         self._url = url
-        self._told = told
+        self._variables = variables
         self._most = most
         self._timeout = timeout
         self._tree = ""
@@ -69,7 +69,7 @@ class Repository:
         self._git("init", "--quiet", "--bare", "--template=")
         config = self._directory / "vmrunner-config"
         self._reach(config)
-        far = {"GIT_CONFIG_GLOBAL": str(config), **self._told}
+        far = {"GIT_CONFIG_GLOBAL": str(config), **self._variables}
         options = ("--quiet", "--no-recurse-submodules")
         wanted = "FETCH_HEAD"
         last = ("--depth=1", "--no-tags", "--", self._url, ref)
@@ -211,10 +211,10 @@ def _quoted(text: str) -> str:
 
 @contextmanager
 def fetched(
-    url: str, ref: str, told: Mapping[str, str], *, most: int, timeout: float
+    url: str, ref: str, variables: Mapping[str, str], *, most: int, timeout: float
 ) -> Iterator[Repository]:
     """Fetch one revision of a repository and keep it while inside. Raises ConfigError."""
     with tempfile.TemporaryDirectory(prefix="vmrunner-git-") as directory:
-        repository = Repository(Path(directory), url, told, most=most, timeout=timeout)
+        repository = Repository(Path(directory), url, variables, most=most, timeout=timeout)
         repository.fetch(ref)
         yield repository

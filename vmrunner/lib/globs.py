@@ -140,7 +140,7 @@ class Globs:
                 return True
         if directory:
             return here.below(last).whole
-        return any(glob.ends(at, last) for glob, at in here.places)
+        return any(glob.ends(at, last) for glob, at in here.pairs)
 
     def risk(self, path: str, *, file: bool = False) -> str:
         """Return the part of this path that nobody gets who did not name it letter by letter, and
@@ -160,20 +160,20 @@ class _Directory:
     """A directory of an archive: where in each glob one may be there. `whole`: a glob names it, and
     so all below it."""
 
-    __slots__ = ("_below", "places", "whole")
+    __slots__ = ("_below", "pairs", "whole")
 
-    def __init__(self, places: tuple[tuple[_Glob, _Places], ...], *, top: bool = False) -> None:
-        self.whole = not top and any(glob.end in at for glob, at in places)
-        self.places = () if self.whole else places
+    def __init__(self, pairs: tuple[tuple[_Glob, _Places], ...], *, top: bool = False) -> None:
+        self.whole = not top and any(glob.end in at for glob, at in pairs)
+        self.pairs = () if self.whole else pairs
         self._below: dict[str, _Directory] = {}
 
     def below(self, component: str) -> _Directory:
-        known = self._below.get(component)
-        if known is None:
-            at = ((glob, glob.step(at, component)) for glob, at in self.places)
-            known = _Directory(tuple(pair for pair in at if pair[1]))
-            self._below[component] = known
-        return known
+        directory = self._below.get(component)
+        if directory is None:
+            at = ((glob, glob.step(at, component)) for glob, at in self.pairs)
+            directory = _Directory(tuple(pair for pair in at if pair[1]))
+            self._below[component] = directory
+        return directory
 
 
 class _Glob:

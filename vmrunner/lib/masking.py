@@ -74,8 +74,8 @@ class Masker:
         self._text = b"".join([self._text, *self._new])
         self._new, self._size = [], 0
         with self._needles.turn():
-            sight = _Sight(self._text, self._needles)
-            return self._leave(sight, sight.undecided())
+            matches = _Sight(self._text, self._needles)
+            return self._leave(matches, matches.undecided())
 
     def finish(self) -> bytes:
         """Return what was held back, masked: nothing follows."""
@@ -83,12 +83,12 @@ class Masker:
         with self._needles.turn():
             return decided + self._leave(_Sight(self._text, self._needles), len(self._text))
 
-    def _leave(self, sight: _Sight, cut: int) -> bytes:
+    def _leave(self, matches: _Sight, cut: int) -> bytes:
         """Let go of the text before `cut`, and of whole stretches only."""
         out = []
         done = 0
         text = self._text
-        for start, end in sight.stretches(self._covered):
+        for start, end in matches.stretches(self._covered):
             if start >= max(cut, self._covered and 1):
                 break
             out.append(text[done:start])
@@ -242,7 +242,7 @@ def seam(text: bytes, needles: SecretPatterns, at: int, *, whole: bool) -> int |
     """Return from where on a text may be masked without what stands before `at`: from there, or
     from the end of the stretch that it lies in. None: that cannot be told before more of it has
     come, unless this is the `whole`."""
-    sight = _Sight(text, needles)
-    around = (end for start, end in sight.stretches(0) if start < at < end)
+    matches = _Sight(text, needles)
+    around = (end for start, end in matches.stretches(0) if start < at < end)
     end = next(around, at)
-    return end if whole or (len(text) >= at and sight.undecided() >= end) else None
+    return end if whole or (len(text) >= at and matches.undecided() >= end) else None

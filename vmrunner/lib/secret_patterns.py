@@ -71,8 +71,8 @@ class SecretPatterns:
     @cached_property
     def reach(self) -> int:
         """Return how many bytes one of them may cover at most."""
-        plain = max((len(one.text) for one in self.all_plain), default=0)
-        encoded = max((len(one.text) for one in self.all_encoded), default=0)
+        plain = max((len(pattern.text) for pattern in self.all_plain), default=0)
+        encoded = max((len(pattern.text) for pattern in self.all_encoded), default=0)
         return max(plain, _BROKEN * encoded)
 
 

@@ -150,17 +150,17 @@ def check_label(key: str, value: str, field: str = "label") -> tuple[str, str]:
     return key, value
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The one of `known` that was probably meant, or ""."""
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The one of `choices` that was probably meant, or ""."""
     if len(word) > _LONGEST:
         return ""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return found[0] if found else ""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a word that is not one of `known`: the nearest, else all of them."""
-    names = sorted(known)
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A hint for a word that is not one of `choices`: the nearest, else all of them."""
+    names = sorted(choices)
     near = nearest(word, names)
     if near:
         return f"did you mean {near!r}?"

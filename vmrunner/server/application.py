@@ -84,8 +84,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
         app.include_router(part.router, prefix=API)
     for part in (system, login, page, vm_page, house_pages):
         app.include_router(part.router)
-    for one in (costs, caches):
-        app.include_router(one.pages)
+    for routes in (costs, caches):
+        app.include_router(routes.pages)
     app.mount("/static", PageFiles(directory=STATIC))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(Authentication, parts=parts, everybody=everybody)
@@ -101,11 +101,11 @@ def _document(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             routes=app.routes,
         )
-        known = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for body in builds.BODIES:
             schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-            known |= schema.pop("$defs", {})
-            known[body.__name__] = schema
+            schemas |= schema.pop("$defs", {})
+            schemas[body.__name__] = schema
         _tell_problems(document)
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
@@ -116,13 +116,13 @@ def _document(app: FastAPI) -> dict[str, Any]:
 
 def _tell_problems(document: dict[str, Any]) -> None:
     """Say of each route that its errors are problem documents: FastAPI's own are none of ours."""
-    known = document["components"]["schemas"]
-    known["Problem"] = problems.SCHEMA
+    schemas = document["components"]["schemas"]
+    schemas["Problem"] = problems.SCHEMA
     for name in ("HTTPValidationError", "ValidationError"):
-        known.pop(name, None)
+        schemas.pop(name, None)
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    told = {"description": "A problem", "content": {problems.MEDIA_TYPE: schema}}
+    response = {"description": "A problem", "content": {problems.MEDIA_TYPE: schema}}
     for item in document["paths"].values():
         for operation in item.values():
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = told
+            operation["responses"]["default"] = response

@@ -79,8 +79,8 @@ class Authentication:
         caller = await self.verify(credential, cookie=cookie)
         if caller is None and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             query = scope["query_string"].decode("latin-1")
-            wish = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
-            raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={wish}"})
+            target = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
+            raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={target}"})
         if caller is None:
             wanted = {"WWW-Authenticate": "Bearer"}
             raise HttpProblem(
@@ -122,9 +122,9 @@ def cookie_name(parts: ServerParts, scope: Scope) -> str:
 
 def _credential(headers: Headers, name: str) -> tuple[str, bool]:
     """Return what the request shows, and whether that is a cookie of this name."""
-    scheme, _, word = headers.get("authorization", "").partition(" ")
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme:
-        return (word.strip() if scheme.lower() == "bearer" else ""), False
+        return (secret.strip() if scheme.lower() == "bearer" else ""), False
     return cookie_parser(headers.get("cookie", "")).get(name, ""), True
 
 

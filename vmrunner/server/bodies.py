@@ -36,8 +36,8 @@ async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     if request.query_params and not request.scope["route"].dependant.query_params:
         name = next(iter(request.query_params))
         raise HttpProblem(422, f"{name}: no such parameter", fix="say it in the body")
-    told = request.headers.get("content-length", "")
-    if told.isdecimal() and int(told) <= SMALL:
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) <= SMALL:
         most = min(most, SMALL)  # one in chunks may be longer than it tells
     if most <= SMALL:
         # In a thread: nobody else is answered meanwhile.
@@ -123,7 +123,7 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
     halves = b"\\ud" in body or b"\\uD" in body  # how alone JSON can say one
     if halves and (field := _unencodable(document)) is not None:
         raise ConfigError(f"{field}: it is not UTF-8", hint="encode it, with base64 for example")
-    request.state.said = document  # for the problem that it may be
+    request.state.body = document  # for the problem that it may be
     try:
         return kind.model_validate(document)
     except ValidationError as error:
@@ -133,17 +133,17 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
 def _unencodable(document: dict[str, Any]) -> str | None:
     """Return the first field with half of a surrogate pair, which JSON can say and UTF-8 cannot: it
     could neither be stored nor told of. None: there is none."""
-    left: list[tuple[str, Any]] = [("", document)]
-    while left:
-        at, value = left.pop()
+    pending: list[tuple[str, Any]] = [("", document)]
+    while pending:
+        at, value = pending.pop()
         if isinstance(value, dict):
             for name, found in value.items():
-                known = _text(name)
-                if known is None:
+                text = _text(name)
+                if text is None:
                     return at or "the body"
-                left.append((f"{at}.{known}" if at else known, found))
+                pending.append((f"{at}.{text}" if at else text, found))
         elif isinstance(value, list):
-            left += [(f"{at}[{n}]", found) for n, found in enumerate(value)]
+            pending += [(f"{at}[{n}]", found) for n, found in enumerate(value)]
         elif isinstance(value, str) and _text(value) is None:
             return at
     return None
@@ -172,8 +172,8 @@ async def whole(request: Request, most: int) -> bytes:
 async def stream(request: Request, most: int) -> AsyncIterator[bytes]:
     """Yield the body in parts. Raises HttpProblem for one that is larger than `most` bytes, or
     comes too slowly."""
-    told = request.headers.get("content-length", "")
-    if told.isdigit() and int(told) > most:
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
         raise _too_large(most)
     size, began = 0, time.monotonic()
     parts = request.stream().__aiter__()

@@ -74,8 +74,8 @@ def _size(value: object) -> int:
 
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, list):
-        yield from (one for one in value if isinstance(one, str))
+        yield from (item for item in value if isinstance(item, str))
     elif isinstance(value, dict):
-        for name, one in value.items():
-            if isinstance(one, str) and name != "run":
-                yield from (name, one)
+        for name, item in value.items():
+            if isinstance(item, str) and name != "run":
+                yield from (name, item)

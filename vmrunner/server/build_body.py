@@ -97,13 +97,13 @@ class _AskedFor(JobDefaults):
 
     def _given(self) -> dict[str, Any]:
         """Return what was said, as a request takes it. The source is the services' to find."""
-        said: dict[str, Any] = {
+        values: dict[str, Any] = {
             name: value
             for name in SandboxRequest.model_fields
             if name not in ("steps", "source", "secrets", "artifacts", "caches")
             and (value := getattr(self, name, None)) is not None
         }
-        return said | {"secrets": {name: value.encode() for name, value in self.secrets.items()}}
+        return values | {"secrets": {name: value.encode() for name, value in self.secrets.items()}}
 
 
 class BuildBody(_AskedFor):
@@ -116,8 +116,8 @@ class BuildBody(_AskedFor):
     @field_validator("caches")
     @classmethod
     def _named(cls, value: list[JobCache]) -> list[JobCache]:
-        for one in value:
-            if next(cache_checks.globs_of(one.key), None) is not None:
+        for cache in value:
+            if next(cache_checks.globs_of(cache.key), None) is not None:
                 raise ValueError("no server reads your files; put the hash itself into the key")
         return value
 
@@ -126,11 +126,11 @@ class BuildBody(_AskedFor):
         """Return it as the services take it."""
         return BuildRequest(
             **self._given(),
-            steps=tuple(one.step for one in self.steps),
+            steps=tuple(item.step for item in self.steps),
             artifacts=tuple(
-                ArtifactRule(glob=one.path, always=one.always) for one in self.artifacts
+                ArtifactRule(glob=item.path, always=item.always) for item in self.artifacts
             ),
-            caches=tuple(one.rule for one in self.caches),
+            caches=tuple(item.rule for item in self.caches),
         )
 
 

@@ -22,11 +22,11 @@ class BytePipe:
 
     def __init__(self) -> None:
         self._pieces: queue.Queue[bytes | None] = queue.Queue(DEPTH)
-        self._left = threading.Event()
+        self._reader_gone = threading.Event()
 
     def put(self, data: bytes | None) -> None:
         """Add a piece. Raises BrokenOff when nobody takes it."""
-        while not self._left.is_set():
+        while not self._reader_gone.is_set():
             try:
                 return self._pieces.put(data, timeout=LOOK)
             except queue.Full:
@@ -39,7 +39,7 @@ class BytePipe:
             try:
                 return self._pieces.get(timeout=LOOK)
             except queue.Empty:
-                if self._left.is_set():
+                if self._reader_gone.is_set():
                     raise BrokenOff from None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -48,7 +48,7 @@ class BytePipe:
 
     def leave(self) -> None:
         """Take no more, or give no more."""
-        self._left.set()
+        self._reader_gone.set()
 
 
 class _Mover(threading.Thread):

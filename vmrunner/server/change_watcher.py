@@ -17,7 +17,7 @@ class ChangeWatcher:
 
     def __init__(self, look: Callable[[str], Progress]) -> None:
         self._look = look
-        self._known: dict[str, Progress] = {}
+        self._progress: dict[str, Progress] = {}
         self._waiting: dict[str, list[asyncio.Future[Progress | None]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop holds them weakly
 
@@ -31,11 +31,11 @@ class ChangeWatcher:
         waiting = self._waiting.get(build)
         if waiting is None:
             waiting = self._waiting[build] = []
-            self._known[build] = since
+            self._progress[build] = since
             task = self._tasks[build] = asyncio.create_task(self._watch(build))
             task.add_done_callback(lambda done: self._release(build, done))
-        elif self._known[build] != since:
-            return self._known[build]
+        elif self._progress[build] != since:
+            return self._progress[build]
         waiting.append(future)
         try:
             now = await asyncio.wait_for(asyncio.shield(future), timeout)
@@ -50,8 +50,8 @@ class ChangeWatcher:
         """Look again and again, as long as somebody waits."""
         while self._waiting[build]:
             now = await self.progress(build)
-            if now != self._known[build]:
-                self._known[build] = now
+            if now != self._progress[build]:
+                self._progress[build] = now
                 waiting, self._waiting[build] = self._waiting[build], []
                 for future in waiting:
                     if not future.done():
@@ -62,7 +62,7 @@ class ChangeWatcher:
     def _release(self, build: str, done: asyncio.Task[None]) -> None:
         """Wake whoever is left: a look that failed is theirs to find out."""
         _ = done.cancelled() or done.exception()
-        self._known.pop(build, None)
+        self._progress.pop(build, None)
         self._tasks.pop(build, None)
         for future in self._waiting.pop(build, []):
             if not future.done():

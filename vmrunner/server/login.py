@@ -32,8 +32,8 @@ async def log_in(request: Request, parts: Parts) -> Response:
     """Take a token, give a cookie."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise HttpProblem(403, "the form is not of this server")
-    said = parse_qs((await bodies.whole(request, _FORM)).decode("utf-8", "replace"))
-    secret, target = said.get("token", [""])[0].strip(), _next(said.get("next", ["/"])[0])
+    form = parse_qs((await bodies.whole(request, _FORM)).decode("utf-8", "replace"))
+    secret, target = form.get("token", [""])[0].strip(), _next(form.get("next", ["/"])[0])
     tokens, now = parts.ledger.tokens, parts.now()
     token = await to_thread.run_sync(tokens.of_secret, secret) if secret else None
     if token is None or not token.valid(now):
@@ -66,7 +66,7 @@ def log_out(request: Request, parts: Parts) -> Response:
     return answer
 
 
-def _next(said: str) -> str:
+def _next(target: str) -> str:
     """Return where to go after the login: a path of this server, whatever was said."""
-    local = said.startswith("/") and not said.startswith(("//", "/\\"))
-    return said if local and said.isprintable() else "/"
+    local = target.startswith("/") and not target.startswith(("//", "/\\"))
+    return target if local and target.isprintable() else "/"

@@ -126,11 +126,11 @@ class LedgerCollector(Collector):
     def _instances(self) -> Iterator[Metric]:
         ledger, providers = self._parts.ledger, self._parts.providers
         rows = ledger.instances.open()
-        there = Counter((row.provider, row.state.value) for row in rows)
+        instances = Counter((row.provider, row.state.value) for row in rows)
         found = GaugeMetricFamily(
             "vmrunner_instances", "VMs that are not seen gone.", labels=["provider", "state"]
         )
-        for key, count in sorted(there.items()):
+        for key, count in sorted(instances.items()):
             found.add_metric(list(key), count)
         yield found
         late = alarms.lateness(rows, providers).values()
@@ -230,10 +230,12 @@ class LedgerCollector(Collector):
         lost = CounterMetricFamily(
             "vmrunner_notify_given_up", "Events that no try could deliver.", labels=["notify"]
         )
-        for fares in self._parts.ledger.outbox.status():
-            waiting.add_metric([fares.name], fares.waiting)
-            oldest.add_metric([fares.name], 0.0 if fares.oldest is None else now - fares.oldest)
-            lost.add_metric([fares.name], fares.given_up)
+        for endpoint in self._parts.ledger.outbox.status():
+            waiting.add_metric([endpoint.name], endpoint.waiting)
+            oldest.add_metric(
+                [endpoint.name], 0.0 if endpoint.oldest is None else now - endpoint.oldest
+            )
+            lost.add_metric([endpoint.name], endpoint.given_up)
         yield from (waiting, oldest, lost)
 
 

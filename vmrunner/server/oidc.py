@@ -41,7 +41,7 @@ class _Issuer:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.callers = threading.BoundedSemaphore(CALLERS)
-        self.looked = self.had = float("-inf")
+        self.looked_at = self.fetched_at = float("-inf")
         self.keys: dict[str, jwt.PyJWK] = {}
 
 
@@ -51,15 +51,15 @@ class IssuerKeys:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._known: dict[str, _Issuer] = {}
+        self._by_issuer: dict[str, _Issuer] = {}
 
     def find(self, issuer: str, name: str) -> jwt.PyJWK | None:
         """Return one key. All are looked for again after an hour; for an unknown one at most once a
         minute. What came longer than a day ago counts no more. Raises HttpProblem where as many as
         may already wait for this issuer."""
         with self._lock:
-            known = self._known.setdefault(issuer, _Issuer())
-        if not known.callers.acquire(blocking=False):
+            issued = self._by_issuer.setdefault(issuer, _Issuer())
+        if not issued.callers.acquire(blocking=False):
             raise HttpProblem(
                 503,
                 "the keys of its issuer are being fetched",
@@ -67,23 +67,25 @@ class IssuerKeys:
                 headers={"Retry-After": "5"},
             )
         try:
-            with known.lock:
-                if self._now() - known.looked >= (WITHDRAWN if name in known.keys else REFETCH):
+            with issued.lock:
+                if self._now() - issued.looked_at >= (
+                    WITHDRAWN if name in issued.keys else REFETCH
+                ):
                     found = self._fetched(issuer)
-                    known.looked = self._now()
+                    issued.looked_at = self._now()
                     if found is not None:
-                        known.keys, known.had = found, known.looked
-                if self._now() - known.had >= BELIEVED:
-                    known.keys = {}
-                return known.keys.get(name)
+                        issued.keys, issued.fetched_at = found, issued.looked_at
+                if self._now() - issued.fetched_at >= BELIEVED:
+                    issued.keys = {}
+                return issued.keys.get(name)
         finally:
-            known.callers.release()
+            issued.callers.release()
 
     def _fetched(self, issuer: str) -> dict[str, jwt.PyJWK] | None:
         try:
             found = issuer_document.fetch(issuer.rstrip("/") + "/.well-known/openid-configuration")
             listed = issuer_document.fetch(_key_place(issuer, found))["keys"]
-            return {str(one["kid"]): jwt.PyJWK(one) for one in listed if _signs(one)}
+            return {str(jwk["kid"]): jwt.PyJWK(jwk) for jwk in listed if _signs(jwk)}
         except Exception as error:  # noqa: BLE001 - whatever an issuer answers, it is no key
             log.warning("the keys of %s cannot be had: %s", issuer, error)
             return None
@@ -140,13 +142,16 @@ class OidcExchange:
 
     def _issuer(self, shown: str, issuers: list[OidcIssuer]) -> OidcIssuer:
         try:
-            said = jwt.decode(shown, options={"verify_signature": False})
+            claims = jwt.decode(shown, options={"verify_signature": False})
         except jwt.PyJWTError as error:
             raise _unproved(str(error)) from None
-        known = [issuer for issuer in issuers if issuer.issuer == said.get("iss")]
-        if not known:
+        matching = [issuer for issuer in issuers if issuer.issuer == claims.get("iss")]
+        if not matching:
             raise _unproved("nobody here knows its issuer")
-        return next((one for one in known if one.audience == said.get("aud")), known[0])
+        return next(
+            (candidate for candidate in matching if candidate.audience == claims.get("aud")),
+            matching[0],
+        )
 
     def _verified(self, shown: str, issuer: OidcIssuer, now: float) -> Mapping[str, Any]:
         try:
@@ -202,11 +207,11 @@ def _text(value: Any) -> str | None:
 
 def _labels(rule: OidcRule, claims: Mapping[str, Any]) -> dict[str, str]:
     """The rule's labels, with claims in them."""
-    known = {name: text for name, value in claims.items() if (text := _text(value)) is not None}
+    texts = {name: text for name, value in claims.items() if (text := _text(value)) is not None}
     found = {}
     for name, pattern in rule.labels.items():
         try:
-            text = string.Formatter().vformat(pattern, (), known)
+            text = string.Formatter().vformat(pattern, (), texts)
             units.check_label(name, text)
         except (KeyError, ValueError, IndexError, AttributeError, ConfigError) as error:
             raise HttpProblem(

@@ -62,19 +62,21 @@ def _templates() -> Environment:
 def rendered(request: Request, name: str, status: int = 200, **values: Any) -> Response:
     """Return a template as an answer, with what every page has."""
     caller: VerifiedCaller | None = request.scope["state"].get("caller")
-    known: Mapping[str, Any] = {"wrong": "", **_frame(request, caller), **values}
-    text = _templates().get_template(name).render(known)
+    variables: Mapping[str, Any] = {"wrong": "", **_frame(request, caller), **values}
+    text = _templates().get_template(name).render(variables)
     return HTMLResponse(text, status, headers=dict(_HEADERS))
 
 
 def of_problem(request: Request, document: JSONResponse) -> Response:
     """Return a problem document, as a page if a browser asked for one. It asks no ledger: that may
     be the problem."""
-    asked = "text/html" in request.headers.get("accept", "") and "hx-request" not in request.headers
-    if request.method != "GET" or not asked or request.url.path.startswith("/api/"):
+    is_wanted = (
+        "text/html" in request.headers.get("accept", "") and "hx-request" not in request.headers
+    )
+    if request.method != "GET" or not is_wanted or request.url.path.startswith("/api/"):
         return document
-    said = json.loads(bytes(document.body))
-    text = _templates().get_template("problem.html").render(said)
+    problem = json.loads(bytes(document.body))
+    text = _templates().get_template("problem.html").render(problem)
     kept = {name: value for name, value in document.headers.items() if name in _KEPT}
     return HTMLResponse(text, document.status_code, headers=kept | dict(_HEADERS))
 

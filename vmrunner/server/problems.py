@@ -151,7 +151,7 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
     @app.exception_handler(errors.VmrunnerError)
     async def _ours(request: Request, error: errors.VmrunnerError) -> Response:
-        return show(request, of_error(error, getattr(request.state, "said", {})))
+        return show(request, of_error(error, getattr(request.state, "body", {})))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -172,14 +172,14 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
         return show(request, problem(500, "it is in the log of the server", error="InternalError"))
 
 
-def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None) -> JSONResponse:
-    """An exception of the library as a problem document. `said`: the body of the request."""
+def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None) -> JSONResponse:
+    """An exception of the library as a problem document. `body`: the body of the request."""
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:
         log.warning("%s", error)
     more = error.more if isinstance(error, errors.ConfigError) else ()
     field = _field(str(error.args[0])) if status == 422 else ""
-    if (key := field.replace("-", "_")) in (said or {}):
+    if (key := field.replace("-", "_")) in (body or {}):
         field = key  # the option's name, which the command line has
     return problem(
         status,
@@ -187,16 +187,16 @@ def of_error(error: errors.VmrunnerError, said: Mapping[str, Any] | None = None)
         fix=error.hint,
         error=type(error).__name__,
         field=field,
-        value=_value(said or {}, field),
-        more=[_fault(one, said or {}) for one in (error, *more)] if more else None,
+        value=_value(body or {}, field),
+        more=[_fault(fault, body or {}) for fault in (error, *more)] if more else None,
         headers={"Retry-After": _RETRY_AFTER} if status in (429, 503) else None,
     )
 
 
-def _fault(error: errors.VmrunnerError, said: Mapping[str, Any]) -> dict[str, Any]:
+def _fault(error: errors.VmrunnerError, body: Mapping[str, Any]) -> dict[str, Any]:
     detail = str(error.args[0])
     field = _field(detail)
-    value = _value(said, field)
+    value = _value(body, field)
     return {"field": _cut(field), "value": value, "detail": _cut(detail), "fix": _cut(error.hint)}
 
 
@@ -210,9 +210,9 @@ def _field(detail: str) -> str:
     return name if colon and " " not in name else ""
 
 
-def _value(said: Mapping[str, Any], field: str) -> Scalar:
+def _value(body: Mapping[str, Any], field: str) -> Scalar:
     """Return what the caller said there, unless that may be a secret."""
-    found: Any = said
+    found: Any = body
     for name in field.split("."):
         found = found.get(name) if isinstance(found, Mapping) and name not in _SECRET else None
     if isinstance(found, str):
@@ -231,8 +231,8 @@ def _of_query(request: Request, error: RequestValidationError) -> JSONResponse:
     else:
         text, fix = _in_words(str(first["msg"]))
         detail = f"{name}: {str(first.get('input'))[:60]!r}: {text}"
-    said = {name: first.get("input")}
-    return problem(422, detail, fix=fix, field=name, value=_value(said, name), error="ConfigError")
+    query = {name: first.get("input")}
+    return problem(422, detail, fix=fix, field=name, value=_value(query, name), error="ConfigError")
 
 
 def _in_words(message: str) -> tuple[str, str]:

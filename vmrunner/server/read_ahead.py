@@ -58,7 +58,7 @@ class _Ahead:
         self._loop = asyncio.get_running_loop()
         self._found: asyncio.Queue[bytes | BaseException] = asyncio.Queue()
         self._room = threading.Semaphore(AHEAD)
-        self._left = False
+        self._stopped = False
         self._thread = asyncio.create_task(to_thread.run_sync(self._run, limiter=threads))
         self._thread.add_done_callback(self._end)
 
@@ -70,12 +70,14 @@ class _Ahead:
         return piece
 
     async def stop(self) -> None:
-        self._left = True
+        self._stopped = True
         self._room.release()
         await asyncio.wait([self._thread])
 
     def _run(self) -> None:
-        while self._room.acquire() and not self._left and (piece := _read(self._source, AT_ONCE)):
+        while (
+            self._room.acquire() and not self._stopped and (piece := _read(self._source, AT_ONCE))
+        ):
             self._loop.call_soon_threadsafe(self._found.put_nowait, piece)
 
     def _end(self, thread: asyncio.Task[None]) -> None:
@@ -111,8 +113,8 @@ def _take_failure(task: asyncio.Task[bytes]) -> None:
 def _read(source: Iterator[bytes], size: int) -> bytes:
     """Return half so many bytes at least, up to one piece more; fewer at the end. A piece that is
     large enough is not copied."""
-    found, left = [], size
-    while left > size // 2 and (piece := next(source, None)) is not None:
+    found, remaining = [], size
+    while remaining > size // 2 and (piece := next(source, None)) is not None:
         found.append(piece)
-        left -= len(piece)
+        remaining -= len(piece)
     return b"".join(found)

@@ -39,8 +39,8 @@ def table(
     request: Request, title: str, columns: Sequence[str], rows: Sequence[TableRow], **more: Any
 ) -> Response:
     """Return a page with one table."""
-    said = {"note": "", "empty": "Nothing here.", "live": True, "links": (), **more}
+    options = {"note": "", "empty": "Nothing here.", "live": True, "links": (), **more}
     wishes = any(row.wishes for row in rows)
     return rendered(
-        request, "table.html", title=title, columns=columns, rows=rows, wishes=wishes, **said
+        request, "table.html", title=title, columns=columns, rows=rows, wishes=wishes, **options
     )

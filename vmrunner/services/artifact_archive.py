@@ -21,8 +21,8 @@ def archive(files: ArtifactFiles) -> Iterator[bytes]:
 
 def _exactly(files: ArtifactFiles, entry: ArtifactEntry) -> Iterator[bytes]:
     """Yield so many bytes of a file, and zeros to the end of the block."""
-    left = entry.size
+    remaining = entry.size
     for data in files.read(entry):
-        yield data[:left]
-        left -= min(left, len(data))
-    yield bytes(left + -entry.size % BLOCK)
+        yield data[:remaining]
+        remaining -= min(remaining, len(data))
+    yield bytes(remaining + -entry.size % BLOCK)

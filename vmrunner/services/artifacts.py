@@ -118,23 +118,23 @@ class Artifacts:
         `NotFound` for a path that did not come back, and `VmrunnerError` when some cannot be
         copied: then all others are."""
         files = self.files()
-        known = {entry.path: entry for entry in files.ls()}
-        wanted = _named(known, paths) if paths else list(known)
-        asked = Globs([*self.globs, *paths])
+        entries = {entry.path: entry for entry in files.ls()}
+        wanted = _named(entries, paths) if paths else list(entries)
+        requested = Globs([*self.globs, *paths])
         copied: list[Path] = []
         omitted: dict[str, None] = {}
         troubles: list[str] = []
         for path in wanted:
             target = Path(dest, path)
             try:
-                if why := _unwanted(known[path], asked):
+                if why := _unwanted(entries[path], requested):
                     omitted[why] = None
                     continue
-                _copy(files, known[path], Path(dest), on_bytes)
+                _copy(files, entries[path], Path(dest), on_bytes)
                 copied.append(target)
             except OSError as error:
-                said = error.strerror or str(error)
-                troubles.append(f"artifacts: {path!r} cannot be copied to {target}: {said}")
+                reason = error.strerror or str(error)
+                troubles.append(f"artifacts: {path!r} cannot be copied to {target}: {reason}")
         for why in omitted:
             log.warning("artifacts: %s: left out", why)
         if troubles:
@@ -146,22 +146,22 @@ class Artifacts:
         return copied
 
 
-def _named(known: Collection[str], paths: Sequence[str]) -> list[str]:
+def _named(stored: Collection[str], paths: Sequence[str]) -> list[str]:
     found: set[str] = set()
     for path in paths:
         glob = Globs([path])
-        these = [k for k in known if k == path or glob.match(k, directory=False)]
+        these = [k for k in stored if k == path or glob.match(k, directory=False)]
         if not these:
-            raise NotFound(f"no artifact {path!r}", hint="there: " + (", ".join(known) or "none"))
+            raise NotFound(f"no artifact {path!r}", hint="there: " + (", ".join(stored) or "none"))
         found.update(these)
     return sorted(found)
 
 
-def _unwanted(entry: ArtifactEntry, asked: Globs) -> str:
+def _unwanted(entry: ArtifactEntry, requested: Globs) -> str:
     if entry.target is not None:
-        return asked.risk(entry.path, file=True) or asked.risk(entry.target)
+        return requested.risk(entry.path, file=True) or requested.risk(entry.target)
     return (
-        asked.risk(entry.path, file=True)
+        requested.risk(entry.path, file=True)
         if stat.S_ISREG(entry.mode)
         else f"{entry.path!r} is no file"
     )

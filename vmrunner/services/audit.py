@@ -50,7 +50,7 @@ def audit(
         )
     opened, broken = providers.opened()
     several = [(name, driver) for name, driver in opened.items() if only in (None, name)]
-    chosen = [(name, one) for name, driver in several for one in parts(name, driver).values()]
+    chosen = [(name, part) for name, driver in several for part in parts(name, driver).values()]
     if tag is not None and older_than is not None:
         found = _foreign(chosen, tag, older_than)
     else:
@@ -115,7 +115,7 @@ def _idle(ledger: Ledger, name: str, pages: list[Page]) -> dict[Scope, str]:
     if not any(page.error for page in pages):
         return {}
     try:
-        places = ledger.instances.places(name) | ledger.images.places(name)
+        scopes = ledger.instances.places(name) | ledger.images.places(name)
     except LedgerError:
         raise
     except Exception as error:  # noqa: BLE001 - a row that makes no sense may be of any place
@@ -123,7 +123,7 @@ def _idle(ledger: Ledger, name: str, pages: list[Page]) -> dict[Scope, str]:
         return {}
     sighted = {s.subject for s in ledger.sightings.list(name)}
     return audit_rules.idle(
-        pages, places | {page.scope for page in pages if _in(page.scope, sighted)}
+        pages, scopes | {page.scope for page in pages if _in(page.scope, sighted)}
     )
 
 
@@ -161,9 +161,10 @@ def watch(ledger: Ledger) -> ReaperActivity:
             name.removeprefix(_SWEEP): at for name, at in done.items() if name.startswith(_SWEEP)
         },
         ahead={
-            f"{one.id}, process {one.process.pid} of machine {one.process.machine[:12]}": one.ahead
-            for one in members
-            if beats(one, now)
+            f"{beating.id}, process {beating.process.pid} of machine "
+            f"{beating.process.machine[:12]}": beating.ahead
+            for beating in members
+            if beats(beating, now)
         },
     )
 

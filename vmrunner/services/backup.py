@@ -60,9 +60,9 @@ def backup(
         backup_manifest.write_objects(partial, copy.objects)
         gone: list[str] = []
         lost: list[str] = []
-        for one in copy.objects:
-            if not _fetched(store, one, partial / OBJECTS / one.name):
-                (lost if _is_stored(ledger, one.name) else gone).append(one.name)
+        for item in copy.objects:
+            if not _fetched(store, item, partial / OBJECTS / item.name):
+                (lost if _is_stored(ledger, item.name) else gone).append(item.name)
         missing = {*gone, *lost}
         manifest = BackupManifest(
             vmrunner=version,
@@ -75,7 +75,7 @@ def backup(
             ledger_sha256=digest_of(partial / LEDGER),
             objects_sha256=digest_of(partial / OBJECT_LIST),
             objects=len(copy.objects) - len(missing),
-            size=sum(one.size for one in copy.objects if one.name not in missing),
+            size=sum(item.size for item in copy.objects if item.name not in missing),
             gone=gone,
             lost=lost,
         ).with_checksum()
@@ -120,14 +120,14 @@ def _flush(*paths: Path) -> None:
             os.close(descriptor)
 
 
-def _fetched(store: ObjectStore, one: CopiedObject, path: Path) -> bool:
+def _fetched(store: ObjectStore, item: CopiedObject, path: Path) -> bool:
     """Copy one object out of the store. False: it has none of this name, or other bytes than were
     put into it."""
     private_dirs.make(path.parent)
     try:
         path.touch(mode=0o600, exist_ok=False)
         with path.open("wb") as file:
-            for piece in verified(store.read(one.name), one.digest, one.name):
+            for piece in verified(store.read(item.name), item.digest, item.name):
                 file.write(piece)
     except (NotFound, DamagedObject):
         path.unlink()

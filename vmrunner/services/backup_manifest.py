@@ -97,8 +97,8 @@ def read(directory: Path) -> BackupManifest:
 def write_objects(directory: Path, objects: list[CopiedObject]) -> None:
     """Write the list of objects."""
     with (directory / OBJECT_LIST).open("x") as file:
-        for one in objects:
-            document = {"name": one.name, "size": one.size, "sha256": one.digest}
+        for item in objects:
+            document = {"name": item.name, "size": item.size, "sha256": item.digest}
             file.write(json.dumps(document) + "\n")
 
 
@@ -109,12 +109,12 @@ def read_objects(directory: Path) -> Iterator[CopiedObject]:
         for line in file:
             try:
                 found: dict[str, Any] = json.loads(line)
-                one = CopiedObject(found["name"], found["size"], found["sha256"])
+                item = CopiedObject(found["name"], found["size"], found["sha256"])
             except (ValueError, KeyError, TypeError) as error:
                 raise damaged(path, "a line that is none of ours") from error
-            if one.name.startswith("/") or ".." in one.name.split("/"):
-                raise damaged(path, f"the name {one.name!r}")
-            yield one
+            if item.name.startswith("/") or ".." in item.name.split("/"):
+                raise damaged(path, f"the name {item.name!r}")
+            yield item
 
 
 def verify(directory: Path, manifest: BackupManifest) -> list[CopiedObject]:
@@ -124,9 +124,9 @@ def verify(directory: Path, manifest: BackupManifest) -> list[CopiedObject]:
         (OBJECT_LIST, manifest.objects_sha256),
     ):
         _verify(directory / name, digest)
-    objects = [one for one in read_objects(directory) if one.name not in manifest.missing]
-    for one in objects:
-        _verify(directory / OBJECTS / one.name, one.digest)
+    objects = [item for item in read_objects(directory) if item.name not in manifest.missing]
+    for item in objects:
+        _verify(directory / OBJECTS / item.name, item.digest)
     return objects
 
 

@@ -80,7 +80,7 @@ def describe(build: BuildRecord, run: StepRun) -> str:
 
 def wished(events: Iterable[BuildEvent], kind: str) -> str:
     """Return who last wished that something be done to a build, as far as that was noted."""
-    told = [
+    reasons = [
         str(event.data["by"]) for event in events if event.kind == kind and event.data.get("by")
     ]
-    return told[-1] if told else ""
+    return reasons[-1] if reasons else ""

@@ -29,16 +29,16 @@ def remove(ledger: Ledger, name: str, tenant: str | None = None, *, by: str = ""
     return found
 
 
-def cache_document(one: StoredCache) -> dict[str, Any]:
+def cache_document(cache: StoredCache) -> dict[str, Any]:
     """A cache for programs."""
     return {
-        "id": one.id,
-        "key": one.key,
-        "path": one.path,
-        "scope": one.scope,
-        "size": one.size,
-        "build": one.build,
-        "tenant": one.tenant,
-        "created_at": iso(one.created_at),
-        "used_at": iso(one.used_at),
+        "id": cache.id,
+        "key": cache.key,
+        "path": cache.path,
+        "scope": cache.scope,
+        "size": cache.size,
+        "build": cache.build,
+        "tenant": cache.tenant,
+        "created_at": iso(cache.created_at),
+        "used_at": iso(cache.used_at),
     }

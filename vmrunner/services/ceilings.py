@@ -79,17 +79,17 @@ def check_image(spec: BuildSpec, settings: Settings, ledger: Ledger, *, remote: 
     one, those that this installation made, and those of `limits.images`; the same for all where
     that is set."""
     listed = settings.limits.images
-    said = settings.providers[spec.provider]
-    if spec.image is None or isinstance(said, LocalSettings):
+    section = settings.providers[spec.provider]
+    if spec.image is None or isinstance(section, LocalSettings):
         return  # all images on this host were made here
     if listed is None and not remote:
         return
-    configured = getattr(said, "image", None)
-    known = {str(getattr(configured, "name", None) or configured)}
+    configured = getattr(section, "image", None)
+    names = {str(getattr(configured, "name", None) or configured)}
     for row in ledger.images.list():
         if row.provider == spec.provider and row.state is ImageState.READY:
-            known |= {row.name, *([row.ref] if row.ref else [])}
-    if not ceilings.image_allowed(spec.image, known | set(listed or ())):
+            names |= {row.name, *([row.ref] if row.ref else [])}
+    if not ceilings.image_allowed(spec.image, names | set(listed or ())):
         raise NotAllowed(
             f"image: {spec.image[:80]!r} is neither configured nor made by this installation",
             hint="leave it out, or have it named in limits.images",

@@ -62,12 +62,14 @@ def report(
     past = ledger.spending.days(cost_report.midnight(begun), such)
     if by.startswith(LABEL):
         label = by.removeprefix(LABEL)
-        builds = {one.build for one in spent if one.build is not None}
+        builds = {spending.build for spending in spent if spending.build is not None}
         values = ledger.spending.values(label, builds)
         owners = ledger.spending.credited(label, {key.owner for key, _ in past})
         days = [(owners.get(key.owner), key, day) for key, day in past]
-        return cost_report.report(spent, begun, lambda one: values.get(one.build or ""), days)
-    group = (lambda one: one.provider) if by == PROVIDER else None
+        return cost_report.report(
+            spent, begun, lambda spending: values.get(spending.build or ""), days
+        )
+    group = (lambda spending: spending.provider) if by == PROVIDER else None
     days = [(key.provider, key, day) for key, day in past]
     return cost_report.report(spent, begun, group, days)
 
@@ -106,8 +108,8 @@ def text(cost: Cost) -> str:
     if cost.source is None:
         return ""
     if cost.usd is None:
-        known = f" beside ${cost.known:.4f}" if cost.known else ""
-        return f"unknown{known}: {basis(cost)}"
+        beside = f" beside ${cost.known:.4f}" if cost.known else ""
+        return f"unknown{beside}: {basis(cost)}"
     return f"${cost.usd:.4f}{'' if cost.final else ' so far'} ({basis(cost)})"
 
 

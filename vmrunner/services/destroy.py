@@ -133,12 +133,12 @@ def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -
     def closed() -> bool:
         return ledger.instances.get(row.id).state is InstanceState.GONE
 
-    deaths = delete_until_dead(
+    deletes = delete_until_dead(
         provider, {row.key: row.ref}, seconds=SEEN_DEAD, pause=_ROUND, force=True, closed=closed
     )
-    if deaths.refused:
-        return DestroyedVm(DestroyResult.REFUSED, deaths.refused)
-    if deaths.dead:
+    if deletes.refused:
+        return DestroyedVm(DestroyResult.REFUSED, deletes.refused)
+    if deletes.dead:
         row = ledger.instances.get(row.id)  # whoever owns it by now
         death = row.death or Death.CANCELLED
         if ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now()):

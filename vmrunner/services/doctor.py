@@ -108,11 +108,11 @@ def _ledger(ledgers: LedgerOpener) -> Finding:
     if background.served(ledger):
         return Finding(check="ledger", level=Level.OK, message=f"{url}: an engine serves it")
     builds = {b.id for b in (*ledger.builds.driven(), *ledger.builds.queued())}
-    left = f", and {len(builds)} builds wait for one" if builds else ""
+    waiting = f", and {len(builds)} builds wait for one" if builds else ""
     return Finding(
         check="ledger",
         level=Level.WARNING if builds else Level.OK,
-        message=f"{url}: no engine serves it now{left}",
+        message=f"{url}: no engine serves it now{waiting}",
         fix="vmrunner serve" if builds else "",
     )
 
@@ -131,24 +131,28 @@ def clones(ledger: Ledger) -> Iterator[Finding]:
     if background.one_host(ledger):
         return
     now = ledger.engines.now()
-    living = [one for one in ledger.engines.list() if seems_alive(one, now, one_host=False)]
-    told: dict[str, ConfigError] = {}
-    for one in (process.current(), *(member.process for member in living)):
-        for other in others_of(one, living):
-            told.setdefault(other.process.machine, refusal(other))
-    for error in told.values():
+    living = [
+        process_id
+        for process_id in ledger.engines.list()
+        if seems_alive(process_id, now, one_host=False)
+    ]
+    errors: dict[str, ConfigError] = {}
+    for process_id in (process.current(), *(member.process for member in living)):
+        for other in others_of(process_id, living):
+            errors.setdefault(other.process.machine, refusal(other))
+    for error in errors.values():
         yield Finding(check="nodes", level=Level.ERROR, message=str(error.args[0]), fix=error.hint)
 
 
 def outdated(ledger: Ledger) -> Iterator[Finding]:
     """Tell of engines that drive nothing any more."""
-    for one in nodes.status(ledger, ledger.engines.now()):
-        if one.outdated and one.alive:
+    for node in nodes.status(ledger, ledger.engines.now()):
+        if node.outdated and node.alive:
             yield Finding(
                 check="nodes",
                 level=Level.ERROR,
-                message=f"{one.id}, process {one.pid} on {one.machine[:12]}, neither launches nor "
-                f"concludes: it knows version {one.version} of the ledger, which has another",
+                message=f"{node.id}, process {node.pid} on {node.machine[:12]}, neither launches "
+                f"nor concludes: it knows version {node.version} of the ledger, which has another",
                 fix="restart it with the vmrunner that upgraded the ledger",
             )
 
@@ -241,12 +245,12 @@ def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:
         )
     if not silent:
         now = ledger.engines.now()
-        told = [
+        passes = [
             f"{what} {units.span(max(0.0, now - at))} ago"
             for what, at in (("a pass", watch.passed), ("a sweep", watch.swept))
             if at is not None
         ]
-        text = ", ".join(told) or "it has never run"
+        text = ", ".join(passes) or "it has never run"
         yield Finding(check="reaper", level=Level.OK, message=text)
 
 
@@ -289,7 +293,9 @@ def _space(data: Path) -> Finding:
 
 
 def _limits(providers: ProviderSet, limits: EngineLimits) -> Iterator[Finding]:
-    local = any(registry.is_host_bound(one.kind) for one in providers.settings.providers.values())
+    local = any(
+        registry.is_host_bound(section.kind) for section in providers.settings.providers.values()
+    )
     given = host_limits.of_this_process()
     return host_limits.findings(limits.limits.max_instances, local=local, given=given)
 

@@ -47,9 +47,9 @@ def iso(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def shown(said: str) -> str:
+def shown(text: str) -> str:
     """Return it with what is no UTF-8 replaced: a guest calls its files as it likes."""
-    return _NO_UTF8.sub("\ufffd", said)
+    return _NO_UTF8.sub("\ufffd", text)
 
 
 def usd(amount: float | None) -> float | None:
@@ -97,7 +97,7 @@ def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, 
 
 def spec_document(spec: BuildSpec) -> dict[str, Any]:
     """All that a build was asked for, by the names that it is asked for with."""
-    document = {one.name: _plain(getattr(spec, one.name)) for one in fields(spec)}
+    document = {item.name: _plain(getattr(spec, item.name)) for item in fields(spec)}
     return document | {"name": spec.name or None, "container_runtime": document.pop("runtime")}
 
 
@@ -236,7 +236,7 @@ def pool_document(entry: PoolStatus) -> dict[str, Any]:
         "p95": entry.p95,
         "idle_usd_today": round(entry.idle_usd_today, 6),
         "empty_reason": entry.empty_reason.value if entry.empty_reason else None,
-        "places": [pool_place_document(one) for one in entry.places],
+        "places": [pool_place_document(place) for place in entry.by_place],
         "provider": pool.spec.provider,
         "machine_type": pool.spec.machine_type,
         "container": pool.spec.container,
@@ -404,18 +404,18 @@ def budget_document(state: BudgetState) -> dict[str, Any]:
     }
 
 
-def endpoint_document(fares: EndpointStatus) -> dict[str, Any]:
+def endpoint_document(status: EndpointStatus) -> dict[str, Any]:
     """A webhook, and how it fares."""
     return {
-        "name": fares.name,
-        "named_at": iso(fares.named_at),
-        "waiting": fares.waiting,
-        "oldest_at": iso(fares.oldest),
-        "delivered_at": iso(fares.delivered_at),
-        "failures": fares.failures,
-        "error": fares.error or None,
-        "given_up": fares.given_up,
-        "given_up_at": iso(fares.given_up_at),
+        "name": status.name,
+        "named_at": iso(status.named_at),
+        "waiting": status.waiting,
+        "oldest_at": iso(status.oldest),
+        "delivered_at": iso(status.delivered_at),
+        "failures": status.failures,
+        "error": status.error or None,
+        "given_up": status.given_up,
+        "given_up_at": iso(status.given_up_at),
     }
 
 

@@ -81,9 +81,9 @@ def beside(
     ledger: Ledger, rows: Iterable[Instance], shown: Iterable[Resource]
 ) -> list[tuple[Instance | None, Resource | None]]:
     """Pair each row with its VM; what is there without a row that was listed follows."""
-    left = {resource.ref: resource for resource in shown}
+    unmatched = {resource.ref: resource for resource in shown}
     vms: dict[str | None, list[Resource]] = {}
-    for resource in left.values():
+    for resource in unmatched.values():
         if resource.ref.kind is Kind.INSTANCE:
             vms.setdefault(resource.instance, []).append(resource)
     found: list[tuple[Instance | None, Resource | None]] = []
@@ -91,11 +91,11 @@ def beside(
         mine = vms.get(row.id, ())
         best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
         if best is not None:
-            del left[best.ref]
+            del unmatched[best.ref]
         found.append((row, best))
-    named = {r.instance for r in left.values() if r.instance}
-    known = {row.id: row for row in ledger.instances.these(named)}
-    return found + [(known.get(one.instance or ""), one) for one in left.values()]
+    named = {r.instance for r in unmatched.values() if r.instance}
+    rows_by_id = {row.id: row for row in ledger.instances.these(named)}
+    return found + [(rows_by_id.get(other.instance or ""), other) for other in unmatched.values()]
 
 
 def timed(
@@ -104,7 +104,7 @@ def timed(
     """Return them, each at the time of its driver."""
     found = list(found)
     rows = {(row.provider, row.scope) for row, _ in found if row}
-    times = {one: providers.time_at(*one) for one in rows}
+    times = {place: providers.time_at(*place) for place in rows}
     here = time.time()
     return [FleetVm(r, times[r.provider, r.scope] if r else here, seen) for r, seen in found]
 

@@ -77,11 +77,13 @@ def gc_images(
 ) -> Removal:
     """Remove the latter alone."""
     configured = {
-        said.image for said in settings.providers.values() if isinstance(said, LocalSettings)
+        section.image
+        for section in settings.providers.values()
+        if isinstance(section, LocalSettings)
     }
-    words = {word for word in (*configured, *retention.wanted(ledger)) if word}
+    references = {reference for reference in (*configured, *retention.wanted(ledger)) if reference}
     found = local_images.images(paths.cache)
-    named = {digest for word in words for digest in retention.matching(found, word)}
+    named = {digest for reference in references for digest in retention.matching(found, reference)}
     old = local_images.replaced(
         paths.cache, now=time.time(), keep=settings.reaper.keep_images, named=named
     )

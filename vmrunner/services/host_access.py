@@ -35,21 +35,21 @@ class HostAccessCheck:
         self._root = chosen.directory.resolve()
         self.taken: list[str] = []
 
-    def source(self, said: str) -> str:
+    def source(self, source: str) -> str:
         """The source that a job names, as a path that holds from anywhere."""
-        sources.refuse_url(said)
-        if said.startswith(sources.GIT):
-            self._foreign("source", sources.shown(said), "git fetches it as you")
-            return said
-        place = self._chosen.directory / Path(said).expanduser()
+        sources.refuse_url(source)
+        if source.startswith(sources.GIT):
+            self._foreign("source", sources.shown(source), "git fetches it as you")
+            return source
+        place = self._chosen.directory / Path(source).expanduser()
         if not self._below(place):
-            self._foreign("source", said, "it is outside the job file's directory")
+            self._foreign("source", source, "it is outside the job file's directory")
         return str(place)
 
-    def secret(self, said: str) -> str:
+    def secret(self, secret: str) -> str:
         """A secret that a job names: `NAME`, or `NAME=@FILE` with a path that holds from
         anywhere."""
-        name, equals, rest = said.partition("=")
+        name, equals, rest = secret.partition("=")
         if not equals:
             if name not in self._leave.secrets:
                 raise ConfigError(
@@ -57,21 +57,21 @@ class HostAccessCheck:
                     hint=f"--secret {name} or {SECRET} {name} gives it",
                 )
             self.taken.append(f"the variable {name}")
-            return said
+            return secret
         if not rest.startswith("@"):
-            return said
+            return secret
         path = self._chosen.directory / Path(rest[1:]).expanduser()
         if not self._below(path):
-            self._foreign("secrets", said, "it is outside the job file's directory")
+            self._foreign("secrets", secret, "it is outside the job file's directory")
         elif path.exists() and not path.is_file():
-            raise ConfigError(f"secrets: {said!r} is not a file", hint="name one")
+            raise ConfigError(f"secrets: {secret!r} is not a file", hint="name one")
         return f"{name}=@{path}"
 
     def _below(self, path: Path) -> bool:
         """True if the path is below the job file's directory, with every link followed."""
         return path.resolve().is_relative_to(self._root)
 
-    def _foreign(self, key: str, said: str, why: str) -> None:
+    def _foreign(self, key: str, value: str, why: str) -> None:
         if not self._leave.host_files:
-            raise ConfigError(f"{key}: {said!r}: {why}", hint=f"{FILES} allows it")
-        self.taken.append(f"the {'source' if key == 'source' else 'file'} {said}")
+            raise ConfigError(f"{key}: {value!r}: {why}", hint=f"{FILES} allows it")
+        self.taken.append(f"the {'source' if key == 'source' else 'file'} {value}")

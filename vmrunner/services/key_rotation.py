@@ -45,7 +45,7 @@ def _refuse_others(ledger: Ledger, file: Path) -> None:
     if ledger.url.startswith(database_url.SQLITE):  # the key lies beside it
         return
     here = process.current().machine
-    if any(one.process.machine != here for one in ledger.engines.list()):
+    if any(member.process.machine != here for member in ledger.engines.list()):
         raise Conflict(
             f"{file} is this machine's, and engines of others have or had the ledger: they could "
             "read nothing that is sealed under another key",

@@ -58,10 +58,10 @@ def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callabl
     """Return what sends to each of them. One whose secret is not here is left to other nodes: no
     build waits for a webhook, so no engine does."""
     found = {}
-    for one in settings:
+    for endpoint in settings:
         try:
-            deliver = delivery(ledger, open_webhook(one))
-            found[one.name] = OutboxSender(ledger, one.name, deliver).run
+            deliver = delivery(ledger, open_webhook(endpoint))
+            found[endpoint.name] = OutboxSender(ledger, endpoint.name, deliver).run
         except ConfigError as error:
             log.warning("nothing is sent from here: %s", error)
     return found
@@ -69,7 +69,10 @@ def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callabl
 
 def endpoints(settings: list[NotifySettings]) -> list[NotifyEndpoint]:
     """Return them as the ledger is to know them."""
-    return [NotifyEndpoint(name=one.name, events=one.wanted, match=one.match) for one in settings]
+    return [
+        NotifyEndpoint(name=endpoint.name, events=endpoint.wanted, match=endpoint.match)
+        for endpoint in settings
+    ]
 
 
 #: Tells one event to one endpoint, by our clock. Returns why it was not taken; empty when it was.
@@ -81,10 +84,10 @@ def delivery(
 ) -> Delivery:
     """Return what tells a webhook. `post` is `webhooks.post`."""
 
-    def deliver(one: Notification, now: float) -> str:
-        body = body_of(ledger, one)
-        event = one.event.value
-        return post(webhook.url, webhook.key, event=event, name=one.id, body=body, now=now)
+    def deliver(notification: Notification, now: float) -> str:
+        body = body_of(ledger, notification)
+        event = notification.event.value
+        return post(webhook.url, webhook.key, event=event, name=notification.id, body=body, now=now)
 
     return deliver
 
@@ -135,45 +138,57 @@ class OutboxSender:
         name, outbox, failures = self._name, self._ledger.outbox, 0
         while self._monotonic() < end:
             found = outbox.waiting(name, self._clock(), _AT_ONCE)
-            for one in found:
+            for notification in found:
                 if not self._holds():
                     return
-                failures = 0 if self._send(one) else failures + 1
+                failures = 0 if self._send(notification) else failures + 1
                 if failures == FAILURES:
                     break
             if len(found) < _AT_ONCE or failures == FAILURES:
                 break
         if failures:
-            fares = next((s for s in outbox.status() if s.name == name), None)
-            wait = backoff(FIRST_PAUSE, fares.failures if fares else 0, LONGEST_PAUSE)
+            status = next((s for s in outbox.status() if s.name == name), None)
+            wait = backoff(FIRST_PAUSE, status.failures if status else 0, LONGEST_PAUSE)
             outbox.put_off(name, self._clock() + wait)
 
-    def _send(self, one: Notification) -> bool:
+    def _send(self, notification: Notification) -> bool:
         now = self._clock()
         try:
-            error = self._deliver(one, now)
+            error = self._deliver(notification, now)
         except LedgerError:
             raise
         except Exception as problem:  # noqa: BLE001 - one that cannot be told keeps no other
             error = f"{type(problem).__name__}: {problem}"
         if not error:
-            self._ledger.outbox.sent(one, self._clock())
+            self._ledger.outbox.sent(notification, self._clock())
             return True
-        wait = backoff(FIRST_PAUSE, one.tries, LONGEST_PAUSE)
-        self._ledger.outbox.failed(one, error, self._clock() + wait)
-        log.warning("notify %s: %s %s: %s", one.endpoint, one.event, one.subject, error)
+        wait = backoff(FIRST_PAUSE, notification.tries, LONGEST_PAUSE)
+        self._ledger.outbox.failed(notification, error, self._clock() + wait)
+        log.warning(
+            "notify %s: %s %s: %s",
+            notification.endpoint,
+            notification.event,
+            notification.subject,
+            error,
+        )
         return False
 
 
-def body_of(ledger: Ledger, one: Notification) -> bytes:
+def body_of(ledger: Ledger, notification: Notification) -> bytes:
     """Return what is sent: the event, and documents as `-o json` gives them."""
-    told = json.loads(one.data) if one.data else _build(ledger, one.subject)
-    return _body(ledger.installation, one.id, one.event.value, one.at, told)
+    document = (
+        json.loads(notification.data) if notification.data else _build(ledger, notification.subject)
+    )
+    return _body(
+        ledger.installation, notification.id, notification.event.value, notification.at, document
+    )
 
 
-def _body(installation: str, name: str, event: str, at: float, told: Mapping[str, Any]) -> bytes:
+def _body(
+    installation: str, name: str, event: str, at: float, document: Mapping[str, Any]
+) -> bytes:
     head = {"id": name, "event": event, "time": iso(at), "installation": installation}
-    return json.dumps({**head, **told}).encode()
+    return json.dumps({**head, **document}).encode()
 
 
 def _build(ledger: Ledger, name: str) -> dict[str, Any]:
@@ -192,45 +207,45 @@ def try_out(webhook: Webhook, installation: str, now: float) -> tuple[str, str]:
 
 def one_of(settings: list[NotifySettings], name: str) -> NotifySettings:
     """Return the endpoint of this name. Raises NotFound."""
-    for one in settings:
-        if one.name == name:
-            return one
+    for endpoint in settings:
+        if endpoint.name == name:
+            return endpoint
     raise NotFound(
         f"notify: no endpoint {name!r} is configured",
-        hint=units.did_you_mean(name, [one.name for one in settings]),
+        hint=units.did_you_mean(name, [endpoint.name for endpoint in settings]),
     )
 
 
 def findings(ledger: Ledger, settings: list[NotifySettings], now: float) -> Iterator[Finding]:
     """Say of each endpoint whether it takes what it is told."""
-    known = {fares.name: fares for fares in ledger.outbox.status()}
-    for one in settings:
+    statuses = {status.name: status for status in ledger.outbox.status()}
+    for endpoint in settings:
         try:
-            one.key()
+            endpoint.key()
         except ConfigError as error:
             level, text, fix = Level.ERROR, str(error.args[0]), error.hint
         else:
-            test = f"vmrunner notify test {one.name}"
-            level, text, fix = _verdict(known.get(one.name), now, test)
-            if level is Level.OK and one.in_the_clear:
+            test = f"vmrunner notify test {endpoint.name}"
+            level, text, fix = _verdict(statuses.get(endpoint.name), now, test)
+            if level is Level.OK and endpoint.in_the_clear:
                 text = f"what it is told crosses the network in the clear; {text}"
                 level, fix = Level.WARNING, "https://"
-        yield Finding(check=f"notify {one.name}", level=level, message=text, fix=fix)
-    if TRACES in known:
+        yield Finding(check=f"notify {endpoint.name}", level=level, message=text, fix=fix)
+    if TRACES in statuses:
         level, text, fix = _verdict(
-            known[TRACES], now, "see the collector, and OTEL_EXPORTER_OTLP_*"
+            statuses[TRACES], now, "see the collector, and OTEL_EXPORTER_OTLP_*"
         )
         yield Finding(check="traces", level=level, message=text, fix=fix)
 
 
-def _verdict(fares: EndpointStatus | None, now: float, fix: str) -> tuple[Level, str, str]:
-    if fares is None or now - fares.named_at > FORGOTTEN:
+def _verdict(status: EndpointStatus | None, now: float, fix: str) -> tuple[Level, str, str]:
+    if status is None or now - status.named_at > FORGOTTEN:
         return Level.WARNING, "no `serve` has named it: nothing is written for it", "vmrunner serve"
-    if fares.given_up_at is not None and now - fares.given_up_at < 2 * GIVE_UP:
-        ago = units.span(now - fares.given_up_at)
-        return Level.ERROR, f"{fares.given_up} events were given up, the last {ago} ago", fix
-    if fares.error:
-        return Level.WARNING, f"{fares.waiting} events wait: {fares.error}", fix
-    if fares.delivered_at is None:
+    if status.given_up_at is not None and now - status.given_up_at < 2 * GIVE_UP:
+        ago = units.span(now - status.given_up_at)
+        return Level.ERROR, f"{status.given_up} events were given up, the last {ago} ago", fix
+    if status.error:
+        return Level.WARNING, f"{status.waiting} events wait: {status.error}", fix
+    if status.delivered_at is None:
         return Level.OK, "it was told nothing yet", ""
-    return Level.OK, f"it took an event {units.span(now - fares.delivered_at)} ago", ""
+    return Level.OK, f"it took an event {units.span(now - status.delivered_at)} ago", ""

@@ -34,7 +34,7 @@ class OutboxTasks:
         self._ledger = ledger
         self._clock_doubt = clock_doubt
         self._providers = providers
-        self._said: tuple[list[NotifyEndpoint], float] = [], 0.0
+        self._declared: tuple[list[NotifyEndpoint], float] = [], 0.0
 
     def senders(self, settings: Settings) -> dict[str, Callable[[], None]]:
         """Return what sends to each endpoint."""
@@ -44,13 +44,13 @@ class OutboxTasks:
 
     def declare(self) -> None:
         """Let events be written for the endpoints that there are."""
-        there = notifications.endpoints(self._providers.settings.notify)
-        there += traces.endpoints(os.environ)
-        before, at = self._said
+        endpoints = notifications.endpoints(self._providers.settings.notify)
+        endpoints += traces.endpoints(os.environ)
+        before, at = self._declared
         now = time.time()
-        if there and (there != before or now - at > DECLARE_INTERVAL):
-            self._ledger.outbox.declare(there, now)
-            self._said = there, now
+        if endpoints and (endpoints != before or now - at > DECLARE_INTERVAL):
+            self._ledger.outbox.declare(endpoints, now)
+            self._declared = endpoints, now
 
     def watch(self) -> None:
         """Declare them again, give up and forget what is too old, and write alarms down."""

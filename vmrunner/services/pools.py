@@ -49,7 +49,7 @@ class PoolPlaceStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolStatus:
-    """One pool now, over all its `places`. `have`: ready or parked, and unclaimed; `making`: on
+    """One pool now, over all its places. `have`: ready or parked, and unclaimed; `making`: on
     their way; `claimed`: with a build. `hit_rate`, `p50`, `p95` (seconds from queued to the first
     step) are of the last 7 days; None: no build came. `idle_usd_today`: since midnight, UTC."""
 
@@ -64,7 +64,7 @@ class PoolStatus:
     p95: float | None
     idle_usd_today: float
     empty_reason: EmptyReason | None
-    places: tuple[PoolPlaceStatus, ...] = ()
+    by_place: tuple[PoolPlaceStatus, ...] = ()
 
 
 def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
@@ -74,23 +74,23 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
     found = []
     for pool in ledger.pools.all():
         rows = ledger.pools.instances(pool.name, _midnight(now))
-        there = [row for row in rows if row.state is not InstanceState.GONE]
-        free = [row for row in there if row.build is None]
+        present = [row for row in rows if row.state is not InstanceState.GONE]
+        free = [row for row in present if row.build is None]
         have = sum(row.state in _WAITING for row in free)
         count = counts.get(pool.name)
         spans = sorted(ledger.pools.served(pool.name, now - WINDOW))
-        places = tuple(_places(pool, free, now))
-        wants = [one.state.want for one in places if one.state.want is not None]
+        by_place = tuple(_places(pool, free, now))
+        wants = [place.state.want for place in by_place if place.state.want is not None]
         found.append(
             PoolStatus(
                 pool=pool,
                 want=sum(wants) if wants else None,
                 have=have,
                 making=sum(row.state in _MAKING for row in free),
-                places=places,
+                by_place=by_place,
                 claimed=sum(
                     row.build is not None and row.state is not InstanceState.DELETING
-                    for row in there
+                    for row in present
                 ),
                 builds=count.builds if count else 0,
                 hit_rate=count.hits / count.builds if count else None,
@@ -128,9 +128,9 @@ def failing(entry: PoolStatus) -> list[PoolPlace]:
     be made."""
     broken = (EmptyReason.BOOT, EmptyReason.REFUSED)
     return [
-        one.state
-        for one in entry.places
-        if one.state.failures >= FAILING and one.state.empty_reason in broken
+        place.state
+        for place in entry.by_place
+        if place.state.failures >= FAILING and place.state.empty_reason in broken
     ]
 
 
@@ -172,11 +172,11 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
             )
         if failing(entry):
             continue
-        if told := trouble(entry):
+        if reason := trouble(entry):
             yield Finding(
                 check=f"pool {name}",
                 level=Level.WARNING,
-                message=f"no VM of it is ready: {told}",
+                message=f"no VM of it is ready: {reason}",
                 fix=f"vmrunner pool show {name}",
             )
         elif (idle := _idle_usd(ledger, providers, entry)) > _worth(hits := _hits(entry)):

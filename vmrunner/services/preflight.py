@@ -64,11 +64,11 @@ def check(
     spec: BuildSpec, settings: Settings, *, paths: Paths, ledger: Ledger, providers: ProviderSet
 ) -> PreflightResult:
     """Raises `ConfigError`, or the provider's own refusal."""
-    said = settings.providers[spec.provider]
-    if isinstance(said, LocalSettings):
+    section = settings.providers[spec.provider]
+    if isinstance(section, LocalSettings):
         if not background.one_host(ledger) and background.served(ledger, [spec.provider]):
             return PreflightResult()  # the machine that will run it is another one
-        return _local(spec, said, paths, providers)
+        return _local(spec, section, paths, providers)
     _offered(spec, providers)
     return PreflightResult(warnings=_unguarded(spec.provider, ledger, providers))
 
@@ -83,11 +83,11 @@ def _unguarded(name: str, ledger: Ledger, providers: ProviderSet) -> tuple[str, 
         found = provider.unguarded()
     except ProviderError as error:
         return (f"{name}: whether a guard is in the account cannot be told: {error}",)
-    return tuple(f"{name}: {one.message} ({one.fix})" for one in found)
+    return tuple(f"{name}: {finding.message} ({finding.fix})" for finding in found)
 
 
 def _local(
-    spec: BuildSpec, said: LocalSettings, paths: Paths, providers: ProviderSet
+    spec: BuildSpec, section: LocalSettings, paths: Paths, providers: ProviderSet
 ) -> PreflightResult:
     """The image first, since what it holds decides on the container."""
     from vmrunner import images
@@ -95,16 +95,16 @@ def _local(
     if spec.bootstrap and spec.image is None:
         raise ConfigError("bootstrap: the default image needs none", hint="leave it out")
     try:
-        image = images.resolve(paths.cache, spec.image or said.image, images.current)
+        image = images.resolve(paths.cache, spec.image or section.image, images.current)
     except images.NotMade as error:
         recipe = images.find(images.DEFAULT)
         _container(spec, recipe.name, [container.name for container in recipe.containers])
         _runtime(spec, recipe.name, recipe.packages)
         _host(spec, providers)
         _sized(spec, recipe, providers)
-        _disk(spec, said, providers, recipe.name, recipe.disk)
+        _disk(spec, section, providers, recipe.name, recipe.disk)
         why = str(error.args[0])
-        making = ImageToBuild(recipe=recipe, cache=paths.cache, accel=said.accel, why=why)
+        making = ImageToBuild(recipe=recipe, cache=paths.cache, accel=section.accel, why=why)
         return PreflightResult(making=making)
     except BadOrder as error:
         raise _usable(error) from error
@@ -114,7 +114,7 @@ def _local(
     _runtime(spec, image.name, image.packages)
     _host(spec, providers)
     _offered(spec, providers)
-    _disk(spec, said, providers, image.name, image.virtual_size)
+    _disk(spec, section, providers, image.name, image.virtual_size)
     return PreflightResult(warnings=() if spec.bootstrap else _foreign(image))
 
 
@@ -153,13 +153,13 @@ def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
 
 
 def _disk(
-    spec: BuildSpec, said: LocalSettings, providers: ProviderSet, image: str, least: int
+    spec: BuildSpec, section: LocalSettings, providers: ProviderSet, image: str, least: int
 ) -> None:
     """Check that this host can ever hold what the build's disk may grow to, and that the configured
     size of one is enough for the image. `_host` looks at the room for that size."""
-    if spec.disk is None and said.disk is not None and said.disk < least:
+    if spec.disk is None and section.disk is not None and section.disk < least:
         raise ConfigError(
-            f"providers.{spec.provider}.disk: {units.amount(said.disk)}: image {image} needs "
+            f"providers.{spec.provider}.disk: {units.amount(section.disk)}: image {image} needs "
             f"{units.amount(least)}",
             hint="at least that, or leave it out",
         )

@@ -28,22 +28,22 @@ def refresh(ledger: Ledger, providers: Mapping[str, Provider]) -> list[str]:
     """Ask the clouds of these providers whose prices are old. Returns the names of those that
     told; one that does not is logged, and keeps no other from it."""
     now = time.time()
-    asked = {(age.kind, age.place): age.asked for age in ledger.prices.ages()}
-    told: list[str] = []
+    times = {(age.kind, age.place): age.asked for age in ledger.prices.ages()}
+    refreshed: list[str] = []
     for name, provider in sorted(providers.items()):
         driver = present(provider)
         try:
-            if isinstance(driver, TellsPrices) and _is_old(driver, asked, now):
+            if isinstance(driver, TellsPrices) and _is_old(driver, times, now):
                 for scope, prices in driver.told_prices().items():
                     ledger.prices.store(scope, prices, now)
-                told.append(name)
+                refreshed.append(name)
         except LedgerError:
             raise
         except VmrunnerError as error:
             log.warning("prices of %s: %s", name, error)
         except Exception:  # a driver may be somebody else's
             log.exception("prices of %s", name)
-    return told
+    return refreshed
 
 
 @contextlib.contextmanager
@@ -66,6 +66,8 @@ def refreshed_beside(
         thread.join(max(0.0, until - time.monotonic()))
 
 
-def _is_old(driver: Provider, asked: Mapping[tuple[str, str], float], now: float) -> bool:
-    times: Iterable[float] = (asked.get((one.kind, one.place), 0.0) for one in driver.scopes)
+def _is_old(driver: Provider, asked_at: Mapping[tuple[str, str], float], now: float) -> bool:
+    times: Iterable[float] = (
+        asked_at.get((scope.kind, scope.place), 0.0) for scope in driver.scopes
+    )
     return now - max(times, default=0.0) >= FRESH

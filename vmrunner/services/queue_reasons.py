@@ -32,12 +32,12 @@ def waiting(
     if not wanted:
         return {}
     tenant = principal if principal is not None and principal.labels else None
-    known = _reasons(ledger, limits, tenant)
-    if len(known) >= LOOKED_AT:
+    reasons = _reasons(ledger, limits, tenant)
+    if len(reasons) >= LOOKED_AT:
         many = f"{LOOKED_AT} builds or more stand before it in line"
         behind = many if tenant is None else "it waits for its turn"
-        return {name: known.get(name, behind) for name in wanted}
-    return {name: known[name] for name in wanted if name in known}
+        return {name: reasons.get(name, behind) for name in wanted}
+    return {name: reasons[name] for name in wanted if name in reasons}
 
 
 def _reasons(ledger: Ledger, limits: EngineLimits, tenant: Principal | None) -> dict[str, str]:
@@ -56,19 +56,19 @@ def _reasons(ledger: Ledger, limits: EngineLimits, tenant: Principal | None) -> 
     )
     awaited = {build.spec.provider for build in queued}
     served = {name: background.served(ledger, [name], here=True) for name in awaited}
-    said = dict(decided.waiting)
-    said |= {reject.build.id: reject.message for reject in decided.rejects}
+    reasons = dict(decided.waiting)
+    reasons |= {reject.build.id: reject.message for reject in decided.rejects}
     if tenant is not None:  # the limit's own words say how many VMs there are
-        said |= dict.fromkeys(decided.full, "all places for VMs are taken")
-    places = _places(line(queued, running), tenant, whole=len(queued) < LOOKED_AT)
+        reasons |= dict.fromkeys(decided.full, "all places for VMs are taken")
+    positions = _places(line(queued, running), tenant, whole=len(queued) < LOOKED_AT)
     found = {}
     for build in queued:
-        why = said.get(build.id, "")
+        why = reasons.get(build.id, "")
         if not served[build.spec.provider] and not ledger.paused:
             why = f"no engine serves {build.spec.provider} (start one: vmrunner serve)"
         elif not why:
             why = _refused(ledger, build.id) or "an engine takes it next"
-        found[build.id] = why + places.get(build.id, "")
+        found[build.id] = why + positions.get(build.id, "")
     return found
 
 

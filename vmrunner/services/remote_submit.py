@@ -126,13 +126,13 @@ def refuse_foreign_labels(
 ) -> None:
     """Raises NotAllowed for a label name that other tokens, or rules of issuers, force, and this
     principal's token does not: it would be taken for a build of theirs."""
-    said = labels.keys() - principal.labels.keys()
-    if not said or not principal.labels:
+    changed = labels.keys() - principal.labels.keys()
+    if not changed or not principal.labels:
         return
     forced = submission.ledgers.open().tokens.forced_labels()
     for issuer in submission.settings.server.oidc:
         forced.update(*(rule.labels for rule in issuer.rules))
-    if foreign := sorted(said & forced):
+    if foreign := sorted(changed & forced):
         raise NotAllowed(
             f"labels: {foreign[0]} tells whose a build is, and this token has no {foreign[0]}",
             hint=f"leave {foreign[0]} out, or call it otherwise",

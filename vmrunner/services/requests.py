@@ -40,7 +40,7 @@ class CheckedRequest:
     source: str | None = field(default=None, repr=False)  # as it was said, maybe with a password
     warnings: tuple[str, ...] = ()
     taken: tuple[str, ...] = ()
-    places: Mapping[str, str] = field(default_factory=dict)
+    locations: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
     def placed(self) -> Iterator[None]:
@@ -48,7 +48,7 @@ class CheckedRequest:
         try:
             yield
         except ConfigError as error:
-            raise placed_error(error, self.places) from error.__cause__
+            raise placed_error(error, self.locations) from error.__cause__
 
 
 #: What errors call the keys of a job file that have another name there.
@@ -65,10 +65,10 @@ _KEYS: Final = {
 }
 
 
-def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
+def check(request: BuildRequest, settings: Settings) -> CheckedRequest:
     """Raises `ConfigError` for all that cannot be, each with the line of the job file that says it.
     The source is not read here."""
-    faults = list(wish.faults)
+    faults = list(request.faults)
 
     @contextmanager
     def gathered(*fields: str) -> Iterator[None]:
@@ -76,61 +76,61 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
         try:
             yield
         except ConfigError as error:
-            if not wish.unread.intersection(fields):
-                faults.append(placed_error(error, wish.places))
+            if not request.unread.intersection(fields):
+                faults.append(placed_error(error, request.locations))
 
     sandbox_ttl: float | None = None
     warnings: list[str] = []
-    if isinstance(wish, SandboxRequest):
+    if isinstance(request, SandboxRequest):
         with gathered():
-            _sandboxed(wish)
+            _sandboxed(request)
         with gathered("ttl"):
-            sandbox_ttl, ttl = _sandbox_times(wish, settings)
+            sandbox_ttl, ttl = _sandbox_times(request, settings)
             timeout = ttl
     else:
         with gathered():
-            _commanded(wish)
+            _commanded(request)
         with gathered("timeout"):
-            timeout, ttl, warnings = _times(wish, settings)
-            warnings += _hold(wish.keep_on_failure, ttl)
+            timeout, ttl, warnings = _times(request, settings)
+            warnings += _hold(request.keep_on_failure, ttl)
     with gathered():
-        place = _source(wish.source)
-        caches = cache_keys.named(cache_checks.cache_rules(wish.caches, "caches"), place)
+        place = _source(request.source)
+        caches = cache_keys.named(cache_checks.cache_rules(request.caches, "caches"), place)
     with gathered():
-        _separate(wish)
+        _separate(request)
     with gathered():
-        ceilings.check(wish, settings)
+        ceilings.check(request, settings)
     with gathered("network"):
-        network = ceilings.network(wish.network, settings)
-        _bootstrapped(wish, network)
+        network = ceilings.network(request.network, settings)
+        _bootstrapped(request, network)
     with gathered("container_runtime"):
-        runtime = _runtime(wish, settings.defaults.container_runtime)
-        if runtime == RUNSC and isinstance(wish, SandboxRequest):
+        runtime = _runtime(request, settings.defaults.container_runtime)
+        if runtime == RUNSC and isinstance(request, SandboxRequest):
             raise ConfigError(
                 "container-runtime: a sandbox cannot be in runsc: its commands are ended and its "
                 "files reached by the VM's kernel",
                 hint="container_runtime = runc",
             )
     with gathered():
-        shown = {k: v for k, v in wish.secrets.items() if k != wish.registry_secret}
-        field_checks.environment(wish.env, shown, wish.steps or (Step(),))
+        shown = {k: v for k, v in request.secrets.items() if k != request.registry_secret}
+        field_checks.environment(request.env, shown, request.steps or (Step(),))
     with gathered("provider"):
-        provider = settings.provider(wish.provider)
+        provider = settings.provider(request.provider)
     with gathered():
-        container = field_checks.container(wish.container or settings.defaults.container)
-        _registry(wish, container)
+        container = field_checks.container(request.container or settings.defaults.container)
+        _registry(request, container)
     if faults:
         raise together(faults)
     warnings += [
         f"secret: {name} is shorter than {secret_patterns.SHORTEST} bytes: the log will not mask it"
-        for name, value in wish.secrets.items()
+        for name, value in request.secrets.items()
         if len(value.strip()) < secret_patterns.SHORTEST
     ]
-    said: dict[str, Any] = {key: value for key, value in wish if value is not None}
-    del said["secrets"]
-    said.pop("container_runtime", None)
-    said.pop("max_ttl", None)
-    said |= {
+    values: dict[str, Any] = {key: value for key, value in request if value is not None}
+    del values["secrets"]
+    values.pop("container_runtime", None)
+    values.pop("max_ttl", None)
+    values |= {
         "provider": provider,
         "container": container,
         "runtime": runtime,
@@ -139,17 +139,17 @@ def check(wish: BuildRequest, settings: Settings) -> CheckedRequest:
         "network": network,
         "source": None if place is None else sources.shown(place),
         "caches": caches,
-        "secrets": tuple(sorted(wish.secrets)),
-        "steps": wish.steps or (),
+        "secrets": tuple(sorted(request.secrets)),
+        "steps": request.steps or (),
         "sandbox_ttl": sandbox_ttl,
     }
     return CheckedRequest(
-        spec=BuildSpec(**said),
-        secrets=dict(wish.secrets),
+        spec=BuildSpec(**values),
+        secrets=dict(request.secrets),
         source=place,
         warnings=tuple(warnings),
-        taken=wish.taken,
-        places=wish.places,
+        taken=request.taken,
+        locations=request.locations,
     )
 
 
@@ -162,41 +162,41 @@ def check_again(spec: BuildSpec, settings: Settings) -> None:
         raise _too_long(spec.ttl, settings.limits.max_ttl)
 
 
-def placed_error(error: ConfigError, places: Mapping[str, str]) -> ConfigError:
+def placed_error(error: ConfigError, locations: Mapping[str, str]) -> ConfigError:
     """The same, with the line of the job file that it is about."""
     name = str(error.args[0]).partition(":")[0]
-    return placed(error, places.get(_KEYS.get(name, name.replace("-", "_")), ""))
+    return placed(error, locations.get(_KEYS.get(name, name.replace("-", "_")), ""))
 
 
 # --- from each kind of speech --------------------------------------------------------------------
 
 
-def command(said: str | Sequence[str]) -> tuple[Step, ...]:
+def command(text: str | Sequence[str]) -> tuple[Step, ...]:
     """A string is a shell line, a list is one command."""
-    if isinstance(said, str):
-        return (Step(run=said),) if said.strip() else ()
-    if said and not said[0].strip():
-        raise ConfigError(f"command: {said[0]!r} names no program", hint="such as -- make test")
-    return (Step(argv=tuple(said)),) if said else ()
+    if isinstance(text, str):
+        return (Step(run=text),) if text.strip() else ()
+    if text and not text[0].strip():
+        raise ConfigError(f"command: {text[0]!r} names no program", hint="such as -- make test")
+    return (Step(argv=tuple(text)),) if text else ()
 
 
 def from_job(
     chosen: SelectedJob,
     environ: Mapping[str, str],
     *,
-    said: BuildRequest | None = None,
+    request: BuildRequest | None = None,
     leave: HostAccess = HostAccess(),  # noqa: B008 - frozen
 ) -> BuildRequest:
-    """The wish of one job; its paths are relative to its file. What `said` says is stronger: that
-    of the job is not even looked at. What is wrong in the file, or what `host_access` does not
-    allow, are its `faults`: `check` raises them."""
-    job, said = chosen.job, said or BuildRequest()
+    """The request of one job; its paths are relative to its file. What `request` says wins, and the
+    job's is not looked at. What is wrong in the file, or what `host_access` does not allow, are
+    its `faults`: `check` raises them."""
+    job, request = chosen.job, request or BuildRequest()
     taking = HostAccessCheck(chosen, leave)
     faults = list(chosen.faults)
     values = {
         name: value
         for name in BuildFields.model_fields
-        if (value := getattr(job, name)) is not None and getattr(said, name) is None
+        if (value := getattr(job, name)) is not None and getattr(request, name) is None
     }
     if (source := values.pop("source", None)) is not None:
         try:
@@ -205,7 +205,7 @@ def from_job(
             faults.append(placed(error, chosen.place("source")))
     secrets: dict[str, bytes] = {}
     for text in job.secrets:
-        if text.partition("=")[0] not in said.secrets:
+        if text.partition("=")[0] not in request.secrets:
             try:
                 secrets |= secretvalues.read([taking.secret(text)], environ)
             except ConfigError as error:
@@ -217,19 +217,21 @@ def from_job(
         "caches": [item.rule for item in job.caches],
         "labels": job.labels,
     }
-    if said.steps is None:
+    if request.steps is None:
         values["steps"] = [step.step for step in job.steps]
-    if said.name is None and field_checks.NAME.fullmatch(chosen.name):
+    if request.name is None and field_checks.NAME.fullmatch(chosen.name):
         values["name"] = chosen.name
-    places = {key: at for key in type(job).model_fields if (at := chosen.place(key))}
-    return BuildRequest(**values).of_file(places, taking.taken, faults=faults, unread=chosen.unread)
+    locations = {key: at for key in type(job).model_fields if (at := chosen.place(key))}
+    return BuildRequest(**values).of_file(
+        locations, taking.taken, faults=faults, unread=chosen.unread
+    )
 
 
 # --- what fields must be together ----------------------------------------------------------------
 
 
-def _commanded(wish: BuildRequest) -> None:
-    if not wish.steps:
+def _commanded(request: BuildRequest) -> None:
+    if not request.steps:
         raise ConfigError("command: missing", hint="put it after --, or name a job with -f FILE")
 
 
@@ -239,17 +241,17 @@ OF_STEPS: Final = (
 )  # fmt: skip
 
 
-def _sandboxed(wish: SandboxRequest) -> None:
+def _sandboxed(request: SandboxRequest) -> None:
     for name in OF_STEPS:
-        if getattr(wish, name):
+        if getattr(request, name):
             raise ConfigError(f"{name.replace('_', '-')}: a sandbox has none", hint="leave it out")
 
 
-def _sandbox_times(wish: SandboxRequest, settings: Settings) -> tuple[float, float]:
+def _sandbox_times(request: SandboxRequest, settings: Settings) -> tuple[float, float]:
     """Return how long it lives from when it is ready, and how long its VM from its birth."""
     boot, longest = Limits().booting, settings.limits.max_ttl
-    ttl = SANDBOX_TTL if wish.ttl is None else wish.ttl
-    most = ttl if wish.max_ttl is None else wish.max_ttl
+    ttl = SANDBOX_TTL if request.ttl is None else request.ttl
+    most = ttl if request.max_ttl is None else request.max_ttl
     if ttl <= 0:
         raise ConfigError(f"ttl: {units.exact(ttl)} leaves no time", hint="more than 0")
     if most < ttl:
@@ -258,7 +260,7 @@ def _sandbox_times(wish: SandboxRequest, settings: Settings) -> tuple[float, flo
             hint="at least that, or leave it out",
         )
     if most + boot > longest:
-        field = "ttl" if wish.max_ttl is None else "max-ttl"
+        field = "ttl" if request.max_ttl is None else "max-ttl"
         raise ConfigError(
             f"{field}: {units.exact(most)} and {units.exact(boot)} to boot are above "
             f"limits.max_ttl {units.exact(longest)}",
@@ -267,23 +269,23 @@ def _sandbox_times(wish: SandboxRequest, settings: Settings) -> tuple[float, flo
     return ttl, most + boot
 
 
-def _separate(wish: BuildRequest) -> None:
-    both = sorted(wish.env.keys() & wish.secrets.keys())
+def _separate(request: BuildRequest) -> None:
+    both = sorted(request.env.keys() & request.secrets.keys())
     if both:
         raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
 
 
-def _bootstrapped(wish: BuildRequest, network: NetworkPolicy) -> None:
-    if wish.bootstrap and network is Network.NONE:
+def _bootstrapped(request: BuildRequest, network: NetworkPolicy) -> None:
+    if request.bootstrap and network is Network.NONE:
         raise ConfigError(
             "bootstrap: the VM installs Docker from the network, and network is none",
             hint="an image of vmrunner's own, or --network open",
         )
 
 
-def _times(wish: BuildRequest, settings: Settings) -> tuple[float, float, list[str]]:
+def _times(request: BuildRequest, settings: Settings) -> tuple[float, float, list[str]]:
     longest = settings.limits.max_ttl
-    timeout = wish.timeout if wish.timeout is not None else settings.defaults.timeout
+    timeout = request.timeout if request.timeout is not None else settings.defaults.timeout
     shown = units.exact(timeout)
     if timeout <= 0:
         raise ConfigError(f"timeout: {shown} leaves no time", hint="more than 0")
@@ -292,9 +294,9 @@ def _times(wish: BuildRequest, settings: Settings) -> tuple[float, float, list[s
             f"timeout: {shown} is not below limits.max_ttl {units.exact(longest)}",
             hint="a shorter timeout, or a larger limits.max_ttl",
         )
-    if wish.ttl is None:
+    if request.ttl is None:
         return timeout, min(timeout + ROOM, longest), []
-    ttl = wish.ttl
+    ttl = request.ttl
     if ttl <= timeout:
         raise ConfigError(
             f"ttl: {units.exact(ttl)} is not longer than the timeout {shown}",
@@ -324,16 +326,16 @@ def _hold(kept: float | None, ttl: float) -> list[str]:
     return [over] if kept > ttl else []
 
 
-def _runtime(wish: BuildRequest, default: str) -> str:
+def _runtime(request: BuildRequest, default: str) -> str:
     """Return the runtime, which excludes what opens the container to the VM's kernel."""
-    runtime = wish.container_runtime or default
-    wide = "docker" if wish.docker else "privileged" if wish.privileged else None
+    runtime = request.container_runtime or default
+    wide = "docker" if request.docker else "privileged" if request.privileged else None
     if runtime == RUNSC and wide is not None:
         raise ConfigError(
             f"{wide}: runsc (gVisor) cannot give it",
             hint="--container-runtime runc, or leave it out",
         )
-    if runtime == RUNSC and wish.caches:
+    if runtime == RUNSC and request.caches:
         raise ConfigError(
             "caches: runsc (gVisor) keeps the container's files to itself",
             hint="--container-runtime runc, or leave them out",
@@ -341,15 +343,15 @@ def _runtime(wish: BuildRequest, default: str) -> str:
     return runtime
 
 
-def _registry(wish: BuildRequest, container: str) -> None:
+def _registry(request: BuildRequest, container: str) -> None:
     """Refuse a secret for the registry that is not given, or that Docker could not use."""
-    name = wish.registry_secret
+    name = request.registry_secret
     if name is not None:
-        if name not in wish.secrets:
+        if name not in request.secrets:
             raise ConfigError(
                 f"registry_secret: no secret {name!r} is given", hint=f"--secret {name} gives it"
             )
-        registry_auth.header(container, wish.secrets[name])
+        registry_auth.header(container, request.secrets[name])
 
 
 def _source(value: str | None) -> str | None:

@@ -57,8 +57,8 @@ def restore(
     _refuse_place(lambda: Ledger.in_place(url), url, clock(), replace=replace, sleep=sleep)
     if dry_run:
         return manifest
-    for one in objects:
-        _put(store(), one, source / OBJECTS / one.name)
+    for item in objects:
+        _put(store(), item, source / OBJECTS / item.name)
     Ledger.put_back(url, source / LEDGER, version=manifest.version, gone=manifest.gone, now=clock())
     if not settings.installation:
         local_files.ready_directory(paths.data, field="the ledger's files", fix="see who owns it")
@@ -104,12 +104,16 @@ def _refuse_place(
 ) -> None:
     found = look()
     one_host = url.startswith(database_url.SQLITE)
-    living = [one for one in found.members if seems_alive(one, now, one_host=one_host)]
-    beats = {one.id: one.seen_at for one in found.members if _unseen(one, one_host=one_host)}
+    living = [member for member in found.members if seems_alive(member, now, one_host=one_host)]
+    beats = {
+        member.id: member.seen_at for member in found.members if _unseen(member, one_host=one_host)
+    }
     if beats and not living:  # their clocks may be others: one that beats lives
         sleep(BEAT_WATCH)
         later = look().members
-        living = [one for one in later if beats.get(one.id, one.seen_at) != one.seen_at]
+        living = [
+            member for member in later if beats.get(member.id, member.seen_at) != member.seen_at
+        ]
     if living:
         raise Conflict(
             f"the ledger at {database_url.shown(url)} is served: by {living[0].kind}, process "
@@ -127,10 +131,10 @@ def _unseen(member: Member, *, one_host: bool) -> bool:
     return processes.alive(member.process, one_host=one_host) is None
 
 
-def _put(store: ObjectStore, one: CopiedObject, file: Path) -> None:
+def _put(store: ObjectStore, item: CopiedObject, file: Path) -> None:
     """Store an object, unless it is there with all its bytes."""
     try:
-        for _ in verified(store.read(one.name), one.digest, one.name):
+        for _ in verified(store.read(item.name), item.digest, item.name):
             pass
     except (NotFound, StoreError):
-        store.put(one.name, file, digest=one.digest)
+        store.put(item.name, file, digest=item.digest)

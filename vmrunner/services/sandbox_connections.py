@@ -38,9 +38,9 @@ class WarmConnections:
     def take(self, instance: str) -> client.Connection | None:
         """Return one to this VM that is open. Those that ended meanwhile are let go."""
         with self._alone():
-            dead = [one for one in self._kept if not one[1].is_open]
-            self._kept = [one for one in self._kept if one not in dead]
-            found = next((one for one in self._kept if one[0] == instance), None)
+            dead = [kept for kept in self._kept if not kept[1].is_open]
+            self._kept = [kept for kept in self._kept if kept not in dead]
+            found = next((kept for kept in self._kept if kept[0] == instance), None)
             if found is not None:
                 self._kept.remove(found)
         for _, connection in dead:

@@ -52,8 +52,8 @@ class SandboxTerminal:
         self._closed = False
         mark = secrets.token_hex(16)
         env = [f"{name}={value}" for name, value in order.env.items()]
-        words = ["sh", "-c", _TOLD, "sh", mark, order.cwd, *env, "--", *order.argv]
-        line = shlex.join(box.inside(words, held=False, terminal=mark))
+        argv = ["sh", "-c", _TOLD, "sh", mark, order.cwd, *env, "--", *order.argv]
+        line = shlex.join(box.inside(argv, held=False, terminal=mark))
         try:
             self._channel = connection.terminal(line, columns, rows)
             self._shown = self._begun(f"{mark}\x1e".encode())
@@ -64,18 +64,18 @@ class SandboxTerminal:
     def _begun(self, mark: bytes) -> bytes:
         """Wait until the container has said that the command begins; return what came after."""
         until = time.monotonic() + START
-        said, has_ended = b"", False
-        while mark not in said:  # looked for first: a flood may come with it
-            if has_ended or len(said) > SAID:
-                done = client.Completed(self._channel.exit_code or 0, b"", said)
+        output, has_ended = b"", False
+        while mark not in output:  # looked for first: a flood may come with it
+            if has_ended or len(output) > SAID:
+                done = client.Completed(self._channel.exit_code or 0, b"", output)
                 kind = NotFound if done.exit_code == UNKNOWN else Conflict
                 raise kind(f"terminal: {done.complaint}")
             if time.monotonic() >= until:
                 raise NotFinished(f"terminal: it did not begin within {START:.0f} s")
             abandonment.check()
             data = self._channel.receive(abandonment.LOOK)
-            said, has_ended = said + (data or b""), data == b""
-        return said.partition(mark)[2]
+            output, has_ended = output + (data or b""), data == b""
+        return output.partition(mark)[2]
 
     @property
     def exit_code(self) -> int | None:
@@ -101,18 +101,18 @@ class SandboxTerminal:
 
     def send(self, data: bytes) -> bool:
         """Type it; returns once all was sent. False: the command has ended."""
-        left = memoryview(data)
-        while left:
+        remaining = memoryview(data)
+        while remaining:
             abandonment.check()
             try:
-                sent = self._channel.send(left)
+                sent = self._channel.send(remaining)
             except client.ConnectionLost as error:
                 if self._closed:
                     return False
                 self._lost(error)
             if sent is None:
                 return False
-            left = left[sent:]
+            remaining = remaining[sent:]
         return True
 
     def resize(self, columns: int, rows: int) -> None:

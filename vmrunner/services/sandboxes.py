@@ -82,7 +82,7 @@ class SandboxClient:
         self._connect = connect or self._dial
         self._clock, self._sleep = clock, sleep
         self._warm = WarmConnections()
-        self._known: tuple[BuildRecord, Instance] | None = None  # while it may be so
+        self._current: tuple[BuildRecord, Instance] | None = None  # while it may be so
         self._patterns: SecretPatterns | None = None
         self._terminals: WeakSet[SandboxTerminal] = WeakSet()
 
@@ -123,10 +123,10 @@ class SandboxClient:
         until = self._clock() + wait
 
         def pulse() -> float:
-            left = until - self._clock()
-            if left <= 0 or size >= READ or (size and output.quiet >= QUIET):
+            remaining = until - self._clock()
+            if remaining <= 0 or size >= READ or (size and output.quiet >= QUIET):
                 raise _Enough
-            return min(left, QUIET if size else left)
+            return min(remaining, QUIET if size else remaining)
 
         end = None
         try:
@@ -182,7 +182,7 @@ class SandboxClient:
     def commands(self) -> list[CommandSummary]:
         """Return the commands that were started, the oldest first."""
         found = self._patiently(lambda calls: calls.commands())
-        return [replace(one, title=self._masked(one.title)) for one in found]
+        return [replace(command, title=self._masked(command.title)) for command in found]
 
     def _masked(self, title: str) -> str:
         masker = Masker(self._secrets)
@@ -263,14 +263,14 @@ class SandboxClient:
 
     def current(self) -> tuple[BuildRecord, Instance]:
         """The sandbox and its VM as they are now. Raises SandboxOver."""
-        self._known = None
+        self._current = None
         row = self._ledger.builds.get(self.id)
         if row.finished or row.instance is None or row.state is not BuildState.RUNNING:
             raise SandboxOver(over(row))
         instance = self._ledger.instances.get(row.instance)
         if instance.state in DYING:
             raise SandboxOver(f"sandbox {self.id} is over: its VM is {instance.state.value}")
-        self._known = row, instance
+        self._current = row, instance
         return row, instance
 
     @property
@@ -300,7 +300,7 @@ class SandboxClient:
         VM has not answered for a while. `resume`: what was not handed on comes again."""
         since, stale = self._clock(), 0
         while True:
-            row, instance = self._known or self.current()
+            row, instance = self._current or self.current()
             began = self._clock()
             try:
                 with self._connected(instance) as connection:

@@ -10,14 +10,14 @@ from vmrunner.errors import ConfigError
 
 
 def read(
-    said: Sequence[str] | Mapping[str, str | bytes], environ: Mapping[str, str]
+    options: Sequence[str] | Mapping[str, str | bytes], environ: Mapping[str, str]
 ) -> dict[str, bytes]:
     """Values by name. A list holds `NAME` (from the environment) or `NAME=@FILE`; the one newline
     at a file's end is not part of the secret."""
-    if isinstance(said, Mapping):
-        given = {name: _bytes(name, value) for name, value in said.items()}
+    if isinstance(options, Mapping):
+        given = {name: _bytes(name, value) for name, value in options.items()}
     else:
-        given = dict(_secret(field_checks.characters(text, "secret"), environ) for text in said)
+        given = dict(_secret(field_checks.characters(text, "secret"), environ) for text in options)
     return dict(field_checks.secret_values(given, "secrets"))
 
 

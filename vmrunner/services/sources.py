@@ -109,17 +109,17 @@ class GitSource:
     def environment(self) -> dict[str, str]:
         """Return what git is told beside its command line, which others can read."""
         config: list[tuple[str, str]] = []
-        told: dict[str, str] = {}
+        variables: dict[str, str] = {}
         if self.password is not None and self.user is not None:
             # The user's own helpers would be asked first, and told to remember it.
             config = [("credential.helper", ""), (f"credential.{self.server}.helper", _TELL)]
-            told = {"VMRUNNER_GIT_USER": self.user, "VMRUNNER_GIT_PASSWORD": self.password}
+            variables = {"VMRUNNER_GIT_USER": self.user, "VMRUNNER_GIT_PASSWORD": self.password}
         elif self.user:
             config = [(f"credential.{self.server}.username", self.user)]
-        told["GIT_CONFIG_COUNT"] = str(len(config))
+        variables["GIT_CONFIG_COUNT"] = str(len(config))
         for number, (key, value) in enumerate(config):
-            told |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-        return told
+            variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return variables
 
 
 def _decoded(text: str | None) -> str | None:
@@ -142,10 +142,10 @@ def shown(source: str) -> str:
     return f"{GIT}{url.plain}"
 
 
-def refuse_url(said: str) -> None:
+def refuse_url(source: str) -> None:
     """Raises ConfigError for a directory that looks like a repository's URL."""
-    if not said.startswith(GIT) and re.match(r"[a-z+]+://|[\w.-]+@[\w.-]+:", said):
-        url = shown(f"{GIT}{said}").removeprefix(GIT)
+    if not source.startswith(GIT) and re.match(r"[a-z+]+://|[\w.-]+@[\w.-]+:", source):
+        url = shown(f"{GIT}{source}").removeprefix(GIT)
         raise ConfigError(
             f"source: {url!r} is not a directory", hint=f"a repository: {GIT}{url}@REF"
         )

@@ -77,8 +77,8 @@ def senders(ledger: Ledger, environ: Mapping[str, str], url: str) -> dict[str, C
 
     exporter = TraceExporter()
 
-    def deliver(one: Notification, _: float) -> str:
-        return export(ledger, exporter, one.subject, url)
+    def deliver(notification: Notification, _: float) -> str:
+        return export(ledger, exporter, notification.subject, url)
 
     return {TRACES: OutboxSender(ledger, TRACES, deliver).run}
 
@@ -97,8 +97,8 @@ def export(ledger: Ledger, exporter: TraceExporter, name: str, url: str) -> str:
 
 def parent_of(events: list[BuildEvent]) -> trace_context.TraceContext | None:
     """Return the span of whoever submitted the build, if that was told."""
-    told = (event for event in events if event.kind == EventKind.TRACE)
-    return trace_context.told_by(next(told, None))
+    contexts = (event for event in events if event.kind == EventKind.TRACE)
+    return trace_context.told_by(next(contexts, None))
 
 
 def spans_of(

@@ -100,8 +100,8 @@ class Uploads:
         """Count so many more that come. Raises QuotaUsedUp, but not where bytes are given back."""
         coming = self._coming.add(self._tenant, more)
         whose = ("its tenant's", "unused_source_bytes"), ("all", "total_unused_source_bytes")
-        for (who, key), there, comes, most in zip(whose, unused, coming, self._most, strict=True):
-            if more < 0 or there + comes <= most:
+        for (who, key), stored, comes, most in zip(whose, unused, coming, self._most, strict=True):
+            if more < 0 or stored + comes <= most:
                 continue
             self._coming.add(self._tenant, -more)
             raise QuotaUsedUp(

@@ -8,7 +8,7 @@ from vmrunner.model import BuildUsage
 
 def text(usage: BuildUsage) -> str:
     """Return what is known, in one line; empty: nothing is."""
-    words = (
+    forms = (
         ("memory {}", _size(usage.memory_peak)),
         ("CPU {}", _time(usage.cpu_seconds)),
         ("disk {} read", _size(usage.disk_read)),
@@ -18,7 +18,7 @@ def text(usage: BuildUsage) -> str:
         ("VM: CPU {}", _time(usage.vm_cpu_seconds)),
         ("VM: disk {}", _size(usage.vm_disk)),
     )
-    return ", ".join(form.format(said) for form, said in words if said is not None)
+    return ", ".join(form.format(value) for form, value in forms if value is not None)
 
 
 def _size(count: int | None) -> str | None:

@@ -111,20 +111,20 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 class StoredArtifacts:
     """Artifacts in the store."""
 
-    def __init__(self, store: ObjectStore, one: StoredObject) -> None:
+    def __init__(self, store: ObjectStore, item: StoredObject) -> None:
         self._store = store
-        self._one = one
+        self._object = item
         self._entries: list[ArtifactEntry] | None = None
 
     def ls(self) -> list[ArtifactEntry]:
         if self._entries is None:
-            index = read_index(self._store, self._one.name, self._one.size)
+            index = read_index(self._store, self._object.name, self._object.size)
             self._entries = [ArtifactEntry(*row) for row in index]
         return self._entries
 
     def read(self, entry: ArtifactEntry) -> Iterator[bytes]:
-        pieces = self._store.read(self._one.name, entry.at, entry.size)
-        return verified(pieces, entry.digest, f"{self._one.name}: {entry.path!r}")
+        pieces = self._store.read(self._object.name, entry.at, entry.size)
+        return verified(pieces, entry.digest, f"{self._object.name}: {entry.path!r}")
 
 
 def write_artifacts(file: BinaryIO, local: LocalArtifacts) -> None:

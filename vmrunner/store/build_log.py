@@ -51,14 +51,14 @@ class BuildLog:
     def _live_range(
         self, sizes: Sequence[tuple[int, int]], start: int, stop: int
     ) -> Iterator[bytes]:
-        places = list(accumulate((size for _, size in sizes), initial=0))
-        first = max(0, bisect_right(places, start) - 1)
-        last = bisect_left(places, stop)
-        wanted, places = sizes[first:last], places[first:last]
+        offsets = list(accumulate((size for _, size in sizes), initial=0))
+        first = max(0, bisect_right(offsets, start) - 1)
+        last = bisect_left(offsets, stop)
+        wanted, offsets = sizes[first:last], offsets[first:last]
         for batch in batches([size for _, size in wanted]):
             seqs = [seq for seq, _ in wanted[batch]]
             chunks = self._ledger.logs.read(self._build, after_seq=seqs[0] - 1, limit=len(seqs))
-            for at, seq, chunk in zip_longest(places[batch], seqs, chunks):
+            for at, seq, chunk in zip_longest(offsets[batch], seqs, chunks):
                 if chunk is None or chunk.seq != seq:  # stored meanwhile, or removed
                     if self._is_stored():
                         assert self._stored is not None
@@ -68,7 +68,7 @@ class BuildLog:
 
     def _is_stored(self) -> bool:
         if self._stored is None:
-            one = self._ledger.objects.log_of(self._build)
-            if one is not None:
-                self._stored = StoredLog(self._store(), one)
+            item = self._ledger.objects.log_of(self._build)
+            if item is not None:
+                self._stored = StoredLog(self._store(), item)
         return self._stored is not None

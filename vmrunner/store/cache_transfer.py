@@ -60,7 +60,7 @@ class CachePolicy:
         return CacheScope(
             tenant=build.tenant,
             own=own,
-            others=tuple(dict.fromkeys(one for one in others if one != own)),
+            others=tuple(dict.fromkeys(scope for scope in others if scope != own)),
         )
 
 
@@ -128,12 +128,12 @@ class CacheTransfer:
         own = f"{new.digest}{COPY}"
         others = (path for path in self._place.glob(f"*{COPY}") if path.name != own)
         copies = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in others)
-        left = self.policy().tenant_most - new.size - sum(size for _, size, _ in copies)
+        remaining = self.policy().tenant_most - new.size - sum(size for _, size, _ in copies)
         for used, size, path in copies:
-            if left >= 0 or used > self._clock() - IN_USE:
+            if remaining >= 0 or used > self._clock() - IN_USE:
                 break
             path.unlink(missing_ok=True)
-            left += size
+            remaining += size
 
     def file(self, build: BuildRecord, number: int, size: int) -> Path:
         """Return the file to bring a packed cache to, by the owner of this epoch. Raises StoreError
@@ -161,8 +161,8 @@ class CacheTransfer:
                 digest=digest_of(file), now=self._clock(), tenant=build.tenant,
             )  # fmt: skip
         except StoreError as error:
-            told = self._ledger.events.list(build.id)
-            if not any(one.data.get("later") == rule.path for one in told):
+            events = self._ledger.events.list(build.id)
+            if not any(event.data.get("later") == rule.path for event in events):
                 self._tell(
                     build, rule, CacheOutcome.NOT_SAVED,
                     message=f"it is tried again later: {error}"[:300], later=rule.path,
@@ -188,10 +188,10 @@ class CacheTransfer:
                     f"end, and no more than {units.amount(most)} may with this one",
                 )  # fmt: skip
                 return
-        one = self._put(file, build, rule)
+        item = self._put(file, build, rule)
         kept = self._ledger.caches.save(
-            one, rule, scope=policy.of(build), build=build.id, now=self._clock(),
+            item, rule, scope=policy.of(build), build=build.id, now=self._clock(),
             most=policy.tenant_most, total=policy.total_most,
         )  # fmt: skip
         outcome = CacheOutcome.SAVED if kept else CacheOutcome.NOT_SAVED
-        self._tell(build, rule, outcome, bytes=one.size)
+        self._tell(build, rule, outcome, bytes=item.size)

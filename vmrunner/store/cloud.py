@@ -103,8 +103,8 @@ class CloudStore:
         except (BaseError, OSError, ValueError) as error:
             if name and isinstance(error, FileNotFoundError):
                 raise NotFound(f"the store has no {name}") from None
-            words = str(error).strip().splitlines()
+            lines = str(error).strip().splitlines()
             raise StoreError(
-                f"store: {self.url}: {what}: {words[0][:300] if words else type(error).__name__}",
+                f"store: {self.url}: {what}: {lines[0][:300] if lines else type(error).__name__}",
                 hint="see whether it is reachable, and the credentials of this environment",
             ) from error

@@ -71,9 +71,9 @@ class FileStore:
                 raise NotFound(f"the store has no {name}") from None
             with file:
                 file.seek(start)
-                left = size
-                while data := file.read(PIECE if left is None else min(PIECE, left)):
-                    left = None if left is None else left - len(data)
+                remaining = size
+                while data := file.read(PIECE if remaining is None else min(PIECE, remaining)):
+                    remaining = None if remaining is None else remaining - len(data)
                     yield data
 
     def delete(self, name: str) -> None:

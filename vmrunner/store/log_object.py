@@ -103,9 +103,9 @@ _read_last = IndexCache()
 class StoredLog:
     """A log in the store. Its index is read when it is first asked for."""
 
-    def __init__(self, store: ObjectStore, one: StoredObject) -> None:
+    def __init__(self, store: ObjectStore, item: StoredObject) -> None:
         self._store = store
-        self._one = one
+        self._object = item
         self._entries: list[_Entry] | None = None
 
     @property
@@ -153,25 +153,25 @@ class StoredLog:
     def _bytes(self, entries: list[_Entry]) -> bytes:
         """The bytes of some chunks that follow each other, each checked."""
         size = sum(entry.size for entry in entries)
-        data = b"".join(self._store.read(self._one.name, entries[0].at, size)) if size else b""
+        data = b"".join(self._store.read(self._object.name, entries[0].at, size)) if size else b""
         view, at = memoryview(data), 0
         for entry in entries:
             piece = view[at : at + entry.size]
             if len(piece) != entry.size or zlib.crc32(piece) != entry.crc:
-                raise damaged(self._one.name)
+                raise damaged(self._object.name)
             at += entry.size
         return data
 
     def _index(self) -> list[_Entry]:
         if self._entries is None:
-            self._entries = _read_last.get(self._one.digest)
+            self._entries = _read_last.get(self._object.digest)
         if self._entries is None:
             found: list[_Entry] = []
             at = 0
-            for row in read_index(self._store, self._one.name, self._one.size):
+            for row in read_index(self._store, self._object.name, self._object.size):
                 seq, attempt, time, offset, line, size, crc = row
                 found.append(_Entry(seq, attempt, time, offset, line, size, crc, at))
                 at += size
             self._entries = found
-            _read_last.put(self._one.digest, found)
+            _read_last.put(self._object.digest, found)
         return self._entries

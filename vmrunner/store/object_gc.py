@@ -100,34 +100,34 @@ class ObjectGc:
             after = page[-1][0].name
             if not dry_run:
                 self._mark(page, now)
-            for one, referenced in page:
-                if one.state is ObjectState.DELETING:
-                    begun.append(one)
-                elif not referenced and self._is_over(one, now):
-                    self._collect(store, one, total, now, dry_run=dry_run)
-        for one in begun:
-            self._collect(store, one, total, now, dry_run=dry_run)
+            for row, referenced in page:
+                if row.state is ObjectState.DELETING:
+                    begun.append(row)
+                elif not referenced and self._is_over(row, now):
+                    self._collect(store, row, total, now, dry_run=dry_run)
+        for row in begun:
+            self._collect(store, row, total, now, dry_run=dry_run)
 
     def _mark(self, page: list[tuple[StoredObject, bool]], now: float) -> None:
-        stored = [(one, yes) for one, yes in page if one.state is ObjectState.STORED]
+        stored = [(row, yes) for row, yes in page if row.state is ObjectState.STORED]
         self._ledger.objects.mark(
-            [one.name for one, yes in stored if not yes and one.unreferenced_since is None],
-            [one.name for one, yes in stored if yes and one.unreferenced_since is not None],
+            [row.name for row, yes in stored if not yes and row.unreferenced_since is None],
+            [row.name for row, yes in stored if yes and row.unreferenced_since is not None],
             now,
         )
 
-    def _is_over(self, one: StoredObject, now: float) -> bool:
+    def _is_over(self, row: StoredObject, now: float) -> bool:
         """Say whether its time is over. One of another generation may be what the ledger that this
         one was copied from still points at: it stays for as long as anything does."""
-        if one.unreferenced_since is None or one.unreferenced_since >= now - UNREFERENCED:
+        if row.unreferenced_since is None or row.unreferenced_since >= now - UNREFERENCED:
             return False
-        ours = not self._shared or one.name.startswith(self._ours)
-        return ours or one.created_at < now - self._keep
+        ours = not self._shared or row.name.startswith(self._ours)
+        return ours or row.created_at < now - self._keep
 
     def _collect(
         self,
         store: ObjectStore,
-        one: StoredObject,
+        row: StoredObject,
         total: CollectedGarbage,
         now: float,
         *,
@@ -136,15 +136,15 @@ class ObjectGc:
         objects = self._ledger.objects
         if not dry_run:
             before = now - UNREFERENCED
-            if one.state is not ObjectState.DELETING and not objects.mark_deleting(
-                one.name, unreferenced_before=before
+            if row.state is not ObjectState.DELETING and not objects.mark_deleting(
+                row.name, unreferenced_before=before
             ):
                 return  # something points at it by now
-            if not self._delete(store, one.name, total):
+            if not self._delete(store, row.name, total):
                 return
-            objects.forget(one.name)
+            objects.forget(row.name)
         total.count += 1
-        total.size += one.size
+        total.size += row.size
 
     # --- objects without one ---
 
@@ -168,13 +168,13 @@ class ObjectGc:
             return
         if latched and not dry_run:
             sightings.record(_STORE, ())
-        for one in found:
+        for item in found:
             if not dry_run:
-                if not self._delete(store, one.name, total):
+                if not self._delete(store, item.name, total):
                     continue
-                log.info("gc: %s is deleted: no row has it", one.name)
+                log.info("gc: %s is deleted: no row has it", item.name)
             total.count += 1
-            total.size += one.size
+            total.size += item.size
 
     def _latch(self, store: ObjectStore) -> Sighting:
         return Sighting(
@@ -186,9 +186,9 @@ class ObjectGc:
         first: what is put meanwhile has its row before."""
         before = self._clock() - self._keep
         listed = (o for o in store.list(f"{self._ledger.installation}/") if o.modified < before)
-        ordered = iter(sorted(listed, key=lambda one: one.name))
+        ordered = iter(sorted(listed, key=lambda item: item.name))
         after = ""
         while page := list(itertools.islice(ordered, _PAGE)):
-            known = self._ledger.objects.known(after, page[-1].name)
-            yield from (one for one in page if one.name not in known)
+            names = self._ledger.objects.known(after, page[-1].name)
+            yield from (item for item in page if item.name not in names)
             after = page[-1].name

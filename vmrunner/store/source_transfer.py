@@ -43,11 +43,11 @@ class SourceTransfer:
         for _ in range(_TRIES):
             if objects.renewed_source(tenant, digest, self._clock()) is not None:
                 return digest
-            one = put(
+            item = put(
                 self._ledger, self._store(), ObjectKind.SOURCE, file,
                 digest=digest, now=self._clock(), tenant=tenant,
             )  # fmt: skip
-            if objects.conclude_source(one.name, self._clock()):
+            if objects.conclude_source(item.name, self._clock()):
                 return digest
         raise StoreError(f"source {digest} vanishes as soon as it is stored", hint="see its clock")
 

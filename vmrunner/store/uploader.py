@@ -66,7 +66,7 @@ class Uploader:
         self._caches = caches
         self._clock = clock
         self._monotonic = monotonic
-        self._told = False
+        self._warned = False
         #: When it is tried again, monotonic; the next pause.
         self._later: dict[Path, tuple[float, float]] = {}
 
@@ -80,9 +80,9 @@ class Uploader:
                 part(until)
             except StoreError as error:
                 failed.append(error)
-        if failed and not self._told:
+        if failed and not self._warned:
             log.warning("what builds left is uploaded later: %s", failed[0])
-        self._told = bool(failed or self._later)
+        self._warned = bool(failed or self._later)
 
     def _all(
         self,
@@ -153,11 +153,11 @@ class Uploader:
             after = found[-1].seq
 
     def _put(self, build: BuildRecord, kind: ObjectKind, file: Path) -> None:
-        one = put(
+        item = put(
             self._ledger, self._store(), kind, file, digest=digest_of(file), now=self._clock(),
             tenant=build.tenant, build=build.id, attempt=build.attempt, epoch=build.epoch,
         )  # fmt: skip
-        self._ledger.objects.conclude(one, epoch=build.epoch)
+        self._ledger.objects.conclude(item, epoch=build.epoch)
 
     # --- artifacts of this host ---
 

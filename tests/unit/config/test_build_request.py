@@ -52,6 +52,6 @@ def test_a_request_never_changes() -> None:
     with pytest.raises(ValueError, match="frozen"):
         request.name = "b"
     strong = request.of_file({"cpus": "F:1: "}, ["it"])
-    assert (request.places, request.taken) == ({}, ())
-    assert BuildRequest(cpus=2).over(strong).places == {}
-    assert BuildRequest().over(strong).places == {"cpus": "F:1: "}
+    assert (request.locations, request.taken) == ({}, ())
+    assert BuildRequest(cpus=2).over(strong).locations == {}
+    assert BuildRequest().over(strong).locations == {"cpus": "F:1: "}

@@ -34,7 +34,7 @@ def ask(tmp_path: Path) -> Ask:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
         chosen = jobfile.choose(file, None)
-        asked = requests.from_job(chosen, ENVIRON, said=said, leave=HostAccess(**leave))
+        asked = requests.from_job(chosen, ENVIRON, request=said, leave=HostAccess(**leave))
         if asked.faults:
             raise together(asked.faults)
         return asked

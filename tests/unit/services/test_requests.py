@@ -123,7 +123,7 @@ def test_a_field_that_cannot_be_read_causes_no_other_fault(tmp_path: Path) -> No
     assert caught.value.more == (), "a ttl of 20m is longer than some timeout"
     said = BuildRequest(timeout="30m")
     with pytest.raises(ConfigError) as caught:
-        requests.check(said.over(requests.from_job(chosen, {}, said=said)), SETTINGS)
+        requests.check(said.over(requests.from_job(chosen, {}, request=said)), SETTINGS)
     assert "ttl: 20m is not longer than the timeout 30m" in str(caught.value)
 
 

@@ -294,8 +294,8 @@ def watch(
         row = TerminalFollower(
             shell.service, host, row.id, sink, signals, own=False, live=sys.stderr.isatty()
         ).follow()
-    manner = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
-    return conclude(shell, row, None, manner)
+    options = FollowOptions(form, False, timestamps, False, artifacts_to, result_file)
+    return conclude(shell, row, None, options)
 
 
 def cancel(
@@ -306,22 +306,22 @@ def cancel(
     from vmrunner.errors import VmrunnerError
 
     shell = shell_of(context)
-    asked: list[BuildRecord] = []
+    cancelled: list[BuildRecord] = []
     troubles: list[VmrunnerError] = []
     for word in builds:
         try:
             row = shell.service.ledger.builds.find(word)
-            asked.append(shell.service.cancel(row.id))
+            cancelled.append(shell.service.cancel(row.id))
         except VmrunnerError as error:
             troubles.append(error)
             output.say(f"error: {error}")
-    for found in asked:
+    for found in cancelled:
         output.print_out(found.id)
         if found.finished:
             output.say(f"{found.id} had finished before")
-    shell.service.ensure_ended(asked)
+    shell.service.ensure_ended(cancelled)
     if troubles:
-        return exit_codes.PARTLY if asked else exit_codes.of_error(troubles[0])
+        return exit_codes.PARTLY if cancelled else exit_codes.of_error(troubles[0])
     return exit_codes.OK
 
 

@@ -145,10 +145,10 @@ def db_rotate_key(
     columns = key_rotation.rotate(ledger, finish=finish)
     output.show(_resealed_view(), columns, form)
     source = ledger.sealed.key_file or "VMRUNNER_SECRET_KEY"
-    if left := sum(column.left for column in columns):
+    if remaining := sum(column.left for column in columns):
         output.warn(
-            f"{left} values are not under the first key of {source}: keep the others, see that "
-            "every node has the new one, and run this again"
+            f"{remaining} values are not under the first key of {source}: keep the others, see "
+            "that every node has the new one, and run this again"
         )
         return exit_codes.PARTLY
     if ledger.sealed.key_file is None:

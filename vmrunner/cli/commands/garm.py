@@ -46,8 +46,8 @@ def _answer(shell: CliContext, environ: Mapping[str, str]) -> str | None:
     from vmrunner.integrations.garm import documents
 
     command = _needed(environ, "GARM_COMMAND")
-    if (told := documents.answer(command)) is not None:
-        return told
+    if (text := documents.answer(command)) is not None:
+        return text
     os.environ["VMRUNNER_CONFIG"] = _needed(environ, "GARM_PROVIDER_CONFIG_FILE")
     answer = _carried_out(shell, command, environ)
     return None if answer is None else json.dumps(answer)
@@ -68,7 +68,7 @@ def _carried_out(shell: CliContext, command: str, environ: Mapping[str, str]) ->
         wanted = bootstrap.read(sys.stdin.buffer.read())
         return garm.create(_needed(environ, "GARM_POOL_ID"), wanted)
 
-    known: Mapping[str, Callable[[], Any]] = {
+    commands: Mapping[str, Callable[[], Any]] = {
         "CreateInstance": create,
         "DeleteInstance": lambda: garm.delete(instance()),
         "GetInstance": lambda: garm.get(instance()),
@@ -80,10 +80,10 @@ def _carried_out(shell: CliContext, command: str, environ: Mapping[str, str]) ->
         "StopInstance": lambda: garm.delete(instance()),
         "ValidatePoolInfo": lambda: garm.validate(_extra(environ)),
     }
-    if command not in known:
-        names = ", ".join(sorted(known))
+    if command not in commands:
+        names = ", ".join(sorted(commands))
         raise ConfigError(f"GARM_COMMAND: {command!r} is not known", hint=names)
-    return known[command]()
+    return commands[command]()
 
 
 def _extra(environ: Mapping[str, str]) -> dict[str, Any] | None:

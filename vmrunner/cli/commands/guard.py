@@ -68,14 +68,14 @@ def install(
     """Make it, or bring it up to date. What is not said stays as it is."""
     shell = shell_of(context)
     every = region is not None and "all" in region
-    wish = GuardSpec(
+    spec = GuardSpec(
         max_ttl=_max_ttl(shell),
         regions=None if region is None else () if every else tuple(region),
         grace=None if grace is None else units.duration(grace, "--grace"),
         everyone=everyone,
         notify=None if notify is None else tuple(notify),
     )
-    parts = _shown(_guard(shell, provider).install(wish), form)
+    parts = _shown(_guard(shell, provider).install(spec), form)
     if form in (Format.TABLE, Format.WIDE) and not any(part.done for part in parts):
         output.say("nothing had to be done")
     return exit_codes.OK
@@ -109,8 +109,8 @@ def status(context: typer.Context, provider: Provider, form: Output = Format.TAB
 def remove(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
     """Remove every part. VMs keep their own timers, and nothing in the account minds them."""
     parts = _shown(_guard(shell_of(context), provider).remove(), form)
-    left = any(part.state is not PartState.ABSENT for part in parts)
-    return exit_codes.PARTLY if left else exit_codes.OK
+    remains = any(part.state is not PartState.ABSENT for part in parts)
+    return exit_codes.PARTLY if remains else exit_codes.OK
 
 
 @app.command()
@@ -149,7 +149,9 @@ def _guard(shell: CliContext, name: str) -> Guard:
         kind = app.settings.providers[found.name].kind
         module = drivers[kind].guard
         made = "whose guard Terraform makes" if module else "which has none"
-        having = " or ".join(one.kind for one in drivers.values() if one.guard == "vmrunner")
+        having = " or ".join(
+            driver.kind for driver in drivers.values() if driver.guard == "vmrunner"
+        )
         raise ConfigError(
             f"guard: provider {found.name} is of kind {kind}, {made}",
             hint=f"terraform apply, with the module {resources.path('deploy') / module}"

@@ -33,7 +33,7 @@ def promote(
 
     shell = shell_of(context)
     settings = shell.app.settings
-    word, name = image, None if provider is None else settings.provider(provider)
+    reference, name = image, None if provider is None else settings.provider(provider)
     try:
         row = shell.ledger.images.find(image)
     except NotFound as error:
@@ -43,8 +43,8 @@ def promote(
     else:
         if row.ref is None:
             raise ConfigError(f"image {row.id}: {row.state.value}", hint="build another")
-        word, name = row.ref, name or row.provider
-    made, warning = retention.promote(shell.ledger, shell.app.providers.get(name), word)
+        reference, name = row.ref, name or row.provider
+    made, warning = retention.promote(shell.ledger, shell.app.providers.get(name), reference)
     if warning:
         output.warn(warning)
     output.say(f"builds of {name} that name no image get {made.ref} ({made.name})")
@@ -83,8 +83,8 @@ def _cloud(shell: CliContext, provider: str, keep: int, dry_run: bool) -> ImageG
     driver = app.providers.get(name)
     peers = [
         _opened(app.providers, peer)
-        for peer, said in app.settings.providers.items()
-        if said.kind == kind
+        for peer, section in app.settings.providers.items()
+        if section.kind == kind
     ]
     return retention.clear(shell.ledger, driver, peers=peers, keep=keep, dry_run=dry_run)
 
@@ -113,14 +113,16 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     found = images.images(app.paths.cache)
     chosen = {images.current()}
     local = {
-        n: said for n, said in app.settings.providers.items() if isinstance(said, LocalSettings)
+        n: section
+        for n, section in app.settings.providers.items()
+        if isinstance(section, LocalSettings)
     }
     drivers = [_opened(app.providers, name) for name in local]
-    for name, said in local.items():
-        if said.image is not None:
-            hashes = retention.matching(found, said.image)
+    for name, section in local.items():
+        if section.image is not None:
+            hashes = retention.matching(found, section.image)
             if not hashes:
-                output.warn(f"providers.{name}.image: there is no local image {said.image!r}")
+                output.warn(f"providers.{name}.image: there is no local image {section.image!r}")
             chosen |= hashes
     now, life = time.time(), app.settings.limits.max_ttl
     used = {image.hash for image in found if now - local_images.last_used(image) < life}

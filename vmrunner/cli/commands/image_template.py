@@ -36,7 +36,7 @@ def template(
 ) -> int:
     """Make the template for builds that ask for this, unless it is there. They start from it
     instead of booting."""
-    said = {
+    options = {
         "provider": provider,
         "image": image,
         "container": container,
@@ -46,17 +46,17 @@ def template(
         "disk": disk,
     }
     shell = shell_of(context)
-    given = {name: value for name, value in said.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     key = make(shell, given)
     output.say(f"template {key}: made" if key else _why_none(shell, given))
     return exit_codes.OK
 
 
-def _why_none(shell: CliContext, said: dict[str, Any]) -> str:
+def _why_none(shell: CliContext, options: dict[str, Any]) -> str:
     """Return why no template was made, where all is well. Raises ConfigError where none can be."""
     from vmrunner import images
 
-    spec = _spec(shell, said)
+    spec = _spec(shell, options)
     provider = shell.app.settings.providers[spec.provider]
     field = f"providers.{spec.provider}.templates"
     if getattr(provider, "templates", None) is False:
@@ -87,12 +87,12 @@ def make_defaults(shell: CliContext) -> None:
         output.warn(f"no template was made: {error}")
 
 
-def make(shell: CliContext, said: dict[str, Any], title: str = "template") -> str | None:
+def make(shell: CliContext, options: dict[str, Any], title: str = "template") -> str | None:
     """Make the template for a build that says this. Returns its key; None as `templates.make`."""
     from vmrunner.cli.last_times import LastTimes
     from vmrunner.services import templates
 
-    app, spec = shell.app, _spec(shell, said)
+    app, spec = shell.app, _spec(shell, options)
     with LastTimes().steps("template: ") as begin:
 
         def progress(text: str) -> None:
@@ -107,9 +107,11 @@ def make(shell: CliContext, said: dict[str, Any], title: str = "template") -> st
         )
 
 
-def _spec(shell: CliContext, said: dict[str, Any]) -> BuildSpec:
+def _spec(shell: CliContext, options: dict[str, Any]) -> BuildSpec:
     from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import Step
     from vmrunner.services import requests
 
-    return requests.check(BuildRequest(steps=(Step(run="true"),), **said), shell.app.settings).spec
+    return requests.check(
+        BuildRequest(steps=(Step(run="true"),), **options), shell.app.settings
+    ).spec

@@ -38,7 +38,7 @@ class ImageProgress:
         self._live = sys.stderr.isatty() and output.coloured(sys.stderr)
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
-        self._told: set[tuple[str, bool]] = set()
+        self._printed: set[tuple[str, bool]] = set()
         self._times = LastTimes()
 
     def __enter__(self) -> Self:
@@ -64,9 +64,9 @@ class ImageProgress:
         from vmrunner.lib import units
 
         over = progress.fraction == 1.0
-        if (progress.stage, over) in self._told:
+        if (progress.stage, over) in self._printed:
             return
-        self._told.add((progress.stage, over))
+        self._printed.add((progress.stage, over))
         took = f" took {units.span(progress.seconds)}" if over else f" …{self._times.hint(step)}"
         output.say(f"image: {progress.stage}{took}")
 
@@ -146,8 +146,8 @@ def build(
         if form in (Format.TABLE, Format.WIDE):
             output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
         return exit_codes.OK
-    said = shell.loaded.settings.providers.values()
-    configured = [one.accel for one in said if isinstance(one, LocalSettings)]
+    sections = shell.loaded.settings.providers.values()
+    configured = [section.accel for section in sections if isinstance(section, LocalSettings)]
     finished = "the stages that are finished are kept, and the next build goes on from there"
     with signals.tidied_up(finished), ImageProgress() as progress:
         image = images.build(

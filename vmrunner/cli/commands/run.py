@@ -143,58 +143,58 @@ def run(
     words = words or []
     steps = run_inputs.steps(context.meta.get("command") or (), step or ())
     file = run_inputs.job_file(words, file, steps)
-    said = run_inputs.request(options, steps)
+    request = run_inputs.request(options, steps)
     if file is not None:
         leave = HostAccess(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
-        said = run_inputs.with_job(said, file, words[0] if words else None, leave)
-    manner = FollowOptions(form, detach, timestamps, dry_run, artifacts_to, result_file)
-    return carry_out(shell, said, manner)
+        request = run_inputs.with_job(request, file, words[0] if words else None, leave)
+    follow_options = FollowOptions(form, detach, timestamps, dry_run, artifacts_to, result_file)
+    return carry_out(shell, request, follow_options)
 
 
-def carry_out(shell: CliContext, said: BuildRequest, manner: FollowOptions) -> int:
+def carry_out(shell: CliContext, request: BuildRequest, options: FollowOptions) -> int:
     """Check, submit, follow, and give the exit code."""
     from vmrunner.cli.commands.images import ImageProgress
     from vmrunner.cli.signals import Signals
     from vmrunner.lib import process
 
-    artifact_destination.check(manner.result_file, manner.artifacts_to)
+    artifact_destination.check(options.result_file, options.artifacts_to)
     service = shell.service
     # One after the other: what a step gives belongs to the submission that gave it.
     submission: Any = service.submission
-    checked = submission.check(said)
-    if manner.artifacts_to is not None and not checked.spec.artifacts:
+    checked = submission.check(request)
+    if options.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
     if checked.taken:
         output.say(f"the job file takes {', '.join(checked.taken)}")
     admitted = submission.admit(checked, warn=output.warn)
-    if manner.dry_run:
-        return _dry_run(checked, manner.form, service.source_bytes)
+    if options.dry_run:
+        return _dry_run(checked, options.form, service.source_bytes)
     with ImageProgress(admitted.image.why if admitted.image else "") as progress:
         packed = submission.pack(admitted, on_image=progress)
     if packed.total is not None:
         output.say(f"source: {packed.total}")
     if service.paused:
         output.warn("launching is stopped: it waits for `vmrunner drain --off`")
-    if manner.detach:
+    if options.detach:
         row, new = submission.queue(packed)
         service.ensure_served(row.spec.provider)
         if not new:
             output.say(f"the idempotency key belongs to {row.id}")
-        _announce(row, manner)
+        _announce(row, options)
         return exit_codes.OK
     signals = Signals()
     with signals.on():
         row, new = submission.queue(packed, submitter=process.current())
         try:
             output.say(f"build {row.id}" + ("" if new else " has this idempotency key already"))
-            row = _attend(shell, row, signals, manner, own=new)
+            row = _attend(shell, row, signals, options, own=new)
         except exit_codes.ExitNow:
             raise
         except Exception as error:
             if new:
                 _abandon(shell, row, unread=isinstance(error, BrokenPipeError))
             raise
-    return conclude(shell, row, signals.code if signals.count else None, manner)
+    return conclude(shell, row, signals.code if signals.count else None, options)
 
 
 def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
@@ -217,15 +217,15 @@ def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
 
 
 def _attend(
-    shell: CliContext, row: BuildRecord, signals: Signals, manner: FollowOptions, *, own: bool
+    shell: CliContext, row: BuildRecord, signals: Signals, options: FollowOptions, *, own: bool
 ) -> BuildRecord:
     """`own`: the build is ours; one that had our idempotency key already is only watched."""
     from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
 
-    to_stderr = stdout_is_data(manner.form)
+    to_stderr = stdout_is_data(options.form)
     stream = sys.stderr if to_stderr else sys.stdout
-    sink = LogSink.to(stream, timestamps=manner.timestamps)
+    sink = LogSink.to(stream, timestamps=options.timestamps)
     with shell.service.host("run" if own else None) as host, sink:
         host.ensure(row.spec.provider)
         return TerminalFollower(
@@ -234,7 +234,7 @@ def _attend(
 
 
 def conclude(
-    shell: CliContext, row: BuildRecord, interrupted: int | None, manner: FollowOptions
+    shell: CliContext, row: BuildRecord, interrupted: int | None, options: FollowOptions
 ) -> int:
     """Artifacts, result document, and the last line on stderr; the exit code."""
     from vmrunner.model import BuildState, Result
@@ -253,16 +253,16 @@ def conclude(
         output.say(build_history.describe(row, culprit))
     if row.message:
         (output.warn if row.result is Result.SUCCESS else output.say)(row.message)
-    to, file = manner.artifacts_to, manner.result_file
+    to, file = options.artifacts_to, options.result_file
     whole = to is None or artifact_destination.copy(shell.service.artifacts(row), to)
     document = documents.ended_document(row, events) | _brought_back(shell, row)
     if file is not None:
         whole = (
             artifact_destination.write(file, output.json_envelope("build", [document])) and whole
         )
-    if manner.form is Format.JSON:
+    if options.form is Format.JSON:
         output.write_json(sys.stdout, "build", [document])
-    elif manner.form is Format.JSONL:
+    elif options.form is Format.JSONL:
         output.print_out(output.json_text(document))
     named = len(row.spec.steps) > 1 and row.result is not Result.CANCELLED
     last_line(row, build_history.title(row, culprit.index or 0) if culprit and named else "")
@@ -306,12 +306,12 @@ def last_line(row: BuildRecord, step: str = "") -> None:
     output.say(f"result={result} reason={reason} exit_code={code} build={row.id}{named}")
 
 
-def _announce(row: BuildRecord, manner: FollowOptions) -> None:
+def _announce(row: BuildRecord, options: FollowOptions) -> None:
     from vmrunner.services import documents
 
-    if manner.form is Format.JSON:
+    if options.form is Format.JSON:
         output.write_json(sys.stdout, "build", [documents.build_document(row)])
-    elif manner.form is Format.JSONL:
+    elif options.form is Format.JSONL:
         output.print_out(output.json_text(documents.build_document(row)))
     else:
         output.print_out(row.id)

@@ -73,19 +73,19 @@ def create(
     form: Output = Format.TABLE,
 ) -> int:
     """Start a sandbox, wait until it is ready and print its id. It outlives this process."""
-    said = locals()  # each option of `Sandbox.create` has its parameter: a test holds it
+    values = locals()  # each option of `Sandbox.create` has its parameter: a test holds it
     from vmrunner.api.keywords import SandboxOptions
     from vmrunner.api.sandbox import Sandbox
     from vmrunner.cli.signals import interrupted_by_signals
     from vmrunner.lib import units
 
-    said |= {
+    values |= {
         "env": dict(units.pair(text, "env") for text in env or ()),
         "labels": dict(units.label(text) for text in label or ()),
         "secrets": secret,
     }
     options: SandboxOptions = {  # type: ignore[assignment]  # each is one of its keys
-        name: said[name] for name in SandboxOptions.__annotations__
+        name: values[name] for name in SandboxOptions.__annotations__
     }
     with interrupted_by_signals():  # nobody else knows of it yet
         sandbox = Sandbox.create(wait_timeout=wait_timeout, runner=_runner(context), **options)
@@ -170,15 +170,15 @@ def cp(
     ] = "2GiB",
 ) -> int:
     """Copy files into a sandbox, or out of it. Of a directory, what is in it is copied."""
-    there, back = _parted(target), _parted(source)
-    if bool(there[0]) == bool(back[0]):
+    remote, back = _parted(target), _parted(source)
+    if bool(remote[0]) == bool(back[0]):
         raise ConfigError(
             f"target: neither or both of {source!r} and {target!r} are in a sandbox",
             hint="vmrunner sandbox cp DIR ID:/work, or ID:/work/out DIR; ./a:b is a file here",
         )
-    if there[0]:
-        with _connected(context, there[0]) as sandbox:
-            sandbox.upload(source, there[1])
+    if remote[0]:
+        with _connected(context, remote[0]) as sandbox:
+            sandbox.upload(source, remote[1])
         return exit_codes.OK
     with _connected(context, back[0]) as sandbox:
         output.print_path(str(sandbox.download(back[1], target, most=most)))

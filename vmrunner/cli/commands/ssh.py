@@ -121,9 +121,9 @@ def _ssh(
         if command:
             argv += [shlex.join(command)]
         done = subprocess.run(argv, check=False)
-        said = troubles.read_text(errors="replace").strip()
-    if done.returncode == _BROKEN and said:
-        raise VmrunnerError(f"ssh: {said.splitlines()[-1]}")
+        message = troubles.read_text(errors="replace").strip()
+    if done.returncode == _BROKEN and message:
+        raise VmrunnerError(f"ssh: {message.splitlines()[-1]}")
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
 
 

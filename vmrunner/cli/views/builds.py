@@ -139,9 +139,9 @@ def _cloud(machine: FleetVm) -> str:
 
 def _age(machine: FleetVm) -> str:
     row, cloud = machine.row, machine.cloud
-    born = row.created_at if row else cloud.created_at if cloud else None
+    created = row.created_at if row else cloud.created_at if cloud else None
     until = row.gone_at if row and row.gone_at is not None else machine.now
-    return "" if born is None else units.span(until - born)
+    return "" if created is None else units.span(until - created)
 
 
 def _left(machine: FleetVm) -> str:
@@ -237,11 +237,11 @@ def caches(events: Iterable[BuildEvent]) -> list[str]:
     lines = []
     for event in events:
         if event.kind == EventKind.CACHE:
-            said = event.data
-            size = f"  {units.amount(int(said['bytes'] or 0))}" if "bytes" in said else ""
-            why = f": {said['message']}" if "message" in said else ""
-            outcome = str(said["outcome"]).replace("_", " ")
-            lines.append(f"{outcome}  {said['key']}  {said['path']}{size}{why}")
+            data = event.data
+            size = f"  {units.amount(int(data['bytes'] or 0))}" if "bytes" in data else ""
+            why = f": {data['message']}" if "message" in data else ""
+            outcome = str(data["outcome"]).replace("_", " ")
+            lines.append(f"{outcome}  {data['key']}  {data['path']}{size}{why}")
     return lines
 
 

@@ -49,7 +49,7 @@ def description(entry: PoolStatus) -> dict[str, str]:
         "size": _size(entry),
         "VMs": f"{entry.have} ready, {entry.making} on their way, {entry.claimed} with a build",
         "empty": _empty(entry),
-        **{f"at {one.state.place}": _at(one) for one in entry.places if one.state.place},
+        **{f"at {place.state.place}": _at(place) for place in entry.by_place if place.state.place},
         "builds": f"{entry.builds} in {units.span(7 * 86400)}"
         + ("" if entry.hit_rate is None else f", {entry.hit_rate:.0%} of them served"),
         "first step": ""
@@ -62,11 +62,11 @@ def description(entry: PoolStatus) -> dict[str, str]:
     }
 
 
-def _at(one: PoolPlaceStatus) -> str:
-    state, want = one.state, "?" if one.state.want is None else str(one.state.want)
+def _at(place: PoolPlaceStatus) -> str:
+    state, want = place.state, "?" if place.state.want is None else str(place.state.want)
     reason = f": {state.empty_reason.value}" if state.empty_reason else ""
     failures = f", {state.failures} failures in a row" if state.failures else ""
-    return f"{one.have} ready of {want}, {one.making} on their way{reason}{failures}"
+    return f"{place.have} ready of {want}, {place.making} on their way{reason}{failures}"
 
 
 def _empty(entry: PoolStatus) -> str:

@@ -62,16 +62,16 @@ def read(data: bytes) -> Bootstrap:
 
 
 def request(
-    said: Bootstrap, settings: GarmSettings, controller: str, pool: str, number: int
+    bootstrap: Bootstrap, settings: GarmSettings, controller: str, pool: str, number: int
 ) -> BuildRequest:
     """Return the build of a runner, the one after `number` others of its name. Raises ConfigError
     for a flavor that is not configured, or another system than Linux."""
-    if said.os_type != "linux":
-        raise ConfigError(f"os_type: {said.os_type!r} is not to be had", hint="linux")
-    fields = shape(settings, said.flavor, said.extra_specs)
+    if bootstrap.os_type != "linux":
+        raise ConfigError(f"os_type: {bootstrap.os_type!r} is not to be had", hint="linux")
+    fields = shape(settings, bootstrap.flavor, bootstrap.extra_specs)
     values = fields.values()
-    if said.image not in _DEFAULT:
-        values["container"] = said.image
+    if bootstrap.image not in _DEFAULT:
+        values["container"] = bootstrap.image
     container = str(values.get("container") or RUNNER_IMAGE)
     login: dict[str, Any] = settings.login(container)
     values |= {
@@ -79,15 +79,15 @@ def request(
         "container": container,
         "secrets": {
             **login.get("secrets", {}),
-            "GARM_INSTANCE_TOKEN": said.instance_token.encode(),
+            "GARM_INSTANCE_TOKEN": bootstrap.instance_token.encode(),
         },
-        "env": {"RUNNER_ALLOW_RUNASROOT": "1", **_environment(said), **fields.env},
-        "labels": {**fields.labels, CONTROLLER: controller, POOL: pool, NAME: said.name},
+        "env": {"RUNNER_ALLOW_RUNASROOT": "1", **_environment(bootstrap), **fields.env},
+        "labels": {**fields.labels, CONTROLLER: controller, POOL: pool, NAME: bootstrap.name},
     }
     return BuildRequest(
         **values,
         steps=(Step(run=settings.command or script(), name="runner"),),
-        idempotency_key=f"garm:{controller}:{said.name}:{number}",
+        idempotency_key=f"garm:{controller}:{bootstrap.name}:{number}",
     )
 
 
@@ -121,15 +121,15 @@ def extra_specs(text: str) -> dict[str, Any] | None:
     return found
 
 
-def _environment(said: Bootstrap) -> dict[str, str]:
+def _environment(bootstrap: Bootstrap) -> dict[str, str]:
     return {
-        "GARM_METADATA_URL": said.metadata_url.rstrip("/"),
-        "GARM_CALLBACK_URL": said.callback_url.rstrip("/"),
-        "GARM_REPO_URL": said.repo_url,
-        "GARM_RUNNER_NAME": said.name,
-        "GARM_RUNNER_LABELS": ",".join(said.labels or ()),
-        "GARM_RUNNER_GROUP": said.runner_group,
-        "GARM_JIT": "1" if said.jit_config_enabled else "0",
+        "GARM_METADATA_URL": bootstrap.metadata_url.rstrip("/"),
+        "GARM_CALLBACK_URL": bootstrap.callback_url.rstrip("/"),
+        "GARM_REPO_URL": bootstrap.repo_url,
+        "GARM_RUNNER_NAME": bootstrap.name,
+        "GARM_RUNNER_LABELS": ",".join(bootstrap.labels or ()),
+        "GARM_RUNNER_GROUP": bootstrap.runner_group,
+        "GARM_JIT": "1" if bootstrap.jit_config_enabled else "0",
     }
 
 

@@ -95,20 +95,20 @@ class GithubHttp:
 
     def _note_clock(self, answer: httpx.Response) -> None:
         try:
-            told = parsedate_to_datetime(answer.headers.get("date", ""))
-            self._ahead = told.timestamp() - self.clock()
+            date = parsedate_to_datetime(answer.headers.get("date", ""))
+            self._ahead = date.timestamp() - self.clock()
         except (OverflowError, ValueError):
             return  # it tells no time
 
     def _failure(self, method: str, answer: httpx.Response, data: bytes) -> GithubError:
         status = answer.status_code
-        kind, said = _error_in(data)
-        text = f"{_where(method, answer)} answered {status}" + (f": {said}" if said else "")
-        if (wait := self._wait(answer, said)) is not None or status >= 500:
+        kind, message = _error_in(data)
+        text = f"{_where(method, answer)} answered {status}" + (f": {message}" if message else "")
+        if (wait := self._wait(answer, message)) is not None or status >= 500:
             return GithubAway(text, status=status, wait=wait and min(wait, LONGEST_LIMIT))
         return GithubError(text, status=status, kind=kind)
 
-    def _wait(self, answer: httpx.Response, said: str) -> float | None:
+    def _wait(self, answer: httpx.Response, message: str) -> float | None:
         """Return in how many seconds it may be asked again; None where it is no limit, or does not
         say."""
         head, now = answer.headers, self.now()
@@ -119,7 +119,7 @@ class GithubHttp:
         reset = head.get("x-ratelimit-reset", "")
         if head.get("x-ratelimit-remaining") == "0" and reset.isdecimal():
             return max(0.0, float(reset) - now) + 1
-        if answer.status_code == 429 or "rate limit" in said.lower():
+        if answer.status_code == 429 or "rate limit" in message.lower():
             return LIMITED
         return None
 

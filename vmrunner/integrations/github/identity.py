@@ -34,14 +34,14 @@ class GithubIdentity(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Time for which a token is used. `had` is by our clock, `until` by GitHub's."""
+    """Time for which a token is used. `received_at` is by our clock, `until` by GitHub's."""
 
-    had: float
+    received_at: float
     until: float
 
     def over(self, http: GithubHttp) -> bool:
         """True if another is to be had."""
-        fresh = 0 <= http.clock() - self.had < LEAST
+        fresh = 0 <= http.clock() - self.received_at < LEAST
         return not fresh and http.now() >= self.until - EARLY
 
 

@@ -60,7 +60,7 @@ class JobListener:
     def step(self) -> bool:
         """One thing more: find the scale set, open the session, or wait for a message and deal with
         it. True if it was one that we had not heard. Raises GithubError."""
-        scale_set = self._state.known.scale_set
+        scale_set = self._state.jobs.scale_set
         if scale_set is None:
             self._session = None
             self._state.found(self._found())
@@ -72,22 +72,22 @@ class JobListener:
 
     def close(self) -> None:
         """Let another hear the messages. What was not acknowledged comes to it."""
-        scale_set, session = self._state.known.scale_set, self._session
+        scale_set, session = self._state.jobs.scale_set, self._session
         self._session = None
         if scale_set is not None and session is not None:
             self._service.close_session(scale_set.id, session)
 
     def _found(self) -> ScaleSet:
         """Return the scale set, made or relabelled where it is not as it is configured."""
-        said = self._settings
-        labels = frozenset(said.labels or [said.name])
-        found = self._service.find(said.runner_group, said.name)
+        settings = self._settings
+        labels = frozenset(settings.labels or [settings.name])
+        found = self._service.find(settings.runner_group, settings.name)
         if found is None:
-            found = self._service.create(said.runner_group, said.name, labels)
-            log.info("%s: made scale set %d", said.name, found.id)
+            found = self._service.create(settings.runner_group, settings.name, labels)
+            log.info("%s: made scale set %d", settings.name, found.id)
         elif found.labels != labels:
             found = self._service.relabel(found, labels)
-            log.info("%s: scale set %d has labels %s", said.name, found.id, ", ".join(labels))
+            log.info("%s: scale set %d has labels %s", settings.name, found.id, ", ".join(labels))
         return found
 
     def _open(self, scale_set: ScaleSet) -> None:

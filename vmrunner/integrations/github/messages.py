@@ -71,7 +71,7 @@ def counts(document: Mapping[str, Any] | None) -> JobCounts | None:
 def scale_set(document: Mapping[str, Any]) -> ScaleSet:
     """Return a scale set of its document."""
     labels = document.get("labels") or ()
-    names = frozenset(str(one["name"]) for one in labels)
+    names = frozenset(str(label["name"]) for label in labels)
     return ScaleSet(int(document["id"]), str(document["name"]), names)
 
 
@@ -92,15 +92,15 @@ def message(document: Mapping[str, Any]) -> JobMessage:
     try:
         number = int(document["messageId"])
         body = document.get("body") or "[]"
-        told = json.loads(body) if document.get("messageType") == _JOBS else []
+        events = json.loads(body) if document.get("messageType") == _JOBS else []
         return JobMessage(
             id=number,
             counts=counts(document.get("statistics")),
-            available=tuple(int(one["runnerRequestId"]) for one in _of(told, "JobAvailable")),
-            started=tuple(str(one.get("runnerName")) for one in _of(told, "JobStarted")),
+            available=tuple(int(event["runnerRequestId"]) for event in _of(events, "JobAvailable")),
+            started=tuple(str(event.get("runnerName")) for event in _of(events, "JobStarted")),
             completed={
-                str(one.get("runnerName")): str(one.get("result", ""))
-                for one in _of(told, "JobCompleted")
+                str(event.get("runnerName")): str(event.get("result", ""))
+                for event in _of(events, "JobCompleted")
             },
         )
     except (
@@ -109,5 +109,5 @@ def message(document: Mapping[str, Any]) -> JobMessage:
         raise BrokenMessage(number, f"{error!r:.200}") from None
 
 
-def _of(told: Any, kind: str) -> list[Mapping[str, Any]]:
-    return [one for one in told if one.get("messageType") == kind]
+def _of(events: Any, kind: str) -> list[Mapping[str, Any]]:
+    return [event for event in events if event.get("messageType") == kind]

@@ -95,7 +95,7 @@ class RunnerBuilds:
         values = self._settings.build.values()
         container = str(values.get("container") or RUNNER_IMAGE)
         login = self._login(container)
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             **values,
             **login,
             "container": container,
@@ -104,7 +104,7 @@ class RunnerBuilds:
             "labels": {**self._settings.build.labels, **labels},
             "steps": (Step(run=self._settings.command, name="runner"),),
         }
-        return BuildRequest(**said, **options)
+        return BuildRequest(**fields, **options)
 
     def keep_served(self, seen: RunnersSeen) -> None:
         """See to it that an engine serves those that live."""

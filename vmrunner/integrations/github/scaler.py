@@ -58,17 +58,17 @@ class RunnerScaler:
 
     def look(self) -> None:
         """Compare, and start what is missing. Raises GithubError, or what refuses a build."""
-        known = self._state.known
-        scale_set, news = known.scale_set, known.news
+        jobs = self._state.jobs
+        scale_set, news = jobs.scale_set, jobs.news
         began = self._now()
         seen = self._dated(self._builds.seen())
         self._looked = began
-        self._tell_ended(seen, known)
+        self._tell_ended(seen, jobs)
         if seen.live:
             self._builds.keep_served(seen)
         if scale_set is None or news is None or not news.settled(self._now()):
             return
-        usable = self._usable(seen, scale_set, known.completed | self._leaving)
+        usable = self._usable(seen, scale_set, jobs.completed | self._leaving)
         count = plan.starts(
             seen,
             news,
@@ -79,19 +79,19 @@ class RunnerScaler:
         )
         for _ in range(count):
             self._start(scale_set, seen)
-        self._dismiss_idle(seen, news, usable, known.started | self._busy)
+        self._dismiss_idle(seen, news, usable, jobs.started | self._busy)
 
     def _dated(self, seen: RunnersSeen) -> RunnersSeen:
         """Hold the ends of builds within what we saw ourselves. Another's clock wrote them, and
         what is compared with ours must not wait for a day that is only tomorrow's there."""
         now, ends = self._now(), {}
         for row in seen.ended:
-            told = row.finished_at or 0.0
+            end = row.finished_at or 0.0
             if row.id in self._lived:
-                told = max(told, self._looked)
-            elif told > now:  # that clock is ahead, and we did not see it live
-                told = self._looked
-            ends[row.id] = min(self._ends.get(row.id, told), now)  # ours may have been set back
+                end = max(end, self._looked)
+            elif end > now:  # that clock is ahead, and we did not see it live
+                end = self._looked
+            ends[row.id] = min(self._ends.get(row.id, end), now)  # ours may have been set back
         self._ends = ends
         dated = tuple(replace(row, finished_at=ends[row.id]) for row in seen.ended)
         return replace(seen, ended=dated)
@@ -134,11 +134,11 @@ class RunnerScaler:
         with contextlib.suppress(GithubError):
             self._service.dismiss(runner)
 
-    def _tell_ended(self, seen: RunnersSeen, known: KnownJobs) -> None:
+    def _tell_ended(self, seen: RunnersSeen, jobs: KnownJobs) -> None:
         """Say how runners ended that lived when we looked last. One that we started, and heard of
         no job of, had none."""
         live = {row.id: row.spec.labels.get(RUNNER, "") for row in seen.live}
-        excused = known.started | known.completed | self._busy | self._leaving
+        excused = jobs.started | jobs.completed | self._busy | self._leaving
         for row in reversed(seen.ended):
             name = self._lived.get(row.id)
             if name is None:

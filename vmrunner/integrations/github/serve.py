@@ -60,11 +60,11 @@ class GithubServer:
         identity = identity_of(settings, place, self._http)
         self._actions = ActionsService(self._http, ServiceTokens(self._http, place, identity))
         self._stop = threading.Event()
-        self._wish: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopping: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._now = now
         self.sets = [
-            self._set(one, RunnerBuilds(service, place, one, settings.login))
-            for one in settings.scale_sets
+            self._set(scale_set, RunnerBuilds(service, place, scale_set, settings.login))
+            for scale_set in settings.scale_sets
         ]
 
     def _set(self, settings: ScaleSetSettings, builds: RunnerBuilds) -> ServedSet:
@@ -80,21 +80,23 @@ class GithubServer:
 
     def stop(self) -> None:
         """Let `run` return, from any thread or signal."""
-        self._wish.put(None)  # of all that wakes a thread this alone may be called in a signal
+        self._stopping.put(None)  # of all that wakes a thread this alone may be called in a signal
 
     def run(self) -> None:
         """Serve until `stop`. What runs goes on: it is the ledger's."""
         scalers = []
-        for one in self.sets:
-            _thread(f"listen-{one.name}", partial(one.listen, self._stop))
-            scalers.append(_thread(f"scale-{one.name}", partial(one.scale, self._stop)))
-        self._wish.get()
+        for scale_set in self.sets:
+            _thread(f"listen-{scale_set.name}", partial(scale_set.listen, self._stop))
+            scalers.append(_thread(f"scale-{scale_set.name}", partial(scale_set.scale, self._stop)))
+        self._stopping.get()
         self._stop.set()
-        for one in self.sets:
-            one.state.changed.set()
+        for scale_set in self.sets:
+            scale_set.state.changed.set()
         for thread in scalers:
             thread.join(STOP)
-        for thread in [_thread(f"close-{one.name}", one.close) for one in self.sets]:
+        for thread in [
+            _thread(f"close-{scale_set.name}", scale_set.close) for scale_set in self.sets
+        ]:
             thread.join(STOP)  # GitHub may be away
 
 
@@ -137,7 +139,7 @@ class ServedSet:
         """Start runners until `stop`."""
         failures = 0
         while not stop.is_set():
-            news = self.state.known.news
+            news = self.state.jobs.news
             self.state.changed.wait(LOOK if news is None or news.sure else SETTLE)
             self.state.changed.clear()
             if stop.is_set():

@@ -44,7 +44,7 @@ class ActionsService:
         params = {"runnerGroupId": str(self._group(group)), "name": name}
         answer = self._ask("GET", _SETS, params=params)
         with understood("a list of scale sets"):
-            found = [one for one in answer["value"] if _is(one, name)]
+            found = [item for item in answer["value"] if _is(item, name)]
             return messages.scale_set(found[0]) if found else None
 
     def create(self, group: str, name: str, labels: Collection[str]) -> ScaleSet:
@@ -72,9 +72,9 @@ class ActionsService:
             return _DEFAULT_GROUP[1]
         answer = self._ask("GET", "_apis/runtime/runnergroups/", params={"groupName": name})
         with understood("a list of runner groups"):
-            for one in answer["value"]:
-                if _is(one, name):
-                    return int(one["id"])
+            for group in answer["value"]:
+                if _is(group, name):
+                    return int(group["id"])
         raise GithubError(
             f"github.scale_sets: no runner group {name!r}",
             hint="make it at GitHub, or leave runner_group out",
@@ -144,7 +144,9 @@ class ActionsService:
         """Return the id of a runner that has not come yet, waits, or has a job."""
         found = self._ask("GET", _RUNNERS, params={"agentName": name})
         with understood("a list of runners"):
-            return next((int(one["id"]) for one in found["value"] if one["name"] == name), None)
+            return next(
+                (int(runner["id"]) for runner in found["value"] if runner["name"] == name), None
+            )
 
     def dismiss(self, runner: int) -> bool:
         """Give a runner no job any more, so that it leaves. False: it has one."""

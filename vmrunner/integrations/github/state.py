@@ -27,7 +27,7 @@ class ScaleSetState:
     """Written by the listener, read by the scaler. `changed` wakes the latter."""
 
     def __init__(self) -> None:
-        self.known = KnownJobs()
+        self.jobs = KnownJobs()
         self.changed = threading.Event()
         self._lock = threading.Lock()
 
@@ -43,21 +43,21 @@ class ScaleSetState:
     def heard(self, message: JobMessage, now: float) -> None:
         """Take in a message. The same one may come twice."""
         with self._lock:
-            news, counts = self.known.news, message.counts
+            news, counts = self.jobs.news, message.counts
             if counts is not None:
                 since = now if news is None or news.unsure_since is None else news.unsure_since
                 news = JobNews(assigned=counts.assigned, told_at=now, unsure_since=since)
-            self.known = replace(
-                self.known,
+            self.jobs = replace(
+                self.jobs,
                 news=news,
-                started=self.known.started | set(message.started),
-                completed=self.known.completed | set(message.completed or ()),
+                started=self.jobs.started | set(message.started),
+                completed=self.jobs.completed | set(message.completed or ()),
             )
         self.changed.set()
 
     def confirmed(self, now: float) -> None:
         """Nothing has changed until now."""
-        if (news := self.known.news) is not None:
+        if (news := self.jobs.news) is not None:
             self._become(news=replace(news, told_at=now, unsure_since=None))
             self.changed.set()
 
@@ -72,9 +72,9 @@ class ScaleSetState:
     def keep(self, names: Set[str]) -> None:
         """Forget all runners but these."""
         with self._lock:
-            started, completed = self.known.started & names, self.known.completed & names
-            self.known = replace(self.known, started=started, completed=completed)
+            started, completed = self.jobs.started & names, self.jobs.completed & names
+            self.jobs = replace(self.jobs, started=started, completed=completed)
 
     def _become(self, **changes: ScaleSet | JobNews | None) -> None:
         with self._lock:
-            self.known = replace(self.known, **changes)  # type: ignore[arg-type]
+            self.jobs = replace(self.jobs, **changes)  # type: ignore[arg-type]

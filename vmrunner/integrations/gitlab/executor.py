@@ -78,7 +78,7 @@ class GitlabExecutor:
         container = self._job.image or values.get("container")
         logins = self._job.logins if self._job.image else ()
         login = registry_auth.login(self._job.image, "DOCKER_AUTH_CONFIG", *logins)
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             **values,
             **login,
             "network": values.get("network") or limits.defaults.network,
@@ -88,7 +88,7 @@ class GitlabExecutor:
             "idempotency_key": ":".join(("gitlab", *self._labels.values())),
             "secrets": {**login.get("secrets", {}), **self._masked()},
         }
-        request = SandboxRequest(**said)
+        request = SandboxRequest(**fields)
         return self._runner.enter_sandbox(request, owned=False, timeout=None).row
 
     def _masked(self) -> dict[str, bytes]:
@@ -105,8 +105,8 @@ class GitlabExecutor:
         """Return how long it lives: as configured, or as long as its job may take and a while, at
         most as long as any VM may."""
         longest = limits.limits.max_ttl - Limits().booting
-        if (said := self._settings.build.ttl) is not None:
-            return said
+        if (ttl := self._settings.build.ttl) is not None:
+            return ttl
         wanted = (self._job.timeout or limits.defaults.timeout) + ROOM
         if wanted > longest:
             log.warning(

@@ -121,23 +121,23 @@ def _digest(token: str) -> str:
 
 
 def _masked(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    said = [one for one in answer.get("variables") or () if one.get("masked")]
-    return tuple(sorted({str(one.get("value") or "") for one in said} - {""}))
+    masked = [variable for variable in answer.get("variables") or () if variable.get("masked")]
+    return tuple(sorted({str(variable.get("value") or "") for variable in masked} - {""}))
 
 
 def _its_registry(answer: Mapping[str, Any]) -> bytes:
     """Return GitLab's logins for the job, to its own registry, as a Docker configuration."""
-    given = [one for one in answer.get("credentials") or () if one.get("type") == "registry"]
+    given = [login for login in answer.get("credentials") or () if login.get("type") == "registry"]
     auths = {
-        str(one["url"]): {"username": str(one["username"]), "password": str(one["password"])}
-        for one in given
+        str(login["url"]): {"username": str(login["username"]), "password": str(login["password"])}
+        for login in given
     }
     return json.dumps({"auths": auths}).encode()
 
 
-def _seconds(said: object) -> float | None:
+def _seconds(value: object) -> float | None:
     try:
-        found = float(str(said))
+        found = float(str(value))
     except ValueError:
         return None
     return found if 0 < found < math.inf else None

@@ -39,13 +39,13 @@ class StrictTool(Tool):
         return await super().run(arguments, context, convert_result=convert_result)
 
 
-def explained(error: ValidationError, known: list[str]) -> str:
+def explained(error: ValidationError, names: list[str]) -> str:
     """Return what is wrong with each argument, and how to say it."""
     lines = []
     for fault in error.errors(include_url=False):
         name = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{name}: no such argument ({_nearest(name, known)})")
+            lines.append(f"{name}: no such argument ({_nearest(name, names)})")
         elif fault["type"] == "missing":
             lines.append(f"{name}: missing")
         else:
@@ -60,8 +60,8 @@ def _abbreviates(word: str, name: str) -> bool:
     return len(word) > 2 and all(letter in letters for letter in word)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _nearest(name: str, names: list[str]) -> str:
     """Return the argument that was meant, else all that there are."""
     word = name.lower().replace("-", "_")
-    alike = [one for one in known if word.startswith(one) or _abbreviates(word, one)]
-    return f"did you mean {alike[0]!r}?" if alike else units.did_you_mean(word, known)
+    alike = [other for other in names if word.startswith(other) or _abbreviates(word, other)]
+    return f"did you mean {alike[0]!r}?" if alike else units.did_you_mean(word, names)

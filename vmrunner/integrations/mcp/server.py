@@ -231,8 +231,8 @@ def _add_lives(
         """List the sandboxes of this session that live."""
         return SandboxesAnswer(
             sandboxes=[
-                ListedSandbox(sandbox=sandbox.id, seconds_left=round(left))
-                for sandbox, left in sandboxes.list(_session(context))
+                ListedSandbox(sandbox=sandbox.id, seconds_left=round(remaining))
+                for sandbox, remaining in sandboxes.list(_session(context))
             ]
         )
 
@@ -241,8 +241,10 @@ def _add_lives(
         context: Context, sandbox: SandboxId, seconds: Seconds = LONGEST_TTL
     ) -> ListedSandbox:
         """Let a sandbox live longer. All in all it cannot live longer than its server allows."""
-        left = await _left_alone(context, sandboxes.extend, _session(context), sandbox, seconds)
-        return ListedSandbox(sandbox=sandbox, seconds_left=round(left))
+        remaining = await _left_alone(
+            context, sandboxes.extend, _session(context), sandbox, seconds
+        )
+        return ListedSandbox(sandbox=sandbox, seconds_left=round(remaining))
 
     @tool(_ENDS)
     async def sandbox_kill(context: Context, sandbox: SandboxId) -> str:
@@ -357,8 +359,8 @@ def _add_files(tool: _Adding, sandboxes: SessionSandboxes) -> None:
         entries = await _left_alone(context, found.files.list, path)
         note = f"{len(entries) - ENTRIES} more were left out" if len(entries) > ENTRIES else ""
         listed = [
-            FileListed(name=shown(one.name), kind=shown(one.kind), size=one.size)
-            for one in entries[:ENTRIES]
+            FileListed(name=shown(entry.name), kind=shown(entry.kind), size=entry.size)
+            for entry in entries[:ENTRIES]
         ]
         return ListAnswer(path=path, entries=listed, note=note)
 
@@ -572,18 +574,18 @@ def _end_with_session(context: Context, sandboxes: SessionSandboxes) -> None:
     )
 
 
-def _cut(text: str, name: str, left: int = 0) -> tuple[str, str]:
-    """Return the end of a text that is too long, and a note of it. `left`: characters before it."""
-    left += max(0, len(text) - TEXT)
-    note = f"{name}: the first {left} characters were left out." if left else ""
+def _cut(text: str, name: str, omitted: int = 0) -> tuple[str, str]:
+    """The end of a text that is too long, and a note of it. `omitted`: characters before it."""
+    omitted += max(0, len(text) - TEXT)
+    note = f"{name}: the first {omitted} characters were left out." if omitted else ""
     return text[-TEXT:], note
 
 
 def _last(lines: Iterable[str]) -> tuple[str, str]:
     """Return the end of a log, and a note of what was left out. Not all of it is held."""
-    text, left = "", 0
+    text, omitted = "", 0
     for line in lines:
-        text = f"{text}\n{line}" if text or left else line
+        text = f"{text}\n{line}" if text or omitted else line
         if (more := len(text) - 2 * TEXT) > 0:
-            text, left = text[more:], left + more
-    return _cut(text, "log", left)
+            text, omitted = text[more:], omitted + more
+    return _cut(text, "log", omitted)

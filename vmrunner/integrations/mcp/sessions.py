@@ -41,11 +41,11 @@ class SessionSandboxes:
         now = self._now()
         with self._lock:
             mine = self._all[session]
-            late = [name for name, one in mine.items() if now - one.until > KNOWN_FOR]
+            late = [name for name, made in mine.items() if now - made.until > KNOWN_FOR]
             over = [mine.pop(name) for name in late]
             mine[sandbox.id] = _Made(sandbox, now + ttl)
-        for one in over:
-            one.sandbox.close()
+        for made in over:
+            made.sandbox.close()
 
     def get(self, session: str, name: str) -> Sandbox:
         """Find one of a session's own. Raises NotFound."""
@@ -56,7 +56,7 @@ class SessionSandboxes:
         now = self._now()
         with self._lock:
             mine = list(self._all.get(session, {}).values())
-        return [(one.sandbox, one.until - now) for one in mine if one.until > now]
+        return [(made.sandbox, made.until - now) for made in mine if made.until > now]
 
     def extend(self, session: str, name: str, seconds: float) -> float:
         """Let one live so much longer; return the seconds that it has left. Raises NotFound, and
@@ -82,7 +82,7 @@ class SessionSandboxes:
         """Note a command that runs in the background. Of those that ended the oldest go."""
         made = self._find(session, name)
         with self._lock:
-            ended = [name for name, known in made.commands.items() if known.ended]
+            ended = [name for name, other in made.commands.items() if other.ended]
             for old in ended[: max(0, len(made.commands) + 1 - COMMANDS)]:
                 del made.commands[old]
             made.commands[command.order.id] = command
@@ -117,10 +117,10 @@ class SessionSandboxes:
     def end_session(self, session: str) -> None:
         """End all that a session made, whatever one of them says."""
         with self._lock:
-            left = self._all.pop(session, {})
+            remaining = self._all.pop(session, {})
         with contextlib.ExitStack() as all_of_them:
-            for one in left.values():
-                all_of_them.callback(end, one.sandbox)
+            for made in remaining.values():
+                all_of_them.callback(end, made.sandbox)
 
     def close(self) -> None:
         """End them all."""

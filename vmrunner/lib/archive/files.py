@@ -143,12 +143,12 @@ def extract(
         stream = _Gunzip(stream)
     tally = _Tally(caps)
     reader = TarReader(stream)
-    asked = Globs(globs)
+    requested = Globs(globs)
     root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for entry in reader.entries():
             tally.entry(entry)
-            _extract(reader, entry, root, tally, asked)
+            _extract(reader, entry, root, tally, requested)
     except OSError as error:
         raise VmrunnerError(f"artifacts: {target} cannot be written: {error.strerror}") from error
     finally:
@@ -189,14 +189,16 @@ class _Tally:
             raise BadArchive(f"archive: more than {most} entries: pack them in the build")
 
 
-def _extract(reader: TarReader, entry: TarEntry, root: int, tally: _Tally, asked: Globs) -> None:
+def _extract(
+    reader: TarReader, entry: TarEntry, root: int, tally: _Tally, requested: Globs
+) -> None:
     parts = _parts(entry)
     if not parts:  # the root itself
         return
     path = os.fsdecode(b"/".join(parts))
-    if not asked.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK)):
+    if not requested.match(path, directory=entry.kind in (EntryKind.DIRECTORY, EntryKind.LINK)):
         raise BadArchive(f"archive: {_shown(entry)} is nothing that was asked for")
-    if why := _unwanted(entry, path, asked):
+    if why := _unwanted(entry, path, requested):
         tally.omit(why)
         return
     try:
@@ -211,7 +213,7 @@ def _extract(reader: TarReader, entry: TarEntry, root: int, tally: _Tally, asked
         ) from None
 
 
-def _unwanted(entry: TarEntry, path: str, asked: Globs) -> str:
+def _unwanted(entry: TarEntry, path: str, requested: Globs) -> str:
     """Return why an entry is left out although a build may have it; mostly an empty text."""
     if entry.kind is EntryKind.SPECIAL:
         return f"{_shown(entry)} is {entry.what}"
@@ -219,7 +221,7 @@ def _unwanted(entry: TarEntry, path: str, asked: Globs) -> str:
     if entry.kind is EntryKind.LINK and (not to or "\0" in to or not stays_inside(path, to)):
         return f"the link {_shown(entry)} leads outside"
     own = entry.kind is not EntryKind.DIRECTORY
-    return asked.risk(path, file=own) or asked.risk(to)
+    return requested.risk(path, file=own) or requested.risk(to)
 
 
 def _write(reader: TarReader, entry: TarEntry, parent: int, name: bytes) -> None:
@@ -262,12 +264,12 @@ class _Counted:
 
     def __init__(self, source: ByteSource, most: int) -> None:
         self._source = source
-        self._left = most
+        self._remaining = most
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+        self._remaining -= len(data)
+        if self._remaining < 0:
             raise BadArchive("archive: more bytes than are allowed")
         return data
 

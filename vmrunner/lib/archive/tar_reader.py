@@ -73,7 +73,7 @@ class TarReader:
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source
-        self._left = 0  # bytes of the current entry's content
+        self._remaining = 0  # bytes of the current entry's content
         self._padding = 0
         self._extensions = 0  # bytes, heads included
 
@@ -94,15 +94,15 @@ class TarReader:
             else:
                 entry = _entry(header, kind, size, names)
                 names = {}
-                self._left = entry.size
+                self._remaining = entry.size
                 self._padding = -entry.size % BLOCK
                 yield entry
 
     def copy(self, write: Callable[[bytes], object]) -> None:
         """The content of the current entry."""
-        while self._left:
-            data = self._exactly(min(PIECE, self._left), "content")
-            self._left -= len(data)
+        while self._remaining:
+            data = self._exactly(min(PIECE, self._remaining), "content")
+            self._remaining -= len(data)
             write(data)
 
     def _skip(self) -> None:

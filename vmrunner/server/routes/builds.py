@@ -129,10 +129,10 @@ def chosen(
 def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
     if words in ([_ACTIVE], [_FINISHED]):
         return words == [_ACTIVE], []
-    known = [state.value for state in BuildState]
+    states = [state.value for state in BuildState]
     for word in words:
-        if word not in known:
-            fix = units.did_you_mean(word, [*known, _ACTIVE])
+        if word not in states:
+            fix = units.did_you_mean(word, [*states, _ACTIVE])
             raise HttpProblem(422, f"state: no state {word!r}", fix=fix)
     return None, [BuildState(word) for word in words]
 

@@ -49,25 +49,25 @@ def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
     rows = [
         TableRow(
             cells=(
-                Cell(text=one.key, kind="wrap"),
-                Cell(text=one.path, kind="wrap"),
-                Cell(text=one.scope),
-                *([Cell(text=one.tenant)] if whole else []),
-                Cell(text=units.amount(one.size)),
-                Cell(text=f"{units.span(max(0.0, now - one.used_at))} ago"),
-                Cell(text=one.build, link=f"/builds/{one.build}"),
+                Cell(text=cache.key, kind="wrap"),
+                Cell(text=cache.path, kind="wrap"),
+                Cell(text=cache.scope),
+                *([Cell(text=cache.tenant)] if whole else []),
+                Cell(text=units.amount(cache.size)),
+                Cell(text=f"{units.span(max(0.0, now - cache.used_at))} ago"),
+                Cell(text=cache.build, link=f"/builds/{cache.build}"),
             ),
             wishes=(
                 Wish(
                     name="Remove",
-                    post=f"/api/v1/caches/{one.id}/remove",
+                    post=f"/api/v1/caches/{cache.id}/remove",
                     ask="Let no build have it any more?",
                 ),
             )
             if may
             else (),
         )
-        for one in parts.ledger.caches.list(caches.visible_to(principal), _SHOWN)
+        for cache in parts.ledger.caches.list(caches.visible_to(principal), _SHOWN)
     ]
     columns = ("Key", "Path", "Scope", *(["Tenant"] if whole else []), "Size", "Used", "Build")
     note = f"Those used last, {_SHOWN} at most." if len(rows) == _SHOWN else ""

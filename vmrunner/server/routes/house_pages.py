@@ -24,29 +24,29 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
     rows = [
         TableRow(
             cells=(
-                Cell(text=one.pool.name),
-                Cell(text=one.pool.spec.kind.value),
-                Cell(text=one.pool.spec.provider),
-                Cell(text="?" if one.want is None else one.want),
-                Cell(text=one.have, kind="ready" if one.have else ""),
-                Cell(text=one.making),
-                Cell(text=one.claimed),
-                Cell(text="" if one.hit_rate is None else f"{one.hit_rate:.0%}"),
-                Cell(text="" if one.p50 is None else f"{one.p50:.1f} s, {one.p95:.1f} s"),
-                Cell(text=f"${one.idle_usd_today:.2f}"),
-                Cell(text=one.empty_reason.value if one.empty_reason else ""),
+                Cell(text=status.pool.name),
+                Cell(text=status.pool.spec.kind.value),
+                Cell(text=status.pool.spec.provider),
+                Cell(text="?" if status.want is None else status.want),
+                Cell(text=status.have, kind="ready" if status.have else ""),
+                Cell(text=status.making),
+                Cell(text=status.claimed),
+                Cell(text="" if status.hit_rate is None else f"{status.hit_rate:.0%}"),
+                Cell(text="" if status.p50 is None else f"{status.p50:.1f} s, {status.p95:.1f} s"),
+                Cell(text=f"${status.idle_usd_today:.2f}"),
+                Cell(text=status.empty_reason.value if status.empty_reason else ""),
             ),
             wishes=(
                 Wish(
                     name="Drain",
-                    post=f"/api/v1/pools/{one.pool.name}/drain",
+                    post=f"/api/v1/pools/{status.pool.name}/drain",
                     ask="End its VMs that wait, and make no more?",
                 ),
             )
             if may
             else (),
         )
-        for one in pools.status(parts.ledger, parts.providers)
+        for status in pools.status(parts.ledger, parts.providers)
     ]
     columns = (
         "Pool", "Kind", "Provider", "Wants", "Has", "Making", "With a build", "Hit rate",
@@ -55,10 +55,10 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
     return table(request, "Pools", columns, rows, empty="No pool is configured.")
 
 
-def _liveness(one: nodes.Node) -> Cell:
-    if one.outdated:
-        return Cell(text=f"outdated: it knows version {one.version} of the ledger", kind="late")
-    return Cell(text="alive" if one.alive else "silent", kind="alive" if one.alive else "late")
+def _liveness(node: nodes.Node) -> Cell:
+    if node.outdated:
+        return Cell(text=f"outdated: it knows version {node.version} of the ledger", kind="late")
+    return Cell(text="alive" if node.alive else "silent", kind="alive" if node.alive else "late")
 
 
 @router.get("/nodes")
@@ -68,18 +68,18 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
     rows = [
         TableRow(
             cells=(
-                Cell(text=one.id),
-                _liveness(one),
-                Cell(text="reaps" if one.reaps else ""),
-                Cell(text=one.kind),
-                Cell(text=f"{one.machine[:12]}, process {one.pid}"),
-                Cell(text=units.span(now - one.joined_at)),
-                Cell(text=f"{units.span(max(0.0, now - one.seen_at))} ago"),
-                Cell(text=", ".join(one.providers)),
-                Cell(text=one.builds),
+                Cell(text=node.id),
+                _liveness(node),
+                Cell(text="reaps" if node.reaps else ""),
+                Cell(text=node.kind),
+                Cell(text=f"{node.machine[:12]}, process {node.pid}"),
+                Cell(text=units.span(now - node.joined_at)),
+                Cell(text=f"{units.span(max(0.0, now - node.seen_at))} ago"),
+                Cell(text=", ".join(node.providers)),
+                Cell(text=node.builds),
             )
         )
-        for one in nodes.status(parts.ledger, parts.ledger.engines.now())
+        for node in nodes.status(parts.ledger, parts.ledger.engines.now())
     ]
     beats = parts.ledger.engines.heartbeats()
     note = "; ".join(
@@ -105,14 +105,14 @@ def audit_page(request: Request, parts: Parts, principal: WholeReader) -> Respon
     rows = [
         TableRow(
             cells=(
-                Cell(text=one.fault.value, kind="error"),
-                Cell(text=one.instance or ""),
-                Cell(text=one.ref.id if one.ref else ""),
-                Cell(text="" if one.late is None else units.span(one.late)),
-                Cell(text=one.message, kind="wrap"),
+                Cell(text=finding.fault.value, kind="error"),
+                Cell(text=finding.instance or ""),
+                Cell(text=finding.ref.id if finding.ref else ""),
+                Cell(text="" if finding.late is None else units.span(finding.late)),
+                Cell(text=finding.message, kind="wrap"),
             )
         )
-        for one in found
+        for finding in found
     ]
     columns = ("Fault", "VM", "The cloud's name", "Late", "What is wrong")
     return table(
@@ -127,14 +127,14 @@ def action_page(request: Request, parts: Parts, _: WholeReader) -> Response:
     rows = [
         TableRow(
             cells=(
-                Cell(text=iso(one.at)),
-                Cell(text=one.actor),
-                Cell(text=one.verb),
-                Cell(text=one.subject),
-                Cell(text=one.detail, kind="wrap"),
+                Cell(text=iso(action.at)),
+                Cell(text=action.actor),
+                Cell(text=action.verb),
+                Cell(text=action.subject),
+                Cell(text=action.detail, kind="wrap"),
             )
         )
-        for one in parts.ledger.actions.latest(200)
+        for action in parts.ledger.actions.latest(200)
     ]
     return table(request, "Actions", ("Time", "Who", "Did", "To", ""), rows)
 
@@ -144,22 +144,24 @@ def token_page(request: Request, parts: Parts, _: Admin) -> Response:
     """The tokens. No page makes one: it would be in a browser's history."""
     now = parts.now()
     rows = []
-    for one in parts.ledger.tokens.list():
-        state = "revoked" if one.revoked_at else "valid" if one.valid(now) else "expired"
+    for token in parts.ledger.tokens.list():
+        state = "revoked" if token.revoked_at else "valid" if token.valid(now) else "expired"
         rows.append(
             TableRow(
                 cells=(
-                    Cell(text=one.id),
-                    Cell(text=one.name),
+                    Cell(text=token.id),
+                    Cell(text=token.name),
                     Cell(text=state, kind=state),
-                    Cell(text=", ".join(sorted(one.scopes))),
-                    Cell(text=", ".join(f"{k}={v}" for k, v in sorted(one.labels.items()))),
-                    Cell(text=iso(one.created_at)),
-                    Cell(text=one.created_by),
-                    Cell(text=iso(one.expires_at) or "never"),
+                    Cell(text=", ".join(sorted(token.scopes))),
+                    Cell(text=", ".join(f"{k}={v}" for k, v in sorted(token.labels.items()))),
+                    Cell(text=iso(token.created_at)),
+                    Cell(text=token.created_by),
+                    Cell(text=iso(token.expires_at) or "never"),
                 ),
                 wishes=(
-                    Wish(name="Revoke", post=f"/tokens/{one.id}/revoke", ask="Revoke it for ever?"),
+                    Wish(
+                        name="Revoke", post=f"/tokens/{token.id}/revoke", ask="Revoke it for ever?"
+                    ),
                 )
                 if state == "valid"
                 else (),

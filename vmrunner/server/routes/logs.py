@@ -107,14 +107,14 @@ def _bytes(
     )
 
 
-def _range(said: str | None, size: int) -> tuple[int, int]:
+def _range(header: str | None, size: int) -> tuple[int, int]:
     """Return the first byte and the end of what is wanted."""
-    if said is None:
+    if header is None:
         return 0, size
-    found = _RANGE.fullmatch(said.strip())
+    found = _RANGE.fullmatch(header.strip())
     if found is None or found[0] == "bytes=-":
         raise HttpProblem(
-            416, f"Range: {said[:60]!r} cannot be read", fix="bytes=FIRST-LAST, one range",
+            416, f"Range: {header[:60]!r} cannot be read", fix="bytes=FIRST-LAST, one range",
             headers={"Content-Range": f"bytes */{size}"},
         )  # fmt: skip
     first, last = found[1], found[2]
@@ -131,12 +131,12 @@ def _range(said: str | None, size: int) -> tuple[int, int]:
 
 def _last_id(request: Request) -> int:
     """Return the number that a client that comes again has seen last."""
-    said = request.headers.get("last-event-id", "0")
-    if not said.isdecimal() or len(said) > 18:
+    header = request.headers.get("last-event-id", "0")
+    if not header.isdecimal() or len(header) > 18:
         raise HttpProblem(
-            422, f"Last-Event-ID: {said[:60]!r} is no number", fix="the id of the last event"
+            422, f"Last-Event-ID: {header[:60]!r} is no number", fix="the id of the last event"
         )
-    return int(said)
+    return int(header)
 
 
 @router.get("/builds/{build}/chunks")
@@ -174,7 +174,7 @@ async def read_chunks(
             chunks = await ask_store(request, read)
     return listing(
         "chunk",
-        [chunk_head(one) | {"data": base64.b64encode(one.data).decode()} for one in chunks],
+        [chunk_head(chunk) | {"data": base64.b64encode(chunk.data).decode()} for chunk in chunks],
     )
 
 
@@ -267,8 +267,8 @@ class _Events:
         found = self._ledger.events.list(self._build, self._after)
         if not found:
             return None
-        told = [event_bytes(event.kind, event_document(event), event.seq) for event in found]
-        return NewsPage(b"".join(told), found[-1].seq)
+        frames = [event_bytes(event.kind, event_document(event), event.seq) for event in found]
+        return NewsPage(b"".join(frames), found[-1].seq)
 
     async def next(self) -> bytes | None:
         page = await self._pages.page(self._build, self._after, self._page)

@@ -49,8 +49,8 @@ def builds(
     after: str | None = None,
 ) -> Response:
     """Builds, newest first; the filter is in the URL."""
-    words = [] if state == "all" else [state]
-    page = chosen(parts, principal, words, [label] if label else [], after, _PAGE)
+    states = [] if state == "all" else [state]
+    page = chosen(parts, principal, states, [label] if label else [], after, _PAGE)
     shown, now = costs.until_now(parts.ledger, parts.providers, page.builds), parts.now()
     reasons = waiting_reasons(parts, principal, shown)
     found = [
@@ -65,14 +65,14 @@ def builds(
     ]
 
     def link(**changes: str) -> str:
-        said = {"state": state, "label": label, **changes}
-        kept = {name: value for name, value in said.items() if value and value != "all"}
+        query = {"state": state, "label": label, **changes}
+        kept = {name: value for name, value in query.items() if value and value != "all"}
         return "/?" + urlencode(kept) if kept else "/"
 
     counts = parts.ledger.builds.counts(principal.labels)
     active = sum(n for name, n in counts.items() if name != BuildState.FINISHED)
     each = [("all", None), ("active", active)]
-    each += [(one.value, counts.get(one.value, 0)) for one in BuildState]
+    each += [(each_state.value, counts.get(each_state.value, 0)) for each_state in BuildState]
     return rendered(
         request,
         "builds.html",
@@ -125,9 +125,9 @@ def _facts(
     parts: ServerParts, row: BuildRecord, instances: Sequence[Instance], document: dict[str, Any]
 ) -> list[tuple[str, object]]:
     last = next((vm for vm in instances if vm.id == row.instance), None)
-    left = None
+    remaining = None
     if last is not None and last.gone_at is None:
-        left = last.end - parts.providers.time_at(last.provider, last.scope)
+        remaining = last.end - parts.providers.time_at(last.provider, last.scope)
     facts = {
         "id": row.id,
         "reason": document["reason"],
@@ -138,7 +138,11 @@ def _facts(
         "source": row.spec.source,
         "caches": cache_checks.paths(row.spec.caches),
         "start": document["start"],
-        "VM ends": "" if left is None else f"in {units.span(left)}" if left > 0 else "now",
+        "VM ends": ""
+        if remaining is None
+        else f"in {units.span(remaining)}"
+        if remaining > 0
+        else "now",
         "submitted by": people.who(row),
         "created": document["created_at"],
         "ended": document["finished_at"],

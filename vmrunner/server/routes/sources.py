@@ -25,7 +25,7 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
     slots: CallerSlots = request.app.state.upload_slots
     slots.take(principal)
     try:
-        told = request.headers.get("content-length", "")
+        length = request.headers.get("content-length", "")
         bounds = parts.settings().server
         uploads = Uploads(
             parts.paths,
@@ -36,7 +36,7 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
             most=bounds.unused_source_bytes,
             total=max(bounds.total_unused_source_bytes, bounds.unused_source_bytes),
         )
-        upload = await run_in_threadpool(uploads.begin, int(told) if told.isdecimal() else 0)
+        upload = await run_in_threadpool(uploads.begin, int(length) if length.isdecimal() else 0)
         try:
             async for part in bodies.stream(request, parts.settings().limits.source_bytes):
                 await run_in_threadpool(upload.write, part)

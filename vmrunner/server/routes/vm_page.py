@@ -57,10 +57,10 @@ def _seen_before(vm: FleetVm, age: float | None) -> bool:
 def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
     row = vm.row
     dead = row is not None and row.gone_at is not None
-    born = row.created_at if row else vm.cloud.created_at if vm.cloud else None
+    created = row.created_at if row else vm.cloud.created_at if vm.cloud else None
     until = row.gone_at if row is not None and row.gone_at is not None else vm.now
-    left, late = _left(vm)
-    wish = Wish(
+    remaining, late = _left(vm)
+    action = Wish(
         name="Destroy",
         post=f"/api/v1/instances/{vm.id}/destroy",
         ask="End this VM now, and its build?",
@@ -74,11 +74,11 @@ def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
             Cell(text="" if age is None or (dead and vm.cloud is None) else _cloud(vm, age)),
             _why(row),
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
-            Cell(text="" if born is None else units.span(until - born)),
-            Cell(text=left, kind="late" if late else ""),
+            Cell(text="" if created is None else units.span(until - created)),
+            Cell(text=remaining, kind="late" if late else ""),
             Cell(text=_death(row)),
         ),
-        wishes=(wish,) if may and row is not None and not dead else (),
+        wishes=(action,) if may and row is not None and not dead else (),
     )
 
 
@@ -87,8 +87,12 @@ def _left(vm: FleetVm) -> tuple[str, bool]:
     end = vm.row.end if vm.row else vm.cloud.expires_at if vm.cloud else None
     if end is None or (vm.row is not None and vm.row.gone_at is not None):
         return "", False
-    left = end - vm.now
-    return (f"in {units.span(left)}", False) if left > 0 else (f"{units.span(-left)} late", True)
+    remaining = end - vm.now
+    return (
+        (f"in {units.span(remaining)}", False)
+        if remaining > 0
+        else (f"{units.span(-remaining)} late", True)
+    )
 
 
 def _cloud(vm: FleetVm, age: float) -> str:

@@ -65,8 +65,8 @@ def _checked(decode: Callable[[S], T]) -> Callable[[S], T]:
 
 def _known(kind: type[T], document: Document) -> T:
     """Return a value of what its document has for it: a newer server's may have more."""
-    said = {field.name for field in fields(kind)} & document.keys()  # type: ignore[arg-type]
-    return kind(**{name: document[name] for name in said})
+    names = {field.name for field in fields(kind)} & document.keys()  # type: ignore[arg-type]
+    return kind(**{name: document[name] for name in names})
 
 
 def moment(text: str | None) -> float | None:
@@ -88,11 +88,11 @@ def spec(document: Document) -> BuildSpec:
         "name": document["name"] or "",
         "secrets": tuple(document["secrets"]),
         "artifacts": tuple(
-            ArtifactRule(glob=one["path"], always=one["always"]) for one in document["artifacts"]
+            ArtifactRule(glob=item["path"], always=item["always"]) for item in document["artifacts"]
         ),
         "caches": tuple(
-            CacheRule(key=one["key"], path=one["path"], fallback=tuple(one["fallback"]))
-            for one in document["caches"]
+            CacheRule(key=item["key"], path=item["path"], fallback=tuple(item["fallback"]))
+            for item in document["caches"]
         ),
     }
     return _known(BuildSpec, {**document, **converted})
@@ -144,11 +144,11 @@ def build(document: Document) -> BuildRecord:
     """Decode a build."""
     phases = tuple(
         Phase(
-            state=BuildState(one["state"]),
-            started=_time(one["started_at"]),
-            ended=moment(one["ended_at"]),
+            state=BuildState(phase["state"]),
+            started=_time(phase["started_at"]),
+            ended=moment(phase["ended_at"]),
         )
-        for one in document["phases"]
+        for phase in document["phases"]
     )
     finished = moment(document["finished_at"])
     since = finished if finished is not None else phases[-1].started

@@ -124,13 +124,13 @@ class HttpClient:
         self, path: str, accept: str = "*/*", /, **parameters: Any
     ) -> Iterator[Iterator[bytes]]:
         """The bytes of an answer as they come."""
-        said = {name: value for name, value in parameters.items() if value is not None}
+        query = {name: value for name, value in parameters.items() if value is not None}
         headers = {"Accept": accept}
         with self._translated(), ExitStack() as stack:
 
             def ask() -> httpx.Response:
                 answer = stack.enter_context(
-                    self._open().stream("GET", API + path, params=said, headers=headers)
+                    self._open().stream("GET", API + path, params=query, headers=headers)
                 )
                 if answer.status_code >= 400:
                     answer.read()
@@ -142,13 +142,13 @@ class HttpClient:
     def _json(
         self, method: str, path: str, parameters: Mapping[str, Any], **body: Any
     ) -> dict[str, Any]:
-        said = {name: value for name, value in parameters.items() if value is not None}
+        query = {name: value for name, value in parameters.items() if value is not None}
         headers = {"Accept": "application/json"} | body.pop("headers", {})
         if path in _LOOKS:
             body["timeout"] = LOOK
         with self._translated():
             answer = self._open().request(
-                method, _whole(path), params=said, headers=headers, **body
+                method, _whole(path), params=query, headers=headers, **body
             )
         if answer.status_code >= 400:
             raise self._problem(answer)
@@ -239,7 +239,7 @@ def problem(answer: httpx.Response) -> VmrunnerError:
             VmrunnerError(text, hint=fix) if answer.status_code < 500 else ServerUnreachable(text)
         )
     if kind is ConfigError:
-        more = [_config_error(one) for one in document.get("errors", [])[1:]]
+        more = [_config_error(error) for error in document.get("errors", [])[1:]]
         return ConfigError(detail, hint=fix, more=more)
     return kind(detail, hint=fix)
 
@@ -252,6 +252,6 @@ def _whole(path: str) -> str:
     return path if path in _OUTSIDE else API + path
 
 
-def segment(word: str) -> str:
+def segment(name: str) -> str:
     """Return a word as one part of a path."""
-    return quote(word, safe="")
+    return quote(name, safe="")

@@ -97,7 +97,7 @@ class RemoteEvents:
     def list(self, build: str, after: int = 0) -> list[BuildEvent]:
         """Return the events with a number above `after`, in order."""
         found = self._client.listed(f"/builds/{segment(build)}/events", after=after or None)
-        return [decoding.event(one) for one in found]
+        return [decoding.event(event) for event in found]
 
 
 class RemoteLogs:

@@ -54,10 +54,10 @@ def report(answer: Document) -> Report:
 
 
 def _line(document: Document) -> ReportLine:
-    said: dict[str, Any] = {name: document[name] for name in _LINE}
+    values: dict[str, Any] = {name: document[name] for name in _LINE}
     fate, _, error = (document["outcome"] or "").partition(": ")
     return ReportLine(
-        **said, reason=Death(document["reason"]), result=LineOutcome(LineFate(fate), error)
+        **values, reason=Death(document["reason"]), result=LineOutcome(LineFate(fate), error)
     )
 
 

@@ -28,7 +28,7 @@ class _GivenIds(IdGenerator):
 
     def __init__(self, trace_id: str, span_ids: Iterable[str]) -> None:
         self._trace_id = int(trace_id, 16)
-        self._span_ids = deque(int(one, 16) for one in span_ids)
+        self._span_ids = deque(int(span_id, 16) for span_id in span_ids)
 
     def generate_trace_id(self) -> int:
         return self._trace_id
@@ -76,20 +76,20 @@ class TraceExporter:
         contexts: dict[str, SpanContext] = {}
         if parent is not None:
             contexts[parent.span_id] = _context(parent)
-        for one in spans:
-            above = contexts.get(one.parent or "")
+        for item in spans:
+            above = contexts.get(item.parent or "")
             within = trace.set_span_in_context(trace.NonRecordingSpan(above)) if above else None
             span = tracer.start_span(
-                one.name,
+                item.name,
                 context=within,
-                kind=SpanKind.SERVER if one.entry else SpanKind.INTERNAL,
-                attributes=dict(one.attributes),
-                start_time=int(one.start * _NANO),
+                kind=SpanKind.SERVER if item.entry else SpanKind.INTERNAL,
+                attributes=dict(item.attributes),
+                start_time=int(item.start * _NANO),
             )
-            if one.error:
-                span.set_status(Status(StatusCode.ERROR, one.error))
-            span.end(end_time=int(one.end * _NANO))
-            contexts[one.id] = span.get_span_context()
+            if item.error:
+                span.set_status(Status(StatusCode.ERROR, item.error))
+            span.end(end_time=int(item.end * _NANO))
+            contexts[item.id] = span.get_span_context()
         return collected.spans
 
 

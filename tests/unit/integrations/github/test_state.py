@@ -11,26 +11,26 @@ def test_a_count_and_the_runners_of_it_change_at_once() -> None:
     """A job that is over must not look like one without a runner."""
     state = ScaleSetState()
     state.counted(JobCounts(assigned=1), 1.0)
-    before = state.known
+    before = state.jobs
     state.heard(JobMessage(id=1, counts=JobCounts(), completed={"r-1": "succeeded"}), 2.0)
     assert before.news is not None
     assert (before.news.assigned, before.completed) == (1, frozenset())
-    assert state.known.news is not None
-    assert (state.known.news.assigned, state.known.completed) == (0, {"r-1"})
+    assert state.jobs.news is not None
+    assert (state.jobs.news.assigned, state.jobs.completed) == (0, {"r-1"})
 
 
 def test_a_count_is_sure_when_nothing_followed_it() -> None:
     state = ScaleSetState()
     state.heard(JobMessage(id=1, counts=JobCounts(assigned=2), started=("r-1", "r-2")), 10.0)
-    news = state.known.news
+    news = state.jobs.news
     assert news is not None
     assert [news.settled(at) for at in (10.0, 10.9, 11.0)] == [False, False, True]
     state.confirmed(10.5)
-    assert state.known.news is not None
-    assert state.known.news.settled(10.5)
-    assert not state.known.news.settled(10.5 + STALE)
+    assert state.jobs.news is not None
+    assert state.jobs.news.settled(10.5)
+    assert not state.jobs.news.settled(10.5 + STALE)
     state.keep({"r-2"})
-    assert state.known.started == {"r-2"}
+    assert state.jobs.started == {"r-2"}
 
 
 def test_news_that_never_end_are_acted_upon_all_the_same() -> None:
@@ -39,12 +39,12 @@ def test_news_that_never_end_are_acted_upon_all_the_same() -> None:
     for half_seconds in range(60):
         now = half_seconds / 2
         state.heard(JobMessage(id=half_seconds, counts=JobCounts(assigned=half_seconds)), now)
-        assert state.known.news is not None
-        settled.append(state.known.news.settled(now))
+        assert state.jobs.news is not None
+        settled.append(state.jobs.news.settled(now))
     assert settled == [False] * 20 + [True] * 40
     state.confirmed(30.0)
     state.heard(JobMessage(id=61, counts=JobCounts(assigned=61)), 31.0)
-    assert not state.known.news.settled(31.0), "what came before is known"
+    assert not state.jobs.news.settled(31.0), "what came before is known"
 
 
 def test_a_message_without_counts_leaves_those_before() -> None:
@@ -52,6 +52,6 @@ def test_a_message_without_counts_leaves_those_before() -> None:
     state = ScaleSetState()
     state.counted(JobCounts(assigned=2), 1.0)
     state.heard(JobMessage(id=1, counts=None, started=("r-1",)), 2.0)
-    assert state.known.news is not None
-    assert state.known.news.assigned == 2
-    assert state.known.started == {"r-1"}
+    assert state.jobs.news is not None
+    assert state.jobs.news.assigned == 2
+    assert state.jobs.started == {"r-1"}
