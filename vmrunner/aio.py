@@ -73,7 +73,7 @@ async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None =
 
 
 def _aside(call: Callable[[T], object]) -> Callable[[T], None]:
-    """Return what makes this call in a thread, and says what goes wrong."""
+    """A function that makes this call in a thread, and translates its errors."""
 
     def work(what: T) -> None:
         try:
@@ -173,7 +173,7 @@ class AsyncSandboxProcess(_Handle[_Process]):
 
     @property
     def stderr_bytes(self) -> bytes:
-        """Return what it has written to stderr until now."""
+        """Its stderr until now."""
         return self._wrapped.stderr_bytes
 
     @property
@@ -201,7 +201,7 @@ class AsyncTerminal(_Context[_Terminal]):
     close = _method(_Terminal.close)
 
     async def read(self, timeout: Duration | None = None) -> bytes:
-        """Return what it has shown since the last time, once there is some; nothing at its end."""
+        """Bytes that it has shown since the last call, once there are some; b"" at its end."""
         return await _in_thread(lambda: self._wrapped.read(timeout), self._wrapped.unread)
 
     @property

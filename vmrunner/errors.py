@@ -4,7 +4,7 @@
     ├── ConfigError            a field, a value and the fix; nothing was started
     ├── NotFound               no such build, instance, artifact
     ├── NotFinished            a wait's own timeout ran out first (a TimeoutError too)
-    ├── Conflict               it exists already, with other parameters, or somebody else holds it
+    ├── Conflict               it exists already, with other parameters, or another owner holds it
     ├── SandboxOver            a sandbox has ended, or is not ready
     ├── NotAllowed             the token allows it not
     │   ├── QuotaUsedUp        it allows no more at once
@@ -15,7 +15,7 @@
     ├── LedgerError            the database failed: a write may or may not have happened
     │   └── ServerUnreachable  the same of a server: no answer, or none that can be read
     ├── Unreadable             one row of the ledger cannot be understood; no other is concerned
-    ├── Fenced                 our epoch is stale: somebody else owns it; drop all, do nothing
+    ├── Fenced                 our epoch is stale: another engine owns it; drop all, do nothing
     ├── ProviderError          a cloud or host said no, or did not answer
     │   ├── Refused            nothing was born, nothing happened
     │   │   ├── NoCapacity         → try the next offer
@@ -132,7 +132,7 @@ class Unreadable(VmrunnerError):
 
 
 class Fenced(VmrunnerError):
-    """A compare-and-set found another epoch: somebody else owns the row now."""
+    """A compare-and-set found another epoch: another engine owns the row now."""
 
 
 class ProviderError(VmrunnerError):
@@ -153,7 +153,7 @@ class QuotaExceeded(Refused):
 
 class Throttled(Refused):
     """Too many calls; the same call `wait` seconds later will do. `instance`: the only one that it
-    concerns; "": any call. `wait`: 0 where nobody told."""
+    concerns; "": any call. `wait`: 0 where it is unknown."""
 
     def __init__(
         self, message: str, *, hint: str = "", instance: str = "", wait: float = 0.0

@@ -122,7 +122,7 @@ class PlayedConnection:
             Task.here.task.pause()
             self._reach()
             if self._guest.highest > epoch:
-                return _refusal(STALE, "somebody with a higher epoch speaks here")
+                return _refusal(STALE, "a caller with a higher epoch speaks here")
 
     def _reach(self) -> None:
         """Raises ConnectionLost when the VM does not answer, or the world breaks it off."""

@@ -48,7 +48,7 @@ class Build:
 
     @property
     def row(self) -> Row:
-        """Return what the ledger knows of it."""
+        """Its row in the ledger."""
         return self._row
 
     @property
@@ -57,7 +57,7 @@ class Build:
 
     @property
     def spec(self) -> BuildSpec:
-        """Return what was submitted."""
+        """The spec that was submitted."""
         return self._row.spec
 
     @property
@@ -85,7 +85,7 @@ class Build:
 
     @property
     def ending(self) -> str:
-        """Return how it ended in that step, in one line; else its message."""
+        """Its end in that step, in one line; else its message."""
         culprit = self._culprit()
         return self.message if culprit is None else build_history.describe(self._row, culprit)
 
@@ -95,7 +95,7 @@ class Build:
 
     @property
     def waiting(self) -> str:
-        """Return why it is queued, asked now; empty when it is not."""
+        """The reason why it is queued, looked up now; "" when it is not."""
         if self.state is not BuildState.QUEUED:
             return ""
         return self._runner.service.waiting([self.refresh()._row]).get(self.id, "")
@@ -121,7 +121,7 @@ class Build:
 
     @property
     def usage(self) -> BuildUsage:
-        """Return what it used, as its VM said at its end; None in it: unknown."""
+        """CPU, memory, disk and network that it used, as its VM told at its end; None: unknown."""
         return self._row.usage
 
     @property

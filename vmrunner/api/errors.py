@@ -31,7 +31,7 @@ class BuildTimeout(BuildError):
 
 
 class BuildCancelled(BuildError):
-    """Somebody wished it to end, or its owner is gone."""
+    """A user cancelled it, or its owner is gone."""
 
 
 class BuildLost(BuildError):

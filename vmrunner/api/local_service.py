@@ -69,11 +69,11 @@ class LocalService:
         return self.ledger.paused
 
     def host(self, kind: str | None) -> EngineHost:
-        """Return what sees to it that builds are served while this process waits for them."""
+        """The host that serves builds while this process waits for them."""
         return self._parts.host(kind)
 
     def wake(self) -> None:
-        """Let whoever serves look at once."""
+        """Let the engines look at once."""
         wakeup.poke(self._parts.paths.wake)
 
     def ensure_served(self, *providers: str) -> None:
@@ -83,7 +83,7 @@ class LocalService:
     # --- builds ---
 
     def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
-        """Return why those of them that are queued wait."""
+        """Reasons why those of them that are queued wait, by build id."""
         queued = [row for row in rows if row.state is BuildState.QUEUED]
         if not queued:
             return {}
@@ -92,7 +92,7 @@ class LocalService:
         return queue_reasons.waiting(self.ledger, self._parts.limits(), queued)
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
-        """Return how they came by their VMs, by the VM's id."""
+        """Starts of their VMs (fresh, pool, template), by the VM's id."""
         return self.ledger.instances.starts([row.instance for row in rows if row.instance])
 
     def costed(self, rows: Sequence[BuildRecord]) -> list[BuildRecord]:
@@ -110,7 +110,7 @@ class LocalService:
         return people.named(self.ledger, rows)
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
-        """Return what it brought back."""
+        """Files that it brought back."""
         from vmrunner.services.artifacts import FETCH_PATIENCE, Artifacts
 
         return Artifacts.of(row, self._parts.artifact_files, patience=FETCH_PATIENCE)
@@ -120,7 +120,7 @@ class LocalService:
         return self._parts.log(build)
 
     def sandbox(self, build: str) -> SandboxClient:
-        """Return what runs commands in a sandbox."""
+        """A client that runs commands in a sandbox."""
         from vmrunner.services.sandboxes import SandboxClient
 
         providers = self._parts.providers
@@ -139,7 +139,7 @@ class LocalService:
         remove(self.ledger, row, self._parts.paths.artifacts)
 
     def caches(self) -> list[StoredCache]:
-        """Return what builds left to later ones."""
+        """Caches that builds stored for later ones."""
         return self.ledger.caches.list()
 
     def remove_cache(self, name: str) -> str:
@@ -149,7 +149,7 @@ class LocalService:
         return remove(self.ledger, name).id
 
     def ensure_ended(self, rows: Iterable[BuildRecord]) -> None:
-        """See to it that somebody ends builds that were cancelled."""
+        """See to it that an engine ends builds that were cancelled."""
         from vmrunner.runtime.background import served
 
         unserved = {
@@ -221,7 +221,7 @@ class LocalService:
         tag: tuple[str, str] | None = None,
         older_than: float | None = None,
     ) -> list[Survivor]:
-        """Return what is alive and should not be."""
+        """Machines that are alive and should not be."""
         from vmrunner.services import audit
 
         parts = self._parts
@@ -235,13 +235,13 @@ class LocalService:
         )
 
     def costs(self, by: str, since: float) -> list[CostLine]:
-        """Return what was spent in the last `since` seconds."""
+        """Costs of the last `since` seconds."""
         from vmrunner.services import costs
 
         return costs.report(self.ledger, self._parts.providers, by=by, since=since)
 
     def pools(self) -> list[PoolStatus]:
-        """Return what each pool wants, has, serves and costs."""
+        """Each pool: the VMs that it wants, has and served, and their cost."""
         from vmrunner.services import pools
 
         return pools.status(self.ledger, self._parts.providers)
@@ -281,7 +281,7 @@ class LocalService:
 
     def _left(self, engine: str | None, builds: Iterable[str]) -> set[str]:
         """The providers of these builds, as far as they have not ended, and of what the engine
-        drove that nobody else minds: whoever waits for a build finds it another engine."""
+        drove that no other engine minds: who waits for a build finds it another engine."""
         from vmrunner.runtime.background import served
 
         ledger = self.ledger

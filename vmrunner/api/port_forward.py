@@ -67,4 +67,4 @@ class PortForward:
             try:
                 self._client.forward(self._port, connection)
             except VmrunnerError as error:
-                log.info("forward: %s", error)  # whoever connected here finds it closed
+                log.info("forward: %s", error)  # its caller finds it closed

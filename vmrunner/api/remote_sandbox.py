@@ -101,11 +101,11 @@ class RemoteSandbox:
         self._write(path, BYTES, data)
 
     def list_files(self, path: str) -> list[FileEntry]:
-        """Return what is in a directory, by name."""
+        """Entries of a directory, by name."""
         return list(map(file_entry, self._listed(self._files, path=path, what="list")))
 
     def stat_file(self, path: str) -> FileEntry:
-        """Return what a path is. A link is not followed."""
+        """The entry at a path: kind, size, mode. A link is not followed."""
         return file_entry(self._one(self._files, path=path, what="stat"))
 
     def remove_file(self, path: str) -> None:
@@ -127,7 +127,7 @@ class RemoteSandbox:
     def close(self) -> None:
         """Do nothing: the connections are the service's."""
 
-    # A token has so many calls at once: whoever has more of them waits for a place.
+    # A token has so many calls at once: more of them wait for a place.
 
     def _one(self, path: str, /, **parameters: Any) -> dict[str, Any]:
         return patiently(lambda: self._http.one(path, **parameters))
@@ -154,6 +154,6 @@ class RemoteSandbox:
 def no_terminal(what: str) -> ConfigError:
     """Return the refusal of a terminal in a sandbox of a server."""
     return ConfigError(
-        f"{what}: the key of a VM leaves the ledger for nobody, and a server forwards no SSH",
+        f"{what}: the key of a VM never leaves the ledger, and a server forwards no SSH",
         hint="run it where the ledger is; without a terminal `sandbox run -i` and `popen` work",
     )

@@ -146,12 +146,12 @@ class RemoteService:
     # --- builds ---
 
     def waiting(self, rows: Iterable[BuildRecord]) -> dict[str, str]:
-        """Return why those of them that are queued wait, as the server told with them."""
+        """Reasons why those of them that are queued wait, from the server's last answer."""
         reasons = self.ledger.builds.waiting
         return {row.id: reasons[row.id] for row in rows if row.id in reasons}
 
     def starts(self, rows: Iterable[BuildRecord]) -> dict[str, Start]:
-        """Return how they came by their VMs, by the VM's id."""
+        """Starts of their VMs (fresh, pool, template), by the VM's id."""
         starts = self.ledger.builds.starts
         return {row.instance: starts[row.instance] for row in rows if row.instance in starts}
 
@@ -164,7 +164,7 @@ class RemoteService:
         return list(rows)
 
     def artifacts(self, row: BuildRecord) -> RemoteArtifacts:
-        """Return what it brought back."""
+        """Files that it brought back."""
         return RemoteArtifacts(self.client, row)
 
     def log(self, build: str) -> RemoteLog:
@@ -172,7 +172,7 @@ class RemoteService:
         return RemoteLog(self.ledger.logs, build)
 
     def sandbox(self, build: str) -> RemoteSandbox:
-        """Return what runs commands in a sandbox."""
+        """A client that runs commands in a sandbox."""
         from vmrunner.api.remote_sandbox import RemoteSandbox
 
         return RemoteSandbox(self.client, build)
@@ -187,7 +187,7 @@ class RemoteService:
         self.client.post(f"/builds/{segment(row.id)}/remove")
 
     def caches(self) -> list[StoredCache]:
-        """Return what builds left to later ones."""
+        """Caches that builds stored for later ones."""
         return list(map(decoding.cache, self.client.listed("/caches", limit=MOST_CACHES)))
 
     def remove_cache(self, name: str) -> str:
@@ -245,7 +245,7 @@ class RemoteService:
         tag: tuple[str, str] | None = None,
         older_than: float | None = None,
     ) -> list[Survivor]:
-        """Return what is alive and should not be."""
+        """Machines that are alive and should not be."""
         from vmrunner.services.remote.reports import survivor
 
         label = None if tag is None else "=".join(tag)
@@ -253,13 +253,13 @@ class RemoteService:
         return list(map(survivor, found))
 
     def costs(self, by: str, since: float) -> list[CostLine]:
-        """Return what was spent in the last `since` seconds."""
+        """Costs of the last `since` seconds."""
         from vmrunner.services.remote.reports import cost_line
 
         return list(map(cost_line, self.client.listed("/costs", by=by, since=since)))
 
     def pools(self) -> list[PoolStatus]:
-        """Return what each pool wants, has, serves and costs."""
+        """Each pool: the VMs that it wants, has and served, and their cost."""
         from vmrunner.api.remote_pools import pool_status
 
         return list(map(pool_status, self.client.listed("/pools")))

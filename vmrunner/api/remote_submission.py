@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _PIECE: Final = 1 << 18
 #: Of a source, packed; the server has a limit of its own.
 SOURCE_BYTES: Final = 64 << 30
-#: Of a source that was not uploaded yet, for a dry run: nobody looks for it.
+#: Of a source that was not uploaded yet, for a dry run: it is never looked up.
 _SOME: Final = "sha256:" + "0" * 64
 
 

@@ -181,8 +181,8 @@ class Runner:
         tag: str | None = None,
         older_than: Duration | None = None,
     ) -> builtins.list[Survivor]:
-        """Return what is alive and should not be; empty when all is well. With `tag` ("KEY=VALUE")
-        and `older_than`: the machines with that tag that are older, whoever made them."""
+        """Machines that are alive and should not be; empty: all is well. With `tag` ("KEY=VALUE")
+        and `older_than`: the machines with that tag that are older, of any maker."""
         return self.service.audit(
             provider=provider,
             tag=None if tag is None else units.pair(tag, "tag"),
@@ -190,8 +190,8 @@ class Runner:
         )
 
     def costs(self, *, by: str = "provider", since: Duration = "7d") -> builtins.list[CostLine]:
-        """Return what was spent in that time, on builds by provider, by day (UTC) or by the values
-        of a label (`by="label:team"`), on VMs of pools that no build used, and on images. A
+        """Costs of that time: of builds by provider, by day (UTC) or by the values
+        of a label (`by="label:team"`), of VMs of pools that no build used, and of images. A
         `line.cost.usd` of None: a price is unknown."""
         return self.service.costs(by, units.duration(since, "since"))
 

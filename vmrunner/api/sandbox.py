@@ -293,7 +293,7 @@ class Sandbox:
         return self._build
 
     def is_running(self) -> bool:
-        """Return whether it has not ended, as far as the ledger knows."""
+        """True until the ledger knows that it ended."""
         return self.info().state is BuildState.RUNNING
 
     def ssh_command(self) -> str:

@@ -55,7 +55,7 @@ class SandboxFiles:
             self._client.write_file(absolute(path), [content] if content else [])
 
     def list(self, path: str = "/work") -> list[FileEntry]:
-        """Return what is in a directory, by name."""
+        """Entries of a directory, by name."""
         with self._translated():
             return self._client.list_files(absolute(path))
 
@@ -68,7 +68,7 @@ class SandboxFiles:
         return True
 
     def stat(self, path: str) -> FileEntry:
-        """Return what a path is. A link is not followed."""
+        """The entry at a path: kind, size, mode. A link is not followed."""
         with self._translated():
             return self._client.stat_file(absolute(path))
 
@@ -150,7 +150,7 @@ def _bounded(take: Callable[[bytes], object], path: str, most: int) -> Callable[
 
 
 class _Anew:
-    """Pieces that a function yields, from the first on each time that somebody iterates."""
+    """Pieces that a function yields, from the first on each time that it is iterated."""
 
     def __init__(self, pieces: Callable[[], Iterator[bytes]]) -> None:
         self._pieces = pieces

@@ -66,7 +66,7 @@ class SandboxProcess:
         return None
 
     def keep_line(self, line: bytes | None) -> None:
-        """Let a line that nobody took be the next one."""
+        """Let a line that was not taken be the next one."""
         if line is not None:
             with self._news:
                 self._lines.appendleft(line)
@@ -77,7 +77,7 @@ class SandboxProcess:
 
     @property
     def stderr_bytes(self) -> bytes:
-        """Return what it has written to stderr until now."""
+        """Its stderr until now."""
         return b"".join(self._stderr)
 
     @property
@@ -176,7 +176,7 @@ class SandboxProcess:
 
 
 def _left(until: float | None) -> float:
-    """Return how long to wait before the next look."""
+    """Seconds to wait before the next look."""
     if until is None:
         return abandonment.LOOK
     return max(0.0, min(abandonment.LOOK, until - time.monotonic()))

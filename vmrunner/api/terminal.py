@@ -21,7 +21,7 @@ LARGEST: Final = (1 << 16) - 1  # columns and rows that Linux can tell a program
 
 class Terminal:
     """A command at a terminal. Iterating yields what it shows, as bytes and as it comes, until it
-    has ended. Of what nobody reads 1 MiB is kept: a command that shows more is held back. Closing
+    has ended. Of unread output 1 MiB is kept: a command that shows more is held back. Closing
     it, as the end of a `with` does, hangs up on all that runs there."""
 
     def __init__(self, opened: SandboxTerminal, translated: Translated) -> None:
@@ -52,7 +52,7 @@ class Terminal:
         return self._exit_code
 
     def read(self, timeout: units.Duration | None = None) -> bytes:
-        """Return what it has shown since the last time, once there is some; nothing at its end.
+        """Bytes that it has shown since the last call, once there are some; b"" at its end.
         Raises NotFinished when `timeout` runs out first."""
         with self._news:
             self._until(lambda: self._shown or self._over, timeout, "it has shown nothing yet")
@@ -64,7 +64,7 @@ class Terminal:
         return b""
 
     def unread(self, shown: bytes) -> None:
-        """Let the next `read` return this first: nobody took it."""
+        """Let the next `read` return this first: it was not taken."""
         with self._news:
             self._shown[:0] = shown
             self._news.notify_all()

@@ -108,7 +108,7 @@ class CopyProgress:
 
 
 def came(copied: Sequence[Path], to: Path) -> str:
-    """Return how many came, and where they are, for a person to read."""
+    """Number and directory of the files that came, for people."""
     if not copied:
         return "no artifact came back"
     where = to if to.parts else Path.cwd()

@@ -68,7 +68,7 @@ class StatusLine:
         self._printed = len(build.phases)
 
     def _line(self, build: BuildRecord, deadline: float | None, details: str, room: int) -> str:
-        """Return what it does now and what time is left; of phases before, what there is room
+        """The present phase and the time that remains; of phases before, what there is room
         for."""
         now = self._now()
         done = [
@@ -180,7 +180,7 @@ class TerminalFollower:
             self._tell_of_pull(row)
 
     def _collecting(self, row: BuildRecord) -> tuple[str, str]:
-        """Return what is known of the collecting of artifacts: how long it took the last time, for
+        """Progress of the collecting of artifacts: how long it took the last time, for
         a build of this name, and how much has come."""
         step = f"artifacts: {row.spec.name}"
         if row.state is not BuildState.COLLECTING:
@@ -219,7 +219,7 @@ class TerminalFollower:
             output.say(f"waiting for the ledger: {error}")
 
     def _mind(self, row: BuildRecord) -> None:
-        """While nobody reads our output: see to it that the build is served all the same."""
+        """While our output is not read: see to it that the build is served all the same."""
         self._follower.ensure_served(row)
         self._obey()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 FILE: Final = "last-times.json"
-LEAST_SECONDS: Final = 5.0  # of what is shorter nobody asks how long it takes
+LEAST_SECONDS: Final = 5.0  # of what is shorter no duration is shown
 _MOST: Final = 200  # steps that are kept
 _LONGEST: Final = 30 * 86_400.0  # seconds of one that is believed
 

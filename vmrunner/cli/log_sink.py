@@ -18,7 +18,7 @@ _PIECE: Final = 4096
 
 class LogSink:
     """The sink of the build's output: its own bytes into a pipe or file; what a terminal or a CI
-    system would obey is taken out first. While whoever reads it takes nothing, `held_up` is called
+    system would obey is taken out first. While its reader takes nothing, `held_up` is called
     again and again: a write that blocked would hear of no signal. As a context it leaves no colour
     on, however it is left."""
 
@@ -46,7 +46,7 @@ class LogSink:
         if kind is None:
             self.finish()
         elif rest := self._filter.finish():
-            # Whoever leaves does not wait for a reader that takes nothing.
+            # The end does not wait for a reader that takes nothing.
             with suppress(OSError):
                 if output.ready(self._stream, 0):
                     os.write(self._stream.fileno(), rest[-_PIECE:])

@@ -131,7 +131,7 @@ def paint(text: str, colour: str) -> str:
 
 
 def ready(stream: IO[Any], seconds: float = 0.1) -> bool:
-    """True if the stream takes more, at once or within so many seconds. Also when whoever read it
+    """True if the stream takes more, at once or within so many seconds. Also when its reader
     has gone."""
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLOUT)
@@ -222,7 +222,7 @@ def clear_screen() -> None:
 
 
 def screen_lines() -> int:
-    """Return how many lines stdout, a terminal, shows at once."""
+    """Lines that stdout, a terminal, shows at once."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).lines or _LINES
     except OSError:
@@ -241,7 +241,7 @@ class LibraryLogHandler(logging.Handler):
         level = "warning" if record.levelno < logging.ERROR else "error"
         try:
             say(f"{level}: {record.getMessage()}")
-        except Exception:  # noqa: BLE001 - a stderr that closed must not end whoever logs
+        except Exception:  # noqa: BLE001 - a stderr that closed must not end the caller
             self.handleError(record)
 
 
@@ -302,7 +302,7 @@ _spoken = 0
 
 
 def spoken() -> int:
-    """Return how often something was written beside the log."""
+    """Number of lines that were written beside the log."""
     return _spoken
 
 

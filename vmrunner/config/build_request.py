@@ -115,7 +115,7 @@ class BuildFields(Section):
 
 class BuildRequest(BuildFields):
     """One build, as it is asked for. All are values: names of variables and files were read by
-    whoever made it. Raises ConfigError with field, value and fix."""
+    by whichever door. Raises ConfigError with field, value and fix."""
 
     model_config = ConfigDict(strict=True)
 
@@ -155,12 +155,12 @@ class BuildRequest(BuildFields):
 
     @property
     def taken(self) -> tuple[str, ...]:
-        """Return what a job file takes from this machine."""
+        """Files and variables that a job file takes from this machine."""
         return self._taken
 
     @property
     def faults(self) -> tuple[ConfigError, ...]:
-        """Return what is wrong in a job file. With any this is only what could be read."""
+        """Faults of a job file. With any this is only what could be read."""
         return self._faults
 
     @property
@@ -202,5 +202,5 @@ class SandboxRequest(BuildRequest):
 
 
 def unit(name: str) -> str:
-    """Return what the number in this field counts: "seconds", "bytes" or nothing."""
+    """The unit of the number in this field: "seconds", "bytes" or ""."""
     return section.unit(BuildRequest, name)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def of(settings: Settings) -> list[ConfigError]:
-    """Return what `serve`, or every build, would refuse. Nothing is opened or asked."""
+    """Settings that `serve`, or every build, would refuse. Nothing is opened or asked."""
     from vmrunner.config import pools
 
     checks: list[Callable[[], object]] = [

@@ -1,4 +1,4 @@
-"""Checks of single values that a user gives, whoever he gives them to: command line, job file or
+"""Checks of single values from users, by whichever door: command line, job file or
 Python. Each raises `ConfigError` with field, value and fix. Pure."""
 
 from __future__ import annotations

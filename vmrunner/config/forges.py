@@ -52,7 +52,7 @@ class RunnerFields(BuildFields):
         return self
 
     def values(self) -> dict[str, object]:
-        """Return what is said, as fields of a request."""
+        """The values that are set, as fields of a request."""
         return {
             name: value
             for name in BuildFields.model_fields
@@ -169,7 +169,7 @@ class GithubSettings(Section):
         return named_secret.read(self.private_key, "github.private_key", environ).decode()
 
     def login(self, image: str) -> dict[str, object]:
-        """Return what pulls a runner's image, as options of its build. Raises ConfigError."""
+        """Login for a runner's image, as options of its build. Raises ConfigError."""
         return _login(image, self.registry, "github.registry")
 
 
@@ -193,7 +193,7 @@ class GarmSettings(Section):
         return named_secret.check(value) if value else value
 
     def login(self, image: str) -> dict[str, object]:
-        """Return what pulls a runner's image, as options of its build. Raises ConfigError."""
+        """Login for a runner's image, as options of its build. Raises ConfigError."""
         return _login(image, self.registry, "garm.registry")
 
 

@@ -219,7 +219,7 @@ class SelectedJob(NamedTuple):
     locations: Mapping[str, str] = MappingProxyType({})
 
     def place(self, key: str, item: str = "") -> str:
-        """Return where the job says this; "" where it does not."""
+        """ "FILE:LINE: " of a key, or of one of its items; "" where the job has neither."""
         return self.locations.get(f"{key} {item}") or self.locations.get(key, "")
 
 
@@ -271,7 +271,7 @@ def choose(path: Path, wanted: str | None) -> SelectedJob:
 def _readable(
     table: Any, place: Callable[[Where], str]
 ) -> tuple[JobFile, list[Where], tuple[ConfigError, ...]]:
-    """Return what can be read of a file, and what is wrong with the rest. Raises ConfigError when
+    """The readable part of a file, and the faults of the rest. Raises ConfigError when
     there is no job in it."""
     try:
         return JobFile.model_validate(table), [], ()
@@ -286,7 +286,7 @@ def _readable(
 
 def _without(table: Any, wrong: Iterable[Where]) -> Any:
     """Return a copy without these keys, and of secrets without these items. A job has steps all the
-    same, which nobody will run."""
+    same, which no build will run."""
     remaining = copy.deepcopy(table)
     cuts = {loc[: len(key) + (key[-1:] == ("secrets",))] for loc in wrong if (key := _key(loc))}
     # The last item of a list first: then the others keep their places.
@@ -307,7 +307,7 @@ def _key(loc: Where) -> Where:
 
 
 def _value(table: Any, at: Iterable[str | int]) -> Any:
-    """Return what stands below these keys; None where nothing does."""
+    """The value below these keys, or None."""
     for key in at:
         table = table.get(key) if isinstance(table, dict) else None
     return table

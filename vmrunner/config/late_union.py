@@ -17,7 +17,7 @@ _TAG: Final = "kind"
 
 
 class LateTable:
-    """Annotates a field that holds a table, or None where nobody said one. `load` gives its
+    """Annotates a field that holds a table, or None where it is not set. `load` gives its
     type."""
 
     def __init__(self, load: Callable[[], Table]) -> None:

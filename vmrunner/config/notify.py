@@ -27,7 +27,7 @@ class NotifySettings(Section):
     name: str = Field(
         default="", description="For you, and for `vmrunner notify`; default: the host of its URL."
     )
-    url: str = Field(description="Where to. It is nobody's but yours: no caller can name one.")
+    url: str = Field(description="Where to. It is yours alone: no caller can name one.")
     secret: str = Field(
         min_length=1,
         description="Signs what is sent: a variable's name, or @ and the path of a file.",
@@ -91,7 +91,7 @@ class NotifySettings(Section):
 
     @property
     def in_the_clear(self) -> bool:
-        """Return whether others on the way can read what is sent."""
+        """True if others on the way can read the requests."""
         parts = urlsplit(self.url)
         return parts.scheme == "http" and not units.is_loopback(parts.hostname or "")
 

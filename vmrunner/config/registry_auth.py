@@ -39,7 +39,7 @@ def header(image: str, secret: bytes) -> str:
 
 
 def hidden(image: str, secret: bytes) -> tuple[bytes, ...]:
-    """Return what no log may show of it, beside the secret as a whole."""
+    """Parts of it that no log may show, beside the secret as a whole."""
     credentials = _credentials(registry_of(image), secret)
     return tuple(
         credentials[part].encode() for part in ("password", "identitytoken") if part in credentials
@@ -48,8 +48,8 @@ def hidden(image: str, secret: bytes) -> tuple[bytes, ...]:
 
 def login(image: str, field: str, *configs: bytes) -> dict[str, Any]:
     """Return the options of a build that pulls an image by the login that the first of these
-    Docker configurations has for its registry; none where none has one. So whoever names the image
-    never chooses who is shown a login. Raises ConfigError, which names `field`."""
+    Docker configurations has for its registry; none where none has one. So a user who names the
+    image never chooses who is shown a login. Raises ConfigError, which names `field`."""
     for config in configs:
         try:
             document = json.loads(config)
@@ -83,7 +83,7 @@ def _credentials(registry: str, secret: bytes) -> dict[str, str]:
 
 
 def _found(registry: str, auths: object) -> Mapping[str, Any] | None:
-    """Return what a Docker configuration's `auths` have for a registry."""
+    """Credentials for a registry in a Docker configuration's `auths`."""
     for name, entry in auths.items() if isinstance(auths, Mapping) else ():
         if _host(str(name)) == registry and isinstance(entry, Mapping):
             return entry

@@ -105,7 +105,7 @@ class LoadedSettings:
         return section.unit(type(table), path[-1]) if isinstance(table, section.Section) else ""
 
     def _used(self) -> dict[Path_, tuple[Any, str]]:
-        """Return what stands in for values that nobody set: a driver's defaults, and the ledger's
+        """Defaults in place of values that are not set: a driver's, and the ledger's
         own."""
         used: dict[Path_, tuple[Any, str]] = {}
         with contextlib.suppress(ConfigError):  # several providers, and none is the default

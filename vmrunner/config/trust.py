@@ -1,4 +1,4 @@
-"""Trust in a project's file. A checkout is code that nobody has read: its configuration is obeyed
+"""Trust in a project's file. A checkout is unread code: its configuration is obeyed
 only where no other user could have written it, and what sends credentials or data somewhere, or
 widens rights, only after its user has trusted that very content (`vmrunner config trust`)."""
 
@@ -65,7 +65,7 @@ class TrustedFile(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Return whether the file still holds what was trusted."""
+        """True if the file still has the content that was trusted."""
         try:
             return "trusted" if digest(Path(self.path).read_bytes()) == self.sha256 else "changed"
         except OSError:
@@ -110,7 +110,7 @@ def _leaves(table: Mapping[str, Any], at: Key = ()) -> Iterator[Key]:
 
 
 def doubt(file: Path) -> TrustProblem | None:
-    """Return why what lies at this path may be another user's work; None when only we and root can
+    """The reason why this path's content may be another user's; None when only we and root can
     have written it. Every directory and link on the way counts."""
     parts = [*reversed(file.absolute().parts[1:])]
     here, links = Path(file.anchor or "/"), 0
@@ -135,7 +135,7 @@ def _doubt(path: Path, status: os.stat_result) -> TrustProblem | None:
         return TrustProblem(f"{path} belongs to {_name(status.st_uid)}", f"chown it to {_name(me)}")
     directory, link = stat.S_ISDIR(status.st_mode), stat.S_ISLNK(status.st_mode)
     others = status.st_mode & _BY_OTHERS & ~(0o020 if _alone(status.st_gid, me) else 0)
-    # In a sticky directory, as /tmp is, nobody replaces what is ours, and the rest is not ours.
+    # In a sticky directory, as /tmp is, others replace no file of ours, and the rest is not ours.
     if link or not others or (directory and status.st_mode & stat.S_ISVTX):
         return None
     mode = stat.S_IMODE(status.st_mode)
@@ -143,7 +143,7 @@ def _doubt(path: Path, status: os.stat_result) -> TrustProblem | None:
 
 
 def _alone(group: int, user: int) -> bool:
-    """True if it is the group that many systems give to each user, with nobody else in it."""
+    """True if it is the group that many systems give to each user, with no other user in it."""
     try:
         who, names = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:

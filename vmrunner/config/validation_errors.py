@@ -31,7 +31,7 @@ class FieldError(ValueError):
 
 
 def option_name(info: ValidationInfo) -> str:
-    """Return what errors call the field that is looked at."""
+    """The name that errors give the field that is checked."""
     return (info.field_name or "value").replace("_", "-")
 
 
@@ -271,7 +271,7 @@ def _tags(member: Any) -> tuple[str, ...]:
 
 
 def _without_tags(loc: Where, model: Any) -> Where:
-    """Pydantic puts the tag of a union into the path; nobody wrote it there."""
+    """Pydantic puts the tag of a union into the path; no user wrote it there."""
     shown: list[str | int] = []
     here = model
     for part in loc:

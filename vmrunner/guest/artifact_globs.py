@@ -21,7 +21,7 @@ class TooMuch(Exception):
 
 
 def find(root: str, globs: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Return how many names each glob matches, and what tar must be told to bring each of them
+    """The number of names that each glob matches, and tar's arguments that bring each of them
     once. Raises TooMuch."""
     until = time.monotonic() + SECONDS
     counts = []

@@ -256,7 +256,7 @@ class GuestBuild:
 
     def _note(self, line: str) -> None:
         """Take note of one control line. The build can write there too: what does not fit is not
-        noted, but it is answered, since somebody may wait."""
+        noted, but it is answered, since a process may wait."""
         words = line.split()
         if not words:
             return
@@ -328,7 +328,7 @@ class GuestBuild:
             self._answer("stop" if self._why else line)
 
     def _answer(self, line: str) -> None:
-        with suppress(BlockingIOError):  # the build filled it: nobody waits for an answer there
+        with suppress(BlockingIOError):  # the build filled it: none waits for an answer
             os.write(self._answers, f"{line}\n".encode())
 
     def _look(self, now: float) -> bool:
@@ -363,7 +363,7 @@ class GuestBuild:
 
     def _kill(self) -> None:
         """Kill all of the container at once. Docker refuses when it is gone already, and when so
-        much had to die that no end was seen in time: whoever waits for the end finds out either."""
+        much had to die that no end was seen in time: who waits for the end finds out either."""
         self._cgroup.kill()
         try:
             docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")

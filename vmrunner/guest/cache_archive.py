@@ -182,7 +182,7 @@ class _Filling:
             tar.members = []  # type: ignore[attr-defined]  # else it remembers all
 
     def _path(self, name: str) -> str:
-        """Return where a name of the tar lies, below directories that are no links."""
+        """Path of a name of the tar, below directories that are no links."""
         parts = name.split("/")
         if any(part in ("", ".", "..") for part in parts):
             raise NotCached(f"it holds the name {name[:80]!r}")

@@ -91,7 +91,7 @@ class CacheWork:
 
     def settle(self, *, give_up: bool = False) -> tuple[str, float] | None:
         """Tell what came of each; return the line that is answered now, and how long they took.
-        None while it is at it. What takes too long, or nobody waits for any more, is killed."""
+        None while it is at it. What takes too long, or is not waited for any more, is killed."""
         late = give_up or clock() > self._began + SECONDS + CLEAR_GRACE
         if late:
             os.kill(self._child, signal.SIGKILL)
@@ -111,7 +111,7 @@ class CacheWork:
         return self._owed, clock() - self._began
 
     def _reports(self) -> dict[int, dict[str, Any]]:
-        """Return what came of each, as far as it is known."""
+        """The reports of those that ended, by their number."""
         reports = {}
         for line in self._place.read("caches").splitlines():
             with suppress(ValueError, KeyError):  # the last one may be cut

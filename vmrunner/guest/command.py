@@ -255,7 +255,7 @@ class Command:
             if os.fork():
                 return
             for fd in set(range(1024)) - self._pipes.keys():
-                with suppress(OSError):  # the caller waits until nobody has its connection open
+                with suppress(OSError):  # the caller waits until all have closed its connection
                     os.close(fd)
             self._drain()
             self._clean()
@@ -269,7 +269,7 @@ class Command:
         self._tell_driver("reap")
 
     def _drain(self) -> None:
-        """Take what is still written, until nobody is there that could."""
+        """Take what is still written, until no writer remains."""
         assert self._group is not None
         while self._group.processes():
             for fd in select.select(list(self._pipes), [], [], TICK)[0]:

@@ -136,12 +136,12 @@ class CommandFollower:
             if self._gone():
                 return 0
             if self._ask.place.epoch() > self._ask.epoch:
-                raise Stale("somebody with a higher epoch speaks here")
+                raise Stale("a caller with a higher epoch speaks here")
             if self._is_dead():
                 return DEAD
 
     def _read_end(self) -> bytes | None:
-        """Return how it ended, if it did."""
+        """Its end, or None."""
         try:
             with open(f"{self._path}/state", "rb") as file:
                 return file.read()
@@ -149,7 +149,7 @@ class CommandFollower:
             return None
 
     def _gone(self) -> bool:
-        """Wait for news; True when nobody reads us any more."""
+        """Wait for news; True when the reader has left."""
         poll = select.poll()
         poll.register(self._ask.out.fd, 0)  # only errors
         poll.register(self._written, select.POLLIN)

@@ -67,7 +67,7 @@ class CommandGroup:
                 os.kill(pid, signal.SIGKILL)
 
     def remove(self) -> None:
-        """Remove the group, once nobody is in it."""
+        """Remove the group, once it is empty."""
         if self._cgroup:
             with suppress(OSError):
                 os.rmdir(self._cgroup)

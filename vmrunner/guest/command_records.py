@@ -8,7 +8,7 @@ RUN/commands/ID/      on a tmpfs
     group             its shell's pid and its control group, from its beginning on
     taken             how many bytes of its stdin were taken; "end" once there will be no more
     alive             locked by its process
-    wake              a FIFO: somebody wishes something
+    wake              a FIFO: a request has come
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make(place: Place, path: str, order: bytes) -> int:
 
 
 def running(place: Place) -> int:
-    """Return how many run. One whose process died does not."""
+    """The number of commands that run. One whose process died does not."""
     return sum(lives(directory(place, name)) for name in os.listdir(f"{place.run}/running"))
 
 
@@ -83,7 +83,7 @@ def known(place: Place) -> list[str]:
 
 
 def ended(path: str) -> dict[str, Any] | None:
-    """Return how a command ended; None while it runs."""
+    """The end of a command; None while it runs."""
     try:
         with open(f"{path}/state", encoding="utf-8") as file:
             return json.load(file)  # type: ignore[no-any-return]
@@ -117,13 +117,13 @@ def has_room(place: Place, size: int) -> bool:
 
 
 def room(place: Place) -> int:
-    """Return how many bytes fit yet."""
+    """The number of bytes that still fit."""
     disk = os.statvfs(f"{place.run}/commands")
     return disk.f_bavail * disk.f_frsize
 
 
 def taken(path: str) -> tuple[int, bool]:
-    """Return how many bytes of its stdin a command was given, and whether that was all."""
+    """The bytes of its stdin that a command was given, and whether that was all."""
     try:
         with open(f"{path}/taken", encoding="ascii") as file:
             count, _, last = file.read().partition(" ")
@@ -144,7 +144,7 @@ def _mark(path: str) -> str:
 
 
 def _oldest(commands: str, file: str) -> list[str]:
-    """Return the directories with such a file, by its age: of the state, whoever ended last may be
+    """Return the directories with such a file, by its age: of the state, the last that ended may be
     asked for yet, however long ago it began."""
     found = []
     with suppress(FileNotFoundError):

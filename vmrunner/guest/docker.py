@@ -87,7 +87,7 @@ def decoded(response: bytes) -> Any:
 
 
 def received(connection: socket.socket) -> bytes:
-    """Return what has come on the connection; nothing once its end has."""
+    """Bytes that have come on the connection; b"" at its end."""
     try:
         return connection.recv(65536)
     except OSError as error:
@@ -122,7 +122,7 @@ def remove() -> None:
 
 
 def inspect() -> dict[str, Any]:
-    """Return what Docker knows of the container."""
+    """Docker's document of the container."""
     found = call("GET", f"/containers/{NAME}/json")
     if not isinstance(found, dict):
         raise DockerError(0, "dockerd ended in the middle of an answer")

@@ -15,7 +15,7 @@ from typing import Any
 _CONNECTOR = 11  # NETLINK_CONNECTOR
 _DONE = 3  # NLMSG_DONE
 _GROUP = 1  # CN_IDX_PROC, and CN_VAL_PROC
-_MOST = 64  # events that are read at a time: whoever starts processes without end holds nobody up
+_MOST = 64  # events that are read at a time: a build that forks without end holds no other up
 _LISTEN = 1  # PROC_CN_MCAST_LISTEN
 _EXIT = 0x80000000  # PROC_EVENT_EXIT
 _HEAD = struct.Struct("=IHHIIIIIIHH")  # nlmsghdr, cn_msg

@@ -106,7 +106,7 @@ class Follower:
                 os.read(self._written, 4096)
 
     def _gone(self) -> bool:
-        """Wait for news; True when nobody reads us any more, which a quiet build would never
+        """Wait for news; True when the reader has left, which a quiet build would never
         tell."""
         poll = select.poll()
         poll.register(self._out.fd, 0)  # only errors

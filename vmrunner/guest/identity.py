@@ -6,7 +6,7 @@ It comes over a virtio-serial port, once, before sshd starts: a head of fixed le
     "hostname": …, "host_key": …, "host_public": …, "user_key": …, "deadline": s, "ttl": s,
     "network": "open" or "none"}
 
-The answer is `ACK`, when sshd listens. Whoever is root here may write to the port whenever they
+The answer is `ACK`, when sshd listens. Root in here may write to the port whenever they
 like: the host reads `ACK` once and closes its end.
 """
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FIRST_OUTPUT = 4096  # bytes of the log at most
 ROOM = 4  # times that much: what is cut of a smaller log is in the memory of who reads it
-OUTPUT_PATIENCE = 0.25  # seconds for them: nobody looks at timeouts meanwhile
+OUTPUT_PATIENCE = 0.25  # seconds for them: no timeout is looked at meanwhile
 
 
 def open_and_follow(ask: Ask, alive: int) -> int:

@@ -13,7 +13,7 @@ from .supervisor import Ask
 
 PIECE = 256 << 10
 CONNECT = 10.0  # seconds
-REFUSED = 11  # exit code: nobody listens there
+REFUSED = 11  # exit code: no process listens there
 INPUT = 0  # the descriptor on which the caller's bytes come
 
 
@@ -34,7 +34,7 @@ def forward(ask: Ask) -> int:
 
 
 def _relay(service: socket.socket, out: Output) -> None:
-    """Carry bytes both ways until the port has ended, or nobody hears us. What it does not take yet
+    """Carry bytes both ways until the port has ended, or the caller has. What it does not take yet
     waits here: it may have to be read first."""
     service.setblocking(False)
     pending, over = b"", False

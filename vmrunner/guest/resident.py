@@ -168,7 +168,7 @@ class Resident:
         parent = os.getppid()
 
         def launch() -> None:
-            if os.getppid() != parent:  # without an answer whoever asked asks the next one
+            if os.getppid() != parent:  # without an answer the caller asks the next one
                 raise RuntimeError("the resident that would start the build is gone")
             os.kill(parent, _LAUNCH)
 
@@ -187,7 +187,7 @@ class Resident:
             for number in (signal.SIGCHLD, _LAUNCH):
                 signal.signal(number, signal.SIG_DFL)
             self._listener.close()
-            for spare in self._spares:  # it ends when nobody can give it work any more
+            for spare in self._spares:  # it ends when its parent has ended
                 spare.close()
             code = work()
         except BaseException as error:  # noqa: BLE001 - a fork must not return into its parent
@@ -261,7 +261,7 @@ class Resident:
         except BlockingIOError:
             data = b""
         if not data and event & select.POLLHUP:
-            time.sleep(PORT_PAUSE)  # nobody at the other end yet, which no poll waits for
+            time.sleep(PORT_PAUSE)  # no reader yet, which no poll waits for
         found = self._message.feed(data)
         if found is None:
             return
@@ -292,7 +292,7 @@ class Resident:
     def _acknowledge(self) -> None:
         """Tell the host once sshd listens, and nothing ever again."""
         if self._port is not None and _listens(SSH_PORT):
-            self._place.write("answered", "")  # first: nobody reads a second one
+            self._place.write("answered", "")  # first: a second one is not read
             os.write(self._port, identity.ACK)
             os.close(self._port)
             self._port = None
@@ -322,6 +322,6 @@ class Resident:
 
 
 def _listens(port: int) -> bool:
-    """True if somebody listens on that TCP port."""
+    """True if a process listens on that TCP port."""
     with open("/proc/net/tcp", encoding="ascii") as file:
         return any(f":{port:04X} 00000000:0000 0A" in line for line in file)

@@ -100,7 +100,7 @@ def start(ask: Ask) -> int:
 
 
 def _run(ask: Ask, order: dict[str, Any], path: str, alive: int) -> int:
-    """Be the process of a command; where nobody follows it, in a process of its own."""
+    """Be the process of a command; where it is not followed, in a process of its own."""
     sink = None
     if ask.arguments:
         out, err = map(int, ask.arguments)
@@ -131,7 +131,7 @@ def _perform(ask: Ask, order: dict[str, Any], path: str, sink: CallerSink | None
         command = Command(ask.place, order, path, sink)
         command.run()
         ask.afterwards = command.leave
-    except Exception as error:  # noqa: BLE001 - whoever follows must hear of it
+    except Exception as error:  # noqa: BLE001 - its followers must hear of it
         state = end(path, error=f"{type(error).__name__}: {error}"[:500])
         if command is not None:
             command.give_up()
@@ -188,7 +188,7 @@ def take_input(ask: Ask) -> int:
     fcntl.flock(lock, fcntl.LOCK_EX)
     have, over = taken(path)
     if ended(path):
-        return 0  # nobody reads it: how it ended says all
+        return 0  # it is not read: its end says all
     if offset > have:
         ask.out.complain(f"its stdin is at byte {have}, not {offset}")
         return AHEAD
@@ -203,7 +203,7 @@ def take_input(ask: Ask) -> int:
                 written = os.write(pipe, data)
             except BlockingIOError:
                 if ended(path) or _has_left(ask):
-                    return 0  # nobody will read it, or say more
+                    return 0  # it will not be read, or told more
                 time.sleep(LOOK_PAUSE)
                 continue
             data, have = data[written:], have + written
@@ -228,7 +228,7 @@ def _open_input(place: Place, path: str) -> int | None:
 
 
 def _has_left(ask: Ask) -> bool:
-    """True if nobody hears us any more."""
+    """True if the caller has left."""
     poll = select.poll()
     poll.register(ask.out.fd, 0)  # only errors
     return bool(poll.poll(0))

@@ -58,7 +58,7 @@ def answer(connection: socket.socket, place: Place, work: str, launch: Callable[
     files, parent = open_files(), os.getppid()
     patience: float | None = STAY
     while head := _head(connection, patience):
-        if os.getppid() != parent:  # whoever asks finds the next one at the socket
+        if os.getppid() != parent:  # the caller finds the next one at the socket
             break
         words, stdin = json.loads(head), connection.fileno()
         if stays := isinstance(words, dict):

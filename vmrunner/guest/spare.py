@@ -27,7 +27,7 @@ class Spare:
         return True
 
     def wait(self) -> tuple[bytes, Sequence[int]]:
-        """Return what it is to do, in that process; nothing once nobody can tell it any more."""
+        """The work for that process, and its descriptors; b"" once its parent has ended."""
         self._ours.close()
         word, descriptors, _, _ = socket.recv_fds(self._theirs, 1, 1)
         self._theirs.close()

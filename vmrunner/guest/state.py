@@ -37,7 +37,7 @@ MARK = 128  # room for the line that says what was cut
 
 
 class Stale(Exception):
-    """A higher epoch spoke to this VM before: whoever asks has lost the build."""
+    """A higher epoch spoke to this VM before: the caller has lost the build."""
 
 
 class Place:
@@ -134,8 +134,8 @@ class Place:
             return ""
 
     def claim(self, attempt: str) -> bool:
-        """True for exactly one caller in the life of this VM's disk. Whoever claimed it, that is
-        safe then: who did may have died before. Zeros claim nothing, but leave room."""
+        """True for exactly one caller in the life of this VM's disk. The claim is safe then; its
+        claimer may have died before. Zeros claim nothing, but leave room."""
         fd = os.open(self.started, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

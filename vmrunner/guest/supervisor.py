@@ -46,7 +46,7 @@ NO_METADATA = "metadata.nft"
 
 
 def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
-    """`place` and `work` are the VM's unless somebody runs us elsewhere."""
+    """`place` and `work` are the VM's unless a test names others."""
     place = place or Place()
     command = argv[0] if argv else ""
     if command == "run":
@@ -61,7 +61,7 @@ def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
 
 def run_build(place: Place, *, work: str) -> int:
     """The whole of `supervisor run`. Does nothing when another one is at it, nor after too many
-    starts: one that dies each time is then seen to be dead by whoever follows."""
+    starts: one that dies each time is then seen to be dead by its followers."""
     from .build import GuestBuild
 
     for _ in range(20):  # others hold the lock for a moment to see whether we live
@@ -101,7 +101,7 @@ def obey(
         out.complain(f"{command}: {type(error).__name__}: {error}"[:2000])
     try:
         out.end(code)
-    finally:  # whoever asked may have gone
+    finally:  # the caller may have gone
         if ask is not None:
             ask.afterwards()
     return code
@@ -213,7 +213,7 @@ def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
 
 
 def launch() -> None:
-    """Let systemd run the supervisor. When the unit is there already somebody else was faster."""
+    """Let systemd run the supervisor. When the unit is there already another call was faster."""
     run(
         "systemd-run",
         f"--unit={UNIT}",
@@ -281,7 +281,7 @@ def collect(ask: Ask) -> int:
 
 
 def of_our_images(command: str) -> Callable[[Ask], int] | None:
-    """Return what does such a command. A stock image has none of them."""
+    """The handler of such a command. A stock image has none of them."""
     with suppress(ModuleNotFoundError):
         from . import caches, prestart, sandbox_commands
 

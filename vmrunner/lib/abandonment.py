@@ -1,4 +1,4 @@
-"""Calls that somebody waits for in another thread, who may go away."""
+"""Calls with a waiter in another thread, who may go away."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _gone: ContextVar[threading.Event | None] = ContextVar("gone", default=None)
 
 
 class Abandoned(BaseException):
-    """Nobody waits for this call any more."""
+    """The waiter of this call has left."""
 
 
 def watch(gone: threading.Event) -> None:
@@ -21,7 +21,7 @@ def watch(gone: threading.Event) -> None:
 
 
 def check() -> None:
-    """Raise Abandoned once where nobody waits for this call: what then cleans up is not told."""
+    """Raise Abandoned, once, where the waiter of this call has left: its cleaning up goes on."""
     gone = _gone.get()
     if gone is not None and gone.is_set():
         _gone.set(None)

@@ -1,4 +1,4 @@
-"""Seconds since a value that somebody else writes last changed, by our own monotonic clock.
+"""Seconds since a value that another process writes last changed, by our own monotonic clock.
 
 A heartbeat, a lease, a wish: each is a value that changes while its writer lives. What it says is
 compared with nothing but what it said before, so neither a clock that is wrong, here or there, nor
@@ -59,7 +59,7 @@ class ChangeWatch(Generic[K]):
             del self._watched[key]
 
     def tidy(self, now: float) -> None:
-        """Forget what nobody looked at for so long that it would begin anew."""
+        """Forget what was not looked at for so long that it would begin anew."""
         for key in [k for k, watched in self._watched.items() if now - watched.looked > self._gap]:
             del self._watched[key]
 

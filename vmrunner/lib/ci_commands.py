@@ -1,4 +1,4 @@
-"""Words that a CI system would obey, taken out of what somebody else wrote.
+"""Words that a CI system would obey, taken out of others' text.
 
 A CI system reads commands out of the output of the jobs that it runs, and so of whatever vmrunner
 shows there: a build's log, the names of its files, what a VM complains of. The text stays and reads
@@ -49,7 +49,7 @@ _ANY: Final = re.compile(
 
 
 def words(environ: Mapping[str, str]) -> CiSyntax | None:
-    """Return the syntax obeyed by whoever reads this process's output; None outside of CI."""
+    """Return the syntax that the reader of this process's output obeys; None outside of CI."""
     found = [
         system
         for variable, value, system in (
@@ -70,7 +70,7 @@ def words(environ: Mapping[str, str]) -> CiSyntax | None:
 
 
 def text(whole: str, environ: Mapping[str, str]) -> str:
-    """Text of ours that quotes somebody else's, whole lines of it."""
+    """Text of ours that quotes another's, whole lines of it."""
     commands = words(environ)
     return whole if commands is None else CiCommandFilter(commands).whole(whole)
 
@@ -100,7 +100,7 @@ class CiCommandFilter:
         return self._broken(read[:cut]).encode()
 
     def finish(self) -> bytes:
-        """Return what was held back. Whatever comes next begins a line: ours comes between."""
+        """The text that was held back. Whatever comes next begins a line: ours comes between."""
         read = self._held + self._decoder.decode(b"", final=True)
         self._held = ""
         self._decoder.reset()
@@ -117,7 +117,7 @@ class CiCommandFilter:
         return self._broken(read)
 
     def _open(self, read: str) -> int:
-        """Return how many characters at the end may still become a mark."""
+        """The number of characters at the end that may still become a mark."""
         if self._commands and (
             _LATER_OPEN.search(read) or (self._blank and _FIRST_OPEN.match(read))
         ):

@@ -1,6 +1,6 @@
 """Directories reached by descriptors: below one that is open, no link is followed.
 
-Whoever filled a directory may have left a link in it. A path walks through it; these do not.
+A directory of another user may hold a link. A path walks through it; these do not.
 """
 
 from __future__ import annotations

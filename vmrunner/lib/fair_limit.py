@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 
 class FairLimit:
-    """`places` for threads. Whoever leaves gives its place to the one that has waited longest, so
-    that a thread which comes back at once does not pass the others by."""
+    """At most `limit` threads at once. One that leaves gives its turn to the one that has waited
+    longest, so that a thread which comes back at once does not pass the others by."""
 
     def __init__(self, limit: int) -> None:
         self._lock = threading.Lock()

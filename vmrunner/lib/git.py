@@ -1,4 +1,4 @@
-"""Git on the host, for repositories that nobody has read.
+"""Git on the host, for unread repositories.
 
 It never asks, runs no hook, no filter and no helper that a URL names, writes no file past a limit,
 and knows of its user's configuration only how servers are reached, and that only to fetch.
@@ -44,7 +44,7 @@ _OPTIONS: Final = (
     "maintenance.auto=false",
 )
 # `ulimit` counts blocks of 512 bytes. By a shell: what runs between fork and exec of a process with
-# threads may not be Python. Without the signal whoever writes too much says so.
+# threads may not be Python. Without the signal a process that writes too much says so.
 _LIMITED: Final = ("sh", "-c", 'trap "" XFSZ && ulimit -f "$0" && exec "$@"')
 _TOO_LARGE: Final = os.strerror(errno.EFBIG)
 

@@ -143,7 +143,7 @@ class Globs:
         return any(glob.ends(at, last) for glob, at in here.pairs)
 
     def risk(self, path: str, *, file: bool = False) -> str:
-        """Return the part of this path that nobody gets who did not name it letter by letter, and
+        """Return the part of this path that is left out unless it is named letter by letter, and
         why; mostly an empty text. `file`: it is an entry's own path, of a file or a link."""
         parts = path.split("/")
         for number, part in enumerate(parts, start=1):
@@ -190,7 +190,7 @@ class _Glob:
         self.first = self._skipping([0])
 
     def step(self, at: _Places, component: str) -> _Places:
-        """Return where one may be in a directory of this name below."""
+        """Positions at which one may be in a directory of this name below."""
         return self._skipping(
             place if self._parts[place] == "**" else place + 1
             for place in at

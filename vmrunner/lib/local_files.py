@@ -25,7 +25,7 @@ _LOCAL: Final = frozenset({
     "tmpfs", "ramfs", "rootfs", "overlay", "aufs", "ecryptfs", "fuse.gocryptfs", "fuse.encfs",
     "fuse.fuse-overlayfs", "ubifs", "vfat", "exfat", "ntfs3", "fuseblk", "ufs",
 })  # fmt: skip
-#: Names a file system that somebody knows to be local.
+#: Names a file system that the user knows to be local.
 LOCAL_VARIABLE: Final = "VMRUNNER_LOCAL_FILE_SYSTEM"
 
 

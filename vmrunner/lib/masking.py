@@ -68,7 +68,7 @@ class Masker:
         return self.decide()
 
     def decide(self) -> bytes:
-        """Return what can be decided of all that was fed, masked."""
+        """The decided part of all that was fed, masked."""
         if not self._new:
             return b""
         self._text = b"".join([self._text, *self._new])
@@ -78,7 +78,7 @@ class Masker:
             return self._leave(matches, matches.undecided())
 
     def finish(self) -> bytes:
-        """Return what was held back, masked: nothing follows."""
+        """The text that was held back, masked: nothing follows."""
         decided = self.decide()
         with self._needles.turn():
             return decided + self._leave(_Sight(self._text, self._needles), len(self._text))
@@ -136,7 +136,7 @@ class _Sight:
             yield open_start, open_end
 
     def undecided(self) -> int:
-        """Return where the first needle could begin whose end is not here yet."""
+        """Offset at which the first needle could begin whose end has not come yet."""
         first = len(self._text)
         for needle in self._needles.all_plain:
             first = min(first, _opens(self._text, needle.text, lambda _: True))

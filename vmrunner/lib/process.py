@@ -24,7 +24,7 @@ def current() -> Process:
 
 
 def user() -> str:
-    """Return who runs this process, as the ledger notes it: `local:UID@HOST`."""
+    """The user of this process, as the ledger notes it: `local:UID@HOST`."""
     return f"local:{os.getuid()}@{socket.gethostname()}"
 
 

@@ -63,14 +63,14 @@ class SecretPatterns:
         return bool(self.plain or self.encoded)
 
     def turn(self) -> AbstractContextManager[object]:
-        """Return what is held while a text is looked through for them: a turn where they are so
+        """A lock to hold while a text is searched for them: a turn where they are so
         many that this takes long."""
         few = len(self.all_plain) + len(self.all_encoded) < _MANY
         return contextlib.nullcontext() if few else turns.costly()
 
     @cached_property
     def reach(self) -> int:
-        """Return how many bytes one of them may cover at most."""
+        """The most bytes that one of them may cover."""
         plain = max((len(pattern.text) for pattern in self.all_plain), default=0)
         encoded = max((len(pattern.text) for pattern in self.all_encoded), default=0)
         return max(plain, _BROKEN * encoded)

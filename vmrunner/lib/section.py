@@ -53,7 +53,7 @@ _UNITS: Final = {get_args(Seconds)[1]: "seconds", get_args(Bytes)[1]: "bytes"}
 
 
 def unit(model: type[BaseModel], name: str) -> str:
-    """Return what the number in this field counts: "seconds", "bytes" or nothing."""
+    """The unit of the number in this field: "seconds", "bytes" or ""."""
     field = model.model_fields.get(name)
     if field is None:
         return ""

@@ -28,7 +28,7 @@ class Filter(Protocol):
 
 
 def for_display(*, tty: bool, environ: Mapping[str, str], encoding: str = "utf-8") -> Filter:
-    """The filter for a stream that somebody or something looks at."""
+    """The filter for a stream that people or a CI system look at."""
     obeyed = ci_commands.words(environ)
     if obeyed is not None:
         return ci_commands.CiCommandFilter(obeyed)
@@ -36,7 +36,7 @@ def for_display(*, tty: bool, environ: Mapping[str, str], encoding: str = "utf-8
 
 
 def line(data: bytes, environ: Mapping[str, str]) -> str:
-    """Return one line of a log as whoever prints it may have it."""
+    """One line of a log, safe to print."""
     text = data.decode(errors="replace")
     if _SPECIAL.search(text):
         colours = Colours()

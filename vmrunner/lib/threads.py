@@ -65,7 +65,7 @@ class DaemonThreadPool:
                     if not self._threads:
                         future.set_exception(Throttled(f"{self._name}: {error}"))
                         return future
-                    self._idle -= 1  # whoever is free next takes it
+                    self._idle -= 1  # the next free thread takes it
         self._work.put((future, work))
         return future
 

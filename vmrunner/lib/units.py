@@ -33,7 +33,7 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.AS
 LABEL_CHARACTERS: Final = 255  # of a value, at most
 
 
-#: Characters of a duration, a size, or a word that somebody may have mistyped.
+#: Characters of a duration, a size, or a word that may be mistyped.
 _LONGEST: Final = 64
 
 

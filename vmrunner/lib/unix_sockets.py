@@ -51,7 +51,7 @@ def handed_out(stream: socket.socket) -> Iterator[str]:
             try:
                 yield shlex.join((sys.executable, "-P", "-m", __name__, str(path)))
             finally:
-                listener.shutdown(socket.SHUT_RDWR)  # nobody may have come for it
+                listener.shutdown(socket.SHUT_RDWR)  # no caller may have come for it
                 giver.join()
 
 

@@ -1,4 +1,4 @@
-"""Hints that something happened, so that nobody waits for a poll. A lost hint costs a poll.
+"""Hints that something happened, so that no caller waits for a poll. A lost hint costs a poll.
 
 Inside a process it is an event; between processes of one host a datagram to every socket that
 lies in the wake directory, one a listener.

@@ -1,5 +1,5 @@
 """Files of a git work tree, as git names them: those that it tracks, and those that it does not
-ignore. No program that the work tree's own configuration names runs for that, whoever owns it.
+ignore. No program that the work tree's own configuration names runs for that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENV: Final = {
     "LC_ALL": "C",
 }
 # What the work tree's configuration may say, and git would run or write. So its owner need not be
-# trusted: a checkout in a container mostly belongs to somebody else.
+# trusted: a checkout in a container mostly belongs to another user.
 _OPTIONS: Final = (
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
@@ -75,7 +75,7 @@ def files(directory: Path, *, timeout: float, top: bool = False) -> list[str] | 
     listed = _git(directory, "ls-files", *options, timeout=timeout)
     _refuse(directory, listed)
     names = [os.fsdecode(name).rstrip("/") for name in listed.stdout.split(b"\0") if name]
-    for name in names:  # an index that somebody forged names anything
+    for name in names:  # a forged index names anything
         if not _ODD.isdisjoint(name.lower().split("/")):
             raise ConfigError(
                 f"source: git lists {name!r}, which is no file of {str(directory)!r}",

@@ -113,7 +113,7 @@ def _open(path: str) -> bool:
 
 
 def cookie_name(parts: ServerParts, scope: Scope) -> str:
-    """Return how a browser's cookie is called: over TLS so that no other host, and nobody without
+    """Name of a browser's cookie: over TLS one that no other host, and no page without
     TLS, can set one; without it by our port, since to a browser all ports of a host are one."""
     if parts.settings().server.url.startswith("https://"):
         return f"__Host-{_COOKIE}"
@@ -121,7 +121,7 @@ def cookie_name(parts: ServerParts, scope: Scope) -> str:
 
 
 def _credential(headers: Headers, name: str) -> tuple[str, bool]:
-    """Return what the request shows, and whether that is a cookie of this name."""
+    """The secret that the request shows, and whether that is a cookie of this name."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     if scheme:
         return (secret.strip() if scheme.lower() == "bearer" else ""), False
@@ -146,7 +146,7 @@ def _refuse_foreign(headers: Headers) -> None:
 
 
 def caller(request: Request) -> VerifiedCaller:
-    """Return who makes the request."""
+    """The principal of a request."""
     found: VerifiedCaller | None = request.scope["state"]["caller"]
     assert found is not None, "an open path has no caller"
     return found

@@ -40,7 +40,7 @@ async def model(request: Request, kind: type[M], most: int = JSON_BYTES) -> M:
     if length.isdecimal() and int(length) <= SMALL:
         most = min(most, SMALL)  # one in chunks may be longer than it tells
     if most <= SMALL:
-        # In a thread: nobody else is answered meanwhile.
+        # In a thread: no other request is answered meanwhile.
         return await run_in_threadpool(_decoded, request, await whole(request, most), kind)
     large: LargeBodies = request.app.state.large_bodies
     async with large.turn(request) as turn:
@@ -56,7 +56,7 @@ class LargeBody:
 
 
 class LargeBodies:
-    """Large bodies, and those whose size nobody tells: of one caller one at a time, from its first
+    """Large bodies, and those of unknown size: of one caller one at a time, from its first
     byte until it is decoded, and for a while in proportion to what that took. For one event
     loop."""
 

@@ -67,7 +67,7 @@ def _text(name: str, value: object, most: int | None = None) -> None:
 
 
 def _size(value: object) -> int:
-    """Return how many characters a list of words or a table of variables has, each with two more
+    """Characters of a list of words or a table of variables, each item with two more
     for what is around it."""
     return sum(len(text) + 2 for text in _texts(value))
 

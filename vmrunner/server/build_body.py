@@ -96,7 +96,7 @@ class _AskedFor(JobDefaults):
         return value
 
     def _given(self) -> dict[str, Any]:
-        """Return what was said, as a request takes it. The source is the services' to find."""
+        """The fields that are set, as a request takes them. The services find the source."""
         values: dict[str, Any] = {
             name: value
             for name in SandboxRequest.model_fields

@@ -25,7 +25,7 @@ class BytePipe:
         self._reader_gone = threading.Event()
 
     def put(self, data: bytes | None) -> None:
-        """Add a piece. Raises BrokenOff when nobody takes it."""
+        """Add a piece. Raises BrokenOff when its reader has left."""
         while not self._reader_gone.is_set():
             try:
                 return self._pieces.put(data, timeout=LOOK)
@@ -72,10 +72,10 @@ class _Mover(threading.Thread):
 async def pulled(
     push: Callable[[Callable[[bytes], object]], object],
 ) -> AsyncIterator[bytes]:
-    """Return what `push` hands to its argument, as it comes. What it raises before the first piece
+    """Bytes that `push` hands to its argument, as they come. What it raises before the first piece
     is raised by this call; a later error cuts the rest off. Who takes no more only has to let go
     of it."""
-    limiter = CapacityLimiter(1)  # its own: nobody waits for a thread that another has
+    limiter = CapacityLimiter(1)  # its own: no stream waits for another's thread
     pipe = BytePipe()
 
     def push_all() -> None:

@@ -22,7 +22,7 @@ class ChangeWatcher:
         self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop holds them weakly
 
     async def progress(self, build: str) -> Progress:
-        """Return how far it is now."""
+        """Its progress now."""
         return await to_thread.run_sync(self._look, build)
 
     async def changed(self, build: str, since: Progress, timeout: float) -> Progress:
@@ -47,7 +47,7 @@ class ChangeWatcher:
                 waiting.remove(future)
 
     async def _watch(self, build: str) -> None:
-        """Look again and again, as long as somebody waits."""
+        """Look again and again, as long as a caller waits."""
         while self._waiting[build]:
             now = await self.progress(build)
             if now != self._progress[build]:
@@ -60,7 +60,7 @@ class ChangeWatcher:
             await asyncio.sleep(INTERVAL)
 
     def _release(self, build: str, done: asyncio.Task[None]) -> None:
-        """Wake whoever is left: a look that failed is theirs to find out."""
+        """Wake the callers that remain: a look that failed is theirs to find out."""
         _ = done.cancelled() or done.exception()
         self._progress.pop(build, None)
         self._tasks.pop(build, None)

@@ -21,7 +21,7 @@ class CloudLook:
         self._seen: tuple[CloudView, float] | None = None
 
     def seen(self) -> tuple[CloudView, float] | None:
-        """Return what the clouds show, and how many seconds ago that was. While one looks, the
+        """Resources that the clouds show, and the seconds since then. While one looks, the
         others get what is there; None: that is the first look."""
         before, now = self._seen, time.monotonic()
         fresh = before is not None and now - before[1] < INTERVAL

@@ -13,7 +13,7 @@ STALLED: Final = 60.0  # seconds in which a caller takes nothing of what it is s
 
 
 def most_connections() -> int:
-    """Return how many may be open at once: the engine in this process needs files too."""
+    """Most connections that may be open at once: the engine in this process needs files too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft * 3 // 4 if soft != resource.RLIM_INFINITY else 1 << 16
 

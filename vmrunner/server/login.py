@@ -67,6 +67,6 @@ def log_out(request: Request, parts: Parts) -> Response:
 
 
 def _next(target: str) -> str:
-    """Return where to go after the login: a path of this server, whatever was said."""
+    """The page after the login: a path of this server, whatever was asked for."""
     local = target.startswith("/") and not target.startswith(("//", "/\\"))
     return target if local and target.isprintable() else "/"

@@ -21,7 +21,7 @@ from vmrunner.services import alarms, pools
 if TYPE_CHECKING:
     from vmrunner.server.parts import ServerParts
 
-#: Seconds after which a scope that is not swept any more is no longer shown: nobody has it.
+#: Seconds after which a scope that is not swept any more is no longer shown: no engine has it.
 FORGOTTEN: Final = 86_400.0
 #: Upper ends of the histogram of phases, in seconds.
 BUCKETS: Final[tuple[float, ...]] = (

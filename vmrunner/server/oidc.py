@@ -92,7 +92,7 @@ class IssuerKeys:
 
 
 def _key_place(issuer: str, found: Mapping[str, Any]) -> str:
-    """Return where its keys are: at the issuer itself."""
+    """The URL of its keys: at the issuer itself."""
     place = str(found["jwks_uri"])
     if found.get("issuer") != issuer or urlsplit(place)[:2] != urlsplit(issuer)[:2]:
         raise ValueError(f"it names {place!r}, which is not its own")
@@ -147,7 +147,7 @@ class OidcExchange:
             raise _unproved(str(error)) from None
         matching = [issuer for issuer in issuers if issuer.issuer == claims.get("iss")]
         if not matching:
-            raise _unproved("nobody here knows its issuer")
+            raise _unproved("its issuer is not configured")
         return next(
             (candidate for candidate in matching if candidate.audience == claims.get("aud")),
             matching[0],

@@ -164,7 +164,7 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
     @app.exception_handler(ClientDisconnect)
     async def _left(_: Request, __: ClientDisconnect) -> Response:
-        return problem(400, "the body ends before its end")  # nobody is there to read it
+        return problem(400, "the body ends before its end")  # its sender has left
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> Response:
@@ -211,7 +211,7 @@ def _field(detail: str) -> str:
 
 
 def _value(body: Mapping[str, Any], field: str) -> Scalar:
-    """Return what the caller said there, unless that may be a secret."""
+    """The caller's value of a field, unless that may be a secret."""
     found: Any = body
     for name in field.split("."):
         found = found.get(name) if isinstance(found, Mapping) and name not in _SECRET else None
@@ -236,7 +236,7 @@ def _of_query(request: Request, error: RequestValidationError) -> JSONResponse:
 
 
 def _in_words(message: str) -> tuple[str, str]:
-    """Return what is wrong, and how to mend it, of pydantic's words."""
+    """A fault and its fix, from pydantic's words."""
     text, _, fix = message.removeprefix("Value error, ").partition("; ")
     _, should, what = text.partition(" should ")
     return ("it cannot be that", f"it should {what}") if should else (text, fix)

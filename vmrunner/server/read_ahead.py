@@ -14,7 +14,7 @@ AHEAD: Final = 2  # as many wait to be sent: a reader that waits for its turn ea
 #: Answers that read ahead at once, each in a thread of its own. Each other one holds what its
 #: source has read, and a piece.
 ANSWERS: Final = 32
-THREADS: Final = 40  # for all others: a store that hangs holds up nobody else's request
+THREADS: Final = 40  # for all others: a store that hangs holds up no other request
 
 
 class ReadAhead:
@@ -35,7 +35,7 @@ class ReadAhead:
             while piece := await reader.next():
                 yield piece
         finally:
-            with CancelScope(shield=True):  # a thread that nobody waits for counts nowhere
+            with CancelScope(shield=True):  # a thread without a waiter counts nowhere
                 await reader.stop()
                 if isinstance(source, Generator):  # it has a file open
                     await to_thread.run_sync(source.close, limiter=self._threads)
@@ -47,7 +47,7 @@ class _Reader(Protocol):
         """Return the next piece; none at the end. Raises what the source raised."""
 
     async def stop(self) -> None:
-        """Wait until nobody reads any more."""
+        """Wait until the reader has left."""
 
 
 class _Ahead:
@@ -105,7 +105,7 @@ class _WhenAsked:
 
 
 def _take_failure(task: asyncio.Task[bytes]) -> None:
-    """Take a failure that nobody waits for any more: its reader has left."""
+    """Take a failure whose reader has left."""
     if not task.cancelled():
         task.exception()
 

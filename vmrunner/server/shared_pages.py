@@ -39,7 +39,7 @@ def event_bytes(kind: str, document: dict[str, Any], number: int | None = None) 
 
 
 class SharedPages:
-    """The pages that were made last, of builds that somebody follows. For one event loop."""
+    """The pages that were made last, of builds that are followed. For one event loop."""
 
     def __init__(self, most: int = KEPT_BYTES, threads: CapacityLimiter | None = None) -> None:
         """`threads`: in which pages are made; default: those of everybody."""
@@ -52,7 +52,7 @@ class SharedPages:
 
     @contextmanager
     def following(self, build: str) -> Iterator[None]:
-        """Count one who follows a build. Of a build that nobody follows nothing is kept: its log
+        """Count one who follows a build. Of a build without followers nothing is kept: its log
         may be removed."""
         self._followers[build] += 1
         try:

@@ -1,7 +1,7 @@
 """Alarms: what the operator's webhooks are told of beside the ends of builds.
 
-An alarm is a state that the ledger shows for as long as it lasts, not a moment: whoever serves
-looks, and each alarm is written down once, by its subject, whoever sees it.
+An alarm is a state that the ledger shows for as long as it lasts, not a moment: each engine
+looks, and each alarm is written down once, by its subject, by the first that sees it.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _LOOK_AGAIN: Final = 1.0
 
 
 def when_uploaded(find: Callable[[], T], patience: float = FETCH_PATIENCE) -> T:
-    """Return what `find` finds; while it raises NotUploaded it is tried again, for so many
+    """The value of `find`; while it raises NotUploaded it is tried again, for so many
     seconds."""
     until = time.monotonic() + patience
     while True:

@@ -38,10 +38,10 @@ def audit(
     tag: tuple[str, str] | None = None,
     older_than: float | None = None,
 ) -> list[Survivor]:
-    """The cloud against the ledger: what is alive and should not be, and whether nobody reaps.
+    """The cloud against the ledger: what is alive and should not be, and whether no engine reaps.
 
     With `tag` and `older_than` (seconds), only this: the machines with that tag that are older,
-    whoever made them."""
+    of any maker."""
     only = providers.named(provider)
     if (tag is None) != (older_than is None):
         raise ConfigError(
@@ -74,7 +74,7 @@ def _ours(ledgers: LedgerOpener, chosen: _Chosen, limits: Limits) -> list[Surviv
 
 
 def _foreign(chosen: _Chosen, tag: tuple[str, str], age: float) -> list[Survivor]:
-    """The machines with this tag that are older than this, whoever made them."""
+    """The machines with this tag that are older than this, of any maker."""
     found = []
     for name, driver in chosen:
         pages, errors = _list(name, driver)
@@ -149,7 +149,7 @@ def clocks(ledger: Ledger) -> list[Survivor]:
 
 
 def watch(ledger: Ledger) -> ReaperActivity:
-    """Return what the ledger knows of those who reap."""
+    """The last passes, sweeps and clocks of the engines that reap, as the ledger has them."""
     members, now = ledger.engines.list(), ledger.engines.now()
     done = ledger.engines.heartbeats({member.id: member.ahead for member in members})
     return ReaperActivity(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger.copies import CopiedObject
     from vmrunner.store.uploader import Uploader
 
-#: So many seconds may be spent on what builds of this host left and nobody uploaded yet.
+#: So many seconds may be spent on what builds of this host left and no node uploaded yet.
 _UPLOADS: Final = 60.0
 
 

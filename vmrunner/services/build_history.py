@@ -61,7 +61,7 @@ def culprit(build: BuildRecord, events: Iterable[BuildEvent]) -> StepRun | None:
 
 
 def describe(build: BuildRecord, run: StepRun) -> str:
-    """Return how a step ended, for people."""
+    """The end of a step in words: its exit code, or the limit that it met."""
     assert run.index is not None
     name = f"step {title(build, run.index)!r}"
     if build.reason is Reason.STEP_TIMEOUT:
@@ -79,7 +79,7 @@ def describe(build: BuildRecord, run: StepRun) -> str:
 
 
 def wished(events: Iterable[BuildEvent], kind: str) -> str:
-    """Return who last wished that something be done to a build, as far as that was noted."""
+    """The actor who last asked to cancel, retry or remove a build; "" where none was noted."""
     reasons = [
         str(event.data["by"]) for event in events if event.kind == kind and event.data.get("by")
     ]

@@ -1,6 +1,6 @@
 """Keys of caches, from `{hash:GLOB}` to what the files of a source make of it.
 
-Whoever has the source does this: over HTTP the client, so that a server opens no path for it.
+The process that has the source does this: over HTTP the client, so that a server opens no path.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _named(key: str, source: str | None) -> str:
 
 
 def _digest(root: Path, glob: str) -> str:
-    """Return what names the contents and the names of all files that match."""
+    """A digest of the names and contents of all files that match."""
     total = hashlib.sha256()
     count = 0
     try:

@@ -25,7 +25,7 @@ def cancel(
     by: str = "",
 ) -> BuildRecord:
     """Note the wish, and return the build as it is then; one that has finished stays as it is.
-    `wake` lets whoever serves look at once; `why` stands beside who wished it, for people: `by`, or
+    `wake` lets the engines look at once; `why` stands beside the actor, for people: `by`, or
     this process's user."""
     who = by or process.user()
     by = f"{who}: {why}" if why else who

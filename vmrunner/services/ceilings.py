@@ -75,7 +75,7 @@ def check_quota(spec: BuildSpec, quota: TokenQuota) -> None:
 
 
 def check_image(spec: BuildSpec, settings: Settings, ledger: Ledger, *, remote: bool) -> None:
-    """Raises NotAllowed for a VM image that nobody may name here: over HTTP all but the configured
+    """Raises NotAllowed for a VM image that no caller may name: over HTTP all but the configured
     one, those that this installation made, and those of `limits.images`; the same for all where
     that is set."""
     listed = settings.limits.images

@@ -37,7 +37,7 @@ class MaskedCommandOutput:
 
     @property
     def offsets(self) -> tuple[int, int]:
-        """Return where the VM is to be asked to go on."""
+        """Bytes of stdout and stderr that came, from where the VM is to go on."""
         out, err = (self._streams[name].raw for name in StreamName)
         return out, err
 

@@ -32,7 +32,7 @@ _BASES: Final = {
 
 
 def check_group(by: str) -> str:
-    """Return how a report groups builds. Raises ConfigError."""
+    """Return `by`. Raises ConfigError where it is no way to group builds."""
     label = by.removeprefix(LABEL)
     if by not in (PROVIDER, DAY) and (label == by or not label):
         raise ConfigError(f"by: {by!r}", hint="provider, day, or label:NAME such as label:team")
@@ -47,7 +47,7 @@ def report(
     since: float = 7 * cost_report.DAY,
     own: Mapping[str, str] | None = None,
 ) -> list[CostLine]:
-    """Return what was spent in the last `since` seconds, on builds by group, on VMs of pools that
+    """Costs of the last `since` seconds, of builds by group, on VMs of pools that
     no build used, and on images. With `own` builds alone, of the principal with that
     label filter. What a VM cost before that time is left out. Raises ConfigError."""
     check_group(by)
@@ -95,7 +95,7 @@ def _total(providers: ProviderSet, rows: Sequence[Instance]) -> Cost:
 
 
 def name(line: CostLine, by: str) -> str:
-    """Return what a line is about, for people."""
+    """The name of a line, for people."""
     if line.what is CostKind.UNCLAIMED:
         return "unclaimed, of pools"
     if line.what is CostKind.IMAGES:

@@ -52,7 +52,7 @@ def past_deadline(ledger: Ledger, providers: ProviderSet) -> list[Instance]:
 
 
 def destroy(ledger: Ledger, providers: ProviderSet, row: Instance, *, by: str = "") -> DestroyedVm:
-    """Mark the row first, so that nobody uses the VM any more; then delete it until it is dead,
+    """Mark the row first, so that no caller uses the VM any more; then delete it until it is dead,
     for at most `SEEN_DEAD`. Its build is cancelled; `by`: for whom, else this process's user.
     Raises Conflict for a VM that this provider cannot reach."""
     by = by or process.user()
@@ -69,8 +69,8 @@ def give_up(
     by: str = "",
     sleep: Callable[[float], None] = time.sleep,
 ) -> DestroyedVm:
-    """Close the row of a VM of which somebody says that it is gone with its host, or its account,
-    which nobody can look at any more. Its build ends as that of any VM that is gone, or gets
+    """Close the row of a VM of which the user says that it is gone with its host, or its account,
+    which cannot be looked at any more. Its build ends as that of any VM that is gone, or gets
     another VM. Raises Conflict for a VM that can be reached from here, or whose owner lives."""
     by = by or process.user()
     if row.state is InstanceState.GONE:
@@ -139,7 +139,7 @@ def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -
     if deletes.refused:
         return DestroyedVm(DestroyResult.REFUSED, deletes.refused)
     if deletes.dead:
-        row = ledger.instances.get(row.id)  # whoever owns it by now
+        row = ledger.instances.get(row.id)  # an owner may have changed it
         death = row.death or Death.CANCELLED
         if ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now()):
             journal.gone(row, death)
@@ -152,7 +152,7 @@ def _cancel(ledger: Ledger, row: Instance, by: str) -> None:
 
 
 def _marked(ledger: Ledger, providers: ProviderSet, row: Instance) -> Instance:
-    """The row in `deleting`; somebody else may move it meanwhile, so by compare-and-set."""
+    """The row in `deleting`; another engine may move it meanwhile, so by compare-and-set."""
     instances = ledger.instances
     while row.state not in DYING:
         now = providers.time_at(row.provider, row.scope, ask=True)

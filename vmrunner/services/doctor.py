@@ -68,7 +68,7 @@ def doctor(
 
 
 def _each(check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return what one check finds. A system that refuses it, as one whose disk is full, is a
+    """Findings of one check. A system that refuses it, as one whose disk is full, is a
     finding too: doctor is what one runs then."""
     try:
         return list(look())
@@ -126,7 +126,7 @@ def _nodes(ledgers: LedgerOpener) -> Iterator[Finding]:
 
 
 def clones(ledger: Ledger) -> Iterator[Finding]:
-    """Name hosts with one machine id, this one among them: whose local VMs are whose, nobody can
+    """Name hosts with one machine id, this one among them: whose local VMs are whose, no ledger can
     tell."""
     if background.one_host(ledger):
         return
@@ -230,7 +230,7 @@ def _webhooks(ledgers: LedgerOpener, providers: ProviderSet) -> Iterator[Finding
 
 
 def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:
-    """Check that somebody reaps, as far as somebody should."""
+    """Check that an engine reaps, where one should."""
     try:
         ledger = ledgers.open()
         watch, silent = audit.watch(ledger), audit.silence(ledger)
@@ -257,7 +257,7 @@ def _reaper(ledgers: LedgerOpener) -> Iterator[Finding]:
 def _due(
     ledgers: LedgerOpener, providers: ProviderSet, limits: EngineLimits, paths: Paths
 ) -> Iterator[Finding]:
-    """Warn of what a reap would end by the ledger alone, while nobody serves who will."""
+    """Warn of what a reap would end by the ledger alone, while no engine serves that will."""
     from vmrunner.reaper import once
 
     try:

@@ -53,7 +53,7 @@ def shown(text: str) -> str:
 
 
 def usd(amount: float | None) -> float | None:
-    """An amount to the millionth; None: nobody knows it."""
+    """An amount to the millionth; None: unknown."""
     return None if amount is None else round(amount, 6)
 
 
@@ -279,7 +279,7 @@ def shown_document(
 
 
 def start_of(build: BuildRecord, rows: Iterable[Instance]) -> Start | None:
-    """Return how the build came by the VM that it has."""
+    """The start of the build's VM: fresh, out of a pool or from a template."""
     return next((row.start for row in rows if row.id == build.instance), None)
 
 
@@ -367,7 +367,7 @@ def action_document(action: Action) -> dict[str, Any]:
 
 
 def token_document(token: Token) -> dict[str, Any]:
-    """A token without its secret, which nobody can show again."""
+    """A token without its secret, which cannot be shown again."""
     quota = token.quota
     return {
         "id": token.id,

@@ -92,7 +92,7 @@ class BuildFollower:
 
     def settle(self, seconds: float = SETTLE) -> bool:
         """Wait until it has ended and its VM is gone: for who takes the engine with him, else
-        nobody would see to that. A held VM stays. False: so long was not enough."""
+        no engine would see to that. A held VM stays. False: so long was not enough."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             row = self.read()

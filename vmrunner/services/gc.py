@@ -37,10 +37,10 @@ def gc(
     by: str | None = "",
 ) -> list[Removal]:
     """Remove what has outlived its build for as long as it or the configuration says, what nothing
-    in the store needs, and local images that a newer one of their name replaced and that nobody
-    uses, or names. `orphans`: also objects without a row that the cap holds back. `by`: for whom,
-    else this process's user; None: nobody asked, and it is no action. Raises Conflict where the
-    time is in doubt; `trust_clock`: somebody says that it is right."""
+    in the store needs, and local images that a newer one of their name replaced and that no
+    build uses and no configuration names. `orphans`: also objects without a row that the cap holds
+    back. `by`: for whom, else this process's user; None: no request, and no action is noted. Raises
+    Conflict where the time is in doubt; `trust_clock`: the caller says that it is right."""
     doubt = clock_doubt(ledger)
     if doubt and not (dry_run or trust_clock):
         raise Conflict(

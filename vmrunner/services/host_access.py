@@ -1,4 +1,4 @@
-"""Access of a job file to this machine. It is code that nobody has read, as the checkout is that it
+"""Access of a job file to this machine. It is unread code, as the checkout is that it
 lies in: the files beside it are its own; a variable, another file and what only this user can fetch
 need leave."""
 

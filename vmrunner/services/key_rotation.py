@@ -14,7 +14,7 @@ from vmrunner.lib import database_url, local_files, process
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
-#: Seconds after which nobody writes any more what he sealed before the file had another key.
+#: Seconds after which no process writes values that it sealed before the key was changed.
 SETTLED: Final = 300.0
 HOW_TO_FINISH: Final = (
     f"{SETTLED / 60:.0f} minutes from now `vmrunner db rotate-key --finish` drops the former one"

@@ -1,8 +1,8 @@
-"""Webhooks: what waits in the outbox is sent, signed, at least once, by whoever holds the
+"""Webhooks: what waits in the outbox is sent, signed, at least once, by the engine that holds the
 endpoint's lease.
 
 A crash between sending and its note sends again, with the same event id. Each endpoint has its own
-lease, waits and thread (`daemon`), so one that is poison delays nobody else. Nothing here is waited
+lease, waits and thread (`daemon`), so one that is poison delays no other. Nothing here is waited
 for: builds and kills know no webhook.
 """
 
@@ -55,7 +55,7 @@ def open_webhook(settings: NotifySettings) -> Webhook:
 
 
 def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callable[[], None]]:
-    """Return what sends to each of them. One whose secret is not here is left to other nodes: no
+    """A sender for each of them, by name. One whose secret is not here is left to other nodes: no
     build waits for a webhook, so no engine does."""
     found = {}
     for endpoint in settings:
@@ -82,7 +82,7 @@ Delivery = Callable[[Notification, float], str]
 def delivery(
     ledger: Ledger, webhook: Webhook, post: Callable[..., str] = webhooks.post
 ) -> Delivery:
-    """Return what tells a webhook. `post` is `webhooks.post`."""
+    """A function that posts one notification to a webhook. `post` is `webhooks.post`."""
 
     def deliver(notification: Notification, now: float) -> str:
         body = body_of(ledger, notification)
@@ -127,7 +127,7 @@ class OutboxSender:
             self._taker.release(self._lease)
 
     def _holds(self) -> bool:
-        """Return whether the lease is ours for as long as a request can take."""
+        """True if the lease is ours for as long as a request can take."""
         now = self._monotonic()
         if self._until - now > 2 * webhooks.WHOLE:
             return True
@@ -175,7 +175,7 @@ class OutboxSender:
 
 
 def body_of(ledger: Ledger, notification: Notification) -> bytes:
-    """Return what is sent: the event, and documents as `-o json` gives them."""
+    """The body that is sent: the event, and documents as `-o json` gives them."""
     document = (
         json.loads(notification.data) if notification.data else _build(ledger, notification.subject)
     )

@@ -37,7 +37,7 @@ class OutboxTasks:
         self._declared: tuple[list[NotifyEndpoint], float] = [], 0.0
 
     def senders(self, settings: Settings) -> dict[str, Callable[[], None]]:
-        """Return what sends to each endpoint."""
+        """A sender for each endpoint, by name."""
         return notifications.senders(self._ledger, settings.notify) | traces.senders(
             self._ledger, os.environ, settings.server.url
         )

@@ -21,7 +21,7 @@ def named(ledger: Ledger, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
 
 
 def who(row: BuildRecord) -> str:
-    """Return who submitted a build, for people: a token's name, an identity's subject, a user."""
+    """The submitter of a build, for people: a token's name, an identity's subject, a user."""
     if row.actor.startswith(OIDC):
         return row.actor.rpartition("#")[2]
     return row.actor_name or row.actor

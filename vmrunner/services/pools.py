@@ -54,7 +54,7 @@ class PoolStatus:
     step) are of the last 7 days; None: no build came. `idle_usd_today`: since midnight, UTC."""
 
     pool: Pool
-    want: int | None  # None: nobody fills it yet
+    want: int | None  # None: no engine fills it yet
     have: int
     making: int
     claimed: int
@@ -111,7 +111,7 @@ def status(ledger: Ledger, providers: ProviderSet) -> list[PoolStatus]:
 
 
 def _places(pool: Pool, free: list[Instance], now: float) -> Iterator[PoolPlaceStatus]:
-    """The places at which somebody fills it. One of which nobody has told anything for long is
+    """The places at which an engine fills it. One without news for long is
     left out: its host is off, or is one no more."""
     for state in pool.places:
         if abs(now - state.noted_at) < FORGOTTEN:
@@ -198,7 +198,7 @@ def findings(ledger: Ledger, providers: ProviderSet) -> Iterator[Finding]:
 
 
 def trouble(entry: PoolStatus) -> str:
-    """Return why it is empty, in words, where somebody should do something about it; else ""."""
+    """The reason why it is empty, in words, where it needs an operator; else ""."""
     return _words(entry.pool, entry.empty_reason)
 
 
@@ -213,7 +213,7 @@ def _words(pool: Pool, reason: EmptyReason | None) -> str:
     return _TROUBLES.get(reason, "") if reason is not None else ""
 
 
-#: The words, by reason; of others nobody needs to hear.
+#: The words, by reason; others need no operator.
 _TROUBLES: Final = {
     EmptyReason.CAPACITY: "the provider has no room",
     EmptyReason.CREDENTIALS: "the provider refuses our credentials",
@@ -224,7 +224,7 @@ _TROUBLES: Final = {
     EmptyReason.NO_ENGINE: "no `serve` that lives has its provider",
     EmptyReason.BUDGET: "usd_per_day, or a budget, is spent",
 }
-#: What it is worth that a build finds a VM, and what nobody is told of.
+#: What it is worth that a build finds a VM, and what no message tells.
 _USD_PER_HIT: Final = 0.10
 _USD_UNTOLD: Final = 1.0
 

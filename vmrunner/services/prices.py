@@ -1,4 +1,4 @@
-"""Prices, asked of the clouds and kept in the ledger. Nobody waits for them: a VM is asked for at
+"""Prices, asked of the clouds and kept in the ledger. No start waits for them: a VM is asked for at
 the rate that is known by then."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def refresh(ledger: Ledger, providers: Mapping[str, Provider]) -> list[str]:
             raise
         except VmrunnerError as error:
             log.warning("prices of %s: %s", name, error)
-        except Exception:  # a driver may be somebody else's
+        except Exception:  # it may be a third party's driver
             log.exception("prices of %s", name)
     return refreshed
 

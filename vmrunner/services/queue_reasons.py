@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vmrunner.model import Principal
 
 LOOKED_AT: Final = 1000  # builds, the oldest of the highest priority
-#: No cloud is asked here: whoever has room is taken for one that could start.
+#: No cloud is asked here: a provider with room counts as one that could start.
 _ANY: Final = OffersAnswer(offers=(Offer(scope=Scope("", "", ""), machine_type="", place=""),))
 
 
@@ -26,8 +26,8 @@ def waiting(
     rows: Iterable[BuildRecord],
     principal: Principal | None = None,
 ) -> dict[str, str]:
-    """Return why those of them that are queued wait, by build id. `principal`: for whom, where not
-    for somebody who sees all; one with a label filter is told nothing of other tenants' builds."""
+    """Reasons why those of them that are queued wait, by build id. `principal`: the reader, if not
+    for one who sees all; one with a label filter is told nothing of other tenants' builds."""
     wanted = [row.id for row in rows if row.state is BuildState.QUEUED]
     if not wanted:
         return {}
@@ -85,7 +85,7 @@ def _places(
 
 
 def _refused(ledger: Ledger, build: str) -> str:
-    """Return what the provider said when it was last asked for a VM."""
+    """The provider's last refusal of a VM, in words, or ""."""
     refused = [e for e in ledger.events.list(build) if e.kind in ("refused", "retry")]
     message = refused[-1].data.get("message") if refused else None
     return f"no VM yet: {message}" if message else ""

@@ -1,4 +1,4 @@
-"""One pass of the reaper, for whoever asks. What `serve` does all the time is in `daemon`."""
+"""One pass of the reaper, on request. What `serve` does all the time is in `daemon`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def reap(
     """One pass over the ledger and the cloud; waits a little to see dead what it killed. Without a
     ledger, over what is past its deadline by its own tags. `orphans`: also those that the cap
     holds back. Who never serves has prices by it: they are asked for meanwhile, where they are
-    old. `by`: for whom, else this process's user; None: nobody asked, and it is no action."""
+    old. `by`: for whom, else this process's user; None: no request, and no action is noted."""
     only = providers.named(provider)
     try:
         ledger = ledgers.open()
@@ -103,4 +103,4 @@ def _note(ledger: Ledger, by: str | None, verb: str, subject: str, detail: str =
     try:
         ledger.actions.add(by or process.user(), verb, subject, time.time(), detail)
     except VmrunnerError as error:
-        log.warning("that somebody did %s (%s) is not noted: %s", verb, subject, error)
+        log.warning("the action %s (%s) is not noted: %s", verb, subject, error)

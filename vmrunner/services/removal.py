@@ -1,4 +1,4 @@
-"""Removal of the log and the artifacts of a build that ended, because somebody wishes it."""
+"""Removal of the log and the artifacts of a build that ended, on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def remove(ledger: Ledger, build: BuildRecord, artifacts: Path) -> None:
-    """Remove them. Nobody can read them from then on; their bytes leave the store with gc, a day
+    """Remove them. They cannot be read from then on; their bytes leave the store with gc, a day
     later. The build's row and its events stay. Raises Conflict when it has not ended."""
     ledger.removals.remove(build.id, time.time())
     for directory in (artifacts / build.id, *artifacts.glob(f"{build.id}.*")):

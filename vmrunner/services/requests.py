@@ -154,7 +154,7 @@ def check(request: BuildRequest, settings: Settings) -> CheckedRequest:
 
 
 def check_again(spec: BuildSpec, settings: Settings) -> None:
-    """Raises ConfigError for what was allowed to a build, or to somebody else, and is not now."""
+    """Raises ConfigError for what was allowed to a build, or to another user, and is not now."""
     settings.provider(spec.provider)
     ceilings.check(spec, settings)
     ceilings.network(spec.network, settings)
@@ -248,7 +248,7 @@ def _sandboxed(request: SandboxRequest) -> None:
 
 
 def _sandbox_times(request: SandboxRequest, settings: Settings) -> tuple[float, float]:
-    """Return how long it lives from when it is ready, and how long its VM from its birth."""
+    """Seconds that it lives from when it is ready, and its VM from its creation."""
     boot, longest = Limits().booting, settings.limits.max_ttl
     ttl = SANDBOX_TTL if request.ttl is None else request.ttl
     most = ttl if request.max_ttl is None else request.max_ttl

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger.copies import CopiedObject, LedgerInPlace
     from vmrunner.ledger.values import Member
 
-#: Seconds in which whoever serves and lives has said so: who makes a template does each 20 s.
+#: Seconds in which a living engine beats at least once: one that makes a template, each 20 s.
 BEAT_WATCH: Final = 25.0
 
 
@@ -89,7 +89,7 @@ def _refuse_installation(
     if settings.installation is None and kept not in (None, manifest.installation) and not replace:
         raise Conflict(
             f"{paths.data / 'installation'} is {kept}, but the backup belongs to installation "
-            f"{manifest.installation}: VMs of the former would be nobody's",
+            f"{manifest.installation}: VMs of the former would be in no ledger",
             hint="--replace if there are none",
         )
 

@@ -64,7 +64,7 @@ def _refuse_foreign(row: BuildRecord, principal: Principal, field: str, why: str
 def _spoken(tenant: str) -> str:
     """Return the words for a tenant."""
     if tenant == LOCAL_TENANT:
-        return "somebody at the ledger itself"
+        return "a user of the ledger itself"
     if tenant == UNFILTERED:
         return "a token without labels"
     labels = json.loads(tenant)

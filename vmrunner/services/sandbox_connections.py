@@ -1,4 +1,4 @@
-"""Connections to the VM of a sandbox that are open and that nobody uses."""
+"""Connections to the VM of a sandbox that are open and idle."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ LOOK_INTERVAL: Final = 1.0  # seconds between looks whether anybody still waits
 
 class MovingBytes:
     """Bytes that go to a VM or come from it, and the pulse that ends a call amid which none have
-    for long: whoever is root in there may stall it. `data`: what goes there."""
+    for long: root in there may stall it. `data`: what goes there."""
 
     def __init__(self, data: Iterable[bytes] = ()) -> None:
         self._data = data

@@ -88,7 +88,7 @@ class SandboxTerminal:
         return self._connection.is_open
 
     def receive(self) -> bytes | None:
-        """Return what it shows; nothing at its end; None when there was none for a while."""
+        """Bytes that it shows; b"" at its end; None when there were none for a while."""
         if self._shown:
             shown, self._shown = self._shown, b""
             return shown

@@ -1,4 +1,4 @@
-"""Use of a sandbox by whoever has its ledger: commands and files, over connections to its VM.
+"""Use of a sandbox by a process with its ledger: commands and files, over connections to its VM.
 
 A caller speaks at the epoch of the build's owner. After a take-over that is another, and a
 connection may be lost at any time: then it asks again, with the same id and from the offsets that
@@ -108,7 +108,7 @@ class SandboxClient:
         self._patiently(lambda calls: calls.start(order))
 
     def read(self, command: str, stdout: int, stderr: int, wait: float) -> CommandOutput:
-        """Return what it wrote from these offsets on, as soon as there is some, or after `wait`
+        """Output from these offsets on, as soon as there is some, or after `wait`
         seconds."""
         _check_id(command)
         parts: dict[StreamName, list[bytes]] = {name: [] for name in StreamName}
@@ -205,11 +205,11 @@ class SandboxClient:
         self._moved(lambda calls: calls.write_file(path, moving.taken(), moving.pulse), moving)
 
     def list_files(self, path: str) -> list[FileEntry]:
-        """Return what is in a directory, by name."""
+        """Entries of a directory, by name."""
         return self._patiently(lambda calls: calls.list_files(path))
 
     def stat_file(self, path: str) -> FileEntry:
-        """Return what a path is. A link is not followed."""
+        """The entry at a path: kind, size, mode. A link is not followed."""
         return self._patiently(lambda calls: calls.stat_file(path))
 
     def remove_file(self, path: str) -> None:

@@ -24,7 +24,7 @@ from vmrunner.lib.archive.contents import contents
 GIT: Final = "git+"
 SOURCE_BYTES: Final = 2 << 30  # of a source, packed
 
-# A credential helper: git reads from it what nobody else can read.
+# A credential helper: git reads from it what no other user can read.
 _TELL: Final = """!tell() {
     [ "$1" = get ] || return 0
     printf 'username=%s\\npassword=%s\\n' "$VMRUNNER_GIT_USER" "$VMRUNNER_GIT_PASSWORD"
@@ -107,7 +107,7 @@ class GitSource:
         return cls(url, ref, server, _decoded(whole.user), _decoded(whole.password))
 
     def environment(self) -> dict[str, str]:
-        """Return what git is told beside its command line, which others can read."""
+        """Variables for git. Its command line holds no secret, since other users can read it."""
         config: list[tuple[str, str]] = []
         variables: dict[str, str] = {}
         if self.password is not None and self.user is not None:

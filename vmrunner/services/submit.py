@@ -1,7 +1,7 @@
 """Submission of a build to the queue: check the request, ask its provider, pack the source, queue
 it.
 
-Four steps, each of which needs what the one before gave: whoever submits may say something between
+Four steps, each of which needs what the one before gave: the submitter may print something between
 two of them, and nothing is made before all that can be checked was checked.
 """
 
@@ -141,12 +141,12 @@ class Submission:
         most: int | None = None,
         traceparent: str = "",
     ) -> tuple[BuildRecord, bool]:
-        """Queue it, and let whoever serves look at once. Return the build, and whether it is a new
+        """Queue it, and let the engines look at once. Return the build, and whether it is a new
         one: not one that had its idempotency key already.
         With a `submitter` it belongs to that process, and ends with it; with `lease_until` to
-        whoever renews that. Raises QuotaUsedUp where the actor has `most` builds already, NotFound
-        where its tenant has no source of that digest. `traceparent`: the span of whoever wants the
-        build; what is none is left out."""
+        the process that renews that. Raises QuotaUsedUp where the actor has `most` builds already,
+        NotFound where its tenant has no source of that digest. `traceparent`: the caller's span;
+        what is none is left out."""
         parent = trace_context.parse(traceparent or self.traceparent)
 
         def submit() -> tuple[BuildRecord, bool]:
@@ -180,7 +180,7 @@ class Submission:
 
     @contextlib.contextmanager
     def _withdrawn_on_interrupt(self, build: str) -> Iterator[None]:
-        """Cancel a build whose commit a signal broke into: it may be queued, and whoever wished it
+        """Cancel a build whose commit a signal broke into: it may be queued, and its submitter
         is not told its id."""
         try:
             yield

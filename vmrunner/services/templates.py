@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-HEARTBEAT: Final = 20.0  # seconds; without one for a lease whoever cannot see it takes it for dead
+HEARTBEAT: Final = 20.0  # seconds; without one for a lease, other hosts take it for dead
 
 
 def make(

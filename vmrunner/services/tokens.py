@@ -86,7 +86,7 @@ def exchange(
     now: float,
     expires_at: float,
 ) -> tuple[str, Token]:
-    """Make a token for an identity that an issuer has proved; whoever holds it is `actor`."""
+    """Make a token for an identity that an issuer has proved; its holder is `actor`."""
     secret, token = ledger.tokens.create(
         "",  # none of a person's: it is forgotten once it is over
         allowed,

@@ -51,7 +51,7 @@ _STATES: Final = {BuildState.QUEUED: "pending", BuildState.COLLECTING: "finalizi
 
 
 def wanted(environ: Mapping[str, str]) -> bool:
-    """Return whether the environment names a collector, and nothing there says no."""
+    """True if the environment names a collector, and does not turn traces off."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = environ.get("OTEL_TRACES_EXPORTER", "")
@@ -66,7 +66,7 @@ def endpoints(environ: Mapping[str, str]) -> list[NotifyEndpoint]:
 
 
 def senders(ledger: Ledger, environ: Mapping[str, str], url: str) -> dict[str, Callable[[], None]]:
-    """Return what exports the traces of builds that ended: nothing where that is not wanted, or the
+    """The exporter of ended builds' traces, by name: none where that is not wanted, or the
     extra is not installed. `url`: of the page, for links; may be empty."""
     if not wanted(environ):
         return {}
@@ -96,7 +96,7 @@ def export(ledger: Ledger, exporter: TraceExporter, name: str, url: str) -> str:
 
 
 def parent_of(events: list[BuildEvent]) -> trace_context.TraceContext | None:
-    """Return the span of whoever submitted the build, if that was told."""
+    """The span of the build's submitter, if that was told."""
     contexts = (event for event in events if event.kind == EventKind.TRACE)
     return trace_context.told_by(next(contexts, None))
 

@@ -84,7 +84,7 @@ class Uploads:
         self._coming.add(self._tenant, -expected)  # they are counted as they come
 
         def admit(size: int) -> None:
-            if size > 0:  # nobody may have said how many come, and others upload too
+            if size > 0:  # it may be unknown how many come, and others upload too
                 self._check_room(size)
             self._admit(unused, size)
 

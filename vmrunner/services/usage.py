@@ -7,7 +7,7 @@ from vmrunner.model import BuildUsage
 
 
 def text(usage: BuildUsage) -> str:
-    """Return what is known, in one line; empty: nothing is."""
+    """All known figures in one line, or ""."""
     forms = (
         ("memory {}", _size(usage.memory_peak)),
         ("CPU {}", _time(usage.cpu_seconds)),

@@ -51,8 +51,8 @@ class ArtifactFiles(Protocol):
 
 
 def directory_of(place: Path, build: str, epoch: int) -> Path:
-    """Return where the artifacts lie that the owner of this epoch brought. What an owner that was
-    taken over had begun to bring is another directory, and nobody's."""
+    """The directory of the artifacts that the owner of this epoch brought. What an owner that was
+    taken over had begun to bring is another directory, and never read."""
     return place / f"{build}.{epoch}"
 
 
@@ -146,7 +146,7 @@ def write_artifacts(file: BinaryIO, local: LocalArtifacts) -> None:
 
 
 def tar_header(entry: ArtifactEntry) -> bytes:
-    """Return what comes before a file's bytes in a tar."""
+    """The header of a file in a tar."""
     import tarfile  # late: who only looks writes none
 
     member = tarfile.TarInfo(entry.path)

@@ -39,7 +39,7 @@ class BuildLog:
         return cut(self._stored.read(after_line, after_seq, limit), after_line)
 
     def sized(self) -> tuple[int, Callable[[int, int], Iterator[bytes]]]:
-        """Return how many bytes the log has now, and what reads those from one offset to
+        """The bytes that the log has now, and a reader of those from one offset to
         another."""
         if not self._is_stored():
             sizes = self._ledger.logs.sizes(self._build)

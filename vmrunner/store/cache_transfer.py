@@ -53,7 +53,7 @@ class CachePolicy:
     total_most: int = 200 << 30
 
     def of(self, build: BuildRecord) -> CacheScope:
-        """Return what a build may see. A label that it does not have is as one that is empty."""
+        """The scopes whose caches a build may see. A label that it has not counts as empty."""
         mine = {name: build.spec.labels.get(name, "") for name in self.scope}
         others = [_text({**mine, **labels}) for labels in self.fallback]
         own = _text(mine)

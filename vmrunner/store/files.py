@@ -1,7 +1,7 @@
 """A store in a directory of this host.
 
-By the standard library, not by obstore: its threads do not survive a fork, and whoever embeds
-vmrunner may fork; nor does it flush a file to the disk.
+By the standard library, not by obstore: its threads do not survive a fork, and a program that
+embeds vmrunner may fork; nor does it flush a file to the disk.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class FileStore:
             for place, _, files in os.walk(self._root / prefix):
                 for file in sorted(files):
                     path = Path(place, file)
-                    with suppress(FileNotFoundError):  # somebody else deleted it
+                    with suppress(FileNotFoundError):  # another process deleted it
                         info = path.stat()
                         name = str(path.relative_to(self._root))
                         yield ListedObject(name, info.st_size, info.st_mtime)

@@ -110,7 +110,7 @@ class StoredLog:
 
     @property
     def size(self) -> int:
-        """Return how many bytes the log has."""
+        """The size of the log in bytes."""
         entries = self._index()
         return entries[-1].at + entries[-1].size if entries else 0
 

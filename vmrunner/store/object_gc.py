@@ -2,7 +2,7 @@
 
 What has a row is deleted once nothing pointed at it for a day. What has none may be another
 ledger's, or of a past that this one was set back from: it stays for as long as anything is kept,
-and if it is much, until somebody has looked.
+and if it is much, until an operator has looked.
 """
 
 from __future__ import annotations

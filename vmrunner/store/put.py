@@ -1,4 +1,4 @@
-"""The upload of one object: its row, its bytes, and then whoever calls concludes it."""
+"""The upload of one object: its row, its bytes, and then the caller concludes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def put(
     attempt: int = 0,
     epoch: int = 0,
 ) -> StoredObject:
-    """Upload a file under a name that nobody had before. A crash at any point leaves a row by which
+    """Upload a file under a new name. A crash at any point leaves a row by which
     gc finds what was written. Raises StoreError."""
     part = f"{attempt}-{epoch}-{secrets.token_hex(8)}"
     new = StoredObject(

@@ -137,7 +137,7 @@ class Uploader:
                     raise
 
     def _log(self, build: BuildRecord) -> None:
-        """Upload the log of a build that ended, which nobody writes to any more, and then drop it
+        """Upload the log of a build that ended, which has no writer any more, and then drop it
         here."""
         if build.log_object is None:
             with self._file() as file:

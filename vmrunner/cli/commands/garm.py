@@ -42,7 +42,7 @@ def garm(context: typer.Context) -> int:
 
 
 def _answer(shell: CliContext, environ: Mapping[str, str]) -> str | None:
-    """Return what is written to stdout."""
+    """The text for stdout."""
     from vmrunner.integrations.garm import documents
 
     command = _needed(environ, "GARM_COMMAND")

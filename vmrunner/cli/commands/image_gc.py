@@ -90,7 +90,7 @@ def _cloud(shell: CliContext, provider: str, keep: int, dry_run: bool) -> ImageG
 
 
 def _opened(providers: ProviderSet, name: str) -> Provider:
-    """One that may need an image. Raises ProviderError when nobody can tell."""
+    """One that may need an image. Raises ProviderError when that cannot be told."""
     try:
         return providers.get(name)
     except VmrunnerError as error:

@@ -53,7 +53,7 @@ def template(
 
 
 def _why_none(shell: CliContext, options: dict[str, Any]) -> str:
-    """Return why no template was made, where all is well. Raises ConfigError where none can be."""
+    """The reason why no template is needed. Raises ConfigError where none can be made."""
     from vmrunner import images
 
     spec = _spec(shell, options)

@@ -62,7 +62,7 @@ def mcp(
     try:
         server = make(runner, sandboxes, network_at_most=most)
         if http is None:
-            # The SDK would wait for a line that nobody writes.
+            # The SDK would wait for a line that never comes.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             server.run("stdio")
         else:

@@ -54,7 +54,7 @@ def audit(
     provider: Provider = None,
     tag: Annotated[
         str | None,
-        typer.Option(metavar="KEY=VALUE", help="Only machines with this tag, whoever made them."),
+        typer.Option(metavar="KEY=VALUE", help="Only machines with this tag, of any maker."),
     ] = None,
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="… that are older than this.")
@@ -76,7 +76,7 @@ def audit(
 
 
 def _tell(view: ListView[T], found: Sequence[T], form: Format, well: str, *, quiet: bool) -> None:
-    """Print what was found, or that nothing was, unless nobody wants to hear that."""
+    """Print what was found, or that nothing was, unless that is silenced."""
     if found or not quiet:
         output.show(view, found, form)
         if not found and form in (Format.TABLE, Format.WIDE):
@@ -117,7 +117,7 @@ def gc(
     ] = False,
     trust_clock: Annotated[
         bool,
-        typer.Option("--trust-clock", help="The clock is right, however long nobody looked at it."),
+        typer.Option("--trust-clock", help="The clock is right, however long it was not checked."),
     ] = False,
     form: Output = Format.TABLE,
 ) -> int:

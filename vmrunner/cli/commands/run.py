@@ -199,7 +199,7 @@ def carry_out(shell: CliContext, request: BuildRequest, options: FollowOptions) 
 
 def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
     """We cannot be there for our build any more: it must end, and something must end its VM.
-    `unread`: whoever read its output went away."""
+    `unread`: the reader of its output went away."""
     from vmrunner.model import Reason
 
     why, reason = "", Reason.USER
@@ -213,7 +213,7 @@ def _abandon(shell: CliContext, row: BuildRecord, *, unread: bool) -> None:
         try:
             last()
         except VmrunnerError as error:
-            log.warning("%s", error)  # whoever serves next sees that we are gone
+            log.warning("%s", error)  # the next engine sees that we are gone
 
 
 def _attend(

@@ -87,7 +87,7 @@ def create(
     options: SandboxOptions = {  # type: ignore[assignment]  # each is one of its keys
         name: values[name] for name in SandboxOptions.__annotations__
     }
-    with interrupted_by_signals():  # nobody else knows of it yet
+    with interrupted_by_signals():  # no other process knows of it yet
         sandbox = Sandbox.create(wait_timeout=wait_timeout, runner=_runner(context), **options)
     if form is Format.TABLE:
         output.print_out(sandbox.id)

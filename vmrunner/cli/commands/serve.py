@@ -45,7 +45,7 @@ def serve(
     insecure_no_auth: Annotated[
         bool,
         typer.Option(
-            "--insecure-no-auth", help="Without tokens: whoever is on this host may do all."
+            "--insecure-no-auth", help="Without tokens: every user of this host may do all."
         ),
     ] = False,
     log_format: Annotated[
@@ -202,7 +202,7 @@ def _listener(parts: ServiceParts, address: str, everybody: Principal | None) ->
 
 
 def server_parts(parts: ServiceParts) -> ServerParts:
-    """Return what a server works with."""
+    """All parts that a server works with."""
     from vmrunner.lib import wakeup
     from vmrunner.server.parts import ServerParts
     from vmrunner.server.sandbox_clients import SandboxClients

@@ -59,7 +59,7 @@ def create(
         ),
     ] = None,
 ) -> int:
-    """Make a token and print it, this once. Nobody can show it again."""
+    """Make a token and print it, this once. It cannot be shown again."""
     from vmrunner.config import network_policy
     from vmrunner.lib import units
     from vmrunner.model import TokenQuota

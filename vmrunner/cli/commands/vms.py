@@ -104,7 +104,7 @@ def destroy(
     gone: Annotated[
         bool,
         typer.Option(
-            "--gone", help="You say that they are gone with their host: nobody can see them dead."
+            "--gone", help="You say that they are gone with their host: no host can look."
         ),
     ] = False,
 ) -> int:

@@ -159,7 +159,7 @@ def _ref(machine: FleetVm) -> str:
 
 
 def life(build: BuildRecord, rows: Iterable[Instance]) -> str:
-    """Return why the build's VM died, and when."""
+    """Time and reason of the end of the build's VM."""
     row = next((row for row in rows if row.id == build.instance), None)
     if row is None or row.death is None:
         return ""
@@ -210,7 +210,7 @@ def timeline(build: BuildRecord, now: float, *, width: int = 40, unicode: bool =
 
 
 def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
-    """Return what each step did, and the pull before them, as far as the events say."""
+    """A line for each step, and for the pull before them, from the events."""
     lines = []
     for run in build_history.runs(events):
         if run.ended is not None:
@@ -224,7 +224,7 @@ def steps(build: BuildRecord, events: Iterable[BuildEvent]) -> list[str]:
 
 
 def start_text(build: BuildRecord, how: Start | None, events: Iterable[BuildEvent]) -> str:
-    """Return how a build came by its VM, and whether the container that waited there was its."""
+    """The start of a build's VM, and whether the container that waited there was its."""
     if how in (None, Start.COLD):
         return how.value if how else ""
     pulled = any(event.kind == EventKind.PULLING for event in events)
@@ -233,7 +233,7 @@ def start_text(build: BuildRecord, how: Start | None, events: Iterable[BuildEven
 
 
 def caches(events: Iterable[BuildEvent]) -> list[str]:
-    """Return what became of each cache, as far as the events say."""
+    """A line for each cache, with its outcome, from the events."""
     lines = []
     for event in events:
         if event.kind == EventKind.CACHE:

@@ -71,7 +71,7 @@ _COLOURS = {"promoted": "green", "failed": "red", "building": "yellow", "retired
 
 
 def made_of(image: LocalImage) -> str:
-    """Return what its containers are made of, whose names a registry may have too."""
+    """Images that its containers are made of, whose names a registry may have too."""
     return "; ".join(f"{name}: {origin}" for name, origin in image.origins.items())
 
 

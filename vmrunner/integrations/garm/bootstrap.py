@@ -50,7 +50,7 @@ class Bootstrap(BaseModel):
 
 
 def read(data: bytes) -> Bootstrap:
-    """Return what stands on stdin. Raises ConfigError, which repeats nothing of it: a token is in
+    """The document on stdin. Raises ConfigError, which repeats nothing of it: a token is in
     it."""
     try:
         return Bootstrap.model_validate_json(data)
@@ -134,5 +134,5 @@ def _environment(bootstrap: Bootstrap) -> dict[str, str]:
 
 
 def script() -> str:
-    """Return what starts GitHub's runner with a configuration that it gets from GARM."""
+    """The script that starts GitHub's runner with a configuration from GARM."""
     return resources.files(__package__).joinpath("runner.sh").read_text()

@@ -22,7 +22,7 @@ INTERFACES: Final = ("v0.1.0", "v0.1.1")
 
 
 class GarmProvider:
-    """The instances of one GARM. Nobody else's builds are seen."""
+    """The instances of one GARM. No other builds are seen."""
 
     def __init__(
         self, service: LocalService | RemoteService, settings: GarmSettings, controller: str

@@ -19,5 +19,5 @@ _CODES: Final = {
 
 
 def meaning(code: int) -> str:
-    """Return what it means that the runner left with this code."""
+    """The meaning of a runner's exit code."""
     return _CODES.get(code, "no code that the runner documents")

@@ -125,8 +125,8 @@ class GithubHttp:
 
 
 def _shown(scheme: str, bearer: str, target: httpx.URL) -> str:
-    """Return how a token is shown. Raises GithubError for what no header can hold: the HTTP library
-    would tell it with the token in its words."""
+    """The header that shows a token. Raises GithubError for one that no header can hold: the
+    library would tell it with the token in its words."""
     if not bearer.isascii() or not bearer.isprintable():
         raise GithubError(f"{target.host}: its token is not one line of ASCII")
     return f"{scheme} {bearer}"
@@ -148,7 +148,7 @@ def _where(method: str, answer: httpx.Response) -> str:
 
 
 def _error_in(data: bytes) -> tuple[str, str]:
-    """Return what an answer calls its error, and its words."""
+    """The kind and the message of an answer's error."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -165,7 +165,7 @@ def _printed(words: str) -> str:
 
 
 def _seconds(text: str, now: float) -> float:
-    """Return what a Retry-After means: seconds, or a date."""
+    """Seconds that a Retry-After asks for, as a number or as a date."""
     if text.strip().isdecimal():
         return float(text)
     try:

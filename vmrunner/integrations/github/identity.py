@@ -46,7 +46,7 @@ class Term:
 
 
 class PersonalToken:
-    """A token that somebody made by hand."""
+    """A token made by hand."""
 
     def __init__(self, token: str) -> None:
         """Raises ConfigError, which repeats nothing of it."""
@@ -161,7 +161,7 @@ class ServiceTokens:
 
 
 def _end(token: str) -> float:
-    """Return when a token of the service is over: a JWT of theirs, which we need not prove."""
+    """The end of a token of the service: a JWT of theirs, which we need not verify."""
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
         return float(claims["exp"])
@@ -182,7 +182,7 @@ def _refused(error: GithubError, place: ForgeTarget) -> GithubError:
 
 
 def identity_of(settings: GithubSettings, place: ForgeTarget, http: GithubHttp) -> GithubIdentity:
-    """Return who the configuration says that we are. Raises ConfigError."""
+    """The identity that the configuration names. Raises ConfigError."""
     if settings.token:
         return PersonalToken(settings.token_text())
     return AppIdentity(

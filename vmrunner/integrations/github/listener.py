@@ -27,7 +27,7 @@ log = logging.getLogger("vmrunner.github")
 
 FIRST_PAUSE: Final = 1.0  # seconds after the first failure, until it is tried again
 LONGEST_PAUSE: Final = 60.0
-REFUSED: Final = 60.0  # … after a refusal, which somebody must mend
+REFUSED: Final = 60.0  # … after a refusal, which an operator must mend
 HELD: Final = 30.0  # … while another hears the messages
 #: Steps that bring nothing new: GitHub lets a poll wait for 50 s, and a session last for long. What
 #: stands between may answer at once, for ever.
@@ -185,7 +185,7 @@ def pause_after(error: VmrunnerError, failures: int, spread: Callable[[], float]
 
 
 def explanation(error: VmrunnerError, name: str) -> str:
-    """Return what is told of a failure."""
+    """The log line of a failure."""
     if isinstance(error, GithubError) and error.status == _CONFLICT:
         return (
             f"{name}: another process hears this scale set: it is tried again until that one ends, "

@@ -43,7 +43,7 @@ class JobNews:
     def settled(self, now: float) -> bool:
         """False while an older message may have told it, which newer ones follow: after an outage
         they come one after another, each with the counts of its own time. Those of a busy scale set
-        never stop: after a while it is true all the same. False again when nobody has told it for
+        never stop: after a while it is true all the same. False again when it was not told for
         long: its jobs may be over, and each VM for one is for nothing."""
         age, since = now - self.told_at, self.unsure_since
         return age < STALE and (since is None or age >= SETTLE or now - since >= LONGEST_SETTLE)
@@ -58,11 +58,11 @@ def starts(
     jobless: Collection[str],
     now: float,
 ) -> int:
-    """Return how many to start now. `usable`: of the live ones, may take a job or have one;
+    """The number to start now. `usable`: of the live ones, may take a job or have one;
     `jobless`: ids of builds that ended without one."""
     if now < resume_at(ended=seen.ended, jobless=jobless):
         return 0
-    # Whoever ended well since then took its job with it, though GitHub has not said so yet.
+    # A runner that ended well since then took its job with it, though GitHub has not said so yet.
     done = sum(
         row.result is Result.SUCCESS
         and row.id not in jobless
@@ -74,7 +74,7 @@ def starts(
 
 
 def resume_at(ended: Iterable[BuildRecord], jobless: Collection[str]) -> float:
-    """Return when the next may be started, after failures in a row: whatever makes each new VM
+    """The time at which the next may start, after failures in a row: whatever makes each new VM
     useless must not cost one a minute."""
     failures, last = 0, 0.0
     for row in ended:

@@ -75,7 +75,7 @@ class RunnerBuilds:
             return  # it is asked again for each runner
 
     def start(self, scale_set: int, number: int, runner: JitRunner) -> BuildRecord | None:
-        """Queue the build of a runner. None: somebody else took this number, and has a build for
+        """Queue the build of a runner. None: another process took this number, and has a build for
         it."""
         labels = {SET: self._word, SET_ID: str(scale_set), NUMBER: str(number), RUNNER: runner.name}
         request = self._request(
@@ -113,7 +113,7 @@ class RunnerBuilds:
 
 
 def number_of(row: BuildRecord) -> int:
-    """Return which runner of its scale set it is; 0 for a build that somebody else labelled so: the
+    """The runner's number in its scale set; 0 for a build that another user labelled so: the
     next would have no name that fits."""
     text = row.spec.labels.get(NUMBER, "")
     return int(text) if len(text) <= _DIGITS and text.isdecimal() else 0

@@ -1,6 +1,6 @@
 """Runners for a scale set, as many as jobs are assigned to it.
 
-Each look begins with the ledger: what runs is what it says, whoever started it. A crash between two
+Each look begins with the ledger: what runs is what it says, of any process. A crash between two
 looks loses nothing, and two processes at once start one VM for a number. Nothing here ends a VM: a
 runner leaves when GitHub gives it no job any more, or when its job is over, and the deadline ends
 those that do neither.
@@ -130,7 +130,7 @@ class RunnerScaler:
         log.info("%s: runner %s is build %s", scale_set.name, runner.name, row.id)
 
     def _take_back(self, runner: int) -> None:
-        """Withdraw a runner that nobody will be. GitHub does so too, after a day."""
+        """Withdraw a runner that no build will be. GitHub does so too, after a day."""
         with contextlib.suppress(GithubError):
             self._service.dismiss(runner)
 

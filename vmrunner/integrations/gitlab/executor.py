@@ -1,7 +1,7 @@
 """The four programs of a custom executor, over a sandbox that belongs to the ledger.
 
 Each is a process of its own, and may be killed at any time: the sandbox is found again by its
-labels, made once by its key, and ends by its deadline if nobody asks for its end.
+labels, made once by its key, and ends by its deadline if GitLab never asks for its end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger("vmrunner")
 SERVER: Final = "gitlab.server"
 JOB: Final = "gitlab.job"
 PROJECT: Final = "gitlab.project"
-#: What else could be guessed, and a sandbox of somebody else wait for the job's scripts.
+#: What else could be guessed, and a sandbox of another user wait for the job's scripts.
 PROOF: Final = "gitlab.proof"
 #: Where a job's repository and cache are, in the container.
 BUILDS: Final = "/work/builds"
@@ -47,7 +47,7 @@ _SHELL: Final = 'exec 2>&1; if command -v bash >/dev/null; then exec bash "$0"; 
 
 
 def config() -> dict[str, Any]:
-    """Return what GitLab Runner should know of us."""
+    """The document that GitLab Runner asks for: driver, version and directories."""
     return {
         "builds_dir": BUILDS,
         "cache_dir": CACHE,
@@ -73,7 +73,7 @@ class GitlabExecutor:
 
     def prepare(self, limits: Settings) -> BuildRecord:
         """Start it, and wait until it is ready. Raises BuildLost and the like when it cannot be
-        had: whoever tries again gets a new one."""
+        had: a new try gets a new one."""
         values = self._settings.build.values()
         container = self._job.image or values.get("container")
         logins = self._job.logins if self._job.image else ()
@@ -92,7 +92,7 @@ class GitlabExecutor:
         return self._runner.enter_sandbox(request, owned=False, timeout=None).row
 
     def _masked(self) -> dict[str, bytes]:
-        """Return what our own log must not show either, as secrets that the sandbox has."""
+        """Values that our own log must not show either, as secrets of the sandbox."""
         values = [value.encode() for value in self._job.masked]
         fit = [value for value in values if SHORTEST <= len(value.strip()) <= SECRET_BYTES]
         return {
@@ -102,7 +102,7 @@ class GitlabExecutor:
         }
 
     def _ttl(self, limits: Settings) -> float:
-        """Return how long it lives: as configured, or as long as its job may take and a while, at
+        """Seconds that it lives: as configured, or as long as its job may take and a while, at
         most as long as any VM may."""
         longest = limits.limits.max_ttl - Limits().booting
         if (ttl := self._settings.build.ttl) is not None:

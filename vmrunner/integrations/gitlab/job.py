@@ -28,9 +28,9 @@ _ITS_OWN: Final = (_ANSWER, "TMPDIR")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GitlabJob:
-    """One job. `timeout`: seconds; None: GitLab does not say. `proof`: what nobody can tell before
-    the job is there. `masked`: values that GitLab masks in its log. `logins`: Docker configurations
-    for its image, the strongest first."""
+    """One job. `timeout`: seconds; None: GitLab does not say. `proof`: a text that no other job
+    can tell before this one is there. `masked`: values that GitLab masks in its log. `logins`:
+    Docker configurations for its image, the strongest first."""
 
     server: str
     id: str
@@ -112,7 +112,7 @@ def _path(url: str) -> str:
 
 
 def _label(text: str) -> str:
-    """Return what a label can hold of it: no job is to fail for that."""
+    """The part of it that a label can hold: no job is to fail for that."""
     return "".join(filter(str.isprintable, text))[:LABEL_CHARACTERS]
 
 

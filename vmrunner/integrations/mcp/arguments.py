@@ -40,7 +40,7 @@ class StrictTool(Tool):
 
 
 def explained(error: ValidationError, names: list[str]) -> str:
-    """Return what is wrong with each argument, and how to say it."""
+    """A line for each argument that is wrong, with its fix."""
     lines = []
     for fault in error.errors(include_url=False):
         name = ".".join(map(str, fault["loc"]))

@@ -12,7 +12,7 @@ from vmrunner.model import CommandEnd, CommandOrder, StreamName
 if TYPE_CHECKING:
     from vmrunner.api.sandbox import Sandbox
 
-UNREAD_BYTES: Final = 1 << 20  # of a stream that nobody has asked for yet; the newest
+UNREAD_BYTES: Final = 1 << 20  # of a stream that was not asked for yet; the newest
 
 
 class News(NamedTuple):
@@ -50,7 +50,7 @@ class BackgroundCommand:
         return self._end is not None or self._error is not None
 
     def take(self, wait: float) -> News:
-        """Return what came since the last time; wait up to so many seconds for some. Raises what
+        """Output since the last call; wait up to so many seconds for some. Raises what
         following it raised."""
         with self._news:
             self._news.wait_for(lambda: self.ended or any(self._parts.values()), timeout=wait)

@@ -56,7 +56,7 @@ def application(server: MCPServer[Any], token: str, host: str, port: int) -> ASG
 
 
 def configuration(server: MCPServer[Any], token: str, host: str, port: int) -> uvicorn.Config:
-    """Return how it is served: who shows no token holds no connection for long."""
+    """The server of it: a caller without a token holds no connection for long."""
     return uvicorn.Config(
         application(server, token, host, port),
         host=host,

@@ -171,7 +171,7 @@ class BuildAnswer(BaseModel):
 def make(
     runner: Runner, sandboxes: SessionSandboxes, *, network_at_most: NetworkPolicy = Network.OPEN
 ) -> MCPServer[Any]:
-    """Return the server. Whoever runs it closes `sandboxes` and `runner`. No tool gives a VM more
+    """Return the server. Its caller closes `sandboxes` and `runner`. No tool gives a VM more
     than the network `network_at_most`."""
 
     @contextlib.asynccontextmanager
@@ -295,13 +295,13 @@ def _add_commands(tool: _Adding, sandboxes: SessionSandboxes) -> None:
     async def sandbox_output(
         context: Context, sandbox: SandboxId, command: CommandId, wait_seconds: Wait = 0
     ) -> BackgroundAnswer:
-        """Return what a command of sandbox_start wrote since the last call, and its exit code once
+        """Get the output of a command of sandbox_start since the last call, and its exit code once
         it has ended. wait_seconds: wait so long for some output, or its end."""
         found = sandboxes.command(_session(context), sandbox, command)
         news = await _at_length(context, lambda: found.take(wait_seconds), left_alone=True)
         out, out_note = _cut(news.stdout, "stdout")
         err, err_note = _cut(news.stderr, "stderr")
-        dropped = f"{news.dropped} bytes were dropped: nobody asked." if news.dropped else ""
+        dropped = f"{news.dropped} bytes, not asked for, were dropped." if news.dropped else ""
         return BackgroundAnswer(
             running=news.end is None,
             exit_code=None if news.end is None else news.end.exit_code,
@@ -402,7 +402,7 @@ def _add_builds(tool: _Adding, runner: Runner, network_at_most: NetworkPolicy) -
 
 
 def _held(network: str, most: NetworkPolicy) -> None:
-    """Raise NotAllowed for a network above what whoever started this server allows."""
+    """Raise NotAllowed for a network above what this server's operator allows."""
     if not covers(most, network_policy.policy(network, "network")):
         shown = most.value if isinstance(most, Network) else str(most)
         raise NotAllowed(
@@ -498,7 +498,7 @@ def _limiter() -> anyio.CapacityLimiter:
 async def _started(
     context: Context, runner: Runner, **options: Unpack[SandboxOptions]
 ) -> tuple[Sandbox, BuildSpec]:
-    """Start a sandbox. One whose call was cancelled meanwhile ends: nobody is told its id."""
+    """Start a sandbox. One whose call was cancelled meanwhile ends: its id reaches no client."""
     made: list[Sandbox] = []
 
     def start() -> BuildSpec:
@@ -558,7 +558,7 @@ async def _report(context: Context, latest: LatestLine) -> None:
 def _session(context: Context) -> str:
     """Return the session that asks, as its connection has it: a header could name another's. Over
     stdio there is one only, and clients without sessions share one: there the sandbox's id is what
-    nobody else knows."""
+    no other process knows."""
     return context.session._connection.session_id or ONLY
 
 

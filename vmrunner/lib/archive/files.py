@@ -134,7 +134,7 @@ def extract(
 ) -> ArchiveTotal:
     """Write an archive's files below `target`, which is made if it is missing. Raises BadArchive
     at the first entry that no honest archive of what `globs` name could have; what was written
-    before it stays. What a build may have and nobody can take is left out: FIFOs, devices, links
+    before it stays. What a build may have and cannot be taken is left out: FIFOs, devices, links
     that lead outside, git's own files and names with control characters that no glob names. Bits
     beyond rwx are dropped."""
     target.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def _extract(
 
 
 def _unwanted(entry: TarEntry, path: str, requested: Globs) -> str:
-    """Return why an entry is left out although a build may have it; mostly an empty text."""
+    """The reason why an entry is left out although a build may have it; mostly ""."""
     if entry.kind is EntryKind.SPECIAL:
         return f"{_shown(entry)} is {entry.what}"
     to = os.fsdecode(entry.target)

@@ -65,7 +65,7 @@ class SubmitParameters(Parameters):
 
 
 class CancelBody(Section):
-    """The reason: `owner_gone` where whoever waited for the build is gone."""
+    """The reason: `owner_gone` where the waiting client is gone."""
 
     reason: Literal["user", "owner_gone"] = "user"
 
@@ -140,7 +140,7 @@ def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
 def waiting_reasons(
     parts: ServerParts, principal: Principal, rows: list[BuildRecord]
 ) -> dict[str, str]:
-    """Return why those of them that are queued wait, as far as the principal may know."""
+    """Reasons why those of them that are queued wait, as far as the principal may know."""
     return queue_reasons.waiting(parts.ledger, parts.limits(), rows, principal)
 
 

@@ -88,7 +88,7 @@ def listing(
 
 
 async def ask_cloud(request: Request, work: Callable[[], T]) -> T:
-    """Do what may ask a cloud, in a thread that nobody else needs: that may hang."""
+    """Do what may ask a cloud, in a thread of its own: that may hang."""
     return await to_thread.run_sync(work, limiter=request.app.state.cloud_threads)
 
 

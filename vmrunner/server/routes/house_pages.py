@@ -123,7 +123,7 @@ def audit_page(request: Request, parts: Parts, principal: WholeReader) -> Respon
 
 @router.get("/actions")
 def action_page(request: Request, parts: Parts, _: WholeReader) -> Response:
-    """List what somebody did that concerns no build."""
+    """List actions of users that concern no build."""
     rows = [
         TableRow(
             cells=(

@@ -191,7 +191,7 @@ def _framed(lines: BuildLog, after_line: int, after_seq: int) -> Iterator[bytes]
 
 
 def chunk_head(chunk: Chunk) -> dict[str, Any]:
-    """Return what a chunk is, without its bytes."""
+    """A chunk's document without its bytes."""
     return {
         "seq": chunk.seq,
         "attempt": chunk.attempt,
@@ -229,7 +229,7 @@ class _News(Protocol):
         """Return some of them, a bounded part; None when there are none yet."""
 
     def rest(self) -> bytes:
-        """Return what is left once the build has ended and `next` has no more."""
+        """The last piece, once the build has ended and `next` has no more."""
 
 
 class _Lines:

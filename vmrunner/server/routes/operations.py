@@ -39,7 +39,7 @@ class ActionParameters(Parameters):
 
 
 class AuditParameters(Parameters):
-    """`tag`: KEY=VALUE, whoever made the machines; `older_than`: such as 2h."""
+    """`tag`: KEY=VALUE, of machines of any maker; `older_than`: such as 2h."""
 
     provider: str | None = None
     tag: str | None = None
@@ -116,7 +116,7 @@ def list_nodes(parts: Parts, _: WholeReader) -> JSONResponse:
 def list_actions(
     parts: Parts, _: WholeReader, wanted: Annotated[ActionParameters, Query()]
 ) -> JSONResponse:
-    """List what somebody did that concerns no build, newest first."""
+    """List actions of users that concern no build, newest first."""
     return listing("action", map(action_document, parts.ledger.actions.latest(wanted.limit)))
 
 

@@ -134,13 +134,13 @@ def visible_sandbox(parts: ServerParts, principal: Principal, word: str) -> Buil
 
 
 async def reached(parts: ServerParts, principal: Principal, word: str) -> SandboxClient:
-    """Return what speaks with a sandbox that the principal sees."""
+    """A client of a sandbox that the principal sees."""
     row = await run_in_threadpool(visible_sandbox, parts, principal, word)
     return parts.sandbox(row.id)
 
 
 async def asked(request: Request, principal: Principal, work: Callable[[], T]) -> T:
-    """Ask a VM, in a thread that nobody else needs: it may answer as late as it likes."""
+    """Ask a VM, in a thread of its own: it may answer as late as it likes."""
     state = request.app.state
     with state.sandbox_slots.held(principal):
         return await to_thread.run_sync(work, limiter=state.sandbox_threads)

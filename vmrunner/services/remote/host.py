@@ -63,7 +63,7 @@ class RemoteHost:
         """Do nothing: the server knows what it was asked for."""
 
     def waiting(self, build: str) -> str:
-        """Return why a build is still queued, as the server told last."""
+        """The reason why a build is still queued, from the server's last answer."""
         return self._builds.waiting.get(build, "")
 
     def close(self) -> None:

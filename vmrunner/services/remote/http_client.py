@@ -164,8 +164,8 @@ class HttpClient:
         return document
 
     def _problem(self, answer: httpx.Response) -> VmrunnerError:
-        """Return what the server raised. Without a token that counts it speaks of headers, which
-        is not where its user said one."""
+        """The exception that the server raised. Without a token it speaks of headers,
+        which is not where a user sets one."""
         if answer.status_code != 401:
             return problem(answer)
         if not self._token:

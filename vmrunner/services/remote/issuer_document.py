@@ -14,7 +14,7 @@ BYTES: Final = 1 << 20  # of one
 
 
 def fetch(url: str) -> Any:
-    """Return what is at a URL; no redirect is followed. Raises OSError, ValueError and httpx's
+    """The JSON document at a URL; no redirect is followed. Raises OSError, ValueError and httpx's
     errors."""
     try:
         return json.loads(asyncio.run(asyncio.wait_for(_body(url), WHOLE)))
