@@ -19,8 +19,8 @@ from vmrunner.services.artifacts import Artifact as Artifact
 from vmrunner.services.artifacts import Artifacts as Artifacts
 
 if TYPE_CHECKING:
-    from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.api.runner import Runner
+    from vmrunner.services.protocols import BuildArtifacts
 
 log = logging.getLogger("vmrunner")
 
@@ -146,7 +146,7 @@ class Build:
         return self._row.finished
 
     @property
-    def artifacts(self) -> Artifacts | RemoteArtifacts:
+    def artifacts(self) -> BuildArtifacts:
         """Return its artifacts; complete once it has ended."""
         return self._runner.service.artifacts(self._row)
 

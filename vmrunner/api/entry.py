@@ -1,22 +1,21 @@
-"""One way into the queue: check a wish, pack its source, queue it."""
+"""One way into the queue: check a request, pack its source, queue it."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmrunner.api.local_service import LocalService
-    from vmrunner.api.remote_service import RemoteService
     from vmrunner.images import Progress
     from vmrunner.model import BuildRecord, Process
+    from vmrunner.services.protocols import Service
     from vmrunner.services.requests import BuildRequest
 
 log = logging.getLogger("vmrunner")
 
 
 def enter(
-    service: LocalService | RemoteService,
+    service: Service,
     request: BuildRequest,
     *,
     submitter: Process | None = None,
@@ -24,13 +23,12 @@ def enter(
     """Return the build, and whether it is a new one (not one that had its idempotency key
     already)."""
     # One after the other: what a step gives belongs to the submission that gave it.
-    submission: Any = service.submission
+    submission = service.submission
     admitted = submission.admit(submission.check(request), warn=_warn)
     packed = submission.pack(admitted, on_image=_log_image)
     if packed.total is not None:
         log.info("source: %s", packed.total)
-    queued: tuple[BuildRecord, bool] = submission.queue(packed, submitter=submitter)
-    return queued
+    return submission.queue(packed, submitter=submitter)
 
 
 def _warn(text: str) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vmrunner.services.destroy import DestroyedVm
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
-    from vmrunner.services.remote.host import RemoteHost
+    from vmrunner.services.protocols import ServingHost
     from vmrunner.services.sandboxes import SandboxClient
     from vmrunner.services.submit import Submission
     from vmrunner.store.build_log import BuildLog
@@ -264,9 +264,7 @@ class LocalService:
 
         pools.drain(self.ledger, name)
 
-    def close(
-        self, host: EngineHost | RemoteHost | None = None, unended: Iterable[str] = ()
-    ) -> None:
+    def close(self, host: ServingHost | None = None, unended: Iterable[str] = ()) -> None:
         """Let go of what was opened, with an engine of this process. For `unended` builds of ours
         that have not ended, and for what that engine drove beside, a background engine is started,
         unless one serves them that stays."""

@@ -13,7 +13,7 @@ from vmrunner.lib import abandonment
 from vmrunner.model import CommandEnd, CommandOrder, CommandSummary, FileEntry, StreamName
 from vmrunner.services.command_output import OnOutput
 from vmrunner.services.remote import HttpClient
-from vmrunner.services.remote.decoding import command, command_end, file_entry
+from vmrunner.services.remote.decoding import command_end, command_summary, file_entry
 from vmrunner.services.remote.http_client import patiently, segment
 
 TAR: Final = "application/x-tar"
@@ -64,13 +64,13 @@ class RemoteSandbox:
         body = {name: value for name, value in values.items() if value is not None}
         patiently(lambda: self._http.post(f"{self._path}/execs", body))
 
-    def signal(self, name: str, number: int) -> None:
+    def signal(self, command: str, number: int) -> None:
         """Send a signal to all processes of a command."""
-        self._delete(f"{self._path}/execs/{segment(name)}", signal=number)
+        self._delete(f"{self._path}/execs/{segment(command)}", signal=number)
 
-    def send_input(self, name: str, offset: int, data: bytes, *, last: bool = False) -> None:
+    def send_input(self, command: str, offset: int, data: bytes, *, last: bool = False) -> None:
         """Send what stands at that offset of its stdin. `last`: nothing follows."""
-        path = f"{self._path}/execs/{segment(name)}/stdin"
+        path = f"{self._path}/execs/{segment(command)}/stdin"
         pieces = [data[at : at + INPUT] for at in range(0, len(data), INPUT)] or [b""]
         for number, piece in enumerate(pieces):
             self._put_input(path, offset, piece, last=last and number == len(pieces) - 1)
@@ -87,7 +87,7 @@ class RemoteSandbox:
 
     def commands(self) -> list[CommandSummary]:
         """Return the commands that were started, the oldest first."""
-        return list(map(command, self._listed(f"{self._path}/execs")))
+        return list(map(command_summary, self._listed(f"{self._path}/execs")))
 
     # --- files ---
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from vmrunner.core.cost_report import CostLine
     from vmrunner.model import BuildRecord, Instance, Start, StoredCache
     from vmrunner.reaper.report import Report
-    from vmrunner.runtime.engine_host import EngineHost
     from vmrunner.services.artifacts import Artifact
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
+    from vmrunner.services.protocols import ServingHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ class RemoteArtifacts:
         return [Artifact(entry["path"], entry["size"]) for entry in found]
 
     def download(
-        self, dest: Any, *paths: str, on_bytes: Callable[[int], None] = lambda _: None
+        self,
+        dest: str | os.PathLike[str],
+        *paths: str,
+        on_bytes: Callable[[int], None] = lambda _: None,
     ) -> list[Path]:
         """Copy them below `dest`, as `Artifacts.download` does."""
         from vmrunner.lib.archive import files
@@ -278,9 +282,7 @@ class RemoteService:
         """End a pool's VMs that wait."""
         self.client.post(f"/pools/{segment(name)}/drain")
 
-    def close(
-        self, host: EngineHost | RemoteHost | None = None, unended: Iterable[str] = ()
-    ) -> None:
+    def close(self, host: ServingHost | None = None, unended: Iterable[str] = ()) -> None:
         """Let go of what was opened; builds in the foreground are not kept any longer."""
         del host, unended
         self._host.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,11 +16,10 @@ from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.services import cache_keys, sources
 from vmrunner.services.remote import HttpClient, decoding
 from vmrunner.services.requests import CheckedRequest, placed_error
-from vmrunner.services.submit import AdmittedBuild
+from vmrunner.services.submit import AdmittedBuild, PackedBuild
 
 if TYPE_CHECKING:
     from vmrunner.images import Progress
-    from vmrunner.lib.archive.files import ArchiveTotal
     from vmrunner.model import BuildRecord, Process, Step
 
 _PIECE: Final = 1 << 18
@@ -28,15 +27,6 @@ _PIECE: Final = 1 << 18
 SOURCE_BYTES: Final = 64 << 30
 #: Of a source that was not uploaded yet, for a dry run: it is never looked up.
 _SOME: Final = "sha256:" + "0" * 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedRemotely:
-    """A build that only has to be queued. `body`: what the server is sent."""
-
-    checked: CheckedRequest
-    body: dict[str, Any]
-    total: ArchiveTotal | None = None  # of its source
 
 
 class RemoteSubmitter:
@@ -91,30 +81,28 @@ class RemoteSubmitter:
             warn(text)
         return AdmittedBuild(checked=checked, image=None)
 
-    def pack(
-        self, admitted: AdmittedBuild, *, on_image: Callable[[Progress], None]
-    ) -> PackedRemotely:
+    def pack(self, admitted: AdmittedBuild, *, on_image: Callable[[Progress], None]) -> PackedBuild:
         """Pack the source here, and upload it."""
         del on_image
-        assert self._request is not None, "check comes first"
-        body, checked, total = _body(self._request), admitted.checked, None
+        checked, digest, total = admitted.checked, None, None
         if checked.source is not None:
             with tempfile.TemporaryDirectory(prefix="vmrunner-") as name, checked.placed():
                 path = Path(name, "source.tar")
                 total = sources.spool(checked.source, path, most=SOURCE_BYTES)
-                body["source"] = self._client.put("/sources", partial(pieces_of, path, _PIECE))[
-                    "digest"
-                ]
-            body["source_name"] = sources.shown(checked.source)
-        return PackedRemotely(checked=checked, body=body, total=total)
+                stored = self._client.put("/sources", partial(pieces_of, path, _PIECE))
+                digest = stored["digest"]
+        return PackedBuild(checked=checked, digest=digest, total=total)
 
     def queue(
-        self, packed: PackedRemotely, *, submitter: Process | None = None
+        self, packed: PackedBuild, *, submitter: Process | None = None
     ) -> tuple[BuildRecord, bool]:
         """The build, and whether it is a new one. With a `submitter` it ends unless this process
         says again and again that it is there."""
         assert self._request is not None, "check comes first"
-        body = {**packed.body, "foreground": submitter is not None}
+        body = _body(self._request) | {"foreground": submitter is not None}
+        if packed.checked.source is not None:
+            shown = sources.shown(packed.checked.source)
+            body |= {"source": packed.digest, "source_name": shown}
         answer = self._client.post(_path(self._request), body)
         row = decoding.build(answer["items"][0])
         new = bool(answer.get("new"))

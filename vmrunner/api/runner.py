@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
     from vmrunner.reaper.report import Report
-    from vmrunner.runtime.engine_host import EngineHost
-    from vmrunner.services.remote.host import RemoteHost
+    from vmrunner.services.protocols import Service, ServingHost
 
 SETTLED: float = 10.0  # seconds in which the ledger should know how a build ended
 
@@ -57,14 +56,14 @@ class Runner:
     ) -> None:
         self._app: App | None = None
         self._leave = leave
-        self.service: LocalService | RemoteService
+        self.service: Service
         server = _server(url, token) if settings is None and app is None else None
         if server is not None:
             self.service = server
         else:
             self._app = app or App(settings or configfile.load().settings)
             self.service = LocalService(self._app.service_parts())
-        self._host: EngineHost | RemoteHost = self.service.host(engine)
+        self._host: ServingHost = self.service.host(engine)
         self._unended: set[str] = set()  # builds of ours that were not seen to end
 
     @property

@@ -16,7 +16,7 @@ from vmrunner.api.build import Build
 from vmrunner.api.errors import BuildLost
 from vmrunner.api.keywords import SandboxOptions, sandbox_wish
 from vmrunner.api.port_forward import PortForward
-from vmrunner.api.remote_sandbox import RemoteSandbox, no_terminal
+from vmrunner.api.remote_sandbox import no_terminal
 from vmrunner.api.runner import Runner
 from vmrunner.api.sandbox_files import DISK, SandboxFiles
 from vmrunner.api.sandbox_process import SandboxProcess
@@ -26,10 +26,11 @@ from vmrunner.core.boxes import SHELL
 from vmrunner.errors import ConfigError, Conflict, SandboxOver, VmrunnerError
 from vmrunner.lib import ids, units
 from vmrunner.model import BuildState, CommandEnd, CommandOrder, Result, StreamName
+from vmrunner.services.protocols import ForwardingAccess
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
-    from vmrunner.services.sandboxes import SandboxClient
+    from vmrunner.services.protocols import SandboxAccess
 
 Duration = units.Duration
 OnText = Callable[[str], object]
@@ -75,7 +76,7 @@ class Sandbox:
         self._build = build
         self._runner = runner
         self._own_runner = own_runner
-        self._client: SandboxClient | RemoteSandbox = runner.service.sandbox(build.id)
+        self._client: SandboxAccess = runner.service.sandbox(build.id)
         self._forwards: builtins.list[PortForward] = []
         self.files = SandboxFiles(self._client, self.translated)
 
@@ -248,7 +249,7 @@ class Sandbox:
         size = checked_size(columns, rows)
         argv = SHELL if command is None else command
         order = command_order(argv, env=env or {}, cwd=cwd, stdin=True)
-        if isinstance(self._client, RemoteSandbox):
+        if not isinstance(self._client, ForwardingAccess):
             raise no_terminal("terminal")
         with self.translated():
             return Terminal(self._client.terminal(order, *size), self.translated)
@@ -271,7 +272,7 @@ class Sandbox:
         """Let this machine's port `local` (0: any) lead to a port of the sandbox. Use it in a
         `with`, or close it; `close` and `kill` do so too. Raises ConfigError over a server."""
         field_checks.whole(port, "port", 1, 65535)
-        if isinstance(self._client, RemoteSandbox):
+        if not isinstance(self._client, ForwardingAccess):
             raise ConfigError(
                 "forward: a server forwards no ports", hint="run it where the ledger is"
             )

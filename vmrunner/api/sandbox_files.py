@@ -19,8 +19,7 @@ from vmrunner.model import FileEntry
 from vmrunner.services.sandbox_paths import absolute
 
 if TYPE_CHECKING:
-    from vmrunner.api.remote_sandbox import RemoteSandbox
-    from vmrunner.services.sandboxes import SandboxClient
+    from vmrunner.services.protocols import SandboxAccess
 
 PIECE: Final = 256 << 10
 MEMORY: Final = 256 << 20  # bytes that `read` takes at most, unless said
@@ -32,7 +31,7 @@ class SandboxFiles:
     """Paths are absolute, or below /work. Each call raises NotFound for what is not there, Conflict
     for what cannot be done."""
 
-    def __init__(self, client: SandboxClient | RemoteSandbox, translated: Translated) -> None:
+    def __init__(self, client: SandboxAccess, translated: Translated) -> None:
         self._client = client
         self._translated = translated
 

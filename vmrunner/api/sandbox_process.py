@@ -16,8 +16,7 @@ from vmrunner.lib import abandonment, units
 from vmrunner.model import CommandEnd, CommandOrder, StreamName
 
 if TYPE_CHECKING:
-    from vmrunner.api.remote_sandbox import RemoteSandbox
-    from vmrunner.services.sandboxes import SandboxClient
+    from vmrunner.services.protocols import SandboxAccess
 
 Translated = Callable[[], AbstractContextManager[None]]
 
@@ -26,9 +25,7 @@ class SandboxProcess:
     """One command. Iterating yields lines of its stdout, as bytes, until it has ended; its stderr
     gathers in `stderr_bytes`."""
 
-    def __init__(
-        self, client: SandboxClient | RemoteSandbox, order: CommandOrder, translated: Translated
-    ) -> None:
+    def __init__(self, client: SandboxAccess, order: CommandOrder, translated: Translated) -> None:
         self._client = client
         self._order = order
         self._translated = translated

@@ -14,8 +14,7 @@ from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import dirfd, units
 
 if TYPE_CHECKING:
-    from vmrunner.api.remote_service import RemoteArtifacts
-    from vmrunner.services.artifacts import Artifacts
+    from vmrunner.services.protocols import BuildArtifacts
 
 
 PROGRESS: Final = 5.0  # seconds between two words about a copy
@@ -79,7 +78,7 @@ def write(file: Path, text: str) -> bool:
     return True
 
 
-def copy(artifacts: Artifacts | RemoteArtifacts, to: Path) -> bool:
+def copy(artifacts: BuildArtifacts, to: Path) -> bool:
     """Copy artifacts; true if all came. That some cannot be copied is told, and hides nothing of
     the build's end; but a caller without them may not take it for a success."""
     try:

@@ -15,11 +15,10 @@ from vmrunner.cli.output import Format
 from vmrunner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vmrunner.api.local_service import LocalService
-    from vmrunner.api.remote_service import RemoteService
     from vmrunner.config.sources import LoadedSettings
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.app import App
+    from vmrunner.services.protocols import Service
 
 _SERVER = "VMRUNNER_SERVER"
 #: Joins the parts of a configuration; tests give one of their own.
@@ -46,7 +45,7 @@ class CliContext:
         return self._join(self.loaded) if self._join else App(self.loaded.settings)
 
     @cached_property
-    def service(self) -> LocalService | RemoteService:
+    def service(self) -> Service:
         """The server that the environment names, else this machine's own ledger."""
         if os.environ.get(_SERVER) is not None:
             from vmrunner.api import remote_service

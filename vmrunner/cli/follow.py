@@ -21,10 +21,7 @@ from vmrunner.services.cancel import cancel
 from vmrunner.services.follow import BuildFollower, ended
 
 if TYPE_CHECKING:
-    from vmrunner.api.local_service import LocalService
-    from vmrunner.api.remote_service import RemoteService
-    from vmrunner.runtime.engine_host import EngineHost
-    from vmrunner.services.remote.host import RemoteHost
+    from vmrunner.services.protocols import Service, ServingHost
 
 _SPIN: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
@@ -90,8 +87,8 @@ class TerminalFollower:
 
     def __init__(
         self,
-        service: LocalService | RemoteService,
-        host: EngineHost | RemoteHost,
+        service: Service,
+        host: ServingHost,
         build: str,
         sink: LogSink,
         signals: Signals,

@@ -12,9 +12,8 @@ from vmrunner.services.logs import LogReader, ReadsLog
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-    from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.services.protocols import ServingHost
     from vmrunner.services.remote import RemoteLedger
-    from vmrunner.services.remote.host import RemoteHost
 
 T = TypeVar("T")
 
@@ -46,7 +45,7 @@ class BuildFollower:
     def __init__(
         self,
         ledger: Ledger | RemoteLedger,
-        host: EngineHost | RemoteHost,
+        host: ServingHost,
         build: str,
         *,
         log: ReadsLog,

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from vmrunner.config import cache_checks, field_checks, registry_auth
 from vmrunner.config.build_request import BuildFields
@@ -25,6 +26,9 @@ from vmrunner.services.host_access import HostAccess, HostAccessCheck
 
 if TYPE_CHECKING:
     from vmrunner.config.jobfile import SelectedJob
+    from vmrunner.model import CacheRule
+
+T = TypeVar("T")
 
 ROOM: Final = 15 * 60.0  # ttl's default is timeout and this, for boot and collecting
 SANDBOX_TTL: Final = 15 * 60.0
@@ -65,89 +69,75 @@ _KEYS: Final = {
 }
 
 
+class _Checks:
+    """The checks of one request: all run, and what they find is raised together."""
+
+    def __init__(self, request: BuildRequest) -> None:
+        self._request = request
+        self._faults = list(request.faults)
+
+    def run(self, check: Callable[[], T], *fields: str) -> Callable[[], T]:
+        """Run a check. Returns its value as a function, to be called after `finish`. A fault of
+        `fields` that could not be read is among those of the file already."""
+        try:
+            value = check()
+        except ConfigError as error:
+            if not self._request.unread.intersection(fields):
+                self._faults.append(placed_error(error, self._request.locations))
+            return partial(_raise, error)
+        return lambda: value
+
+    def finish(self) -> None:
+        """Raises ConfigError for all faults that were found."""
+        if self._faults:
+            raise together(self._faults)
+
+
+def _raise(error: ConfigError) -> NoReturn:
+    raise error
+
+
 def check(request: BuildRequest, settings: Settings) -> CheckedRequest:
     """Raises `ConfigError` for all that cannot be, each with the line of the job file that says it.
     The source is not read here."""
-    faults = list(request.faults)
-
-    @contextmanager
-    def gathered(*fields: str) -> Iterator[None]:
-        """Note what is wrong inside. Of fields that could not be read that was told already."""
-        try:
-            yield
-        except ConfigError as error:
-            if not request.unread.intersection(fields):
-                faults.append(placed_error(error, request.locations))
-
-    sandbox_ttl: float | None = None
-    warnings: list[str] = []
+    checks = _Checks(request)
     if isinstance(request, SandboxRequest):
-        with gathered():
-            _sandboxed(request)
-        with gathered("ttl"):
-            sandbox_ttl, ttl = _sandbox_times(request, settings)
-            timeout = ttl
+        checks.run(partial(_sandboxed, request))
+        times = checks.run(partial(_sandbox_times, request, settings), "ttl")
     else:
-        with gathered():
-            _commanded(request)
-        with gathered("timeout"):
-            timeout, ttl, warnings = _times(request, settings)
-            warnings += _hold(request.keep_on_failure, ttl)
-    with gathered():
-        place = _source(request.source)
-        caches = cache_keys.named(cache_checks.cache_rules(request.caches, "caches"), place)
-    with gathered():
-        _separate(request)
-    with gathered():
-        ceilings.check(request, settings)
-    with gathered("network"):
-        network = ceilings.network(request.network, settings)
-        _bootstrapped(request, network)
-    with gathered("container_runtime"):
-        runtime = _runtime(request, settings.defaults.container_runtime)
-        if runtime == RUNSC and isinstance(request, SandboxRequest):
-            raise ConfigError(
-                "container-runtime: a sandbox cannot be in runsc: its commands are ended and its "
-                "files reached by the VM's kernel",
-                hint="container_runtime = runc",
-            )
-    with gathered():
-        shown = {k: v for k, v in request.secrets.items() if k != request.registry_secret}
-        field_checks.environment(request.env, shown, request.steps or (Step(),))
-    with gathered("provider"):
-        provider = settings.provider(request.provider)
-    with gathered():
-        container = field_checks.container(request.container or settings.defaults.container)
-        _registry(request, container)
-    if faults:
-        raise together(faults)
-    warnings += [
-        f"secret: {name} is shorter than {secret_patterns.SHORTEST} bytes: the log will not mask it"
-        for name, value in request.secrets.items()
-        if len(value.strip()) < secret_patterns.SHORTEST
-    ]
+        checks.run(partial(_commanded, request))
+        times = checks.run(partial(_times, request, settings), "timeout")
+    sourced = checks.run(partial(_source_and_caches, request))
+    checks.run(partial(_separate, request))
+    checks.run(partial(ceilings.check, request, settings))
+    network = checks.run(partial(_network, request, settings), "network")
+    runtime = checks.run(partial(_runtime, request, settings), "container_runtime")
+    checks.run(partial(_environment, request))
+    provider = checks.run(partial(settings.provider, request.provider), "provider")
+    container = checks.run(partial(_container, request, settings))
+    checks.finish()
     values: dict[str, Any] = {key: value for key, value in request if value is not None}
-    del values["secrets"]
-    values.pop("container_runtime", None)
-    values.pop("max_ttl", None)
+    for name in ("secrets", "container_runtime", "max_ttl"):
+        values.pop(name, None)
+    source, caches = sourced()
     values |= {
-        "provider": provider,
-        "container": container,
-        "runtime": runtime,
-        "timeout": timeout,
-        "ttl": ttl,
-        "network": network,
-        "source": None if place is None else sources.shown(place),
+        "provider": provider(),
+        "container": container(),
+        "runtime": runtime(),
+        "timeout": times().timeout,
+        "ttl": times().ttl,
+        "network": network(),
+        "source": None if source is None else sources.shown(source),
         "caches": caches,
         "secrets": tuple(sorted(request.secrets)),
         "steps": request.steps or (),
-        "sandbox_ttl": sandbox_ttl,
+        "sandbox_ttl": times().sandbox_ttl,
     }
     return CheckedRequest(
         spec=BuildSpec(**values),
         secrets=dict(request.secrets),
-        source=place,
-        warnings=tuple(warnings),
+        source=source,
+        warnings=(*times().warnings, *_unmasked(request)),
         taken=request.taken,
         locations=request.locations,
     )
@@ -247,8 +237,17 @@ def _sandboxed(request: SandboxRequest) -> None:
             raise ConfigError(f"{name.replace('_', '-')}: a sandbox has none", hint="leave it out")
 
 
-def _sandbox_times(request: SandboxRequest, settings: Settings) -> tuple[float, float]:
-    """Seconds that it lives from when it is ready, and its VM from its creation."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Times:
+    """Seconds: of a build's steps, of its VM, and of a sandbox from when it is ready."""
+
+    timeout: float
+    ttl: float
+    sandbox_ttl: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def _sandbox_times(request: SandboxRequest, settings: Settings) -> _Times:
     boot, longest = Limits().booting, settings.limits.max_ttl
     ttl = SANDBOX_TTL if request.ttl is None else request.ttl
     most = ttl if request.max_ttl is None else request.max_ttl
@@ -266,7 +265,7 @@ def _sandbox_times(request: SandboxRequest, settings: Settings) -> tuple[float, 
             f"limits.max_ttl {units.exact(longest)}",
             hint=f"at most {units.exact(longest - boot)}, or a larger limits.max_ttl",
         )
-    return ttl, most + boot
+    return _Times(timeout=most + boot, ttl=most + boot, sandbox_ttl=ttl)
 
 
 def _separate(request: BuildRequest) -> None:
@@ -275,15 +274,17 @@ def _separate(request: BuildRequest) -> None:
         raise ConfigError(f"secret: {both[0]} is set with env too", hint="give it once")
 
 
-def _bootstrapped(request: BuildRequest, network: NetworkPolicy) -> None:
+def _network(request: BuildRequest, settings: Settings) -> NetworkPolicy:
+    network = ceilings.network(request.network, settings)
     if request.bootstrap and network is Network.NONE:
         raise ConfigError(
             "bootstrap: the VM installs Docker from the network, and network is none",
             hint="an image of vmrunner's own, or --network open",
         )
+    return network
 
 
-def _times(request: BuildRequest, settings: Settings) -> tuple[float, float, list[str]]:
+def _times(request: BuildRequest, settings: Settings) -> _Times:
     longest = settings.limits.max_ttl
     timeout = request.timeout if request.timeout is not None else settings.defaults.timeout
     shown = units.exact(timeout)
@@ -295,7 +296,8 @@ def _times(request: BuildRequest, settings: Settings) -> tuple[float, float, lis
             hint="a shorter timeout, or a larger limits.max_ttl",
         )
     if request.ttl is None:
-        return timeout, min(timeout + ROOM, longest), []
+        ttl = min(timeout + ROOM, longest)
+        return _Times(timeout=timeout, ttl=ttl, warnings=_hold(request.keep_on_failure, ttl))
     ttl = request.ttl
     if ttl <= timeout:
         raise ConfigError(
@@ -304,10 +306,11 @@ def _times(request: BuildRequest, settings: Settings) -> tuple[float, float, lis
         )
     if ttl > longest:
         raise _too_long(ttl, longest)
+    warnings = _hold(request.keep_on_failure, ttl)
     if ttl - timeout < LITTLE_ROOM:
         room = units.exact(ttl - timeout)
-        return timeout, ttl, [f"ttl: only {room} more than the timeout for boot and collecting"]
-    return timeout, ttl, []
+        warnings = (f"ttl: only {room} more than the timeout for boot and collecting", *warnings)
+    return _Times(timeout=timeout, ttl=ttl, warnings=warnings)
 
 
 def _too_long(ttl: float, longest: float) -> ConfigError:
@@ -317,18 +320,18 @@ def _too_long(ttl: float, longest: float) -> ConfigError:
     )
 
 
-def _hold(kept: float | None, ttl: float) -> list[str]:
+def _hold(kept: float | None, ttl: float) -> tuple[str, ...]:
     if kept is None:
-        return []
+        return ()
     if kept <= 0:
         raise ConfigError("keep-on-failure: 0s keeps nothing", hint="more, or leave it out")
     over = f"keep-on-failure: the VM's ttl of {units.exact(ttl)} ends it before that"
-    return [over] if kept > ttl else []
+    return (over,) if kept > ttl else ()
 
 
-def _runtime(request: BuildRequest, default: str) -> str:
+def _runtime(request: BuildRequest, settings: Settings) -> str:
     """Return the runtime, which excludes what opens the container to the VM's kernel."""
-    runtime = request.container_runtime or default
+    runtime = request.container_runtime or settings.defaults.container_runtime
     wide = "docker" if request.docker else "privileged" if request.privileged else None
     if runtime == RUNSC and wide is not None:
         raise ConfigError(
@@ -340,11 +343,32 @@ def _runtime(request: BuildRequest, default: str) -> str:
             "caches: runsc (gVisor) keeps the container's files to itself",
             hint="--container-runtime runc, or leave them out",
         )
+    if runtime == RUNSC and isinstance(request, SandboxRequest):
+        raise ConfigError(
+            "container-runtime: a sandbox cannot be in runsc: its commands are ended and its "
+            "files reached by the VM's kernel",
+            hint="container_runtime = runc",
+        )
     return runtime
 
 
-def _registry(request: BuildRequest, container: str) -> None:
-    """Refuse a secret for the registry that is not given, or that Docker could not use."""
+def _environment(request: BuildRequest) -> None:
+    shown = {k: v for k, v in request.secrets.items() if k != request.registry_secret}
+    field_checks.environment(request.env, shown, request.steps or (Step(),))
+
+
+def _unmasked(request: BuildRequest) -> Iterator[str]:
+    """A warning for each secret that is too short to be masked."""
+    for name, value in request.secrets.items():
+        if len(value.strip()) < secret_patterns.SHORTEST:
+            least = secret_patterns.SHORTEST
+            yield f"secret: {name} is shorter than {least} bytes: the log will not mask it"
+
+
+def _container(request: BuildRequest, settings: Settings) -> str:
+    """The container's image. Refuses a secret for its registry that is not given, or that Docker
+    could not use."""
+    container = field_checks.container(request.container or settings.defaults.container)
     name = request.registry_secret
     if name is not None:
         if name not in request.secrets:
@@ -352,6 +376,12 @@ def _registry(request: BuildRequest, container: str) -> None:
                 f"registry_secret: no secret {name!r} is given", hint=f"--secret {name} gives it"
             )
         registry_auth.header(container, request.secrets[name])
+    return container
+
+
+def _source_and_caches(request: BuildRequest) -> tuple[str | None, tuple[CacheRule, ...]]:
+    source = _source(request.source)
+    return source, cache_keys.named(cache_checks.cache_rules(request.caches, "caches"), source)
 
 
 def _source(value: str | None) -> str | None:

@@ -47,10 +47,10 @@ class AdmittedBuild:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedBuild:
     """A build that only has to be queued. Its source lies in the store, by that digest, and until
-    it is queued in the spool too."""
+    it is queued in the spool too. `id`: "" where a server gives it one."""
 
-    id: str
     checked: CheckedRequest
+    id: str = ""
     spool: Path | None = None
     digest: str | None = None
     total: ArchiveTotal | None = None  # of a source that was packed here

@@ -160,7 +160,7 @@ def carry_out(shell: CliContext, request: BuildRequest, options: FollowOptions) 
     artifact_destination.check(options.result_file, options.artifacts_to)
     service = shell.service
     # One after the other: what a step gives belongs to the submission that gave it.
-    submission: Any = service.submission
+    submission = service.submission
     checked = submission.check(request)
     if options.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")

@@ -25,10 +25,10 @@ from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
 
 if TYPE_CHECKING:
-    from vmrunner.api.remote_service import RemoteArtifacts
     from vmrunner.lib.channels import Channel
     from vmrunner.model import Access, Address
-    from vmrunner.services.artifacts import Artifact, Artifacts
+    from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.protocols import BuildArtifacts
 
 artifacts = typer.Typer(help="Artifacts: what builds brought back.", no_args_is_help=True)
 
@@ -174,7 +174,7 @@ def artifacts_get(
     return exit_codes.OK
 
 
-def _artifacts(context: typer.Context, build: str) -> Artifacts | RemoteArtifacts:
+def _artifacts(context: typer.Context, build: str) -> BuildArtifacts:
     service = shell_of(context).service
     return service.artifacts(service.ledger.builds.find(build))
 

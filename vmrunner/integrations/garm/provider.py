@@ -12,10 +12,9 @@ from vmrunner.integrations.garm import bootstrap
 from vmrunner.integrations.garm.bootstrap import CONTROLLER, NAME, POOL, Bootstrap
 
 if TYPE_CHECKING:
-    from vmrunner.api.local_service import LocalService
-    from vmrunner.api.remote_service import RemoteService
     from vmrunner.config.forges import GarmSettings
     from vmrunner.model import BuildRecord
+    from vmrunner.services.protocols import Service
 
 #: Versions of GARM's interface.
 INTERFACES: Final = ("v0.1.0", "v0.1.1")
@@ -24,9 +23,7 @@ INTERFACES: Final = ("v0.1.0", "v0.1.1")
 class GarmProvider:
     """The instances of one GARM. No other builds are seen."""
 
-    def __init__(
-        self, service: LocalService | RemoteService, settings: GarmSettings, controller: str
-    ) -> None:
+    def __init__(self, service: Service, settings: GarmSettings, controller: str) -> None:
         self._service = service
         self._settings = settings
         self._controller = controller

@@ -14,10 +14,9 @@ from vmrunner.integrations.github.plan import RunnersSeen
 from vmrunner.model import BuildRecord, Step
 
 if TYPE_CHECKING:
-    from vmrunner.api.local_service import LocalService
-    from vmrunner.api.remote_service import RemoteService
     from vmrunner.config.forges import ForgeTarget, ScaleSetSettings
     from vmrunner.integrations.github.service import JitRunner
+    from vmrunner.services.protocols import Service
 
 #: Labels of a runner's build.
 SET: Final = "github.scale-set"
@@ -40,7 +39,7 @@ class RunnerBuilds:
 
     def __init__(
         self,
-        service: LocalService | RemoteService,
+        service: Service,
         place: ForgeTarget,
         settings: ScaleSetSettings,
         login: Callable[[str], Mapping[str, Any]] = lambda _: {},

@@ -27,9 +27,8 @@ from vmrunner.providers.common.rate_limits import Bucket
 if TYPE_CHECKING:
     import httpx
 
-    from vmrunner.api.local_service import LocalService
-    from vmrunner.api.remote_service import RemoteService
     from vmrunner.config.forges import GithubSettings, ScaleSetSettings
+    from vmrunner.services.protocols import Service
 
 log = logging.getLogger("vmrunner.github")
 
@@ -42,7 +41,7 @@ class GithubServer:
 
     def __init__(
         self,
-        service: LocalService | RemoteService,
+        service: Service,
         settings: GithubSettings,
         *,
         now: Callable[[], float] = time.time,

@@ -112,7 +112,7 @@ def _step(document: Document) -> Step:
 
 
 @_checked
-def command(document: Document) -> CommandSummary:
+def command_summary(document: Document) -> CommandSummary:
     """Decode a command of a sandbox."""
     end = None
     if document["exit_code"] is not None:

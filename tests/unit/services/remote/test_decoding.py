@@ -70,7 +70,7 @@ def newer(document: Any, name: str = "") -> Any:
     ("decode", "document", "value"),
     [
         (decoding.build, build_document(BUILD), BUILD),
-        (decoding.command, command_document(COMMAND), COMMAND),
+        (decoding.command_summary, command_document(COMMAND), COMMAND),
         (decoding.command_end, asdict(END), END),
         (decoding.file_entry, file_document(FILE), FILE),
     ],
