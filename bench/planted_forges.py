@@ -40,7 +40,7 @@ BUGS: Final = (
     Bug(
         "believe another's clock when a runner ended",
         f"{GITHUB}/scaler.py",
-        "ends[row.id] = min(self._ends.get(row.id, told), now)",
+        "ends[row.id] = min(self._ends.get(row.id, end), now)",
         "ends[row.id] = row.finished_at or 0.0",
         f"{WORLDS}::test_an_end_that_is_dated_tomorrow_holds_up_no_job",
     ),
@@ -184,7 +184,7 @@ BUGS: Final = (
     Bug(
         "believe the host's clock when GitHub's tokens end",
         f"{GITHUB}/http.py",
-        "self._ahead = told.timestamp() - self.clock()",
+        "self._ahead = date.timestamp() - self.clock()",
         "self._ahead = 0.0",
         f"{UNITS}/test_identity.py::test_a_clock_that_is_wrong_costs_no_token",
     ),

@@ -173,7 +173,7 @@ class AsyncSandboxProcess(_Handle[_Process]):
 
     @property
     def stderr_bytes(self) -> bytes:
-        """Its stderr until now."""
+        """Stderr until now."""
         return self._wrapped.stderr_bytes
 
     @property

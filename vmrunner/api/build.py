@@ -48,7 +48,7 @@ class Build:
 
     @property
     def row(self) -> Row:
-        """Its row in the ledger."""
+        """The build's row in the ledger."""
         return self._row
 
     @property
@@ -85,7 +85,7 @@ class Build:
 
     @property
     def ending(self) -> str:
-        """Its end in that step, in one line; else its message."""
+        """The end in that step, in one line; else its message."""
         culprit = self._culprit()
         return self.message if culprit is None else build_history.describe(self._row, culprit)
 

@@ -74,7 +74,7 @@ class SandboxProcess:
 
     @property
     def stderr_bytes(self) -> bytes:
-        """Its stderr until now."""
+        """Stderr until now."""
         return b"".join(self._stderr)
 
     @property

@@ -141,7 +141,7 @@ class CommandFollower:
                 return DEAD
 
     def _read_end(self) -> bytes | None:
-        """Its end, or None."""
+        """The command's end, or None."""
         try:
             with open(f"{self._path}/state", "rb") as file:
                 return file.read()

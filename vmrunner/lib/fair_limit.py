@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class FairLimit:
-    """At most `limit` threads at once. One that leaves gives its turn to the one that has waited
+    """A limit of threads at once. One that leaves gives its turn to the one that has waited
     longest, so that a thread which comes back at once does not pass the others by."""
 
     def __init__(self, limit: int) -> None:

@@ -22,7 +22,7 @@ class ChangeWatcher:
         self._tasks: dict[str, asyncio.Task[None]] = {}  # the loop holds them weakly
 
     async def progress(self, build: str) -> Progress:
-        """Its progress now."""
+        """The build's progress now."""
         return await to_thread.run_sync(self._look, build)
 
     async def changed(self, build: str, since: Progress, timeout: float) -> Progress:

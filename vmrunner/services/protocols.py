@@ -215,7 +215,7 @@ class Service(Protocol):
         """Files that it brought back."""
 
     def log(self, build: str) -> ReadsLog:
-        """Its log."""
+        """The build's log."""
 
     def sandbox(self, build: str) -> SandboxAccess:
         """A client that runs commands in a sandbox."""
