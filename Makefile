@@ -34,7 +34,7 @@ check: lint
 lint: setup
 	.venv/bin/ruff check --no-cache .
 	.venv/bin/ruff format --no-cache --check .
-	.venv/bin/mypy --strict -p vmrunner -p deploy
+	.venv/bin/mypy --strict -p vmrunner -p vmrunner_localclouds -p deploy
 	.venv/bin/lint-imports
 	scripts/short-files
 
@@ -72,7 +72,8 @@ bench: setup
 
 lock: setup
 	.venv/bin/uv pip compile -q --universal --python-version 3.11 --all-extras --group dev \
-	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml
+	  --no-emit-package vmrunner --no-emit-package vmrunner-localclouds \
+	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml localclouds/pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
 	  --extra aws --extra azure --extra gcp --extra otel --extra postgres --extra server --constraints requirements.lock \
 	  --generate-hashes --no-header --no-annotate -o deploy/container/requirements.txt pyproject.toml

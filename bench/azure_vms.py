@@ -28,12 +28,13 @@ from azure.mgmt.network import NetworkManagementClient
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from vmrunner_localclouds.azure import LocalAzure, routes
+
 from bench.clouds import Endpoint, Spent, answer, compare, endpoint, order, spent, unlimited
 from vmrunner.providers.azure import create_request
 from vmrunner.providers.azure.client import QUOTAS, last
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import CREATES, AzureProvider
-from vmrunner.testing.localazure import LocalAzure, routes
 
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
 OPERATION: Final = 0.05  # seconds that a create or a delete is under way

@@ -9,11 +9,11 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 import boto3
+from vmrunner_localclouds.ec2 import LocalCloud
 
 from bench.clouds import Endpoint, answer, endpoint
 from tests.support.ec2 import ENVIRONMENT, INSTALLATION, REGION
 from vmrunner.model import TAG
-from vmrunner.testing.localec2 import LocalCloud
 
 BULK: Final = 500  # machines that one call of `fill` makes
 TAGGED: Final = ("instance", "volume", "network-interface")

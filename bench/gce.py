@@ -23,13 +23,14 @@ from google.cloud import compute_v1
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from vmrunner_localclouds.gce import LocalGce, routes
+
 from bench.clouds import Endpoint, Spent, answer, compare, endpoint, order, spent, unlimited
 from tests.support.gce import INSTALLATION
 from vmrunner.providers.gce import create_request
 from vmrunner.providers.gce.client import QUOTAS
 from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.provider import CREATES, GceProvider
-from vmrunner.testing.localgce import LocalGce, routes
 
 OPERATION: Final = 0.05  # seconds that an insert or a delete is under way
 

@@ -42,7 +42,8 @@ BUGS: tuple[Bug, ...] = sum(
 
 def copy_of(root: Path) -> Path:
     """The tree as it is, without what is made from it."""
-    for name in ("bench", "cloud-init", "deploy", "docs", "packer", "tests", "vmrunner"):
+    parts = ("bench", "cloud-init", "deploy", "docs", "localclouds", "packer", "tests", "vmrunner")
+    for name in parts:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", root)
@@ -52,7 +53,7 @@ def copy_of(root: Path) -> Path:
 def passes(root: Path, tests: str) -> bool:
     """Do these tests pass in that tree? They run until the first that fails."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": str(root)}
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root}/localclouds"}
     done = subprocess.run(
         [*command, *tests.split()], cwd=root, env=environment, capture_output=True, check=False
     )

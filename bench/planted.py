@@ -13,14 +13,14 @@ class Bug(NamedTuple):
     """`old` becomes `new`, and these tests must notice."""
 
     name: str
-    file: str  # under vmrunner/, or from the root: deploy/…, packer/…
+    file: str  # under vmrunner/, or from the root: deploy/…, localclouds/…, packer/…
     old: str
     new: str
     tests: str  # a file, or file::test
 
     @property
     def path(self) -> str:
-        outside = self.file.startswith(("deploy/", "packer/"))
+        outside = self.file.startswith(("deploy/", "localclouds/", "packer/"))
         return self.file if outside else f"vmrunner/{self.file}"
 
 

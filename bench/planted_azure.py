@@ -11,7 +11,7 @@ AT_AZURE, FAULTS = "tests/integration/test_azure.py", "tests/integration/test_az
 ANSWERS, LOCKS, LOOKS, QUOTAS = (
     f"tests/integration/test_azure_{one}.py" for one in ("answers", "locks", "looks", "quotas")
 )
-DOCUMENT = "tests/integration/test_localazure_document.py"
+DOCUMENT = "localclouds/tests/test_localazure_document.py"
 UNIT = "tests/unit/providers/azure"
 IMAGES = "tests/integration/test_azure_images.py"
 MADE = "tests/integration/test_cloud_images_azure.py"
@@ -222,7 +222,7 @@ BUGS: Final = (
     ),
     Bug(
         "local Azure: a schedule is told in a field that Azure does not publish",
-        "testing/localazure/schedules.py",
+        "localclouds/vmrunner_localclouds/azure/schedules.py",
         '"opType": "Deallocate"',
         '"operationType": "Deallocate"',
         f"{DOCUMENT}::test_all_that_is_answered_is_as_published",

@@ -18,10 +18,11 @@ from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.gce.labels import labels
 
 if TYPE_CHECKING:
+    from vmrunner_localclouds.azure import LocalAzure
+    from vmrunner_localclouds.ec2 import LocalCloud
+    from vmrunner_localclouds.gce import LocalGce
+
     from vmrunner.providers.port_images import ImageRequest
-    from vmrunner.testing.localazure import LocalAzure
-    from vmrunner.testing.localec2 import LocalCloud
-    from vmrunner.testing.localgce import LocalGce
 
 T = TypeVar("T")
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
@@ -248,19 +249,19 @@ def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
 @contextlib.contextmanager
 def _driver(kind: str, root: Path) -> Iterator[Driver]:
     if kind == "ec2":
-        from vmrunner.testing.localec2 import LocalCloud
+        from vmrunner_localclouds.ec2 import LocalCloud
 
         clock = Clock()
         with credentials(), LocalCloud(clock=clock) as cloud:
             yield Ec2Driver(cloud, clock)
     elif kind == "gce":
-        from vmrunner.testing.localgce import LocalGce
+        from vmrunner_localclouds.gce import LocalGce
 
         clock = Clock()
         with LocalGce(clock=clock, sleep=clock.sleep) as google:
             yield GceDriver(google, clock)
     elif kind == "azure":
-        from vmrunner.testing.localazure import LocalAzure
+        from vmrunner_localclouds.azure import LocalAzure
 
         clock = Clock()
         with LocalAzure(clock=clock, sleep=clock.sleep) as microsoft:

@@ -6,11 +6,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-from tests.faults.http_fates import fates, troubles
-from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.azure.resources import image_name
-from vmrunner.providers.fake import Call
-from vmrunner.testing.localazure import (
+from vmrunner_localclouds.azure import (
     BAD_GATEWAY,
     COMPUTE_THROTTLED,
     FORBIDDEN,
@@ -24,6 +20,11 @@ from vmrunner.testing.localazure import (
     UNAVAILABLE,
     AzureRequest,
 )
+
+from tests.faults.http_fates import fates, troubles
+from vmrunner.model import Kind, Ref, Scope
+from vmrunner.providers.azure.resources import image_name
+from vmrunner.providers.fake import Call
 
 LISTINGS: Final = (
     "virtualMachines.list",

@@ -8,6 +8,11 @@ from typing import Any, Final, Self
 from unittest import mock
 
 import httpx
+from vmrunner_localclouds.azure import AzureMachine, AzureRequest, LocalAzure
+from vmrunner_localclouds.azure.fixtures import add_version
+from vmrunner_localclouds.azure.resource_ids import VERSION
+from vmrunner_localclouds.azure.timestamps import read, written
+from vmrunner_localclouds.common.machine import GONE
 
 from tests.faults import azure_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
@@ -23,11 +28,6 @@ from vmrunner.providers.azure.resources import image_name
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.port_images import FINISH_BY
-from vmrunner.testing.common.machine import GONE
-from vmrunner.testing.localazure import AzureMachine, AzureRequest, LocalAzure
-from vmrunner.testing.localazure.fixtures import add_version
-from vmrunner.testing.localazure.resource_ids import VERSION
-from vmrunner.testing.localazure.timestamps import read, written
 
 THEIRS: Final = "theirs"
 SIZE: Final = "Standard_D2s_v5"
@@ -83,7 +83,7 @@ class AzureSide(HttpSide):
     listings = azure_requests.LISTINGS
     ending = "virtualMachines.delete"
     strikes = ("die", "preempt", "power off", "hang")  # a VM there protects itself from nothing
-    page = "vmrunner.testing.localazure.cloud.PAGE"
+    page = "vmrunner_localclouds.azure.cloud.PAGE"
     fates = azure_requests.FATES
     troubles = azure_requests.TROUBLES
     more = azure_requests.MORE

@@ -6,10 +6,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-from tests.faults.http_fates import fates, troubles
-from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.fake import Call
-from vmrunner.testing.localec2 import (
+from vmrunner_localclouds.ec2 import (
     DENIED,
     INTERNAL,
     NO_CAPACITY,
@@ -18,6 +15,10 @@ from vmrunner.testing.localec2 import (
     Ec2Request,
     RequestFate,
 )
+
+from tests.faults.http_fates import fates, troubles
+from vmrunner.model import Kind, Ref, Scope
+from vmrunner.providers.fake import Call
 
 #: What a request is through the port. Others go by their own names.
 METHODS: Final = MappingProxyType(

@@ -10,6 +10,7 @@ from unittest import mock
 
 import boto3
 from botocore.client import ClientCreator
+from vmrunner_localclouds.ec2 import Ec2Machine, Ec2Request, LocalCloud
 
 from tests.faults import ec2_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
@@ -21,7 +22,6 @@ from vmrunner.providers.ec2.provider import KIND, Ec2Provider
 from vmrunner.providers.ec2.resources import POWER
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.port_images import FINISH_BY
-from vmrunner.testing.localec2 import Ec2Machine, Ec2Request, LocalCloud
 
 THEIRS: Final = "AKIATHEIRSTHEIRS0000"
 

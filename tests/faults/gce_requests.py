@@ -6,10 +6,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-from tests.faults.http_fates import fates, troubles
-from vmrunner.model import Kind, Ref, Scope
-from vmrunner.providers.fake import Call
-from vmrunner.testing.localgce import (
+from vmrunner_localclouds.gce import (
     BAD_GATEWAY,
     FORBIDDEN,
     INTERNAL,
@@ -20,6 +17,10 @@ from vmrunner.testing.localgce import (
     UNAVAILABLE,
     GceRequest,
 )
+
+from tests.faults.http_fates import fates, troubles
+from vmrunner.model import Kind, Ref, Scope
+from vmrunner.providers.fake import Call
 
 LISTINGS: Final = (
     "instances.aggregatedList",

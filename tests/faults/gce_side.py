@@ -9,6 +9,8 @@ from unittest import mock
 
 from google.cloud import compute_v1
 from google.oauth2.credentials import Credentials
+from vmrunner_localclouds.gce import GceMachine, GceRequest, LocalGce, operations
+from vmrunner_localclouds.gce.timestamps import read, written
 
 from tests.faults import gce_requests, images
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
@@ -22,8 +24,6 @@ from vmrunner.providers.gce.labels import PREFIX, tags
 from vmrunner.providers.gce.provider import KIND, GceProvider
 from vmrunner.providers.gce.resources import POWER
 from vmrunner.providers.port_images import FINISH_BY, OWNER
-from vmrunner.testing.localgce import GceMachine, GceRequest, LocalGce, operations
-from vmrunner.testing.localgce.timestamps import read, written
 
 THEIRS: Final = "theirs"
 TYPE: Final = "e2-standard-2"

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from vmrunner_localclouds.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, RequestFate
+
 from vmrunner.providers.fake import Fault
-from vmrunner.testing.common.faults import GARBAGE, LOST_ANSWER, LOST_REQUEST, RequestFate
 
 
 def fates(

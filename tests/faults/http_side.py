@@ -9,12 +9,13 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from vmrunner_localclouds.common.faults import LOST_REQUEST
+
 from tests.faults import images
 from tests.faults.http_resources import HttpResource, HttpVm
 from vmrunner.model import Kind, Power, Ref, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.fake import Call, Fault, Plan
-from vmrunner.testing.common.faults import LOST_REQUEST
 
 
 class HttpSide(abc.ABC):

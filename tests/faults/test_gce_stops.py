@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from vmrunner_localclouds.gce import GceMachine
 
 from tests.faults.world import World
 from vmrunner.model import BuildState, Reason, Result
-from vmrunner.testing.localgce import GceMachine
 
 STOPS: dict[str, Callable[[GceMachine], object]] = {
     "host error": GceMachine.break_down,

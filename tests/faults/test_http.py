@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate
 
 from tests.faults.azure_side import AzureSide
 from tests.faults.broken import Broken
@@ -34,7 +35,6 @@ from tests.faults.scenarios import SCENARIOS, Scenario, begin
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord
 from vmrunner.providers.fake import Call
-from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate
 
 Make = Callable[..., World]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.azure import COMPUTE_THROTTLED, HALF_MADE, UNHEARD_GUEST, FailedLater
 
 from tests.faults.azure_side import SIZE
 from tests.faults.crash_points import finish_elsewhere, nothing_of_ours
@@ -15,7 +16,6 @@ from tests.faults.world import TTL, World, once
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.azure.deadline_schedules import AFTER
 from vmrunner.providers.fake import Call
-from vmrunner.testing.localazure import COMPUTE_THROTTLED, HALF_MADE, UNHEARD_GUEST, FailedLater
 
 Make = Callable[..., World]
 PUT = "virtualMachines.put"

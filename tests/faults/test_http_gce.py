@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.gce import FORBIDDEN, INTERNAL, QUOTA_LATER, RequestFate
 
 from tests.faults.crash_points import nothing_of_ours
 from tests.faults.gce_side import TYPE
@@ -15,7 +16,6 @@ from tests.faults.scenarios import SCENARIOS, begin
 from tests.faults.world import TTL, World, once
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Power, Reason, Result
 from vmrunner.providers.fake import Call
-from vmrunner.testing.localgce import FORBIDDEN, INTERNAL, QUOTA_LATER, RequestFate
 
 FLOW = {scenario.name: scenario for scenario in SCENARIOS}
 Make = Callable[..., World]

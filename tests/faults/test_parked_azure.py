@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.azure import LOST_ANSWER, NO_ROOM_IN_ZONE, THROTTLED
 
 from tests.faults.azure_side import AzureSide
 from tests.faults.pool_worlds import built, emptied, one_parked, parked_pool
 from tests.faults.world import World, once
 from vmrunner.model import Kind, Start
-from vmrunner.testing.localazure import LOST_ANSWER, NO_ROOM_IN_ZONE, THROTTLED
 
 POOLS = parked_pool("azure")
 

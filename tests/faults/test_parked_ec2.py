@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate
+from vmrunner_localclouds.ec2 import NO_CAPACITY
 
 from tests.faults.ec2_side import Ec2Side
 from tests.faults.pool_worlds import PARKED, drained, parked, pools
@@ -15,8 +17,6 @@ from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord, Instance, Power, Result, Start
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.fake import Call
-from vmrunner.testing.common.faults import LOST_ANSWER, LOST_REQUEST, RequestFate
-from vmrunner.testing.localec2 import NO_CAPACITY
 
 Make = Callable[..., World]
 Judge = Callable[[Call], RequestFate | None]

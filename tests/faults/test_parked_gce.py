@@ -7,13 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from tests.faults.crash_points import nothing_of_ours
-from tests.faults.gce_side import TYPE
-from tests.faults.pool_worlds import built, emptied, one_parked, parked_pool
-from tests.faults.world import World, once
-from vmrunner.model import EmptyReason, Power, Start
-from vmrunner.testing.localgce import (
+from vmrunner_localclouds.gce import (
     AFTER_ALL,
     INTERNAL,
     LOST_ANSWER,
@@ -22,6 +16,12 @@ from vmrunner.testing.localgce import (
     STOCKOUT,
     THROTTLED,
 )
+
+from tests.faults.crash_points import nothing_of_ours
+from tests.faults.gce_side import TYPE
+from tests.faults.pool_worlds import built, emptied, one_parked, parked_pool
+from tests.faults.world import World, once
+from vmrunner.model import EmptyReason, Power, Start
 
 POOLS = parked_pool("google")
 

@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from vmrunner_localclouds.common.faults import LOST_REQUEST
+from vmrunner_localclouds.ec2 import Ec2Machine
+
 from tests.faults.ec2_side import Ec2Side
 from tests.faults.world import TTL, World
 from tests.support.ec2 import REGION
@@ -14,8 +17,6 @@ from vmrunner.model import Kind, Page, Ref, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.ec2.provider import KIND
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.common.faults import LOST_REQUEST
-from vmrunner.testing.localec2 import Ec2Machine
 
 FAR: Final = "us-east-1"
 TIMEOUT: Final = 60.0

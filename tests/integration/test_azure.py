@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.azure import NO_ROOM_IN_ZONE, fixtures, price
 
 from tests.support.azure import INSTALLATION, Microsoft, look, make_order, swept
 from tests.support.azure import azure as azure  # the fixture
@@ -13,7 +14,6 @@ from vmrunner.model import Fate, Finding, Key, Kind, Level, Market, Power, Ref, 
 from vmrunner.providers import Arms, Parks, registry
 from vmrunner.providers.azure import deadline_schedules, guard
 from vmrunner.providers.azure.describe import SETTLED
-from vmrunner.testing.localazure import NO_ROOM_IN_ZONE, fixtures, price
 
 
 def of(found: list[Finding], check: str) -> Finding:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 
 import pytest
+from vmrunner_localclouds.azure import GARBAGE
 
 from tests.support.azure import Microsoft, look, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import Uncertain
 from vmrunner.model import Fate, Key, Kind
-from vmrunner.testing.localazure import GARBAGE
 
 
 def test_a_proxys_404_is_no_death(azure: Microsoft) -> None:

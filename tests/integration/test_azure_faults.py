@@ -3,23 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.support.azure import Microsoft, look, make_order, swept
-from tests.support.azure import azure as azure  # the fixture
-from vmrunner.errors import (
-    BadOrder,
-    CredentialsRefused,
-    NoCapacity,
-    ProviderError,
-    QuotaExceeded,
-    Throttled,
-    Uncertain,
-)
-from vmrunner.model import Fate, Kind, Level, Market, Power, Scope, Spec
-from vmrunner.providers.azure.provider import KIND
-from vmrunner.providers.azure.sweep import READERS
-from vmrunner.providers.common.rate_limits import FIRST_PAUSE, LONGEST_TOLD
-from vmrunner.testing.localazure import (
+from vmrunner_localclouds.azure import (
     AFTER_ALL,
     COMPUTE_THROTTLED,
     CONFLICT,
@@ -42,6 +26,22 @@ from vmrunner.testing.localazure import (
     FailedLater,
     RequestFate,
 )
+
+from tests.support.azure import Microsoft, look, make_order, swept
+from tests.support.azure import azure as azure  # the fixture
+from vmrunner.errors import (
+    BadOrder,
+    CredentialsRefused,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+    Throttled,
+    Uncertain,
+)
+from vmrunner.model import Fate, Kind, Level, Market, Power, Scope, Spec
+from vmrunner.providers.azure.provider import KIND
+from vmrunner.providers.azure.sweep import READERS
+from vmrunner.providers.common.rate_limits import FIRST_PAUSE, LONGEST_TOLD
 
 PUT = "virtualMachines.put"
 NO_SPOT = RequestFate(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 from azure.core.exceptions import HttpResponseError
+from vmrunner_localclouds.azure.resource_ids import DEFINITION, GALLERY, VERSION
 
 from tests.integration.test_azure_images import wish
 from tests.support.arm import Arm, arm_of, refused
@@ -19,7 +20,6 @@ from vmrunner.model import Fate, Kind, Level, Ref, Spec
 from vmrunner.providers.azure import galleries
 from vmrunner.providers.azure.catalog import into_gallery
 from vmrunner.providers.port_images import HASH, CloudImage, ImageRequest
-from vmrunner.testing.localazure.resource_ids import DEFINITION, GALLERY, VERSION
 
 GROUP: Final = "/subscriptions/s/resourceGroups/g"
 

@@ -7,11 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
-
-from deploy.azure.guard import function_app as guard
-from tests.support.arm import Arm
-from tests.support.arm import arm as arm  # the fixture
-from vmrunner.testing.localazure import (
+from vmrunner_localclouds.azure import (
     CONFLICT,
     FORBIDDEN,
     HALF_MADE,
@@ -22,6 +18,10 @@ from vmrunner.testing.localazure import (
     AzureMachine,
     RequestFate,
 )
+
+from deploy.azure.guard import function_app as guard
+from tests.support.arm import Arm
+from tests.support.arm import arm as arm  # the fixture
 
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
 GRACE: Final = guard.GRACE

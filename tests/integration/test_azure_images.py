@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from vmrunner_localclouds.azure import INVALID
 
 from tests.support.azure import GENERATION, INSTALLATION, Microsoft, look, make_order
 from tests.support.azure import azure as azure  # the fixture
@@ -24,7 +25,6 @@ from vmrunner.providers.port_images import (
     ImageRequest,
     KeepsImages,
 )
-from vmrunner.testing.localazure import INVALID
 
 PACKER: Final = Path(__file__).parents[2] / "packer"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from vmrunner_localclouds.azure import COMPUTE_THROTTLED, THROTTLED, RequestFate
 
 from tests.support.azure import Microsoft, look, make_order, swept
 from tests.support.azure import azure as azure  # the fixture
@@ -14,7 +15,6 @@ from vmrunner.providers.azure.client import QUOTAS
 from vmrunner.providers.azure.describe import SETTLED
 from vmrunner.providers.azure.provider import PACE, AzureProvider
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.testing.localazure import COMPUTE_THROTTLED, THROTTLED, RequestFate
 
 NOT_FOUND = RequestFate("ResourceNotFound", 404, "The Resource was not found.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from vmrunner_localclouds.azure import FORBIDDEN, QUOTA
 
 from tests.support.azure import Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
@@ -10,7 +11,6 @@ from vmrunner.errors import QuotaExceeded
 from vmrunner.model import Market, Spec
 from vmrunner.providers.azure.provider import AzureProvider
 from vmrunner.providers.azure.quotas import FITS, FULL
-from vmrunner.testing.localazure import FORBIDDEN, QUOTA
 
 HERE, USAGES = "westeurope", "usages.list"
 SIZES = ("Standard_D4s_v5", "Standard_D2as_v5")

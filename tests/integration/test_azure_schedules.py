@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from vmrunner_localclouds.azure import FORBIDDEN, INVALID, NOT_REGISTERED, UNAVAILABLE, RequestFate
 
 from tests.support.azure import Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import ProviderError
 from vmrunner.model import Finding, Level, Spec
-from vmrunner.testing.localazure import FORBIDDEN, INVALID, NOT_REGISTERED, UNAVAILABLE, RequestFate
 
 SUBMIT = "virtualMachinesSubmitDeallocate"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from vmrunner_localclouds.azure import price
 
 from tests.support.azure import Microsoft, make_order
 from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import BadOrder
 from vmrunner.model import Level, Spec
 from vmrunner.providers.azure.provider import AzureProvider
-from vmrunner.testing.localazure import price
 
 NEW, OLD = "Standard_D2s_v6", "Standard_D2s_v5"
 

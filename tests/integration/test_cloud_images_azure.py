@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.azure import INTERNAL
+from vmrunner_localclouds.azure.resource_ids import DEFINITION, GALLERY, IMAGE, VERSION
 
 from bench.clouds import order
 from tests.support import image_cli as imageshell
@@ -21,8 +23,6 @@ from tests.support.image_cli import Cli, declared, wait_for
 from vmrunner.providers.azure.catalog import AzureCatalog
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import AzureProvider
-from vmrunner.testing.localazure import INTERNAL
-from vmrunner.testing.localazure.resource_ids import DEFINITION, GALLERY, IMAGE, VERSION
 
 INSTALLATION = "00000000-0000-4000-8000-000000000001"
 BUILD = ("image", "build", "--provider", "azure")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from moto.ec2.models.amis import Ami
+from vmrunner_localclouds.ec2 import INTERNAL, LOST_ANSWER, THROTTLED
 
 from tests.support import image_cli as imageshell
 from tests.support.ec2 import INSTALLATION, REGION, Amazon
@@ -22,7 +23,6 @@ from tests.support.image_cli import config as config  # the fixture
 from vmrunner.images.cloud import builder
 from vmrunner.images.cloud import packer as program
 from vmrunner.providers.port_images import FINISH_BY, IMAGE, OWNER
-from vmrunner.testing.localec2 import INTERNAL, LOST_ANSWER, THROTTLED
 
 BUILD = ("image", "build", "--provider", "aws")
 

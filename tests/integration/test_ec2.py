@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.ec2 import Ec2Request, Mapping
 
 from tests.support.ec2 import INSTALLATION, KINDS, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
@@ -15,7 +16,6 @@ from vmrunner.model import Fate, Key, Kind, Market, Power, Role, Scope, Spec, ta
 from vmrunner.providers.common.cloud_options import GiB
 from vmrunner.providers.ec2.options import ImageChoice
 from vmrunner.providers.port_images import FINISH_BY, OWNER
-from vmrunner.testing.localec2 import Ec2Request, Mapping
 
 
 def asked(aws: Amazon, action: str = "RunInstances") -> list[Ec2Request]:

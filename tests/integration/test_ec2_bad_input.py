@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.ec2 import DENIED, Mapping, RequestFate
 
 from tests.support.command_line import isolated
 from tests.support.ec2 import REGION, Amazon, credentials
 from tests.support.ec2 import aws as aws  # the fixture
 from vmrunner.cli import main
-from vmrunner.testing.localec2 import DENIED, Mapping, RequestFate
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -9,6 +9,14 @@ from typing import Any, Final
 
 import boto3
 import pytest
+from vmrunner_localclouds.ec2 import (
+    DENIED,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    THROTTLED,
+    RequestFate,
+)
 
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
@@ -17,14 +25,6 @@ from vmrunner.model import Fate, Kind, Level, Order, Power, Ref
 from vmrunner.providers import Arms
 from vmrunner.providers.ec2.deadline_schedules import AFTER, GONE
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import (
-    DENIED,
-    INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
-    THROTTLED,
-    RequestFate,
-)
 
 ROLE: Final = "arn:aws:iam::123456789012:role/vmrunner-deadline"
 GROUP: Final = f"vmrunner-{INSTALLATION}"

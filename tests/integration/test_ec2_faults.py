@@ -7,6 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.ec2 import (
+    AFTER_ALL,
+    DENIED,
+    GARBAGE,
+    INTERNAL,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    NO_CAPACITY,
+    THROTTLED,
+    UNAVAILABLE,
+    RequestFate,
+)
 
 from tests.support.ec2 import KINDS, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
@@ -20,18 +32,6 @@ from vmrunner.errors import (
     Uncertain,
 )
 from vmrunner.model import Fate, Kind, Power, Spec
-from vmrunner.testing.localec2 import (
-    AFTER_ALL,
-    DENIED,
-    GARBAGE,
-    INTERNAL,
-    LOST_ANSWER,
-    LOST_REQUEST,
-    NO_CAPACITY,
-    THROTTLED,
-    UNAVAILABLE,
-    RequestFate,
-)
 
 # --- birth ---------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import logging
 from typing import Final
 
 import pytest
+from vmrunner_localclouds.ec2 import RequestFate
 
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, fleet, look, make_order, swept
 from tests.support.ec2 import virtual_aws as virtual_aws  # the fixture
@@ -13,7 +14,6 @@ from vmrunner.errors import ConfigError, CredentialsRefused, NoCapacity, Uncerta
 from vmrunner.model import Fate, Kind, Level, Market, Power, Reason, Spec
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.port_images import FINISH_BY, OWNER
-from vmrunner.testing.localec2 import RequestFate
 
 MAKE: Final = "aws iam create-service-linked-role --aws-service-name spot.amazonaws.com"
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from vmrunner_localclouds.ec2 import DENIED, LOST_REQUEST, UNAVAILABLE, Ec2Request, RequestFate
 
 from tests.support.ec2 import (
     GENERATION,
@@ -24,7 +25,6 @@ from tests.support.sshd import wait_for
 from vmrunner.errors import CredentialsRefused, ProviderError, Uncertain
 from vmrunner.model import TAG, Fate, Key, Kind, Order, Page, Power, Ref, Spec, tags_of
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import DENIED, LOST_REQUEST, UNAVAILABLE, Ec2Request, RequestFate
 
 FAR = "us-east-2"
 ZONE = f"{REGION}a"

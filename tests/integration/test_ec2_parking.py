@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-from deploy.aws import guard
-from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
-from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded, Throttled, Uncertain, VmrunnerError
-from vmrunner.model import Order, Power, Ref, Role
-from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import (
+from vmrunner_localclouds.ec2 import (
     AFTER_ALL,
     LOST_ANSWER,
     LOST_REQUEST,
@@ -19,6 +13,12 @@ from vmrunner.testing.localec2 import (
     THROTTLED,
     RequestFate,
 )
+
+from deploy.aws import guard
+from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, fleet, look, make_order, swept
+from vmrunner.errors import BadOrder, NoCapacity, QuotaExceeded, Throttled, Uncertain, VmrunnerError
+from vmrunner.model import Order, Power, Ref, Role
+from vmrunner.providers.ec2.provider import Ec2Provider
 
 QUOTA = RequestFate("VcpuLimitExceeded", 400, "You have requested more vCPU capacity")
 

@@ -7,15 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from tests.support.gce import Google, look, make_order, swept
-from tests.support.gce import gce as gce  # the fixture
-from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
-from vmrunner.model import Fate, Key, Kind, Market, Power, Spec
-from vmrunner.providers.common.cloud_options import GiB
-from vmrunner.providers.gce.labels import labels_of
-from vmrunner.providers.gce.provider import GceProvider
-from vmrunner.testing.localgce import (
+from vmrunner_localclouds.gce import (
     FORBIDDEN,
     GARBAGE,
     INTERNAL,
@@ -26,6 +18,14 @@ from vmrunner.testing.localgce import (
     THROTTLED,
     RequestFate,
 )
+
+from tests.support.gce import Google, look, make_order, swept
+from tests.support.gce import gce as gce  # the fixture
+from vmrunner.errors import BadOrder, NoCapacity, ProviderError, QuotaExceeded, Uncertain
+from vmrunner.model import Fate, Key, Kind, Market, Power, Spec
+from vmrunner.providers.common.cloud_options import GiB
+from vmrunner.providers.gce.labels import labels_of
+from vmrunner.providers.gce.provider import GceProvider
 
 INSERT = "instances.insert"
 

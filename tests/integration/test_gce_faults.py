@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.support.gce import Google, make_order
-from tests.support.gce import gce as gce  # the fixture
-from vmrunner.errors import CredentialsRefused, ProviderError, Throttled, Uncertain
-from vmrunner.model import Spec
-from vmrunner.testing.localgce import (
+from vmrunner_localclouds.gce import (
     FORBIDDEN,
     GARBAGE,
     INTERNAL,
@@ -20,6 +15,11 @@ from vmrunner.testing.localgce import (
     UNAVAILABLE,
     RequestFate,
 )
+
+from tests.support.gce import Google, make_order
+from tests.support.gce import gce as gce  # the fixture
+from vmrunner.errors import CredentialsRefused, ProviderError, Throttled, Uncertain
+from vmrunner.model import Spec
 
 INSERT = "instances.insert"
 

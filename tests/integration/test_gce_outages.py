@@ -7,13 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-
-from tests.support.gce import Google, make_order
-from tests.support.gce import gce as gce  # the fixture
-from vmrunner.errors import ProviderError
-from vmrunner.model import Fate, Key, Kind, Power, Ref, Spec
-from vmrunner.providers.gce.provider import GceProvider
-from vmrunner.testing.localgce import (
+from vmrunner_localclouds.gce import (
     FORBIDDEN,
     GARBAGE,
     INTERNAL,
@@ -22,6 +16,12 @@ from vmrunner.testing.localgce import (
     GceRequest,
     RequestFate,
 )
+
+from tests.support.gce import Google, make_order
+from tests.support.gce import gce as gce  # the fixture
+from vmrunner.errors import ProviderError
+from vmrunner.model import Fate, Key, Kind, Power, Ref, Spec
+from vmrunner.providers.gce.provider import GceProvider
 
 
 def born(provider: GceProvider, zone: int) -> Ref:

@@ -5,6 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.gce import (
+    FORBIDDEN,
+    INTERNAL,
+    LOST_ANSWER,
+    QUOTA,
+    QUOTA_LATER,
+    STOCKOUT,
+    THROTTLED,
+    BrokenOperation,
+)
 
 from tests.support.gce import Google, look, make_order, swept
 from tests.support.gce import gce as gce  # the fixture
@@ -20,16 +30,6 @@ from vmrunner.errors import (
 from vmrunner.model import Power, Ref
 from vmrunner.providers import Parks, registry
 from vmrunner.providers.gce.provider import GceProvider
-from vmrunner.testing.localgce import (
-    FORBIDDEN,
-    INTERNAL,
-    LOST_ANSWER,
-    QUOTA,
-    QUOTA_LATER,
-    STOCKOUT,
-    THROTTLED,
-    BrokenOperation,
-)
 
 BROKEN = BrokenOperation("INTERNAL_ERROR", "It went wrong.", 500)
 

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from vmrunner_localclouds.gce import DELETING, THROTTLED, GceRequest, RequestFate
+from vmrunner_localclouds.gce.fixtures import add_machine_type
 
 from tests.support.gce import Google, look, make_order
 from tests.support.gce import gce as gce  # the fixture
@@ -14,8 +16,6 @@ from vmrunner.errors import BadOrder, ConfigError, Uncertain
 from vmrunner.model import Fate, Kind, Power, Spec
 from vmrunner.providers.gce import operations
 from vmrunner.providers.gce.client import GceApi, GceClient
-from vmrunner.testing.localgce import DELETING, THROTTLED, GceRequest, RequestFate
-from vmrunner.testing.localgce.fixtures import add_machine_type
 
 # --- deletes that overlap ------------------------------------------------------------------------
 

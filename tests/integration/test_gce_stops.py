@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
+from vmrunner_localclouds.gce import INTERNAL, BrokenOperation, GceMachine
 
 from tests.support.gce import Google, google, look, make_order
 from vmrunner.errors import ProviderError
 from vmrunner.model import Market, Power, Spec
-from vmrunner.testing.localgce import INTERNAL, BrokenOperation, GceMachine
 
 STOPS: dict[str, tuple[Callable[[GceMachine], None], str]] = {
     "guest": (GceMachine.power_off, "compute.instances.guestTerminate"),

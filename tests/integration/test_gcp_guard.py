@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 import requests
 import yaml
+from vmrunner_localclouds.gce import DELETING, INTERNAL, THROTTLED, UNAVAILABLE
 
 from deploy.gcp.guard import main as guard
 from tests.support.gce import INSTALLATION, Google, make_order
@@ -20,7 +21,6 @@ from vmrunner.providers.gce import client
 from vmrunner.providers.gce.client import GceApi
 from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX
-from vmrunner.testing.localgce import DELETING, INTERNAL, THROTTLED, UNAVAILABLE
 
 FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
 GRACE: Final = guard.GRACE

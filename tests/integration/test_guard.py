@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import boto3
 import pytest
+from vmrunner_localclouds.ec2 import INTERNAL, THROTTLED, Ec2Machine, RequestFate
 
 from deploy.aws import guard
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, amazon, make_order
 from tests.support.expired import FOREIGN, GRACE, ec2, everything, launch, left, provider_of, tagged
 from vmrunner.model import Spec
-from vmrunner.testing.localec2 import INTERNAL, THROTTLED, Ec2Machine, RequestFate
 
 FAR: Final = "us-east-2"
 MAX_TTL: Final = 14_400.0

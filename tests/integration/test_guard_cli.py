@@ -226,7 +226,7 @@ def test_what_was_wished_once_stays_until_something_else_is_wished(aws: Amazon, 
 def test_a_role_not_known_everywhere_yet_is_waited_for(
     aws: Amazon, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vmrunner.testing.localec2 import RequestFate
+    from vmrunner_localclouds.ec2 import RequestFate
 
     waited: list[float] = []
     monkeypatch.setattr("vmrunner.providers.ec2.guard.names.pause", waited.append)

@@ -11,6 +11,8 @@ from typing import Any, Final
 import boto3
 import hcl2
 import pytest
+from vmrunner_localclouds.azure import fixtures as azure_fixtures
+from vmrunner_localclouds.gce import fixtures
 
 from tests.support.azure import azure as azure  # the fixture
 from tests.support.ec2 import REGION, Amazon
@@ -22,8 +24,6 @@ from tests.support.gce import make_order as gce_order
 from vmrunner.errors import BadOrder
 from vmrunner.model import Finding, Level, Network, Spec, Trait
 from vmrunner.providers import promises
-from vmrunner.testing.localazure import fixtures as azure_fixtures
-from vmrunner.testing.localgce import fixtures
 
 NONE: Final = Spec(network=Network.NONE)
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from vmrunner_localclouds.ec2.faults import UNAVAILABLE
 
 from tests.support.ec2 import REGION, Amazon, make_order
 from tests.support.ec2 import aws as aws  # the fixture
@@ -20,7 +21,6 @@ from vmrunner.model import Market, PriceSource, Rate, Role, Scope, Spec
 from vmrunner.providers.port import Provider
 from vmrunner.providers.rates import rate_of
 from vmrunner.services.prices import FRESH, refresh, refreshed_beside
-from vmrunner.testing.localec2.faults import UNAVAILABLE
 
 GIB = 1 << 30
 

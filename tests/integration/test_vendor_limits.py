@@ -9,6 +9,10 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 import pytest
+from vmrunner_localclouds.common.faults import GARBAGE
+from vmrunner_localclouds.common.vendor_limits import NOT_READ, STORED_COPY
+from vmrunner_localclouds.ec2 import vendor_limits as amazon
+from vmrunner_localclouds.gce import vendor_limits as google
 
 from tests.support.ec2 import REGION, Amazon
 from tests.support.ec2 import aws as aws  # the fixture
@@ -30,10 +34,6 @@ from vmrunner.providers.gce import client as gce_client
 from vmrunner.providers.gce import create_request as gce_request
 from vmrunner.providers.gce import describe as gce_describe
 from vmrunner.providers.gce import options as gce_options
-from vmrunner.testing.common.faults import GARBAGE
-from vmrunner.testing.common.vendor_limits import NOT_READ, STORED_COPY
-from vmrunner.testing.localec2 import vendor_limits as amazon
-from vmrunner.testing.localgce import vendor_limits as google
 
 PAGE: Final = (
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center>"

@@ -35,12 +35,12 @@ kind = "azure"
 subscription = "5f0c2a4e-0000-4000-8000-6ac1d5f6f2b7"
 resource_group = "vmrunner"
 """
-#: The clouds' drivers, the server and the doubles need an extra. The launcher is a program in the
+#: The clouds' drivers and the server need an extra. The launcher is a program in the
 #: VM, the migrations are run by Alembic, in the first command that asks the ledger.
 IMPORTS = """
 import importlib, pkgutil, vmrunner
 apart = (
-    "vmrunner.guest.launcher", "vmrunner.ledger.migrations.", "vmrunner.testing",
+    "vmrunner.guest.launcher", "vmrunner.ledger.migrations.",
     "vmrunner.integrations.github.", "vmrunner.integrations.mcp.",
     "vmrunner.providers.azure.", "vmrunner.providers.ec2.", "vmrunner.providers.gce.",
     "vmrunner.server.", "vmrunner.services.telemetry.otlp",
@@ -67,11 +67,15 @@ class Installed:
         environment = at / "venv"
         ran(sys.executable, "-m", "venv", "--without-pip", str(environment))
         self.python = environment / "bin/python"
-        installer = ("uv", "pip", "install", "-q", "--offline", "--no-index", "--no-deps")
-        cache = ("--cache-dir", str(at / "cache"))
-        ran(sys.executable, "-m", *installer, *cache, "--python", str(self.python), str(wheel))
+        self.add(wheel)
         (self.site,) = environment.glob("lib/*/site-packages")
         (self.site / "needed.pth").write_text(f"{self._needed()}\n")
+
+    def add(self, wheel: Path) -> None:
+        """Install it, without what it requires."""
+        installer = ("uv", "pip", "install", "-q", "--offline", "--no-index", "--no-deps")
+        cache = ("--cache-dir", str(self._at / "cache"))
+        ran(sys.executable, "-m", *installer, *cache, "--python", str(self.python), str(wheel))
 
     def run(
         self, *argv: str, program: str = "vmrunner", extras: Iterable[str] = ()
@@ -91,17 +95,17 @@ class Installed:
         )
 
     def _needed(self, *extras: str) -> Path:
-        """A directory with all that the wheel requires, out of what the tests have installed."""
+        """A directory with all that the wheels require, out of what the tests have installed."""
         place = self._at / "-".join(("needed", *extras))
         if place.exists():
             return place
         place.mkdir()
-        (metadata,) = self.site.glob("vmrunner-*.dist-info")
-        for found in required(PathDistribution(metadata), frozenset(extras), set()):
-            for name in {Path(str(file)).parts[0] for file in found.files or ()}:
-                there = Path(str(found.locate_file(name)))
-                if name not in ("..", "__pycache__") and not (place / name).exists():
-                    (place / name).symlink_to(there)
+        for metadata in self.site.glob("vmrunner*.dist-info"):
+            for found in required(PathDistribution(metadata), frozenset(extras), set()):
+                for name in {Path(str(file)).parts[0] for file in found.files or ()}:
+                    there = Path(str(found.locate_file(name)))
+                    if name not in ("..", "__pycache__") and not (place / name).exists():
+                        (place / name).symlink_to(there)
         return place
 
 
@@ -122,30 +126,81 @@ def required(
             yield from required(found, key[1], seen)
 
 
-def ran(*argv: str) -> None:
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+def ran(*argv: str, cwd: Path = ROOT) -> None:
+    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     at = tmp_path_factory.mktemp("wheel")
-    ran(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(at))
+    return Installed(built(ROOT, at), at)
+
+
+@pytest.fixture(scope="module")
+def with_local_clouds(
+    installed: Installed, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Installed, Path]:
+    """vmrunner's wheel with that of the local clouds, and the latter."""
+    at = tmp_path_factory.mktemp("with-local-clouds")
+    both, clouds = Installed(installed.wheel, at), built(ROOT / "localclouds", at)
+    both.add(clouds)
+    return both, clouds
+
+
+def built(project: Path, at: Path) -> Path:
+    """Build the wheel of a project."""
+    ran(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(at), cwd=project)
     (wheel,) = at.glob("*.whl")
-    return Installed(wheel, at)
+    return wheel
+
+
+def tree(top: Path) -> set[str]:
+    """Return the files below a folder, each by its path from beside the folder."""
+    return {
+        str(path.relative_to(top.parent))
+        for path in top.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def code(wheel: Path) -> set[str]:
+    """Return the files of a wheel but for its metadata."""
+    return {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
 def test_the_wheel_holds_what_the_tree_holds(installed: Installed) -> None:
-    def tree(top: Path) -> set[str]:
-        return {
-            str(path.relative_to(top.parent))
-            for path in top.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
-        }
-
-    files = zipfile.ZipFile(installed.wheel).namelist()
     data = {f"vmrunner/_data/{name}" for part in SHIPPED for name in tree(ROOT / part)}
-    assert {name for name in files if ".dist-info/" not in name} == tree(ROOT / "vmrunner") | data
+    assert code(installed.wheel) == tree(ROOT / "vmrunner") | data
+
+
+def test_the_wheel_has_no_local_cloud(installed: Installed) -> None:
+    """Not even under the names of before, whose one module says what to install."""
+    ours = {name for name in code(installed.wheel) if name.startswith("vmrunner/testing/")}
+    assert ours == {"vmrunner/testing/__init__.py"}
+    for name in ("localec2", "localgce.faults", "vms"):
+        done = installed.run("-P", "-c", f"import vmrunner.testing.{name}", program="python")
+        assert "pip install vmrunner-localclouds" in done.stderr
+
+
+def test_the_local_clouds_wheel_holds_its_tree(with_local_clouds: tuple[Installed, Path]) -> None:
+    _, wheel = with_local_clouds
+    assert code(wheel) == tree(ROOT / "localclouds/vmrunner_localclouds")
+    (licence,) = (x for x in zipfile.ZipFile(wheel).namelist() if x.endswith("/LICENSE"))
+    assert zipfile.ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize("cloud", ["azure", "ec2", "gce"])
+def test_a_local_cloud_starts_with_its_extra_alone(
+    with_local_clouds: tuple[Installed, Path], cloud: str
+) -> None:
+    """By the name of before, too."""
+    both, _ = with_local_clouds
+    without = both.run("-P", "-m", f"vmrunner_localclouds.{cloud}", "--help", program="python")
+    assert f"pip install 'vmrunner-localclouds[{cloud}]'" in without.stderr
+    for name in (f"vmrunner_localclouds.{cloud}", f"vmrunner.testing.local{cloud}"):
+        having = both.run("-P", "-m", name, "--help", program="python", extras=[cloud])
+        assert f"usage: python -m vmrunner_localclouds.{cloud}" in having.stdout, having.stderr
 
 
 def test_every_module_finds_what_it_imports(installed: Installed) -> None:

@@ -16,10 +16,10 @@ from azure.core.pipeline.policies import SansIOHTTPPolicy
 from azure.mgmt.compute import ComputeManagementClient
 from azure.mgmt.computeschedule import ComputeScheduleMgmtClient
 from azure.mgmt.network import NetworkManagementClient
+from vmrunner_localclouds.azure import AzureMachine, AzureSite, LocalAzure
+from vmrunner_localclouds.azure.api_error import Json
 
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localazure import AzureMachine, AzureSite, LocalAzure
-from vmrunner.testing.localazure.api_error import Json
 
 SIZE: Final = "Standard_D2s_v5"
 KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1xk5yrH8H2lLk3x0u2e2k4mW4m3sFh0fD2mE5nq8aB test"

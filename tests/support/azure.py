@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
+from vmrunner_localclouds.azure import AzureMachine, LocalAzure
 
 from vmrunner.lib import ids
 from vmrunner.model import Key, Network, Order, Ref, Resource, Role, Seen, Spec
@@ -15,7 +16,6 @@ from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import AzureProvider
 from vmrunner.providers.common.rate_limits import Buckets
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localazure import AzureMachine, LocalAzure
 
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"
 GENERATION: Final = "00000000-0000-4000-8000-000000000002"

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 import pytest
 from jsonschema import Draft202012Validator
-
-from vmrunner.testing.common.http_server import HttpAnswer
-from vmrunner.testing.localazure.endpoint import AzureEndpoint
-from vmrunner.testing.localazure.requests import AzureRequest
+from vmrunner_localclouds.azure.endpoint import AzureEndpoint
+from vmrunner_localclouds.azure.requests import AzureRequest
+from vmrunner_localclouds.common.http_server import HttpAnswer
 
 _DATA: Final = Path(__file__).parents[1] / "data/azure"
 #: Only the one side writes these.

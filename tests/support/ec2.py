@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 from botocore import session as botocore_session
+from vmrunner_localclouds.ec2 import Ec2Machine, LocalCloud
 
 from vmrunner.lib import ids
 from vmrunner.model import Key, Kind, Network, Order, Page, Ref, Resource, Role, Seen, Spec
@@ -21,7 +22,6 @@ from vmrunner.providers.ec2.client import QUOTAS
 from vmrunner.providers.ec2.options import Ec2Options
 from vmrunner.providers.ec2.provider import Ec2Provider
 from vmrunner.providers.fake import Clock
-from vmrunner.testing.localec2 import Ec2Machine, LocalCloud
 
 KEY: Final = "AKIALOCALLOCALLOCAL0"
 REGION: Final = "eu-west-1"

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import boto3
+from vmrunner_localclouds.ec2 import Ec2Machine
 
 from tests.support.ec2 import INSTALLATION, REGION, Amazon, make_order
 from vmrunner.providers.ec2.provider import Ec2Provider
-from vmrunner.testing.localec2 import Ec2Machine
 
 FOREIGN: Final = "00000000-0000-4000-8000-00000000000f"
 GRACE: Final = 480.0

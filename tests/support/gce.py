@@ -10,6 +10,8 @@ import pytest
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import compute_v1
+from vmrunner_localclouds.gce import LocalGce
+from vmrunner_localclouds.gce.machines import GceMachine
 
 from vmrunner.lib import ids
 from vmrunner.model import Key, Network, Offer, Order, Ref, Resource, Role, Seen, Spec
@@ -18,8 +20,6 @@ from vmrunner.providers.fake import Clock
 from vmrunner.providers.gce.client import QUOTAS
 from vmrunner.providers.gce.options import GceOptions
 from vmrunner.providers.gce.provider import GceProvider
-from vmrunner.testing.localgce import LocalGce
-from vmrunner.testing.localgce.machines import GceMachine
 
 FAMILY: Final = "vmrunner"
 INSTALLATION: Final = "00000000-0000-4000-8000-000000000001"

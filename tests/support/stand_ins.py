@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from vmrunner.testing.vms import GuestSpec, MetadataRequest, Reply
+from vmrunner_localclouds.vms import GuestSpec, MetadataRequest, Reply
 
 
 def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "vmrunner"
+ROOT = Path(__file__).parents[2]
+PACKAGES = (ROOT / "vmrunner", ROOT / "localclouds/vmrunner_localclouds")
 WRONG_OPENING = re.compile(
     r"(What|Whatever|Whether|Which|Who|Whom|Whose|Whoever|How|Why|When|Where|Of|Those|That"
     r"|Is|Are|Was|Were|Does|Did|Has|Can|Could|May|Must|Would|Should"
@@ -21,7 +22,7 @@ DEFINITIONS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def wrong_in(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, DEFINITIONS) and is_wrong(ast.get_docstring(node) or ""):
-            yield f"{file.relative_to(PACKAGE)}: {getattr(node, 'name', 'module')}"
+            yield f"{file.relative_to(ROOT)}: {getattr(node, 'name', 'module')}"
 
 
 def is_wrong(text: str) -> bool:
@@ -30,7 +31,8 @@ def is_wrong(text: str) -> bool:
 
 
 def test_docstrings_open_with_a_noun_or_an_imperative() -> None:
-    assert [text for file in sorted(PACKAGE.rglob("*.py")) for text in wrong_in(file)] == []
+    files = [file for package in PACKAGES for file in sorted(package.rglob("*.py"))]
+    assert [text for file in files for text in wrong_in(file)] == []
 
 
 @pytest.mark.parametrize(

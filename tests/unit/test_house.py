@@ -11,20 +11,24 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bench.mutations import BUGS
 from vmrunner import model
 
 ROOT = Path(__file__).parents[2]
 CODE = ROOT / "vmrunner"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LOCAL_CLOUDS = ROOT / "localclouds/vmrunner_localclouds"
+TESTS = (ROOT / "tests", ROOT / "localclouds/tests")
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "localclouds/README.md"])
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
-TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+TEST = re.compile(r"`((?:localclouds/)?tests/[\w/]+\.py)(?:::(\w+))?`")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -46,7 +50,7 @@ def test_each_promise_names_existing_tests_or_says_not_shown() -> None:
 
 
 def test_each_test_is_named_in_ten_words() -> None:
-    for file in sorted((ROOT / "tests").rglob("*.py")):
+    for file in sorted(file for root in TESTS for file in root.rglob("*.py")):
         found = [
             node.name
             for node in ast.walk(ast.parse(file.read_text()))
@@ -91,17 +95,16 @@ def test_each_planted_bug_has_its_place() -> None:
 # --- names, layers, libraries --------------------------------------------------------------------
 
 
-def modules() -> Iterator[tuple[Path, ast.Module]]:
-    for file in sorted(CODE.rglob("*.py")):
-        yield file.relative_to(CODE), ast.parse(file.read_text())
+def modules(*roots: Path) -> Iterator[tuple[Path, ast.Module]]:
+    for root in roots or (CODE,):
+        for file in sorted(root.rglob("*.py")):
+            yield file.relative_to(root), ast.parse(file.read_text())
 
 
 def test_a_public_classs_name_means_one_class() -> None:
-    """But for the stand-ins, which are named after what they stand for."""
     names = Counter(
         node.name
-        for file, module in modules()
-        if file.parts[0] != "testing"
+        for _, module in modules()
         for node in module.body
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
@@ -232,24 +235,44 @@ EXTRAS = {
     "providers/gce": ("gcp",),
     "server": ("server",),
     "services/telemetry": ("otel",),
-    "testing/localazure": ("azure",),
-    "testing/localec2": ("localcloud", "aws"),
-    "testing/localgce": ("localgce", "gcp"),
 }
+LOCAL_CLOUDS_EXTRAS = {"azure": ("azure",), "ec2": ("ec2",), "gce": ("gce",)}
 
 
 def test_each_imported_library_is_declared_where_it_is_needed() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project, stubs = declared["project"], names(declared["dependency-groups"]["dev"])
-    for file, module in modules():
-        allowed = names(project["dependencies"])
-        for place, extras in EXTRAS.items():
-            if file.as_posix().startswith(f"{place}/"):
-                for extra in extras:
-                    allowed |= names(project["optional-dependencies"][extra])
-        for name in sorted(imported(module)):
-            owner = distribution(name)
-            assert owner in (stubs if owner.startswith("types-") else allowed), f"{file}: {name}"
+    stubs = names(declared["dependency-groups"]["dev"])
+    for root, needs in ((CODE, EXTRAS), (LOCAL_CLOUDS, LOCAL_CLOUDS_EXTRAS)):
+        for file, module in modules(root):
+            allowed = required(root, ())
+            for place, extras in needs.items():
+                if file.as_posix().startswith(f"{place}/"):
+                    allowed |= required(root, extras)
+            for name in sorted(imported(module)):
+                owner = distribution(name)
+                known = stubs if owner.startswith("types-") else allowed
+                assert owner in known, f"{root.name}/{file}: {name}"
+
+
+def required(package: Path, extras: Iterable[str]) -> set[str]:
+    """Names of what a distribution and its extras require; those of `vmrunner[…]` among them."""
+    project = tomllib.loads((package.parent / "pyproject.toml").read_text())["project"]
+    lines = [line for extra in extras for line in project["optional-dependencies"][extra]]
+    found = set()
+    for requirement in map(Requirement, (*project["dependencies"], *lines)):
+        found.add(canonicalize_name(requirement.name))
+        if requirement.name == "vmrunner":
+            found |= required(CODE, requirement.extras)
+    return found
+
+
+def test_no_extra_brings_what_only_local_clouds_need() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    brought = {name: required(CODE, [name]) for name in extras}
+    for name, found in brought.items():
+        assert not found & {"google-api-python-client", "moto", "werkzeug"}, name
 
 
 @pytest.mark.parametrize("bench", sorted((ROOT / "bench").glob("*.py")), ids=lambda file: file.stem)
@@ -257,7 +280,7 @@ def test_what_a_bench_imports_of_ours_is_there(bench: Path) -> None:
     """Nothing but people plays most of them."""
     for node in ast.walk(ast.parse(bench.read_text())):
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
-        if module.partition(".")[0] in ("bench", "tests", "vmrunner"):
+        if module.partition(".")[0] in ("bench", "tests", "vmrunner", "vmrunner_localclouds"):
             found = importlib.import_module(module)
             for name in (alias.name for alias in node.names):
                 there = hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}")
@@ -276,7 +299,7 @@ def imported(module: ast.Module) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module)
-    ours = {*sys.stdlib_module_names, "vmrunner", "guest"}
+    ours = {*sys.stdlib_module_names, "vmrunner", "vmrunner_localclouds", "guest"}
     return {name for name in found if name.partition(".")[0] not in ours}
 
 

@@ -29,7 +29,7 @@ SCHEDULES: Final = "2025-05-01"
 
 @dataclass(frozen=True)
 class LocalAzure(Local):
-    MODULE: ClassVar[str] = "vmrunner.testing.localazure"
+    MODULE: ClassVar[str] = "vmrunner_localclouds.azure"
     NAME: ClassVar[str] = "azure"
 
     def ask(self, method: str, path: str, version: str, body: Any = None, **query: str) -> Any:

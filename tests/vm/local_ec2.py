@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import boto3
 import pytest
+from vmrunner_localclouds.ec2.__main__ import ENVIRONMENT
 
 from deploy.aws import guard
 from tests.vm.home import wait_until
 from tests.vm.local_cloud import Local
-from vmrunner.testing.localec2.__main__ import ENVIRONMENT
 
 BY_GUEST = "Client.InstanceInitiatedShutdown"
 BY_USER = "Client.UserInitiatedShutdown"
@@ -22,7 +22,7 @@ BY_USER = "Client.UserInitiatedShutdown"
 
 @dataclass(frozen=True)
 class LocalEc2(Local):
-    MODULE: ClassVar[str] = "vmrunner.testing.localec2"
+    MODULE: ClassVar[str] = "vmrunner_localclouds.ec2"
     NAME: ClassVar[str] = "aws"
 
     @property

@@ -16,7 +16,7 @@ from vmrunner.providers.gce.guard import name_of
 
 @dataclass(frozen=True)
 class LocalGce(Local):
-    MODULE: ClassVar[str] = "vmrunner.testing.localgce"
+    MODULE: ClassVar[str] = "vmrunner_localclouds.gce"
     NAME: ClassVar[str] = "gce"
 
     def ask(self, method: str, path: str, body: Any = None, **query: str) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+"""A local Azure with real VMs, for as long as it runs:
+
+python -m vmrunner_localclouds.azure [--port N]
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from vmrunner_localclouds.azure.cloud import LocalAzure
+from vmrunner_localclouds.vms import Vms, program
+
+PORT: Final = 5002
+
+_CONFIG: Final = """\
+default_provider = "azure"
+
+[providers.azure]
+kind = "azure"
+endpoint = "{url}"
+subscription = "{site.subscription}"
+resource_group = "{site.group}"
+location = "{site.location}"
+zones = [{zones}]
+image = "{site.image}"
+subnet = "{site.subnet}"
+security_group = "{site.firewall}"
+max_instances = {most}
+"""
+
+
+def config(cloud: LocalAzure) -> str:
+    """A whole configuration for this cloud, which asks for no credentials."""
+    site = cloud.furnish(ssh_from=program.LOOPBACK)
+    return _CONFIG.format(
+        url=cloud.url,
+        site=site,
+        zones=", ".join(f'"{zone}"' for zone in site.zones),
+        most=program.MOST_VMS,
+    )
+
+
+def main() -> int:
+    asked = program.arguments("vmrunner_localclouds.azure", "A local Azure", port=PORT)
+
+    def make(vms: Vms) -> LocalAzure:
+        return LocalAzure(vms=vms)
+
+    return program.run(asked.parse_args().port, make, config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Images: made of a disk, moved between families, deleted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmrunner_localclouds.gce import fixtures, links, operations
+from vmrunner_localclouds.gce.api_error import GceRefusal, exists, invalid, not_found
+from vmrunner_localclouds.gce.attributes import check_labels
+from vmrunner_localclouds.gce.discovery import Json
+from vmrunner_localclouds.gce.faults import BrokenOperation
+from vmrunner_localclouds.gce.requests import GceRequest
+
+if TYPE_CHECKING:
+    from vmrunner_localclouds.gce.cloud import LocalGce
+
+#: What of an image can be changed.
+_PATCHABLE = {"deprecated", "description", "family"}
+
+
+def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
+    """Make an image of a disk, whose VM must be gone or off."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    said = request.resource
+    name, project = said.get("name", ""), _own(cloud, request)
+    if name in cloud.images(project):
+        raise exists(f"projects/{project}/global/images/{name}")
+    check_labels(said.get("labels", {}), "labels")
+    disk = _source(cloud, said)
+    more = {key: said[key] for key in ("labels", "description") if key in said}
+    shown = fixtures.add_image(
+        cloud,
+        project,
+        name,
+        family=said.get("family", ""),
+        disk_gb=int(disk["sizeGb"]),
+        status="PENDING" if broken is None else "FAILED",
+        sourceDisk=disk["selfLink"],
+        sourceDiskId=disk["id"],
+        **more,
+    )
+
+    def effect() -> None:
+        shown["status"] = "READY"
+
+    return operations.run(cloud, request, "insert", shown, effect=effect, broken=broken)
+
+
+def patch(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    shown, said = _named(cloud, request), request.resource
+    other = said.keys() - _PATCHABLE
+    if other:
+        raise invalid(min(other), said[min(other)], "The field cannot be changed.")
+
+    def effect() -> None:
+        shown.update(said)
+
+    return operations.run(cloud, request, "patch", shown, effect=effect, broken=broken)
+
+
+def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
+    """A state, or with an empty one that of every new image."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    shown, said = _named(cloud, request), request.resource
+
+    def effect() -> None:
+        shown.pop("deprecated", None)
+        shown.update({"deprecated": said} if said.get("state") else {})
+
+    return operations.run(cloud, request, "deprecate", shown, effect=effect, broken=broken)
+
+
+def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
+    """VMs that were made of it go on."""
+    if (known := operations.repeated(cloud, request)) is not None:
+        return known
+    shown, shelf = _named(cloud, request), cloud.images(cloud.project)
+
+    def effect() -> None:
+        shelf.pop(shown["name"], None)
+
+    return operations.run(cloud, request, "delete", shown, effect=effect, broken=broken)
+
+
+def _own(cloud: LocalGce, request: GceRequest) -> str:
+    project = request.path["project"]
+    if project != cloud.project:
+        text = f"Required 'compute.images.create' permission for 'projects/{project}'"
+        raise GceRefusal(403, "forbidden", text)
+    return project
+
+
+def _named(cloud: LocalGce, request: GceRequest) -> Json:
+    project, name = _own(cloud, request), request.path["image"]
+    shown = cloud.images(project).get(name)
+    if shown is None:
+        raise not_found(f"projects/{project}/global/images/{name}")
+    return shown
+
+
+def _source(cloud: LocalGce, said: Json) -> Json:
+    link = said.get("sourceDisk", "")
+    relative = links.relative(link, cloud.project)
+    disk = next(
+        (
+            one
+            for shelf in cloud.shelves("disks").values()
+            for one in shelf.values()
+            if links.relative(one["selfLink"], cloud.project) == relative
+        ),
+        None,
+    )
+    if disk is None:
+        raise invalid("resource.sourceDisk", link, "The referenced disk cannot be found.")
+    if any(cloud.machine(user).state == "RUNNING" for user in disk.get("users", ())):
+        text = f"The disk resource '{relative}' is already being used by '{disk['users'][0]}'"
+        raise GceRefusal(400, "resourceInUseByAnotherResource", text)
+    return disk

@@ -1,0 +1,130 @@
+"""Network interfaces of a newborn, and its addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+from vmrunner_localclouds.gce import fixtures, links
+from vmrunner_localclouds.gce.api_error import invalid
+from vmrunner_localclouds.gce.discovery import Json
+
+if TYPE_CHECKING:
+    from vmrunner_localclouds.gce.cloud import LocalGce
+
+
+#: Where external addresses come from.
+_EXTERNAL: Final = "198.18.0.0/15"
+
+
+def interfaces(cloud: LocalGce, zone: str, said: list[Json]) -> list[Json]:
+    """Return the interfaces as an answer has them. Raises `GceRefusal`."""
+    if not said:
+        raise invalid("resource.networkInterfaces", "", "At least one is required.")
+    return [_interface(cloud, zone, one, index) for index, one in enumerate(said)]
+
+
+def _interface(cloud: LocalGce, zone: str, said: Json, index: int) -> Json:
+    path = f"resource.networkInterfaces[{index}]"
+    region = zone.rpartition("-")[0]
+    subnetwork = _subnetwork(cloud, region, said, path)
+    own = cloud.bodies.address() if cloud.bodies and index == 0 else None  # where its VM is reached
+    shown: Json = {
+        "kind": "compute#networkInterface",
+        "name": f"nic{index}",
+        "network": subnetwork["network"],
+        "subnetwork": subnetwork["selfLink"],
+        "networkIP": own or said.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
+        "fingerprint": fixtures.fingerprint(),
+        "stackType": "IPV4_ONLY",
+        **({"nicType": said["nicType"]} if "nicType" in said else {}),
+    }
+    if configs := said.get("accessConfigs"):
+        if len(configs) > 1:
+            raise invalid(f"{path}.accessConfigs", "", "At most one access config is supported.")
+        shown["accessConfigs"] = [_access(cloud, region, configs[0], path, own)]
+    return shown
+
+
+def _access(cloud: LocalGce, region: str, said: Json, path: str, own: str | None) -> Json:
+    wanted = said.get("natIP")
+    if wanted is not None:
+        known = cloud.shelf("addresses", f"regions/{region}").values()
+        address = next((a for a in known if a["address"] == wanted), None)
+        if address is None or address["status"] != "RESERVED":
+            text = "The specified external IP address was not found, or is in use."
+            raise invalid(f"{path}.accessConfigs[0].natIP", wanted, text)
+    return {
+        "kind": "compute#accessConfig",
+        "type": said.get("type", "ONE_TO_ONE_NAT"),
+        "name": said.get("name", "external-nat"),
+        "natIP": wanted or own or cloud.address(_EXTERNAL),
+        "networkTier": said.get("networkTier", "PREMIUM"),
+    }
+
+
+def _subnetwork(cloud: LocalGce, region: str, said: Json, path: str) -> Json:
+    network = _network(cloud, said, path)
+    known = cloud.shelf("subnetworks", f"regions/{region}")
+    if "subnetwork" in said:
+        relative = links.relative(said["subnetwork"], cloud.project)
+        found = known.get(links.last(relative))
+        if found is None or links.relative(found["selfLink"], cloud.project) != relative:
+            text = "The referenced subnetwork resource cannot be found."
+            raise invalid(f"{path}.subnetwork", said["subnetwork"], text)
+        if network is not None and found["network"] != network["selfLink"]:
+            text = "The subnetwork is not in the network."
+            raise invalid(f"{path}.subnetwork", said["subnetwork"], text)
+        return found
+    if network is None:
+        network = cloud.shelf("networks", "global")["default"]
+    if not network["autoCreateSubnetworks"]:
+        text = "Subnetwork should be specified for custom subnetmode network"
+        raise invalid(f"{path}.network", said.get("network", ""), text)
+    return next(s for s in known.values() if s["network"] == network["selfLink"])
+
+
+def hold(cloud: LocalGce, zone: str, shown: Json, *, freed: bool = False) -> None:
+    """The reserved addresses of a VM are in use from now on, or `freed`."""
+    for nic in shown["networkInterfaces"]:
+        for config in nic.get("accessConfigs", []):
+            region = zone.rpartition("-")[0]
+            for address in cloud.shelf("addresses", f"regions/{region}").values():
+                if address["address"] == config.get("natIP"):
+                    address["status"] = "RESERVED" if freed else "IN_USE"
+                    address["users"] = [] if freed else [shown["selfLink"]]
+
+
+def release(cloud: LocalGce, zone: str, shown: Json) -> None:
+    """The external addresses of a VM that are not reserved are another's from now on."""
+    region = zone.rpartition("-")[0]
+    kept = {one["address"] for one in cloud.shelf("addresses", f"regions/{region}").values()}
+    for nic in shown["networkInterfaces"]:
+        for config in nic.get("accessConfigs", []):
+            if config["natIP"] not in kept:
+                del config["natIP"]
+
+
+def lend(cloud: LocalGce, shown: Json) -> None:
+    """A VM that goes on has external addresses again."""
+    for index, nic in enumerate(shown["networkInterfaces"]):
+        own = nic["networkIP"] if cloud.bodies and index == 0 else None
+        for config in nic.get("accessConfigs", []):
+            config.setdefault("natIP", own or cloud.address(_EXTERNAL))
+
+
+def _network(cloud: LocalGce, said: Json, path: str) -> Json | None:
+    if "network" not in said:
+        return None
+    relative = links.relative(said["network"], cloud.project)
+    found = cloud.shelf("networks", "global").get(links.last(relative))
+    if found is None or links.relative(found["selfLink"], cloud.project) != relative:
+        text = "The referenced network resource cannot be found."
+        raise invalid(f"{path}.network", said["network"], text)
+    return found
+
+
+def nth(cidr: str, number: int) -> str:
+    """The n-th host of a network, round and round."""
+    network = ipaddress.ip_network(cidr)
+    return str(network[2 + number % (network.num_addresses - 4)])
