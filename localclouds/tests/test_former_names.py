@@ -30,7 +30,7 @@ def _as_in_a_new_process() -> Iterator[None]:
 def test_a_former_name_is_the_same_module(former: str) -> None:
     """Not a second copy, whose classes would be others: `isinstance` and `except` depend on it."""
     now, members = FORMER[former]
-    with pytest.warns(DeprecationWarning) as caught:
+    with pytest.warns(DeprecationWarning, match=" is vmrunner_localclouds") as caught:
         module = importlib.import_module(f"vmrunner.testing.{former}")
     messages = [str(warning.message) for warning in caught]
     assert messages[-1] == f"vmrunner.testing.{former} is vmrunner_localclouds.{now} now"
