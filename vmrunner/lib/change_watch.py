@@ -53,6 +53,10 @@ class ChangeWatch(Generic[K]):
         watched = self._watched.get(key)
         return watched is not None and watched.unchanged >= self.lease
 
+    def forget(self, key: K) -> None:
+        """Begin anew with one."""
+        self._watched.pop(key, None)
+
     def keep(self, keys: Collection[K]) -> None:
         """Forget all others."""
         for key in self._watched.keys() - set(keys):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.errors import VmrunnerError
+from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.change_watch import ChangeWatch
 from vmrunner.model import Reason
 from vmrunner.services.cancel import cancel
@@ -56,19 +56,30 @@ class SubmitterWatch:
                 self._stop.wait(INTERVAL)
 
     def look(self) -> None:
-        """End what was not renewed. After a gap nothing that was seen before counts."""
+        """End what was not renewed. After a gap nothing that was seen before counts. A build that
+        cannot be ended keeps no other, and is tried again a lease later."""
         now = self._monotonic()
         self._looked = True
         leases = self._parts.ledger.submitter_leases.open()
         self._leases.keep(leases)
         for build, until in leases.items():
-            if self._leases.look(build, until, now) > SUBMITTER_LEASE:
-                log.info("%s: its client is gone", build)
-                cancel(
-                    self._parts.ledger,
-                    build,
-                    wake=self._parts.wake,
-                    reason=Reason.OWNER_GONE,
-                    by="server",
-                    why="the client did not renew its lease",
-                )
+            if self._leases.look(build, until, now) <= SUBMITTER_LEASE:
+                continue
+            try:
+                self._end(build)
+            except LedgerError:
+                raise
+            except VmrunnerError as error:
+                log.warning("submitters: %s", error)
+                self._leases.forget(build)
+
+    def _end(self, build: str) -> None:
+        log.info("%s: its client is gone", build)
+        cancel(
+            self._parts.ledger,
+            build,
+            wake=self._parts.wake,
+            reason=Reason.OWNER_GONE,
+            by="server",
+            why="the client did not renew its lease",
+        )
