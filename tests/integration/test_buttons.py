@@ -76,7 +76,8 @@ def test_a_button_pressed_twice_is_obeyed_once(tmp_path: Path) -> None:
     """While it falls asleep; else it would sleep again as soon as it is woken."""
     log, pipe, asleep = tmp_path / "log", tmp_path / "event0", tmp_path / "asleep"
     (tmp_path / "sh").write_text(
-        f"#!/bin/dash\necho slept >>{log}\n: >{asleep}\nread -r _ <{tmp_path}/wake\n"
+        f"#!/bin/dash\necho slept >>{log}\n[ -e {asleep} ] && exit\n"  # a second sleep is told
+        f": >{asleep}\nread -r _ <{tmp_path}/wake\n"
     )
     (tmp_path / "sh").chmod(0o755)
     for fifo in (pipe, tmp_path / "wake"):
