@@ -221,9 +221,9 @@ BUGS: Final = (
     Bug(
         "name a source that gc overtook",
         "store/source_transfer.py",
-        "            if objects.conclude_source(one.name, self._clock()):\n"
+        "            if objects.conclude_source(item.name, self._clock()):\n"
         "                return digest\n",
-        "            objects.conclude_source(one.name, self._clock())\n            return digest\n",
+        "            objects.conclude_source(item.name, self._clock())\n            return digest\n",
         SOURCES,
     ),
     Bug(
