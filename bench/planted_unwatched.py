@@ -264,11 +264,11 @@ BUGS: Final = (
         f"{ENDPOINTS}::test_a_forked_child_is_told_instead_of_left_waiting",
     ),
     Bug(
-        "delete in a bucket once and no more",
+        "let a bucket's own errors out",
         "store/cloud.py",
-        "            except FileNotFoundError:\n                return\n",
-        "            except PermissionError:\n                return\n",
-        f"{ENDPOINTS}::test_a_deleted_object_is_gone_and_may_be_deleted_again",
+        "        except (BaseError, OSError, ValueError) as error:\n",
+        "        except ValueError as error:\n",
+        f"{ENDPOINTS}::test_refusals_are_told_once_with_url_and_fix",
     ),
     Bug(
         "one log that cannot be uploaded ends all uploads",
