@@ -223,7 +223,8 @@ BUGS: Final = (
         "store/source_transfer.py",
         "            if objects.conclude_source(item.name, self._clock()):\n"
         "                return digest\n",
-        "            objects.conclude_source(item.name, self._clock())\n            return digest\n",
+        "            objects.conclude_source(item.name, self._clock())\n"
+        "            return digest\n",
         SOURCES,
     ),
     Bug(
