@@ -132,7 +132,7 @@ def by_script(builds: int) -> Spent:
     """What a person would write: nothing is looked at, nothing is sent again."""
     with account() as at:
         aws = Provider(at, {})
-        image = aws.places.image()
+        image = aws.catalog.image()
         orders = [order(aws, INSTALLATION) for _ in range(builds)]
         requests = [create_request.request(one, aws.options, image) for one in orders]
 

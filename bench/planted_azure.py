@@ -27,15 +27,15 @@ BUGS: Final = (
     Bug(
         "Azure: a VM that was never seen is dead",
         f"{AZURE}/describe.py",
-        "        if known is None:\n            return None\n        goes",
-        "        known = known or _Known(-SETTLED)\n        goes",
+        "        if record is None:\n            return None\n        goes",
+        "        record = record or _Known(-SETTLED)\n        goes",
         f"{AT_AZURE}::test_what_was_never_seen_may_be_a_newborn",
     ),
     Bug(
         "Azure: every spot VM that is gone was taken back",
         f"{AZURE}/describe.py",
-        "known.spot and not known.ended",
-        "known.spot",
+        "record.spot and not record.ended",
+        "record.spot",
         f"{AT_AZURE}::test_a_spot_vm_that_azure_took_back_is_told",
     ),
     Bug(
@@ -132,7 +132,7 @@ BUGS: Final = (
     Bug(
         "Azure: half a denial is enough",
         f"{AZURE}/isolation.py",
-        "return _is_of_all_traffic(rule) and bool(goes & _EVERYONE)",
+        "return _is_of_all_traffic(rule) and bool(targets & _EVERYONE)",
         "return True",
         f"{UNIT}/test_isolation.py::test_half_a_denial_is_none",
     ),
@@ -174,15 +174,15 @@ BUGS: Final = (
     Bug(
         "Azure: nobody reads Retry-After",
         f"{AZURE}/client.py",
-        "refused=True, told=told)",
+        "refused=True, retry_after=wait)",
         "refused=True)",
         f"{FAULTS}::test_a_throttled_call_is_made_again_when_azure_says",
     ),
     Bug(
         "a cloud's word for a pause has no bound",
         "providers/common/rate_limits.py",
-        "min(told, LONGEST_TOLD)",
-        "told",
+        "min(retry_after, LONGEST_TOLD)",
+        "retry_after",
         f"{FAULTS}::test_a_throttled_call_is_made_again_when_azure_says",
     ),
     Bug(
@@ -216,8 +216,8 @@ BUGS: Final = (
     Bug(
         "Azure: one answer's absence is a newborn's death",
         f"{AZURE}/describe.py",
-        "if not goes and self._elapsed() < known.since + SETTLED:",
-        "if not goes and known.turn < 0:",
+        "if not goes and self._elapsed() < record.since + SETTLED:",
+        "if not goes and record.turn < 0:",
         f"{LOOKS}::test_a_newborn_that_one_answer_misses_lives",
     ),
     Bug(

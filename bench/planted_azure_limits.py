@@ -37,22 +37,22 @@ BUGS: Final = (
     Bug(
         "Azure: delete a version that was finished since a sweep",
         f"{AZURE}/delete.py",
-        "told = self._calls(VERSION, group=group, **version.image.named)",
+        "image = self._client(VERSION, group=group, **version.image.named)",
         "return True",
         f"{GALLERIES}::test_an_unfinished_version_is_swept_and_deleted",
     ),
     Bug(
         "Azure: a promoted managed image counts before a later version",
         f"{AZURE}/catalog.py",
-        "for image, definition in (*managed, *((one, above) for above, one in pairs))",
-        "for image, definition in (managed or [(one, above) for above, one in pairs])",
+        "for image, definition in (*managed, *((made, above) for above, made in pairs))",
+        "for image, definition in (managed or [(made, above) for above, made in pairs])",
         f"{GALLERIES}::test_the_promoted_version_is_what_builds_get",
     ),
     Bug(
         "Azure: versions of a definition that builds name are old",
         f"{AZURE}/images.py",
-        "if one.ref == identifier or (latest and within in one.ref)",
-        "if one.ref == identifier",
+        "if image.ref == identifier or (latest and within in image.ref)",
+        "if image.ref == identifier",
         f"{GALLERIES}::test_all_versions_of_a_named_definition_are_in_use",
     ),
     Bug(
@@ -72,7 +72,7 @@ BUGS: Final = (
     Bug(
         "Azure: a schedule that was made by doctor stays",
         f"{AZURE}/deadline_schedules.py",
-        "        disarm(calls, [made])\n",
+        "        disarm(client, [made])\n",
         "        del made\n",
         f"{SCHEDULES}::test_an_azure_that_would_arm_anybody_keeps_nothing",
     ),
@@ -121,7 +121,7 @@ BUGS: Final = (
     Bug(
         "Azure: no ephemeral disk on NVMe",
         f"{AZURE}/catalog.py",
-        '        local["NvmeDisk"] = _int(can, "NvmeDiskSizeInMiB") << 20\n',
+        '        local["NvmeDisk"] = _int(capabilities, "NvmeDiskSizeInMiB") << 20\n',
         "",
         f"{SIZES}::test_an_ephemeral_disk_of_the_sixth_generation_is_on_nvme",
     ),
@@ -142,9 +142,9 @@ BUGS: Final = (
     Bug(
         "Azure: an order that was never sent counts on",
         f"{AZURE}/create.py",
-        "        except BadOrder:  # nobody was asked\n"
+        "        except BadOrder:  # Azure was not asked\n"
         "            self._boots.end(order.instance)\n",
-        "        except BadOrder:  # nobody was asked\n",
+        "        except BadOrder:  # Azure was not asked\n",
         f"{IMAGES}::test_an_order_that_cannot_be_sent_counts_no_more",
     ),
     Bug(
@@ -164,8 +164,8 @@ BUGS: Final = (
     Bug(
         "Azure: a closed VM may be asked by others",
         f"{AZURE}/doctor.py",
-        'beside = holes(groups, homes, public=options.address == "public")',
-        "beside = holes((), homes, public=False) if not groups else ()",
+        'beside = holes(groups, own_ranges, public=options.address == "public")',
+        "beside = holes((), own_ranges, public=False) if not groups else ()",
         f"{NONE}::test_azure_doctor_tells_who_gets_in",
     ),
     Bug(

@@ -107,8 +107,8 @@ BUGS: Final = (
     Bug(
         "a stop waits for its guest",
         "providers/ec2/parking.py",
-        "_ask(calls, STOP, ref, SkipOsShutdown=True)",
-        "_ask(calls, STOP, ref)",
+        "_ask(client, STOP, ref, SkipOsShutdown=True)",
+        "_ask(client, STOP, ref)",
         "tests/integration/test_ec2_parking.py::test_a_stop_waits_for_no_guest",
     ),
     Bug(

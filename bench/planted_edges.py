@@ -112,7 +112,7 @@ _GCE_BUGS: Final = (
     Bug(
         "GCE: an end that failed is an end",
         f"{GCE}/describe.py",
-        "well = [one for one in operations if not list(one.error.errors)]",
+        "well = [operation for operation in operations if not list(operation.error.errors)]",
         "well = list(operations)",
         f"{GCE_STOPS}::test_an_earlier_failed_delete_does_not_explain_a_stop",
     ),
@@ -151,7 +151,7 @@ _QEMU_BUGS: Final = (
     Bug(
         "QEMU: write the tombstone before the disk is gone",
         f"{QEMU}/state_dir.py",
-        "        _clear(home.path)\n",
+        "        _clear(instance_dir.path)\n",
         "",
         f"{LOCAL}::test_a_full_disk_keeps_no_dead_vm",
     ),
@@ -196,8 +196,8 @@ _SHELL_BUGS: Final = (
     Bug(
         "drop a provider with its open rows",
         "providers/retired.py",
-        "former = [d for d in drivers if (own := d.scopes) & (left | alone) or (left and not own)]",
-        "former: list[Provider] = []",
+        "d for d in drivers if (own := d.scopes) & (uncovered | alone) or (uncovered and not own)",
+        "d for d in drivers if False",
         f"{DROPPED}::test_only_a_provider_with_rows_is_swept_after_its_removal",
     ),
     Bug(
@@ -211,9 +211,9 @@ _SHELL_BUGS: Final = (
     Bug(
         "end --expired: what is not shown is dead",
         "providers/deletion.py",
-        "        alive |= {key: sight.ref",
+        "        alive |= {key: view.ref",
         "        deaths.dead |= {key for key in here if key not in seen}\n"
-        "        alive |= {key: sight.ref",
+        "        alive |= {key: view.ref",
         "tests/unit/reaper/test_expired.py",
     ),
     Bug(

@@ -121,8 +121,8 @@ BUGS: Final = (
     Bug(
         "take the cheapest zone's price",
         "providers/ec2/price_list.py",
-        '        found[item] = max(found.get(item, 0.0), float(one["SpotPrice"]))\n',
-        '        found[item] = min(found.get(item, 9.0), float(one["SpotPrice"]))\n',
+        '        found[item] = max(found.get(item, 0.0), float(price["SpotPrice"]))\n',
+        '        found[item] = min(found.get(item, 9.0), float(price["SpotPrice"]))\n',
         f"{PRICES}::test_a_spot_vm_has_the_price_of_its_dearest_zone",
     ),
     Bug(

@@ -83,5 +83,5 @@ def test_many_looks_at_once_have_connections_enough(
     keys = [Key(order.offer.scope, order.instance, None) for order in orders]
     assert provider.look(keys).keys() == set(keys)
     assert caplog.records == []
-    pools = {client._client._pipeline._transport for client in provider.calls._clients.values()}
+    pools = {client._client._pipeline._transport for client in provider.client._clients.values()}
     assert len(pools) == 1

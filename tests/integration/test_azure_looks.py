@@ -169,7 +169,7 @@ def test_a_paused_operation_tells_no_signature(azure: Microsoft) -> None:
     told = []
     for _ in range(2):
         with pytest.raises(CallFailed) as caught:
-            provider.calls.get(url, action="operations")
+            provider.client.get(url, action="operations")
         told.append(str(caught.value.error))
     assert "operations/1: operation is at its limit" in told[-1]
     assert "secret" not in "".join(told)

@@ -105,7 +105,7 @@ def provider(azure: Arm, **more: Any) -> AzureProvider:
 def chosen(azure: Arm) -> str:
     """What a build gets that names none."""
     made = provider(azure)
-    return AzureCatalog(made.options, made.calls).image().id.lower()
+    return AzureCatalog(made.options, made.client).image().id.lower()
 
 
 def started(config: Path, azure: Arm) -> subprocess.Popen[bytes]:

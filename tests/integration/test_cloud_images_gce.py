@@ -70,7 +70,7 @@ def made(gce: Google, name: str, installation: str = INSTALLATION, **more: Any) 
 def chosen(gce: Google) -> str:
     """What a build gets that names none."""
     provider = gce.provider(image=None)
-    return GceCatalog(provider.options, provider.calls).image().id
+    return GceCatalog(provider.options, provider.client).image().id
 
 
 def promote(cli: Cli, ref: str) -> tuple[int, str]:

@@ -359,8 +359,8 @@ def test_no_build_gets_an_image_that_is_not_finished(aws: Amazon) -> None:
     """It may be deleted at any moment."""
     made = aws.cloud.image(REGION, "vmrunner-newest", tags={OWNER: INSTALLATION, FINISH_BY: "1"})
     provider = aws.provider(image=ImageChoice(name="*"))
-    assert provider.places.image().id == aws.site.image
-    assert provider.places.image(made).id == made  # whoever names it, means it
+    assert provider.catalog.image().id == aws.site.image
+    assert provider.catalog.image(made).id == made  # whoever names it, means it
 
 
 def test_deleting_five_hundred_takes_five_calls(aws: Amazon) -> None:

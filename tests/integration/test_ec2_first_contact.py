@@ -133,9 +133,9 @@ def test_a_path_in_a_role_hides_no_right_to_kill(
     caller = provider.identity.caller()._replace(arn=arn)
     monkeypatch.setattr(provider.identity, "caller", lambda: caller)
     aws.cloud.roles.add("aws-reserved/sso.amazonaws.com/AWSReservedSSO_dev_0123")
-    assert provider.rights.simulate().may is True
+    assert provider.permissions.simulate().may is True
     aws.cloud.faults.deny("GetRole")
-    assert provider.rights.simulate().may is None
+    assert provider.permissions.simulate().may is None
 
 
 def test_images_are_built_on_what_runs_them(aws: Amazon) -> None:

@@ -52,7 +52,7 @@ def test_a_profile_changed_during_a_sweep_makes_it_incomplete(aws: Amazon) -> No
     aws.cloud.accounts[other] = "210987654321"
     pages = provider.sweep()
     assert next(pages).error is None
-    provider.calls._session.get_credentials().access_key = other
+    provider.client._session.get_credentials().access_key = other
     errors = [page.error for page in pages]
     assert errors
     assert set(errors) == {"the credentials are another account's now"}

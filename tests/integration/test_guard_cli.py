@@ -104,7 +104,7 @@ def invoked(aws: Amazon, ago: float, *, errors: int = 0) -> None:
 def test_alarms_that_nobody_hears_are_said_to_be_so(aws: Amazon, run: Run) -> None:
     made = parts(run, "install", "aws", code=0)
     details = {name: item["detail"] for name, item in made.items() if item["detail"]}
-    assert details == dict.fromkeys(PARTS[8:10], "notifies nobody: --notify ARN")
+    assert details == dict.fromkeys(PARTS[8:10], "no recipient: --notify ARN")
     heard = parts(run, "install", "aws", "--notify", TOPIC, code=0)
     assert not any(item["detail"] for item in heard.values())
 

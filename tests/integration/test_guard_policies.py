@@ -88,7 +88,7 @@ def test_a_launch_is_allowed_with_the_drivers_own_tags() -> None:
         provider = aws.provider(spot="only")
         order = make_order(provider)
         asked = create_request.request(
-            order, provider.options, provider.places.image(order.offer.image)
+            order, provider.options, provider.catalog.image(order.offer.image)
         )
     for spec in asked["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in spec["Tags"]}

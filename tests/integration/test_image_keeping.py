@@ -37,7 +37,7 @@ def made(aws: Amazon, name: str, installation: str = INSTALLATION, **more: str) 
 def chosen(aws: Amazon) -> str:
     """What a build gets that names none."""
     choice = ImageChoice(name="vmrunner-default-*")
-    return aws.provider(image=choice).places.image().id
+    return aws.provider(image=choice).catalog.image().id
 
 
 def plan(cli: Cli, *argv: str, code: int = 0) -> dict[str, dict[str, Any]]:

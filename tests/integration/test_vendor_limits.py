@@ -129,7 +129,7 @@ CALLS: Final[Mapping[str, Callable[[Amazon, Ec2Client], object]]] = {
 
 @pytest.mark.parametrize("line", CALLS)
 def test_ec2_refuses_a_call_past_a_line(aws: Amazon, line: str) -> None:
-    calls = aws.provider().calls
+    calls = aws.provider().client
     _filters(calls, 50, [f"{number:0255}" for number in range(200)])  # within all bounds
     with pytest.raises(CallFailed) as caught:
         CALLS[line](aws, calls)
@@ -197,9 +197,9 @@ def test_gce_refuses_what_is_past_a_line(
 
 def test_gce_refuses_a_page_past_its_line(gce: Google) -> None:
     provider = gce.provider()
-    provider.calls(gce_client.LIST, zone=gce.zone, max_results=500)
+    provider.client(gce_client.LIST, zone=gce.zone, max_results=500)
     with pytest.raises(CallFailed, match="maxResults"):
-        provider.calls(gce_client.LIST, zone=gce.zone, max_results=501)
+        provider.client(gce_client.LIST, zone=gce.zone, max_results=501)
 
 
 def test_the_gce_driver_knows_the_same_bounds() -> None:
@@ -230,7 +230,7 @@ def careless(aws: Amazon) -> Ec2Client:
     """A client that keeps to no limit, of a cloud that has some."""
     aws.cloud.throttles = True
     endless = dict.fromkeys(ec2_client.QUOTAS, Quota(ENDLESS, ENDLESS))
-    calls = aws.provider().calls
+    calls = aws.provider().client
     calls._buckets = Buckets(endless, now=aws.clock, sleep=aws.clock.sleep)
     return calls
 
@@ -242,7 +242,7 @@ def test_ec2_is_asked_within_its_rates(aws: Amazon) -> None:
     for ref in refs:
         provider.delete([ref])
     endless = aws.provider()
-    endless.calls._buckets = careless(aws)._buckets
+    endless.client._buckets = careless(aws)._buckets
     with pytest.raises(Throttled):
         [endless.create(ec2_order(endless)) for _ in range(20)]
 
@@ -324,11 +324,11 @@ def test_gce_is_asked_within_its_rates(gce: Google) -> None:
         buckets = Buckets(
             {**gce_client.QUOTAS, "read": quota}, now=gce.clock, sleep=gce.clock.sleep
         )
-        provider.calls._buckets = buckets
+        provider.client._buckets = buckets
         ref = provider.create(gce_order(provider))
         gce.clock.advance(60 - gce.cloud.now() % 60)  # a minute begins, and the bucket is full
         for _ in range(200):
-            provider.calls(gce_client.GET, zone=ref.scope.place, instance=ref.id)
+            provider.client(gce_client.GET, zone=ref.scope.place, instance=ref.id)
 
     ours = gce_client.QUOTAS["read"].calls
     burst(Quota(Limit(ours.burst / 10, ours.rate / 10)))

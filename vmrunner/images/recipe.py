@@ -67,7 +67,8 @@ _IMAGE: Final = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]{0,254}")
 _PULL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _ENV: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PRIVATE: Final = [
-    IPv4Network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+    IPv4Network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 ]
 _POOL: Final = re.compile(r"[0-9.]{7,15}/[0-9]{1,2}")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?")
@@ -121,7 +122,7 @@ def _pool(value: str) -> str:
         network = IPv4Network(value)
     except ValueError as error:
         raise _wrong(value, f"a range of addresses ({error})") from None
-    if not any(network.subnet_of(one) for one in _PRIVATE) or network.prefixlen > 24:
+    if not any(network.subnet_of(private) for private in _PRIVATE) or network.prefixlen > 24:
         raise _wrong(value, "a private range of /24 or larger: 172.18.0.0/16")
     return value
 
@@ -190,8 +191,7 @@ class Container(RecipeTable):
 
     @property
     def origin(self) -> str:
-        """Return what the container is made of, for a person: its name may be known from a
-        registry."""
+        """Source of the container, as text: its name may be known from a registry."""
         if self.pull is not None:
             return f"pulled from {self.pull}"
         return f"Debian {self.suite} with {', '.join(self.packages) or 'nothing more'}"
@@ -294,8 +294,8 @@ class Inputs:
 
 def root_hash(recipe: Recipe, inputs: Inputs) -> str:
     """The VM's root file system, as a tar."""
-    scripts, told = _text(inputs.scripts), recipe.docker.environment()
-    return _digest("root", recipe.suite, vm_packages(recipe, inputs), scripts, told)
+    scripts, environment = _text(inputs.scripts), recipe.docker.environment()
+    return _digest("root", recipe.suite, vm_packages(recipe, inputs), scripts, environment)
 
 
 def container_hash(container: Container) -> str:

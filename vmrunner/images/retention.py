@@ -78,8 +78,10 @@ def clear(
     `wanted` does: then nothing is touched."""
     imaging = imaging_of(provider)
     images = imaging.images()
-    known = [_image(made, ledger.installation) for made in images]
-    verdicts = image_retention.plan(known, keep=keep, in_use=_used(ledger, imaging, peers, images))
+    candidates = [_image(made, ledger.installation) for made in images]
+    verdicts = image_retention.plan(
+        candidates, keep=keep, in_use=_used(ledger, imaging, peers, images)
+    )
     by_ref = {made.ref: made for made in images}
     if dry_run:
         return ImageGcResult(
@@ -87,9 +89,9 @@ def clear(
         )
     done = [_retire(ledger, provider.name, imaging, v, by_ref[v.image.ref]) for v in verdicts]
     ledger.actions.add(process.user(), "image-gc", provider.name, time.time(), f"keep {keep}")
-    left = [by_ref[one.verdict.image.ref] for one in done if not one.removed]
+    remaining = [by_ref[outcome.verdict.image.ref] for outcome in done if not outcome.removed]
     try:
-        troubles = imaging.leftovers(left, provider.now())
+        troubles = imaging.leftovers(remaining, provider.now())
     except ProviderError as error:
         troubles = [str(error)]
     return ImageGcResult(images=tuple(done), troubles=tuple(troubles))
@@ -102,12 +104,12 @@ def clear_local(
     """Delete old images of the cache. `chosen`: hashes that builds get; `used`: that VMs may
     have."""
     by_hash = {image.hash: image for image in images}
-    known = [
+    candidates = [
         RetainedImage(ref=i.hash, name=i.name, created=i.created, promoted=i.hash in chosen)
         for i in images
     ]
     done = []
-    for verdict in image_retention.plan(known, keep=keep, in_use=used):
+    for verdict in image_retention.plan(candidates, keep=keep, in_use=used):
         image, trouble, removed = by_hash[verdict.image.ref], "", False
         if verdict.goes and not dry_run:
             try:
@@ -122,8 +124,8 @@ def clear_local(
 
 
 def wanted(ledger: Ledger) -> frozenset[str]:
-    """Return what the open VMs were made from, and the words by which builds that are not over call
-    their images. Raises Unreadable when a row may name any."""
+    """Images of the open VMs, and the names by which builds that are not over call their images.
+    Raises Unreadable when a row may name any."""
     rows, builds = ledger.instances.open(), ledger.builds.list(active=True)
     if unread := sorted(rows.unread | builds.unread):
         raise Unreadable(

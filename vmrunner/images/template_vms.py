@@ -38,7 +38,7 @@ class TemplateVms:
 
     @property
     def installation(self) -> str:
-        """Return whose these VMs are."""
+        """Installation that owns these VMs."""
         return self._ledger.installation
 
     @property
@@ -73,14 +73,14 @@ class TemplateVms:
 
     def _row(self, order: Order) -> Instance:
         now, name = self._provider.now(), self._provider.name
-        told = self._ledger.prices.of(order.offer.scope)
+        prices = self._ledger.prices.of(order.offer.scope)
         return Instance(
             id=order.instance,
             build=None,
             attempt=0,
             provider=name,
             offer=order.offer,
-            rate=rate_of(self._provider, order.offer, order.role, told, now),
+            rate=rate_of(self._provider, order.offer, order.role, prices, now),
             role=order.role,
             state=InstanceState.REQUESTED,
             created_at=now,
@@ -92,11 +92,13 @@ class TemplateVms:
 
     def _end(self, row: Instance, ref: Ref | None) -> None:
         key = Key(row.scope, row.id)
-        deaths = delete_until_dead(
+        progress = delete_until_dead(
             self._provider, {key: ref}, seconds=_END, pause=_PAUSE, force=True, sleep=self._sleep
         )
-        if key not in deaths.dead:
-            raise ImageError(f"template: {row.id} does not end: {deaths.refused or 'it lives on'}")
+        if key not in progress.dead:
+            raise ImageError(
+                f"template: {row.id} does not end: {progress.refused or 'it lives on'}"
+            )
         self._close(row, Death.DONE)
 
     def _close(self, row: Instance, death: Death) -> None:

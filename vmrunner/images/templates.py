@@ -57,7 +57,7 @@ def make(
 def order_for(
     provider: Provider, spec: Spec, shape: Shape, vms: TemplateVms, *, anonymous: bool = False
 ) -> tuple[Order, Access]:
-    """Return an order for a VM without a build. `anonymous`: nobody ever speaks to it."""
+    """Order for a VM without a build. `anonymous`: no connection to it is ever made."""
     user, host = keys.generate(), keys.generate()
     identity = Identity(user_key=user.public, host_key=host.private, host_public=host.public)
     order = Order(
@@ -101,12 +101,12 @@ def _ask(connection: Connection) -> None:
     until = time.monotonic() + RESUMED
 
     def pulse() -> float:
-        left = until - time.monotonic()
-        if left <= 0:
+        remaining = until - time.monotonic()
+        if remaining <= 0:
             raise ImageError("template: the supervisor of its clone answers nothing")
-        return left
+        return remaining
 
-    words = ["status", "--epoch", "0"]
-    done = connection.call(Place().socket, words, lambda _: None, pulse=pulse)
+    command = ["status", "--epoch", "0"]
+    done = connection.call(Place().socket, command, lambda _: None, pulse=pulse)
     if done is None or done.exit_code:
         raise ImageError(f"template: the supervisor of its clone: {done and done.complaint}")

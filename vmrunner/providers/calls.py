@@ -47,14 +47,14 @@ class ProviderCalls:
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     def counts(self) -> dict[tuple[str, str, str], int]:
-        """Return how many calls there were."""
+        """Number of calls so far."""
         with self._lock:
             return dict(self._counts)
 
     def counted(self, provider: Provider) -> Provider:
         """Return the same driver, whose calls are counted from now on. Its methods are replaced
-        one by one: what it can do beside the port is asked for by `isinstance`. One that lets
-        nobody replace them, such as a frozen dataclass, is not counted."""
+        one by one: what it can do beside the port is asked for by `isinstance`. One whose methods
+        cannot be replaced, such as a frozen dataclass, is not counted."""
         for operation in OPERATIONS:
             method = getattr(provider, operation, None)
             if method is not None:

@@ -43,7 +43,7 @@ def delete_each(
 
 
 @dataclass(slots=True)
-class Deaths:
+class DeletionProgress:
     """Outcome for VMs that were to die. One that is neither dead nor in `waiting` was refused
     or is not visible, which proves nothing. `blind`: what was wrong with places that could not be
     looked at last."""
@@ -56,7 +56,9 @@ class Deaths:
     @property
     def refused(self) -> str:
         """The reason why a VM was refused; "" where none was."""
-        failed = (one.error for one in self.outcomes.values() if one.fate is Fate.FAILED)
+        failed = (
+            outcome.error for outcome in self.outcomes.values() if outcome.fate is Fate.FAILED
+        )
         return next(failed, "")
 
 
@@ -70,49 +72,51 @@ def delete_until_dead(
     ask: bool = True,
     closed: Callable[[], bool] | None = None,
     sleep: Callable[[float], object] = time.sleep,
-) -> Deaths:
+) -> DeletionProgress:
     """Delete VMs for which there is no time to lose, what is refused at once by force; then look
     every `pause` seconds, for at most `seconds`, until none is seen alive. A VM without a reference
     is deleted when a look has shown it. What lives on for `DELETE_RETRY` is forced. A place that
     cannot be looked at is asked again. `ask`: False where all were asked before. `closed`: tells
     whether others know that it is over; what is not visible is waited for until then."""
     refs = {key: ref for key, ref in vms.items() if ref is not None}
-    deaths, due, waited = Deaths(set(vms)), dict[Key, float](), 0.0
-    while deaths.waiting and not (closed is not None and closed()):
-        alive = {key: refs[key] for key in refs if key in deaths.waiting}
+    progress, due, waited = DeletionProgress(set(vms)), dict[Key, float](), 0.0
+    while progress.waiting and not (closed is not None and closed()):
+        alive = {key: refs[key] for key in refs if key in progress.waiting}
         turn = {key: ref for key, ref in alive.items() if waited >= due.get(key, 0.0)}
         if ask:
-            _insist(provider, deaths, turn, force=force or waited >= DELETE_RETRY)
+            _insist(provider, progress, turn, force=force or waited >= DELETE_RETRY)
         due |= dict.fromkeys(turn, waited + DELETE_RETRY)
-        refs |= _look(provider, deaths, hidden=closed is not None)
-        if not deaths.waiting or waited >= seconds:
+        refs |= _look(provider, progress, hidden=closed is not None)
+        if not progress.waiting or waited >= seconds:
             break
         sleep(pause)
         waited += pause
-    return deaths
+    return progress
 
 
-def _insist(provider: Provider, deaths: Deaths, vms: Mapping[Key, Ref], *, force: bool) -> None:
+def _insist(
+    provider: Provider, progress: DeletionProgress, vms: Mapping[Key, Ref], *, force: bool
+) -> None:
     """Ask twice at most, the second time by force. What is refused is not waited for."""
     outcomes = delete_each(provider, list(vms.values()), force=force)
     refused = [ref for ref, outcome in outcomes.items() if outcome.fate is Fate.FAILED]
-    deaths.outcomes |= outcomes | delete_each(provider, refused, force=True)
-    deaths.waiting -= {k for k, ref in vms.items() if deaths.outcomes[ref].fate is Fate.FAILED}
+    progress.outcomes |= outcomes | delete_each(provider, refused, force=True)
+    progress.waiting -= {k for k, ref in vms.items() if progress.outcomes[ref].fate is Fate.FAILED}
 
 
-def _look(provider: Provider, deaths: Deaths, *, hidden: bool) -> dict[Key, Ref]:
-    """Note who is dead and who is waited for; return those seen alive. One place after the other:
-    one that fails never hides what died in another."""
+def _look(provider: Provider, progress: DeletionProgress, *, hidden: bool) -> dict[Key, Ref]:
+    """Note VMs that are dead and that are waited for; return the ones seen alive. One place after
+    the other: one that fails never hides a death in another."""
     alive: dict[Key, Ref] = {}
-    deaths.blind = []
-    for scope in sorted({key.scope for key in deaths.waiting}):
-        here = [key for key in deaths.waiting if key.scope == scope]
+    progress.blind = []
+    for scope in sorted({key.scope for key in progress.waiting}):
+        here = [key for key in progress.waiting if key.scope == scope]
         try:
             seen = provider.look(here)
         except Exception as error:  # noqa: BLE001 - see above
-            deaths.blind.append(f"{scope}: {type(error).__name__}: {error}")
+            progress.blind.append(f"{scope}: {type(error).__name__}: {error}")
             continue
-        deaths.dead |= {key for key, sight in seen.items() if sight.power is Power.DEAD}
-        alive |= {key: sight.ref for key, sight in seen.items() if sight.power is not Power.DEAD}
-        deaths.waiting -= deaths.dead if hidden else set(here) - alive.keys()
+        progress.dead |= {key for key, view in seen.items() if view.power is Power.DEAD}
+        alive |= {key: view.ref for key, view in seen.items() if view.power is not Power.DEAD}
+        progress.waiting -= progress.dead if hidden else set(here) - alive.keys()
     return alive

@@ -42,7 +42,7 @@ class Provider(Protocol):
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Return the scopes in which it acts, verified: whose account, which host; never from the
+        """Scopes in which it acts, verified: whose account, which host; never from the
         configuration alone."""
 
     @property
@@ -53,24 +53,23 @@ class Provider(Protocol):
         """The provider's clock, epoch seconds: its last answer's date plus monotonic time since."""
 
     def offers(self, spec: Spec) -> Sequence[Offer]:
-        """Return what may be asked for, best first. Raises `BadOrder` when the spec can never be
-        met."""
+        """Offers that meet a spec, best first. Raises `BadOrder` when the spec can never be met."""
 
     def create(self, order: Order) -> Ref:
         """Ask for one VM. Returns when it is accepted, not booted. The identical order again
-        returns the same VM, also from another process. `Refused`: nothing was born.
+        returns the same VM, also from another process. `Refused`: nothing was created.
         `Uncertain`: it may have been; only the identical order again or `look` can tell."""
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
         """Many in one call. A key that is missing in the answer is *not visible*, not dead."""
 
     def sweep(self) -> Iterator[Page]:
-        """Yield all that the provider shows in its scopes, whoever made it, page by page, every
-        state but the dead. A failed part is a page with `error`; it never raises half way."""
+        """Yield all that the provider shows in its scopes, of any maker, page by page, every state
+        but the dead. A failed part is a page with `error`; it never raises half way."""
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
-        """Ask for death, of any kind of resource. Missing is success; accepted is not finished.
-        One bad item never blocks another: every ref gets its own outcome."""
+        """Delete resources of any kind. Missing is success; accepted is not finished. One bad item
+        never blocks another: every ref gets its own outcome."""
 
     def console(self, ref: Ref) -> str:
         """The last boot output, at most 64 KiB, for the build's log when boot fails."""
@@ -97,7 +96,7 @@ class PacesLooks(Protocol):
 
     @property
     def look_every(self) -> LookPace:
-        """Return it; asks nobody."""
+        """The pace; makes no call."""
 
 
 @runtime_checkable
@@ -105,7 +104,7 @@ class Arms(Protocol):
     """A provider whose cloud keeps a deadline that is armed after birth, an effect of its own."""
 
     def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
-        """See to it that the cloud itself ends `ref` some minutes past `deadline`. Returns what
+        """Make the cloud itself end `ref` some minutes past `deadline`. Returns the resource that
         does, to be deleted once the VM is dead; None: it is not set up for that where this VM is.
         The identical arming again is the same one. Raises `ProviderError`."""
 
@@ -124,8 +123,8 @@ class LowersDeadline(Protocol):
     """A provider that itself ends a VM at its deadline, and can be told an earlier one."""
 
     def lower(self, ref: Ref, due: float) -> None:
-        """See to it that the VM ends at `due` at the latest; acknowledged when it returns. A later
-        one changes nothing. Raises `ProviderError`."""
+        """Make the VM end at `due`, in epoch seconds, at the latest; acknowledged when it returns.
+        A later time changes nothing. Raises `ProviderError`."""
 
 
 @runtime_checkable
@@ -145,7 +144,7 @@ class TellsUsage(Protocol):
     """A provider that sees from outside what a VM uses."""
 
     def used(self, ref: Ref) -> HostUsage | None:
-        """Return what the VM used since its start; None: it is gone, and nothing is known. Raises
+        """Usage of the VM since its start; None: it is not there, and nothing is known. Raises
         `ProviderError`."""
 
 
@@ -154,8 +153,8 @@ class Bills(Protocol):
     """A provider whose VMs are billed in parts: machine, disk, address."""
 
     def bill(self, offer: Offer, role: Role) -> Bill:
-        """Return what a VM of this offer in this role is billed for, by the items of its price
-        list; asks nobody."""
+        """Parts that a VM of this offer in this role is billed for, by the items of its price
+        list; makes no call."""
 
 
 @runtime_checkable
@@ -172,8 +171,8 @@ class ShowsGuardedRoles(Protocol):
     """A provider in whose account a guard can live, which tells whose VMs it ends."""
 
     def guarded_roles(self) -> frozenset[str] | None:
-        """Return the roles of what the installed guard ends; None: none is installed, or none that
-        passed within its last three periods by the cloud's clock. Raises `ProviderError`."""
+        """Roles of VMs that the installed guard ends; None: none is installed, or none that passed
+        within its last three periods by the cloud's clock. Raises `ProviderError`."""
 
 
 @runtime_checkable
@@ -215,7 +214,7 @@ class StartsUnits(Protocol):
 
     @property
     def box(self) -> Box:
-        """Return how the supervisor in the unit is spoken to, with the promises that are kept."""
+        """Way to the supervisor in the unit, with the promises that are kept."""
 
 
 class TemplateMaker(Protocol):
@@ -254,7 +253,7 @@ class StartsFromTemplates(Protocol):
         """Return the maker of its templates."""
 
     def wanted_templates(self) -> Sequence[tuple[Spec, Shape]]:
-        """Return what builds asked for lately and had to boot, the last first."""
+        """Requests of builds that lately had to boot, the last first."""
 
 
 #: What an opener may ask for beside the options of the configuration. `installation`: whose VMs
@@ -286,7 +285,7 @@ class Driver:
     priced_on: str = ""  # the day of that table, as 2025-01-31
     own_host: bool = False  # its VMs run on the user's own machine, and cost nothing
     #: A scope is one host: only its processes reach the VMs there, and each VM ends at its deadline
-    #: by that host's clock, whoever else lives.
+    #: by that host's clock, without any other process.
     host_bound: bool = False
     told: Mapping[str, str] = field(default_factory=dict)  # options that a part of a scope tells
     ids_are_names: bool = False  # a VM and its disk have no id but the instance's

@@ -74,12 +74,12 @@ class GuardStatus:
 
 class Guard(Protocol):
     """A guard, whose calls may all be made again at any time. They raise `ProviderError`, or
-    `ConfigError` for a wish."""
+    `ConfigError` for a spec that cannot be met."""
 
-    def install(self, wish: GuardSpec) -> Iterator[GuardPart]:
-        """Make or mend part by part; each is told when it is as wished."""
+    def install(self, spec: GuardSpec) -> Iterator[GuardPart]:
+        """Make or mend part by part; each is yielded once it is as `spec` says."""
 
-    def status(self, wish: GuardSpec) -> GuardStatus:
+    def status(self, spec: GuardSpec) -> GuardStatus:
         """A part that cannot be looked at is UNKNOWN."""
 
     def remove(self) -> Iterator[GuardPart]:
@@ -94,8 +94,8 @@ class CanHaveGuard(Protocol):
     """A provider whose account can hold layers that end a VM past its deadline."""
 
     def unguarded(self) -> Sequence[Finding]:
-        """Return what is missing, each with what the guarantee is worth without it; empty when
-        nothing is. Raises `ProviderError`."""
+        """Findings of missing parts, each with the guarantee that holds without it; empty when none
+        is missing. Raises `ProviderError`."""
 
 
 @runtime_checkable
@@ -103,4 +103,4 @@ class CanInstallGuard(CanHaveGuard, Protocol):
     """One whose guard we can make."""
 
     def guard(self) -> Guard:
-        """Return the guard, there or not."""
+        """The guard, installed or not."""

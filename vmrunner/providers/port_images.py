@@ -1,10 +1,10 @@
 """Images, as a provider whose cloud keeps them shows them: made by Packer, told by their tags.
 
-An image lasts, so none of the tags that say "ours, until then" counts on it: whoever made it is in
-a tag of its own (`image-of`), and no reaper, guard or audit takes it, or its snapshots, for a VM's.
+An image lasts, so none of the tags that say "ours, until then" counts on it: its maker is in a tag
+of its own (`image-of`), and no reaper, guard or audit takes it, or its snapshots, for a VM's.
 
 Until its build has finished it, an image has a mark (`finish-by`), and with that alone a sweep
-shows it. Who finishes or promotes it takes that away. Images that were made before there was such a
+shows it. To finish or promote it takes that away. Images that were made before there was such a
 mark never had one.
 """
 
@@ -53,9 +53,8 @@ class ImageRequest:
 
     @property
     def name(self) -> str:
-        """Return the image's name in the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the
-        row's id. Whatever carries it is of this build: two that begin in the same second have two
-        names."""
+        """The image's name in the cloud: `vmrunner-RECIPE-HASH-TIME-ID`, with the end of the row's
+        id. It is this build's alone: two that begin in the same second have two names."""
         when = f"{datetime.fromtimestamp(self.created, UTC):%Y%m%d%H%M%S}"
         tail = f"-{self.hash[:8]}-{when}-{self.image[-6:]}"
         words = self.recipe.replace(".", "-").replace("_", "-")
@@ -141,27 +140,27 @@ class ImageStore(Protocol):
     """A provider's images. All raise `ProviderError`, or `ConfigError` for what the configuration
     does not allow."""
 
-    def bench(self, wish: ImageRequest) -> BuilderSpec:
-        """Return where its builder runs. Nothing is made."""
+    def bench(self, request: ImageRequest) -> BuilderSpec:
+        """Place and way in which its builder runs. Nothing is made."""
 
     def find(self, ref: str) -> CloudImage | None:
         """Find an image by an artifact's id as Packer tells it, or an image's id, name or link."""
 
     def find_by_name(self, name: str) -> CloudImage | None:
-        """Return the image with this name, whoever owns it, with all that it consists of: once the
-        image is deleted, its snapshots cannot be found by name again. Raises `Uncertain` while the
-        cloud does not tell that yet."""
+        """Image with this name, of any owner, with all that it consists of: once the image is
+        deleted, its snapshots cannot be found by name again. Raises `Uncertain` while the cloud
+        does not tell that yet."""
 
     def images(self) -> list[CloudImage]:
-        """Return all that this installation made, where it launches."""
+        """All images that this installation made, where it launches."""
 
     def in_use(self) -> frozenset[str]:
-        """Return what the machines that the cloud shows were made from, whoever owns them."""
+        """References of the images of all machines that the cloud shows, of any owner."""
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
-        """The references of those that a build may get which names its image so; None: it names
-        none, and gets what the configuration says. More rather than fewer. A cloud that does not
-        answer is an error, and no empty set."""
+        """References of the images that a build which names its image `word` may get; None: it
+        names none, and gets what the configuration says. More rather than fewer. A cloud that does
+        not answer is an error, and no empty set."""
 
     def finish(self, made: CloudImage) -> None:
         """Take the mark away: from now on it lasts. One that has none is left as it is."""
@@ -174,7 +173,8 @@ class ImageStore(Protocol):
         image itself is still there, it raises."""
 
     def leftovers(self, images: list[CloudImage], now: float) -> list[str]:
-        """Snapshots of images that are gone, deleted when `images` no longer name them."""
+        """Delete snapshots of deleted images that `images` no longer name; return the troubles, as
+        texts."""
 
 
 @runtime_checkable
@@ -186,9 +186,9 @@ class KeepsImages(Protocol):
 
 
 def promoted_at(tags: Mapping[str, str]) -> int:
-    """Return when an image was promoted, in epoch seconds; 0: it is not, or nobody can read it."""
-    said = tags.get(PROMOTED, "")
-    return int(said) if said.isascii() and said.isdigit() and len(said) <= 12 else 0
+    """Time when an image was promoted, in epoch seconds; 0: it is not, or the tag is unreadable."""
+    text = tags.get(PROMOTED, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
 
 
 def is_unfinished(tags: Mapping[str, str]) -> bool:
@@ -196,12 +196,12 @@ def is_unfinished(tags: Mapping[str, str]) -> bool:
     return FINISH_BY in tags and PROMOTED not in tags
 
 
-def unfinished(ref: Ref, tags: Mapping[str, str], born: float | None, power: Power) -> Resource:
-    """Return an image with the mark as a sweep shows it: as its builder's, until that time."""
+def unfinished(ref: Ref, tags: Mapping[str, str], created: float | None, power: Power) -> Resource:
+    """Resource of an image with the mark, as a sweep shows it: its builder's, until that time."""
     return Resource(
         ref=ref,
         power=power,
-        created_at=born,
+        created_at=created,
         tags={
             f"{TAG}installation": tags.get(OWNER, ""),
             f"{TAG}role": Role.IMAGE.value,

@@ -60,7 +60,7 @@ def _check_wall(provider: Provider, spec: Spec) -> None:
 
 
 def box(provider: Provider) -> Box:
-    """Return who realises container images in what the provider starts."""
+    """Runtime of container images in the instances that the provider starts."""
     return provider.box if isinstance(provider, StartsUnits) else DOCKER
 
 

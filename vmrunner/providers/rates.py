@@ -15,18 +15,18 @@ log = logging.getLogger("vmrunner")
 
 
 def rate_of(
-    provider: Provider, offer: Offer, role: Role, told: Mapping[str, Price], now: float
+    provider: Provider, offer: Offer, role: Role, prices: Mapping[str, Price], now: float
 ) -> Rate:
-    """Return the rate of an offer in a role: as its driver said with it, else by its bill.
-    `told`: the prices that its cloud told. Never asks anybody; what goes wrong makes it unknown."""
+    """Rate of an offer in a role: as its driver said with it, else by its bill. `prices`: the
+    prices that its cloud told. Makes no call; an error makes the rate unknown."""
     if offer.usd_hour:
         return Rate(usd_hour=offer.usd_hour, source=PriceSource.PROVIDER, at=now)
     driver = registry.find(offer.scope.kind)
     if driver is not None and driver.own_host:
         return Rate(usd_hour=0.0, parked_usd_hour=0.0, source=PriceSource.OWN)
     try:
-        return pricing.rate(_bill(provider, offer, role), told, registry.prices(offer.scope.kind))
-    except Exception:  # a driver may be somebody else's, and a start never waits for a price
+        return pricing.rate(_bill(provider, offer, role), prices, registry.prices(offer.scope.kind))
+    except Exception:  # a driver may be a third party's, and a start never waits for a price
         log.exception("the price of %s at %s", offer.machine_type, provider.name)
         return Rate()
 

@@ -30,8 +30,8 @@ _KIND: Final = re.compile(r"[a-z][a-z0-9]*")
 
 @cache
 def drivers() -> Mapping[str, Driver]:
-    """All, by kind: ours first, which nobody else's replaces. One of another distribution that
-    cannot be used is left out with a warning: it must keep nobody from reaping elsewhere."""
+    """All drivers by kind: ours first, which no other replaces. One of another distribution that
+    cannot be used is left out with a warning: it must not keep reapers from other providers."""
     import logging
     from importlib.metadata import entry_points
 
@@ -41,7 +41,7 @@ def drivers() -> Mapping[str, Driver]:
             continue  # a checkout has them without metadata
         try:
             driver = _checked(point.load(), point.name, found)
-        except Exception as error:  # noqa: BLE001 - it is somebody else's code
+        except Exception as error:  # noqa: BLE001 - it is a third party's code
             log = logging.getLogger("vmrunner")
             log.warning("driver %s (%s) is left out: %r", point.name, point.value, error)
         else:
@@ -86,8 +86,8 @@ def channel(kind: str, provider: Callable[[], Provider]) -> Channel:
 
 
 def box(kind: str, provider: Callable[[], Provider]) -> Box:
-    """Return who realises container images in its instances. `provider` opens it, where that may
-    be another than Docker."""
+    """Runtime of container images in its instances. `provider` opens it, where that may be another
+    than Docker."""
     from vmrunner.core.boxes import DOCKER
     from vmrunner.providers import promises
 
@@ -112,8 +112,7 @@ def settings_of(driver: Driver) -> type[ProviderSettings]:
 
 
 def defaults(kind: str) -> dict[str, Any]:
-    """Return what a provider of this kind does where its options say nothing; no SDK is
-    imported."""
+    """Defaults of the options of a provider of this kind, by name; no SDK is imported."""
     driver = find(kind)
     if driver is None or not driver.options:
         return {}
@@ -132,8 +131,8 @@ def machine_types(settings: ProviderSettings) -> tuple[str, Sequence[str]] | Non
     driver = find(kind)
     if driver is None or not driver.machine_types:
         return None
-    said = getattr(settings, driver.machine_types, None)
-    return driver.machine_types, said or defaults(kind).get(driver.machine_types, ())
+    configured = getattr(settings, driver.machine_types, None)
+    return driver.machine_types, configured or defaults(kind).get(driver.machine_types, ())
 
 
 @cache
@@ -148,7 +147,7 @@ def prices(kind: str) -> Mapping[str, Price]:
 
 
 def _named(what: str) -> Any:
-    """Return what "module:name" names."""
+    """The object that "module:name" names."""
     module, _, name = what.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -163,13 +162,13 @@ def _ours() -> Mapping[str, Driver]:
     return {driver.kind: driver for driver in ours}
 
 
-def _checked(driver: object, name: str, known: Collection[str]) -> Driver:
+def _checked(driver: object, name: str, kinds: Collection[str]) -> Driver:
     """The driver that an entry point of this name gave, if it can be one."""
     if not isinstance(driver, Driver):
         raise TypeError("it is no `vmrunner.providers.Driver`")
     if driver.kind != name or not _KIND.fullmatch(name):
         raise ValueError(f"its kind is {driver.kind!r}: a lower-case word, as the entry point is")
-    if name in known:
+    if name in kinds:
         raise ValueError(f"there is a driver of kind {name!r} already")
     settings_of(driver)
     return driver

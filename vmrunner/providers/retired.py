@@ -87,7 +87,7 @@ class RetiredProvider:
         """Return each driver alone, with the scopes that are its own."""
         every = self._drivers
         return tuple(
-            RetiredProvider(self.name, (one,), None, every[:n]) for n, one in enumerate(every)
+            RetiredProvider(self.name, (driver,), None, every[:n]) for n, driver in enumerate(every)
         )
 
     @property
@@ -151,13 +151,13 @@ class RetiredProvider:
             raise failures[0]
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
-        told: dict[Ref, Outcome] = {}
+        outcomes: dict[Ref, Outcome] = {}
         for driver in self._drivers:
             own = [ref for ref in refs if self._at(ref.scope) is driver]
             if own:
-                told |= delete_each(driver, own, force=force)
+                outcomes |= delete_each(driver, own, force=force)
         lost = Outcome(fate=Fate.FAILED, error=f"no scope of {self.name}")
-        return {ref: told.get(ref, lost) for ref in refs}
+        return {ref: outcomes.get(ref, lost) for ref in refs}
 
     def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
         driver = self._at(ref.scope)
@@ -179,15 +179,15 @@ class RetiredProvider:
         return driver.console(ref) if driver is not None else ""
 
     def check(self) -> Sequence[Finding]:
-        places = {scope for driver in self.former for scope in driver.scopes}
-        left = places - (self.present.scopes if self.present else frozenset())
-        where = ", ".join(sorted(map(str, left))) or self.name
-        told = Finding(
+        scopes = {scope for driver in self.former for scope in driver.scopes}
+        remaining = scopes - (self.present.scopes if self.present else frozenset())
+        where = ", ".join(sorted(map(str, remaining))) or self.name
+        finding = Finding(
             check="dropped",
             level=Level.WARNING,
             message=f"{where}: swept until its VMs are gone",
         )
-        return (told, *(self.present.check() if self.present else ()))
+        return (finding, *(self.present.check() if self.present else ()))
 
     @property
     def _drivers(self) -> tuple[Provider, ...]:
@@ -237,7 +237,7 @@ def parts(name: str, provider: Provider) -> dict[str, Provider]:
     names that their memory goes by. The first, the present one, keeps the name."""
     if not isinstance(provider, RetiredProvider):
         return {name: provider}
-    return {f"{name} ({n})" if n else name: one for n, one in enumerate(provider.parts)}
+    return {f"{name} ({n})" if n else name: part for n, part in enumerate(provider.parts)}
 
 
 def present(provider: Provider) -> Provider | None:
@@ -248,23 +248,29 @@ def present(provider: Provider) -> Provider | None:
 def kept(
     old: Mapping[str, Provider], new: Mapping[str, Provider], rows: Iterable[Instance]
 ) -> dict[str, Provider]:
-    """The providers of a new configuration, and of the `old` ones what still has open rows, of its
+    """The providers of a new configuration, and the `old` ones that still have open rows, of their
     name or of a former name of that account. One that does not tell its scopes for now is kept
-    while rows of its name are nobody else's."""
-    places: dict[str, set[Scope]] = {}
+    while no other has the rows of its name."""
+    scopes_by_name: dict[str, set[Scope]] = {}
     for row in rows:
         if row.state is not InstanceState.GONE:
-            places.setdefault(row.provider, set()).add(row.scope)
+            scopes_by_name.setdefault(row.provider, set()).add(row.scope)
     providers = dict(new)
-    alone = frozenset().union(*places.values()) - (_scopes(new.values()) if places else set())
+    alone = frozenset().union(*scopes_by_name.values()) - (
+        _scopes(new.values()) if scopes_by_name else set()
+    )
     for name, driver in old.items():
         successor = new.get(name)
-        left = places.get(name, set()) - (successor.scopes if successor else frozenset())
+        uncovered = scopes_by_name.get(name, set()) - (
+            successor.scopes if successor else frozenset()
+        )
         drivers = driver.former if isinstance(driver, RetiredProvider) else ()
         was = present(driver)
         if was is not None and was is not successor:
             drivers = (was, *drivers)
-        former = [d for d in drivers if (own := d.scopes) & (left | alone) or (left and not own)]
+        former = [
+            d for d in drivers if (own := d.scopes) & (uncovered | alone) or (uncovered and not own)
+        ]
         if former:
             providers[name] = RetiredProvider(name, former, successor)
     return providers

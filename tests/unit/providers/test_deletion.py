@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmrunner.model import Fate, Key, Kind, Outcome, Power, Ref, Seen
-from vmrunner.providers.deletion import DELETE_RETRY, Deaths, delete_until_dead
+from vmrunner.providers.deletion import DELETE_RETRY, DeletionProgress, delete_until_dead
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 
 REF = Ref(SCOPE, Kind.INSTANCE, "i-1")
@@ -44,7 +44,9 @@ class Tough:
 
         return Provider("p", Cloud(self.clock))
 
-    def deleted(self, seconds: float = 100.0, *, ref: Ref | None = REF, **options: Any) -> Deaths:
+    def deleted(
+        self, seconds: float = 100.0, *, ref: Ref | None = REF, **options: Any
+    ) -> DeletionProgress:
         return delete_until_dead(
             self.provider(), {KEY: ref}, seconds=seconds, sleep=self.clock.sleep, **options
         )

@@ -86,16 +86,16 @@ def build(
         packer.init(work=work, extra=bench.environment, progress=progress)
         bench.prepare()
         # That took minutes, perhaps; the cloud's own deadline counts from the builder's birth.
-        wish = _from_now(draft, provider, ttl)
-        bench = imaging.bench(wish)
-        row = _row(wish, bench, provider, _rate(ledger, provider, bench, recipe_))
-        stage.fill(work / "stage", recipe_, inputs, wish.created)
-        variables = _variables(work, wish, bench, recipe_, base)
-        _check_late(wish, provider.now())
+        request = _from_now(draft, provider, ttl)
+        bench = imaging.bench(request)
+        row = _row(request, bench, provider, _rate(ledger, provider, bench, recipe_))
+        stage.fill(work / "stage", recipe_, inputs, request.created)
+        variables = _variables(work, request, bench, recipe_, base)
+        _check_late(request, provider.now())
         ledger.images.add(row)
         try:
             artifact = _packed(ledger, row, bench, variables, provider.now(), progress)
-            made = _made(imaging, artifact, wish, provider.now, sleep)
+            made = _made(imaging, artifact, request, provider.now, sleep)
             ledger.images.ready(row.id, made.ref, made.snapshots)
         finally:
             cleanup.delete_leftovers(ledger, provider, row, sleep)
@@ -121,9 +121,9 @@ def _draft(ledger: Ledger, recipe_: Recipe, inputs: Inputs, max_ttl: float) -> I
     )
 
 
-def _from_now(wish: ImageRequest, provider: Provider, ttl: float) -> ImageRequest:
+def _from_now(request: ImageRequest, provider: Provider, ttl: float) -> ImageRequest:
     now = float(int(provider.now()))
-    return replace(wish, created=now, deadline=now + ttl)
+    return replace(request, created=now, deadline=now + ttl)
 
 
 def _rate(ledger: Ledger, provider: Provider, bench: BuilderSpec, recipe_: Recipe) -> Rate:
@@ -131,28 +131,29 @@ def _rate(ledger: Ledger, provider: Provider, bench: BuilderSpec, recipe_: Recip
     return rate_of(provider, offer, Role.IMAGE, ledger.prices.of(offer.scope), provider.now())
 
 
-def _row(wish: ImageRequest, bench: BuilderSpec, provider: Provider, rate: Rate) -> MadeImage:
+def _row(request: ImageRequest, bench: BuilderSpec, provider: Provider, rate: Rate) -> MadeImage:
     return MadeImage(
-        id=wish.image,
+        id=request.image,
         provider=provider.name,
         scope=bench.scope,
-        name=wish.name,
-        recipe=wish.recipe,
-        hash=wish.hash,
-        builder=wish.builder,
+        name=request.name,
+        recipe=request.recipe,
+        hash=request.hash,
+        builder=request.builder,
         state=ImageState.BUILDING,
-        created_at=wish.created,
-        deadline=wish.deadline,
+        created_at=request.created,
+        deadline=request.deadline,
         rate=rate,
     )
 
 
-def _check_late(wish: ImageRequest, now: float) -> None:
-    late = now - wish.created
+def _check_late(request: ImageRequest, now: float) -> None:
+    late = now - request.created
     if late > _LATE:
+        lifetime = request.deadline - request.created
         raise ImageError(
-            f"packer build: {late:.0f} s of the builder's {wish.deadline - wish.created:.0f} s "
-            "were over before it began; nothing was started",
+            f"packer build: {late:.0f} s of the builder's {lifetime:.0f} s were over before it "
+            "began; nothing was started",
             hint="try again when this machine is less busy",
         )
 
@@ -165,20 +166,20 @@ def _packed(
     now: float,
     progress: Callback,
 ) -> str:
-    """The artifact that Packer tells. Whatever else it ends with is a failure of the image's."""
+    """The artifact that Packer tells. Any other end is a failure of the image."""
     try:
         timeout = max(1.0, row.deadline - now)
         return packer.run(bench, variables=variables, timeout=timeout, progress=progress)
     except BaseException as error:
-        words = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        ledger.images.fail(row.id, words.partition("\n")[0] or type(error).__name__)
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        ledger.images.fail(row.id, reason.partition("\n")[0] or type(error).__name__)
         raise
 
 
 def _made(
     imaging: ImageStore,
     artifact: str,
-    wish: ImageRequest,
+    request: ImageRequest,
     now: Callable[[], float],
     sleep: Callable[[float], object],
 ) -> CloudImage:
@@ -190,7 +191,7 @@ def _made(
             sleep(_PAUSE)
         try:
             found = imaging.find(artifact)
-            if now() >= wish.finish_by:  # it may be deleted at any moment
+            if now() >= request.finish_by:  # it may be deleted at any moment
                 why = "its time is over"
                 break
             if found is not None:
@@ -219,7 +220,7 @@ def _check(ttl: float, max_ttl: float, base: str) -> None:
 
 
 def _variables(
-    work: Path, wish: ImageRequest, bench: BuilderSpec, recipe_: Recipe, base: str
+    work: Path, request: ImageRequest, bench: BuilderSpec, recipe_: Recipe, base: str
 ) -> Path:
     """The file of all that the templates are told."""
     disk = max(_DISK, recipe_.disk)
@@ -227,7 +228,7 @@ def _variables(
     user_data = work / "user-data"
     user_data.write_bytes(
         cloudinit.builder_data(
-            deadline=wish.deadline + after, boot_ttl=wish.deadline - wish.created + after
+            deadline=request.deadline + after, boot_ttl=request.deadline - request.created + after
         )
     )
     variables: dict[str, Any] = {
@@ -237,12 +238,12 @@ def _variables(
         "address_pool": recipe_.docker.address_pool,
         "userns": recipe_.docker.userns,
         **bench.variables,
-        "image_name": wish.name,
-        "recipe_hash": wish.hash,
-        "created": str(int(wish.created)),
+        "image_name": request.name,
+        "recipe_hash": request.hash,
+        "created": str(int(request.created)),
         "stage_dir": str(work / "stage"),
         "user_data_file": str(user_data),
-        "max_run_seconds": int(wish.deadline - wish.created),
+        "max_run_seconds": int(request.deadline - request.created),
     }
     path = work / "variables.json"
     path.write_text(json.dumps(variables, indent=1))

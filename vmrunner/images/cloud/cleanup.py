@@ -28,8 +28,8 @@ _ROUND: Final = 2.0  # seconds between two looks
 
 
 def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
-    """Close the rows of builders that are gone; of those past their deadline, say first what became
-    of the image. A builder that nobody ever saw counts as gone `newborn` seconds past that."""
+    """Close the rows of builders that are dead; of those past their deadline, say first what became
+    of the image. A builder that was never seen counts as dead `newborn` seconds past that."""
     for row in ledger.images.open():
         if row.provider == provider.name and row.scope in provider.scopes:
             try:
@@ -55,9 +55,9 @@ def _settle(ledger: Ledger, provider: Provider, row: MadeImage, newborn: float) 
 
 
 def _learn(ledger: Ledger, imaging: ImageStore, row: MadeImage, late: bool) -> None:
-    """Look for the image of a row whose Packer nobody drives any more. The image may have come to
-    be all the same: it has our tags then. One with tags that is not ready is still being made,
-    unless it is `late`; then it has failed as well where we may not finish it."""
+    """Look for the image of a row whose Packer runs no more. The image may have come to be all the
+    same: it has our tags then. One with tags that is not ready is still being made, unless it is
+    `late`; then it has failed as well where we may not finish it."""
     why = "its builder was past its deadline"
     made = imaging.find(row.name)
     if made is not None and made.tags.get(IMAGE) == row.id:
@@ -85,7 +85,7 @@ def delete_leftovers(
     build that failed its image too; what is seen dead closes the row, and nothing else does. Raises
     nothing."""
     try:
-        deaths = delete_until_dead(
+        progress = delete_until_dead(
             provider, {_key(row): None}, seconds=_SECONDS, pause=_ROUND, sleep=sleep
         )
         for _ in range(int(_SECONDS / _ROUND)):
@@ -93,11 +93,11 @@ def delete_leftovers(
             if not why:
                 break
             sleep(_ROUND)
-        if not why and not deaths.waiting and not deaths.refused:
-            if deaths.dead:
+        if not why and not progress.waiting and not progress.refused:
+            if progress.dead:
                 _close(ledger, provider, row)
             return
-        why = why or deaths.refused or f"its builder {row.builder} is still there"
+        why = why or progress.refused or f"its builder {row.builder} is still there"
     except VmrunnerError as error:
         why = str(error)
     log.warning("image %s is not cleared up after: %s; the reaper goes on", row.id, why)
@@ -111,16 +111,16 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
         return ""
     imaging = provider.imaging(row.scope)
     try:
-        left = imaging.find_by_name(row.name)
-        if left is not None and _its(left, row, ledger.installation):
-            snapshots = tuple(dict.fromkeys((*row.snapshots, *left.snapshots)))
-            ledger.images.record_leftovers(row.id, left.ref, snapshots)
+        image = imaging.find_by_name(row.name)
+        if image is not None and _its(image, row, ledger.installation):
+            snapshots = tuple(dict.fromkeys((*row.snapshots, *image.snapshots)))
+            ledger.images.record_leftovers(row.id, image.ref, snapshots)
         elif row.ref is not None:
-            left = CloudImage(ref=row.ref, name=row.name, created=row.created_at, tags={})
+            image = CloudImage(ref=row.ref, name=row.name, created=row.created_at, tags={})
             snapshots = row.snapshots
         else:
             return ""
-        troubles = imaging.remove(replace(left, snapshots=snapshots))
+        troubles = imaging.remove(replace(image, snapshots=snapshots))
     except ProviderError as error:
         return str(error)
     if not troubles:
@@ -135,7 +135,7 @@ def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
 
 
 def _close(ledger: Ledger, provider: Provider, row: MadeImage) -> None:
-    """Close the row, but not while nobody knows what became of the image. Packer may detach the
+    """Close the row, but not while the fate of the image is unknown. Packer may detach the
     builder's disk, to make the image of it: where disks go by their VM's name it is deleted by
     that, since it may have no labels."""
     if ledger.images.find(row.id).state is ImageState.BUILDING:

@@ -27,7 +27,7 @@ INSTALL: Final = "install it: https://developer.hashicorp.com/packer/install"
 PACKER_STOP_TIMEOUT: Final = 300.0
 _DIED: Final = "unexpected EOF"  # all that Packer says of a plugin that died
 _INIT: Final = 600.0  # seconds to fetch plugins
-#: Its words go through a relay that outlives who reads them: a program that writes to nobody dies,
+#: Its words go through a relay that outlives their reader: a program that writes to no reader dies,
 #: and Packer must not before it has cleaned up. Dash's own words go nowhere for the same reason.
 _GUARD: Final = """
 stop() {
@@ -82,8 +82,8 @@ def run(bench: BuilderSpec, *, variables: Path, timeout: float, progress: Callba
             line=heard.line,
         )
     except ImageError as error:
-        told = heard.message(str(error).partition("\n")[0])
-        raise ImageError(told, hint=bench.died if _DIED in told else "") from None
+        message = heard.message(str(error).partition("\n")[0])
+        raise ImageError(message, hint=bench.died if _DIED in message else "") from None
     finally:
         heard.end()
     if heard.artifact is None:
@@ -129,13 +129,13 @@ class PackerOutput:
         if len(parts) < 4 or not parts[0].isdigit():
             self._words(text)
             return
-        kind, said = parts[2], [_plain(part) for part in parts[3:]]
-        if kind == "ui" and len(said) > 1:
-            self._ui(said[0], ",".join(said[1:]))
+        kind, values = parts[2], [_plain(part) for part in parts[3:]]
+        if kind == "ui" and len(values) > 1:
+            self._ui(values[0], ",".join(values[1:]))
         elif kind == "error":
-            self._errors.append(",".join(said).strip())
-        elif kind == "artifact" and len(said) > 2 and said[1] == "id":
-            self.artifact = said[2]
+            self._errors.append(",".join(values).strip())
+        elif kind == "artifact" and len(values) > 2 and values[1] == "id":
+            self.artifact = values[2]
 
     def end(self) -> None:
         """End the stage that runs: nothing more comes."""
@@ -149,8 +149,8 @@ class PackerOutput:
         return "\n".join([what, *words])
 
     def _ui(self, kind: str, text: str) -> None:
-        for one in text.splitlines():
-            self._words(one)
+        for line in text.splitlines():
+            self._words(line)
         head = text.strip().partition("\n")[0]
         words = _short(head)
         stage = self._stage_of(words) if kind == "say" and head.startswith("==> ") else ""

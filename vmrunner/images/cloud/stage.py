@@ -18,7 +18,7 @@ from vmrunner.images.recipe import Container, Inputs, Recipe
 
 
 def manifest(recipe: Recipe, wanted: str, created: float) -> dict[str, Any]:
-    """Return what an image says of itself, inside and beside it. `wanted`: its hash."""
+    """Manifest of an image, which lies inside and beside it. `wanted`: its hash."""
     return {
         "schema_version": 1,
         "name": recipe.name,
@@ -57,7 +57,7 @@ def fill(directory: Path, recipe: Recipe, inputs: Inputs, created: float) -> str
 
 
 def _container(container: Container) -> dict[str, Any]:
-    # A builder in a cloud pulls from nobody without a certificate.
+    # A builder in a cloud pulls from no registry without a certificate.
     return container.model_dump(exclude={"insecure"})
 
 

@@ -75,13 +75,13 @@ def build(
     """
     inputs = inputs or Inputs.read()
     wanted = recipes.image_hash(recipe, inputs)
-    if not fresh and (there := _complete(cache, wanted)) is not None:
-        return there
+    if not fresh and (complete := _complete(cache, wanted)) is not None:
+        return complete
     _require(recipe)
     cache_dirs.make(cache)
     with private_dirs.guarded(), _lock(cache, progress):
-        if not fresh and (there := _complete(cache, wanted)) is not None:
-            return there
+        if not fresh and (complete := _complete(cache, wanted)) is not None:
+            return complete
         job = _Job(recipe, inputs, cache, progress, accel, fresh)
         try:
             return job.run(wanted)
@@ -280,11 +280,11 @@ class _Job:
         _replace(part, done)
 
     def _sweep(self, scratch: Path) -> None:
-        """Remove what dead builders left. We hold the lock: nobody uses any of it."""
+        """Remove what dead builders left. We hold the lock: none of it is in use."""
         images = self.cache / "images"
         rubbish = [*images.glob(".new-*"), *images.glob(f"{local_images.GONE}*")]
-        for left in [*self.stages.glob(f"{_PART}*"), *rubbish]:
-            _remove(left)
+        for rubbish_path in [*self.stages.glob(f"{_PART}*"), *rubbish]:
+            _remove(rubbish_path)
         rootfs.sweep(scratch, self.programs)
 
     def _prune(self, used: Path) -> None:
@@ -347,7 +347,7 @@ def _lock(cache: Path, progress: Callback) -> Iterator[None]:
 
 
 def facts(path: Path) -> dict[str, str | int]:
-    """Return what a manifest says of a file beside it."""
+    """Entry of a manifest for a file beside it."""
     return {"size": path.stat().st_size, "sha256": digest_of(path)}
 
 

@@ -71,20 +71,20 @@ def extract_kernel(root: Path, to: Path) -> None:
 
 def boot_script(containers: Sequence[Container], load: bytes, clean: bytes, nonce: str) -> bytes:
     """The text that the booted image runs from a disk of its own."""
-    calls = []
+    commands = []
     for container, letter in zip(containers, ascii_lowercase[2:], strict=False):
         device = f"/dev/vd{letter}"  # vda is the root, vdb the script
         if container.pull is not None:
-            words = ["load", device, container.name]
+            command = ["load", device, container.name]
         else:
             changes = [f"CMD [{', '.join(_quoted(w) for w in container.command)}]"]
             changes += [f"ENV {k}={_quoted(v)}" for k, v in sorted(container.env.items())]
             flags = [flag for change in changes for flag in ("--change", change)]
-            words = ["import", device, container.name, *flags]
-        calls.append(shlex.join(words))
+            command = ["import", device, container.name, *flags]
+        commands.append(shlex.join(command))
     text = (
         f"nonce={nonce}\n"
-        f"images() {{\n{chr(10).join(calls)}\n}}\n"
+        f"images() {{\n{chr(10).join(commands)}\n}}\n"
         f"clean() (\n{clean.decode()}\n)\n"
         f"{load.decode()}\nexit 0\n"
     ).encode()

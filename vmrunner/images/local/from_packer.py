@@ -121,7 +121,7 @@ def _root(source: Path, work: Path, programs: ChildPrograms) -> tuple[int, int]:
     found = partitions(head.read_bytes())
     if not found:
         raise ImageError("packer: the disk has no partitions")
-    return max(found, key=lambda one: one[1])
+    return max(found, key=lambda partition: partition[1])
 
 
 def _cut(source: Path, to: Path, start: int, size: int, programs: ChildPrograms) -> None:

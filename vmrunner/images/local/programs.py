@@ -179,8 +179,8 @@ def _pump(
     rest = b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
-        while (left := deadline - time.monotonic()) > 0:
-            if not selector.select(min(left, 1.0)):
+        while (remaining := deadline - time.monotonic()) > 0:
+            if not selector.select(min(remaining, 1.0)):
                 if child.poll() is not None:
                     break  # something that it left behind holds the pipe
                 continue

@@ -37,7 +37,7 @@ _STEPS: Final = (
     ("cleaning package lists", 0.85, "cleaning"),
     ("creating tarball", 0.88, "packing"),
 )
-#: what nobody reads in a VM that lives for one build
+#: what is not read in a VM that lives for one build
 _EXCLUDED: Final = (
     "/usr/share/man/*",
     "/usr/share/info/*",
@@ -56,20 +56,20 @@ def scratch(cache: Path) -> Path:
     place.mkdir(mode=0o700, exist_ok=True)
     seen = place.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid():
-        raise ConfigError(f"image build: {place} belongs to somebody else", hint="remove it")
+        raise ConfigError(f"image build: {place} belongs to another user", hint="remove it")
     place.chmod(0o1777)
     return place
 
 
 def sweep(place: Path, programs: ChildPrograms) -> None:
     """Remove what dead builds left in `place` (the caller holds the cache's lock)."""
-    for left in sorted(place.iterdir()):
-        argv = ["rm", "-rf", "--one-file-system", "--", str(left)]
-        if left.lstat().st_uid != os.geteuid():  # made in a user namespace: undone in one
+    for path in sorted(place.iterdir()):
+        argv = ["rm", "-rf", "--one-file-system", "--", str(path)]
+        if path.lstat().st_uid != os.geteuid():  # made in a user namespace: undone in one
             argv = ["mmdebstrap", "--unshare-helper", *argv]
         for patience in (1.0, 2.0, 4.0, 0.0):
             try:
-                programs.run(argv, what=f"removing {left}", timeout=300)
+                programs.run(argv, what=f"removing {path}", timeout=300)
                 break
             except ImageError:  # the dead build's programs are just ending
                 if not patience:
@@ -164,7 +164,7 @@ def pull(container: Container, *, to: Path, programs: ChildPrograms, report: Rep
 
 
 def pull_error(container: Container, output: str) -> ConfigError | ImageError:
-    """Translate the registry's answer for whoever wrote the recipe."""
+    """Translate the registry's answer for the author of the recipe."""
     low = output.lower()
     field = f"containers: pull: {container.pull!r}"
     if "manifest unknown" in low or "name unknown" in low or "not found" in low:
@@ -228,10 +228,10 @@ def _mmdebstrap(
 def _pack_scripts(recipe: Recipe, inputs: Inputs, to: Path) -> None:
     """The scripts, and one that runs all of them in order, twice, as a tar for mmdebstrap's
     `tar-in`."""
-    told = recipe.docker.environment() | {"VMRUNNER_WORK": f"/{_INSIDE}"}
+    variables = recipe.docker.environment() | {"VMRUNNER_WORK": f"/{_INSIDE}"}
     every = [*(f"sh /{_INSIDE}/{name}\n" for name in sorted(inputs.scripts))]
     unchanged = f"sh /{_INSIDE}/{_UNCHANGED}\n"
-    lines = ["set -eu\n", *(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(told.items()))]
+    lines = ["set -eu\n", *(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(variables.items()))]
     runner = "".join([*lines, *every, unchanged, *every, unchanged])
     files = {**inputs.scripts, _UNCHANGED: inputs.unchanged, "all": runner.encode()}
     with tarfile.open(to, "w") as tar:

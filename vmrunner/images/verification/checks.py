@@ -102,8 +102,8 @@ def _sbom_of(image: LocalImage) -> dict[str, Any]:
     file = image.directory / local_images.SBOM
     if not file.exists():
         return {"sbom": "", "installed": set()}
-    told = json.loads(file.read_text())["components"]
-    installed = {(one["name"], one["version"]) for one in told}
+    components = json.loads(file.read_text())["components"]
+    installed = {(component["name"], component["version"]) for component in components}
     return {"sbom": digest_of(file), "installed": installed}
 
 
@@ -175,8 +175,10 @@ def _supervisor(output: str, manifest: dict[str, Any]) -> str:
 
 def _sbom(output: str, manifest: dict[str, Any]) -> str:
     """Check that the SBOM lists what dpkg knows in the VM."""
-    there = {(name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))}
-    differs = sorted(there ^ manifest["installed"])
+    packages = {
+        (name, version) for name, _, version in (x.partition(" ") for x in output.split("\n"))
+    }
+    differs = sorted(packages ^ manifest["installed"])
     return f"{len(differs)} packages differ, such as {differs[0][0]}" if differs else ""
 
 
@@ -186,32 +188,32 @@ def _same_sbom(output: str, manifest: dict[str, Any]) -> str:
 
 
 def _settings(output: str) -> dict[str, Any]:
-    """Return those settings of `docker info` that somebody decided."""
-    said = json.loads(output)
-    pools, mirrors = said["DefaultAddressPools"] or (), said["RegistryConfig"]["Mirrors"] or ()
+    """Settings of `docker info` that a recipe or every image decides."""
+    info = json.loads(output)
+    pools, mirrors = info["DefaultAddressPools"] or (), info["RegistryConfig"]["Mirrors"] or ()
     return {
-        "storage": said["Driver"],
-        "cgroup": said["CgroupVersion"],
-        "log": said["LoggingDriver"],
-        "seccomp": any("seccomp" in option for option in said["SecurityOptions"]),
-        "userns": any("userns" in option for option in said["SecurityOptions"]),
+        "storage": info["Driver"],
+        "cgroup": info["CgroupVersion"],
+        "log": info["LoggingDriver"],
+        "seccomp": any("seccomp" in option for option in info["SecurityOptions"]),
+        "userns": any("userns" in option for option in info["SecurityOptions"]),
         "address_pool": " ".join(pool["Base"] for pool in pools),
         "registry_mirror": " ".join(url.rstrip("/") for url in mirrors),
-        "runsc": "runsc" in said["Runtimes"],
+        "runsc": "runsc" in info["Runtimes"],
     }
 
 
 def _docker(output: str, manifest: dict[str, Any]) -> str:
     """Check that Docker is set up as the recipe has it, and has what every image has."""
-    found, wish = _settings(output), manifest.get("docker", {})
+    found, wanted = _settings(output), manifest.get("docker", {})
     expected = {
         "storage": "overlay2",
         "cgroup": "2",
         "log": "local",
         "seccomp": True,
-        "userns": wish.get("userns", False),
-        "address_pool": wish.get("address_pool", ""),
-        "registry_mirror": (wish.get("registry_mirror") or "").rstrip("/"),
+        "userns": wanted.get("userns", False),
+        "address_pool": wanted.get("address_pool", ""),
+        "registry_mirror": (wanted.get("registry_mirror") or "").rstrip("/"),
         "runsc": any(name == "runsc" for name, _ in manifest["installed"]),
     }
     wrong = [f"{key} is {found[key]!r}" for key in expected if found[key] != expected[key]]
@@ -287,7 +289,7 @@ CHECKS: Final = (
     ),
     ImageCheck("host keys", "cd /etc/ssh && echo ssh_host_*_key", _exactly("ssh_host_ed25519_key")),
     ImageCheck(
-        "nobody has a password",
+        "no user has a password",
         "awk -F: '$2 !~ /^[*!]/ { print $1 }' /etc/shadow",
         _exactly(""),
     ),

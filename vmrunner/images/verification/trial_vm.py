@@ -82,10 +82,10 @@ def vm(
             _delete(provider, ref, Key(ref.scope, instance, ref.id))
 
 
-def _accelerator(wish: str, image: LocalImage, cache: Path) -> str:
+def _accelerator(requested: str, image: LocalImage, cache: Path) -> str:
     """Return the accelerator that the provider took, which remembers its choice in the cache."""
     programs = launch_plan.HostPrograms.find(internet=False)
-    chosen = accelerator.choose(wish, qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
+    chosen = accelerator.choose(requested, qemu=programs.qemu, kernel=image.kernel, cache_dir=cache)
     return chosen.name
 
 
@@ -101,6 +101,6 @@ def _address(provider: Provider, key: Key) -> Address:
 
 def _delete(provider: Provider, ref: Ref, key: Key) -> None:
     """Delete, and wait until it is not seen alive: its state directory goes next."""
-    deaths = delete_until_dead(provider, {key: ref}, seconds=60, pause=0.2, force=True)
-    if deaths.waiting or deaths.refused:
+    progress = delete_until_dead(provider, {key: ref}, seconds=60, pause=0.2, force=True)
+    if progress.waiting or progress.refused:
         raise ImageError(f"the VM {key.instance} does not end")

@@ -14,7 +14,7 @@ from vmrunner.providers.common.clock import boottime
 #: "One managed image supports up to 20 simultaneous deployments" (Microsoft, "Create a managed
 #: image of a VM").
 AT_ONCE: Final = 20
-#: So long a start of which nobody saw the end counts, in seconds.
+#: A start whose end was not seen counts for this long, in seconds.
 LONGEST_BOOT: Final = 600.0
 #: When to ask again, in seconds.
 ASK_AGAIN: Final = 5.0

@@ -82,7 +82,7 @@ class AzureSize(MachineType):
         return "" if SCSI in self.controllers else next(iter(sorted(self.controllers)), "")
 
     def refusal(self, image: AzureImage) -> str:
-        """Return why no VM of it boots an image; "": it does, as far as either tells."""
+        """Reason why no VM of this size boots an image; "" where none is known."""
         has = " and ".join(sorted(self.controllers))
         if image.controllers and not image.controllers & self.controllers:
             wants = " and ".join(sorted(image.controllers))
@@ -100,95 +100,95 @@ class AzureCatalog:
     """Looks things up. Raises `CallFailed` or `BadOrder`."""
 
     def __init__(
-        self, options: AzureOptions, calls: AzureClient, elapsed: Callable[[], float] = boottime
+        self, options: AzureOptions, client: AzureClient, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._memory = TtlCache(elapsed)
-        self.known: dict[str, AzureSize] = {}  # all sizes that were looked up
+        self.sizes_by_name: dict[str, AzureSize] = {}  # all sizes that were looked up
 
-    def image(self, wanted: str | None = None) -> AzureImage:
+    def image(self, name: str | None = None) -> AzureImage:
         """The image of this name or id; None: the configured one, or else the promoted one."""
-        said = wanted or self._options.image or ""
-        return self._memory.get(("image", said), _IMAGES, lambda: self._find(said))
+        chosen = name or self._options.image or ""
+        return self._memory.get(("image", chosen), _IMAGES, lambda: self._find(chosen))
 
     def sizes(self) -> list[AzureSize]:
         """The configured sizes that the location has for this subscription, in their order."""
         return self._memory.get("sizes", _SIZES, self._sizes)
 
     def size(self, name: str) -> AzureSize | None:
-        return next((one for one in self.sizes() if one.name == name), None)
+        return next((size for size in self.sizes() if size.name == name), None)
 
     # --- within ---
 
-    def _find(self, said: str) -> AzureImage:
+    def _find(self, text: str) -> AzureImage:
         field = f"providers.{self._options.name}.image"
         hint = f"`vmrunner image build`, then `image promote`; or name one in {field}"
-        if not said:
+        if not text:
             return self._promoted(hint)
-        found = _MANAGED.fullmatch(said)
-        version = self._versioned(said)
+        found = _MANAGED.fullmatch(text)
+        version = self._versioned(text)
         if version is not None:
-            return self._defined(said, version)
-        if found is None and (said.startswith("/") or _URN.fullmatch(said)):
-            return AzureImage(id=said, name=said)  # a gallery's, or Azure's own: it tells no size
-        name = found["name"] if found else said
-        if found is None and not _NAME.fullmatch(said):
+            return self._defined(text, version)
+        if found is None and (text.startswith("/") or _URN.fullmatch(text)):
+            return AzureImage(id=text, name=text)  # a gallery's, or Azure's own: it tells no size
+        name = found["name"] if found else text
+        if found is None and not _NAME.fullmatch(text):
             hint = "a name, an id, or PUBLISHER:OFFER:SKU:VERSION"
-            raise BadOrder(f"image {said!r}: no name or id of an image", hint=hint)
+            raise BadOrder(f"image {text!r}: no name or id of an image", hint=hint)
         group = found["group"] if found else self._options.group
         try:
-            told = self._calls(IMAGE, group=group, image_name=name)
+            answer = self._client(IMAGE, group=group, image_name=name)
         except CallFailed as failed:
             if failed.code not in error_codes.MISSING:
                 raise
-            raise BadOrder(f"image {said}: {failed}", hint=hint) from failed
-        if (state := part(told, "properties", "provisioningState")) != "Succeeded":
-            raise BadOrder(f"image {said} is {state}", hint=f"name another in {field}")
-        return _image(told)
+            raise BadOrder(f"image {text}: {failed}", hint=hint) from failed
+        if (state := part(answer, "properties", "provisioningState")) != "Succeeded":
+            raise BadOrder(f"image {text} is {state}", hint=f"name another in {field}")
+        return _image(answer)
 
     @property
     def _account(self) -> str:
         return str(self._options.subscription).lower()
 
-    def _versioned(self, said: str) -> GalleryId | None:
-        """Return where in a gallery of the subscription an image is; None: in none. A name of a
+    def _versioned(self, text: str) -> GalleryId | None:
+        """Id of an image in a gallery of the subscription; None where it is in none. A name of a
         managed image may look like that of a version, which is looked for first."""
-        found = galleries.parsed(said)
+        found = galleries.parsed(text)
         if found is not None and found.subscription.lower() == self._account:
             return found
-        image = galleries.image_of(self._options.group, said)
+        image = galleries.image_of(self._options.group, text)
         if image is None:
             return None
-        told = _readable(lambda: galleries.version(self._calls, self._options.group, image))
-        return galleries.parsed(str(told["id"])) if told else None
+        version = _readable(lambda: galleries.version(self._client, self._options.group, image))
+        return galleries.parsed(str(version["id"])) if version else None
 
-    def _defined(self, said: str, named: GalleryId) -> AzureImage:
+    def _defined(self, text: str, identifier: GalleryId) -> AzureImage:
         """An image in a gallery of the subscription, as its definition tells of it; who may not
         read that knows nothing of it, and Azure decides."""
-        image = named.image
+        image = identifier.image
         try:
-            definition = self._calls(DEFINITION, group=named.group, **image.where)
+            definition = self._client(DEFINITION, group=identifier.group, **image.where)
             version: Answer = {}
             if image.version:
-                version = self._calls(VERSION, group=named.group, **image.named)
+                version = self._client(VERSION, group=identifier.group, **image.named)
         except CallFailed as failed:
             if failed.code in error_codes.DENIED:
-                return AzureImage(id=said, name=image.definition)
+                return AzureImage(id=text, name=image.definition)
             if failed.code not in {*error_codes.MISSING, error_codes.NO_GROUP}:
                 raise
             field = f"providers.{self._options.name}.image"
-            raise BadOrder(f"image {said}: {failed}", hint=f"name another in {field}") from failed
-        return defined(said if said.startswith("/") else str(version["id"]), definition, version)
+            raise BadOrder(f"image {text}: {failed}", hint=f"name another in {field}") from failed
+        return defined(text if text.startswith("/") else str(version["id"]), definition, version)
 
     def _promoted(self, hint: str) -> AzureImage:
         group = self._options.group
-        managed = [(one, None) for one in self._calls.listed(IMAGES)]
+        managed = [(image, None) for image in self._client.listed(IMAGES)]
         # A role of a former version may not read galleries, and then made nothing in one.
-        pairs = _readable(lambda: list(galleries.versions(self._calls, group))) or ()
+        pairs = _readable(lambda: list(galleries.versions(self._client, group))) or ()
         mine = [
             (image, definition)
-            for image, definition in (*managed, *((one, above) for above, one in pairs))
+            for image, definition in (*managed, *((made, above) for above, made in pairs))
             if part(image, "tags", OWNER) == self._options.installation
             and part(image, "properties", "provisioningState") == "Succeeded"
             and promoted_at(part(image, "tags") or {}) > 0
@@ -202,41 +202,41 @@ class AzureCatalog:
 
     def _sizes(self) -> list[AzureSize]:
         location = str(self._options.location)
-        asked = {"filter": f"location eq '{location}'"}
+        query = {"filter": f"location eq '{location}'"}
         wanted = {name.lower() for name in self._options.machine_types}
         found = {
-            str(one["name"]).lower(): one
-            for one in self._calls.listed(SIZES, **asked)
-            if one.get("resourceType") == "virtualMachines" and str(one["name"]).lower() in wanted
+            str(item["name"]).lower(): item
+            for item in self._client.listed(SIZES, **query)
+            if item.get("resourceType") == "virtualMachines" and str(item["name"]).lower() in wanted
         }
         sizes = (
             _size(found[name.lower()], location)
             for name in self._options.machine_types
             if name.lower() in found
         )
-        had = [one for one in sizes if one is not None]
-        self.known |= {one.name: one for one in had}
-        return had
+        available = [item for item in sizes if item is not None]
+        self.sizes_by_name |= {item.name: item for item in available}
+        return available
 
 
 def placement(options: AzureOptions, size: AzureSize | None, disk: int) -> str:
-    """Return where on its host a VM of this size has its disk, in Azure's word; "": it is managed.
+    """Place of the disk on the host of a VM of this size, in Azure's word; "": a managed disk.
     Azure chooses none by the room that is there."""
     if options.os_disk != "ephemeral" or size is None or disk <= 0:
         return ""
     return next((place for place, most in size.local.items() if disk <= most), "")
 
 
-def _image(told: Answer) -> AzureImage:
-    size = part(told, "properties", "storageProfile", "osDisk", "diskSizeGB") or 0
+def _image(item: Answer) -> AzureImage:
+    size = part(item, "properties", "storageProfile", "osDisk", "diskSizeGB") or 0
     # A managed image cannot be of another architecture.
     return AzureImage(
-        id=str(told["id"]),
-        name=last(str(told["id"])),
+        id=str(item["id"]),
+        name=last(str(item["id"])),
         architecture="x64",
         size=int(size) * GiB,
         controllers=frozenset({SCSI}),  # it has no place for another
-        generation=str(part(told, "properties", "hyperVGeneration") or "V1"),
+        generation=str(part(item, "properties", "hyperVGeneration") or "V1"),
     )
 
 
@@ -257,7 +257,7 @@ def into_gallery(options: AzureOptions) -> bool:
 
 
 def _readable(read: Callable[[], T]) -> T | None:
-    """Return what `read` does; None where these credentials may not. Raises `CallFailed`."""
+    """Result of `read`; None where these credentials may not read. Raises `CallFailed`."""
     try:
         return read()
     except CallFailed as failed:
@@ -266,48 +266,52 @@ def _readable(read: Callable[[], T]) -> T | None:
         raise
 
 
-def defined(said: str, definition: Answer, version: Answer) -> AzureImage:
+def defined(identifier: str, definition: Answer, version: Answer) -> AzureImage:
     """Return an image of a gallery. `version`: {}: whichever is the latest."""
     features = part(definition, "properties", "features") or ()
-    told = {str(one.get("name")): str(one.get("value")) for one in features}
+    values = {str(feature.get("name")): str(feature.get("value")) for feature in features}
     disk = part(version, "properties", "storageProfile", "osDiskImage", "sizeInGB") or 0
     return AzureImage(
-        id=said,
+        id=identifier,
         name=last(str(definition["id"])),
         architecture=str(part(definition, "properties", "architecture") or "x64"),
         size=int(disk) * GiB,
-        controllers=_listed(told.get(_FEATURE, SCSI)),
+        controllers=_listed(values.get(_FEATURE, SCSI)),
         generation=str(part(definition, "properties", "hyperVGeneration") or "V1"),
     )
 
 
-def _size(told: Answer, location: str) -> AzureSize | None:
+def _size(item: Answer, location: str) -> AzureSize | None:
     """None: this subscription may not have it there."""
-    can = {str(one["name"]): str(one["value"]) for one in told.get("capabilities") or ()}
-    here = (one for one in told.get("locationInfo") or () if one["location"].lower() == location)
-    zones = frozenset(map(str, part(next(here, {}), "zones") or ()))
-    for one in told.get("restrictions") or ():
-        if one.get("type") == "Location":
+    capabilities = {
+        str(entry["name"]): str(entry["value"]) for entry in item.get("capabilities") or ()
+    }
+    locations = (
+        entry for entry in item.get("locationInfo") or () if entry["location"].lower() == location
+    )
+    zones = frozenset(map(str, part(next(locations, {}), "zones") or ()))
+    for entry in item.get("restrictions") or ():
+        if entry.get("type") == "Location":
             return None
-        zones -= frozenset(map(str, part(one, "restrictionInfo", "zones") or ()))
+        zones -= frozenset(map(str, part(entry, "restrictionInfo", "zones") or ()))
     local: dict[str, int] = {}
-    if can.get("EphemeralOSDiskSupported") == "True":
-        local["CacheDisk"] = _int(can, "CachedDiskBytes")
-        local["ResourceDisk"] = _int(can, "MaxResourceVolumeMB") << 20
-        local["NvmeDisk"] = _int(can, "NvmeDiskSizeInMiB") << 20
-    if (places := can.get("SupportedEphemeralOSDiskPlacements")) is not None:
-        local = {place: most for place, most in local.items() if place in _listed(places)}
+    if capabilities.get("EphemeralOSDiskSupported") == "True":
+        local["CacheDisk"] = _int(capabilities, "CachedDiskBytes")
+        local["ResourceDisk"] = _int(capabilities, "MaxResourceVolumeMB") << 20
+        local["NvmeDisk"] = _int(capabilities, "NvmeDiskSizeInMiB") << 20
+    if (placements := capabilities.get("SupportedEphemeralOSDiskPlacements")) is not None:
+        local = {place: most for place, most in local.items() if place in _listed(placements)}
     return AzureSize(
-        name=str(told["name"]),
-        family=str(told.get("family") or ""),
-        cpus=_int(can, "vCPUs"),
-        memory=int(float(can.get("MemoryGB") or 0) * GiB),
-        architectures=(can.get("CpuArchitectureType", "x64"),),
+        name=str(item["name"]),
+        family=str(item.get("family") or ""),
+        cpus=_int(capabilities, "vCPUs"),
+        memory=int(float(capabilities.get("MemoryGB") or 0) * GiB),
+        architectures=(capabilities.get("CpuArchitectureType", "x64"),),
         zones=zones,
-        spot=can.get("LowPriorityCapable") == "True",
+        spot=capabilities.get("LowPriorityCapable") == "True",
         local=local,
-        controllers=_listed(can.get(_FEATURE, SCSI)),
-        generations=_listed(can.get("HyperVGenerations", "V1,V2")),
+        controllers=_listed(capabilities.get(_FEATURE, SCSI)),
+        generations=_listed(capabilities.get("HyperVGenerations", "V1,V2")),
     )
 
 
@@ -316,6 +320,6 @@ def _listed(text: str) -> frozenset[str]:
     return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
-def _int(can: Mapping[str, str], name: str) -> int:
-    said: Any = can.get(name) or "0"
-    return int(said) if str(said).isdigit() else 0
+def _int(capabilities: Mapping[str, str], name: str) -> int:
+    value: Any = capabilities.get(name) or "0"
+    return int(value) if str(value).isdigit() else 0

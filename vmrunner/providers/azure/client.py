@@ -1,8 +1,8 @@
 """The calls that this driver makes, and no others: each waits for its token, tells the time, and
 fails in one way. Only here is Azure's SDK used.
 
-A call over plain HTTP, which goes to this host alone, must be told so: the SDK shows its tokens to
-nobody else.
+A call over plain HTTP, which goes to this host alone, must be told so: the SDK sends tokens nowhere
+else.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ QUOTAS: Final = {
     "write": Quota(Limit(200, 10)),
     "delete": Quota(Limit(200, 10)),
     # Of one VM, and of one operation, as Microsoft.Compute documents them ("Compute throttling
-    # limits"): the bursts are a little less than theirs, since somebody else may look too.
+    # limits"): the bursts are a little less than theirs, since other programs may look too.
     "vm get": Quota(Limit(32, 11 / 60)),
     "vm put": Quota(Limit(12, 4 / 60)),
     "vm update": Quota(Limit(12, 4 / 60)),
@@ -68,8 +68,8 @@ QUOTAS: Final = {
 CONNECT, READ = 5.0, 30.0
 #: So many connections are kept: looks, creates and deletes have 64 threads each.
 CONNECTIONS: Final = 192
-# An answer that is no document of Azure's is told by whoever asked, in one line. The SDK's own word
-# for it is a traceback.
+# The caller tells of an answer that is no document of Azure's in one line. The SDK's own word for
+# it is a traceback.
 if (_sdk := logging.getLogger("azure.mgmt")).level == logging.NOTSET:
     _sdk.setLevel(logging.ERROR)
 
@@ -92,7 +92,7 @@ class AzureApi(NamedTuple):
 
     @property
     def quota(self) -> str:
-        """Return whose limit it counts against."""
+        """Name of the limit that it counts against."""
         last = self.right.rpartition("/")[2]
         return last if last in QUOTAS else "write"
 
@@ -219,9 +219,9 @@ class AzureClient:
         """Make a change, and wait for no end of it. Raises `CallFailed`."""
         _, answer = self._ask(api, patience=patience, polling=False, **params)
         headers = answer.headers if answer is not None else {}
-        told = headers.get("Azure-AsyncOperation", "")
-        there = told if self._options.is_home(told) else ""
-        return Begun(answer.status_code if answer is not None else 0, there)
+        url = headers.get("Azure-AsyncOperation", "")
+        operation = url if self._options.is_home(url) else ""
+        return Begun(answer.status_code if answer is not None else 0, operation)
 
     def insert(self, *, patience: float, **params: Any) -> Begun:
         """Make a VM where there is none of its name. Raises `CallFailed`."""
@@ -267,13 +267,13 @@ class AzureClient:
 
         charges = [self._charge("read")]
         if path.startswith("http"):  # an operation, which has a limit of its own
-            # Without its query, whose signature is for nobody's log.
+            # Without its query, whose signature belongs in no log.
             charges.insert(0, _Charge(urlsplit(url).path, "operation"))
         found, _ = self._call(ask, charges, action, self._options.group, 30.0)
         return found if isinstance(found, Mapping) else {}
 
     def spare(self) -> int:
-        """Return how many reads can be made without waiting."""
+        """Number of reads that can be made without waiting."""
         return int(self._buckets.spare(*self._charge("read")))
 
     def may_view(self, group: str, name: str) -> bool:
@@ -319,16 +319,16 @@ class AzureClient:
         patience: float,
         hook: Callable[[Any], object] = lambda _: None,
     ) -> tuple[Any, Any]:
-        """Return what `ask` returns, and the last response, which `hook` gets before the SDK reads
-        it. Raises `CallFailed`. `charges`: the narrowest first, which alone pauses after a refusal
-        that does not name the subscription."""
+        """Make a call; return the result of `ask`, and the last response, which `hook` gets before
+        the SDK reads it. Raises `CallFailed`. `charges`: the narrowest first, which alone pauses
+        after a refusal that does not name the subscription."""
         for charge in charges:
             self._buckets.take(*charge, patience=patience)
-        heard: list[Any] = []
+        responses: list[Any] = []
 
-        def note(told: Any) -> None:
-            heard.append(told.http_response)
-            hook(told.http_response)
+        def note(result: Any) -> None:
+            responses.append(result.http_response)
+            hook(result.http_response)
 
         options: dict[str, Any] = {"raw_response_hook": note}
         if self._options.plain:
@@ -342,27 +342,29 @@ class AzureClient:
             TypeError,
             ValueError,
         ) as error:
-            if heard:  # whoever made it: a proxy on the way, perhaps
-                self._clock.overheard(heard[-1].headers.get("Date"))
+            if responses:  # a proxy on the way may have made it
+                self._clock.overheard(responses[-1].headers.get("Date"))
             failed = error_codes.failed(error, action=action, where=where)
             if isinstance(failed.error, Throttled):
-                told = self._told_pause(heard[-1].headers.get("Retry-After", "") if heard else "")
+                wait = self._told_pause(
+                    responses[-1].headers.get("Retry-After", "") if responses else ""
+                )
                 paused = charges[-1] if error_codes.is_of_all(error) else charges[0]
-                self._buckets.record(*paused, refused=True, told=told)
-                failed.error.wait = told
+                self._buckets.record(*paused, refused=True, retry_after=wait)
+                failed.error.wait = wait
             raise failed from error
-        if heard:
-            self._clock.observe(heard[-1].headers.get("Date"))
+        if responses:
+            self._clock.observe(responses[-1].headers.get("Date"))
         for charge in charges:
             self._buckets.record(*charge, refused=False)
-        return found, heard[-1] if heard else None
+        return found, responses[-1] if responses else None
 
-    def _told_pause(self, said: str) -> float:
+    def _told_pause(self, header: str) -> float:
         """Return the seconds that `Retry-After` says; 0: it says nothing that can be read."""
-        if said.isascii() and said.isdigit():
-            return float(said)
+        if header.isascii() and header.isdigit():
+            return float(header)
         try:
-            return parsedate_to_datetime(said).timestamp() - self._clock.now()
+            return parsedate_to_datetime(header).timestamp() - self._clock.now()
         except ValueError:
             return 0.0
 
@@ -375,7 +377,7 @@ class AzureClient:
                     str(self._options.subscription),
                     base_url=base,
                     # No more than these: the engine knows better what may be sent again, and when;
-                    # and nobody registers a provider in the subscription but who owns it.
+                    # and only the owner registers a provider in the subscription.
                     policies=[
                         RequestIdPolicy(),
                         UserAgentPolicy("vmrunner"),

@@ -1,5 +1,5 @@
 """A VM's serial log, which Azure keeps in a blob: its answer says where. The place is believed only
-where a host of Azure's serves it, and nobody's credentials go there."""
+where a host of Azure's serves it, and no credentials go there."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def read(options: AzureOptions, url: str) -> str:
             if answer.status_code == requests.codes.not_found:
                 return ""  # it has said nothing yet
             answer.raise_for_status()
-            left = _MOST
+            remaining = _MOST
             for chunk in answer.iter_content(CONSOLE_BYTES):
                 end = (end + chunk)[-CONSOLE_BYTES:]
-                left -= len(chunk)
-                if left <= 0:
+                remaining -= len(chunk)
+                if remaining <= 0:
                     break
     except requests.RequestException as error:
         raise Uncertain(f"the serial log: {type(error).__name__}") from error  # its URL is a key
@@ -52,6 +52,6 @@ def is_trusted(options: AzureOptions, url: str) -> bool:
     """True if a host of Azure's, or the endpoint on this host, serves it."""
     if options.plain:
         return options.is_home(url)
-    told = urlsplit(url)
-    host = (told.hostname or "").lower()
-    return told.scheme == "https" and told.port in (None, 443) and host.endswith(_BLOBS)
+    parsed = urlsplit(url)
+    host = (parsed.hostname or "").lower()
+    return parsed.scheme == "https" and parsed.port in (None, 443) and host.endswith(_BLOBS)

@@ -22,16 +22,16 @@ class AzureCreator:
     def __init__(
         self,
         options: AzureOptions,
-        calls: AzureClient,
-        places: AzureCatalog,
+        client: AzureClient,
+        catalog: AzureCatalog,
         dry: DryPools,
         waiter: AzureWaiter,
         quotas: AzureQuotas,
         boots: ManagedBoots,
     ) -> None:
         self._options = options
-        self._calls = calls
-        self._places = places
+        self._client = client
+        self._catalog = catalog
         self._dry = dry
         self._waiter = waiter
         self._quotas = quotas
@@ -43,8 +43,8 @@ class AzureCreator:
         self._boots.begin(offer.image, order.instance)
         group = offer.scope.place
         try:
-            size = self._places.size(offer.machine_type)
-            begun = self._calls.insert(
+            size = self._catalog.size(offer.machine_type)
+            begun = self._client.insert(
                 patience=CREATE_TIMEOUT,
                 group=group,
                 vm_name=order.instance,
@@ -59,7 +59,7 @@ class AzureCreator:
             if failed is not None:
                 self._clean_up(order)
                 raise failed
-        except BadOrder:  # nobody was asked
+        except BadOrder:  # Azure was not asked
             self._boots.end(order.instance)
             raise
         except CallFailed as failed:
@@ -77,7 +77,7 @@ class AzureCreator:
         return ref_of(order)
 
     def _placement(self, order: Order, size: AzureSize | None) -> str:
-        """Return where on its host its disk is, if the size has room for it there. Azure cannot
+        """Place of its disk on its host, if the size has room for it there; else "". Azure cannot
         stop such a VM, so none is made for a pool, whose VMs may be parked."""
         if self._options.os_disk != "ephemeral" or order.pool is not None:
             return ""
@@ -88,29 +88,28 @@ class AzureCreator:
         when that cannot be told. Parts without their VM are left to the sweep."""
         try:
             group = order.offer.scope.place
-            self._calls.begin(DELETE, group=group, vm_name=order.instance, force_deletion=True)
+            self._client.begin(DELETE, group=group, vm_name=order.instance, force_deletion=True)
         except CallFailed as failed:
             if failed.code not in error_codes.MISSING:
                 raise Uncertain(f"what a failed create left is not seen dead: {failed}") from failed
 
     def _found(self, order: Order, failed: CallFailed) -> Ref:
-        """Return the VM that exists: whoever asked before, it is the VM of this order, if it is
-        tagged so."""
-        there = self._there(order)
-        if there is None:
+        """Return the VM that exists: it is the VM of this order, if it is tagged so."""
+        vm = self._there(order)
+        if vm is None:
             raise Uncertain(f"{failed}; and it is not there") from failed
         wanted = create_request.tags_for(order, self._options)
-        told = tags(there)
-        if any(told.get(key) != value for key, value in wanted.items() if key.startswith(TAG)):
+        actual = tags(vm)
+        if any(actual.get(key) != value for key, value in wanted.items() if key.startswith(TAG)):
             raise Uncertain(
                 f"{order.instance} exists, and is not of this order: its {TAG}build is "
-                f"{told.get(f'{TAG}build')!r}"
+                f"{actual.get(f'{TAG}build')!r}"
             ) from failed
         return ref_of(order)
 
     def _there(self, order: Order) -> Answer | None:
         try:
-            return self._calls(VM, group=order.offer.scope.place, vm_name=order.instance)
+            return self._client(VM, group=order.offer.scope.place, vm_name=order.instance)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return None

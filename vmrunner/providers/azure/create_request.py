@@ -40,7 +40,7 @@ def machine(
             "computerName": order.instance,
             "adminUsername": USER,
             "customData": _user_data(order.user_data),
-            # No agent: nobody with rights in Azure alone runs anything in the guest, and it asks
+            # No agent: rights in Azure alone run nothing in the guest, and it asks
             # Azure for nothing.
             "allowExtensionOperations": False,
             "linuxConfiguration": {
@@ -70,12 +70,12 @@ def machine(
 
 def tags_for(order: Order, options: AzureOptions) -> dict[str, str]:
     """Return the tags that everything of this order is born with; names as Azure takes them."""
-    told = {**options.tags, **tags_of(order)}
-    return {_FORBIDDEN.sub("_", key)[:512]: value[:256] for key, value in told.items()}
+    tags = {**options.tags, **tags_of(order)}
+    return {_FORBIDDEN.sub("_", key)[:512]: value[:256] for key, value in tags.items()}
 
 
 def image_reference(image: str) -> dict[str, str]:
-    """Return how a request names an image."""
+    """Fields by which a request names an image."""
     if not image.startswith("/"):
         publisher, offer, sku, version = image.split(":")
         return {"publisher": publisher, "offer": offer, "sku": sku, "version": version}
@@ -131,8 +131,8 @@ def _user_data(data: bytes) -> str:
 
 
 def _nobodys_key(instance: str) -> dict[str, str]:
-    """Return a public key that Azure demands and whose private half nobody has: it is a hash. The
-    one that SSH goes by is in the user-data."""
+    """Public key, which Azure demands. It is a hash and has no private half: the key that SSH goes
+    by is in the user-data."""
     name = b"ssh-ed25519"
     point = hashlib.sha256(f"vmrunner, nobody: {instance}".encode()).digest()
     blob = b"".join(len(word).to_bytes(4, "big") + word for word in (name, point))

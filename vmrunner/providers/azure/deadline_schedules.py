@@ -33,38 +33,38 @@ _NOBODY: Final = "vmrunner-doctor"
 _ELSEWHERE: Final = frozenset({error_codes.NO_GROUP, "SubscriptionNotFound"})
 
 
-def arm(calls: AzureClient, options: AzureOptions, ref: Ref, deadline: float) -> Ref | None:
+def arm(client: AzureClient, options: AzureOptions, ref: Ref, deadline: float) -> Ref | None:
     """Let this VM be deallocated `AFTER` its deadline. None: its disk is on its host, and Azure
     deallocates no such VM. Raises `CallFailed`."""
     if options.location is not None and options.os_disk != "ephemeral":
         try:
-            return _submitted(calls, options.location, ref, deadline)
+            return _submitted(client, options.location, ref, deadline)
         except CallFailed as failed:
             if not isinstance(failed.error, BadOrder):
                 raise
     # It may have been born under another configuration.
-    vm = calls(VM, group=ref.scope.place, vm_name=ref.id)
+    vm = client(VM, group=ref.scope.place, vm_name=ref.id)
     if part(vm, "properties", "storageProfile", "osDisk", "diffDiskSettings"):
         return None
-    return _submitted(calls, str(vm["location"]), ref, deadline)
+    return _submitted(client, str(vm["location"]), ref, deadline)
 
 
-def check(calls: AzureClient, options: AzureOptions, scope: Scope, now: float) -> None:
+def check(client: AzureClient, options: AzureOptions, scope: Scope, now: float) -> None:
     """Arm a VM that is not there: that it is not is the answer of an Azure that would arm one that
     is. Raises `CallFailed` where Azure would arm none."""
     ref = Ref(scope, Kind.INSTANCE, _NOBODY)
     try:
-        made = _submitted(calls, str(options.location), ref, now + 3600)
+        made = _submitted(client, str(options.location), ref, now + 3600)
     except CallFailed as failed:
         if failed.code in _ELSEWHERE or not failed.code.endswith("NotFound"):
             raise
     else:
-        disarm(calls, [made])
+        disarm(client, [made])
 
 
-def _submitted(calls: AzureClient, location: str, ref: Ref, deadline: float) -> Ref:
+def _submitted(client: AzureClient, location: str, ref: Ref, deadline: float) -> Ref:
     when = datetime.fromtimestamp(int(deadline) + AFTER, UTC)
-    asked = {
+    body = {
         "schedule": {
             "deadline": f"{when:%Y-%m-%dT%H:%M:%SZ}",
             "timezone": "UTC",
@@ -74,8 +74,8 @@ def _submitted(calls: AzureClient, location: str, ref: Ref, deadline: float) -> 
         "resources": {"ids": [_id(ref)]},
         "correlationid": str(uuid.uuid5(NAMESPACE, f"{ref.id}/{int(deadline)}")),
     }
-    told = calls(SUBMIT, locationparameter=location, request_body=asked)
-    result: object = next(iter(part(told, "results") or ()), None)
+    answer = client(SUBMIT, locationparameter=location, request_body=body)
+    result: object = next(iter(part(answer, "results") or ()), None)
     operation, state = (part(result, "operation", key) for key in ("operationId", "state"))
     if operation and state not in _NEVER:
         return Ref(ref.scope, Kind.SCHEDULE, f"{location}/{operation}")
@@ -92,17 +92,19 @@ def batches(refs: Sequence[Ref]) -> Iterator[list[Ref]]:
     by_location: dict[str, list[Ref]] = {}
     for ref in refs:
         by_location.setdefault(_location(ref), []).append(ref)
-    for there in by_location.values():
-        yield from (there[at : at + CANCEL_BATCH] for at in range(0, len(there), CANCEL_BATCH))
+    for refs_there in by_location.values():
+        yield from (
+            refs_there[at : at + CANCEL_BATCH] for at in range(0, len(refs_there), CANCEL_BATCH)
+        )
 
 
-def disarm(calls: AzureClient, batch: Sequence[Ref]) -> None:
+def disarm(client: AzureClient, batch: Sequence[Ref]) -> None:
     """Cancel what `batches` yields. Raises `CallFailed`."""
     operations = [ref.id.partition("/")[2] for ref in batch]
     correlation = uuid.uuid5(NAMESPACE, ",".join(operations))
-    asked = {"operationIds": operations, "correlationid": str(correlation)}
+    body = {"operationIds": operations, "correlationid": str(correlation)}
     # One that is over says so: well.
-    calls(CANCEL, locationparameter=_location(batch[0]), request_body=asked)
+    client(CANCEL, locationparameter=_location(batch[0]), request_body=body)
 
 
 def _location(ref: Ref) -> str:

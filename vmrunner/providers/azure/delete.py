@@ -47,35 +47,36 @@ class AzureDeleter:
 
     def __init__(
         self,
-        calls: AzureClient,
+        client: AzureClient,
         accepted: Callable[[Ref], None],
         refused: Callable[[CallFailed], None],
     ) -> None:
-        self._calls = calls
+        self._client = client
         self._accepted = accepted
         self._refused = refused
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
         """Delete these, VMs first, then interfaces before addresses, and return each one's
         outcome."""
-        told: dict[Ref, Outcome] = {}
+        outcomes: dict[Ref, Outcome] = {}
         for kind in dict.fromkeys((*_CALLS, *(ref.kind for ref in refs))):
             part = [ref for ref in refs if ref.kind is kind]
             if kind is Kind.SCHEDULE:
                 for batch in deadline_schedules.batches(part):
-                    told |= dict.fromkeys(batch, self._disarmed(batch))
+                    outcomes |= dict.fromkeys(batch, self._disarmed(batch))
             elif part:
                 with ThreadPoolExecutor(min(AT_ONCE, len(part))) as pool:
-                    told |= dict(zip(part, pool.map(self._one, part), strict=True))
-        return told
+                    outcomes |= dict(zip(part, pool.map(self._one, part), strict=True))
+        return outcomes
 
     def _one(self, ref: Ref) -> Outcome:
         try:
             if ref.kind not in _CALLS:
-                return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
-            api, word = _CALLS[ref.kind]
+                error = f"a {ref.kind.value} cannot be deleted here"
+                return Outcome(fate=Fate.FAILED, error=error)
+            api, parameter = _CALLS[ref.kind]
             # Its guest gets no time to shut down, which bills.
-            what: dict[str, Any] = {word: ref.id}
+            what: dict[str, Any] = {parameter: ref.id}
             if ref.kind is Kind.INSTANCE:
                 what["force_deletion"] = True
             version = galleries.parsed(ref.id) if ref.kind is Kind.IMAGE else None
@@ -83,7 +84,7 @@ class AzureDeleter:
                 api, what = DELETE_VERSION, version.image.named
             if ref.kind is Kind.IMAGE and not self._unfinished(ref):
                 return Outcome(fate=Fate.MISSING)
-            begun = self._calls.begin(api, group=ref.scope.place, **what)
+            begun = self._client.begin(api, group=ref.scope.place, **what)
         except CallFailed as failed:
             return self._failed(failed)
         if begun.status == _NO_CONTENT:
@@ -94,7 +95,7 @@ class AzureDeleter:
 
     def _disarmed(self, batch: Sequence[Ref]) -> Outcome:
         try:
-            deadline_schedules.disarm(self._calls, batch)
+            deadline_schedules.disarm(self._client, batch)
         except CallFailed as failed:
             return self._failed(failed)
         return Outcome(fate=Fate.ACCEPTED)
@@ -110,7 +111,7 @@ class AzureDeleter:
         since lasts."""
         group, version = ref.scope.place, galleries.parsed(ref.id)
         if version is not None:
-            told = self._calls(VERSION, group=group, **version.image.named)
+            image = self._client(VERSION, group=group, **version.image.named)
         else:
-            told = self._calls(IMAGE, group=group, image_name=ref.id)
-        return is_unfinished(tags(told))
+            image = self._client(IMAGE, group=group, image_name=ref.id)
+        return is_unfinished(tags(image))

@@ -39,12 +39,12 @@ _REMEMBERED: Final = 20_000
 
 
 @dataclass(slots=True)
-class _Known:
-    """Memory of a VM. `since`: its first sight; `sight`: its last; `host`: where SSH goes, while it
-    runs; `turn`: of its last view; `ended`: a delete of ours was accepted."""
+class _Record:
+    """Memory of a VM. `since`: its first sight; `last_seen`: its last view; `host`: where SSH goes,
+    while it runs; `turn`: of its last view; `ended`: a delete of ours was accepted."""
 
     since: float
-    sight: Seen | None = None
+    last_seen: Seen | None = None
     power: Power = Power.PENDING
     spot: bool = False
     host: str = ""
@@ -57,7 +57,7 @@ class VmDescriber:
 
     def __init__(
         self,
-        calls: AzureClient,
+        client: AzureClient,
         installation: str,
         *,
         public: bool,
@@ -67,20 +67,20 @@ class VmDescriber:
         """`public`: over which address SSH goes. `booted` is told of each instance that boots no
         more."""
         self._elapsed = elapsed
-        self._calls = calls
+        self._client = client
         self._installation = installation
         self._public = public
         self._booted = booted
         self._lock = threading.Lock()
-        self._known: dict[Ref, _Known] = {}
+        self._records: dict[Ref, _Record] = {}
         self._turn = 0
 
     def ended(self, ref: Ref) -> None:
         """Remember that a delete of ours was accepted: Azure took nothing back."""
         self._booted(ref.id)
         with self._lock:
-            if ref in self._known:
-                self._known[ref].ended = True
+            if ref in self._records:
+                self._records[ref].ended = True
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
         """Return all that can be seen; one that cannot be read hides no other. Raises `CallFailed`
@@ -88,127 +88,135 @@ class VmDescriber:
         found: dict[Key, Seen] = {}
         failures: list[CallFailed] = []
         for scope in dict.fromkeys(key.scope for key in keys):
-            here = {
+            keys_by_ref = {
                 Ref(scope, Kind.INSTANCE, key.instance): key for key in keys if key.scope == scope
             }
             try:
-                asked = list(here) if len(here) <= VIEWS else self._changing(scope, here, found)
+                refs = (
+                    list(keys_by_ref)
+                    if len(keys_by_ref) <= VIEWS
+                    else self._changing(scope, keys_by_ref, found)
+                )
             except CallFailed as failed:
                 failures.append(failed)
                 continue
-            if not asked:
+            if not refs:
                 continue
-            with ThreadPoolExecutor(min(AT_ONCE, len(asked))) as pool:
-                views = pool.map(partial(self._view, here), asked)
-                for ref, told in zip(asked, views, strict=True):
-                    if isinstance(told, CallFailed):
-                        failures.append(told)
-                    elif told is not None and (here[ref].ref or told.power is not Power.DEAD):
-                        found[here[ref]] = told
+            with ThreadPoolExecutor(min(AT_ONCE, len(refs))) as pool:
+                views = pool.map(partial(self._view, keys_by_ref), refs)
+                for ref, view in zip(refs, views, strict=True):
+                    if isinstance(view, CallFailed):
+                        failures.append(view)
+                    elif view is not None and (
+                        keys_by_ref[ref].ref or view.power is not Power.DEAD
+                    ):
+                        found[keys_by_ref[ref]] = view
         if failures and not found:
             raise failures[0]
         return found
 
     # --- within ---
 
-    def _changing(self, scope: Scope, here: Mapping[Ref, Key], found: dict[Key, Seen]) -> list[Ref]:
-        """Put those that go on as they were into `found`, and return those to ask: what changes
-        first, then what was asked longest ago."""
-        listed = {name_of(item): item for item in self._calls.listed(VMS, group=scope.place)}
+    def _changing(
+        self, scope: Scope, keys_by_ref: Mapping[Ref, Key], found: dict[Key, Seen]
+    ) -> list[Ref]:
+        """Put VMs that go on as they were into `found`; return the ones to ask about: changing ones
+        first, then by the time since the last question."""
+        listed = {name_of(item): item for item in self._client.listed(VMS, group=scope.place)}
         turns: dict[Ref, tuple[bool, int]] = {}
-        for ref, key in here.items():
-            item, known = listed.get(ref.id), self._known.get(ref)
-            viewable = self._calls.may_view(scope.place, ref.id)
+        for ref, key in keys_by_ref.items():
+            item, record = listed.get(ref.id), self._records.get(ref)
+            viewable = self._client.may_view(scope.place, ref.id)
             if item is None:
-                if known is not None and viewable:
-                    turns[ref] = (False, known.turn)  # dead, if its own view says so too
+                if record is not None and viewable:
+                    turns[ref] = (False, record.turn)  # dead, if its own view says so too
                 continue
             settled = part(item, "properties", "provisioningState") == "Succeeded"
             if viewable:
-                turns[ref] = (settled and known is not None, known.turn if known else 0)
-            if known is not None and self._is_ours(key, item):
-                found[key] = replace(seen(scope, item, known.host), power=known.power)
+                turns[ref] = (settled and record is not None, record.turn if record else 0)
+            if record is not None and self._is_ours(key, item):
+                found[key] = replace(seen(scope, item, record.host), power=record.power)
         # A view is two reads at most as a rule, three where an interface tells an address by its
         # id alone: the rest of those that are there, a quarter at least, is everybody else's.
         changing = sum(not calm for calm, _ in turns.values())
-        most = max(VIEWS, min(changing, self._calls.spare() // 4))
+        most = max(VIEWS, min(changing, self._client.spare() // 4))
         return sorted(turns, key=turns.__getitem__)[:most]
 
-    def _view(self, here: Mapping[Ref, Key], ref: Ref) -> Seen | CallFailed | None:
-        """One VM as it is now, or as it was a moment ago while Azure lets nobody look at it more
-        often; None: it is not there, and never was seen."""
-        if not self._calls.may_view(ref.scope.place, ref.id):
-            return self._last_sight(ref)
+    def _view(self, keys_by_ref: Mapping[Ref, Key], ref: Ref) -> Seen | CallFailed | None:
+        """One VM as it is now, or as it was a moment ago while Azure allows no further look; None:
+        it is not there, and never was seen."""
+        if not self._client.may_view(ref.scope.place, ref.id):
+            return self._last_seen(ref)
         try:
-            item = self._calls(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
+            item = self._client(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return self._missing(ref)
             error = failed.error
-            if not isinstance(error, Throttled) or self._calls.may_view(ref.scope.place, ref.id):
+            if not isinstance(error, Throttled) or self._client.may_view(ref.scope.place, ref.id):
                 return failed
             # A refusal about this VM alone says nothing of the others.
             own = Throttled(str(error.args[0]), hint=error.hint, instance=ref.id, wait=error.wait)
-            return self._last_sight(ref) or CallFailed(failed.code, own)
+            return self._last_seen(ref) or CallFailed(failed.code, own)
         if "id" not in item:
             return CallFailed("", Uncertain(f"{VM.action}: no VM: {str(item)[:100]}"))
-        if not self._is_ours(here[ref], item):
+        if not self._is_ours(keys_by_ref[ref], item):
             return None
         try:
             return self._noted(ref, item)
         except CallFailed as failed:
             return failed
 
-    def _last_sight(self, ref: Ref) -> Seen | None:
+    def _last_seen(self, ref: Ref) -> Seen | None:
         with self._lock:
-            known = self._known.get(ref)
-        return known.sight if known is not None else None
+            record = self._records.get(ref)
+        return record.last_seen if record is not None else None
 
     def _noted(self, ref: Ref, item: Answer) -> Seen:
         now, spot = power(item), part(item, "properties", "priority") == "Spot"
         if now is not Power.PENDING:
             self._booted(ref.id)
         with self._lock:
-            known = self._known.setdefault(ref, _Known(self._elapsed()))
+            record = self._records.setdefault(ref, _Record(self._elapsed()))
         # Another's may be what it had before it was off.
-        host = known.host if now is Power.RUNNING else ""
+        host = record.host if now is Power.RUNNING else ""
         if now is Power.RUNNING and not host:
             host = self._host(ref.scope, item)
         with self._lock:
             self._turn += 1
-            known.power, known.spot, known.host, known.turn = now, spot, host, self._turn
-            known.sight = seen(ref.scope, item, host)
-            while len(self._known) > _REMEMBERED:
-                del self._known[next(iter(self._known))]
-        return known.sight
+            record.power, record.spot, record.host, record.turn = now, spot, host, self._turn
+            record.last_seen = seen(ref.scope, item, host)
+            while len(self._records) > _REMEMBERED:
+                del self._records[next(iter(self._records))]
+        return record.last_seen
 
     def _missing(self, ref: Ref) -> Seen | None:
         with self._lock:
-            known = self._known.get(ref)
-        if known is None:
+            record = self._records.get(ref)
+        if record is None:
             return None
-        goes = known.ended or known.power is Power.STOPPING
-        if not goes and self._elapsed() < known.since + SETTLED:
+        goes = record.ended or record.power is Power.STOPPING
+        if not goes and self._elapsed() < record.since + SETTLED:
             return None
         self._booted(ref.id)
-        taken = known.spot and not known.ended
+        taken = record.spot and not record.ended
         detail = "a spot VM, which Azure took back" if taken else "deleted"
         return Seen(ref=ref, power=Power.DEAD, detail=detail, preempted=taken)
 
     def _is_ours(self, key: Key, item: Answer) -> bool:
-        """True if the VM is ours: whoever copies an id of ours into a name is none of ours."""
-        said = tags(item)
-        mine = said.get(f"{TAG}installation") == self._installation
-        return key.ref is not None or (mine and said.get(f"{TAG}role") in _ROLES)
+        """True if the VM is ours: an id of ours that was copied into a name proves nothing."""
+        vm_tags = tags(item)
+        mine = vm_tags.get(f"{TAG}installation") == self._installation
+        return key.ref is not None or (mine and vm_tags.get(f"{TAG}role") in _ROLES)
 
     def _host(self, scope: Scope, item: Answer) -> str:
-        """Return where SSH goes; "": it is not told yet."""
-        for one in part(item, "properties", "networkProfile", "networkInterfaces") or ():
+        """Address for SSH; "" while Azure does not tell it yet."""
+        for attached in part(item, "properties", "networkProfile", "networkInterfaces") or ():
             try:
-                interface = self._calls(
+                interface = self._client(
                     INTERFACE,
                     group=scope.place,
-                    network_interface_name=name_in(str(one["id"])),
+                    network_interface_name=name_in(str(attached["id"])),
                     expand=_EXPANDED,
                 )
                 for private, public in addresses(interface):
@@ -223,9 +231,9 @@ class VmDescriber:
 
     def _address(self, scope: Scope, public: Answer) -> str:
         """Return a public address, of which an interface may tell the id alone."""
-        told = part(public, "properties", "ipAddress")
-        if told is None:
+        address = part(public, "properties", "ipAddress")
+        if address is None:
             name = name_in(str(public["id"]))
-            found = self._calls(ADDRESS, group=scope.place, public_ip_address_name=name)
-            told = part(found, "properties", "ipAddress")
-        return str(told or "")
+            found = self._client(ADDRESS, group=scope.place, public_ip_address_name=name)
+            address = part(found, "properties", "ipAddress")
+        return str(address or "")

@@ -52,8 +52,8 @@ _LOOK: Final = "see docs/azure.md"
 _GUARDED: Final = "until then the guard alone ends what outlives vmrunner"
 #: By which leftovers end. Roles of former versions have not all of them.
 _LEFT: Final = tuple(
-    one.action
-    for one in (
+    api.action
+    for api in (
         *(DELETE_DISK, DELETE_INTERFACE, DELETE_ADDRESS),
         *(DELETE_SNAPSHOT, DELETE_IMAGE, DELETE_VERSION),
     )
@@ -74,7 +74,7 @@ def check(provider: AzureProvider) -> list[Finding]:
 
 
 def _delete(provider: AzureProvider) -> Iterator[Finding]:
-    right = provider.rights.ask()
+    right = provider.permissions.ask()
     if right.may is None:
         fix = f"see that these credentials have {ACTION}: {_role()}"
         yield warning("delete", f"it cannot be told: {right.why}", fix)
@@ -83,7 +83,7 @@ def _delete(provider: AzureProvider) -> Iterator[Finding]:
         yield bad("delete", right.why, f"{right.fix or FIX}; nothing is launched before")
         return
     yield ok("delete", right.why)
-    for action in provider.rights.lacking(_LEFT):
+    for action in provider.permissions.lacking(_LEFT):
         text = f"{action} is denied: what is left of these stays"
         yield warning("delete", text, f"give these credentials the role as it is now: {_role()}")
 
@@ -102,9 +102,9 @@ def _alone(provider: AzureProvider) -> Iterator[Finding]:
     for page in pages:
         if page.scope.place == provider.options.group:
             others += [
-                f"{one.ref.kind.value} {one.ref.id}"
-                for one in page.resources
-                if one.tag("installation") != mine
+                f"{resource.ref.kind.value} {resource.ref.id}"
+                for resource in page.resources
+                if resource.tag("installation") != mine
             ]
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -117,15 +117,15 @@ def _alone(provider: AzureProvider) -> Iterator[Finding]:
 
 
 def _image(provider: AzureProvider) -> Iterator[Finding]:
-    image = provider.places.image()
+    image = provider.catalog.image()
     yield ok("image", f"{image.id} {image.architecture}".rstrip())
 
 
 def _sizes(provider: AzureProvider) -> Iterator[Finding]:
     options = provider.options
     options.check_launch()
-    sizes = provider.places.sizes()
-    names = [one.name.lower() for one in sizes]
+    sizes = provider.catalog.sizes()
+    names = [size.name.lower() for size in sizes]
     missing = [name for name in options.machine_types if name.lower() not in names]
     if missing:
         yield Finding(
@@ -136,8 +136,8 @@ def _sizes(provider: AzureProvider) -> Iterator[Finding]:
         )
     else:
         yield ok("machine types", f"{options.location}: {', '.join(options.machine_types)}")
-    image = provider.places.image()
-    if lacks := [why for one in sizes if (why := one.refusal(image))]:
+    image = provider.catalog.image()
+    if lacks := [why for size in sizes if (why := size.refusal(image))]:
         yield Finding(
             check="machine types",
             level=Level.WARNING if len(lacks) < len(sizes) else Level.ERROR,
@@ -158,23 +158,23 @@ def _network(provider: AzureProvider) -> Iterator[Finding]:
     provider.options.check_launch()
     options = provider.options
     words = options.subnet_id.strip("/").split("/")
-    subnet = provider.calls(
+    subnet = provider.client(
         SUBNET, group=words[3], virtual_network_name=words[7], subnet_name=words[9]
     )
     of_subnet = part(subnet, "properties", "networkSecurityGroup", "id")
     groups = _security_groups(provider, of_subnet, options.security_group_id())
     several = part(subnet, "properties", "addressPrefixes") or ()
-    one = part(subnet, "properties", "addressPrefix")
-    homes = [*several, *([one] if one and one not in several else [])]
-    found = list(holes(groups, homes, public=options.address == "public"))
+    prefix = part(subnet, "properties", "addressPrefix")
+    own_ranges = [*several, *([prefix] if prefix and prefix not in several else [])]
+    found = list(holes(groups, own_ranges, public=options.address == "public"))
     yield from found
     if not found:
         yield ok("network", f"subnet {words[9]}: builds do not reach each other")
-    yield from _no_network(provider, of_subnet, homes)
+    yield from _no_network(provider, of_subnet, own_ranges)
 
 
 def _no_network(
-    provider: AzureProvider, of_subnet: str | None, homes: Sequence[str]
+    provider: AzureProvider, of_subnet: str | None, own_ranges: Sequence[str]
 ) -> Iterator[Finding]:
     """Check that a VM of `network: none` gets nowhere, and that no other build gets to it, to which
     it might answer."""
@@ -183,7 +183,7 @@ def _no_network(
         yield of_no_wall(provider.name, "security_group_none")
         return
     groups = _security_groups(provider, of_subnet, options.security_group_id(Network.NONE))
-    beside = holes(groups, homes, public=options.address == "public")
+    beside = holes(groups, own_ranges, public=options.address == "public")
     found = [*ways_out(groups[-1]), *(replace(hole, check="network none") for hole in beside)]
     yield from found
     if not found:
@@ -191,12 +191,17 @@ def _no_network(
 
 
 def _security_groups(provider: AzureProvider, *identifiers: str | None) -> list[Answer]:
-    return [_security_group(provider, one) for one in dict.fromkeys(filter(None, identifiers))]
+    return [
+        _security_group(provider, identifier)
+        for identifier in dict.fromkeys(filter(None, identifiers))
+    ]
 
 
 def _security_group(provider: AzureProvider, identifier: str) -> Answer:
     where = identifier.strip("/").split("/")[3]
-    return provider.calls(SECURITY_GROUP, group=where, network_security_group_name=last(identifier))
+    return provider.client(
+        SECURITY_GROUP, group=where, network_security_group_name=last(identifier)
+    )
 
 
 def _offers(provider: AzureProvider) -> Iterator[Finding]:
@@ -209,13 +214,13 @@ def _quotas(provider: AzureProvider) -> Iterator[Finding]:
     options = provider.options
     options.demand_launch()
     wanted = markets(options.spot, wanted=False, name=provider.name)
-    usages, told = provider.quotas.usages(), set()
-    for market, size in product(wanted, provider.places.sizes()):
+    usages, reported = provider.quotas.usages(), set()
+    for market, size in product(wanted, provider.catalog.sizes()):
         for name, needed in needs(size, market, options).items():
             usage = usages.get(name.lower())
-            if usage is None or name in told:
+            if usage is None or name in reported:
                 continue
-            told.add(name)
+            reported.add(name)
             text = f"{options.location}: {name} {usage.used} of {usage.limit}"
             if usage.limit - usage.used < needed:
                 yield bad("quota", f"{text}: one VM needs {needed}", f"raise {name}")
@@ -233,7 +238,7 @@ def _schedule(provider: AzureProvider) -> Iterator[Finding]:
     options = provider.options
     options.check_launch()
     try:
-        deadline_schedules.check(provider.calls, options, provider.home, provider.now())
+        deadline_schedules.check(provider.client, options, provider.home, provider.now())
     except CallFailed as failed:
         error = failed.error
         text = f"Azure would end no VM past its deadline: {error.args[0]}"
@@ -249,7 +254,7 @@ def _schedule(provider: AzureProvider) -> Iterator[Finding]:
 
 
 def _guard(provider: AzureProvider) -> Iterator[Finding]:
-    yield from guard.findings(provider.options, provider.calls, provider.now)
+    yield from guard.findings(provider.options, provider.client, provider.now)
 
 
 def unguarded(provider: AzureProvider) -> Iterator[Finding]:

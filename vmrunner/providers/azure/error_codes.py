@@ -39,7 +39,7 @@ NO_SPOT_HERE: Final = frozenset(
     }
 )
 NO_SPOT: Final = "AzureSpotFeatureNotEnabledForSubscription"
-#: Nobody's rights are wanting: a rule of the company's, or of Azure's for this subscription,
+#: No rights are missing: a rule of the company's, or of Azure's for this subscription,
 #: forbids what was asked.
 DISALLOWED: Final = frozenset({"RequestDisallowedByAzure", "RequestDisallowedByPolicy"})
 #: The subscription may be read alone: a bill was not paid, or its credit is used up.
@@ -55,7 +55,7 @@ THROTTLED: Final = frozenset(
 DENIED: Final = frozenset({"AuthorizationFailed", "LinkedAuthorizationFailed"})
 #: The thing is not there; a group or a subscription that is not there says nothing of it.
 MISSING: Final = frozenset({"NotFound", "ResourceNotFound"})
-#: Somebody keeps it, or its group: nobody deletes it, whatever his rights.
+#: A lock keeps it, or its group: no rights suffice to delete it.
 LOCKED: Final = "ScopeLocked"
 NO_GROUP: Final = "ResourceGroupNotFound"
 EXISTS: Final = frozenset({"Conflict", "PreconditionFailed", "ResourceExists"})
@@ -139,17 +139,18 @@ def _code_and_message(error: Any) -> tuple[str, str]:
     found = error.error
     if found is None:
         return "", str(error.message or "")
-    told = [
-        (str(one.code or ""), str(one.message or "")) for one in (found, *(found.details or ()))
+    pairs = [
+        (str(entry.code or ""), str(entry.message or ""))
+        for entry in (found, *(found.details or ()))
     ]
-    code, message = next((pair for pair in told if pair[0] not in ("", *_WRAPPERS)), told[0])
+    code, message = next((pair for pair in pairs if pair[0] not in ("", *_WRAPPERS)), pairs[0])
     return code, message
 
 
 def _policies(error: Any) -> str:
     """Return the names of the policies that forbade it, which stand beside the message."""
     more = getattr(error.error, "additional_info", None) or ()
-    infos = [getattr(one, "info", None) or {} for one in more]
+    infos = [getattr(entry, "info", None) or {} for entry in more]
     keys = ("policyAssignmentDisplayName", "policyAssignmentName")
     names = [next((str(info[key]) for key in keys if info.get(key)), "") for info in infos]
     return f" (policy: {', '.join(filter(None, names))})" if any(names) else ""
@@ -158,8 +159,8 @@ def _policies(error: Any) -> str:
 def _by_status(status: int) -> str:
     """Return the code of an answer without one, or of a status that says more than its code. A 404
     that is not Azure's own says nothing of what was asked about."""
-    known = {401: "Unauthorized", 403: "Forbidden", 412: "PreconditionFailed"}
-    return known.get(status, "Invalid" if 400 <= status < 500 and status not in (404, 429) else "")
+    codes = {401: "Unauthorized", 403: "Forbidden", 412: "PreconditionFailed"}
+    return codes.get(status, "Invalid" if 400 <= status < 500 and status not in (404, 429) else "")
 
 
 def _unanswered(error: Exception, *, action: str, where: str) -> ProviderError:

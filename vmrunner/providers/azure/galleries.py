@@ -81,7 +81,7 @@ class GalleryId(NamedTuple):
 
 
 def parsed(identifier: str) -> GalleryId | None:
-    """Return what an id of a definition or of a version says; None: it is none."""
+    """Parts of the id of a definition or of a version; None: it is no such id."""
     found = _ID.fullmatch(identifier)
     if found is None:
         return None
@@ -96,12 +96,12 @@ def gallery_of(group: str) -> str:
     """Return the name of a group's gallery. It is the only one of that name in the subscription,
     and has no hyphens: Azure takes none."""
     group = group.lower()
-    words = _OTHER.sub("_", group).strip("_")[:40]
-    return f"vmrunner_{words}_{hashlib.sha256(group.encode()).hexdigest()[:8]}"
+    stem = _OTHER.sub("_", group).strip("_")[:40]
+    return f"vmrunner_{stem}_{hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 
 def image_of(group: str, name: str) -> GalleryImage | None:
-    """Return where the image of a request's name is, or will be; None: no request has such a name.
+    """Place of the image of a request's name, made or not; None: no request has such a name.
     The same name is always the same version: `20261201.93000.ID`, each a number of 32 bits."""
     found = _NAME.fullmatch(name)
     if found is None:
@@ -117,10 +117,10 @@ def name_of(image: GalleryImage, tags: Mapping[str, str]) -> str:
     """Return the request's name of a version, or `DEFINITION/VERSION` of one that none has."""
     day, _, rest = image.version.partition(".")
     time, _, number = rest.partition(".")
-    if all(one.isascii() and one.isdigit() for one in (day, time, number)):
-        digits, left = "", int(number)
+    if all(text.isascii() and text.isdigit() for text in (day, time, number)):
+        digits, remaining = "", int(number)
         for _ in range(6):
-            left, digit = divmod(left, 32)
+            remaining, digit = divmod(remaining, 32)
             digits = _DIGITS[digit] + digits
         name = f"{image.definition}-{tags.get(HASH, '')[:8]}-{day}{int(time):06d}-{digits}"
         if image_of("", name) == image._replace(gallery=gallery_of("")):
@@ -128,12 +128,12 @@ def name_of(image: GalleryImage, tags: Mapping[str, str]) -> str:
     return f"{image.definition}/{image.version}"
 
 
-def versions(calls: AzureClient, group: str) -> Iterator[tuple[Answer, Answer]]:
+def versions(client: AzureClient, group: str) -> Iterator[tuple[Answer, Answer]]:
     """Yield each version in a group's gallery, after its definition. Raises `CallFailed`, but not
     where there is no such gallery."""
     gallery = gallery_of(group)
     try:
-        definitions = list(calls.listed(DEFINITIONS, group=group, gallery_name=gallery))
+        definitions = list(client.listed(DEFINITIONS, group=group, gallery_name=gallery))
     except CallFailed as failed:
         if failed.code in error_codes.MISSING:
             return
@@ -141,18 +141,18 @@ def versions(calls: AzureClient, group: str) -> Iterator[tuple[Answer, Answer]]:
     for definition in definitions:
         image = GalleryImage(gallery, last(str(definition["id"])))
         try:
-            found = list(calls.listed(VERSIONS, group=group, **image.where))
+            found = list(client.listed(VERSIONS, group=group, **image.where))
         except CallFailed as failed:
-            if failed.code not in error_codes.MISSING:  # somebody deleted it since
+            if failed.code not in error_codes.MISSING:  # it was deleted since
                 raise
         else:
             yield from ((definition, version) for version in found)
 
 
-def version(calls: AzureClient, group: str, image: GalleryImage) -> Answer | None:
+def version(client: AzureClient, group: str, image: GalleryImage) -> Answer | None:
     """Return a version; None: it is not there. Raises `CallFailed`."""
     try:
-        return calls(VERSION, group=group, **image.named)
+        return client(VERSION, group=group, **image.named)
     except CallFailed as failed:
         if failed.code in error_codes.MISSING:
             return None
@@ -160,18 +160,18 @@ def version(calls: AzureClient, group: str, image: GalleryImage) -> Answer | Non
 
 
 def prepare(
-    calls: AzureClient, waiter: AzureWaiter, options: AzureOptions, wish: ImageRequest
+    client: AzureClient, waiter: AzureWaiter, options: AzureOptions, request: ImageRequest
 ) -> None:
     """Make the gallery and the definition that a request's version is to be of, where they are
     missing. Raises `CallFailed`, or `Uncertain` while one is still being made."""
-    image = image_of(options.group, wish.name)
+    image = image_of(options.group, request.name)
     if image is None:
-        raise ValueError(wish.name)
-    own = {**options.tags, OWNER: wish.installation}
+        raise ValueError(request.name)
+    own = {**options.tags, OWNER: request.installation}
     gallery = {"location": options.location, "tags": own, "properties": {}}
     definition = {
         "location": options.location,
-        "tags": {**own, RECIPE: wish.recipe},
+        "tags": {**own, RECIPE: request.recipe},
         "properties": {
             "osType": "Linux",
             "osState": "Generalized",
@@ -187,8 +187,8 @@ def prepare(
         (DEFINITION, PUT_DEFINITION, image.where, {"gallery_image": definition}),
     ):
         try:
-            calls(look, group=options.group, **names)
+            client(look, group=options.group, **names)
         except CallFailed as failed:
             if failed.code not in error_codes.MISSING:
                 raise
-            waiter.done(make, calls.begin(make, group=options.group, **names, **body))
+            waiter.done(make, client.begin(make, group=options.group, **names, **body))

@@ -36,7 +36,7 @@ def module() -> Path:
 
 
 def findings(
-    options: AzureOptions, calls: AzureClient, now: Callable[[], float]
+    options: AzureOptions, client: AzureClient, now: Callable[[], float]
 ) -> Iterator[Finding]:
     """Check that the guard is there, and lives. `now`: by Azure's clock. Raises `CallFailed`."""
     name = name_of(options.installation)
@@ -48,7 +48,7 @@ def findings(
             f"apply {module()}, and name its group as providers.{options.name}.guard",
         )
         return
-    found = _app(options, calls)
+    found = _app(options, client)
     if found is None:
         fix = f"terraform apply, with the module {module()}"
         yield bad("guard", f"there is no {name} in {options.guard}", fix)
@@ -56,39 +56,39 @@ def findings(
         yield bad("guard", f"{name} is {state}", f"az functionapp start --name {name}")
     else:
         fix = f"terraform apply, with the module {module()}; then its log tells what is wrong"
-        last = last_pass(options, calls)
+        last = last_pass(options, client)
         yield guard_life.finding(name, last, now(), fix)
 
 
 def roles(
-    options: AzureOptions, calls: AzureClient, now: Callable[[], float]
+    options: AzureOptions, client: AzureClient, now: Callable[[], float]
 ) -> frozenset[str] | None:
     """Return the roles of what the guard ends; None: there is none that passed of late. Raises
     `CallFailed`."""
-    found = _app(options, calls) if options.guard is not None else None
+    found = _app(options, client) if options.guard is not None else None
     if found is None or part(found, "properties", "state") != "Running":
         return None
-    last = last_pass(options, calls)
+    last = last_pass(options, client)
     if not guard_life.lives(last, now()):
         return None
     return frozenset(re.findall(r"[a-z]+", str(part(found, "tags", ROLES) or "")))
 
 
-def last_pass(options: AzureOptions, calls: AzureClient) -> float | None:
-    """Return when the guard last passed, which it leaves as a tag of its own group; None: never, or
+def last_pass(options: AzureOptions, client: AzureClient) -> float | None:
+    """Time of the guard's last pass in epoch seconds, from a tag of its own group; None: never, or
     it does not tell. Raises `CallFailed`."""
     path = f"/subscriptions/{options.subscription}/resourceGroups/{options.guard}"
-    group = calls.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
+    group = client.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
     return guard_life.last_pass(tags(group).get(f"{TAG}{guard_life.SIGN}"))
 
 
-def _app(options: AzureOptions, calls: AzureClient) -> Answer | None:
+def _app(options: AzureOptions, client: AzureClient) -> Answer | None:
     path = (
         f"/subscriptions/{options.subscription}/resourceGroups/{options.guard}/providers/"
         f"Microsoft.Web/sites/{name_of(options.installation)}"
     )
     try:
-        return calls.get(path, action=_RIGHT, version=_VERSION)
+        return client.get(path, action=_RIGHT, version=_VERSION)
     except CallFailed as failed:
         if failed.code in {*error_codes.MISSING, error_codes.NO_GROUP}:
             return None

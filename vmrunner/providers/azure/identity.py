@@ -23,7 +23,7 @@ GROUP_RIGHT: Final = "Microsoft.Resources/subscriptions/resourceGroups/read"
 GROUP_VERSION: Final = "2021-04-01"
 
 
-def is_gone(calls: AzureClient, scope: Scope, failed: CallFailed) -> bool:
+def is_gone(client: AzureClient, scope: Scope, failed: CallFailed) -> bool:
     """True if a call failed because its group is not there, and nothing can be in it: Azure deletes
     a group after all that was in it. Rights in a group go with it, so a denial may mean that too.
     The group itself is asked for, and only Azure's own word for its absence counts."""
@@ -31,7 +31,7 @@ def is_gone(calls: AzureClient, scope: Scope, failed: CallFailed) -> bool:
         return False
     path = f"/subscriptions/{scope.account}/resourceGroups/{scope.place}"
     try:
-        calls.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
+        client.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
     except CallFailed as again:
         return again.code == error_codes.NO_GROUP
     return False
@@ -43,11 +43,11 @@ class AzureIdentity:
     def __init__(
         self,
         options: AzureOptions,
-        calls: AzureClient,
+        client: AzureClient,
         elapsed: Callable[[], float] = boottime,
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._lock = threading.Lock()
         self._group: str | None = None
         self._answered: str | None = None  # the same, of a group that told us anything
@@ -58,7 +58,7 @@ class AzureIdentity:
         """Return the group's name, once it let us in. Raises `CallFailed`."""
         with self._lock:
             if self._group is None:
-                self._calls.page(VMS)
+                self._client.page(VMS)
                 self._group = self._answered = self._options.group
             return self._group
 

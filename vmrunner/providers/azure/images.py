@@ -54,32 +54,40 @@ class AzureImages:
     def __init__(
         self,
         options: AzureOptions,
-        calls: AzureClient,
+        client: AzureClient,
         identity: AzureIdentity,
         waiter: AzureWaiter,
     ) -> None:
         self._options = options
         self._group = options.group
-        self._calls = calls
+        self._client = client
         self._identity = identity
         self._waiter = waiter
 
-    def bench(self, wish: ImageRequest) -> BuilderSpec:
+    def bench(self, request: ImageRequest) -> BuilderSpec:
         options = self._options
         options.check_launch()
         with edge():
             group = self._identity.group()
-            sizes = AzureCatalog(options, self._calls).sizes()
+            sizes = AzureCatalog(options, self._client).sizes()
         gallery = into_gallery(options)
         # Of a builder whose disk is NVMe a managed image boots nowhere.
-        sizes = [one for one in sizes if gallery or SCSI in one.controllers]
+        sizes = [size for size in sizes if gallery or SCSI in size.controllers]
         # Azure's word for the architecture that images are made for.
-        words = {"x64": "x86_64"}
+        architectures = {"x64": "x86_64"}
         machine_type = options.builders_type(
             "machine_types",
-            {one.name: [words.get(said, said) for said in one.architectures] for one in sizes},
+            {
+                size.name: [
+                    architectures.get(architecture, architecture)
+                    for architecture in size.architectures
+                ]
+                for size in sizes
+            },
         )
-        order = wish.order(Scope("azure", str(options.subscription).lower(), group), machine_type)
+        order = request.order(
+            Scope("azure", str(options.subscription).lower(), group), machine_type
+        )
         subnet = options.subnet_id.strip("/").split("/")
         variables: dict[str, Any] = {
             "azure_subscription": options.subscription,
@@ -90,15 +98,15 @@ class AzureImages:
             "azure_subnet": subnet[9],
             "azure_internal_address": options.address == "private",
             "azure_disk_controller": next(
-                one.controller or None for one in sizes if one.name == machine_type
+                size.controller or None for size in sizes if size.name == machine_type
             ),
-            "azure_builder_name": wish.builder,
+            "azure_builder_name": request.builder,
             # The plugin has its own names for a service principal, and no chain to find others.
             "azure_cli_auth": "ARM_CLIENT_ID" not in os.environ,
             "run_tags": {**options.tags, **tags_of(order)},
-            "image_tags": {**options.tags, **wish.tags},
+            "image_tags": {**options.tags, **request.tags},
         }
-        image = galleries.image_of(group, wish.name) if gallery else None
+        image = galleries.image_of(group, request.name) if gallery else None
         if image is None:
             return BuilderSpec(
                 source=_SOURCE, offer=order.offer, variables=variables, stages=_STAGES
@@ -114,7 +122,7 @@ class AzureImages:
             offer=order.offer,
             variables=variables,
             stages=_STAGES,
-            prepare=partial(self._prepare, wish),
+            prepare=partial(self._prepare, request),
         )
 
     def find(self, ref: str) -> CloudImage | None:
@@ -139,26 +147,28 @@ class AzureImages:
 
     def images(self) -> list[CloudImage]:
         with edge():
-            told = list(self._calls.listed(IMAGES, group=self._group))
-            told += [one for _, one in galleries.versions(self._calls, self._group)]
-        found = [_made(one) for one in told]
-        return [one for one in found if one.installation == self._options.installation]
+            items = list(self._client.listed(IMAGES, group=self._group))
+            items += [image for _, image in galleries.versions(self._client, self._group)]
+        found = [_made(image) for image in items]
+        return [image for image in found if image.installation == self._options.installation]
 
     def in_use(self) -> frozenset[str]:
         """Return the images of the VMs: each knows what it was made from. Of one that was made from
         the latest of a definition, those are all of its versions."""
         with edge():
-            vms = list(self._calls.listed(VMS, group=self._group))
-        told = (part(one, "properties", "storageProfile", "imageReference", "id") for one in vms)
-        used = {_id(str(one)) for one in told if one}
-        if not any(_is_latest(one) for one in used):
+            vms = list(self._client.listed(VMS, group=self._group))
+        references = (
+            part(item, "properties", "storageProfile", "imageReference", "id") for item in vms
+        )
+        used = {_id(str(item)) for item in references if item}
+        if not any(_is_latest(item) for item in used):
             return frozenset(used)
-        return frozenset(used).union(*(_meant(one, self.images()) for one in used))
+        return frozenset(used).union(*(_meant(item, self.images()) for item in used))
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
         try:
             with edge():
-                wanted = AzureCatalog(self._options, self._calls).image(word).id
+                wanted = AzureCatalog(self._options, self._client).image(word).id
         except BadOrder:  # it is not there
             return frozenset()
         return _meant(_id(wanted), images)
@@ -177,7 +187,7 @@ class AzureImages:
                 "whatever is promoted",
                 hint=f"set it to {made.name}, or leave it out",
             )
-        others = [one for one in self.images() if one.promoted and one.ref != made.ref]
+        others = [image for image in self.images() if image.promoted and image.ref != made.ref]
         # Later than all of them, even within their second or by a clock that is behind theirs.
         moment = max([int(now), *(promoted_at(other.tags) + 1 for other in others)])
         with edge():
@@ -190,7 +200,7 @@ class AzureImages:
         with edge():
             api, names = _call(made, DELETE_VERSION, DELETE_IMAGE)
             try:
-                self._waiter.done(api, self._calls.begin(api, group=self._group, **names))
+                self._waiter.done(api, self._client.begin(api, group=self._group, **names))
             except CallFailed as failed:
                 if failed.code not in error_codes.MISSING:
                     raise
@@ -203,12 +213,12 @@ class AzureImages:
     # --- within ---
 
     def _version(self, image: GalleryImage) -> CloudImage | None:
-        told = galleries.version(self._calls, self._group, image)
-        return _made(told) if told is not None else None
+        item = galleries.version(self._client, self._group, image)
+        return _made(item) if item is not None else None
 
     def _managed(self, ref: str) -> CloudImage | None:
         try:
-            return _made(self._calls(IMAGE, group=self._group, image_name=last(ref)))
+            return _made(self._client(IMAGE, group=self._group, image_name=last(ref)))
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return None
@@ -219,12 +229,12 @@ class AzureImages:
         api, names = _call(made, TAG_VERSION, TAG_IMAGE)
         body = "gallery_image_version" if api is TAG_VERSION else "parameters"
         change: dict[str, Any] = {body: {"tags": wanted}}
-        begun = self._calls.begin(api, group=self._group, **names, **change)
+        begun = self._client.begin(api, group=self._group, **names, **change)
         self._waiter.done(api, begun)
 
-    def _prepare(self, wish: ImageRequest) -> None:
+    def _prepare(self, request: ImageRequest) -> None:
         with edge():
-            galleries.prepare(self._calls, self._waiter, self._options, wish)
+            galleries.prepare(self._client, self._waiter, self._options, request)
 
 
 def _call(
@@ -238,11 +248,11 @@ def _call(
 
 
 def _meant(identifier: str, images: Collection[CloudImage]) -> frozenset[str]:
-    """Return those of the images that an id means: of a definition's, all of its versions."""
+    """References of the images that an id means: of a definition, all of its versions."""
     within = f"{identifier.removesuffix('/versions/latest')}/versions/"
     latest = _is_latest(identifier)
     return frozenset(
-        one.ref for one in images if one.ref == identifier or (latest and within in one.ref)
+        image.ref for image in images if image.ref == identifier or (latest and within in image.ref)
     )
 
 
@@ -252,8 +262,8 @@ def _is_latest(identifier: str) -> bool:
     return named is not None and not named.image.version
 
 
-def _without(said: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {key: value for key, value in said.items() if key not in names}
+def _without(image_tags: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {key: value for key, value in image_tags.items() if key not in names}
 
 
 def _id(identifier: str) -> str:
@@ -261,16 +271,16 @@ def _id(identifier: str) -> str:
     return identifier.lower()
 
 
-def _made(told: Answer) -> CloudImage:
-    said = tags(told)
-    created = said.get(CREATED, "")
-    ref = _id(str(told["id"]))
+def _made(item: Answer) -> CloudImage:
+    image_tags = tags(item)
+    created = image_tags.get(CREATED, "")
+    ref = _id(str(item["id"]))
     version = galleries.parsed(ref)
     return CloudImage(
         ref=ref,
-        name=galleries.name_of(version.image, said) if version else last(str(told["id"])),
+        name=galleries.name_of(version.image, image_tags) if version else last(str(item["id"])),
         created=float(created) if created.isdigit() and len(created) <= 12 else 0.0,
-        tags=said,
-        ready=part(told, "properties", "provisioningState") == "Succeeded",
-        promoted=promoted_at(said) > 0,
+        tags=image_tags,
+        ready=part(item, "properties", "provisioningState") == "Succeeded",
+        promoted=promoted_at(image_tags) > 0,
     )

@@ -41,10 +41,12 @@ _BY_AZURE: Final = {
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def holes(groups: Sequence[Answer], homes: Sequence[str], *, public: bool) -> Iterator[Finding]:
-    """Yield what is wrong with these security groups of the builds' subnet and VMs. `homes`: the
+def holes(
+    groups: Sequence[Answer], own_ranges: Sequence[str], *, public: bool
+) -> Iterator[Finding]:
+    """Yield what is wrong with these security groups of the builds' subnet and VMs. `own_ranges`:
     ranges that builds have addresses in; `public`: they have public ones too."""
-    nets = [ipaddress.ip_network(home) for home in homes]
+    nets = [ipaddress.ip_network(text) for text in own_ranges]
     lets_in = [_opening(g, partial(_meets, nets), partial(_covers_all, nets)) for g in groups]
     outside = [_opening(g, _is_internet, _is_internet) for g in groups]
     if not groups or all(lets_in):
@@ -56,20 +58,20 @@ def holes(groups: Sequence[Answer], homes: Sequence[str], *, public: bool) -> It
     elif public and all(outside):
         yield _bad(
             f"builds reach each other by their public addresses: {_names(outside)}",
-            "let in nobody but where vmrunner runs, or give builds no public addresses",
+            "let in only where vmrunner runs, or give builds no public addresses",
         )
     for group in groups:
         if not any(_allows(rule) and _covers(rule, SSH) for rule in _inbound(group)[:-1]):
             yield _bad(
-                f"{group.get('name')} lets nobody in to port {SSH}",
+                f"{group.get('name')} lets nothing in to port {SSH}",
                 "a rule that lets in SSH from where vmrunner runs, and nothing else",
             )
 
 
 def ways_out(group: Answer) -> Iterator[Finding]:
     """Yield what is wrong with the security group of `network: none`: by what its VMs get out, and
-    whether they reach Azure's own resolver, which only a rule about that closes. Answers to who was
-    let in need no rule."""
+    whether they reach Azure's own resolver, which only a rule about that closes. Answers to
+    connections that were let in need no rule."""
     first = next((r for r in _outbound(group) if _allows(r) or _denies_everything(r)), None)
     if first is None or _allows(first):
         way = "no rule denies it" if first is None else f"rule {first.get('name')}"
@@ -102,9 +104,9 @@ def _outbound(group: Answer) -> list[Answer]:
 
 
 def _denies_everything(rule: Answer) -> bool:
-    sources = {one.lower() for one in _values(rule, "sourceAddressPrefix", "es")} or {"*"}
-    goes = {one.lower() for one in _values(rule, _TO, "es")} or {"*"}
-    return _denies_all(rule) and bool(sources & _ALL) and bool(goes & _ALL)
+    sources = {prefix.lower() for prefix in _values(rule, "sourceAddressPrefix", "es")} or {"*"}
+    targets = {prefix.lower() for prefix in _values(rule, _TO, "es")} or {"*"}
+    return _denies_all(rule) and bool(sources & _ALL) and bool(targets & _ALL)
 
 
 def _names(rules: Sequence[Answer | None]) -> str:
@@ -127,9 +129,9 @@ def _opening(
 
 def _inbound(group: Answer) -> list[Answer]:
     """Return its rules for what comes in, in order; the network's own is the last that counts."""
-    told = [*(part(group, "properties", "securityRules") or ())]
-    inbound = [one for one in told if str(part(one, "properties", "direction")) == "Inbound"]
-    inbound.sort(key=lambda one: int(part(one, "properties", "priority") or 0))
+    rules = [*(part(group, "properties", "securityRules") or ())]
+    inbound = [rule for rule in rules if str(part(rule, "properties", "direction")) == "Inbound"]
+    inbound.sort(key=lambda rule: int(part(rule, "properties", "priority") or 0))
     return [*inbound, _BY_AZURE]
 
 
@@ -139,30 +141,30 @@ def _allows(rule: Answer) -> bool:
 
 def _is_internet(rule: Answer) -> bool:
     """True if the rule is about all public addresses, or all of Azure's."""
-    sources = (one.lower() for one in _values(rule, "sourceAddressPrefix", "es"))
-    return any(one in _INTERNET or one.startswith("azurecloud.") for one in sources)
+    sources = (source.lower() for source in _values(rule, "sourceAddressPrefix", "es"))
+    return any(source in _INTERNET or source.startswith("azurecloud.") for source in sources)
 
 
-def _meets(homes: Sequence[_Network], rule: Answer) -> bool:
+def _meets(own_ranges: Sequence[_Network], rule: Answer) -> bool:
     """True if builds are among those that the rule is about."""
     return any(
-        source.lower() in _EVERYONE or _overlaps(source, homes)
+        source.lower() in _EVERYONE or _overlaps(source, own_ranges)
         for source in _values(rule, "sourceAddressPrefix", "es")
     )
 
 
-def _overlaps(source: str, homes: Sequence[_Network]) -> bool:
+def _overlaps(source: str, own_ranges: Sequence[_Network]) -> bool:
     try:
         network = ipaddress.ip_network(source, strict=False)
     except ValueError:
         return False  # a service of Azure's, in which no build is
-    return any(network.version == home.version and network.overlaps(home) for home in homes)
+    return any(network.version == own.version and network.overlaps(own) for own in own_ranges)
 
 
 def _denies_all(rule: Answer) -> bool:
     """True if what it denies it denies whole, wherever it goes."""
-    goes = {one.lower() for one in _values(rule, _TO, "es")} or {"*"}
-    return _is_of_all_traffic(rule) and bool(goes & _EVERYONE)
+    targets = {prefix.lower() for prefix in _values(rule, _TO, "es")} or {"*"}
+    return _is_of_all_traffic(rule) and bool(targets & _EVERYONE)
 
 
 def _is_of_all_traffic(rule: Answer) -> bool:
@@ -171,37 +173,37 @@ def _is_of_all_traffic(rule: Answer) -> bool:
     return str(part(rule, "properties", "protocol")) == "*" and bool(ports & _ALL_PORTS)
 
 
-def _covers_all(homes: Sequence[_Network], rule: Answer) -> bool:
+def _covers_all(own_ranges: Sequence[_Network], rule: Answer) -> bool:
     """True if all that builds may come from is what the rule is about."""
     sources = _values(rule, "sourceAddressPrefix", "es")
-    return any(one.lower() in _EVERYONE for one in sources) or all(
-        any(_within(home, one) for one in sources) for home in homes
+    return any(source.lower() in _EVERYONE for source in sources) or all(
+        any(_within(own, source) for source in sources) for own in own_ranges
     )
 
 
-def _within(home: _Network, source: str) -> bool:
+def _within(own: _Network, source: str) -> bool:
     try:
         network: Any = ipaddress.ip_network(source, strict=False)
     except ValueError:
         return False
-    return bool(network.version == home.version and home.subnet_of(network))
+    return bool(network.version == own.version and own.subnet_of(network))
 
 
 def _covers(rule: Answer, port: int) -> bool:
     if str(part(rule, "properties", "protocol")).lower() not in ("*", "tcp"):
         return False
-    for said in _values(rule, "destinationPortRange", "s"):
-        low, _, high = said.partition("-")
-        if said == "*" or int(low) <= port <= int(high or low):
+    for ports in _values(rule, "destinationPortRange", "s"):
+        low, _, high = ports.partition("-")
+        if ports == "*" or int(low) <= port <= int(high or low):
             return True
     return False
 
 
 def _values(rule: Answer, name: str, plural: str) -> list[str]:
-    """Return a field that may be said as one or as several."""
+    """Values of a field that may be given as one or as several."""
     several = part(rule, "properties", name + plural) or ()
-    one = part(rule, "properties", name)
-    return [*map(str, several), *([str(one)] if one else [])]
+    single = part(rule, "properties", name)
+    return [*map(str, several), *([str(single)] if single else [])]
 
 
 def _bad(message: str, fix: str) -> Finding:

@@ -30,28 +30,28 @@ class AzureWaiter:
 
     def __init__(
         self,
-        calls: AzureClient,
+        client: AzureClient,
         elapsed: Callable[[], float] = boottime,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._calls = calls
+        self._client = client
         self._elapsed = elapsed
         self._sleep = sleep
 
     def refused(self, api: AzureApi, begun: Begun, group: str, name: str) -> CallFailed | None:
-        """Return why a VM got no place; None when it has one, or nothing tells yet. Raises
+        """Reason why a VM got no place; None when it has one, or nothing tells yet. Raises
         `Uncertain` when it cannot be told."""
         try:
             self._end(api, begun, group, lambda: self._is_placed(group, name))
         except _Ended as ended:
             return ended.why
         except CallFailed as failed:
-            # What was accepted may go on, whoever may not ask about it.
+            # What was accepted may go on, even if these credentials may not ask about it.
             raise Uncertain(f"{name}: {failed.error}") from failed
         return None
 
     def done(self, api: AzureApi, begun: Begun) -> None:
-        """Return when it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
+        """Wait until it is done. Raises `CallFailed`, or `Uncertain` when it goes on."""
         try:
             if not self._end(api, begun, "", lambda: False):
                 raise Uncertain(f"{api.action}: still under way")
@@ -65,12 +65,14 @@ class AzureWaiter:
         and `CallFailed`."""
         until, turns = self._elapsed() + UNDER_WAY, 0
         while begun.operation and not over():
-            told = self._calls.get(begun.operation, action=api.action)
-            if told.get("status") in ("Failed", "Canceled"):
-                said, text = (str(part(told, "error", key) or "") for key in ("code", "message"))
-                error = error_codes.refusal(said, text, 0, action=api.action, where=where)
-                raise _Ended(CallFailed(said, error))
-            if told.get("status") == "Succeeded":
+            answer = self._client.get(begun.operation, action=api.action)
+            if answer.get("status") in ("Failed", "Canceled"):
+                failure, text = (
+                    str(part(answer, "error", key) or "") for key in ("code", "message")
+                )
+                error = error_codes.refusal(failure, text, 0, action=api.action, where=where)
+                raise _Ended(CallFailed(failure, error))
+            if answer.get("status") == "Succeeded":
                 return True
             if self._elapsed() >= until:
                 return False
@@ -80,7 +82,7 @@ class AzureWaiter:
 
     def _is_placed(self, group: str, name: str) -> bool:
         try:
-            found = self._calls(VM, group=group, vm_name=name, expand="instanceView")
+            found = self._client(VM, group=group, vm_name=name, expand="instanceView")
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return False

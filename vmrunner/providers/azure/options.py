@@ -71,12 +71,12 @@ class AzureOptions(CloudOptions):
 
     @property
     def plain(self) -> bool:
-        """True if the endpoint is without TLS, on this host. Nobody's credentials go there."""
+        """True if the endpoint is without TLS, on this host. No credentials go there."""
         return self.base.startswith("http://")
 
     def is_home(self, url: str) -> bool:
-        """True if a URL is the endpoint's: its answers may name the port, as in next pages. Nobody
-        else is asked with these credentials."""
+        """True if a URL is the endpoint's: its answers may name the port, as in next pages. No
+        other host is asked with these credentials."""
         return _origin(url) == _origin(self.base) is not None
 
     def id(self, path: str) -> str:
@@ -162,13 +162,13 @@ class AzureOptions(CloudOptions):
 
 
 def _origin(url: str) -> tuple[str, str, int | None] | None:
-    """Return where a URL leads; None: nowhere."""
+    """Scheme, host and port of a URL; None: it leads nowhere."""
     try:
-        told = urlsplit(url)
-        port = told.port or {"https": 443, "http": 80}.get(told.scheme)
+        parsed = urlsplit(url)
+        port = parsed.port or {"https": 443, "http": 80}.get(parsed.scheme)
     except ValueError:
         return None
-    return (told.scheme, told.hostname, port) if told.hostname else None
+    return (parsed.scheme, parsed.hostname, port) if parsed.hostname else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,14 +23,14 @@ class AzureParker:
     """Parks and wakes in one subscription. Its methods raise `CallFailed`, `BadOrder` or
     `Uncertain`."""
 
-    def __init__(self, calls: AzureClient, waiter: AzureWaiter) -> None:
-        self._calls = calls
+    def __init__(self, client: AzureClient, waiter: AzureWaiter) -> None:
+        self._client = client
         self._waiter = waiter
 
     def park(self, ref: Ref) -> None:
         """Ask that it be deallocated. A look shows what came of it; so does the same again."""
         if self._state(ref) not in _OFF:
-            self._calls.begin(PARK, group=ref.scope.place, vm_name=ref.id)
+            self._client.begin(PARK, group=ref.scope.place, vm_name=ref.id)
 
     def wake(self, ref: Ref) -> None:
         """Start it. Its operation is waited for until it has a place, since only that tells that
@@ -40,7 +40,7 @@ class AzureParker:
             return
         if state == "deallocating":
             raise Uncertain(f"{ref.id} is still {state}")
-        begun = self._calls.begin(WAKE, group=ref.scope.place, vm_name=ref.id)
+        begun = self._client.begin(WAKE, group=ref.scope.place, vm_name=ref.id)
         failed = self._waiter.refused(WAKE, begun, ref.scope.place, ref.id)
         if failed is not None:
             if isinstance(failed.error, (NoCapacity, QuotaExceeded)):
@@ -50,7 +50,7 @@ class AzureParker:
     def _state(self, ref: Ref) -> str:
         """Raises `BadOrder` for one that is gone, or goes."""
         try:
-            vm = self._calls(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
+            vm = self._client(VM, group=ref.scope.place, vm_name=ref.id, expand="instanceView")
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 raise BadOrder(str(failed)) from failed

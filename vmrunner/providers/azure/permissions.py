@@ -1,7 +1,8 @@
 """The right to kill, before anything is born: Azure tells what these credentials may in a group,
-and which locks hold there, by which nobody deletes anything.
+and which locks hold there, under which nothing can be deleted.
 
-Who may create and not delete leaves bills behind. A denial stops launching, never reaping.
+Credentials that may create and not delete leave bills behind. A denial stops launching, never
+reaping.
 """
 
 from __future__ import annotations
@@ -36,27 +37,27 @@ class AzurePermissions:
     """The knowledge of the right to delete. Thread-safe."""
 
     def __init__(
-        self, options: AzureOptions, calls: AzureClient, elapsed: Callable[[], float] = boottime
+        self, options: AzureOptions, client: AzureClient, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._elapsed = elapsed
         self._lock = threading.Lock()
-        self._right = Right(may=None, why="nobody asked")
-        self._until = self._asked = 0.0
+        self._right = Right(may=None, why="not asked yet")
+        self._until = self._asked_at = 0.0
 
     def doubt(self, failed: CallFailed) -> None:
         """Ask anew before the next launch, but not at once again: a delete was refused."""
         if failed.code in {*error_codes.DENIED, error_codes.LOCKED}:
             with self._lock:
-                self._until = min(self._until, self._asked + REFUSED)
+                self._until = min(self._until, self._asked_at + REFUSED)
 
     def demand(self) -> None:
         """Raises `CredentialsRefused` when it is known that we may not."""
         with self._lock:
             if self._elapsed() >= self._until:
-                self._right, self._asked = self.ask(), self._elapsed()
-                self._until = self._asked + (REFUSED if self._right.may is False else GRANTED)
+                self._right, self._asked_at = self.ask(), self._elapsed()
+                self._until = self._asked_at + (REFUSED if self._right.may is False else GRANTED)
             right = self._right
         if right.may is False:
             raise CredentialsRefused(
@@ -71,21 +72,21 @@ class AzurePermissions:
                 return Right(may=False, why=f"{ACTION} is denied")
             for lock in self._listed("locks", LOCKS_RIGHT, _LOCKS_VERSION):
                 if _WIDE.fullmatch(where := str(lock.get("id"))):
-                    why = f"lock {last(where)} on {self._options.group} lets nobody delete there"
+                    why = f"lock {last(where)} on {self._options.group} forbids deletes there"
                     return Right(may=False, why=why, fix=f"az lock delete --ids {where}")
         except CallFailed as failed:
             return Right(may=None, why=str(failed))
         return Right(may=True, why=f"{ACTION} is allowed")
 
     def lacking(self, actions: Iterable[str]) -> list[str]:
-        """Return those of these actions that are denied in the group. Raises `CallFailed`."""
+        """Actions among these that are denied in the group. Raises `CallFailed`."""
         rules = self._listed("permissions", _RIGHTS, _VERSION)
         return [action for action in actions if not allows(rules, action)]
 
     def _listed(self, kind: str, action: str, version: str) -> Sequence[Mapping[str, Any]]:
         path = self._options.id(f"Microsoft.Authorization/{kind}")
-        told = self._calls.get(path, action=action, version=version)
-        return part(told, "value") or ()
+        answer = self._client.get(path, action=action, version=version)
+        return part(answer, "value") or ()
 
 
 def allows(rules: Iterable[Mapping[str, Any]], action: str) -> bool:
@@ -99,5 +100,6 @@ def allows(rules: Iterable[Mapping[str, Any]], action: str) -> bool:
 
 def _matches(patterns: Iterable[str], action: str) -> bool:
     return any(
-        re.fullmatch(re.escape(one).replace(r"\*", ".*"), action, re.IGNORECASE) for one in patterns
+        re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), action, re.IGNORECASE)
+        for pattern in patterns
     )

@@ -32,31 +32,31 @@ def fetch(options: AzureOptions, names: Iterable[str]) -> dict[str, float]:
     return items(item for what in wanted for item in _listed(options, what))
 
 
-def items(told: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+def items(entries: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return USD an hour by item of the bill. Of several prices of a thing the highest."""
     found: dict[str, float] = {}
-    for one in told:
-        item = _item(one)
-        usd = float(one.get("retailPrice") or 0.0)
-        plain = one.get("type") == "Consumption" and one.get("currencyCode") == "USD"
+    for entry in entries:
+        item = _item(entry)
+        usd = float(entry.get("retailPrice") or 0.0)
+        plain = entry.get("type") == "Consumption" and entry.get("currencyCode") == "USD"
         if item and usd > 0 and plain:
-            per = HOURS_OF_MONTH if str(one.get("unitOfMeasure")) == "1/Month" else 1.0
+            per = HOURS_OF_MONTH if str(entry.get("unitOfMeasure")) == "1/Month" else 1.0
             found[item] = max(found.get(item, 0.0), usd / per)
     return found
 
 
-def _item(one: Mapping[str, Any]) -> str:
+def _item(entry: Mapping[str, Any]) -> str:
     """Return the item of the bill that this is the price of; "": none."""
-    service, meter = one.get("serviceName"), str(one.get("meterName", ""))
+    service, meter = entry.get("serviceName"), str(entry.get("meterName", ""))
     if service == "Virtual Network":
         return ADDRESS
     if service == "Storage":
         return meter[:-4] + "disk" if _DISK.fullmatch(meter) else ""
-    words = f"{one.get('skuName', '')} {one.get('productName', '')}"
-    if "Windows" in words or "Low Priority" in words or "Cloud Services" in words:
+    names = f"{entry.get('skuName', '')} {entry.get('productName', '')}"
+    if "Windows" in names or "Low Priority" in names or "Cloud Services" in names:
         return ""
-    name = str(one.get("armSkuName", ""))
-    return name + SPOT if str(one.get("skuName", "")).endswith(" Spot") else name
+    name = str(entry.get("armSkuName", ""))
+    return name + SPOT if str(entry.get("skuName", "")).endswith(" Spot") else name
 
 
 def _listed(options: AzureOptions, wanted: str) -> Iterator[Mapping[str, Any]]:

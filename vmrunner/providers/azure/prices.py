@@ -60,8 +60,8 @@ def disk(disk_type: str, size: int) -> str:
 
 
 def bill(offer: Offer, disk_type: str | None, *, public: bool) -> Bill:
-    """Return what a VM of this offer is billed for. `disk_type` None: its disk is its host's, and
-    costs nothing. One that is deallocated keeps its disk and its address."""
+    """Parts that a VM of this offer is billed for. `disk_type` None: its disk is its host's, and
+    costs nothing. A VM that is deallocated keeps its disk and its address."""
     spot = SPOT if offer.market is Market.SPOT else ""
     kept: dict[str, float] = {}
     if disk_type is not None and offer.disk:

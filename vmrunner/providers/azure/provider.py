@@ -74,21 +74,21 @@ class AzureProvider:
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
-        self.calls = AzureClient(options, self.clock, buckets=buckets)
-        self.identity = AzureIdentity(options, self.calls, elapsed)
-        self.places = AzureCatalog(options, self.calls, elapsed)
-        self.quotas = AzureQuotas(options, self.calls, elapsed)
-        self.rights = AzurePermissions(options, self.calls, elapsed)
+        self.client = AzureClient(options, self.clock, buckets=buckets)
+        self.identity = AzureIdentity(options, self.client, elapsed)
+        self.catalog = AzureCatalog(options, self.client, elapsed)
+        self.quotas = AzureQuotas(options, self.client, elapsed)
+        self.permissions = AzurePermissions(options, self.client, elapsed)
         self._dry = DryPools(elapsed)
-        self._waiter = AzureWaiter(self.calls, elapsed, sleep)
+        self._waiter = AzureWaiter(self.client, elapsed, sleep)
         boots = ManagedBoots(elapsed)
-        self._births = AzureCreator(
-            options, self.calls, self.places, self._dry, self._waiter, self.quotas, boots
+        self._creator = AzureCreator(
+            options, self.client, self.catalog, self._dry, self._waiter, self.quotas, boots
         )
-        self._parker = AzureParker(self.calls, self._waiter)
+        self._parker = AzureParker(self.client, self._waiter)
         public = options.address == "public"
         self._looker = VmDescriber(
-            self.calls, options.installation, public=public, booted=boots.end, elapsed=elapsed
+            self.client, options.installation, public=public, booted=boots.end, elapsed=elapsed
         )
 
     @property
@@ -111,24 +111,24 @@ class AzureProvider:
         wanted = markets(options.spot, wanted=spec.spot, name=self.name)
         with edge():
             self.identity.group()
-            self.rights.demand()
-            image = self.places.image(spec.image)
+            self.permissions.demand()
+            image = self.catalog.image(spec.image)
             disk = options.disk_size(spec.disk, image.name, image.size)
-            fits = fitting(self.places.sizes(), spec, image.architecture)
+            fits = fitting(self.catalog.sizes(), spec, image.architecture)
         lacks = {name: size.refusal(image) for name, size in fits.items()}
-        had = {name: size for name, size in fits.items() if not lacks[name]}
+        usable = {name: size for name, size in fits.items() if not lacks[name]}
         by_place = {options.place(zone): zone for zone in options.zones or ("",)}
         pools = [
             pool
-            for pool in walk(wanted, list(had), list(by_place))
-            if had[pool.machine_type].is_in(by_place[pool.place], pool.market)
+            for pool in walk(wanted, list(usable), list(by_place))
+            if usable[pool.machine_type].is_in(by_place[pool.place], pool.market)
         ]
         if not pools:
             why = "; ".join(filter(None, lacks.values()))
             raise none_fits(self.name, options.machine_types, list(by_place), spec, why)
-        pools = self.quotas.fitting(pools, had)
+        pools = self.quotas.fitting(pools, usable)
         return tuple(
-            had[pool.machine_type].offer(pool, self._groups[0], disk=disk, image=image.id)
+            usable[pool.machine_type].offer(pool, self._groups[0], disk=disk, image=image.id)
             for pool in self._dry.without_dry(pools)
         )
 
@@ -137,7 +137,7 @@ class AzureProvider:
         return self.options.security_group_none is not None
 
     def bill(self, offer: Offer, role: Role) -> Bill:
-        size = self.places.known.get(offer.machine_type)
+        size = self.catalog.sizes_by_name.get(offer.machine_type)
         # Of a pool's VM and of an image's builder the disk is managed, whatever the options say.
         local = placement(self.options, size, offer.disk) if role is Role.BUILD else ""
         disk_type = None if local else self.options.disk_type
@@ -147,7 +147,7 @@ class AzureProvider:
         self.options.demand_launch()
         with edge():
             # Their names in Azure's own case: its price list knows no other.
-            names = [size.name for size in self.places.sizes()]
+            names = [size.name for size in self.catalog.sizes()]
         return {self._groups[0]: price_list.fetch(self.options, names)}
 
     # --- birth ---
@@ -156,13 +156,13 @@ class AzureProvider:
         self.options.demand_launch()
         with edge():
             self._check_scope(order.offer.scope)
-            self.rights.demand()
-            return self._births.create(order)
+            self.permissions.demand()
+            return self._creator.create(order)
 
     def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:  # noqa: ARG002 - its name
         with edge():
             self._check_scope(ref.scope)
-            return deadline_schedules.arm(self.calls, self.options, ref, deadline)
+            return deadline_schedules.arm(self.client, self.options, ref, deadline)
 
     # --- life and death: whether we are let in, each answer tells, and no question before it ---
 
@@ -171,7 +171,7 @@ class AzureProvider:
             return self._looker.look([key for key in ids if key.scope in self._groups])
 
     def sweep(self) -> Iterator[Page]:
-        return sweep(self.calls, self._groups, self.options.installation, self.now)
+        return sweep(self.client, self._groups, self.options.installation, self.now)
 
     def delete(
         self,
@@ -181,23 +181,23 @@ class AzureProvider:
     ) -> Mapping[Ref, Outcome]:
         account = self._groups[0].account
         own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, account)]
-        told = AzureDeleter(self.calls, self._looker.ended, self.rights.doubt).delete(own)
+        outcomes = AzureDeleter(self.client, self._looker.ended, self.permissions.doubt).delete(own)
         for ref in refs:
             error = f"{ref.scope} is not reached by these credentials"
-            told.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
-        return told
+            outcomes.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
+        return outcomes
 
     def console(self, ref: Ref) -> str:
         if ref.scope not in self.scopes or ref.kind is not Kind.INSTANCE:
             return ""
         with edge():
-            told = self.calls(
+            answer = self.client(
                 CONSOLE,
                 group=ref.scope.place,
                 vm_name=ref.id,
                 sas_uri_expiration_time_in_minutes=5,
             )
-        return console.read(self.options, str(told.get("serialConsoleLogBlobUri") or ""))
+        return console.read(self.options, str(answer.get("serialConsoleLogBlobUri") or ""))
 
     def park(self, ref: Ref) -> None:
         with edge():
@@ -211,7 +211,7 @@ class AzureProvider:
 
     def guarded_roles(self) -> frozenset[str] | None:
         with edge():
-            return guard.roles(self.options, self.calls, self.now)
+            return guard.roles(self.options, self.client, self.now)
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
@@ -221,7 +221,7 @@ class AzureProvider:
         options = self.options
         if scope is not None:
             options = replace(options, resource_group=scope.place)
-        return AzureImages(options, self.calls, self.identity, self._waiter)
+        return AzureImages(options, self.client, self.identity, self._waiter)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
@@ -240,6 +240,6 @@ class AzureProvider:
 
     @property
     def _groups(self) -> list[Scope]:
-        """A subscription's id is its own for ever and everywhere: it needs nobody's word."""
+        """Scopes of all groups. A subscription's id never changes, so no call is needed."""
         account = str(self.options.subscription).lower()
         return [Scope(KIND, account, group) for group in self.options.groups]

@@ -43,20 +43,20 @@ class AzureQuotas:
     """The quotas, as they were a moment ago. Thread-safe."""
 
     def __init__(
-        self, options: AzureOptions, calls: AzureClient, elapsed: Callable[[], float] = boottime
+        self, options: AzureOptions, client: AzureClient, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._elapsed = elapsed
         self._lock = threading.Lock()
-        self._known: Mapping[str, AzureUsage] | None = None
-        self._asked = 0.0
-        self._told: frozenset[str] = frozenset()
+        self._usages: Mapping[str, AzureUsage] | None = None
+        self._asked_at = 0.0
+        self._warned: frozenset[str] = frozenset()
 
     def forget(self) -> None:
         """Look anew at the next question: a create was refused."""
         with self._lock:
-            self._known = None
+            self._usages = None
 
     def usages(self) -> Mapping[str, AzureUsage]:
         """Ask, and return the usages by name in lower case: of sizes, and of addresses as far as
@@ -78,7 +78,7 @@ class AzureQuotas:
             if lacks:
                 lacks = self._lacks(pools, sizes, FULL)
             reasons = frozenset(lacks.values())
-            fresh, self._told = reasons - self._told, reasons
+            fresh, self._warned = reasons - self._warned, reasons
         for reason in sorted(fresh):
             log.warning("%s: not offered: %s", self._options.name, reason)
         if pools and len(lacks) == len(pools):
@@ -90,36 +90,36 @@ class AzureQuotas:
 
     def _listed(self, api: AzureApi) -> dict[str, AzureUsage]:
         return {
-            str(part(one, "name", "value")).lower(): AzureUsage(
-                int(one["currentValue"]), int(one["limit"])
+            str(part(usage, "name", "value")).lower(): AzureUsage(
+                int(usage["currentValue"]), int(usage["limit"])
             )
-            for one in self._calls.listed(api, location=self._options.location)
+            for usage in self._client.listed(api, location=self._options.location)
         }
 
     def _lacks(
         self, pools: Sequence[CapacityPool], sizes: Mapping[str, AzureSize], age: float
     ) -> dict[CapacityPool, str]:
-        """Return why pools have no room, by usages of at most this age. What cannot be told is
-        nobody's lack."""
+        """Reasons of pools without room, by usages of at most `age` seconds. A quota that is not
+        told lacks nothing."""
         now = self._elapsed()
-        if self._known is None or now - self._asked >= age:
+        if self._usages is None or now - self._asked_at >= age:
             try:
-                self._known = self.usages()
+                self._usages = self.usages()
             except (CallFailed, KeyError, TypeError, ValueError) as error:
                 log.info("%s: quotas are not told: %s", self._options.name, error)
-                self._known, now = {}, now + FULL - FITS
-            self._asked = now
+                self._usages, now = {}, now + FULL - FITS
+            self._asked_at = now
         found = {}
         for pool in pools:
             wanted = needs(sizes[pool.machine_type], pool.market, self._options)
-            for lack in lacking(self._known, wanted):
+            for lack in lacking(self._usages, wanted):
                 found[pool] = f"{pool.machine_type} {pool.market.value}: {lack}"
                 break
         return found
 
 
 def needs(size: AzureSize, market: Market, options: AzureOptions) -> dict[str, int]:
-    """Return what one VM takes, by the quota's name."""
+    """Units that one VM takes, by the quota's name."""
     spot = market is Market.SPOT
     cores = ("lowPriorityCores",) if spot else ("cores", size.family)
     single = ("virtualMachines", *(ADDRESSES if options.address == "public" else ()))

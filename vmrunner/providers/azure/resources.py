@@ -34,37 +34,41 @@ def statuses(item: Answer) -> list[Answer]:
     return list(part(item, "properties", "instanceView", "statuses") or ())
 
 
-def code(told: list[Answer], family: str) -> str:
+def code(statuses: list[Answer], family: str) -> str:
     """Return a status without its family: `running` of `PowerState/running`; "": none."""
-    codes = [str(one.get("code", "")) for one in told]
+    codes = [str(status.get("code", "")) for status in statuses]
     return next((c.partition("/")[2] for c in codes if c.startswith(f"{family}/")), "")
 
 
 def power(item: Answer) -> Power:
-    """A state that nobody knew when this was written is no state of the dead; and one that Azure
-    calls failed may run."""
+    """Power state of a VM. An unknown state is no state of the dead, and a VM that Azure calls
+    failed may run."""
     state = str(part(item, "properties", "provisioningState") or "")
-    told = code(statuses(item), "PowerState")
+    power_state = code(statuses(item), "PowerState")
     if state == "Deleting":
         return Power.STOPPING
-    if told in _POWER:
-        return _POWER[told]
+    if power_state in _POWER:
+        return _POWER[power_state]
     if state == "Failed" and _unplaced(item):
         return Power.STOPPED
     return Power.PENDING if state == "Creating" else Power.RUNNING
 
 
 def seen(scope: Scope, item: Answer, host: str) -> Seen:
-    """Return what a look at one VM shows. `host`: where SSH goes; "": not known yet."""
+    """View of one VM. `host`: where SSH goes; "": not known yet."""
     now = power(item)
-    told = [str(one.get("message") or "") for one in statuses(item) if one.get("level") == "Error"]
+    errors = [
+        str(status.get("message") or "")
+        for status in statuses(item)
+        if status.get("level") == "Error"
+    ]
     state = code(statuses(item), "PowerState") or part(item, "properties", "provisioningState")
     return Seen(
         ref=Ref(scope, Kind.INSTANCE, name_of(item)),
         power=now,
         address=Address(host) if host and now is Power.RUNNING else None,
         created_at=born(item),
-        detail=next((text for text in told if text), "") or str(state or ""),
+        detail=next((text for text in errors if text), "") or str(state or ""),
         start=Start.COLD,
     )
 
@@ -81,13 +85,13 @@ def image_name(item: Answer) -> str:
 
 
 def born(item: Answer) -> float | None:
-    """Return when a resource was made, in epoch seconds. An interface or an address does not tell;
-    a name of ours does, nearly."""
-    told = part(item, "properties", "timeCreated") or part(item, "systemData", "createdAt")
+    """Time when a resource was made, in epoch seconds. An interface or an address does not tell; a
+    name of ours does, nearly."""
+    created = part(item, "properties", "timeCreated") or part(item, "systemData", "createdAt")
     found = _OURS.fullmatch(name_of(item))
     try:
-        if told:
-            return datetime.fromisoformat(str(told)).timestamp()
+        if created:
+            return datetime.fromisoformat(str(created)).timestamp()
         return float(ULID.from_str(found["ulid"].upper()).timestamp) if found else None
     except ValueError:
         return None
@@ -95,23 +99,23 @@ def born(item: Answer) -> float | None:
 
 def tags(item: Answer) -> Mapping[str, str]:
     """The tags of a resource. Azure may show a name in another case."""
-    told = part(item, "tags") or {}
-    return {key.lower() if key.lower().startswith(TAG) else key: str(v) for key, v in told.items()}
+    shown = part(item, "tags") or {}
+    return {key.lower() if key.lower().startswith(TAG) else key: str(v) for key, v in shown.items()}
 
 
 def ours(kind: Kind, item: Answer, installation: str, attached: Ref | None) -> Mapping[str, str]:
-    """Return its tags; of a part that none of ours is on and nothing holds, those that its name
+    """Tags of a resource. A part with no tag of ours that nothing holds has those that its name
     tells, since not every part of a VM is known to inherit them. The group is one installation's
-    alone, and such a name nobody else gives; but a disk has it as it was told, and one with more
-    in its name is somebody's copy."""
-    said = tags(item)
+    alone, and no other program gives such a name; but a disk keeps the name that it was given, and
+    one with more in its name is a copy."""
+    shown = tags(item)
     found = _OURS.fullmatch(name_of(item))
     if kind is Kind.DISK and found is not None and found["instance"] != found[0]:
-        return said
-    if found is None or attached is not None or any(key.startswith(TAG) for key in said):
-        return said
+        return shown
+    if found is None or attached is not None or any(key.startswith(TAG) for key in shown):
+        return shown
     return {
-        **said,
+        **shown,
         f"{TAG}installation": installation,
         f"{TAG}role": Role.BUILD.value,
         f"{TAG}instance": found["instance"],
@@ -125,9 +129,9 @@ def vm_of(scope: Scope, identifier: object) -> Ref | None:
 
 def addresses(interface: Answer) -> Iterator[tuple[str, Answer]]:
     """Yield each private address of an interface, with its public one: all of it, or its id."""
-    for one in part(interface, "properties", "ipConfigurations") or ():
-        private = str(part(one, "properties", "privateIPAddress") or "")
-        yield private, part(one, "properties", "publicIPAddress") or {}
+    for configuration in part(interface, "properties", "ipConfigurations") or ():
+        private = str(part(configuration, "properties", "privateIPAddress") or "")
+        yield private, part(configuration, "properties", "publicIPAddress") or {}
 
 
 # --- for a sweep ---------------------------------------------------------------------------------
@@ -163,21 +167,22 @@ class GroupReader:
         return self._part(Kind.ADDRESS, item, holder)
 
     def snapshot(self, item: Answer) -> Resource:
-        """No VM has any: one without tags is what somebody made to look at a build's disk."""
+        """Resource of a snapshot. No VM has any: one without tags was made to look at a build's
+        disk."""
         return self._made(Kind.SNAPSHOT, item, None, _standing(item), tags(item))
 
     def image(self, item: Answer) -> Resource | None:
         """Return one that its build has not finished. Its name is no instance's; of a version it is
         all that follows the provider in its id."""
-        said = tags(item)
-        if not is_unfinished(said):
+        image_tags = tags(item)
+        if not is_unfinished(image_tags):
             return None
         ref = Ref(self._scope, Kind.IMAGE, image_name(item))
-        return unfinished(ref, said, born(item), _standing(item))
+        return unfinished(ref, image_tags, born(item), _standing(item))
 
     def _part(self, kind: Kind, item: Answer, holder: Ref | None) -> Resource:
-        told = ours(kind, item, self._installation, holder)
-        return self._made(kind, item, holder, _standing(item), told)
+        part_tags = ours(kind, item, self._installation, holder)
+        return self._made(kind, item, holder, _standing(item), part_tags)
 
     def _made(
         self,
@@ -185,14 +190,14 @@ class GroupReader:
         item: Answer,
         holder: Ref | None,
         now: Power,
-        told: Mapping[str, str],
+        tags: Mapping[str, str],
         near: str = "",
     ) -> Resource:
         return Resource(
             ref=Ref(self._scope, kind, name_of(item)),
             power=now,
             created_at=born(item),
-            tags=told,
+            tags=tags,
             parent=holder,
             near=near,
         )

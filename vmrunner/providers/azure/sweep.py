@@ -41,46 +41,46 @@ _VERSIONS: Final = "versions"
 
 
 def sweep(
-    calls: AzureClient, scopes: Sequence[Scope], installation: str, now: Callable[[], float]
+    client: AzureClient, scopes: Sequence[Scope], installation: str, now: Callable[[], float]
 ) -> Iterator[Page]:
     """Yield every page of every kind, group beside group; one that fails hinders no other."""
-    parts = [partial(_group, calls, scope, installation, now) for scope in scopes]
+    parts = [partial(_group, client, scope, installation, now) for scope in scopes]
     return merged(parts) if parts else iter(())
 
 
 def _group(
-    calls: AzureClient, scope: Scope, installation: str, now: Callable[[], float]
+    client: AzureClient, scope: Scope, installation: str, now: Callable[[], float]
 ) -> Iterator[Page]:
     reader = GroupReader(scope, installation)
     for kind, api, name in READERS:
-        read = partial(_images if kind is Kind.IMAGE else _read, calls, api, scope)
+        read = partial(_images if kind is Kind.IMAGE else _read, client, api, scope)
         yield from pages(scope, kind, read, getattr(reader, name), now)
 
 
 def _images(
-    calls: AzureClient, api: AzureApi, scope: Scope, token: str | None
+    client: AzureClient, api: AzureApi, scope: Scope, token: str | None
 ) -> tuple[Sequence[Answer], str | None]:
     """Return one page: managed images, and then all versions in the group's gallery as one page.
     Raises `CallFailed`."""
     if token != _VERSIONS:
-        items, more = _read(calls, api, scope, token)
+        items, more = _read(client, api, scope, token)
         return items, more or _VERSIONS
     try:
-        return [version for _, version in galleries.versions(calls, scope.place)], None
+        return [version for _, version in galleries.versions(client, scope.place)], None
     except CallFailed as failed:
-        if is_gone(calls, scope, failed):
+        if is_gone(client, scope, failed):
             return (), None
         raise
 
 
 def _read(
-    calls: AzureClient, api: AzureApi, scope: Scope, token: str | None
+    client: AzureClient, api: AzureApi, scope: Scope, token: str | None
 ) -> tuple[Sequence[Answer], str | None]:
     """Return one page. Of a group that is not there it is the last, and empty: else the rows of a
-    group that somebody deleted would stay open for ever. Raises `CallFailed`."""
+    deleted group would stay open for ever. Raises `CallFailed`."""
     try:
-        return calls.page(api, token, group=scope.place)
+        return client.page(api, token, group=scope.place)
     except CallFailed as failed:
-        if token is None and is_gone(calls, scope, failed):
+        if token is None and is_gone(client, scope, failed):
             return (), None
         raise

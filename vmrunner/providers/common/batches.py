@@ -37,10 +37,10 @@ def in_batches(
                 return {batch[0]: alone(batch[0], failed)}
             if not poisoned(failed):
                 return dict.fromkeys(batch, Outcome(fate=Fate.FAILED, error=str(failed)))
-            told: dict[T, Outcome] = {}
+            outcomes: dict[T, Outcome] = {}
             for part in _parts(batch, [item for item in batch if names(failed, item)]):
-                told |= send(part)
-            return told
+                outcomes |= send(part)
+            return outcomes
         return dict.fromkeys(batch, Outcome(fate=Fate.ACCEPTED))
 
     outcomes: dict[T, Outcome] = {}

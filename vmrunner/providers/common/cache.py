@@ -18,13 +18,13 @@ class TtlCache:
     def __init__(self, now: Callable[[], float] = boottime) -> None:
         self._now = now
         self._lock = threading.RLock()
-        self._known: dict[Hashable, tuple[float, Any]] = {}
+        self._cached: dict[Hashable, tuple[float, Any]] = {}
 
     def get(self, key: Hashable, seconds: float, ask: Callable[[], T]) -> T:
         """The answer to `key`, at most so old."""
         with self._lock:
-            until, value = self._known.get(key, (0.0, None))
+            until, value = self._cached.get(key, (0.0, None))
             if self._now() >= until:
                 value = ask()
-                self._known[key] = (self._now() + seconds, value)
+                self._cached[key] = (self._now() + seconds, value)
             return cast("T", value)

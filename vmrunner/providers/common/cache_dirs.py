@@ -11,7 +11,7 @@ from vmrunner.lib import private_dirs
 
 
 def make(cache: Path, *parts: str) -> Path:
-    """A directory of the cache, with all above it: for us alone, whatever the umask. Raises
+    """Make a directory of the cache, with all above it, for us alone under any umask. Raises
     BadOrder when others may change what is in it."""
     place = private_dirs.make(cache.joinpath(*parts))
     check(cache, *parts)
@@ -20,7 +20,7 @@ def make(cache: Path, *parts: str) -> Path:
 
 def check(cache: Path, *parts: str) -> None:
     """Raises BadOrder when others may change the directory or file `parts` below the cache. What is
-    below a directory that they may not enter is safe. What is not there is nobody's."""
+    below a directory that they may not enter is safe, and so is what is not there."""
     place = cache
     for part in (".", *parts):
         place /= part

@@ -25,10 +25,10 @@ _HTML: Final = re.compile(r"(b['\"])?<(!doctype html|html)\b.*", re.IGNORECASE |
 
 
 def one_line(message: str, *, before: str = "") -> str:
-    """An SDK's message in at most 300 characters; `before`: where what nobody can read begins. Of a
+    """An SDK's message in at most 300 characters; `before`: where its unreadable part begins. Of a
     page that a gateway answers with, it says just that."""
-    words = _HTML.sub("a page of HTML, as a gateway's", " ".join(message.split()), count=1)
-    return (words.partition(before)[0] if before else words)[:300]
+    text = _HTML.sub("a page of HTML, as a gateway's", " ".join(message.split()), count=1)
+    return (text.partition(before)[0] if before else text)[:300]
 
 
 def is_undecided(status: int) -> bool:

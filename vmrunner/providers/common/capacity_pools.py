@@ -31,28 +31,28 @@ def pool_of(offer: Offer) -> CapacityPool:
     return CapacityPool(offer.machine_type, offer.place, offer.market)
 
 
-def markets(said: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]:
-    """The markets to try, best first. `said`: by the provider's configuration (None: nothing);
-    `wanted`: by the build. Raises `BadOrder` for a wish that the configuration forbids."""
-    if said == "only":
+def markets(configured: Spot | None, *, wanted: bool, name: str) -> tuple[Market, ...]:
+    """Markets to try, best first. `configured`: by the provider's configuration (None: nothing);
+    `wanted`: by the build. Raises `BadOrder` for a request that the configuration forbids."""
+    if configured == "only":
         return (Market.SPOT,)
-    if said == "never" and wanted:
+    if configured == "never" and wanted:
         raise BadOrder(
             f"spot: {name} never uses it", hint=f"leave --spot out, or providers.{name}.spot"
         )
-    if said == "prefer" or wanted:
+    if configured == "prefer" or wanted:
         return (Market.SPOT, Market.ON_DEMAND)
     return (Market.ON_DEMAND,)
 
 
 def walk(
-    markets: Sequence[Market], machine_types: Sequence[str], places: Sequence[str]
+    markets: Sequence[Market], machine_types: Sequence[str], locations: Sequence[str]
 ) -> Iterator[CapacityPool]:
     """Yield all pools, best first: every pool of the better market before any of the worse, and
     within a market the types in order, each in every place."""
     for market in markets:
         for machine_type in machine_types:
-            for place in places:
+            for place in locations:
                 yield CapacityPool(machine_type, place, market)
 
 
@@ -91,14 +91,14 @@ class DryPools:
         now = self._now()
         with self._lock:
             dry = {p: (until - now, why) for p, (until, why) in self._dry.items() if until > now}
-            self._dry = {pool: told for pool, told in self._dry.items() if pool in dry}
+            self._dry = {pool: reason for pool, reason in self._dry.items() if pool in dry}
             shut = {m: (until - now, why) for m, (until, why) in self._shut.items() if until > now}
         dry |= {pool: shut[pool.market] for pool in pools if pool.market in shut}
-        left = [pool for pool in pools if pool not in dry]
-        if pools and not left:
+        usable = [pool for pool in pools if pool not in dry]
+        if pools and not usable:
             wait, why = min(dry[pool] for pool in pools)
             raise NoCapacity(
                 f"all {len(pools)} pools were dry a moment ago: {why}",
                 hint=f"the first is asked again in {wait:.0f} s; more types or places help",
             )
-        return left
+        return usable

@@ -36,7 +36,7 @@ class CloudClock:
         self._lock = threading.Lock()
         self._offset: float | None = None  # the cloud's time minus `elapsed`
         self._claim: float | None = None  # the same by one answer, with which nothing agrees yet
-        self._rumour: float | None = None  # the same by the last answer, whoever gave it
+        self._rumour: float | None = None  # the same by the last answer, from any sender
 
     def observe(self, date: str | None) -> None:
         """Take in the `Date` header of an answer to a signed request that was a success; one that
@@ -47,8 +47,8 @@ class CloudClock:
         with self._lock:
             self._rumour = offset
             host = self._host() - self._elapsed()
-            known = (self._offset, self._claim, host)
-            if not any(other is not None and abs(offset - other) <= JUMP for other in known):
+            offsets = (self._offset, self._claim, host)
+            if not any(other is not None and abs(offset - other) <= JUMP for other in offsets):
                 self._claim = offset
                 return
             self._claim = None
@@ -76,7 +76,7 @@ class CloudClock:
 
     @property
     def skew(self) -> float | None:
-        """Return how far the host's clock is ahead, in seconds; None when no date was heard."""
+        """Seconds that the host's clock is ahead; None when no date was heard."""
         with self._lock:
             offset = self._offset if self._offset is not None else self._rumour
             return None if offset is None else self._host() - (self._elapsed() + offset)

@@ -31,9 +31,9 @@ class CloudOptions:
         except ConfigError as error:
             raise BadOrder(str(error.args[0]), hint=error.hint) from error
 
-    def disk_size(self, asked: int | None, image: str, least: int) -> int:
+    def disk_size(self, requested: int | None, image: str, least: int) -> int:
         """The bytes of a VM's disk. Raises `BadOrder` when the image does not fit."""
-        wanted = asked or self.disk or least
+        wanted = requested or self.disk or least
         if wanted < least:
             raise BadOrder(f"disk = {wanted / GiB:g} GiB: image {image} needs {least / GiB:g} GiB")
         return wanted

@@ -26,11 +26,11 @@ class CallCooldown(Generic[T]):
     def __init__(
         self,
         ask: Callable[[], T],
-        known: Callable[[], T | None],
+        cached: Callable[[], T | None],
         elapsed: Callable[[], float],
     ) -> None:
         self._ask = ask
-        self._known = known
+        self._cached = cached
         self._elapsed = elapsed
         self._lock = threading.Lock()
         self._failed_at: float | None = None
@@ -38,7 +38,7 @@ class CallCooldown(Generic[T]):
 
     def __call__(self) -> T | None:
         """Return the answer; None when it cannot be told, or not yet."""
-        answer = self._known()
+        answer = self._cached()
         if answer is not None:
             return answer
         with self._lock:
@@ -58,7 +58,7 @@ class CallCooldown(Generic[T]):
     def _work(self, asking: Future[T]) -> None:
         try:
             answer = self._ask()
-        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        except BaseException as error:  # noqa: BLE001 - the waiting caller raises it
             self._over(self._elapsed())
             asking.set_exception(error)
         else:

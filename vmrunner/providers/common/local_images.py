@@ -1,4 +1,4 @@
-"""Local images in the user's cache, found by recipe hash or name, whatever ledger is in use.
+"""Local images in the user's cache, found by recipe hash or name, under any ledger.
 
     <cache>/images/<hash>/{image.json, disk.qcow2, vmlinuz, initrd.img, sbom.cdx.json}
 
@@ -99,28 +99,28 @@ def resolve(
         made = cache / "images" / current()
         if made.is_dir():
             return read(made)  # nothing is asked of all the others
-    there = _directories(cache)
-    hashes = [d for d in there if wanted is not None and d.name.startswith(wanted)]
+    directories = _directories(cache)
+    hashes = [d for d in directories if wanted is not None and d.name.startswith(wanted)]
     if wanted is not None and len(wanted) >= LEAST and hashes:
         if len(hashes) > 1:
             raise BadOrder(
                 f"image: {wanted!r} is the start of several", hint="give more of the hash"
             )
         return read(hashes[0])
-    known = [(manifest, d) for d in there if (manifest := _glance(d)) is not None]
+    readable = [(manifest, d) for d in directories if (manifest := _glance(d)) is not None]
     replaces = current is not None and wanted in (None, DEFAULT)
-    if replaces and any(m["name"] == DEFAULT for m, _ in known):
+    if replaces and any(m["name"] == DEFAULT for m, _ in readable):
         raise NotMade(
             f"image: the local image {DEFAULT!r} is of another version of vmrunner",
             hint=f"{_BUILD} makes this version's",
         )
     for name in [wanted] if wanted is not None else [DEFAULT, None]:
-        dated = [(m["created"], d) for m, d in known if name is None or m["name"] == name]
+        dated = [(m["created"], d) for m, d in readable if name is None or m["name"] == name]
         if dated:
             return read(max(dated)[1])
     if wanted is None:
         raise NotMade("image: there is no local image yet", hint=f"{_BUILD} makes one")
-    names = ", ".join(sorted({m["name"] for m, _ in known})) or "none"
+    names = ", ".join(sorted({m["name"] for m, _ in readable})) or "none"
     if ":" in wanted or "/" in wanted:
         raise BadOrder(
             f"image: {wanted!r} is no VM image, which is what the VM boots from (there: {names})",
@@ -143,8 +143,8 @@ def used(image: LocalImage) -> None:
 def replaced(
     cache: Path, *, now: float, keep: float, named: Collection[str] = ()
 ) -> list[LocalImage]:
-    """The images that a newer one of their name replaced and that nobody has used for `keep`
-    seconds. `named`: hashes of those that stay, since somebody will want them."""
+    """Images that a newer one of their name replaced and that were not used for `keep` seconds.
+    `named`: hashes of those that stay, since builds will want them."""
     newest: set[str] = set()
     old = []
     for image in images(cache):
@@ -164,8 +164,7 @@ def remove(image: LocalImage) -> None:
 
 
 def last_used(image: LocalImage) -> float:
-    """Return when a VM was last made of it, or else it itself was; epoch seconds. Raises
-    OSError."""
+    """Time when a VM was last made of it, or else it itself was; epoch seconds. Raises OSError."""
     return max(image.created, image.directory.stat().st_mtime)
 
 
@@ -200,11 +199,11 @@ def read(directory: Path) -> LocalImage:
         raise damaged(directory, f"{MANIFEST} is of another image")
     for name, size in files.items():
         try:
-            there = (directory / name).stat().st_size
+            stored = (directory / name).stat().st_size
         except OSError:
             raise damaged(directory, f"{name} is missing") from None
-        if there != size:
-            raise damaged(directory, f"{name} has {there} bytes, not {size}")
+        if stored != size:
+            raise damaged(directory, f"{name} has {stored} bytes, not {size}")
     return image
 
 

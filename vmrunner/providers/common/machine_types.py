@@ -41,23 +41,23 @@ def fitting(types: Iterable[T], spec: Spec, architecture: str) -> dict[str, T]:
     """Return the types, by name, that are large enough and run images of this architecture (empty:
     of any)."""
     return {
-        one.name: one
-        for one in types
-        if one.cpus >= (spec.cpus or 0)
-        and one.memory >= (spec.memory or 0)
-        and (not architecture or not one.architectures or architecture in one.architectures)
+        machine.name: machine
+        for machine in types
+        if machine.cpus >= (spec.cpus or 0)
+        and machine.memory >= (spec.memory or 0)
+        and (not architecture or not machine.architectures or architecture in machine.architectures)
     }
 
 
 def none_fits(
-    name: str, types: Sequence[str], places: Sequence[str], spec: Spec, why: str = ""
+    name: str, types: Sequence[str], locations: Sequence[str], spec: Spec, why: str = ""
 ) -> BadOrder:
     """Return the error of a provider in none of whose places a type fits. `why`: those that are
     large enough do not."""
     field = f"providers.{name}.machine_types"
-    wish = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
+    wanted = [f"cpus = {spec.cpus}" if spec.cpus else "", f"memory = {spec.memory or ''}"]
     return BadOrder(
-        f"{field}: none of {', '.join(types)} is to be had in {', '.join(places)} with "
-        f"{', '.join(word for word in wish if word)}{why and f': {why}'}",
+        f"{field}: none of {', '.join(types)} is to be had in {', '.join(locations)} with "
+        f"{', '.join(word for word in wanted if word)}{why and f': {why}'}",
         hint=f"correct {field}, or ask for less",
     )

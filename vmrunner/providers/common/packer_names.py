@@ -1,18 +1,17 @@
-"""Names that Packer gives its builders and what they need for a while, where nobody tells it
-names."""
+"""Names that Packer gives its builders and what they need for a while, where it is told none."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-#: So old nobody builds with it any more, in seconds: what is left is told, and never ended.
+#: Age in seconds at which no build uses it any more: what is left is told, and never ended.
 OLD: Final = 3600.0
 _TEMPORARY: Final = re.compile(r"packer[_-]([0-9a-f]{8})-[0-9a-f-]{27}")
 
 
 def near(name: str) -> str:
-    """Return what an audit says of a thing with such a name; empty when it is not Packer's."""
+    """Note of an audit on a thing with such a name; "" when it is not Packer's."""
     return f"a Packer build ({name})" if name == BUILDER or _TEMPORARY.fullmatch(name) else ""
 
 

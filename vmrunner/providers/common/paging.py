@@ -1,4 +1,4 @@
-"""A listing as pages. Whatever fails makes it incomplete, and says so; nothing is cut silently."""
+"""A listing as pages. A failure makes it incomplete, and says so; nothing is cut silently."""
 
 from __future__ import annotations
 

@@ -64,10 +64,11 @@ class Bucket:
         self._refill()
         self._tokens -= count
 
-    def refused(self, told: float = 0.0) -> None:
-        """The cloud said no: somebody else took them. `told`: when to ask again, in its words."""
+    def refused(self, retry_after: float = 0.0) -> None:
+        """Record a refusal: other callers took the tokens. `retry_after`: seconds until the next
+        call, in the cloud's words."""
         self._refill()
-        pause = max(self._pause, min(told, LONGEST_TOLD))
+        pause = max(self._pause, min(retry_after, LONGEST_TOLD))
         self._tokens = min(self._tokens, 1.0 - pause * self._limit.rate)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
@@ -121,7 +122,7 @@ class Buckets:
             self._sleep(wait)
 
     def spare(self, place: str, quota: str) -> float:
-        """Return how many calls, each about one thing, can be made without waiting. To ask for it
+        """Number of calls, each about one thing, that can be made without waiting. To ask for it
         makes no bucket."""
         with self._lock:
             found = self._buckets.get((place, quota))
@@ -129,9 +130,9 @@ class Buckets:
                 return min(limit.burst for limit in self._quotas[quota] if limit is not None)
             return min(bucket.spare() for bucket, _ in found)
 
-    def record(self, place: str, quota: str, *, refused: bool, told: float = 0.0) -> None:
-        """Record what the cloud said to a call: too many, and `told` seconds until another has a
-        point; or anything else."""
+    def record(self, place: str, quota: str, *, refused: bool, retry_after: float = 0.0) -> None:
+        """Record the cloud's answer to a call: too many, and `retry_after` seconds until another
+        has a point; or anything else."""
         buckets = self._of(place, quota)
         if not refused:  # as nearly each answer: it waits for no other thread
             for bucket, _ in buckets:
@@ -139,10 +140,10 @@ class Buckets:
             return
         with self._lock:
             for bucket, _ in buckets:
-                bucket.refused(told)
+                bucket.refused(retry_after)
 
     def _drop_full(self) -> None:
-        """Forget those of places that nobody asked for a while: a new one is the same."""
+        """Forget buckets of places that were not asked for a while: a new one is the same."""
         for key, buckets in list(self._buckets.items()):
             if all(bucket.full for bucket, _ in buckets):
                 del self._buckets[key]

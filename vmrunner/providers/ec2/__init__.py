@@ -32,9 +32,9 @@ def open(  # noqa: A001 - as `Driver` calls it
     from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
     from vmrunner.providers.ec2.provider import Ec2Provider
 
-    said = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    said = said or region_of(options.get("profile")) or next(iter(used), None)
-    if said is None:
+    home_region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    home_region = home_region or region_of(options.get("profile")) or next(iter(used), None)
+    if home_region is None:
         raise ConfigError(
             f"providers.{name}.region: none", hint="set it, or AWS_REGION, such as eu-west-1"
         )
@@ -46,7 +46,9 @@ def open(  # noqa: A001 - as `Driver` calls it
         if field in options:
             options[field] = tuple(options[field])
     return Ec2Provider(
-        Ec2Options(name=name, installation=installation, region=said, used=tuple(used), **options)
+        Ec2Options(
+            name=name, installation=installation, region=home_region, used=tuple(used), **options
+        )
     )
 
 

@@ -72,19 +72,19 @@ class Ec2Catalog:
     """Looks things up in the region that launches. Raises `CallFailed` or `BadOrder`."""
 
     def __init__(
-        self, options: Ec2Options, calls: Ec2Client, elapsed: Callable[[], float] = boottime
+        self, options: Ec2Options, client: Ec2Client, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._memory = TtlCache(elapsed)
 
-    def image(self, wanted: str | None = None) -> Ami:
+    def image(self, name: str | None = None) -> Ami:
         """The AMI of this id or name; None: the configured one. Of several, the one that was
         promoted last, else the newest."""
-        said: str | ImageChoice = wanted or self._options.image
-        if isinstance(said, str) and not said.startswith("ami-"):
-            said = ImageChoice(name=said)
-        return self._memory.get(("image", str(said)), IMAGE, lambda: self._find(said))
+        choice: str | ImageChoice = name or self._options.image
+        if isinstance(choice, str) and not choice.startswith("ami-"):
+            choice = ImageChoice(name=choice)
+        return self._memory.get(("image", str(choice)), IMAGE, lambda: self._find(choice))
 
     def subnets(self, network: NetworkPolicy = Network.OPEN) -> dict[str, ec2.SubnetTypeDef]:
         """The configured subnets for this network by id, in their order."""
@@ -118,14 +118,14 @@ class Ec2Catalog:
         return self._memory.get(key, NETWORK, ask)
 
     def types(self) -> list[Ec2InstanceType]:
-        """Return those of the configured types that the region has, in their order. Asked for by a
-        filter: a list is refused whole for one that it has not."""
+        """Configured types that the region has, in their order. Asked for by a filter: a list is
+        refused whole for one unknown type."""
         names, region = self._options.instance_types, self._options.region
 
         def ask() -> list[Ec2InstanceType]:
             filters = [{"Name": "instance-type", "Values": list(names)}]
-            told = self._calls(region, TYPES, Filters=filters)["InstanceTypes"]
-            by_name = {one["InstanceType"]: _type(one) for one in told}
+            items = self._client(region, TYPES, Filters=filters)["InstanceTypes"]
+            by_name = {item["InstanceType"]: _type(item) for item in items}
             missing = [name for name in names if name not in by_name]
             text = f"providers.{self._options.name}.instance_types: {', '.join(missing)}: {region}"
             if not by_name:
@@ -139,31 +139,33 @@ class Ec2Catalog:
     # --- within ---
 
     def _named(self, api: Ec2Api[AnswerT], field: str, ids: Sequence[str], key: str) -> AnswerT:
-        """Return what these ids name. For an id that names nothing, raise whose fault it is."""
+        """Items that these ids name. Raises the error of the id that names nothing."""
         params: Answer = {field: list(ids)}
         try:
-            return self._calls(self._options.region, api, **params)
+            return self._client(self._options.region, api, **params)
         except CallFailed as failed:
             if not isinstance(failed.error, BadOrder):
                 raise
             field = f"providers.{self._options.name}.{key}"
             raise BadOrder(f"{field}: {failed}", hint=f"correct {field}") from failed
 
-    def _find(self, said: str | ImageChoice) -> Ami:
+    def _find(self, choice: str | ImageChoice) -> Ami:
         name, region = self._options.name, self._options.region
         try:
-            found = self._calls(region, IMAGES, **_question(said))["Images"]
+            found = self._client(region, IMAGES, **_question(choice))["Images"]
         except CallFailed as failed:
             if not isinstance(failed.error, BadOrder):
                 raise
-            raise BadOrder(f"image {said}: {failed}", hint=_NO_IMAGE.format(name=name)) from failed
-        if not isinstance(said, str):  # what no build finished may go at any moment
+            raise BadOrder(
+                f"image {choice}: {failed}", hint=_NO_IMAGE.format(name=name)
+            ) from failed
+        if not isinstance(choice, str):  # what no build finished may go at any moment
             found = [image for image in found if not is_unfinished(tags(image))]
         usable = [image for image in found if image.get("State") == "available"]
         if not usable:
             state = f" is {found[0].get('State')}" if found else ": there is none"
             hint = _NO_IMAGE.format(name=name)
-            raise NoImage(f"image {said}{state} in {region}", hint=hint)
+            raise NoImage(f"image {choice}{state} in {region}", hint=hint)
         newest = max(usable, key=_rank)
         return Ami(
             id=newest["ImageId"],
@@ -174,30 +176,30 @@ class Ec2Catalog:
         )
 
 
-def _question(said: str | ImageChoice) -> Answer:
-    if isinstance(said, str):
-        return {"ImageIds": [said]}
+def _question(choice: str | ImageChoice) -> Answer:
+    if isinstance(choice, str):
+        return {"ImageIds": [choice]}
     filters = [("state", "available")]
-    filters += [("name", said.name)] if said.name else []
-    filters += [(f"tag:{key}", value) for key, value in said.tags.items()]
+    filters += [("name", choice.name)] if choice.name else []
+    filters += [(f"tag:{key}", value) for key, value in choice.tags.items()]
     return {
-        "Owners": [said.owner],
+        "Owners": [choice.owner],
         "Filters": [{"Name": key, "Values": [value]} for key, value in filters],
     }
 
 
 def _rank(image: ec2.ImageTypeDef) -> tuple[int, str, str]:
-    """Tags on it are this account's own, whoever's it is."""
+    """Sort key of an AMI. Tags on it are this account's own, also on another account's AMI."""
     return promoted_at(tags(image)), image.get("CreationDate", ""), image["ImageId"]
 
 
-def _type(told: ec2.InstanceTypeInfoTypeDef) -> Ec2InstanceType:
-    name = told["InstanceType"]
+def _type(item: ec2.InstanceTypeInfoTypeDef) -> Ec2InstanceType:
+    name = item["InstanceType"]
     return Ec2InstanceType(
         name=name,
-        cpus=int(told.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
-        memory=int(told.get("MemoryInfo", {}).get("SizeInMiB", 0)) * 1024**2,
-        architectures=tuple(told.get("ProcessorInfo", {}).get("SupportedArchitectures", ())),
+        cpus=int(item.get("VCpuInfo", {}).get("DefaultVCpus", 0)),
+        memory=int(item.get("MemoryInfo", {}).get("SizeInMiB", 0)) * 1024**2,
+        architectures=tuple(item.get("ProcessorInfo", {}).get("SupportedArchitectures", ())),
         family=name.rstrip("0123456789").partition(".")[0],
     )
 
@@ -209,11 +211,11 @@ def some_fitting(
     fit = fitting(every, spec, image.architecture)
     if not fit:
         sizes = ", ".join(f"{t.name} ({t.cpus} CPUs, {t.memory / GiB:g} GiB)" for t in every)
-        wish = [f"cpus = {spec.cpus}" if spec.cpus else ""]
-        wish.append(f"memory = {spec.memory}" if spec.memory else "")
-        wish.append(f"an image for {image.architecture}" if image.architecture else "")
+        wanted = [f"cpus = {spec.cpus}" if spec.cpus else ""]
+        wanted.append(f"memory = {spec.memory}" if spec.memory else "")
+        wanted.append(f"an image for {image.architecture}" if image.architecture else "")
         raise BadOrder(
-            f"no instance type has {', '.join(word for word in wish if word)}",
+            f"no instance type has {', '.join(word for word in wanted if word)}",
             hint=f"instance_types: {sizes}",
         )
     return fit

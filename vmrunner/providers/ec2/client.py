@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types_boto3_service_quotas import type_defs as service_quotas
     from types_boto3_sts import type_defs as sts
 
-#: What nobody wrote a type for.
+#: A document without a type.
 Answer = dict[str, Any]
 AnswerT = TypeVar("AnswerT")
 
@@ -200,7 +200,7 @@ class Ec2Client:
         try:
             answer: AnswerT = getattr(self._client(api.service, region), api.method)(**params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            if isinstance(error, ClientError):  # whoever made it: a proxy on the way, perhaps
+            if isinstance(error, ClientError):  # a proxy on the way may have made it
                 self._clock.overheard(_date(dict(error.response)))
             failed = error_codes.failed(error, action=api.action, region=region)
             if isinstance(failed.error, Throttled):
@@ -260,7 +260,7 @@ class Ec2Client:
 
 
 def _is_page(answer: Any) -> bool:
-    """True of somebody's page on the way, which well-formed parses as an answer of EC2's without
+    """True of a proxy's page, which, if well-formed, parses as an answer of EC2's without
     fields."""
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return str(headers.get("content-type", "")).startswith("text/html")

@@ -22,19 +22,19 @@ class Ec2Creator:
     """Launches in one region."""
 
     def __init__(
-        self, options: Ec2Options, calls: Ec2Client, places: Ec2Catalog, dry: DryPools
+        self, options: Ec2Options, client: Ec2Client, catalog: Ec2Catalog, dry: DryPools
     ) -> None:
         self._options = options
-        self._calls = calls
-        self._places = places
+        self._client = client
+        self._catalog = catalog
         self._dry = dry
 
     def create(self, order: Order) -> Ref:
         """Raises `CallFailed` or `BadOrder`."""
         offer = order.offer
-        asked = create_request.request(order, self._options, self._places.image(offer.image))
+        request = create_request.request(order, self._options, self._catalog.image(offer.image))
         try:
-            answer = self._calls(offer.scope.place, RUN, patience=CREATE_TIMEOUT, **asked)
+            answer = self._client(offer.scope.place, RUN, patience=CREATE_TIMEOUT, **request)
         except CallFailed as failed:
             if failed.code in USED:
                 return self._found(order, failed)
@@ -44,13 +44,13 @@ class Ec2Creator:
                 self._dry.failed(pool_of(offer), failed)
             raise
         self._dry.clear(pool_of(offer))
-        (born,) = answer["Instances"]
-        return Ref(offer.scope, Kind.INSTANCE, born["InstanceId"])
+        (instance,) = answer["Instances"]
+        return Ref(offer.scope, Kind.INSTANCE, instance["InstanceId"])
 
     def _found(self, order: Order, failed: CallFailed) -> Ref:
-        """Return the VM that exists, or did: whoever asked before, it is the VM of this order."""
+        """Return the VM that exists, or did: it is the VM of this order."""
         key = Key(order.offer.scope, order.instance)
-        seen = look(self._calls, [key], order.installation, public=True).get(key)
+        seen = look(self._client, [key], order.installation, public=True).get(key)
         if seen is None:
             raise failed
         return seen.ref

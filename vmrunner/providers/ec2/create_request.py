@@ -29,7 +29,7 @@ def request(order: Order, options: Ec2Options, image: Ami) -> Answer:
     pairs = {**options.tags, **tags_of(order)}
     tags = [{"Key": key, "Value": value} for key, value in pairs.items()]
     kinds = ["instance", "volume", "network-interface"] + ["spot-instances-request"] * spot
-    asked: Answer = {
+    parameters: Answer = {
         "ClientToken": order.instance,
         "MinCount": 1,
         "MaxCount": 1,
@@ -56,7 +56,7 @@ def request(order: Order, options: Ec2Options, image: Ami) -> Answer:
         },
     }
     if spot:
-        asked["InstanceMarketOptions"] = {
+        parameters["InstanceMarketOptions"] = {
             "MarketType": "spot",
             "SpotOptions": {
                 "SpotInstanceType": "one-time",
@@ -64,26 +64,26 @@ def request(order: Order, options: Ec2Options, image: Ami) -> Answer:
             },
         }
     if _BURSTABLE.match(offer.machine_type):
-        asked["CreditSpecification"] = {"CpuCredits": "standard"}
+        parameters["CreditSpecification"] = {"CpuCredits": "standard"}
     if options.instance_profile:
         key = "Arn" if options.instance_profile.startswith("arn:") else "Name"
-        asked["IamInstanceProfile"] = {key: options.instance_profile}
-    return asked
+        parameters["IamInstanceProfile"] = {key: options.instance_profile}
+    return parameters
 
 
 def disks(image: Ami, size: int) -> list[dict[str, Any]]:
-    """Return every disk of the image, so that none outlives the VM, whatever the image says of it;
-    the root disk with at least `size` bytes."""
+    """Every disk of the image, none of which outlives the VM; the root disk with at least `size`
+    bytes."""
     made = []
     for mapping in image.mappings:
         if "Ebs" not in mapping:
             continue  # instance store: it dies with the machine anyway
-        said = mapping["Ebs"]
+        image_disk = mapping["Ebs"]
         ebs: dict[str, Any] = {"DeleteOnTermination": True, "Encrypted": True}
-        least = int(said.get("VolumeSize") or 0)
+        least = int(image_disk.get("VolumeSize") or 0)
         if mapping.get("DeviceName") == image.root:
             ebs["VolumeSize"] = max(least, math.ceil(size / GiB))
-        elif "SnapshotId" not in said:
+        elif "SnapshotId" not in image_disk:
             ebs["VolumeSize"] = least
         made.append({"DeviceName": mapping["DeviceName"], "Ebs": ebs})
     return made

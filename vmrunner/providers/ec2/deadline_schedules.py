@@ -37,13 +37,13 @@ _NAME: Final = re.compile(r"(?P<instance>vm-[0-9a-z]+)\.(?P<deadline>\d{1,12})")
 
 
 def arm(
-    calls: Ec2Client, options: Ec2Options, partition: str, ref: Ref, instance: str, deadline: float
+    client: Ec2Client, options: Ec2Options, partition: str, ref: Ref, instance: str, deadline: float
 ) -> Ref:
     """Let this VM be ended `AFTER` its deadline. What was armed before is the same. Raises
     `CallFailed`."""
     when = datetime.fromtimestamp(int(deadline) + AFTER, UTC)
     group, name = options.schedule_group, f"{instance}.{int(deadline)}"
-    asked: Answer = {
+    schedule: Answer = {
         "GroupName": group,
         "Name": name,
         "ScheduleExpression": f"at({when:%Y-%m-%dT%H:%M:%S})",
@@ -59,35 +59,35 @@ def arm(
     region = ref.scope.place
     try:
         try:
-            calls(region, CREATE_SCHEDULE, **asked)
+            client(region, CREATE_SCHEDULE, **schedule)
         except CallFailed as failed:
             if failed.code != NO_GROUP:
                 raise
-            _make_group(calls, region, options)
-            calls(region, CREATE_SCHEDULE, **asked)
+            _make_group(client, region, options)
+            client(region, CREATE_SCHEDULE, **schedule)
     except CallFailed as failed:
         if failed.code != _EXISTS:
             raise
     return Ref(ref.scope, Kind.SCHEDULE, f"{group}/{name}")
 
 
-def _make_group(calls: Ec2Client, region: str, options: Ec2Options) -> None:
+def _make_group(client: Ec2Client, region: str, options: Ec2Options) -> None:
     tags = [{"Key": f"{TAG}installation", "Value": options.installation}]
     try:
-        calls(region, CREATE_GROUP, Name=options.schedule_group, Tags=tags)
+        client(region, CREATE_GROUP, Name=options.schedule_group, Tags=tags)
     except CallFailed as failed:
-        if failed.code != _EXISTS:  # somebody was faster
+        if failed.code != _EXISTS:  # another process was faster
             raise
 
 
-def disarm(calls: Ec2Client, region: str, name: str) -> None:
+def disarm(client: Ec2Client, region: str, name: str) -> None:
     """`name`: with its group. Raises `CallFailed`."""
     group, _, name = name.partition("/")
-    calls(region, DELETE_SCHEDULE, GroupName=group, Name=name)
+    client(region, DELETE_SCHEDULE, GroupName=group, Name=name)
 
 
 def reader(options: Ec2Options) -> Ec2KindReader:
-    """Return how this installation's schedules are listed."""
+    """Reader of this installation's schedules."""
 
     def make(scope: Scope, item: Answer, _: Ec2Nearness) -> Resource | None:
         found = _NAME.fullmatch(item["Name"])

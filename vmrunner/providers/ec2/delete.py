@@ -12,8 +12,26 @@ from vmrunner.errors import BadOrder, CredentialsRefused, Throttled, Uncertain
 from vmrunner.model import Fate, Kind, Outcome, Ref
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.ec2 import client, deadline_schedules
-from vmrunner.providers.ec2.client import Answer, Ec2Client
+from vmrunner.providers.ec2 import deadline_schedules
+from vmrunner.providers.ec2.client import (
+    ADDRESSES,
+    CANCEL_SPOT,
+    DELETE_INTERFACE,
+    DELETE_KEY,
+    DELETE_SECURITY_GROUP,
+    DELETE_SNAPSHOT,
+    DELETE_VOLUME,
+    DEREGISTER,
+    DISASSOCIATE_ADDRESS,
+    IMAGES,
+    RELEASE_ADDRESS,
+    SNAPSHOTS,
+    TERMINATE,
+    UNPROTECT,
+    Answer,
+    Ec2Api,
+    Ec2Client,
+)
 from vmrunner.providers.ec2.describe_instances import INSTANCE_ID, filtered
 from vmrunner.providers.ec2.error_codes import DENIED
 from vmrunner.providers.ec2.resources import snapshots, tags
@@ -36,44 +54,42 @@ _SINCE: Final = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 class Ec2Deleter:
     """Deletes in one region."""
 
-    def __init__(self, calls: Ec2Client, region: str, now: Callable[[], float]) -> None:
-        self._calls = calls
+    def __init__(self, client: Ec2Client, region: str, now: Callable[[], float]) -> None:
+        self._client = client
         self._region = region
         self._now = now
 
     def delete(self, refs: Sequence[Ref], *, force: bool) -> dict[Ref, Outcome]:
         """Delete these, instances first, and return each one's outcome."""
         named = {ref.id: ref for ref in refs if ref.kind is Kind.INSTANCE}
-        told = {named[i]: outcome for i, outcome in self._instances(list(named), force).items()}
+        outcomes = {named[i]: outcome for i, outcome in self._instances(list(named), force).items()}
         for ref in refs:
-            if ref not in told:
-                told[ref] = self._other(ref)
-        return told
+            if ref not in outcomes:
+                outcomes[ref] = self._other(ref)
+        return outcomes
 
     # --- instances ---
 
     def _instances(self, ids: list[str], force: bool) -> dict[str, Outcome]:
         hard = self._overdue(ids) if force else set()
         soft = [name for name in ids if name not in hard]
-        # Nobody in the guest answers a power button, and nothing of it is wanted any more.
+        # No guest answers a power button, and nothing of it is wanted any more.
         how: Answer = {"SkipOsShutdown": True}
-        told = self._terminate(soft, how)
-        return told | self._terminate(sorted(hard), {**how, "Force": True})
+        outcomes = self._terminate(soft, how)
+        return outcomes | self._terminate(sorted(hard), {**how, "Force": True})
 
     def _terminate(self, ids: Sequence[str], how: Answer) -> dict[str, Outcome]:
         def call(batch: Sequence[str]) -> None:
-            self._calls(
-                self._region, client.TERMINATE, items=len(batch), InstanceIds=list(batch), **how
-            )
+            self._client(self._region, TERMINATE, items=len(batch), InstanceIds=list(batch), **how)
 
         def alone(name: str, failed: CallFailed) -> Outcome:
-            # Nobody may keep a machine of ours alive that is to die.
+            # No protection may keep a machine of ours alive that is to die.
             for protection in PROTECTIONS:
                 if failed.code != PROTECTED:
                     break
                 off: Answer = {protection: {"Value": False}}
                 try:
-                    self._calls(self._region, client.UNPROTECT, InstanceId=name, **off)
+                    self._client(self._region, UNPROTECT, InstanceId=name, **off)
                     call([name])
                 except CallFailed as again:
                     failed = again
@@ -91,11 +107,11 @@ class Ec2Deleter:
         )
 
     def _overdue(self, ids: Sequence[str]) -> set[str]:
-        """Return those that have been shutting down for too long. What cannot be told is asked
-        softly."""
+        """Ids of instances that have been shutting down for too long. Where that cannot be told,
+        none are: they are asked softly."""
         late: set[str] = set()
         with contextlib.suppress(CallFailed):
-            for item in filtered(self._calls, self._region, INSTANCE_ID, ids):
+            for item in filtered(self._client, self._region, INSTANCE_ID, ids):
                 if item["State"]["Name"] == "shutting-down" and self._late(item):
                     late.add(item["InstanceId"])
         return late
@@ -112,17 +128,17 @@ class Ec2Deleter:
     def _other(self, ref: Ref) -> Outcome:
         call = _BY_KIND.get(ref.kind)
         if call is None:
-            return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
+            return Outcome(fate=Fate.FAILED, error=f"a {ref.kind.value} cannot be deleted here")
         try:
-            call(self._calls, self._region, ref.id)
+            call(self._client, self._region, ref.id)
         except CallFailed as failed:
             return _outcome(failed)
         return Outcome(fate=Fate.ACCEPTED)
 
 
 def _of_one(failed: CallFailed) -> bool:
-    """Return whether one bad item may be to blame: for whatever EC2 refuses, but not for its own
-    trouble, its limits, or credentials that it does not know."""
+    """True if one bad item may be to blame: for refusals, but not for EC2's own trouble, its
+    limits, or credentials that it does not know."""
     general = (Throttled, Uncertain, CredentialsRefused)
     return failed.code in DENIED or not isinstance(failed.error, general)
 
@@ -134,43 +150,43 @@ def _outcome(failed: CallFailed) -> Outcome:
     return Outcome(fate=Fate.FAILED, error=str(failed))
 
 
-def _simply(call: client.Ec2Api[Any], field: str) -> Callable[[Ec2Client, str, str], None]:
-    def delete(calls: Ec2Client, region: str, name: str) -> None:
+def _simply(call: Ec2Api[Any], field: str) -> Callable[[Ec2Client, str, str], None]:
+    def delete(client: Ec2Client, region: str, name: str) -> None:
         params: Answer = {field: name}
-        calls(region, call, **params)
+        client(region, call, **params)
 
     return delete
 
 
-def _cancel_spot(calls: Ec2Client, region: str, name: str) -> None:
-    calls(region, client.CANCEL_SPOT, SpotInstanceRequestIds=[name])
+def _cancel_spot(client: Ec2Client, region: str, name: str) -> None:
+    client(region, CANCEL_SPOT, SpotInstanceRequestIds=[name])
 
 
-def _release(calls: Ec2Client, region: str, name: str) -> None:
+def _release(client: Ec2Client, region: str, name: str) -> None:
     """An address that is in use is taken away first."""
-    found: list[Any] = calls(
-        region, client.ADDRESSES, Filters=[{"Name": "allocation-id", "Values": [name]}]
+    found: list[Any] = client(
+        region, ADDRESSES, Filters=[{"Name": "allocation-id", "Values": [name]}]
     )["Addresses"]
     for address in found:
         if address.get("AssociationId"):
-            calls(region, client.DISASSOCIATE_ADDRESS, AssociationId=address["AssociationId"])
-    calls(region, client.RELEASE_ADDRESS, AllocationId=name)
+            client(region, DISASSOCIATE_ADDRESS, AssociationId=address["AssociationId"])
+    client(region, RELEASE_ADDRESS, AllocationId=name)
 
 
-def _deregister(calls: Ec2Client, region: str, name: str) -> None:
+def _deregister(client: Ec2Client, region: str, name: str) -> None:
     """An image, and what was made for it. One that was finished since a sweep showed it lasts, and
     is not there for who ends leftovers. What stays of its snapshots sweeps show."""
-    found = calls(region, client.IMAGES, ImageIds=[name])["Images"]
-    left = [image for image in found if is_unfinished(tags(image))]
-    if not left:
+    found = client(region, IMAGES, ImageIds=[name])["Images"]
+    unfinished = [image for image in found if is_unfinished(tags(image))]
+    if not unfinished:
         raise CallFailed("InvalidAMIID.NotFound", BadOrder(f"{name} is no leftover"))
-    calls(region, client.DEREGISTER, ImageId=name)
-    if not (names := snapshots(left[0])):
+    client(region, DEREGISTER, ImageId=name)
+    if not (names := snapshots(unfinished[0])):
         return
-    asked: Answer = {"OwnerIds": ["self"], "Filters": [{"Name": "snapshot-id", "Values": names}]}
-    for one in calls(region, client.SNAPSHOTS, **asked)["Snapshots"]:
-        if _is_of(one, left[0]):
-            calls(region, client.DELETE_SNAPSHOT, SnapshotId=one["SnapshotId"])
+    query: Answer = {"OwnerIds": ["self"], "Filters": [{"Name": "snapshot-id", "Values": names}]}
+    for snapshot in client(region, SNAPSHOTS, **query)["Snapshots"]:
+        if _is_of(snapshot, unfinished[0]):
+            client(region, DELETE_SNAPSHOT, SnapshotId=snapshot["SnapshotId"])
 
 
 def _is_of(snapshot: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
@@ -183,12 +199,12 @@ def _is_of(snapshot: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
 
 
 _BY_KIND: Final = {
-    Kind.DISK: _simply(client.DELETE_VOLUME, "VolumeId"),
-    Kind.INTERFACE: _simply(client.DELETE_INTERFACE, "NetworkInterfaceId"),
-    Kind.SNAPSHOT: _simply(client.DELETE_SNAPSHOT, "SnapshotId"),
+    Kind.DISK: _simply(DELETE_VOLUME, "VolumeId"),
+    Kind.INTERFACE: _simply(DELETE_INTERFACE, "NetworkInterfaceId"),
+    Kind.SNAPSHOT: _simply(DELETE_SNAPSHOT, "SnapshotId"),
     Kind.IMAGE: _deregister,
-    Kind.KEY: _simply(client.DELETE_KEY, "KeyName"),
-    Kind.GROUP: _simply(client.DELETE_SECURITY_GROUP, "GroupId"),
+    Kind.KEY: _simply(DELETE_KEY, "KeyName"),
+    Kind.GROUP: _simply(DELETE_SECURITY_GROUP, "GroupId"),
     Kind.ADDRESS: _release,
     Kind.SPOT_REQUEST: _cancel_spot,
     Kind.SCHEDULE: deadline_schedules.disarm,

@@ -1,9 +1,9 @@
-"""Looking at some machines: by EC2's own id where it is known, else by who launched them.
+"""Looking at some machines: by EC2's own id where it is known, else by their client token.
 
 An id of ours in a tag proves nothing: tags are copied. By name a VM is that of a row when it has
-the tags of this installation, and was launched with the id as its client token, which nobody can
-copy. Packer's builders have another token, and a spot VM may have one of EC2's own: there the tags
-must do.
+the tags of this installation, and was launched with the id as its client token, which cannot be
+copied. Packer's builders have another token, and a spot VM may have one of EC2's own: there the
+tags must do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def look(
-    calls: Ec2Caller, keys: Sequence[Key], installation: str, *, public: bool
+    client: Ec2Caller, keys: Sequence[Key], installation: str, *, public: bool
 ) -> dict[Key, Seen]:
     """Return all that can be seen: what cannot be read hides no other. Raises `CallFailed` when
     there is nothing else."""
@@ -30,22 +30,22 @@ def look(
     ranks: dict[Key, tuple[bool, bool, float, str]] = {}
     failures: list[CallFailed] = []
     for scope in dict.fromkeys(key.scope for key in keys):
-        here = [key for key in keys if key.scope == scope]
-        by_ref = {key.ref: key for key in here if key.ref is not None}
-        by_name = {key.instance: key for key in here if key.ref is None}
+        in_scope = [key for key in keys if key.scope == scope]
+        by_ref = {key.ref: key for key in in_scope if key.ref is not None}
+        by_name = {key.instance: key for key in in_scope if key.ref is None}
         try:
-            for item in filtered(calls, scope.place, INSTANCE_ID, list(by_ref)):
+            for item in filtered(client, scope.place, INSTANCE_ID, list(by_ref)):
                 found[by_ref[item["InstanceId"]]] = seen(scope, item, public=public)
         except CallFailed as failed:
             failures.append(failed)
         mine = {f"tag:{TAG}installation": [installation]}
         try:
-            for item in filtered(calls, scope.place, f"tag:{TAG}instance", list(by_name), mine):
+            for item in filtered(client, scope.place, f"tag:{TAG}instance", list(by_name), mine):
                 key = by_name[tags(item)[f"{TAG}instance"]]
-                sight = seen(scope, item, public=public)
-                rank = _rank(item, key, sight)
+                view = seen(scope, item, public=public)
+                rank = _rank(item, key, view)
                 if _ours(item, key) and rank <= ranks.get(key, rank):
-                    found[key], ranks[key] = sight, rank
+                    found[key], ranks[key] = view, rank
         except CallFailed as failed:
             failures.append(failed)
     if failures and not found:
@@ -63,8 +63,8 @@ def _launched(item: ec2.InstanceTypeDef, key: Key) -> bool:
     return item.get("ClientToken") == key.instance
 
 
-def _rank(item: ec2.InstanceTypeDef, key: Key, sight: Seen) -> tuple[bool, bool, float, str]:
+def _rank(item: ec2.InstanceTypeDef, key: Key, view: Seen) -> tuple[bool, bool, float, str]:
     """Rank one of several with one name: ours for certain first, then the living, then the
     oldest."""
-    dead = sight.power is Power.DEAD
-    return (not _launched(item, key), dead, sight.created_at or 0.0, sight.ref.id)
+    dead = view.power is Power.DEAD
+    return (not _launched(item, key), dead, view.created_at or 0.0, view.ref.id)

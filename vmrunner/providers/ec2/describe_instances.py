@@ -1,4 +1,4 @@
-"""DescribeInstances, in whatever state: by a filter, or zone by zone.
+"""DescribeInstances, in any state: by a filter, or zone by zone.
 
 While a zone of the region is disrupted, EC2 answers lists of ids that are all in other zones, and
 nothing else. Which instance is where, the network interfaces tell.
@@ -44,7 +44,7 @@ PagedT = TypeVar(
 
 
 class ZonePart(NamedTuple):
-    """The instances of one zone ("": nobody knows which), or why they cannot be read."""
+    """The instances of one zone ("": unknown), or why they cannot be read."""
 
     zone: str
     items: Sequence[ec2.InstanceTypeDef]
@@ -52,20 +52,20 @@ class ZonePart(NamedTuple):
 
 
 def filtered(
-    calls: Ec2Caller, region: str, name: str, values: Sequence[str], also: Filters | None = None
+    client: Ec2Caller, region: str, name: str, values: Sequence[str], also: Filters | None = None
 ) -> Iterator[ec2.InstanceTypeDef]:
     """The instances for which the filter `name` has one of these values, and `also` holds. Raises
     `CallFailed` after all that could be read."""
     for part in batches(values, FILTER):
         filters = {name: part, **(also or {})}
         try:
-            for answer in _pages(calls, region, INSTANCES, filters):
+            for answer in _pages(client, region, INSTANCES, filters):
                 yield from instances(answer)
         except CallFailed as failed:
             if not disrupted(failed):
                 raise
             broken = None
-            for zone in apart(calls, region, filters):
+            for zone in apart(client, region, filters):
                 yield from zone.items
                 broken = zone.failed or broken
             if broken is not None:
@@ -73,16 +73,16 @@ def filtered(
 
 
 def disrupted(failed: CallFailed) -> bool:
-    """Return whether EC2 answered that it cannot tell: then it may tell of some zones."""
+    """True if EC2 answered that it cannot tell: then it may tell of some zones."""
     return bool(failed.code) and isinstance(failed.error, Uncertain)
 
 
-def apart(calls: Ec2Caller, region: str, filters: Filters) -> Iterator[ZonePart]:
+def apart(client: Ec2Caller, region: str, filters: Filters) -> Iterator[ZonePart]:
     """Yield the same instances zone by zone. Raises `CallFailed` when no interface can be
     listed."""
     zones: dict[str, dict[str, None]] = {}
-    asked = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
-    for answer in _pages(calls, region, INTERFACES, asked):
+    interface_filters = {_OF_INTERFACES.get(name, name): values for name, values in filters.items()}
+    for answer in _pages(client, region, INTERFACES, interface_filters):
         for interface in answer["NetworkInterfaces"]:
             instance = interface.get("Attachment", {}).get("InstanceId")
             if instance:
@@ -92,7 +92,7 @@ def apart(calls: Ec2Caller, region: str, filters: Filters) -> Iterator[ZonePart]
     zones[""] = {name: None for name in filters.get(INSTANCE_ID, ()) if name not in shown}
     for zone, names in zones.items():
         for part in batches(list(names), FILTER):
-            yield from _named(calls, region, zone, part)
+            yield from _named(client, region, zone, part)
 
 
 def instances(answer: ec2.DescribeInstancesResultTypeDef) -> Iterator[ec2.InstanceTypeDef]:
@@ -103,31 +103,33 @@ def instances(answer: ec2.DescribeInstancesResultTypeDef) -> Iterator[ec2.Instan
 # --- within --------------------------------------------------------------------------------------
 
 
-def _named(calls: Ec2Caller, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
+def _named(client: Ec2Caller, region: str, zone: str, ids: Sequence[str]) -> Iterator[ZonePart]:
     """Yield those of these instances that exist. A list is refused whole for one that does not, or
     is in a zone that is disrupted: halve it until that one is alone."""
     try:
-        yield ZonePart(zone, list(instances(calls(region, NAMED_INSTANCES, InstanceIds=list(ids)))))
+        yield ZonePart(
+            zone, list(instances(client(region, NAMED_INSTANCES, InstanceIds=list(ids))))
+        )
     except CallFailed as failed:
         unknown = UNKNOWN_INSTANCE.fullmatch(failed.code) is not None
         if len(ids) > 1 and (unknown or (not zone and disrupted(failed))):
             half = len(ids) // 2
-            yield from _named(calls, region, zone, ids[:half])
-            yield from _named(calls, region, zone, ids[half:])
+            yield from _named(client, region, zone, ids[:half])
+            yield from _named(client, region, zone, ids[half:])
         elif not unknown:
             yield ZonePart(zone, (), failed)
 
 
 def _pages(
-    calls: Ec2Caller, region: str, api: Ec2Api[PagedT], filters: Filters
+    client: Ec2Caller, region: str, api: Ec2Api[PagedT], filters: Filters
 ) -> Iterator[PagedT]:
-    asked: Answer = {
+    params: Answer = {
         "Filters": [{"Name": name, "Values": list(values)} for name, values in filters.items()],
         "MaxResults": PAGE,
     }
     while True:
-        answer = calls(region, api, **asked)
+        answer = client(region, api, **params)
         yield answer
         if not answer.get("NextToken"):
             return
-        asked["NextToken"] = answer["NextToken"]
+        params["NextToken"] = answer["NextToken"]

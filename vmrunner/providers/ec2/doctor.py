@@ -84,16 +84,16 @@ _LOOK: Final = "see docs/configuration.md, kind ec2"
 
 def _terminate(provider: Ec2Provider) -> Iterator[Finding]:
     """A machine of ours is asked about, if there is one; else the policy."""
-    right = provider.rights.simulate()
+    right = provider.permissions.simulate()
     if right.may is not False:
         options = provider.options
         ours = filtered(
-            provider.calls, options.region, f"tag:{TAG}installation", [options.installation]
+            provider.client, options.region, f"tag:{TAG}installation", [options.installation]
         )
         living = (i["InstanceId"] for i in ours if i["State"]["Name"] in ("pending", "running"))
         instance = next(living, None)
         if instance is not None:
-            right = provider.rights.dry_run(instance)
+            right = provider.permissions.dry_run(instance)
     yield _of_right(right)
 
 
@@ -115,13 +115,13 @@ def _sweep(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _image(provider: Ec2Provider) -> Iterator[Finding]:
-    image = provider.places.image()
+    image = provider.catalog.image()
     yield ok("image", f"{image.id} {image.name}, {image.architecture}")
 
 
 def _subnets(provider: Ec2Provider) -> Iterator[Finding]:
     provider.options.check_launch()
-    for name, subnet in provider.places.subnets().items():
+    for name, subnet in provider.catalog.subnets().items():
         free = int(subnet.get("AvailableIpAddressCount", 0))
         text = f"{name} in {subnet.get('AvailabilityZone')}: {free} addresses free"
         if free < _FEW_ADDRESSES:
@@ -132,7 +132,7 @@ def _subnets(provider: Ec2Provider) -> Iterator[Finding]:
 
 def _groups(provider: Ec2Provider) -> Iterator[Finding]:
     provider.options.check_launch()
-    groups, subnets = provider.places.groups(), list(provider.places.subnets().values())
+    groups, subnets = provider.catalog.groups(), list(provider.catalog.subnets().values())
     found = list(holes(groups, subnets))
     yield from found
     if not found:
@@ -141,16 +141,16 @@ def _groups(provider: Ec2Provider) -> Iterator[Finding]:
 
 
 def _no_network(provider: Ec2Provider) -> Iterator[Finding]:
-    """Check that a VM of `network: none` gets nowhere, whoever is root in it."""
+    """Check that a VM of `network: none` gets nowhere, not even as root."""
     options = provider.options
     if not options.security_groups_none:
         yield of_no_wall(provider.name, "security_groups_none")
         return
-    subnets = provider.places.subnets(Network.NONE)
-    groups = provider.places.groups(Network.NONE)
+    subnets = provider.catalog.subnets(Network.NONE)
+    groups = provider.catalog.groups(Network.NONE)
     found = [*ways_out(groups), *holes(groups, list(subnets.values()))]
     for vpc in sorted({subnet["VpcId"] for subnet in subnets.values()}):
-        attribute = provider.calls(options.region, VPC, VpcId=vpc, Attribute="enableDnsSupport")
+        attribute = provider.client(options.region, VPC, VpcId=vpc, Attribute="enableDnsSupport")
         if attribute["EnableDnsSupport"]["Value"]:
             found.append(
                 warning(
@@ -171,9 +171,9 @@ def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
     """Check by a dry run that the best offer would be launched."""
     offer = provider.offers(Spec())[0]
     order = _order(provider, offer)
-    image = provider.places.image(offer.image)
+    image = provider.catalog.image(offer.image)
     try:
-        provider.calls(
+        provider.client(
             offer.scope.place,
             RUN,
             DryRun=True,
@@ -189,7 +189,7 @@ def _dry_run(provider: Ec2Provider) -> Iterator[Finding]:
 
 def _types(provider: Ec2Provider) -> Iterator[Finding]:
     options = provider.options
-    found = [one.name for one in provider.places.types()]
+    found = [machine_type.name for machine_type in provider.catalog.types()]
     yield ok("instance types", ", ".join(found))
     missing = [name for name in options.instance_types if name not in found]
     if missing:
@@ -205,7 +205,7 @@ def _spot(provider: Ec2Provider) -> Iterator[Finding]:
     if provider.options.spot not in ("prefer", "only"):
         return
     try:
-        provider.calls(provider.options.region, ROLE, RoleName=_SPOT_ROLE)
+        provider.client(provider.options.region, ROLE, RoleName=_SPOT_ROLE)
     except CallFailed as failed:
         if failed.code == NO_ROLE:
             text = f"the account has no {_SPOT_ROLE}: its first spot VM may be refused"
@@ -235,9 +235,9 @@ def _quotas(provider: Ec2Provider) -> Iterator[Finding]:
     markets = {Market.ON_DEMAND: 0, Market.SPOT: 1}
     wanted = {offer.market for offer in provider.offers(Spec())}
     families: dict[str, int] = {}
-    for one in provider.places.types():
-        family = "standard" if one.family[:1] in _STANDARD else one.family
-        families[family] = min(one.cpus, families.get(family, one.cpus))
+    for machine_type in provider.catalog.types():
+        family = "standard" if machine_type.family[:1] in _STANDARD else machine_type.family
+        families[family] = min(machine_type.cpus, families.get(family, machine_type.cpus))
     for market in sorted(wanted):
         for family, least in families.items():
             if family in _QUOTAS:
@@ -248,14 +248,16 @@ def _quota(provider: Ec2Provider, code: str, market: Market, family: str, least:
     text = f"vCPUs at once, {family}, {market.value}"
     for api in (QUOTA, DEFAULT_QUOTA):  # a new account has no quotas of its own
         try:
-            told = provider.calls(provider.options.region, api, ServiceCode="ec2", QuotaCode=code)
+            answer = provider.client(
+                provider.options.region, api, ServiceCode="ec2", QuotaCode=code
+            )
             break
         except CallFailed as failed:
             if failed.code != _NO_QUOTA:
                 raise
     else:
-        return warning("quota", f"{text}: nobody tells", f"see quota {code} in the console")
-    value = float(told["Quota"]["Value"])
+        return warning("quota", f"{text}: unknown", f"see quota {code} in the console")
+    value = float(answer["Quota"]["Value"])
     text = f"{value:g} {text}"
     if value < least:
         return bad("quota", f"{text}: one machine has {least}", f"raise quota {code}")
@@ -268,7 +270,7 @@ def _clock(provider: Ec2Provider) -> Iterator[Finding]:
 
 def _metadata(provider: Ec2Provider) -> Iterator[Finding]:
     """Check that a VM's metadata service can be switched off: no step runs before it is."""
-    right = provider.rights.simulate(SEAL)
+    right = provider.permissions.simulate(SEAL)
     if right.may is False:
         yield bad("metadata", right.why, f"allow {SEAL}; no step runs before it is off")
     elif right.may:
@@ -281,8 +283,8 @@ def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
     if options.scheduler_role is not None:
         ref = Ref(Scope("ec2", "", options.region), Kind.INSTANCE, NOBODY)
         partition, end = provider.identity.caller().partition, provider.now() + 3600
-        made = deadline_schedules.arm(provider.calls, options, partition, ref, "vm-doctor", end)
-        deadline_schedules.disarm(provider.calls, options.region, made.id)
+        made = deadline_schedules.arm(provider.client, options, partition, ref, "vm-doctor", end)
+        deadline_schedules.disarm(provider.client, options.region, made.id)
         yield ok("schedule", f"ends a VM {deadline_schedules.AFTER // 60} min past its deadline")
     else:
         yield _unarmed(provider)

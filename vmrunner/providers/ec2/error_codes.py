@@ -102,10 +102,10 @@ UNCERTAIN: Final = frozenset(
 def failed(error: Exception, *, action: str, region: str) -> CallFailed:
     """Translate what botocore raised for `action` in `region`."""
     if isinstance(error, boto.ClientError):
-        told: Any = error.response
-        code = str(told.get("Error", {}).get("Code", ""))
-        message = str(told.get("Error", {}).get("Message", "")) or code
-        status = int(told.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        response: Any = error.response
+        code = str(response.get("Error", {}).get("Code", ""))
+        message = str(response.get("Error", {}).get("Message", "")) or code
+        status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         return CallFailed(code, refusal(code, message, status, action=action, region=region))
     return CallFailed("", _unanswered(error, action=action, region=region))
 

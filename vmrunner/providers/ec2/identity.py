@@ -36,12 +36,12 @@ class Ec2Identity:
     """Our identity in this account. `regions`: where there may be instances of it."""
 
     def __init__(
-        self, calls: Ec2Client, regions: Sequence[str], elapsed: Callable[[], float] = boottime
+        self, client: Ec2Client, regions: Sequence[str], elapsed: Callable[[], float] = boottime
     ) -> None:
-        self._calls = calls
+        self._client = client
         self._regions = regions
         self._lock = threading.Lock()
-        self._known: dict[str, Caller] = {}
+        self._callers: dict[str, Caller] = {}
         self._owners: dict[str, str] = {}
         self._elapsed = elapsed
         self._silent: dict[str, tuple[float, CallFailed]] = {}  # when STS did not tell, by key
@@ -49,14 +49,14 @@ class Ec2Identity:
         self.quietly: CallCooldown[str] = CallCooldown(self.account, self._known_account, elapsed)
 
     def caller(self) -> Caller:
-        """Return who we are right now. Raises `CallFailed`."""
-        key, arrived = self._calls.key(self._regions[0]), self._elapsed()
+        """Identity of these credentials right now. Raises `CallFailed`."""
+        key, arrived = self._client.key(self._regions[0]), self._elapsed()
         with self._lock:
             return self._caller(key, arrived)
 
     def account(self) -> str:
-        """Return whose account this is right now. Raises `CallFailed`."""
-        key, arrived = self._calls.key(self._regions[0]), self._elapsed()
+        """Account of these credentials right now. Raises `CallFailed`."""
+        key, arrived = self._client.key(self._regions[0]), self._elapsed()
         with self._lock:
             if key in self._owners:
                 return self._owners[key]
@@ -72,33 +72,33 @@ class Ec2Identity:
     def _known_account(self) -> str | None:
         """Return the account where it was told already."""
         try:
-            key = self._calls.key(self._regions[0])
+            key = self._client.key(self._regions[0])
         except CallFailed:
             return None
-        known = self._known.get(key)
-        return known.account if known is not None else self._owners.get(key)
+        caller = self._callers.get(key)
+        return caller.account if caller is not None else self._owners.get(key)
 
     def _caller(self, key: str, arrived: float) -> Caller:
         """One asks for all who arrived meanwhile: they share its failure."""
-        if key not in self._known:
+        if key not in self._callers:
             at, failed = self._silent.get(key, (None, None))
             if failed is not None and at is not None and at > arrived:
                 raise failed
             try:
-                told = self._calls(self._regions[0], WHO)
+                answer = self._client(self._regions[0], WHO)
             except CallFailed as failed:
                 self._silent = {key: (self._elapsed(), failed)}
                 raise
-            self._known[key] = Caller(str(told["Account"]), str(told["Arn"]))
-        return self._known[key]
+            self._callers[key] = Caller(str(answer["Account"]), str(answer["Arn"]))
+        return self._callers[key]
 
     def _owner(self) -> str | None:
         """Return the owner of the instances that EC2 shows: it shows no other account's."""
         for region in self._regions:
             try:
-                told = self._calls(region, INSTANCES, MaxResults=_FEW)
+                answer = self._client(region, INSTANCES, MaxResults=_FEW)
             except CallFailed:
                 continue
-            for reservation in told["Reservations"]:
+            for reservation in answer["Reservations"]:
                 return str(reservation["OwnerId"])
         return None

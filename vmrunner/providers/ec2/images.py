@@ -16,9 +16,20 @@ from vmrunner.errors import ConfigError, Uncertain
 from vmrunner.model import Scope, tags_of
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.paging import patiently
-from vmrunner.providers.ec2 import client
 from vmrunner.providers.ec2.catalog import Ec2Catalog, NoImage
-from vmrunner.providers.ec2.client import Answer, Ec2Client
+from vmrunner.providers.ec2.client import (
+    DELETE_SNAPSHOT,
+    DEREGISTER,
+    IMAGES,
+    INSTANCES,
+    SNAPSHOTS,
+    TAG_IMAGE,
+    UNTAG_IMAGE,
+    Answer,
+    Ec2Api,
+    Ec2Client,
+    moment,
+)
 from vmrunner.providers.ec2.identity import Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options, ImageChoice
 from vmrunner.providers.ec2.resources import LIVING, PAGE, snapshots, tags
@@ -46,25 +57,28 @@ _YOUNG: Final = 3600.0
 class Ec2Images:
     """AMIs in the region that launches."""
 
-    def __init__(self, options: Ec2Options, calls: Ec2Client, identity: Ec2Identity) -> None:
+    def __init__(self, options: Ec2Options, client: Ec2Client, identity: Ec2Identity) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._identity = identity
 
-    def bench(self, wish: ImageRequest) -> BuilderSpec:
+    def bench(self, request: ImageRequest) -> BuilderSpec:
         options = self._options
         with edge():
             scope = Scope("ec2", self._identity.caller().account, options.region)
             machine_type = options.builders_type(
                 "instance_types",
-                {one.name: one.architectures for one in Ec2Catalog(options, self._calls).types()},
+                {
+                    machine.name: machine.architectures
+                    for machine in Ec2Catalog(options, self._client).types()
+                },
             )
-        order = wish.order(scope, machine_type)
+        order = request.order(scope, machine_type)
         variables: dict[str, Any] = {
             "aws_region": options.region,
             "aws_instance_type": machine_type,
             "run_tags": {**options.tags, **tags_of(order)},
-            "image_tags": {**options.tags, **wish.tags, "Name": wish.name},
+            "image_tags": {**options.tags, **request.tags, "Name": request.name},
             "aws_public_address": options.address == "public",
         }
         if options.subnets:
@@ -84,9 +98,9 @@ class Ec2Images:
 
     def find(self, ref: str) -> CloudImage | None:
         """Packer tells `REGION:AMI` of each region, with commas."""
-        here = f"{self._options.region}:"
-        told = [part.removeprefix(here) for part in ref.split(",") if part.startswith(here)]
-        name = (told or [ref])[0]
+        region = f"{self._options.region}:"
+        ids = [part.removeprefix(region) for part in ref.split(",") if part.startswith(region)]
+        name = (ids or [ref])[0]
         what: Answer = {"ImageIds": [name]}
         if not name.startswith("ami-"):
             what = _named(name)
@@ -107,8 +121,8 @@ class Ec2Images:
                 return None
             made = _made(found[0])
             about = [{"Name": "description", "Values": [f"*{made.ref}*"]}]
-            pages = self._pages(client.SNAPSHOTS, OwnerIds=["self"], Filters=about)
-            shown = [one["SnapshotId"] for page in pages for one in page["Snapshots"]]
+            pages = self._pages(SNAPSHOTS, OwnerIds=["self"], Filters=about)
+            shown = [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"]]
         if not shown and not made.snapshots and found[0].get("State") == "pending":
             raise Uncertain(f"{made.ref} is pending, and its snapshots do not show yet")
         return replace(made, snapshots=tuple(dict.fromkeys((*made.snapshots, *shown))))
@@ -122,22 +136,23 @@ class Ec2Images:
         with edge():
             return frozenset(
                 str(vm["ImageId"])
-                for answer in self._pages(client.INSTANCES, Filters=living)
+                for answer in self._pages(INSTANCES, Filters=living)
                 for reservation in answer["Reservations"]
                 for vm in reservation["Instances"]
                 if "ImageId" in vm
             )
 
     def chosen(self, images: Collection[CloudImage], word: str | None = None) -> frozenset[str]:
-        """An AMI that is told by its id is one, whatever EC2 says of it now."""
-        said = word or self._options.image
+        """Images that builds choose from. An AMI named by its id is one, even if EC2 knows it no
+        more."""
+        choice = word or self._options.image
         try:
-            if not isinstance(said, str) or not said.startswith("ami-"):
+            if not isinstance(choice, str) or not choice.startswith("ami-"):
                 with edge():
-                    said = Ec2Catalog(self._options, self._calls).image(word).id
+                    choice = Ec2Catalog(self._options, self._client).image(word).id
         except NoImage:
             return frozenset()
-        return frozenset({said} & {image.ref for image in images})
+        return frozenset({choice} & {image.ref for image in images})
 
     def finish(self, made: CloudImage) -> None:
         if FINISH_BY in made.tags:
@@ -152,21 +167,21 @@ class Ec2Images:
         # Later than all of them, even within their second or by a clock that is behind theirs.
         moment = max([int(now), *(promoted_at(other.tags) + 1 for other in others)])
         with edge():
-            self._calls(
+            self._client(
                 self._options.region,
-                client.TAG_IMAGE,
+                TAG_IMAGE,
                 Resources=[made.ref],
                 Tags=[{"Key": PROMOTED, "Value": str(moment)}],
             )
             # First, since it is promoted no more that is kept by that alone.
-            for one in (made, *others):
-                self.finish(one)
+            for image in (made, *others):
+                self.finish(image)
             if others:
                 self._untag([other.ref for other in others], PROMOTED)
 
     def remove(self, made: CloudImage) -> list[str]:
         with edge():
-            self._delete(client.DEREGISTER, ImageId=made.ref)
+            self._delete(DEREGISTER, ImageId=made.ref)
         return [text for name in made.snapshots if (text := self._snapshot(name))]
 
     def leftovers(self, images: list[CloudImage], now: float) -> list[str]:
@@ -176,28 +191,32 @@ class Ec2Images:
         troubles = []
         with edge():
             mine = {"OwnerIds": ["self"], **_mine(self._options, owners=False)}
-            found = [s for page in self._pages(client.SNAPSHOTS, **mine) for s in page["Snapshots"]]
-        for one in found:
-            young = now - one["StartTime"].timestamp() < _YOUNG
-            if one["SnapshotId"] not in kept and tags(one).get(IMAGE) not in building and not young:
-                troubles.append(self._snapshot(one["SnapshotId"]))
+            found = [s for page in self._pages(SNAPSHOTS, **mine) for s in page["Snapshots"]]
+        for snapshot in found:
+            young = now - snapshot["StartTime"].timestamp() < _YOUNG
+            if (
+                snapshot["SnapshotId"] not in kept
+                and tags(snapshot).get(IMAGE) not in building
+                and not young
+            ):
+                troubles.append(self._snapshot(snapshot["SnapshotId"]))
         return [text for text in troubles if text]
 
     # --- within ---
 
     def _untag(self, images: list[str], key: str) -> None:
-        self._calls(self._options.region, client.UNTAG_IMAGE, Resources=images, Tags=[{"Key": key}])
+        self._client(self._options.region, UNTAG_IMAGE, Resources=images, Tags=[{"Key": key}])
 
     def _choice(self, made: CloudImage) -> ImageChoice:
         """Return the images that builds of this provider choose from. Raises `ConfigError` when
         this image is not among it."""
-        said, field = self._options.image, f"providers.{self._options.name}.image"
-        if isinstance(said, str) and said.startswith("ami-"):
+        configured, field = self._options.image, f"providers.{self._options.name}.image"
+        if isinstance(configured, str) and configured.startswith("ami-"):
             raise ConfigError(
-                f"{field}: {said} is one image, whatever is promoted",
+                f"{field}: {configured} is one image, whatever is promoted",
                 hint=f"set it to {made.ref}, or leave it out",
             )
-        choice = ImageChoice(name=said) if isinstance(said, str) else said
+        choice = ImageChoice(name=configured) if isinstance(configured, str) else configured
         with edge():
             owners = ("self", self._identity.caller().account)
         if choice.owner not in owners or not _fits(choice, made):
@@ -210,14 +229,14 @@ class Ec2Images:
     def _snapshot(self, name: str) -> str:
         """Delete it; why not."""
         try:
-            self._delete(client.DELETE_SNAPSHOT, SnapshotId=name)
+            self._delete(DELETE_SNAPSHOT, SnapshotId=name)
         except CallFailed as failed:
             return f"{name}: {failed}"
         return ""
 
-    def _delete(self, call: client.Ec2Api[Any], **what: Any) -> None:
+    def _delete(self, call: Ec2Api[Any], **what: Any) -> None:
         try:
-            self._calls(self._options.region, call, **what)
+            self._client(self._options.region, call, **what)
         except CallFailed as failed:
             if failed.code not in _GONE:
                 raise
@@ -227,14 +246,14 @@ class Ec2Images:
 
     def _asked(self, what: Answer) -> list[ec2.ImageTypeDef]:
         """Ask for images at once. Pages are for accounts with more images than anybody keeps."""
-        answer = patiently(partial(self._calls, self._options.region, client.IMAGES, **what))
+        answer = patiently(partial(self._client, self._options.region, IMAGES, **what))
         return answer["Images"]
 
-    def _pages(self, call: client.Ec2Api[Any], **what: Any) -> Iterator[Answer]:
+    def _pages(self, call: Ec2Api[Any], **what: Any) -> Iterator[Answer]:
         more: Answer = {}
         while True:
-            asked = {"MaxResults": PAGE, **what, **more}
-            answer = patiently(partial(self._calls, self._options.region, call, **asked))
+            params = {"MaxResults": PAGE, **what, **more}
+            answer = patiently(partial(self._client, self._options.region, call, **params))
             yield answer
             if not answer.get("NextToken"):
                 return
@@ -258,14 +277,14 @@ def _fits(choice: ImageChoice, made: CloudImage) -> bool:
 
 
 def _made(image: ec2.ImageTypeDef) -> CloudImage:
-    born = client.moment(image.get("CreationDate"))
-    said = tags(image)
+    created = moment(image.get("CreationDate"))
+    image_tags = tags(image)
     return CloudImage(
         ref=image["ImageId"],
         name=image.get("Name", ""),
-        created=born,
-        tags=said,
+        created=created,
+        tags=image_tags,
         ready=image.get("State") == "available",
-        promoted=PROMOTED in said,
+        promoted=PROMOTED in image_tags,
         snapshots=snapshots(image),
     )

@@ -1,4 +1,4 @@
-"""Isolation of builds from each other, by security groups. A security group cannot deny: whoever it
+"""Isolation of builds from each other, by security groups. A security group cannot deny: what it
 lets in from everywhere, it lets in from the builds beside. Pure."""
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def holes(
 ) -> Iterator[Finding]:
     """Yield what is wrong with these security groups, for builds in these subnets."""
     mine = {group["GroupId"] for group in groups}
-    homes = [network for subnet in subnets for network in _networks(subnet)]
+    own_ranges = [network for subnet in subnets for network in _networks(subnet)]
     lets_in = False
     for group in groups:
         for rule in group.get("IpPermissions", ()):
             lets_in = lets_in or _covers(rule, SSH)
-            for source in _sources(rule, mine, homes):
+            for source in _sources(rule, mine, own_ranges):
                 yield Finding(
                     check="security group",
                     level=Level.ERROR,
@@ -48,20 +48,22 @@ def holes(
         yield Finding(
             check="security group",
             level=Level.ERROR,
-            message=f"{', '.join(sorted(mine))}: nobody is let in to port {SSH}",
+            message=f"{', '.join(sorted(mine))}: nothing is let in to port {SSH}",
             fix="let in SSH from where vmrunner runs, and nothing else",
         )
 
 
 def ways_out(groups: Sequence[ec2.SecurityGroupTypeDef]) -> Iterator[Finding]:
     """Yield each rule by which these groups of `network: none` let a VM out. A new group has one
-    for everything; answers to who was let in need none."""
+    for everything; answers to connections that were let in need none."""
     for group in groups:
         for rule in group.get("IpPermissionsEgress", ()):
-            ranges = [one["CidrIp"] for one in rule.get("IpRanges", ())]
-            ranges += [one["CidrIpv6"] for one in rule.get("Ipv6Ranges", ())]
-            ranges += [one["PrefixListId"] for one in rule.get("PrefixListIds", ())]
-            ranges += [one.get("GroupId", "a group") for one in rule.get("UserIdGroupPairs", ())]
+            ranges = [entry["CidrIp"] for entry in rule.get("IpRanges", ())]
+            ranges += [entry["CidrIpv6"] for entry in rule.get("Ipv6Ranges", ())]
+            ranges += [entry["PrefixListId"] for entry in rule.get("PrefixListIds", ())]
+            ranges += [
+                entry.get("GroupId", "a group") for entry in rule.get("UserIdGroupPairs", ())
+            ]
             yield Finding(
                 check="network none",
                 level=Level.ERROR,
@@ -73,26 +75,26 @@ def ways_out(groups: Sequence[ec2.SecurityGroupTypeDef]) -> Iterator[Finding]:
 
 
 def _sources(
-    rule: ec2.IpPermissionOutputTypeDef, mine: set[str], homes: Sequence[_Network]
+    rule: ec2.IpPermissionOutputTypeDef, mine: set[str], own_ranges: Sequence[_Network]
 ) -> Iterator[str]:
     """Yield where builds are among those that a rule lets in."""
     for pair in rule.get("UserIdGroupPairs", ()):
         if pair.get("GroupId") in mine:
             yield f"{pair['GroupId']}, which the builds have"
-    ranges = [one["CidrIp"] for one in rule.get("IpRanges", ())]
-    ranges += [one["CidrIpv6"] for one in rule.get("Ipv6Ranges", ())]
+    ranges = [entry["CidrIp"] for entry in rule.get("IpRanges", ())]
+    ranges += [entry["CidrIpv6"] for entry in rule.get("Ipv6Ranges", ())]
     for text in ranges:
         network = ipaddress.ip_network(text, strict=False)
-        if any(network.version == home.version and network.overlaps(home) for home in homes):
+        if any(network.version == own.version and network.overlaps(own) for own in own_ranges):
             yield f"{network}, in which the builds are"
 
 
 def _networks(subnet: ec2.SubnetTypeDef) -> Iterator[_Network]:
     if subnet.get("CidrBlock"):
         yield ipaddress.ip_network(subnet["CidrBlock"])
-    for one in subnet.get("Ipv6CidrBlockAssociationSet", ()):
-        if one.get("Ipv6CidrBlock"):
-            yield ipaddress.ip_network(one["Ipv6CidrBlock"])
+    for association in subnet.get("Ipv6CidrBlockAssociationSet", ()):
+        if association.get("Ipv6CidrBlock"):
+            yield ipaddress.ip_network(association["Ipv6CidrBlock"])
 
 
 def _covers(rule: ec2.IpPermissionOutputTypeDef, port: int) -> bool:

@@ -15,25 +15,25 @@ _NOT_NOW: Final = "IncorrectInstanceState"
 _ENDED: Final = ("shutting-down", "terminated")
 
 
-def park(calls: Ec2Client, ref: Ref) -> None:
+def park(client: Ec2Client, ref: Ref) -> None:
     """Stop it. Of one that stops, or has, EC2 takes that too. Its guest is not asked, which may
     take minutes at full price: what it wrote lies on its disk since its warm-up ended. Raises
     `CallFailed`."""
-    _ask(calls, STOP, ref, SkipOsShutdown=True)
+    _ask(client, STOP, ref, SkipOsShutdown=True)
 
 
-def wake(calls: Ec2Client, ref: Ref) -> None:
+def wake(client: Ec2Client, ref: Ref) -> None:
     """Start it. Of one that starts, or runs, EC2 takes that too. Raises `CallFailed`, uncertain
     while it still stops."""
-    _ask(calls, START, ref)
+    _ask(client, START, ref)
 
 
-def _ask(calls: Ec2Client, api: Ec2Api[Any], ref: Ref, **more: bool) -> None:
+def _ask(client: Ec2Client, api: Ec2Api[Any], ref: Ref, **more: bool) -> None:
     try:
-        calls(ref.scope.place, api, InstanceIds=[ref.id], **more)
+        client(ref.scope.place, api, InstanceIds=[ref.id], **more)
     except CallFailed as failed:
         if failed.code != _NOT_NOW:
             raise
-        (item,) = instances(calls(ref.scope.place, NAMED_INSTANCES, InstanceIds=[ref.id]))
+        (item,) = instances(client(ref.scope.place, NAMED_INSTANCES, InstanceIds=[ref.id]))
         error = BadOrder if item["State"]["Name"] in _ENDED else Uncertain
         raise CallFailed(failed.code, error(str(failed.error))) from failed

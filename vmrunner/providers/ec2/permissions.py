@@ -21,7 +21,7 @@ from vmrunner.providers.ec2.error_codes import DENIED
 from vmrunner.providers.ec2.identity import Caller, Ec2Identity
 from vmrunner.providers.ec2.options import Ec2Options
 
-#: So long it is not asked again what nobody could tell, in seconds.
+#: Seconds until a question that got no answer is asked again.
 UNKNOWN: Final = 600.0
 
 ACTION: Final = "ec2:TerminateInstances"
@@ -37,12 +37,12 @@ class Ec2Permissions:
     def __init__(
         self,
         options: Ec2Options,
-        calls: Ec2Client,
+        client: Ec2Client,
         identity: Ec2Identity,
         elapsed: Callable[[], float] = boottime,
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._identity = identity
         self._elapsed = elapsed
         self._lock = threading.Lock()
@@ -59,7 +59,7 @@ class Ec2Permissions:
             )
 
     def ask(self) -> Right:
-        """Return what is known, or else what a simulation says. Raises nothing."""
+        """Known answer, or else that of a simulation. Raises nothing."""
         with self._lock:
             if self._right is None or self._elapsed() >= self._until:
                 self._learn(self.simulate())
@@ -80,7 +80,7 @@ class Ec2Permissions:
             if source is None:
                 return Right(may=True, why="the account's root may do everything")
             region, mine = self._options.region, f"{TAG}installation"
-            asked: Answer = {
+            question: Answer = {
                 "ActionNames": [action],
                 "ResourceArns": [
                     f"arn:{caller.partition}:ec2:{region}:{caller.account}:instance/*"
@@ -95,17 +95,17 @@ class Ec2Permissions:
                 ],
             }
             try:
-                told = self._calls(region, SIMULATE, PolicySourceArn=source, **asked)
+                answer = self._client(region, SIMULATE, PolicySourceArn=source, **question)
             except CallFailed as failed:
                 if failed.code != NO_ROLE or ":role/" not in source:
                     raise
                 # A session does not tell its role's path: that of a role of SSO's has one.
                 name = source.rpartition("/")[2]
-                source = str(self._calls(region, ROLE, RoleName=name)["Role"]["Arn"])
-                told = self._calls(region, SIMULATE, PolicySourceArn=source, **asked)
+                source = str(self._client(region, ROLE, RoleName=name)["Role"]["Arn"])
+                answer = self._client(region, SIMULATE, PolicySourceArn=source, **question)
         except CallFailed as failed:
             return Right(may=None, why=str(failed))
-        decisions = [str(one["EvalDecision"]) for one in told.get("EvaluationResults", ())]
+        decisions = [str(result["EvalDecision"]) for result in answer.get("EvaluationResults", ())]
         if not decisions:
             return Right(may=None, why="the simulation said nothing")
         may = all(decision == "allowed" for decision in decisions)
@@ -114,7 +114,7 @@ class Ec2Permissions:
     def dry_run(self, instance: str) -> Right:
         """Ask for the right by asking for the death of a real machine, without meaning it."""
         try:
-            self._calls(self._options.region, TERMINATE, InstanceIds=[instance], DryRun=True)
+            self._client(self._options.region, TERMINATE, InstanceIds=[instance], DryRun=True)
         except CallFailed as failed:
             if failed.code == WOULD:
                 return Right(may=True, why="a dry run was let through")
@@ -128,8 +128,7 @@ class Ec2Permissions:
 
 
 def _principal(caller: Caller) -> str | None:
-    """Return whose policies are to be simulated: a user, or the role behind a session. None:
-    root."""
+    """ARN whose policies are to be simulated: a user, or the role behind a session. None: root."""
     kind, _, rest = caller.arn.split(":", 5)[5].partition("/")
     if kind == "assumed-role":
         return f"arn:{caller.partition}:iam::{caller.account}:role/{rest.partition('/')[0]}"

@@ -33,19 +33,19 @@ _VOLUME: Final = {"productFamily": "Storage", "volumeApiName": "gp3"}
 _IN_USE: Final = {"group": "VPCPublicIPv4Address"}
 
 
-def fetch(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> dict[str, float]:
+def fetch(client: Ec2Client, region: str, types: Sequence[str], now: float) -> dict[str, float]:
     """Return USD an hour by item, as far as AWS tells. Raises `CallFailed`."""
     found: dict[str, float] = {}
     for name in types:
-        prices = _products(calls, "AmazonEC2", regionCode=region, instanceType=name, **_MACHINE)
+        prices = _products(client, "AmazonEC2", regionCode=region, instanceType=name, **_MACHINE)
         found |= _one(name, [usd for unit, usd, _ in prices if unit in _HOURLY and usd])
-    disks = _products(calls, "AmazonEC2", regionCode=region, **_VOLUME)
+    disks = _products(client, "AmazonEC2", regionCode=region, **_VOLUME)
     found |= _one(DISK, [usd / HOURS_OF_MONTH for unit, usd, _ in disks if unit == _MONTHLY])
-    addresses = _products(calls, "AmazonVPC", regionCode=region, **_IN_USE)
+    addresses = _products(client, "AmazonVPC", regionCode=region, **_IN_USE)
     in_use = [usd for unit, usd, usage in addresses if unit in _HOURLY and "InUse" in usage]
     found |= _one(ADDRESS, in_use)
     try:
-        return found | _spot(calls, region, types, now)
+        return found | _spot(client, region, types, now)
     except CallFailed as failed:  # another right than the price list's
         log.warning("spot prices of %s: %s", region, failed)
         return found
@@ -57,7 +57,7 @@ def _one(item: str, prices: list[float]) -> dict[str, float]:
 
 
 def _products(
-    calls: Ec2Client, service: str, **attributes: str
+    client: Ec2Client, service: str, **attributes: str
 ) -> Iterator[tuple[str, float, str]]:
     """Yield unit, USD and usage type of all on-demand prices of such products."""
     filters = [
@@ -65,7 +65,7 @@ def _products(
     ]
     page: dict[str, Any] = {}
     for _ in range(_PAGES):
-        answer = calls(_REGION, PRODUCTS, ServiceCode=service, Filters=filters, **page)
+        answer = client(_REGION, PRODUCTS, ServiceCode=service, Filters=filters, **page)
         for text in answer["PriceList"]:
             yield from _prices(json.loads(text))
         if not answer.get("NextToken"):
@@ -82,9 +82,9 @@ def _prices(product: Any) -> Iterator[tuple[str, float, str]]:
                 yield str(dimension.get("unit", "")), float(usd), usage
 
 
-def _spot(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> dict[str, float]:
+def _spot(client: Ec2Client, region: str, types: Sequence[str], now: float) -> dict[str, float]:
     """Return the present price of each type, in its dearest zone."""
-    answer = calls(
+    answer = client(
         region,
         SPOT_PRICES,
         InstanceTypes=list(types),
@@ -93,7 +93,7 @@ def _spot(calls: Ec2Client, region: str, types: Sequence[str], now: float) -> di
         MaxResults=1000,
     )
     found: dict[str, float] = {}
-    for one in answer["SpotPriceHistory"]:
-        item = f"{one['InstanceType']}{SPOT}"
-        found[item] = max(found.get(item, 0.0), float(one["SpotPrice"]))
+    for price in answer["SpotPriceHistory"]:
+        item = f"{price['InstanceType']}{SPOT}"
+        found[item] = max(found.get(item, 0.0), float(price["SpotPrice"]))
     return found

@@ -42,7 +42,7 @@ USD_HOUR: Final[Mapping[str, float]] = {
 
 
 def bill(offer: Offer, *, public: bool) -> Bill:
-    """Return what a VM of this offer is billed for. One that is stopped has no address."""
+    """Parts that a VM of this offer is billed for. A VM that is stopped has no address."""
     machine = offer.machine_type + (SPOT if offer.market is Market.SPOT else "")
     disk = {DISK: offer.disk / GiB}
     return Bill(on={machine: 1.0, **disk, **({ADDRESS: 1.0} if public else {})}, parked=disk)

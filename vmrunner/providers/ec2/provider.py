@@ -66,16 +66,16 @@ class Ec2Provider:
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
-        self.calls = Ec2Client(options, self.clock, buckets=buckets)
-        self.identity = Ec2Identity(self.calls, options.regions, elapsed)
-        self.places = Ec2Catalog(options, self.calls, elapsed)
-        self.rights = Ec2Permissions(options, self.calls, self.identity, elapsed)
+        self.client = Ec2Client(options, self.clock, buckets=buckets)
+        self.identity = Ec2Identity(self.client, options.regions, elapsed)
+        self.catalog = Ec2Catalog(options, self.client, elapsed)
+        self.permissions = Ec2Permissions(options, self.client, self.identity, elapsed)
         self._elapsed = elapsed
         self._dry = DryPools(elapsed)
         self._sealing: set[str] = set()
         listed = (deadline_schedules.reader(options),) if options.scheduler_role else ()
         self._readers = (*READERS, *listed)
-        self._births = Ec2Creator(options, self.calls, self.places, self._dry)
+        self._creator = Ec2Creator(options, self.client, self.catalog, self._dry)
         if options.scheduler_role:  # only then it is a provider that arms
             self.arm = self._arm
 
@@ -85,8 +85,8 @@ class Ec2Provider:
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        """Return the scopes of the account that these credentials are for right now; none while
-        nobody tells."""
+        """Scopes of the account that these credentials are for right now; none while that is
+        unknown."""
         account = self.identity.quietly()
         return frozenset(self._scopes(account) if account is not None else ())
 
@@ -101,12 +101,12 @@ class Ec2Provider:
         wanted = markets(options.spot, wanted=spec.spot, name=self.name)
         with edge():
             scope = self._scope()
-            self.rights.demand()
-            image = self.places.image(spec.image)
+            self.permissions.demand()
+            image = self.catalog.image(spec.image)
             disk = options.disk_size(spec.disk, image.name or image.id, image.size)
-            types = some_fitting(self.places.types(), image, spec)
-            subnets = list(self.places.subnets(spec.network))
-            groups = self.places.groups(spec.network)
+            types = some_fitting(self.catalog.types(), image, spec)
+            subnets = list(self.catalog.subnets(spec.network))
+            groups = self.catalog.groups(spec.network)
         if spec.network is Network.NONE and self.holds_no_network:
             for way in ways_out(groups):
                 raise BadOrder(way.message, hint=way.fix)
@@ -125,7 +125,7 @@ class Ec2Provider:
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
         with edge():
             types, region = self.options.instance_types, self.options.region
-            return {self._scope(): price_list.fetch(self.calls, region, types, self.now())}
+            return {self._scope(): price_list.fetch(self.client, region, types, self.now())}
 
     # --- birth ---
 
@@ -134,9 +134,9 @@ class Ec2Provider:
         with edge():
             if order.offer.scope != self._scope():
                 raise BadOrder(f"the offer is of {order.offer.scope}, this is {self._scope()}")
-            self.rights.demand()
-            ref = self._births.create(order)
-            self.rights.born(ref.id)
+            self.permissions.demand()
+            ref = self._creator.create(order)
+            self.permissions.born(ref.id)
             return ref
 
     def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref:
@@ -144,23 +144,23 @@ class Ec2Provider:
             self._check_reach(ref)
             partition = self.identity.caller().partition
             return deadline_schedules.arm(
-                self.calls, self.options, partition, ref, instance, deadline
+                self.client, self.options, partition, ref, instance, deadline
             )
 
     def seal(self, ref: Ref) -> None:
         with edge():
             self._check_reach(ref)
-            seal(self.calls, ref, self._sealing)
+            seal(self.client, ref, self._sealing)
 
     def park(self, ref: Ref) -> None:
         with edge():
             self._check_reach(ref)
-            parking.park(self.calls, ref)
+            parking.park(self.client, ref)
 
     def wake(self, ref: Ref) -> None:
         with edge():
             self._check_reach(ref)
-            parking.wake(self.calls, ref)
+            parking.wake(self.client, ref)
 
     # --- life and death ---
 
@@ -169,7 +169,7 @@ class Ec2Provider:
             here = set(self._scopes(self.identity.account()))
             mine = [key for key in ids if key.scope in here]
             public = self.options.address == "public"
-            found = look(self.calls, mine, self.options.installation, public=public)
+            found = look(self.client, mine, self.options.installation, public=public)
             self._same(here)
             return found
 
@@ -178,7 +178,7 @@ class Ec2Provider:
             account = self.identity.account()
         scopes = self._scopes(account)
         sweeping = Ec2SweepContext(
-            calls=self.calls,
+            client=self.client,
             readers=self._readers,
             installation=self.options.installation,
             near=self._near(),
@@ -194,35 +194,35 @@ class Ec2Provider:
                 yield page
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
-        told: dict[Ref, Outcome] = {}
+        outcomes: dict[Ref, Outcome] = {}
         scopes = self.scopes
         for scope in dict.fromkeys(ref.scope for ref in refs):
             own = [ref for ref in refs if ref.scope == scope]
             if scope in scopes:
-                told |= Ec2Deleter(self.calls, scope.place, self.now).delete(own, force=force)
+                outcomes |= Ec2Deleter(self.client, scope.place, self.now).delete(own, force=force)
             else:
                 error = f"{scope} is not reached by these credentials"
-                told |= dict.fromkeys(own, Outcome(fate=Fate.FAILED, error=error))
-        return told
+                outcomes |= dict.fromkeys(own, Outcome(fate=Fate.FAILED, error=error))
+        return outcomes
 
     def console(self, ref: Ref) -> str:
         if ref.scope not in self.scopes:
             return ""
         with edge():
             try:  # what is there now, not what was there after the last change of state
-                told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id, Latest=True)
+                answer = self.client(ref.scope.place, CONSOLE, InstanceId=ref.id, Latest=True)
             except CallFailed as failed:
                 if failed.code != _NOT_NITRO:
                     raise
-                told = self.calls(ref.scope.place, CONSOLE, InstanceId=ref.id)
-        return str(told.get("Output", ""))[-CONSOLE_BYTES:]
+                answer = self.client(ref.scope.place, CONSOLE, InstanceId=ref.id)
+        return str(answer.get("Output", ""))[-CONSOLE_BYTES:]
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self)
 
     def guard(self) -> AccountGuard:
         """Return the guard that lives in the account, and needs nothing of vmrunner's."""
-        return AccountGuard(self.options, self.calls, self.identity, self.now)
+        return AccountGuard(self.options, self.client, self.identity, self.now)
 
     def guarded_roles(self) -> frozenset[str] | None:
         return self.guard().roles()
@@ -230,7 +230,7 @@ class Ec2Provider:
     def imaging(self, scope: Scope | None = None) -> Ec2Images:
         """The images that this installation made, where it launches or in another region."""
         options = self.options if scope is None else replace(self.options, region=scope.place)
-        return Ec2Images(options, self.calls, self.identity)
+        return Ec2Images(options, self.client, self.identity)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():

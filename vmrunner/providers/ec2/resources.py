@@ -46,7 +46,7 @@ _UNFIT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Ec2Nearness:
-    """Marks by which a machine looks like ours, whatever its tags say."""
+    """Marks beside the tags by which a machine looks like ours."""
 
     images: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
@@ -76,12 +76,12 @@ class Ec2KindReader:
     def items(self, answer: Answer) -> list[Answer]:
         found: list[Answer] = answer[self.key]
         if self.kind is Kind.INSTANCE:
-            return [one for reservation in found for one in reservation["Instances"]]
+            return [instance for reservation in found for instance in reservation["Instances"]]
         return found
 
 
 def seen(scope: Scope, item: ec2.InstanceTypeDef, *, public: bool) -> Seen:
-    """Return what a look at one instance shows. `public`: over which address SSH goes."""
+    """View of one instance. `public`: over which address SSH goes."""
     reason = item.get("StateReason", {}).get("Code", "")
     detail = item.get("StateReason", {}).get("Message", "")
     unfit, hint = next((why for code, why in _UNFIT.items() if reason.startswith(code)), (None, ""))
@@ -100,8 +100,8 @@ def seen(scope: Scope, item: ec2.InstanceTypeDef, *, public: bool) -> Seen:
 
 
 def born(item: ec2.InstanceTypeDef) -> float | None:
-    """Return when an instance was first launched. LaunchTime starts anew with each start; the
-    attachment of its first interface does not."""
+    """Time of an instance's first launch, epoch seconds. LaunchTime starts anew with each start;
+    the attachment of its first interface does not."""
     times = [item.get("LaunchTime")] + [
         nic.get("Attachment", {}).get("AttachTime")
         for nic in item.get("NetworkInterfaces", ())
@@ -131,13 +131,13 @@ def _parent(scope: Scope, instance: str | None) -> Ref | None:
 
 
 def _instance(scope: Scope, item: ec2.InstanceTypeDef, near: Ec2Nearness) -> Resource:
-    said, ours = tags(item), near.of(item)
+    instance_tags, ours = tags(item), near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
         power=POWER[item["State"]["Name"]],
         created_at=born(item),
-        tags=said,
-        near=ours or packer_names.near(said.get("Name", "")),
+        tags=instance_tags,
+        near=ours or packer_names.near(instance_tags.get("Name", "")),
         near_after=0.0 if ours else packer_names.OLD,
     )
 
@@ -186,33 +186,34 @@ def _snapshot(scope: Scope, item: ec2.SnapshotTypeDef, _: Ec2Nearness) -> Resour
 
 
 def _image(scope: Scope, item: ec2.ImageTypeDef, _: Ec2Nearness) -> Resource | None:
-    """Return one that no build finished."""
-    said = tags(item)
-    if not is_unfinished(said):
+    """Resource of an image that no build finished; else None."""
+    image_tags = tags(item)
+    if not is_unfinished(image_tags):
         return None
     ref = Ref(scope, Kind.IMAGE, item["ImageId"])
     now = Power.PENDING if item.get("State") == "pending" else Power.RUNNING
-    return unfinished(ref, said, client.moment(item.get("CreationDate")), now)
+    return unfinished(ref, image_tags, client.moment(item.get("CreationDate")), now)
 
 
 def snapshots(image: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what an image consists of. One that is pending may not tell."""
+    """Snapshots of which an image consists. A pending image may not tell them."""
     disks = (mapping.get("Ebs", {}) for mapping in image.get("BlockDeviceMappings", ()))
     return tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId"))
 
 
 def _image_snapshot(scope: Scope, item: ec2.SnapshotTypeDef, _: Ec2Nearness) -> Resource | None:
-    """Return one of an image that no build finished. It has the mark until that one loses it."""
-    said = tags(item)
-    if not is_unfinished(said):
+    """Resource of a snapshot of such an image; else None. It has the mark until the image loses
+    it."""
+    snapshot_tags = tags(item)
+    if not is_unfinished(snapshot_tags):
         return None
     ref = Ref(scope, Kind.SNAPSHOT, item["SnapshotId"])
-    return unfinished(ref, said, _time(item.get("StartTime")), Power.RUNNING)
+    return unfinished(ref, snapshot_tags, _time(item.get("StartTime")), Power.RUNNING)
 
 
 def _key(scope: Scope, item: ec2.KeyPairInfoTypeDef, _: Ec2Nearness) -> Resource | None:
-    born = _time(item.get("CreateTime"))
-    return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], born)
+    created = _time(item.get("CreateTime"))
+    return _of_builder(Ref(scope, Kind.KEY, item["KeyName"]), item, item["KeyName"], created)
 
 
 def _group(scope: Scope, item: ec2.SecurityGroupTypeDef, _: Ec2Nearness) -> Resource | None:
@@ -222,14 +223,14 @@ def _group(scope: Scope, item: ec2.SecurityGroupTypeDef, _: Ec2Nearness) -> Reso
 
 
 def _of_builder(
-    ref: Ref, item: Mapping[str, Any], name: str, born: float | None
+    ref: Ref, item: Mapping[str, Any], name: str, created: float | None
 ) -> Resource | None:
-    """Return what was made for a builder. Other keys and groups are the user's own, whatever their
-    tags: nothing of them ends."""
+    """Resource of a thing made for a builder; None: it is the user's own, also with our tags, and
+    never ends."""
     made = Resource(
         ref=ref,
         power=Power.RUNNING,
-        created_at=born,
+        created_at=created,
         tags=tags(item),
         near=packer_names.near(name),
         near_after=packer_names.OLD,

@@ -24,8 +24,8 @@ from vmrunner.providers.ec2.resources import (
     snapshots,
 )
 
-#: Seconds for one region, and for one call of it: whoever is asked in vain for longer is not asked
-#: for the other kinds, so that a dead region does not hold up what is seen elsewhere.
+#: Seconds for one region, and for one call of it: a region that is asked in vain for longer is not
+#: asked for the other kinds, so that a dead one does not hold up what is seen elsewhere.
 BUDGET, SLOW = 120.0, 10.0
 
 
@@ -33,7 +33,7 @@ BUDGET, SLOW = 120.0, 10.0
 class Ec2SweepContext:
     """Inputs that every region's part of a sweep needs. `elapsed`: seconds that only go up."""
 
-    calls: Ec2Caller
+    client: Ec2Caller
     readers: Sequence[Ec2KindReader]
     installation: str
     near: Ec2Nearness
@@ -49,7 +49,7 @@ class Ec2SweepContext:
         which are read side by side from the first page of machines on: neither the pages nor the
         deletes of those are waited for."""
         builders: dict[str, Ref] = {}
-        ask = _Budget(self.calls, self.elapsed)
+        ask = _Budget(self.client, self.elapsed)
         (machines,) = (reader for reader in self.readers if reader.kind is Kind.INSTANCE)
         others = [
             partial(self._listed, ask, scope, reader)
@@ -69,17 +69,17 @@ class Ec2SweepContext:
 
     def _listed(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         failures: list[CallFailed] = []
-        asked = dict(reader.params)
+        params = dict(reader.params)
         if reader.mine:
             mine = {"Name": f"tag:{TAG}installation", "Values": [self.installation]}
-            asked["Filters"] = [*asked.get("Filters", ()), mine]
+            params["Filters"] = [*params.get("Filters", ()), mine]
 
         def read(token: str | None) -> tuple[Sequence[Answer], str | None]:
             more: Answer = {} if reader.page is None else {"MaxResults": min(PAGE, reader.page)}
             if token is not None:
                 more["NextToken"] = token
             try:
-                answer = ask(scope.place, reader.api, **asked, **more)
+                answer = ask(scope.place, reader.api, **params, **more)
             except CallFailed as failed:
                 if reader.nothing and failed.code == reader.nothing:
                     return (), None
@@ -121,8 +121,8 @@ class Ec2SweepContext:
 class _Budget:
     """One region's calls, of which none is made once its time is over."""
 
-    def __init__(self, calls: Ec2Caller, elapsed: Callable[[], float]) -> None:
-        self._calls = calls
+    def __init__(self, client: Ec2Caller, elapsed: Callable[[], float]) -> None:
+        self._client = client
         self._elapsed = elapsed
         self._until = elapsed() + BUDGET
         self._over = ""
@@ -135,7 +135,7 @@ class _Budget:
             text = f"{api.action} in {region}: not asked: {self._over}"
             raise CallFailed("", Uncertain(text))
         try:
-            return self._calls(region, api, **params)
+            return self._client(region, api, **params)
         except CallFailed as failed:
             unanswered = not failed.code and isinstance(failed.error, Uncertain)
             if unanswered and self._elapsed() - began >= SLOW:

@@ -94,7 +94,7 @@ class FakeMachine:
     @property
     def born_of_us(self) -> bool:
         """Made through the port, or with what was."""
-        return any(one is not None for one in (self.order, self.parent, self.armed))
+        return any(origin is not None for origin in (self.order, self.parent, self.armed))
 
     @property
     def alive(self) -> bool:
@@ -166,8 +166,8 @@ class Cloud:
         self.disks = False  # each VM has a disk, a resource of its own …
         self.belongings: Sequence[Kind] = (Kind.DISK,)  # … or these
         self.disks_stay = False  # … which outlives it
-        self.unreachable: set[Scope] = set()  # these answer nobody …
-        self.timeout = 0.0  # … and whoever asks waits so many seconds for that
+        self.unreachable: set[Scope] = set()  # these do not answer …
+        self.timeout = 0.0  # … and each question waits so many seconds for that
         self.on_call: Callable[[Call], Plan | Fault | None] | None = None
         self.machines: dict[Ref, FakeMachine] = {}  # all that ever was
         self.consoles: dict[str, str] = {}
@@ -210,7 +210,7 @@ class Cloud:
         """Let all happen that is due."""
         with self.lock:
             while self._due and self._due[0][0] <= self.now():
-                with contextlib.suppress(ProviderError):  # nobody waits for the answer any more
+                with contextlib.suppress(ProviderError):  # no caller waits for the answer any more
                     heapq.heappop(self._due)[2]()
 
     # --- what the port does ---
@@ -218,12 +218,14 @@ class Cloud:
     def create(self, order: Order) -> FakeMachine:
         now = self.now()
         token = (order.offer.scope, order.instance)
-        born = self._by_instance.get(token)
-        lives = self.token_seconds is None or (born and now < born.created_at + self.token_seconds)
-        if born is not None and lives:
-            if born.order != order:
+        existing = self._by_instance.get(token)
+        lives = self.token_seconds is None or (
+            existing and now < existing.created_at + self.token_seconds
+        )
+        if existing is not None and lives:
+            if existing.order != order:
                 raise Uncertain(f"{order.instance} exists, with other parameters")
-            return born
+            return existing
         machine = self.plant(order.offer.scope, tags_of(order), order=order)
         if self.disks:
             for kind in self.belongings:
@@ -247,11 +249,15 @@ class Cloud:
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
         named = self._named.get((key.scope, key.instance), ())
-        mine = [one for one in named if not installation or _is_of(one, installation)]
-        return min(mine, key=lambda one: (one.died_at is not None, one.created_at), default=None)
+        mine = [machine for machine in named if not installation or _is_of(machine, installation)]
+        return min(
+            mine,
+            key=lambda machine: (machine.died_at is not None, machine.created_at),
+            default=None,
+        )
 
     def visible(self, scope: Scope, kind: Kind) -> list[Resource]:
-        """Return what a sweep shows: everybody's, but not the dead."""
+        """Machines that a sweep shows: of every owner, but not the dead."""
         with self.lock:
             now = self.now()
             return [
@@ -268,7 +274,7 @@ class Cloud:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """Return the kinds that a sweep must list: VMs, disks, and whatever else was ever made."""
+        """Kinds that a sweep must list: VMs, disks, and all others that were ever made."""
         with self.lock:  # births go on meanwhile
             made = {ref.kind for ref in self.machines} | {Kind.INSTANCE, Kind.DISK}
         return tuple(kind for kind in Kind if kind in made)
@@ -301,9 +307,9 @@ class Cloud:
         """A schedule, like EC2's: it ends the VM, unless that is protected, and then itself."""
         if self.arms is None:
             return None
-        known = self._schedules.get((ref, instance))
-        if known is not None and known.died_at is None:
-            return known.ref
+        schedule = self._schedules.get((ref, instance))
+        if schedule is not None and schedule.died_at is None:
+            return schedule.ref
         vm = self.machines[ref]
         tags = {k: v for k, v in vm.tags.items() if not k.endswith((":generation", ":expires-at"))}
         at = deadline + self.arms

@@ -37,9 +37,9 @@ SCOPE: Final = Scope("fake", "account", "zone-a")
 
 
 class FakeProvider:
-    """One process's view of a `Cloud`. `scopes` may be changed under a running engine, as when
-    somebody points a profile at another account. `installation`: whose VMs a look by name may
-    find; "": whoever's. `clock`: tells the time by the dates of the cloud's answers, as drivers
+    """One process's view of a `Cloud`. `scopes` may be changed under a running engine, as when a
+    profile is pointed at another account. `installation`: whose VMs a look by name may find; "":
+    those of all. `clock`: tells the time by the dates of the cloud's answers, as drivers
     do, and until the first by its host; None: it is the cloud's own. It arms, and seals, where the
     cloud does when it is made."""
 
@@ -136,10 +136,10 @@ class FakeProvider:
 
     def _seen(self, keys: Sequence[Key]) -> dict[Key, Seen]:
         now = self.cloud.now()
-        there = ((key, self.cloud.find(key, self.installation)) for key in keys)
+        machines = ((key, self.cloud.find(key, self.installation)) for key in keys)
         return {
             key: machine.seen(now)
-            for key, machine in there
+            for key, machine in machines
             if machine is not None and self.cloud.shows(machine)
         }
 

@@ -53,16 +53,16 @@ class GceCatalog:
     """Looks things up. Raises `CallFailed` or `BadOrder`."""
 
     def __init__(
-        self, options: GceOptions, calls: GceClient, elapsed: Callable[[], float] = boottime
+        self, options: GceOptions, client: GceClient, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._memory = TtlCache(elapsed)
 
-    def image(self, wanted: str | None = None) -> GceImage:
+    def image(self, name: str | None = None) -> GceImage:
         """The image of this link or name, or the newest of a family; None: the configured one."""
-        said = wanted or self._options.image or f"family/{OURS}"
-        return self._memory.get(("image", said), IMAGES, lambda: self._find(said))
+        text = name or self._options.image or f"family/{OURS}"
+        return self._memory.get(("image", text), IMAGES, lambda: self._find(text))
 
     def types(self, zone: str) -> list[MachineType]:
         """The configured types that this zone has, in their order."""
@@ -70,63 +70,63 @@ class GceCatalog:
 
         def ask() -> list[MachineType]:
             found = (self._type(zone, name) for name in names)
-            return [one for one in found if one is not None]
+            return [machine_type for machine_type in found if machine_type is not None]
 
         return self._memory.get(("types", zone), FOR_EVER, ask)
 
     # --- within ---
 
-    def _find(self, said: str) -> GceImage:
-        found = named(said)
+    def _find(self, text: str) -> GceImage:
+        found = named(text)
         field = f"providers.{self._options.name}.image"
         if found is None:
             raise BadOrder(
-                f"image {said!r}: no name, family or link of an image",
+                f"image {text!r}: no name, family or link of an image",
                 hint="projects/PROJECT/global/images/family/NAME, or …/images/NAME",
             )
         project = found.project or self._options.project
         if project in _NO_CLOUD_INIT:
             raise BadOrder(
-                f"image {said}: Google's Debian has no cloud-init, and hears nothing of a build",
+                f"image {text}: Google's Debian has no cloud-init, and hears nothing of a build",
                 hint="`vmrunner image build`, or one of projects/ubuntu-os-cloud with --bootstrap",
             )
         try:
             if found.family:
-                told = self._calls(FAMILY, project=project, family=found.name)
+                image = self._client(FAMILY, project=project, family=found.name)
             else:
-                told = self._calls(IMAGE, project=project, image=found.name)
+                image = self._client(IMAGE, project=project, image=found.name)
         except CallFailed as failed:
             if failed.code not in error_codes.MISSING:
                 raise
             hint = f"build one, or name another in {field}"
-            raise BadOrder(f"image {said}: {failed}", hint=hint) from failed
-        if told.status != "READY":
-            raise BadOrder(f"image {said} is {told.status}", hint=f"name another in {field}")
+            raise BadOrder(f"image {text}: {failed}", hint=hint) from failed
+        if image.status != "READY":
+            raise BadOrder(f"image {text} is {image.status}", hint=f"name another in {field}")
         return GceImage(
-            id=f"projects/{project}/global/images/{told.name}",
-            name=told.name,
-            architecture=told.architecture,
-            size=int(told.disk_size_gb) * GiB,
+            id=f"projects/{project}/global/images/{image.name}",
+            name=image.name,
+            architecture=image.architecture,
+            size=int(image.disk_size_gb) * GiB,
         )
 
     def _type(self, zone: str, name: str) -> MachineType | None:
         try:
-            told = self._calls(TYPE, zone=zone, machine_type=name)
+            answer = self._client(TYPE, zone=zone, machine_type=name)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return None
             raise
         return MachineType(
-            name=told.name,
-            cpus=int(told.guest_cpus),
-            memory=int(told.memory_mb) << 20,
-            architectures=(told.architecture,) if told.architecture else (),
+            name=answer.name,
+            cpus=int(answer.guest_cpus),
+            memory=int(answer.memory_mb) << 20,
+            architectures=(answer.architecture,) if answer.architecture else (),
         )
 
 
-def named(said: str) -> ImageName | None:
+def named(text: str) -> ImageName | None:
     """A link, with or without its host, an image's name, or family/NAME; None: it is none."""
-    found = _LINK.fullmatch(said) or _NAME.fullmatch(said)
+    found = _LINK.fullmatch(text) or _NAME.fullmatch(text)
     if found is None:
         return None
     words = found.groupdict()

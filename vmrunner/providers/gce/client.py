@@ -145,7 +145,7 @@ class GceClient:
                 self.slow_down(api)
             if not (api.fields and self._masks and isinstance(failed.error, BadOrder)):
                 raise
-            # Less of an answer is a saving, and no condition: whoever refuses it gives all.
+            # Less of an answer is a saving, and no condition: an endpoint that refuses gives all.
             answer = self._ask(api, request, timeout, where, masked=False)
             self._masks = False
         self._buckets.record(whose, api.quota, refused=False)

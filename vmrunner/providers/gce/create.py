@@ -33,14 +33,14 @@ class GceCreator:
     def __init__(
         self,
         options: GceOptions,
-        calls: GceClient,
+        client: GceClient,
         dry: DryPools,
         now: Callable[[], float],
         waiter: OperationWaiter,
     ) -> None:
         """`now` is the cloud's time."""
         self._options = options
-        self._calls = calls
+        self._client = client
         self._dry = dry
         self._now = now
         self._waiter = waiter
@@ -77,15 +77,15 @@ class GceCreator:
     def _otherwise(
         self, order: Order, way: create_request.RequestVariant, failed: CallFailed
     ) -> create_request.RequestVariant:
-        left, said = order.deadline - self._now(), str(failed)
-        if way.left is None and _ABSOLUTE in said and left >= create_request.SHORTEST:
-            return way._replace(left=left)
-        if isinstance(failed.error, BadOrder) and _MIGRATION.search(said):
+        remaining, message = order.deadline - self._now(), str(failed)
+        if way.duration is None and _ABSOLUTE in message and remaining >= create_request.SHORTEST:
+            return way._replace(duration=remaining)
+        if isinstance(failed.error, BadOrder) and _MIGRATION.search(message):
             return way._replace(migrates=False)
         return way
 
     def _insert(self, order: Order, way: create_request.RequestVariant) -> Any:
-        return self._calls(
+        return self._client(
             INSERT,
             zone=order.offer.scope.place,
             patience=CREATE_TIMEOUT,
@@ -98,7 +98,7 @@ class GceCreator:
         try:
             operation = self._waiter.done(operation, WAIT_FOR, zone=offer.scope.place)
         except CallFailed as failed:
-            # What was accepted may go on, whoever may not ask about it.
+            # What was accepted may go on, even if these credentials may not ask about it.
             raise Uncertain(f"{operation.name}: {failed.error}") from failed
         return error_codes.of_operation(operation, action=INSERT.action, where=offer.scope.place)
 
@@ -107,7 +107,7 @@ class GceCreator:
         `Uncertain` when that cannot be told."""
         try:
             if self._there(order) is not None:
-                self._calls(
+                self._client(
                     DELETE,
                     zone=order.offer.scope.place,
                     instance=order.instance,
@@ -118,23 +118,22 @@ class GceCreator:
                 raise Uncertain(f"what a failed insert left is not seen dead: {failed}") from failed
 
     def _found(self, order: Order, failed: CallFailed) -> Ref:
-        """Return the VM that exists: whoever asked before, it is the VM of this order, if it is
-        tagged so."""
-        there = self._there(order)
-        if there is None:
+        """Return the VM that exists: it is the VM of this order, if it is tagged so."""
+        vm = self._there(order)
+        if vm is None:
             raise Uncertain(f"{failed}; and it is not there") from failed
         wanted = create_request.instance(order, self._options)["labels"]
-        if {k: v for k, v in there.labels.items() if k in wanted} != wanted:
+        if {k: v for k, v in vm.labels.items() if k in wanted} != wanted:
             error: ProviderError = Uncertain(
                 f"{order.instance} exists, and is not of this order: its "
-                f"{label('build')} is {there.labels.get(label('build'))!r}"
+                f"{label('build')} is {vm.labels.get(label('build'))!r}"
             )
             raise error from failed
         return ref_of(order)
 
     def _there(self, order: Order) -> Any | None:
         try:
-            return self._calls(GET, zone=order.offer.scope.place, instance=order.instance)
+            return self._client(GET, zone=order.offer.scope.place, instance=order.instance)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return None

@@ -25,11 +25,11 @@ NAMESPACE: Final = uuid.UUID("b8f1f2a6-6f0e-5c5e-9a38-2f6a8f1f4d10")
 
 
 class RequestVariant(NamedTuple):
-    """A way to ask for the same VM. `left`: seconds to its deadline, where that may not be given as
-    a time. `migrates`: it moves when its host is maintained, which not every type can, and E2 must;
+    """A way to ask for the same VM. `duration`: seconds to its deadline, where that may not be a
+    time. `migrates`: it moves when its host is maintained, which not every type can, and E2 must;
     a spot VM never does."""
 
-    left: float | None = None
+    duration: float | None = None
     migrates: bool = True
 
 
@@ -39,7 +39,7 @@ USUAL: Final = RequestVariant()
 
 def request_id(instance: str, way: RequestVariant = USUAL) -> str:
     """The idempotency key of this VM's insert: the same for ever."""
-    suffix = "/relative" * (way.left is not None) + "/stays" * (not way.migrates)
+    suffix = "/relative" * (way.duration is not None) + "/stays" * (not way.migrates)
     return str(uuid.uuid5(NAMESPACE, instance + suffix))
 
 
@@ -112,8 +112,8 @@ def _scheduling(order: Order, way: RequestVariant) -> dict[str, Any]:
     spot = order.offer.market is Market.SPOT
     when = datetime.fromtimestamp(int(order.deadline), UTC)
     ends: dict[str, Any] = {"termination_time": f"{when:%Y-%m-%dT%H:%M:%SZ}"}
-    if way.left is not None:
-        ends = {"max_run_duration": {"seconds": math.ceil(way.left)}}
+    if way.duration is not None:
+        ends = {"max_run_duration": {"seconds": math.ceil(way.duration)}}
     return {
         **ends,
         "automatic_restart": False,

@@ -36,39 +36,40 @@ _OF_ONE: Final = "rate exceeded for resource"
 class GceDeleter:
     """Deletes in one project."""
 
-    def __init__(self, calls: GceClient) -> None:
-        self._calls = calls
+    def __init__(self, client: GceClient) -> None:
+        self._client = client
 
     def delete(self, refs: Sequence[Ref]) -> dict[Ref, Outcome]:
         """Delete these, VMs first, and return each one's outcome."""
         vms = [ref for ref in refs if ref.kind is Kind.INSTANCE]
         others = [ref for ref in refs if ref.kind is not Kind.INSTANCE]
-        told: dict[Ref, Outcome] = {}
+        outcomes: dict[Ref, Outcome] = {}
         for part in (vms, others):
             if part:
                 with ThreadPoolExecutor(min(AT_ONCE, len(part))) as pool:
-                    outcomes = pool.map(self._one, part)
-                    told |= dict(zip(part, outcomes, strict=True))
-        return told
+                    results = pool.map(self._one, part)
+                    outcomes |= dict(zip(part, results, strict=True))
+        return outcomes
 
     def _one(self, ref: Ref) -> Outcome:
         try:
             if ref.kind is Kind.INSTANCE:
                 self._instance(ref)
             elif ref.kind is Kind.DISK:
-                self._calls(DELETE_DISK, zone=ref.scope.place, disk=ref.id)
+                self._client(DELETE_DISK, zone=ref.scope.place, disk=ref.id)
             elif ref.kind is Kind.SNAPSHOT:
-                self._calls(DELETE_SNAPSHOT, snapshot=ref.id.rpartition("/")[2])
+                self._client(DELETE_SNAPSHOT, snapshot=ref.id.rpartition("/")[2])
             elif ref.kind is Kind.ADDRESS:
                 self._address(ref.id)
             elif ref.kind is Kind.IMAGE:
                 # One that was finished since a sweep showed it lasts.
                 name = ref.id.rpartition("/")[2]
-                if not is_left(self._calls(IMAGE, image=name)):
+                if not is_left(self._client(IMAGE, image=name)):
                     return Outcome(fate=Fate.MISSING)
-                self._calls(DELETE_IMAGE, image=name)
+                self._client(DELETE_IMAGE, image=name)
             else:
-                return Outcome(fate=Fate.FAILED, error=f"nobody deletes a {ref.kind.value} here")
+                error = f"a {ref.kind.value} cannot be deleted here"
+                return Outcome(fate=Fate.FAILED, error=error)
         except CallFailed as failed:
             if failed.code in error_codes.MISSING:
                 return Outcome(fate=Fate.MISSING)
@@ -76,16 +77,16 @@ class GceDeleter:
             if (throttled or failed.code == _NOT_READY) and self._dying(ref):
                 return Outcome(fate=Fate.ACCEPTED)
             if throttled and _OF_ONE not in str(failed):
-                self._calls.slow_down(DELETE)
+                self._client.slow_down(DELETE)
             return Outcome(fate=Fate.FAILED, error=str(failed))
         return Outcome(fate=Fate.ACCEPTED)
 
     def _dying(self, ref: Ref) -> bool:
-        """True if it is refused because somebody's delete is under way."""
+        """True if it is refused because another delete is under way."""
         if ref.kind is not Kind.INSTANCE:
             return False
         try:
-            found = self._calls(GET, zone=ref.scope.place, instance=ref.id)
+            found = self._client(GET, zone=ref.scope.place, instance=ref.id)
         except CallFailed as failed:
             return failed.code in error_codes.MISSING
         return power(found) is Power.STOPPING
@@ -95,17 +96,17 @@ class GceDeleter:
         where: dict[str, Any] = {"zone": ref.scope.place}
         quick = {**where, "instance": ref.id, "no_graceful_shutdown": True}
         try:
-            self._calls(DELETE, **quick)
+            self._client(DELETE, **quick)
         except CallFailed as failed:
             if _PROTECTED not in str(failed):
                 raise
-            # Nobody may keep a machine of ours alive that is to die.
-            self._calls(UNPROTECT, resource=ref.id, deletion_protection=False, **where)
-            self._calls(DELETE, **quick)
+            # No protection may keep a machine of ours alive that is to die.
+            self._client(UNPROTECT, resource=ref.id, deletion_protection=False, **where)
+            self._client(DELETE, **quick)
 
     def _address(self, path: str) -> None:
         *where, _, name = path.split("/")
         if where[0] == "regions":
-            self._calls(DELETE_ADDRESS, region=where[1], address=name)
+            self._client(DELETE_ADDRESS, region=where[1], address=name)
         else:
-            self._calls(DELETE_GLOBAL_ADDRESS, address=name)
+            self._client(DELETE_GLOBAL_ADDRESS, address=name)

@@ -31,7 +31,7 @@ NAMES: Final = 100  # in one filter, which is a part of the URL
 ZONE_TIMEOUT: Final = 10.0  # seconds
 _REMEMBERED: Final = 4096
 
-#: Operations that are a VM's end, whoever asked for it.
+#: Operations that are a VM's end, by any cause.
 _ENDS: Final = re.compile(r"delete|compute\.instances\.(preempted|.*[dD]elete.*)")
 _PREEMPTED: Final = "compute.instances.preempted"
 _BY_GUEST: Final = "compute.instances.guestTerminate"
@@ -59,9 +59,9 @@ class _Record:
 class InstanceDescriber:
     """Looks in one project. Thread-safe."""
 
-    def __init__(self, calls: GceClient, installation: str, *, public: bool) -> None:
+    def __init__(self, client: GceClient, installation: str, *, public: bool) -> None:
         """`public`: over which address SSH goes."""
-        self._calls = calls
+        self._client = client
         self._installation = installation
         self._public = public
         self._lock = threading.Lock()
@@ -77,11 +77,11 @@ class InstanceDescriber:
             for scope in dict.fromkeys(key.scope for key in keys)
             for batch in batches([key for key in keys if key.scope == scope], NAMES)
         ]
-        for told in merged(parts):
-            if isinstance(told, CallFailed):
-                failures.append(told)
+        for item in merged(parts):
+            if isinstance(item, CallFailed):
+                failures.append(item)
             else:
-                found[told[0]] = told[1]
+                found[item[0]] = item[1]
         if failures and not found:
             raise failures[0]
         return found
@@ -93,79 +93,79 @@ class InstanceDescriber:
     ) -> Iterator[tuple[Key, Seen] | CallFailed]:
         """Some VMs of one zone."""
         stopping: dict[str, Seen] = {}
-        left = dict(keys)
+        unmatched = dict(keys)
         try:
             for item in self._listed(LIST, scope, f'name eq "{_any(keys)}"'):
-                key = left.get(item.name)
+                key = unmatched.get(item.name)
                 if key is None or not (key.ref or self._ours(item)):
                     continue
-                del left[item.name]
-                sight = seen(scope, item, public=self._public)
+                del unmatched[item.name]
+                view = seen(scope, item, public=self._public)
                 if item.status in SUSPENSION:
-                    yield key, sight  # no guest and no failing host does that
-                elif sight.power in (Power.STOPPING, Power.STOPPED):
-                    stopping[item.name] = sight
+                    yield key, view  # no guest and no failing host does that
+                elif view.power in (Power.STOPPING, Power.STOPPED):
+                    stopping[item.name] = view
                 else:
-                    yield key, sight
-            lost = {name: key for name, key in left.items() if key.ref is not None}
+                    yield key, view
+            lost = {name: key for name, key in unmatched.items() if key.ref is not None}
             records = self._records(scope, stopping, lost)
         except CallFailed as failed:
             yield failed
             return
-        for name, sight in stopping.items():
-            yield keys[name], _because(sight, records.get(name, _Record()))
+        for name, view in stopping.items():
+            yield keys[name], _because(view, records.get(name, _Record()))
         for name, key in lost.items():
             record = records.get(name, _Record())
             if record.dead:
-                gone = Seen(ref=Ref(scope, Kind.INSTANCE, name), power=Power.DEAD)
-                yield key, _because(gone, record)
+                view_of_dead = Seen(ref=Ref(scope, Kind.INSTANCE, name), power=Power.DEAD)
+                yield key, _because(view_of_dead, record)
 
     def _ours(self, item: Any) -> bool:
-        """True if the VM is ours: whoever copies an id of ours into a name is none of ours."""
-        said = tags(item.labels)
-        mine = said.get(f"{TAG}installation") == self._installation
-        return mine and said.get(f"{TAG}role") in _ROLES
+        """True if the VM is ours: an id of ours that was copied into a name proves nothing."""
+        vm_tags = tags(item.labels)
+        mine = vm_tags.get(f"{TAG}installation") == self._installation
+        return mine and vm_tags.get(f"{TAG}role") in _ROLES
 
     def _records(
         self, scope: Scope, stopping: Mapping[str, Seen], lost: Mapping[str, Key]
     ) -> dict[str, _Record]:
         """Raises `CallFailed` where they may be told another time; who may not read them is told
         of no cause."""
-        before = {name: self._known.get(sight.ref) for name, sight in stopping.items()}
-        known = {name: record for name, record in before.items() if record is not None}
-        wanted = [name for name in (*stopping, *lost) if name not in known]
+        before = {name: self._known.get(view.ref) for name, view in stopping.items()}
+        remembered = {name: record for name, record in before.items() if record is not None}
+        wanted = [name for name in (*stopping, *lost) if name not in remembered]
         if not wanted:
-            return known
+            return remembered
         pattern = f'targetLink eq ".*/instances/{_any(wanted)}"'
-        told: dict[str, list[Any]] = {}
+        by_instance: dict[str, list[Any]] = {}
         try:
             for operation in self._listed(OPERATIONS, scope, pattern):
-                told.setdefault(last(operation.target_link), []).append(operation)
+                by_instance.setdefault(last(operation.target_link), []).append(operation)
         except CallFailed as failed:
             if not isinstance(failed.error, CredentialsRefused):
                 raise
-        fresh = {name: _record(operations) for name, operations in told.items()}
+        fresh = {name: _record(operations) for name, operations in by_instance.items()}
         with self._lock:
             for name in stopping.keys() & fresh.keys():
                 if fresh[name].cause:
                     self._known[stopping[name].ref] = fresh[name]
             while len(self._known) > _REMEMBERED:
                 del self._known[next(iter(self._known))]
-        return known | fresh
+        return remembered | fresh
 
     def _listed(self, api: Any, scope: Scope, wanted: str) -> Iterator[Any]:
-        return listed(self._calls, api, zone=scope.place, filter=wanted, timeout=ZONE_TIMEOUT)
+        return listed(self._client, api, zone=scope.place, filter=wanted, timeout=ZONE_TIMEOUT)
 
 
-def listed(calls: GceClient, api: Any, **params: Any) -> Iterator[Any]:
+def listed(client: GceClient, api: Any, **params: Any) -> Iterator[Any]:
     """Yield all items of one list, page by page."""
-    asked: dict[str, Any] = {"max_results": PAGE, **params}
+    query: dict[str, Any] = {"max_results": PAGE, **params}
     while True:
-        page = pb(calls(api, **asked))
+        page = pb(client(api, **query))
         yield from page.items
         if not page.next_page_token:
             return
-        asked["page_token"] = page.next_page_token
+        query["page_token"] = page.next_page_token
 
 
 def _any(names: Sequence[str] | Mapping[str, object]) -> str:
@@ -176,16 +176,21 @@ def _any(names: Sequence[str] | Mapping[str, object]) -> str:
 def _record(operations: Sequence[Any]) -> _Record:
     """Sum up all operations on one VM. One that failed was nothing, and what was before it was
     woken explains no end."""
-    well = [one for one in operations if not list(one.error.errors)]
-    woken = max((_begun(one) for one in well if one.operation_type == "resume"), default=0.0)
-    well = [one for one in well if _begun(one) >= woken]
-    ends = [one for one in well if _ENDS.fullmatch(one.operation_type)]
-    causes = [one for one in well if one in ends or one.operation_type in _STOPS]
+    well = [operation for operation in operations if not list(operation.error.errors)]
+    woken = max(
+        (_begun(operation) for operation in well if operation.operation_type == "resume"),
+        default=0.0,
+    )
+    well = [operation for operation in well if _begun(operation) >= woken]
+    ends = [operation for operation in well if _ENDS.fullmatch(operation.operation_type)]
+    causes = [
+        operation for operation in well if operation in ends or operation.operation_type in _STOPS
+    ]
     first = min(causes, key=_begun, default=None)
     return _Record(
         cause=first.operation_type if first is not None else "",
-        preempted=any(one.operation_type == _PREEMPTED for one in ends),
-        dead=any(one.status == DONE for one in ends),
+        preempted=any(operation.operation_type == _PREEMPTED for operation in ends),
+        dead=any(operation.status == DONE for operation in ends),
     )
 
 
@@ -193,10 +198,10 @@ def _begun(operation: Any) -> float:
     return when(operation.insert_time) or 0.0
 
 
-def _because(sight: Seen, record: _Record) -> Seen:
+def _because(view: Seen, record: _Record) -> Seen:
     return replace(
-        sight,
-        detail=record.cause or sight.detail,
+        view,
+        detail=record.cause or view.detail,
         preempted=record.preempted,
         self_ended=record.cause == _BY_GUEST,
     )

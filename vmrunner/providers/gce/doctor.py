@@ -60,12 +60,12 @@ def _delete(provider: GceProvider) -> Iterator[Finding]:
     """Check the right to delete on a VM of ours, if there is one; Compute Engine tells of no
     other."""
     mine = f'labels.{label("installation")}="{provider.options.installation}"'
-    answer = pb(provider.calls(INSTANCES, filter=mine, max_results=1))
+    answer = pb(provider.client(INSTANCES, filter=mine, max_results=1))
     for zone, part in answer.items.items():
         for item in part.instances:
             scope = Scope("gce", provider.identity.project(), last(zone))
-            right = provider.rights.ask(Ref(scope, Kind.INSTANCE, item.name))
-            provider.rights.learn(right)
+            right = provider.permissions.ask(Ref(scope, Kind.INSTANCE, item.name))
+            provider.permissions.learn(right)
             yield _of_right(right)
             return
     yield _of_right(Right(may=None, why="no VM of ours is there to be asked about"))
@@ -87,14 +87,14 @@ def _sweep(provider: GceProvider) -> Iterator[Finding]:
 
 
 def _image(provider: GceProvider) -> Iterator[Finding]:
-    image = provider.places.image()
+    image = provider.catalog.image()
     yield ok("image", f"{image.id} {image.architecture}".rstrip())
 
 
 def _types(provider: GceProvider) -> Iterator[Finding]:
     provider.options.check_launch()
     for zone in provider.options.zones:
-        names = [one.name for one in provider.places.types(zone)]
+        names = [machine_type.name for machine_type in provider.catalog.types(zone)]
         missing = [name for name in provider.options.machine_types if name not in names]
         if missing:
             yield Finding(
@@ -110,16 +110,16 @@ def _types(provider: GceProvider) -> Iterator[Finding]:
 def _firewall(provider: GceProvider) -> Iterator[Finding]:
     provider.options.check_launch()
     options = provider.options
-    homes: list[str] = []
+    own_ranges: list[str] = []
     network = last(options.network)
     for region in dict.fromkeys(zone.rpartition("-")[0] for zone in options.zones):
-        for subnet in pb(provider.calls(SUBNETS, region=region)).items:
+        for subnet in pb(provider.client(SUBNETS, region=region)).items:
             named = options.subnetwork is not None
             wanted = last(options.subnetwork or "") == subnet.name
             if wanted if named else last(subnet.network) == network:
-                homes.append(subnet.ip_cidr_range)
+                own_ranges.append(subnet.ip_cidr_range)
                 network = last(subnet.network)
-    if not homes:
+    if not own_ranges:
         field = "subnetwork" if options.subnetwork else "network"
         value = options.subnetwork or options.network
         yield bad(
@@ -128,18 +128,20 @@ def _firewall(provider: GceProvider) -> Iterator[Finding]:
             f"correct providers.{options.name}.{field}",
         )
         return
-    rules = [r for r in pb(provider.calls(FIREWALLS)).items if last(r.network) == network]
+    rules = [r for r in pb(provider.client(FIREWALLS)).items if last(r.network) == network]
     public = options.address == "public"
     tags, account = options.network_tags, options.service_account
-    found = list(holes(rules, homes, tags, account, public=public))
+    found = list(holes(rules, own_ranges, tags, account, public=public))
     yield from found
     if not found:
         yield ok("firewall", f"network {network}: builds do not reach each other")
-    yield from _no_network(provider, rules, homes)
+    yield from _no_network(provider, rules, own_ranges)
 
 
-def _no_network(provider: GceProvider, rules: list[Any], homes: list[str]) -> Iterator[Finding]:
-    """Check that a VM of `network: none` gets nowhere, whoever is root in it."""
+def _no_network(
+    provider: GceProvider, rules: list[Any], own_ranges: list[str]
+) -> Iterator[Finding]:
+    """Check that a VM of `network: none` gets nowhere, not even as root."""
     options = provider.options
     tags, account = options.network_tags_none, options.service_account
     if not tags:
@@ -147,7 +149,7 @@ def _no_network(provider: GceProvider, rules: list[Any], homes: list[str]) -> It
         return
     way = way_out(rules, tags, account)
     found = [] if way is None else [way]
-    beside = holes(rules, homes, tags, account, public=options.address == "public")
+    beside = holes(rules, own_ranges, tags, account, public=options.address == "public")
     found += [replace(hole, check="network none") for hole in beside]
     yield from found
     if not found:
@@ -164,10 +166,10 @@ def _quotas(provider: GceProvider) -> Iterator[Finding]:
     """Check that each region's limit lets the best offer run."""
     offers = provider.offers(Spec())
     for region in dict.fromkeys(offer.place.rpartition("-")[0] for offer in offers):
-        quotas = {q.metric: q for q in pb(provider.calls(REGION, region=region)).quotas}
-        here = [offer for offer in offers if offer.place.startswith(f"{region}-")]
-        for market in dict.fromkeys(offer.market for offer in here):
-            least = min(offer.cpus for offer in here if offer.market is market)
+        quotas = {q.metric: q for q in pb(provider.client(REGION, region=region)).quotas}
+        in_region = [offer for offer in offers if offer.place.startswith(f"{region}-")]
+        for market in dict.fromkeys(offer.market for offer in in_region):
+            least = min(offer.cpus for offer in in_region if offer.market is market)
             for metric, needed in (
                 (_CPUS[market], least),
                 ("INSTANCES", 1),
@@ -176,9 +178,9 @@ def _quotas(provider: GceProvider) -> Iterator[Finding]:
                 quota = quotas.get(metric)
                 if quota is None:
                     continue
-                left = quota.limit - quota.usage
+                available = quota.limit - quota.usage
                 text = f"{region}: {metric} {quota.usage:g} of {quota.limit:g}"
-                if left < needed:
+                if available < needed:
                     yield bad("quota", f"{text}: one VM needs {needed}", f"raise {metric}")
                 else:
                     yield ok("quota", text)

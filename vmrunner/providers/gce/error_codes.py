@@ -73,8 +73,8 @@ def of_operation(operation: Any, *, action: str, where: str) -> CallFailed | Non
     status = int(operation.http_error_status_code)
     if not errors and status < 400:
         return None
-    code = _first([str(one.code) for one in errors]) or _by_status(status)
-    message = "; ".join(str(one.message) for one in errors) or operation.http_error_message
+    code = _first([str(error.code) for error in errors]) or _by_status(status)
+    message = "; ".join(str(error.message) for error in errors) or operation.http_error_message
     return CallFailed(code, refusal(code, message, status, action=action, where=where))
 
 

@@ -99,12 +99,12 @@ def roles(options: GceOptions, project: str, clock: CloudClock) -> frozenset[str
         account.raise_for_status()
     if not guard_life.lives(_last_pass(account), clock.now()):
         return None
-    told = _ROLES.search(str(answer.json().get("description", "")))
-    return frozenset(re.split(", *", told[1])) if told else ROLES_ONCE
+    found = _ROLES.search(str(answer.json().get("description", "")))
+    return frozenset(re.split(", *", found[1])) if found else ROLES_ONCE
 
 
 def _get(options: GceOptions, clock: CloudClock, service: str, name: str) -> requests.Response:
-    """Return what is there, and hear what time it is in Google's cloud."""
+    """Make a GET, and note the time of Google's cloud from its answer."""
     url = f"{rest.base(options, service)}/v1/{name}"
     answer = rest.session(options).get(url, timeout=_TIMEOUT)
     if answer.ok:
@@ -115,8 +115,8 @@ def _get(options: GceOptions, clock: CloudClock, service: str, name: str) -> req
 def _last_pass(account: requests.Response) -> float | None:
     """Return the last pass that the guard left with its account."""
     text = str(account.json().get("description", "")) if account.ok else ""
-    told = _LAST_PASS.search(text)
-    return guard_life.last_pass(told[1]) if told else None
+    found = _LAST_PASS.search(text)
+    return guard_life.last_pass(found[1]) if found else None
 
 
 def _job(options: GceOptions, project: str) -> str:

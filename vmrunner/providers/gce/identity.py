@@ -17,8 +17,8 @@ from vmrunner.providers.gce.client import PROJECT, GceClient
 class GceIdentity:
     """The project, in Google's eyes."""
 
-    def __init__(self, calls: GceClient, elapsed: Callable[[], float] = boottime) -> None:
-        self._calls = calls
+    def __init__(self, client: GceClient, elapsed: Callable[[], float] = boottime) -> None:
+        self._client = client
         self._lock = threading.Lock()
         self._project: str | None = None
         #: The same; None when it cannot be told, which is not tried at every question.
@@ -28,5 +28,5 @@ class GceIdentity:
         """Return the project's id. Raises `CallFailed`."""
         with self._lock:
             if self._project is None:
-                self._project = str(self._calls(PROJECT).name)
+                self._project = str(self._client(PROJECT).name)
             return self._project

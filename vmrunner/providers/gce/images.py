@@ -1,7 +1,7 @@
 """Images that this installation made: where their builder runs, which one builds get, what goes.
 
 The promoted one is in the family that builds choose from, alone among ours; candidates and what was
-promoted before are in another, so that being new promotes nobody.
+promoted before are in another, so that being new promotes none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from vmrunner.providers.port_images import OWNER, BuilderSpec, CloudImage, Image
 
 _SOURCE: Final = "googlecompute.vmrunner"
 _STAGES: Final = ("Creating instance", "Creating image", "Deleting instance")
-#: Of those that nobody promoted, after the family that they could be promoted to.
+#: Suffix of images not promoted, after the family that they could be promoted to.
 CANDIDATES: Final = "-candidates"
 
 
@@ -50,36 +50,39 @@ class GceImages:
     """Images in one project; they have no zone."""
 
     def __init__(
-        self, options: GceOptions, calls: GceClient, identity: GceIdentity, waiter: OperationWaiter
+        self, options: GceOptions, client: GceClient, identity: GceIdentity, waiter: OperationWaiter
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._identity = identity
         self._waiter = waiter
 
-    def bench(self, wish: ImageRequest) -> BuilderSpec:
+    def bench(self, request: ImageRequest) -> BuilderSpec:
         options = self._options
         options.check_launch()
         with edge():
             scope = Scope("gce", self._identity.project(), options.zones[0])
-            types = GceCatalog(options, self._calls).types(scope.place)
+            types = GceCatalog(options, self._client).types(scope.place)
         machine_type = options.builders_type(
             "machine_types",
-            {one.name: [said.lower() for said in one.architectures] for one in types},
+            {
+                machine.name: [architecture.lower() for architecture in machine.architectures]
+                for machine in types
+            },
         )
-        order = wish.order(scope, machine_type)
+        order = request.order(scope, machine_type)
         variables: dict[str, Any] = {
             "gce_project": scope.account,
             "gce_zone": scope.place,
             "gce_machine_type": machine_type,
             "gce_disk_type": options.disk_type or disk_type_of(machine_type),
-            "gce_instance_name": wish.builder,
-            "gce_disk_name": wish.builder,
+            "gce_instance_name": request.builder,
+            "gce_disk_name": request.builder,
             "gce_image_family": self._family() + UNFINISHED,
             "gce_network_tags": list(options.network_tags),
             "gce_internal_address": options.address == "private",
             "run_tags": {**options.labels, **labels_of(order)},
-            "image_tags": {**options.labels, **labels(wish.tags)},
+            "image_tags": {**options.labels, **labels(request.tags)},
         }
         if options.subnetwork:  # which is of one network alone
             variables["gce_subnetwork"] = options.subnetwork
@@ -87,7 +90,7 @@ class GceImages:
             variables["gce_network"] = options.network
         if options.api_endpoint is not None:
             variables["gce_endpoint"] = f"{options.api_endpoint.rstrip('/')}/compute/v1/"
-        if options.plain:  # nobody's credentials go there
+        if options.plain:  # no credentials go there
             variables["gce_access_token"] = "none"  # noqa: S105
         return BuilderSpec(
             source=_SOURCE, offer=order.offer, variables=variables, stages=_STAGES, died=_died()
@@ -97,7 +100,7 @@ class GceImages:
         """Packer tells the image's name."""
         with edge():
             try:
-                return self._made(self._calls(IMAGE, image=last(ref)))
+                return self._made(self._client(IMAGE, image=last(ref)))
             except CallFailed as failed:
                 if failed.code in error_codes.MISSING:
                     return None
@@ -110,7 +113,7 @@ class GceImages:
     def images(self) -> list[CloudImage]:
         mine = f'labels.{label(OWNER.partition(":")[2])}="{self._options.installation}"'
         with edge():
-            return [self._made(image) for image in listed(self._calls, IMAGES, filter=mine)]
+            return [self._made(image) for image in listed(self._client, IMAGES, filter=mine)]
 
     def in_use(self) -> frozenset[str]:
         """Return the images in use by the disks: each knows what it was made from. Raises
@@ -122,11 +125,11 @@ class GceImages:
         """Return the images that builds choose from: of a family all that are in it, since any of
         them was promoted. The cloud is not asked, and the project is not compared, which may be
         told by its number."""
-        said = named(word or self._options.image or f"family/{OURS}")
-        if said is None:
+        choice = named(word or self._options.image or f"family/{OURS}")
+        if choice is None:
             return frozenset()
         return frozenset(
-            i.ref for i in images if said.name == (i.family if said.family else i.name)
+            i.ref for i in images if choice.name == (i.family if choice.family else i.name)
         )
 
     def finish(self, made: CloudImage) -> None:
@@ -165,8 +168,8 @@ class GceImages:
     def _family(self) -> str:
         """Return the family that builds of this provider choose from, or would without another
         image."""
-        said = self._options.image or ""
-        return last(said) if "family/" in said else OURS
+        choice = self._options.image or ""
+        return last(choice) if "family/" in choice else OURS
 
     def _check_choice(self, made: CloudImage, family: str) -> None:
         """Raises `ConfigError` where a build would not take the newest of this family, or where
@@ -177,23 +180,23 @@ class GceImages:
                 "finished, which ends",
                 hint="name another family",
             )
-        said = self._options.image or f"family/{family}"
+        choice = self._options.image or f"family/{family}"
         here = (f"projects/{self._options.project}/global/images/family/{family}",)
-        if said == f"family/{family}" or said.endswith(here):
+        if choice == f"family/{family}" or choice.endswith(here):
             return
         raise ConfigError(
-            f"providers.{self._options.name}.image: {said} is no family of this project, "
+            f"providers.{self._options.name}.image: {choice} is no family of this project, "
             "whatever is promoted",
             hint=f"set it to {made.ref}, or leave it out",
         )
 
     def _check_foreign(self, made: CloudImage, family: str, mine: set[str]) -> None:
-        """Raises `ConfigError` when somebody else's image would still be taken before this one."""
-        for one in map(self._made, listed(self._calls, IMAGES, filter=f'family="{family}"')):
-            if one.ref not in {made.ref, *mine} and one.created > made.created:
+        """Raises `ConfigError` when another owner's image would still be taken before this one."""
+        for image in map(self._made, listed(self._client, IMAGES, filter=f'family="{family}"')):
+            if image.ref not in {made.ref, *mine} and image.created > made.created:
                 field = f"providers.{self._options.name}.image"
                 raise ConfigError(
-                    f"image {one.ref}, which this installation did not make, is newer in the "
+                    f"image {image.ref}, which this installation did not make, is newer in the "
                     f"family {family}",
                     hint=f"take it out, or name another family in {field}",
                 )
@@ -204,7 +207,7 @@ class GceImages:
     def _change(self, api: GceApi, **what: Any) -> None:
         """Change something and wait until it is done. Raises `CallFailed`, or `Uncertain` when it
         goes on."""
-        operation = self._waiter.done(self._calls(api, **what), WAIT_GLOBAL)
+        operation = self._waiter.done(self._client(api, **what), WAIT_GLOBAL)
         failed = error_codes.of_operation(
             operation, action=api.action, where=str(self._options.project)
         )
@@ -214,11 +217,11 @@ class GceImages:
     def _disks(self) -> Iterator[Answer]:
         token = ""
         while True:
-            asked: dict[str, Any] = {
+            params: dict[str, Any] = {
                 "max_results": PAGE,
                 **({"page_token": token} if token else {}),
             }
-            answer = pb(patiently(partial(self._calls, DISKS, **asked)))
+            answer = pb(patiently(partial(self._client, DISKS, **params)))
             for _, why in holes(answer):
                 raise Uncertain(f"{DISKS.action} in {self._options.project}: {why}")
             for scoped in answer.items.values():
@@ -245,8 +248,8 @@ def _relative(link: str) -> str:
 
 
 def _died() -> str:
-    """Return what to tell when Packer's plugin dies, as it does when it may not set the state of
-    the image that it made."""
+    """Hint for when Packer's plugin dies, as it does when it may not set the state of the image
+    that it made."""
     return (
         "packer's plugin died; if its image was made, allow compute.images.deprecate"
         f" ({resources.path('packer')}/README.md)"

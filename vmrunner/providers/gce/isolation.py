@@ -18,16 +18,16 @@ _WORLD: Final = ipaddress.ip_network("0.0.0.0/0")  # a build has no other public
 
 def holes(
     rules: Sequence[Any],
-    homes: Sequence[str],
+    own_ranges: Sequence[str],
     tags: Sequence[str],
     account: str | None,
     *,
     public: bool,
 ) -> Iterator[Finding]:
-    """Yield what is wrong with these ingress rules of the builds' network. `homes`: the ranges that
-    builds have addresses in; `tags`, `account`: what rules may know builds by; `public`: they have
-    public addresses too."""
-    nets = [ipaddress.ip_network(home) for home in homes]
+    """Yield what is wrong with these ingress rules of the builds' network. `own_ranges`: ranges
+    that builds have addresses in; `tags`, `account`: what rules may know builds by; `public`: they
+    have public addresses too."""
+    nets = [ipaddress.ip_network(text) for text in own_ranges]
     ours = sorted(
         (rule for rule in rules if _concerns(rule, tags, account)),
         key=lambda rule: (int(rule.priority), bool(list(rule.allowed))),  # a tie is denied
@@ -40,9 +40,9 @@ def holes(
             continue
         lets_in = lets_in or any(_covers(entry, SSH) for entry in rule.allowed)
         source = _source(rule, nets, tags, account)
-        if not source or any(_shadows(one, nets, tags) for one in denied):
+        if not source or any(_shadows(denial, nets, tags) for denial in denied):
             world = public and str(_WORLD) in rule.source_ranges
-            open_to_all = world and not any(_shadows(one, [_WORLD], ()) for one in denied)
+            open_to_all = world and not any(_shadows(denial, [_WORLD], ()) for denial in denied)
             source = f"{_WORLD}, by their public addresses" if open_to_all else ""
         if source:
             yield Finding(
@@ -57,7 +57,7 @@ def holes(
         yield Finding(
             check="firewall",
             level=Level.ERROR,
-            message=f"nobody is let in to port {SSH}",
+            message=f"nothing is let in to port {SSH}",
             fix="a rule that lets in SSH from where vmrunner runs, and nothing else",
         )
 
@@ -101,8 +101,10 @@ def _concerns(
     return not named or bool(set(named) & set(tags))
 
 
-def _source(rule: Any, homes: Sequence[_Network], tags: Sequence[str], account: str | None) -> str:
-    """Return where builds are among those that the rule lets in; empty when nowhere."""
+def _source(
+    rule: Any, own_ranges: Sequence[_Network], tags: Sequence[str], account: str | None
+) -> str:
+    """Source among those that the rule lets in, in which builds are; "": none."""
     named = set(rule.source_tags) & set(tags)
     if named:
         return f"tag {min(named)}, which builds have"
@@ -110,25 +112,25 @@ def _source(rule: Any, homes: Sequence[_Network], tags: Sequence[str], account: 
         return f"{account}, which builds are"
     for text in rule.source_ranges:
         network = ipaddress.ip_network(text, strict=False)
-        if any(network.version == home.version and network.overlaps(home) for home in homes):
+        if any(network.version == own.version and network.overlaps(own) for own in own_ranges):
             return f"{network}, in which builds are"
     return ""
 
 
-def _shadows(rule: Any, homes: Sequence[_Network], tags: Sequence[str]) -> bool:
+def _shadows(rule: Any, own_ranges: Sequence[_Network], tags: Sequence[str]) -> bool:
     """True if the rule denies everything to all that builds may come from."""
     if not any(entry.I_p_protocol == "all" for entry in rule.denied):
         return False
     if tags and set(tags) & set(rule.source_tags):
         return True
     ranges = [ipaddress.ip_network(text, strict=False) for text in rule.source_ranges]
-    return all(any(_within(home, net) for net in ranges) for home in homes)
+    return all(any(_within(own, net) for net in ranges) for own in own_ranges)
 
 
-def _within(home: _Network, net: _Network) -> bool:
-    if isinstance(home, ipaddress.IPv4Network):
-        return isinstance(net, ipaddress.IPv4Network) and home.subnet_of(net)
-    return isinstance(net, ipaddress.IPv6Network) and home.subnet_of(net)
+def _within(own: _Network, net: _Network) -> bool:
+    if isinstance(own, ipaddress.IPv4Network):
+        return isinstance(net, ipaddress.IPv4Network) and own.subnet_of(net)
+    return isinstance(net, ipaddress.IPv6Network) and own.subnet_of(net)
 
 
 def _covers(entry: Any, port: int) -> bool:

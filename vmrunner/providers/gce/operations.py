@@ -21,11 +21,11 @@ class OperationWaiter:
 
     def __init__(
         self,
-        calls: GceClient,
+        client: GceClient,
         elapsed: Callable[[], float] = boottime,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._calls = calls
+        self._client = client
         self._elapsed = elapsed
         self._sleep = sleep
 
@@ -37,8 +37,8 @@ class OperationWaiter:
             began = self._elapsed()
             if began >= until:
                 raise Uncertain(f"{operation.name}: still {operation.status.name}")
-            operation = self._calls(api, operation=operation.name, timeout=OPERATION_WAIT, **where)
-            left = began + TURN - self._elapsed()
-            if operation.status.name != "DONE" and left > 0:
-                self._sleep(left)
+            operation = self._client(api, operation=operation.name, timeout=OPERATION_WAIT, **where)
+            remaining = began + TURN - self._elapsed()
+            if operation.status.name != "DONE" and remaining > 0:
+                self._sleep(remaining)
         return operation

@@ -59,7 +59,7 @@ class GceOptions(CloudOptions):
 
     @property
     def plain(self) -> bool:
-        """True if the endpoint is without TLS. Nobody's credentials go there."""
+        """True if the endpoint is without TLS. No credentials go there."""
         return bool(self.api_endpoint) and str(self.api_endpoint).startswith("http://")
 
     def check(self) -> None:

@@ -38,8 +38,8 @@ _AWAKE: Final = ("PROVISIONING", "STAGING", "RUNNING")
 class GceParker:
     """Parks and wakes in one project. Its methods raise `CallFailed`, `BadOrder` or `Uncertain`."""
 
-    def __init__(self, calls: GceClient, waiter: OperationWaiter) -> None:
-        self._calls = calls
+    def __init__(self, client: GceClient, waiter: OperationWaiter) -> None:
+        self._client = client
         self._waiter = waiter
 
     def park(self, ref: Ref) -> None:
@@ -70,13 +70,13 @@ class GceParker:
     # --- within ---
 
     def _state(self, ref: Ref) -> str:
-        return str(self._calls(GET, zone=ref.scope.place, instance=ref.id).status)
+        return str(self._client(GET, zone=ref.scope.place, instance=ref.id).status)
 
     def _ask(self, api: GceApi, ref: Ref, after: str = "") -> Any:
-        """Return the operation; it is the first one, whoever asks again. `after`: one that failed
+        """Operation of the request; when asked again, the first one. `after`: one that failed
         before it."""
         request_id = str(uuid.uuid5(NAMESPACE, f"{ref.id}/{api.action}{after}"))
-        return self._calls(api, zone=ref.scope.place, instance=ref.id, request_id=request_id)
+        return self._client(api, zone=ref.scope.place, instance=ref.id, request_id=request_id)
 
 
 def _check(operation: Any, api: GceApi, ref: Ref, hint: str = "") -> None:

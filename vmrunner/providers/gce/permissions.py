@@ -25,10 +25,10 @@ class GcePermissions:
     """The knowledge of the right to delete. Thread-safe."""
 
     def __init__(
-        self, name: str, calls: GceClient, elapsed: Callable[[], float] = boottime
+        self, name: str, client: GceClient, elapsed: Callable[[], float] = boottime
     ) -> None:
         self._name = name
-        self._calls = calls
+        self._client = client
         self._elapsed = elapsed
         self._lock = threading.Lock()
         self._right = Right(may=None, why="no VM of ours was there to be asked about")
@@ -38,7 +38,7 @@ class GcePermissions:
 
     def demand(self) -> None:
         """Raises `CredentialsRefused` when it is known that we may not. A denial that is old is
-        asked about anew: of whom it was told, which nobody may delete."""
+        asked about anew, of the VM that may not be deleted."""
         with self._lock:
             old = self._right.may is False and self._elapsed() >= self._until
             witness = self._told_by
@@ -53,8 +53,8 @@ class GcePermissions:
     def born(self, ref: Ref) -> None:
         """A VM of ours exists: it tells, unless something did a while ago, or is about to."""
         with self._lock:
-            known = self._right.may is not None and self._elapsed() < self._until
-            if known or self._asking:
+            answered = self._right.may is not None and self._elapsed() < self._until
+            if answered or self._asking:
                 return
             self._asking = True
         try:
@@ -66,7 +66,7 @@ class GcePermissions:
     def ask(self, ref: Ref) -> Right:
         """Ask for the right by the VM's own policy. Raises nothing."""
         try:
-            told = self._calls(
+            answer = self._client(
                 MAY,
                 zone=ref.scope.place,
                 resource=ref.id,
@@ -74,7 +74,7 @@ class GcePermissions:
             )
         except CallFailed as failed:
             return Right(may=None, why=str(failed))
-        may = ACTION in list(told.permissions)
+        may = ACTION in list(answer.permissions)
         return Right(may=may, why=f"{ACTION} is {'allowed' if may else 'denied'}")
 
     def learn(self, right: Right) -> None:

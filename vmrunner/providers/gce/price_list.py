@@ -74,13 +74,13 @@ def items(skus: Iterable[Sku], types: Iterable[MachineType]) -> dict[str, float]
         elif (kind := _DISKS.get(sku.description.partition(" in ")[0])) and "mo" in sku.unit:
             item = disk(kind)
             found[item] = max(found.get(item, 0.0), sku.usd / HOURS_OF_MONTH)
-    for one in types:
-        family = one.name.partition("-")[0]
+    for machine in types:
+        family = machine.name.partition("-")[0]
         for spot in (False, True):
             core, ram = parts.get((family, "Core", spot)), parts.get((family, "Ram", spot))
             if core is not None and ram is not None:
-                cores = _SHARED.get(one.name, float(one.cpus))
-                found[one.name + SPOT * spot] = cores * core + one.memory / GiB * ram
+                cores = _SHARED.get(machine.name, float(machine.cpus))
+                found[machine.name + SPOT * spot] = cores * core + machine.memory / GiB * ram
     return found
 
 
@@ -97,9 +97,9 @@ def _catalog(options: GceOptions) -> Iterator[tuple[frozenset[str], Sku]]:
             )
             answer.raise_for_status()
             document = answer.json()
-            for one in document.get("skus", ()):
-                if (sku := _sku(one)) is not None:
-                    yield frozenset(one.get("serviceRegions", ())), sku
+            for entry in document.get("skus", ()):
+                if (sku := _sku(entry)) is not None:
+                    yield frozenset(entry.get("serviceRegions", ())), sku
             page = document.get("nextPageToken", "")
             if not page:
                 return
@@ -107,14 +107,14 @@ def _catalog(options: GceOptions) -> Iterator[tuple[frozenset[str], Sku]]:
         raise Uncertain(f"the catalog of prices: {error}") from error
 
 
-def _sku(said: Any) -> Sku | None:
-    usage = said.get("category", {}).get("usageType")
-    infos = said.get("pricingInfo") or [{}]
+def _sku(entry: Any) -> Sku | None:
+    usage = entry.get("category", {}).get("usageType")
+    infos = entry.get("pricingInfo") or [{}]
     expression = infos[-1].get("pricingExpression", {})
     rates = expression.get("tieredRates") or []
     if usage not in ("OnDemand", "Preemptible") or not rates:
         return None
     price = rates[-1].get("unitPrice", {})  # past what is free
     usd = int(price.get("units") or 0) + int(price.get("nanos") or 0) / 1e9
-    description, unit = str(said.get("description", "")), str(expression.get("usageUnit", ""))
+    description, unit = str(entry.get("description", "")), str(expression.get("usageUnit", ""))
     return Sku(description, usage == "Preemptible", unit, usd)

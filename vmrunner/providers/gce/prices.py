@@ -48,7 +48,7 @@ def disk(disk_type: str) -> str:
 
 
 def bill(offer: Offer, disk_type: str, *, public: bool) -> Bill:
-    """Return what a VM of this offer is billed for. One that is suspended has no address, and its
+    """Parts that a VM of this offer is billed for. A VM that is suspended has no address, and its
     memory is stored: that is counted as so much more of its disk."""
     spot = SPOT if offer.market is Market.SPOT else ""
     size, memory = offer.disk / GiB, offer.memory / GiB

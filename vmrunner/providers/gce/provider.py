@@ -73,17 +73,17 @@ class GceProvider:
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
-        self.calls = GceClient(options, self.clock, buckets=buckets)
-        self.identity = GceIdentity(self.calls, elapsed)
-        self.places = GceCatalog(options, self.calls, elapsed)
-        self.rights = GcePermissions(options.name, self.calls, elapsed)
+        self.client = GceClient(options, self.clock, buckets=buckets)
+        self.identity = GceIdentity(self.client, elapsed)
+        self.catalog = GceCatalog(options, self.client, elapsed)
+        self.permissions = GcePermissions(options.name, self.client, elapsed)
         self._dry = DryPools(elapsed)
         self._elapsed = elapsed
-        self._waiter = OperationWaiter(self.calls, elapsed, sleep)
-        self._births = GceCreator(options, self.calls, self._dry, self.now, self._waiter)
-        self._parker = GceParker(self.calls, self._waiter)
+        self._waiter = OperationWaiter(self.client, elapsed, sleep)
+        self._creator = GceCreator(options, self.client, self._dry, self.now, self._waiter)
+        self._parker = GceParker(self.client, self._waiter)
         public = options.address == "public"
-        self._looker = InstanceDescriber(self.calls, options.installation, public=public)
+        self._looker = InstanceDescriber(self.client, options.installation, public=public)
 
     @property
     def name(self) -> str:
@@ -105,24 +105,24 @@ class GceProvider:
         wanted = markets(options.spot, wanted=spec.spot, name=self.name)
         with edge():
             project = self.identity.project()
-            self.rights.demand()
-            image = self.places.image(spec.image)
+            self.permissions.demand()
+            image = self.catalog.image(spec.image)
             disk = options.disk_size(spec.disk, image.name, image.size)
-            had = {
-                zone: fitting(self.places.types(zone), spec, image.architecture)
+            fits = {
+                zone: fitting(self.catalog.types(zone), spec, image.architecture)
                 for zone in options.zones
             }
-        if not any(had.values()):
+        if not any(fits.values()):
             raise none_fits(self.name, options.machine_types, options.zones, spec)
         pools = walk(wanted, options.machine_types, options.zones)
-        left = self._dry.without_dry(
-            [pool for pool in pools if pool.machine_type in had[pool.place]]
+        pools_left = self._dry.without_dry(
+            [pool for pool in pools if pool.machine_type in fits[pool.place]]
         )
         return tuple(
-            had[pool.place][pool.machine_type].offer(
+            fits[pool.place][pool.machine_type].offer(
                 pool, Scope(KIND, project, pool.place), disk=disk, image=image.id
             )
-            for pool in left
+            for pool in pools_left
         )
 
     @property
@@ -136,9 +136,9 @@ class GceProvider:
     def told_prices(self) -> Mapping[Scope, Mapping[str, float]]:
         with edge():
             project, zones = self.identity.project(), self.options.zones
-            types = {zone: self.places.types(zone) for zone in zones}
-        told = price_list.fetch(self.options, types)
-        return {Scope(KIND, project, zone): found for zone, found in told.items()}
+            types = {zone: self.catalog.types(zone) for zone in zones}
+        prices_by_zone = price_list.fetch(self.options, types)
+        return {Scope(KIND, project, zone): found for zone, found in prices_by_zone.items()}
 
     # --- birth ---
 
@@ -147,9 +147,9 @@ class GceProvider:
         with edge():
             self.identity.project()
             self._check_scope(order.offer.scope)
-            self.rights.demand()
-            ref = self._births.create(order)
-            self.rights.born(ref)
+            self.permissions.demand()
+            ref = self._creator.create(order)
+            self.permissions.born(ref)
             return ref
 
     # --- life and death: whether we are let in, each answer tells, and no question before it ---
@@ -160,7 +160,7 @@ class GceProvider:
 
     def sweep(self) -> Iterator[Page]:
         sweep = GceSweep(
-            calls=self.calls,
+            client=self.client,
             scopes=self._zones,
             near=self._near(),
             now=self.now,
@@ -176,18 +176,18 @@ class GceProvider:
     ) -> Mapping[Ref, Outcome]:
         project = self.options.project
         own = [ref for ref in refs if (ref.scope.kind, ref.scope.account) == (KIND, project)]
-        told = GceDeleter(self.calls).delete(own)
+        outcomes = GceDeleter(self.client).delete(own)
         for ref in refs:
             error = f"{ref.scope} is not reached by these credentials"
-            told.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
-        return told
+            outcomes.setdefault(ref, Outcome(fate=Fate.FAILED, error=error))
+        return outcomes
 
     def console(self, ref: Ref) -> str:
         if ref.scope not in self.scopes or ref.kind is not Kind.INSTANCE:
             return ""
         with edge():
-            told = self.calls(CONSOLE, zone=ref.scope.place, instance=ref.id)
-        return str(told.contents)[-CONSOLE_BYTES:]
+            answer = self.client(CONSOLE, zone=ref.scope.place, instance=ref.id)
+        return str(answer.contents)[-CONSOLE_BYTES:]
 
     def park(self, ref: Ref) -> None:
         with edge():
@@ -212,12 +212,12 @@ class GceProvider:
 
     def imaging(self, scope: Scope | None = None) -> GceImages:  # noqa: ARG002
         """The images that this installation made. They have no zone."""
-        return GceImages(self.options, self.calls, self.identity, self._waiter)
+        return GceImages(self.options, self.client, self.identity, self._waiter)
 
     def unguarded(self) -> Sequence[Finding]:
         with edge():
             found = guard.findings(self.options, self.identity.project(), self.clock)
-            return tuple(one for one in found if one.level is not Level.OK)
+            return tuple(finding for finding in found if finding.level is not Level.OK)
 
     # --- within ---
 
@@ -235,6 +235,6 @@ class GceProvider:
 
     @property
     def _zones(self) -> list[Scope]:
-        """A project's id is its own for ever and everywhere: it needs nobody's word."""
+        """Scopes of all zones. A project's id never changes, so no call is needed."""
         project = str(self.options.project)
         return [Scope(KIND, project, zone) for zone in self.options.every_zone]

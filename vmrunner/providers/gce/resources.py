@@ -38,8 +38,8 @@ SUSPENSION: Final = frozenset({"SUSPENDING", "SUSPENDED"})
 
 @dataclass(frozen=True, slots=True)
 class GceNearness:
-    """Marks by which a VM looks like ours, whatever its labels say: a network of the builds' own,
-    or a network tag of theirs. The network `default` is everybody's."""
+    """Marks beside the labels by which a VM looks like ours: a network of the builds' own, or a
+    network tag of theirs. The network `default` is no mark."""
 
     network: str = ""
     subnetwork: str = ""
@@ -57,12 +57,12 @@ class GceNearness:
 
 
 def power(item: Any) -> Power:
-    """A state that nobody knew when this was written is no state of the dead."""
+    """Power state of a VM. An unknown state is no state of the dead."""
     return POWER.get(item.status, Power.RUNNING)
 
 
 def seen(scope: Scope, item: Any, *, public: bool) -> Seen:
-    """Return what a look at one VM shows. `public`: over which address SSH goes."""
+    """View of one VM. `public`: over which address SSH goes."""
     host = _host(item, public=public)
     now = power(item)
     return Seen(
@@ -105,7 +105,7 @@ def place(link: str, kind: str) -> str:
 
 #: A VM's name, and of the disk that Packer makes an image of, which has no labels.
 _OURS: Final = re.compile(r"vm-[0-9a-z]{26}")
-#: So long a build of an image may last, by default; then nobody wants such a disk any more.
+#: The longest that a build of an image may last, by default; then such a disk is left over.
 _LONGEST: Final = 4 * 3600.0
 
 
@@ -125,14 +125,14 @@ def disk(scope: Scope, item: Any, _: GceNearness) -> Resource | None:
     if item.status == "DELETING":
         return None
     user = next(iter(item.users), "")
-    left = not user and _OURS.fullmatch(item.name)
+    leftover = not user and _OURS.fullmatch(item.name)
     return Resource(
         ref=Ref(scope, Kind.DISK, item.name),
         power=Power.PENDING if item.status in ("CREATING", "RESTORING") else Power.RUNNING,
         created_at=when(item.creation_timestamp),
         tags=tags(item.labels),
-        near="a build of an image, by its name" if left else packer_names.near(item.name),
-        near_after=_LONGEST if left else packer_names.OLD,
+        near="a build of an image, by its name" if leftover else packer_names.near(item.name),
+        near_after=_LONGEST if leftover else packer_names.OLD,
         parent=Ref(scope._replace(place=place(user, "zones")), Kind.INSTANCE, last(user))
         if user
         else None,

@@ -14,8 +14,8 @@ _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 
 
 def base(options: GceOptions, service: str) -> str:
-    """Return where this service answers. A plain endpoint is a test's or a try-out's, and answers
-    for all of Google's."""
+    """Base URL of this service. A plain endpoint is a test's or a try-out's, and answers for all of
+    Google's."""
     return str(options.api_endpoint).rstrip("/") if options.plain else service
 
 

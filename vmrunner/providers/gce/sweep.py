@@ -76,7 +76,7 @@ class _Part:
 class GceSweep:
     """One sweep. `now` is the cloud's time, `elapsed` seconds that only pass."""
 
-    calls: GceClient
+    client: GceClient
     scopes: Sequence[Scope]
     near: GceNearness
     now: Callable[[], float]
@@ -93,7 +93,7 @@ class GceSweep:
     def _listed(self, reader: GceKindReader) -> Iterator[Page]:
         """Yield what was found, scope by scope; then a last page for each scope of ours, and for
         each other in which something was, which says whether the whole of it was read."""
-        home = self.scopes[0]
+        launch_scope = self.scopes[0]
         scopes = {scope.place: scope for scope in self.scopes}
         wrong: dict[str, str] = {}
         token: str | None = None
@@ -106,11 +106,11 @@ class GceSweep:
                     yield from self._zone_by_zone(reader, reader.by_zone)
                     scopes = {p: scope for p, scope in scopes.items() if scope not in self.scopes}
                 break
-            for place, part in self._parts(answer, reader, home).items():
+            for place, part in self._parts(answer, reader, launch_scope).items():
                 if part.error is not None:
                     wrong[place] = part.error
                 if part.found:
-                    scope = scopes.setdefault(place, home._replace(place=place))
+                    scope = scopes.setdefault(place, launch_scope._replace(place=place))
                     yield self._as_page(reader, scope, resources=tuple(part.found), more=True)
             token = answer.next_page_token
         # What has no zone of its own could be anywhere.
@@ -140,28 +140,30 @@ class GceSweep:
         if place in self._silent:
             raise CallFailed("", Uncertain(f"{place}: not asked again: {self._silent[place]}"))
         began = self.elapsed()
-        asked = {"max_results": PAGE, **where, **({"page_token": token} if token else {})}
+        query = {"max_results": PAGE, **where, **({"page_token": token} if token else {})}
         try:
-            return pb(self.calls(api, **asked))
+            return pb(self.client(api, **query))
         except CallFailed as failed:
             unanswered = not failed.code and isinstance(failed.error, Uncertain)
             if unanswered and self.elapsed() - began >= SLOW:
                 self._silent[place] = str(failed)
             raise
 
-    def _parts(self, answer: Any, reader: GceKindReader, home: Scope) -> dict[str, _Part]:
+    def _parts(self, answer: Any, reader: GceKindReader, launch_scope: Scope) -> dict[str, _Part]:
         """Return the parts of an answer by zone; what has none is at home. "" is the answer as a
         whole."""
         parts: dict[str, _Part] = {}
         for name, why in holes(answer, scoped=reader.key is not None):
-            place = resources.last(name) if reader.by_zone or not name else home.place
+            place = resources.last(name) if reader.by_zone or not name else launch_scope.place
             parts.setdefault(place, _Part()).error = why
         if reader.key is None:
-            self._understand(parts, home, answer.items, reader)
+            self._understand(parts, launch_scope, answer.items, reader)
             return parts
         for name, scoped in answer.items.items():
-            place = resources.last(name) if reader.by_zone else home.place
-            self._understand(parts, home._replace(place=place), getattr(scoped, reader.key), reader)
+            place = resources.last(name) if reader.by_zone else launch_scope.place
+            self._understand(
+                parts, launch_scope._replace(place=place), getattr(scoped, reader.key), reader
+            )
         return parts
 
     def _understand(

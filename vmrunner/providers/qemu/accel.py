@@ -33,24 +33,24 @@ class Accel(NamedTuple):
     warning: str = ""
 
 
-def choose(wish: str, *, qemu: str, kernel: Path, cache_dir: Path) -> Accel:
-    """The accelerator to use. `wish`: auto, kvm or tcg. Raises BadOrder for kvm that fails."""
-    match wish:
+def choose(requested: str, *, qemu: str, kernel: Path, cache_dir: Path) -> Accel:
+    """The accelerator to use. `requested`: auto, kvm or tcg. Raises BadOrder for kvm that fails."""
+    match requested:
         case "tcg":
             return Accel("tcg")
         case "kvm" | "auto":
             why = _kvm_fails(qemu, kernel, cache_dir)
         case _:
-            raise BadOrder(f"accel: {wish!r} is none of auto, kvm, tcg")
+            raise BadOrder(f"accel: {requested!r} is none of auto, kvm, tcg")
     if not why:
         return Accel("kvm")
-    if wish == "kvm":
+    if requested == "kvm":
         raise BadOrder(f"accel = kvm, but {why}", hint='set accel = "auto"')
     return Accel("tcg", f"{why}: VMs are emulated (TCG), several times slower")
 
 
 def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
-    """Return why KVM cannot be used; empty when a kernel booted under it."""
+    """Reason why KVM cannot be used; "" when a kernel booted under it."""
     if not KVM.exists():
         return "there is no /dev/kvm"
     if not os.access(KVM, os.R_OK | os.W_OK):
@@ -68,7 +68,7 @@ def _kvm_fails(qemu: str, kernel: Path, cache_dir: Path) -> str:
 
 def boots(qemu: str, kernel: Path, accel: str = "kvm", timeout: float = _PROBE) -> bool:
     """True if a kernel without any disk gets as far as missing it."""
-    words = [
+    command = [
         qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
         *("-machine", "q35", "-accel", accel, "-cpu", "host" if accel == "kvm" else "max"),
@@ -78,7 +78,7 @@ def boots(qemu: str, kernel: Path, accel: str = "kvm", timeout: float = _PROBE) 
     ]
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as late:
         return _PROOF in (late.stdout or b"")

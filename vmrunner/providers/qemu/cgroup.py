@@ -30,13 +30,13 @@ def place(tree: Path = _TREE, own: str | None = None) -> Path | None:
     scope = mine.suffix == ".scope" and not _limited(mine)
     if not scope and mine.parent.suffix != ".service":
         return None
-    there = mine.parent
-    return there if _given(there) and os.access(there, os.W_OK) else None
+    parent = mine.parent
+    return parent if _given(parent) and os.access(parent, os.W_OK) else None
 
 
-def _given(there: Path) -> bool:
+def _given(group: Path) -> bool:
     """True if groups below it can have what we need: switched on already, or by us."""
-    control = there / "cgroup.subtree_control"
+    control = group / "cgroup.subtree_control"
     with contextlib.suppress(OSError):
         if not set(control.read_text().split()) >= _NEEDED:
             control.write_text(" ".join(f"+{name}" for name in sorted(_NEEDED)))
@@ -53,7 +53,7 @@ def _limited(group: Path) -> bool:
 
 @contextlib.contextmanager
 def made(where: Path | None, name: str, *, memory: int, processes: int) -> Iterator[Path | None]:
-    """A group that whoever is started meanwhile can `join`. What others left empty goes."""
+    """Make a group, which processes started in the block can `join`. Others' empty ones go."""
     if where is None:
         yield None
         return
@@ -72,11 +72,11 @@ def made(where: Path | None, name: str, *, memory: int, processes: int) -> Itera
 
 
 def join(group: Path) -> None:
-    """Move this process, and whatever it starts from now on, into the group."""
+    """Move this process, and all that it starts from now on, into the group."""
     (group / "cgroup.procs").write_text("0")
 
 
 def remove(group: Path) -> None:
-    """Unless somebody is in it."""
+    """Remove the group, unless a process is in it."""
     with contextlib.suppress(OSError):
         group.rmdir()

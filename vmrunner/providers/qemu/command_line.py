@@ -51,8 +51,8 @@ class QemuFd(IntEnum):
 
 
 def mode(number: int) -> int:
-    """Return how a file that it may write is opened: QEMU takes a descriptor only for the very
-    access that it wants."""
+    """Flags with which a file that it may write is opened: QEMU takes a descriptor only for the
+    very access that it wants."""
     return os.O_WRONLY if number == QemuFd.STATE else os.O_RDWR
 
 
@@ -200,7 +200,7 @@ def _at(fd: QemuFd) -> str:
 
 
 def _shared(fd: QemuFd) -> str:
-    """A file that other VMs read too and nobody writes: a lock would only keep them from it."""
+    """A file that other VMs read too and none writes: a lock would only keep them from it."""
     return f"{_at(fd)},read-only=on,locking=off"
 
 

@@ -30,9 +30,9 @@ class Console:
             self._file.write(self._kept)
             self._file.truncate()
 
-    def says(self, words: bytes) -> bool:
+    def says(self, text: bytes) -> bool:
         """True if these words are in what is kept."""
-        return words in self._kept
+        return text in self._kept
 
     def close(self) -> None:
         self._file.close()

@@ -26,10 +26,13 @@ class Resolver(NamedTuple):
     why: str
 
 
-def choose(wish: str, own: Iterable[str], files: Iterable[Path] = (_LOCAL, _RESOLVED)) -> Resolver:
-    """`wish`: the provider's option `dns`; `own`: prefixes that the host answers for itself."""
-    if wish != _AUTO:
-        return Resolver(wish, "by dns")
+def choose(
+    requested: str, own: Iterable[str], files: Iterable[Path] = (_LOCAL, _RESOLVED)
+) -> Resolver:
+    """Choose a resolver. `requested`: the provider's option `dns`; `own`: prefixes that the host
+    answers for itself."""
+    if requested != _AUTO:
+        return Resolver(requested, "by dns")
     denied = [ipaddress.IPv4Network(prefix) for prefix in (*network.SPECIAL, *own)]
     for file in files:
         for address in _named(file):
@@ -38,19 +41,19 @@ def choose(wish: str, own: Iterable[str], files: Iterable[Path] = (_LOCAL, _RESO
     return Resolver(PUBLIC, f"{_LOCAL} names none of the internet")
 
 
-def check(wish: str) -> None:
+def check(requested: str) -> None:
     """Raises ConfigError for an option that is none."""
-    if wish == _AUTO:
+    if requested == _AUTO:
         return
     try:
-        address = ipaddress.IPv4Address(wish)
+        address = ipaddress.IPv4Address(requested)
     except ValueError:
         raise ConfigError(
-            f"dns: {wish!r} is no IPv4 address", hint='dns = "auto", or such as "9.9.9.9"'
+            f"dns: {requested!r} is no IPv4 address", hint='dns = "auto", or such as "9.9.9.9"'
         ) from None
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         raise ConfigError(
-            f"dns: {wish} is no resolver that a VM could reach",
+            f"dns: {requested} is no resolver that a VM could reach",
             hint="name the one that it asks itself",
         )
 

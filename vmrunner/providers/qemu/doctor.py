@@ -33,13 +33,13 @@ def room(state: StateDir) -> int:
     """Bytes that one VM's overlay could come to take here if there were no other VM."""
     place = next(path for path in (state.path, *state.path.parents) if path.exists())
     taken = 0
-    for home in state.homes():
+    for instance_dir in state.instance_dirs():
         with contextlib.suppress(OSError):
-            taken += (home.path / state_dir.OVERLAY).stat().st_blocks * 512
+            taken += (instance_dir.path / state_dir.OVERLAY).stat().st_blocks * 512
     return shutil.disk_usage(place).free + taken
 
 
-def to_come(home: Path, made: Mapping[str, Any]) -> int:
+def to_come(directory: Path, made: Mapping[str, Any]) -> int:
     """Bytes that a VM's overlay may still take, and the memory of one that becomes a template."""
     total = 0
     with contextlib.suppress(OSError, ValueError):
@@ -47,7 +47,7 @@ def to_come(home: Path, made: Mapping[str, Any]) -> int:
             QemuFd.OVERLAY: launch_plan.growth(int(made.get("disk", 0))),
             QemuFd.RAM: int(made.get("memory", 0)),
         }
-        files = {QemuFd.OVERLAY: home / state_dir.OVERLAY, **dict(made.get("files", []))}
+        files = {QemuFd.OVERLAY: directory / state_dir.OVERLAY, **dict(made.get("files", []))}
         for number in files.keys() & most.keys():
             total += max(0, most[number] - Path(files[number]).stat().st_blocks * 512)
     return total
@@ -60,9 +60,11 @@ def untouched(state: StateDir, mark: str) -> int:
         used[name] = max(used.get(name, 0), processes.resident(who.pid))
     return sum(
         max(
-            0, int((home.read(state_dir.PLAN) or {}).get("memory", 0)) - used.get(home.path.name, 0)
+            0,
+            int((instance_dir.read(state_dir.PLAN) or {}).get("memory", 0))
+            - used.get(instance_dir.path.name, 0),
         )
-        for home in state.homes()
+        for instance_dir in state.instance_dirs()
     )
 
 

@@ -126,13 +126,13 @@ class Forwarder:
             mask |= _READ
         if side.waiting:
             mask |= _WRITE
-        known = self._selector.get_map().get(side.sock)
-        if known is None:
+        registered = self._selector.get_map().get(side.sock)
+        if registered is None:
             if mask:
                 self._selector.register(side.sock, mask, side.ready)
         elif not mask:
             self._selector.unregister(side.sock)
-        elif known.events != mask:
+        elif registered.events != mask:
             self._selector.modify(side.sock, mask, side.ready)
 
     def _drop(self, *sides: _Side) -> None:

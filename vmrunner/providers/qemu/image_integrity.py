@@ -1,7 +1,7 @@
 """Integrity of an image: each of its files is what was built, before a VM boots from it.
 
-A file's sha256 is computed once and noted with its inode, size and times of change, which nobody
-sets at will; as long as these are the same, so is the file.
+A file's sha256 is computed once and noted with its inode, size and times of change, which cannot be
+set at will; as long as these are the same, so is the file.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def check(image: LocalImage, notes: Path) -> None:
 
 def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str] | None:
     """Compare files with their sha256. Returns the first that differs, with what it has."""
-    known = state_dir.read_json(notes) or {}
+    recorded = state_dir.read_json(notes) or {}
     found: dict[str, Any] = {}
     for path, expected in wanted.items():
         seen = _seen(path)
-        match known.get(str(path)):
+        match recorded.get(str(path)):
             case [*before, str(digest)] if before == list(seen):
                 pass
             case _:
@@ -44,10 +44,10 @@ def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str
         if digest != expected:
             return path, digest
         found[str(path)] = [*seen, digest]
-    if any(known.get(path) != fact for path, fact in found.items()):
-        there = {path: fact for path, fact in known.items() if Path(path).exists()}
+    if any(recorded.get(path) != fact for path, fact in found.items()):
+        still_present = {path: fact for path, fact in recorded.items() if Path(path).exists()}
         with contextlib.suppress(OSError):  # another time, then
-            state_dir.write_json(notes, {**there, **found})
+            state_dir.write_json(notes, {**still_present, **found})
     return None
 
 

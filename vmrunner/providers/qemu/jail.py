@@ -41,7 +41,7 @@ from vmrunner.providers.qemu.forward import Forwarder
 
 #: Each arena of the C library's allocator reserves 64 MiB of what RLIMIT_AS counts.
 _ARENAS: Final = {"MALLOC_ARENA_MAX": "8"}
-_UNANNOUNCED: Final = 120.0  # seconds after which nobody waits for the word of a console
+_UNANNOUNCED: Final = 120.0  # seconds after which the word of a console is not waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class JailSpec:
     rules: str
     resolver: str | None  # whom QEMU asks for the names that the guest asks it for
     user: tuple[int, int] | None  # uid and gid to become; None: stay who we are
-    images: list[tuple[int, str]]  # QEMU's number of each file that nobody may write
+    images: list[tuple[int, str]]  # QEMU's number of each read-only file
     hide: list[str]  # directories that QEMU has no business in
     limits: dict[str, int]  # by the name of the resource, as `resource.RLIMIT_…`
-    announced: bool = False  # nobody gets at its sshd until the keeper says `open`
+    announced: bool = False  # its sshd is not reachable until the keeper says `open`
     channel: bool = False  # the keeper will, however long it takes
     resumed: bool = False  # it will soon: who asks may wait
     proxy: ProxySpec | None = None  # of an allow-list: all that the VM reaches
@@ -105,37 +105,37 @@ class _Ends:
     console: int
     errors: int
 
-    def say(self, **word: Any) -> None:
-        os.write(self.news, json.dumps(word).encode() + b"\n")
+    def say(self, **message: Any) -> None:
+        os.write(self.news, json.dumps(message).encode() + b"\n")
 
 
 def start_jail(
     spec: JailSpec, files: dict[int, int], listener: socket.socket, private: Sequence[int] = ()
 ) -> Jail:
     """Start a jail. `files`: QEMU's number of each file → our descriptor; `listener`: where SSH is
-    asked for; `private`: what nobody in it may have. Raises OSError; later errors come as news."""
+    asked for; `private`: closed in the jail. Raises OSError; later errors come as news."""
     syscalls.adopt_orphans()
     life, news, console, errors = (os.pipe() for _ in range(4))
     ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
-    unshared, mapped, born = (os.pipe() for _ in range(3))
-    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], born[0], *private)
+    unshared, mapped, forked = (os.pipe() for _ in range(3))
+    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], forked[0], *private)
     helper = os.fork()
     if helper == 0:
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
         _guarded(
             ends,
-            lambda: _make(spec, files, listener, ends, ours, unshared[1], mapped[0], born[1]),
+            lambda: _make(spec, files, listener, ends, ours, unshared[1], mapped[0], forked[1]),
         )
-    for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], born[1]):
+    for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], forked[1]):
         os.close(end)
     try:
         pid = 0
         if os.read(unshared[0], 1):
             _map(helper, spec.user)
             os.write(mapped[1], b"1")
-            pid = int(os.read(born[0], 32) or b"0")
+            pid = int(os.read(forked[0], 32) or b"0")
     finally:
-        for end in (unshared[0], mapped[1], born[0]):
+        for end in (unshared[0], mapped[1], forked[0]):
             os.close(end)
         os.waitpid(helper, 0)
         if not pid:
@@ -181,7 +181,7 @@ def _make(
     ours: tuple[int, ...],
     unshared: int,
     mapped: int,
-    born: int,
+    forked: int,
 ) -> None:
     for end in ours:
         os.close(end)
@@ -206,15 +206,15 @@ def _make(
         files = files | _opened(spec)
     pid = os.fork()
     if pid == 0:
-        for end in (unshared, mapped, born):
+        for end in (unshared, mapped, forked):
             os.close(end)
         _guarded(ends, lambda: _init(spec, files, listener, ends))
-    os.write(born, str(pid).encode())
+    os.write(forked, str(pid).encode())
 
 
 def _opened(spec: JailSpec) -> dict[int, int]:
-    """The files that nobody may write, for reading. One that QEMU opens anew and that its user may
-    not open is copied into memory, where it cannot be written either. Of the kernel a clone gets
+    """The read-only files, opened for reading. One that QEMU opens anew and that its user may not
+    open is copied into memory, where it cannot be written either. Of the kernel a clone gets
     what QEMU looks into: it has booted, and QEMU keeps all that it reads of it in each clone."""
     found = {}
     for number, path in spec.images:
@@ -263,7 +263,7 @@ def _init(spec: JailSpec, files: dict[int, int], listener: socket.socket, ends: 
 
 
 def _let_go() -> None:
-    """Close whatever the keeper still has open for its creator, and drop its signal handlers."""
+    """Close all that the keeper still has open for its creator, and drop its signal handlers."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -277,33 +277,33 @@ def _network(spec: JailSpec) -> int | None:
 
     The helper joins it from the host's network, so a child makes the namespace and waits in it
     until both pasta and this process have come."""
-    here, there = os.pipe()
+    answers, answer = os.pipe()
     done, finish = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(finish)
-        os.close(here)
+        os.close(answers)
         try:
             syscalls.unshare(syscalls.NEWNET)
             syscalls.loopback_up()
             network.load(spec.nft, spec.rules)
-            os.write(there, Path("/proc/self").readlink().name.encode())
+            os.write(answer, Path("/proc/self").readlink().name.encode())
             os.read(done, 1)
         except OSError as error:
-            os.write(there, f"!{error}".encode())
+            os.write(answer, f"!{error}".encode())
         finally:
             os._exit(0)
-    os.close(there)
+    os.close(answer)
     os.close(done)
-    said = os.read(here, 4096).decode()
-    if not said.isdigit():
-        raise OSError(said.removeprefix("!") or "no network namespace")
+    pid = os.read(answers, 4096).decode()
+    if not pid.isdigit():
+        raise OSError(pid.removeprefix("!") or "no network namespace")
     # Its number outside: /proc is still the host's.
-    space = f"/proc/{said}/ns/net"
+    space = f"/proc/{pid}/ns/net"
     net = os.open(space, os.O_RDONLY)
     helper = network.attach(spec.pasta, space) if spec.pasta else None
     syscalls.enter(net, syscalls.NEWNET)
-    for end in (net, here, finish):
+    for end in (net, answers, finish):
         os.close(end)
     os.waitpid(child, 0)
     return helper

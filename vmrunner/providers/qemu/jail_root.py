@@ -1,9 +1,9 @@
 """The root directory of a QEMU that might be taken over: programs, libraries and firmware of the
-system, four devices, its own descriptors. Nothing in it can be written, by anybody.
+system, four devices, its own descriptors. Nothing in it can be written.
 
 No home, no directory of ours, no socket, no terminal, no shared memory and no process is there,
-whoever QEMU runs as. Called in QEMU's own mount namespace, before it gives up its privileges.
-Read by the keeper: standard library only.
+whichever user QEMU runs as. Called in QEMU's own mount namespace, before it gives up its
+privileges. Read by the keeper: standard library only.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def enter_empty() -> None:
 
 
 def _own(program: Path) -> tuple[str, ...]:
-    """Return where a QEMU that is not the system's lies, with its libraries and firmware."""
+    """Directory of a QEMU that is not the system's, with its libraries and firmware."""
     if any(program.is_relative_to(place) for place in _SYSTEM):
         return ()
     beside = program.parent.parent

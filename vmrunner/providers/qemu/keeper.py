@@ -51,14 +51,14 @@ class Keeper:
     """One VM's life, from the lock to the tombstone."""
 
     def __init__(self, directory: Path) -> None:
-        self.home = state_dir.InstanceDir(directory)
+        self.instance_dir = state_dir.InstanceDir(directory)
         self.state = state_dir.StateDir(directory.parent.parent)
         self.plan: dict[str, Any] = {}
         self.deadline = 0.0
         self.errors = b""
         self.early = b""  # what the jail said in one breath with `running`
         self.denied: set[str] = set()
-        self.wished = False  # SIGTERM came
+        self.stop_requested = False  # SIGTERM came
         self.announced = False  # its console will say when its sshd is there
         self.channel: IdentityPort | None = None
         self.qmp: socket.socket | None = None
@@ -71,13 +71,13 @@ class Keeper:
     # --- birth ---
 
     def listen(self) -> None:
-        """SIGTERM is a wish. What a terminal sends to everybody is not meant for a VM."""
+        """Take SIGTERM as a request. What a terminal sends to everybody is not meant for a VM."""
 
-        def wish(*_: object) -> None:
-            self.wished = True
+        def stop(*_: object) -> None:
+            self.stop_requested = True
 
         signal.set_wakeup_fd(self._signals[1])
-        signal.signal(signal.SIGTERM, wish)
+        signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGUSR1, lambda *_: None)  # `due` was written: it wakes the poll
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -85,7 +85,7 @@ class Keeper:
     def take(self) -> bool:
         """Become the only keeper, for as long as this process lives. A look at the lock by
         others is no lock, so one try is enough."""
-        self._lock = (self.home.path / state_dir.LOCK).open("ab")
+        self._lock = (self.instance_dir.path / state_dir.LOCK).open("ab")
         try:
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -94,12 +94,12 @@ class Keeper:
 
     def start(self) -> Jail | str:
         """The running VM, or why there is none. A clone that does not come up is booted instead."""
-        plan = self.home.read(state_dir.PLAN)
+        plan = self.instance_dir.read(state_dir.PLAN)
         if plan is None:
             return "plan.json is gone or cut"
         self.plan = plan
         self.deadline = float(plan["deadline"])
-        self.console = Console(self.home.path / state_dir.CONSOLE)
+        self.console = Console(self.instance_dir.path / state_dir.CONSOLE)
         if time.time() >= self.deadline:
             return "the deadline passed before it started"
         resume = plan.get("resume")
@@ -112,20 +112,20 @@ class Keeper:
         return self._boot_instead(why)
 
     def _launch(
-        self, words: list[str], images: list[tuple[int, str]], *, resumed: bool = False
+        self, command: list[str], images: list[tuple[int, str]], *, resumed: bool = False
     ) -> Jail | str:
         """Start QEMU in its jail; its memory may still have to be loaded."""
         self.announced = bool(self.plan.get("announced")) and not self.plan.get("channel")
         try:
             with self._group() as group:
                 state_dir.write_json(
-                    self.home.path / state_dir.KEEPER,
+                    self.instance_dir.path / state_dir.KEEPER,
                     {
                         "keeper": processes.written(process.current()),
                         state_dir.GROUP: str(group) if group else None,
                     },
                 )
-                jail = self._started_jail(group, words, images, resumed=resumed)
+                jail = self._started_jail(group, command, images, resumed=resumed)
             if self.channel and self.plan.get("identity") and not resumed:
                 self.channel.tell(self.plan["identity"], now=time.time(), woken=False)
         except OSError as error:
@@ -148,14 +148,14 @@ class Keeper:
         return ""
 
     def _boot_instead(self, why: str) -> Jail | str:
-        """Boot the VM from its image on a fresh disk. Nobody has spoken to the clone, whose jail is
+        """Boot the VM from its image on a fresh disk. The clone was not used yet, and its jail is
         gone."""
         self.unproven = None
         if time.time() >= self.deadline:
             return f"its deadline passed, and it was not resumed: {why}"
         self.console.write(f"\nvmrunner: not resumed ({why}), so it boots\n".encode())
         for name in (state_dir.SSH, state_dir.OVERLAY):
-            (self.home.path / name).unlink(missing_ok=True)
+            (self.instance_dir.path / name).unlink(missing_ok=True)
         try:
             made = subprocess.run(
                 self.plan["overlay"], capture_output=True, timeout=_OVERLAY, check=False
@@ -167,16 +167,21 @@ class Keeper:
         return self._launch(self.plan["qemu"], self.plan["images"])
 
     def _group(self) -> contextlib.AbstractContextManager[Path | None]:
-        return cgroup.made(cgroup.place(), self.home.path.name, **self.plan["group"])
+        return cgroup.made(cgroup.place(), self.instance_dir.path.name, **self.plan["group"])
 
     def _started_jail(
-        self, group: Path | None, words: list[str], images: list[tuple[int, str]], *, resumed: bool
+        self,
+        group: Path | None,
+        command: list[str],
+        images: list[tuple[int, str]],
+        *,
+        resumed: bool,
     ) -> Jail:
         plan = self.plan
         host = network.host_prefixes()
         self.denied = set(host)
-        lying = JailSpec(
-            qemu=words,
+        spec = JailSpec(
+            qemu=command,
             pasta=plan["pasta"],
             proxy=allow_process.spec_of(plan),
             nft=plan["nft"],
@@ -193,7 +198,9 @@ class Keeper:
             group=group,
         )
         with contextlib.ExitStack() as stack:
-            listener = stack.enter_context(unix_sockets.listen(self.home.path / state_dir.SSH))
+            listener = stack.enter_context(
+                unix_sockets.listen(self.instance_dir.path / state_dir.SSH)
+            )
             files = {
                 number: os.open(path, command_line.mode(number)) for number, path in plan["files"]
             }
@@ -210,7 +217,7 @@ class Keeper:
                 self.qmp, theirs = socket.socketpair()
                 files[QemuFd.QMP] = stack.enter_context(theirs).fileno()
                 private.append(self.qmp.fileno())
-            return start_jail(lying, files, listener, private)
+            return start_jail(spec, files, listener, private)
 
     def _awaited(self, jail: Jail) -> Jail | str:
         """Wait until QEMU runs in it."""
@@ -219,11 +226,11 @@ class Keeper:
         seconds = max(0.0, min(_START, self.deadline - time.time()))
         line = os.read(jail.news, 4096) if poll.poll(seconds * 1000) else b""
         first, _, self.early = line.partition(b"\n")
-        word = json.loads(first) if first else {"error": "it did not start in time"}
-        if "running" in word:
+        message = json.loads(first) if first else {"error": "it did not start in time"}
+        if "running" in message:
             return jail
         jail.kill()
-        return str(word.get("error", f"QEMU ended at once: {word}"))
+        return str(message.get("error", f"QEMU ended at once: {message}"))
 
     # --- life ---
 
@@ -248,8 +255,8 @@ class Keeper:
         addresses = time.monotonic() + _ADDRESSES
         death = self._verdict(self.early) if self.early else None
         while death is None:
-            left = self.deadline - time.time()
-            ready = dict(poll.poll(max(1, int(1000 * min(_POLL, left)))))
+            remaining = self.deadline - time.time()
+            ready = dict(poll.poll(max(1, int(1000 * min(_POLL, remaining)))))
             if self.channel is not None and self.channel.fileno() in ready:
                 ready.pop(end := self.channel.fileno())
                 if self._acknowledge(jail):
@@ -270,11 +277,11 @@ class Keeper:
         return {**death, "ended": time.time()}
 
     def _due(self, jail: Jail) -> dict[str, Any] | None:
-        """Return how the VM ends now, if a time has come or somebody wishes it."""
-        self.deadline = self.home.lowered(self.deadline)
+        """Death of the VM, if a time has come or a signal asked for it; else None."""
+        self.deadline = self.instance_dir.lowered(self.deadline)
         if time.time() >= self.deadline:
             return {"cause": "deadline", "detail": "its deadline passed"}
-        if self.wished or (self.home.path / state_dir.END).exists():
+        if self.stop_requested or (self.instance_dir.path / state_dir.END).exists():
             return {"cause": "deleted", "detail": "deleted"}
         if self.unproven is not None and time.monotonic() >= self.unproven:
             return {"cause": "crash", "detail": "it did not answer in time"}
@@ -297,7 +304,7 @@ class Keeper:
         start = "cold" if self.unproven is None else "resumed"
         self.unproven = None
         with contextlib.suppress(OSError):
-            (self.home.path / state_dir.STARTED).write_text(start)
+            (self.instance_dir.path / state_dir.STARTED).write_text(start)
         jail.open()
         return True
 
@@ -337,13 +344,13 @@ class Keeper:
         return None
 
     def _verdict(self, data: bytes) -> dict[str, Any]:
-        """Return what the jail's last word, or its silence, means."""
-        word = json.loads(data.splitlines()[-1]) if data else {"error": "its jail was killed"}
-        if word.get("exit") == 0:
+        """Death that the jail's last message, or its silence, means."""
+        message = json.loads(data.splitlines()[-1]) if data else {"error": "its jail was killed"}
+        if message.get("exit") == 0:
             return {"cause": "guest", "detail": "the guest switched itself off", "self_ended": True}
-        if "exit" in word:
-            return {"cause": "crash", "detail": f"QEMU ended with {word['exit']}"}
-        return {"cause": "crash", "detail": str(word.get("error"))}
+        if "exit" in message:
+            return {"cause": "crash", "detail": f"QEMU ended with {message['exit']}"}
+        return {"cause": "crash", "detail": str(message.get("error"))}
 
     def _deny_new(self, jail: Jail) -> None:
         """An address that the host got meanwhile is the host's too."""
@@ -367,7 +374,7 @@ class Keeper:
         if complaint and death["cause"] == "crash":
             death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
         with contextlib.suppress(OSError):
-            self.state.record_death(self.home, death)
+            self.state.record_death(self.instance_dir, death)
 
 
 def main(directory: Path) -> None:
@@ -378,7 +385,7 @@ def main(directory: Path) -> None:
     if not keeper.take():
         answer("held")
         return
-    if keeper.home.read(state_dir.KEEPER) is not None:
+    if keeper.instance_dir.read(state_dir.KEEPER) is not None:
         # A keeper was here before and was killed; its VM died with it and is never started again.
         death = {"cause": "crash", "detail": "its keeper was killed", "ended": time.time()}
         keeper.record_death(death)

@@ -51,9 +51,9 @@ def emulator() -> str:
 def find(program: str) -> str | None:
     """Return a program's path; `sbin` counts too, which an ordinary user's PATH leaves out. No part
     of PATH that means the working directory is searched: a checkout may lie there."""
-    said = os.environ.get("PATH", "").split(os.pathsep)
-    places = [place for place in (*said, *_ALSO) if place.startswith("/")]
-    return shutil.which(program, path=os.pathsep.join(places))
+    path = os.environ.get("PATH", "").split(os.pathsep)
+    directories = [place for place in (*path, *_ALSO) if place.startswith("/")]
+    return shutil.which(program, path=os.pathsep.join(directories))
 
 
 def need(program: str) -> str:
@@ -86,14 +86,14 @@ class HostPrograms:
 
 def digest(order: Order) -> str:
     """Names an order: the identical one again has the same."""
-    said = dataclasses.asdict(order)
+    fields = dataclasses.asdict(order)
     for later in ("max_ttl", "identity", "shape", "pool"):
-        if said[later] is None:  # an order of the time before it could tell has its old name
-            del said[later]
-    for later in ("docker", "privileged") if said.get("shape") else ():
-        if not said["shape"][later]:
-            del said["shape"][later]
-    text = json.dumps(said, sort_keys=True, default=bytes.hex)
+        if fields[later] is None:  # an order of the time before it could tell has its old name
+            del fields[later]
+    for later in ("docker", "privileged") if fields.get("shape") else ():
+        if not fields["shape"][later]:
+            del fields["shape"][later]
+    text = json.dumps(fields, sort_keys=True, default=bytes.hex)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -115,8 +115,8 @@ def needs_tun(user: tuple[int, int] | None) -> bool:
 def hidden(*ours: Path) -> list[str]:
     """Directories that QEMU must not see, should they lie where its programs and libraries do:
     `ours`, and people's homes."""
-    places = (*ours, Path.home(), Path("/root"), Path("/home"), Path("/srv"))
-    return sorted({str(place.resolve()) for place in places} - {"/"})
+    directories = (*ours, Path.home(), Path("/root"), Path("/home"), Path("/srv"))
+    return sorted({str(place.resolve()) for place in directories} - {"/"})
 
 
 def growth(disk: int) -> int:
@@ -125,7 +125,7 @@ def growth(disk: int) -> int:
 
 
 def limits(*, cpus: int, memory: int, disk: int) -> dict[str, int]:
-    """Return how much QEMU may take of each resource, by its name in `resource`."""
+    """Limits of QEMU's resources, by their names in `resource`."""
     found = {
         "RLIMIT_CORE": 0,
         "RLIMIT_FSIZE": growth(disk),
@@ -194,14 +194,14 @@ class VmPlan:
 
 
 def make(
-    vm: VmPlan, *, home: Path, resolver: str, hide: list[str], mark: str, now: float
+    vm: VmPlan, *, directory: Path, resolver: str, hide: list[str], mark: str, now: float
 ) -> dict[str, Any]:
-    """Return the content of `plan.json`. `home` is where the directory will be."""
+    """Return the content of `plan.json`. `directory` is where the directory will be."""
     order, image, programs = vm.order, vm.image, vm.programs
     internet = order.network is not Network.NONE and not vm.sealed
     runs_as = processes.user(order.instance)
     offer = order.offer
-    disk = home / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
+    disk = directory / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
     files = [(QemuFd.OVERLAY, str(disk))]
     if vm.accel == "kvm":
         files.append((QemuFd.KVM, "/dev/kvm"))
@@ -210,7 +210,7 @@ def make(
         files += [(QemuFd.STATE, str(vm.save / templates.STATE))]
     images = [
         (QemuFd.BASE, str(image.disk)),
-        (QemuFd.SEED, str(home / SEED)),
+        (QemuFd.SEED, str(directory / SEED)),
         (QemuFd.KERNEL, str(image.kernel)),
         (QemuFd.INITRD, str(image.initrd)),
     ]
@@ -227,7 +227,9 @@ def make(
         "maker": dataclasses.asdict(process.current()) if order.role is Role.IMAGE else None,
         "qemu": vm.words(QemuStart.SAVE if vm.save else QemuStart.BOOT, mark),
         "resume": _resume(vm, mark),
-        "overlay": overlay(programs.qemu_img, image.disk, home / state_dir.OVERLAY, offer.disk),
+        "overlay": overlay(
+            programs.qemu_img, image.disk, directory / state_dir.OVERLAY, offer.disk
+        ),
         "files": files,
         "images": images,
         "pasta": programs.pasta if internet else None,
@@ -246,14 +248,14 @@ def make(
 
 
 def _allow(network: NetworkPolicy) -> dict[str, Any] | None:
-    """Return what the keeper needs of an allow-list, which it does not read itself."""
+    """Parts of an allow-list that the keeper needs, which does not read it itself."""
     if not isinstance(network, AllowList):
         return None
     return {"entries": list(network.allow), "ports": sorted(network.ports)}
 
 
 def _identity(order: Order) -> dict[str, Any]:
-    """Return what the guest is told of itself, but for what the keeper draws when it says so."""
+    """Identity that the guest is told, but for what the keeper draws when it says so."""
     assert order.identity is not None
     return {
         "hostname": order.instance,
@@ -266,7 +268,7 @@ def _identity(order: Order) -> dict[str, Any]:
 
 
 def _resume(vm: VmPlan, mark: str) -> dict[str, Any] | None:
-    """Return how the VM starts from its template."""
+    """Fields of the plan by which the VM starts from its template."""
     if vm.template is None:
         return None
     files = [
@@ -279,8 +281,8 @@ def _resume(vm: VmPlan, mark: str) -> dict[str, Any] | None:
 
 def overlay(qemu_img: str, backing: Path, made: Path, size: int) -> list[str]:
     """The command that makes a disk of `size` bytes over another."""
-    words = [qemu_img, "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2"]
-    return [*words, str(made), str(size)]
+    command = [qemu_img, "create", "-q", "-f", "qcow2", "-b", str(backing), "-F", "qcow2"]
+    return [*command, str(made), str(size)]
 
 
 def furnish(place: Path, vm: VmPlan) -> None:
@@ -296,11 +298,11 @@ def furnish(place: Path, vm: VmPlan) -> None:
     state_dir.write_json(place / state_dir.TAGS, tags_of(order))
     below = image.disk if vm.template is None else vm.template.disk
     made = place / state_dir.OVERLAY if vm.save is None else vm.save / templates.DISK
-    words = overlay(vm.programs.qemu_img, below, made, order.offer.disk)
+    command = overlay(vm.programs.qemu_img, below, made, order.offer.disk)
     if vm.template:
-        words.insert(2, "-u")  # a template that went just now is the keeper's to miss
+        command.insert(2, "-u")  # a template that went just now is the keeper's to miss
     done = subprocess.run(
-        words,
+        command,
         capture_output=True,
         text=True,
         timeout=60,
@@ -314,7 +316,7 @@ def furnish(place: Path, vm: VmPlan) -> None:
     if vm.save:
         with (vm.save / templates.RAM).open("wb") as ram:
             ram.truncate(order.offer.memory)
-        (vm.save / templates.RAM).chmod(0o666)  # in a directory that nobody may enter
+        (vm.save / templates.RAM).chmod(0o666)  # in a directory that no other user may enter
         (vm.save / templates.STATE).touch()
 
 

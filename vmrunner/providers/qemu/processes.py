@@ -45,8 +45,8 @@ def parse(value: Any) -> Process | None:
 
 
 def send(who: Process, number: int) -> bool:
-    """Signal exactly this process. False: it is gone, or not in reach from here. Raises
-    PermissionError when it is somebody else's."""
+    """Signal exactly this process. False: it has ended, or is not in reach from here. Raises
+    PermissionError when it is another user's."""
     if not process.alive(who):
         return False
     try:
@@ -135,12 +135,12 @@ def name_in(cmdline: bytes, scope_mark: str) -> str | None:
     else, for what carries it may be killed."""
     match cmdline.decode("utf-8", "replace").split("\0"):
         case [_, "-name", guest, *_]:
-            said = guest.partition(",")[0].removeprefix("guest=")
-        case [_, _, "-m", module, _, said, ""] if module == KEEPER:
+            name = guest.partition(",")[0].removeprefix("guest=")
+        case [_, _, "-m", module, _, name, ""] if module == KEEPER:
             pass
         case _:
             return None
-    return said.removeprefix(scope_mark) if said.startswith(scope_mark) else None
+    return name.removeprefix(scope_mark) if name.startswith(scope_mark) else None
 
 
 def resident(pid: int) -> int:

@@ -163,17 +163,17 @@ class QemuProvider:
         """Returns when the keeper holds the VM; it boots meanwhile."""
         self._check(order)
         ref = Ref(self.scope, Kind.INSTANCE, order.instance)
-        home = self._known(order)
-        if home is None:
+        placed = self._existing(order)
+        if placed is None:
             with translating():
-                home = self.place(self._templated(self.plan(order)))
-        if isinstance(home, state_dir.InstanceDir):
-            self.start(home)
+                placed = self.place(self._templated(self.plan(order)))
+        if isinstance(placed, state_dir.InstanceDir):
+            self.start(placed)
         return ref
 
-    def start(self, home: state_dir.InstanceDir) -> None:
-        """Start a VM that was placed, unless somebody did."""
-        spawn.start(home, f"{self._mark}{home.path.name}")
+    def start(self, instance_dir: state_dir.InstanceDir) -> None:
+        """Start a VM that was placed, unless it was started already."""
+        spawn.start(instance_dir, f"{self._mark}{instance_dir.path.name}")
 
     def _check(self, order: Order) -> None:
         if order.offer.scope != self.scope:
@@ -183,48 +183,54 @@ class QemuProvider:
         if order.deadline <= time.time():
             raise BadOrder("its deadline has passed")
 
-    def _known(self, order: Order) -> state_dir.InstanceDir | str | None:
+    def _existing(self, order: Order) -> state_dir.InstanceDir | str | None:
         """The order's directory, or how its VM ended. None: this is the first time."""
-        stone = self.state.tombstone(order.instance)
-        home = self.state.home(order.instance)
-        told = stone if stone is not None else home.read(state_dir.PLAN) if home else None
-        if told is None:
-            return home
-        if told.get("order") not in (None, launch_plan.digest(order)):
+        tombstone = self.state.tombstone(order.instance)
+        instance_dir = self.state.instance_dir(order.instance)
+        recorded = (
+            tombstone
+            if tombstone is not None
+            else instance_dir.read(state_dir.PLAN)
+            if instance_dir
+            else None
+        )
+        if recorded is None:
+            return instance_dir
+        if recorded.get("order") not in (None, launch_plan.digest(order)):
             raise BadOrder(f"{order.instance} exists, made by another order")
-        return home if stone is None else str(stone.get("detail"))
+        return instance_dir if tombstone is None else str(tombstone.get("detail"))
 
     def place(self, vm: VmPlan) -> state_dir.InstanceDir | str:
         """Make a VM's directory: whole, or not at all, and only once. Returns how it ended, if it
         did. Raises OSError where nothing was born."""
         order = vm.order
         name = state_dir.DirName(order.installation, order.instance, int(order.deadline))
-        home = state_dir.InstanceDir(self.state.instances / str(name))
+        instance_dir = state_dir.InstanceDir(self.state.instances / str(name))
         new = self.state.instances / f"{state_dir.NEW}{order.instance}.{os.urandom(4).hex()}"
         new.mkdir(mode=0o700)
         try:
             launch_plan.furnish(new, vm)
             with self.state.locked():
-                known = self._known(order)
-                if known is not None:
-                    return known
+                placed = self._existing(order)
+                if placed is not None:
+                    return placed
                 self._room(order)
                 made = launch_plan.make(
                     vm,
-                    home=home.path,
+                    directory=instance_dir.path,
                     resolver=self.resolver.address,
                     hide=launch_plan.hidden(self.state.path.parent, self.options.cache_dir),
                     mark=f"{self._mark}{name}",
                     now=time.time(),
                 )
                 state_dir.write_json(new / state_dir.PLAN, made)
-                new.rename(home.path)
+                new.rename(instance_dir.path)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-        return home
+        return instance_dir
 
     def plan(self, order: Order) -> VmPlan:
-        """Return what the order's VM is made of, without a template."""
+        """Plan of the order's VM, without a template."""
         programs = launch_plan.HostPrograms.find(internet=order.network is not Network.NONE)
         image = self._image(order.offer.image or None)
         image_integrity.check(image, self.verified)
@@ -255,8 +261,8 @@ class QemuProvider:
     def _room(self, order: Order) -> None:
         """Refuse what the disk or the memory could not hold if every VM took all it may."""
         disk = launch_plan.growth(order.offer.disk) + sum(
-            doctor.to_come(home.path, home.read(state_dir.PLAN) or {})
-            for home in self.state.homes()
+            doctor.to_come(instance_dir.path, instance_dir.read(state_dir.PLAN) or {})
+            for instance_dir in self.state.instance_dirs()
         )
         free = shutil.disk_usage(self.state.path).free
         if disk > free:
@@ -280,7 +286,7 @@ class QemuProvider:
         return QemuTemplateMaker(self)
 
     def wanted_templates(self) -> Sequence[tuple[Spec, Shape]]:
-        """Return what builds had to boot, the last first."""
+        """Requests of builds that had to boot, the last first."""
         return templates.wanted(self.options.cache_dir, now=time.time())
 
     # --- life and death ---
@@ -310,11 +316,11 @@ class QemuProvider:
             return Outcome(fate=Fate.FAILED, error=str(error))
 
     def lower(self, ref: Ref, due: float) -> None:
-        home = self.state.home(ref.id)
-        if ref.scope != self.scope or home is None or not home.held:
+        instance_dir = self.state.instance_dir(ref.id)
+        if ref.scope != self.scope or instance_dir is None or not instance_dir.held:
             raise BadOrder(f"{ref.id} does not run here")
         try:
-            sweep.lower(home, due)
+            sweep.lower(instance_dir, due)
         except OSError as error:
             raise Uncertain(f"{ref.id}: {error}") from error
 
@@ -322,11 +328,13 @@ class QemuProvider:
         return usage.used(self.state, self._mark, ref.id) if ref.scope == self.scope else None
 
     def console(self, ref: Ref) -> str:
-        home = self.state.home(ref.id)
-        if home is not None and (text := state_dir.console_tail(home.path, CONSOLE_BYTES)):
+        instance_dir = self.state.instance_dir(ref.id)
+        if instance_dir is not None and (
+            text := state_dir.console_tail(instance_dir.path, CONSOLE_BYTES)
+        ):
             return text
-        stone: Mapping[str, Any] = self.state.tombstone(ref.id) or {}
-        return str(stone.get("console", ""))
+        tombstone: Mapping[str, Any] = self.state.tombstone(ref.id) or {}
+        return str(tombstone.get("console", ""))
 
     def check(self) -> Sequence[Finding]:
         return doctor.check(self.options, self.state)

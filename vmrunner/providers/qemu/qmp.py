@@ -21,7 +21,7 @@ class QmpError(OSError):
 
 
 class Qmp:
-    """One connection. Raises QmpError for whatever goes wrong, until `seconds` are over."""
+    """One connection. Raises QmpError for any failure, and once `seconds` are over."""
 
     def __init__(self, connection: socket.socket, *, seconds: float) -> None:
         self._socket = connection
@@ -29,12 +29,12 @@ class Qmp:
         self._data = b""
         self._answer()  # the greeting
         self.ask("qmp_capabilities")
-        wish = [{"capability": "x-ignore-shared", "state": True}]
-        self.ask("migrate-set-capabilities", capabilities=wish)
+        capabilities = [{"capability": "x-ignore-shared", "state": True}]
+        self.ask("migrate-set-capabilities", capabilities=capabilities)
 
     def ask(self, command: str, **arguments: Any) -> Any:
         """Give one command and return its answer."""
-        self._socket.settimeout(self._left())
+        self._socket.settimeout(self._remaining())
         try:
             self._socket.sendall(
                 json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
@@ -49,14 +49,14 @@ class Qmp:
                 return answer["return"]
 
     def resume(self) -> None:
-        """Load the state; return when the VM runs."""
+        """Load the state, and wait until the VM runs."""
         self.ask("migrate-incoming", channels=_channels())
         while self._status("query-status") == "inmigrate":
             time.sleep(_PAUSE)
         self.ask("cont")  # refused where the state was not loaded
 
     def save(self) -> None:
-        """Stop the VM for good and save its state; return when it is written."""
+        """Stop the VM for good and save its state, and wait until it is written."""
         self.ask("stop")
         self.ask("migrate", channels=_channels())
         while (status := self._status("query-migrate")) != "completed":
@@ -71,7 +71,7 @@ class Qmp:
 
     def _answer(self) -> dict[str, Any]:
         while b"\n" not in self._data:
-            self._socket.settimeout(self._left())
+            self._socket.settimeout(self._remaining())
             try:
                 data = self._socket.recv(65536)
             except OSError as error:
@@ -86,11 +86,11 @@ class Qmp:
             raise QmpError(f"QEMU says what is no JSON: {error}") from error
         return found if isinstance(found, dict) else {}
 
-    def _left(self) -> float:
-        left = self._until - time.monotonic()
-        if left <= 0:
+    def _remaining(self) -> float:
+        remaining = self._until - time.monotonic()
+        if remaining <= 0:
             raise QmpError("QEMU takes too long")
-        return left
+        return remaining
 
 
 def _channels() -> list[dict[str, Any]]:

@@ -99,4 +99,4 @@ def program() -> list[Instruction]:
 
 def encoded() -> bytes:
     """Return the program as the kernel takes it."""
-    return b"".join(struct.pack("=HBBI", *one) for one in program())
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program())

@@ -19,16 +19,16 @@ _START_TIMEOUT: Final = 120.0
 _KEPT: Final = ("PATH", "HOME", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 
 
-def start(home: state_dir.InstanceDir, mark: str) -> bool:
-    """Start the VM that lies in `home`, unless somebody did. Returns whether we were the ones.
+def start(instance_dir: state_dir.InstanceDir, mark: str) -> bool:
+    """Start the VM that lies in `instance_dir`. False: another process did.
 
-    Raises BadOrder when it could not start (its directory is gone then, a tombstone says why),
+    Raises BadOrder when it could not start (its directory is removed then, a tombstone says why),
     `Uncertain` when no answer came."""
-    if home.held or home.read(state_dir.KEEPER) is not None:
+    if instance_dir.held or instance_dir.read(state_dir.KEEPER) is not None:
         return False
-    answer = _run(home.path, mark)
-    word, _, rest = answer.partition(" ")
-    match word:
+    answer = _run(instance_dir.path, mark)
+    state, _, rest = answer.partition(" ")
+    match state:
         case "running":
             return True
         case "held" | "dead":
@@ -36,16 +36,16 @@ def start(home: state_dir.InstanceDir, mark: str) -> bool:
         case "error":
             raise BadOrder(f"the VM did not start: {rest}", hint="vmrunner doctor")
         case _:
-            if not home.path.exists():
-                return False  # somebody deleted it meanwhile
+            if not instance_dir.path.exists():
+                return False  # it was deleted meanwhile
             raise Uncertain(f"the keeper gave no answer: {answer or 'none'}")
 
 
 def _run(directory: Path, mark: str) -> str:
     """The keeper's one line. Its environment is short: nothing of ours is the VM's business."""
-    words = [sys.executable, "-P", "-m", KEEPER, str(directory), mark]
+    command = [sys.executable, "-P", "-m", KEEPER, str(directory), mark]
     with subprocess.Popen(
-        words,
+        command,
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -59,8 +59,8 @@ def _run(directory: Path, mark: str) -> str:
         poll = select.poll()
         poll.register(process.stdout, select.POLLIN)
         while not answer.endswith(b"\n"):
-            left = until - time.monotonic()
-            ready = poll.poll(max(0.0, left) * 1000)
+            remaining = until - time.monotonic()
+            ready = poll.poll(max(0.0, remaining) * 1000)
             data = os.read(process.stdout.fileno(), 4096) if ready else b""
             if not data:
                 break

@@ -161,7 +161,7 @@ class StateDir:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def homes(self) -> list[InstanceDir]:
+    def instance_dirs(self) -> list[InstanceDir]:
         """Return every directory that is not a half-made one, ours by its name or not."""
         try:
             entries = sorted(self.instances.iterdir())
@@ -169,35 +169,35 @@ class StateDir:
             return []
         return [InstanceDir(entry) for entry in entries if not entry.name.startswith(NEW)]
 
-    def home(self, instance: str) -> InstanceDir | None:
+    def instance_dir(self, instance: str) -> InstanceDir | None:
         """The instance's directory; with a name that is not ours, the one called exactly so."""
-        for home in self.homes():
-            name = home.name
-            if (name.instance if name else home.path.name) == instance:
-                return home
+        for instance_dir in self.instance_dirs():
+            name = instance_dir.name
+            if (name.instance if name else instance_dir.path.name) == instance:
+                return instance_dir
         return None
 
     def tombstones(self) -> dict[str, dict[str, Any]]:
-        """Return how each instance ended, by its id, while that is remembered."""
+        """Tombstones of ended instances by their id, while these are remembered."""
         try:
             lines = self.ended.read_bytes().splitlines()
         except FileNotFoundError:
             return {}
-        stones = (stone for line in lines if (stone := _object(line)) is not None)
-        return {str(stone.get("instance")): stone for stone in stones}
+        stones = (tombstone for line in lines if (tombstone := _object(line)) is not None)
+        return {str(tombstone.get("instance")): tombstone for tombstone in stones}
 
     def tombstone(self, instance: str) -> dict[str, Any] | None:
         return self.tombstones().get(instance)
 
-    def record_death(self, home: InstanceDir, death: Mapping[str, Any]) -> None:
+    def record_death(self, instance_dir: InstanceDir, death: Mapping[str, Any]) -> None:
         """Remember how a dead VM ended, and remove all that it had. Again is harmless: the first
         account stays. Its disk goes first, since there may be no room to write before."""
-        console = console_tail(home.path, 4096)
-        _clear(home.path)
-        name = home.name
+        console = console_tail(instance_dir.path, 4096)
+        _clear(instance_dir.path)
+        name = instance_dir.name
         if name is not None:
-            plan = home.read(PLAN) or {}
-            stone = {
+            plan = instance_dir.read(PLAN) or {}
+            tombstone = {
                 "instance": name.instance,
                 "installation": name.installation,
                 "deadline": name.deadline,
@@ -208,22 +208,22 @@ class StateDir:
             }
             with self.locked():
                 if name.instance not in self.tombstones():
-                    _append(self.ended, json.dumps(stone).encode() + b"\n")
-        if group := (home.read(KEEPER) or {}).get(GROUP):
+                    _append(self.ended, json.dumps(tombstone).encode() + b"\n")
+        if group := (instance_dir.read(KEEPER) or {}).get(GROUP):
             cgroup.remove(Path(group))
-        shutil.rmtree(home.path, ignore_errors=True)
+        shutil.rmtree(instance_dir.path, ignore_errors=True)
 
     def prune(self, now: float, *, remember: float, half_made: float) -> None:
         """Forget VMs that ended, and had to end, long ago; remove what a creator that died left
         under a temporary name."""
 
-        def old(stone: Mapping[str, Any]) -> bool:
-            return max(stone.get("ended") or 0, stone.get("deadline") or 0) + remember < now
+        def old(tombstone: Mapping[str, Any]) -> bool:
+            return max(tombstone.get("ended") or 0, tombstone.get("deadline") or 0) + remember < now
 
         if any(map(old, self.tombstones().values())):
             with self.locked():
-                kept = [stone for stone in self.tombstones().values() if not old(stone)]
-                text = "".join(f"{json.dumps(stone)}\n" for stone in kept)
+                kept = [tombstone for tombstone in self.tombstones().values() if not old(tombstone)]
+                text = "".join(f"{json.dumps(tombstone)}\n" for tombstone in kept)
                 _replace(self.ended, text)
         for new in self.instances.glob(f"{NEW}*"):
             with contextlib.suppress(OSError):
@@ -231,17 +231,17 @@ class StateDir:
                     shutil.rmtree(new, ignore_errors=True)
 
 
-def _clear(home: Path) -> None:
+def _clear(directory: Path) -> None:
     """Remove what is large in a dead VM's directory: all but what says whose it was."""
-    for entry in home.iterdir() if home.is_dir() else ():
+    for entry in directory.iterdir() if directory.is_dir() else ():
         if entry.name not in (PLAN, TAGS, KEEPER, LOCK, END) and not entry.is_dir():
             entry.unlink(missing_ok=True)
 
 
-def console_tail(home: Path, limit: int) -> str:
+def console_tail(directory: Path, limit: int) -> str:
     """The end of the console log as text, at most `limit` bytes of it."""
     try:
-        with (home / CONSOLE).open("rb") as file:
+        with (directory / CONSOLE).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit))
             return file.read(limit).decode("utf-8", "replace")

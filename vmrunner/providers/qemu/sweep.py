@@ -55,26 +55,26 @@ def mark(state: StateDir) -> str:
 def look(state: StateDir, mark: str, scope: Scope, ids: Sequence[Key]) -> dict[Key, Seen]:
     """Tombstones are shown as dead; what has neither directory, process nor tombstone is not
     shown."""
-    homes = {_id(home): home for home in state.homes()}
+    by_instance = {_id(instance_dir): instance_dir for instance_dir in state.instance_dirs()}
     found: dict[Key, Seen] = {}
     missing: list[Key] = []
     for key in ids:
         if key.scope != scope:
             continue
-        home = homes.get(key.instance)
-        if home is not None and home.held:
-            found[key] = _seen(_ref(key), home)
+        instance_dir = by_instance.get(key.instance)
+        if instance_dir is not None and instance_dir.held:
+            found[key] = _seen(_ref(key), instance_dir)
         else:
             missing.append(key)
     if not missing:  # the common case reads neither the journal nor /proc
         return found
     lost = {_instance(name) for _, name in processes.marked(mark)}
-    stones = state.tombstones()
+    tombstones = state.tombstones()
     for key in missing:
-        if key.instance in stones:
-            found[key] = _dead(_ref(key), stones[key.instance])
-        elif key.instance in homes:
-            found[key] = _seen(_ref(key), homes[key.instance])
+        if key.instance in tombstones:
+            found[key] = _dead(_ref(key), tombstones[key.instance])
+        elif key.instance in by_instance:
+            found[key] = _seen(_ref(key), by_instance[key.instance])
         elif key.instance in lost:
             detail = "its directory is gone"
             found[key] = Seen(ref=_ref(key), power=Power.RUNNING, detail=detail)
@@ -85,41 +85,41 @@ def _ref(key: Key) -> Ref:
     return Ref(key.scope, Kind.INSTANCE, key.instance)
 
 
-def _seen(ref: Ref, home: InstanceDir) -> Seen:
-    power, detail = _power(home)
+def _seen(ref: Ref, instance_dir: InstanceDir) -> Seen:
+    power, detail = _power(instance_dir)
     return Seen(
         ref=ref,
         power=power,
-        address=Address(str(home.path / state_dir.SSH)) if power is Power.RUNNING else None,
-        created_at=_number((home.read(state_dir.PLAN) or {}).get("created")),
+        address=Address(str(instance_dir.path / state_dir.SSH)) if power is Power.RUNNING else None,
+        created_at=_number((instance_dir.read(state_dir.PLAN) or {}).get("created")),
         detail=detail,
-        start=_start(home),
+        start=_start(instance_dir),
     )
 
 
-def _start(home: InstanceDir) -> Start | None:
+def _start(instance_dir: InstanceDir) -> Start | None:
     try:
-        return Start((home.path / state_dir.STARTED).read_text())
+        return Start((instance_dir.path / state_dir.STARTED).read_text())
     except (OSError, ValueError):
         return None
 
 
-def _dead(ref: Ref, stone: Mapping[str, Any]) -> Seen:
+def _dead(ref: Ref, tombstone: Mapping[str, Any]) -> Seen:
     return Seen(
         ref=ref,
         power=Power.DEAD,
-        created_at=_number(stone.get("created")),
-        detail=str(stone.get("detail", "")),
-        self_ended=stone.get("self_ended") is True,
+        created_at=_number(tombstone.get("created")),
+        detail=str(tombstone.get("detail", "")),
+        self_ended=tombstone.get("self_ended") is True,
     )
 
 
-def _power(home: InstanceDir) -> tuple[Power, str]:
+def _power(instance_dir: InstanceDir) -> tuple[Power, str]:
     """Return the power state that the lock and the files say, and why. Without a keeper no VM runs:
     it dies with its keeper."""
-    kept = (home.path / state_dir.KEEPER).exists()
-    if home.held:
-        if (home.path / state_dir.END).exists():
+    kept = (instance_dir.path / state_dir.KEEPER).exists()
+    if instance_dir.held:
+        if (instance_dir.path / state_dir.END).exists():
             return Power.STOPPING, "its keeper was asked to end it"
         return (Power.RUNNING, "") if kept else (Power.PENDING, "its keeper starts")
     if kept:
@@ -128,8 +128,10 @@ def _power(home: InstanceDir) -> tuple[Power, str]:
 
 
 def resources(state: StateDir, mark: str, scope: Scope) -> tuple[Resource, ...]:
-    """Return each directory, and each process whose directory is gone, whoever made it."""
-    found = {_id(home): _resource(scope, home) for home in state.homes()}
+    """Resources of each directory, and of each process whose directory is missing, of any maker."""
+    found = {
+        _id(instance_dir): _resource(scope, instance_dir) for instance_dir in state.instance_dirs()
+    }
     for _, name in processes.marked(mark):
         instance = _instance(name)
         # With a tombstone its directory is gone because it ended just now: its keeper goes too.
@@ -141,23 +143,23 @@ def resources(state: StateDir, mark: str, scope: Scope) -> tuple[Resource, ...]:
     return tuple(found.values())
 
 
-def _resource(scope: Scope, home: InstanceDir) -> Resource:
-    plan = home.read(state_dir.PLAN) or {}
-    tags = _tags(home.name, home.read(state_dir.TAGS) or {})
+def _resource(scope: Scope, instance_dir: InstanceDir) -> Resource:
+    plan = instance_dir.read(state_dir.PLAN) or {}
+    tags = _tags(instance_dir.name, instance_dir.read(state_dir.TAGS) or {})
     if tags and _abandoned(plan):
         expires = f"{TAG}expires-at"  # not past its own, or it would never be late
         tags[expires] = str(min(int(tags[expires]), int(time.time())))
     return Resource(
-        ref=Ref(scope, Kind.INSTANCE, _id(home)),
-        power=_power(home)[0],
+        ref=Ref(scope, Kind.INSTANCE, _id(instance_dir)),
+        power=_power(instance_dir)[0],
         created_at=_number(plan.get("created")),
         tags=tags,
-        near="" if home.name else "the directory of our VMs",
+        near="" if instance_dir.name else "the directory of our VMs",
     )
 
 
 def _abandoned(plan: Mapping[str, Any]) -> bool:
-    """True if whoever made an image with this VM is gone: it is of use to nobody, so its time is
+    """True if the maker of an image with this VM has ended: the VM is of no use, so its time is
     over. No row tells of it."""
     try:
         maker = Process(**plan["maker"])
@@ -179,8 +181,8 @@ def _tags(name: state_dir.DirName | None, kept: Mapping[str, Any]) -> dict[str, 
     return tags
 
 
-def _id(home: InstanceDir) -> str:
-    return _instance(home.path.name)
+def _id(instance_dir: InstanceDir) -> str:
+    return _instance(instance_dir.path.name)
 
 
 def _instance(text: str) -> str:
@@ -195,15 +197,15 @@ def _number(value: Any) -> float | None:
 # --- an earlier end --------------------------------------------------------------------------
 
 
-def lower(home: InstanceDir, due: float) -> None:
+def lower(instance_dir: InstanceDir, due: float) -> None:
     """Tell its keeper an earlier end; it has taken note when this returns. Raises TimeoutError."""
-    former = home.time(state_dir.DUE)
+    former = instance_dir.time(state_dir.DUE)
     due = due if former is None else min(due, former)
     until = time.monotonic() + _LOWERED
     if due != former:
-        home.write_time(state_dir.DUE, due)
-    while home.time(state_dir.HELD) != due:
-        keeper = processes.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
+        instance_dir.write_time(state_dir.DUE, due)
+    while instance_dir.time(state_dir.HELD) != due:
+        keeper = processes.parse((instance_dir.read(state_dir.KEEPER) or {}).get("keeper"))
         if keeper is not None:
             processes.send(keeper, signal.SIGUSR1)
         if time.monotonic() > until:
@@ -216,35 +218,35 @@ def lower(home: InstanceDir, due: float) -> None:
 
 def end(state: StateDir, mark: str, instance: str, *, now: float, force: bool) -> Outcome:
     """Ask the keeper; kill it when it does not listen or `force`; tidy up after a dead one."""
-    home = state.home(instance)
-    if home is None:
+    instance_dir = state.instance_dir(instance)
+    if instance_dir is None:
         return _kill_lost(mark, instance)
-    if home.held:
-        asked = _asked(home)
+    if instance_dir.held:
+        asked_at = _asked(instance_dir)
         with contextlib.suppress(FileNotFoundError):  # it ended meanwhile
-            (home.path / state_dir.END).touch()
-        keeper = processes.parse((home.read(state_dir.KEEPER) or {}).get("keeper"))
-        force = force or (asked is not None and now - asked > _KEEPER_TIMEOUT)
+            (instance_dir.path / state_dir.END).touch()
+        keeper = processes.parse((instance_dir.read(state_dir.KEEPER) or {}).get("keeper"))
+        force = force or (asked_at is not None and now - asked_at > _KEEPER_TIMEOUT)
         if keeper is not None:
             processes.send(keeper, signal.SIGKILL if force else signal.SIGTERM)
-        if not force or not _wait_released(home):
+        if not force or not _wait_released(instance_dir):
             return Outcome(fate=Fate.ACCEPTED)
     _kill_lost(mark, instance)
-    _tidy_up(state, home, now)
+    _tidy_up(state, instance_dir, now)
     return Outcome(fate=Fate.ACCEPTED)
 
 
-def _asked(home: InstanceDir) -> float | None:
-    """Return when the keeper was first asked to end."""
+def _asked(instance_dir: InstanceDir) -> float | None:
+    """Time when the keeper was first asked to end, epoch seconds; None: never."""
     try:
-        return (home.path / state_dir.END).stat().st_ctime
+        return (instance_dir.path / state_dir.END).stat().st_ctime
     except OSError:
         return None
 
 
-def _wait_released(home: InstanceDir) -> bool:
+def _wait_released(instance_dir: InstanceDir) -> bool:
     until = time.monotonic() + _FORCED
-    while home.held:
+    while instance_dir.held:
         if time.monotonic() > until:
             return False
         time.sleep(0.01)
@@ -260,15 +262,15 @@ def _kill_lost(mark: str, instance: str) -> Outcome:
     return Outcome(fate=Fate.ACCEPTED if killed else Fate.MISSING)
 
 
-def _tidy_up(state: StateDir, home: InstanceDir, now: float) -> None:
+def _tidy_up(state: StateDir, instance_dir: InstanceDir, now: float) -> None:
     """Tidy up a directory that has no keeper, under its lock, so that none starts meanwhile."""
     death = {"cause": "deleted", "detail": "deleted", "ended": now}
     try:
-        with (home.path / state_dir.LOCK).open("ab") as file:
+        with (instance_dir.path / state_dir.LOCK).open("ab") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            state.record_death(home, death)
+            state.record_death(instance_dir, death)
     except FileNotFoundError:
         # No lock file: not one of ours, or half removed already.
-        state.record_death(home, death)
+        state.record_death(instance_dir, death)
     except BlockingIOError:
-        (home.path / state_dir.END).touch()
+        (instance_dir.path / state_dir.END).touch()

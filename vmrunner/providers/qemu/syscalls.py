@@ -62,9 +62,11 @@ def _checked(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _call(number: int, *words: int | bytes | None) -> int:
+def _call(number: int, *arguments: int | bytes | None) -> int:
     """A system call that the C library may have no name for."""
-    given = (ctypes.c_long(word) if isinstance(word, int) else word for word in words)
+    given = (
+        ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments
+    )
     return int(_libc.syscall(ctypes.c_long(number), *given))
 
 
@@ -97,8 +99,8 @@ def be_dumpable() -> None:
 
 
 def give_up_privileges(keep: int = -1) -> None:
-    """Give up capabilities: none (but `keep`, if we have it) survives the next exec, whatever the
-    uid, and none comes back."""
+    """Give up capabilities: none (but `keep`, if we have it) survives the next exec, under any uid,
+    and none comes back."""
     for capability in range(64):
         if capability != keep:
             _prctl(_PR_CAPBSET_DROP, capability)
@@ -112,8 +114,8 @@ def give_up_capabilities() -> None:
 
 
 def leave_session_keyring() -> None:
-    """Leave the session keyring: whatever keys the user's session has are not for our children.
-    Where the kernel or a container has no keyrings, there is none to be left."""
+    """Leave the session keyring: the keys of the user's session are not for our children. Where
+    the kernel or a container has no keyrings, there is none to be left."""
     _call(_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
@@ -121,8 +123,8 @@ def filter_calls(program: bytes) -> None:
     """Filter system calls from now on, for good, and for what this process turns into
     (`seccomp.py`)."""
     code = ctypes.create_string_buffer(program, len(program))
-    told = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
-    head = ctypes.create_string_buffer(told, len(told))
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    head = ctypes.create_string_buffer(header, len(header))
     done = _libc.prctl(
         ctypes.c_int(_PR_SET_SECCOMP), ctypes.c_ulong(_SECCOMP_MODE_FILTER), ctypes.byref(head)
     )
@@ -167,9 +169,9 @@ def protect(target: str, *, devices: bool = False) -> None:
 
 
 def _set(target: bytes, more: int, at: int = _AT_FDCWD) -> None:
-    wish = struct.pack("QQQQ", _ATTR_READ_ONLY_NOSUID | more, 0, 0, 0)
+    attributes = struct.pack("QQQQ", _ATTR_READ_ONLY_NOSUID | more, 0, 0, 0)
     flags = _AT_RECURSIVE | (0 if target else _AT_EMPTY_PATH)
-    done = _call(_MOUNT_SETATTR, at, target, flags, wish, len(wish))
+    done = _call(_MOUNT_SETATTR, at, target, flags, attributes, len(attributes))
     _checked(done, f"mount_setattr {target.decode()}")
 
 

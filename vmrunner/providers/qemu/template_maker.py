@@ -66,10 +66,10 @@ class QemuTemplateMaker:
     def _create(self, order: Order, **of: Any) -> Ref:
         with translating():
             vm = dataclasses.replace(self._provider.plan(order), sealed=True, **of)
-            home = self._provider.place(vm)
-        if isinstance(home, str):
-            raise BadOrder(f"template: {home}")
-        self._provider.start(home)
+            placed = self._provider.place(vm)
+        if isinstance(placed, str):
+            raise BadOrder(f"template: {placed}")
+        self._provider.start(placed)
         return Ref(self._provider.scope, Kind.INSTANCE, order.instance)
 
     def publish(self, template: Template, key: str, order: Order) -> Template:
@@ -94,17 +94,19 @@ class QemuTemplateMaker:
     def await_frozen(self, order: Order) -> None:
         """Wait until that VM is frozen. Raises ProviderError if it ended otherwise."""
         state = self._provider.state
-        home, held = state.home(order.instance), True
-        while (stone := state.tombstone(order.instance)) is None:
+        instance_dir, held = state.instance_dir(order.instance), True
+        while (tombstone := state.tombstone(order.instance)) is None:
             if not held:
                 raise ProviderError("template: its VM's keeper was killed")
-            held = home is not None and home.held  # a keeper leaves a tombstone before it goes
+            held = (
+                instance_dir is not None and instance_dir.held
+            )  # a keeper leaves a tombstone before it goes
             if time.time() >= order.deadline + _PAUSE:
                 raise ProviderError("template: its VM did not end")
             time.sleep(_PAUSE)
-        if stone.get("cause") != "saved":
-            console = str(stone.get("console", "")).splitlines()[-5:]
-            raise ProviderError("\n".join([f"template: {stone.get('detail')}", *console]))
+        if tombstone.get("cause") != "saved":
+            console = str(tombstone.get("console", "")).splitlines()[-5:]
+            raise ProviderError("\n".join([f"template: {tombstone.get('detail')}", *console]))
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def _sizes(directory: Path) -> dict[str, int]:
 
 
 def purpose(order: Order) -> dict[str, Any]:
-    """Return what a template is made for, in the words of a request."""
+    """Purpose of a template, in the words of a request."""
     assert order.shape is not None
     offer = order.offer
     spec = {
@@ -196,8 +196,8 @@ def forget_wanted(cache: Path, key: str) -> None:
 
 
 def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
-    """Return what was noted in the last hours, the last first. Notes are removed once the template
-    is there, its image is gone or they are old; and those that another version wrote."""
+    """Requests noted in the last hours, the last first. Notes are removed once the template is
+    there, its image is missing or they are old; and those that another version wrote."""
     found = []
     for at, note in _dated(cache):
         if not note.name.endswith(_WANTED):
@@ -206,13 +206,13 @@ def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
         try:
             facts = state_dir.read_json(note) or {}
             spec = {**facts["spec"], "network": Network(facts["spec"]["network"])}
-            wish = Spec(**spec), Shape(**facts["shape"])
+            request = Spec(**spec), Shape(**facts["shape"])
         except (KeyError, TypeError, ValueError):
-            wish = None
-        if made or wish is None or now > at + _REMEMBERED or not _has_image(cache, facts):
+            request = None
+        if made or request is None or now > at + _REMEMBERED or not _has_image(cache, facts):
             note.unlink(missing_ok=True)
         else:
-            found.append(wish)
+            found.append(request)
     return found
 
 
@@ -237,10 +237,10 @@ def trim(cache: Path, most: int, *, now: float, half_made: float) -> list[Templa
     """Remove those whose image is gone, then those that were not used for longest until the rest
     takes at most `most` bytes, and what makers that died left. Returns the templates that went."""
     for at, entry in _dated(cache):
-        left = entry.name.startswith((NEW, GONE)) and now > at + half_made
-        if left and entry.is_dir():
+        expired = entry.name.startswith((NEW, GONE)) and now > at + half_made
+        if expired and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
-        elif left or (entry.suffix in (_WANTED, LOCK) and now > at + _REMEMBERED):
+        elif expired or (entry.suffix in (_WANTED, LOCK) and now > at + _REMEMBERED):
             entry.unlink(missing_ok=True)
     total, removed = 0, []
     for template in templates(cache):
@@ -260,18 +260,18 @@ def _has_image(cache: Path, facts: dict[str, Any]) -> bool:
     return (cache / "images" / str(facts.get("spec", {}).get("image", ""))).is_dir()
 
 
-def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """True if both were made for the same, of whatever image of that name."""
+def _same(first: dict[str, Any], other: dict[str, Any]) -> bool:
+    """True if both were made for the same, of any image of that name."""
 
-    def wish(facts: dict[str, Any]) -> Any:
+    def kept(facts: dict[str, Any]) -> Any:
         spec = {name: value for name, value in facts.get("spec", {}).items() if name != "image"}
         return spec, facts.get("shape"), facts.get("of")
 
-    return bool(wish(one) == wish(other))
+    return bool(kept(first) == kept(other))
 
 
 def _dated(cache: Path) -> list[tuple[float, Path]]:
-    """Return what lies there with its time, the last first; without what goes meanwhile."""
+    """Entries with their times in epoch seconds, newest first, without those removed meanwhile."""
     found = []
     for entry in _entries(cache):
         with contextlib.suppress(FileNotFoundError):
@@ -293,7 +293,7 @@ def _builds(qemu: Path) -> list[tuple[str, int, int]]:
 
 
 def _host() -> str:
-    """Return what a guest under KVM sees of the host's processor, and the kernel that shows it."""
+    """The host's processor as a guest under KVM sees it, and the kernel that shows it."""
     wanted = ("vendor_id", "cpu family", "model\t", "stepping", "microcode", "flags")
     lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
     cpu = sorted(line for line in lines if line.startswith(wanted))

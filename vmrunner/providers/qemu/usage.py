@@ -15,21 +15,21 @@ _USER, _SYSTEM = 11, 12  # fields of /proc/PID/stat, after the name
 
 
 def used(state: StateDir, mark: str, instance: str) -> HostUsage | None:
-    """Return what a VM used since its start; None when it is gone."""
-    home = state.home(instance)
-    if home is None:
+    """Usage of a VM since its start; None when it is not there."""
+    instance_dir = state.instance_dir(instance)
+    if instance_dir is None:
         return None
-    return HostUsage(cpu_seconds=_cpu(home, mark), disk=_disk(home))
+    return HostUsage(cpu_seconds=_cpu(instance_dir, mark), disk=_disk(instance_dir))
 
 
-def _cpu(home: InstanceDir, mark: str) -> float | None:
+def _cpu(instance_dir: InstanceDir, mark: str) -> float | None:
     """Seconds of its control group; where it has none, of QEMU and what keeps it."""
-    group = (home.read(state_dir.KEEPER) or {}).get(state_dir.GROUP)
+    group = (instance_dir.read(state_dir.KEEPER) or {}).get(state_dir.GROUP)
     try:
         if group:
             lines = (Path(group) / "cpu.stat").read_text().splitlines()
             return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
-        theirs = [who.pid for who, name in processes.marked(mark) if name == home.path.name]
+        theirs = [who.pid for who, name in processes.marked(mark) if name == instance_dir.path.name]
         return sum(map(_seconds, theirs)) if theirs else None
     except (OSError, ValueError, LookupError):
         return None
@@ -40,8 +40,8 @@ def _seconds(pid: int) -> float:
     return (int(words[_USER]) + int(words[_SYSTEM])) / os.sysconf("SC_CLK_TCK")
 
 
-def _disk(home: InstanceDir) -> int | None:
+def _disk(instance_dir: InstanceDir) -> int | None:
     try:
-        return (home.path / state_dir.OVERLAY).stat().st_blocks * _BLOCK
+        return (instance_dir.path / state_dir.OVERLAY).stat().st_blocks * _BLOCK
     except OSError:
         return None

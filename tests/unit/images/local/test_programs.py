@@ -156,7 +156,7 @@ def test_scratch_of_somebody_else_is_refused(
         place.rmdir()
     place.symlink_to(tmp_path)
     try:
-        with pytest.raises(ConfigError, match="belongs to somebody else"):
+        with pytest.raises(ConfigError, match="belongs to another user"):
             rootfs.scratch(tmp_path)
     finally:
         place.unlink()

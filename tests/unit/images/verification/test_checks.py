@@ -55,7 +55,7 @@ SEEN: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "host keys": ("ssh_host_ed25519_key", ["ssh_host_ed25519_key ssh_host_rsa_key"]),
-    "nobody has a password": ("", ["root"]),
+    "no user has a password": ("", ["root"]),
     "ports": ("0.0.0.0:22\n[::]:22", ["0.0.0.0:2375\n0.0.0.0:22\n[::]:22"]),
     "units": ("", ["ssh.service loaded failed failed x"]),
     "timers": ("", ["apt-daily.timer"]),

@@ -112,8 +112,8 @@ def test_by_public_addresses_builds_come_from_the_internet(source: str) -> None:
 
 
 def test_somebody_must_be_let_in() -> None:
-    assert wrong(group(DENY, name="vm")) == ["vm lets nobody in to port 22"]
-    assert wrong(group(SSH, DENY), group(DENY, name="vm")) == ["vm lets nobody in to port 22"]
+    assert wrong(group(DENY, name="vm")) == ["vm lets nothing in to port 22"]
+    assert wrong(group(SSH, DENY), group(DENY, name="vm")) == ["vm lets nothing in to port 22"]
     ranges = rule(
         "r", 100, "Allow", destinationPortRange=None, destinationPortRanges=["80", "1-99"]
     )

@@ -112,5 +112,5 @@ def test_builds_by_their_service_account() -> None:
 
 
 def test_nobody_is_let_in() -> None:
-    assert wrong(rule("web", allowed=[entry("tcp", "443")])) == ["nobody is let in to port 22"]
+    assert wrong(rule("web", allowed=[entry("tcp", "443")])) == ["nothing is let in to port 22"]
     assert wrong(rule("all", allowed=[entry("tcp")])) == []

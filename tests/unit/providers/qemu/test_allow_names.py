@@ -162,7 +162,7 @@ def test_only_so_many_names_are_remembered(
     names = Lookup(ALLOW, "9.9.9.9")
     for n in range(4):
         asyncio.run(names.addresses(f"a{n}.example.net"))
-    assert list(names._known) == ["a2.example.net", "a3.example.net"]
+    assert list(names._cached) == ["a2.example.net", "a3.example.net"]
 
 
 @pytest.mark.parametrize("error", [None, OSError("unreachable"), dns.exception.Timeout()])

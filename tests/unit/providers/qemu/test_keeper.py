@@ -89,7 +89,7 @@ def test_a_clone_that_never_answers_is_booted_instead(
     keeper.plan = {"overlay": ["true"], "qemu": [], "images": []}
     monkeypatch.setattr(keeper, "_launch", lambda *_: "no room")
     assert keeper.keep(clone)["detail"] == "no room"
-    assert b"not resumed" in (keeper.home.path / state_dir.CONSOLE).read_bytes()
+    assert b"not resumed" in (keeper.instance_dir.path / state_dir.CONSOLE).read_bytes()
 
 
 @pytest.mark.parametrize("overlay", ["/nonexistent", "sleep"])
@@ -153,14 +153,14 @@ def test_no_vm_is_saved_past_its_deadline(
 
 def test_a_keeper_takes_an_earlier_end_and_no_later_one(keeper: Keeper) -> None:
     first, due = keeper.deadline, time.time() + 30
-    keeper.home.write_time(state_dir.DUE, due + 600)
-    keeper.deadline = keeper.home.lowered(keeper.deadline)
+    keeper.instance_dir.write_time(state_dir.DUE, due + 600)
+    keeper.deadline = keeper.instance_dir.lowered(keeper.deadline)
     assert keeper.deadline == first
-    keeper.home.write_time(state_dir.DUE, due)
-    keeper.deadline = keeper.home.lowered(keeper.deadline)
-    assert keeper.deadline == due == keeper.home.time(state_dir.HELD)
-    keeper.home.write_time(state_dir.DUE, due + 5)
-    keeper.deadline = keeper.home.lowered(keeper.deadline)
+    keeper.instance_dir.write_time(state_dir.DUE, due)
+    keeper.deadline = keeper.instance_dir.lowered(keeper.deadline)
+    assert keeper.deadline == due == keeper.instance_dir.time(state_dir.HELD)
+    keeper.instance_dir.write_time(state_dir.DUE, due + 5)
+    keeper.deadline = keeper.instance_dir.lowered(keeper.deadline)
     assert keeper.deadline == due
 
 

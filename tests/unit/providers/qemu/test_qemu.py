@@ -200,7 +200,7 @@ def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: StateDir) -> Non
 def test_half_made_directories_are_no_vms_and_go_later(state: StateDir) -> None:
     half = state.instances / f"{state_dir.NEW}vm-1.0000"
     half.mkdir()
-    assert state.homes() == []
+    assert state.instance_dirs() == []
     now = time.time()
     state.prune(now, remember=100, half_made=600)
     assert half.exists()

@@ -125,7 +125,9 @@ def test_neither_a_template_nor_its_first_clone_reaches_anything(
     provider.home.path.rmdir()
     maker.clone(OPEN, templates.Template(tmp_path))
     for vm in provider.placed:
-        made = launch_plan.make(vm, home=tmp_path, resolver="9.9.9.9", hide=[], mark="", now=0.0)
+        made = launch_plan.make(
+            vm, directory=tmp_path, resolver="9.9.9.9", hide=[], mark="", now=0.0
+        )
         assert (made["pasta"], made["resolver"], made["tun"]) == (None, None, False)
 
 
@@ -167,5 +169,5 @@ def test_only_an_images_vm_depends_on_its_maker(role: Role) -> None:
     programs = HostPrograms(qemu="", qemu_img="", nft="", pasta=None)
     order = replace(ORDER, role=role)
     vm = VmPlan(order=order, image=IMAGE, programs=programs, accel="tcg")
-    made = launch_plan.make(vm, home=Path("/"), resolver="", hide=[], mark="", now=0.0)
+    made = launch_plan.make(vm, directory=Path("/"), resolver="", hide=[], mark="", now=0.0)
     assert (made["maker"] is not None) == (role is Role.IMAGE)

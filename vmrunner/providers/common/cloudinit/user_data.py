@@ -58,8 +58,8 @@ def user_data(
 
 
 def builder_data(*, deadline: float, boot_ttl: float) -> bytes:
-    """`#cloud-config` for the builder of an image, which boots somebody else's: its own end, and
-    nothing else. Times as in `user_data`."""
+    """`#cloud-config` for the builder of an image, which boots a vendor's: its own end, and nothing
+    else. Times as in `user_data`."""
     text = yaml.dump({"bootcmd": [_timer(deadline, boot_ttl)]}, Dumper=_DUMPER, width=4096)
     return f"#cloud-config\n{text}".encode()
 

@@ -49,26 +49,26 @@ class AccountGuard:
     def __init__(
         self,
         options: Ec2Options,
-        calls: Ec2Client,
+        client: Ec2Client,
         identity: Ec2Identity,
         now: Callable[[], float],
     ) -> None:
         self._options = options
-        self._calls = calls
+        self._client = client
         self._identity = identity
         self._now = now
 
-    def install(self, wish: GuardSpec) -> Iterator[GuardPart]:
+    def install(self, spec: GuardSpec) -> Iterator[GuardPart]:
         with edge():
-            check(wish)
-            site = self._site(wish)
+            check(spec)
+            site = self._site(spec)
             LambdaFunction(site).own()
             for element in elements(site):
                 yield _noted(site, _brought(element))
 
-    def status(self, wish: GuardSpec) -> GuardStatus:
+    def status(self, spec: GuardSpec) -> GuardStatus:
         with edge():
-            site = self._site(wish, patient=False)
+            site = self._site(spec, patient=False)
             parts = tuple(_noted(site, _seen(element)) for element in elements(site))
             now = self._now()
             try:
@@ -113,14 +113,14 @@ class AccountGuard:
             found: Any = LambdaFunction(site).raw()
             if found is None or not guard_life.lives(health.last_pass(site), self._now()):
                 return None
-            told = found.get("Environment", {}).get("Variables", {}).get(ROLES)
-            return frozenset(told.split(",")) if told else ROLES_ONCE
+            roles = found.get("Environment", {}).get("Variables", {}).get(ROLES)
+            return frozenset(roles.split(",")) if roles else ROLES_ONCE
 
     def site(self, plan: FunctionSpec | None = None) -> GuardSite:
-        """Raises `CallFailed` when nobody says whose account it is."""
+        """Site of the guard. Raises `CallFailed` when the account cannot be told."""
         caller: Caller = self._identity.caller()
         names = self._names(caller.account, caller.partition)
-        return GuardSite(self._calls, names, plan or FunctionSpec(max_ttl=0))
+        return GuardSite(self._client, names, plan or FunctionSpec(max_ttl=0))
 
     # --- within ---
 
@@ -132,8 +132,8 @@ class AccountGuard:
             installation=self._options.installation,
         )
 
-    def _site(self, wish: GuardSpec, *, patient: bool = True) -> GuardSite:
-        """Return the wished-for guard; what nobody wishes otherwise stays as it is."""
+    def _site(self, spec: GuardSpec, *, patient: bool = True) -> GuardSite:
+        """Site of the guard of `spec`; what that leaves open stays as it is."""
         bare = self.site()
         try:
             found: Any = LambdaFunction(bare).raw() or {}
@@ -142,24 +142,24 @@ class AccountGuard:
             if patient:
                 raise
             found, notified = {}, ()
-        said = found.get("Environment", {}).get("Variables", {})
-        regions = tuple(name for name in said.get("VMRUNNER_REGIONS", "").split(",") if name)
-        grace = said.get("VMRUNNER_GRACE", "")
+        variables = found.get("Environment", {}).get("Variables", {})
+        regions = tuple(name for name in variables.get("VMRUNNER_REGIONS", "").split(",") if name)
+        grace = variables.get("VMRUNNER_GRACE", "")
         return self.site(
             FunctionSpec(
-                max_ttl=int(wish.max_ttl),
-                regions=regions if wish.regions is None else wish.regions,
-                grace=int(grace) if grace.isdecimal() and wish.grace is None else _grace(wish),
-                everyone=said.get("VMRUNNER_INSTALLATION") == ANY
-                if wish.everyone is None
-                else wish.everyone,
-                notify=notified if wish.notify is None else wish.notify,
+                max_ttl=int(spec.max_ttl),
+                regions=regions if spec.regions is None else spec.regions,
+                grace=int(grace) if grace.isdecimal() and spec.grace is None else _grace(spec),
+                everyone=variables.get("VMRUNNER_INSTALLATION") == ANY
+                if spec.everyone is None
+                else spec.everyone,
+                notify=notified if spec.notify is None else spec.notify,
             )
         )
 
     def _notified(self, site: GuardSite) -> tuple[str, ...]:
-        told = site.call(alarms.DESCRIBE, AlarmNames=[alarm.id for alarm in alarms.alarms(site)])
-        found = told.get("MetricAlarms", ())
+        answer = site.call(alarms.DESCRIBE, AlarmNames=[alarm.id for alarm in alarms.alarms(site)])
+        found = answer.get("MetricAlarms", ())
         return tuple(dict.fromkeys(arn for alarm in found for arn in alarm.get("AlarmActions", ())))
 
 
@@ -178,25 +178,25 @@ def elements(site: GuardSite) -> Iterator[GuardElement]:
     yield DeadlineRole(site)
 
 
-def check(wish: GuardSpec) -> None:
+def check(spec: GuardSpec) -> None:
     """Raises `ConfigError` with the option, its value and the fix."""
-    for region in wish.regions or ():
+    for region in spec.regions or ():
         if not _REGION.fullmatch(region):
             raise ConfigError(f"--region: {region!r}", hint="one such as eu-west-1, or all")
-    if wish.grace is not None and not 0 <= wish.grace <= _LONGEST_GRACE:
-        raise ConfigError(f"--grace: {wish.grace:g} s", hint="at most a day, such as 10m")
-    for arn in wish.notify or ():
+    if spec.grace is not None and not 0 <= spec.grace <= _LONGEST_GRACE:
+        raise ConfigError(f"--grace: {spec.grace:g} s", hint="at most a day, such as 10m")
+    for arn in spec.notify or ():
         if not _TOPIC.fullmatch(arn):
             raise ConfigError(f"--notify: {arn!r}", hint="the ARN of an SNS topic")
 
 
-def _grace(wish: GuardSpec) -> int:
-    return GUARD_GRACE if wish.grace is None else int(wish.grace)
+def _grace(spec: GuardSpec) -> int:
+    return GUARD_GRACE if spec.grace is None else int(spec.grace)
 
 
 def _partition(region: str) -> str:
-    known = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
-    return next((name for start, name in known.items() if region.startswith(start)), "aws")
+    partitions = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((name for start, name in partitions.items() if region.startswith(start)), "aws")
 
 
 def _brought(element: GuardElement) -> GuardPart:
@@ -238,22 +238,22 @@ def _life(site: GuardSite, now: float) -> GuardPart:
 
 
 def _noted(site: GuardSite, part: GuardPart) -> GuardPart:
-    """An alarm that nobody hears is there, and of little use."""
+    """Note of an alarm without a recipient: it is there, and of little use."""
     unheard = part.name.startswith("alarm") and not site.plan.notify
     if not unheard or part.detail or part.state is not PartState.PRESENT:
         return part
-    return replace(part, detail="notifies nobody: --notify ARN")
+    return replace(part, detail="no recipient: --notify ARN")
 
 
 def _removed(element: GuardElement) -> GuardPart:
     try:
-        there = element.look() is not None
-        if there:
+        exists = element.look() is not None
+        if exists:
             element.remove()
     except (CallFailed, Conflict) as failed:
         error = failed.error if isinstance(failed, CallFailed) else failed
         return GuardPart(
             name=element.name, id=element.id, state=PartState.PRESENT, detail=str(error)
         )
-    done = "removed" if there else ""
+    done = "removed" if exists else ""
     return GuardPart(name=element.name, id=element.id, state=PartState.ABSENT, done=done)

@@ -17,7 +17,7 @@ FAILING, OF = 2, 3
 
 
 class CloudWatchAlarm:
-    """One alarm. What is notified is only compared where somebody said what."""
+    """One alarm. Its recipients are compared only where the spec names some."""
 
     def __init__(self, site: GuardSite, name: str, rule: Answer) -> None:
         self._site = site
@@ -30,8 +30,8 @@ class CloudWatchAlarm:
         return {"ActionsEnabled": True, "AlarmActions": notify, "Threshold": 1.0, **self._rule}
 
     def look(self) -> Answer | None:
-        told = self._site.call(DESCRIBE, AlarmNames=[self.id])
-        for alarm in told.get("MetricAlarms", ()):
+        answer = self._site.call(DESCRIBE, AlarmNames=[self.id])
+        for alarm in answer.get("MetricAlarms", ()):
             seen = {key: alarm.get(key) for key in self.wanted()}
             if "Metrics" in seen:
                 seen["Metrics"] = sorted(map(_plain, seen["Metrics"] or ()), key=_id)
@@ -98,11 +98,11 @@ def metric(site: GuardSite, name: str) -> Answer:
     return {"Namespace": NAMESPACE, "MetricName": name, "Dimensions": dimensions}
 
 
-def _plain(said: Answer) -> Answer:
+def _plain(metric: Answer) -> Answer:
     """A metric as it was asked for, without what the service adds."""
-    kept: Answer = {key: said[key] for key in ("Id", "Expression", "ReturnData") if key in said}
-    if "MetricStat" in said:
-        stat = said["MetricStat"]
+    kept: Answer = {key: metric[key] for key in ("Id", "Expression", "ReturnData") if key in metric}
+    if "MetricStat" in metric:
+        stat = metric["MetricStat"]
         names = ("Namespace", "MetricName", "Dimensions")
         kept["MetricStat"] = {
             "Metric": {key: stat["Metric"].get(key) for key in names},
@@ -112,5 +112,5 @@ def _plain(said: Answer) -> Answer:
     return kept
 
 
-def _id(said: Answer) -> str:
-    return str(said["Id"])
+def _id(metric: Answer) -> str:
+    return str(metric["Id"])

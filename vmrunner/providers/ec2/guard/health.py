@@ -27,15 +27,15 @@ def last_success(site: GuardSite, now: float) -> float | None:
     """The end of the last five minutes in which more was invoked than failed; None: not within a
     day. Raises `CallFailed`."""
     counts: dict[str, dict[float, float]] = {}
-    told = site.call(
+    answer = site.call(
         METRICS,
         MetricDataQueries=[_count(site, name) for name in ("Invocations", "Errors")],
         StartTime=datetime.fromtimestamp(now - _DAY, UTC),
         EndTime=datetime.fromtimestamp(now + GUARD_INTERVAL, UTC),
     )
-    for one in told["MetricDataResults"]:
-        times = (time.timestamp() for time in one["Timestamps"])
-        counts[one["Id"]] = dict(zip(times, one["Values"], strict=True))
+    for result in answer["MetricDataResults"]:
+        times = (time.timestamp() for time in result["Timestamps"])
+        counts[result["Id"]] = dict(zip(times, result["Values"], strict=True))
     errors = counts.get("errors", {})
     well = [at for at, n in counts.get("invocations", {}).items() if n > errors.get(at, 0.0)]
     return min(max(well) + GUARD_INTERVAL, now) if well else None

@@ -105,12 +105,12 @@ class FunctionSpec:
 class GuardSite:
     """One guard's place in one account."""
 
-    calls: Ec2Client
+    client: Ec2Client
     names: Names
     plan: FunctionSpec
 
     def call(self, api: Ec2Api[Any], **params: Any) -> Answer:
-        return self.calls(self.names.region, api, **params)
+        return self.client(self.names.region, api, **params)
 
     def find(self, api: Ec2Api[Any], **params: Any) -> Answer | None:
         """Make a call that finds one thing; None when there is no such thing."""

@@ -30,10 +30,10 @@ class DeadLetterQueue:
         if url is None:
             return None
         names = list(self.wanted())
-        told = self._site.call(
+        answer = self._site.call(
             api("sqs", "get_queue_attributes"), QueueUrl=url, AttributeNames=names
         )
-        return dict(told.get("Attributes", {}))
+        return dict(answer.get("Attributes", {}))
 
     def make(self) -> None:
         self._site.settle(
@@ -68,8 +68,8 @@ class LogGroup:
         return {"retentionInDays": LOG_DAYS}
 
     def look(self) -> Answer | None:
-        told = self._site.call(api("logs", "describe_log_groups"), logGroupNamePrefix=self.id)
-        for group in told["logGroups"]:
+        answer = self._site.call(api("logs", "describe_log_groups"), logGroupNamePrefix=self.id)
+        for group in answer["logGroups"]:
             if group["logGroupName"] == self.id:
                 return {"retentionInDays": group.get("retentionInDays")}
         return None

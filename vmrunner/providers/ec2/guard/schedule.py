@@ -62,8 +62,8 @@ class DeadlineRole(IamRole):
 def check_unused(site: GuardSite) -> None:
     """Raises `Conflict` while deadlines of VMs are armed."""
     group = site.names.group
-    told = site.find(SCHEDULES, GroupName=group, NamePrefix=PREFIX) or {}
-    others = [one["Name"] for one in told.get("Schedules", ())]
+    answer = site.find(SCHEDULES, GroupName=group, NamePrefix=PREFIX) or {}
+    others = [schedule["Name"] for schedule in answer.get("Schedules", ())]
     if others:
         raise Conflict(f"it stays: VMs have their deadlines there, {others[0]} among them")
 

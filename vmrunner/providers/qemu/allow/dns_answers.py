@@ -1,8 +1,8 @@
 """Answers to the guest's questions for names. Pure.
 
 No question leaves this process, so none carries anything out. A name that may be reached has the
-proxy's own address, whatever it has elsewhere: where a connection goes is decided by the name that
-it asks for, when it does. Every other name does not exist.
+proxy's own address: where a connection goes is decided by the name that it asks for, when it does.
+Every other name does not exist.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ def answer(question: bytes, allow: AllowList, address: str) -> bytes | None:
     if len(question) > QUESTION_BYTES:
         return None
     try:
-        asked = dns.message.from_wire(question, ignore_trailing=False, raise_on_truncation=True)
-        if asked.flags & dns.flags.QR:
+        query = dns.message.from_wire(question, ignore_trailing=False, raise_on_truncation=True)
+        if query.flags & dns.flags.QR:
             return None
-        reply = dns.message.make_response(asked, recursion_available=True)
-        reply.set_rcode(_answered(asked, reply, allow, address))
+        reply = dns.message.make_response(query, recursion_available=True)
+        reply.set_rcode(_answered(query, reply, allow, address))
         return reply.to_wire()
     except Exception:  # noqa: BLE001 - whatever a library makes of an attacker's bytes
         return None
 
 
 def _answered(
-    asked: dns.message.Message, reply: dns.message.Message, allow: AllowList, address: str
+    query: dns.message.Message, reply: dns.message.Message, allow: AllowList, address: str
 ) -> dns.rcode.Rcode:
     """Put the address in, where one is due. Returns the verdict."""
-    if asked.opcode() != dns.opcode.QUERY or len(asked.question) != 1:
+    if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
         return dns.rcode.NOTIMP
-    one = asked.question[0]
-    if one.rdclass != dns.rdataclass.IN:
+    wanted = query.question[0]
+    if wanted.rdclass != dns.rdataclass.IN:
         return dns.rcode.REFUSED
-    name = one.name.to_text(omit_final_dot=True).lower()
+    name = wanted.name.to_text(omit_final_dot=True).lower()
     if not allow.knows(name):
         return dns.rcode.NXDOMAIN
-    if one.rdtype == dns.rdatatype.A:
-        reply.answer.append(dns.rrset.from_text(one.name, TTL, "IN", "A", address))
+    if wanted.rdtype == dns.rdatatype.A:
+        reply.answer.append(dns.rrset.from_text(wanted.name, TTL, "IN", "A", address))
     return dns.rcode.NOERROR

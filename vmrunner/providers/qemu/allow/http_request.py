@@ -51,10 +51,10 @@ class HttpRequest:
             event.target.startswith(b"/") or event.target == b"*"
         ):
             raise HelloRefused("a request to a proxy")
-        said = [value for name, value in event.headers if name == b"host"]
-        if len(said) != 1:
+        hosts = [value for name, value in event.headers if name == b"host"]
+        if len(hosts) != 1:
             raise HelloRefused("not one Host")
-        name, colon, port = said[0].decode("ascii", "replace").partition(":")
+        name, colon, port = hosts[0].decode("ascii", "replace").partition(":")
         if colon and port != str(self._port):
             raise HelloRefused("another port")
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:

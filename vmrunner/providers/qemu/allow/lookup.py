@@ -1,5 +1,5 @@
 """Addresses of the names that a VM connects to, asked of the provider's resolver. Within bounds: a
-name below a wildcard may be anything, and whoever serves the names there hears it."""
+name below a wildcard may be anything, and the server of that zone hears it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LEAST, _MOST = 5.0, 300.0  # seconds for which an address is believed
 
 
 class NoAddress(OSError):
-    """A name that nobody can be connected to by; the text says why."""
+    """A name without an address to connect to; the text says why."""
 
 
 class Lookup:
@@ -38,28 +38,28 @@ class Lookup:
         self._resolver = resolver
         self._now = now
         self._below = Bucket(BELOW, now)
-        self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
-        self._asked: dict[str, asyncio.Task[tuple[str, ...]]] = {}  # that are not answered yet
+        self._cached: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._pending: dict[str, asyncio.Task[tuple[str, ...]]] = {}  # that are not answered yet
 
     async def addresses(self, name: str) -> tuple[str, ...]:
         """Return the IPv4 addresses of a name that is permitted, at least one. Raises
         NoAddress."""
-        until, found = self._known.get(name, (0.0, ()))
+        until, found = self._cached.get(name, (0.0, ()))
         if self._now() >= until and not (found and self._too_many(name)):
-            if name not in self._asked:
-                self._asked[name] = task = asyncio.create_task(self._learn(name))
-                task.add_done_callback(lambda _: self._asked.pop(name))
-            found = await asyncio.shield(self._asked[name])  # others may wait for it
+            if name not in self._pending:
+                self._pending[name] = task = asyncio.create_task(self._learn(name))
+                task.add_done_callback(lambda _: self._pending.pop(name))
+            found = await asyncio.shield(self._pending[name])  # others may wait for it
         if not found:
             raise NoAddress(f"{name} has no IPv4 address")
         return found
 
     async def _learn(self, name: str) -> tuple[str, ...]:
         seconds, found = await self._ask(name)
-        self._known[name] = self._now() + seconds, found
-        self._known.move_to_end(name)
-        while len(self._known) > REMEMBERED_NAMES:
-            self._known.popitem(last=False)
+        self._cached[name] = self._now() + seconds, found
+        self._cached.move_to_end(name)
+        while len(self._cached) > REMEMBERED_NAMES:
+            self._cached.popitem(last=False)
         return found
 
     def _too_many(self, name: str) -> bool:
@@ -79,5 +79,5 @@ class Lookup:
             chain = reply.resolve_chaining()
         except (dns.exception.DNSException, OSError, EOFError) as error:
             raise NoAddress(f"{name}: {error or type(error).__name__}") from error
-        found = tuple(str(one.address) for one in chain.answer or ())
+        found = tuple(str(record.address) for record in chain.answer or ())
         return min(max(chain.minimum_ttl, _LEAST), _MOST), found

@@ -46,7 +46,7 @@ class RunningProxy(NamedTuple):
 
 
 def spec_of(plan: Mapping[str, Any]) -> ProxySpec | None:
-    """Return what a plan says of an allow-list; None: it has none."""
+    """Allow-list of a plan; None: it has none."""
     if (allow := plan.get("allow")) is None:
         return None
     rules = network.proxy_rules(allow["ports"])

@@ -58,15 +58,15 @@ class ListenSockets:
         self.servers = {
             port: socket.create_server((address, port), backlog=_BACKLOG) for port in (DNS, *ports)
         }
-        for one in self._all():
-            one.setblocking(False)
+        for sock in self._all():
+            sock.setblocking(False)
 
     def filenos(self) -> list[int]:
-        return [one.fileno() for one in self._all()]
+        return [sock.fileno() for sock in self._all()]
 
     def close(self) -> None:
-        for one in self._all():
-            one.close()
+        for sock in self._all():
+            sock.close()
 
     def _all(self) -> tuple[socket.socket, ...]:
         return (self.questions, *self.servers.values())
@@ -78,7 +78,7 @@ class AllowProxy:
     def __init__(self, allow: AllowList, resolver: str) -> None:
         self._allow = allow
         self._lookup = Lookup(allow, resolver)
-        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._slots = asyncio.Semaphore(CONNECTIONS)
         self._new = Bucket(NEW, time.monotonic)
         self._questions = Bucket(QUESTIONS, time.monotonic)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,19 +98,19 @@ class AllowProxy:
                 connection, _ = await loop.sock_accept(server)
             except OSError:  # it was reset meanwhile
                 continue
-            await self._places.acquire()
+            await self._slots.acquire()
             task = loop.create_task(self._attend(port, connection, address))
             self._tasks.add(task)  # the loop itself keeps no task alive
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._places.release()
+        self._slots.release()
         if not task.cancelled():
             task.exception()  # seen
 
     async def _attend(self, port: int, connection: socket.socket, address: str) -> None:
-        """Serve one connection. Whatever is wrong with it ends it alone."""
+        """Serve one connection. An error ends it alone."""
         with contextlib.suppress(Exception):
             async with _streams(connection) as (reader, writer):
                 if port == DNS:
