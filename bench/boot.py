@@ -30,7 +30,7 @@ from vmrunner.images import Inputs, find, resolve
 from vmrunner.images.local import rootfs
 from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.verification import trial_vm
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib.local_images import LocalImage
 
 GOAL = 0.6
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vmrunner"

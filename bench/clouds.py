@@ -27,9 +27,10 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.sessions import Sessions
 from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, process
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.model import Limits, Order, Result, Role, Spec
 from vmrunner.providers import Provider
-from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Quota
 
 CALLS, CPU, WALL = 1.1, 1.5, 1.2  # against the script
 CAPTION: Final = (

@@ -28,8 +28,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.first_line import first_line
-from vmrunner.providers.common import local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib import local_images
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.providers.qemu import accel
 from vmrunner.providers.qemu.command_line import ANNOUNCED
 

@@ -180,7 +180,7 @@ BUGS: Final = (
     ),
     Bug(
         "a cloud's word for a pause has no bound",
-        "providers/common/rate_limits.py",
+        "lib/token_bucket.py",
         "min(retry_after, LONGEST_TOLD)",
         "retry_after",
         f"{FAULTS}::test_a_throttled_call_is_made_again_when_azure_says",

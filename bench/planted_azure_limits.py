@@ -195,7 +195,7 @@ BUGS: Final = (
     Bug(
         "Azure: an app without its code is a guard",
         f"{AZURE}/guard.py",
-        "    if not guard_life.lives(last, now()):\n        return None\n",
+        "    if not guard_liveness.lives(last, now()):\n        return None\n",
         "",
         f"{LIFE}::test_an_app_without_our_code_guards_nothing",
     ),

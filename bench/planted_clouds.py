@@ -15,7 +15,7 @@ PARKING = "tests/integration/test_gce_parking.py"
 BUGS: Final = (
     Bug(
         "network none: nobody asks for a wall",
-        "providers/promises.py",
+        "providers/capabilities.py",
         "    _check_wall(provider, spec)\n",
         "",
         f"{NONE}::test_root_without_a_network_needs_a_wall",

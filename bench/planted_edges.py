@@ -16,7 +16,7 @@ LOCAL, SECCOMP = (
     "tests/unit/providers/qemu/test_seccomp.py",
 )
 FILES = "tests/unit/providers/qemu/test_image_integrity.py"
-DROPPED = "tests/unit/providers/test_retired.py"
+DROPPED = "tests/unit/providers/test_retired_providers.py"
 SERVING = "tests/integration/test_serving.py"
 SET_BACK = "tests/integration/test_ledger_set_back.py"
 COMMONS, PEERS = (
@@ -195,14 +195,14 @@ _QEMU_BUGS: Final = (
 _SHELL_BUGS: Final = (
     Bug(
         "drop a provider with its open rows",
-        "providers/retired.py",
+        "providers/retired_providers.py",
         "d for d in drivers if (own := d.scopes) & (uncovered | alone) or (uncovered and not own)",
         "d for d in drivers if False",
         f"{DROPPED}::test_only_a_provider_with_rows_is_swept_after_its_removal",
     ),
     Bug(
         "show a scope that two drivers have twice",
-        "providers/retired.py",
+        "providers/retired_providers.py",
         "                    if self._at(page.scope) is driver:\n"
         "                        yield page\n",
         "                    yield page\n",

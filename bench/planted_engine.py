@@ -149,7 +149,7 @@ BUGS: Final = (
     ),
     Bug(
         "a driver's own pace is not asked for",
-        "providers/retired.py",
+        "providers/retired_providers.py",
         "return provider.look_every if isinstance(provider, PacesLooks) else LookPace()",
         "return LookPace()",
         f"{POLLER}::test_a_driver_says_how_often_its_vms_are_looked_at",

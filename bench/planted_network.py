@@ -78,7 +78,7 @@ BUGS: Final = (
     ),
     Bug(
         "allow-list: where nobody can hold one",
-        "providers/promises.py",
+        "providers/capabilities.py",
         "if not isinstance(provider, HoldsAllowLists) or not provider.holds_allow_lists:",
         "if provider is None:",
         "tests/unit/services/test_preflight.py::test_an_allow_list_that_nobody_can_hold_is_refused",

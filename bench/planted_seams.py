@@ -42,14 +42,14 @@ BUGS: Final = (
     ),
     Bug(
         "box: a unit is offered whatever is asked",
-        "providers/promises.py",
+        "providers/capabilities.py",
         "if missing := needs - box(provider).keeps:",
         "if missing := needs - box(provider).keeps - needs:",
         f"{BOX}::test_what_a_unit_cannot_keep_is_refused",
     ),
     Bug(
         "box: only the offers look at a unit's network",
-        "providers/promises.py",
+        "providers/capabilities.py",
         """    _check_box(provider, _of_network(network))
 """,
         "",

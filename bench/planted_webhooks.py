@@ -70,10 +70,10 @@ BUGS: Final = (
     ),
     Bug(
         "count a delete that failed as a success",
-        "providers/calls.py",
+        "providers/call_counts.py",
         "PARTLY if failed else OK",
         "OK",
-        "tests/unit/providers/test_calls.py",
+        "tests/unit/providers/test_call_counts.py",
     ),
     Bug(
         "make new spans at each export",

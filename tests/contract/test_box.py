@@ -35,7 +35,7 @@ from vmrunner.model import (
     Spec,
     Trait,
 )
-from vmrunner.providers import promises, registry
+from vmrunner.providers import capabilities, registry
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.port import Driver
 from vmrunner.services import doctor
@@ -168,7 +168,7 @@ def test_what_a_unit_cannot_keep_is_refused(
     asked: list[Spec] = []
     monkeypatch.setattr(provider, "offers", asked.append)
     with pytest.raises(BadOrder) as refused:
-        promises.offers(provider, machine(trait))
+        capabilities.offers(provider, machine(trait))
     assert str(refused.value).startswith(f"{ASKED[trait][1]}: provider far starts the container")
     assert "use a provider whose VMs have Docker" in refused.value.hint
     assert not asked
@@ -177,27 +177,27 @@ def test_what_a_unit_cannot_keep_is_refused(
 @pytest.mark.parametrize("trait", Trait)
 def test_what_a_box_keeps_is_offered(cloud: Cloud, trait: Trait) -> None:
     for provider in (units.UnitProvider("far", cloud, trait), FakeProvider("near", cloud)):
-        assert promises.offers(provider, machine(trait))
+        assert capabilities.offers(provider, machine(trait))
 
 
 def test_all_that_is_in_the_way_is_told_at_once(cloud: Cloud) -> None:
     wish = requirements.machine(spec(docker=True, network=Network.NONE))
     with pytest.raises(BadOrder, match=r"^docker: true, network: none: provider far "):
-        promises.offers(units.UnitProvider("far", cloud), wish)
+        capabilities.offers(units.UnitProvider("far", cloud), wish)
 
 
 def test_an_order_without_a_network_is_refused_too(cloud: Cloud) -> None:
     """One whose row was written when its provider started VMs."""
     provider = units.UnitProvider("far", cloud)
     with pytest.raises(BadOrder, match="network: none: provider far"):
-        promises.check(provider, Network.NONE)
-    promises.check(provider, Network.OPEN)
+        capabilities.check(provider, Network.NONE)
+    capabilities.check(provider, Network.OPEN)
 
 
 def test_a_pools_vms_are_asked_for_as_builds_are(cloud: Cloud) -> None:
     pool = PoolSpec(name="p", provider="far", container=IMAGE, runtime=RUNSC)
     with pytest.raises(BadOrder, match="container-runtime: runsc: provider far"):
-        promises.offers(units.UnitProvider("far", cloud), pool.machine)
+        capabilities.offers(units.UnitProvider("far", cloud), pool.machine)
 
 
 def test_a_units_order_names_its_image_and_keys(cloud: Cloud) -> None:
@@ -206,7 +206,7 @@ def test_a_units_order_names_its_image_and_keys(cloud: Cloud) -> None:
     now = time.time()
     build = BuildRecord(id="b-1", spec=wish, state=BuildState.QUEUED, created_at=now, state_since=0)
     ledger: Any = SimpleNamespace(installation="i", generation="g")
-    offer = promises.offers(provider, requirements.machine(wish))[0]
+    offer = capabilities.offers(provider, requirements.machine(wish))[0]
     order, access = OrderFactory(ledger, log_bytes=1 << 20)(build, "vm-1", offer, now + 600)
     assert order.shape is not None
     assert order.shape.container == "alpine:3"

@@ -17,7 +17,7 @@ from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide, in_turn
 from tests.support.gce import Google
 from vmrunner.model import TAG, Kind, Power, Ref, Scope
-from vmrunner.providers.common.guard_life import SIGN
+from vmrunner.providers.common.guard_liveness import SIGN
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.gce.guard import name_of
 from vmrunner.providers.gce.labels import PREFIX, tags

@@ -15,7 +15,7 @@ from vmrunner.errors import CredentialsRefused, LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.model import Death, Page, Scope
 from vmrunner.providers.fake import FakeProvider
-from vmrunner.providers.retired import RetiredProvider
+from vmrunner.providers.retired_providers import RetiredProvider
 from vmrunner.reaper.expired import delete_expired
 from vmrunner.services import audit
 

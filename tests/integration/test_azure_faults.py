@@ -38,10 +38,10 @@ from vmrunner.errors import (
     Throttled,
     Uncertain,
 )
+from vmrunner.lib.token_bucket import FIRST_PAUSE, LONGEST_TOLD
 from vmrunner.model import Fate, Kind, Level, Market, Power, Scope, Spec
 from vmrunner.providers.azure.provider import KIND
 from vmrunner.providers.azure.sweep import READERS
-from vmrunner.providers.common.rate_limits import FIRST_PAUSE, LONGEST_TOLD
 
 PUT = "virtualMachines.put"
 NO_SPOT = RequestFate(

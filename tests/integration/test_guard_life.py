@@ -19,7 +19,7 @@ from tests.support.gce import Google
 from tests.support.gce import gce as gce  # the fixture
 from tests.support.gce import make_order as gce_order
 from vmrunner.model import Level
-from vmrunner.providers.common import guard_life
+from vmrunner.providers.common import guard_liveness
 from vmrunner.providers.gce import guard as seen_guard
 from vmrunner.providers.port_guard import GUARD_INTERVAL, GuardSpec, PartState
 
@@ -33,8 +33,8 @@ PERIODS: Final = 3 * GUARD_INTERVAL
         ("1000000", 0, True),
         ("1000000", PERIODS, True),
         ("1000000", PERIODS + 1, False),
-        ("1000000", -guard_life.AHEAD, True),
-        ("1000000", -guard_life.AHEAD - 1, False),  # a time to come says nothing of a pass
+        ("1000000", -guard_liveness.AHEAD, True),
+        ("1000000", -guard_liveness.AHEAD - 1, False),  # a time to come says nothing of a pass
         ("", 0, False),
         ("soon", 0, False),
         ("-1000000", 0, False),
@@ -43,7 +43,7 @@ PERIODS: Final = 3 * GUARD_INTERVAL
     ],
 )
 def test_a_sign_counts_for_three_periods(text: str | None, ago: float, alive: bool) -> None:
-    assert guard_life.lives(guard_life.last_pass(text), 1_000_000.0 + ago) is alive
+    assert guard_liveness.lives(guard_liveness.last_pass(text), 1_000_000.0 + ago) is alive
 
 
 # --- EC2 -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from tests.support.gce import gce as gce  # the fixture
 from tests.support.gce import make_order as gce_order
 from vmrunner.errors import BadOrder
 from vmrunner.model import Finding, Level, Network, Spec, Trait
-from vmrunner.providers import promises
+from vmrunner.providers import capabilities
 
 NONE: Final = Spec(network=Network.NONE)
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
@@ -43,11 +43,11 @@ def test_root_without_a_network_needs_a_wall(
 ) -> None:
     for provider in (aws.provider(), gce.provider(), azure.provider()):
         with pytest.raises(BadOrder, match="root in its VM") as refused:
-            promises.offers(provider, Spec(network=Network.NONE, needs=needs))
+            capabilities.offers(provider, Spec(network=Network.NONE, needs=needs))
         assert "docker: true" in str(refused.value) or "privileged: true" in str(refused.value)
         assert "network-none-in-clouds" in refused.value.hint
-        assert promises.offers(provider, NONE)
-        assert promises.offers(provider, Spec(needs=needs))
+        assert capabilities.offers(provider, NONE)
+        assert capabilities.offers(provider, Spec(needs=needs))
 
 
 def test_doctor_says_that_nothing_closes_the_vm(aws: Amazon, gce: Google, azure: Any) -> None:
@@ -82,7 +82,7 @@ def closed(aws: Amazon, *, egress: bool = False) -> tuple[str, str]:
 def test_ec2_launches_it_into_its_own_groups(aws: Amazon, needs: frozenset[Trait]) -> None:
     subnet, group = closed(aws)
     provider = aws.provider(subnets_none=(subnet,), security_groups_none=(group,))
-    offers = promises.offers(provider, Spec(network=Network.NONE, needs=needs))
+    offers = capabilities.offers(provider, Spec(network=Network.NONE, needs=needs))
     assert {offer.place for offer in offers} == {subnet}
     order = replace(ec2_order(provider), offer=offers[0], network=Network.NONE)
     provider.create(order)
@@ -105,9 +105,9 @@ def test_ec2_launches_nothing_into_an_open_place(aws: Amazon, needs: frozenset[T
     subnet, group = closed(aws, egress=True)
     provider = aws.provider(subnets_none=(subnet,), security_groups_none=(group,))
     with pytest.raises(BadOrder, match="lets builds of network none out") as refused:
-        promises.offers(provider, Spec(network=Network.NONE, needs=needs))
+        capabilities.offers(provider, Spec(network=Network.NONE, needs=needs))
     assert "revoke-security-group-egress" in refused.value.hint
-    assert promises.offers(provider, Spec(needs=needs))
+    assert capabilities.offers(provider, Spec(needs=needs))
 
 
 def test_ec2_doctor_is_content_with_a_closed_place(aws: Amazon) -> None:
@@ -140,7 +140,7 @@ def firewall(gce: Google, name: str, **more: Any) -> None:
 
 def test_gce_launches_it_with_its_own_tags(gce: Google) -> None:
     provider = gce.provider(network_tags=("build",), network_tags_none=("shut",))
-    assert promises.offers(provider, Spec(network=Network.NONE, needs=ROOT[0]))
+    assert capabilities.offers(provider, Spec(network=Network.NONE, needs=ROOT[0]))
     for network, tag in ((Network.NONE, "shut"), (Network.OPEN, "build")):
         provider.create(replace(gce_order(provider), network=network))
         assert gce.cloud.machines[-1].shown["tags"]["items"] == [tag]

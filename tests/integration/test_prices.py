@@ -18,8 +18,8 @@ from tests.support.gce import gce as gce  # the fixture
 from vmrunner.core.pricing import HOURS_OF_MONTH
 from vmrunner.ledger import Ledger, prices
 from vmrunner.model import Market, PriceSource, Rate, Role, Scope, Spec
+from vmrunner.providers.hourly_rates import rate_of
 from vmrunner.providers.port import Provider
-from vmrunner.providers.rates import rate_of
 from vmrunner.services.prices import FRESH, refresh, refreshed_beside
 
 GIB = 1 << 30

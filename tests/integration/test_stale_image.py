@@ -19,8 +19,8 @@ from vmrunner import images
 from vmrunner.cli import main
 from vmrunner.config.sources import LoadedSettings, load
 from vmrunner.images import LocalImage, Progress, Recipe
+from vmrunner.lib import local_images
 from vmrunner.model import Level, Spec
-from vmrunner.providers.common import local_images
 from vmrunner.runtime.app import App
 
 CMD = ("--network", "none", "--", "true")

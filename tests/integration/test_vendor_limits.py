@@ -21,8 +21,9 @@ from tests.support.gce import Google
 from tests.support.gce import gce as gce  # the fixture
 from tests.support.gce import make_order as gce_order
 from vmrunner.errors import BadOrder, Throttled, Uncertain
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.providers.common.call_failed import CallFailed
-from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Quota
 from vmrunner.providers.ec2 import client as ec2_client
 from vmrunner.providers.ec2 import create_request as ec2_request
 from vmrunner.providers.ec2 import deadline_schedules as schedules

@@ -15,7 +15,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.ledger.readable import RowCache
 from vmrunner.model import Death, Kind, Page, Power, Ref, Resource, Scope
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
-from vmrunner.providers.retired import RetiredProvider
+from vmrunner.providers.retired_providers import RetiredProvider
 from vmrunner.runtime.provider_set import ProviderSet
 from vmrunner.services import fleet
 

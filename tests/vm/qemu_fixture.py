@@ -16,6 +16,7 @@ from vmrunner.images.template_vms import TemplateVms
 from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, unix_sockets
 from vmrunner.lib.channels import UNIX_SOCKET
+from vmrunner.lib.cloudinit import user_data as cloudinit
 from vmrunner.model import (
     Access,
     Identity,
@@ -32,7 +33,6 @@ from vmrunner.model import (
     Start,
 )
 from vmrunner.providers import qemu
-from vmrunner.providers.common.cloudinit import user_data as cloudinit
 from vmrunner.providers.qemu import processes, templates
 from vmrunner.providers.qemu.provider import QemuProvider
 from vmrunner.session.ssh import keys

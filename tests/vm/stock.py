@@ -15,9 +15,9 @@ import pytest
 
 from vmrunner.images.local import disk, pax_names, rootfs
 from vmrunner.images.local.programs import ChildPrograms
+from vmrunner.lib import local_images
 from vmrunner.lib.file_bytes import digest_of
-from vmrunner.providers.common import local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib.local_images import LocalImage
 
 SIZE: Final = 4 << 30
 KEYRING: Final = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")

@@ -21,8 +21,8 @@ from tests.support.fake_sessions import Recorder, Running, make_job
 from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import SHAPE, Machine, make_provider, template_of
 from vmrunner.lib.channels import UNIX_SOCKET
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import Address, ArtifactRule, Network, Reason, Result, Start, Step
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session import End
 from vmrunner.session.ssh import client
 

@@ -30,8 +30,8 @@ from vmrunner.model import (
     Scope,
 )
 from vmrunner.providers import Provider, registry
-from vmrunner.providers.rates import rate_of
-from vmrunner.providers.retired import driver_at, parts, present, scopes_by
+from vmrunner.providers.hourly_rates import rate_of
+from vmrunner.providers.retired_providers import driver_at, parts, present, scopes_by
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box

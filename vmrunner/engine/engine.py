@@ -57,8 +57,8 @@ from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import DaemonThreadPool, WorkerPool
 from vmrunner.lib.wakeup import Listener
 from vmrunner.model import BuildRecord, BuildState, InstanceState, PoolSpec, Process, Reason, Spec
-from vmrunner.providers import Provider, promises
-from vmrunner.providers.retired import present
+from vmrunner.providers import Provider, capabilities
+from vmrunner.providers.retired_providers import present
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -431,7 +431,7 @@ class Engine:
             provider = self._context.providers[name]
             answers = self._context.answers(name)
             return OffersAnswer(
-                offers=answers.ask(spec, lambda: tuple(promises.offers(provider, spec)))
+                offers=answers.ask(spec, lambda: tuple(capabilities.offers(provider, spec)))
             )
         except (BadOrder, CredentialsRefused) as error:
             why = Reason.IMAGE if isinstance(error, BadOrder) else Reason.CREDENTIALS

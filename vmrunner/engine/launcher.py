@@ -47,7 +47,7 @@ from vmrunner.model import (
     Result,
     Role,
 )
-from vmrunner.providers import promises
+from vmrunner.providers import capabilities
 from vmrunner.providers.deletion import delete_each
 
 FIRST_WAIT: Final = 1.0  # seconds before a create is sent again; doubled each time
@@ -300,7 +300,7 @@ class Launcher:
             raise Fenced(f"{instance.id} is {row.state} at epoch {row.epoch}")
         if provider.now() >= row.created_at + context.limits.limits.newborn / 2:
             raise Fenced(f"{instance.id} is too old to be asked for again")
-        promises.check(provider, order.network)
+        capabilities.check(provider, order.network)
         return provider.create(order)
 
     def _record(self, answers: list[tuple[PendingCreate, Ref]]) -> set[str]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from vmrunner.core import requirements
 from vmrunner.core.pools import lifetime
 from vmrunner.ledger import Ledger
+from vmrunner.lib.cloudinit import user_data as cloudinit
 from vmrunner.model import Access, BuildRecord, Identity, Offer, Order, PoolSpec, Role, Shape
 from vmrunner.providers import registry
-from vmrunner.providers.common.cloudinit import user_data as cloudinit
 from vmrunner.session.ssh import keys
 
 

@@ -16,7 +16,7 @@ from vmrunner.lib.backoff import backoff
 from vmrunner.lib.threads import CallSlots
 from vmrunner.model import Instance, InstanceState, Scope, Seen
 from vmrunner.providers import LookPace, Provider
-from vmrunner.providers.retired import pace_at
+from vmrunner.providers.retired_providers import pace_at
 
 FAST_LOOK: Final = LookPace().fresh
 SLOW: Final = LookPace().steady

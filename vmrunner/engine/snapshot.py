@@ -15,7 +15,7 @@ from vmrunner.engine.membership import Membership
 from vmrunner.ledger.open_rows import OpenRows
 from vmrunner.model import BuildRecord, Instance, Scope
 from vmrunner.providers import Provider
-from vmrunner.providers.retired import scopes_by
+from vmrunner.providers.retired_providers import scopes_by
 
 T = TypeVar("T")
 

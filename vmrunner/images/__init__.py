@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmrunner.images.local.builder import Progress, build
 from vmrunner.images.recipe import Container, Inputs, Recipe, find, image_hash, load
-from vmrunner.providers.common.local_images import DEFAULT, LocalImage, NotMade, images, resolve
+from vmrunner.lib.local_images import DEFAULT, LocalImage, NotMade, images, resolve
 
 if TYPE_CHECKING:
     from vmrunner.model import Finding

@@ -14,9 +14,8 @@ from vmrunner.errors import Conflict, NotFound, ProviderError, Unreadable
 from vmrunner.images import recipe
 from vmrunner.images.cloud.builder import imaging_of
 from vmrunner.images.recipe import Inputs
-from vmrunner.lib import process
-from vmrunner.providers.common import local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib import local_images, process
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.providers.port_images import SUPERVISOR, CloudImage, ImageStore
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from vmrunner.ledger.values import LaunchRequest
 from vmrunner.model import Access, Death, Instance, InstanceState, Key, Order, Ref
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import delete_until_dead
-from vmrunner.providers.rates import rate_of
+from vmrunner.providers.hourly_rates import rate_of
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger

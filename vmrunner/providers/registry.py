@@ -89,10 +89,10 @@ def box(kind: str, provider: Callable[[], Provider]) -> Box:
     """Runtime of container images in its instances. `provider` opens it, where that may be another
     than Docker."""
     from vmrunner.core.boxes import DOCKER
-    from vmrunner.providers import promises
+    from vmrunner.providers import capabilities
 
     driver = find(kind)
-    return promises.box(provider()) if driver is not None and driver.units else DOCKER
+    return capabilities.box(provider()) if driver is not None and driver.units else DOCKER
 
 
 def is_host_bound(kind: str) -> bool:

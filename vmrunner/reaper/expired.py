@@ -17,7 +17,7 @@ from vmrunner.core.sweep_view import SweepView
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Death, Instance, Key, Kind
 from vmrunner.providers.deletion import delete_until_dead
-from vmrunner.providers.retired import parts
+from vmrunner.providers.retired_providers import parts
 from vmrunner.reaper import image_kills
 from vmrunner.reaper.gather import read_sweep
 from vmrunner.reaper.kills import kill

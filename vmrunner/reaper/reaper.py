@@ -36,7 +36,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER, delete_until_dead
-from vmrunner.providers.retired import RetiredProvider, parts
+from vmrunner.providers.retired_providers import RetiredProvider, parts
 from vmrunner.reaper import image_kills
 from vmrunner.reaper.gather import LedgerView, gather
 from vmrunner.reaper.kills import kill

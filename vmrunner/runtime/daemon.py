@@ -22,7 +22,7 @@ from vmrunner.ledger import Ledger
 from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Budget, PoolSpec
 from vmrunner.providers import Provider
-from vmrunner.providers.retired import parts
+from vmrunner.providers.retired_providers import parts
 from vmrunner.reaper.ledger_calls import LEDGER_PATIENCE, LedgerCalls
 from vmrunner.reaper.once import record_pass
 from vmrunner.reaper.pass_log import PassLog

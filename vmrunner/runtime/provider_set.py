@@ -15,8 +15,8 @@ from vmrunner.config import settings as config
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.providers import registry
-from vmrunner.providers.calls import ProviderCalls
-from vmrunner.providers.retired import RetiredProvider, clock_at, driver_at, kept, present
+from vmrunner.providers.call_counts import ProviderCalls
+from vmrunner.providers.retired_providers import RetiredProvider, clock_at, driver_at, kept, present
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box

@@ -10,7 +10,7 @@ from vmrunner.core import audit_rules
 from vmrunner.core.audit_rules import ReaperActivity, Survivor
 from vmrunner.engine.membership import beats
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.providers.retired import RetiredProvider, parts
+from vmrunner.providers.retired_providers import RetiredProvider, parts
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import ids, process, units
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.model import Finding, Level, Trait
-from vmrunner.providers import promises, registry
+from vmrunner.providers import capabilities, registry
 from vmrunner.reaper.clock_witness import clock_doubt
 from vmrunner.runtime import background
 from vmrunner.services import audit, host_limits, nodes, notifications, pools
@@ -302,13 +302,13 @@ def _limits(providers: ProviderSet, limits: EngineLimits) -> Iterator[Finding]:
 
 def _box(provider: Provider) -> Iterator[Finding]:
     """Tell what builds cannot ask of a provider that starts the container's image itself."""
-    missing = frozenset(Trait) - promises.box(provider).keeps
+    missing = frozenset(Trait) - capabilities.box(provider).keeps
     if missing:
         yield Finding(
             check="box",
             level=Level.OK,
             message="starts a build's container image itself; refuses builds with "
-            + promises.asked(missing),
+            + capabilities.asked(missing),
         )
 
 

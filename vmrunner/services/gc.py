@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from vmrunner.errors import Conflict
 from vmrunner.images import retention
-from vmrunner.lib import process
-from vmrunner.providers.common import local_images
+from vmrunner.lib import local_images, process
 from vmrunner.providers.settings import LocalSettings
 from vmrunner.reaper.clock_witness import believe_clock, clock_doubt
 from vmrunner.reaper.retention import Removal, retain, size_of

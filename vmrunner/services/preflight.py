@@ -16,7 +16,7 @@ from vmrunner.core import requirements
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError, QuotaExceeded
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, AllowList, BuildSpec, Level, Network
-from vmrunner.providers import promises
+from vmrunner.providers import capabilities
 from vmrunner.providers.port import BootsLocalImages
 from vmrunner.providers.port_guard import CanHaveGuard
 from vmrunner.providers.settings import LocalSettings
@@ -134,7 +134,7 @@ def _foreign(image: LocalImage) -> tuple[str, ...]:
 def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
-        promises.offers(providers.get(spec.provider), requirements.machine(spec))
+        capabilities.offers(providers.get(spec.provider), requirements.machine(spec))
     except (NoCapacity, QuotaExceeded):
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
@@ -145,7 +145,7 @@ def _sized(spec: BuildSpec, recipe: Recipe, providers: ProviderSet) -> None:
     """The same of this host, for an image that is not there yet."""
     driver = providers.get(spec.provider)
     try:
-        promises.check(driver, spec.network)
+        capabilities.check(driver, spec.network)
         if isinstance(driver, BootsLocalImages):
             driver.check_size(requirements.machine(spec), least=recipe.disk, image=recipe.name)
     except BadOrder as error:

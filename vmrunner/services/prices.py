@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.providers import TellsPrices
-from vmrunner.providers.retired import present
+from vmrunner.providers.retired_providers import present
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger

@@ -13,8 +13,8 @@ from typing import Final, Self
 from vmrunner import images
 from vmrunner.config import settings
 from vmrunner.errors import BadOrder
-from vmrunner.providers.common import local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib import local_images
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.providers.qemu import accel, launch_plan
 from vmrunner_localclouds.vms import command_line
 from vmrunner_localclouds.vms.command_line import GuestSpec

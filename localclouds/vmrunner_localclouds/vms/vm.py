@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import IO, Final
 
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib.local_images import LocalImage
 from vmrunner_localclouds.vms import command_line
 from vmrunner_localclouds.vms.command_line import GuestSpec
 from vmrunner_localclouds.vms.metadata import Answer, MetadataServer

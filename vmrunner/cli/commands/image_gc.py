@@ -105,7 +105,7 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
     user's."""
     from vmrunner import images
     from vmrunner.images import retention
-    from vmrunner.providers.common import local_images
+    from vmrunner.lib import local_images
     from vmrunner.providers.settings import LocalSettings
     from vmrunner.services import templates
 

@@ -22,9 +22,10 @@ from vmrunner.images.cloud import cleanup, packer, stage
 from vmrunner.images.local.builder import Callback
 from vmrunner.images.recipe import Inputs, Recipe
 from vmrunner.lib import ids
+from vmrunner.lib.cloudinit import user_data as cloudinit
 from vmrunner.model import ImageState, MadeImage, Rate, Role
 from vmrunner.providers import registry
-from vmrunner.providers.common.cloudinit import user_data as cloudinit
+from vmrunner.providers.hourly_rates import rate_of
 from vmrunner.providers.port_images import (
     BuilderSpec,
     CloudImage,
@@ -32,7 +33,6 @@ from vmrunner.providers.port_images import (
     ImageStore,
     KeepsImages,
 )
-from vmrunner.providers.rates import rate_of
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger

@@ -31,10 +31,9 @@ from vmrunner.images.cloud import stage as staging
 from vmrunner.images.local import disk, rootfs
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
-from vmrunner.lib import private_dirs
+from vmrunner.lib import cache_dirs, local_images, private_dirs
 from vmrunner.lib.file_bytes import digest_of
-from vmrunner.providers.common import cache_dirs, local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.providers.qemu import accel
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe

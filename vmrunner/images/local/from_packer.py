@@ -22,9 +22,8 @@ from vmrunner.errors import ConfigError, ImageError, VmrunnerError
 from vmrunner.images.local import disk
 from vmrunner.images.local.builder import facts
 from vmrunner.images.local.programs import ChildPrograms, require
-from vmrunner.lib import private_dirs
-from vmrunner.providers.common import cache_dirs, local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib import cache_dirs, local_images, private_dirs
+from vmrunner.lib.local_images import LocalImage
 
 _SECTOR: Final = 512
 _HEAD: Final = 34 * _SECTOR  # the protective MBR, GPT's header and 128 entries

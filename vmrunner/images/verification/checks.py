@@ -21,12 +21,12 @@ from vmrunner.images import time_limits
 from vmrunner.images.local.disk import LIBRARY, MANIFEST, SBOM
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.verification import trial_vm
+from vmrunner.lib import local_images
+from vmrunner.lib.cloudinit import user_data
 from vmrunner.lib.file_bytes import digest_of
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import Finding, Level
 from vmrunner.providers import registry
-from vmrunner.providers.common import local_images
-from vmrunner.providers.common.cloudinit import user_data
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.session.ssh import keys
 from vmrunner.session.ssh.client import Connection
 

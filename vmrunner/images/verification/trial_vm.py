@@ -12,10 +12,10 @@ from typing import Final
 from vmrunner.errors import ImageError, VmrunnerError
 from vmrunner.images import time_limits
 from vmrunner.lib import ids
+from vmrunner.lib.cloudinit import user_data
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import Access, Address, Key, Network, Order, Ref, Role, Spec
 from vmrunner.providers import Provider, qemu, registry
-from vmrunner.providers.common.cloudinit import user_data
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.qemu import accel as accelerator
 from vmrunner.providers.qemu import launch_plan

@@ -18,7 +18,7 @@ from vmrunner.integrations.github.messages import (
 from vmrunner.integrations.github.service import ActionsService
 from vmrunner.integrations.github.state import ScaleSetState
 from vmrunner.lib.backoff import backoff
-from vmrunner.providers.common.rate_limits import Limit
+from vmrunner.lib.token_bucket import Limit
 
 if TYPE_CHECKING:
     from vmrunner.config.forges import ScaleSetSettings

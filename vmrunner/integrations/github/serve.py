@@ -22,7 +22,7 @@ from vmrunner.integrations.github.runners import RunnerBuilds
 from vmrunner.integrations.github.scaler import RunnerScaler
 from vmrunner.integrations.github.service import ActionsService
 from vmrunner.integrations.github.state import ScaleSetState
-from vmrunner.providers.common.rate_limits import Bucket
+from vmrunner.lib.token_bucket import Bucket
 
 if TYPE_CHECKING:
     import httpx

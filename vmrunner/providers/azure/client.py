@@ -38,11 +38,12 @@ from azure.mgmt.network import NetworkManagementClient
 from requests.adapters import HTTPAdapter
 
 from vmrunner.errors import Throttled, Uncertain
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.providers.azure import error_codes
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
-from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Quota
 
 #: Part of an answer, as JSON has it.
 Answer = Mapping[str, Any]

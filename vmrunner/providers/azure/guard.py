@@ -15,7 +15,7 @@ from vmrunner.providers.azure.client import Answer, AzureClient, part
 from vmrunner.providers.azure.identity import GROUP_RIGHT, GROUP_VERSION
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.resources import tags
-from vmrunner.providers.common import guard_life
+from vmrunner.providers.common import guard_liveness
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import bad, warning
 
@@ -57,7 +57,7 @@ def findings(
     else:
         fix = f"terraform apply, with the module {module()}; then its log tells what is wrong"
         last = last_pass(options, client)
-        yield guard_life.finding(name, last, now(), fix)
+        yield guard_liveness.finding(name, last, now(), fix)
 
 
 def roles(
@@ -69,7 +69,7 @@ def roles(
     if found is None or part(found, "properties", "state") != "Running":
         return None
     last = last_pass(options, client)
-    if not guard_life.lives(last, now()):
+    if not guard_liveness.lives(last, now()):
         return None
     return frozenset(re.findall(r"[a-z]+", str(part(found, "tags", ROLES) or "")))
 
@@ -79,7 +79,7 @@ def last_pass(options: AzureOptions, client: AzureClient) -> float | None:
     it does not tell. Raises `CallFailed`."""
     path = f"/subscriptions/{options.subscription}/resourceGroups/{options.guard}"
     group = client.get(path, action=GROUP_RIGHT, version=GROUP_VERSION)
-    return guard_life.last_pass(tags(group).get(f"{TAG}{guard_life.SIGN}"))
+    return guard_liveness.last_pass(tags(group).get(f"{TAG}{guard_liveness.SIGN}"))
 
 
 def _app(options: AzureOptions, client: AzureClient) -> Answer | None:

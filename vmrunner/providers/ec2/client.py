@@ -15,9 +15,10 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 
 from vmrunner.errors import ConfigError, CredentialsRefused, Throttled, Uncertain
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
-from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Quota
 from vmrunner.providers.ec2 import error_codes
 from vmrunner.providers.ec2.options import Ec2Options
 

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from vmrunner.providers.common.rate_limits import Bucket, Limit, Quota
+from vmrunner.lib.token_bucket import Bucket, Limit
+from vmrunner.providers.common.rate_limits import Quota
 from vmrunner.providers.fake.cloud import Cloud
 from vmrunner.providers.fake.faults import Call, Fault, Plan
 

@@ -16,9 +16,10 @@ from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
 from vmrunner.errors import BadOrder, Throttled
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import CloudClock
-from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Quota
 from vmrunner.providers.gce import error_codes
 from vmrunner.providers.gce.options import GceOptions
 

@@ -15,7 +15,7 @@ from google.auth import exceptions as auth_errors
 
 from vmrunner.lib import resources
 from vmrunner.model import Finding
-from vmrunner.providers.common import guard_life
+from vmrunner.providers.common import guard_liveness
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.findings import bad, warning
 from vmrunner.providers.gce import rest
@@ -26,7 +26,7 @@ SCHEDULER: Final = "https://cloudscheduler.googleapis.com"
 IAM: Final = "https://iam.googleapis.com"
 _TIMEOUT: Final = 20.0  # seconds
 _ROLES: Final = re.compile(r"Roles: ([a-z, ]+)\.")
-_LAST_PASS: Final = re.compile(rf"{guard_life.SIGN}=(\d+)", re.ASCII)
+_LAST_PASS: Final = re.compile(rf"{guard_liveness.SIGN}=(\d+)", re.ASCII)
 
 
 def name_of(installation: str) -> str:
@@ -82,7 +82,7 @@ def _of(job: Any, last: float | None, now: float) -> Finding:
     if code := job.get("status", {}).get("code", 0):
         return bad("guard", f"its last invocation failed with code {code}", fix)
     upgrade = f"its log; an older guard is brought up to date by terraform apply in {module()}"
-    return guard_life.finding(str(job.get("name")), last, now, upgrade)
+    return guard_liveness.finding(str(job.get("name")), last, now, upgrade)
 
 
 def roles(options: GceOptions, project: str, clock: CloudClock) -> frozenset[str] | None:
@@ -97,7 +97,7 @@ def roles(options: GceOptions, project: str, clock: CloudClock) -> frozenset[str
     account = _get(options, clock, IAM, _account(options, project))
     if account.status_code != 404:
         account.raise_for_status()
-    if not guard_life.lives(_last_pass(account), clock.now()):
+    if not guard_liveness.lives(_last_pass(account), clock.now()):
         return None
     found = _ROLES.search(str(answer.json().get("description", "")))
     return frozenset(re.split(", *", found[1])) if found else ROLES_ONCE
@@ -116,7 +116,7 @@ def _last_pass(account: requests.Response) -> float | None:
     """Return the last pass that the guard left with its account."""
     text = str(account.json().get("description", "")) if account.ok else ""
     found = _LAST_PASS.search(text)
-    return guard_life.last_pass(found[1]) if found else None
+    return guard_liveness.last_pass(found[1]) if found else None
 
 
 def _job(options: GceOptions, project: str) -> str:

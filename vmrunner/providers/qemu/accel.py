@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.common import cache_dirs
+from vmrunner.lib import cache_dirs
 from vmrunner.providers.qemu import state_dir
 
 KVM: Final = Path("/dev/kvm")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vmrunner.errors import ProviderError
+from vmrunner.lib import local_images
 from vmrunner.model import Finding, Level
-from vmrunner.providers.common import local_images
 from vmrunner.providers.qemu import accel, cgroup, dns, launch_plan, network, processes, state_dir
 from vmrunner.providers.qemu.command_line import MiB, QemuFd
 from vmrunner.providers.qemu.options import QemuOptions

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from vmrunner.lib import local_images
 from vmrunner.lib.file_bytes import digest_of
-from vmrunner.providers.common import local_images
-from vmrunner.providers.common.local_images import LocalImage
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.providers.qemu import state_dir
 
 NOTES: Final = "verified.json"

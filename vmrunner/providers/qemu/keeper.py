@@ -31,7 +31,6 @@ from vmrunner.providers.qemu import cgroup, command_line, network, processes, st
 from vmrunner.providers.qemu.allow import process as allow_process
 from vmrunner.providers.qemu.command_line import QemuFd
 from vmrunner.providers.qemu.console import Console
-from vmrunner.providers.qemu.creator import answer, detach
 from vmrunner.providers.qemu.identity_port import IdentityPort
 from vmrunner.providers.qemu.jail import Jail, JailSpec, start_jail
 from vmrunner.providers.qemu.qmp import Qmp
@@ -375,6 +374,21 @@ class Keeper:
             death = {**death, "detail": f"{death['detail']}: {complaint[-500:]}"}
         with contextlib.suppress(OSError):
             self.state.record_death(self.instance_dir, death)
+
+
+def answer(line: str) -> None:
+    """Print the one line that the creator waits for (keeper_process.py). A creator that waits no
+    more ends no VM."""
+    with contextlib.suppress(BrokenPipeError):
+        print(line, flush=True)  # noqa: T201
+
+
+def detach() -> None:
+    """Give up the creator's pipe, terminal and directory."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    os.close(null)
 
 
 def main(directory: Path) -> None:

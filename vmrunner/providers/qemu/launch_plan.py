@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.lib import process
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import AllowList, Network, NetworkPolicy, Order, Role, tags_of
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, processes, seed, state_dir, templates
 from vmrunner.providers.qemu.command_line import MiB, QemuFd, QemuMachine, QemuStart
 from vmrunner.providers.qemu.templates import Template

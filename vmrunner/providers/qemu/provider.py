@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder, ConfigError, NoCapacity, Uncertain
-from vmrunner.lib import units
+from vmrunner.lib import local_images, units
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import (
     Fate,
     Finding,
@@ -34,18 +35,16 @@ from vmrunner.model import (
     Shape,
     Spec,
 )
-from vmrunner.providers.common import local_images
 from vmrunner.providers.common.console import CONSOLE_BYTES
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.port import TemplateMaker
 from vmrunner.providers.qemu import (
     accel,
     dns,
     doctor,
     image_integrity,
+    keeper_process,
     launch_plan,
     network,
-    spawn,
     state_dir,
     sweep,
     templates,
@@ -173,7 +172,7 @@ class QemuProvider:
 
     def start(self, instance_dir: state_dir.InstanceDir) -> None:
         """Start a VM that was placed, unless it was started already."""
-        spawn.start(instance_dir, f"{self._mark}{instance_dir.path.name}")
+        keeper_process.start(instance_dir, f"{self._mark}{instance_dir.path.name}")
 
     def _check(self, order: Order) -> None:
         if order.offer.scope != self.scope:

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vmrunner.lib import cache_dirs
 from vmrunner.lib.file_bytes import digest_of
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import Network, Order, Shape, Spec
-from vmrunner.providers.common import cache_dirs
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import image_integrity, state_dir
 
 #: Raised when templates of before cannot be used any more.

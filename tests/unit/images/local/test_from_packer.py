@@ -12,7 +12,7 @@ import pytest
 
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.images.local import from_packer
-from vmrunner.providers.common import local_images
+from vmrunner.lib import local_images
 
 MIB = 1 << 20
 HASH = "0123456789abcdef0123"

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmrunner.errors import BadOrder, CredentialsRefused, NoCapacity, Throttled, Uncertain
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.model import Fate, Kind, Market, Outcome, Page, Power, Ref, Resource, Scope
 from vmrunner.providers.common.batches import in_batches
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.capacity_pools import CapacityPool, DryPools, markets, walk
 from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.paging import pages
-from vmrunner.providers.common.rate_limits import Buckets, Limit, Quota
+from vmrunner.providers.common.rate_limits import Buckets, Quota
 
 SCOPE = Scope("ec2", "123456789012", "eu-west-1")
 

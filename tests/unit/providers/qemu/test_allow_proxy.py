@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.client_hellos import real
+from vmrunner.lib.token_bucket import Limit
 from vmrunner.model import AllowList
-from vmrunner.providers.common.rate_limits import Limit
 from vmrunner.providers.qemu.allow import proxy
 from vmrunner.providers.qemu.allow.lookup import Lookup
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from vmrunner.errors import BadOrder
+from vmrunner.lib import cache_dirs, local_images
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import Network, Offer, Order, Role
 from vmrunner.providers import qemu
-from vmrunner.providers.common import cache_dirs, local_images
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import image_integrity, launch_plan
 
 
@@ -85,7 +85,7 @@ def test_without_a_place_for_notes_it_is_still_checked(tmp_path: Path, read: lis
 def test_the_cache_is_ours_alone_whatever_the_umask(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; os.umask(0)\n"
-        "from vmrunner.providers.common import cache_dirs\n"
+        "from vmrunner.lib import cache_dirs\n"
         "cache_dirs.make(Path(sys.argv[1]), 'images')\n"
     )
     cache = tmp_path / "home" / ".cache" / "vmrunner"

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from vmrunner.errors import BadOrder
+from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import AllowList, Identity, Network, Offer, Order, Role, Scope, Shape, Spec
-from vmrunner.providers.common.local_images import LocalImage
 from vmrunner.providers.qemu import command_line, image_integrity, launch_plan, state_dir, templates
 from vmrunner.providers.qemu.command_line import QemuMachine, QemuStart
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, Conflict
-from vmrunner.providers.common import guard_life
+from vmrunner.providers.common import guard_liveness
 from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.ec2.client import Ec2Client
 from vmrunner.providers.ec2.guard import alarms, documents, health
@@ -111,7 +111,7 @@ class AccountGuard:
         with edge():
             site = self.site()
             found: Any = LambdaFunction(site).raw()
-            if found is None or not guard_life.lives(health.last_pass(site), self._now()):
+            if found is None or not guard_liveness.lives(health.last_pass(site), self._now()):
                 return None
             roles = found.get("Environment", {}).get("Variables", {}).get(ROLES)
             return frozenset(roles.split(",")) if roles else ROLES_ONCE
@@ -232,8 +232,8 @@ def _life(site: GuardSite, now: float) -> GuardPart:
     state, detail = PartState.PRESENT, ""
     if last is None and health.is_new(site, now):
         detail = "it was just installed"
-    elif not guard_life.lives(last, now):
-        state, detail = PartState.DIFFERS, guard_life.why_not(last, now)
+    elif not guard_liveness.lives(last, now):
+        state, detail = PartState.DIFFERS, guard_liveness.why_not(last, now)
     return GuardPart(name="last pass", id=at or "none", state=state, detail=detail)
 
 

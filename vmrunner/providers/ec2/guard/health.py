@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from vmrunner.model import TAG, Finding
-from vmrunner.providers.common import guard_life
+from vmrunner.providers.common import guard_liveness
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import bad, ok, warning
 from vmrunner.providers.ec2.error_codes import DENIED
@@ -45,7 +45,7 @@ def last_pass(site: GuardSite) -> float | None:
     """Return the last pass that the function left as its own tag. Raises `CallFailed`."""
     found = site.find(TAGS, Resource=site.names.function_arn)
     tags: Any = {} if found is None else found.get("Tags") or {}
-    return guard_life.last_pass(tags.get(f"{TAG}{guard_life.SIGN}"))
+    return guard_liveness.last_pass(tags.get(f"{TAG}{guard_liveness.SIGN}"))
 
 
 def silent(site: GuardSite, now: float, success: float | None) -> bool:
@@ -99,7 +99,7 @@ def findings(
             yield ok("guard", f"{name} was just installed: its first pass is due")
         else:
             more = f"; its log is {site.names.log_group}"
-            yield guard_life.finding(name, last, now, fix + more)
+            yield guard_liveness.finding(name, last, now, fix + more)
     except CallFailed as failed:
         if failed.code not in DENIED:
             raise

@@ -14,8 +14,8 @@ import dns.exception
 import dns.message
 import dns.rdatatype
 
+from vmrunner.lib.token_bucket import Bucket, Limit
 from vmrunner.model import AllowList
-from vmrunner.providers.common.rate_limits import Bucket, Limit
 
 #: Names below wildcards that may be asked for: at once, and again per second.
 BELOW: Final = Limit(burst=60, rate=1)

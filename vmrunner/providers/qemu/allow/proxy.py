@@ -21,9 +21,9 @@ from typing import Final
 
 import dns.asyncbackend
 
+from vmrunner.lib.token_bucket import Bucket, Limit
 from vmrunner.model import AllowList
 from vmrunner.model.allow_list import HTTP
-from vmrunner.providers.common.rate_limits import Bucket, Limit
 from vmrunner.providers.qemu.allow import client_hello, dns_answers
 from vmrunner.providers.qemu.allow.client_hello import HelloRefused
 from vmrunner.providers.qemu.allow.http_request import HttpRequest, refusal

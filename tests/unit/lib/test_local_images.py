@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.common import local_images
+from vmrunner.lib import local_images
 
 
 def make(cache: Path, digest: str, *, name: str = "default", created: float = 1.0) -> Path:

@@ -24,7 +24,14 @@ from vmrunner.model import (
 )
 from vmrunner.providers import LookPace
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeMachine, FakeProvider
-from vmrunner.providers.retired import RetiredProvider, driver_at, kept, pace_at, parts, present
+from vmrunner.providers.retired_providers import (
+    RetiredProvider,
+    driver_at,
+    kept,
+    pace_at,
+    parts,
+    present,
+)
 
 ELSEWHERE = Scope("fake", "account", "zone-b")
 

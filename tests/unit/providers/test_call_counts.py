@@ -11,7 +11,7 @@ from tests.contract.drivers import make_order
 from vmrunner.errors import VmrunnerError
 from vmrunner.model import Fate, Offer, Outcome, Spec
 from vmrunner.providers import Arms, Provider, Seals
-from vmrunner.providers.calls import ProviderCalls
+from vmrunner.providers.call_counts import ProviderCalls
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider, Fault
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from vmrunner.errors import BadOrder
 from vmrunner.lib import resources
-from vmrunner.providers.common.cloudinit import stock_image, user_data
+from vmrunner.lib.cloudinit import stock_image, user_data
 from vmrunner.session.ssh import keys
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder
-from vmrunner.providers.common import cache_dirs
+from vmrunner.lib import cache_dirs
 
 MANIFEST: Final = "image.json"
 DISK: Final = "disk.qcow2"

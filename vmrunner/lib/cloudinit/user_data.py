@@ -13,7 +13,7 @@ import yaml
 
 from vmrunner.errors import BadOrder
 from vmrunner.lib import resources
-from vmrunner.providers.common.cloudinit import stock_image
+from vmrunner.lib.cloudinit import stock_image
 
 USER_DATA_LIMIT: Final = 16 * 1024  # bytes: EC2's, the smallest of all clouds
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.support.descriptors import many_open
-from vmrunner.providers.qemu import keeper, spawn
+from vmrunner.providers.qemu import keeper, keeper_process
 
 
 def test_a_process_with_many_files_open_hears_its_keeper(tmp_path: Path) -> None:
@@ -16,17 +16,17 @@ def test_a_process_with_many_files_open_hears_its_keeper(tmp_path: Path) -> None
     directory = tmp_path / "vms" / "vm-1"
     directory.mkdir(parents=True)
     with many_open():
-        answer = spawn._run(directory, "mark")
+        answer = keeper_process._run(directory, "mark")
     assert answer == "error plan.json is gone or cut"
 
 
 def test_a_keeper_is_awaited_while_it_resumes_and_then_boots() -> None:
     parts = 2 * keeper._START + keeper._RESUME + keeper._OVERLAY
-    assert parts < spawn._START_TIMEOUT
+    assert parts < keeper_process._START_TIMEOUT
 
 
 def test_a_keeper_whose_creator_went_goes_on() -> None:
-    code = "from vmrunner.providers.qemu import creator as c; c.answer('running'); c.detach()"
+    code = "from vmrunner.providers.qemu import keeper as k; k.answer('running'); k.detach()"
     reading, writing = os.pipe()
     os.close(reading)
     with subprocess.Popen([sys.executable, "-c", code], stdout=writing) as process:

@@ -9,7 +9,7 @@ from vmrunner.core import pricing
 from vmrunner.model import Bill, Offer, Price, PriceSource, Rate, Role
 from vmrunner.providers import registry
 from vmrunner.providers.port import Bills, Provider
-from vmrunner.providers.retired import present
+from vmrunner.providers.retired_providers import present
 
 log = logging.getLogger("vmrunner")
 

@@ -33,7 +33,7 @@ from vmrunner.providers import (
     PacesLooks,
     Provider,
     Seals,
-    promises,
+    capabilities,
 )
 from vmrunner.providers.deletion import delete_each
 from vmrunner.providers.port_images import ImageStore, KeepsImages
@@ -109,7 +109,7 @@ class RetiredProvider:
     def offers(self, spec: Spec) -> Sequence[Offer]:
         if self.present is None:
             raise Refused(f"{self.name} is not in the configuration any more: nothing starts there")
-        return promises.offers(self.present, spec)
+        return capabilities.offers(self.present, spec)
 
     def create(self, order: Order) -> Ref:
         """Create a VM whose row was written before the drop. The machine may be there already: then
@@ -117,7 +117,7 @@ class RetiredProvider:
         driver = self._at(order.offer.scope)
         if driver is None:
             raise Refused(f"{order.offer.scope} is no scope of {self.name}")
-        promises.check(driver, order.network)
+        capabilities.check(driver, order.network)
         return driver.create(order)
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
