@@ -31,7 +31,7 @@ _EC2_BUGS: Final = (
     Bug(
         "EC2: look by name whatever the installation",
         f"{EC2}/describe.py",
-        "list(by_name), mine):",
+        "list(by_name), own_tag):",
         "list(by_name)):",
         f"{EC2_OUTAGES}::test_our_id_does_not_find_anothers_spot_vm",
     ),

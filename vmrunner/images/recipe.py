@@ -22,7 +22,7 @@ A recipe is TOML:
     [[containers]]              # pulled
     pull = "docker.io/library/python:3.13-slim"
     name = "python:3.13-slim"   # default: as in `pull`
-    insecure = false            # true: plain HTTP, or a certificate that nobody signed
+    insecure = false            # true: plain HTTP, or an unsigned certificate
 
 Pure but for reading the files that it is given.
 """

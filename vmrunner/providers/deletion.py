@@ -110,13 +110,13 @@ def _look(provider: Provider, progress: DeletionProgress, *, hidden: bool) -> di
     alive: dict[Key, Ref] = {}
     progress.blind = []
     for scope in sorted({key.scope for key in progress.waiting}):
-        here = [key for key in progress.waiting if key.scope == scope]
+        in_scope = [key for key in progress.waiting if key.scope == scope]
         try:
-            seen = provider.look(here)
+            seen = provider.look(in_scope)
         except Exception as error:  # noqa: BLE001 - see above
             progress.blind.append(f"{scope}: {type(error).__name__}: {error}")
             continue
         progress.dead |= {key for key, view in seen.items() if view.power is Power.DEAD}
         alive |= {key: view.ref for key, view in seen.items() if view.power is not Power.DEAD}
-        progress.waiting -= progress.dead if hidden else set(here) - alive.keys()
+        progress.waiting -= progress.dead if hidden else set(in_scope) - alive.keys()
     return alive

@@ -158,8 +158,8 @@ def _ours() -> Mapping[str, Driver]:
 
     names = (module.name for module in pkgutil.iter_modules(providers.__path__) if module.ispkg)
     packages = (importlib.import_module(f"{providers.__name__}.{name}") for name in names)
-    ours = [package.DRIVER for package in packages if hasattr(package, "DRIVER")]
-    return {driver.kind: driver for driver in ours}
+    builtin = [package.DRIVER for package in packages if hasattr(package, "DRIVER")]
+    return {driver.kind: driver for driver in builtin}
 
 
 def _checked(driver: object, name: str, kinds: Collection[str]) -> Driver:

@@ -186,16 +186,16 @@ class AzureCatalog:
         managed = [(image, None) for image in self._client.listed(IMAGES)]
         # A role of a former version may not read galleries, and then made nothing in one.
         pairs = _readable(lambda: list(galleries.versions(self._client, group))) or ()
-        mine = [
+        candidates = [
             (image, definition)
             for image, definition in (*managed, *((made, above) for above, made in pairs))
             if part(image, "tags", OWNER) == self._options.installation
             and part(image, "properties", "provisioningState") == "Succeeded"
             and promoted_at(part(image, "tags") or {}) > 0
         ]
-        if not mine:
+        if not candidates:
             raise BadOrder(f"{group} has no promoted image", hint=hint)
-        image, definition = max(mine, key=lambda pair: promoted_at(pair[0]["tags"]))
+        image, definition = max(candidates, key=lambda pair: promoted_at(pair[0]["tags"]))
         if definition is None:
             return _image(image)
         return defined(str(image["id"]), definition, image)

@@ -188,7 +188,7 @@ class Begun(NamedTuple):
     operation: str
 
 
-class _NobodysToken:
+class _PlaceholderToken:
     """A credential for an endpoint on this host, which asks for none."""
 
     def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
@@ -392,7 +392,9 @@ class AzureClient:
 
     def _credentials(self) -> TokenCredential:
         if self._credential is None:
-            self._credential = _NobodysToken() if self._options.plain else DefaultAzureCredential()
+            self._credential = (
+                _PlaceholderToken() if self._options.plain else DefaultAzureCredential()
+            )
         return self._credential
 
 

@@ -46,7 +46,7 @@ def machine(
             "linuxConfiguration": {
                 "disablePasswordAuthentication": True,
                 "provisionVMAgent": False,
-                "ssh": {"publicKeys": [_nobodys_key(order.instance)]},
+                "ssh": {"publicKeys": [_placeholder_key(order.instance)]},
             },
         },
         "networkProfile": {
@@ -130,7 +130,7 @@ def _user_data(data: bytes) -> str:
     return coded
 
 
-def _nobodys_key(instance: str) -> dict[str, str]:
+def _placeholder_key(instance: str) -> dict[str, str]:
     """Public key, which Azure demands. It is a hash and has no private half: the key that SSH goes
     by is in the user-data."""
     name = b"ssh-ed25519"

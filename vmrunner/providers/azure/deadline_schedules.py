@@ -28,7 +28,7 @@ _NEVER: Final = frozenset({"Blocked", "Cancelled", "Failed"})
 #: The most that Azure takes.
 _RETRIES: Final = {"retryCount": 7, "retryWindowInMinutes": 120}
 #: A VM that is nowhere, by which `check` asks.
-_NOBODY: Final = "vmrunner-doctor"
+_NO_VM: Final = "vmrunner-doctor"
 #: Of what is missing, these are not that VM.
 _ELSEWHERE: Final = frozenset({error_codes.NO_GROUP, "SubscriptionNotFound"})
 
@@ -52,7 +52,7 @@ def arm(client: AzureClient, options: AzureOptions, ref: Ref, deadline: float) -
 def check(client: AzureClient, options: AzureOptions, scope: Scope, now: float) -> None:
     """Arm a VM that is not there: that it is not is the answer of an Azure that would arm one that
     is. Raises `CallFailed` where Azure would arm none."""
-    ref = Ref(scope, Kind.INSTANCE, _NOBODY)
+    ref = Ref(scope, Kind.INSTANCE, _NO_VM)
     try:
         made = _submitted(client, str(options.location), ref, now + 3600)
     except CallFailed as failed:

@@ -206,8 +206,8 @@ class VmDescriber:
     def _is_ours(self, key: Key, item: Answer) -> bool:
         """True if the VM is ours: an id of ours that was copied into a name proves nothing."""
         vm_tags = tags(item)
-        mine = vm_tags.get(f"{TAG}installation") == self._installation
-        return key.ref is not None or (mine and vm_tags.get(f"{TAG}role") in _ROLES)
+        own = vm_tags.get(f"{TAG}installation") == self._installation
+        return key.ref is not None or (own and vm_tags.get(f"{TAG}role") in _ROLES)
 
     def _host(self, scope: Scope, item: Answer) -> str:
         """Address for SSH; "" while Azure does not tell it yet."""

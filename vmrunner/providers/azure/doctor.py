@@ -95,7 +95,7 @@ def _role() -> Path:
 def _alone(provider: AzureProvider) -> Iterator[Finding]:
     """Check that the group is this installation's alone: what has no tags of anybody's is told to
     be ours by its name there. And that a sweep reads all of it."""
-    mine = provider.options.installation
+    installation = provider.options.installation
     others: list[str] = []
     pages = list(provider.sweep())
     yield from of_holes(pages, f"see that these credentials have the role: {_role()}")
@@ -104,7 +104,7 @@ def _alone(provider: AzureProvider) -> Iterator[Finding]:
             others += [
                 f"{resource.ref.kind.value} {resource.ref.id}"
                 for resource in page.resources
-                if resource.tag("installation") != mine
+                if resource.tag("installation") != installation
             ]
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""

@@ -23,10 +23,13 @@ _DISK: Final = re.compile(r"[EPS]\d+ (?:LRS|ZRS) Disk", re.IGNORECASE)
 
 def fetch(options: AzureOptions, names: Iterable[str]) -> dict[str, float]:
     """Return USD an hour by item of the location, as far as it tells. Raises `Uncertain`."""
-    here = f"armRegionName eq '{options.location}'"
+    in_region = f"armRegionName eq '{options.location}'"
     wanted = (
-        *(f"serviceName eq 'Virtual Machines' and armSkuName eq '{n}' and {here}" for n in names),
-        f"serviceName eq 'Storage' and {here} and contains(productName, 'Managed Disks')",
+        *(
+            f"serviceName eq 'Virtual Machines' and armSkuName eq '{n}' and {in_region}"
+            for n in names
+        ),
+        f"serviceName eq 'Storage' and {in_region} and contains(productName, 'Managed Disks')",
         "serviceName eq 'Virtual Network' and meterName eq 'Standard IPv4 Static Public IP'",
     )
     return items(item for what in wanted for item in _listed(options, what))

@@ -109,12 +109,12 @@ class Ec2Deleter:
     def _overdue(self, ids: Sequence[str]) -> set[str]:
         """Ids of instances that have been shutting down for too long. Where that cannot be told,
         none are: they are asked softly."""
-        late: set[str] = set()
+        overdue: set[str] = set()
         with contextlib.suppress(CallFailed):
             for item in filtered(self._client, self._region, INSTANCE_ID, ids):
                 if item["State"]["Name"] == "shutting-down" and self._late(item):
-                    late.add(item["InstanceId"])
-        return late
+                    overdue.add(item["InstanceId"])
+        return overdue
 
     def _late(self, item: Mapping[str, Any]) -> bool:
         found = _SINCE.search(item.get("StateTransitionReason", ""))

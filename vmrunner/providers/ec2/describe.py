@@ -38,9 +38,9 @@ def look(
                 found[by_ref[item["InstanceId"]]] = seen(scope, item, public=public)
         except CallFailed as failed:
             failures.append(failed)
-        mine = {f"tag:{TAG}installation": [installation]}
+        own_tag = {f"tag:{TAG}installation": [installation]}
         try:
-            for item in filtered(client, scope.place, f"tag:{TAG}instance", list(by_name), mine):
+            for item in filtered(client, scope.place, f"tag:{TAG}instance", list(by_name), own_tag):
                 key = by_name[tags(item)[f"{TAG}instance"]]
                 view = seen(scope, item, public=public)
                 rank = _rank(item, key, view)

@@ -62,7 +62,7 @@ _SPOT_ROLE: Final = "AWSServiceRoleForEC2Spot"
 
 SEAL: Final = "ec2:ModifyInstanceMetadataOptions"
 #: The id of no instance.
-NOBODY: Final = "i-00000000000000000"
+NO_INSTANCE: Final = "i-00000000000000000"
 
 Check = Callable[["Ec2Provider"], Iterator[Finding]]
 
@@ -281,7 +281,7 @@ def _schedule(provider: Ec2Provider) -> Iterator[Finding]:
     """One is made and removed: whether the role may be passed, nothing else can tell."""
     options = provider.options
     if options.scheduler_role is not None:
-        ref = Ref(Scope("ec2", "", options.region), Kind.INSTANCE, NOBODY)
+        ref = Ref(Scope("ec2", "", options.region), Kind.INSTANCE, NO_INSTANCE)
         partition, end = provider.identity.caller().partition, provider.now() + 3600
         made = deadline_schedules.arm(provider.client, options, partition, ref, "vm-doctor", end)
         deadline_schedules.disarm(provider.client, options.region, made.id)

@@ -190,8 +190,8 @@ class Ec2Images:
         building = {image.tags.get(IMAGE) for image in images if not image.ready}
         troubles = []
         with edge():
-            mine = {"OwnerIds": ["self"], **_mine(self._options, owners=False)}
-            found = [s for page in self._pages(SNAPSHOTS, **mine) for s in page["Snapshots"]]
+            query = {"OwnerIds": ["self"], **_mine(self._options, owners=False)}
+            found = [s for page in self._pages(SNAPSHOTS, **query) for s in page["Snapshots"]]
         for snapshot in found:
             young = now - snapshot["StartTime"].timestamp() < _YOUNG
             if (

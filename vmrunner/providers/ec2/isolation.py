@@ -21,13 +21,13 @@ def holes(
     groups: Sequence[ec2.SecurityGroupTypeDef], subnets: Sequence[ec2.SubnetTypeDef]
 ) -> Iterator[Finding]:
     """Yield what is wrong with these security groups, for builds in these subnets."""
-    mine = {group["GroupId"] for group in groups}
+    group_ids = {group["GroupId"] for group in groups}
     own_ranges = [network for subnet in subnets for network in _networks(subnet)]
     lets_in = False
     for group in groups:
         for rule in group.get("IpPermissions", ()):
             lets_in = lets_in or _covers(rule, SSH)
-            for source in _sources(rule, mine, own_ranges):
+            for source in _sources(rule, group_ids, own_ranges):
                 yield Finding(
                     check="security group",
                     level=Level.ERROR,
@@ -48,7 +48,7 @@ def holes(
         yield Finding(
             check="security group",
             level=Level.ERROR,
-            message=f"{', '.join(sorted(mine))}: nothing is let in to port {SSH}",
+            message=f"{', '.join(sorted(group_ids))}: nothing is let in to port {SSH}",
             fix="let in SSH from where vmrunner runs, and nothing else",
         )
 
@@ -75,11 +75,11 @@ def ways_out(groups: Sequence[ec2.SecurityGroupTypeDef]) -> Iterator[Finding]:
 
 
 def _sources(
-    rule: ec2.IpPermissionOutputTypeDef, mine: set[str], own_ranges: Sequence[_Network]
+    rule: ec2.IpPermissionOutputTypeDef, group_ids: set[str], own_ranges: Sequence[_Network]
 ) -> Iterator[str]:
     """Yield where builds are among those that a rule lets in."""
     for pair in rule.get("UserIdGroupPairs", ()):
-        if pair.get("GroupId") in mine:
+        if pair.get("GroupId") in group_ids:
             yield f"{pair['GroupId']}, which the builds have"
     ranges = [entry["CidrIp"] for entry in rule.get("IpRanges", ())]
     ranges += [entry["CidrIpv6"] for entry in rule.get("Ipv6Ranges", ())]

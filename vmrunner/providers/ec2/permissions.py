@@ -79,7 +79,7 @@ class Ec2Permissions:
             source = _principal(caller)
             if source is None:
                 return Right(may=True, why="the account's root may do everything")
-            region, mine = self._options.region, f"{TAG}installation"
+            region, owner_tag = self._options.region, f"{TAG}installation"
             question: Answer = {
                 "ActionNames": [action],
                 "ResourceArns": [
@@ -91,7 +91,7 @@ class Ec2Permissions:
                         "ContextKeyValues": [self._options.installation],
                         "ContextKeyType": "string",
                     }
-                    for key in (f"aws:ResourceTag/{mine}", f"ec2:ResourceTag/{mine}")
+                    for key in (f"aws:ResourceTag/{owner_tag}", f"ec2:ResourceTag/{owner_tag}")
                 ],
             }
             try:

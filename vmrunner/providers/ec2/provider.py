@@ -166,11 +166,11 @@ class Ec2Provider:
 
     def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
         with edge():
-            here = set(self._scopes(self.identity.account()))
-            mine = [key for key in ids if key.scope in here]
+            own_scopes = set(self._scopes(self.identity.account()))
+            own_keys = [key for key in ids if key.scope in own_scopes]
             public = self.options.address == "public"
-            found = look(self.client, mine, self.options.installation, public=public)
-            self._same(here)
+            found = look(self.client, own_keys, self.options.installation, public=public)
+            self._same(own_scopes)
             return found
 
     def sweep(self) -> Iterator[Page]:

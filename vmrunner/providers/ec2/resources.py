@@ -131,14 +131,14 @@ def _parent(scope: Scope, instance: str | None) -> Ref | None:
 
 
 def _instance(scope: Scope, item: ec2.InstanceTypeDef, near: Ec2Nearness) -> Resource:
-    instance_tags, ours = tags(item), near.of(item)
+    instance_tags, mark = tags(item), near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item["InstanceId"]),
         power=POWER[item["State"]["Name"]],
         created_at=born(item),
         tags=instance_tags,
-        near=ours or packer_names.near(instance_tags.get("Name", "")),
-        near_after=0.0 if ours else packer_names.OLD,
+        near=mark or packer_names.near(instance_tags.get("Name", "")),
+        near_after=0.0 if mark else packer_names.OLD,
     )
 
 

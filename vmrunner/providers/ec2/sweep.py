@@ -71,8 +71,8 @@ class Ec2SweepContext:
         failures: list[CallFailed] = []
         params = dict(reader.params)
         if reader.mine:
-            mine = {"Name": f"tag:{TAG}installation", "Values": [self.installation]}
-            params["Filters"] = [*params.get("Filters", ()), mine]
+            own_tag = {"Name": f"tag:{TAG}installation", "Values": [self.installation]}
+            params["Filters"] = [*params.get("Filters", ()), own_tag]
 
         def read(token: str | None) -> tuple[Sequence[Answer], str | None]:
             more: Answer = {} if reader.page is None else {"MaxResults": min(PAGE, reader.page)}
@@ -101,9 +101,9 @@ class Ec2SweepContext:
 
     def _apart(self, ask: Ec2Caller, scope: Scope, reader: Ec2KindReader) -> Iterator[Page]:
         """Yield ours, as far as the zones can be read; the listing stays incomplete."""
-        mine = {f"tag:{TAG}installation": [self.installation]}
+        own_tag = {f"tag:{TAG}installation": [self.installation]}
         try:
-            for part in apart(ask, scope.place, mine):
+            for part in apart(ask, scope.place, own_tag):
                 living = [item for item in part.items if item["State"]["Name"] in LISTED]
                 yield from self._pages(scope, reader, lambda _, items=living: (items, None))
                 if part.failed is not None:

@@ -249,9 +249,11 @@ class Cloud:
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
         named = self._named.get((key.scope, key.instance), ())
-        mine = [machine for machine in named if not installation or _is_of(machine, installation)]
+        candidates = [
+            machine for machine in named if not installation or _is_of(machine, installation)
+        ]
         return min(
-            mine,
+            candidates,
             key=lambda machine: (machine.died_at is not None, machine.created_at),
             default=None,
         )

@@ -125,9 +125,9 @@ class FakeProvider:
         found: dict[Key, Seen] = {}
         failures: list[ProviderError] = []
         for scope in self._last_the_dead({key.scope for key in ids}):
-            here = [key for key in ids if key.scope == scope]
+            in_scope = [key for key in ids if key.scope == scope]
             try:
-                found |= self._call("look", partial(self._seen, here), scope, len(here))
+                found |= self._call("look", partial(self._seen, in_scope), scope, len(in_scope))
             except ProviderError as error:
                 failures.append(error)
         if failures and not found:

@@ -65,7 +65,7 @@ class InstanceDescriber:
         self._installation = installation
         self._public = public
         self._lock = threading.Lock()
-        self._known: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
+        self._causes: dict[Ref, _Record] = {}  # why VMs stop that are still there: asked once
 
     def look(self, keys: Sequence[Key]) -> dict[Key, Seen]:
         """Return all that can be seen, zone beside zone: one that cannot be read hides no other.
@@ -123,15 +123,15 @@ class InstanceDescriber:
     def _ours(self, item: Any) -> bool:
         """True if the VM is ours: an id of ours that was copied into a name proves nothing."""
         vm_tags = tags(item.labels)
-        mine = vm_tags.get(f"{TAG}installation") == self._installation
-        return mine and vm_tags.get(f"{TAG}role") in _ROLES
+        own = vm_tags.get(f"{TAG}installation") == self._installation
+        return own and vm_tags.get(f"{TAG}role") in _ROLES
 
     def _records(
         self, scope: Scope, stopping: Mapping[str, Seen], lost: Mapping[str, Key]
     ) -> dict[str, _Record]:
         """Raises `CallFailed` where they may be told another time; who may not read them is told
         of no cause."""
-        before = {name: self._known.get(view.ref) for name, view in stopping.items()}
+        before = {name: self._causes.get(view.ref) for name, view in stopping.items()}
         remembered = {name: record for name, record in before.items() if record is not None}
         wanted = [name for name in (*stopping, *lost) if name not in remembered]
         if not wanted:
@@ -148,9 +148,9 @@ class InstanceDescriber:
         with self._lock:
             for name in stopping.keys() & fresh.keys():
                 if fresh[name].cause:
-                    self._known[stopping[name].ref] = fresh[name]
-            while len(self._known) > _REMEMBERED:
-                del self._known[next(iter(self._known))]
+                    self._causes[stopping[name].ref] = fresh[name]
+            while len(self._causes) > _REMEMBERED:
+                del self._causes[next(iter(self._causes))]
         return remembered | fresh
 
     def _listed(self, api: Any, scope: Scope, wanted: str) -> Iterator[Any]:

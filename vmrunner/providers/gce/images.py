@@ -111,9 +111,9 @@ class GceImages:
         return self.find(name)
 
     def images(self) -> list[CloudImage]:
-        mine = f'labels.{label(OWNER.partition(":")[2])}="{self._options.installation}"'
+        own_label = f'labels.{label(OWNER.partition(":")[2])}="{self._options.installation}"'
         with edge():
-            return [self._made(image) for image in listed(self._client, IMAGES, filter=mine)]
+            return [self._made(image) for image in listed(self._client, IMAGES, filter=own_label)]
 
     def in_use(self) -> frozenset[str]:
         """Return the images in use by the disks: each knows what it was made from. Raises
@@ -181,8 +181,8 @@ class GceImages:
                 hint="name another family",
             )
         choice = self._options.image or f"family/{family}"
-        here = (f"projects/{self._options.project}/global/images/family/{family}",)
-        if choice == f"family/{family}" or choice.endswith(here):
+        own_family = (f"projects/{self._options.project}/global/images/family/{family}",)
+        if choice == f"family/{family}" or choice.endswith(own_family):
             return
         raise ConfigError(
             f"providers.{self._options.name}.image: {choice} is no family of this project, "
@@ -190,10 +190,10 @@ class GceImages:
             hint=f"set it to {made.ref}, or leave it out",
         )
 
-    def _check_foreign(self, made: CloudImage, family: str, mine: set[str]) -> None:
+    def _check_foreign(self, made: CloudImage, family: str, own_refs: set[str]) -> None:
         """Raises `ConfigError` when another owner's image would still be taken before this one."""
         for image in map(self._made, listed(self._client, IMAGES, filter=f'family="{family}"')):
-            if image.ref not in {made.ref, *mine} and image.created > made.created:
+            if image.ref not in {made.ref, *own_refs} and image.created > made.created:
                 field = f"providers.{self._options.name}.image"
                 raise ConfigError(
                     f"image {image.ref}, which this installation did not make, is newer in the "

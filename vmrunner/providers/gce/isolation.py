@@ -28,13 +28,13 @@ def holes(
     that builds have addresses in; `tags`, `account`: what rules may know builds by; `public`: they
     have public addresses too."""
     nets = [ipaddress.ip_network(text) for text in own_ranges]
-    ours = sorted(
+    relevant = sorted(
         (rule for rule in rules if _concerns(rule, tags, account)),
         key=lambda rule: (int(rule.priority), bool(list(rule.allowed))),  # a tie is denied
     )
     denied: list[Any] = []
     lets_in = False
-    for rule in ours:
+    for rule in relevant:
         if not list(rule.allowed):
             denied.append(rule)
             continue

@@ -17,11 +17,11 @@ def labels_of(order: Order) -> dict[str, str]:
     return labels(tags_of(order))
 
 
-def labels(ours: Mapping[str, str]) -> dict[str, str]:
+def labels(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags of ours as labels; what is not ours is left out. A value has no dots there."""
     return {
         PREFIX + key.removeprefix(TAG): value.replace(".", "_")
-        for key, value in ours.items()
+        for key, value in tags.items()
         if key.startswith(TAG)
     }
 

@@ -26,11 +26,11 @@ def place(tree: Path = _TREE, own: str | None = None) -> Path | None:
     paths = [line[3:] for line in lines.splitlines() if line.startswith("0::/")]
     if not paths or ".." in paths[0]:
         return None
-    mine = tree / paths[0].lstrip("/")
-    scope = mine.suffix == ".scope" and not _limited(mine)
-    if not scope and mine.parent.suffix != ".service":
+    own_group = tree / paths[0].lstrip("/")
+    scope = own_group.suffix == ".scope" and not _limited(own_group)
+    if not scope and own_group.parent.suffix != ".service":
         return None
-    parent = mine.parent
+    parent = own_group.parent
     return parent if _given(parent) and os.access(parent, os.W_OK) else None
 
 
