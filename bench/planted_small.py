@@ -54,4 +54,26 @@ BUGS: Final = (
         "before=0.0)",
         "tests/integration/test_pool_claims.py::test_a_host_that_is_gone_leaves_no_place_for_good",
     ),
+    Bug(
+        "the reaper waits for the scopes of dead clouds",
+        "reaper/turns.py",
+        "        wait(new, SCOPES_PATIENCE)\n",
+        "        wait(new)\n",
+        "tests/unit/reaper/test_turns.py::test_dead_clouds_are_no_silent_ledger",
+    ),
+    Bug(
+        "a host short of memory ends a build",
+        "engine/sessions.py",
+        "        except MemoryError as error:\n",
+        "        except RecursionError as error:\n",
+        "tests/unit/engine/test_sessions.py::test_a_session_short_of_memory_ends_no_build",
+    ),
+    Bug(
+        "that nobody knows who reaps is logged at each look",
+        DAEMON,
+        "            if now >= self._doubt_due:\n",
+        "            if True:\n",
+        "tests/integration/test_daemon.py::"
+        "test_a_ledger_that_stays_silent_is_told_ever_more_rarely",
+    ),
 )

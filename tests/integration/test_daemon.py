@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from tests.support.ledger_builds import orders
 from vmrunner.engine import engine as engine_module
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
-from vmrunner.errors import ConfigError
+from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.lib import ids, process, wakeup
 from vmrunner.model import (
@@ -355,6 +355,40 @@ def test_a_ledger_that_others_write_to_delays_no_kill(shop: Shop) -> None:
             thread.join(60)
         engine.close()
     assert not shop.ledger.engines.holders()
+
+
+def test_a_ledger_that_stays_silent_is_told_ever_more_rarely(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="vmrunner.serve")
+    now = [1000.0]
+    monkeypatch.setattr(daemon, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    served = Daemon(shop.engine(), shop.ledger)
+    monkeypatch.setattr(served, "_reap", lambda names, *, sweep: None)
+    taking = served._turns.take
+
+    def silent(_providers: object) -> None:
+        raise LedgerError("the ledger's database has not answered for 10 s")
+
+    def told() -> list[str]:
+        return [one.getMessage() for one in caplog.records if "who reaps" in one.getMessage()]
+
+    def passes(count: int) -> None:
+        for _ in range(count):
+            served._pass()
+            now[0] += daemon.CHECK
+
+    monkeypatch.setattr(served._turns, "take", silent)
+    passes(720)  # an hour
+    assert set(served._ours) == {"fake"}  # whatever is told, it reaps
+    assert 10 < len(told()) < 20
+    monkeypatch.setattr(served._turns, "take", taking)
+    passes(2)
+    assert told()[-1] == "who reaps can be told again"
+    monkeypatch.setattr(served._turns, "take", silent)
+    former = len(told())
+    passes(1)
+    assert len(told()) == former + 1  # a change is told at once
 
 
 def test_a_cron_line_that_cannot_be_read_is_named(shop: Shop) -> None:

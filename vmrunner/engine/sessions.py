@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: So long a build whose VM is there waits for a store that is out of reach, and between two tries.
 STORE_PATIENCE: Final = 300.0
 STORE_RETRY: Final = 5.0
-TELL_AGAIN: Final = 60.0  # seconds; that there are no more threads is told again then
+TELL_AGAIN: Final = 60.0  # seconds; that threads or memory are short is told again then
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
 
 
@@ -121,10 +121,7 @@ class SessionManager:
         try:
             self._spawn(f"session {build.id}", lambda: self._run(following))
         except RuntimeError as error:
-            now = self._context.monotonic()
-            if now >= self._told_at + TELL_AGAIN:
-                self._told_at = now
-                log.warning("session of %s: %s; all such are tried again", build.id, error)
+            self._tell_scarcity(build.id, error)
             del self._all[build.id]
             reporter.close()
             if connection is not None:
@@ -182,6 +179,12 @@ class SessionManager:
             end = End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(error), lost=True)
         except CredentialsRefused as error:
             end = End(result=Result.ERROR, reason=Reason.CREDENTIALS, message=str(error))
+        except MemoryError as error:
+            # As where no thread is had: that says nothing of the build, whose VM goes on. The next
+            # tick takes it up again, until its deadline.
+            self._tell_scarcity(following.build.id, error)
+            following.reporter.close()
+            end = None
         except Exception as error:  # noqa: BLE001 - a session may not take the engine with it
             log.exception("session of %s", following.build.id)
             end = End(
@@ -193,6 +196,14 @@ class SessionManager:
         log.debug("session of %s: %.1f s", following.build.id, time.monotonic() - started)
         self._words.put(SessionEnd(following=following, end=end))
         self._context.wake()
+
+    def _tell_scarcity(self, build: str, error: Exception) -> None:
+        """Log, now and then, that this host has too little for a session."""
+        now = self._context.monotonic()
+        if now >= self._told_at + TELL_AGAIN:
+            self._told_at = now
+            text = str(error) or type(error).__name__
+            log.warning("session of %s: %s; all such are tried again", build, text)
 
     def _drive(self, following: ActiveSession) -> End:
         # A ledger that is out of reach for a moment costs no build that its VM goes on with.

@@ -11,11 +11,13 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Set
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmrunner.engine.leases import LeaseTaker
 from vmrunner.engine.membership import Membership
+from vmrunner.lib.threads import WorkerPool
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -30,6 +32,7 @@ REAPER_LEASE: Final = 45.0  # seconds that the right to reap a provider lasts
 #: each time.
 FIRST_TURN, LONGEST_TURN = 15.0, 300.0
 SCOPES_AGAIN: Final = 30.0  # seconds until a provider is asked again whose scopes are not known
+SCOPES_PATIENCE: Final = 2.0  # seconds that are waited for all that are asked for theirs
 
 
 def is_reapers(lease: str) -> bool:
@@ -47,6 +50,27 @@ class _Turn:
     pause: float = FIRST_TURN
 
 
+@dataclass(frozen=True, slots=True)
+class _ScopesCall:
+    """A provider that was asked for its scopes, at a time (monotonic)."""
+
+    provider: Provider
+    answer: Future[frozenset[Scope]]
+    asked: float
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        """None of them where it failed, or has not answered yet."""
+        if not self.answer.done() or self.answer.exception() is not None:
+            return frozenset()
+        return self.answer.result()
+
+    def is_to_be_made_again(self, provider: Provider, now: float) -> bool:
+        if self.provider is not provider:
+            return True
+        return self.answer.done() and not self.scopes and now - self.asked >= SCOPES_AGAIN
+
+
 class Turns(NamedTuple):
     """Providers, by name: those that are ours to reap, and those of them that were not before."""
 
@@ -62,24 +86,42 @@ class ReaperTurns:
         ledger: Ledger,
         me: str,
         membership: Membership,
+        pool: Callable[[str], WorkerPool],
         *,
         seconds: float = REAPER_LEASE,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`pool`: runs calls to one provider, by its name."""
         self._ledger = ledger
+        self._pool = pool
         self._membership = membership
         self._monotonic = monotonic
         self._taker = LeaseTaker(ledger, me, seconds, clock=clock, monotonic=monotonic)
         self._turns: dict[str, _Turn] = {}
-        self._scopes: dict[str, tuple[Provider, frozenset[Scope], float]] = {}
+        self._scopes: dict[str, _ScopesCall] = {}
+
+    def learn(self, providers: Mapping[str, Provider]) -> None:
+        """Ask for scopes that are not known, which may be calls to clouds: each beside the others,
+        and waited for a moment only. To be called before `take`, whose caller waits for a ledger
+        and must take no dead cloud for a silent one."""
+        now = self._monotonic()
+        new = []
+        for name, provider in providers.items():
+            call = self._scopes.get(name)
+            if call is None or call.is_to_be_made_again(provider, now):
+                answer = self._pool(name).submit(lambda asked=provider: asked.scopes)
+                self._scopes[name] = _ScopesCall(provider, answer, now)
+                new.append(answer)
+        wait(new, SCOPES_PATIENCE)
 
     def take(self, providers: Mapping[str, Provider]) -> Turns:
-        """Take and renew leases, and look who else lives. Raises LedgerError."""
+        """Take and renew leases, and look who else lives. Asks nobody but the ledger. Raises
+        LedgerError."""
         now = self._monotonic()
         self._membership.update(self._ledger.engines.list(), now)
         before = {name for name, turn in self._turns.items() if turn.ours}
-        ours = frozenset(n for n, one in providers.items() if self._is_ours(n, one, now))
+        ours = frozenset(name for name in providers if self._is_ours(name, now))
         return Turns(ours, ours - before)
 
     def blind(self, names: Iterable[str]) -> None:
@@ -105,8 +147,7 @@ class ReaperTurns:
 
     # --- within ---
 
-    def _is_ours(self, name: str, provider: Provider, now: float) -> bool:
-        self._learn_scopes(name, provider, now)
+    def _is_ours(self, name: str, now: float) -> bool:
         turn, lease = self._turns.setdefault(name, _Turn()), self._lease(name)
         if now < turn.until:
             if not turn.given_up:
@@ -117,16 +158,8 @@ class ReaperTurns:
             turn.ours = self._taker.take(lease, self._membership.is_dead)
         return turn.ours
 
-    def _learn_scopes(self, name: str, provider: Provider, now: float) -> None:
-        """Note the provider's scopes, which may be a call to its cloud."""
-        known, scopes, asked = self._scopes.get(name, (None, frozenset(), float("-inf")))
-        if known is provider and (scopes or now - asked < SCOPES_AGAIN):
-            return
-        self._scopes[name] = provider, provider.scopes, now
-
     def _lease(self, name: str) -> str:
         """Name of the lease. Nodes whose providers of one name have other scopes, as those of local
         VMs on two hosts, reap each its own."""
-        _, scopes, _ = self._scopes[name]
-        text = " ".join(sorted(map(str, scopes)))
+        text = " ".join(sorted(map(str, self._scopes[name].scopes)))
         return f"{PREFIX}:{name}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -359,3 +359,28 @@ def test_a_session_without_a_thread_is_none_and_starts_later(
     assert manager.of(build.id) is not None
     works[0]()
     assert [said.end for said in manager.ends()] == [SUCCESS]
+
+
+def test_a_session_short_of_memory_ends_no_build(
+    parts: EngineParts, driver: Driver, caplog: pytest.LogCaptureFixture
+) -> None:
+    def short(_: Any) -> End:
+        raise MemoryError
+
+    driver.session.acts = short
+    build, row = parts.booting()
+    for _ in range(3):
+        driver.works.clear()
+        driver.manager.start(build, row)
+        driver.manager.touched()
+        driver.run()
+        assert [said.end for said in driver.manager.ends()] == [None]
+        assert driver.manager.touched() == {"b-1"}  # the next tick comes back to it
+    assert [one.getMessage() for one in caplog.records] == [
+        "session of b-1: MemoryError; all such are tried again"
+    ]
+    driver.works.clear()
+    driver.session.acts = lambda _: SUCCESS
+    driver.manager.start(build, row)
+    driver.run()
+    assert [said.end for said in driver.manager.ends()] == [SUCCESS]

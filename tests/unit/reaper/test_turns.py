@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.support.engine_parts import EngineParts
+from tests.support.inline_pool import Inline
 from vmrunner.engine.membership import Membership
+from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Process, Scope
 from vmrunner.providers.fake import SCOPE, FakeProvider
+from vmrunner.reaper import turns as module
 from vmrunner.reaper.turns import FIRST_TURN, LONGEST_TURN, REAPER_LEASE, ReaperTurns
 
 CHECK = 5.0
@@ -43,7 +47,7 @@ class Hosts:
             "fake": FakeProvider("fake", self.parts.cloud, scopes=tuple(scopes))
         }
         self.nodes[name] = ReaperTurns(
-            self.parts.ledger, name, membership,
+            self.parts.ledger, name, membership, lambda _: Inline(),
             clock=lambda: self.now + skew, monotonic=lambda: self.now + hash(name) % 1000,
         )  # fmt: skip
 
@@ -54,6 +58,7 @@ class Hosts:
         while self.now < end:
             for name in self.nodes.keys() - set(dead):
                 self.parts.ledger.engines.beat(name, self.now + self.skews[name])
+                self.nodes[name].learn(self.providers[name])
                 turns = self.nodes[name].take(self.providers[name])
                 self.ours[name] = turns.ours
                 self.sweeps += [name] * len(turns.fresh)
@@ -157,3 +162,43 @@ def test_who_has_other_places_reaps_them(hosts: Hosts) -> None:
     for node in hosts.nodes.values():
         node.release()
     assert hosts.parts.ledger.engines.holders() == {}
+
+
+class DeadCloud(FakeProvider):
+    """One that says nothing until the test is over."""
+
+    over = threading.Event()
+    waited_for: ClassVar[list[str]] = []
+
+    @property
+    def scopes(self) -> frozenset[Scope]:
+        if not self.over.wait(20):
+            self.waited_for.append(self.name)
+        return super().scopes
+
+
+def test_dead_clouds_are_no_silent_ledger(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are asked beside each other, before the ledger is, and once."""
+    monkeypatch.setattr(module, "SCOPES_PATIENCE", 0.1)
+    asked: list[str] = []
+
+    def pool(name: str) -> DaemonThreadPool:
+        asked.append(name)
+        return DaemonThreadPool(name, None)
+
+    turns = ReaperTurns(parts.ledger, "a", Membership(one_host=True), pool)
+    providers: dict[str, Any] = {
+        f"dead-{number}": DeadCloud(f"dead-{number}", parts.cloud) for number in range(4)
+    }
+    providers["well"] = FakeProvider("well", parts.cloud)
+    try:
+        for _ in range(3):
+            turns.learn(providers)
+            assert turns.take(providers).ours == providers.keys()
+        assert sorted(asked) == sorted(providers)
+        assert DeadCloud.waited_for == []
+        assert turns._lease("well") != turns._lease("dead-0").replace("dead-0", "well")
+    finally:
+        DeadCloud.over.set()
