@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmrunner.engine.leases import LeaseTaker
@@ -110,7 +111,7 @@ class ReaperTurns:
         for name, provider in providers.items():
             call = self._scopes.get(name)
             if call is None or call.is_to_be_made_again(provider, now):
-                answer = self._pool(name).submit(lambda asked=provider: asked.scopes)
+                answer = self._pool(name).submit(partial(_scopes_of, provider))
                 self._scopes[name] = _ScopesCall(provider, answer, now)
                 new.append(answer)
         wait(new, SCOPES_PATIENCE)
@@ -163,3 +164,7 @@ class ReaperTurns:
         VMs on two hosts, reap each its own."""
         text = " ".join(sorted(map(str, self._scopes[name].scopes)))
         return f"{PREFIX}:{name}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _scopes_of(provider: Provider) -> frozenset[Scope]:
+    return provider.scopes
