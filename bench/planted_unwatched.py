@@ -258,13 +258,6 @@ BUGS: Final = (
         f"{ENDPOINTS}::test_bytes_of_another_hash_are_never_put",
     ),
     Bug(
-        "wait for ever in a child for a bucket's threads",
-        "store/cloud.py",
-        "        if os.getpid() != _PID:\n",
-        "        if os.getpid() == 1:\n",
-        f"{ENDPOINTS}::test_a_forked_child_is_told_instead_of_left_waiting",
-    ),
-    Bug(
         "let a bucket's own errors out",
         "store/cloud.py",
         "        except (BaseError, OSError, ValueError) as error:\n",

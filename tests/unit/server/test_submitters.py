@@ -85,7 +85,7 @@ def test_a_ledger_that_is_away_ends_no_build(node: Node, monkeypatch: pytest.Mon
         seen = node.looks
         wait_for(lambda: node.looks > seen + 2)
         node.away = None
-        node.now += STEP
+        node.now += 2 * STEP
         seen = node.looks
         wait_for(lambda: node.looks > seen + 2)
         assert node.ended == []
