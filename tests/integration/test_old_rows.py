@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tests.support.ledger_builds import launch, ref, running, submitted
 from vmrunner.errors import NotFound
-from vmrunner.ledger import Ledger, old_rows, past_costs
+from vmrunner.ledger import Ledger, day_sums, old_rows
 from vmrunner.ledger.old_rows import LONGEST_NIGHT, REFUSED
 from vmrunner.model import (
     Budget,
@@ -242,7 +242,7 @@ def test_a_night_is_bounded_and_the_next_goes_on(
 
 def test_many_sets_of_labels_are_bounded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A label of each commit: the sum of all stays right."""
-    monkeypatch.setattr(past_costs, "MOST_OWNERS", 2)
+    monkeypatch.setattr(day_sums, "MOST_OWNERS", 2)
     for n in range(5):
         over(ledger, f"b-{n}", 10.1 * DAY, 10.2 * DAY, labels={"team": f"t{n}"})
     before = lines(ledger, "provider", 0.0, {})

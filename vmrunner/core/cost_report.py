@@ -14,6 +14,8 @@ from vmrunner.core.pricing import Billed
 from vmrunner.model import Cost, Instance, MadeImage, PriceSource, Rate, Role
 
 DAY: Final = 86_400.0
+#: Seconds that a VM may have been there whose row is left out where sums have it.
+LONGEST_SUMMED: Final = DAY
 
 
 class CostKind(StrEnum):
@@ -38,7 +40,8 @@ class CostLine:
 
 
 class Spent(NamedTuple):
-    """One VM, as a report counts it."""
+    """One VM, as a report counts it. `until`: a midnight from which on it is in the sums of days,
+    and so is its build if that had a VM after it (`build_end`: when its last one was gone)."""
 
     what: CostKind
     build: str | None
@@ -47,6 +50,8 @@ class Spent(NamedTuple):
     rate: Rate
     parts: Sequence[Billed]
     over: bool  # nothing is added to it any more
+    until: float = math.inf
+    build_end: float = 0.0
 
 
 class Owner(NamedTuple):
@@ -68,30 +73,35 @@ class DayKey(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class DaySum:
-    """Cost of VMs in one day. `…_begun`: those of them whose first day it was, so that several
-    days are added up without counting one twice."""
+    """Cost of VMs in one day. `…_ended`: those of them whose last day it was, so that all days from
+    one on are added up without counting one twice."""
 
     usd: float = 0.0
     seconds: float = 0.0
     unpriced: int = 0
-    unpriced_begun: int = 0
+    unpriced_ended: int = 0
     builds: int = 0
-    builds_begun: int = 0
+    builds_ended: int = 0
     vms: int = 0
-    vms_begun: int = 0
+    vms_ended: int = 0
     price_at: float | None = None
 
 
 Grouping = Callable[[Spent], str | None]
 
 
+def kind_of(build: str | None, role: Role) -> CostKind:
+    """Return what a VM is of: a build, a template, or a pool while no build has claimed it."""
+    if role is Role.IMAGE:
+        return CostKind.IMAGES
+    return CostKind.UNCLAIMED if build is None else CostKind.BUILDS
+
+
 def of_instance(row: Instance, now: float) -> Spent:
-    """Return a VM of a build, of a template, or of a pool while no build has claimed it."""
-    what = CostKind.UNCLAIMED if row.build is None else CostKind.BUILDS
-    if row.role is Role.IMAGE:
-        what = CostKind.IMAGES
+    """Return a VM of an instance's row."""
     parts = tuple(pricing.billed(row, now))
     over = row.gone_at is not None
+    what = kind_of(row.build, row.role)
     return Spent(what, row.build, row.id, row.provider, row.rate, parts, over)
 
 
@@ -103,43 +113,60 @@ def of_image(row: MadeImage, now: float) -> Spent:
 
 
 def midnight(at: float) -> float:
-    """The time at which the day (UTC) of that moment began, in epoch seconds."""
+    """Return when the day in UTC began in which that moment lies."""
     return at - at % DAY
+
+
+def next_midnight(at: float) -> float:
+    """Return the first midnight in UTC that is not before that moment."""
+    return -midnight(-at)
+
+
+def summable(spent: Iterable[Spent]) -> bool:
+    """True if sums of days tell all that a report tells of these VMs of one build. One that had a
+    price for a part of its time only has none in a report that counts all of it; and rows that are
+    in sums are looked for near the end of a day."""
+    return all(
+        len({part.usd_hour is None for part in item.parts}) == 1
+        and item.parts[-1].end - item.parts[0].start <= LONGEST_SUMMED
+        for item in spent
+        if item.parts
+    )
 
 
 def day_sums(spent: Iterable[Spent], owner: Callable[[str], Owner]) -> dict[DayKey, DaySum]:
     """Return the sums of VMs that are gone. All of a build must be among them. `owner`: of a build
     by its id."""
     sums: dict[DayKey, DaySum] = {}
-    counted: set[tuple[DayKey, str]] = set()
-    begun: set[str] = set()
-    for item in sorted(
-        (item for item in spent if item.parts), key=lambda item: item.parts[0].start
-    ):
+    found = sorted((item for item in spent if item.parts), key=lambda item: item.parts[-1].end)
+    ends = {item.build or item.vm: _last_day(item) for item in found}
+    counted: set[tuple[float, str]] = set()
+    for item in found:
+        name, last = item.build or item.vm, _last_day(item)
         whose = Owner() if item.build is None else owner(item.build)
-        first, last = item.parts[0].start, item.parts[-1].end
-        day = midnight(first)
-        while day < last:
+        day = midnight(item.parts[0].start)
+        while day <= last:
             key = DayKey(day, item.what, item.provider, whose, item.rate.source)
-            found = sums.setdefault(key, DaySum())
-            new = day <= first
-            seconds = sum(part.seconds(day, day + DAY) for part in item.parts)
+            total = sums.setdefault(key, DaySum())
             usd = pricing.added(part.usd(day, day + DAY) for part in item.parts)
-            found.usd += usd or 0.0
-            found.seconds += seconds
-            found.unpriced += usd is None
-            found.unpriced_begun += usd is None and new
-            found.vms += 1
-            found.vms_begun += new
-            if item.build is not None and (key, item.build) not in counted:
-                counted.add((key, item.build))
-                found.builds += 1
-                found.builds_begun += item.build not in begun
-                begun.add(item.build)
-            times = (at for at in (found.price_at, item.rate.at) if at is not None)
-            found.price_at = min(times, default=None)
+            total.usd += usd or 0.0
+            total.seconds += sum(part.seconds(day, day + DAY) for part in item.parts)
+            total.unpriced += usd is None
+            total.unpriced_ended += usd is None and day == last
+            total.vms += 1
+            total.vms_ended += day == last
+            if item.build is not None and (day, name) not in counted:
+                counted.add((day, name))
+                total.builds += 1
+                total.builds_ended += day == ends[name]
+            times = (at for at in (total.price_at, item.rate.at) if at is not None)
+            total.price_at = min(times, default=None)
             day += DAY
     return sums
+
+
+def _last_day(item: Spent) -> float:
+    return next_midnight(item.parts[-1].end) - DAY
 
 
 def report(
@@ -150,18 +177,16 @@ def report(
 ) -> list[CostLine]:
     """Return the lines of a report: of builds one for each group, by its name; then the rest. What
     was spent before `since` is left out. `group` None: by day, in UTC. `days`: sums of VMs that
-    have no row any more, each with its group; the day in which `since` lies counts whole."""
+    are not in `spent` on these days, each with its group."""
     sums: dict[tuple[CostKind, str | None], _Sum] = {}
-    for one in spent:
-        for key, start, end in _groups(one, since, group):
-            sums.setdefault((one.what, key), _Sum()).add(one, start, end)
-    first = midnight(since)
+    for item in spent:
+        by_day = group is None and item.what is CostKind.BUILDS
+        for key, start, end in _groups(item, since, group):
+            sums.setdefault((item.what, key), _Sum()).add(item, start, end, by_day=by_day)
     for name, of, day in days:
         by_day = group is None and of.what is CostKind.BUILDS
         name = None if of.what is not CostKind.BUILDS else _date(of.day) if by_day else name
-        sums.setdefault((of.what, name), _Sum()).add_day(
-            of, day, anew=not by_day and of.day > first
-        )
+        sums.setdefault((of.what, name), _Sum()).add_day(of, day, by_day=by_day)
     order = list(CostKind)
     ranked = sorted(sums.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or "~"))
     return [line for (what, key), found in ranked if (line := found.line(what, key)).vms]
@@ -175,15 +200,15 @@ def _groups(
     item: Spent, since: float, group: Grouping | None
 ) -> Iterator[tuple[str | None, float, float]]:
     if item.what is not CostKind.BUILDS:
-        yield None, since, math.inf
+        yield None, since, item.until
     elif group is not None:
-        yield group(item), since, math.inf
+        yield group(item), since, item.until
     elif item.parts:
-        first, last = max(since, item.parts[0].start), item.parts[-1].end
+        first, last = max(since, item.parts[0].start), min(item.parts[-1].end, item.until)
         while first < last:
-            next_day = midnight(first) + DAY
-            yield _date(first), first, min(next_day, last)
-            first = next_day
+            following = midnight(first) + DAY
+            yield _date(first), first, min(following, last)
+            first = following
 
 
 class _Sum:
@@ -194,39 +219,41 @@ class _Sum:
         self.vms: set[str] = set()
         self.past_builds = self.past_vms = 0
         self.seconds = 0.0
-        self.usd = 0.0
+        self.known = 0.0
         self.unpriced = 0
         self.final = True
         self.source: PriceSource | None = None
         self.at: float | None = None
 
-    def add(self, item: Spent, start: float, end: float) -> None:
+    def add(self, item: Spent, start: float, end: float, *, by_day: bool) -> None:
         seconds = sum(part.seconds(start, end) for part in item.parts)
         if not seconds:
             return
-        self.vms.add(item.vm)
-        self.builds.update([item.build] if item.build else [])
-        self.seconds += seconds
         usd = pricing.added(part.usd(start, end) for part in item.parts)
-        self.usd += usd or 0.0
-        self.unpriced += usd is None
+        if by_day or item.parts[-1].end <= item.until:
+            self.vms.add(item.vm)
+            self.unpriced += usd is None
+        if item.build is not None and (by_day or item.build_end <= item.until):
+            self.builds.add(item.build)
+        self.seconds += seconds
+        self.known += usd or 0.0
         self.final = self.final and (item.over or item.parts[-1].end > end)
         self.source = pricing.least_sure([self.source, item.rate.source])
         self.at = min((at for at in (self.at, item.rate.at) if at is not None), default=None)
 
-    def add_day(self, key: DayKey, day: DaySum, *, anew: bool) -> None:
-        """Add a sum. `anew`: what began before is counted already."""
-        self.past_builds += day.builds_begun if anew else day.builds
-        self.past_vms += day.vms_begun if anew else day.vms
-        self.unpriced += day.unpriced_begun if anew else day.unpriced
+    def add_day(self, key: DayKey, day: DaySum, *, by_day: bool) -> None:
+        """Add a sum. `by_day`: it is the only day; else what ended later is counted there."""
+        self.past_builds += day.builds if by_day else day.builds_ended
+        self.past_vms += day.vms if by_day else day.vms_ended
+        self.unpriced += day.unpriced if by_day else day.unpriced_ended
         self.seconds += day.seconds
-        self.usd += day.usd
+        self.known += day.usd
         self.source = pricing.least_sure([self.source, key.source])
         self.at = min((at for at in (self.at, day.price_at) if at is not None), default=None)
 
     def line(self, what: CostKind, key: str | None) -> CostLine:
         cost = Cost(
-            known=self.usd,
+            known=self.known,
             unpriced=self.unpriced,
             final=self.final,
             source=self.source,

@@ -64,14 +64,22 @@ def billed(row: Instance, now: float) -> Iterator[Billed]:
     """Yield what a VM was billed for until `now`, or until it was seen gone. A row that was never
     given a machine cost nothing."""
     if row.ref is None:
-        return
-    end = max(now if row.gone_at is None else row.gone_at, row.created_at + MINIMUM)
-    parked = end if row.parked_at is None else row.parked_at
-    woken = end if row.claimed_at is None else max(parked, row.claimed_at)
-    yield Billed(row.created_at, parked, row.rate.usd_hour)
+        return iter(())
+    end = now if row.gone_at is None else row.gone_at
+    return stretches(row.created_at, end, row.parked_at, row.claimed_at, row.rate)
+
+
+def stretches(
+    created: float, end: float, parked: float | None, claimed: float | None, rate: Rate
+) -> Iterator[Billed]:
+    """Yield what a VM was billed for that was there from `created` to `end`."""
+    end = max(end, created + MINIMUM)
+    parked = end if parked is None else parked
+    woken = end if claimed is None else max(parked, claimed)
+    yield Billed(created, parked, rate.usd_hour)
     if parked < end:
-        yield Billed(parked, woken, row.rate.parked_usd_hour)
-        yield Billed(woken, end, row.rate.usd_hour)
+        yield Billed(parked, woken, rate.parked_usd_hour)
+        yield Billed(woken, end, rate.usd_hour)
 
 
 def image_billed(row: MadeImage, now: float) -> Billed:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced
-from vmrunner.ledger import outbox, rows
+from vmrunner.ledger import outbox, removed_vms, rows
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import put_event
 from vmrunner.ledger.settling import settle
@@ -205,15 +205,18 @@ _REQUEUE = Prepared(
     )
 )
 _PHASES = Prepared(lambda: update(BUILDS).where(_b.id == arg("id")).values(phases=arg("phases")))
-#: A try for a VM that was refused leaves nothing but its row; the old ones go. Each host remembers
-#: another by then (`RestoreDetector.renew`).
+#: A try for a VM that was refused leaves nothing but its row; the old ones go.
 _DROP_REFUSED = Prepared(
-    lambda: delete(INSTANCES).where(
-        _i.build == arg("id"),
-        _i.state == InstanceState.GONE.value,
-        _i.death == Death.REFUSED.value,
-        _i.ref.is_(None),
-        _i.created_at < arg("before"),
+    lambda: (
+        delete(INSTANCES)
+        .where(
+            _i.build == arg("id"),
+            _i.state == InstanceState.GONE.value,
+            _i.death == Death.REFUSED.value,
+            _i.ref.is_(None),
+            _i.created_at < arg("before"),
+        )
+        .returning(_i.id)
     )
 )
 #: … and of what it told, the first and the last.
@@ -358,7 +361,8 @@ class BuildWrites:
                 build = replace(build, phases=kept)
                 moves = (rows.phase_text(phase.state.value, phase.started) for phase in kept)
                 _PHASES(connection, id=build_id, phases="".join(moves))
-            _DROP_REFUSED(connection, id=build_id, before=before)
+            gone = _DROP_REFUSED(connection, id=build_id, before=before).all()
+            removed_vms.note_removed(connection, [row[0] for row in gone])
             _DROP_EVENTS(connection, id=build_id)
             return build
 

@@ -62,6 +62,11 @@ class Database:
         self.sqlite = url.get_backend_name() == "sqlite"
         self._engine = connect(url)
         self._writer = self._engine.execution_options(vmrunner_write=True)
+        self._snapshots = (
+            self._engine
+            if self.sqlite
+            else self._engine.execution_options(isolation_level="REPEATABLE READ")
+        )
         assert self._engine.dialect.dbapi is not None
         self._error = self._engine.dialect.dbapi.Error
         self._forbidden = self._engine.dialect.dbapi.IntegrityError
@@ -115,16 +120,23 @@ class Database:
             if not self._users:
                 self._close_unused()
 
-    def read(self, work: Callable[[Connection], T], *, servers: set[str] | None = None) -> T:
+    def read(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        servers: set[str] | None = None,
+        snapshot: bool = False,
+    ) -> T:
         """Run `work` in a transaction that only reads. `servers`: run it on one that we do not
-        trust yet, too; it takes the one that answered, for `trust`."""
+        trust yet, too; it takes the one that answered, for `trust`. `snapshot`: all its statements
+        see one moment, as SQLite's do anyway."""
         self._refuse()
         with self._entered():
-            return self._read(work, servers)
+            return self._read(work, servers, self._snapshots if snapshot else self._engine)
 
-    def _read(self, work: Callable[[Connection], T], servers: set[str] | None) -> T:
+    def _read(self, work: Callable[[Connection], T], servers: set[str] | None, engine: Engine) -> T:
         try:
-            with self._begun(self._engine, servers, connections.READING) as connection:
+            with self._begun(engine, servers, connections.READING) as connection:
                 return work(connection)
         except (SQLAlchemyError, self._error) as error:
             raise translated(error, self.url) from error
@@ -190,7 +202,7 @@ class Database:
         """Ask whether this database is still for us. What `wrong` says is what every transaction of
         this process is refused with, until it says nothing. Raises LedgerError then."""
         with self._entered():
-            self._refusal = self._read(wrong, set())
+            self._refusal = self._read(wrong, set(), self._engine)
         self._refuse()
 
     def _refuse(self) -> None:

@@ -334,6 +334,7 @@ class Instances(InstanceWrites):
             "access": self._seal.seal(codec.access_bytes(launch.access)),
             "ordered": self._seal.seal(codec.order_bytes(order)),
             "revision": None,
+            "summed": None,
         }
 
 

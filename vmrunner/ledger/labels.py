@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 
+from vmrunner.core.cost_report import Owner
 from vmrunner.ledger.statements import Prepared
 from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model.principals import TRUSTED_TENANTS
@@ -56,3 +58,12 @@ def forced_names(connection: Connection) -> set[str]:
     """Return the names of the labels that tokens force which nobody revoked: of one that expired
     too, for its tenant, with its budgets and webhooks, is there until somebody renews it."""
     return {name for row in _FORCED(connection).all() for name in json.loads(row[0])}
+
+
+def owners_of(connection: Connection, tenants: Mapping[str, str]) -> dict[str, Owner]:
+    """Return the owners of these builds, whose tenants are given."""
+    labels: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    query = select(_l.build, _l.name, _l.value).where(_l.build.in_(tenants))
+    for build, name, value in connection.execute(query):
+        labels[build].append((name, value))
+    return {build: Owner(tenant, tuple(sorted(labels[build]))) for build, tenant in tenants.items()}

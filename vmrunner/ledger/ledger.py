@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, select, update
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import copies, fork_safety, replication
+from vmrunner.ledger import copies, fork_safety, removed_vms, replication
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.budgets import Budgets
@@ -34,8 +34,9 @@ from vmrunner.ledger.outbox import Outbox
 from vmrunner.ledger.pools import Pools
 from vmrunner.ledger.prices import Prices
 from vmrunner.ledger.removals import Removals
-from vmrunner.ledger.restore_detection import RestoreDetector, place_of
+from vmrunner.ledger.restore_detection import RememberedState, RestoreDetector, place_of
 from vmrunner.ledger.sealed_values import SealedValues
+from vmrunner.ledger.settled_costs import SettledCosts
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.sightings import Sightings
 from vmrunner.ledger.spending import Spending
@@ -45,7 +46,6 @@ from vmrunner.ledger.tables import INSTANCES, LEDGER
 from vmrunner.ledger.tokens import Tokens
 from vmrunner.ledger.urls import parse_url, sqlite_path
 from vmrunner.lib import database_url, local_files
-from vmrunner.model import Death
 
 log = logging.getLogger("vmrunner")
 
@@ -56,11 +56,7 @@ _PAUSED = Prepared(lambda: select(_l.paused_at))
 _PAUSE = Prepared(lambda: update(LEDGER).values(paused_at=arg("at")))
 _RENEW = Prepared(lambda: update(LEDGER).values(generation=arg("generation")))
 _LAST = Prepared(lambda: select(INSTANCES.c.id).order_by(INSTANCES.c.id.desc()).limit(1))
-_KNOWN = Prepared(
-    lambda: select(and_(INSTANCES.c.death == Death.REFUSED.value, INSTANCES.c.ref.is_(None))).where(
-        INSTANCES.c.id == arg("id"), INSTANCES.c.epoch >= arg("epoch")
-    )
-)
+_EPOCH = Prepared(lambda: select(INSTANCES.c.epoch).where(INSTANCES.c.id == arg("id")))
 _CANARY = b"vmrunner"
 
 
@@ -111,6 +107,7 @@ class Ledger:
         self.outbox = Outbox(database)
         self.removals = Removals(database)
         self.old_rows = OldRows(database)
+        self.settled_costs = SettledCosts(database)
         self.sealed = SealedValues(database, seal)
         self.events = Events(database, together)
         self.engines = Engines(database)
@@ -319,20 +316,15 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
     memory = witness.read()  # first: what is noted is committed before
     servers: set[str] = set()
 
-    def look(connection: Connection) -> tuple[str, str, bool, bool]:
-        instance = memory.instance if memory else ""
-        epoch = memory.epoch if memory else 0
-        row = _KNOWN(connection, id=instance, epoch=epoch).first() if instance else (False,)
+    def look(connection: Connection) -> tuple[str, str, bool]:
         found = _read_identity(connection)
         if found is None:
             raise LedgerError("the ledger's database has lost its contents", hint="restart")
         last = _LAST(connection).scalar() or ""
-        return found.generation, last, row is not None, row is not None and bool(row[0])
+        return found.generation, last, memory is not None and _knows(connection, memory)
 
-    generation, last, known, refused = database.read(look, servers=servers)
+    generation, last, known = database.read(look, servers=servers)
     if known and memory is not None and memory.place == witness.place:
-        if refused and last != memory.instance:  # such rows do not stay (`put_back`)
-            witness.renew(memory, last)
         database.trust(servers)
         return generation
     new = secrets.token_hex(8)
@@ -348,6 +340,15 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
     return new
 
 
+def _knows(connection: Connection, memory: RememberedState) -> bool:
+    if not memory.instance:
+        return True
+    row = _EPOCH(connection, id=memory.instance).first()
+    if row is None:
+        return removed_vms.was_removed(connection, memory.instance)
+    return bool(row[0] >= memory.epoch)
+
+
 def _read_identity(connection: Connection) -> _Identity | None:
     row = _WHO(connection).first()
     return None if row is None else _Identity(row[0], row[1], bytes(row[2]))
@@ -359,7 +360,7 @@ def _make_identity(database: Database, seal: Encryption, installation: str) -> _
         database.write(
             lambda c: _NEW(
                 c, id=1, installation=new.installation, generation=new.generation,
-                canary=new.canary, paused_at=None,
+                canary=new.canary, paused_at=None, removed_vm=None,
             )
         )  # fmt: skip
     except Duplicate:  # another node made it in between

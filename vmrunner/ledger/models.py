@@ -30,6 +30,7 @@ class LedgerRow(Row, table=True):
     generation: str
     canary: bytes = Field(sa_type=LargeBinary)  # sealed: tells a wrong secret at once
     paused_at: float | None = _time(default=None)
+    removed_vm: str | None = _id(default=None)  # the newest whose row is gone (`removed_vms`)
 
 
 class BuildRow(Row, table=True):
@@ -126,6 +127,7 @@ class InstanceRow(Row, table=True):
         _partial("ix_instances_death", "death", where="state = 'gone'"),
         _partial("ix_instances_pool", "pool", "gone_at", where="pool IS NOT NULL"),
         _partial("ix_instances_gone_at", "gone_at", where="gone_at IS NOT NULL"),
+        _partial("ix_instances_summed", "summed", "gone_at", where="gone_at IS NOT NULL"),
     )
 
     id: str = _id(primary_key=True)
@@ -160,6 +162,7 @@ class InstanceRow(Row, table=True):
     access: bytes | None = _sealed()
     ordered: bytes | None = _sealed()
     revision: int | None = _big(default=None, index=True)  # of its last change
+    summed: bool | None = None  # True: `summed_days` has it; False: it cannot; None: not yet
 
 
 class EventRow(Row, table=True):

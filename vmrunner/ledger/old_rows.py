@@ -10,18 +10,20 @@ import logging
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Delete, Select, delete, exists, select, tuple_, update
+from sqlalchemy import Connection, Select, delete, exists, select, tuple_, update
 
 from vmrunner.core import cost_report
 from vmrunner.core.cost_report import Owner
 from vmrunner.errors import Unreadable
-from vmrunner.ledger import past_costs
 from vmrunner.ledger import rows as codec
 from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.day_sums import GONE, SUMMED
+from vmrunner.ledger.labels import owners_of
 from vmrunner.ledger.removals import RemovedBuilds
+from vmrunner.ledger.removed_vms import note_removed
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import (
     BUILDS,
@@ -34,7 +36,7 @@ from vmrunner.ledger.tables import (
     PAST_COUNTS,
     POOL_STARTS,
 )
-from vmrunner.model import BuildState, Instance, InstanceState
+from vmrunner.model import BuildState, InstanceState
 
 log = logging.getLogger("vmrunner.serve")
 
@@ -165,12 +167,8 @@ class OldRows:
         query = found.where(_b.id.in_(names)).order_by(_b.id)
         rows = connection.execute(self._locked(query)).all()
         names = [row[0] for row in rows]  # that nobody else removed meanwhile
-        labels: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-        told = select(LABELS.c.build, LABELS.c.name, LABELS.c.value)
-        for build, name, value in connection.execute(told.where(LABELS.c.build.in_(names))):
-            labels[build].append((name, value))
-        owners = {row[0]: Owner(row[5], tuple(sorted(labels[row[0]]))) for row in rows}
-        query = select(*codec.INSTANCE).where(_i.build.in_(names))
+        owners = owners_of(connection, {row[0]: row[5] for row in rows})
+        query = select(*codec.INSTANCE, _i.summed).where(_i.build.in_(names))
         _sum_up(connection, connection.execute(query).all(), owners)
         ended: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
         for _, provider, result, reason, usd, _ in rows:
@@ -182,27 +180,26 @@ class OldRows:
         connection.execute(delete(BUILDS).where(_b.id.in_(names)))
 
     def _vms(self, connection: Connection, names: Sequence[str]) -> None:
-        query = select(*codec.INSTANCE).where(_i.id.in_(names)).order_by(_i.id)
+        query = select(*codec.INSTANCE, _i.summed).where(_i.id.in_(names)).order_by(_i.id)
         rows = connection.execute(self._locked(query)).all()
         _sum_up(connection, rows, {})
-        connection.execute(_dropped(row[0] for row in rows))
+        connection.execute(delete(INSTANCES).where(_i.id.in_([row[0] for row in rows])))
 
     def _locked(self, query: Select[Any]) -> Select[Any]:
         """Another node may be at the same rows: it counts them, or we do."""
         return query if self._database.sqlite else query.with_for_update()
 
 
-def _dropped(names: Iterable[str]) -> Delete:
-    return delete(INSTANCES).where(_i.id.in_(list(names)))
-
-
 def _sum_up(
-    connection: Connection, rows: Iterable[Sequence[Any]], owners: dict[str, Owner]
+    connection: Connection, rows: Sequence[Sequence[Any]], owners: Mapping[str, Owner]
 ) -> None:
     """Add what these VMs cost, and why they died, to what is remembered. Raises Unreadable."""
-    found: list[Instance] = [codec.instance(row) for row in rows]
+    found = [codec.instance(row) for row in rows]
     spent = [cost_report.of_instance(row, row.gone_at or row.created_at) for row in found]
-    past_costs.add(connection, cost_report.day_sums(spent, lambda build: owners[build]))
+    new = [one for one, row in zip(spent, rows, strict=True) if not row[-1]]
+    SUMMED.add(connection, cost_report.day_sums(new, owners.__getitem__))
+    GONE.add(connection, cost_report.day_sums(spent, owners.__getitem__))
+    note_removed(connection, [row.id for row in found])
     deaths = Counter((row.provider, row.death.value) for row in found if row.death is not None)
     for (provider, death), count in sorted(deaths.items()):
         _add_count(connection, "death", provider, "", death, count, 0.0)

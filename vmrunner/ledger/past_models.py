@@ -1,4 +1,5 @@
-"""The tables of what is remembered of builds and VMs whose rows are gone (see `models`)."""
+"""The tables of sums and counts of builds and VMs: of those that are over, and of those whose rows
+are gone (see `models`)."""
 
 from __future__ import annotations
 
@@ -7,11 +8,9 @@ from sqlmodel import Field
 from vmrunner.ledger.columns import Row, json_column, time_column
 
 
-class CostDayRow(Row, table=True):
+class _DaySumRow(Row):
     """Cost of VMs in one day in UTC, of one kind, provider, tenant, set of labels and source of
-    prices. `…_begun`: those of them whose first day it was."""
-
-    __tablename__ = "cost_days"
+    prices. `…_ended`: those of them whose last day it was."""
 
     day: float = time_column(primary_key=True)  # its midnight
     key: str = Field(primary_key=True)  # SHA-256 of the next five
@@ -23,12 +22,24 @@ class CostDayRow(Row, table=True):
     usd: float = time_column()
     seconds: float = time_column()
     unpriced: int
-    unpriced_begun: int
+    unpriced_ended: int
     builds: int
-    builds_begun: int
+    builds_ended: int
     vms: int
-    vms_begun: int
+    vms_ended: int
     price_at: float | None = time_column(default=None)
+
+
+class SummedDayRow(_DaySumRow, table=True):
+    """Sum of all VMs whose row says so (`instances.summed`) or is gone."""
+
+    __tablename__ = "summed_days"
+
+
+class CostDayRow(_DaySumRow, table=True):
+    """Sum of those whose row is gone."""
+
+    __tablename__ = "cost_days"
 
 
 class PastCountRow(Row, table=True):

@@ -5,7 +5,8 @@ A restored backup does not know the VMs that were started after it was made, and
 know those that the original starts. Both carry the generation by which the reaper would take these
 for forgotten ones. So when this host and the database do not agree, the database gets a new
 generation: what it never heard of then lives until its own deadline. That costs so little that
-every doubt will do: a boot, or a file that was moved, is taken for a copy.
+every doubt will do: a boot, or a file that was moved, is taken for a copy. What it removed itself a
+database remembers (`removed_vms`).
 """
 
 from __future__ import annotations
@@ -62,22 +63,11 @@ class RestoreDetector:
         """Remember the instance that was started last, or claimed at that epoch, before it is used.
         It need not outlive a power cut, after which a database counts as copied, or is elsewhere.
         Raises LedgerError: without this, nothing may be started."""
-        self._write(instance, epoch)
-
-    def renew(self, memory: RememberedState, instance: str) -> None:
-        """Remember another instance of the database instead, unless one was started meanwhile."""
-        self._write(instance, 0, instead_of=memory)
-
-    def _write(
-        self, instance: str, epoch: int, *, instead_of: RememberedState | None = None
-    ) -> None:
         text = f"{self.place}\n{instance} {epoch}\n".encode()
         try:
             descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if instead_of is not None and self.read() != instead_of:
-                    return
                 os.pwrite(descriptor, text, 0)
                 os.ftruncate(descriptor, len(text))
             finally:

@@ -236,7 +236,8 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _maybe(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """The same, or nothing. Raises ValueError."""
     return None if value is None else _number(value)
 
 
@@ -259,8 +260,8 @@ def _build(row: Sequence[Any]) -> BuildRecord:
         owner_until=row[14],
         epoch=_number(row[15]),
         cancel=Reason(row[16]) if row[16] else None,
-        cancelled_at=_maybe(row[17]),
-        hold_until=_maybe(row[18]),
+        cancelled_at=finite_or_none(row[17]),
+        hold_until=finite_or_none(row[18]),
         steps_started=bool(row[19]),
         phases=phases(row[20]),
         cost=Cost(
@@ -268,16 +269,16 @@ def _build(row: Sequence[Any]) -> BuildRecord:
             unpriced=row[30],
             final=bool(row[31]),
             source=PriceSource(row[32]) if row[32] else None,
-            at=_maybe(row[33]),
+            at=finite_or_none(row[33]),
         ),
         tenant=row[22],
         actor=row[23],
-        lease_until=_maybe(row[24]),
+        lease_until=finite_or_none(row[24]),
         source_object=row[25],
         log_object=row[26],
         artifacts_object=row[27],
         collected=row[28],
-        removed_at=_maybe(row[29]),
+        removed_at=finite_or_none(row[29]),
         usage=usage_from(row[34]),
     )
 
@@ -306,19 +307,19 @@ def _instance(row: Sequence[Any]) -> Instance:
         pool=row[19],
         shape=row[20],
         start=Start(row[21]) if row[21] else None,
-        due=_maybe(row[22]),
-        claimed_at=_maybe(row[23]),
+        due=finite_or_none(row[22]),
+        claimed_at=finite_or_none(row[23]),
         rate=_rate(*row[24:28]),
-        parked_at=_maybe(row[28]),
+        parked_at=finite_or_none(row[28]),
     )
 
 
 def _rate(usd_hour: float | None, parked: float | None, source: str, at: float | None) -> Rate:
     return Rate(
-        usd_hour=_maybe(usd_hour),
-        parked_usd_hour=_maybe(parked),
+        usd_hour=finite_or_none(usd_hour),
+        parked_usd_hour=finite_or_none(parked),
         source=PriceSource(source),
-        at=_maybe(at),
+        at=finite_or_none(at),
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import Connection, case, false, func, select, true
 
-from vmrunner.core import cost_report
-from vmrunner.ledger import past_costs, rows
+from vmrunner.core import cost_report, pricing
+from vmrunner.core.cost_report import DayKey, DaySum, Owner, Spent
+from vmrunner.ledger import rows, spent_rows
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.day_sums import GONE, SUMMED
 from vmrunner.ledger.instance_reads import parts_of
 from vmrunner.ledger.labels import forced_names, owned_by
 from vmrunner.ledger.readable import Readable, readable
@@ -18,27 +22,63 @@ from vmrunner.model import Instance, InstanceState, MadeImage
 from vmrunner.model.principals import TRUSTED_TENANTS, credited_labels, tenant_labels
 
 _b, _i, _m, _l = BUILDS.c, INSTANCES.c, IMAGES.c, LABELS.c
+_o = INSTANCES.alias("others").c
+_SOONEST = _o.created_at + pricing.MINIMUM
+_BUILD_END = (
+    select(func.max(case((_o.gone_at > _SOONEST, _o.gone_at), else_=_SOONEST)))
+    .where(_o.build == _i.build, _o.ref.is_not(None))
+    .scalar_subquery()
+)
 
 _IMAGES = Prepared(
     lambda: select(*rows.IMAGE).where(_m.closed_at.is_(None) | (_m.closed_at >= arg("since")))
 )
 
 
+class Rows(NamedTuple):
+    """What a report of costs reads of VMs, all at one moment. `open`: those that are there.
+    `spent`: others, by their rows. `days`: sums of yet others."""
+
+    open: Readable[Instance]
+    spent: Readable[Spent]
+    days: list[tuple[DayKey, DaySum]]
+
+
 class Spending:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def instances(self, since: float, own: Mapping[str, str]) -> Readable[Instance]:
-        """Return the VMs that are there, or were after that time: all, or those of builds of the
-        principal with this label filter."""
-        there: tuple[ColumnElement[bool], ...] = (
-            _i.state != InstanceState.GONE.value,
-            _i.gone_at >= since,
+    def since(self, moment: float, own: Mapping[str, str]) -> Rows:
+        """Return what VMs cost that are there, or were after that time: all, or those of builds of
+        the principal with this label filter. Of VMs whose rows are gone the whole day counts in
+        which that time lies."""
+        first, whole = cost_report.midnight(moment), cost_report.next_midnight(moment)
+        earliest = moment - pricing.MINIMUM  # the last minute may be billed whole
+        mine = owned_by(_i.build, own)
+        there = select(*rows.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
+        such = (_i.gone_at >= earliest, *mine)
+        counted = [
+            select(*spent_rows.COLUMNS).where(summed, *such)
+            for summed in (_i.summed.is_(None), _i.summed == false())
+        ]
+        part = select(*spent_rows.COLUMNS, _BUILD_END).where(
+            _i.summed == true(),
+            *such,
+            _i.gone_at < whole + cost_report.LONGEST_SUMMED,
+            _i.created_at < whole,
         )
-        queries = [select(*rows.INSTANCE).where(one, *owned_by(_i.build, own)) for one in there]
-        return self._database.read(
-            lambda c: readable(rows.instance, [row for q in queries for row in c.execute(q)])
-        )
+
+        def work(connection: Connection) -> Rows:
+            found = [row for query in counted for row in connection.execute(query)]
+            cut = connection.execute(part).all() if first < whole else []
+            days = GONE.between(connection, first, whole)
+            days += SUMMED.between(connection, whole, math.inf)
+            spent = readable(spent_rows.spent, found)
+            spent += readable(lambda row: spent_rows.spent(row, whole), cut)
+            return Rows(readable(rows.instance, connection.execute(there).all()), spent, days)
+
+        found = self._database.read(work, snapshot=True)
+        return found._replace(days=_visible(found.days, own))
 
     def images(self, since: float) -> Readable[MadeImage]:
         """Return the images whose builder is there, or was after that time."""
@@ -65,29 +105,7 @@ class Spending:
 
         return self._database.read(work)
 
-    def days(
-        self, since: float, own: Mapping[str, str]
-    ) -> list[tuple[cost_report.DayKey, cost_report.DaySum]]:
-        """Return the sums of days, from that midnight on, of VMs that have no row any more: all, or
-        those of builds of the principal with this label filter."""
-        found = self._database.read(lambda c: past_costs.since(c, since))
-        return (
-            [
-                (key, day)
-                for key, day in found
-                if own.items() <= dict(key.owner.labels).items()
-                and (
-                    key.owner.tenant in TRUSTED_TENANTS
-                    or own.items() <= tenant_labels(key.owner.tenant).items()
-                )
-            ]
-            if own
-            else found
-        )
-
-    def credited(
-        self, label: str, owners: Iterable[cost_report.Owner]
-    ) -> dict[cost_report.Owner, str]:
+    def credited(self, label: str, owners: Iterable[Owner]) -> dict[Owner, str]:
         """Return the values of a label, by owner, as `values` does of builds."""
         forced = self._database.read(forced_names)
         return {
@@ -96,3 +114,21 @@ class Spending:
             if (value := dict(one.labels).get(label)) is not None
             and credited_labels({label: value}, one.tenant, forced)
         }
+
+
+def _visible(
+    days: list[tuple[DayKey, DaySum]], own: Mapping[str, str]
+) -> list[tuple[DayKey, DaySum]]:
+    """Return the sums of builds of the principal with this label filter; without one, all."""
+    return [
+        (key, day)
+        for key, day in days
+        if not own
+        or (
+            own.items() <= dict(key.owner.labels).items()
+            and (
+                key.owner.tenant in TRUSTED_TENANTS
+                or own.items() <= tenant_labels(key.owner.tenant).items()
+            )
+        )
+    ]

@@ -16,7 +16,7 @@ def _table(name: str, columns: str) -> TableClause:
     return table(name, *(column(c, Text()) if c in _TEXT else column(c) for c in columns.split()))
 
 
-LEDGER: Final = _table("ledger", "id installation generation canary paused_at")
+LEDGER: Final = _table("ledger", "id installation generation canary paused_at removed_vm")
 BUILDS: Final = _table(
     "builds",
     "id name idempotency_key provider priority state state_since created_at attempt instance "
@@ -36,7 +36,7 @@ INSTANCES: Final = _table(
     "id build attempt provider role state state_since created_at deadline epoch owner ref address "
     "death message deletes delete_at gone_at pool shape start due claimed_at "
     "usd_hour parked_usd_hour price_source price_at parked_at offer access ordered "
-    "revision",
+    "revision summed",
 )
 EVENTS: Final = _table("events", "build seq time kind data")
 CHUNKS: Final = _table("chunks", "build seq attempt time offset line data")
@@ -73,15 +73,16 @@ NOTIFY_ENDPOINTS: Final = _table(
 )
 OUTBOX: Final = _table("outbox", "id endpoint event subject at due tries state data")
 REVISIONS: Final = _table("revisions", "id last")
-COST_DAYS: Final = _table(
-    "cost_days",
-    "day key what provider tenant source labels usd seconds unpriced unpriced_begun builds "
-    "builds_begun vms vms_begun price_at",
+_DAY_SUM: Final = (
+    "day key what provider tenant source labels usd seconds unpriced unpriced_ended builds "
+    "builds_ended vms vms_ended price_at"
 )
+SUMMED_DAYS: Final = _table("summed_days", _DAY_SUM)
+COST_DAYS: Final = _table("cost_days", _DAY_SUM)
 PAST_COUNTS: Final = _table("past_counts", "what provider result reason count usd")
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
     IMAGES, POOLS, POOL_PLACES, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, CACHES, PRICES,
     NOTIFY_ENDPOINTS, OUTBOX,
-    BUDGETS, CHARGES, SPENT, REVISIONS, COST_DAYS, PAST_COUNTS,
+    BUDGETS, CHARGES, SPENT, REVISIONS, SUMMED_DAYS, COST_DAYS, PAST_COUNTS,
 )  # fmt: skip

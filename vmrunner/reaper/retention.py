@@ -14,6 +14,7 @@ from typing import Final
 from vmrunner.core import budgets
 from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.ledger import Ledger
+from vmrunner.ledger.old_rows import LONGEST_NIGHT
 from vmrunner.model import BudgetPeriod
 from vmrunner.store.object_gc import ObjectGc
 
@@ -122,6 +123,8 @@ class _Night:
         removed = self._ledger.old_rows.remove(
             min(self._now - keep, month), self._now, dry_run=self._dry_run
         )
+        if not self._dry_run:
+            self._ledger.settled_costs.add(self._now, longest=LONGEST_NIGHT)
         return Removal("builds", removed.count, 0, removed.failed)
 
 

@@ -52,25 +52,22 @@ def report(
     label filter. What a VM cost before that time is left out. Raises ConfigError."""
     check_group(by)
     begun, such = time.time() - since, own or {}
-    # The last minute may be billed whole, after the VM is gone.
-    rows = ledger.spending.instances(begun - pricing.MINIMUM, such)
+    rows = ledger.spending.since(begun, such)
     images = () if such else ledger.spending.images(begun)
-    clocks = {(row.provider, row.scope) for row in (*rows, *images)}
+    clocks = {(row.provider, row.scope) for row in (*rows.open, *images)}
     times = {key: providers.time_at(*key) for key in clocks}
-    spent = [cost_report.of_instance(row, times[row.provider, row.scope]) for row in rows]
+    spent = list(rows.spent)
+    spent += [cost_report.of_instance(row, times[row.provider, row.scope]) for row in rows.open]
     spent += [cost_report.of_image(row, times[row.provider, row.scope]) for row in images]
-    past = ledger.spending.days(cost_report.midnight(begun), such)
     if by.startswith(LABEL):
         label = by.removeprefix(LABEL)
         builds = {spending.build for spending in spent if spending.build is not None}
         values = ledger.spending.values(label, builds)
-        owners = ledger.spending.credited(label, {key.owner for key, _ in past})
-        days = [(owners.get(key.owner), key, day) for key, day in past]
-        return cost_report.report(
-            spent, begun, lambda spending: values.get(spending.build or ""), days
-        )
-    group = (lambda spending: spending.provider) if by == PROVIDER else None
-    days = [(key.provider, key, day) for key, day in past]
+        owners = ledger.spending.credited(label, {key.owner for key, _ in rows.days})
+        days = [(owners.get(key.owner), key, day) for key, day in rows.days]
+        return cost_report.report(spent, begun, lambda vm: values.get(vm.build or ""), days)
+    group = (lambda vm: vm.provider) if by == PROVIDER else None
+    days = [(key.provider, key, day) for key, day in rows.days]
     return cost_report.report(spent, begun, group, days)
 
 
