@@ -43,8 +43,8 @@ BUGS: Final = (
     Bug(
         "wait for an upgrade without end",
         "ledger/database.py",
-        "self._begun(self._engine, servers, connections.READING)",
-        "self._begun(self._engine, servers, connections.SERVER)",
+        "self._begun(engine, servers, connections.READING)",
+        "self._begun(engine, servers, connections.SERVER)",
         f"{CONNECTIONS}::test_a_read_waits_seconds_for_who_changes_tables",
     ),
     Bug(
@@ -141,15 +141,14 @@ BUGS: Final = (
     Bug(
         "drop builds without a sum of their costs",
         OLD_ROWS,
-        "    past_costs.add(connection, "
-        "cost_report.day_sums(spent, lambda build: owners[build]))\n",
+        "    SUMMED.add(connection, cost_report.day_sums(new, owners.__getitem__))\n",
         "",
         f"{ROWS}::test_costs_are_the_same_before_and_after",
     ),
     Bug(
         "count a build in each of its days",
         "core/cost_report.py",
-        "        self.past_builds += day.builds_begun if anew else day.builds\n",
+        "        self.past_builds += day.builds if by_day else day.builds_ended\n",
         "        self.past_builds += day.builds\n",
         f"{ROWS}::test_costs_are_the_same_before_and_after",
     ),
@@ -183,7 +182,7 @@ BUGS: Final = (
     ),
     Bug(
         "keep a sum for each set of labels there ever was",
-        "ledger/past_costs.py",
+        "ledger/day_sums.py",
         "        if many and key.owner.labels:\n",
         "        if False:\n",
         f"{ROWS}::test_many_sets_of_labels_are_bounded",

@@ -1,7 +1,7 @@
 """A year of builds in a ledger, before and after retention: sizes, and how long the questions take
 that people and programs ask.
 
-    python bench/year.py [--days 365] [--builds 10000] [--postgres]
+    python bench/year.py [--days 365] [--builds 10000] [--postgres] [--short]
 
 Time is simulated: the rows of a day are written at once, by SQL, as 10,000 builds would have left
 them (a build, its VM, eight events, two labels; logs and artifacts are in the store and let go of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.connections import connect
 from vmrunner.ledger.urls import parse_url
-from vmrunner.model import Death
+from vmrunner.lib import ids
+from vmrunner.model import Death, Reason, Result
 
 Open = Callable[[], Ledger]
 
@@ -88,8 +90,7 @@ def test_one_host_notices_it_for_all(postgres: Server, tmp_path: Path) -> None:
 
 
 def test_a_refused_start_that_goes_sets_nothing_back(postgres: Server, tmp_path: Path) -> None:
-    """A host remembers it, and another one drops its row: the first has remembered another by
-    then."""
+    """A host remembers it, and another one drops its row at once."""
     url, key = postgres.new(), Fernet.generate_key().decode()
     one = Ledger.open(url, data_dir=tmp_path / "one", secret_key=key)
     two = Ledger.open(url, data_dir=tmp_path / "two", secret_key=key)
@@ -104,12 +105,12 @@ def test_a_refused_start_that_goes_sets_nothing_back(postgres: Server, tmp_path:
         ledger.instances.close(instance, epoch=epoch, death=Death.REFUSED, now=now)
         ledger.builds.put_back("b-1", epoch=seen + 1, now=now, before=now - 500)
 
-    refused(one, "vm-1", 1000.0)
-    refused(two, "vm-2", 1400.0)
-    one.recognise()
+    vms = [aged(3000.0), aged(2600.0), aged(2400.0)]
+    refused(one, vms[0], 1000.0)
     was = one.generation
-    refused(two, "vm-3", 1600.0)
-    assert {row.id for row in two.instances.list(build="b-1")} == {"vm-2", "vm-3"}
+    refused(two, vms[1], 1400.0)
+    refused(two, vms[2], 1600.0)
+    assert {row.id for row in two.instances.list(build="b-1")} == set(vms[1:])
     for ledger in (one, two):
         ledger.recognise()
         assert ledger.generation == was
@@ -145,4 +146,80 @@ def test_what_cannot_be_remembered_is_not_asked_for(opened: Open, data_dir: Path
     (data_dir / "witness").mkdir()
     with pytest.raises(LedgerError, match="witness cannot be written: Is a directory"):
         ledger.instances.start([launch(ledger, "b-1", "vm-1")], until=200.0)
+    ledger.close()
+
+
+def aged(seconds: float) -> str:
+    """The name of a VM that was asked for so long ago."""
+    return f"{ids.instances_since(time.time() - seconds)}0000000000000000"
+
+
+def ended(ledger: Ledger, vm: str, build: str = "b-1") -> None:
+    running(ledger, build, vm)
+    end = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "doom": Death.DONE}
+    ledger.builds.finish(build, epoch=1, now=110.0, **end)  # type: ignore[arg-type]
+    ledger.instances.close(vm, epoch=2, death=Death.DONE, now=111.0)
+    ledger.removals.remove(build, 112.0, sleep=lambda _: None)
+
+
+def retained(ledger: Ledger, url: str, vm: str) -> None:
+    assert ledger.old_rows.remove(1e9, 2e9, sleep=lambda _: None).count == 1
+
+
+def refused(ledger: Ledger, url: str, vm: str) -> None:
+    """A build that is tried again: the row of the try before goes."""
+    submitted(ledger)
+    ledger.instances.start([launch(ledger, "b-1", vm)], until=200.0)
+    row = ledger.instances.get(vm)
+    ledger.instances.close(vm, epoch=row.epoch, death=Death.REFUSED, now=101.0)
+    ledger.builds.put_back("b-1", epoch=row.epoch, now=102.0, before=1e9)
+
+
+@pytest.mark.parametrize("removed", [retained, refused])
+def test_a_row_that_was_removed_is_no_set_back(
+    url: str, opened: Open, removed: Callable[[Ledger, str, str], None]
+) -> None:
+    """A host that started nothing for as long, or whose last VM was refused."""
+    ledger = opened()
+    was, vm = ledger.generation, aged(1000.0)
+    if removed is retained:
+        ended(ledger, vm)
+    removed(ledger, url, vm)
+    assert not ledger.instances.known([vm])
+    ledger.recognise()
+    assert ledger.generation == was
+    ledger.close()
+    again = opened()
+    assert again.generation == was
+    again.close()
+
+
+@pytest.mark.parametrize("age", [100.0, -86400.0 * 365])
+def test_a_removed_row_vouches_for_no_younger_one(url: str, opened: Open, age: float) -> None:
+    """Nor does one that a fast clock named."""
+    ledger = opened()
+    old, young = aged(age), aged(50.0)
+    ended(ledger, old)
+    retained(ledger, url, old)
+    running(ledger, "b-2", young)
+    was = ledger.generation
+    ledger.recognise()
+    assert ledger.generation == was
+    forget(url, young)
+    ledger.recognise()
+    assert ledger.generation != was
+    ledger.close()
+
+
+def test_a_claim_of_a_row_that_is_there_needs_its_epoch(url: str, opened: Open) -> None:
+    """A mark above it says nothing: its row was not removed."""
+    ledger = opened()
+    newer, older = aged(1000.0), aged(2000.0)
+    ended(ledger, newer)
+    running(ledger, "b-2", older)
+    retained(ledger, url, newer)
+    was = ledger.generation
+    ledger._witness.note(older, epoch=7)
+    ledger.recognise()
+    assert ledger.generation != was
     ledger.close()
