@@ -106,6 +106,7 @@ def test_a_refused_start_that_goes_sets_nothing_back(postgres: Server, tmp_path:
         ledger.builds.put_back("b-1", epoch=seen + 1, now=now, before=now - 500)
 
     vms = [aged(3000.0), aged(2600.0), aged(2400.0)]
+    one.recognise()  # the other one came after it
     refused(one, vms[0], 1000.0)
     was = one.generation
     refused(two, vms[1], 1400.0)
