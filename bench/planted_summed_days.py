@@ -75,7 +75,7 @@ BUGS: Final = (
         "    return bool(row[0] >= memory.epoch)\n",
         "    return bool(row[0] >= memory.epoch) or removed_vms.was_removed(\n"
         "        connection, memory.instance\n    )\n",
-        f"{SET_BACK}::test_a_claim_of_a_row_that_is_there_needs_its_epoch",
+        f"{SET_BACK}::test_a_claimed_row_that_is_there_needs_its_epoch",
     ),
     Bug(
         "forget which rows retention removed",

@@ -212,7 +212,7 @@ def test_a_removed_row_vouches_for_no_younger_one(url: str, opened: Open, age: f
     ledger.close()
 
 
-def test_a_claim_of_a_row_that_is_there_needs_its_epoch(url: str, opened: Open) -> None:
+def test_a_claimed_row_that_is_there_needs_its_epoch(url: str, opened: Open) -> None:
     """A mark above it says nothing: its row was not removed."""
     ledger = opened()
     newer, older = aged(1000.0), aged(2000.0)
