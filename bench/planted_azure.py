@@ -28,7 +28,7 @@ BUGS: Final = (
         "Azure: a VM that was never seen is dead",
         f"{AZURE}/describe.py",
         "        if record is None:\n            return None\n        goes",
-        "        record = record or _Known(-SETTLED)\n        goes",
+        "        record = record or _Record(-SETTLED)\n        goes",
         f"{AT_AZURE}::test_what_was_never_seen_may_be_a_newborn",
     ),
     Bug(

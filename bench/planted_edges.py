@@ -144,8 +144,8 @@ _QEMU_BUGS: Final = (
     Bug(
         "QEMU: anybody's process may be a VM of ours",
         f"{QEMU}/processes.py",
-        "if name is not None and who is not None and _users(who.pid) <= _trusted(name):",
-        "if name is not None and who is not None:",
+        "if name is not None and found is not None and _users(found.pid) <= _trusted(name):",
+        "if name is not None and found is not None:",
         f"{LOCAL}::test_another_users_process_is_no_vm_of_ours",
     ),
     Bug(
@@ -212,7 +212,7 @@ _SHELL_BUGS: Final = (
         "end --expired: what is not shown is dead",
         "providers/deletion.py",
         "        alive |= {key: view.ref",
-        "        deaths.dead |= {key for key in here if key not in seen}\n"
+        "        progress.dead |= {key for key in in_scope if key not in seen}\n"
         "        alive |= {key: view.ref",
         "tests/unit/reaper/test_expired.py",
     ),

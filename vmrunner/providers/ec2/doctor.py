@@ -87,10 +87,12 @@ def _terminate(provider: Ec2Provider) -> Iterator[Finding]:
     right = provider.permissions.simulate()
     if right.may is not False:
         options = provider.options
-        ours = filtered(
+        instances = filtered(
             provider.client, options.region, f"tag:{TAG}installation", [options.installation]
         )
-        living = (i["InstanceId"] for i in ours if i["State"]["Name"] in ("pending", "running"))
+        living = (
+            i["InstanceId"] for i in instances if i["State"]["Name"] in ("pending", "running")
+        )
         instance = next(living, None)
         if instance is not None:
             right = provider.permissions.dry_run(instance)

@@ -405,5 +405,5 @@ class Cloud:
 
 
 def _is_of(machine: FakeMachine, installation: str) -> bool:
-    mine = machine.tags.get(f"{TAG}installation") == installation
-    return mine and machine.tags.get(f"{TAG}role") in MORTAL
+    own = machine.tags.get(f"{TAG}installation") == installation
+    return own and machine.tags.get(f"{TAG}role") in MORTAL

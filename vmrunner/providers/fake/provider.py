@@ -153,8 +153,8 @@ class FakeProvider:
                 yield from self._pages(scope, kind)
 
     def _last_the_dead(self, scopes: Collection[Scope]) -> list[Scope]:
-        mine = [scope for scope in self._scopes if scope in scopes]
-        return sorted(mine, key=lambda scope: scope in self.cloud.unreachable)
+        own_scopes = [scope for scope in self._scopes if scope in scopes]
+        return sorted(own_scopes, key=lambda scope: scope in self.cloud.unreachable)
 
     def _pages(self, scope: Scope, kind: Kind) -> Iterator[Page]:
         start = 0
@@ -194,10 +194,10 @@ class FakeProvider:
                 done |= self._call("delete", death, scope, here)
             except ProviderError as error:
                 done |= dict.fromkeys(here, Outcome(fate=Fate.FAILED, error=str(error)))
-        not_mine = (ref for ref in refs if ref not in done)
+        unreached = (ref for ref in refs if ref not in done)
         return done | {
             ref: Outcome(fate=Fate.FAILED, error=f"{ref.scope} cannot be reached")
-            for ref in not_mine
+            for ref in unreached
         }
 
     def _arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:

@@ -59,8 +59,8 @@ _LOOK: Final = "see docs/configuration.md, kind gce"
 def _delete(provider: GceProvider) -> Iterator[Finding]:
     """Check the right to delete on a VM of ours, if there is one; Compute Engine tells of no
     other."""
-    mine = f'labels.{label("installation")}="{provider.options.installation}"'
-    answer = pb(provider.client(INSTANCES, filter=mine, max_results=1))
+    own_label = f'labels.{label("installation")}="{provider.options.installation}"'
+    answer = pb(provider.client(INSTANCES, filter=own_label, max_results=1))
     for zone, part in answer.items.items():
         for item in part.instances:
             scope = Scope("gce", provider.identity.project(), last(zone))

@@ -63,13 +63,14 @@ def holes(
 
 
 def way_out(rules: Sequence[Any], tags: Sequence[str], account: str | None) -> Finding | None:
-    """Return by what VMs with these tags, those of `network: none`, get out; None: by nothing.
-    Where no rule says otherwise Google lets everything out. Answers to who was let in need none."""
-    ours = sorted(
+    """Finding of the way out of VMs with these tags, those of `network: none`; None: there is none.
+    Where no rule says otherwise Google lets everything out. Answers to connections that were let in
+    need none."""
+    relevant = sorted(
         (rule for rule in rules if _concerns(rule, tags, account, "EGRESS")),
         key=lambda rule: (int(rule.priority), bool(list(rule.allowed))),  # a tie is denied
     )
-    first = next((rule for rule in ours if list(rule.allowed) or _denies_all(rule)), None)
+    first = next((rule for rule in relevant if list(rule.allowed) or _denies_all(rule)), None)
     if first is not None and not list(first.allowed):
         return None
     ways = "no rule denies it" if first is None else f"rule {first.name}: {_ports(first)}"

@@ -110,14 +110,14 @@ _LONGEST: Final = 4 * 3600.0
 
 
 def instance(scope: Scope, item: Any, near: GceNearness) -> Resource:
-    ours = near.of(item)
+    mark = near.of(item)
     return Resource(
         ref=Ref(scope, Kind.INSTANCE, item.name),
         power=power(item),
         created_at=when(item.creation_timestamp),
         tags=tags(item.labels),
-        near=ours or packer_names.near(item.name),
-        near_after=0.0 if ours else packer_names.OLD,
+        near=mark or packer_names.near(item.name),
+        near_after=0.0 if mark else packer_names.OLD,
     )
 
 

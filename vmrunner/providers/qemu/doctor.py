@@ -56,8 +56,8 @@ def to_come(directory: Path, made: Mapping[str, Any]) -> int:
 def untouched(state: StateDir, mark: str) -> int:
     """Bytes of memory that the VMs here were given and have not used yet: all of it, at first."""
     used: dict[str, int] = {}
-    for who, name in processes.marked(mark):
-        used[name] = max(used.get(name, 0), processes.resident(who.pid))
+    for owner, name in processes.marked(mark):
+        used[name] = max(used.get(name, 0), processes.resident(owner.pid))
     return sum(
         max(
             0,

@@ -1,11 +1,11 @@
 """SSH into a VM's network namespace: bytes between a socket in the VM's directory and QEMU's port.
 
-Only who may enter the directory reaches the socket; a port of the host's could be taken up by
+Only users who may enter the directory reach the socket; a port of the host's could be taken up by
 anybody. The connections onward are made in the namespace that the process lies in. Standard library
 only; one thread.
 
 QEMU takes a connection for a guest that has no address yet, and brings each that was given up to
-the guest all the same, many seconds later. So who knows when the guest listens keeps the forwarder
+the guest all the same, many seconds later. So a caller that knows when the guest listens keeps it
 shut until then.
 """
 

@@ -32,7 +32,7 @@ class IdentityPort:
         return self._socket.fileno()
 
     def tell(self, identity: Mapping[str, Any], *, now: float, woken: bool) -> None:
-        """Say who the VM is. `woken`: its clock stood still until now."""
+        """Send the VM its identity. `woken`: its clock stood still until now."""
         text = json.dumps(
             {
                 **identity,

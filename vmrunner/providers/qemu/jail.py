@@ -118,13 +118,24 @@ def start_jail(
     life, news, console, errors = (os.pipe() for _ in range(4))
     ends = _Ends(life=life[0], news=news[1], console=console[1], errors=errors[1])
     unshared, mapped, forked = (os.pipe() for _ in range(3))
-    ours = (life[1], news[0], console[0], errors[0], unshared[0], mapped[1], forked[0], *private)
+    private_ends = (
+        life[1],
+        news[0],
+        console[0],
+        errors[0],
+        unshared[0],
+        mapped[1],
+        forked[0],
+        *private,
+    )
     helper = os.fork()
     if helper == 0:
         # The helper makes the namespaces, forks pid 1 into them and leaves; the keeper adopts it.
         _guarded(
             ends,
-            lambda: _make(spec, files, listener, ends, ours, unshared[1], mapped[0], forked[1]),
+            lambda: _make(
+                spec, files, listener, ends, private_ends, unshared[1], mapped[0], forked[1]
+            ),
         )
     for end in (life[0], news[1], console[1], errors[1], unshared[1], mapped[0], forked[1]):
         os.close(end)
@@ -178,12 +189,12 @@ def _make(
     files: dict[int, int],
     listener: socket.socket,
     ends: _Ends,
-    ours: tuple[int, ...],
+    private_ends: tuple[int, ...],
     unshared: int,
     mapped: int,
     forked: int,
 ) -> None:
-    for end in ours:
+    for end in private_ends:
         os.close(end)
     syscalls.leave_session_keyring()
     if spec.group:

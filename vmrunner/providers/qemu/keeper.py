@@ -132,7 +132,7 @@ class Keeper:
         return self._awaited(jail)
 
     def _resume(self, jail: Jail) -> str:
-        """Let the clone run and tell it who it is. Returns what went wrong."""
+        """Let the clone run and tell it its identity. Returns the error as text; "": none."""
         assert self.channel is not None
         assert self.qmp is not None
         self.unproven = time.monotonic() + _ACKNOWLEDGED

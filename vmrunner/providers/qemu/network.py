@@ -106,7 +106,7 @@ def proxy_rules(ports: Iterable[int]) -> str:
 def load(program: str, rules: str, *, space: int | None = None) -> None:
     """Let the kernel have the rules, for the network namespace `space` or our own. Raises
     OSError."""
-    here = os.open("/proc/self/ns/net", os.O_RDONLY)
+    own_namespace = os.open("/proc/self/ns/net", os.O_RDONLY)
     try:
         if space is not None:
             syscalls.enter(space, syscalls.NEWNET)
@@ -120,8 +120,8 @@ def load(program: str, rules: str, *, space: int | None = None) -> None:
         )
     finally:
         if space is not None:
-            syscalls.enter(here, syscalls.NEWNET)
-        os.close(here)
+            syscalls.enter(own_namespace, syscalls.NEWNET)
+        os.close(own_namespace)
     if done.returncode:
         raise OSError(f"nft: {done.stderr.decode(errors='replace').strip()[:500]}")
 

@@ -1,4 +1,4 @@
-"""Processes of this machine, and certainty about who they are before any kill.
+"""Processes of this machine, whose identity is certain before any kill.
 
 Signals go through a pidfd, so that the checked process is the one that is hit. The keeper uses
 this module: standard library only.
@@ -27,9 +27,9 @@ _FIRST_USER: Final = 0x7000_0000
 _NOBODY: Final = 65534
 
 
-def written(who: Process) -> list[int | str]:
+def written(identity: Process) -> list[int | str]:
     """A process as a keeper's file names it."""
-    return [who.pid, who.started, who.boot, who.pid_namespace]
+    return [identity.pid, identity.started, identity.boot, identity.pid_namespace]
 
 
 def parse(value: Any) -> Process | None:
@@ -44,17 +44,17 @@ def parse(value: Any) -> Process | None:
             return None
 
 
-def send(who: Process, number: int) -> bool:
+def send(target: Process, number: int) -> bool:
     """Signal exactly this process. False: it has ended, or is not in reach from here. Raises
     PermissionError when it is another user's."""
-    if not process.alive(who):
+    if not process.alive(target):
         return False
     try:
-        handle = os.pidfd_open(who.pid)
+        handle = os.pidfd_open(target.pid)
     except ProcessLookupError:
         return False
     try:
-        if not process.alive(who):
+        if not process.alive(target):
             return False
         signal.pidfd_send_signal(handle, number)
     except ProcessLookupError:
@@ -102,9 +102,9 @@ def marked(scope_mark: str) -> Iterator[tuple[Process, str]]:
         except OSError:
             continue
         name = name_in(cmdline, scope_mark)
-        who = None if name is None else _running(int(entry.name))
-        if name is not None and who is not None and _users(who.pid) <= _trusted(name):
-            yield who, name
+        found = None if name is None else _running(int(entry.name))
+        if name is not None and found is not None and _users(found.pid) <= _trusted(name):
+            yield found, name
 
 
 def _running(pid: int) -> Process | None:

@@ -256,9 +256,9 @@ def _wait_released(instance_dir: InstanceDir) -> bool:
 def _kill_lost(mark: str, instance: str) -> Outcome:
     """SIGKILL every process that carries the instance's name."""
     killed = False
-    for who, name in processes.marked(mark):
+    for target, name in processes.marked(mark):
         if _instance(name) == instance:
-            killed = processes.send(who, signal.SIGKILL) or killed
+            killed = processes.send(target, signal.SIGKILL) or killed
     return Outcome(fate=Fate.ACCEPTED if killed else Fate.MISSING)
 
 

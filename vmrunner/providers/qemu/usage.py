@@ -29,8 +29,10 @@ def _cpu(instance_dir: InstanceDir, mark: str) -> float | None:
         if group:
             lines = (Path(group) / "cpu.stat").read_text().splitlines()
             return int(dict(line.split() for line in lines)["usage_usec"]) / 1e6
-        theirs = [who.pid for who, name in processes.marked(mark) if name == instance_dir.path.name]
-        return sum(map(_seconds, theirs)) if theirs else None
+        pids = [
+            owner.pid for owner, name in processes.marked(mark) if name == instance_dir.path.name
+        ]
+        return sum(map(_seconds, pids)) if pids else None
     except (OSError, ValueError, LookupError):
         return None
 
