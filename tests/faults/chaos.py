@@ -20,6 +20,7 @@ from typing import Final
 from tests.faults.broken import Broken
 from tests.faults.chaos_failovers import drawn_failovers
 from tests.faults.chaos_forges import drawn_trouble
+from tests.faults.chaos_hosts import drawn_hosts
 from tests.faults.chaos_nature import FAULTS, LONGEST, draw_foreign, draw_nature
 from tests.faults.chaos_sandboxes import SANDBOXES, draw_sandbox, ends_of
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, drawn_layout
@@ -53,6 +54,8 @@ class Episode:
     forges = 0.15
     #: … whose ledger is at a server that fails over.
     failovers = 0.15
+    #: … with several hosts, each with its own local VMs.
+    hosts = 0.15
 
     def __init__(
         self,
@@ -69,24 +72,29 @@ class Episode:
         self.builds: list[BuildRecord] = []
         self._wanted = builds
         layout = drawn_layout(draw := self.random)
-        self._jobs = None if cloud is not None else drawn_trouble(seed, self.happened, self.forges)
+        local = cloud is None
+        self._jobs = drawn_trouble(seed, self.happened, self.forges) if local else None
         self._failovers = drawn_failovers(
             seed, self.happened, self.failovers, lags=self._jobs is None
         )
+        # A standby that lags may lack the only beat that tells another host's time.
+        plain = local and self._jobs is None and not (self._failovers and self._failovers.lags)
+        self._hosts = drawn_hosts(seed, self.happened, self.hosts) if plain else None
+        made = self._hosts.cloud if self._hosts else partial(InMemory, layout=layout)
         self.world = (World if self._jobs is None else GithubWorld)(
             template,
             root,
-            cloud=cloud or partial(InMemory, layout=layout),
+            cloud=cloud or made,
             limits=Limits(),
             max_instances=40,
             pass_seconds=30.0,
             sweep_seconds=300.0,
-            many_hosts=draw.random() < 0.5,
+            many_hosts=draw.random() < 0.5 or self._hosts is not None,
             airborne=cloud is None and draw.random() < self.aloft,
             served=self._failovers is not None,
         )
         self._lowers = cloud is None and draw.random() < 0.2
-        self._renames = cloud is None and draw.random() < 0.1
+        self._renames = cloud is None and draw.random() < 0.1 and self._hosts is None
         self._pooled = cloud is None and draw.random() < 0.4
         self._faulty = draw.choice((0.0, 0.02, 0.1, 0.25))
         self._lies = draw.random() < 0.3  # some dates of answers are wrong
@@ -94,13 +102,16 @@ class Episode:
         self._loses_ledger = draw.random() < 0.1
         self._stores = draw.random() < 0.5
         self.world.store.skew = Random(f"{seed}:store").choice((0.0, 0.0, DAY, -DAY))
-        self._slots: list[Node | float] = [0.0, 0.0]  # a process, or when it comes back
+        # Each is a process, or when it comes back.
+        self._slots: list[Node | float] = self._hosts.slots if self._hosts else [0.0, 0.0]
         self._renamed, self._numbers = False, itertools.count(1001)
         self._out_until: dict[Scope, float] = {}
         self._full_until: dict[Scope | None, float] = {}
         self._fills = draw.random() < 0.4
         self._down_until = 0.0
         self._theirs: list[CloudResource] = []
+        if self._hosts is not None:
+            self._hosts.begin(self.world)
         self._nature()
         if self._jobs is not None:
             self._jobs.begin(self.world, span=self.span)
@@ -110,30 +121,32 @@ class Episode:
     def play(self) -> None:
         """The trouble, and then its end."""
         world, draw = self.world, self.random
-        world.dice = lambda _node, _point: draw.random() < self._deadly
+        world.dice = self._dice
         world.judge = self._judge
         world.store.judge = self._store_fault
         world.drops = lambda: draw.random() < self._faulty / 4
         start, span = world.clock(), self.span
         submits = sorted(draw.random() * span for _ in range(self._wanted))
-        lost_at = start + draw.uniform(0.3, 1.0) * span if self._loses_ledger else None
-        lowered_at = start + draw.uniform(0.2, 0.8) * span if self._lowers else None
-        renamed_at = start + draw.uniform(0.2, 0.8) * span if self._renames else None
+        once = [
+            (start + draw.uniform(earliest, latest) * span, happens)
+            for drawn, earliest, latest, happens in (
+                (self._loses_ledger, 0.3, 1.0, self._lose_ledger),
+                (self._lowers, 0.2, 0.8, self._lower_limits),
+                (self._renames, 0.2, 0.8, self._rename),
+            )
+            if drawn
+        ]
         while world.clock() < start + span + 300:
             while submits and world.clock() >= start + submits[0] and not world.away:
                 submits.pop(0)
                 self._submit()
-            if lost_at is not None and world.clock() >= lost_at:
-                self._lose_ledger()
-                lost_at = None
-            if lowered_at is not None and world.clock() >= lowered_at:
-                self._lower_limits()
-                lowered_at = None
-            if renamed_at is not None and world.clock() >= renamed_at:
-                self._rename()
-                renamed_at = None
+            for event in [event for event in once if world.clock() >= event[0]]:
+                once.remove(event)
+                event[1]()
             self._befall()
             self._staff()
+            if self._hosts is not None:
+                self._hosts.step()
             if self._jobs is not None:
                 self._jobs.step()
             self._cancel_hopeless()
@@ -156,7 +169,15 @@ class Episode:
     # --- the world ---
 
     def _nature(self) -> None:
-        draw_nature(self.world, self.random)
+        if self._hosts is not None:
+            self._hosts.nature()
+        else:
+            draw_nature(self.world, self.random)
+
+    def _dice(self, node: Node, _point: str) -> bool:
+        """Does this process die here?"""
+        dies = self.random.random() < self._deadly
+        return dies and not (self._hosts is not None and self._hosts.is_steady(node))
 
     def _judge(self, call: Call) -> Plan | None:
         """What becomes of one call."""
@@ -287,11 +308,12 @@ class Episode:
             )
             return
         timeout = draw.choice((30, 120, 300))
+        longer = self._hosts.more_time() if self._hosts is not None else 0
         build = world.submit(
             provider=draw.choice(self.world.cloud.names),
             submitter=next(self._numbers) if draw.random() < 0.2 else None,
             timeout=timeout,
-            ttl=timeout + draw.choice((300, 600)),
+            ttl=timeout + draw.choice((300, 600)) + longer,
             spot=draw.random() < 0.2,
             retry_on_loss=draw.random() < 0.2,
             keep_on_failure=draw.choice((None, None, 60, 600)),
@@ -310,33 +332,54 @@ class Episode:
         for place, slot in enumerate(self._slots):
             if isinstance(slot, float):
                 if now >= slot and not world.away:
-                    self._slots[place] = world.node(
-                        far=world.many_hosts,
-                        skew=draw.choice((0.0, 0.0, DAY, -DAY, -HOUR)),
-                        stores=self._stores,
-                        pools=self._pooled and drawn_pools(draw, self.world.cloud.names),
-                    )
+                    self._start(place)
             elif slot.dead:
                 self.happened["crashes"] += 1
                 world.nodes.remove(slot)
                 pause = draw.choice((1.0, 10.0, 100.0, 900.0))
                 self._slots[place] = now + draw.random() * pause
-            elif slot.asleep:
-                slot.asleep = draw.random() > 0.02
-                if not slot.asleep:
-                    slot.born = now
-            elif draw.random() < 0.001:
-                slot.asleep = True
-                self.happened["processes put to sleep"] += 1
-            elif slot.threadless:
-                slot.threadless = draw.random() > 0.05
-            elif draw.random() < 0.002:
-                slot.threadless = True
-                self.happened["hosts without a thread left"] += 1
-            elif draw.random() < 0.004:
-                step = draw.choice((-DAY, -HOUR, -60.0, 60.0, HOUR, DAY))
-                slot.skew += step
-                self.happened[f"clocks set {'back' if step < 0 else 'forward'}"] += 1
+            elif self._hosts is None or not self._hosts.is_steady(slot):
+                self._shake(slot)
+
+    def _shake(self, node: Node) -> None:
+        """What may befall a process that lives, and its host."""
+        draw, world = self.random, self.world
+        if node.asleep:
+            node.asleep = draw.random() > 0.02
+            if not node.asleep:
+                node.born = world.clock()
+        elif draw.random() < 0.001:
+            node.asleep = True
+            self.happened["processes put to sleep"] += 1
+        elif node.threadless:
+            node.threadless = draw.random() > 0.05
+        elif draw.random() < 0.002:
+            node.threadless = True
+            self.happened["hosts without a thread left"] += 1
+        elif draw.random() < 0.004:
+            step = draw.choice((-DAY, -HOUR, -60.0, 60.0, HOUR, DAY))
+            if self._hosts is not None:
+                self._hosts.set_clock(node.host, step)
+                return
+            node.skew += step
+            self.happened[f"clocks set {'back' if step < 0 else 'forward'}"] += 1
+
+    def _start(self, place: int) -> None:
+        draw, world = self.random, self.world
+        host = self._hosts.home(place) if self._hosts is not None else None
+        if self._hosts is not None and host is None:
+            return
+        clock = draw.choice((0.0, 0.0, DAY, -DAY, -HOUR))
+        pools = self._pooled and drawn_pools(draw, world.cloud.names)
+        if host is None:
+            clock = clock if world.many_hosts else world.clock_at_start(world.host, clock)
+        self._slots[place] = world.node(
+            far=world.many_hosts,
+            host=host,
+            skew=None if host is not None else clock,
+            stores=self._stores,
+            pools=pools,
+        )
 
     def _lose_ledger(self) -> None:
         world = self.world
@@ -345,7 +388,8 @@ class Episode:
         world.nodes.clear()
         world.lose_ledger()
         self.builds.clear()
-        self._slots = [world.clock() + self.random.uniform(0, 300), world.clock() + 900]
+        soon = world.clock() + self.random.uniform(0, 300)
+        self._slots = [soon] + [world.clock() + 900 for _ in self._slots[1:]]
         self.happened["lost ledgers"] += 1
 
     def _lower_limits(self) -> None:
@@ -402,9 +446,11 @@ class Episode:
             if node.asleep:
                 node.asleep, node.born = False, world.clock()
         if all(node.dead for node in engines):
-            world.node(far=world.many_hosts, stores=self._stores)
+            host = self._hosts.heal() if self._hosts is not None else None
+            world.node(far=world.many_hosts, host=host, stores=self._stores)
 
     def _quiet(self) -> bool:
         self._cancel_hopeless()
         over = self._jobs is None or self._jobs.over  # asked each time: it calls programs
-        return over and self.world.quiet()
+        back = self._hosts is None or self._hosts.over
+        return over and back and self.world.quiet()

@@ -29,7 +29,7 @@ class Failovers:
     """What becomes of the primaries, one after the other."""
 
     def __init__(self, draw: Random, happened: Counter[str], *, lags: bool) -> None:
-        self._draw, self._happened, self._lags = draw, happened, lags
+        self._draw, self._happened, self.lags = draw, happened, lags
         self._often = draw.choice((0.0005, 0.002, 0.005))
         self._behind: Path | None = None
         self._falls_at = 0.0
@@ -38,7 +38,7 @@ class Failovers:
         assert world.servers is not None
         self._world, self._servers = world, world.servers
         # An older standby would be told as one that lags.
-        self._servers.judge = None if self._lags else self._judge
+        self._servers.judge = None if self.lags else self._judge
 
     def step(self) -> None:
         """The primary may die between two commits."""
@@ -51,7 +51,7 @@ class Failovers:
                 self._happened["rows that a standby lacked"] += lost
                 self._behind = None
         elif draw.random() < 0.01 and servers.promoted:
-            if self._lags:
+            if self.lags:
                 self._behind = servers.copy()
                 self._falls_at = now + draw.choice((0.0, 5.0, 10.0))
             else:

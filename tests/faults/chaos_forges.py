@@ -168,9 +168,10 @@ class GithubTrouble:
                 slot.asleep = draw.random() < 0.001
                 slot.dead = draw.random() < 0.002
                 if draw.random() < 0.002:
-                    slot.skew -= draw.choice((60.0, HOUR, DAY))
+                    slot.host.skew -= draw.choice((60.0, HOUR, DAY))
 
     def _start(self) -> ForgeProcess:
         build = {**self._build, "provider": self.world.cloud.names[self._place]}
         skew = self._draw.choice((0.0, 0.0, DAY, -DAY, -HOUR))
-        return self.world.forge(hears_all=True, skew=skew, idle=self._idle, build=build)
+        clock = self.world.clock_at_start(self.world.host, skew)
+        return self.world.forge(hears_all=True, skew=clock, idle=self._idle, build=build)

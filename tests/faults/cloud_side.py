@@ -56,6 +56,9 @@ class CloudSide(Protocol):
     on_call: Callable[[Call], Any] | None  # asked before each call what becomes of it
 
     def now(self) -> float: ...
+    def time_at(self, scope: Scope) -> float:
+        """Return the time by which what is there was promised to end."""
+
     def settle(self) -> None: ...
     def providers(self, installation: str, host: Callable[[], float]) -> Mapping[str, Provider]:
         """One process's view, of whose it is and what its host's clock says; by name."""
@@ -112,6 +115,9 @@ class InMemory(Cloud):
     @property
     def scopes(self) -> list[Scope]:
         return [scope for scopes in self.layout.values() for scope in scopes]
+
+    def time_at(self, _scope: Scope) -> float:
+        return self.now()
 
     def providers(self, installation: str, host: Callable[[], float]) -> Mapping[str, FakeProvider]:
         return {

@@ -242,7 +242,8 @@ class Caller:
 def reachable(world: World, machine: CloudResource) -> bool:
     """True if its supervisor answers."""
     world.cloud.settle()
-    return machine.power is not Power.DEAD and not machine.stopped and not machine.hung
+    runs = machine.power is not Power.DEAD and not machine.stopped and not machine.hung
+    return runs and not world.is_off(machine.ref.scope)
 
 
 def _rest(_seconds: float = 0.0) -> None:

@@ -40,7 +40,7 @@ class Program:
     ) -> None:
         pid = next(self._pids)
         self.process = Process(machine="m", boot="b", pid_namespace="n", pid=pid, started=pid)
-        self.world = world
+        self.world, self.host = world, world.host
         self.dead = self.ledger_down = False
         self.crash_at = crash_at
         self.points: list[str] = []

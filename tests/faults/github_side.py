@@ -182,17 +182,19 @@ class ForgeProcess:
         *,
         crash_at: int | None = None,
         hears_all: bool = False,
-        skew: float = 0.0,
+        skew: float | None = None,
         **said: Any,
     ) -> None:
         pid = next(self._pids)
+        self.host = world.host
+        if skew is not None:
+            self.host.skew = skew
         self.process = Process(machine="m", boot="b", pid_namespace="n", pid=pid, started=pid)
         self.world = world
         self.dead = self.asleep = self.ledger_down = False
         self.born = world.clock()
         self.crash_at = crash_at
         self.hears_all = hears_all
-        self.skew = skew
         self.points: list[str] = []
         self.failures: list[VmrunnerError] = []
         build = {"provider": world.cloud.name, "timeout": 60, "ttl": TTL}
@@ -200,20 +202,20 @@ class ForgeProcess:
             {"name": "fast", "max_runners": world.most, "build": build} | said
         )
         place = forges.target(fake_github.ORG)
-        http = GithubHttp(now=self._host, transport=_Transport(self, world.github))
+        http = GithubHttp(now=self._clock, transport=_Transport(self, world.github))
         tokens = ServiceTokens(http, place, PersonalToken(fake_github.TOKEN))
         actions = ActionsService(http, tokens)
         service: Any = PlayedService(self)
         self.state = ScaleSetState()
-        self.listener = JobListener(settings, self.state, actions, f"host-{pid}", self._host)
+        self.listener = JobListener(settings, self.state, actions, f"host-{pid}", self._clock)
         builds = RunnerBuilds(service, place, settings)
-        self.scaler = RunnerScaler(settings, self.state, actions, builds, self._host)
+        self.scaler = RunnerScaler(settings, self.state, actions, builds, self._clock)
         self._failures = {"listener": 0, "scaler": 0}
         self._again = {"listener": 0.0, "scaler": 0.0}
 
-    def _host(self) -> float:
+    def _clock(self) -> float:
         """Its host's clock."""
-        return self.world.clock() + self.skew
+        return self.world.clock() + self.host.skew
 
     def reach(self, point: str) -> None:
         self.points.append(point)

@@ -107,6 +107,9 @@ class HttpSide(abc.ABC):
     def now(self) -> float:
         return float(self.local.now())
 
+    def time_at(self, _scope: Scope) -> float:
+        return self.now()
+
     def settle(self) -> None:
         self.local.settle()
 

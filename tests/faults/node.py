@@ -6,7 +6,6 @@ one that the test names. The guest and the session are played. Nothing in produc
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.commands import PlayedCommands, reachable
+from tests.faults.host_side import Host
 from tests.faults.seams import CLOUD_EFFECTS, STORE_EFFECTS, LedgerSeam, Seam
 from tests.faults.store_side import KEEP, check_source
 from tests.faults.tasks import Crash, InTheAir, Task
@@ -173,7 +173,8 @@ class Node:
     """One process of vmrunner: an engine and a reaper, or one of them.
 
     `crash_at`: kill it at this effect; `sleep_at`: `sleep()` is called there, and then it goes on
-    as if nothing had been. `skew` is what its host's clock is wrong by, `far` another host."""
+    as if nothing had been. `host`: what it runs on, else the world's, or with `far` one of its own;
+    `skew` sets its clock, for all that runs there."""
 
     def __init__(
         self,
@@ -187,29 +188,27 @@ class Node:
         drives: bool = True,
         sweeps: bool = True,
         far: bool = False,
-        boot: str = "b",
-        skew: float = 0.0,
+        host: Host | None = None,
+        skew: float | None = None,
         stores: bool = False,
         pools: Mapping[str, PoolSpec] | None = None,
     ) -> None:
         self.world = world
-        self.process = Process(
-            machine=f"m{pid}" if far else "m", boot=boot, pid_namespace="n", pid=pid, started=pid
-        )
+        self.host = host or (world.far_host(pid) if far else world.host)
+        if skew is not None:
+            self.host.skew = skew
+        machine, boot = self.host.machine, self.host.boot
+        self.process = Process(machine=machine, boot=boot, pid_namespace="n", pid=pid, started=pid)
         self.born = world.clock()
         self.dead = self._killed = False
-        self.asleep = False
+        self._asleep = self._ledger_down = False
         self.crash_at, self.sleep_at, self.sleep = crash_at, sleep_at, sleep
-        self.skew = skew
         self.reaps, self.drives, self.sweeps, self.stores = reaps, drives, sweeps, stores
-        self.ledger_down = False
         self.threadless = False  # its host starts no more threads
         self.points: list[str] = []  # every place where it might have crashed
         self.tasks: list[Task] = []
-        there = world.cloud.providers(world.truth.installation, self._host)
-        others = [node for node in world.nodes if isinstance(node, Node) and not node.dead]
-        used = {node.host for node in others} if far else ()
-        self.host = next(n for n in itertools.count() if n not in used)
+        cloud = self.host.vms or world.cloud
+        there = cloud.providers(world.truth.installation, self._clock)
         self._ledger = world.ledger_of(self)
         ledger: Any = LedgerSeam(self, self._ledger)
         self.engine = Engine(
@@ -224,7 +223,7 @@ class Node:
             kind="serve",
             paths=Paths(world.root),
             orders=orders(self._ledger),
-            clock=self._host,
+            clock=self._clock,
             monotonic=world.clock,
             membership=self._membership(),
             pool=lambda _name, _size: InTheAir(self) if world.airborne else Inline(),
@@ -236,7 +235,7 @@ class Node:
         self.reaping = Reaper(self.engine.context, self._membership(), lambda: self.engine.watching)
         self._passed = self._swept = float("-inf")  # it begins with both, as `serve` does
         store: Any = Seam(self, world.store, STORE_EFFECTS, "store")
-        place, clock = world.root, self._host
+        place, clock = world.root, self._clock
         self.store = Uploader(
             ledger,
             lambda: store,
@@ -250,9 +249,33 @@ class Node:
         ).run
         self._stored = self._collected = float("-inf")
 
-    def _host(self) -> float:
+    def _clock(self) -> float:
         """Its host's clock."""
         return self.world.clock() + self.skew
+
+    @property
+    def skew(self) -> float:
+        return self.host.skew
+
+    @skew.setter
+    def skew(self, seconds: float) -> None:
+        self.host.skew = seconds
+
+    @property
+    def asleep(self) -> bool:
+        return self._asleep or self.host.off
+
+    @asleep.setter
+    def asleep(self, asleep: bool) -> None:
+        self._asleep = asleep
+
+    @property
+    def ledger_down(self) -> bool:
+        return self._ledger_down or self.host.cut
+
+    @ledger_down.setter
+    def ledger_down(self, down: bool) -> None:
+        self._ledger_down = down
 
     def _spawn(self, work: Callable[[], None]) -> None:
         """A thread of the engine, as long as its host has any."""

@@ -73,6 +73,7 @@ class Promises:
     trouble: float  # when the cloud last could not be reached by anybody …
     out: dict[Scope, float]  # … or one of its scopes
     untold: float  # … or the ledger
+    cut: dict[Scope, float]  # … or that from one of the hosts
     overrun: dict[Ref, float]  # seconds past E, of all VMs that were alive then
     sweep_seconds: float
     _last: dict[str, LastLife]  # of VMs that were not told to die then
@@ -130,7 +131,7 @@ class Promises:
                 size = pool.size if pool.size is not None else pool.spec.size
                 its = [r for r in pooled if (r.pool, r.scope) == (row.pool, row.scope)]
                 # What a build has just claimed was one of those that were too many.
-                now = self.cloud.now()
+                now = self.cloud.time_at(row.scope)
                 free = [r for r in its if r.build is None or now - (r.claimed_at or 0.0) < SLACK]
                 surplus = full or size is None or len(free) > size
             before = self._last.get(row.id)
@@ -153,7 +154,7 @@ class Promises:
         if pool is None or pool.draining or row.shape != shape_of(pool.spec, self.truth.generation):
             return True
         forgotten = self.clock() > self._named.get(pool.name, -math.inf) + FORGOTTEN
-        idle = self.cloud.now() >= row.created_at + pool.spec.idle + POOL_BOOT - SLACK
+        idle = self.cloud.time_at(row.scope) >= row.created_at + pool.spec.idle + POOL_BOOT - SLACK
         dear = pool.spec.usd_per_day is not None
         size = pool.size if pool.size is not None else pool.spec.size
         rows = self.truth.instances.open()
@@ -168,7 +169,11 @@ class Promises:
         least = min(limits.requested, limits.booting, limits.ready, limits.parking, limits.waking)
         born = row.claimed_at or row.created_at
         worked = last is not None and last.row.state in _WORKS
-        return row.death is Death.STUCK and not worked and self.cloud.now() - born >= least - SLACK
+        return (
+            row.death is Death.STUCK
+            and not worked
+            and self.cloud.time_at(row.scope) - born >= least - SLACK
+        )
 
     def check_told(self) -> None:
         """Every build that ended is to be told, once."""
@@ -186,24 +191,24 @@ class Promises:
             build = self.truth.builds.get(order.build)
             # No other place than the ledger tells that time.
             over = (build.hold_until or math.inf) + CANCEL_GRACE
-            over = max(over, self.untold + self.cloud.skew)
-            if build.instance == order.instance and self.cloud.now() > over:
+            untold = max(self.untold, self.cut.get(machine.ref.scope, 0.0))
+            over = max(over, untold + self._skew(machine))
+            if build.instance == order.instance and self.cloud.time_at(machine.ref.scope) > over:
                 pause = self.truth.instances.get(order.instance).delete_at
                 self._in_time(machine, max(over, pause), order.instance)
-        if self.cloud.now() > order.deadline:
+        if self.cloud.time_at(machine.ref.scope) > order.deadline:
             self._in_time(machine, order.deadline, order.instance)
 
     def _check_belongings(self, standing: list[CloudResource]) -> None:
         """Promise 1, of what came with a VM: nothing can end it while that is there, and where it
         outlives that, only a sweep shows it: G counts from the next one."""
-        now = self.cloud.now()
         late = [
             (thing, expires)
             for thing in standing
             if thing.born_of_us and thing.order is None and thing.alive
             if thing.ref.kind not in self.unseen
             for expires in [float(thing.tags.get(f"{TAG}expires-at", "inf"))]
-            if now > expires
+            if self.cloud.time_at(thing.ref.scope) > expires
         ]
         if not late:
             return
@@ -211,9 +216,9 @@ class Promises:
         for thing, expires in late:
             name = thing.tags.get(f"{TAG}instance")
             if name in there:
-                self._freed[thing.ref] = now
+                self._freed[thing.ref] = self.cloud.time_at(thing.ref.scope)
             else:
-                out = self.out.get(thing.ref.scope, -math.inf) + self.cloud.skew
+                out = self.out.get(thing.ref.scope, -math.inf) + self._skew(thing)
                 freed = max(expires, self._freed.get(thing.ref, 0.0), out)
                 self._in_time(thing, freed + self.sweep_seconds, str(thing.ref))
 
@@ -221,15 +226,20 @@ class Promises:
         """G counts from E, from the thing's birth when a request came later still, from when there
         was somebody to reap and a cloud to be reached, or from when an accepted delete came to
         nothing."""
-        reaping = [n.born for n in self.nodes if not n.dead and not n.asleep and n.reaps]
+        awake = (n for n in self.nodes if not n.dead and not n.asleep and n.reaps)
+        reaping = [n.born for n in awake if n.host.reaches(thing.ref.scope)]
         trouble = max(self.trouble, self.out.get(thing.ref.scope, 0.0))
-        since = max(min(reaping, default=self.clock()), trouble) + self.cloud.skew
+        since = max(min(reaping, default=self.clock()), trouble) + self._skew(thing)
         begun = max(begun, since, thing.created_at, thing.reverted_at or 0.0)
-        late = self.cloud.now() - begun
+        late = self.cloud.time_at(thing.ref.scope) - begun
         if thing.ref.kind is Kind.INSTANCE:
             self.overrun[thing.ref] = max(self.overrun.get(thing.ref, 0.0), late)
         if late > self.limits.limits.grace:
             raise Broken(f"1 no survivor: {name} is alive past its deadline")
+
+    def _skew(self, thing: CloudResource) -> float:
+        """Return what the clock of a thing's deadline is ahead by."""
+        return self.cloud.time_at(thing.ref.scope) - self.clock()
 
     def _check_intent(self, instance: str) -> None:
         """Promise 4: the row, with its order, is durable before the cloud is asked."""
@@ -254,7 +264,7 @@ class Promises:
         if machine.tags.get("vmrunner:installation") != self.truth.installation:
             raise Broken(f"2 no murder: {ref.id} is another's")
         order = machine.order
-        if order is None or self.cloud.now() > order.deadline:
+        if order is None or self.cloud.time_at(ref.scope) > order.deadline:
             return
         ended = machine.stopped or machine.preempted
         if not ended and not self._condemned(machine, order):
@@ -268,7 +278,8 @@ class Promises:
             return False  # of another generation: it lives until E
         if row.id in self.lagging:
             return True  # its end may have been decided before
-        if self.cloud.now() > row.end:
+        now = self.cloud.time_at(machine.ref.scope)
+        if now > row.end:
             return True  # the end that its build gave it
         if row.death is not None and row.death.value == "expired":
             return False  # somebody thinks so, and it is not
@@ -279,7 +290,7 @@ class Promises:
         silent = self.many_hosts and self.clock() >= build.created_at + MEMBER_LEASE
         unheard = silent and row.death is Death.ABANDONED
         orphaned = build.submitter is not None and (unheard or not self.alive(build.submitter))
-        held = build.hold_until is not None and self.cloud.now() < build.hold_until
+        held = build.hold_until is not None and now < build.hold_until
         sandbox_over = build.was_ready and not held
         return (
             (build.state is BuildState.HELD and not held)

@@ -364,7 +364,7 @@ def test_a_runner_leaves_though_the_clock_is_set_back(make_world: MakeWorld) -> 
     world.github.cancel(job)
     world.run(30, until=lambda: bool(world.running()))
     world.run(5)
-    process.skew = -DAY
+    process.host.skew = -DAY
     world.run(40, until=lambda: not world.running())
     assert not world.running()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.host_side import HOST_A, HOST_B, Hosts
+from tests.faults.host_side import HOST_A, HOST_B, Host, Hosts, burn, on
 from tests.faults.node import Node
 from tests.faults.pool_worlds import drained, filled, pools, waiting
 from tests.faults.world import TTL, World
@@ -23,19 +23,6 @@ def two_hosts(make_world: Make, **options: Any) -> World:
     """The windows of births are production's: a host is gone for longer than a test's."""
     limits = Limits(max_ttl=7200, deleting=60, orphan_cap=5)
     return make_world(cloud=Hosts, many_hosts=True, limits=limits, **options)
-
-
-def on(world: World, scope: Scope, **options: Any) -> Node:
-    """A process on that host."""
-    hosts: Any = world.cloud
-    hosts.here = scope
-    return world.node(far=True, **options)
-
-
-def burnt(world: World, node: Node, scope: Scope) -> None:
-    node.kill()
-    hosts: Any = world.cloud
-    hosts.burn(scope)
 
 
 def ready_at(world: World, scope: Scope) -> set[str]:
@@ -106,7 +93,7 @@ def test_a_hosts_orders_are_its_own_after_a_crash(make_world: Make) -> None:
 def test_builds_of_a_host_gone_for_good_end(make_world: Make, again: bool) -> None:
     world = two_hosts(make_world, max_instances=1)
     _, b, build = running_on_b(world, retry_on_loss=again)
-    burnt(world, b, HOST_B)
+    burn(world, b.host)
     row, ends = row_of(world, build), world.clock() + TTL
     world.run(ends - world.clock(), step=5.0)
     assert world.truth.instances.get(row.id).state is InstanceState.BUSY, "it may live until E"
@@ -132,7 +119,7 @@ def test_a_wish_ends_a_build_whose_host_is_gone(make_world: Make) -> None:
     """At once, as soon as that is known; the row of its VM waits until that cannot live."""
     world = two_hosts(make_world)
     _, b, build = running_on_b(world)
-    burnt(world, b, HOST_B)
+    burn(world, b.host)
     world.truth.builds.request_cancel(build, Reason.USER, world.clock())
     world.run(100, step=2.0, until=lambda: world.truth.builds.get(build).finished)
     assert world.truth.builds.get(build).result is Result.CANCELLED
@@ -145,15 +132,12 @@ def test_a_host_that_comes_back_finds_nothing_doubled(make_world: Make) -> None:
     """It slept: its VM ends as it wakes, and its process is told that the build is another's."""
     world = two_hosts(make_world)
     _, b, build = running_on_b(world, retry_on_loss=True)
-    hosts: Any = world.cloud
-    b.asleep = True
-    hosts.off.add(HOST_B)
+    b.host.off = True
     world.seconds[build] = 5.0
     done = lambda: world.truth.builds.get(build).finished  # noqa: E731
     world.run(TTL + 2 * DOUBT, step=5.0, until=done)
     assert world.truth.builds.get(build).result is Result.SUCCESS
-    hosts.off.clear()
-    b.asleep, b.born = False, world.clock()
+    b.host.off, b.born = False, world.clock()
     world.run(60)
     assert world.truth.builds.get(build).attempt == 2
     world.settle()
@@ -165,16 +149,12 @@ def test_a_host_back_with_an_early_clock_ends_its_vm(
     """Its keeper and its reaper believe that the deadline is to come: the closed row decides."""
     world = two_hosts(make_world)
     _, b, build = running_on_b(world, retry_on_loss=True)
-    hosts: Any = world.cloud
-    machine = hosts.machines[row_of(world, build).ref]
-    hosts.native_deadline = False
-    b.asleep = True
-    hosts.off.add(HOST_B)
+    machine: Any = world.cloud.machines[row_of(world, build).ref]
+    b.host.off = True
     done = lambda: world.truth.builds.get(build).attempt == 2  # noqa: E731
     world.run(TTL + 2 * DOUBT, step=5.0, until=done)
     b.skew = machine.created_at - world.clock()
-    hosts.off.clear()
-    b.asleep, b.born = False, world.clock()
+    b.host.off, b.born = False, world.clock()
     with monkeypatch.context() as unchecked:  # it is alive, and its row was closed
         unchecked.setattr(world, "check", lambda **_: None)
         world.run(world.sweep_seconds + 30, until=lambda: not machine.alive)
@@ -206,7 +186,7 @@ def test_a_dead_hosts_pool_is_given_up(make_world: Make) -> None:
     b = on(world, HOST_B, pools=pools())
     world.run(120, until=lambda: len(waiting(world)) == 4)
     lost = ready_at(world, HOST_B)
-    burnt(world, b, HOST_B)
+    burn(world, b.host)
     world.run(1500, step=5.0, until=lambda: not ready_at(world, HOST_B))
     assert {world.truth.instances.get(name).state for name in lost} == {InstanceState.GONE}
     world.run(60, until=lambda: len(waiting(world)) == 2)
@@ -217,7 +197,7 @@ def test_a_dead_hosts_pool_is_given_up(make_world: Make) -> None:
 
 def clone(world: World, boot: str) -> Node:
     """A process of a host with machine id "m", over a database that several hosts share."""
-    node = world.node(boot=boot, pools=pools())
+    node = world.node(host=Host("m", boot, boot=boot), pools=pools())
     node.engine._one_host = False
     return node
 

@@ -23,6 +23,7 @@ from tests.faults.broken import Broken
 from tests.faults.cloud_side import CloudResource, CloudSide, InMemory, with_order
 from tests.faults.commands import Caller
 from tests.faults.failover_side import Client, Servers
+from tests.faults.host_side import Host, Hosts
 from tests.faults.node import LOG, Guest, Node
 from tests.faults.promises import WEBHOOK, LastLife, Promises
 from tests.faults.store_side import MemoryStore, is_tidy, stored_source
@@ -120,6 +121,7 @@ class World(Promises):
         self.judge: Callable[[Call], Any] | None = None
         self.dice: Callable[[Node, str], bool] | None = None  # does this process die here?
         self.nodes: list[Node] = []
+        self.host = Host("m", "0")  # that processes run on, where nothing is said
         self.warm_up_seconds, self.warm_up_error = 0.0, ""
         self.warm: set[str] = set()  # builds whose sessions were given an open connection
         self.sandboxes: set[str] = set()
@@ -134,6 +136,7 @@ class World(Promises):
         self._named: dict[str, float] = {}
         self.unseen = set()
         self.out: dict[Scope, float] = {}
+        self.cut: dict[Scope, float] = {}
         self._freed: dict[Ref, float] = {}
         self.broken: BaseException | None = None
         self.servers = Servers(self) if served else None
@@ -181,7 +184,7 @@ class World(Promises):
         """The ledger as that process has it."""
         if self.servers is None:
             return self.truth
-        return self.servers.open(node, self.seal(), f"-{node.host}")
+        return self.servers.open(node, self.seal(), f"-{node.host.memory}")
 
     def lose_ledger(self) -> None:
         """The database is gone, the installation is kept: a new and empty one. All nodes died."""
@@ -220,6 +223,22 @@ class World(Promises):
         node = Node(self, next(self._pids), **options)
         self.nodes.append(node)
         return node
+
+    def far_host(self, pid: int) -> Host:
+        """A host that nothing runs on, with the disk of one that nothing runs on any more."""
+        used = {node.host.memory for node in self.nodes if not node.dead}
+        memory = next(str(n) for n in itertools.count() if str(n) not in used)
+        return Host(f"m{pid}", memory)
+
+    def clock_at_start(self, host: Host, skew: float) -> float | None:
+        """What that host's clock is to be wrong by when a process is started there: as it is (None)
+        where another runs."""
+        used = any(node.host is host and not node.dead for node in self.nodes)
+        return None if used else skew
+
+    def is_off(self, scope: Scope) -> bool:
+        """True if that is a host that is off, or asleep."""
+        return isinstance(self.cloud, Hosts) and self.cloud.at[scope].host.off
 
     def alive(self, process: Process) -> bool:
         lives = any(n.process == process and not n.dead for n in self.nodes)
