@@ -72,6 +72,13 @@ class FailingOver(Episode):
     failovers = 1.0
 
 
+class Hosted(Episode):
+    """It has hosts with local VMs."""
+
+    forges = failovers = 0.0
+    hosts = 1.0
+
+
 def play(
     tally: Tally, template: Path, number: int, builds: int, kind: type[Episode] = Episode
 ) -> None:
@@ -141,11 +148,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, help="go on from this file, and keep it up to date")
     parser.add_argument("--episode", type=int, help="only this one, with what the engine logs")
     parser.add_argument("--failovers", action="store_true", help="of the ledger, in every episode")
+    parser.add_argument("--hosts", action="store_true", help="with local VMs, in every episode")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     chosen = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     tally = Tally(chosen.seed)
-    kind = FailingOver if chosen.failovers else Episode
+    kind = FailingOver if chosen.failovers else Hosted if chosen.hosts else Episode
     if chosen.state and chosen.state.exists():
         tally = Tally(**json.loads(chosen.state.read_text()))
         if tally.seed != chosen.seed:

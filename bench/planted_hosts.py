@@ -9,11 +9,33 @@ from bench.planted import Bug
 
 HOSTS: Final = "tests/faults/test_two_hosts.py"
 FAILING: Final = "tests/faults/test_pools_failing.py"
+DRAWN: Final = "tests/faults/test_chaos_hosts.py"
 GONE: Final = "tests/unit/engine/test_gone_hosts.py"
 SIZES: Final = "tests/unit/engine/test_pool_sizes.py"
 WARM_UPS: Final = "tests/unit/engine/test_pool_warm_ups.py"
 
 BUGS: Final = (
+    Bug(
+        "take over what another host's VM runs, in a drawn world",
+        "engine/takeover.py",
+        "if build.instance in snapshot.unread or build.instance in snapshot.everybody:",
+        "if build.instance in snapshot.unread:",
+        f"{DRAWN}::test_hosts_come_and_go_in_a_hostile_world",
+    ),
+    Bug(
+        "give up at once the VMs of a host that is not heard",
+        "engine/gone_hosts.py",
+        "if now >= watch.over and self._membership.member_gone(row.owner):",
+        "if self._membership.member_gone(row.owner):",
+        f"{DRAWN}::test_hosts_come_and_go_in_a_hostile_world",
+    ),
+    Bug(
+        "act on VMs in scopes of other hosts",
+        "engine/context.py",
+        "if row.scope in scopes[name]:",
+        "if True:",
+        f"{DRAWN}::test_hosts_come_and_go_in_a_hostile_world",
+    ),
     Bug(
         "a pool is filled by what every host has",
         "engine/pools.py",

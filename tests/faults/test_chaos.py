@@ -45,6 +45,14 @@ class Aloft(Episode):
     span = 60.0
 
 
+class Hosted(Episode):
+    """Short, and with hosts of local VMs."""
+
+    forges = failovers = 0.0
+    hosts = 1.0
+    span = 200.0
+
+
 class Forged(Episode):
     """Short, and with jobs of GitHub."""
 
@@ -57,6 +65,7 @@ class Forged(Episode):
     [
         (Grounded, 40, ["failed calls"]),
         (Aloft, 5, ["failed calls"]),
+        (Hosted, 5, ["failed calls", "hosts that came back"]),
         (Forged, 5, ["failed calls", "jobs done", "runners of GARM and jobs of GitLab"]),
     ],
 )
