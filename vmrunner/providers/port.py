@@ -101,7 +101,7 @@ class PacesLooks(Protocol):
 
 @runtime_checkable
 class Arms(Protocol):
-    """A provider whose cloud keeps a deadline that is armed after birth, an effect of its own."""
+    """A provider whose cloud keeps a deadline that is armed after the create, as its own effect."""
 
     def arm(self, ref: Ref, instance: str, deadline: float) -> Ref | None:
         """Make the cloud itself end `ref` some minutes past `deadline`. Returns the resource that

@@ -129,7 +129,7 @@ def _clear(ledger: Ledger, provider: Provider, row: MadeImage) -> str:
 
 
 def _its(made: CloudImage, row: MadeImage, installation: str) -> bool:
-    """True if this image is the row's. What carries no tags of anybody's is, by its name."""
+    """True if this image is the row's. One without any tags is, by its name."""
     mine = made.installation in ("", installation) and made.tags.get(IMAGE, row.id) == row.id
     return mine and not made.promoted
 

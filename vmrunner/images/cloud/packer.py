@@ -2,8 +2,8 @@
 
 Packer ends what it made when it is interrupted once, which takes minutes; interrupted twice, it
 leaves at once, and so do its plugins when they are told. So a shell stands between: one SIGTERM, or
-the death of vmrunner, becomes one SIGINT to all of them, as a terminal would send it; who is not
-done in time is killed, and what is left has its deadline.
+the death of vmrunner, becomes one SIGINT to all of them, as a terminal would send it; a program
+that is not done in time is killed, and what it leaves has its deadline.
 """
 
 from __future__ import annotations

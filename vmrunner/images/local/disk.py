@@ -30,7 +30,7 @@ CMDLINE: Final = (
 LIBRARY: Final = "/usr/lib/vmrunner"  # the supervisor and its modules
 MANIFEST: Final = "/etc/vmrunner/image.json"
 SBOM: Final = "/etc/vmrunner/sbom.cdx.json"
-#: Of the machine on which an image was made: who it was, and who had access.
+#: Files of the machine on which an image was made: its identity, and its access.
 TRACES: Final = (
     "/etc/machine-id",
     "/etc/ssh/ssh_host_ed25519_key",

@@ -29,8 +29,8 @@ TTL: Final = 2400.0  # seconds after which the VM ends itself
 def vm(
     image: LocalImage, accel: str, *, reshape: Callable[[bytes], bytes] = lambda data: data
 ) -> Iterator[tuple[Connection, float]]:
-    """A VM of this image without a network, and the seconds until SSH answered. Gone at the end.
-    `reshape`: for who wants other user-data than a build's."""
+    """A VM of this image without a network, and the seconds until SSH answered. Deleted at the end.
+    `reshape`: changes the user-data from a build's."""
     cache = image.directory.parent.parent
     user, host = keys.generate(), keys.generate()
     with TemporaryDirectory(prefix="vmrunner-verify-") as state:

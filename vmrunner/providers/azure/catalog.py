@@ -164,8 +164,8 @@ class AzureCatalog:
         return galleries.parsed(str(version["id"])) if version else None
 
     def _defined(self, text: str, identifier: GalleryId) -> AzureImage:
-        """An image in a gallery of the subscription, as its definition tells of it; who may not
-        read that knows nothing of it, and Azure decides."""
+        """An image in a gallery of the subscription, as its definition tells of it; without the
+        right to read that, nothing is known of it, and Azure decides."""
         image = identifier.image
         try:
             definition = self._client(DEFINITION, group=identifier.group, **image.where)

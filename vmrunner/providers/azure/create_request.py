@@ -69,7 +69,7 @@ def machine(
 
 
 def tags_for(order: Order, options: AzureOptions) -> dict[str, str]:
-    """Return the tags that everything of this order is born with; names as Azure takes them."""
+    """Tags of everything created for this order; names as Azure takes them."""
     tags = {**options.tags, **tags_of(order)}
     return {_FORBIDDEN.sub("_", key)[:512]: value[:256] for key, value in tags.items()}
 

@@ -1,11 +1,11 @@
 """Looking at some VMs, by name.
 
-A list of a group tells no state of power, and a VM's own view does: few are asked for their views
-one by one; of many the list tells which are changing, and those are asked, as far as there are
-reads to spare, and some of the others in turn. What was seen and is not found any more is dead:
-its name is never given again; but of one that was first seen a moment ago, and that we did not
-delete, an answer may come from where Azure does not know it yet. What was never seen may be a
-newborn.
+A list of a group tells no state of power, and a VM's own view does. Few VMs are asked for their
+views one by one; of many the list tells which are changing: those are asked, as far as there are
+reads to spare, and some of the others in turn. A VM that was seen and is not found any more is
+dead, since its name is never given again; but one that was first seen a moment ago, and that we did
+not delete, may only be unknown yet to the part of Azure that answers. A VM that was never seen may
+not be visible yet.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class VmDescriber:
             if record is not None and self._is_ours(key, item):
                 found[key] = replace(seen(scope, item, record.host), power=record.power)
         # A view is two reads at most as a rule, three where an interface tells an address by its
-        # id alone: the rest of those that are there, a quarter at least, is everybody else's.
+        # id alone: the rest of those that are there, a quarter at least, is left to others.
         changing = sum(not calm for calm, _ in turns.values())
         most = max(VIEWS, min(changing, self._client.spare() // 4))
         return sorted(turns, key=turns.__getitem__)[:most]

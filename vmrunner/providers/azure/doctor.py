@@ -93,8 +93,8 @@ def _role() -> Path:
 
 
 def _alone(provider: AzureProvider) -> Iterator[Finding]:
-    """Check that the group is this installation's alone: what has no tags of anybody's is told to
-    be ours by its name there. And that a sweep reads all of it."""
+    """Check that the group is this installation's alone, since untagged resources count as ours by
+    their names there; and that a sweep reads all of it."""
     installation = provider.options.installation
     others: list[str] = []
     pages = list(provider.sweep())

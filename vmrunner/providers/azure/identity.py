@@ -18,7 +18,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.cooldown import CallCooldown
 
-#: Of the subscription: who has a right in a group alone has none once the group is gone.
+#: Of the subscription: a right in a group alone ends with the group.
 GROUP_RIGHT: Final = "Microsoft.Resources/subscriptions/resourceGroups/read"
 GROUP_VERSION: Final = "2021-04-01"
 
@@ -63,8 +63,9 @@ class AzureIdentity:
             return self._group
 
     def _asked(self) -> str:
-        """Return the group's name, once it answered us: who may not list VMs may end those whose
-        rows are known; and a group that is not there, or mistyped, hides no other of ours."""
+        """Return the group's name, once it answered us: credentials that may not list VMs may end
+        those whose rows are known; and a group that is missing, or mistyped, hides no other of
+        ours."""
         try:
             return self.group()
         except CallFailed as failed:

@@ -1,5 +1,5 @@
-"""The right to kill, before anything is born: Azure tells what these credentials may in a group,
-and which locks hold there, under which nothing can be deleted.
+"""The right to delete, known before anything is created: Azure tells what these credentials may do
+in a group, and which locks hold there, under which nothing can be deleted.
 
 Credentials that may create and not delete leave bills behind. A denial stops launching, never
 reaping.

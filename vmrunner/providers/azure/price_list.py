@@ -1,4 +1,4 @@
-"""Prices as Azure tells them to everybody, by its retail price API."""
+"""Azure's public prices, by its retail price API."""
 
 from __future__ import annotations
 

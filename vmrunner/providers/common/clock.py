@@ -57,14 +57,14 @@ class CloudClock:
                 self._offset = offset
 
     def overheard(self, date: str | None) -> None:
-        """Take in the date of an error, which may be anybody's: it counts for `skew` alone."""
+        """Take in the date of an error, which a proxy may have made: it counts for `skew` alone."""
         offset = self._offset_of(date)
         if offset is not None:
             self._rumour = offset
 
     def now(self) -> float:
         """Epoch seconds. While one answer contradicts the host and nothing else was heard, the
-        earlier of the two: nothing dies too soon, and no newborn seems old."""
+        earlier of the two: nothing dies too soon, and no new VM seems old."""
         offset = self._offset  # it is not forgotten again, and a tick asks for each row
         if offset is not None:
             return self._elapsed() + offset

@@ -1,4 +1,4 @@
-"""A question about a cloud that is asked at every turn and must never hold up who asks."""
+"""A question about a cloud that is asked at every turn and must never hold up its caller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 #: After a failure, so long it is not asked again, in seconds.
 COOL: Final = 15.0
-#: So long who asks waits for an answer, in seconds. A tick asks, and has all providers to mind.
+#: Seconds that a caller waits for an answer. A tick asks, and has all providers to mind.
 ANSWER_WAIT: Final = 3.0
 
 

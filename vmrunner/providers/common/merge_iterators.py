@@ -63,7 +63,7 @@ def _taken(results: queue.Queue[_Batch[T]], running: int) -> Iterator[T]:
 
 
 def _read(source: Callable[[], Iterator[T]], put: Callable[[_Batch[T]], bool]) -> None:
-    """Put all items of a source, while anybody takes them, and its end."""
+    """Put all items of a source, while they are taken, and its end."""
     try:
         for item in source():
             if not put(_Batch((item,))):

@@ -1,4 +1,4 @@
-"""Being born: one call for one order, and what its failures mean for the next."""
+"""Creating: one call for one order, and the meaning of its failures for the next."""
 
 from __future__ import annotations
 

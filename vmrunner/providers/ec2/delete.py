@@ -144,7 +144,8 @@ def _of_one(failed: CallFailed) -> bool:
 
 
 def _outcome(failed: CallFailed) -> Outcome:
-    """Missing is success, and no proof of death: a newborn may not be visible yet."""
+    """Outcome of one delete. Missing is success, and no proof of death: a new VM may not be visible
+    yet."""
     if _MISSING.fullmatch(failed.code):
         return Outcome(fate=Fate.MISSING)
     return Outcome(fate=Fate.FAILED, error=str(failed))
@@ -174,8 +175,8 @@ def _release(client: Ec2Client, region: str, name: str) -> None:
 
 
 def _deregister(client: Ec2Client, region: str, name: str) -> None:
-    """An image, and what was made for it. One that was finished since a sweep showed it lasts, and
-    is not there for who ends leftovers. What stays of its snapshots sweeps show."""
+    """Delete an image, and its snapshots. One that was finished since a sweep showed it lasts, and
+    counts as missing. Sweeps show the snapshots that stay."""
     found = client(region, IMAGES, ImageIds=[name])["Images"]
     unfinished = [image for image in found if is_unfinished(tags(image))]
     if not unfinished:
@@ -191,7 +192,7 @@ def _deregister(client: Ec2Client, region: str, name: str) -> None:
 
 def _is_of(snapshot: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """True if a snapshot was made for this image: it has our tag as well; or none yet, and EC2 made
-    it for that one. Any image may be put together of anybody's snapshots."""
+    it for that one. Any image may be put together of other owners' snapshots."""
     whose = tags(snapshot).get(OWNER)
     if whose is None:
         return image["ImageId"] in snapshot.get("Description", "")

@@ -68,7 +68,7 @@ Check = Callable[["Ec2Provider"], Iterator[Finding]]
 
 
 def check(provider: Ec2Provider) -> list[Finding]:
-    """Run all checks. Who we are comes first: without that nothing else can be told."""
+    """Run all checks. Our identity comes first: without it nothing else can be told."""
     try:
         caller = provider.identity.caller()
     except CallFailed as failed:

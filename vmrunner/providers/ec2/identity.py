@@ -79,7 +79,7 @@ class Ec2Identity:
         return caller.account if caller is not None else self._owners.get(key)
 
     def _caller(self, key: str, arrived: float) -> Caller:
-        """One asks for all who arrived meanwhile: they share its failure."""
+        """Ask once for all callers that arrived meanwhile: they share a failure."""
         if key not in self._callers:
             at, failed = self._silent.get(key, (None, None))
             if failed is not None and at is not None and at > arrived:

@@ -245,7 +245,7 @@ class Ec2Images:
         return [_made(image) for image in self._asked(what)]
 
     def _asked(self, what: Answer) -> list[ec2.ImageTypeDef]:
-        """Ask for images at once. Pages are for accounts with more images than anybody keeps."""
+        """Ask for images in one call. Only accounts with very many images need pages."""
         answer = patiently(partial(self._client, self._options.region, IMAGES, **what))
         return answer["Images"]
 

@@ -1,8 +1,8 @@
-"""The right to kill, before anything is born.
+"""The right to delete, known before anything is created.
 
-Who may launch and not terminate leaves bills behind. So the right is asked for first: by a policy
-simulation; where that cannot be had, by a dry run on the first machine that is born. A denial stops
-launching, never reaping.
+Credentials that may launch and not terminate leave bills behind. So the right is asked for first:
+by a policy simulation; where that cannot be had, by a dry run on the first machine that is created.
+A denial stops launching, never reaping.
 """
 
 from __future__ import annotations

@@ -393,7 +393,7 @@ class Cloud:
     # --- what a test asks ---
 
     def of(self, instance: str) -> list[FakeMachine]:
-        """Return every VM that carries this instance id, in order of birth."""
+        """Every VM that carries this instance id, in the order of creation."""
         tag = f"{TAG}instance"
         return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
 

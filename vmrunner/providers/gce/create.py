@@ -1,7 +1,7 @@
-"""Being born: one insert for one order, its operation, and what their failures mean for the next.
+"""Creating: one insert for one order, its operation, and the meaning of failures for the next.
 
 The operation is waited for, since only it tells that a zone has no room. That is in a thread of the
-engine's own for births; what breaks off is `Uncertain`, and the identical order, sent again by its
+engine's own for creates; what breaks off is `Uncertain`, and the identical order, sent again by its
 request id, comes to the same operation.
 """
 

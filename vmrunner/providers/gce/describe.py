@@ -1,10 +1,10 @@
 """Looking at some VMs, by name.
 
-What was deleted is not shown as dead: it is not shown at all, and neither is a newborn that is not
-visible yet. And what is off does not say why. Both are on record in the zone's operations, which
-are asked about those VMs alone: an operation that is done, without an error, and was the VM's end,
-is a death that is seen; and only `compute.instances.guestTerminate` is the guest's own doing. A
-host that fails or is maintained, and an operator who stops a VM, are not.
+A deleted VM is not shown as dead: it is not shown at all, and neither is a new one that is not
+visible yet. And a VM that is off does not say why. Both are on record in the zone's operations,
+which are asked about those VMs alone: an operation that is done, without an error, and was the VM's
+end, is a death that is seen; and only `compute.instances.guestTerminate` is the guest's own doing.
+A host that fails or is maintained, and an operator who stops a VM, are not.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class InstanceDescriber:
     def _records(
         self, scope: Scope, stopping: Mapping[str, Seen], lost: Mapping[str, Key]
     ) -> dict[str, _Record]:
-        """Raises `CallFailed` where they may be told another time; who may not read them is told
-        of no cause."""
+        """Raises `CallFailed` where they may be told another time; without the right to read them
+        there is no cause."""
         before = {name: self._causes.get(view.ref) for name, view in stopping.items()}
         remembered = {name: record for name, record in before.items() if record is not None}
         wanted = [name for name in (*stopping, *lost) if name not in remembered]

@@ -107,7 +107,7 @@ class GceImages:
                 raise
 
     def find_by_name(self, name: str) -> CloudImage | None:
-        """Find an image by its name. It is all in one piece, and has its labels from birth on."""
+        """Find an image by its name. It is all in one piece, with labels from its creation on."""
         return self.find(name)
 
     def images(self) -> list[CloudImage]:

@@ -13,7 +13,7 @@ OURS: Final = 7
 
 
 def labels_of(order: Order) -> dict[str, str]:
-    """Return the labels that every resource of this order is born with. A name it has anyway."""
+    """Labels of every resource created for this order. It has a name anyway."""
     return labels(tags_of(order))
 
 

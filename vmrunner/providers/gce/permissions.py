@@ -1,8 +1,8 @@
-"""The right to kill, before anything is born.
+"""The right to delete, known before more is created.
 
-Who may insert and not delete leaves bills behind. Compute Engine tells of rights on a VM that
-exists alone; so where none of ours does, the first newborn is asked about, and a denial stops
-launching, never reaping.
+Credentials that may insert and not delete leave bills behind. Compute Engine tells of rights only
+on a VM that exists; so where none of ours does, the first new one is asked about, and a denial
+stops launching, never reaping.
 """
 
 from __future__ import annotations

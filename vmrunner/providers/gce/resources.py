@@ -158,7 +158,7 @@ UNFINISHED: Final = "-unfinished"
 
 def is_left(item: Any) -> bool:
     """True if an image is one that no build finished: by its family, which changes where no label
-    may, and by the time until when, which its birth gave it."""
+    may, and by its time limit, which it has from its creation."""
     return item.family.endswith(UNFINISHED) and is_unfinished(tags(item.labels))
 
 

@@ -1,8 +1,8 @@
 """SSH into a VM's network namespace: bytes between a socket in the VM's directory and QEMU's port.
 
 Only users who may enter the directory reach the socket; a port of the host's could be taken up by
-anybody. The connections onward are made in the namespace that the process lies in. Standard library
-only; one thread.
+any program. The connections onward are made in the namespace that the process lies in. Standard
+library only; one thread.
 
 QEMU takes a connection for a guest that has no address yet, and brings each that was given up to
 the guest all the same, many seconds later. So a caller that knows when the guest listens keeps it
@@ -37,7 +37,7 @@ class _Side:
 
 class Forwarder:
     """Forwards every connection to `listener` on to `target`, as events of `selector`. `shut`:
-    hangs up on each at once, until `open`. `held`: lets who connects wait until then, where that is
+    hangs up on each at once, until `open`. `held`: lets connections wait until then, where that is
     soon."""
 
     def __init__(

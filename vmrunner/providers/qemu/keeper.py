@@ -70,7 +70,7 @@ class Keeper:
     # --- birth ---
 
     def listen(self) -> None:
-        """Take SIGTERM as a request. What a terminal sends to everybody is not meant for a VM."""
+        """Take SIGTERM as a request. Signals of a terminal to its group are not meant for a VM."""
 
         def stop(*_: object) -> None:
             self.stop_requested = True
@@ -234,8 +234,8 @@ class Keeper:
     # --- life ---
 
     def keep(self, jail: Jail) -> dict[str, Any]:
-        """Keep the VM until it must die or has died. Returns how; the VM is dead then. A clone that
-        failed before anybody spoke to it is booted instead, once."""
+        """Keep the VM until it must die or has died. Returns its death; the VM is dead then. A
+        clone that failed before its first use is booted instead, once."""
         death = self._keep(jail)
         if self.unproven is not None and death["cause"] in ("crash", "guest"):
             booted = self._boot_instead(death["detail"])

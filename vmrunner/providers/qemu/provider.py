@@ -201,7 +201,7 @@ class QemuProvider:
 
     def place(self, vm: VmPlan) -> state_dir.InstanceDir | str:
         """Make a VM's directory: whole, or not at all, and only once. Returns how it ended, if it
-        did. Raises OSError where nothing was born."""
+        did. Raises OSError where nothing was created."""
         order = vm.order
         name = state_dir.DirName(order.installation, order.instance, int(order.deadline))
         instance_dir = state_dir.InstanceDir(self.state.instances / str(name))
@@ -341,7 +341,7 @@ class QemuProvider:
 
 @contextlib.contextmanager
 def translating() -> Iterator[None]:
-    """Translate the errors of a launch. Nothing was born: the directory was not yet under its
+    """Translate the errors of a launch. Nothing was created: the directory was not yet under its
     name."""
     try:
         yield

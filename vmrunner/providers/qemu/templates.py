@@ -4,7 +4,7 @@
 
 A directory appears there by one rename when it is complete, and its files never change: clones map
 them. The key covers all that a clone must share with its template, since QEMU itself notices no
-difference. A template holds no key, id or secret of anybody, and had no network when it was made.
+difference. A template holds no key, id or secret, and had no network when it was made.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def wanted(cache: Path, *, now: float) -> list[tuple[Spec, Shape]]:
 
 
 def templates(cache: Path) -> list[Template]:
-    """Return all complete templates, the one that was used last first."""
+    """All complete templates, the last used first."""
     return [
         Template(entry)
         for _, entry in _dated(cache)

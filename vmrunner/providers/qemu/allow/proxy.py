@@ -1,12 +1,12 @@
 """The process between a VM with an allow-list and the internet.
 
 Its listening sockets lie in the network that the VM is in, and nothing else is in there. All that
-it asks for itself goes out by its own network, behind the rules of network `open`. It reads who is
-asked for (TLS: the server name; port 80: the Host), and connects to an address that it looked up
-for that very name. What the guest dialled plays no part.
+it asks for itself goes out by its own network, behind the rules of network `open`. It reads the
+host that is asked for (TLS: the server name; port 80: the Host), and connects to an address that it
+looked up for that very name. The address that the guest dialled plays no part.
 
-Everything is bounded: connections, their buffers, how fast they come, names. Who waits for a place
-waits in the kernel's queue. One VM has one such process, which dies with it.
+Everything is bounded: connections, their buffers and rate, names. Further connections wait in the
+kernel's queue. One VM has one such process, which dies with it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEW: Final = Limit(burst=128, rate=64)  # connections
 QUESTIONS: Final = Limit(burst=512, rate=256)
 _BACKLOG: Final = 64  # connections that the kernel keeps for each port
 _BUFFER: Final = 32768  # bytes of one direction of a connection
-_FIRST: Final = 10.0  # seconds until it is known who is asked for
+_FIRST: Final = 10.0  # seconds until the host that is asked for is known
 _READS: Final = 64  # that it may take
 _CONNECT: Final = 5.0  # seconds that an address may take
 _ADDRESSES: Final = 4  # of one name that are tried
@@ -248,7 +248,7 @@ async def _first(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 async def _both(*ways: Coroutine[None, None, None]) -> None:
     """Run both ways of a connection until their ends, or until one fails. When one has ended, the
-    other has its time: who hung up may be gone for good, and a server that waits does not hear."""
+    other has its time: a peer that hung up may never return, and a waiting server does not hear."""
     tasks = [asyncio.ensure_future(way) for way in ways]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
