@@ -228,7 +228,7 @@ BUGS: Final = (
     Bug(
         "back off past E as inside it",
         "engine/terminator.py",
-        "min(max(left, DELETE_RETRY), LONGEST_WAIT)",
+        "min(max(remaining, DELETE_RETRY), LONGEST_WAIT)",
         "LONGEST_WAIT",
         f"{LAYERS} -k owner-outage",
     ),
@@ -271,7 +271,7 @@ BUGS: Final = (
     Bug(
         "take over from a living owner",
         "engine/membership.py",
-        "        return self._beats.silent(here.id) if lives is None else not lives\n",
+        "        return self._beats.silent(found.id) if lives is None else not lives\n",
         "        return True\n",
         "tests/unit/engine/test_membership.py",
     ),
@@ -297,10 +297,10 @@ BUGS: Final = (
         "tests/faults/test_poison.py::test_a_cloud_without_read_rights_saves_no_expired_vm",
     ),
     Bug(
-        "arm VMs behind all births that wait",
+        "arm VMs behind all create_threads that wait",
         "engine/deadlines.py",
-        "context.changes(row.provider)",
-        "context.births(row.provider)",
+        "context.change_threads(row.provider)",
+        "context.create_threads(row.provider)",
         "tests/unit/engine/test_deadlines.py::test_an_arming_waits_behind_no_births",
     ),
     Bug(
@@ -313,10 +313,10 @@ BUGS: Final = (
     Bug(
         "disarm a VM that is dying",
         "engine/deadlines.py",
-        "        for name in self._armed.keys() - there if",
+        "        for name in self._armed.keys() - open_ids if",
         "        dying = {row.id for row in mine if row.state not in _LIVING}\n"
-        "        there = self._armed.keys() if there is None else there\n"
-        "        for name in self._armed.keys() - (there - dying) if",
+        "        open_ids = self._armed.keys() if open_ids is None else open_ids\n"
+        "        for name in self._armed.keys() - (open_ids - dying) if",
         f"{ARMING}::test_a_vm_is_armed_once_and_disarmed_when_dead",
     ),
     Bug(

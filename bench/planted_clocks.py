@@ -253,8 +253,8 @@ BUGS: Final = (
     Bug(
         "a pool is forgotten by our own clock",
         "engine/early_deaths.py",
-        "for pool in told if membership.pool_forgotten(pool)}",
-        "for pool in told if context.clock() > pool.named_at + 600.0}",
+        "for pool in readable if membership.pool_forgotten(pool)}",
+        "for pool in readable if context.clock() > pool.named_at + 600.0}",
         "tests/faults/test_pools.py::test_clocks_that_are_apart_empty_no_pool",
     ),
     Bug(

@@ -261,7 +261,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "who cannot be seen is gone at once",
         "engine/membership.py",
-        "return self._beats.silent(here.id) if lives is None else not lives",
+        "return self._beats.silent(found.id) if lives is None else not lives",
         "return not lives",
         f"{PEERS}::test_the_unseen_are_gone_after_a_lease_we_watched",
     ),

@@ -80,7 +80,7 @@ BUGS: Final = (
     Bug(
         "a provider that failed is asked at once again",
         "engine/provider_answers.py",
-        "            one.again_at = now + backoff(FIRST_PAUSE, one.failures, LONGEST_PAUSE)\n",
+        "            affected.again_at = now + backoff(FIRST_PAUSE, affected.failures, LONGEST_PAUSE)\n",
         "",
         ANSWERS,
     ),
@@ -115,7 +115,7 @@ BUGS: Final = (
     Bug(
         "the tick waits for a late delete",
         "engine/launcher.py",
-        "        context.deaths(instance.provider).submit(delete)\n",
+        "        context.delete_threads(instance.provider).submit(delete)\n",
         "        delete()\n        context.wake()\n",
         "tests/unit/engine/test_launcher.py::test_a_vm_that_comes_when_its_row_dies_is_deleted",
     ),

@@ -67,7 +67,7 @@ BUGS: Final = (
     Bug(
         "forget what arrived before this engine",
         "engine/pool_sizes.py",
-        "        pools.store_arrivals(name, place, json.dumps(known.dump()))\n",
+        "        pools.store_arrivals(name, place, json.dumps(arrivals.dump()))\n",
         "",
         f"{SIZES}::test_another_engine_goes_on_with_what_arrived",
     ),
@@ -185,14 +185,14 @@ BUGS: Final = (
     ),
     Bug(
         "no wish ends a build whose VM is out of reach",
-        "engine/takeover.py",
+        "engine/reconciler.py",
         "if build.cancel is not None and row is not None:",
         "if False and row is not None:",
         f"{HOSTS}::test_a_wish_ends_a_build_whose_host_is_gone",
     ),
     Bug(
         "take over what another host's VM runs",
-        "engine/takeover.py",
+        "engine/reconciler.py",
         "if build.instance in snapshot.unread or build.instance in snapshot.everybody:",
         "if build.instance in snapshot.unread:",
         f"{HOSTS}::test_a_host_that_comes_back_early_goes_on",
@@ -221,8 +221,8 @@ BUGS: Final = (
     Bug(
         "say a wish to park once",
         "engine/parker.py",
-        "if known is None or (known.call is None and now >= known.at):",
-        "if known is None:",
+        "if former is None or (former.call is None and now >= former.at):",
+        "if former is None:",
         "tests/faults/test_pools_parked.py",
     ),
     Bug(

@@ -15,7 +15,7 @@ IDLE = "tests/integration/test_idle_cost.py"
 SHARED = "tests/integration/test_ledger_shared_writes.py"
 CHANGES_NOTHING = "tests/faults/test_failovers.py::test_a_failover_at_some_commits_changes_nothing"
 NOT_ANSWERED = "tests/faults/test_failovers.py::test_who_is_not_answered_takes_nothing_for_granted"
-OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/attention.py"
+OPEN_ROWS, ATTENTION = "ledger/open_rows.py", "engine/work_selection.py"
 
 BUGS: Final = (
     Bug(
@@ -91,7 +91,7 @@ BUGS: Final = (
     Bug(
         "let a build whose VM ended go on",
         ATTENTION,
-        "            and following.stopped is None\n",
+        "            and active.stopped is None\n",
         "",
         "tests/unit/engine/test_reconciler.py::test_a_session_whose_vm_ended_is_heard_for_a_while",
     ),
@@ -161,15 +161,15 @@ BUGS: Final = (
     Bug(
         "wait for a node that knows other tables",
         "engine/membership.py",
-        "here is None or here.outdated",
-        "here is None",
+        "found is None or found.outdated",
+        "found is None",
         f"{DRIFT}::test_who_knows_other_tables_is_told_and_gone",
     ),
     Bug(
         "end a build whose session begins while the ledger is away",
         "engine/sessions.py",
-        "following.reporter.patiently(lambda: self._job(following))",
-        "self._job(following)",
+        "active.reporter.patiently(lambda: self._job(active))",
+        "self._job(active)",
         f"{CHANGES_NOTHING}[take_over_running]",
     ),
     Bug(

@@ -312,11 +312,11 @@ def test_reap_ends_what_a_dead_submitter_left_and_nothing_else(shop: Shop) -> No
     child.wait()
     other = shop.engine()
     parts = other.context.ledger, other.context.providers, other.context.limits
-    (told,) = reap(*parts, other.context.places, dry_run=True).lines
+    (told,) = reap(*parts, other.context.paths, dry_run=True).lines
     assert (told.build, told.reason, told.outcome) == (doomed.id, Death.ABANDONED, "")
     assert not shop.ledger.builds.get(doomed.id).finished
 
-    report = reap(*parts, other.context.places)
+    report = reap(*parts, other.context.paths)
     (line,) = report.lines
     assert (line.build, line.reason, line.outcome) == (doomed.id, Death.ABANDONED, "accepted")
     assert not report.unread

@@ -14,10 +14,10 @@ from tests.integration.test_daemon import Paths
 from tests.support.inline_pool import Inline
 from tests.support.ledger_builds import OFFER, orders, running
 from tests.support.postgres import Server
-from vmrunner.engine.attention import LOG_HANDOVER
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.poller import SLOW
+from vmrunner.engine.work_selection import LOG_HANDOVER
 from vmrunner.ledger import Ledger, tables
 from vmrunner.lib import process
 from vmrunner.model import Address, Reason, Start

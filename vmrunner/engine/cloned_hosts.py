@@ -1,8 +1,8 @@
-"""Another host with this one's machine id: cloned from one disk, so that nobody can tell whose a
+"""Another host with this one's machine id: cloned from one disk, so that no node can tell whose a
 local VM is. Each would take the other's VMs for gone, and their builds for lost.
 
-One machine has one boot id at a time. A member of our machine in another boot is what this host
-was before it booted, or a clone; only a clone's heartbeat goes on.
+One machine has one boot id at a time. A member of our machine in another boot is what this host was
+before it booted, or a clone; only a clone's heartbeat goes on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The end of builds: finish, hold or queue again; and then their VM must die.
 
-A verdict, or another try, and the doom of its VM are one transaction, so that no crash loses an
-exit code or forgets a VM, and no build has a VM that was given up. Of a lost attempt the VM is
-dying before the next one may be asked for (promise 3).
+A verdict, or another try, and the mark on its VM that it must die are one transaction, so that no
+crash loses an exit code or forgets a VM, and no build has a VM that was given up. Of a lost attempt
+the VM is dying before the next one may be asked for (promise 3).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from vmrunner.core import requirements
 from vmrunner.core.lifecycle import End, end_of, may_retry, of_sandbox, out_of_time, too_late
 from vmrunner.core.scheduling import Refusal
-from vmrunner.engine import journal
-from vmrunner.engine.context import ReaperContext
+from vmrunner.engine import lifecycle_log
+from vmrunner.engine.context import WorkContext
 from vmrunner.ledger import BuildEnd, Doom
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import (
@@ -40,7 +40,7 @@ WAIT_FORGOTTEN: Final = 3600.0
 _WISHED: Final = (Reason.USER, Reason.OWNER_GONE, Reason.BUDGET, Reason.DEADLINE)
 
 
-class _Wait(NamedTuple):
+class _Refused(NamedTuple):
     """A build that waits for a VM: it was refused one so often in a row, of this machine."""
 
     refused: int
@@ -51,10 +51,10 @@ class _Wait(NamedTuple):
 class BuildCompletion:
     """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
 
-    def __init__(self, context: ReaperContext) -> None:
+    def __init__(self, context: WorkContext) -> None:
         self._context = context
         self.refusals: dict[str, Refusal] = {}  # by build, at its last try; monotonic
-        self._waits: dict[str, _Wait] = {}
+        self._waits: dict[str, _Refused] = {}
         self._waits_for = context.providers, context.limits
 
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
@@ -73,16 +73,16 @@ class BuildCompletion:
     def finish_all(
         self, ends: Sequence[tuple[BuildRecord, Instance, End]]
     ) -> list[Instance | Exception | None]:
-        """The last words of sessions that end their builds, which share a commit. For each its
-        VM's row as it is then, or why it could not be written."""
+        """Write the ends of builds by their sessions in one commit. For each its VM's row as it is
+        then, or the error of the write."""
         written = self._context.ledger.builds.finish_all(
             {build.id: self._end(build, end, row, Death.DONE) for build, row, end in ends}
         )
-        for (build, _, _), one in zip(ends, written, strict=True):
-            if not isinstance(one, Exception):
+        for (build, _, _), outcome in zip(ends, written, strict=True):
+            if not isinstance(outcome, Exception):
                 self._forget(build)
-                journal.ended(one[0])
-        return [one if isinstance(one, Exception) else one[1] for one in written]
+                lifecycle_log.ended(outcome[0])
+        return [outcome if isinstance(outcome, Exception) else outcome[1] for outcome in written]
 
     def unwoken(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
         """The provider does not wake the VM that was parked for a build: that waits for another,
@@ -110,14 +110,18 @@ class BuildCompletion:
                 self.finish(build, end)
 
     def refused(self, build: BuildRecord, end: End) -> None:
-        """No offer could be had: wait in the queue, if the user says how long or wishes nothing."""
+        """No offer could be had: wait in the queue, if the build has a queue timeout and is not
+        cancelled."""
         if build.cancel is not None or build.spec.queue_timeout is None:
             self.finish(build, end)
             return
         context = self._context
-        there, now = self._now(build), context.monotonic()
+        provider_now, now = self._now(build), context.monotonic()
         queued = context.ledger.builds.put_back(
-            build.id, epoch=build.epoch, now=there, before=there - context.limits.limits.newborn
+            build.id,
+            epoch=build.epoch,
+            now=provider_now,
+            before=provider_now - context.limits.limits.newborn,
         )
         former = self._waits.get(build.id)
         refused = 1 if former is None else former.refused + 1
@@ -125,10 +129,10 @@ class BuildCompletion:
         until = now + backoff(REFUSED_WAIT, refused - 1, LONGEST_REFUSED_WAIT)
         self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
         machine = requirements.machine(build.spec)
-        self._waits[build.id] = _Wait(refused, build.spec.provider, machine)
+        self._waits[build.id] = _Refused(refused, build.spec.provider, machine)
 
     def given(self, build: BuildRecord) -> None:
-        """A build got a VM: whoever waits for such a machine tries again soon."""
+        """A build got a VM: those that wait for such a machine try again soon."""
         self._waits.pop(build.id, None)
         machine, now = requirements.machine(build.spec), self._context.monotonic()
         for name, wait in list(self._waits.items()):
@@ -155,15 +159,18 @@ class BuildCompletion:
             self.refusals[build] = replace(refusal, until=min(refusal.until, until))
 
     def pauses(self) -> dict[str, Refusal]:
-        """Return the refusals by build, with the ends of their pauses as this host's clock has them
-        now: one that is set makes none longer."""
+        """The refusals by build, with the ends of their pauses as this host's clock has them now:
+        setting the clock makes none longer."""
         ahead = self._context.clock() - self._context.monotonic()
-        return {name: replace(one, until=one.until + ahead) for name, one in self.refusals.items()}
+        return {
+            name: replace(refusal, until=refusal.until + ahead)
+            for name, refusal in self.refusals.items()
+        }
 
     def end_late(self, build: BuildRecord) -> bool:
-        """End a build that waited so long for its next attempt that no time is left for it. True
-        if that was so. Nobody may have its provider's name any more, as after a renaming: then
-        whoever has its last VM's scope, and so the clock that its times are told by, ends it."""
+        """End a build that waited so long for its next attempt that no time is left for it. True if
+        that was so. Its provider's name may be gone, as after a renaming: then an engine that has
+        its last VM's scope, and so the clock of its times, ends it."""
         if not build.attempt or not self._has_clock(build):
             return False
         if not too_late(build, **self._times(build)):
@@ -181,15 +188,15 @@ class BuildCompletion:
         """End the build. With `row`, by its session: its VM is done in the same transaction, and
         its row as it is then is returned."""
         how = self._end(build, end, row, None if row is None else Death.DONE)
-        done, doomed = self._context.ledger.builds.finish(build.id, **how)
+        done, dying = self._context.ledger.builds.finish(build.id, **how)
         self._forget(build)
-        journal.ended(done)
-        return doomed
+        lifecycle_log.ended(done)
+        return dying
 
     # --- within ---
 
     def _end(
-        self, build: BuildRecord, end: End, row: Instance | None, doom: Death | None = None
+        self, build: BuildRecord, end: End, row: Instance | None, death: Death | None = None
     ) -> BuildEnd:
         end = of_sandbox(build, end)
         return BuildEnd(
@@ -201,7 +208,7 @@ class BuildCompletion:
             usage=end.usage,
             now=self._now(build) if row is None else self._context.now(row),
             collected=None if row is None else self._collected(build),
-            doom=doom,
+            doom=death,
         )
 
     def _hold(self, build: BuildRecord, row: Instance, end: End) -> None:
@@ -211,8 +218,8 @@ class BuildCompletion:
 
     def _collected(self, build: BuildRecord) -> int | None:
         """The epoch at which its artifacts were brought, by the session that ends it: ours."""
-        here = directory_of(self._context.places.artifacts, build.id, build.epoch)
-        return build.epoch if here.is_dir() else None
+        directory = directory_of(self._context.paths.artifacts, build.id, build.epoch)
+        return build.epoch if directory.is_dir() else None
 
     def _keeps(self, build: BuildRecord, row: Instance, end: End) -> bool:
         """True if the VM is kept for a look inside. Only after a failure of the build's own, on a
@@ -235,7 +242,7 @@ class BuildCompletion:
         self, build: BuildRecord, row: Instance, death: Death, end: End, *, counted: bool = True
     ) -> Instance | None:
         """The same of a build whose VM is to die now."""
-        queued, doomed = self._context.ledger.builds.retry(
+        queued, dying = self._context.ledger.builds.retry(
             build.id,
             Doom(death, row.id, end.message),
             epoch=build.epoch,
@@ -243,7 +250,7 @@ class BuildCompletion:
             counted=counted,
         )
         self._queued(queued, end)
-        return doomed
+        return dying
 
     def _forget(self, build: BuildRecord) -> None:
         self.refusals.pop(build.id, None)
@@ -289,6 +296,6 @@ class BuildCompletion:
         return latest is not None and self._context.provider_of(latest) is not None
 
     def _latest(self, build: BuildRecord) -> Instance | None:
-        """Return the row of its last VM."""
+        """The row of its last VM; None before the first."""
         rows = self._context.ledger.instances.list(build=build.id, limit=1)
         return rows[0] if rows else None

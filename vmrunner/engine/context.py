@@ -50,15 +50,15 @@ class EnginePaths(Protocol):
 
     @property
     def sources(self) -> Path:
-        """Return the directory of packed sources, `<build>.tar`."""
+        """The directory of packed sources, `<build>.tar`."""
 
     @property
     def artifacts(self) -> Path:
-        """Return the directory of artifacts, with a directory for each build."""
+        """The directory of artifacts, with a directory for each build."""
 
     @property
     def wake(self) -> Path:
-        """Return the directory of the sockets of those who want to be woken."""
+        """The directory of the sockets by which engines are woken."""
 
 
 class MakesOrders(Protocol):
@@ -106,7 +106,7 @@ class EngineLimits:
 
 
 @dataclass(kw_only=True, slots=True)
-class ReaperContext:
+class WorkContext:
     """Parts that a reaper works with. `clock` is this host's, for builds and leases; what concerns
     an instance is timed by its provider's clock. A new configuration replaces `providers` and
     `limits`, each at once and whole: other threads see the old or the new one."""
@@ -114,8 +114,10 @@ class ReaperContext:
     ledger: Ledger
     providers: Mapping[str, Provider]
     limits: EngineLimits
-    places: EnginePaths
-    reaps: Callable[[str], WorkerPool]  # by provider name, so that one never waits for another
+    paths: EnginePaths
+    reap_threads: Callable[
+        [str], WorkerPool
+    ]  # by provider name, so that one never waits for another
     wake: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -125,8 +127,8 @@ class ReaperContext:
         name, or any where that has not its scope, as after a renaming, or after its name was given
         to another account. That one is none of our business."""
         able = (self.providers[name] for name in self._names(instance))
-        found = (driver_at(one, instance.scope, self.scopes_of) for one in able)
-        return next((one for one in found if one is not None), None)
+        found = (driver_at(driver, instance.scope, self.scopes_of) for driver in able)
+        return next((driver for driver in found if driver is not None), None)
 
     def scopes_of(self, driver: Provider) -> frozenset[Scope]:
         """Return the scopes of a driver. That may be a call to a cloud."""
@@ -154,19 +156,19 @@ class ReaperContext:
         return sorted(self.providers, key=lambda name: name != instance.provider)
 
     def place_of(self, provider: str) -> str:
-        """Return where a provider's pools are filled: the scope of this host, where its VMs are
-        bound to that and nobody else reaches them; else "" (`model.PoolPlace`)."""
+        """The place of a provider's pools (`model.PoolPlace`): the scope of this host, where its
+        VMs are bound to that and no other host reaches them; else ""."""
         driver = present(self.providers[provider])
         scopes = self.scopes_of(driver) if driver is not None else frozenset()
-        here = [str(one) for one in scopes if registry.is_host_bound(one.kind)]
-        return here[0] if len(here) == 1 else ""
+        bound = [str(scope) for scope in scopes if registry.is_host_bound(scope.kind)]
+        return bound[0] if len(bound) == 1 else ""
 
     def channel_to(self, instance: Instance) -> Channel:
-        """Return the way to its sshd. Raises `ProviderError` where its provider cannot be asked."""
+        """The channel to its sshd. Raises `ProviderError` where its provider cannot be asked."""
         return registry.channel(instance.scope.kind, lambda: self._asked(instance))
 
     def box_of(self, instance: Instance) -> Box:
-        """Return who realises the container's image in it. Raises `ProviderError`, as before."""
+        """The box that realises the container's image in it. Raises `ProviderError`, as before."""
         return registry.box(instance.scope.kind, lambda: self._asked(instance))
 
     def _asked(self, instance: Instance) -> Provider:
@@ -176,15 +178,15 @@ class ReaperContext:
         return found
 
     def now(self, instance: Instance) -> float:
-        """The clock that the instance's times are told by: that of whoever has its scope. Where
-        nobody tells whose it is for now, the earliest of its name: nothing dies too soon."""
+        """The present time on the instance's clock: that of the provider that has its scope. Where
+        that is unknown for now, the earliest of its name: nothing dies too soon."""
         provider = self.provider_of(instance)
         if provider is not None:
             return provider.now()
         named = self.providers.get(instance.provider)
         if named is None:
             return self.clock()
-        return min(one.now() for one in parts(instance.provider, named).values())
+        return min(part.now() for part in parts(instance.provider, named).values())
 
     def timed(self, instances: Iterable[Instance]) -> list[tuple[float, list[Instance]]]:
         """Return the instances by provider name and scope, and so by clock, each with its time."""
@@ -196,21 +198,21 @@ class ReaperContext:
     @contextlib.contextmanager
     def guard(self, doing: str, build: str | None = None) -> Iterator[None]:
         """Log what goes wrong inside: it concerns one build or provider and never ends the tick. It
-        is also told in the build's events. A ledger that is out of reach ends it, since nothing can
-        be decided without one."""
+        is also noted in the build's events. A ledger that is out of reach ends it, since nothing
+        can be decided without one."""
         try:
             yield
         except LedgerError:
             raise
         except Exception as error:
-            told = isinstance(error, VmrunnerError)
+            expected = isinstance(error, VmrunnerError)
             log.log(
-                logging.WARNING if told else logging.ERROR,
+                logging.WARNING if expected else logging.ERROR,
                 "%s%s: %s",
                 doing,
                 f" {build}" if build else "",
                 error,
-                exc_info=not told,
+                exc_info=not expected,
             )
             if build is not None:
                 with contextlib.suppress(VmrunnerError):
@@ -221,24 +223,24 @@ class ReaperContext:
 
 
 class _DriverScopes(NamedTuple):
-    driver: Provider  # so that nobody else gets its id
+    driver: Provider  # so that no other object gets its id
     scopes: frozenset[Scope]
     tick: int  # that asked last
     at: float  # monotonic, of that tick
 
 
 @dataclass(kw_only=True, slots=True)
-class EngineContext(ReaperContext):
+class EngineContext(WorkContext):
     """Parts that every part of an engine works with: also what it launches with."""
 
     id: str
     orders: MakesOrders
-    births: Callable[[str], WorkerPool]
-    #: Of VMs that are there: they wait behind no births.
-    changes: Callable[[str], WorkerPool]
-    deaths: Callable[[str], WorkerPool]
+    create_threads: Callable[[str], WorkerPool]
+    #: For VMs that exist: their changes wait behind no creates.
+    change_threads: Callable[[str], WorkerPool]
+    delete_threads: Callable[[str], WorkerPool]
     pools: Mapping[str, PoolSpec] = field(default_factory=dict)  # to fill, by name
-    #: None: those of who serves hold, not this process's own.
+    #: None: those of a serving process hold, not this process's own.
     budgets: Sequence[Budget] | None = None
     #: A build's packed source, of which the hash was checked. Raises StoreError.
     source_of: SourceOf = no_source
@@ -256,7 +258,7 @@ class EngineContext(ReaperContext):
         """Let a tick run in this thread: in it nothing waits for a cloud."""
         self._ticks += 1
         unused = self._ticks - SCOPES_KEPT
-        self._scopes = {name: one for name, one in self._scopes.items() if one.tick > unused}
+        self._scopes = {name: entry for name, entry in self._scopes.items() if entry.tick > unused}
         self._ticks_in = threading.get_ident()
         try:
             yield
@@ -264,21 +266,21 @@ class EngineContext(ReaperContext):
             self._ticks_in = None
 
     def scopes_of(self, driver: Provider) -> frozenset[Scope]:
-        """Return the scopes of a driver; in a tick those that it told last, where it takes its
-        time or fails. Elsewhere those of a recent tick, or it is asked."""
-        known = self._scopes.get(id(driver))
+        """The scopes of a driver; in a tick its last answer, where it takes long or fails.
+        Elsewhere those of a recent tick, or it is asked."""
+        cached = self._scopes.get(id(driver))
         if threading.get_ident() != self._ticks_in:
-            if known is not None and known.scopes and self.monotonic() <= known.at + HOLDS:
-                return known.scopes
+            if cached is not None and cached.scopes and self.monotonic() <= cached.at + HOLDS:
+                return cached.scopes
             return driver.scopes
-        if known is None or known.tick != self._ticks:
-            scopes: frozenset[Scope] = frozenset() if known is None else known.scopes
+        if cached is None or cached.tick != self._ticks:
+            scopes: frozenset[Scope] = frozenset() if cached is None else cached.scopes
             with contextlib.suppress(ProviderError):
                 key = "scopes", id(driver)
                 scopes = self.answers(driver.name).ask(key, lambda: driver.scopes)
-            known = _DriverScopes(driver, scopes, self._ticks, self.monotonic())
-            self._scopes[id(driver)] = known
-        return known.scopes
+            cached = _DriverScopes(driver, scopes, self._ticks, self.monotonic())
+            self._scopes[id(driver)] = cached
+        return cached.scopes
 
     def declare_budgets(self) -> None:
         """Write the budgets of our configuration to the ledger, once."""
@@ -287,7 +289,7 @@ class EngineContext(ReaperContext):
         self._declared = self.budgets
 
     def rate(self, provider: str, offer: Offer, role: Role) -> Rate:
-        """Return what a VM of this offer costs an hour in this role, as far as the ledger and the
-        driver know; no cloud is asked."""
-        told = self.ledger.prices.of(offer.scope)
-        return rate_of(self.providers[provider], offer, role, told, self.clock())
+        """The rate of a VM of this offer in this role, as far as the ledger and the driver know; no
+        cloud is asked."""
+        quoted = self.ledger.prices.of(offer.scope)
+        return rate_of(self.providers[provider], offer, role, quoted, self.clock())

@@ -55,7 +55,7 @@ class DeadlineArmer:
         self._armed: dict[str, tuple[str, Ref | None]] = {}  # instance → provider, what is armed
         self._over: dict[str, list[Ref]] = {}  # by provider: to be disarmed
         self._slots: CallSlots[str, dict[Ref, Outcome]] = CallSlots(
-            context.deaths, context.monotonic, context.wake
+            context.delete_threads, context.monotonic, context.wake
         )
 
     @property
@@ -64,7 +64,7 @@ class DeadlineArmer:
         return bool(self._over) or not self._slots.free
 
     def settled(self) -> Callable[[Instance], bool]:
-        """Return a question for this moment: whether nothing is to be armed for a VM, as it is."""
+        """A predicate for this moment: true for a VM for which nothing is to be armed, as it is."""
         arms: dict[tuple[str, Scope], bool] = {}
 
         def is_settled(row: Instance) -> bool:
@@ -85,10 +85,10 @@ class DeadlineArmer:
         for row in mine:
             if row.state in _LIVING and row.ref is not None and row.id not in self._armed:
                 self._arm(row)
-        there = open_rows() if self._tries or self._armed else None
-        for name in self._tries.keys() - there if there is not None else ():
+        open_ids = open_rows() if self._tries or self._armed else None
+        for name in self._tries.keys() - open_ids if open_ids is not None else ():
             del self._tries[name]
-        for name in self._armed.keys() - there if there is not None else ():
+        for name in self._armed.keys() - open_ids if open_ids is not None else ():
             provider, armed = self._armed.pop(name)
             if armed is not None:
                 self._over.setdefault(provider, []).append(armed)
@@ -106,7 +106,7 @@ class DeadlineArmer:
             return
         attempt = attempt or self._tries.setdefault(row.id, _Try(row))
         attempt.tries += 1
-        attempt.call = context.changes(row.provider).submit(self._call(provider, row))
+        attempt.call = context.change_threads(row.provider).submit(self._call(provider, row))
         attempt.call.add_done_callback(lambda _: context.wake())
 
     def _call(self, provider: Arms, row: Instance) -> Callable[[], Ref | None]:

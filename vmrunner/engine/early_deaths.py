@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from vmrunner.core import lifecycle
-from vmrunner.engine.context import ReaperContext
+from vmrunner.engine.context import WorkContext
 from vmrunner.engine.membership import Membership
 from vmrunner.ledger.readable import Readable
 from vmrunner.model import DYING, BuildRecord, Death, Instance, Pool, Role
 
 
 def early_deaths(
-    context: ReaperContext,
+    context: WorkContext,
     membership: Membership,
     rows: Iterable[Instance],
     builds: Mapping[str, BuildRecord],
@@ -22,17 +22,17 @@ def early_deaths(
     ended is unknown, as it is of a pool whose row cannot be read."""
     found = {}
     listed = [row for row in rows if row.state not in DYING]
-    told: Readable[Pool] = Readable()
+    readable: Readable[Pool] = Readable()
     if any(row.role is Role.POOL and row.build is None for row in listed):
-        told = context.ledger.pools.all()
-    pools = {pool.name: pool for pool in told}
-    forgotten = {pool.name for pool in told if membership.pool_forgotten(pool)}
+        readable = context.ledger.pools.all()
+    pools = {pool.name: pool for pool in readable}
+    forgotten = {pool.name for pool in readable if membership.pool_forgotten(pool)}
     for row in listed:
         if row.role is Role.IMAGE:
             if membership.member_gone(row.owner):
                 found[row.id] = Death.ABANDONED
             continue
-        if row.build is None and row.pool in told.unread:
+        if row.build is None and row.pool in readable.unread:
             continue
         if row.build is None:
             pool = pools.get(row.pool or "")

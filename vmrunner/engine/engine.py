@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.core.lifecycle import End, cancelled
 from vmrunner.core.scheduling import Offers, OffersAnswer, SchedulingPlan, plan
 from vmrunner.engine import cloned_hosts
-from vmrunner.engine.build_queue import BuildQueue
 from vmrunner.engine.cloned_hosts import CloneWatch
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
@@ -40,8 +39,7 @@ from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.provider_answers import ASKS, ProviderAnswers
 from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
-from vmrunner.engine.snapshot import Snapshot
-from vmrunner.engine.takeover import take_over
+from vmrunner.engine.snapshot import BuildQueue, Snapshot
 from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import (
     BadOrder,
@@ -114,19 +112,19 @@ class Engine:
         self._kind = kind
         self._pools: dict[str, WorkerPool] = {}
         self._make_pool = pool
-        self._asked: dict[str, ProviderAnswers] = {}
+        self._provider_answers: dict[str, ProviderAnswers] = {}
         self._listener = Listener(paths.wake if listen else None, self.id)
         self._context = EngineContext(
             id=self.id,
             ledger=ledger,
             providers=providers,
             limits=limits,
-            places=paths,
+            paths=paths,
             orders=orders,
-            births=lambda name: self._pool(f"create-{name}", self._creates(name)),
-            changes=lambda name: self._pool(f"change-{name}", self._creates(name)),
-            deaths=lambda name: self._pool(f"look-{name}", LOOKS),
-            reaps=lambda name: self._pool(f"reap-{name}", None),
+            create_threads=lambda name: self._pool(f"create-{name}", self._creates(name)),
+            change_threads=lambda name: self._pool(f"change-{name}", self._creates(name)),
+            delete_threads=lambda name: self._pool(f"look-{name}", LOOKS),
+            reap_threads=lambda name: self._pool(f"reap-{name}", None),
             answers=self._answers,
             wake=self._listener.set,
             clock=clock,
@@ -172,9 +170,9 @@ class Engine:
     # --- its life ---
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Tick until `until()` is true, which is asked between ticks. A ledger that is out of
-        reach is waited for: its instances have their deadlines elsewhere too. Nor does anything
-        else that goes wrong end it, since nobody would mind the builds then; it slows down."""
+        """Tick until `until()` is true, which is asked between ticks. A ledger that is out of reach
+        is waited for: its instances have their deadlines elsewhere too. Nor does any other error
+        end it, since nothing would mind the builds then; it slows down."""
         troubles, hinted = 0, float("-inf")
         while not until():
             try:
@@ -203,8 +201,8 @@ class Engine:
         if self._closed:
             return
         self._closed = True
-        for following in self._sessions.all():
-            following.reporter.close()
+        for active in self._sessions.all():
+            active.reporter.close()
         self._pool_manager.close()
         self._leave()
         for pool in self._pools.values():
@@ -259,7 +257,7 @@ class Engine:
         waiting = self._collect()
         snapshot = self._reconciler.gather()
         self._gone_hosts.update(snapshot)
-        take_over(self._context, self._completion, snapshot)
+        self._reconciler.take_over(snapshot)
         self._reconciler.collect_session_ends(snapshot)
         self._reconciler.advance(snapshot)
         self._reconciler.mark_deleting(snapshot)
@@ -283,7 +281,7 @@ class Engine:
         self._launcher.resend()
         waiting |= self._collect()
         minded = any(map(self._concerns, snapshot.builds.values()))
-        # What waits in a pool is minded by who fills that: nobody stays for it alone.
+        # What waits in a pool is minded by the engine that fills it: none stays for it alone.
         rows = any(r.build or r.state is InstanceState.DELETING for r in snapshot.mine.values())
         self.idle = not (queued or minded or rows or waiting or self._deadlines.busy)
         self._reconciler.finish()
@@ -300,12 +298,12 @@ class Engine:
         return self._pools[name]
 
     def _answers(self, name: str) -> ProviderAnswers:
-        if name not in self._asked:
+        if name not in self._provider_answers:
             context = self._context
-            self._asked[name] = ProviderAnswers(
+            self._provider_answers[name] = ProviderAnswers(
                 name, lambda: self._pool(f"ask-{name}", ASKS), context.monotonic, context.wake
             )
-        return self._asked[name]
+        return self._provider_answers[name]
 
     def _concerns(self, build: BuildRecord) -> bool:
         """True if we can do anything for a build that is driven, or queued with a wish to end."""
@@ -325,7 +323,7 @@ class Engine:
         context, now = self._context, self._context.monotonic()
         if self._beaten is not None and now - self._beaten < HEARTBEAT:
             return
-        context.ledger.recognise()  # somebody may have set it back, or upgraded it
+        context.ledger.recognise()  # it may have been set back, or upgraded
         engines, at, launches = context.ledger.engines, context.clock(), self.launches
         if not self._joined or not engines.beat(self.id, at, launches):
             engines.join(self.id, self._process, self._kind, at, launches)
@@ -360,7 +358,7 @@ class Engine:
         for build, _, end in landed.waiting:
             with self._context.guard("wait", build.id):
                 self._completion.refused(build, end)
-        for build in landed.born:
+        for build in landed.created:
             self._completion.given(build)
         self._pool_manager.refused(landed.unfilled)
         return bool(landed.booting or landed.ended or landed.waiting)
@@ -371,8 +369,8 @@ class Engine:
         return self.draining or self._context.ledger.paused
 
     def _launch(self, snapshot: Snapshot, offers: Offers) -> tuple[bool, SchedulingPlan]:
-        """Start what may start. Returns whether anything is queued that we can start, and what was
-        decided."""
+        """Start what may start. Returns true if anything is queued that we can start, and the
+        decisions."""
         context = self._context
         self._completion.renew()
         queued = []
@@ -410,13 +408,13 @@ class Engine:
         return ours, decided
 
     def _offers(self) -> Offers:
-        """Return a question for what providers offer, asked once for each spec in a tick."""
-        asked: dict[tuple[str, Spec], OffersAnswer] = {}
+        """The offers of providers, asked once for each spec in a tick."""
+        answers: dict[tuple[str, Spec], OffersAnswer] = {}
 
         def offers(name: str, spec: Spec) -> OffersAnswer:
-            if (name, spec) not in asked:
-                asked[name, spec] = self._ask(name, spec)
-            return asked[name, spec]
+            if (name, spec) not in answers:
+                answers[name, spec] = self._ask(name, spec)
+            return answers[name, spec]
 
         return offers
 

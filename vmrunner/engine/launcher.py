@@ -15,7 +15,7 @@ from typing import Final
 from vmrunner.core.lifecycle import End, out_of_time
 from vmrunner.core.pools import lifetime
 from vmrunner.core.scheduling import PlannedStart
-from vmrunner.engine import journal
+from vmrunner.engine import lifecycle_log
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.membership import MEMBER_LEASE
 from vmrunner.errors import (
@@ -64,7 +64,7 @@ class PendingCreate:
     instance: Instance
     order: Order
     rest: tuple[Offer, ...]  # to be tried when this offer is refused
-    doubtful: bool = False  # an earlier send of this order may have been heard
+    doubtful: bool = False  # an earlier send of this order may have had an effect
     tries: int = 0
     send_at: float = 0.0  # monotonic
     call: Future[Ref] | None = None
@@ -78,7 +78,7 @@ class CreateResults:
     ended: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # nothing more is tried for these
     waiting: tuple[tuple[BuildRecord, Instance, End], ...] = ()  # refused for now; a wait may help
     unfilled: tuple[tuple[Instance, End], ...] = ()  # of pools: refused
-    born: tuple[BuildRecord, ...] = ()  # whose VMs were given
+    created: tuple[BuildRecord, ...] = ()  # builds whose VMs were made
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class _Sorted:
     unfilled: list[tuple[Instance, End]] = field(default_factory=list)
 
     def refused(self, pending: PendingCreate, end: End, *, for_good: bool) -> None:
-        """Nothing was born, and no other offer is tried."""
+        """No VM was made, and no other offer is tried."""
         if pending.build is None:
             self.unfilled.append((pending.instance, end))
         else:
@@ -131,9 +131,9 @@ class Launcher:
         self._start(launches, rest, starts)
 
     def fill(self, pool: Pool, offers: Sequence[Offer], count: int) -> None:
-        """Make so many VMs for a pool. Of a refusal it hears by `CreateResults.unfilled`."""
+        """Make `count` VMs for a pool. Refusals come by `CreateResults.unfilled`."""
         launches = [self._pool_launch(pool, offers[0]) for _ in range(count)]
-        self._start(launches, {one.instance.id: (one, ()) for one in launches})
+        self._start(launches, {launch.instance.id: (launch, ()) for launch in launches})
 
     def _start(
         self,
@@ -150,7 +150,7 @@ class Launcher:
         for build, instance in started:
             launch, offers = rest[instance.id]
             self._send(PendingCreate(build, instance, launch.order, offers))
-        builds = {one.build.id: one.build for one in starts}
+        builds = {start.build.id: start.build for start in starts}
         for name, why in started.over_budget.items():
             instance = rest[name][0].instance
             self._refuse(builds.get(instance.build or ""), instance, why)
@@ -206,7 +206,7 @@ class Launcher:
         return CreateResults(
             booting=tuple(booting), ended=tuple(answers.ended), waiting=tuple(answers.waiting),
             unfilled=tuple(answers.unfilled),
-            born=tuple(one.build for one, _ in answers.refs if one.build is not None),
+            created=tuple(create.build for create, _ in answers.refs if create.build is not None),
         )  # fmt: skip
 
     # --- within ---
@@ -219,35 +219,19 @@ class Launcher:
             self._over_budget.ended.append((build, instance, end))
 
     def _launch(self, build: BuildRecord, offer: Offer, epoch: int) -> LaunchRequest:
-        context = self._context
-        provider = context.providers[build.spec.provider]
-        now = provider.now()
+        context, provider = self._context, build.spec.provider
+        now = context.providers[provider].now()
         longest = context.limits.limits.max_ttl
         ends = now + min(build.spec.ttl, longest)
         if build.attempt:  # all attempts together, however long this one had to wait
             first = context.ledger.instances.first_birth(build.id)
             ends = min(ends, (now if first is None else first) + longest)
-        # Whole seconds, as in the tag: the deadline is one number, wherever it is written.
-        deadline = float(int(ends))
-        instance = Instance(
-            id=ids.instance_id(),
-            build=build.id,
-            attempt=build.attempt,
-            provider=build.spec.provider,
-            offer=offer,
-            rate=context.rate(build.spec.provider, offer, Role.BUILD),
-            role=Role.BUILD,
-            state=InstanceState.REQUESTED,
-            created_at=now,
-            state_since=now,
-            deadline=deadline,
-            epoch=epoch,
-            owner=context.id,
-        )
-        order, access = context.orders(build, instance.id, offer, deadline)
-        order = replace(order, max_ttl=longest)
+        row = self._intent(provider, offer, Role.BUILD, now, ends)
+        row = replace(row, build=build.id, attempt=build.attempt, epoch=epoch)
+        order, access = context.orders(build, row.id, offer, row.deadline)
         return LaunchRequest(
-            build_id=build.id, seen_epoch=epoch, instance=instance, order=order, access=access,
+            build_id=build.id, seen_epoch=epoch, instance=row,
+            order=replace(order, max_ttl=longest), access=access,
             labels=build.spec.labels, actor=build.actor, tenant=build.tenant,
         )  # fmt: skip
 
@@ -255,42 +239,43 @@ class Launcher:
         context, spec = self._context, pool.spec
         now = context.providers[spec.provider].now()
         longest = context.limits.limits.max_ttl
-        deadline = float(int(now + min(lifetime(spec), longest)))
-        instance = Instance(
+        row = self._intent(spec.provider, offer, Role.POOL, now, now + min(lifetime(spec), longest))
+        row = replace(row, pool=spec.name, shape=pool.shape)
+        order, access = context.orders.for_pool(spec, row.id, offer, row.deadline)
+        order = replace(order, max_ttl=longest)
+        return LaunchRequest(build_id=None, seen_epoch=0, instance=row, order=order, access=access)
+
+    def _intent(self, provider: str, offer: Offer, role: Role, now: float, ends: float) -> Instance:
+        """The row of a VM that is to be asked for. `ends`: its deadline, which is cut to whole
+        seconds, as in the tag: it is one number, wherever it is written."""
+        return Instance(
             id=ids.instance_id(),
             build=None,
             attempt=0,
-            provider=spec.provider,
+            provider=provider,
             offer=offer,
-            rate=context.rate(spec.provider, offer, Role.POOL),
-            role=Role.POOL,
+            rate=self._context.rate(provider, offer, role),
+            role=role,
             state=InstanceState.REQUESTED,
             created_at=now,
             state_since=now,
-            deadline=deadline,
+            deadline=float(int(ends)),
             epoch=1,
-            owner=context.id,
-            pool=spec.name,
-            shape=pool.shape,
-        )
-        order, access = context.orders.for_pool(spec, instance.id, offer, deadline)
-        order = replace(order, max_ttl=longest)
-        return LaunchRequest(
-            build_id=None, seen_epoch=0, instance=instance, order=order, access=access
+            owner=self._context.id,
         )
 
     def _send(self, pending: PendingCreate) -> None:
         self._pending[pending.instance.id] = pending
-        pool = self._context.births(pending.instance.provider)
+        pool = self._context.create_threads(pending.instance.provider)
         if not (pending.tries or pending.doubtful):
-            journal.asked(pending.instance)
+            lifecycle_log.requested(pending.instance)
         pending.tries += 1
         pending.call = pool.submit(lambda: self._create(pending.instance, pending.order))
         pending.call.add_done_callback(lambda _: self._context.wake())
 
     def _create(self, instance: Instance, order: Order) -> Ref:
-        """Re-check, then ask. Raises Fenced when the row is another's or dying, or too old: then
-        nobody asks any more."""
+        """Re-check, then ask. Raises Fenced when the row is another's or dying, or too old: then it
+        is never asked for again."""
         context = self._context
         row = context.ledger.instances.get(instance.id)
         provider = context.provider_of(instance)
@@ -329,12 +314,12 @@ class Launcher:
             outcome = delete_each(provider, [ref])[ref]
             log.warning("%s answered when it was to die: delete %s", instance.id, outcome.fate)
 
-        context.deaths(instance.provider).submit(delete)
+        context.delete_threads(instance.provider).submit(delete)
 
     def _failed(self, pending: PendingCreate, error: BaseException, answers: _Sorted) -> None:
         context, instance = self._context, pending.instance
         text = str(error)
-        journal.refused(instance, error)
+        lifecycle_log.refused(instance, error)
         del self._pending[instance.id]
         if isinstance(error, (Fenced, NotFound)):
             log.info("%s is not ours to launch any more: %s", instance.id, text)
@@ -391,8 +376,8 @@ class Launcher:
         self._send(PendingCreate(swapped, instance, launch.order, pending.rest[1:]))
 
     def _close(self, pending: PendingCreate, message: str) -> bool:
-        """Nothing was born, says the provider: the row is closed. But an earlier send may have
-        been heard; then the row dies the long way. False: its build ends with it."""
+        """The provider made nothing: the row is closed. But an earlier send may have had an effect;
+        then the row dies the long way. False: its build ends with it."""
         context, row = self._context, pending.instance
         now = context.now(row)
         if pending.doubtful:

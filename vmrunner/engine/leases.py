@@ -1,4 +1,4 @@
-"""Leases that one process of several holds: taken where nobody has them, renewed, given back, and
+"""Leases that one process of several holds: taken where they are free, renewed, given back, and
 taken over from a holder that is gone.
 
 Whether a lease of another is over is no question of clocks: its holder is gone, or did not renew it
@@ -38,8 +38,8 @@ class LeaseTaker:
         self._watch: ChangeWatch[str] = ChangeWatch(seconds)
 
     def take(self, name: str, gone: Callable[[str], bool] = lambda _: False) -> bool:
-        """Take or renew a lease; False: another has it. `gone` tells of a holder whether it is
-        gone, so that nobody needs to wait for its lease to end."""
+        """Take or renew a lease; False: another has it. `gone`: true for a holder that is gone,
+        whose lease need not be waited for."""
         found = self._engines.lease(name)
         if found is not None and found.holder != self._holder:
             self._watch.look(name, found, self._monotonic())

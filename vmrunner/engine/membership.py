@@ -1,9 +1,9 @@
 """Liveness of other engines. A process on this host is dead when the kernel says so; any other,
 when its heartbeat has not changed for a full lease while we were watching.
 
-Their clock does not matter then (`lib.change_watch`), nor does a pause of everybody, ourselves
-included. Only a process that was just started has watched nobody: it goes by the database's
-clock (`beats`, `seems_alive`), and must decide nothing by that in which being wrong does harm.
+Their clock does not matter then (`lib.change_watch`), nor does a pause of all, ourselves included.
+Only a process that was just started has watched none: it goes by the database's clock (`beats`,
+`seems_alive`), and must decide nothing by that in which being wrong does harm.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger.values import Member
 
 MEMBER_LEASE: Final = 60.0  # seconds without a beat
-CANCEL_WATCH: Final = 3600.0  # for this long a wish to end a build may be watched
+CANCEL_WATCH: Final = 3600.0  # for this long a cancelled build may be watched
 
 
 def beats(member: Member, now: float) -> bool:
@@ -77,16 +77,17 @@ class Membership:
     def member_gone(self, member: str | None) -> bool:
         """True if the holder of a claim is gone. One that is not in the list has left it; one that
         knows other tables than the ledger has drives nothing any more."""
-        here = self._members.get(member or "")
-        if here is None or here.outdated:
+        found = self._members.get(member or "")
+        if found is None or found.outdated:
             return True
-        lives = self._alive(here.process, one_host=self._one_host)
-        return self._beats.silent(here.id) if lives is None else not lives
+        lives = self._alive(found.process, one_host=self._one_host)
+        return self._beats.silent(found.id) if lives is None else not lives
 
     def last_beat(self, member: str | None) -> float | None:
-        """Return when a member on the list beat last, by its own host's clock."""
-        here = self._members.get(member or "")
-        return None if here is None else here.seen_at
+        """The time of a member's last beat, by its own host's clock; None: it is not on the
+        list."""
+        found = self._members.get(member or "")
+        return None if found is None else found.seen_at
 
     def is_dead(self, member: str | None) -> bool:
         """True if a member on the list is gone: one that is not may have joined just now."""
@@ -112,7 +113,7 @@ class Membership:
             return self._pools.look(pool.name, pool.named_at, self._now) >= FORGOTTEN
 
     def cancelled_for(self, build: BuildRecord) -> float:
-        """Return for how many seconds at least its end has been wished, as far as we watched."""
+        """Seconds for which a build has been cancelled at least, as far as we watched."""
         with self._lock:
             return self._cancels.look(build.id, build.cancelled_at, self._now)
 

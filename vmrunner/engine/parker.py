@@ -1,7 +1,7 @@
 """Parking and waking: a pool's VMs are stopped to wait, and started when their builds come.
 
-The row says first what is wished (`parking`, `waking`); the wish is then said to the provider,
-again and again, until a look shows that it came true. Both are idempotent there.
+The row says first what is wanted (`parking`, `waking`); the provider is then asked again and again,
+until a look shows it. Both are idempotent there.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from vmrunner.errors import BadOrder, Fenced, NoCapacity, QuotaExceeded
 from vmrunner.model import Death, Instance, InstanceState
 from vmrunner.providers import Parks
 
-REPEAT_AFTER: Final = 15.0  # seconds; an accepted wish that did not come true is said again then
+REPEAT_AFTER: Final = 15.0  # seconds; an accepted request without effect is sent again then
 
 #: Answers after which a VM stays off.
 _REFUSED: Final = (NoCapacity, QuotaExceeded, BadOrder)
 
 
 @dataclass(slots=True)
-class _Wish:
-    """A wish that is on its way, or waits to be said again."""
+class _Request:
+    """A request that is under way, or waits to be sent again."""
 
     row: Instance
     call: Future[None] | None = None
@@ -42,19 +42,19 @@ class Parker:
         completion: BuildCompletion,
         unparkable: Callable[[Instance, Exception], None],
     ) -> None:
-        """`unparkable`: told of a VM that its provider does not park, and why."""
+        """`unparkable`: called with a VM that its provider does not park, and the error."""
         self._context = context
         self._completion = completion
         self._unparkable = unparkable
-        self._wishes: dict[tuple[str, int, InstanceState], _Wish] = {}
+        self._requests: dict[tuple[str, int, InstanceState], _Request] = {}
 
     def update(self, snapshot: Snapshot) -> None:
-        """Say what is wished of our VMs; take in what was answered."""
-        for key, wish in list(self._wishes.items()):
-            if wish.call is not None and wish.call.done():
-                del self._wishes[key]
-                with self._context.guard("park", wish.row.build):
-                    self._answered(snapshot, wish)
+        """Send the requests about our VMs; take in the answers."""
+        for key, request in list(self._requests.items()):
+            if request.call is not None and request.call.done():
+                del self._requests[key]
+                with self._context.guard("park", request.row.build):
+                    self._answered(snapshot, request)
         now = self._context.monotonic()
         for row in snapshot.restless_rows():
             if row.state not in (InstanceState.PARKING, InstanceState.WAKING):
@@ -62,20 +62,20 @@ class Parker:
             if row.owner != self._context.id:
                 continue  # it is taken over first
             key = (row.id, row.epoch, row.state)
-            known = self._wishes.get(key)
-            if known is None or (known.call is None and now >= known.at):
+            former = self._requests.get(key)
+            if former is None or (former.call is None and now >= former.at):
                 self._say(key, row)
-        for key, wish in list(self._wishes.items()):
+        for key, request in list(self._requests.items()):
             row_now = snapshot.rows.get(key[0])
-            there = row_now is not None and (row_now.id, row_now.epoch, row_now.state) == key
-            if wish.call is None and not there:
-                del self._wishes[key]
+            current = row_now is not None and (row_now.id, row_now.epoch, row_now.state) == key
+            if request.call is None and not current:
+                del self._requests[key]
 
     # --- within ---
 
     def _say(self, key: tuple[str, int, InstanceState], row: Instance) -> None:
-        call = self._context.changes(row.provider).submit(self._call(row))
-        self._wishes[key] = _Wish(row, call)
+        call = self._context.change_threads(row.provider).submit(self._call(row))
+        self._requests[key] = _Request(row, call)
         call.add_done_callback(lambda _: self._context.wake())
 
     def _call(self, row: Instance) -> Callable[[], None]:
@@ -90,11 +90,11 @@ class Parker:
 
         return call
 
-    def _answered(self, snapshot: Snapshot, wish: _Wish) -> None:
-        row = snapshot.mine.get(wish.row.id)
-        assert wish.call is not None
-        error = wish.call.exception()
-        if row is None or (row.epoch, row.state) != (wish.row.epoch, wish.row.state):
+    def _answered(self, snapshot: Snapshot, request: _Request) -> None:
+        row = snapshot.mine.get(request.row.id)
+        assert request.call is not None
+        error = request.call.exception()
+        if row is None or (row.epoch, row.state) != (request.row.epoch, request.row.state):
             return
         if isinstance(error, _REFUSED):
             self._refused(snapshot, row, error)
@@ -102,20 +102,20 @@ class Parker:
         if error is not None and not isinstance(error, Fenced):
             log.warning("%s is not %s yet: %s", row.id, row.state, error)
         wait = self._context.monotonic() + REPEAT_AFTER
-        self._wishes[row.id, row.epoch, row.state] = _Wish(row, at=wait)
+        self._requests[row.id, row.epoch, row.state] = _Request(row, at=wait)
 
     def _refused(self, snapshot: Snapshot, row: Instance, error: Exception) -> None:
-        """End a VM that stays as it is, which is no use to anybody."""
+        """End a VM that stays as it is, and is of no use."""
         context = self._context
         build = snapshot.builds.get(row.build or "")
         if build is not None and build.instance == row.id and build.owner == context.id:
-            doomed = self._completion.unwoken(build, row, str(error))
+            dying = self._completion.unwoken(build, row, str(error))
             snapshot.builds.pop(build.id, None)
         else:
             self._unparkable(row, error)
-            doomed = context.ledger.instances.mark_deleting(
+            dying = context.ledger.instances.mark_deleting(
                 row.id, seen_epoch=row.epoch, death=Death.DONE, now=context.now(row),
                 message=str(error),
             )  # fmt: skip
-        if doomed is not None:
-            snapshot.update(doomed)
+        if dying is not None:
+            snapshot.update(dying)

@@ -74,12 +74,12 @@ class InstancePoller:
     def __init__(self, context: EngineContext) -> None:
         self._context = context
         self._slots: CallSlots[_Slot, dict[str, Seen]] = CallSlots(
-            lambda slot: context.deaths(slot[0]), context.monotonic, context.wake
+            lambda slot: context.delete_threads(slot[0]), context.monotonic, context.wake
         )
         self._next: dict[str, _Turn] = {}  # by instance
         self._turns: list[tuple[float, list[str]]] = []  # the same times, as a heap
         self._late: list[str] = []  # their time has come, and no slot was free
-        self._asked: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
+        self._in_flight: dict[_Slot, list[str]] = {}  # the instances whose answers are on their way
         self._reachability: dict[str, Reachability] = {}
         self._troubles: dict[_Place, _Trouble] = {}
         self._throttled: dict[str, float] = {}  # instance → no look at it before (monotonic)
@@ -96,7 +96,7 @@ class InstancePoller:
         is_pending: Callable[[str], bool],
     ) -> None:
         """Send looks at all whose turn it is: what changes first, then what waited longest. `such`:
-        ids of those whose turn may be before the time that was told at their last look.
+        ids of those whose turn may be before the time that was noted at their last look.
         `is_pending`: nothing may be there yet."""
         now = self._context.monotonic()
         names = dict.fromkeys([*self._late, *sorted(such)])
@@ -115,11 +115,11 @@ class InstancePoller:
                     self._late += [row.id for row in part]
 
     def observations(self) -> dict[str, Seen]:
-        """Return what the looks that ended showed, by instance id. Who is missing was not
+        """The observations of the looks that ended, by instance id. A missing one was not
         visible."""
         found: dict[str, Seen] = {}
         for slot, call in self._slots.finished():
-            del self._asked[slot]
+            del self._in_flight[slot]
             name, scope, _ = slot
             error = call.exception()
             if error is not None:
@@ -131,12 +131,14 @@ class InstancePoller:
                 log.info("%s in %s answers", name, scope.place)
         return found
 
-    def since(self, rows: Iterable[Instance], there: float) -> dict[Scope, float]:
-        """Since when the places of these, all of one clock, are seen without a break, on its
-        clock, which says `there` now."""
+    def since(self, rows: Iterable[Instance], provider_now: float) -> dict[Scope, float]:
+        """The times since when the scopes of these rows, all of one clock, answer without a break,
+        on that clock, which says `provider_now` now."""
         listed = list(rows)
         reachability = self._reachability_of(listed[0].provider)
-        return reachability.since({row.scope for row in listed}, self._context.monotonic(), there)
+        return reachability.since(
+            {row.scope for row in listed}, self._context.monotonic(), provider_now
+        )
 
     def forget(self, keep: Mapping[str, Instance], changed: frozenset[str] | None) -> None:
         """Drop what is remembered of closed rows. `changed`: ids of those that may be; None: any
@@ -171,9 +173,8 @@ class InstancePoller:
         now: float,
         is_pending: Callable[[str], bool],
     ) -> dict[_Place, dict[tuple[bool, float], list[Instance]]]:
-        """Return the instances whose turn it is by place, and there by whether they just go on and
-        since when it is."""
-        flying = {name for asked in self._asked.values() for name in asked}
+        """The instances whose turn it is, by place, and there by (steady, time of the turn)."""
+        flying = {name for ids in self._in_flight.values() for name in ids}
         due: dict[_Place, dict[tuple[bool, float], list[Instance]]] = {}
         last, group = None, list[Instance]()
         for name in names:
@@ -193,8 +194,8 @@ class InstancePoller:
             alike = (turn, row.state, row.provider, row.offer)
             if alike != last:  # next to never where little changes, and then all are the same
                 last, steady = alike, row.state not in _CHANGING
-                there = due.setdefault((row.provider, row.scope), {})
-                group = there.setdefault((steady, when), [])
+                at_place = due.setdefault((row.provider, row.scope), {})
+                group = at_place.setdefault((steady, when), [])
             group.append(row)
         return due
 
@@ -209,7 +210,7 @@ class InstancePoller:
         for turn, names in turns.items():
             self._next |= dict.fromkeys(names, turn)
             heapq.heappush(self._turns, (turn[1], names))
-        self._asked[slot] = [row.id for row in batch]
+        self._in_flight[slot] = [row.id for row in batch]
         self._slots[slot].send(self._looking(self._context.providers[slot[0]], batch))
 
     def _reachability_of(self, provider: str) -> Reachability:

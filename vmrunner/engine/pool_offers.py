@@ -27,8 +27,8 @@ class PoolOffers:
         self._types: set[tuple[str, str]] = set()  # provider, type: was offered once
 
     def would_get(self, offers: Offers, provider: str, spec: Spec) -> Sequence[Offer]:
-        """Return the machines that a build would get. What waits needs no room: while the provider
-        has none of a machine, it counts as when it was offered last."""
+        """The machines that a build would get. What waits needs no room: while the provider has
+        none of a machine, it counts as when it was offered last."""
         answer = offers(provider, spec)
         if answer.offers:
             former = self._last.get((provider, spec), ())
@@ -40,8 +40,7 @@ class PoolOffers:
         return self._last.get((provider, spec), ())
 
     def for_pool(self, offers: Offers, spec: PoolSpec) -> PoolMachines:
-        """Return what the provider offers of the pool's machine now, and of its type alone where it
-        names one."""
+        """The provider's offers of the pool's machine now, of its type alone where it names one."""
         self.would_get(offers, spec.provider, spec.machine)  # noted for builds that find it dry
         answer = offers(spec.provider, spec.machine)
         if spec.machine_type is None:
@@ -62,10 +61,10 @@ def _refusal(answer: OffersAnswer) -> EmptyReason:
 
 
 def _dry(former: Iterable[Offer], offers: Sequence[Offer]) -> tuple[Offer, ...]:
-    """Return those offered before of the image that is offered now, of machines that are not."""
+    """The former offers of the image that is offered now, of machines that are not."""
     images = {offer.image for offer in offers}
     return tuple(
-        one
-        for one in former
-        if one.image in images and not any(rules.same_machine(one, offer) for offer in offers)
+        old
+        for old in former
+        if old.image in images and not any(rules.same_machine(old, offer) for offer in offers)
     )

@@ -1,4 +1,4 @@
-"""Sizes of pools: as wished, by schedule, or by demand, within what they may cost."""
+"""Sizes of pools: as set, by schedule, or by demand, within what they may cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RENEW: Final = 10.0  # seconds that a size holds
 OBSERVE: Final = 60.0  # seconds between looks at what arrived
 LATE: Final = 5.0  # seconds in which a build that was started is sure to be seen
 LEADS: Final = 50  # times from an order until a VM was ready, the latest, that are remembered
-#: With fewer arrivals expected while a VM may wait, it would most likely wait for nobody.
+#: With fewer arrivals expected while a VM may wait, most likely no build would come.
 WORTH_ONE: Final = 0.5
 
 
@@ -42,7 +42,7 @@ class PoolSizer:
         self._leads: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LEADS))
         self._arrivals: dict[str, Arrivals] = {}
         self._observed: dict[str, float] = {}  # monotonic
-        self._known: dict[str, tuple[tuple[int, int | None], float, PoolSize]] = {}
+        self._sizes: dict[str, tuple[tuple[int, int | None], float, PoolSize]] = {}
 
     def ready(self, row: Instance, now: float) -> None:
         """A VM of a pool is ready: its time from the order until now is a lead time."""
@@ -51,11 +51,15 @@ class PoolSizer:
     def size(self, pool: Pool, place: str, offers: Sequence[Offer], now: float) -> PoolSize:
         """Return the size of a pool whose VMs would be of the first offer. `place`: as in
         `PoolPlace`; `now` is its provider's clock."""
-        wish, monotonic = (pool.revision, pool.size), self._context.monotonic()
-        known = self._known.get(pool.name)
-        if known is None or known[0] != wish or monotonic - known[1] >= RENEW:
-            known = self._known[pool.name] = wish, monotonic, self._size(pool, place, offers, now)
-        return known[2]
+        wanted, monotonic = (pool.revision, pool.size), self._context.monotonic()
+        cached = self._sizes.get(pool.name)
+        if cached is None or cached[0] != wanted or monotonic - cached[1] >= RENEW:
+            cached = self._sizes[pool.name] = (
+                wanted,
+                monotonic,
+                self._size(pool, place, offers, now),
+            )
+        return cached[2]
 
     def _size(self, pool: Pool, place: str, offers: Sequence[Offer], now: float) -> PoolSize:
         wanted = self._wanted(pool, place, now)
@@ -92,17 +96,17 @@ class PoolSizer:
         return demanded_size(rate, leads, spec.hit_rate or 0.0, spec.least, spec.most, batch)
 
     def _seen(self, name: str, place: str, now: float, lead_time: float) -> Arrivals:
-        """Return what arrived so far, folded in now and then, and kept in the ledger."""
+        """The arrivals so far, folded in now and then, and kept in the ledger."""
         monotonic = self._context.monotonic()
-        known = self._arrivals.get(name)
-        if known is not None and monotonic - self._observed[name] < OBSERVE:
-            return known
+        arrivals = self._arrivals.get(name)
+        if arrivals is not None and monotonic - self._observed[name] < OBSERVE:
+            return arrivals
         pools = self._context.ledger.pools
-        if known is None:
+        if arrivals is None:
             stored = json.loads(pools.stored_arrivals(name, place))
-            known = Arrivals.load(stored) if stored else Arrivals(until=now)
-        until = max(known.until, now - LATE)
-        known = known.observed(pools.arrivals(name, place, known.until), until, lead_time)
-        pools.store_arrivals(name, place, json.dumps(known.dump()))
-        self._arrivals[name], self._observed[name] = known, monotonic
-        return known
+            arrivals = Arrivals.load(stored) if stored else Arrivals(until=now)
+        until = max(arrivals.until, now - LATE)
+        arrivals = arrivals.observed(pools.arrivals(name, place, arrivals.until), until, lead_time)
+        pools.store_arrivals(name, place, json.dumps(arrivals.dump()))
+        self._arrivals[name], self._observed[name] = arrivals, monotonic
+        return arrivals

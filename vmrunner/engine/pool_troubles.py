@@ -14,7 +14,7 @@ from vmrunner.model import EmptyReason
 
 FIRST_PAUSE: Final = 15.0  # seconds until a pool's VM is asked for again; doubled each time
 LONGEST_PAUSE: Final = 600.0
-#: … where the next one costs nothing but the question, and somebody else's VM may make room.
+#: … where the next one costs nothing but the question, and another's VM may make room.
 LONGEST_WITHOUT_VM: Final = 60.0
 
 _WITHOUT_VM: Final = (EmptyReason.CAPACITY, EmptyReason.BUDGET, EmptyReason.CREDENTIALS)
@@ -42,15 +42,15 @@ class PoolTroubles:
     ) -> None:
         """Note a failure. All of them within one pause count as one: the VMs were made together.
         `clock`: the engines'; `now`: monotonic; `least`: the pause's least length, in seconds."""
-        known = self._troubles.get(pool)
-        if known is not None and now < known.until:
-            until = max(known.until, now + least)
-            self._troubles[pool] = replace(known, reason=reason, until=until)
+        former = self._troubles.get(pool)
+        if former is not None and now < former.until:
+            until = max(former.until, now + least)
+            self._troubles[pool] = replace(former, reason=reason, until=until)
             return
-        failures = known.failures if known is not None else 0
+        failures = former.failures if former is not None else 0
         longest = LONGEST_WITHOUT_VM if reason in _WITHOUT_VM else LONGEST_PAUSE
         pause = max(least, backoff(FIRST_PAUSE, failures, longest))
-        since = known.since if known is not None else clock
+        since = former.since if former is not None else clock
         self._troubles[pool] = PoolTrouble(reason, failures + 1, since, now + pause)
 
     def over(self, pool: str) -> None:

@@ -22,7 +22,7 @@ class RunsWarmUp(Protocol):
     """A warm-up, as `vmrunner.session.warm_up.WarmUp` is one to an engine."""
 
     def run(self) -> Any:
-        """Return an open connection to a VM that is ready; blocks until it is."""
+        """Open a connection to a VM once it is ready; blocks until then."""
 
     def stop(self) -> None:
         """End it, from any thread."""
@@ -72,7 +72,7 @@ class PoolWarmUps:
         self._make = make
         self._spawn = spawn
         self._running: dict[str, tuple[int, RunsWarmUp]] = {}  # instance → epoch
-        self._words: queue.SimpleQueue[WarmedVm] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[WarmedVm] = queue.SimpleQueue()
         self._connections: dict[str, tuple[int, Any]] = {}  # instance → epoch, open
 
     def close(self) -> None:
@@ -113,27 +113,27 @@ class PoolWarmUps:
 
     def _run(self, row: Instance, warm_up: RunsWarmUp) -> None:
         try:
-            word = WarmedVm(row, warm_up.run())
+            warmed = WarmedVm(row, warm_up.run())
         except Exception as error:  # noqa: BLE001 - whatever it is, the VM does not serve
-            word = WarmedVm(row, error=str(error) or type(error).__name__)
-        self._words.put(word)
+            warmed = WarmedVm(row, error=str(error) or type(error).__name__)
+        self._finished.put(warmed)
         self._context.wake()
 
     def ended(self) -> list[WarmedVm]:
-        """The last words since the last call; of one that was given up, none."""
-        words = []
-        while not self._words.empty():
-            word = self._words.get_nowait()
-            if self._running.get(word.instance.id, (0, None))[0] == word.instance.epoch:
-                del self._running[word.instance.id]
-                words.append(word)
-            elif word.connection is not None:
-                word.connection.close()
-        return words
+        """The warm-ups that ended since the last call, without those that were given up."""
+        ended = []
+        while not self._finished.empty():
+            warmed = self._finished.get_nowait()
+            if self._running.get(warmed.instance.id, (0, None))[0] == warmed.instance.epoch:
+                del self._running[warmed.instance.id]
+                ended.append(warmed)
+            elif warmed.connection is not None:
+                warmed.connection.close()
+        return ended
 
-    def keep(self, word: WarmedVm) -> None:
+    def keep(self, warmed: WarmedVm) -> None:
         """Keep a connection open, for the VM's build."""
-        self._connections[word.instance.id] = (word.instance.epoch, word.connection)
+        self._connections[warmed.instance.id] = (warmed.instance.epoch, warmed.connection)
 
     def is_connected(self, instance: str) -> bool:
         """True if a connection to this VM is open here."""

@@ -2,7 +2,7 @@
 
 Every engine claims VMs for its builds. Those that have pools in their configuration, `serve`, also
 fill them: each pool by the holder of its lease. What a pool's VM must die of beside that is the
-reaper's: its deadline, a pool that nobody names any more (`lifecycle.pool_death`).
+reaper's: its deadline, a pool that no configuration names any more (`lifecycle.pool_death`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vmrunner.core import pools as rules
 from vmrunner.core import requirements
 from vmrunner.core.lifecycle import ENDED, FORGOTTEN, End, InstanceSign
 from vmrunner.core.scheduling import ANYWHERE, Offers, PlannedClaim, SchedulingPlan
-from vmrunner.engine import journal
+from vmrunner.engine import lifecycle_log
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.launcher import Launcher
 from vmrunner.engine.leases import LeaseTaker
@@ -48,8 +48,8 @@ from vmrunner.providers import ShowsGuardedRoles
 
 POOL_LEASE: Final = 30.0  # seconds that the right to fill a pool lasts
 RENEW: Final = 10.0
-NAMED: Final = 60.0  # seconds between words that we have these pools
-GUARD_CHECK: Final = 300.0  # seconds between questions for whom the installed guard ends
+NAMED: Final = 60.0  # seconds between notes that we have these pools
+GUARD_CHECK: Final = 300.0  # seconds between questions which roles the installed guard ends
 GUARD_RETRY: Final = 15.0  # … after the cloud did not answer that
 UNPARKABLE_WAIT: Final = 600.0  # … until another is made after one that could not be parked
 
@@ -134,7 +134,7 @@ class PoolManager:
     def claimable(
         self, snapshot: Snapshot, offers: Offers
     ) -> Callable[[BuildRecord], Instance | None]:
-        """Return a question for a VM that a build may have; no VM is told twice."""
+        """A function that finds a VM for a build; it gives no VM twice."""
         free = sorted(
             (r for r in snapshot.rows.values() if r.build is None and r.pool in self._pools),
             key=lambda row: (row.created_at, row.id),
@@ -172,7 +172,7 @@ class PoolManager:
                     self._launcher.over_budget(planned.build, row, error)
                     continue
                 if won is not None:
-                    journal.claimed(*won)
+                    lifecycle_log.claimed(*won)
                 # One that is parked is woken first.
                 if won is not None and won[1].state is InstanceState.READY:
                     self._sessions.start(*won, self._warm_ups.connection(row.id))
@@ -197,9 +197,9 @@ class PoolManager:
     ) -> None:
         """Fill, shrink and drain the pools whose leases are ours. `queue`: what builds wait for."""
         self._warm_ups.forget(snapshot.rows)  # first: the snapshot knows none that is ready now
-        for word in self._warm_ups.ended():
-            with self._context.guard(f"warm up {word.instance.id}"):
-                self._warmed(snapshot, word)
+        for warmed in self._warm_ups.ended():
+            with self._context.guard(f"warm up {warmed.instance.id}"):
+                self._warmed(snapshot, warmed)
         for pool in self._pools.values() if self.fills else ():
             if pool.spec.provider not in self._context.providers:
                 continue
@@ -211,8 +211,8 @@ class PoolManager:
     def _holds(self, name: str) -> bool:
         """True if this lease is ours; asked now and then."""
         context = self._context
-        ours, asked = self._leases.get(name, (False, float("-inf")))
-        if context.monotonic() - asked >= RENEW:
+        ours, asked_at = self._leases.get(name, (False, float("-inf")))
+        if context.monotonic() - asked_at >= RENEW:
             ours = self._taker.take(name, self._membership.is_dead)
             self._leases[name] = (ours, context.monotonic())
         return ours
@@ -304,8 +304,8 @@ class PoolManager:
             self._noted[pool.name] = context.monotonic()
 
     def _ask_again(self, snapshot: Snapshot, rows: Iterable[Instance]) -> None:
-        """Send the orders that nobody sends: of an engine that died before it did, or our own,
-        whose commit was not answered. What is too old for that is given up."""
+        """Send the orders that no engine sends: of one that died before it did, or our own, whose
+        commit was not answered. What is too old for that is given up."""
         newborn = self._context.limits.limits.newborn
         for row in rows:
             if row.state is not InstanceState.REQUESTED or self._launcher.is_pending(row.id):
@@ -313,7 +313,7 @@ class PoolManager:
             if self._context.now(row) < row.created_at + newborn / 2:
                 self._launcher.adopt(None, row)
             else:
-                self._end(snapshot, row, "nobody knows whether it was ever asked for")
+                self._end(snapshot, row, "it is unknown whether it was ever asked for")
 
     def _note_stuck(self, rows: Iterable[Instance]) -> None:
         """Note those that were given up since they did not become ready in time."""
@@ -322,13 +322,13 @@ class PoolManager:
             self._trouble(stuck[name], EmptyReason.BOOT)
         self._stuck = set(stuck)
 
-    def _places(self, snapshot: Snapshot, refused: Mapping[str, int], provider: str) -> int:
-        """Return how many more VMs may be, without the places that are kept for builds whose
+    def _places(self, snapshot: Snapshot, reserved: Mapping[str, int], provider: str) -> int:
+        """The number of VMs that may be added, without the places that are kept for builds whose
         machines were refused (`SchedulingPlan.reserved`). Another provider's take one at most."""
         rooms = self._context.limits.rooms
-        here = sum(row.provider == provider for row in snapshot.everybody.values())
-        each = rooms.each.get(provider, rooms.overall) - here - refused.get(provider, 0)
-        kept = refused.get(provider, 0) + len(refused.keys() - {provider})
+        taken = sum(row.provider == provider for row in snapshot.everybody.values())
+        each = rooms.each.get(provider, rooms.overall) - taken - reserved.get(provider, 0)
+        kept = reserved.get(provider, 0) + len(reserved.keys() - {provider})
         return min(rooms.overall - len(snapshot.everybody) - kept, each)
 
     def _make(self, pool: Pool, machines: PoolMachines, count: int, making: int) -> EmptyReason:
@@ -348,8 +348,8 @@ class PoolManager:
     def _is_guarded(self, spec: PoolSpec) -> bool:
         """True unless a guard is installed that does not end a pool's VMs."""
         provider, now = self._context.providers[spec.provider], self._context.monotonic()
-        well, asked = self._guarded.get(spec.name, (False, float("-inf")))
-        if now - asked >= GUARD_CHECK and isinstance(provider, ShowsGuardedRoles):
+        well, asked_at = self._guarded.get(spec.name, (False, float("-inf")))
+        if now - asked_at >= GUARD_CHECK and isinstance(provider, ShowsGuardedRoles):
             try:
                 roles = self._context.answers(spec.provider).ask(
                     "guarded roles", provider.guarded_roles
@@ -386,12 +386,12 @@ class PoolManager:
 
     def _end(self, snapshot: Snapshot, row: Instance, why: str) -> None:
         context = self._context
-        doomed = context.ledger.instances.mark_deleting(
+        dying = context.ledger.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=Death.DONE, now=context.now(row), message=why
         )
-        if doomed is not None:
+        if dying is not None:
             self._launcher.drop(row.id)
-            snapshot.update(doomed)
+            snapshot.update(dying)
 
     # --- its VMs ---
 
@@ -418,21 +418,21 @@ class PoolManager:
         if ours and pool is not None:
             self._warm_ups.begin(row, pool.spec)
 
-    def _warmed(self, snapshot: Snapshot, word: WarmedVm) -> None:
-        context, row = self._context, word.instance
-        there = snapshot.mine.get(row.id)
-        if word.error and (there is None or there.state in DYING):
+    def _warmed(self, snapshot: Snapshot, warmed: WarmedVm) -> None:
+        context, row = self._context, warmed.instance
+        current = snapshot.mine.get(row.id)
+        if warmed.error and (current is None or current.state in DYING):
             return  # it was told to stop
-        if word.error:
-            log.warning("%s of pool %s does not come up: %s", row.id, row.pool, word.error)
+        if warmed.error:
+            log.warning("%s of pool %s does not come up: %s", row.id, row.pool, warmed.error)
             self._trouble(row, EmptyReason.BOOT)
             if row.id in snapshot.mine:
-                self._end(snapshot, snapshot.mine[row.id], word.error)
+                self._end(snapshot, snapshot.mine[row.id], warmed.error)
             return
         if not context.ledger.pools.ready(row.id, epoch=row.epoch, now=context.now(row)):
-            word.connection.close()
+            warmed.connection.close()
             return
-        self._warm_ups.keep(word)
+        self._warm_ups.keep(warmed)
         self._sizes.ready(row, context.now(row))
         self._troubles.over(row.pool or "")
 

@@ -1,5 +1,5 @@
 """Questions that each tick asks the providers again: answered by threads of theirs, waited for
-shortly, remembered. A cloud that accepts and never answers holds up nobody but its own builds."""
+shortly, remembered. A cloud that accepts and never answers holds up its own builds alone."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ProviderAnswers:
         self._silence = _Question()  # stands for all: the provider did not answer
 
     def ask(self, key: Hashable, work: Callable[[], T]) -> T:
-        """Return what `work` answers: now, or as it did lately where that takes long. Raises the
+        """The answer of `work`: the present one, or a recent one where that takes long. Raises the
         `ProviderError` that it raised; `Uncertain` where there is no answer yet. What else goes
         wrong in a driver is logged, and `Uncertain` too."""
         now = self._monotonic()
@@ -91,7 +91,7 @@ class ProviderAnswers:
     # --- within ---
 
     def _send(self, question: _Question, work: Callable[[], T], now: float) -> None:
-        silent = sum(one.call is not None for one in self._questions.values())
+        silent = sum(former.call is not None for former in self._questions.values())
         if silent >= ASKS:
             return
         question.call, question.sent_at = self._pool().submit(work), now
@@ -129,12 +129,12 @@ class ProviderAnswers:
             log.error("%s: %s", self._name, error, exc_info=error)
         if not isinstance(error, ProviderError):
             error = Uncertain(f"{self._name}: {error}")
-        for one in (question, self._silence) if isinstance(error, Uncertain) else (question,):
-            one.again_at = now + backoff(FIRST_PAUSE, one.failures, LONGEST_PAUSE)
-            one.failures += 1
-            one.trouble = error
+        for affected in (question, self._silence) if isinstance(error, Uncertain) else (question,):
+            affected.again_at = now + backoff(FIRST_PAUSE, affected.failures, LONGEST_PAUSE)
+            affected.failures += 1
+            affected.trouble = error
 
     def _trim(self) -> None:
         while len(self._questions) > REMEMBERED:
-            oldest = next(key for key, one in self._questions.items() if one.call is None)
+            oldest = next(key for key, question in self._questions.items() if question.call is None)
             del self._questions[oldest]

@@ -1,5 +1,5 @@
 """The reconciler of running builds: take over, listen, decide, apply. See `snapshot` for what it
-knows, and `takeover` for how it comes by another's builds."""
+knows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 
 from vmrunner.core.lifecycle import ENDED, End, InstanceSign, cancelled, end_of_sign, sign
 from vmrunner.core.row_rules import marks
-from vmrunner.engine import journal
-from vmrunner.engine.attention import Attention, last_moment
+from vmrunner.engine import lifecycle_log
 from vmrunner.engine.completion import BuildCompletion
-from vmrunner.engine.context import EngineContext
+from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.deadlines import DeadlineArmer
 from vmrunner.engine.early_deaths import early_deaths
 from vmrunner.engine.launcher import Launcher
-from vmrunner.engine.membership import Membership
+from vmrunner.engine.membership import MEMBER_LEASE, Membership
 from vmrunner.engine.poller import InstancePoller
 from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.sessions import ActiveSession, SessionManager
 from vmrunner.engine.snapshot import Snapshot, SnapshotReader
 from vmrunner.engine.terminator import Terminator
+from vmrunner.engine.work_selection import WorkSelector, last_moment
 from vmrunner.model import (
     DYING,
     Address,
@@ -66,7 +66,7 @@ class Reconciler:
         self._poller = poller
         self._pools = pools
         self._reader = SnapshotReader(context, membership)
-        self._attention = Attention(context, sessions, self._settled)
+        self._work = WorkSelector(context, sessions, self._settled)
         self._since = self._last = context.monotonic()
 
     @property
@@ -78,10 +78,10 @@ class Reconciler:
         """Read what this tick knows, and whether we watched without a break."""
         now = self._context.monotonic()
         if now - self._last > SLEEP_GAP:
-            self._since = now  # we slept: nobody's silence until now counts
+            self._since = now  # we slept: no silence until now counts
         self._last = now
         snapshot = self._reader.read()
-        self._attention.pick(snapshot)
+        self._work.pick(snapshot)
         return snapshot
 
     def finish(self) -> None:
@@ -92,42 +92,93 @@ class Reconciler:
         knows, armed, pending = self._poller.knows, self._deadlines.settled(), self._launcher
         return lambda row: knows(row) and armed(row) and not pending.is_pending(row.id)
 
-    # --- what sessions said ---
+    # --- builds whose owner is gone ---
+
+    def take_over(self, snapshot: Snapshot) -> None:
+        """Become the owner of every build whose owner is gone and whose VM we may act on, or that
+        has none any more. A cancelled one whose VM is out of our reach ends here: its VM dies when
+        it is reached.
+
+        The new owner may report everything again that the former one did: states, events and log
+        bytes that are stored already are not stored twice, the VM's supervisor starts an attempt
+        once, and the identical order makes no second VM."""
+        for build in snapshot.orphaned:
+            if build.state is BuildState.QUEUED:
+                continue
+            with self._context.guard("take over", build.id):
+                if build.instance in snapshot.rows or self._has_no_vm(snapshot, build):
+                    self._take(snapshot, build)
+                    continue
+                row = snapshot.everybody.get(build.instance or "")
+                if build.cancel is not None and row is not None:
+                    self._completion.finish(build, cancelled(build.cancel), row=row)
+                    del snapshot.builds[build.id]
+
+    def _has_no_vm(self, snapshot: Snapshot, build: BuildRecord) -> bool:
+        """True if it has no VM any more. Then any engine that sees its owner gone may end it, or
+        queue it again, whether or not it has the build's provider: that may have been renamed."""
+        if build.instance in snapshot.unread or build.instance in snapshot.everybody:
+            return False
+        if build.spec.provider in self._context.providers:
+            return True
+        row = self._context.ledger.instances.get(build.instance or "")
+        return row.state is InstanceState.GONE  # else it was born after the rows were read
+
+    def _take(self, snapshot: Snapshot, build: BuildRecord) -> None:
+        context = self._context
+        taken = context.ledger.builds.take_over(
+            build.id,
+            seen_epoch=build.epoch,
+            owner=context.id,
+            until=context.clock() + MEMBER_LEASE,
+            now=context.clock(),
+        )
+        if taken is None:
+            del snapshot.builds[build.id]
+            snapshot.mine.pop(build.instance or "", None)
+            return
+        log.info("took over %s from %s", build.id, build.owner)
+        snapshot.builds[build.id] = taken
+        snapshot.restless.add(build.id)
+        if taken.instance in snapshot.rows:
+            snapshot.update(context.ledger.instances.get(taken.instance))
+
+    # --- what sessions reported ---
 
     def collect_session_ends(self, snapshot: Snapshot) -> None:
-        """The last words of sessions that ended. Most end a build, and share a commit."""
+        """Take in the ends of sessions. Most end a build, and share a commit."""
         together: list[tuple[BuildRecord, Instance, End]] = []
-        for said in self._sessions.ends():
-            following, end = said.following, said.end
-            build = snapshot.builds.get(following.build.id)
-            row = snapshot.rows.get(following.instance.id)
-            if end is None or build is None or build.epoch != following.epoch:
+        for session_end in self._sessions.ends():
+            active, end = session_end.active, session_end.end
+            build = snapshot.builds.get(active.build.id)
+            row = snapshot.rows.get(active.instance.id)
+            if end is None or build is None or build.epoch != active.epoch:
                 continue  # it is another's by now
             if row is None or row.state in DYING:
                 continue  # `advance` ends it by what its VM died of
-            if following.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
-                end = self._end_of_sign(build, row, following.sign)
+            if active.sign is not None and (end.lost or end.reason is Reason.VM_LOST):
+                end = self._end_of_sign(build, row, active.sign)
             if self._completion.ends(build, row, end):
                 self._drop(snapshot, build, row)
                 together.append((build, row, end))
                 continue
             with self._context.guard("verdict", build.id):
                 self._finish(snapshot, build, row, end)
-        for (build, _, _), doomed in zip(
+        for (build, _, _), outcome in zip(
             together, self._completion.finish_all(together), strict=True
         ):
             with self._context.guard("verdict", build.id):
-                if isinstance(doomed, Exception):
-                    raise doomed
-                if doomed is not None:
-                    snapshot.update(doomed)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                if outcome is not None:
+                    snapshot.update(outcome)
 
     def _finish(self, snapshot: Snapshot, build: BuildRecord, row: Instance, end: End) -> None:
         """End the build, which may be queued again or held."""
         self._drop(snapshot, build, row)
-        doomed = self._completion.verdict(build, row, end)
-        if doomed is not None:
-            snapshot.update(doomed)
+        dying = self._completion.verdict(build, row, end)
+        if dying is not None:
+            snapshot.update(dying)
 
     @staticmethod
     def _drop(snapshot: Snapshot, build: BuildRecord, row: Instance) -> None:
@@ -145,31 +196,29 @@ class Reconciler:
                     self._completion.finish(build, cancelled(build.cancel or Reason.USER))
                     del snapshot.builds[build.id]
                 continue
-            following = self._sessions.of(build.id)
-            if following is not None and following.epoch != build.epoch:
+            active = self._sessions.of(build.id)
+            if active is not None and active.epoch != build.epoch:
                 self._sessions.drop(build.id)
-                following = None
+                active = None
             if build.owner == self._context.id:
                 with self._context.guard("drive", build.id):
-                    self._drive(snapshot, build, following)
+                    self._drive(snapshot, build, active)
         sessions, changed = self._sessions.builds(), snapshot.changed
         for name in sorted((sessions if changed is None else changed) - snapshot.builds.keys()):
             if name in sessions:
                 self._sessions.drop(name)
 
-    def _drive(
-        self, snapshot: Snapshot, build: BuildRecord, following: ActiveSession | None
-    ) -> None:
+    def _drive(self, snapshot: Snapshot, build: BuildRecord, active: ActiveSession | None) -> None:
         row = snapshot.rows.get(build.instance or "")
         if row is None or row.state is InstanceState.DELETING:
             self._end_without_vm(snapshot, build, row)
         elif build.cancel is not None and build.state is not BuildState.HELD:
-            if following is not None:
+            if active is not None:
                 self._sessions.stop(build.id, build.cancel)
             else:
                 self._finish(snapshot, build, row, cancelled(build.cancel))
-        elif following is not None:
-            self._check_session(snapshot, build, row, following)
+        elif active is not None:
+            self._check_session(snapshot, build, row, active)
         elif row.state is InstanceState.REQUESTED:
             self._resend_order(build, row)
         elif row.state is InstanceState.WAKING:
@@ -186,16 +235,16 @@ class Reconciler:
             del snapshot.builds[build.id]
 
     def _check_session(
-        self, snapshot: Snapshot, build: BuildRecord, row: Instance, following: ActiveSession
+        self, snapshot: Snapshot, build: BuildRecord, row: Instance, active: ActiveSession
     ) -> None:
         """A session runs: tell it when its time is over; go on without it when it is silent."""
         if self._context.now(row) >= last_moment(build, row):
             self._sessions.stop(build.id, Reason.DEADLINE)
-        if following.sign is not None and following.stopped_at is not None:
-            silent = self._context.monotonic() - following.stopped_at
+        if active.sign is not None and active.stopped_at is not None:
+            silent = self._context.monotonic() - active.stopped_at
             if silent >= SESSION_GRACE:
                 self._sessions.drop(build.id)
-                self._finish(snapshot, build, row, self._end_of_sign(build, row, following.sign))
+                self._finish(snapshot, build, row, self._end_of_sign(build, row, active.sign))
 
     def _resend_order(self, build: BuildRecord, row: Instance) -> None:
         """The former owner wrote the intent; whether it asked, only the cloud knows. The identical
@@ -210,7 +259,7 @@ class Reconciler:
         """The reaper's rules for rows, over our own: deadlines, early deaths, stuck VMs."""
         context = self._context
         for now, rows in context.timed(snapshot.restless_rows()):
-            doomed = marks(
+            found = marks(
                 now,
                 rows,
                 now - self.watching,
@@ -218,24 +267,24 @@ class Reconciler:
                 context.limits.limits,
                 early_deaths(context, self._membership, rows, snapshot.builds, snapshot.unread),
             )
-            for doom in doomed:
-                row = snapshot.rows[doom.instance]
+            for mark in found:
+                row = snapshot.rows[mark.instance]
                 with context.guard("doom", row.build):
-                    self._mark(snapshot, row, doom.reason)
+                    self._mark(snapshot, row, mark.reason)
 
     def _mark(self, snapshot: Snapshot, row: Instance, death: Death) -> None:
         context = self._context
-        doomed = context.ledger.instances.mark_deleting(
+        dying = context.ledger.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=death, now=context.now(row)
         )
-        if doomed is None:
+        if dying is None:
             snapshot.mine.pop(row.id, None)
             return
         self._launcher.drop(row.id)
-        snapshot.update(doomed)
+        snapshot.update(dying)
         build = snapshot.builds.get(row.build or "")
         if build is not None and build.instance == row.id and build.owner == context.id:
-            self._end_without_vm(snapshot, replace(build, epoch=doomed.epoch), doomed)
+            self._end_without_vm(snapshot, replace(build, epoch=dying.epoch), dying)
 
     # --- what looks showed ---
 
@@ -245,25 +294,25 @@ class Reconciler:
         started: list[tuple[str, int, Start]] = []
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
-        told: list[tuple[Instance, Seen, InstanceSign]] = []
-        for name, sight in seen.items():
+        signs: list[tuple[Instance, Seen, InstanceSign]] = []
+        for name, observation in seen.items():
             row = snapshot.mine.get(name)
             if row is None:
                 continue
-            if sight.start is not None and row.start is None:
-                started.append((row.id, row.epoch, sight.start))
-            what = sign(row, sight)
+            if observation.start is not None and row.start is None:
+                started.append((row.id, row.epoch, observation.start))
+            what = sign(row, observation)
             if what is InstanceSign.DEAD:
                 dead.append(row)
-            elif what is InstanceSign.REACHABLE and sight.address is not None:
-                reached.append((row, sight.address))
+            elif what is InstanceSign.REACHABLE and observation.address is not None:
+                reached.append((row, observation.address))
             elif what is not InstanceSign.NOTHING or row.state is InstanceState.DELETING:
-                told.append((row, sight, what))
+                signs.append((row, observation, what))
         with context.guard("start"):
             context.ledger.instances.note_starts(started)
-        for row, sight, what in told:
+        for row, observation, what in signs:
             with context.guard("see", row.build):
-                self._apply(snapshot, row, sight, what)
+                self._apply(snapshot, row, observation, what)
         with context.guard("close"):
             self._close(snapshot, dead)
         with context.guard("reach"):
@@ -275,7 +324,7 @@ class Reconciler:
             entries = [(row.id, row.epoch, row.death or Death.DONE) for row in rows]
             closed = self._context.ledger.instances.close_all(entries, now)
             for row in (row for row in rows if row.id in closed):
-                journal.gone(row, row.death or Death.DONE)
+                lifecycle_log.gone(row, row.death or Death.DONE)
         for row in dead:
             self._terminator.done(row.id)
             snapshot.mine.pop(row.id, None)

@@ -1,6 +1,6 @@
 """Reports of a session, written to the ledger at the epoch that the session was started with.
 
-Once somebody else owns the build, or the engine lets go of it, every report raises Fenced.
+Once another owns the build, or the engine lets go of it, every report raises Fenced.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from vmrunner.engine import journal
+from vmrunner.engine import lifecycle_log
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.errors import Fenced, LedgerError, Throttled, Uncertain
 from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState
@@ -50,7 +50,7 @@ class LedgerReporter:
         self._move(to, INSTANCE_IN.get(to))
         self._state = to  # the tick sees it in its turn: now it would hinder this session
         if to is BuildState.RUNNING:
-            journal.began(self._build, self._instance)
+            lifecycle_log.began(self._build, self._instance)
 
     def _move(self, to: BuildState, instance_to: InstanceState | None) -> None:
         ttl = self._build.spec.sandbox_ttl if to is BuildState.RUNNING else None
@@ -119,7 +119,7 @@ class LedgerReporter:
         )
 
     def _lower_deadline(self) -> None:
-        """Tell who keeps the VM's deadline that its build's end comes first."""
+        """Lower the VM's deadline in its cloud, where its build's end comes first."""
         instance, provider = self._instance, self._context.provider_of(self._instance)
         if instance.due is None or instance.ref is None:
             return

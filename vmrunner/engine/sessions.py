@@ -1,6 +1,6 @@
 """Sessions: one thread a build, from the first handshake to the verdict.
 
-What a session reports is written at the epoch that it was started with. Once somebody else owns
+What a session reports is written at the epoch that it was started with. Once another engine owns
 the build, every report raises Fenced, and the session drops all and ends without a verdict.
 """
 
@@ -74,9 +74,9 @@ class ActiveSession:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SessionEnd:
-    """A session's last word. `end` is None when it lost its build to another owner."""
+    """The end of a session. `end` is None when it lost its build to another owner."""
 
-    following: ActiveSession
+    active: ActiveSession
     end: End | None
 
 
@@ -87,11 +87,11 @@ class SessionManager:
         self._context = context
         self._sessions = sessions
         self._spawn = spawn
-        self._told_at = float("-inf")  # monotonic; that there are no more threads
+        self._warned_at = float("-inf")  # monotonic; that there are no more threads
         self._lock = threading.Lock()
         self._all: dict[str, ActiveSession] = {}
         self._touched: set[str] = set()
-        self._words: queue.SimpleQueue[SessionEnd] = queue.SimpleQueue()
+        self._ends: queue.SimpleQueue[SessionEnd] = queue.SimpleQueue()
 
     def of(self, build: str) -> ActiveSession | None:
         """The session that drives this build here."""
@@ -115,11 +115,11 @@ class SessionManager:
         """Drive this build; one session a build. `connection`: open to that instance already. Where
         this host starts no more threads, it has none, and the next tick comes back to it."""
         reporter = LedgerReporter(self._context, build, instance)
-        following = ActiveSession(build, instance, reporter, connection)
-        self._all[build.id] = following
+        active = ActiveSession(build, instance, reporter, connection)
+        self._all[build.id] = active
         self._touched.add(build.id)
         try:
-            self._spawn(f"session {build.id}", lambda: self._run(following))
+            self._spawn(f"session {build.id}", lambda: self._run(active))
         except RuntimeError as error:
             self._tell_scarcity(build.id, error)
             del self._all[build.id]
@@ -129,49 +129,49 @@ class SessionManager:
 
     def stop(self, build: str, reason: Reason, sign: InstanceSign | None = None) -> None:
         """Tell its session to end; only the first reason counts, and a later DEADLINE."""
-        following = self._all.get(build)
-        if following is None:
+        active = self._all.get(build)
+        if active is None:
             return
         self._touched.add(build)
         with self._lock:
-            if following.stopped is None or (
-                reason is Reason.DEADLINE and following.stopped is not reason
+            if active.stopped is None or (
+                reason is Reason.DEADLINE and active.stopped is not reason
             ):
-                following.stopped = reason
-                following.stopping.set()
-                following.stopped_at = following.stopped_at or self._context.monotonic()
-                following.sign = following.sign or sign
-                if following.session is not None:
-                    following.session.stop(reason)
+                active.stopped = reason
+                active.stopping.set()
+                active.stopped_at = active.stopped_at or self._context.monotonic()
+                active.sign = active.sign or sign
+                if active.session is not None:
+                    active.session.stop(reason)
 
     def drop(self, build: str) -> None:
         """Let go: another owns the build, or its verdict came from elsewhere."""
-        following = self._all.pop(build, None)
-        if following is not None:
+        active = self._all.pop(build, None)
+        if active is not None:
             self._touched.add(build)
-            following.reporter.close()
+            active.reporter.close()
             with self._lock:
-                if following.session is not None:
-                    following.session.stop(Reason.VM_LOST)
+                if active.session is not None:
+                    active.session.stop(Reason.VM_LOST)
 
     def ends(self) -> list[SessionEnd]:
-        """The last words since the last call, of sessions that were not dropped."""
-        words: list[SessionEnd] = []
+        """The sessions that ended since the last call, without those that were dropped."""
+        found: list[SessionEnd] = []
         while True:
             try:
-                word = self._words.get_nowait()
+                ended = self._ends.get_nowait()
             except queue.Empty:
-                return words
-            if self._all.get(word.following.build.id) is word.following:
-                del self._all[word.following.build.id]
-                self._touched.add(word.following.build.id)
-                words.append(word)
+                return found
+            if self._all.get(ended.active.build.id) is ended.active:
+                del self._all[ended.active.build.id]
+                self._touched.add(ended.active.build.id)
+                found.append(ended)
 
-    def _run(self, following: ActiveSession) -> None:
+    def _run(self, active: ActiveSession) -> None:
         end: End | None
         started = time.monotonic()
         try:
-            end = self._drive(following)
+            end = self._drive(active)
         except Fenced as error:
             log.info("%s", error)
             end = None
@@ -182,45 +182,45 @@ class SessionManager:
         except MemoryError as error:
             # As where no thread is had: that says nothing of the build, whose VM goes on. The next
             # tick takes it up again, until its deadline.
-            self._tell_scarcity(following.build.id, error)
-            following.reporter.close()
+            self._tell_scarcity(active.build.id, error)
+            active.reporter.close()
             end = None
         except Exception as error:  # noqa: BLE001 - a session may not take the engine with it
-            log.exception("session of %s", following.build.id)
+            log.exception("session of %s", active.build.id)
             end = End(
                 result=Result.ERROR,
                 reason=Reason.INTERNAL,
                 message=f"{type(error).__name__}: {error}",
                 lost=True,
             )
-        log.debug("session of %s: %.1f s", following.build.id, time.monotonic() - started)
-        self._words.put(SessionEnd(following=following, end=end))
+        log.debug("session of %s: %.1f s", active.build.id, time.monotonic() - started)
+        self._ends.put(SessionEnd(active=active, end=end))
         self._context.wake()
 
     def _tell_scarcity(self, build: str, error: Exception) -> None:
         """Log, now and then, that this host has too little for a session."""
         now = self._context.monotonic()
-        if now >= self._told_at + TELL_AGAIN:
-            self._told_at = now
+        if now >= self._warned_at + TELL_AGAIN:
+            self._warned_at = now
             text = str(error) or type(error).__name__
             log.warning("session of %s: %s; all such are tried again", build, text)
 
-    def _drive(self, following: ActiveSession) -> End:
+    def _drive(self, active: ActiveSession) -> End:
         # A ledger that is out of reach for a moment costs no build that its VM goes on with.
-        job = following.reporter.patiently(lambda: self._job(following))
-        session = self._sessions(job, following.reporter)
+        job = active.reporter.patiently(lambda: self._job(active))
+        session = self._sessions(job, active.reporter)
         with self._lock:
-            following.session = session
-            stopped = following.stopped
+            active.session = session
+            stopped = active.stopped
         if stopped is not None:
             session.stop(stopped)
-        return self._measured(session.run(), following.instance)
+        return self._measured(session.run(), active.instance)
 
-    def _job(self, following: ActiveSession) -> SessionJob:
-        # Only now: whoever brings sessions of their own needs no SSH library.
+    def _job(self, active: ActiveSession) -> SessionJob:
+        # Only now: a caller with sessions of its own needs no SSH library.
         from vmrunner.session.job import SessionJob
 
-        context, build, instance = self._context, following.build, following.instance
+        context, build, instance = self._context, active.build, active.instance
         former = (
             context.ledger.logs.size(build.id, before=build.attempt) if build.attempt > 1 else 0
         )
@@ -231,13 +231,13 @@ class SessionManager:
             channel=context.channel_to(instance),
             box=context.box_of(instance),
             secrets=context.ledger.builds.secrets(build.id),
-            source=self._source(following),
-            artifacts=directory_of(context.places.artifacts, build.id, build.epoch),
+            source=self._source(active),
+            artifacts=directory_of(context.paths.artifacts, build.id, build.epoch),
             log_bytes=max(LEAST_LOG, context.limits.log_bytes - former),
             artifact_bytes=context.limits.artifact_bytes,
             caches=context.caches_of(build) if build.spec.caches else None,
-            connection=following.connection,
-            guest_due=_guest_due(following.instance),
+            connection=active.connection,
+            guest_due=_guest_due(active.instance),
             traceparent=self._traceparent(build),
         )
 
@@ -256,32 +256,32 @@ class SessionManager:
         return replace(end, usage=usage)
 
     def _traceparent(self, build: BuildRecord) -> str:
-        """Return what the steps are children of: the build's span, where one will be exported, else
-        its submitter's."""
+        """The parent of the steps' spans: the build's span, where one will be exported, else its
+        submitter's."""
         ledger = self._context.ledger
-        told = ledger.events.first(build.id, EventKind.TRACE)
-        parent = trace_context.told_by(told)
+        event = ledger.events.first(build.id, EventKind.TRACE)
+        parent = trace_context.told_by(event)
         if ledger.outbox.names(TRACES, self._context.clock()):
             return str(trace_context.of_build(ledger.installation, build.id, parent))
         return str(parent or "")
 
-    def _source(self, following: ActiveSession) -> Path | None:
+    def _source(self, active: ActiveSession) -> Path | None:
         """The packed source. A store that is out of reach is waited for a while, in the build's own
         thread: what ends the build and its VM goes on meanwhile."""
-        context, build = self._context, following.build
+        context, build = self._context, active.build
         until = context.monotonic() + STORE_PATIENCE
         while True:
             try:
                 return context.source_of(build)
             except StoreError as error:
-                if following.stopped is not None:
+                if active.stopped is not None:
                     return None  # the session ends before it wants it
                 if context.monotonic() >= until:
                     raise
                 context.ledger.events.add(
                     build.id, EventKind.TROUBLE, context.clock(), doing="source", error=str(error)
                 )
-            following.stopping.wait(STORE_RETRY)
+            active.stopping.wait(STORE_RETRY)
 
 
 def _guest_due(instance: Instance) -> float | None:

@@ -1,14 +1,14 @@
 """Knowledge of one tick of an engine.
 
-The rows are read before the builds. A row that was read then has a build at least as new, so that
-a row without a build that needs it is one that nobody needs.
+The rows are read before the builds. A row that was read then has a build at least as new, so that a
+row without a build that needs it is needed by none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.membership import Membership
@@ -17,7 +17,12 @@ from vmrunner.model import BuildRecord, Instance, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.retired_providers import scopes_by
 
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
+
 T = TypeVar("T")
+
+QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
 
 @dataclass(slots=True)
@@ -29,7 +34,7 @@ class Snapshot:
 
     everybody: Mapping[str, Instance]
     rows: dict[str, Instance]
-    builds: dict[str, BuildRecord]  # neither queued nor finished, or queued with a wish to end
+    builds: dict[str, BuildRecord]  # neither queued nor finished, or queued and cancelled
     mine: dict[str, Instance]
     unread: frozenset[str]
     orphaned: list[BuildRecord]  # their owners are gone
@@ -43,7 +48,7 @@ class Snapshot:
         return self.everybody.keys() - self.closed | self.unread
 
     def newly_open(self) -> set[str] | None:
-        """Return `open`; None where that is what it was in the tick before."""
+        """The same as `open`; None where that did not change since the tick before."""
         return self.open if self.is_new or self.closed else None
 
     @property
@@ -85,8 +90,8 @@ class SnapshotReader:
         self._finished = False  # the tick that read last came to its end
 
     def read(self) -> Snapshot:
-        """Read the open rows, then the builds, then who is there: who claimed one of them joined
-        before."""
+        """Read the open rows, then the builds, then the members: an engine that claimed one of them
+        joined before."""
         context = self._context
         finished, self._finished = self._finished, False
         found = self._reader.read(context.monotonic())
@@ -119,12 +124,12 @@ class SnapshotReader:
         self._finished = True
 
     def _sort(self, found: OpenRows) -> frozenset[str] | None:
-        """Sort what changed, and return it. None: all, also where providers act elsewhere now."""
+        """Sort what changed. The changed ids; None: all, also where providers act elsewhere now."""
         changed, providers = found.changed, self._context.providers
-        asked = self._scopes if found.rows else {}
+        former = self._scopes if found.rows else {}
         scopes = {
             name: scopes_by(providers[name], self._context.scopes_of)
-            for name in asked
+            for name in former
             if name in providers
         }
         if changed is None or providers is not self._providers or scopes != self._scopes:
@@ -152,3 +157,28 @@ def _remove(groups: dict[str | None, dict[str, T]], owner: str | None, name: str
     del groups[owner][name]
     if not groups[owner]:
         del groups[owner]
+
+
+class BuildQueue:
+    """The queue of one engine. Builds of providers that it does not have end here when their time
+    is over, but never stand in the way of its own. Used by the tick's thread alone."""
+
+    def __init__(self, ledger: Ledger, launches: Callable[[], frozenset[str]]) -> None:
+        self._ledger = ledger
+        self._launches = launches
+        self._first: list[BuildRecord] = []
+        self._walked = ""  # of a long queue, the last build that was looked at
+
+    def read(self, *, changed: bool) -> list[BuildRecord]:
+        """The builds that wait. `changed`: any build may be another than at the last call. Of a
+        long queue its head, and the rest by turns: some of those may be out of time too."""
+        if changed:
+            self._first = self._ledger.builds.queued(QUEUE)
+        if len(self._first) < QUEUE:
+            return self._first
+        builds, queued = self._ledger.builds, list(self._first)
+        for name in self._launches():
+            queued += builds.queued(QUEUE, provider=name)
+        rest = builds.queued_after(self._walked, QUEUE)
+        self._walked = rest[-1].id if rest else ""
+        return list({build.id: build for build in (*queued, *rest)}.values())

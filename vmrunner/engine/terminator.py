@@ -26,7 +26,7 @@ class Terminator:
     def __init__(self, context: EngineContext) -> None:
         self._context = context
         self._slots: CallSlots[str, dict[str, Outcome]] = CallSlots(
-            context.deaths, context.monotonic, context.wake
+            context.delete_threads, context.monotonic, context.wake
         )
         self._next: dict[str, float] = {}  # instance → monotonic
         self._refs: dict[str, Ref] = {}  # of rows that do not know theirs: seen by its name
@@ -97,8 +97,8 @@ class Terminator:
         again = row.deletes > 0 or outcome.fate is Fate.FAILED
         if outcome.fate is Fate.FAILED:
             log.warning("delete of %s failed: %s", row.id, outcome.error)
-            left = row.end - context.now(row)  # at its deadline there is another turn
-            wait = backoff(FIRST_WAIT, row.deletes, min(max(left, DELETE_RETRY), LONGEST_WAIT))
+            remaining = row.end - context.now(row)  # at its deadline there is another turn
+            wait = backoff(FIRST_WAIT, row.deletes, min(max(remaining, DELETE_RETRY), LONGEST_WAIT))
         else:
             wait = DELETE_RETRY
         self._next[row.id] = context.monotonic() + wait

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.engine.context import ReaperContext, log
+from vmrunner.engine.context import WorkContext, log
 from vmrunner.engine.early_deaths import early_deaths
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import VmrunnerError
@@ -43,7 +43,7 @@ Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 
 
 def gather(
-    context: ReaperContext,
+    context: WorkContext,
     membership: Membership,
     provider: Provider,
     reader: OpenRowsReader,
@@ -118,7 +118,7 @@ def _read_pages(
 
 
 def _read(
-    context: ReaperContext,
+    context: WorkContext,
     membership: Membership,
     provider: Provider,
     reader: OpenRowsReader,
@@ -145,14 +145,14 @@ def _read(
     )
 
 
-def _anothers(context: ReaperContext, provider: Provider, row: Instance) -> bool:
+def _anothers(context: WorkContext, provider: Provider, row: Instance) -> bool:
     """True if the provider of its name is another one that has its scope too."""
     named = None if row.provider == provider.name else context.providers.get(row.provider)
     return named is not None and row.scope in named.scopes
 
 
 def _page_rows(
-    context: ReaperContext, known: LedgerView, ask: AsksLedger, ids: Collection[str]
+    context: WorkContext, known: LedgerView, ask: AsksLedger, ids: Collection[str]
 ) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:

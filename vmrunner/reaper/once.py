@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.engine.context import EngineLimits, EnginePaths, ReaperContext
+from vmrunner.engine.context import EngineLimits, EnginePaths, WorkContext
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
@@ -47,7 +47,7 @@ def record_pass(ledger: Ledger, reaper: str, report: Report, *, sweep: bool) -> 
 
 @contextmanager
 def reaper(
-    ledger: Ledger, providers: Mapping[str, Provider], limits: EngineLimits, places: EnginePaths
+    ledger: Ledger, providers: Mapping[str, Provider], limits: EngineLimits, paths: EnginePaths
 ) -> Iterator[Reaper]:
     """A reaper without an engine: it has threads of its own, and watches since now."""
     pools: dict[str, DaemonThreadPool] = {}
@@ -55,8 +55,8 @@ def reaper(
     def pool(name: str) -> DaemonThreadPool:
         return pools.setdefault(name, DaemonThreadPool(f"reap-{name}", 1))
 
-    context = ReaperContext(
-        ledger=ledger, providers=providers, limits=limits, places=places, reaps=pool
+    context = WorkContext(
+        ledger=ledger, providers=providers, limits=limits, paths=paths, reap_threads=pool
     )
     membership = Membership(one_host=ledger.url.startswith("sqlite"))
     began = time.monotonic()
@@ -71,7 +71,7 @@ def reap(
     ledger: Ledger,
     providers: Mapping[str, Provider],
     limits: EngineLimits,
-    places: EnginePaths,
+    paths: EnginePaths,
     *,
     dry_run: bool = False,
     provider: str | None = None,
@@ -80,8 +80,8 @@ def reap(
     """One pass over the ledger and the cloud, for the command line and the API. `orphans`: also
     those that the cap holds back. Waits at most `SETTLE` seconds until what it killed is seen
     dead, so that the rows of a local host are closed when it ends."""
-    with reaper(ledger, providers, limits, places) as one:
-        report = one.run(
+    with reaper(ledger, providers, limits, paths) as opened:
+        report = opened.run(
             dry_run=dry_run, only=None if provider is None else {provider}, orphans=orphans
         )
         if dry_run:
@@ -89,8 +89,8 @@ def reap(
         if provider is None and not report.ongoing:
             record_pass(ledger, ids.engine_id(), report, sweep=True)
         try:
-            one.end_abandoned()
-            one.close_dying(SETTLE, only=provider)
+            opened.end_abandoned()
+            opened.close_dying(SETTLE, only=provider)
         except LedgerError as error:  # what could be done without it is done, and must be told
             report += Report(unread=(str(error),))
         return report

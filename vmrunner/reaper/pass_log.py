@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from vmrunner.engine import journal
+from vmrunner.engine import lifecycle_log
 from vmrunner.reaper.report import Report
 
 log = logging.getLogger("vmrunner.serve")
@@ -58,7 +58,7 @@ def log_lines(report: Report, level: int) -> None:
             line.id,
             line.reason,
             line.outcome,
-            extra=journal.fields(
+            extra=lifecycle_log.fields(
                 build=line.build,
                 instance=line.instance,
                 provider=line.provider,

@@ -18,7 +18,7 @@ from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
 from vmrunner.core.reap_rules import ReapInput
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.completion import BuildCompletion
-from vmrunner.engine.context import ReaperContext, log
+from vmrunner.engine.context import WorkContext, log
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
 from vmrunner.lib import ids
@@ -82,7 +82,7 @@ class Reaper:
 
     def __init__(
         self,
-        context: ReaperContext,
+        context: WorkContext,
         membership: Membership,
         watching: Callable[[], float],
         ask: AsksLedger = at_once,
@@ -93,7 +93,7 @@ class Reaper:
         self._watching = watching
         self._completion = BuildCompletion(context)
         self._open_rows = context.ledger.open_rows()
-        self._rounds = ConcurrentPasses(context.reaps, context.monotonic)
+        self._rounds = ConcurrentPasses(context.reap_threads, context.monotonic)
         self._pending: dict[str, PendingKills] = {}  # by provider
         self._reachability: dict[str, Reachability] = {}  # by provider: the places of open rows
         self._again: dict[str, SweepRetry] = {}  # providers that are swept before their time

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from vmrunner.core.lifecycle import CANCEL_GRACE, sandbox_over
 from vmrunner.core.reap_plan import Deletion
-from vmrunner.engine.context import ReaperContext
+from vmrunner.engine.context import WorkContext
 from vmrunner.model import BuildRecord, Death, Instance, InstanceState
 
 
-def still_condemned(context: ReaperContext, kill: Deletion) -> bool:
+def still_condemned(context: WorkContext, kill: Deletion) -> bool:
     """Return True if what condemned it, inside `E`, is still so. All of it can only become so,
     never cease: a row that is closed, a reference that is recorded, an id that has no row."""
     instances = context.ledger.instances
@@ -23,7 +23,7 @@ def still_condemned(context: ReaperContext, kill: Deletion) -> bool:
     return False
 
 
-def was_extended(context: ReaperContext, build: BuildRecord | None, row: Instance) -> bool:
+def was_extended(context: WorkContext, build: BuildRecord | None, row: Instance) -> bool:
     """Return True if a sandbox lives longer than was read: its user was told so."""
     if build is None or not build.was_ready or build.finished or build.instance != row.id:
         return False

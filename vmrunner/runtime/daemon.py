@@ -189,7 +189,7 @@ class Daemon:
         """Begin all threads that the reaper needs while there are some; then the timers."""
         context = self._engine.context
         for name in (part for item in context.providers.items() for part in parts(*item)):
-            context.reaps(name)
+            context.reap_threads(name)
         for task in self._tasks():
             task.start()
         for name, seconds, work in (

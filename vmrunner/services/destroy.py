@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.engine import journal
+from vmrunner.engine import lifecycle_log
 from vmrunner.errors import Conflict, VmrunnerError
 from vmrunner.lib import process
 from vmrunner.model import DYING, Death, InstanceState
@@ -91,7 +91,7 @@ def give_up(
         row.id, epoch=row.epoch, death=death, now=time.time(), message=text
     ):
         return give_up(ledger, providers, ledger.instances.get(row.id), by=by, sleep=sleep)
-    journal.gone(row, death)
+    lifecycle_log.gone(row, death)
     ledger.actions.add(by, "give up", row.id, time.time(), DestroyResult.GONE.value)
     return DestroyedVm(DestroyResult.GONE)
 
@@ -142,7 +142,7 @@ def _destroyed(ledger: Ledger, providers: ProviderSet, row: Instance, by: str) -
         row = ledger.instances.get(row.id)  # an owner may have changed it
         death = row.death or Death.CANCELLED
         if ledger.instances.close(row.id, epoch=row.epoch, death=death, now=provider.now()):
-            journal.gone(row, death)
+            lifecycle_log.gone(row, death)
     return DestroyedVm(DestroyResult.GONE if closed() else DestroyResult.ASKED)
 
 

@@ -49,7 +49,7 @@ def test_a_vm_is_armed_once_it_is_born(arming: Arming) -> None:
 
 def test_an_arming_waits_behind_no_births(parts: EngineParts, arming: Arming) -> None:
     """Hundreds may wait for the cloud's rate, and an engine may die meanwhile."""
-    parts.context.births = lambda _: Later()
+    parts.context.create_threads = lambda _: Later()
     arming.turn()
     assert (arming.asked, arming.schedules) == (1, 1)
 

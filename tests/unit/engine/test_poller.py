@@ -37,7 +37,7 @@ class Bench:
     def __post_init__(self) -> None:
         context: Any = SimpleNamespace(
             monotonic=lambda: self.now,
-            deaths=lambda name: self,
+            delete_threads=lambda name: self,
             wake=lambda: None,
             providers={"p": self},
             now=lambda row: self.now,

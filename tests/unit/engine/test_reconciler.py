@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import PROCESS
-from vmrunner.engine.attention import LOG_HANDOVER
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.deadlines import DeadlineArmer
@@ -19,8 +18,8 @@ from vmrunner.engine.poller import InstancePoller
 from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.reconciler import SESSION_GRACE, Reconciler
 from vmrunner.engine.sessions import SessionManager
-from vmrunner.engine.takeover import take_over
 from vmrunner.engine.terminator import Terminator
+from vmrunner.engine.work_selection import LOG_HANDOVER
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildState, Death, InstanceState, Power, Reason, Result
@@ -78,7 +77,7 @@ class Bench:
         self.parts.clock.advance(seconds)
         reconciler = self.reconciler
         view = reconciler.gather()
-        take_over(self.context, self.completion, view)
+        reconciler.take_over(view)
         reconciler.collect_session_ends(view)
         reconciler.advance(view)
         reconciler.mark_deleting(view)

@@ -189,7 +189,7 @@ def test_a_stop_before_its_session_is_there_is_kept(driver: Driver) -> None:
     driver.manager.stop("b-1", Reason.PREEMPTED, InstanceSign.PREEMPTED)
     driver.run()
     assert driver.session.stops == [Reason.PREEMPTED]
-    assert driver.manager.ends()[0].following.sign is InstanceSign.PREEMPTED
+    assert driver.manager.ends()[0].active.sign is InstanceSign.PREEMPTED
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_passes_that_never_end_stop_no_other(
 ) -> None:
     """However many there are: each keeps a thread, and none of them is waited for."""
     clock, gate = Clock(), threading.Event()
-    passes = ConcurrentPasses(engine.context.reaps, clock)
+    passes = ConcurrentPasses(engine.context.reap_threads, clock)
 
     def sweep() -> Report:
         gate.wait(60)
@@ -51,7 +51,7 @@ def test_passes_that_never_end_stop_no_other(
 
 def test_a_pass_that_goes_on_is_not_begun_twice(engine: Engine) -> None:
     clock, gate, began = Clock(), threading.Event(), []
-    passes = ConcurrentPasses(engine.context.reaps, clock)
+    passes = ConcurrentPasses(engine.context.reap_threads, clock)
 
     def sweep() -> Report:
         began.append(1)

@@ -1,8 +1,8 @@
 """The rows and builds of an engine that a tick looks at.
 
-Most of them just go on: their session runs, nobody wishes anything, their end is far. What could
-concern such a build changes its rows, its session or its providers, or is a matter of time. All
-others are looked at in each tick, and all of them whenever all was read (`ledger.open_rows`).
+Most of them just go on: their session runs, none is cancelled, their end is far. What could concern
+such a build changes its rows, its session or its providers, or is a matter of time. All others are
+looked at in each tick, and all of them whenever all was read (`ledger.open_rows`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOG_HANDOVER: Final = 5.0
 
 
 def last_moment(build: BuildRecord, row: Instance) -> float:
-    """Return when its session must end, by the VM's clock."""
+    """The time at which its session must end, by the VM's clock."""
     end = row.end - LOG_HANDOVER
     return min(end, build.hold_until) if build.was_ready and build.hold_until else end
 
@@ -29,7 +29,7 @@ def last_moment(build: BuildRecord, row: Instance) -> float:
 _Place = tuple[str, Scope]
 
 
-class Attention:
+class WorkSelector:
     """Choice of what a tick looks at. Used by the tick's thread alone."""
 
     def __init__(
@@ -38,8 +38,8 @@ class Attention:
         sessions: SessionManager,
         settled: Callable[[], Callable[[Instance], bool]],
     ) -> None:
-        """`settled` returns a question for this moment: whether the rest of the engine has nothing
-        to do about a VM."""
+        """`settled` returns a predicate for this moment: true for a VM about which the rest of the
+        engine has nothing to do."""
         self._context = context
         self._sessions = sessions
         self._settled = settled
@@ -47,7 +47,7 @@ class Attention:
         self._ends: dict[_Place, list[tuple[float, str]]] = {}  # heaps, by whose clock it is
 
     def pick(self, snapshot: Snapshot) -> None:
-        """Say in the snapshot what is restless."""
+        """Note in the snapshot what is restless."""
         touched = self._sessions.touched()
         if snapshot.changed is None:
             self._ends = {}
@@ -77,22 +77,22 @@ class Attention:
                         yield build.id
             elif build is not None and self._concerns(build):
                 row = snapshot.mine.get(build.instance or "")
-                asked = row is not None and row.build == name and row.id in names  # with its VM
-                if not asked:
+                listed = row is not None and row.build == name and row.id in names  # with its VM
+                if not listed:
                     yield name
 
     def _concerns(self, build: BuildRecord) -> bool:
-        """True for a build of ours, one that was, and one that waits with a wish to end."""
+        """True for a build of ours, one that was, and a cancelled one in the queue."""
         ours = build.owner == self._context.id or self._sessions.of(build.id) is not None
         return ours or build.state is BuildState.QUEUED
 
     def _question(self) -> Callable[[BuildRecord, Instance], bool]:
-        """Return a question for this moment: whether a build just goes on in its VM."""
+        """A predicate for this moment: true for a build that just goes on in its VM."""
         context, settled = self._context, self._settled()
         times: dict[_Place, float] = {}
 
         def goes_on(build: BuildRecord, row: Instance) -> bool:
-            following = self._sessions.of(build.id)
+            active = self._sessions.of(build.id)
             if not (
                 build.state is BuildState.RUNNING
                 and row.state is InstanceState.BUSY
@@ -101,9 +101,9 @@ class Attention:
                 and build.epoch == row.epoch
                 and build.cancel is None
                 and build.submitter is None
-                and following is not None
-                and following.epoch == build.epoch
-                and following.stopped is None
+                and active is not None
+                and active.epoch == build.epoch
+                and active.stopped is None
                 and settled(row)
             ):
                 return False

@@ -1,4 +1,4 @@
-"""Log lines of what becomes of VMs and builds, for who runs the service: one a deed, none a tick.
+"""Log lines of what becomes of VMs and builds, for operators: one for each event, none for a tick.
 Their ids are fields of the record, which a log of JSON has as they are."""
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from vmrunner.model import BuildRecord, Death, Instance
 
 
 def fields(**named: object) -> dict[str, Mapping[str, Any]]:
-    """Return what `extra` of a log call takes: those that are known."""
+    """The `extra` of a log call: the fields that are known."""
     return {"fields": {name: value for name, value in named.items() if value not in (None, "")}}
 
 
-def asked(row: Instance) -> None:
+def requested(row: Instance) -> None:
     """A provider is asked for a VM."""
     whose, machine = row.build or f"pool {row.pool}", row.offer.machine_type
     _tell(row, f"{row.id} is asked for: {row.provider}, {machine}, for {whose}", machine=machine)
 
 
 def refused(row: Instance, error: BaseException) -> None:
-    """A provider says that it makes none; what is left in doubt is no answer."""
+    """A provider makes none; an answer that leaves it in doubt is not logged."""
     if isinstance(error, NoCapacity | QuotaExceeded | CredentialsRefused | BadOrder):
         _tell(row, f"{row.id} is refused by {row.provider}: {error}", reason=type(error).__name__)
 
