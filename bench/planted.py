@@ -104,9 +104,9 @@ BUGS: Final = (
     ),
     Bug(
         "this host's clock instead of the cloud's (reaper)",
-        "reaper/reaper.py",
-        "        now = provider.now()\n        plan = reap_rules.decide(",
-        "        now = context.clock()\n        plan = reap_rules.decide(",
+        "reaper/reap_pass.py",
+        "        now = self._provider.now()\n        plan = reap_rules.decide(",
+        "        now = self._context.clock()\n        plan = reap_rules.decide(",
         f"{LAYERS} -k ledger-slow",
     ),
     Bug(
@@ -284,20 +284,20 @@ BUGS: Final = (
     ),
     Bug(
         "a sweep that read nothing forgets what is due",
-        "reaper/reaper.py",
-        "        due = self._pending_at(provider.name).due(now)\n",
-        "        due: tuple[Deletion, ...] = ()\n",
+        "reaper/reap_pass.py",
+        "in within(self._provider, pending.due(now)) if",
+        "in list[Deletion]() if",
         f"{GRACE}::test_a_vm_seen_once_dies_though_later_sweeps_read_nothing",
     ),
     Bug(
         "ask only for the death of what a look showed",
-        "reaper/reaper.py",
+        "reaper/reap_pass.py",
         "{row.id: row.ref for row in rows if row.ref is not None}\n",
         "{}\n",
         "tests/faults/test_poison.py::test_a_cloud_without_read_rights_saves_no_expired_vm",
     ),
     Bug(
-        "arm VMs behind all create_threads that wait",
+        "arm VMs behind all births that wait",
         "engine/deadlines.py",
         "context.change_threads(row.provider)",
         "context.create_threads(row.provider)",
@@ -351,8 +351,8 @@ BUGS: Final = (
     ),
     Bug(
         "stuck in a place that nobody saw",
-        "reaper/reaper.py",
-        "seen=self._visible_since(name, now, known),",
+        "reaper/reap_pass.py",
+        "seen=memory.reachability.since(scopes, self._context.monotonic(), now),",
         "seen={},",
         "tests/unit/reaper/test_silence.py",
     ),
@@ -382,6 +382,6 @@ BUGS: Final = (
         "engine/engine.py",
         'self._pool(f"reap-{name}", None)',
         'self._pool(f"reap-{name}", 8)',
-        "tests/unit/reaper/test_side_by_side.py",
+        "tests/unit/reaper/test_concurrent_passes.py",
     ),
 )

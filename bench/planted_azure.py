@@ -75,16 +75,16 @@ BUGS: Final = (
     ),
     Bug(
         "Images end before their rows are asked what became of them",
-        "reaper/reaper.py",
-        "late = [k for k in expired if not image_kills.is_image(k)]",
-        "late = list(expired)",
+        "reaper/reap_pass.py",
+        "self._kill(k for k in late if not image_kills.is_image(k))",
+        "self._kill(late)",
         f"{MADE}::test_an_image_that_came_after_its_build_died_is_kept",
     ),
     Bug(
         "No row spares its image",
         "reaper/image_kills.py",
         "if row is not None and row.state is ImageState.READY:",
-        "if one is None:",
+        "if kills is None:",
         "tests/unit/reaper/test_image_kills.py::test_what_a_row_calls_ready_is_spared_and_finished",
     ),
     Bug(

@@ -12,10 +12,10 @@ TASKS, TIMERS = "tests/unit/runtime/test_bounded_task.py", "tests/unit/runtime/t
 TURNS, CALLS = "tests/unit/reaper/test_turns.py", "tests/unit/reaper/test_ledger_calls.py"
 WATCH = "tests/unit/lib/test_change_watch.py"
 CRON = "tests/unit/runtime/test_cron_jobs.py"
-SIDE = "tests/unit/reaper/test_side_by_side.py"
+SIDE = "tests/unit/reaper/test_concurrent_passes.py"
 AUDIT = "tests/unit/core/test_audit_rules.py"
 WITNESS = "tests/unit/reaper/test_clock_witness.py"
-RECHECK = "tests/unit/reaper/test_recheck.py"
+RECHECK = "tests/unit/reaper/test_reap_pass.py"
 LEDGER = "tests/integration/test_ledger_logs.py"
 
 BUGS: Final = (
@@ -168,7 +168,7 @@ BUGS: Final = (
     ),
     Bug(
         "a hung pass is begun again each round",
-        "reaper/side_by_side.py",
+        "reaper/concurrent_passes.py",
         "return running is not None and not running.report.done() and not lost",
         "return False",
         f"{SIDE}::test_a_pass_that_goes_on_is_not_begun_twice",
@@ -210,21 +210,21 @@ BUGS: Final = (
     ),
     Bug(
         "a duplicate is not compared with its row",
-        "reaper/recheck.py",
+        "reaper/reap_pass.py",
         "            return bool(rows) and rows[0].ref not in (None, kill.ref)\n",
         "            return True\n",
         f"{RECHECK}::test_a_duplicate_is_compared_with_its_row",
     ),
     Bug(
         "a leftover is not compared with its row",
-        "reaper/recheck.py",
+        "reaper/reap_pass.py",
         "            return bool(rows) and rows[0].state is InstanceState.GONE\n",
         "            return True\n",
         f"{RECHECK}::test_a_leftover_is_compared_with_its_row",
     ),
     Bug(
         "an orphan that has a row by now dies",
-        "reaper/recheck.py",
+        "reaper/reap_pass.py",
         '            return not instances.known([kill.instance or ""])\n',
         "            return True\n",
         f"{RECHECK}::test_an_orphan_that_has_a_row_lives",
@@ -246,7 +246,7 @@ BUGS: Final = (
     Bug(
         "rows are not known without the ledger",
         "reaper/pending_kills.py",
-        "            self._rows = others | known\n",
+        "            self._rows = others | by_ref\n",
         "            self._rows = {}\n",
         "tests/unit/reaper/test_pending_kills.py::test_rows_are_known_until_they_are_read_again",
     ),
@@ -259,7 +259,7 @@ BUGS: Final = (
     ),
     Bug(
         "a provider that gets no thread ends the round",
-        "reaper/side_by_side.py",
+        "reaper/concurrent_passes.py",
         "            if isinstance(error, Throttled):  # no thread: the others go on\n",
         "            if False:\n",
         f"{SIDE}::test_one_that_gets_no_thread_keeps_no_other",

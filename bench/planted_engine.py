@@ -80,7 +80,7 @@ BUGS: Final = (
     Bug(
         "a provider that failed is asked at once again",
         "engine/provider_answers.py",
-        "            affected.again_at = now + backoff(FIRST_PAUSE, affected.failures, LONGEST_PAUSE)\n",
+        "            each.again_at = now + backoff(FIRST_PAUSE, each.failures, LONGEST_PAUSE)\n",
         "",
         ANSWERS,
     ),

@@ -24,8 +24,8 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError
 from vmrunner.model import BuildState, PoolSpec, Process, Reason, Result
+from vmrunner.reaper.concurrent_passes import LOST
 from vmrunner.reaper.reaper import Reaper
-from vmrunner.reaper.side_by_side import LOST
 from vmrunner.session import End, SessionJob
 from vmrunner.store.object_gc import ObjectGc
 from vmrunner.store.uploader import Uploader

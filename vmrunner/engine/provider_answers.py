@@ -129,10 +129,10 @@ class ProviderAnswers:
             log.error("%s: %s", self._name, error, exc_info=error)
         if not isinstance(error, ProviderError):
             error = Uncertain(f"{self._name}: {error}")
-        for affected in (question, self._silence) if isinstance(error, Uncertain) else (question,):
-            affected.again_at = now + backoff(FIRST_PAUSE, affected.failures, LONGEST_PAUSE)
-            affected.failures += 1
-            affected.trouble = error
+        for each in (question, self._silence) if isinstance(error, Uncertain) else (question,):
+            each.again_at = now + backoff(FIRST_PAUSE, each.failures, LONGEST_PAUSE)
+            each.failures += 1
+            each.trouble = error
 
     def _trim(self) -> None:
         while len(self._questions) > REMEMBERED:

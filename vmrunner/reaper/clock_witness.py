@@ -1,9 +1,9 @@
 """Witness to the clock that retention goes by: what is old is deleted for good, and a clock that is
 weeks fast calls all of it old.
 
-Whoever serves writes down again and again what time it is. A time that is far past the last one
-that was written came with nobody watching: the service was off for long, or a clock is wrong. Until
-it has been watched for a day, nothing is deleted on its word.
+A service writes down again and again what time it is. A time far past the last one written came
+unwatched: the service was off for long, or a clock is wrong. Until it has been watched for a day,
+nothing is deleted by it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WITNESSED: Final = 300.0  # seconds between two times that are written
 
 
 def clock_doubt(ledger: Ledger) -> str:
-    """Return why the time is not to be believed; "" where it is."""
+    """The reason why the time is not to be believed; "" where it is."""
     now = ledger.engines.now()
     believed = ledger.engines.heartbeats().get(CLOCK)
     if believed is None or now - believed <= LEAP:
@@ -33,7 +33,7 @@ def clock_doubt(ledger: Ledger) -> str:
 
 
 def believe_clock(ledger: Ledger, who: str) -> None:
-    """Say that the time is right."""
+    """Note that the time is right."""
     ledger.engines.record_heartbeat(CLOCK, who, ledger.engines.now())
 
 
@@ -50,7 +50,8 @@ class ClockWitness:
         self._doubted: float | None = None
 
     def look(self) -> str:
-        """Write down what time it is, if that can be believed. Returns why not, else ""."""
+        """Write down what time it is, if that can be believed. Returns the doubt about it, else
+        ""."""
         now = self._monotonic()
         doubt = clock_doubt(self._ledger)
         if doubt:

@@ -1,6 +1,6 @@
 """The end of all that is past its deadline, by what it says itself: no ledger is needed.
 
-For the day when the ledger is lost, broken or out of reach, and for whoever cannot wait for the
+For the day when the ledger is lost, broken or out of reach, and for users who cannot wait for the
 reaper. What a ledger knows beside (a row's own deadline) can only be in a VM's favour here.
 """
 
@@ -47,7 +47,9 @@ def delete_expired(
     provider, until its VMs are seen dead."""
     report = Report(unread=tuple(str(e) for n, e in broken.items() if only in (None, n)))
     chosen = [item for item in providers.items() if only in (None, item[0])]
-    for name, provider in ((n, one) for n, several in chosen for one in parts(n, several).values()):
+    for name, provider in (
+        (n, part) for n, several in chosen for part in parts(n, several).values()
+    ):
         try:
             sweep_view = SweepView(limits, installation, "")
             rows = read_sweep(provider, sweep_view, lambda ids: _rows(ledger, ids))
@@ -82,17 +84,17 @@ def _end(
     seconds: float,
     sleep: Callable[[float], None],
 ) -> tuple[Outcomes, list[str]]:
-    """VMs first, then what was attached to them, then images. What became of each, and where
-    nobody could be looked at."""
+    """VMs first, then what was attached to them, then images. The outcome of each, and messages
+    about where no look was possible."""
     vms = {
         Key(k.ref.scope, k.instance or "", k.ref.id): k.ref
         for k in kills
         if k.ref.kind is Kind.INSTANCE
     }
-    deaths = delete_until_dead(provider, vms, seconds=seconds, sleep=sleep)
-    done: Outcomes = {ref: LineOutcome.of(outcome) for ref, outcome in deaths.outcomes.items()}
-    done |= {vms[key]: DEAD for key in deaths.dead}
+    deleted = delete_until_dead(provider, vms, seconds=seconds, sleep=sleep)
+    done: Outcomes = {ref: LineOutcome.of(outcome) for ref, outcome in deleted.outcomes.items()}
+    done |= {vms[key]: DEAD for key in deleted.dead}
     others = [k for k in kills if k.ref.kind is not Kind.INSTANCE and not image_kills.is_image(k)]
     done |= kill(provider, others)
     done |= image_kills.end(ledger, provider, kills)
-    return done, [f"{provider.name}: {hole}" for hole in deaths.blind]
+    return done, [f"{provider.name}: {hole}" for hole in deleted.blind]

@@ -38,8 +38,8 @@ class LedgerView:
         self.down = str(error) or type(error).__name__
 
 
-#: Told after each page: its resources, and the rows of those that have one.
-Meanwhile = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
+#: Called after each page with its resources, and the rows of those that have one.
+OnPage = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 
 
 def gather(
@@ -49,46 +49,46 @@ def gather(
     reader: OpenRowsReader,
     *,
     sweep: bool,
-    meanwhile: Meanwhile | None = None,
+    on_page: OnPage | None = None,
     ask: AsksLedger = at_once,
 ) -> tuple[SweepView, LedgerView]:
     """List the cloud, if `sweep`, and read the ledger: the open rows of this provider's scopes, and
     the rows of all that the listing kept; the rows before the builds (see `reconciler`). Whatever
     goes wrong with the ledger, what is past its deadline is listed."""
-    ledger, known = context.ledger, LedgerView()
+    ledger, ledger_view = context.ledger, LedgerView()
     if sweep:
         try:
             ask(ledger.recognise)
         except Exception as error:  # noqa: BLE001
-            known.fail(error)
+            ledger_view.fail(error)
     sweep_view = SweepView(context.limits.limits, ledger.installation, ledger.generation)
     if sweep:
-        rows_of = partial(_page_rows, context, known, ask)
-        kept = read_sweep(provider, sweep_view, rows_of, meanwhile)
-        if not known.down:  # a row whose build was not read would be one that nobody needs
-            known.by_id |= kept
+        rows_of = partial(_page_rows, context, ledger_view, ask)
+        kept = read_sweep(provider, sweep_view, rows_of, on_page)
+        if not ledger_view.down:  # a row whose build was not read would seem to be needed by none
+            ledger_view.by_id |= kept
     try:
-        if not known.down:
-            _read(context, membership, provider, reader, sweep_view, known, ask)
+        if not ledger_view.down:
+            _read(context, membership, provider, reader, sweep_view, ledger_view, ask)
     except Exception as error:  # noqa: BLE001
-        known.fail(error)
-    return sweep_view, known
+        ledger_view.fail(error)
+    return sweep_view, ledger_view
 
 
 def read_sweep(
     provider: Provider,
     sweep_view: SweepView,
     rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
-    meanwhile: Meanwhile | None = None,
+    on_page: OnPage | None = None,
 ) -> dict[str, Instance]:
-    """Sweep; `rows_of` tells the rows of instance ids, `meanwhile` is called after each page, since
-    the next may be long in coming. Returns the rows of all that the listing keeps whole. It is
-    begun again, once, where the cloud's clock turns out to be another: it may only be slow. A
+    """Sweep; `rows_of` gives the rows of instance ids, `on_page` is called after each page, since
+    the next may be long in coming. Returns the rows of all that the listing keeps whole. The sweep
+    is begun again, once, where the cloud's clock turns out to be another: it may only be slow. A
     driver promises not to raise half way; should it, what came before counts."""
-    kept = _read_pages(provider, sweep_view, rows_of, meanwhile, breaks_off=True)
+    kept = _read_pages(provider, sweep_view, rows_of, on_page, breaks_off=True)
     if sweep_view.jumped:
         sweep_view.clear()
-        kept = _read_pages(provider, sweep_view, rows_of, meanwhile, breaks_off=False)
+        kept = _read_pages(provider, sweep_view, rows_of, on_page, breaks_off=False)
     return kept
 
 
@@ -96,7 +96,7 @@ def _read_pages(
     provider: Provider,
     sweep_view: SweepView,
     rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
-    meanwhile: Meanwhile | None,
+    on_page: OnPage | None,
     *,
     breaks_off: bool,
 ) -> dict[str, Instance]:
@@ -107,8 +107,8 @@ def _read_pages(
             rows = rows_of({r.instance for r in page.resources if r.instance})
             names = sweep_view.take(page, rows, provider.now())
             kept |= {name: rows[name] for name in names & rows.keys()}
-            if meanwhile is not None:
-                meanwhile(page.resources, rows)
+            if on_page is not None:
+                on_page(page.resources, rows)
             if sweep_view.jumped and breaks_off:
                 break
     except Exception as error:  # noqa: BLE001
@@ -123,25 +123,25 @@ def _read(
     provider: Provider,
     reader: OpenRowsReader,
     sweep_view: SweepView,
-    known: LedgerView,
+    ledger_view: LedgerView,
     ask: AsksLedger,
 ) -> None:
     ledger = context.ledger
     found = ask(lambda: reader.read(context.monotonic()))
     scopes = provider.scopes
-    known.by_id |= {
+    ledger_view.by_id |= {
         row.id: row
         for row in found.rows.values()
         if row.scope in scopes and not _anothers(context, provider, row)
     }
-    known.builds = dict(found.builds)
-    known.unread = found.unread
+    ledger_view.builds = dict(found.builds)
+    ledger_view.unread = found.unread
     membership.update(ask(ledger.engines.list), context.monotonic())
-    strange = {r.instance for r in sweep_view.resources if r.instance} - known.by_id.keys()
+    strange = {r.instance for r in sweep_view.resources if r.instance} - ledger_view.by_id.keys()
     sweep_view.rowed = ask(lambda: ledger.instances.known(strange))
-    rows = known.by_id.values()
-    known.early_deaths = ask(
-        lambda: early_deaths(context, membership, rows, known.builds, known.unread)
+    rows = ledger_view.by_id.values()
+    ledger_view.early_deaths = ask(
+        lambda: early_deaths(context, membership, rows, ledger_view.builds, ledger_view.unread)
     )
 
 
@@ -152,14 +152,14 @@ def _anothers(context: WorkContext, provider: Provider, row: Instance) -> bool:
 
 
 def _page_rows(
-    context: WorkContext, known: LedgerView, ask: AsksLedger, ids: Collection[str]
+    context: WorkContext, ledger_view: LedgerView, ask: AsksLedger, ids: Collection[str]
 ) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
-        if not known.down:
+        if not ledger_view.down:
             return {row.id: row for row in ask(lambda: context.ledger.instances.these(ids))}
     except Exception as error:  # noqa: BLE001
-        known.fail(error)
+        ledger_view.fail(error)
     return {}
 
 

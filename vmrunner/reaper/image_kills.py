@@ -1,8 +1,8 @@
 """Images that no build finished: what the ledger knows of them, then the end of what is too late.
 
-A row may say more than the cloud: what Packer made after whoever began it had died becomes an image
-that lasts. So images go last, and none that a row calls ready; and no VM waits for what a ledger or
-a cloud says of an image.
+A row may say more than the cloud: what Packer made after its builder had died becomes an image that
+lasts. So images go last, and none that a row calls ready; and no VM waits for what a ledger or a
+cloud says of an image.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 ASKED: Final = 86_400.0
 
 
-def is_image(one: Deletion) -> bool:
+def is_image(kill: Deletion) -> bool:
     """True if it is the end of an image whose time is over."""
-    return one.ref.kind is Kind.IMAGE and one.reason is Death.EXPIRED
+    return kill.ref.kind is Kind.IMAGE and kill.reason is Death.EXPIRED
 
 
 def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
@@ -41,17 +41,16 @@ def settle(ledger: Ledger, provider: Provider, newborn: float) -> None:
 
 def end(ledger: Ledger | None, provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
     """Delete the images of these kills, but none that a row calls ready."""
-    left = [one for one in kills if is_image(one)]
-    return kill(provider, spared(ledger, provider, left)) if left else {}
+    ending = [deletion for deletion in kills if is_image(deletion)]
+    return kill(provider, spared(ledger, provider, ending)) if ending else {}
 
 
 def spared(
     ledger: Ledger | None, provider: Provider, kills: Collection[Deletion]
 ) -> list[Deletion]:
-    """Return the kills of images without those that a row calls ready: whoever wrote that did not
-    take their mark away, which is done here. Nor those of which a sweep could not be told yet what
-    became of them: it asks again, for a day, and then they are ready, or have failed. A ledger that
-    does not answer spares nothing."""
+    """The kills of images without those that a row calls ready: its writer did not take their mark
+    away, which is done here. Nor those of which the outcome is not known yet: it asks again, for a
+    day, and then they are ready, or have failed. A ledger that does not answer spares nothing."""
     if ledger is None:
         return list(kills)
     try:
@@ -60,22 +59,22 @@ def spared(
         log.warning("images past their time, without the ledger: %s", error)
         return list(kills)
     rest, now = [], provider.now()
-    for one in kills:
-        row = next((row for row in rows if _is(row, one)), None)
+    for ending in kills:
+        row = next((row for row in rows if _is(row, ending)), None)
         if row is not None and row.state is ImageState.READY:
             _finish(provider, row)
         elif row is None or row.state is not ImageState.BUILDING or now > row.deadline + ASKED:
-            rest.append(one)
+            rest.append(ending)
     return rest
 
 
-def _is(row: MadeImage, one: Deletion) -> bool:
+def _is(row: MadeImage, kill: Deletion) -> bool:
     """True if this is the row's image: its reference is the resource's id, or ends with it. Before
     it has one the image is known by its builder."""
-    ref = one.ref
+    ref = kill.ref
     same = (row.scope.kind, row.scope.account) == (ref.scope.kind, ref.scope.account)
     if row.ref is None:
-        return same and row.builder == one.instance
+        return same and row.builder == kill.instance
     return same and f"/{row.ref}".endswith(f"/{ref.id}")
 
 

@@ -21,9 +21,9 @@ def kill(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
     done = _ask(provider, wanted)
     refused = {ref for ref, outcome in done.items() if outcome.fate is LineFate.FAILED}
     stubborn = [
-        replace(one, force=True)
-        for one in wanted
-        if not one.force and now > (one.expires_at or now) and one.ref in refused
+        replace(deletion, force=True)
+        for deletion in wanted
+        if not deletion.force and now > (deletion.expires_at or now) and deletion.ref in refused
     ]
     return done | _ask(provider, stubborn)
 
@@ -35,9 +35,9 @@ def _ask(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
     while wanted:
         first = wanted[0]
         alike = [k for k in wanted if k.force == first.force and k.ref.kind == first.ref.kind]
-        refs = [one.ref for one in alike[:DELETE_BATCH]]
-        asked = set(refs)
-        wanted = [one for one in wanted if one.ref not in asked]
+        refs = [deletion.ref for deletion in alike[:DELETE_BATCH]]
+        sent = set(refs)
+        wanted = [deletion for deletion in wanted if deletion.ref not in sent]
         outcomes = delete_each(provider, refs, force=first.force)
         done |= {ref: LineOutcome.of(outcome) for ref, outcome in outcomes.items()}
     return done

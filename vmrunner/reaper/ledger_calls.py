@@ -22,18 +22,18 @@ LOST_CALL: Final = 300.0
 
 class AsksLedger(Protocol):
     """Runs a call to the ledger, and returns what it returns. `work` must have no other effect in
-    this process: its answer may come when nobody waits for it any more."""
+    this process: its answer may come when the caller has given up."""
 
     def __call__(self, work: Callable[[], T]) -> T: ...
 
 
 def at_once(work: Callable[[], T]) -> T:
-    """Run it here, for as long as it takes: there is nobody else who would wait."""
+    """Run it here, for as long as it takes: nothing else waits for this thread."""
     return work()
 
 
 class LedgerCalls:
-    """Calls to the ledger that are waited for so long and no longer. While one is overdue, all
+    """Calls to the ledger that are waited for `patience` seconds at most. While one is overdue, all
     others fail at once. `pool`: of threads that are not numbered."""
 
     def __init__(

@@ -19,7 +19,7 @@ NEW: Final = 3600.0
 
 @dataclass(slots=True)
 class _Hole:
-    told: float
+    logged: float
     seen: float
 
 
@@ -32,7 +32,7 @@ class PassLog:
         self._holes: dict[str, _Hole] = {}
 
     def __call__(self, report: Report) -> None:
-        """Log what a pass did and could not do."""
+        """Log the effects of a pass, and what it could not do."""
         log_lines(report, logging.WARNING)
         for alarm in report.alarms:
             log.error("%s", alarm)
@@ -41,7 +41,7 @@ class PassLog:
         for part in report.unread:
             what = ": ".join(part.split(": ")[:2])  # the rest may be another each time
             hole = self._holes.get(what)
-            if hole is None or now - hole.told >= REPEAT_EVERY:
+            if hole is None or now - hole.logged >= REPEAT_EVERY:
                 log.warning("not read: %s", part)
                 self._holes[what] = hole = _Hole(now, now)
             hole.seen = now

@@ -68,7 +68,7 @@ class ReportLine:
 
     @property
     def outcome(self) -> str:
-        """Words for it; empty when nothing was done."""
+        """The outcome in words; empty when nothing was done."""
         return str(self.result)
 
     @property
@@ -79,7 +79,7 @@ class ReportLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """The findings and deeds of one pass. `unread`: parts that could not be read or decided;
+    """The findings and effects of one pass. `unread`: parts that could not be read or decided;
     `ongoing`: providers at which it is not over yet; `swept`: where all machines were listed;
     `blind`: providers that answered nothing, or refused every delete."""
 
@@ -108,8 +108,8 @@ def lines_of(
     rows: Mapping[str, Instance],
     dying: Iterable[Instance] = (),
 ) -> list[tuple[Ref | str, ReportLine]]:
-    """A plan, and the rows that were dying before and are asked to die once more: each line with
-    what its outcome is told of."""
+    """The lines of a plan, and of the rows that were dying before and are deleted once more: each
+    with the key of its outcome."""
     lines: list[tuple[Ref | str, ReportLine]] = [
         (kill.ref, line_of(name, now, kill, rows.get(kill.instance or ""))) for kill in plan.kills
     ]

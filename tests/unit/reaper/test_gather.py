@@ -209,7 +209,7 @@ def test_what_came_is_told_page_by_page(parts: EngineParts) -> None:
     told: list[tuple[Resource, Instance]] = []
     gathered(
         parts,
-        meanwhile=lambda resources, found: told.extend(
+        on_page=lambda resources, found: told.extend(
             (one, found[one.instance or ""]) for one in resources
         ),
     )

@@ -15,8 +15,8 @@ from tests.support.inline_pool import Inline
 from vmrunner.engine.engine import Engine
 from vmrunner.errors import Throttled
 from vmrunner.providers.fake import Clock
+from vmrunner.reaper.concurrent_passes import LOST, ConcurrentPasses
 from vmrunner.reaper.report import Report
-from vmrunner.reaper.side_by_side import LOST, ConcurrentPasses
 
 
 @pytest.fixture

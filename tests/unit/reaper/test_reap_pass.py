@@ -9,7 +9,7 @@ import pytest
 from tests.support.engine_parts import EngineParts
 from vmrunner.core.reap_plan import Deletion
 from vmrunner.model import Death, Instance, Ref
-from vmrunner.reaper.recheck import still_condemned
+from vmrunner.reaper.reap_pass import still_condemned
 
 
 def condemned(row: Instance, reason: Death) -> Deletion:

@@ -1,7 +1,7 @@
 """The passes over several providers, side by side: one that takes long keeps no other waiting.
 
-A pass that takes longer than its round goes on and is not begun twice; a later round tells what it
-found.
+A pass that takes longer than its round goes on and is not begun twice; a later round reports what
+it found.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class ConcurrentPasses:
         return running is not None and not running.report.done() and not lost
 
     def run(self, passes: Mapping[tuple[str, str], Callable[[], Report]], seconds: float) -> Report:
-        """Begin them all, but for those that go on from before; wait at most so long. What is not
-        over then is told as not read."""
+        """Begin them all, but for those that go on from before; wait at most `seconds`. What is not
+        over then is reported as not read."""
         with self._lock:
-            told = [self._begin(key, work) for key, work in passes.items()]
+            former = [self._begin(key, work) for key, work in passes.items()]
             awaited = [self._running[key].report for key in passes]
         wait(awaited, timeout=seconds)
         with self._lock:
-            return sum([*told, *map(self._take, passes)], Report())
+            return sum([*former, *map(self._take, passes)], Report())
 
     def _begin(self, key: tuple[str, str], work: Callable[[], Report]) -> Report:
-        """Begin a pass, and return what the former one found, where it was not told yet."""
+        """Begin a pass, and return the former one's report, where it was not taken yet."""
         if self.busy(*key):
             return Report()
         former = self._take(key) if key in self._running else Report()
