@@ -80,7 +80,7 @@ BUGS: Final = (
     Bug(
         "hold no cap of a tenant",
         "ledger/caches.py",
-        "                if left < 0 or",
+        "                if remaining < 0 or",
         "                if False or",
         f"{LEDGER}::test_use_decides_what_makes_room",
     ),

@@ -219,7 +219,7 @@ _SHELL_BUGS: Final = (
     Bug(
         "an engine of other providers serves",
         "runtime/background.py",
-        "return bool(serving) and there.issuperset(providers)",
+        "return bool(serving) and available.issuperset(providers)",
         "return bool(serving)",
         f"{SERVING}::test_an_engine_serves_the_providers_that_it_has",
     ),
@@ -240,8 +240,8 @@ _SHELL_BUGS: Final = (
     Bug(
         "take a copy of a ledger for the ledger",
         "ledger/ledger.py",
-        "if known and memory is not None and memory.place == witness.place:",
-        "if known and memory is not None:",
+        "if recognised and memory is not None and memory.place == witness.place:",
+        "if recognised and memory is not None:",
         f"{SET_BACK}::test_a_file_that_may_be_a_copy_counts_as_one",
     ),
     Bug(

@@ -175,7 +175,7 @@ BUGS: Final = (
     Bug(
         "queue a lost build again and leave its VM to another write",
         "ledger/build_writes.py",
-        "build.instance if doom is None else doom.instance or build.instance",
+        "build.instance if mark is None else mark.instance or build.instance",
         "build.instance",
         "tests/unit/engine/test_completion.py::test_a_lost_attempt_dooms_its_vm_and_is_queued_again",
     ),

@@ -76,7 +76,7 @@ def over(ledger: Ledger, name: str, now: float, *, lived: bool = True) -> None:
     if lived:
         ledger.instances.record([(f"vm-{name}", 1, ref(f"i-{name}"))], now)
     said = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE}
-    ledger.builds.finish(f"b-{name}", epoch=1, now=now, doom=Death.DONE, **said)
+    ledger.builds.finish(f"b-{name}", epoch=1, now=now, death=Death.DONE, **said)
     assert ledger.instances.close(f"vm-{name}", epoch=2, death=Death.DONE, now=now)
 
 

@@ -36,7 +36,7 @@ def priced(ledger: Ledger, build: str, vm: str, rate: Rate = RATE, **changes: An
 
 
 def ended(ledger: Ledger, build: str, vm: str) -> None:
-    ledger.builds.finish(build, epoch=1, now=1100.0, doom=Death.DONE, **DONE)
+    ledger.builds.finish(build, epoch=1, now=1100.0, death=Death.DONE, **DONE)
     assert ledger.instances.close(vm, epoch=2, death=Death.DONE, now=1200.0)
 
 
@@ -62,7 +62,7 @@ def test_a_rate_stays_as_it_was_at_the_start(ledger: Ledger) -> None:
 
 def test_a_cost_grows_until_the_last_vm_is_gone(ledger: Ledger) -> None:
     priced(ledger, "b-1", "vm-1")
-    build, _ = ledger.builds.finish("b-1", epoch=1, now=1100.0, doom=Death.DONE, **DONE)
+    build, _ = ledger.builds.finish("b-1", epoch=1, now=1100.0, death=Death.DONE, **DONE)
     assert (build.cost.usd, build.cost.final) == (pytest.approx(0.1), False)
     assert ledger.builds.get("b-1").cost == build.cost
     ledger.instances.close("vm-1", epoch=2, death=Death.DONE, now=1900.0)

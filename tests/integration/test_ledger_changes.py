@@ -41,7 +41,7 @@ def test_a_reader_follows_each_change(ledger: Ledger) -> None:
     submitted(ledger, "b-3")
     ledger.builds.request_cancel("b-3", Reason.USER, 5.0)
     ledger.builds.finish(
-        "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=5.0, doom=Death.DONE
+        "b-1", epoch=1, result=Result.ERROR, reason=Reason.INTERNAL, now=5.0, death=Death.DONE
     )
     assert names(reader) == ({"vm-1", "vm-2"}, {"b-2", "b-3"})
     ledger.instances.close("vm-1", epoch=2, death=Death.DONE, now=6.0)

@@ -193,7 +193,7 @@ def test_a_verdict_and_the_doom_of_its_vm_are_one(ledger: Ledger) -> None:
     running(ledger)
     row = ledger.instances.get("vm-1")
     ledger.builds.finish(
-        "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=300.0, doom=Death.DONE
+        "b-1", epoch=1, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=300.0, death=Death.DONE
     )
     doomed = ledger.instances.get("vm-1")
     assert (doomed.state, doomed.death, doomed.epoch) == (S.DELETING, Death.DONE, row.epoch + 1)

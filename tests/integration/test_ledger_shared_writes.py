@@ -274,7 +274,7 @@ def test_a_commit_that_fails_is_told_to_all(together: Together, error: BaseExcep
 
 def end(epoch: int) -> BuildEnd:
     return BuildEnd(
-        epoch=epoch, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=120.0, doom=Death.DONE
+        epoch=epoch, result=Result.SUCCESS, reason=Reason.EXIT_CODE, now=120.0, death=Death.DONE
     )
 
 

@@ -59,7 +59,7 @@ def over(
     wished = launch(ledger, build, f"vm-{build}")
     ledger.instances.start([replace(wished, instance=replace(wished.instance, rate=rate))], until=9)
     ledger.instances.record([(f"vm-{build}", 1, ref(f"i-{build}"))], 101.0)
-    ended = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "doom": Death.DONE}
+    ended = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "death": Death.DONE}
     ledger.builds.finish(build, epoch=1, now=end, **ended)  # type: ignore[arg-type]
     ledger.instances.close(f"vm-{build}", epoch=2, death=Death.DONE, now=end)
     raw(ledger, "UPDATE instances SET created_at = :at WHERE build = :id", at=begun, id=build)

@@ -16,7 +16,7 @@ from vmrunner.core.lifecycle import End, end_of, may_retry, of_sandbox, out_of_t
 from vmrunner.core.scheduling import Refusal
 from vmrunner.engine import lifecycle_log
 from vmrunner.engine.context import WorkContext
-from vmrunner.ledger import BuildEnd, Doom
+from vmrunner.ledger import BuildEnd, DeathMark
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import (
     BuildRecord,
@@ -208,7 +208,7 @@ class BuildCompletion:
             usage=end.usage,
             now=self._now(build) if row is None else self._context.now(row),
             collected=None if row is None else self._collected(build),
-            doom=death,
+            death=death,
         )
 
     def _hold(self, build: BuildRecord, row: Instance, end: End) -> None:
@@ -244,7 +244,7 @@ class BuildCompletion:
         """The same of a build whose VM is to die now."""
         queued, dying = self._context.ledger.builds.retry(
             build.id,
-            Doom(death, row.id, end.message),
+            DeathMark(death, row.id, end.message),
             epoch=build.epoch,
             now=self._context.now(row),
             counted=counted,

@@ -269,7 +269,7 @@ class Reconciler:
             )
             for mark in found:
                 row = snapshot.rows[mark.instance]
-                with context.guard("doom", row.build):
+                with context.guard("mark", row.build):
                     self._mark(snapshot, row, mark.reason)
 
     def _mark(self, snapshot: Snapshot, row: Instance, death: Death) -> None:

@@ -1,4 +1,4 @@
-"""Actions: what somebody did that concerns no build."""
+"""Actions of users and engines that concern no build."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORGET = Prepared(lambda: delete(ACTIONS).where(_a.at < arg("before")))
 
 
 class Action(NamedTuple):
-    """Something that somebody did. `at`: epoch seconds; `actor`: an engine or a user."""
+    """One action. `at`: epoch seconds; `actor`: an engine or a user."""
 
     at: float
     actor: str

@@ -17,7 +17,7 @@ class BudgetRow(Row, table=True):
     usd: float = time_column()
     period: str
     action: str
-    actor: str = Field(index=True)  # "": of everybody
+    actor: str = Field(index=True)  # "": of all
 
 
 class ChargeRow(Row, table=True):

@@ -1,8 +1,8 @@
-"""Budgets, and what of them is spent and held. Who lets a VM in has locked their rows, in order,
-so that all who launch count each other's.
+"""Budgets, and what of them is spent and held. A launch locks their rows, in order, before it lets
+a VM in, so that launches count each other's.
 
-A VM that is let in is charged: a row here for each budget that pays for it. Once it is gone, who
-launches next moves what it cost into the sums of its days or months, and the charge goes: a launch
+A VM that is let in is charged: a row here for each budget that pays for it. Once it is gone, the
+next launch moves what it cost into the sums of its days or months, and the charge goes: a launch
 reads what is there, never all that ever was. Nothing here is written when a VM ends."""
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class Admission:
     def check(
         self, row: Instance, labels: Mapping[str, str], actor: str, tenant: str
     ) -> tuple[list[str], list[Overdraft]]:
-        """Return the budgets that pay for this VM, and those of them that only warn that they are
-        overdrawn. `tenant`: whose the build is. Raises OverBudget."""
+        """The names of the budgets that pay for this VM, and the overdrafts of those that only
+        warn. `tenant`: the build's. Raises OverBudget."""
         names = self._accounts.concerned(credited_labels(labels, tenant, self._forced), actor)
         overdrafts = self._accounts.overdrafts(names, row, tenant_labels(tenant))
         if overdrafts and overdrafts[0].budget.action is BudgetAction.REFUSE:
@@ -111,15 +111,15 @@ class Admission:
         return self.check(launch.instance, launch.labels, launch.actor, launch.tenant)
 
     def charge(self, row: Instance, names: list[str], warnings: Sequence[Overdraft]) -> None:
-        """Count the VM, and tell its build what warns."""
+        """Count the VM, and note the warnings in its build's events."""
         for name in names:
             if not self._accounts.holds(name, row.id):
                 _CHARGE(self._connection, budget=name, instance=row.id)
         self._accounts.hold(names, row)
-        for one in warnings if row.build is not None else ():
+        for overdraft in warnings if row.build is not None else ():
             add_event(
                 self._connection, row.build or "", EventKind.BUDGET, row.created_at,
-                budget=one.budget.name, message=one.message,
+                budget=overdraft.budget.name, message=overdraft.message,
             )  # fmt: skip
 
     def release(self, instance: str) -> None:
@@ -140,16 +140,16 @@ class Budgets:
 
     def _replace(self, actor: str, wanted: Sequence[Budget], now: float) -> None:
         """Let these be all budgets of one actor."""
-        there = self._database.read(lambda c: _ALL(c, actor=actor).all())
-        if set(there) == {(one.name, one.usd, one.action.value) for one in wanted}:
+        present = self._database.read(lambda c: _ALL(c, actor=actor).all())
+        if set(present) == {(budget.name, budget.usd, budget.action.value) for budget in wanted}:
             return
 
         def work(connection: Connection) -> None:
             _alone(connection, self._database)
-            known = {row[0]: row[1:] for row in _ALL(connection, actor=actor).all()}
-            for one in wanted:
-                _put(connection, one, known.pop(one.name, None), now)
-            for name in known:
+            present = {row[0]: row[1:] for row in _ALL(connection, actor=actor).all()}
+            for budget in wanted:
+                _put(connection, budget, present.pop(budget.name, None), now)
+            for name in present:
                 for drop in _DROP:
                     drop(connection, name=name)
 
@@ -164,37 +164,39 @@ class Budgets:
         self._replace(actor, wanted, now)
 
     def states(self, now: float) -> list[BudgetState]:
-        """Return how the configured ones stand."""
+        """The states of the configured budgets."""
         return self._database.read(lambda c: _accounts(c, self._database, {""}, now).states(now))
 
 
 def _alone(connection: Connection, database: Database) -> None:
-    """Let nobody launch until the transaction ends, who would not see a new budget; who launches
-    now comes first."""
+    """Hold back launches until the transaction ends: they would not see a new budget. A launch
+    under way comes first."""
     if not database.sqlite:
         connection.execute(select(LEDGER.c.id).with_for_update())
 
 
-def _put(connection: Connection, one: Budget, known: tuple[float, str] | None, now: float) -> None:
-    said = {"name": one.name, "usd": one.usd, "action": one.action.value}
-    if known is not None:
-        if known != (one.usd, one.action.value):
-            _SET(connection, **said)
+def _put(
+    connection: Connection, budget: Budget, stored: tuple[float, str] | None, now: float
+) -> None:
+    values = {"name": budget.name, "usd": budget.usd, "action": budget.action.value}
+    if stored is not None:
+        if stored != (budget.usd, budget.action.value):
+            _SET(connection, **values)
         return
-    match = json.dumps(dict(one.match), sort_keys=True)
-    _INSERT(connection, **said, period=one.period.value, match=match, actor=one.actor)
-    since = rules.period(one.period, now).start
-    its = having(_i.build, one.match)
-    if one.actor:
-        its.append(_i.build.in_(select(_b.id).where(_b.actor == one.actor)))
+    match = json.dumps(dict(budget.match), sort_keys=True)
+    _INSERT(connection, **values, period=budget.period.value, match=match, actor=budget.actor)
+    since = rules.period(budget.period, now).start
+    its = having(_i.build, budget.match)
+    if budget.actor:
+        its.append(_i.build.in_(select(_b.id).where(_b.actor == budget.actor)))
     forced = forced_names(connection)
-    for there in (_i.state != InstanceState.GONE.value, _i.gone_at >= since):
+    for condition in (_i.state != InstanceState.GONE.value, _i.gone_at >= since):
         wanted = select(_i.id, _b.tenant).join_from(
             INSTANCES, BUILDS, _b.id == _i.build, isouter=True
         )
-        for instance, tenant in connection.execute(wanted.where(there, *its)).all():
-            if one.match == credited_labels(one.match, tenant or LOCAL_TENANT, forced):
-                _CHARGE(connection, budget=one.name, instance=instance)
+        for instance, tenant in connection.execute(wanted.where(condition, *its)).all():
+            if budget.match == credited_labels(budget.match, tenant or LOCAL_TENANT, forced):
+                _CHARGE(connection, budget=budget.name, instance=instance)
 
 
 def _accounts(
@@ -212,15 +214,15 @@ def _accounts(
     budgets = {row[0]: _budget(row) for row in connection.execute(query).all()}
     spent: defaultdict[tuple[str, float], float] = defaultdict(float)
     live: dict[str, dict[str, Instance]] = {}
-    for name, one in budgets.items():
-        since = rules.period(one.period, now).start
+    for name, budget in budgets.items():
+        since = rules.period(budget.period, now).start
         for start, usd in _SPENT(connection, budget=name, since=since).all():
             spent[name, start] += usd
         found = readable(codec.instance, _CHARGED(connection, budget=name).all())
         live[name] = {row.id: row for row in found if row.state is not InstanceState.GONE}
         for row in found:
             if row.state is InstanceState.GONE:
-                for span, usd in rules.settled(row, one.period).items():
+                for span, usd in rules.settled(row, budget.period).items():
                     spent[name, span.start] += usd
                     if lock:
                         _add(connection, name, span.start, usd)

@@ -32,7 +32,7 @@ class BuildChoice:
     before: str | None = None
 
     def select(self, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
-        """Return a query of their columns, newest first."""
+        """A query of their columns, newest first."""
         conditions = [*having(_b.id, self.labels), *owned(self.own)]
         if self.tenant is not None:
             conditions.append(_b.tenant == self.tenant)
@@ -55,14 +55,13 @@ class BuildPage:
 
 
 def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> BuildPage:
-    """Return as many of them as `limit` allows, and `size`, in bytes of what they were asked for
-    with; one at least."""
+    """As many of them as `limit` allows, and `size`, in bytes of their specs; one at least."""
     last: str | None = None
-    left, more = size, False
+    remaining, more = size, False
     sizes = choice.select(_b.id, func.length(_b.spec)).limit(limit + 1)
     for count, (name, length) in enumerate(connection.execute(sizes).all()):
-        left -= length
-        if more := count == limit or (left < 0 and count > 0):
+        remaining -= length
+        if more := count == limit or (remaining < 0 and count > 0):
             break
         last = name
     if last is None:

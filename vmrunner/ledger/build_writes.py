@@ -35,7 +35,7 @@ from vmrunner.ledger.settling import settle
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import BUILDS, EVENTS, INSTANCES
-from vmrunner.ledger.values import BuildEnd, Doom
+from vmrunner.ledger.values import BuildEnd, DeathMark
 from vmrunner.model import (
     NO_USAGE,
     BuildRecord,
@@ -67,12 +67,12 @@ DYING: Final = (InstanceState.DELETING.value, InstanceState.GONE.value)
 
 def before(to: BuildState) -> list[str]:
     """The states that a build may come from."""
-    return [state.value for state, following in BUILD_NEXT.items() if to in following]
+    return [state.value for state, next_states in BUILD_NEXT.items() if to in next_states]
 
 
 def instance_before(to: InstanceState) -> list[str]:
     """The states that an instance may come from."""
-    return [state.value for state, following in INSTANCE_NEXT.items() if to in following]
+    return [state.value for state, next_states in INSTANCE_NEXT.items() if to in next_states]
 
 
 def moved(to: BuildState) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def moved(to: BuildState) -> dict[str, Any]:
 
 
 def _owners_move(to: BuildState, **values: Any) -> Statement:
-    """A move of a build by whoever holds its epoch, with what else it sets."""
+    """A move of a build by the holder of its epoch, with what else it sets."""
     return (
         update(BUILDS)
         .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))
@@ -113,7 +113,7 @@ _ADVANCE_SANDBOX = Prepared(
 )
 _INSTANCE = {to: Prepared(partial(instance_move, to)) for to in InstanceState}
 _INSTANCE_STATE = Prepared(lambda: select(_i.epoch, _i.state).where(_i.id == arg("id")))
-DOOM = Prepared(
+MARK_DELETING = Prepared(
     lambda: instance_move(
         InstanceState.DELETING,
         epoch=_i.epoch + 1,
@@ -322,15 +322,15 @@ class BuildWrites:
         return self._database.write(self._finishing(build_id, end))
 
     def finish_all(self, ends: Mapping[str, BuildEnd]) -> list[Ended | Exception]:
-        """End these, by id, in as few transactions as may be. Return for each what `finish` would
+        """End these, by id, in as few transactions as may be. Returns for each what `finish` would
         return or raise."""
-        return self._shared.write_all([self._finishing(*one) for one in ends.items()])
+        return self._shared.write_all([self._finishing(*item) for item in ends.items()])
 
     def _finishing(self, build_id: str, end: BuildEnd) -> Callable[[Connection], Ended]:
-        death = end.get("doom")
+        death = end.get("death")
         return self._ending(
             _FINISH, build_id, end["epoch"], BuildState.FINISHED, end["now"],
-            Doom(death) if death is not None else None, **_verdict(end),
+            DeathMark(death) if death is not None else None, **_verdict(end),
         )  # fmt: skip
 
     def hold(self, build_id: str, *, hold_until: float, **end: Unpack[BuildEnd]) -> BuildRecord:
@@ -369,13 +369,13 @@ class BuildWrites:
         return self._database.write(work)
 
     def retry(
-        self, build_id: str, doom: Doom, *, epoch: int, now: float, counted: bool = True
+        self, build_id: str, mark: DeathMark, *, epoch: int, now: float, counted: bool = True
     ) -> Ended:
         """The same of one whose instance is to die now, at an epoch one higher: at no time has a
         build an instance that its owner gave up. `counted`: what is over was an attempt."""
         uncounted = 0 if counted else 1
         work = self._ending(
-            _REQUEUE, build_id, epoch, BuildState.QUEUED, now, doom, uncounted=uncounted
+            _REQUEUE, build_id, epoch, BuildState.QUEUED, now, mark, uncounted=uncounted
         )
         return self._database.write(work)
 
@@ -383,7 +383,7 @@ class BuildWrites:
         self, build_id: str, *, seen_epoch: int, owner: str, until: float, now: float
     ) -> BuildRecord | None:
         """Become the owner of a build that runs without one; its epoch and its instance's rise,
-        which fences the former owner. None: somebody was faster, or it is over."""
+        which fences the former owner. None: another was faster, or it is over."""
 
         def work(connection: Connection) -> BuildRecord | None:
             row = _TAKE(connection, id=build_id, epoch=seen_epoch, owner=owner, until=until).first()
@@ -404,7 +404,7 @@ class BuildWrites:
         epoch: int,
         to: BuildState,
         now: float,
-        doom: Doom | None = None,
+        mark: DeathMark | None = None,
         **values: Any,
     ) -> Callable[[Connection], Ended]:
         def work(connection: Connection) -> Ended:
@@ -414,28 +414,28 @@ class BuildWrites:
             ).first()  # fmt: skip
             if row is None:
                 return self._refused(connection, build_id, epoch, to), None
-            build, doomed = rows.build(row), None
+            build, dying = rows.build(row), None
             facts = {name: values[name] for name in ("result", "reason") if name in values}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is not BuildState.QUEUED:  # of one that is held, the first time counts
                 outbox.put_ended(connection, build, now)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
-            instance = build.instance if doom is None else doom.instance or build.instance
-            if doom is not None and instance is not None:
-                doomed = DOOM(
-                    connection, id=instance, epoch=epoch, death=doom.death.value, now=now,
-                    message=doom.message,
+            instance = build.instance if mark is None else mark.instance or build.instance
+            if mark is not None and instance is not None:
+                dying = MARK_DELETING(
+                    connection, id=instance, epoch=epoch, death=mark.death.value, now=now,
+                    message=mark.message,
                 ).first()  # fmt: skip
             build = replace(build, cost=settle(connection, build_id, now))
-            return build, rows.instance(doomed) if doomed is not None else None
+            return build, rows.instance(dying) if dying is not None else None
 
         return work
 
     @staticmethod
     def _refused(connection: Connection, build_id: str, epoch: int, to: BuildState) -> BuildRecord:
-        """Return the build when it is in that state already, else raise why a compare-and-set found
-        no row."""
+        """The build where it is in that state already; else raises why a compare-and-set found no
+        row."""
         build = fetch(connection, build_id)
         if build.epoch != epoch:
             raise _fenced(build_id, epoch)

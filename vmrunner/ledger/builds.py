@@ -1,4 +1,4 @@
-"""Builds: submitted, found, wished to end. What their owner writes is in `build_writes`."""
+"""Builds: submitted, found, cancelled, extended. What their owner writes is in `build_writes`."""
 
 from __future__ import annotations
 
@@ -267,8 +267,7 @@ class Builds(BuildWrites):
         return self._database.read(work)
 
     def queued(self, limit: int = 1000, *, provider: str | None = None) -> list[BuildRecord]:
-        """Return waiting builds, of anybody or of one provider: higher priority first, then older
-        first."""
+        """Waiting builds, of all providers or of one: higher priority first, then older first."""
         if provider is None:
             return self._database.read(lambda c: self._queue.read(_QUEUED(c, limit=limit).all()))
         return self._database.read(
@@ -287,12 +286,13 @@ class Builds(BuildWrites):
         return self._database.read(lambda c: {row[0] for row in _AWAITED(c).all()})
 
     def driven(self) -> Readable[BuildRecord]:
-        """Return what an engine has to mind: all that is neither waiting nor over, and what waits
-        with a wish to end."""
+        """The builds that an engine has to mind: all that are neither waiting nor over, and those
+        that wait and are cancelled."""
         return self._database.read(lambda c: self._running.read(_DRIVEN(c).all()))
 
     def progress(self, build_id: str) -> tuple[int, int, str]:
-        """Return how far it is: how many events and chunks, and its state. Raises NotFound."""
+        """The progress of a build: the numbers of its events and chunks, and its state. Raises
+        NotFound."""
         row = self._database.look_up(_PROGRESS, id=build_id)
         if row is None:
             raise NotFound(f"there is no build {build_id}")
@@ -307,8 +307,8 @@ class Builds(BuildWrites):
     def request_cancel(
         self, build_id: str, reason: Reason, now: float, *, by: str = ""
     ) -> BuildRecord:
-        """Wish it to end; its owner does it. The first wish stands; a finished build is returned
-        as it is. `by`: who wishes it, for people. Raises NotFound."""
+        """Wish it to end; its owner does it. The first wish stands; a finished build is returned as
+        it is. `by`: who asks for it, for people. Raises NotFound."""
 
         def work(connection: Connection) -> BuildRecord:
             row = _CANCEL(connection, id=build_id, reason=reason.value, now=now).first()
@@ -327,11 +327,11 @@ class Builds(BuildWrites):
         not live longer, or even so its time would be over by `now`, the VM's provider's clock;
         NotFound.
 
-        It is added to the end of the hold, so that of two wishes at once none is lost. `by`: who
-        wishes it, for people."""
+        It is added to the end of the hold, so that of two at once none is lost. `by`: who asks for
+        it, for people."""
 
         def work(connection: Connection) -> BuildRecord:
-            if not self._database.sqlite:  # before anybody looks whether its VM is to die
+            if not self._database.sqlite:  # before a reaper looks whether its VM is to die
                 connection.execute(select(_b.id).where(_b.id == build_id).with_for_update())
             row = EXTEND(connection, id=build_id, seconds=seconds, now=now).first()
             if row is None:
@@ -345,7 +345,7 @@ class Builds(BuildWrites):
         return self._database.write(work)
 
     def counts(self, own: Mapping[str, str] | None = None) -> dict[str, int]:
-        """Return how many builds of the principal with this label filter are in each state."""
+        """The numbers of builds of the principal with this label filter, by state."""
         query = select(_b.state, func.count()).where(*owned(own or {})).group_by(_b.state)
         return self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
 
@@ -361,7 +361,7 @@ class Builds(BuildWrites):
     ) -> Readable[BuildRecord]:
         """Newest first. `active`: only those not finished (True) or finished (False); `states`:
         only those in one of them; `before`: only those whose id sorts before that; `mine`: only
-        those that nobody submitted over HTTP."""
+        those that were not submitted over HTTP."""
         choice = BuildChoice(
             active=active, states=states, labels=labels or {}, before=before,
             tenant=LOCAL_TENANT if mine else None,
@@ -370,13 +370,12 @@ class Builds(BuildWrites):
         return self._database.read(lambda c: readable(codec.build, c.execute(query)))
 
     def page(self, choice: BuildChoice, limit: int, size: int) -> BuildPage:
-        """Return the first of them, newest first: `limit` at most, and `size` bytes of what they
-        were asked for with."""
+        """The first of them, newest first: `limit` at most, and `size` bytes of their specs."""
         return self._database.read(lambda c: build_pages.read(c, choice, limit, size))
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:
-    """Return why the hold of a build was not extended."""
+    """The reason why the hold of a build was not extended."""
     if build.finished and build.was_ready:
         return Conflict(f"sandbox {build.id} is over", hint="only one that lives can live longer")
     if build.state is not BuildState.HELD and not build.was_ready:

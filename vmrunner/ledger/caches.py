@@ -1,7 +1,7 @@
 """Caches: which tenant has which, in which scope, and when each was used last.
 
 A key is looked for within one tenant alone. A row points at an object of the store; without its row
-an object is nobody's, and gc has it.
+an object belongs to none, and gc deletes it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ _FIND_OF_TENANT = Prepared(lambda: _by_prefix(_c.tenant == arg("tenant")))
 
 
 def _drop_oldest(connection: Connection, most: int) -> None:
-    """Let those that were not used for longest go, whoever has them, until all have so many bytes:
+    """Let those go that were not used for longest, of all tenants, until all have so many bytes:
     tenants may be made without end, of what a pusher calls a branch."""
     above = int(_TOTAL(connection).scalar() or 0) - most
     for name, size in _OLDEST(connection, limit=MOST_CACHES).all() if above > 0 else ():
@@ -134,8 +134,8 @@ class Caches:
         self._database = database
 
     def find(self, scope: CacheScope, rule: CacheRule, now: float) -> StoredCache | None:
-        """Return the cache that a build gets, and note that it is used: in each scope by its very
-        key, then by what it may begin with, the newest first."""
+        """The cache that a build gets, noted as used: in each scope by its very key, then by what
+        it may begin with, the newest first."""
 
         def work(connection: Connection) -> StoredCache | None:
             for name in (scope.own, *scope.others):
@@ -154,7 +154,7 @@ class Caches:
 
     def save(
         self,
-        one: StoredObject,
+        item: StoredObject,
         rule: CacheRule,
         *,
         scope: CacheScope,
@@ -164,25 +164,25 @@ class Caches:
         total: int | None = None,
     ) -> bool:
         """Let a stored object be what a tenant's scope has under this key, in the place of what it
-        had. Those that were not used for longest go, until the tenant has no more than `most`
-        bytes and `MOST_CACHES` caches; and all tenants no more than `total` bytes. False: the
-        upload took too long, and its bytes are nobody's. Raises Conflict."""
+        had. Those that were not used for longest go, until the tenant has no more than `most` bytes
+        and `MOST_CACHES` caches; and all tenants no more than `total` bytes. False: the upload took
+        too long, and gc deletes its bytes. Raises Conflict."""
 
         def work(connection: Connection) -> bool:
-            if not stored(connection, one.name):
+            if not stored(connection, item.name):
                 return False
             here = {"tenant": scope.tenant, "scope": scope.own, "path": rule.path}
             values: dict[str, Any] = {
-                "id": ids.cache_id(), "key": rule.key, "object": one.name, "build": build,
+                "id": ids.cache_id(), "key": rule.key, "object": item.name, "build": build,
                 "created_at": now, "used_at": now, **here,
             }  # fmt: skip
             if not _REPLACE(connection, **values).rowcount:
                 _INSERT(connection, **values)
-            left = most
+            remaining = most
             rows = _OF_TENANT(connection, tenant=scope.tenant, limit=MOST_CACHES + 1).all()
             for number, row in enumerate(rows):
-                left -= row[7]
-                if left < 0 or number >= MOST_CACHES:
+                remaining -= row[7]
+                if remaining < 0 or number >= MOST_CACHES:
                     _DROP(connection, id=row[0])
             if total is not None:
                 _drop_oldest(connection, total)
@@ -196,7 +196,7 @@ class Caches:
         raise Conflict(f"cache {rule.key!r}: too many save it at once", hint="try it again")
 
     def list(self, tenant: str | None = None, limit: int = MOST_CACHES) -> list[StoredCache]:
-        """Return caches, those used last first; of all tenants where none is named."""
+        """Caches, those used last first; of all tenants where none is named."""
 
         def read(connection: Connection) -> list[Any]:
             if tenant is None:
@@ -209,11 +209,11 @@ class Caches:
         """Find a cache, of this tenant where one is named, by id or the beginning of one, with or
         without its `c-`. Raises NotFound, and Conflict when several begin so."""
         low = word if word.startswith("c-") else f"c-{word}"
-        said = {"low": low, "high": low + _END}
+        bounds = {"low": low, "high": low + _END}
         if tenant is None:
-            rows = self._database.read(lambda c: _FIND(c, **said).all())
+            rows = self._database.read(lambda c: _FIND(c, **bounds).all())
         else:
-            rows = self._database.read(lambda c: _FIND_OF_TENANT(c, **said, tenant=tenant).all())
+            rows = self._database.read(lambda c: _FIND_OF_TENANT(c, **bounds, tenant=tenant).all())
         if not word or not rows:
             raise NotFound(f"there is no cache {word!r}", hint="vmrunner cache ls")
         if len(rows) > 1 and rows[0][0] != low:
@@ -222,7 +222,7 @@ class Caches:
         return _cache(rows[0])
 
     def let_go(self, tenant: str | None) -> int:
-        """Return how many bytes of former caches are still in the store: of a tenant, or of all."""
+        """Bytes of former caches that are still in the store: of a tenant, or of all."""
 
         def read(connection: Connection) -> Any:
             if tenant is None:
@@ -240,12 +240,12 @@ class Caches:
         self._database.write(lambda c: _DROP_OBJECT(c, name=name))
 
     def forget_unused(self, before: float, *, dry_run: bool = False) -> tuple[int, int]:
-        """Let go of those that were not used since before then. Return how many, and how many
-        bytes, they are."""
+        """Let go of those that were not used since `before`. Returns their number and their
+        bytes."""
         old = [_cache(r) for r in self._database.read(lambda c: _UNUSED(c, before=before).all())]
-        for one in () if dry_run else old:
-            self.remove(one.id)
-        return len(old), sum(one.size for one in old)
+        for cache in () if dry_run else old:
+            self.remove(cache.id)
+        return len(old), sum(cache.size for cache in old)
 
 
 def _cache(row: tuple[Any, ...]) -> StoredCache:

@@ -33,7 +33,7 @@ SERVER: Final = (
 )
 #: … and does not wait for long for a row that another has.
 IMPATIENT: Final = f"{SERVER}, set_config('lock_timeout', '500ms', true)"
-#: Reads wait for nobody but whoever changes the tables themselves. An upgrade does that for
+#: Reads wait for changes of the tables themselves alone. An upgrade does that for
 #: moments; if it takes longer, a reaper goes by tags.
 READING: Final = f"{SERVER}, set_config('lock_timeout', '3s', true)"
 HELD_UP: Final = "55P03"  # what the server says of a row that did not come in time
@@ -66,7 +66,7 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
 
 
 def defaults(url: URL) -> dict[str, Any]:
-    """Return what a PostgreSQL client is told beside such a URL, unless that says otherwise."""
+    """Options of a PostgreSQL client beside such a URL, unless that sets them."""
     options: dict[str, Any] = {
         "connect_timeout": 10,
         # A server without a locale of its own says SQL_ASCII, for which the driver gives bytes.
@@ -109,12 +109,12 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def sqlstate(error: BaseException) -> str:
-    """Return what PostgreSQL calls it; "" for another's error."""
+    """The SQLSTATE of an error; "" where it is not PostgreSQL's."""
     return getattr(cause_of(error), "sqlstate", None) or ""
 
 
 def translated(error: BaseException, url: URL) -> LedgerError:
-    """Translate a failure of the database for everybody else."""
+    """Translate a failure of the database into a LedgerError."""
     cause = cause_of(error)
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
     if url.get_backend_name() != "sqlite":

@@ -53,7 +53,7 @@ class LedgerInPlace:
 
 
 def save(database: Database, file: Path) -> LedgerCopy:
-    """Copy the ledger into a new file. Nobody waits for that."""
+    """Copy the ledger into a new file. Nothing waits for that."""
     if not database.sqlite:
         return postgres_copy.save(database.url, file, _facts)
     sqlite_copy.save(database, file)
@@ -73,8 +73,8 @@ def put_back(
     url: URL, path: Path | None, file: Path, *, version: str, gone: Iterable[str], now: float
 ) -> None:
     """Put a copy in the place of what is there, in one transaction: whole or not at all, and never
-    with the generation of the ledger that it was made of. Nothing is launched from it until
-    somebody has looked. `gone`: objects that no copy could be made of any more."""
+    with the generation of the ledger that it was made of. Nothing is launched from it until a
+    person resumes it. `gone`: objects that could not be copied any more."""
     statements = _settling(version, gone, now)
     if path is None:
         postgres_copy.put_back(url, file, statements)
@@ -83,8 +83,8 @@ def put_back(
 
 
 def _settling(version: str, gone: Iterable[str], now: float) -> list[str]:
-    """Return the statements that make another ledger of it. What others did and saw lately was at
-    another one."""
+    """The statements that make another ledger of it. What nodes did and saw lately was at another
+    one."""
     generation = secrets.token_hex(8)
     texts = [
         f"UPDATE ledger SET generation = '{generation}', paused_at = COALESCE(paused_at, {now!r})",  # noqa: S608

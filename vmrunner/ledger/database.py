@@ -1,7 +1,7 @@
 """One database, two dialects: connections and transactions.
 
-SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE, so a transaction that reads and then
-writes never finds that somebody wrote in between. PostgreSQL: READ COMMITTED; every write is a
+SQLite: WAL, synchronous=FULL, writers begin IMMEDIATE, so a transaction that reads and then writes
+never finds that another wrote in between. PostgreSQL: READ COMMITTED; every write is a
 compare-and-set, and a transaction that the server aborts to resolve a conflict is run again. None
 runs on a server that was not there before, until its users have recognised what it has.
 """
@@ -91,8 +91,8 @@ class Database:
         fork_safety.watch(self)
 
     def _limit_connections(self) -> None:
-        """SQLAlchemy's own pool gives a connection to whoever asks at the moment when it comes
-        back, which is most often the thread that had it."""
+        """SQLAlchemy's own pool gives a connection to the first that asks when it comes back, which
+        is most often the thread that had it."""
         self._readers = FairLimit(connections.READERS)
         self._writers = FairLimit(connections.WRITERS)
 
@@ -190,7 +190,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def copy_to(self, copy: sqlite3.Connection) -> None:
-        """Copy SQLite's file as it is at one moment. Nobody waits for that."""
+        """Copy SQLite's file as it is at one moment. Nothing waits for that."""
         with self._entered():
             try:
                 with self._engine.connect() as connection:
@@ -305,14 +305,14 @@ class Database:
             with self._begun(self._writer, servers, ask) as connection:
                 yield connection
             return
-        with self._in_turn(BUSY_MS / 1000 if patience is None else patience) as left:
+        with self._in_turn(BUSY_MS / 1000 if patience is None else patience) as seconds:
             kept = self._kept = self._kept or self._writer.connect()
-            driver(kept).execute(f"PRAGMA busy_timeout = {int(1000 * left)}").close()
+            driver(kept).execute(f"PRAGMA busy_timeout = {int(1000 * seconds)}").close()
             try:
                 with kept.begin():
                     yield kept
             finally:
-                if driver(kept).in_transaction:  # Ctrl-C came between: nobody could write again
+                if driver(kept).in_transaction:  # Ctrl-C came between: no write could begin again
                     kept.invalidate()
                     kept.close()
                     self._kept = None
@@ -377,8 +377,7 @@ def shared(url: URL) -> Database:
 
 
 def _identity(url: URL) -> Hashable:
-    """Return what all URLs of one database have in common. A SQLite file that was replaced is
-    another."""
+    """A key that all URLs of one database share. A SQLite file that was replaced is another."""
     if url.get_backend_name() == "sqlite" and url.database is not None:
         path = Path(url.database).resolve()
         found = path.stat()

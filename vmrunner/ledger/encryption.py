@@ -58,7 +58,7 @@ class Encryption:
     def _current(self) -> list[Fernet]:
         version = _version(self.file)
         if self.file is not None and version != self._version:
-            # A file that is gone or broken stops nobody who knew what was in it.
+            # A file that is gone or broken does not stop a process that has read it.
             with suppress(ConfigError, OSError):
                 self._keys = self._parsed(local_files.read(self.file) or "")
             self._version = version
@@ -78,7 +78,7 @@ class Encryption:
 
 
 def _version(file: Path | None) -> tuple[int, int] | None:
-    """Return what differs once the file was replaced."""
+    """The version of a file: it differs once the file was replaced. None: there is no file."""
     with suppress(OSError):
         if file is not None:
             found = file.stat()

@@ -112,8 +112,8 @@ class Engines:
             self._database.write(lambda c: _JOIN(c, ahead=self._ahead(c), **row))
 
     def beat(self, engine_id: str, now: float, providers: Iterable[str] | None = None) -> bool:
-        """Say that it still does; with `providers`, at which from now on. False: somebody took it
-        for dead and removed it."""
+        """Note that it still drives builds; with `providers`, at which from now on. False: it was
+        taken for dead and removed."""
         names = None if providers is None else rows.names_text(providers)
         return self._database.write(
             lambda c: (
@@ -126,7 +126,7 @@ class Engines:
         self._database.write(lambda c: _LEAVE(c, id=engine_id))
 
     def list(self) -> list[Member]:
-        """Return all that joined and did not leave; whether they live is for the caller to see."""
+        """All members that joined and did not leave, alive or not."""
         return [
             Member(
                 id=row[0],
@@ -145,8 +145,8 @@ class Engines:
     def acquire(self, name: str, holder: str, until: float, former: Lease | None = None) -> bool:
         """Take or renew the lease `name`. False: another holds it. `former`: another's lease that
         counts as over; it is taken from that one unless it was renewed since. `until` tells people
-        how long it lasts at most, and tells others by its change that it was renewed; nobody
-        compares it with a clock. Raises LedgerError soon where the ledger is locked."""
+        how long it lasts at most, and others by its change that it was renewed; it is compared with
+        no clock. Raises LedgerError soon where the ledger is locked."""
         theirs, seen = (former.holder, former.until) if former is not None else (holder, until)
 
         def work(connection: Connection) -> bool:
@@ -165,12 +165,12 @@ class Engines:
             return False
 
     def lease(self, name: str) -> Lease | None:
-        """Return a lease as it is now; None when nobody has it."""
+        """A lease as it is now; None when it is free."""
         row = self._database.look_up(_LEASE, name=name)
         return None if row is None else Lease(holder=row[0], until=row[1])
 
     def holders(self) -> dict[str, str]:
-        """Return who holds each lease, by its name."""
+        """The holders of leases, by name."""
         return {row[0]: row[1] for row in self._database.read(lambda c: _HOLDERS(c).all())}
 
     def record_heartbeat(self, name: str, holder: str, now: float) -> None:
@@ -179,25 +179,25 @@ class Engines:
             self._database.write(lambda c: beat(c, name, holder, now), patience=REAPER_WAIT)
 
     def heartbeats(self, ahead: Mapping[str, float] | None = None) -> dict[str, float]:
-        """Return when each periodic task was done last, by whomever, and by that one's clock; or,
-        with what engines' clocks are ahead by, by the clock that all share."""
+        """The time at which each periodic task was done last, by its doer's clock; with `ahead`,
+        the seconds by which engines' clocks are ahead, by the clock that all share."""
         found = self._database.read(lambda c: _HEARTBEATS(c).all())
         return {name: at - (ahead or {}).get(holder, 0.0) for name, at, holder in found}
 
     def now(self) -> float:
-        """Return the time by the clock that all who use this ledger share: its database's. SQLite's
-        is this host's."""
+        """The time by the clock that all users of this ledger share: its database's. SQLite's is
+        this host's."""
         if self._database.sqlite:
             return time.time()
         return self._database.read(lambda c: float(_CLOCK(c).scalar()))
 
     def _ahead(self, connection: Connection) -> float:
-        """Return by how many seconds this host's clock is ahead of the database's."""
+        """Seconds by which this host's clock is ahead of the database's."""
         if self._database.sqlite:
             return 0.0
         before = time.time()
-        there = float(_CLOCK(connection).scalar())
-        return (before + time.time()) / 2 - there
+        database_now = float(_CLOCK(connection).scalar())
+        return (before + time.time()) / 2 - database_now
 
     def release(self, name: str, holder: str) -> None:
         """Give it back; nothing when another holds it. Raises LedgerError as `acquire` does."""

@@ -85,7 +85,7 @@ class Events:
         self._shared.write(lambda c: add_event(c, build, kind, now, **data))
 
     def repeat(self, build: str, kind: EventKind, now: float, **data: Value) -> None:
-        """Add an event unless it stands: whoever added it was not answered."""
+        """Add an event unless it stands: the write of it may have had no answer."""
 
         def work(connection: Connection) -> None:
             add_event(connection, build, kind, now, **data)  # first: it waits for a late commit

@@ -1,8 +1,8 @@
 """Fork safety: no connection to a database is carried over a fork.
 
-SQLite's locks belong to the process, and which of them it holds it remembers in memory that a
-fork copies: a child would go without the locks that it believes in, and lose what it commits. So
-everything is closed before a fork, and opened again by whoever needs it.
+SQLite's locks belong to the process, and which of them it holds it remembers in memory that a fork
+copies: a child would go without the locks that it believes in, and lose what it commits. So
+everything is closed before a fork, and opened again where it is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ForkAware(Protocol):
     """An owner of connections that must not be used after a fork."""
 
     def before_fork(self) -> None:
-        """Close them, and let nobody open another."""
+        """Close them, and let none be opened."""
 
     def after_fork_here(self) -> None:
         """Open them again, in the process that forked."""
@@ -42,14 +42,14 @@ class ForkAware(Protocol):
 _watched: Final[WeakSet[ForkAware]] = WeakSet()
 
 
-def watch(one: ForkAware) -> None:
-    """Tell it of each fork from now on."""
+def watch(aware: ForkAware) -> None:
+    """Call it at each fork from now on."""
     with opening:
-        _watched.add(one)
+        _watched.add(aware)
 
 
 class TransactionGate:
-    """Lets transactions in, until it is shut. `refuses`: it lets nobody in, ever."""
+    """Lets transactions in, until it is shut. `refuses`: it lets none in, ever."""
 
     def __init__(self, *, refuses: bool = False) -> None:
         self._refuses = refuses
@@ -79,8 +79,8 @@ class TransactionGate:
                     self._changed.notify_all()
 
     def shut(self, patience: float) -> bool:
-        """Let nobody in, and wait for those inside. False: somebody is there still, or in the
-        process that was forked."""
+        """Let none in, and wait for those inside. False: one is inside still, or in the process
+        that was forked."""
         with self._changed:
             self._shut = True
             if self._refuses or threading.get_ident() in self._inside:  # it waits not for itself
@@ -88,7 +88,8 @@ class TransactionGate:
             return self._changed.wait_for(lambda: not self._inside, patience)
 
     def when_empty(self, work: Callable[[], None]) -> None:
-        """Do it with nobody inside. Leave it to whoever is inside, has shut it, or forked."""
+        """Do it while none is inside. Else leave it to the thread that is inside, has shut it, or
+        forked."""
         with self._changed:
             if not (self._inside or self._shut or self._refuses):
                 work()
@@ -106,21 +107,21 @@ def abandon(thing: object) -> None:
 
 def _before() -> None:
     opening.acquire()
-    for one in list(_watched):
-        one.before_fork()
+    for aware in list(_watched):
+        aware.before_fork()
 
 
 def _here() -> None:
-    for one in list(_watched):
-        one.after_fork_here()
+    for aware in list(_watched):
+        aware.after_fork_here()
     opening.release()
 
 
 def _there() -> None:
     global opening  # the old one may have waiters, which do not live here
     opening = threading.RLock()
-    for one in list(_watched):
-        one.after_fork_there()
+    for aware in list(_watched):
+        aware.after_fork_there()
 
 
 os.register_at_fork(before=_before, after_in_parent=_here, after_in_child=_there)

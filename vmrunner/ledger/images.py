@@ -129,7 +129,7 @@ class Images:
         return self._database.read(lambda c: readable(codec.image, _LIST(c).all()))
 
     def open(self) -> Readable[MadeImage]:
-        """Return the images whose builder may be alive, oldest first."""
+        """The images whose builder may be alive, oldest first."""
         return self._database.read(lambda c: readable(codec.image, _OPEN(c).all()))
 
     def find(self, word: str) -> MadeImage:

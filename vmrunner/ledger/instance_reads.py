@@ -103,7 +103,7 @@ class InstanceReads:
         return codec.instance(rows[0])
 
     def open(self) -> Readable[Instance]:
-        """Return all that are not gone, oldest first."""
+        """All instances that are not gone, oldest first."""
         return self._database.read(lambda c: self._memory.read(_OPEN(c).all()))
 
     def these(self, ids: Collection[str]) -> Readable[Instance]:
@@ -112,8 +112,8 @@ class InstanceReads:
         for some in parts_of(ids):
             # Few statements serve all lengths: the last id is asked for again.
             count = 1 << (len(some) - 1).bit_length()
-            asked = {f"id{n}": some[min(n, len(some) - 1)] for n in range(count)}
-            rows = self._database.read(partial(_rows_of, _these(count), asked))
+            parameters = {f"id{n}": some[min(n, len(some) - 1)] for n in range(count)}
+            rows = self._database.read(partial(_rows_of, _these(count), parameters))
             part = self._asked_for.read(rows)
             found.extend(part)
             found.unread |= part.unread
@@ -127,7 +127,7 @@ class InstanceReads:
         return found
 
     def known(self, ids: Collection[str]) -> frozenset[str]:
-        """Return those of these ids that have a row, whether or not it can be read."""
+        """The ids, of these, that have a row, whether or not it can be read."""
         queries = [select(_i.id).where(_i.id.in_(some)) for some in parts_of(ids)]
         return frozenset(
             self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
@@ -136,7 +136,7 @@ class InstanceReads:
         )
 
     def starts(self, ids: Collection[str]) -> dict[str, Start]:
-        """Return how these came to their builds, as far as that is known."""
+        """The way in which each of these came to its build, as far as that is known."""
         queries = [select(_i.id, _i.start).where(_i.id.in_(some)) for some in parts_of(ids)]
         found = self._database.read(lambda c: [row for q in queries for row in c.execute(q)])
         return {name: Start(start) for name, start in found if start}
@@ -159,8 +159,8 @@ class InstanceReads:
         return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None
 
     def first_birth(self, build: str) -> float | None:
-        """Return when the first VM of a build was asked for, or claimed from a pool, but for those
-        that were refused. None: there was none."""
+        """The time at which the first VM of a build was asked for, or claimed from a pool, without
+        those that were refused. None: there was none."""
         row = self._database.look_up(_FIRST_BIRTH, build=build)
         return None if row is None or row[0] is None else float(row[0])
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select, update
 
 from vmrunner.ledger import rows
 from vmrunner.ledger.actions import add_action
-from vmrunner.ledger.build_writes import DOOM, instance_move
+from vmrunner.ledger.build_writes import MARK_DELETING, instance_move
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
 from vmrunner.ledger.settling import settle
@@ -64,14 +64,14 @@ _TRIED = Prepared(
 )
 
 
-def note_doom(connection: Connection, doomed: Instance, now: float) -> None:
+def note_death_mark(connection: Connection, dying: Instance, now: float) -> None:
     """Note that an instance must die: with its build, or among the actions."""
-    death = doomed.death.value if doomed.death else ""
-    if doomed.build is not None:
-        add_event(connection, doomed.build, EventKind.DOOM, now, instance=doomed.id, death=death)
+    death = dying.death.value if dying.death else ""
+    if dying.build is not None:
+        add_event(connection, dying.build, EventKind.DOOM, now, instance=dying.id, death=death)
     else:
-        detail = f"{death}: {doomed.message}".rstrip(": ")
-        add_action(connection, doomed.owner or "", "end", doomed.id, now, detail)
+        detail = f"{death}: {dying.message}".rstrip(": ")
+        add_action(connection, dying.owner or "", "end", dying.id, now, detail)
 
 
 class InstanceWrites(InstanceReads):
@@ -80,25 +80,25 @@ class InstanceWrites(InstanceReads):
     def mark_deleting(
         self, instance_id: str, *, seen_epoch: int, death: Death, now: float, message: str = ""
     ) -> Instance | None:
-        """Decide that it must die. Its epoch rises, and its unfinished build's to the same
-        number, which fences whoever drove them: go on with the epoch of what is returned.
-        None: the epoch is another by now, it dies already, or a hold that was over by `now`, the
-        provider's clock, has been extended since."""
+        """Decide that it must die. Its epoch rises, and its unfinished build's to the same number,
+        which fences its former owner: go on with the epoch of what is returned. None: the epoch is
+        another by now, it dies already, or a hold that was over by `now`, the provider's clock, has
+        been extended since."""
 
         def work(connection: Connection) -> Instance | None:
             self._lock(connection, [instance_id])
             if death is Death.DONE and _HELD(connection, instance=instance_id, now=now).first():
                 return None
-            row = DOOM(
+            row = MARK_DELETING(
                 connection, id=instance_id, epoch=seen_epoch, death=death.value, now=now,
                 message=message,
             ).first()  # fmt: skip
             if row is None:
                 return None
-            doomed = rows.instance(row)
-            _FENCE_BUILD(connection, build=doomed.build, instance=doomed.id, epoch=doomed.epoch)
-            note_doom(connection, doomed, now)
-            return doomed
+            dying = rows.instance(row)
+            _FENCE_BUILD(connection, build=dying.build, instance=dying.id, epoch=dying.epoch)
+            note_death_mark(connection, dying, now)
+            return dying
 
         return self._database.write(work)
 

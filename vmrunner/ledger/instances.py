@@ -124,8 +124,8 @@ _STARTED = Prepared(
 
 
 class Instances(InstanceWrites):
-    """All instances of this ledger: how they are born and how they end. `started` is told an
-    instance whose intent is durable, before anybody asks for it."""
+    """All instances of this ledger: how they are born and how they end. `started` is called with an
+    instance whose intent is durable, before it is asked for."""
 
     def __init__(
         self, database: Database, seal: Encryption, started: Callable[[str], None]
@@ -136,11 +136,11 @@ class Instances(InstanceWrites):
     def start(
         self, launches: Sequence[LaunchRequest], *, until: float, rooms: Capacity | None = None
     ) -> Started:
-        """Claim builds and write the intents, in one transaction: durable when it returns, so
-        the provider may be asked. Only those that were won: still queued, at the seen epoch, with
-        no wish to end, and the first ones as far as `rooms` and budgets go, whoever claims at the
-        same time. A VM for a pool is won by the holder of the pool's lease, one for a template by
-        whoever makes it. `until`: when the owners' claims lapse."""
+        """Claim builds and write the intents, in one transaction: durable when it returns, so the
+        provider may be asked. Only those that were won: still queued, at the seen epoch, not
+        cancelled, and the first ones as far as `rooms` and budgets go, across all engines. A VM for
+        a pool is won by the holder of the pool's lease, one for a template by its maker. `until`:
+        when the owners' claims lapse."""
         prepared = {launch.instance.id: (launch, self._row(launch)) for launch in launches}
         builds = [launch.build_id for launch in launches if launch.build_id is not None]
         if len(set(builds)) != len(builds):
@@ -152,7 +152,7 @@ class Instances(InstanceWrites):
             events: list[dict[str, Any]] = []
             fitting = launches if rooms is None else self._fitting(connection, launches, rooms)
             admission = self._admission(connection, fitting)
-            # Everybody's order.
+            # The order of all engines.
             for launch in sorted(fitting, key=lambda one: (one.build_id or "", one.instance.id)):
                 row = prepared[launch.instance.id][1]
                 now = launch.instance.created_at
@@ -190,9 +190,8 @@ class Instances(InstanceWrites):
         return won
 
     def adopt(self, instance_id: str) -> Order:
-        """The order of an intent that another wrote, to be sent again: its writer may have come
-        to its end before anybody was told. Raises NotFound, and LedgerError when nothing may be
-        started."""
+        """The order of an intent that another wrote, to be sent again: its writer may have died
+        before it sent it. Raises NotFound, and LedgerError when nothing may be started."""
         order = self.order(instance_id)
         self._started(instance_id)
         return order
@@ -281,13 +280,13 @@ class Instances(InstanceWrites):
 
     def _admission(self, connection: Connection, launches: Sequence[LaunchRequest]) -> Admission:
         now = min((launch.instance.created_at for launch in launches), default=0.0)
-        return Admission(connection, self._database, {one.actor for one in launches}, now)
+        return Admission(connection, self._database, {each.actor for each in launches}, now)
 
     def _fitting(
         self, connection: Connection, launches: Sequence[LaunchRequest], rooms: Capacity
     ) -> list[LaunchRequest]:
-        """Return the launches that have room, in their order. Nobody else claims until the
-        transaction ends."""
+        """The launches that have room, in their order. No other engine claims until the transaction
+        ends."""
         if not self._database.sqlite:  # which has one writer anyway
             connection.execute(select(LEDGER.c.id).with_for_update())
         taken = Counter(dict(_TAKEN(connection).all()))

@@ -1,4 +1,4 @@
-"""Labels of builds: to find them by, and to tell whose they are."""
+"""Labels of builds: to find builds, and to know their tenants."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _of_tenant(own: Mapping[str, str]) -> ColumnElement[bool]:
 
 
 def forced_names(connection: Connection) -> set[str]:
-    """Return the names of the labels that tokens force which nobody revoked: of one that expired
-    too, for its tenant, with its budgets and webhooks, is there until somebody renews it."""
+    """The names of the labels that tokens force, but for revoked ones. Those of an expired one
+    count: its tenant, with its budgets and webhooks, may come back by a renewal."""
     return {name for row in _FORCED(connection).all() for name in json.loads(row[0])}
 
 

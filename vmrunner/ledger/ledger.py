@@ -129,8 +129,8 @@ class Ledger:
         make: bool = True,
     ) -> Ledger:
         """Open the ledger at `url`, and make it if it is SQLite and missing. One that does not lie
-        in `data_dir` was named by somebody, who may have mistyped it: its directory is not made,
-        nor itself without `make`.
+        in `data_dir` was named by a user, and may be mistyped: its directory is not made, nor
+        itself without `make`.
 
         `data_dir` keeps the files `installation`, `witness` and `secret.key`; `secret_key` (the
         value of VMRUNNER_SECRET_KEY) is used instead of the last. Raises ConfigError when anything
@@ -148,7 +148,7 @@ class Ledger:
                     )
                 schema.upgrade(parsed)
             database = shared(parsed)
-            # In use from here on: who used it before is closed when its garbage is collected,
+            # In use from here on: its former user is closed when its garbage is collected,
             # perhaps now, and that would close it under our hands.
             visitor = _Visitor()
             database.used_by(visitor)
@@ -175,9 +175,9 @@ class Ledger:
 
     def recognise(self) -> None:
         """See again whether this is the ledger that was opened. Its generation: it may be set back,
-        or another server's, which lacks what was last. Its version: somebody may have upgraded it;
-        then all of this process raises LedgerError, as though it were out of reach: nothing is
-        launched or concluded, and what is past its deadline dies."""
+        or another server's, which lacks what was last. Its version: it may have been upgraded; then
+        all of this process raises LedgerError, as though it were out of reach: nothing is launched
+        or concluded, and what is past its deadline dies."""
         self._database.check(schema.difference)
         self.generation = _recognised(self._database, self._witness)
 
@@ -187,7 +187,7 @@ class Ledger:
         return OpenRowsReader(self._database, images=images)
 
     def failover_risk(self) -> str:
-        """Return why a failover could lose what was committed, in words; empty: nothing known."""
+        """A message about how a failover could lose what was committed; "": nothing known."""
         return "" if self._database.sqlite else self._database.read(replication.risk)
 
     @staticmethod
@@ -209,7 +209,7 @@ class Ledger:
             return schema.current(parsed)
 
     def copy_to(self, file: Path) -> copies.LedgerCopy:
-        """Copy all of it into a new file, as it is at one moment. Nobody waits for that."""
+        """Copy all of it into a new file, as it is at one moment. Nothing waits for that."""
         return copies.save(self._database, file)
 
     @staticmethod
@@ -272,7 +272,7 @@ def _making(path: Path | None, data_dir: Path | None, *, make: bool = True) -> I
         )
     local_files.refuse_network_disk(path.parent, Path("/proc/self/mounts").read_text())
     local_files.ready_file(path, field="database.url")
-    # Other processes are waited for first: a fork waits for whoever holds `opening`.
+    # Other processes are waited for first: a fork waits for the thread that holds `opening`.
     with local_files.alone(path.parent), fork_safety.opening:
         yield
 
@@ -331,7 +331,7 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
     database.write(lambda c: _RENEW(c, generation=new), servers=servers)
     witness.note(last)
     database.trust(servers)
-    if memory is not None and not known:
+    if memory is not None and not recognised:
         log.warning(
             "the ledger does not know %s, which was started from it: it was set back. "
             "VMs that it does not know live until their deadlines",

@@ -109,12 +109,12 @@ class Logs:
             self._shared.write(work)
 
     def offset(self, build: str, attempt: int) -> int:
-        """Return where the stored raw bytes of this attempt end; 0 when there are none."""
+        """The offset at which the stored raw bytes of this attempt end; 0 when there are none."""
         return self._database.read(lambda c: _offset(c, build, attempt))
 
     def size(self, build: str, *, before: int | None = None) -> int:
-        """Return how many bytes were ever stored, all attempts together; with `before`, those of
-        the attempts before that one."""
+        """The number of bytes ever stored, of all attempts; with `before`, of the attempts before
+        that one."""
         if before is None:
             return int(self._database.read(lambda c: _SIZE(c, build=build).scalar()) or 0)
         return int(
@@ -122,7 +122,7 @@ class Logs:
         )
 
     def sizes(self, build: str) -> list[tuple[int, int]]:
-        """Return number and bytes of each chunk, in order."""
+        """(number, bytes) of each chunk, in order."""
         rows = self._database.read(lambda c: _SIZES(c, build=build).all())
         return [(row[0], row[1]) for row in rows]
 

@@ -93,7 +93,7 @@ class LedgerMetrics:
         self._database = database
 
     def ended(self) -> list[tuple[str, str, str, int]]:
-        """Return how many builds ended, by provider, result and reason."""
+        """The number of builds that ended, by provider, result and reason."""
 
         def work(connection: Connection) -> Counter[tuple[str, str, str]]:
             counts = Counter[tuple[str, str, str]]()
@@ -106,11 +106,11 @@ class LedgerMetrics:
         return [(*key, count) for key, count in sorted(self._database.read(work).items())]
 
     def unended(self) -> list[tuple[str, str, int]]:
-        """Return how many builds did not, by provider and state."""
+        """The number of builds that have not ended, by provider and state."""
         return [(r[0], r[1], r[2]) for r in self._database.read(lambda c: _UNENDED(c).all())]
 
     def oldest_queued(self) -> float | None:
-        """Return when the build was submitted that waits longest."""
+        """The time at which the longest waiting build was submitted."""
         found: float | None = self._database.read(lambda c: _OLDEST(c).scalar())
         return found
 
@@ -134,7 +134,7 @@ class LedgerMetrics:
         ]
 
     def deaths(self) -> list[tuple[str, int]]:
-        """Return how many instances are gone, by why they died."""
+        """The number of instances that are gone, by the reason of their death."""
 
         def work(connection: Connection) -> Counter[str]:
             counts = Counter({row[0]: row[1] for row in _DEATHS(connection).all()})
@@ -145,7 +145,7 @@ class LedgerMetrics:
         return sorted(self._database.read(work).items())
 
     def sightings(self) -> dict[str, int]:
-        """Return how many things the reaper remembers, by what about them."""
+        """The number of sightings that the reaper remembers, by kind."""
         return {r[0]: r[1] for r in self._database.read(lambda c: _SEEN(c).all())}
 
     def claims_after(self, at: float, build: str, limit: int) -> list[PoolClaim]:

@@ -1,8 +1,8 @@
 """The tables, as SQLModel defines them: what the migrations made is held against them.
 
-Times are epoch seconds (double), so neither database can lose a time zone. Text that only we
-read (specs, offers, processes) is JSON; bytes that nobody else may read are sealed. Wide columns
-come last, so that SQLite reads the narrow ones without touching overflow pages.
+Times are epoch seconds (double), so neither database can lose a time zone. Text that only we read
+(specs, offers, processes) is JSON; secret bytes are sealed. Wide columns come last, so that SQLite
+reads the narrow ones without touching overflow pages.
 """
 
 from __future__ import annotations
@@ -344,7 +344,7 @@ class PoolStartRow(Row, table=True):
 
 
 class ActionRow(Row, table=True):
-    """Something that somebody did and that concerns no build."""
+    """An action of a user or an engine that concerns no build."""
 
     __tablename__ = "actions"
 

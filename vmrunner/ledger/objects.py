@@ -1,7 +1,7 @@
 """Objects of the store: a row before the bytes, and until after them.
 
 What uploads and what collects garbage never wait for each other. Each step is a compare-and-set on
-the object's row: whoever comes second finds another state, and lets go.
+the object's row: the second to come finds another state, and lets go.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FIND_SOURCE = (
     _o.tenant == arg("tenant"),
     _o.digest == arg("digest"),
 )
-#: Whoever stores it again, or submits it, has a day from now on, whatever gc saw before.
+#: One that is stored again, or submitted, stays for a day from now on, whatever gc saw before.
 _RENEW_SOURCE = Prepared(
     lambda: (
         update(OBJECTS)
@@ -137,7 +137,7 @@ _UNMARK = Prepared(
         .values(unreferenced_since=None)
     )
 )
-_DOOM = Prepared(
+_MARK_DELETING = Prepared(
     lambda: (
         update(OBJECTS)
         .where(
@@ -196,7 +196,7 @@ class Objects:
         return None if row is None else _object(row)
 
     def unused_source_bytes(self, tenant: str) -> tuple[int, int]:
-        """Return how many bytes of stored sources no build waits for: a tenant's, and of all."""
+        """Bytes of stored sources that no build waits for: a tenant's, and of all."""
 
         def read(connection: Connection) -> tuple[Any, Any]:
             own = _UNUSED_BYTES(connection, tenant=tenant).scalar()
@@ -207,7 +207,7 @@ class Objects:
 
     def conclude_source(self, name: str, now: float) -> bool:
         """Note that a source is stored. False: the tenant has one of this digest already, or this
-        one's time was over; then its bytes are nobody's."""
+        one's time was over; then gc deletes its bytes."""
         try:
             return self._database.write(lambda c: _CONCLUDE(c, name=name, since=now).rowcount) == 1
         except Duplicate:
@@ -225,16 +225,16 @@ class Objects:
 
     # --- what a build left ---
 
-    def conclude(self, one: StoredObject, *, epoch: int) -> bool:
+    def conclude(self, item: StoredObject, *, epoch: int) -> bool:
         """Point the build at its stored log or artifacts, at the epoch that the bytes are of. From
         then on a log's chunks may go. False: the build has another already, or is removed, or the
-        upload took too long; then its bytes are nobody's."""
-        point = _POINT[one.kind.value]
+        upload took too long; then gc deletes its bytes."""
+        point = _POINT[item.kind.value]
 
         def work(connection: Connection) -> bool:
-            if not point(connection, build=one.build, epoch=epoch, name=one.name).rowcount:
+            if not point(connection, build=item.build, epoch=epoch, name=item.name).rowcount:
                 return False
-            if not _CONCLUDE(connection, name=one.name, since=None).rowcount:
+            if not _CONCLUDE(connection, name=item.name, since=None).rowcount:
                 raise _TooLate
             return True
 
@@ -249,7 +249,7 @@ class Objects:
         return None if row is None else _object(row)
 
     def logs_due(self, now: float, limit: int) -> list[str]:
-        """Return builds that ended and of whose logs something is still in the ledger."""
+        """The ids of builds that ended and of whose logs a part is still in the ledger."""
         return self._database.read(
             lambda c: [
                 r[0]
@@ -271,8 +271,8 @@ class Objects:
     # --- gc ---
 
     def page(self, after: str) -> list[tuple[StoredObject, bool]]:
-        """Return the next objects by name, and whether something points at each. Some may begin or
-        cease to be pointed at meanwhile: what follows compares again."""
+        """The next objects by name, each with true where something points at it. That may change
+        meanwhile: what follows compares again."""
         rows = self._database.read(lambda c: _LIST(c, after=after).all())
         return [(_object(row), bool(row[-1])) for row in rows]
 
@@ -292,7 +292,7 @@ class Objects:
     def mark_deleting(self, name: str, *, unreferenced_before: float) -> bool:
         """Decide that it is to be deleted, if nothing has pointed at it since before then."""
         return self._database.write(
-            lambda c: _DOOM(c, name=name, before=unreferenced_before).rowcount == 1
+            lambda c: _MARK_DELETING(c, name=name, before=unreferenced_before).rowcount == 1
         )
 
     def forget(self, name: str) -> None:

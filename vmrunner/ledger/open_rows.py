@@ -67,9 +67,9 @@ class _Table(Generic[T]):
     """The open rows of one table, as they were read last."""
 
     decode: Callable[[Sequence[Any]], T]
-    known: dict[str, T] = field(default_factory=dict)
+    decoded: dict[str, T] = field(default_factory=dict)
     unread: set[str] = field(default_factory=set)
-    _read: dict[str, Sequence[Any]] = field(default_factory=dict)  # what `known` was decoded from
+    _read: dict[str, Sequence[Any]] = field(default_factory=dict)  # what `decoded` was made from
 
     def take(self, found: Sequence[Sequence[Any]]) -> set[str]:
         """Take in rows that end with whether they are open; returns their ids."""
@@ -78,23 +78,23 @@ class _Table(Generic[T]):
 
     def take_all(self, found: Sequence[Sequence[Any]]) -> None:
         """Take in all rows that are open."""
-        self._take(found, (self.known.keys() | self.unread) - {row[0] for row in found})
+        self._take(found, (self.decoded.keys() | self.unread) - {row[0] for row in found})
 
     def _take(self, found: Sequence[Sequence[Any]], gone: Iterable[str]) -> None:
         """Decode the rows that differ. When all are read, most are as they were."""
-        self.known = dict(self.known)  # whoever was given the former one may look at it still
+        self.decoded = dict(self.decoded)  # the former one may be in use still
         fresh = [row for row in found if row[-1] and row != self._read.get(row[0])]
         values = readable(lambda row: (row[0], self.decode(row)), fresh)
         values.sort(key=lambda value: value[0])
         for name in (*gone, *values.unread):
-            self.known.pop(name, None)
+            self.decoded.pop(name, None)
             self._read.pop(name, None)
             self.unread.discard(name)
-        newest = next(reversed(self.known), "")
-        sort = any(name < newest and name not in self.known for name, _ in values)
-        self.known.update(values)
+        newest = next(reversed(self.decoded), "")
+        sort = any(name < newest and name not in self.decoded for name, _ in values)
+        self.decoded.update(values)
         if sort:
-            self.known = dict(sorted(self.known.items()))
+            self.decoded = dict(sorted(self.decoded.items()))
         self.unread -= {name for name, _ in values}
         self.unread |= values.unread
         self._read |= {row[0]: row for row in fresh if row[0] not in values.unread}
@@ -119,8 +119,8 @@ class OpenRowsReader:
         with self._lock:
             changed = self._database.read(lambda c: self._read(c, now))
             return OpenRows(
-                rows=self._instances.known,
-                builds=self._builds.known,
+                rows=self._instances.decoded,
+                builds=self._builds.decoded,
                 unread=frozenset(self._instances.unread | self._builds.unread),
                 changed=changed,
             )

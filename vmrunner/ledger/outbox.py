@@ -1,7 +1,7 @@
-"""The outbox: what webhooks are to be told, written with what it tells.
+"""The outbox: notifications of webhooks, written in the transaction of their event.
 
-An event is for the endpoints that a `serve` named lately: who ends a build need not know them, and
-where nobody ever named one, nothing is written.
+An event is for the endpoints that a `serve` named lately: the process that ends a build need not
+know them, and where none was ever named, nothing is written.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def put(
 
 
 def put_ended(connection: Connection, build: BuildRecord, now: float) -> None:
-    """Do the same of a build that ended, for those whose own it is: what another tenant says under
-    a label name that tokens force counts for nobody."""
+    """Do the same of a build that ended, for its own tenant's endpoints: another tenant's value of
+    a label that tokens force does not count."""
     if _ENDPOINTS(connection, since=now - FORGOTTEN).first() is None:
         return
     labels = credited_labels(build.spec.labels, build.tenant, forced_names(connection))
@@ -177,8 +177,8 @@ def put_ended(connection: Connection, build: BuildRecord, now: float) -> None:
 
 
 def _endpoint(row: tuple[str, str, str]) -> NotifyEndpoint:
-    said = json.loads(row[1])  # a newer node may name events that are not known here
-    events = frozenset(event for event in NotifyEvent if event.value in said)
+    names = json.loads(row[1])  # a newer node may name events that are not known here
+    events = frozenset(event for event in NotifyEvent if event.value in names)
     return NotifyEndpoint(name=row[0], events=events, match=json.loads(row[2]))
 
 
@@ -187,26 +187,26 @@ class Outbox:
         self._database = database
 
     def declare(self, endpoints: Iterable[NotifyEndpoint], now: float) -> None:
-        """Say that these endpoints are configured: from now on events are written for them."""
+        """Note that these endpoints are configured: from now on events are written for them."""
 
-        def work(connection: Connection, one: NotifyEndpoint) -> None:
-            said = {
-                "name": one.name,
-                "events": json.dumps(sorted(one.events)),
-                "match": json.dumps(dict(one.match)),
+        def work(connection: Connection, endpoint: NotifyEndpoint) -> None:
+            values = {
+                "name": endpoint.name,
+                "events": json.dumps(sorted(endpoint.events)),
+                "match": json.dumps(dict(endpoint.match)),
             }
-            if not _NAME(connection, now=now, **said).rowcount:
+            if not _NAME(connection, now=now, **values).rowcount:
                 _NEW_ENDPOINT(
                     connection, named_at=now, retry_at=0.0, failures=0, error="",
-                    delivered_at=None, given_up=0, given_up_at=None, **said,
+                    delivered_at=None, given_up=0, given_up_at=None, **values,
                 )  # fmt: skip
 
-        for one in endpoints:
+        for endpoint in endpoints:
             with contextlib.suppress(Duplicate):  # another node named it in between
-                self._database.write(partial(work, one=one))
+                self._database.write(partial(work, endpoint=endpoint))
 
     def names(self, endpoint: str, now: float) -> bool:
-        """Return whether events are written for this endpoint now."""
+        """True if events are written for this endpoint now."""
         since = now - FORGOTTEN
         return self._database.look_up(_NAMED, name=endpoint, since=since) is not None
 
@@ -216,8 +216,8 @@ class Outbox:
             self._database.write(lambda c: put(c, event, subject, now, labels={}, data=data))
 
     def waiting(self, endpoint: str, now: float, limit: int) -> list[Notification]:
-        """Return what is to be told to this endpoint now: first what was never tried, oldest first,
-        so that what is refused again and again keeps nothing back."""
+        """The notifications due to this endpoint now: first those never tried, oldest first, so
+        that one that is refused again and again keeps no other back."""
         latest = now + 2 * LONGEST_PAUSE
         found = self._database.read(
             lambda c: _WAITING(c, endpoint=endpoint, now=now, latest=latest, limit=limit).all()
@@ -230,21 +230,21 @@ class Outbox:
             for row in found
         ]  # fmt: skip
 
-    def sent(self, one: Notification, now: float) -> None:
+    def sent(self, notification: Notification, now: float) -> None:
         """Note that the endpoint took it."""
 
         def work(connection: Connection) -> None:
-            _SENT(connection, id=one.id, endpoint=one.endpoint)
-            _WELL(connection, endpoint=one.endpoint, now=now)
+            _SENT(connection, id=notification.id, endpoint=notification.endpoint)
+            _WELL(connection, endpoint=notification.endpoint, now=now)
 
         self._database.write(work)
 
-    def failed(self, one: Notification, error: str, due: float) -> None:
-        """Note that it did not, and when it is to be asked again."""
+    def failed(self, notification: Notification, error: str, due: float) -> None:
+        """Note that it did not, and that it is tried again at `due`."""
 
         def work(connection: Connection) -> None:
-            _LATER(connection, id=one.id, endpoint=one.endpoint, due=due)
-            _BADLY(connection, endpoint=one.endpoint, error=error[:_ERROR])
+            _LATER(connection, id=notification.id, endpoint=notification.endpoint, due=due)
+            _BADLY(connection, endpoint=notification.endpoint, error=error[:_ERROR])
 
         self._database.write(work)
 
@@ -272,7 +272,7 @@ class Outbox:
         return self._database.write(work)
 
     def status(self) -> list[EndpointStatus]:
-        """Return how all endpoints fare, by name."""
+        """The status of each endpoint, by name."""
 
         def work(connection: Connection) -> list[EndpointStatus]:
             counts = {row[0]: row[1:] for row in _COUNTS(connection).all()}

@@ -1,4 +1,4 @@
-"""The tables of what webhooks are told (see `models`)."""
+"""The tables of webhooks and their notifications (see `models`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NotifyEndpointRow(Row, table=True):
 
 
 class OutboxRow(Row, table=True):
-    """One event for one endpoint; kept for a while after it was told, so that none is told twice
+    """One event for one endpoint; kept for a while after it was sent, so that none is sent twice
     for being noticed twice."""
 
     __tablename__ = "outbox"

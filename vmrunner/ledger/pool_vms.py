@@ -159,8 +159,8 @@ def fills(connection: Connection, instance: Instance) -> bool:
 
 
 class PoolVms:
-    """The VMs that wait. `claimed` is told an instance and its epoch, once a claim is durable and
-    before anybody speaks to the VM."""
+    """The VMs that wait. `claimed` is called with an instance and its epoch, once a claim is
+    durable and before the VM is spoken to."""
 
     def __init__(self, database: Database, claimed: Callable[[str, int], None]) -> None:
         self._database = database
@@ -168,13 +168,15 @@ class PoolVms:
 
     def take_over(self, name: str, place: str, owner: str, ids: Iterable[str]) -> int:
         """Become the owner of VMs that wait in it, as the holder of its lease at a place; their
-        epochs rise, which fences the former one. How many there were."""
+        epochs rise, which fences the former one. Returns their number."""
 
         def work(connection: Connection) -> int:
             held = lease(name, place)
             if _HOLDS(connection, lease=held, other=held, holder=owner).first() is None:
                 return 0
-            taken = (_TAKE(connection, id=one, pool=name, owner=owner) for one in sorted(ids))
+            taken = (
+                _TAKE(connection, id=instance, pool=name, owner=owner) for instance in sorted(ids)
+            )
             return sum(done.rowcount for done in taken)
 
         return self._database.write(work)
@@ -210,9 +212,9 @@ class PoolVms:
         connected to, unless the owner is `connected`. `now`: the VM's clock; `started`: the
         engines'; `until`: when the owner's claim lapses; `place`: where it is (see `PoolPlace`).
 
-        None: somebody was faster, the build is to end, the VM has not that much time left, or the
-        ledger was set back. Raises OverBudget, and LedgerError when it cannot be remembered:
-        do not use the VM."""
+        None: another was faster, the build is to end, the VM has not that much time left, or the
+        ledger was set back. Raises OverBudget, and LedgerError when it cannot be remembered: do not
+        use the VM."""
         due = now + build.spec.ttl
         if row.state not in _CLAIMS:
             return None

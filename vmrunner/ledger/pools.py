@@ -120,8 +120,8 @@ class Pools(PoolVms):
 
     def all(self) -> Readable[Pool]:
         """Return all pools, by name."""
-        rows, places = self._database.read(lambda c: (_ROWS(c).all(), _PLACES(c).all()))
-        return readable(lambda row: _pool(row, places), rows)
+        rows, place_rows = self._database.read(lambda c: (_ROWS(c).all(), _PLACES(c).all()))
+        return readable(lambda row: _pool(row, place_rows), rows)
 
     def declare(self, wanted: Mapping[str, PoolSpec], actor: str, now: float) -> None:
         """Take over a configuration, by name. A pool that differs from what is stored gets the next
@@ -188,7 +188,7 @@ class Pools(PoolVms):
         self._database.write(work)
 
     def forget(self, name: str, before: float) -> None:
-        """Forget a pool that nobody has named since then and that has no VM left."""
+        """Forget a pool that no configuration has named since `before` and that has no VM."""
 
         def work(connection: Connection) -> None:
             if _FORGET(connection, name=name, before=before).rowcount:
@@ -210,19 +210,20 @@ class Pools(PoolVms):
             self._database.write(work)
 
     def counts(self, since: float) -> dict[str, StartCounts]:
-        """Return what came to each pool since that time."""
+        """The builds that came to each pool since that time."""
         rows = self._database.read(lambda c: _COUNTS(c, since=since).all())
         return {name: StartCounts(builds, hits or 0) for name, builds, hits in rows}
 
     def arrivals(self, name: str, place: str, after: float) -> Sequence[float]:
-        """Return when builds that it is for were started at a place, after that time, in order."""
+        """The times at which builds that it is for were started at a place, after that time, in
+        order."""
         return self._database.read(
             lambda c: [r[0] for r in _STARTS(c, pool=name, place=place, after=after).all()]
         )
 
     def served(self, name: str, since: float) -> Sequence[float]:
-        """Return how long builds that got a VM of it took from queued to their first step, in
-        seconds, the latest 1000 since that time."""
+        """Seconds from queued to the first step of builds that got a VM of it, the latest 1000
+        since that time."""
         rows = self._database.read(lambda c: _SERVED(c, pool=name, since=since).all())
         spans = []
         for (text,) in rows:
@@ -232,7 +233,7 @@ class Pools(PoolVms):
         return spans
 
     def stored_arrivals(self, name: str, place: str) -> str:
-        """Return what was folded of a place's arrivals so far, JSON; "{}": nothing yet."""
+        """The stored arrivals of a place, as JSON; "{}": none yet."""
         row = self._database.look_up(_STORED, pool=name, place=place)
         return (row and row[0]) or "{}"
 
@@ -282,7 +283,7 @@ def _says(text: str, spec: PoolSpec) -> bool:
         return False
 
 
-def _pool(row: Sequence[Any], places: Sequence[Sequence[Any]]) -> Pool:
+def _pool(row: Sequence[Any], place_rows: Sequence[Sequence[Any]]) -> Pool:
     """A row of `_ROWS`, with those of `_PLACES`. Raises Unreadable."""
     try:
         return Pool(
@@ -294,15 +295,15 @@ def _pool(row: Sequence[Any], places: Sequence[Sequence[Any]]) -> Pool:
             named_at=float(row[6]),
             places=tuple(
                 PoolPlace(
-                    place=one[1],
-                    want=one[2],
-                    empty_reason=EmptyReason(one[3]) if one[3] else None,
-                    failures=one[4],
-                    failing_since=one[5],
-                    noted_at=float(one[6]),
+                    place=place[1],
+                    want=place[2],
+                    empty_reason=EmptyReason(place[3]) if place[3] else None,
+                    failures=place[4],
+                    failing_since=place[5],
+                    noted_at=float(place[6]),
                 )
-                for one in places
-                if one[0] == row[0]
+                for place in place_rows
+                if place[0] == row[0]
             ),
         )
     except Exception as error:

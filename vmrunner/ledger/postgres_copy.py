@@ -61,7 +61,7 @@ def _run(url: URL | None, program: str, *arguments: str) -> None:
     if url is not None:
         _, options = url.get_dialect()().create_connect_args(url)
         password = options.pop("password", None)
-        if password is not None:  # not in the argument list, which everybody may read
+        if password is not None:  # not in the argument list, which any user may read
             environment["PGPASSWORD"] = str(password)
         arguments = (f"--dbname={_conninfo({**defaults(url), **options})}", *arguments)
     try:

@@ -1,4 +1,4 @@
-"""Prices as clouds told them last, each with its time."""
+"""Prices as clouds quoted them last, each with its time."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _AGES = Prepared(
 
 
 class PriceAge(NamedTuple):
-    """A place, and when its oldest and its newest price were told."""
+    """A place, and the times of its oldest and its newest price."""
 
     kind: str
     place: str
     oldest: float
-    asked: float
+    newest: float
 
 
 class Prices:
@@ -37,21 +37,22 @@ class Prices:
         self._database = database
 
     def of(self, scope: Scope) -> dict[str, Price]:
-        """Return what the cloud told of this place, by item."""
+        """The cloud's prices at this place, by item."""
         rows = self._database.read(lambda c: _TOLD(c, kind=scope.kind, place=scope.place).all())
         return {item: Price(usd_hour, at) for item, usd_hour, at in rows}
 
-    def store(self, scope: Scope, told: Mapping[str, float], now: float) -> None:
-        """Note what the cloud told just now. What it did not tell this time stays as it was."""
+    def store(self, scope: Scope, quoted: Mapping[str, float], now: float) -> None:
+        """Note the prices that the cloud quoted just now. An item that it left out stays as it
+        was."""
 
         def work(connection: Connection) -> None:
-            for item in sorted(told):
+            for item in sorted(quoted):
                 where = {"kind": scope.kind, "place": scope.place, "item": item}
                 _FORGET(connection, **where)
-                _INSERT(connection, **where, usd_hour=told[item], at=now)
+                _INSERT(connection, **where, usd_hour=quoted[item], at=now)
 
-        if told:
-            with contextlib.suppress(Duplicate):  # another node was told it at this moment
+        if quoted:
+            with contextlib.suppress(Duplicate):  # another node stores them at this moment
                 self._database.write(work)
 
     def ages(self) -> list[PriceAge]:

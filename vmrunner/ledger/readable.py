@@ -40,19 +40,19 @@ class RowCache(Generic[T]):
 
     def __init__(self, decode: Callable[[Sequence[Any]], T]) -> None:
         self._decode = decode
-        self._known: dict[str, tuple[Sequence[Any], T]] = {}
+        self._cached: dict[str, tuple[Sequence[Any], T]] = {}
 
     def read(self, rows: Iterable[Sequence[Any]]) -> Readable[T]:
-        known, fresh = self._known, dict[str, tuple[Sequence[Any], T]]()
+        cached, fresh = self._cached, dict[str, tuple[Sequence[Any], T]]()
 
         def decode(row: Sequence[Any]) -> T:
-            before = known.get(row[0])
+            before = cached.get(row[0])
             found = before if before is not None and before[0] == row else (row, self._decode(row))
             fresh[row[0]] = found
             return found[1]
 
         values = readable(decode, rows)
-        self._known = fresh  # at once: several threads read
+        self._cached = fresh  # at once: several threads read
         return values
 
 

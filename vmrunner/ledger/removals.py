@@ -1,5 +1,5 @@
-"""Removal of what a build left, when its time is over or somebody wishes it: little by little, so
-that nobody waits for long."""
+"""Removal of what a build left, when its time is over or a user asks for it: little by little, so
+that no other write waits for long."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Removals:
         self._database = database
 
     def count_old(self, now: float, keep: float) -> tuple[int, int]:
-        """Return how many builds there are whose time is over, and the bytes of their logs."""
+        """The number of builds whose time is over, and the bytes of their logs."""
         row = self._database.read(lambda c: _COUNT(c, now=now, keep=keep).first())
         assert row is not None
         return row[0], int(row[1] or 0)
@@ -130,8 +130,8 @@ class Removals:
         self._little_by_little(lambda c: _step(c, build, now), sleep)
 
     def drop_stored(self, build: str, *, sleep: Callable[[float], object] = time.sleep) -> None:
-        """Drop the chunks of a log that lies in the store. The last go first: whoever reads them
-        meanwhile finds a beginning without a gap, and the rest in the store."""
+        """Drop the chunks of a log that lies in the store. The last go first: a reader meanwhile
+        finds a beginning without a gap, and the rest in the store."""
         self._little_by_little(lambda c: _drop_last(c, build), sleep)
 
     def _little_by_little(

@@ -14,7 +14,7 @@ _STATE: Final = text(
 
 
 def risk(connection: Connection) -> str:
-    """Return why what was committed may be lost, in words; empty: nothing is known of that."""
+    """A message about how committed transactions may be lost; "": nothing is known of that."""
     commit, names, standbys = connection.execute(_STATE).one()
     if commit == "off":
         return "synchronous_commit is off: when the server crashes, its last commits are lost"
@@ -22,6 +22,6 @@ def risk(connection: Connection) -> str:
         lax = "synchronous_commit is local" if names else "synchronous_standby_names is empty"
         return (
             f"a standby is connected, and {lax}: a failover loses the last commits, and then "
-            "nobody knows the VMs of these"
+            "no row tells of their VMs"
         )
     return ""

@@ -1,10 +1,10 @@
-"""Revisions: which builds and instances changed, for whoever read them before.
+"""Revisions: which builds and instances changed since a reader read them.
 
 A transaction that changes some leaves their `revision` empty, and last of all draws the next number
 and writes it there. It draws under a lock that it holds until it has committed: so numbers become
-visible in their order, and who saw number N misses nothing up to N. Since the lock comes last,
-nobody who holds it waits for anybody. What only its own readers ask for is no change: a log's
-size, a client's lease, where things lie in the store.
+visible in their order, and a reader that saw number N misses nothing up to N. Since the lock comes
+last, its holder waits for none. What only its own readers ask for is no change: a log's size, a
+client's lease, where things lie in the store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DRAW_HERE: Final = (
 
 
 def revised(statement: Any) -> tuple[Any, bool]:
-    """Return a statement that leaves what it changes without a revision, and whether it does."""
+    """The statement, made to leave what it changes without a revision, and true where it does."""
     if isinstance(statement, Insert) and statement.table in _TABLES:
         return statement, True
     if isinstance(statement, Update) and statement.table in _TABLES:

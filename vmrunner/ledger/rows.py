@@ -1,4 +1,4 @@
-"""Rows to frozen values and back: the only place that knows how a value lies in its columns."""
+"""Rows to frozen values and back: the only place that knows the columns of a value."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ INSTANCE: Final = (
 )  # fmt: skip
 
 #: What `image` reads, in its order.
-_IMAGE_FIELDS: Final = tuple(one.name for one in fields(MadeImage) if one.name != "rate")
+_IMAGE_FIELDS: Final = tuple(field.name for field in fields(MadeImage) if field.name != "rate")
 _IMAGE_RATE: Final = ("usd_hour", "price_source", "price_at")
 IMAGE: Final = tuple(IMAGES.c[name] for name in (*_IMAGE_FIELDS, *_IMAGE_RATE))
 
@@ -147,7 +147,7 @@ def phase_text(state: str, now: float) -> str:
 
 
 def phases(text: str) -> tuple[Phase, ...]:
-    """Return the phases of a build that its moves make."""
+    """The phases of a build that its moves make."""
     moves = [line.split(" ") for line in text.splitlines()]
     times = [float(time) for _, time in moves]
     return tuple(
@@ -162,7 +162,7 @@ def phases(text: str) -> tuple[Phase, ...]:
 
 
 def found_build(row: Sequence[Any] | None, build_id: str) -> BuildRecord:
-    """Return the build of what was found by its id. Raises NotFound, and as `build`."""
+    """The build of a row that was looked up by its id. Raises NotFound, and as `build`."""
     if row is None:
         raise NotFound(f"there is no build {build_id}")
     return build(row)
@@ -195,23 +195,23 @@ def scope(row: Sequence[Any]) -> Scope:
 def image(row: Sequence[Any]) -> MadeImage:
     """A row that begins with the columns `IMAGE`. Raises Unreadable."""
     try:
-        said = {column.name: value for column, value in zip(IMAGE, row, strict=True)}
-        said["scope"] = Scope.parse(said["scope"])
-        said["state"] = ImageState(said["state"])
-        said["snapshots"] = tuple(str(name) for name in json.loads(said["snapshots"]))
-        said["rate"] = _rate(
-            said.pop("usd_hour"), None, said.pop("price_source"), said.pop("price_at")
+        values = {column.name: value for column, value in zip(IMAGE, row, strict=True)}
+        values["scope"] = Scope.parse(values["scope"])
+        values["state"] = ImageState(values["state"])
+        values["snapshots"] = tuple(str(name) for name in json.loads(values["snapshots"]))
+        values["rate"] = _rate(
+            values.pop("usd_hour"), None, values.pop("price_source"), values.pop("price_at")
         )
-        return MadeImage(**said)
+        return MadeImage(**values)
     except Exception as error:
         raise Unreadable(f"the row of image {row[0]} cannot be read: {_why(error)}") from error
 
 
 def image_values(image: MadeImage) -> dict[str, Any]:
     """Return an image's values by column."""
-    said = {name: getattr(image, name) for name in _IMAGE_FIELDS}
+    values = {name: getattr(image, name) for name in _IMAGE_FIELDS}
     rate = image.rate
-    return said | {
+    return values | {
         "usd_hour": rate.usd_hour,
         "price_source": rate.source.value,
         "price_at": rate.at,

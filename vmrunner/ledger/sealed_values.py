@@ -20,7 +20,7 @@ _AT_ONCE: Final = 100
 
 @dataclass(kw_only=True, slots=True)
 class ResealedColumn:
-    """One sealed column: how many values it has, how many were sealed anew, and how many are not
+    """One sealed column: the numbers of its values, of those sealed anew, and of those that are not
     under the first key all the same."""
 
     name: str
@@ -76,13 +76,13 @@ class SealedValues:
         its writer left it."""
         found = []
         for column in _COLUMNS:
-            one = ResealedColumn(name=column.name)
+            counts = ResealedColumn(name=column.name)
             for page in self._pages(column):
-                one.resealed += self._reseal(column, page)
+                counts.resealed += self._reseal(column, page)
             for page in self._pages(column):
-                one.values += len(page)
-                one.left += sum(not self._is_new(value) for _, value in page)
-            found.append(one)
+                counts.values += len(page)
+                counts.left += sum(not self._is_new(value) for _, value in page)
+            found.append(counts)
         return found
 
     def _pages(self, column: _Column) -> Iterator[list[tuple[Any, bytes]]]:

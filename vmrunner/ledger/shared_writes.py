@@ -1,7 +1,7 @@
 """Writes that share a transaction: one commit for all that wait for their turn.
 
-A lock is not enough for that: whoever comes first when it is free has it, and a thread whose write
-is over long since waits for seconds behind those that come anew.
+A lock is not enough for that: the first to come when it is free has it, and a thread whose write is
+over long since waits for seconds behind those that come anew.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Repeated(Exception):
     """A write that stands already; nothing more was written."""
 
 
-#: So many share one at most: whoever comes next does not wait for long.
+#: So many share one at most: the next does not wait for long.
 SHARED: Final = 64
 #: A write that waits for a row which another node has is left out, and done by itself: that node
 #: may wait for a row of these. For the number that all draw in the end, each has its turn.
@@ -67,8 +67,8 @@ class _Waiting(Generic[T]):
 
 
 class SharedWrites:
-    """Writes to a database by many threads. Whoever has the turn runs all that wait by then and
-    commits once. Safe in threads, and in a process that forks."""
+    """Writes to a database by many threads. The thread that has the turn runs all that wait by then
+    and commits once. Safe in threads, and in a process that forks."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -84,7 +84,7 @@ class SharedWrites:
         return self._outcome(mine)
 
     def write_all(self, works: Sequence[Callable[[Connection], T]]) -> list[T | Exception]:
-        """Do them in as few transactions as may be. Return for each what `write` would return or
+        """Do them in as few transactions as may be. Returns for each what `write` would return or
         raise."""
         if not works:
             return []
@@ -92,10 +92,10 @@ class SharedWrites:
         writes.append(_Waiting(works[-1], threading.Event()))
         self._wait(writes)
         outcomes: list[T | Exception] = []
-        for one in writes:
+        for waiting in writes:
             try:
-                outcomes.append(self._outcome(one))
-            except Exception as error:  # noqa: BLE001 - told to whoever asked, as all are
+                outcomes.append(self._outcome(waiting))
+            except Exception as error:  # noqa: BLE001 - returned to the caller, as all are
                 outcomes.append(error)
         return outcomes
 
@@ -119,7 +119,7 @@ class SharedWrites:
 
     def _hand_over(self) -> None:
         """Give the turn to the thread that waits longest."""
-        heir = next((one for one in self._waiting if one.woken is not None), None)
+        heir = next((waiting for waiting in self._waiting if waiting.woken is not None), None)
         self._led = heir is not None
         if heir is not None and heir.woken is not None:
             heir.leads = True
@@ -132,23 +132,23 @@ class SharedWrites:
                 while self._waiting and len(batch) < SHARED:
                     batch.append(self._waiting[0])  # first: an interrupt may come in between
                     self._waiting.popleft()
-            self._write_together([one for one in batch if not one.over])
+            self._write_together([waiting for waiting in batch if not waiting.over])
         finally:
-            for one in batch:
-                one.tell()
+            for waiting in batch:
+                waiting.tell()
 
-    def _outcome(self, one: _Waiting[T]) -> T:
-        if one.error is not None:
-            raise one.error
+    def _outcome(self, waiting: _Waiting[T]) -> T:
+        if waiting.error is not None:
+            raise waiting.error
         # What failed among others tells why alone.
-        return one.result[0] if one.result else self._database.write(one.work)
+        return waiting.result[0] if waiting.result else self._database.write(waiting.work)
 
     def _write_together(self, writes: Sequence[_Waiting[Any]]) -> None:
         def run_all(connection: Connection) -> None:
             if not self._database.sqlite:
                 driver(connection).execute(_IMPATIENT).close()
-            for one in writes:
-                one.run(connection)
+            for waiting in writes:
+                waiting.run(connection)
             if not self._database.sqlite:
                 driver(connection).execute(_PATIENT).close()
 
@@ -165,8 +165,8 @@ class SharedWrites:
             if len(writes) > 1:
                 raise
             error = failed
-        for one in writes:
-            one.error = error
+        for waiting in writes:
+            waiting.error = error
 
     # --- forks ---
 

@@ -61,14 +61,14 @@ class Sightings:
         self._database.write(work)
 
     def latched(self) -> Sequence[Latch]:
-        """Return where the cap on orphans holds them back."""
+        """The scopes in which the cap on orphans holds them back."""
         from vmrunner.core.reap_plan import SightingKind
 
         what = SightingKind.LATCH.value
         return [Latch(*row) for row in self._database.read(lambda c: _LATCHED(c, what=what).all())]
 
     def list(self, provider: str) -> frozenset[Sighting]:
-        """Return what was remembered last."""
+        """The sightings that were remembered last."""
         from vmrunner.core.reap_plan import Sighting, SightingKind
 
         rows = self._database.read(lambda c: _LIST(c, provider=provider).all())

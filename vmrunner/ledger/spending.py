@@ -81,7 +81,7 @@ class Spending:
         return found._replace(days=_visible(found.days, own))
 
     def images(self, since: float) -> Readable[MadeImage]:
-        """Return the images whose builder is there, or was after that time."""
+        """The images whose builder is open, or was after that time."""
         return self._database.read(lambda c: readable(rows.image, _IMAGES(c, since=since).all()))
 
     def values(self, label: str, builds: Collection[str]) -> dict[str, str]:
@@ -109,10 +109,10 @@ class Spending:
         """Return the values of a label, by owner, as `values` does of builds."""
         forced = self._database.read(forced_names)
         return {
-            one: value
-            for one in owners
-            if (value := dict(one.labels).get(label)) is not None
-            and credited_labels({label: value}, one.tenant, forced)
+            owner: value
+            for owner in owners
+            if (value := dict(owner.labels).get(label)) is not None
+            and credited_labels({label: value}, owner.tenant, forced)
         }
 
 

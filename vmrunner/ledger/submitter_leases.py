@@ -1,4 +1,4 @@
-"""Leases of builds that a client watches over HTTP: who does not renew one lets its build end."""
+"""Leases of builds that a client watches over HTTP: a build whose lease is not renewed ends."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ class SubmitterLeases:
             raise NotFound(f"build {build} has no lease to renew", hint="it belongs to the ledger")
 
     def open(self) -> dict[str, float]:
-        """Return the leases of builds that nobody ended, each by the clock of whoever renewed it
-        last: that one was renewed is told by its change."""
+        """The leases of builds that have not ended, each by the clock of the server that renewed it
+        last: a renewal shows by its change."""
         return {row[0]: row[1] for row in self._database.read(lambda c: _OPEN(c).all())}

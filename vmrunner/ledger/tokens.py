@@ -63,7 +63,7 @@ _LAPSED_LOGINS = Prepared(lambda: delete(LOGINS).where(_s.expires_at < arg("befo
 
 
 def digest(secret: str) -> str:
-    """Return what of a secret is kept."""
+    """The SHA-256 of a secret, which alone is kept."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
@@ -135,7 +135,7 @@ class Tokens:
         return {actor: name for actor, name in found.items() if name}
 
     def list(self) -> list[Token]:
-        """Return all, oldest first; revoked and expired ones too."""
+        """All tokens, oldest first; revoked and expired ones too."""
         return [_token(row) for row in self._database.read(lambda c: _LIST(c).all())]
 
     def find(self, word: str) -> Token:
@@ -153,7 +153,7 @@ class Tokens:
         return found[0]
 
     def of_secret(self, secret: str) -> Token | None:
-        """Return the token that somebody shows; None: there is none. It may be over."""
+        """The token with this secret; None: there is none. It may be over."""
         row = self._database.look_up(_BY_DIGEST, digest=digest(secret))
         return None if row is None else _token(row)
 

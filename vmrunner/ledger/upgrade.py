@@ -56,8 +56,8 @@ def version(connection: Connection) -> str | None:
 
 
 def difference(connection: Connection) -> str:
-    """Return what is wrong with the version of a ledger that was opened, in words; empty: nothing.
-    While nodes run, one of a newer vmrunner may have upgraded it."""
+    """A message about a wrong version of a ledger that was opened; "": it is right. While nodes
+    run, one of a newer vmrunner may have upgraded it."""
     found = _FOUND(connection).scalar()
     if found == known()[-1]:
         return ""
@@ -139,7 +139,7 @@ def _only_upgrade(url: URL) -> Iterator[None]:
 
     The lock is a transaction's, which keeps its session of the server also behind a proxy. An index
     is made only when all snapshots of before are gone: so this transaction has none between two
-    statements (those without parameters leave none), and nobody waits within one for the lock."""
+    statements (those without parameters leave none), and none waits within one for the lock."""
     with single_transaction(url, isolation_level="READ COMMITTED") as connection:
         guard = driver(connection)
         guard.execute("SET LOCAL idle_in_transaction_session_timeout = 0")

@@ -1,4 +1,4 @@
-"""The few values that only the ledger and its callers exchange."""
+"""The types that only the ledger and its callers exchange."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Lease(NamedTuple):
     until: float
 
 
-class Doom(NamedTuple):
+class DeathMark(NamedTuple):
     """Death that an instance is marked with, and the message of its row. No id: its build's."""
 
     death: Death
@@ -83,7 +83,7 @@ class Doom(NamedTuple):
 
 class BuildEnd(TypedDict):
     """End of a build. `now`: its provider's clock. `collected`: the epoch at which its artifacts
-    were brought. `doom`: what its instance dies of from then on."""
+    were brought. `death`: what its instance dies of from then on."""
 
     epoch: int
     result: Result
@@ -93,4 +93,4 @@ class BuildEnd(TypedDict):
     message: NotRequired[str]
     collected: NotRequired[int | None]
     usage: NotRequired[BuildUsage]
-    doom: NotRequired[Death | None]
+    death: NotRequired[Death | None]

@@ -1,1 +1,1 @@
-"""The composition root: from settings to parts; and who runs an engine, where."""
+"""The composition root: from settings to parts; and where an engine runs."""

@@ -1,7 +1,7 @@
 """The composition root: settings → ledger, providers, sessions, engine.
 
-Nothing is opened before it is asked for. Tests join other parts here, by subclassing. Only who
-begins a program has an `App`; all others get the parts that they need.
+Nothing is opened before it is asked for. Tests join other parts here, by subclassing. Only the
+start of a program has an `App`; all else gets the parts that it needs.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ class App:
     def store(self) -> ObjectStore:
         """The store, open; nothing is asked of it for that."""
         if self._store is None:
-            said = self.settings.store
+            table = self.settings.store
             self._store = open_store(
-                config.store_url(self.settings), endpoint=said.endpoint, region=said.region
+                config.store_url(self.settings), endpoint=table.endpoint, region=table.region
             )
         return self._store
 
     def open_provider(self, name: str) -> Provider:
         """A new driver. `ConfigError` when its options or its SDK are not as they must be."""
-        said = self.settings.providers[name]
-        return self.open_kind(said.kind, name, self.settings.provider_options(name))
+        table = self.settings.providers[name]
+        return self.open_kind(table.kind, name, self.settings.provider_options(name))
 
     def open_kind(self, kind: str, name: str, options: Mapping[str, Any]) -> Provider:
         """The same of any kind and options."""
@@ -106,9 +106,9 @@ class App:
         return registry.load(kind, name, **options, **needs)
 
     def _used(self, kind: str, name: str) -> list[str]:
-        """Return the places where this provider has VMs or images, or launched so lately that
-        something may be left, as far as the ledger can be asked: it may have been configured
-        otherwise then."""
+        """The places where this provider has VMs or images, or launched so lately that something
+        may be left, as far as the ledger can be asked: it may have been configured otherwise
+        then."""
         since = time.time() - self.settings.limits.max_ttl - Limits().newborn
         try:
             scopes = self.ledger.instances.places(name, since) | self.ledger.images.places(name)
@@ -117,13 +117,13 @@ class App:
         return sorted({scope.place for scope in scopes if scope.kind == kind})
 
     def sessions(self) -> Sessions:
-        """Return the class that drives a build on its VM."""
+        """The class that drives a build on its VM."""
         from vmrunner.session.session import Session
 
         return Session
 
     def warm_ups(self) -> WarmUps:
-        """Return the class that prepares a pool's VM for its build."""
+        """The class that prepares a pool's VM for its build."""
         from vmrunner.session.warm_up import WarmUp
 
         return WarmUp
@@ -147,13 +147,13 @@ class App:
         return OrderFactory(self.ledger, log_bytes=self.settings.limits.log_bytes)
 
     def sources(self) -> SourceTransfer:
-        """Return the way of sources to the store and back."""
+        """The transfer of sources to the store and back."""
         from vmrunner.store.source_transfer import SourceTransfer
 
         return SourceTransfer(self.ledger, lambda: self.store, self.paths.sources)
 
     def caches(self) -> CacheTransfer:
-        """Return the way of caches to the store and back."""
+        """The transfer of caches to the store and back."""
         from vmrunner.store.cache_transfer import CacheTransfer
 
         return CacheTransfer(
@@ -163,13 +163,13 @@ class App:
     def _cache_policy(self) -> CachePolicy:
         from vmrunner.store.cache_transfer import CachePolicy
 
-        said = self.settings.caches
+        table = self.settings.caches
         return CachePolicy(
-            scope=said.scope,
-            fallback=said.fallback,
-            most=said.max_bytes,
-            tenant_most=said.tenant_bytes,
-            total_most=max(said.total_bytes, said.tenant_bytes),
+            scope=table.scope,
+            fallback=table.fallback,
+            most=table.max_bytes,
+            tenant_most=table.tenant_bytes,
+            total_most=max(table.total_bytes, table.tenant_bytes),
         )
 
     def log(self, build: str) -> BuildLog:
@@ -185,7 +185,7 @@ class App:
         return files_of(self.ledger, lambda: self.store, self.paths.artifacts, build)
 
     def uploader(self) -> Uploader:
-        """Return what uploads what builds left."""
+        """The uploader of logs, artifacts and caches that builds left."""
         from vmrunner.store.uploader import Uploader
 
         return Uploader(
@@ -199,17 +199,17 @@ class App:
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits
 
-        said = self.settings.limits
+        table = self.settings.limits
         each = {
             name: provider.max_instances
             for name, provider in self.settings.providers.items()
             if provider.max_instances is not None
         }
         return EngineLimits(
-            limits=Limits(max_ttl=said.max_ttl, max_instances=said.max_instances),
+            limits=Limits(max_ttl=table.max_ttl, max_instances=table.max_instances),
             each=each,
-            log_bytes=said.log_bytes,
-            artifact_bytes=said.artifact_bytes,
+            log_bytes=table.log_bytes,
+            artifact_bytes=table.artifact_bytes,
         )
 
     def engine(self, kind: str, *, listen: bool = True) -> Engine:
@@ -237,15 +237,14 @@ class App:
 
     def _decides(self) -> bool:
         """True if the budgets of our own configuration hold for this ledger: it is this host's, and
-        nobody serves it."""
+        no process serves it."""
         since = time.time() - SERVING
         others = self.ledger.engines.list()
-        served = any(one.kind == SERVE and one.seen_at >= since for one in others)
+        served = any(member.kind == SERVE and member.seen_at >= since for member in others)
         return self.ledger.url.startswith("sqlite") and not served
 
     def host(self, kind: str | None) -> EngineHost:
-        """Return the host that sees to it that builds are served while this process waits for
-        them."""
+        """The host that ensures that builds are served while this process waits for them."""
         from vmrunner.runtime.engine_host import EngineHost
 
         return EngineHost(

@@ -65,8 +65,8 @@ def served(
         and beats(member, now)
         and seems_alive(member, now, one_host=one_host(ledger))
     ]
-    there = frozenset().union(*(member.providers for member in serving))
-    return bool(serving) and there.issuperset(providers)
+    available = frozenset().union(*(member.providers for member in serving))
+    return bool(serving) and available.issuperset(providers)
 
 
 def since(ledger: Ledger) -> float | None:
@@ -109,11 +109,11 @@ class BackgroundEngines:
         would not have either."""
         ours = set(providers) & self._settings().providers.keys()
         try:
-            there = served(self._ledger(), ours, staying=True)
+            is_served = served(self._ledger(), ours, staying=True)
         except LedgerError as error:
             log.warning("%s", error)
-            there = False  # it may be back before the engine is up
-        if not there:
+            is_served = False  # it may be back before the engine is up
+        if not is_served:
             self.spawn()
 
     def spawn(self) -> None:
@@ -145,14 +145,14 @@ class BackgroundEngines:
             finally:
                 os.close(log_file)
             who = process.of(child.pid)  # one that ended at once is there until it is waited for
-            # Somebody must hear that it ended: it would stay a zombie as long as we live.
+            # It must be waited for: it would stay a zombie as long as we live.
             threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
         except OSError as error:
             raise ConfigError(f"the background engine cannot be started: {error}") from None
         self._announce(who, settings.providers)
 
     def _announce(self, who: Process, providers: Iterable[str]) -> None:
-        """Join the ledger in the new engine's name, so that whoever asks next does not start
+        """Join the ledger in the new engine's name, so that the next process to look does not start
         another before it is up."""
         try:
             engines = self._ledger().engines

@@ -39,7 +39,7 @@ class BoundedTask:
         self._worker: threading.Thread | None = None  # the newest; those before it may hang
         self._wanted = False
         self._began: float | None = None  # a run of the newest worker, monotonic
-        self._told = 0.0
+        self._logged_at = 0.0
         self._stopped = False
         self.finished: float | None = None  # when a run last came to its end, monotonic
 
@@ -67,9 +67,9 @@ class BoundedTask:
 
     def _gives_up(self, began: float) -> bool:
         now = self._monotonic()
-        if now - max(began, self._told) < self._bound:
+        if now - max(began, self._logged_at) < self._bound:
             return False
-        self._told = now
+        self._logged_at = now
         if self._alone:
             log.error("%s has taken %d s, and goes on", self._name, now - began)
             return False

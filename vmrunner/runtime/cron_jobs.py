@@ -1,7 +1,7 @@
 """Jobs at the times that cron lines name, which are times of the wall clock; the only APScheduler.
 
-It tells when, and its own thread calls what is due. It waits for the next time once and for all, so
-it must hear of a clock that was set meanwhile.
+Its own thread calls what is due. It waits for the next time once and for all, so it must be told of
+a clock that was set meanwhile.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CronLineTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no 
         self._line = cron_line.check(line, field)
 
     def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime | None:
-        """Return the first time after `now`, in its time zone."""
+        """The first time after `now`, in its time zone."""
         return next(CronSim(self._line, now), None)
 
 

@@ -27,7 +27,7 @@ CHECK: Final = 2.0  # seconds between looks at the others
 OWNER_HEARTBEAT: Final = 10.0  # seconds between signs of life to other hosts
 #: Background engines that ended without serving, until it is given up; each wait is twice the last.
 ENGINE_TRIES: Final = 5
-#: So long whoever takes his engine with him uploads, before he leaves the rest to others.
+#: So long, in seconds, a process that ends with its engine uploads; the rest is left to others.
 UPLOAD: Final = 20.0
 STEADY: Final = 60.0  # seconds after which one that ended counts as one that served
 
@@ -69,7 +69,7 @@ class EngineHost:
         self._member: str | None = None
         self._tries = 0
         self._spawned = float("-inf")
-        self._nobody = ""  # why nobody serves
+        self._unserved = ""  # why no engine serves
 
     def _leave_to_parent(self) -> None:
         """Begin anew after a fork. The engine goes on in the parent: to close its copy would throw
@@ -90,9 +90,9 @@ class EngineHost:
 
     def ensure(self, provider: str, *, staying: bool = False) -> None:
         """Start an engine when none lives that has this provider. `staying`: look at once, and
-        count none that ends with a build of its own, since nobody may wait and look again. Raises
-        VmrunnerError when there is no hope: the provider cannot be opened, or a background engine
-        ends as soon as it was started."""
+        count none that ends with a build of its own, since no caller may wait and look again.
+        Raises VmrunnerError when there is no hope: the provider cannot be opened, or a background
+        engine ends as soon as it was started."""
         now = time.monotonic()
         self._leave_to_parent()
         with self._lock:
@@ -102,12 +102,12 @@ class EngineHost:
             if not staying and now - self._checked.get(provider, float("-inf")) < CHECK:
                 return
             self._checked[provider] = now
-            self._nobody = ""
+            self._unserved = ""
             self._recognise(now)
             if served(self._ledger(), [provider], staying=staying):
                 self._show_up(now)
             elif provider not in self._providers.settings.providers:
-                self._nobody = f"no engine that lives has provider {provider!r}, nor have we"
+                self._unserved = f"no engine that lives has provider {provider!r}, nor have we"
             elif self._kind is None:
                 self._background(provider, now)
             else:
@@ -152,15 +152,15 @@ class EngineHost:
         self._others.spawn()
 
     def waiting(self, build: str) -> str:
-        """Return why a build is still queued, as far as we know."""
+        """The reason why a build is still queued, as far as we know."""
         engine = self._engine
         if engine is not None and engine.refused is not None:
             return str(engine.refused)
-        return (engine.waiting.get(build, "") if engine is not None else "") or self._nobody
+        return (engine.waiting.get(build, "") if engine is not None else "") or self._unserved
 
     def _recognise(self, now: float) -> None:
-        """See whether somebody upgraded the ledger under us, or set it back: where the engine is
-        another's, nobody else in this process does."""
+        """See whether the ledger was upgraded under us, or set back: where the engine is another's,
+        nothing else in this process does."""
         if now - self._recognised >= OWNER_HEARTBEAT:
             self._ledger().recognise()
             self._recognised = now
@@ -176,7 +176,7 @@ class EngineHost:
             engines.join(self._member, process.current(), SUBMITTER, at)
 
     def wake(self) -> None:
-        """Something was submitted or wished: whoever serves should look at once."""
+        """Wake the serving engine: something was submitted, or is to end."""
         from vmrunner.lib import wakeup
 
         engine = self._engine

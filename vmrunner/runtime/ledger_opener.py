@@ -74,19 +74,19 @@ class LedgerOpener:
 
     @property
     def installation(self) -> str:
-        """Return the installation, by which resources are ours. It lies beside the ledger too, and
-        what is past its deadline is ended by it when there is no ledger to ask."""
+        """The installation, by which resources are ours. It lies beside the ledger too: what is
+        past its deadline ends by it when there is no ledger to ask."""
         from vmrunner.lib import local_files
 
         try:
             return self.open().installation
         except VmrunnerError:
-            known = self._settings.installation or local_files.read(
+            installation = self._settings.installation or local_files.read(
                 self._paths.data / "installation"
             )
-            if known is None:
+            if installation is None:
                 raise
-            return known
+            return installation
 
     @property
     def shown(self) -> str:

@@ -61,9 +61,9 @@ class ProviderSet:
         they must be."""
         with self._lock:
             if name not in self._drivers:
-                known = name in self.settings.providers
+                configured = name in self.settings.providers
                 self._drivers[name] = (
-                    self.calls.counted(self._open(name)) if known else self._former(name)
+                    self.calls.counted(self._open(name)) if configured else self._former(name)
                 )
             return self._drivers[name]
 
@@ -71,17 +71,17 @@ class ProviderSet:
         """The driver that has this scope: of this name, or any, since the name may be another
         account's by now; where none has it, the one of this name."""
         named = self.get(name)
-        found = (driver_at(one, scope) for one in chain((named,), self._configured({scope})))
-        return next((one for one in found if one is not None), named)
+        found = (driver_at(driver, scope) for driver in chain((named,), self._configured({scope})))
+        return next((driver for driver in found if driver is not None), named)
 
     def channel_to(self, instance: Instance) -> Channel:
-        """Return the way to its sshd; only a channel that needs its provider opens that."""
+        """The channel to its sshd; only one that needs its provider opens that."""
         return registry.channel(
             instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
         )
 
     def box_of(self, instance: Instance) -> Box:
-        """Return who realises the container's image in it, as `channel_to`."""
+        """The box that realises the container's image in it, as `channel_to`."""
         return registry.box(
             instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
         )
@@ -131,7 +131,7 @@ class ProviderSet:
                     f"{field}: it cannot change while the ledger is served",
                     hint="set it back, or restart",
                 )
-        same = {n for n, said in settings.providers.items() if before.providers.get(n) == said}
+        same = {n for n, table in settings.providers.items() if before.providers.get(n) == table}
         new: dict[str, Provider] = {}
         for name in same & old.keys():  # one that could not be opened before stays left out
             driver = present(old[name])
@@ -162,18 +162,20 @@ class ProviderSet:
         its rows, as after a renaming; for the others one is opened by what the scopes tell.
         ConfigError where these credentials do not reach them."""
         scopes = self._dropped().get(name, set())
-        drivers = [one for one in self._configured(scopes) if one.scopes & scopes]
-        left = scopes - _reached(drivers)
-        for kind, account in sorted({(scope.kind, scope.account) for scope in left}):
-            first = min(scope for scope in left if (scope.kind, scope.account) == (kind, account))
+        drivers = [candidate for candidate in self._configured(scopes) if candidate.scopes & scopes]
+        unreached = scopes - _reached(drivers)
+        for kind, account in sorted({(scope.kind, scope.account) for scope in unreached}):
+            first = min(
+                scope for scope in unreached if (scope.kind, scope.account) == (kind, account)
+            )
             driver = registry.find(kind)
-            told = driver.told if driver is not None else {}
-            options = {option: getattr(first, part) for option, part in told.items()}
+            scope_options = driver.told if driver is not None else {}
+            options = {option: getattr(first, part) for option, part in scope_options.items()}
             drivers.append(self.calls.counted(self._open_kind(kind, name, options)))
         lost = scopes - _reached(drivers)
         if lost or not scopes:
-            places = ", ".join(map(str, sorted(lost)))
-            where = f", and VMs of it are open in {places}" if lost else ""
+            lost_scopes = ", ".join(map(str, sorted(lost)))
+            where = f", and VMs of it are open in {lost_scopes}" if lost else ""
             raise ConfigError(
                 f"providers.{name}: it is not in the configuration{where}",
                 hint="put it back until they are gone" if lost else "",
@@ -183,9 +185,9 @@ class ProviderSet:
     def _configured(self, scopes: set[Scope]) -> Iterator[Provider]:
         """Yield the configured providers of the kinds of these scopes that can be opened."""
         kinds = {scope.kind for scope in scopes}
-        for name, said in self.settings.providers.items():
-            if said.kind in kinds:
-                with contextlib.suppress(VmrunnerError):  # it is told where it is asked for itself
+        for name, table in self.settings.providers.items():
+            if table.kind in kinds:
+                with contextlib.suppress(VmrunnerError):  # raised where it is asked for itself
                     yield self.get(name)
 
     def _dropped(self) -> dict[str, set[Scope]]:

@@ -120,7 +120,7 @@ class LedgerCollector(Collector):
             labels=["kind", "place"],
         )
         for age in self._parts.ledger.prices.ages():
-            ages.add_metric([age.kind, age.place], now - age.asked)
+            ages.add_metric([age.kind, age.place], now - age.newest)
         yield ages
 
     def _instances(self) -> Iterator[Metric]:

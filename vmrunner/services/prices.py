@@ -28,7 +28,7 @@ def refresh(ledger: Ledger, providers: Mapping[str, Provider]) -> list[str]:
     """Ask the clouds of these providers whose prices are old. Returns the names of those that
     told; one that does not is logged, and keeps no other from it."""
     now = time.time()
-    times = {(age.kind, age.place): age.asked for age in ledger.prices.ages()}
+    times = {(age.kind, age.place): age.newest for age in ledger.prices.ages()}
     refreshed: list[str] = []
     for name, provider in sorted(providers.items()):
         driver = present(provider)

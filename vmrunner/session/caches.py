@@ -1,6 +1,6 @@
 """Caches on their way into the VM, before the steps, and out of it, after success.
 
-Nothing here ends a build otherwise than it would end without caches: what goes wrong is told as an
+Nothing here ends a build otherwise than it would end without caches: what goes wrong becomes an
 event. What comes out of the VM is bytes that only another VM will look into.
 """
 
@@ -46,7 +46,7 @@ class BuildCaches:
         return 2 * GUEST if self._rules else 0.0
 
     def order(self) -> list[dict[str, Any]]:
-        """Return what the VM is to do with each. One that was found under its very key is not
+        """Instructions for the VM, one for each cache. One that was found under its very key is not
         packed again."""
         return [
             {
@@ -170,12 +170,12 @@ class BuildCaches:
         size: int | None = None,
         message: str = "",
     ) -> None:
-        said: dict[str, str | int] = {"path": rule.path, "key": key or rule.key}
+        fields: dict[str, str | int] = {"path": rule.path, "key": key or rule.key}
         if size is not None:
-            said["bytes"] = size
+            fields["bytes"] = size
         if message:
-            said["message"] = message[:300]
-        self._reporter.event(EventKind.CACHE, outcome=outcome.value, **said)
+            fields["message"] = message[:300]
+        self._reporter.event(EventKind.CACHE, outcome=outcome.value, **fields)
 
 
 class _Bounded:
@@ -194,21 +194,21 @@ class _Bounded:
 
 
 def _within(until: float, pulse: Callable[[], float]) -> Callable[[], float]:
-    """Return a pulse that raises once the time for caches is over."""
+    """A pulse that raises once the time for caches is over."""
 
     def within() -> float:
-        left = until - time.monotonic()
-        if left <= 0:
+        remaining = until - time.monotonic()
+        if remaining <= 0:
             raise _Late("it took too long")
-        return min(pulse(), left)
+        return min(pulse(), remaining)
 
     return within
 
 
 def _complaint(done: client.Completed) -> str:
-    """Return the VM's word, in short. An image that knows no caches says all that it does know,
-    a plain one nothing."""
-    said = done.complaint
-    if not done.stderr.strip() or ("put_cache" not in said and "--epoch" in said):
+    """The VM's message, in short. An image that knows no caches lists the commands that it has, a
+    plain one says nothing."""
+    text = done.complaint
+    if not done.stderr.strip() or ("put_cache" not in text and "--epoch" in text):
         return "its image is older than caches, or plain: vmrunner image build"
-    return said[:200]
+    return text[:200]

@@ -22,7 +22,7 @@ from vmrunner.session.ssh.client import Connection, ConnectionLost
 
 COUNTS: Final = 64 * 1024  # bytes of the line that says how many files each glob matched
 DRAIN: Final = 1 << 20  # bytes of padding after a tar's end
-LOOK: Final = 0.5  # seconds between two looks whether somebody still waits
+LOOK: Final = 0.5  # seconds between two looks whether a caller still waits
 PROGRESS: Final = 5.0  # seconds between two reports of what has come, at first
 
 _SOCKET: Final = re.compile(r"tar: (?:\./)?(.+): socket ignored")
@@ -93,19 +93,19 @@ def collect(
 
 
 def shortfall(done: Collected, missing: Sequence[str]) -> str:
-    """Return what was asked for and did not come, in one line; mostly an empty text."""
-    said = []
+    """One line about artifacts that were asked for and did not come; "" where all came."""
+    parts = []
     if missing:
-        said.append(f"{', '.join(map(repr, missing))} matched nothing in /work")
+        parts.append(f"{', '.join(map(repr, missing))} matched nothing in /work")
     if done.omitted:
         more = f" (and {len(done.omitted) - 1} more)" if done.omitted[1:] else ""
-        said.append(f"{done.omitted[0]}{more}: left out")
-    return f"artifacts: {'; '.join(said)}" if said else ""
+        parts.append(f"{done.omitted[0]}{more}: left out")
+    return f"artifacts: {'; '.join(parts)}" if parts else ""
 
 
-def _sockets(said: bytes) -> Iterator[str]:
-    """Yield what tar left out by itself, as it says."""
-    for line in said.decode("utf-8", "replace").splitlines():
+def _sockets(stderr: bytes) -> Iterator[str]:
+    """Yield messages about files that tar left out by itself."""
+    for line in stderr.decode("utf-8", "replace").splitlines():
         if found := _SOCKET.fullmatch(line):
             yield f"{found[1][:200]!r} is a socket"
 
@@ -132,7 +132,7 @@ class Arrival:
 
 
 class _StoppableSource:
-    """A source that ends once nobody waits for what is made of it."""
+    """A source that ends once no caller waits for its result."""
 
     def __init__(self, source: BinaryIO, stopped: threading.Event) -> None:
         self._source = source
@@ -141,7 +141,7 @@ class _StoppableSource:
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
         if self._stopped.is_set():
-            raise Uncollected("artifacts: nobody waits for them")
+            raise Uncollected("artifacts: no caller waits for them")
         return data
 
 
@@ -205,7 +205,7 @@ class _Extraction:
                     self._pulse()
 
     def stop(self) -> None:
-        """Let the extraction end at the next entry: nobody waits for what it brings."""
+        """Let the extraction end at the next entry: no caller waits for it."""
         self._stopped.set()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Input of a session, whom it reports to, and what it tells the VM."""
+"""Input of a session, its reporter, and the job message for the VM."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class CacheShelf(Protocol):
     most: int  # bytes that one may have
 
     def find(self, rule: CacheRule, until: float) -> FoundCache | None:
-        """Return the one that the build gets, its hash checked, before `until` on the monotonic
-        clock. Raises VmrunnerError when it cannot be had."""
+        """The cache that the build gets, its hash checked, before `until` on the monotonic clock.
+        Raises VmrunnerError when it cannot be had."""
 
     def file(self, number: int, size: int) -> Path:
-        """Return the file to bring a packed one of so many bytes to. It is stored once the build
-        has succeeded. Raises VmrunnerError where there is no room."""
+        """The file into which a packed cache of `size` bytes is brought. It is stored once the
+        build has succeeded. Raises VmrunnerError where there is no room."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,9 +107,9 @@ class AttemptOver(Exception):
 
 
 def order(job: SessionJob, now: float, caches: Sequence[Mapping[str, object]] = ()) -> bytes:
-    """Return the job for the supervisor, secrets included: it goes over stdin of a verified
-    connection. `now`: the VM's clock; `caches`: what it is to do with them. Raises ConfigError on
-    what no shell could take."""
+    """The job for the supervisor as JSON, secrets included: it goes over stdin of a verified
+    connection. `now`: the VM's clock; `caches`: instructions about them. Raises ConfigError on what
+    no shell could take."""
     spec = job.build.spec
     env = {
         "CI": "true",
@@ -159,7 +159,7 @@ def script(step: Step) -> str:
 
 
 def hidden(job: SessionJob) -> tuple[bytes, ...]:
-    """Return all that no log may show."""
+    """The values that no log may show."""
     login = job.secrets.get(job.build.spec.registry_secret or "")
     parts = () if login is None else registry_auth.hidden(job.build.spec.container, login)
     return (*job.secrets.values(), *parts)

@@ -14,8 +14,8 @@ LATEST: Final = 0.2  # seconds that output waits for more of it, if there was so
 
 
 class LogRelay:
-    """A relay of the log. What is held back for masking is not counted as stored: whoever resumes
-    fetches it again."""
+    """A relay of the log. What is held back for masking is not counted as stored: after a
+    resumption it comes again."""
 
     def __init__(self, reporter: Reporter, secrets: tuple[bytes, ...], offset: int) -> None:
         self._reporter = reporter
@@ -38,11 +38,11 @@ class LogRelay:
 
     @property
     def offset(self) -> int:
-        """Return the offset up to which the log is decided; with `flush`, stored."""
+        """The offset up to which the log is decided; with `flush`, stored."""
         return self._raw - self._masker.held
 
     def masked(self, text: str) -> str:
-        """Return other words of the VM without a secret."""
+        """Mask secrets in another text of the VM."""
         masker = Masker(self._needles)
         return (masker.feed(text.encode()) + masker.finish()).decode(errors="replace")
 
@@ -60,9 +60,9 @@ class LogRelay:
         """Store what is due; seconds until something else will be."""
         if self._due is None:
             return 3600.0
-        left = self._due - time.monotonic()
-        if left > 0:
-            return left
+        remaining = self._due - time.monotonic()
+        if remaining > 0:
+            return remaining
         self.flush()
         return 3600.0
 

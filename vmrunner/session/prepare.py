@@ -68,7 +68,7 @@ class Preparation:
             self._cached = True
 
     def _container(self) -> list[str]:
-        """Return the container that the VM may make while the source comes in."""
+        """Arguments for the container that the VM may make while the source comes in."""
         spec = self._job.build.spec
         if spec.docker or spec.privileged or spec.runtime == RUNSC:
             return []
@@ -77,14 +77,14 @@ class Preparation:
         return [] if ahead is None else [json.dumps(ahead)]
 
     def _patient(self, pulse: Callable[[], float]) -> Callable[[], float]:
-        """Return a pulse that raises once the VM should long have been bootstrapped."""
+        """A pulse that raises once the VM should long have been bootstrapped."""
         until = time.monotonic() + BOOTSTRAP
 
         def patient() -> float:
-            left = until - time.monotonic()
-            if left <= 0:
+            remaining = until - time.monotonic()
+            if remaining <= 0:
                 raise _not_booted(f"the VM was not bootstrapped within {BOOTSTRAP:.0f} s")
-            return min(pulse(), left)
+            return min(pulse(), remaining)
 
         return patient
 
@@ -93,13 +93,13 @@ class Preparation:
         assert self._job.source is not None
         total = self._job.source.stat().st_size
         packer = zlib.compressobj(1, wbits=31) if pack else None
-        sent, told = 0, time.monotonic()
+        sent, reported_at = 0, time.monotonic()
         with self._job.source.open("rb") as file:
             while data := file.read(PIECE):
                 sent += len(data)
                 yield packer.compress(data) if packer else data
-                if time.monotonic() - told >= PROGRESS:
-                    told = time.monotonic()
+                if time.monotonic() - reported_at >= PROGRESS:
+                    reported_at = time.monotonic()
                     self._reporter.event(EventKind.SOURCE, sent=sent, total=total)
         if packer:
             yield packer.flush()

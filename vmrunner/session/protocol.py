@@ -87,7 +87,7 @@ class EndFrame:
 
     @property
     def end(self) -> End:
-        """Return what it means for the attempt, before artifacts are brought."""
+        """The end of the attempt by this frame, before artifacts are brought."""
         match self.reason:
             case Reason.EXIT_CODE:
                 result = Result.FAILURE if self.exit_code else Result.SUCCESS
@@ -126,7 +126,7 @@ class FrameDecoder:
         self._buffer.clear()
 
     def feed(self, data: bytes) -> Iterator[LogFrame | EventFrame | EndFrame]:
-        """Raises Lie."""
+        """Raises ProtocolViolation."""
         self._buffer += data
         while True:
             end = self._buffer.find(b"\n", 0, HEADER)
@@ -214,14 +214,14 @@ class FrameDecoder:
         return EndFrame(Reason(reason), code, _text(event.get("message")), _usage(event))
 
 
-def _text(said: object) -> str:
-    """Return words of the VM as one line that can be printed."""
-    text = said[:TEXT] if isinstance(said, str) else ""
+def _text(value: object) -> str:
+    """A text of the VM as one line that can be printed."""
+    text = value[:TEXT] if isinstance(value, str) else ""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def _usage(event: dict[str, Any]) -> BuildUsage:
-    """Return what the VM says that it used. What it does not say is unknown."""
+    """The usage that the VM reports. What it leaves out is unknown."""
     seconds = event.get("cpu_seconds")
     if seconds is not None and not _within(seconds, FIGURE):
         raise ProtocolViolation("the VM sent an event with cpu_seconds out of range")

@@ -118,7 +118,7 @@ class SandboxCalls:
 
     def commands(self) -> list[CommandSummary]:
         """Return the commands that were started, the oldest first."""
-        return [_summary(one) for one in _lines(self._collect("commands"))]
+        return [_summary(line) for line in _lines(self._collect("commands"))]
 
     # --- files ---
 
@@ -133,11 +133,11 @@ class SandboxCalls:
         self._file("write", path, data=data, pulse=pulse)
 
     def list_files(self, path: str) -> list[FileEntry]:
-        """Return what is in a directory, by name."""
-        return [_entry(one) for one in _lines(self._collect("file", request=("list", path)))]
+        """The entries of a directory, by name."""
+        return [_entry(line) for line in _lines(self._collect("file", request=("list", path)))]
 
     def stat_file(self, path: str) -> FileEntry:
-        """Return what a path is. A link is not followed."""
+        """The entry at a path. A link is not followed."""
         found = _lines(self._collect("file", request=("stat", path)))
         if len(found) != 1:
             raise ProtocolViolation("the VM described a file in no line, or several")
@@ -181,7 +181,7 @@ class SandboxCalls:
 
     def forward(self, port: int, local: socket.socket) -> None:
         """Let a port of the sandbox speak with `local`, until either has ended. Raises NotFound
-        where nobody listens there."""
+        where nothing listens there."""
         done = self._supervisor.relay(local, "forward", str(port))
         if done.exit_code == REFUSED:
             raise NotFound(done.complaint)
@@ -190,7 +190,7 @@ class SandboxCalls:
     # --- within ---
 
     def _collect(self, word: str, *, request: tuple[str, str] | None = None) -> bytes:
-        """Return all that a command prints."""
+        """The output of a supervisor's command, whole."""
         found = bytearray()
 
         def keep(data: bytes) -> None:
@@ -230,8 +230,8 @@ class SandboxCalls:
 
 def _refused(complaint: str, path: str) -> NoReturn:
     try:
-        said = json.loads(complaint)
-        name, message = str(said["errno"])[:20], str(said["message"])[:500]
+        details = json.loads(complaint)
+        name, message = str(details["errno"])[:20], str(details["message"])[:500]
     except (ValueError, KeyError, TypeError):
         raise ProtocolViolation(f"the VM refused {path!r} without saying why") from None
     text = "".join(c if c.isprintable() else " " for c in message)
@@ -253,34 +253,34 @@ def _lines(text: bytes) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in text.splitlines()]
     except (ValueError, RecursionError):
         found = [None]
-    if not all(isinstance(one, dict) for one in found):
+    if not all(isinstance(entry, dict) for entry in found):
         raise ProtocolViolation("the VM sent a list that is none")
     return found
 
 
-def _entry(said: dict[str, Any]) -> FileEntry:
+def _entry(values: dict[str, Any]) -> FileEntry:
     try:
         return FileEntry(
-            name=str(said["name"]),
-            path=str(said["path"]),
-            kind=str(said["kind"])[:10],
-            size=int(said["size"]),
-            mode=int(said["mode"]),
-            modified=_moment(said["modified"]),
+            name=str(values["name"]),
+            path=str(values["path"]),
+            kind=str(values["kind"])[:10],
+            size=int(values["size"]),
+            mode=int(values["mode"]),
+            modified=_moment(values["modified"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ProtocolViolation("the VM described a file in no way that we know") from None
 
 
-def _moment(said: object) -> float:
-    if not isinstance(said, int | float) or not math.isfinite(said):
+def _moment(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError
-    return float(said)
+    return float(value)
 
 
-def _summary(said: dict[str, Any]) -> CommandSummary:
+def _summary(values: dict[str, Any]) -> CommandSummary:
     try:
-        state = said["state"]
+        state = values["state"]
         end = None
         if state is not None:
             code = NOT_STARTED if "error" in state else int(state["exit_code"])
@@ -289,6 +289,6 @@ def _summary(said: dict[str, Any]) -> CommandSummary:
                 timed_out=state.get("timed_out") is True,
                 truncated=state.get("truncated") is True,
             )
-        return CommandSummary(id=str(said["id"])[:64], title=str(said["title"])[:200], end=end)
+        return CommandSummary(id=str(values["id"])[:64], title=str(values["title"])[:200], end=end)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise ProtocolViolation("the VM described a command in no way that we know") from None

@@ -103,7 +103,7 @@ class Session:
                 self._dialer.abort()
 
     def run(self) -> End:
-        """Drive the attempt to its end. Raises Fenced when the build belongs to somebody else."""
+        """Drive the attempt to its end. Raises Fenced when the build has another owner."""
         if ignored := self._relay.ignored:
             self._reporter.event(EventKind.SECRETS_TOO_SHORT, count=ignored)
         try:
@@ -113,9 +113,9 @@ class Session:
         except _Stopped as stopped:
             self._relay.abandon()
             return self._end_of_stop(stopped.reason)
-        except ProtocolViolation as lie:
+        except ProtocolViolation as violation:
             self._relay.abandon()
-            return End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(lie))
+            return End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(violation))
         except ConfigError as error:
             return End(result=Result.ERROR, reason=Reason.INTERNAL, message=str(error))
 
@@ -143,7 +143,7 @@ class Session:
             if connected:
                 self._reporter.event(EventKind.RECONNECTED, offset=self._relay.offset)
             connected = True
-            had, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
+            stored, seen, since = self._relay.offset, self._frames.seen, time.monotonic()
             try:
                 return self._work(self._connection)
             except client.ConnectionLost as error:
@@ -153,7 +153,7 @@ class Session:
                 self._frames.resume(self._relay.offset)
                 # A VM that hangs up each time gets no loop that is as fast as it likes.
                 # Events are few, and each comes once.
-                brought = self._relay.offset - had >= WORTH_BYTES or self._frames.seen != seen
+                brought = self._relay.offset - stored >= WORTH_BYTES or self._frames.seen != seen
                 lasted = time.monotonic() - since >= WORTH_SECONDS
                 vain = 0 if brought or lasted else vain + 1
             finally:
@@ -243,29 +243,29 @@ class Session:
             self._reporter.state(BuildState.RUNNING)
 
     def _believe(self, ended: EndFrame) -> None:
-        wished = self._stop or self._job.build.cancel
-        if ended.reason in GENTLE and wished is None:
+        cancelled = self._stop or self._job.build.cancel
+        if ended.reason in GENTLE and cancelled is None:
             raise ProtocolViolation(
-                f"the VM says that {ended.reason.value} ended the build, and nobody did"
+                f"the VM says that {ended.reason.value} ended the build, and it was not cancelled"
             )
         self._relay.finish()  # now: the connection may be lost before it closes
-        # A registry may say to Docker what it was told.
+        # A registry may repeat to Docker what it was sent.
         self._ended = replace(ended, message=self._relay.masked(ended.message))
 
     def _refused(self, done: client.Completed, what: str) -> NoReturn:
-        """The supervisor did not do what it was told."""
+        """Raise for a command that the supervisor did not carry out."""
         self._relay.flush()
         if done.exit_code == _STALE:
             # True only if the ledger says so too: then this raises Fenced.
             self._reporter.event(EventKind.STALE_EPOCH)
             raise ProtocolViolation("the VM says that another owner spoke to it, and there is none")
-        words = {
+        messages = {
             _SHRUNK: "the log in the VM is shorter than what came from it before",
             _DEAD: "the supervisor in the VM died",
             _OTHER: "the VM has run another attempt",
             _MISSING: "the VM has no supervisor: was --bootstrap forgotten for another's image?",
         }
-        message = words.get(done.exit_code, f"{what}: {done.complaint}")
+        message = messages.get(done.exit_code, f"{what}: {done.complaint}")
         full = b"No space left on device" in done.stderr
         reason = Reason.DISK_FULL if full else Reason.INTERNAL
         raise AttemptOver(End(result=Result.ERROR, reason=reason, message=message))
@@ -309,8 +309,8 @@ class Session:
             self._reporter.event(EventKind.ARTIFACT_MISSING, glob=glob)
         for why in done.omitted[:OMISSIONS]:
             self._reporter.event(EventKind.ARTIFACT_OMITTED, message=self._relay.masked(why))
-        left = self._relay.masked(shortfall(done, missing))  # names are the build's own words
-        return end if end.message else replace(end, message=left)
+        message = self._relay.masked(shortfall(done, missing))  # names are the build's own words
+        return end if end.message else replace(end, message=message)
 
     def _wanted(self, end: End) -> list[str]:
         """The globs of what is to be brought after such an end. A build that never ran has none."""
@@ -384,10 +384,10 @@ class Session:
 
     def _tell_to_end(self, supervisor: SupervisorCalls, reason: Reason, *, until: float) -> None:
         def pulse() -> float:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise client.ConnectionLost("the VM does not take the wish to cancel")
-            return left
+            remaining = until - time.monotonic()
+            if remaining <= 0:
+                raise client.ConnectionLost("the VM does not take the cancellation")
+            return remaining
 
         supervisor.ask("cancel", reason.value, pulse=pulse)
 

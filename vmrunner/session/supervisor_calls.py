@@ -60,7 +60,7 @@ class SupervisorCalls:
         return self._connection.relay(SOCKET, self._words(*words), local)
 
     def line(self, *words: str) -> str:
-        """Return the command as a shell's line, for a process of its own."""
+        """The command as a shell's line, for a process of its own."""
         return shlex.join([SUPERVISOR, *self._words(*words)])
 
     def _words(self, command: str, *rest: str) -> list[str]:

@@ -39,7 +39,7 @@ class WarmUp:
         self._dialer = client.Dialer(job.access, channel=job.channel)
 
     def run(self) -> client.Connection:
-        """Return the connection over which its build will be driven. Raises Unreachable, Aborted,
+        """Open the connection over which its build will be driven. Raises Unreachable, Aborted,
         ConnectionLost and ConfigError."""
         job = self._job
         connection = self._dialer.connect(job.address, timeout=CONNECT)

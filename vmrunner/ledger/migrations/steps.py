@@ -1,4 +1,4 @@
-"""Steps of migrations for which nobody waits who uses the tables meanwhile.
+"""Steps of migrations beside which the tables stay in use.
 
 On PostgreSQL `vmrunner db upgrade` runs beside nodes. There `fill` and `add_index` commit what came
 before them, and take only locks that readers and writers do not mind. An upgrade that is killed

@@ -1,6 +1,6 @@
 """A connection on which SSH has spoken, to a machine that may still boot.
 
-Who listens for a machine that boots may take a connection and lose its first packet, which is sent
+The listener of a machine that boots may take a connection and lose its first packet, which is sent
 again after one second, three and seven by Linux, after six and eighteen by QEMU's network. So a
 silent connection is not waited for alone: another is begun beside it, and the first that speaks is
 taken. The oldest is left alone for long all the same, and the others take turns: an sshd that is
@@ -35,7 +35,7 @@ class Unreachable(VmrunnerError):
 
 
 class Aborted(VmrunnerError):
-    """Somebody called `abort`."""
+    """`abort` was called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +62,19 @@ class BannerProbe:
     def abort(self) -> None:
         with self._lock:
             self._stop.set()
-            for one in self._open.values():
+            for attempt in self._open.values():
                 with contextlib.suppress(OSError):
-                    one.sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
+                    attempt.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for it
 
     def first_word(self, *, until: float) -> socket.socket:
-        """The first connection that speaks; what it said stays to be read. Blocking, no time-out.
+        """The first connection that speaks; its greeting stays to be read. Blocking, no time-out.
 
         `until`: of the monotonic clock. Raises Unreachable then, Aborted after `abort`."""
         try:
             return self._first_word(until)
         finally:
-            for one in list(self._open.values()):
-                self._end(one)
+            for attempt in list(self._open.values()):
+                self._end(attempt)
 
     def _first_word(self, until: float) -> socket.socket:
         began = due = time.monotonic()
@@ -86,13 +86,13 @@ class BannerProbe:
                 due = now + _pause(_SILENT if self._open else _REFUSED, now - began)
             if now >= until:
                 raise Unreachable(f"no SSH to {self._address}: {self._complaint()}")
-            for one in self._wait(max(min(due, until) - now, 0)):
-                if self._spoke(one):
-                    return self._take(one)
+            for attempt in self._wait(max(min(due, until) - now, 0)):
+                if self._spoke(attempt):
+                    return self._take(attempt)
                 due = min(due, now + _pause(_REFUSED, now - began))
 
     def _wait(self, seconds: float) -> list[_Try]:
-        """Return the attempts on which something happened."""
+        """The attempts on which something happened."""
         happened: list[tuple[int, int]] = []
         if not self._open:
             self._stop.wait(seconds)
@@ -117,39 +117,39 @@ class BannerProbe:
             self._open[sock.fileno()] = _Try(sock, now)
         self._poll.register(sock, select.POLLIN)
 
-    def _spoke(self, one: _Try) -> bool:
+    def _spoke(self, attempt: _Try) -> bool:
         """True if the other side said something. If it did not, it is over: refused, or hung up
         on."""
         try:
-            if one.sock.recv(1, socket.MSG_PEEK):
+            if attempt.sock.recv(1, socket.MSG_PEEK):
                 return True
             self._why = _SILENCE
         except OSError as error:
             self._why = str(error)
-        self._end(one)
+        self._end(attempt)
         return False
 
     def _complaint(self) -> str:
-        """Return what it means that nobody said anything."""
-        for one in self._open.values():
+        """A message about attempts of which none spoke."""
+        for attempt in self._open.values():
             with contextlib.suppress(OSError):
-                one.sock.getpeername()
+                attempt.sock.getpeername()
                 return _SILENCE
         return self._why or "nothing answers: no network yet, or a firewall that drops what we send"
 
-    def _end(self, one: _Try) -> None:
-        self._let_go(one)
-        one.sock.close()
+    def _end(self, attempt: _Try) -> None:
+        self._let_go(attempt)
+        attempt.sock.close()
 
-    def _take(self, one: _Try) -> socket.socket:
-        self._let_go(one)
-        one.sock.setblocking(True)
-        return one.sock
+    def _take(self, attempt: _Try) -> socket.socket:
+        self._let_go(attempt)
+        attempt.sock.setblocking(True)
+        return attempt.sock
 
-    def _let_go(self, one: _Try) -> None:
-        self._poll.unregister(one.sock)
+    def _let_go(self, attempt: _Try) -> None:
+        self._poll.unregister(attempt.sock)
         with self._lock:
-            del self._open[one.sock.fileno()]
+            del self._open[attempt.sock.fileno()]
 
 
 def _pause(rule: tuple[float, float, float], age: float) -> float:

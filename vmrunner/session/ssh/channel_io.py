@@ -47,23 +47,23 @@ class SilenceWatch:
 
     def __init__(self, wire: SocketWire) -> None:
         self._wire = wire
-        self._asked = 0.0  # when the question went out that is not answered yet
+        self._asked_at = 0.0  # when the question went out that is not answered yet
 
     def check(self, channel: Any) -> float:
         """Ask a silent peer; close on one that does not answer. Seconds until the next look."""
         now = time.monotonic()
-        if self._wire.heard > self._asked:
-            self._asked = 0.0
+        if self._wire.heard > self._asked_at:
+            self._asked_at = 0.0
         silent = now - self._wire.heard
         if silent < ASK_AFTER:
             return ASK_AFTER - silent
-        if not self._asked:
+        if not self._asked_at:
             channel.get_transport().ask()
-            self._asked = now
-        elif now - self._asked >= DEAD_AFTER:
+            self._asked_at = now
+        elif now - self._asked_at >= DEAD_AFTER:
             self._wire.hang_up()
             raise ConnectionLost(f"no answer for {silent:.0f} s")
-        return self._asked + DEAD_AFTER - now
+        return self._asked_at + DEAD_AFTER - now
 
 
 class CommandIO:
@@ -95,8 +95,8 @@ class CommandIO:
             buffer.set_event(self._alarm.bell)
         channel.settimeout(ASK_AFTER)
         try:
-            following = self._callback(lambda: next(self._stdin, None))
-            while (piece := following()) is not None:
+            next_piece = self._callback(lambda: next(self._stdin, None))
+            while (piece := next_piece()) is not None:
                 self._send(channel, memoryview(piece))
             if self._is_over is None:
                 channel.shutdown_write()

@@ -5,7 +5,7 @@
   and no polling of our own beside the one that paramiko has for each connection.
 - A peer that fell silent is noticed: by questions that SSH must answer while we wait, by TCP's own
   time-out while we send (session/ssh/channel_io.py).
-- Readiness is a real handshake. An open port proves nothing, and sshd bans who only knocks."""
+- Readiness is a real handshake. An open port proves nothing, and sshd bans mere knocking."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """The last line of stderr, for a person to read; whoever wrote it moves no cursor."""
+        """The last line of stderr, for a person to read; it moves no cursor."""
         lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
         line = lines[-1][:500] if lines else f"exit code {self.exit_code}"
         return "".join(c if c.isprintable() else " " for c in line)
@@ -96,10 +96,10 @@ class Dialer:
             except BaseException:
                 wire.close()
                 raise
-            left = until - time.monotonic()
+            remaining = until - time.monotonic()
             patience = _HANDSHAKE[min(tries, len(_HANDSHAKE) - 1)]
             try:
-                return self._shake_hands(wire, max(min(patience, left), 0.5))
+                return self._shake_hands(wire, max(min(patience, remaining), 0.5))
             # RuntimeError: this host starts no more threads, and a connection needs one.
             except (OSError, EOFError, paramiko.SSHException, RuntimeError) as error:
                 why = explain(error)
@@ -215,8 +215,8 @@ class Connection:
         stdin: Iterable[bytes] = (),
         pulse: Callable[[], float] = lambda: 3600.0,
     ) -> Completed | None:
-        """Run a command as `stream` does, by whoever listens on a Unix socket in the VM: no process
-        starts for it. None: nobody listens there."""
+        """Run a command as `stream` does, by the listener on a Unix socket in the VM: no process
+        starts for it. None: nothing listens there."""
         answer = SocketAnswer(on_bytes)
         head = json.dumps(list(words)).encode() + b"\n"
         exchange = CommandIO(
@@ -274,7 +274,7 @@ class Connection:
         return Completed(answer.exit_code, b"", answer.stderr)
 
     def relay(self, path: str, words: Sequence[str], local: socket.socket) -> Completed:
-        """Let whoever listens on a Unix socket in the VM speak with `local`, both at once, until
+        """Let the listener on a Unix socket in the VM speak with `local`, both at once, until
         either has ended. From any thread, several at once. Raises ConnectionLost."""
         answer, silence = SocketAnswer(local.sendall), SilenceWatch(self._wire)
         try:
@@ -309,7 +309,7 @@ class Connection:
         return TerminalChannel(self._connection.transport, self._wire, command, columns, rows)
 
     def _open_socket(self, path: str) -> Any:
-        """A channel to whoever listens on a Unix socket in the VM; None: nobody does."""
+        """A channel to the listener on a Unix socket in the VM; None: there is none."""
         try:
             return self._connection.transport.open_socket(path)
         except paramiko.ChannelException:
@@ -351,15 +351,15 @@ def _send_all(local: socket.socket, channel: Any) -> None:
 
 
 def within(seconds: float, what: str = "answer") -> Callable[[], float]:
-    """Return a pulse for `stream` and `call` that lets them take that long. It raises
-    ConnectionLost then, which says what did not come."""
+    """A pulse for `stream` and `call` that lets them take `seconds`. Then it raises ConnectionLost,
+    with `what` did not come."""
     until = time.monotonic() + seconds
 
     def pulse() -> float:
-        left = until - time.monotonic()
-        if left <= 0:
+        remaining = until - time.monotonic()
+        if remaining <= 0:
             raise ConnectionLost(f"no {what} within {seconds:.0f} s")
-        return left
+        return remaining
 
     return pulse
 
@@ -384,7 +384,7 @@ class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no typ
 
 
 def _config() -> Any:
-    """Return a configuration in which nothing of the user's is read."""
+    """A configuration in which nothing of the user's is read."""
     return fabric.Config(
         overrides={"runners": {"remote": _Remote}, "load_ssh_configs": False},
         ssh_config=paramiko.SSHConfig(),

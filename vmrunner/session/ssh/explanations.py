@@ -1,4 +1,4 @@
-"""Words for a person about a connection that failed."""
+"""Messages for a person about a connection that failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vmrunner.lib.terminal import clean
 
 
 def explain(error: BaseException) -> str:
-    """Return what a peer, or the way to it, did."""
+    """A message for a person about the error of a connection."""
     if isinstance(error, paramiko.BadHostKeyException):
         return "the host key is not the one that was planted"
     if isinstance(error, paramiko.AuthenticationException):

@@ -44,7 +44,7 @@ class PatchedSocket(socket.socket):
 
     @classmethod
     def over(cls, plain: socket.socket) -> PatchedSocket:
-        """Return a patched socket in place of this one."""
+        """A patched socket in place of this one."""
         wire = cls(fileno=plain.detach())
         if wire.family == socket.AF_UNIX:
             seconds, rest = divmod(SEND_TIMEOUT, 1000)
@@ -109,7 +109,7 @@ def _bounded(feed: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
 
 
 class Transport(paramiko.Transport):
-    """paramiko's, that waits for nobody for ever and keeps no more than a window."""
+    """paramiko's, that never waits without end and keeps no more than a window."""
 
     _channel_handler_table: ClassVar[dict[int, Callable[[Any, Any], None]]] = {
         number: _bounded(call) if number in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA) else call

@@ -20,7 +20,7 @@ class ReceiveBuffer:
         self._bell = threading.Event()
 
     def set_event(self, bell: threading.Event) -> None:
-        """Rung for what comes, and now. Whoever waits for it clears it, before he looks."""
+        """Ring this bell now, and for what comes. A waiter clears it before it looks."""
         self._bell = bell
         bell.set()
 
@@ -41,7 +41,7 @@ class ReceiveBuffer:
         return self._size > 0
 
     def read(self, most: int, _timeout: float | None = None) -> bytes:
-        """Return up to `most` bytes, none where none are there: it never waits."""
+        """Up to `most` bytes, none where none are there: it never waits."""
         taken = []
         with self._lock:
             while most and self._pieces:

@@ -25,7 +25,7 @@ class SocketAnswer:
         self._complaint = 0  # bytes of it
         self._on_bytes = on_bytes
         self._buffer = b""
-        self._left = 0  # bytes of the piece that comes
+        self._missing = 0  # bytes of the piece that comes
 
     @property
     def is_whole(self) -> bool:
@@ -39,9 +39,9 @@ class SocketAnswer:
             if self.exit_code is not None:
                 self.stderr = (self.stderr + data)[:CAPTURE]
                 return
-            if self._left:
-                piece, data = data[: self._left], data[self._left :]
-                self._left -= len(piece)
+            if self._missing:
+                piece, data = data[: self._missing], data[self._missing :]
+                self._missing -= len(piece)
                 self._on_bytes(piece)
                 continue
             line, found, rest = (self._buffer + data[:_HEADER]).partition(b"\n")
@@ -59,7 +59,7 @@ class SocketAnswer:
         numbers = [int(word) for word in words[1:] if word.isdigit() and len(word) < 11]
         match words[0], numbers:
             case b"D", [length] if 0 < length <= _PIECE:
-                self._left = length
+                self._missing = length
             case b"X", [code, length] if code < 256:
                 self.exit_code, self._complaint = code, min(length, CAPTURE)
             case _:

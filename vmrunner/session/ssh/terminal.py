@@ -37,13 +37,13 @@ class TerminalChannel:
 
     @property
     def exit_code(self) -> int | None:
-        """Return its exit code, once it was told."""
+        """Its exit code; None until it has come."""
         code = int(self._channel.exit_status)
         return None if code == -1 else code
 
     def receive(self, timeout: float) -> bytes | None:
-        """Return what it shows, as soon as there is some; nothing at its end; None after so many
-        seconds. Raises ConnectionLost."""
+        """Its output, as soon as there is some; b"" at its end; None after `timeout` seconds.
+        Raises ConnectionLost."""
         until = time.monotonic() + timeout
         with _translated():
             while True:
@@ -55,10 +55,10 @@ class TerminalChannel:
                     if self.exit_code is None:
                         raise ConnectionLost("connection lost")
                     return b""
-                left = until - time.monotonic()
-                if left <= 0:
+                remaining = until - time.monotonic()
+                if remaining <= 0:
                     return None
-                self._bell.wait(min(left, self._silence.check(self._channel)))
+                self._bell.wait(min(remaining, self._silence.check(self._channel)))
 
     def send(self, data: memoryview) -> int | None:
         """Send a piece of it and return how much that was, nothing where there was no room for a
