@@ -306,7 +306,7 @@ BUGS: Final = (
         "read the queue again though nothing changed",
         "engine/build_queue.py",
         "        if changed:\n",
-        "        if changed or len(self._known) < QUEUE:\n",
+        "        if changed or len(self._first) < QUEUE:\n",
         QUEUE,
     ),
     Bug(

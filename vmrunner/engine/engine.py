@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.core.lifecycle import End, cancelled
 from vmrunner.core.scheduling import Offers, OffersAnswer, SchedulingPlan, plan
 from vmrunner.engine import cloned_hosts
+from vmrunner.engine.build_queue import BuildQueue
 from vmrunner.engine.cloned_hosts import CloneWatch
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
@@ -39,7 +40,7 @@ from vmrunner.engine.pools import PoolManager
 from vmrunner.engine.provider_answers import ASKS, ProviderAnswers
 from vmrunner.engine.reconciler import Reconciler
 from vmrunner.engine.sessions import SessionManager, Sessions, Spawn, thread
-from vmrunner.engine.snapshot import BuildQueue, Snapshot
+from vmrunner.engine.snapshot import Snapshot
 from vmrunner.engine.terminator import Terminator
 from vmrunner.errors import (
     BadOrder,

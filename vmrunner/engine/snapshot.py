@@ -6,9 +6,9 @@ row without a build that needs it is needed by none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TypeVar
 
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.membership import Membership
@@ -17,12 +17,7 @@ from vmrunner.model import BuildRecord, Instance, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.retired_providers import scopes_by
 
-if TYPE_CHECKING:
-    from vmrunner.ledger import Ledger
-
 T = TypeVar("T")
-
-QUEUE: Final = 1000  # builds of the queue that a tick looks at
 
 
 @dataclass(slots=True)
@@ -157,28 +152,3 @@ def _remove(groups: dict[str | None, dict[str, T]], owner: str | None, name: str
     del groups[owner][name]
     if not groups[owner]:
         del groups[owner]
-
-
-class BuildQueue:
-    """The queue of one engine. Builds of providers that it does not have end here when their time
-    is over, but never stand in the way of its own. Used by the tick's thread alone."""
-
-    def __init__(self, ledger: Ledger, launches: Callable[[], frozenset[str]]) -> None:
-        self._ledger = ledger
-        self._launches = launches
-        self._first: list[BuildRecord] = []
-        self._walked = ""  # of a long queue, the last build that was looked at
-
-    def read(self, *, changed: bool) -> list[BuildRecord]:
-        """The builds that wait. `changed`: any build may be another than at the last call. Of a
-        long queue its head, and the rest by turns: some of those may be out of time too."""
-        if changed:
-            self._first = self._ledger.builds.queued(QUEUE)
-        if len(self._first) < QUEUE:
-            return self._first
-        builds, queued = self._ledger.builds, list(self._first)
-        for name in self._launches():
-            queued += builds.queued(QUEUE, provider=name)
-        rest = builds.queued_after(self._walked, QUEUE)
-        self._walked = rest[-1].id if rest else ""
-        return list({build.id: build for build in (*queued, *rest)}.values())

@@ -49,7 +49,7 @@ def test_a_stopped_extraction_takes_no_more_entries(tmp_path: Path) -> None:
     into.take(b"[1]\n" + b"\0" * 4096)
     into.close()
     assert isinstance(into.error, VmrunnerError)
-    assert "nobody waits" in str(into.error)
+    assert "no caller waits" in str(into.error)
 
 
 def test_reports_of_what_came_grow_rarer() -> None:

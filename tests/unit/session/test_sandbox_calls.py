@@ -63,6 +63,6 @@ def test_what_cannot_be_is_a_conflict_to_who_asks() -> None:
         lambda _: None,  # type: ignore[arg-type,return-value]
         connect=lambda _: Saying(said),  # type: ignore[arg-type,return-value]
     )
-    client._known = SimpleNamespace(epoch=1), SimpleNamespace(id="vm-1")  # type: ignore[assignment]
+    client._current = SimpleNamespace(epoch=1), SimpleNamespace(id="vm-1")  # type: ignore[assignment]
     with pytest.raises(Conflict, match="b-1: the command was not started: OSError"):
         client.run(CommandOrder(id="c", argv=("true",), title="true"), lambda *_: None)
