@@ -85,7 +85,7 @@ BUGS: Final = (
     Bug(
         "a run that hangs for ever",
         TASK,
-        "        if now - max(began, self._told) < self._bound:\n",
+        "        if now - max(began, self._logged_at) < self._bound:\n",
         "        if True:\n",
         f"{TASKS}::test_a_hanging_run_is_replaced_and_a_failing_one_survived",
     ),

@@ -399,7 +399,7 @@ BUGS: Final = (
     Bug(
         "ask for a pool's lease once",
         "engine/pools.py",
-        "        if context.monotonic() - asked >= RENEW:\n",
+        "        if context.monotonic() - asked_at >= RENEW:\n",
         "        if name not in self._leases:\n",
         "tests/faults/test_pools.py::test_a_pools_lease_is_renewed_while_its_holder_lives",
     ),

@@ -21,8 +21,8 @@ BUGS: Final = (
     Bug(
         "seal the canary anew before all else",
         SEALED,
-        "        for column in _COLUMNS:\n            one",
-        "        for column in reversed(_COLUMNS):\n            one",
+        "        for column in _COLUMNS:\n            counts",
+        "        for column in reversed(_COLUMNS):\n            counts",
         f"{ROTATION}::test_a_crash_in_the_middle_is_gone_on_with",
     ),
     Bug(

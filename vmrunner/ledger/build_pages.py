@@ -55,7 +55,8 @@ class BuildPage:
 
 
 def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> BuildPage:
-    """As many of them as `limit` allows, and `size`, in bytes of their specs; one at least."""
+    """The first of them, as many as `limit` allows, and `size`, in bytes of their specs; one at
+    least."""
     last: str | None = None
     remaining, more = size, False
     sizes = choice.select(_b.id, func.length(_b.spec)).limit(limit + 1)

@@ -37,12 +37,12 @@ class TerminalChannel:
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code; None until it has come."""
+        """The exit code; None until it has come."""
         code = int(self._channel.exit_status)
         return None if code == -1 else code
 
     def receive(self, timeout: float) -> bytes | None:
-        """Its output, as soon as there is some; b"" at its end; None after `timeout` seconds.
+        """The output, as soon as there is some; b"" at its end; None after `timeout` seconds.
         Raises ConnectionLost."""
         until = time.monotonic() + timeout
         with _translated():
