@@ -206,9 +206,9 @@ def _groups(
     elif item.parts:
         first, last = max(since, item.parts[0].start), min(item.parts[-1].end, item.until)
         while first < last:
-            following = midnight(first) + DAY
-            yield _date(first), first, min(following, last)
-            first = following
+            next_day = midnight(first) + DAY
+            yield _date(first), first, min(next_day, last)
+            first = next_day
 
 
 class _Sum:
@@ -219,7 +219,7 @@ class _Sum:
         self.vms: set[str] = set()
         self.past_builds = self.past_vms = 0
         self.seconds = 0.0
-        self.known = 0.0
+        self.usd = 0.0
         self.unpriced = 0
         self.final = True
         self.source: PriceSource | None = None
@@ -236,7 +236,7 @@ class _Sum:
         if item.build is not None and (by_day or item.build_end <= item.until):
             self.builds.add(item.build)
         self.seconds += seconds
-        self.known += usd or 0.0
+        self.usd += usd or 0.0
         self.final = self.final and (item.over or item.parts[-1].end > end)
         self.source = pricing.least_sure([self.source, item.rate.source])
         self.at = min((at for at in (self.at, item.rate.at) if at is not None), default=None)
@@ -247,13 +247,13 @@ class _Sum:
         self.past_vms += day.vms if by_day else day.vms_ended
         self.unpriced += day.unpriced if by_day else day.unpriced_ended
         self.seconds += day.seconds
-        self.known += day.usd
+        self.usd += day.usd
         self.source = pricing.least_sure([self.source, key.source])
         self.at = min((at for at in (self.at, day.price_at) if at is not None), default=None)
 
     def line(self, what: CostKind, key: str | None) -> CostLine:
         cost = Cost(
-            known=self.known,
+            known=self.usd,
             unpriced=self.unpriced,
             final=self.final,
             source=self.source,

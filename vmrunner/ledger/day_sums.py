@@ -21,7 +21,7 @@ from vmrunner.model import PriceSource
 #: are gone.
 MOST_OWNERS: Final = 1000
 
-_SUMS: Final = tuple(one.name for one in fields(DaySum))
+_SUMS: Final = tuple(column.name for column in fields(DaySum))
 
 
 class DaySums:

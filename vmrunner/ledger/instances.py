@@ -153,7 +153,9 @@ class Instances(InstanceWrites):
             fitting = launches if rooms is None else self._fitting(connection, launches, rooms)
             admission = self._admission(connection, fitting)
             # The order of all engines.
-            for launch in sorted(fitting, key=lambda one: (one.build_id or "", one.instance.id)):
+            for launch in sorted(
+                fitting, key=lambda request: (request.build_id or "", request.instance.id)
+            ):
                 row = prepared[launch.instance.id][1]
                 now = launch.instance.created_at
                 build_id = launch.build_id

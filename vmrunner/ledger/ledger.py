@@ -323,8 +323,8 @@ def _recognised(database: Database, witness: RestoreDetector) -> str:
         last = _LAST(connection).scalar() or ""
         return found.generation, last, memory is not None and _knows(connection, memory)
 
-    generation, last, known = database.read(look, servers=servers)
-    if known and memory is not None and memory.place == witness.place:
+    generation, last, recognised = database.read(look, servers=servers)
+    if recognised and memory is not None and memory.place == witness.place:
         database.trust(servers)
         return generation
     new = secrets.token_hex(8)

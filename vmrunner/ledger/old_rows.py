@@ -196,12 +196,14 @@ def _sum_up(
     """Add what these VMs cost, and why they died, to what is remembered. Raises Unreadable."""
     found = [codec.instance(row) for row in rows]
     spent = [cost_report.of_instance(row, row.gone_at or row.created_at) for row in found]
-    new = [one for one, row in zip(spent, rows, strict=True) if not row[-1]]
+    new = [item for item, row in zip(spent, rows, strict=True) if not row[-1]]
     SUMMED.add(connection, cost_report.day_sums(new, owners.__getitem__))
     GONE.add(connection, cost_report.day_sums(spent, owners.__getitem__))
     note_removed(connection, [row.id for row in found])
-    deaths = Counter((row.provider, row.death.value) for row in found if row.death is not None)
-    for (provider, death), count in sorted(deaths.items()):
+    death_counts = Counter(
+        (row.provider, row.death.value) for row in found if row.death is not None
+    )
+    for (provider, death), count in sorted(death_counts.items()):
         _add_count(connection, "death", provider, "", death, count, 0.0)
 
 

@@ -108,11 +108,11 @@ class SettledCosts:
         for group in groups.values():
             if any(row[-2] is not None or row[-1] is None or row[-1] >= before for row in group):
                 continue  # not over yet, or somebody else was here
-            one = _spent(group)
-            exact = one is not None and cost_report.summable(one)
-            exact = exact and room.takes(cost_report.day_sums(one or (), owners.__getitem__))
+            item = _spent(group)
+            exact = item is not None and cost_report.summable(item)
+            exact = exact and room.takes(cost_report.day_sums(item or (), owners.__getitem__))
             marks[exact] += [row[0] for row in group]
-            spent += one or () if exact else ()
+            spent += item or () if exact else ()
         sums = cost_report.day_sums(spent, owners.__getitem__)
         SUMMED.add(connection, sums)
         for mark, names in marks.items():

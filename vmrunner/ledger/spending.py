@@ -55,7 +55,7 @@ class Spending:
         first, whole = cost_report.midnight(moment), cost_report.next_midnight(moment)
         earliest = moment - pricing.MINIMUM  # the last minute may be billed whole
         mine = owned_by(_i.build, own)
-        there = select(*rows.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
+        open_rows = select(*rows.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
         such = (_i.gone_at >= earliest, *mine)
         counted = [
             select(*spent_rows.COLUMNS).where(summed, *such)
@@ -75,7 +75,7 @@ class Spending:
             days += SUMMED.between(connection, whole, math.inf)
             spent = readable(spent_rows.spent, found)
             spent += readable(lambda row: spent_rows.spent(row, whole), cut)
-            return Rows(readable(rows.instance, connection.execute(there).all()), spent, days)
+            return Rows(readable(rows.instance, connection.execute(open_rows).all()), spent, days)
 
         found = self._database.read(work, snapshot=True)
         return found._replace(days=_visible(found.days, own))

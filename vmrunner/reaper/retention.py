@@ -74,9 +74,11 @@ def retain(
         if done is not None:
             removals.append(done)
     if not dry_run:
-        for one in removals:
-            stay = f"; {one.failed} stay that should go" if one.failed else ""
-            log.info("retention: %d %s, %d bytes%s", one.count, one.what, one.size, stay)
+        for removal in removals:
+            stay = f"; {removal.failed} stay that should go" if removal.failed else ""
+            log.info(
+                "retention: %d %s, %d bytes%s", removal.count, removal.what, removal.size, stay
+            )
     return removals
 
 

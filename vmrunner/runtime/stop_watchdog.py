@@ -43,9 +43,9 @@ class StopWatchdog:
         if self._over.get():
             return
         end = time.monotonic() + self._seconds
-        while (left := end - time.monotonic()) > 0:
+        while (remaining := end - time.monotonic()) > 0:
             try:
-                if self._over.get(timeout=left):
+                if self._over.get(timeout=remaining):
                     return
             except queue.Empty:
                 break
