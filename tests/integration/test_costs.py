@@ -16,7 +16,7 @@ from tests.support.pools import waiting
 from vmrunner.core.cost_report import CostKind, CostLine
 from vmrunner.core.pricing import MINIMUM
 from vmrunner.errors import ConfigError
-from vmrunner.ledger import Doom, Ledger
+from vmrunner.ledger import DeathMark, Ledger
 from vmrunner.ledger.settling import settle
 from vmrunner.model import Death, ImageState, MadeImage, PriceSource, Rate, Reason, Result, Scope
 from vmrunner.runtime.provider_set import ProviderSet
@@ -93,7 +93,7 @@ def test_a_vm_that_cannot_be_read_has_no_price(ledger: Ledger) -> None:
 
 def test_a_build_that_is_tried_again_has_no_final_cost(ledger: Ledger) -> None:
     priced(ledger, "b-1", "vm-1")
-    ledger.builds.retry("b-1", Doom(Death.VANISHED, "vm-1", ""), epoch=1, now=1100.0)
+    ledger.builds.retry("b-1", DeathMark(Death.VANISHED, "vm-1", ""), epoch=1, now=1100.0)
     assert ledger.instances.close("vm-1", epoch=2, death=Death.VANISHED, now=1200.0)
     cost = ledger.builds.get("b-1").cost
     assert (cost.usd, cost.final) == (pytest.approx(0.11), False)
