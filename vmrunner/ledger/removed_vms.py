@@ -1,5 +1,5 @@
-"""Which VMs had a row that was removed: hosts remember the last one that they started
-(`restore_detection`), and a database that lacks it was set back, unless it removed it itself.
+"""VMs whose rows were removed: hosts remember the last one that they started (`restore_detection`),
+and a database that lacks it was set back, unless it removed it itself.
 
 The newest of them is kept as a mark. What is older and has no row was removed too: else its row
 would still be there, for VMs have names that sort by time. A mark is never younger than `MARGIN`,

@@ -36,8 +36,8 @@ _IMAGES = Prepared(
 
 
 class Rows(NamedTuple):
-    """What a report of costs reads of VMs, all at one moment. `open`: those that are there.
-    `spent`: others, by their rows. `days`: sums of yet others."""
+    """The VMs of a report of costs, read at one moment. `open`: those that are not gone. `spent`:
+    others, by their rows. `days`: sums of yet others."""
 
     open: Readable[Instance]
     spent: Readable[Spent]

@@ -1,4 +1,4 @@
-"""What rows of VMs that are gone say of their costs: a few columns, read much faster than a whole
+"""The costs of VMs that are gone, by a few columns of their rows, read much faster than a whole
 row."""
 
 from __future__ import annotations
