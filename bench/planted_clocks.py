@@ -162,7 +162,7 @@ BUGS: Final = (
     Bug(
         "one lease for places that others cannot see",
         "reaper/turns.py",
-        'text = " ".join(sorted(map(str, scopes)))',
+        'text = " ".join(sorted(map(str, self._scopes[name].scopes)))',
         'text = ""',
         f"{TURNS}::test_who_has_other_places_reaps_them",
     ),

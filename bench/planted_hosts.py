@@ -17,7 +17,7 @@ WARM_UPS: Final = "tests/unit/engine/test_pool_warm_ups.py"
 BUGS: Final = (
     Bug(
         "take over what another host's VM runs, in a drawn world",
-        "engine/takeover.py",
+        "engine/reconciler.py",
         "if build.instance in snapshot.unread or build.instance in snapshot.everybody:",
         "if build.instance in snapshot.unread:",
         f"{DRAWN}::test_hosts_come_and_go_in_a_hostile_world",

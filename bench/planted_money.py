@@ -28,15 +28,15 @@ BUGS: Final = (
     Bug(
         "bill a parked VM as one that runs",
         "core/pricing.py",
-        "yield Billed(parked, woken, row.rate.parked_usd_hour)",
-        "yield Billed(parked, woken, row.rate.usd_hour)",
+        "yield Billed(parked, woken, rate.parked_usd_hour)",
+        "yield Billed(parked, woken, rate.usd_hour)",
         f"{RATES}::test_only_the_disk_bills_while_parked",
     ),
     Bug(
         "leave a pool's waiting out of its build's cost",
         "core/pricing.py",
-        "    yield Billed(row.created_at, parked, row.rate.usd_hour)\n",
-        "    yield Billed(row.begun, parked, row.rate.usd_hour)\n",
+        "    return stretches(row.created_at, end, row.parked_at, row.claimed_at, row.rate)\n",
+        "    return stretches(row.begun, end, row.parked_at, row.claimed_at, row.rate)\n",
         f"{COSTS}::test_a_build_pays_for_the_time_its_vm_waited",
     ),
     Bug(
