@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.unit.providers.common.test_local_images import make
 
 from tests.support.command_line import Cli
 from tests.support.image_cli import app, spoil_builds, wait_for
+from tests.unit.lib.test_local_images import make
 from vmrunner import images
 from vmrunner.cli import main
 from vmrunner.cli.commands import image_gc
