@@ -112,7 +112,7 @@ class Daemon:
         # Its own view of who lives: the engine's is not made for two threads.
         self._membership = Membership(one_host=ledger.url.startswith("sqlite"))
         self._turns = ReaperTurns(
-            ledger, engine.id, self._membership, context.reaps,
+            ledger, engine.id, self._membership, context.reap_threads,
             clock=context.clock, monotonic=context.monotonic,
         )  # fmt: skip
         self._askers = DaemonThreadPool("ask-ledger", None)
