@@ -41,7 +41,7 @@ from vmrunner.model import BuildState, InstanceState
 log = logging.getLogger("vmrunner.serve")
 
 #: Builds or VMs in one transaction. Who waits for its turn waits for one of these.
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 250
 #: Seconds for one night: after years without it there is more than others should feel.
 LONGEST_NIGHT: Final = 3600.0
 _PAUSE: Final = 0.02

@@ -87,10 +87,12 @@ class Spending:
     def values(self, label: str, builds: Collection[str]) -> dict[str, str]:
         """Return the values of a label, by build: of one that tokens force, those of builds whose
         own it is."""
+        # By builds alone: with the label's name SQLite reads all builds that have such a label, for
+        # each part of these.
         queries = [
-            select(_l.build, _l.value, _b.tenant)
+            select(_l.name, _l.build, _l.value, _b.tenant)
             .join_from(LABELS, BUILDS, _b.id == _l.build)
-            .where(_l.name == label, _l.build.in_(some))
+            .where(_l.build.in_(some))
             for some in parts_of(builds)
         ]
 
@@ -99,8 +101,8 @@ class Spending:
             rows = (row for query in queries for row in connection.execute(query))
             return {
                 build: value
-                for build, value, tenant in rows
-                if credited_labels({label: value}, tenant, forced)
+                for name, build, value, tenant in rows
+                if name == label and credited_labels({label: value}, tenant, forced)
             }
 
         return self._database.read(work)
