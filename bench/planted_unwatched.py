@@ -127,13 +127,6 @@ BUGS: Final = (
         GATE,
     ),
     Bug(
-        "forget what was started while a ledger was recognised",
-        "ledger/restore_detection.py",
-        "                if instead_of is not None and self.read() != instead_of:\n",
-        "                if False:\n",
-        WITNESS,
-    ),
-    Bug(
         "leave the end of a longer witness",
         "ledger/restore_detection.py",
         "                os.ftruncate(descriptor, len(text))\n",

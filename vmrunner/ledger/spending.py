@@ -35,7 +35,7 @@ _IMAGES = Prepared(
 )
 
 
-class Rows(NamedTuple):
+class SpendingRows(NamedTuple):
     """The VMs of a report of costs, read at one moment. `open`: those that are not gone. `spent`:
     others, by their rows. `days`: sums of yet others."""
 
@@ -48,7 +48,7 @@ class Spending:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def since(self, moment: float, own: Mapping[str, str]) -> Rows:
+    def since(self, moment: float, own: Mapping[str, str]) -> SpendingRows:
         """Return what VMs cost that are there, or were after that time: all, or those of builds of
         the principal with this label filter. Of VMs whose rows are gone the whole day counts in
         which that time lies."""
@@ -68,14 +68,16 @@ class Spending:
             _i.created_at < whole,
         )
 
-        def work(connection: Connection) -> Rows:
+        def work(connection: Connection) -> SpendingRows:
             found = [row for query in counted for row in connection.execute(query)]
             cut = connection.execute(part).all() if first < whole else []
             days = GONE.between(connection, first, whole)
             days += SUMMED.between(connection, whole, math.inf)
             spent = readable(spent_rows.spent, found)
             spent += readable(lambda row: spent_rows.spent(row, whole), cut)
-            return Rows(readable(rows.instance, connection.execute(open_rows).all()), spent, days)
+            return SpendingRows(
+                readable(rows.instance, connection.execute(open_rows).all()), spent, days
+            )
 
         found = self._database.read(work, snapshot=True)
         return found._replace(days=_visible(found.days, own))

@@ -21,15 +21,3 @@ def test_the_last_that_was_noted_is_remembered(witness: RestoreDetector) -> None
     assert witness.read() == RememberedState("here", "vm-0123456789", 17)
     witness.note("vm-1", 2)
     assert witness.read() == RememberedState("here", "vm-1", 2)
-
-
-def test_what_was_noted_meanwhile_is_not_replaced(witness: RestoreDetector) -> None:
-    witness.note("vm-1")
-    memory = witness.read()
-    assert memory is not None
-    witness.note("vm-2", 3)
-    witness.renew(memory, "vm-0")
-    found = witness.read()
-    assert found == RememberedState("here", "vm-2", 3)
-    witness.renew(found, "vm-3")
-    assert witness.read() == RememberedState("here", "vm-3", 0)
