@@ -21,8 +21,8 @@ BUGS: Final = (
     Bug(
         "each signal puts the end of a stop off",
         WATCHDOG,
-        "                if self._over.get(timeout=left):\n                    return\n",
-        "                if self._over.get(timeout=left):\n                    return\n"
+        "                if self._over.get(timeout=remaining):\n                    return\n",
+        "                if self._over.get(timeout=remaining):\n                    return\n"
         "                end = time.monotonic() + self._seconds\n",
         f"{WATCHDOG_TESTS}::test_the_time_runs_from_the_first_signal_on",
     ),

@@ -186,7 +186,7 @@ BUGS: Final = (
         "let who has shown nothing wait for each other",
         "server/bodies.py",
         "if most <= SMALL:",
-        "if told:",
+        "if length:",
         f"{BOUNDS}::test_a_body_in_chunks_is_small_or_has_a_turn",
     ),
     Bug(

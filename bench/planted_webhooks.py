@@ -21,7 +21,7 @@ BUGS: Final = (
         "note an event as sent before it is",
         SENDER,
         "        now = self._clock()\n        try:\n            error",
-        "        now = self._clock()\n        self._ledger.outbox.sent(one, now)\n"
+        "        now = self._clock()\n        self._ledger.outbox.sent(notification, now)\n"
         "        try:\n            error",
         f"{TESTS}::test_whatever_is_no_2xx_is_tried_again",
     ),
