@@ -41,7 +41,7 @@ BUGS: Final = (
     ),
     Bug(
         "number what nobody asks for",
-        "ledger/revisions.py",
+        "ledger/change_counter.py",
         "        if names - _QUIET:\n",
         "        if names:\n",
         f"{CHANGES}::test_a_log_and_a_lease_are_no_change",

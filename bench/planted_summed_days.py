@@ -57,7 +57,7 @@ BUGS: Final = (
     ),
     Bug(
         "tell all who follow that a row was summed",
-        "ledger/revisions.py",
+        "ledger/change_counter.py",
         '"source_object", "summed",',
         '"source_object",',
         f"{DAYS}::test_no_revision_comes_of_a_sum",

@@ -45,7 +45,7 @@ BUGS: Final = (
     ),
     Bug(
         "restore the generation too",
-        "ledger/copies.py",
+        "ledger/backups.py",
         "UPDATE ledger SET generation = '{generation}', paused_at",
         "UPDATE ledger SET paused_at",
         f"{BACKUP}::test_vms_born_since_are_not_of_its_generation",

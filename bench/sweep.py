@@ -33,7 +33,7 @@ from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.values import LaunchRequest
+from vmrunner.ledger.transfer_types import LaunchRequest
 from vmrunner.lib import ids, process
 from vmrunner.model import Access, Instance, InstanceState, Kind, Limits, Order, Role, Spec
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider

@@ -20,7 +20,7 @@ from tests.support.ledger_places import KEY, NOW, Place
 from tests.support.postgres import Server
 from tests.support.stored import Killed
 from vmrunner.errors import ConfigError, Conflict, LedgerError, NotFound, StoreError, VmrunnerError
-from vmrunner.ledger import Ledger, copies, sqlite_copy
+from vmrunner.ledger import Ledger, backups, sqlite_copy
 from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import process
 from vmrunner.model import ObjectState
@@ -109,7 +109,7 @@ def test_vms_born_since_are_not_of_its_generation(new: New, place: Place, tmp_pa
     with pytest.raises(NotFound):
         place.ledger.builds.get("b-2")
     assert place.ledger.generation != was
-    assert copies.look(parse_url(place.url), None).members == ()
+    assert backups.look(parse_url(place.url), None).members == ()
 
 
 def test_nobody_waits_for_a_backup(place: Place, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_a_restore_that_fails_changes_nothing(
     place.backup(tmp_path / "backup")
     place.ledger.builds.submit(spec(), id="b-new", now=20.0)
     was = place.ledger.generation
-    settling = copies._settling
+    settling = backups._settling
     with monkeypatch.context() as patched:
-        patched.setattr(copies, "_settling", lambda *a: [*settling(*a), "SELECT none FROM none"])
+        patched.setattr(backups, "_settling", lambda *a: [*settling(*a), "SELECT none FROM none"])
         with pytest.raises(LedgerError):
             place.restore(tmp_path / "backup", replace=True)
     assert place.ledger.builds.get("b-new").id == "b-new"

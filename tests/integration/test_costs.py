@@ -17,7 +17,7 @@ from vmrunner.core.cost_report import CostKind, CostLine
 from vmrunner.core.pricing import MINIMUM
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import DeathMark, Ledger
-from vmrunner.ledger.settling import settle
+from vmrunner.ledger.build_costs import settle
 from vmrunner.model import Death, ImageState, MadeImage, PriceSource, Rate, Reason, Result, Scope
 from vmrunner.runtime.provider_set import ProviderSet
 from vmrunner.services import costs

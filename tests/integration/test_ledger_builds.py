@@ -7,7 +7,7 @@ import pytest
 from tests.support.ledger_builds import PROCESS, launch, ref, running, spec, submitted
 from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.build_pages import BuildChoice, BuildPage
+from vmrunner.ledger.build_listing import BuildChoice, BuildPage
 from vmrunner.model import (
     BuildState,
     BuildUsage,

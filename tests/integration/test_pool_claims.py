@@ -13,7 +13,7 @@ from sqlalchemy import update
 from tests.support.ledger_builds import ACCESS, OFFER, orders, raced, submitted
 from tests.support.pools import POOL, instance, waiting
 from vmrunner.ledger import LaunchRequest, Ledger
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.tables import POOLS
 from vmrunner.model import BuildState, Death, InstanceState, PoolPlace, Reason, Result, Start
 

@@ -12,7 +12,7 @@ from tests.support.command_line import Cli
 from tests.support.ledger_builds import SCOPE, running, template_launch
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger
-from vmrunner.ledger.readable import RowCache
+from vmrunner.ledger.row_reading import RowCache
 from vmrunner.model import Death, Kind, Page, Power, Ref, Resource, Scope
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.retired_providers import RetiredProvider

@@ -14,7 +14,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.model import Process
 
 if TYPE_CHECKING:
-    from vmrunner.ledger.values import Member
+    from vmrunner.ledger.transfer_types import Member
 
 #: Seconds in which a member that lives beats more than once.
 SETTLED: Final = 15.0

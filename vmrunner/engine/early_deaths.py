@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from vmrunner.core import lifecycle
 from vmrunner.engine.context import WorkContext
 from vmrunner.engine.membership import Membership
-from vmrunner.ledger.readable import Readable
+from vmrunner.ledger.row_reading import Readable
 from vmrunner.model import DYING, BuildRecord, Death, Instance, Pool, Role
 
 

@@ -30,7 +30,7 @@ from vmrunner.errors import (
     Throttled,
     VmrunnerError,
 )
-from vmrunner.ledger.values import LaunchRequest
+from vmrunner.ledger.transfer_types import LaunchRequest
 from vmrunner.lib import ids
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import (

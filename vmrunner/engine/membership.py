@@ -18,7 +18,7 @@ from vmrunner.lib.change_watch import ChangeWatch
 from vmrunner.model import BuildRecord, Pool, Process
 
 if TYPE_CHECKING:
-    from vmrunner.ledger.values import Member
+    from vmrunner.ledger.transfer_types import Member
 
 MEMBER_LEASE: Final = 60.0  # seconds without a beat
 CANCEL_WATCH: Final = 3600.0  # for this long a cancelled build may be watched

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import BadOrder, ImageError, NoCapacity
-from vmrunner.ledger.values import LaunchRequest
+from vmrunner.ledger.transfer_types import LaunchRequest
 from vmrunner.model import Access, Death, Instance, InstanceState, Key, Order, Ref
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import delete_until_dead

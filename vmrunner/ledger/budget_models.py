@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlmodel import Field
 
-from vmrunner.ledger.columns import Row, id_column, json_column, time_column
+from vmrunner.ledger.column_types import Row, id_column, json_column, time_column
 
 
 class BudgetRow(Row, table=True):

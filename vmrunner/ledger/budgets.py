@@ -17,14 +17,14 @@ from sqlalchemy import Connection, delete, select, update
 from vmrunner.core import budgets as rules
 from vmrunner.core.budgets import Accounts, Overdraft
 from vmrunner.errors import OverBudget
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.labels import forced_names, having
-from vmrunner.ledger.readable import readable
+from vmrunner.ledger.row_reading import readable
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUDGETS, BUILDS, CHARGES, INSTANCES, LEDGER, SPENT
-from vmrunner.ledger.values import LaunchRequest
+from vmrunner.ledger.transfer_types import LaunchRequest
 from vmrunner.model import (
     LOCAL_TENANT,
     Budget,

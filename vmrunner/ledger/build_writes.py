@@ -28,14 +28,15 @@ from sqlalchemy import (
 
 from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
 from vmrunner.errors import Conflict, Fenced
-from vmrunner.ledger import outbox, removed_vms, rows
+from vmrunner.ledger import outbox, removed_vms
+from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger.build_costs import settle
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import put_event
-from vmrunner.ledger.settling import settle
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import BUILDS, EVENTS, INSTANCES
-from vmrunner.ledger.values import BuildEnd, DeathMark
+from vmrunner.ledger.transfer_types import BuildEnd, DeathMark
 from vmrunner.model import (
     NO_USAGE,
     BuildRecord,
@@ -54,11 +55,11 @@ FIRST_EVENTS: Final = 20
 LAST_EVENTS: Final = 100
 #: What a try that was refused tells.
 _TRIED: Final = [
-    rows.event_data({"state": state.value})
+    codec.event_data({"state": state.value})
     for state in (BuildState.PROVISIONING, BuildState.QUEUED)
 ]
 _SCARCE: Final = [
-    rows.event_data({"reason": reason.value}).rstrip("}") + "%"
+    codec.event_data({"reason": reason.value}).rstrip("}") + "%"
     for reason in (Reason.NO_CAPACITY, Reason.QUOTA)
 ]
 _TRY: Final = [BuildState.QUEUED, BuildState.PROVISIONING, BuildState.QUEUED]
@@ -91,7 +92,7 @@ def _owners_move(to: BuildState, **values: Any) -> Statement:
         update(BUILDS)
         .where(_b.id == arg("id"), _b.epoch == arg("epoch"), _b.state.in_(before(to)))
         .values(**moved(to), **values)
-        .returning(*rows.BUILD, _b.events)
+        .returning(*codec.BUILD, _b.events)
     )
 
 
@@ -104,7 +105,7 @@ def instance_move(to: InstanceState, **values: Any) -> Update:
     )
 
 
-READ = Prepared(lambda: select(*rows.BUILD).where(_b.id == arg("id")))
+READ = Prepared(lambda: select(*codec.BUILD).where(_b.id == arg("id")))
 _ADVANCE = {to: Prepared(partial(_owners_move, to)) for to in BuildState}
 _ADVANCE_SANDBOX = Prepared(
     lambda: _owners_move(
@@ -120,7 +121,7 @@ MARK_DELETING = Prepared(
         death=arg("death"),
         message=arg("message"),
         delete_at=arg("now"),
-    ).returning(*rows.INSTANCE)
+    ).returning(*codec.INSTANCE)
 )
 _STEPS = Prepared(
     lambda: (
@@ -189,7 +190,7 @@ EXTEND = Prepared(
             exists().where(_i.id == _b.instance, _i.state.not_in(DYING)),
         )
         .values(hold_until=_within(_b.hold_until + arg("seconds")))
-        .returning(*rows.BUILD)
+        .returning(*codec.BUILD)
     )
 )
 _REQUEUE = Prepared(
@@ -243,7 +244,7 @@ _TAKE = Prepared(
         .values(
             epoch=_b.epoch + 1, owner=arg("owner"), owner_until=arg("until"), events=_b.events + 1
         )
-        .returning(*rows.BUILD, _b.events)
+        .returning(*codec.BUILD, _b.events)
     )
 )
 _TAKE_INSTANCE = Prepared(
@@ -257,7 +258,7 @@ _TAKE_INSTANCE = Prepared(
 
 def fetch(connection: Connection, build_id: str) -> BuildRecord:
     """Raises NotFound."""
-    return rows.found_build(READ(connection, id=build_id).first(), build_id)
+    return codec.found_build(READ(connection, id=build_id).first(), build_id)
 
 
 #: A build that ended, and its instance where that is to die now.
@@ -287,7 +288,12 @@ class BuildWrites:
         `hold_until`: of a sandbox that is ready, and never past its VM's deadline."""
 
         def work(connection: Connection) -> BuildRecord:
-            values = {"id": build_id, "epoch": epoch, "now": now, "phase": rows.phase_text(to, now)}
+            values = {
+                "id": build_id,
+                "epoch": epoch,
+                "now": now,
+                "phase": codec.phase_text(to, now),
+            }
             if hold_until is None:
                 row = _ADVANCE[to](connection, **values).first()
             else:
@@ -295,7 +301,7 @@ class BuildWrites:
             if row is None:
                 build = self._refused(connection, build_id, epoch, to)
             else:
-                build = rows.build(row)
+                build = codec.build(row)
                 put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value)
             if instance_to is not None and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, instance_to, now)
@@ -359,7 +365,7 @@ class BuildWrites:
             if [phase.state for phase in build.phases[-3:]] == _TRY:
                 kept = (*build.phases[:-3], replace(build.phases[-3], ended=None))
                 build = replace(build, phases=kept)
-                moves = (rows.phase_text(phase.state.value, phase.started) for phase in kept)
+                moves = (codec.phase_text(phase.state.value, phase.started) for phase in kept)
                 _PHASES(connection, id=build_id, phases="".join(moves))
             gone = _DROP_REFUSED(connection, id=build_id, before=before).all()
             removed_vms.note_removed(connection, [row[0] for row in gone])
@@ -389,7 +395,7 @@ class BuildWrites:
             row = _TAKE(connection, id=build_id, epoch=seen_epoch, owner=owner, until=until).first()
             if row is None:
                 return None
-            build = rows.build(row)
+            build = codec.build(row)
             if build.instance is not None:
                 _TAKE_INSTANCE(connection, id=build.instance, epoch=build.epoch, owner=owner)
             put_event(connection, build_id, row[-1], EventKind.TAKE_OVER, now, owner=owner)
@@ -410,11 +416,11 @@ class BuildWrites:
         def work(connection: Connection) -> Ended:
             row = statement(
                 connection, id=build_id, epoch=epoch, now=now,
-                phase=rows.phase_text(to, now), **values,
+                phase=codec.phase_text(to, now), **values,
             ).first()  # fmt: skip
             if row is None:
                 return self._refused(connection, build_id, epoch, to), None
-            build, dying = rows.build(row), None
+            build, dying = codec.build(row), None
             facts = {name: values[name] for name in ("result", "reason") if name in values}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is not BuildState.QUEUED:  # of one that is held, the first time counts
@@ -428,7 +434,7 @@ class BuildWrites:
                     message=mark.message,
                 ).first()  # fmt: skip
             build = replace(build, cost=settle(connection, build_id, now))
-            return build, rows.instance(dying) if dying is not None else None
+            return build, codec.instance(dying) if dying is not None else None
 
         return work
 
@@ -451,7 +457,7 @@ def _verdict(end: BuildEnd) -> dict[str, Any]:
         "exit_code": end.get("exit_code"),
         "message": end.get("message", ""),
         "collected": end.get("collected"),
-        "usage": rows.usage_text(end.get("usage", NO_USAGE)),
+        "usage": codec.usage_text(end.get("usage", NO_USAGE)),
     }
 
 

@@ -10,16 +10,16 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from vmrunner.errors import Conflict, NotFound
-from vmrunner.ledger import build_pages
-from vmrunner.ledger import rows as codec
-from vmrunner.ledger.build_pages import BuildChoice, BuildPage
+from vmrunner.ledger import build_listing
+from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger.build_listing import BuildChoice, BuildPage
 from vmrunner.ledger.build_writes import EXTEND, READ, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import owned
 from vmrunner.ledger.objects import referenced_source
-from vmrunner.ledger.readable import Readable, RowCache, readable
+from vmrunner.ledger.row_reading import Readable, RowCache, readable
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
 from vmrunner.ledger.tables import BUILDS, LABELS
@@ -371,7 +371,7 @@ class Builds(BuildWrites):
 
     def page(self, choice: BuildChoice, limit: int, size: int) -> BuildPage:
         """The first of them, newest first: `limit` at most, and `size` bytes of their specs."""
-        return self._database.read(lambda c: build_pages.read(c, choice, limit, size))
+        return self._database.read(lambda c: build_listing.read(c, choice, limit, size))
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:

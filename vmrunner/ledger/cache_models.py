@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import Index, UniqueConstraint
 
-from vmrunner.ledger.columns import Row
-from vmrunner.ledger.columns import id_column as _id
-from vmrunner.ledger.columns import time_column as _time
+from vmrunner.ledger.column_types import Row
+from vmrunner.ledger.column_types import id_column as _id
+from vmrunner.ledger.column_types import time_column as _time
 
 
 class CacheRow(Row, table=True):

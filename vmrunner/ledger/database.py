@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from vmrunner.errors import LedgerError
-from vmrunner.ledger import connections, fork_safety, revisions
+from vmrunner.ledger import change_counter, connections, fork_safety
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
 from vmrunner.ledger.statements import Prepared, Rows
 from vmrunner.lib.fair_limit import FairLimit
@@ -175,9 +175,9 @@ class Database:
         for attempt in range(RETRIES):
             try:
                 with self._entered(), self._writing(patience, servers, waits) as connection:
-                    revisions.begin(connection)
+                    change_counter.begin(connection)
                     done = work(connection)
-                    revisions.draw(connection)
+                    change_counter.draw(connection)
                     return done
             except (SQLAlchemyError, self._error) as error:
                 if isinstance(cause_of(error), self._forbidden):

@@ -9,11 +9,12 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
-from vmrunner.ledger import rows, upgrade
+from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger import upgrade
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
-from vmrunner.ledger.values import Lease, Member
+from vmrunner.ledger.transfer_types import Lease, Member
 from vmrunner.model import STARTING, Process
 
 #: So many seconds the reaper's own writes wait for other writers: a kill comes after them.
@@ -101,11 +102,11 @@ class Engines:
         for people. To say it again is nothing new: a write that failed may have happened."""
         row = {
             "id": engine_id,
-            "process": rows.process_text(process),
+            "process": codec.process_text(process),
             "kind": kind,
             "joined_at": now,
             "seen_at": now,
-            "providers": rows.names_text(providers),
+            "providers": codec.names_text(providers),
             "version": upgrade.known()[-1],
         }
         with contextlib.suppress(Duplicate):
@@ -114,7 +115,7 @@ class Engines:
     def beat(self, engine_id: str, now: float, providers: Iterable[str] | None = None) -> bool:
         """Note that it still drives builds; with `providers`, at which from now on. False: it was
         taken for dead and removed."""
-        names = None if providers is None else rows.names_text(providers)
+        names = None if providers is None else codec.names_text(providers)
         return self._database.write(
             lambda c: (
                 _BEAT(c, id=engine_id, now=now, ahead=self._ahead(c), providers=names).rowcount == 1
@@ -130,11 +131,11 @@ class Engines:
         return [
             Member(
                 id=row[0],
-                process=rows.process_from(row[1]),
+                process=codec.process_from(row[1]),
                 kind=row[2],
                 joined_at=row[3],
                 seen_at=row[4],
-                providers=rows.names_from(row[5]),
+                providers=codec.names_from(row[5]),
                 version=row[6],
                 outdated=row[6] not in ("", upgrade.known()[-1]),
                 ahead=row[7],

@@ -7,7 +7,7 @@ from contextlib import suppress
 from sqlalchemy import Connection, func, select, update
 
 from vmrunner.errors import NotFound
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
 from vmrunner.ledger.statements import Prepared, arg, inserts
@@ -71,7 +71,7 @@ def put_event(
     connection: Connection, build: str, seq: int, kind: EventKind, now: float, **data: Value
 ) -> None:
     """Add an event under a number that the caller's own UPDATE of the build has counted."""
-    text = rows.event_data(data)
+    text = codec.event_data(data)
     INSERT_EVENT(connection, build=build, seq=seq, time=now, kind=str(kind), data=text)
 
 
@@ -89,7 +89,7 @@ class Events:
 
         def work(connection: Connection) -> None:
             add_event(connection, build, kind, now, **data)  # first: it waits for a late commit
-            text = rows.event_data(data)
+            text = codec.event_data(data)
             same = _SAME(connection, build=build, kind=str(kind), time=now, data=text)
             if same.scalar() > 1:
                 raise Repeated
@@ -101,10 +101,10 @@ class Events:
         """Return the events with a number above `after`, in order; they count from 1 for each
         build."""
         return self._database.read(
-            lambda c: [rows.event(row) for row in _LIST(c, build=build, after=after).all()]
+            lambda c: [codec.event(row) for row in _LIST(c, build=build, after=after).all()]
         )
 
     def first(self, build: str, kind: EventKind) -> BuildEvent | None:
         """Return the first event of this kind; None when there is none."""
         row = self._database.look_up(_FIRST, build=build, kind=kind.value)
-        return None if row is None else rows.event(row)
+        return None if row is None else codec.event(row)

@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from vmrunner.errors import Conflict, NotFound
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.labels import owned_by
-from vmrunner.ledger.readable import Readable, RowCache, readable
+from vmrunner.ledger.row_reading import Readable, RowCache, readable
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, func, select, update
 
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.actions import add_action
+from vmrunner.ledger.build_costs import settle
 from vmrunner.ledger.build_writes import MARK_DELETING, instance_move
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
-from vmrunner.ledger.settling import settle
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
@@ -95,7 +95,7 @@ class InstanceWrites(InstanceReads):
             ).first()  # fmt: skip
             if row is None:
                 return None
-            dying = rows.instance(row)
+            dying = codec.instance(row)
             _FENCE_BUILD(connection, build=dying.build, instance=dying.id, epoch=dying.epoch)
             note_death_mark(connection, dying, now)
             return dying

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, exists, func, select, update
 
 from vmrunner.errors import Fenced, OverBudget
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database
@@ -20,7 +20,7 @@ from vmrunner.ledger.instance_writes import InstanceWrites
 from vmrunner.ledger.pool_vms import fills
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
-from vmrunner.ledger.values import LaunchRequest, Started
+from vmrunner.ledger.transfer_types import LaunchRequest, Started
 from vmrunner.model import (
     Address,
     BuildRecord,

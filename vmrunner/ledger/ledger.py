@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select, update
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import copies, fork_safety, removed_vms, replication
+from vmrunner.ledger import backups, fork_safety, removed_vms, replication
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.actions import Actions
 from vmrunner.ledger.budgets import Budgets
@@ -208,15 +208,15 @@ class Ledger:
         with fork_safety.opening:
             return schema.current(parsed)
 
-    def copy_to(self, file: Path) -> copies.LedgerCopy:
+    def copy_to(self, file: Path) -> backups.LedgerCopy:
         """Copy all of it into a new file, as it is at one moment. Nothing waits for that."""
-        return copies.save(self._database, file)
+        return backups.save(self._database, file)
 
     @staticmethod
-    def in_place(url: str) -> copies.LedgerInPlace:
+    def in_place(url: str) -> backups.LedgerInPlace:
         """See what is at `url`, where a copy is to be put."""
         parsed = parse_url(url)
-        return copies.look(parsed, sqlite_path(parsed))
+        return backups.look(parsed, sqlite_path(parsed))
 
     @staticmethod
     def put_back(url: str, file: Path, *, version: str, gone: Iterable[str], now: float) -> None:
@@ -225,7 +225,7 @@ class Ledger:
         parsed = parse_url(url)
         path = sqlite_path(parsed)
         with _making(path, path.parent if path else None):
-            copies.put_back(parsed, path, file, version=version, gone=gone, now=now)
+            backups.put_back(parsed, path, file, version=version, gone=gone, now=now)
         Ledger.upgrade(url)
 
     @staticmethod

@@ -12,7 +12,7 @@ from dataclasses import replace
 from sqlalchemy import Connection, func, select, update
 
 from vmrunner.errors import Fenced
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
@@ -139,7 +139,7 @@ class Logs:
                 ending = _ENDING(connection, build=build, line=after_line).scalar()
                 after = max(after, (ending or 1) - 1)
             return [
-                rows.chunk(row)
+                codec.chunk(row)
                 for row in _READ(connection, build=build, after=after, limit=limit).all()
             ]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, tuple_
 
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, PAST_COUNTS, POOL_STARTS, SIGHTINGS
@@ -129,7 +129,7 @@ class LedgerMetrics:
         """Return the builds that ended after that one, in the order of their ends."""
         found = self._database.read(lambda c: _PHASES(c, at=at, id=build, limit=limit).all())
         return [
-            FinishedBuild(r[0], r[1], rows.phases(r[2]), r[3] or "", r[4], rows.usage_from(r[5]))
+            FinishedBuild(r[0], r[1], codec.phases(r[2]), r[3] or "", r[4], codec.usage_from(r[5]))
             for r in found
         ]
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from sqlalchemy import Index, LargeBinary, UniqueConstraint, false
 from sqlmodel import Field
 
-from vmrunner.ledger.columns import METADATA as METADATA
-from vmrunner.ledger.columns import Row
-from vmrunner.ledger.columns import big_column as _big
-from vmrunner.ledger.columns import id_column as _id
-from vmrunner.ledger.columns import json_column as _json
-from vmrunner.ledger.columns import partial_index as _partial
-from vmrunner.ledger.columns import sealed_column as _sealed
-from vmrunner.ledger.columns import time_column as _time
+from vmrunner.ledger.column_types import METADATA as METADATA
+from vmrunner.ledger.column_types import Row
+from vmrunner.ledger.column_types import big_column as _big
+from vmrunner.ledger.column_types import id_column as _id
+from vmrunner.ledger.column_types import json_column as _json
+from vmrunner.ledger.column_types import partial_index as _partial
+from vmrunner.ledger.column_types import sealed_column as _sealed
+from vmrunner.ledger.column_types import time_column as _time
 
 
 class LedgerRow(Row, table=True):

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Select, delete, exists, select, tuple_, updat
 from vmrunner.core import cost_report
 from vmrunner.core.cost_report import Owner
 from vmrunner.errors import Unreadable
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.day_sums import GONE, SUMMED
 from vmrunner.ledger.labels import owners_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Double, Index, Text, UniqueConstraint, text
 from sqlmodel import Field
 
-from vmrunner.ledger.columns import ID, Row
+from vmrunner.ledger.column_types import ID, Row
 
 
 class NotifyEndpointRow(Row, table=True):

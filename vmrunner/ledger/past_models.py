@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from sqlmodel import Field
 
-from vmrunner.ledger.columns import Row, json_column, time_column
+from vmrunner.ledger.column_types import Row, json_column, time_column
 
 
 class _DaySumRow(Row):

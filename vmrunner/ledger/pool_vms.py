@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, case, exists, select, update
 
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger
 from sqlmodel import Field
 
-from vmrunner.ledger.columns import Row
+from vmrunner.ledger.column_types import Row
 
 
 class RevisionRow(Row, table=True):

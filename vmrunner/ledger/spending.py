@@ -10,12 +10,13 @@ from sqlalchemy import Connection, case, false, func, select, true
 
 from vmrunner.core import cost_report, pricing
 from vmrunner.core.cost_report import DayKey, DaySum, Owner, Spent
-from vmrunner.ledger import rows, spent_rows
+from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger import spent_rows
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.day_sums import GONE, SUMMED
 from vmrunner.ledger.instance_reads import parts_of
 from vmrunner.ledger.labels import forced_names, owned_by
-from vmrunner.ledger.readable import Readable, readable
+from vmrunner.ledger.row_reading import Readable, readable
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES, LABELS
 from vmrunner.model import Instance, InstanceState, MadeImage
@@ -31,7 +32,7 @@ _BUILD_END = (
 )
 
 _IMAGES = Prepared(
-    lambda: select(*rows.IMAGE).where(_m.closed_at.is_(None) | (_m.closed_at >= arg("since")))
+    lambda: select(*codec.IMAGE).where(_m.closed_at.is_(None) | (_m.closed_at >= arg("since")))
 )
 
 
@@ -55,7 +56,7 @@ class Spending:
         first, whole = cost_report.midnight(moment), cost_report.next_midnight(moment)
         earliest = moment - pricing.MINIMUM  # the last minute may be billed whole
         mine = owned_by(_i.build, own)
-        open_rows = select(*rows.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
+        open_rows = select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
         such = (_i.gone_at >= earliest, *mine)
         counted = [
             select(*spent_rows.COLUMNS).where(summed, *such)
@@ -76,7 +77,7 @@ class Spending:
             spent = readable(spent_rows.spent, found)
             spent += readable(lambda row: spent_rows.spent(row, whole), cut)
             return SpendingRows(
-                readable(rows.instance, connection.execute(open_rows).all()), spent, days
+                readable(codec.instance, connection.execute(open_rows).all()), spent, days
             )
 
         found = self._database.read(work, snapshot=True)
@@ -84,7 +85,7 @@ class Spending:
 
     def images(self, since: float) -> Readable[MadeImage]:
         """The images whose builder is open, or was after that time."""
-        return self._database.read(lambda c: readable(rows.image, _IMAGES(c, since=since).all()))
+        return self._database.read(lambda c: readable(codec.image, _IMAGES(c, since=since).all()))
 
     def values(self, label: str, builds: Collection[str]) -> dict[str, str]:
         """Return the values of a label, by build: of one that tokens force, those of builds whose

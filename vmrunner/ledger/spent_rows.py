@@ -10,7 +10,7 @@ from typing import Any, Final
 from vmrunner.core import cost_report, pricing
 from vmrunner.core.cost_report import Spent
 from vmrunner.errors import Unreadable
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.model import PriceSource, Rate, Role
 
@@ -33,7 +33,7 @@ def spent(row: Sequence[Any], until: float = math.inf) -> Spent:
         usd, parked_usd, source, at = prices
         numbers = (created, gone, parked, claimed, usd, parked_usd, at)
         for number in numbers:
-            rows.finite_or_none(number)
+            codec.finite_or_none(number)
         rate = Rate(usd_hour=usd, parked_usd_hour=parked_usd, source=_SOURCES[source], at=at)
         return Spent(
             cost_report.kind_of(build, _ROLES[role]),

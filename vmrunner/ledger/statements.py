@@ -18,7 +18,7 @@ from sqlalchemy import (
     insert,
 )
 
-from vmrunner.ledger import revisions
+from vmrunner.ledger import change_counter
 from vmrunner.ledger.connections import driver
 
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
@@ -70,14 +70,14 @@ class Prepared:
     def _ready(self, connection: Connection) -> tuple[str, dict[str, Any]]:
         ready = self._compiled.get(connection.dialect.name)
         if ready is None:
-            statement, self._revises = revisions.revised(self._make())
+            statement, self._revises = change_counter.revised(self._make())
             compiled = statement.compile(
                 dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
             )
             constants = {k: v for k, v in compiled.params.items() if not k.startswith(_ARG)}
             ready = self._compiled[connection.dialect.name] = (str(compiled), constants)
         if self._revises:
-            revisions.note(connection)
+            change_counter.note(connection)
         return ready
 
     def __call__(self, connection: Connection, **values: Any) -> Rows:

@@ -21,7 +21,7 @@ from vmrunner.store import ObjectStore, digest_of, verified
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-    from vmrunner.ledger.copies import CopiedObject
+    from vmrunner.ledger.backups import CopiedObject
     from vmrunner.store.uploader import Uploader
 
 #: So many seconds may be spent on what builds of this host left and no node uploaded yet.

@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vmrunner.errors import NotFound, StoreError
-from vmrunner.ledger.copies import CopiedObject
+from vmrunner.ledger.backups import CopiedObject
 from vmrunner.store import digest_of
 
 FORMAT: Final = 1

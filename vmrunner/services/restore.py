@@ -19,8 +19,8 @@ from vmrunner.store import ObjectStore, verified
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Paths, Settings
-    from vmrunner.ledger.copies import CopiedObject, LedgerInPlace
-    from vmrunner.ledger.values import Member
+    from vmrunner.ledger.backups import CopiedObject, LedgerInPlace
+    from vmrunner.ledger.transfer_types import Member
 
 #: Seconds in which a living engine beats at least once: one that makes a template, each 20 s.
 BEAT_WATCH: Final = 25.0

@@ -11,7 +11,7 @@ from vmrunner.config.build_request import BuildRequest
 from vmrunner.config.network_policy import MOST_HOSTS, policy
 from vmrunner.core.pools import serves, shape_of
 from vmrunner.errors import ConfigError
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.model import AllowList, Network, PoolSpec, network_of
 
 LONG = ".".join(["a" * 60] * 5)
@@ -136,20 +136,20 @@ def test_names_and_ports_are_compared_whole(name: str, port: int, passes: bool) 
 
 def test_rows_of_before_and_of_now_are_read() -> None:
     made = spec(network=allow("a.example.org", "*.example.net:8443"))
-    text = rows.spec_text(made)
+    text = codec.spec_text(made)
     assert '"network":{"allow":["a.example.org","*.example.net:8443"]}' in text
-    assert rows.spec_from(text) == made
+    assert codec.spec_from(text) == made
     for one in Network:
-        old = rows.spec_text(spec(network=one))
+        old = codec.spec_text(spec(network=one))
         assert f'"network":"{one}"' in old
-        assert rows.spec_from(old).network is one
+        assert codec.spec_from(old).network is one
 
 
 def test_a_pools_shape_has_its_allow_list() -> None:
     pools = {}
     for network in (Network.OPEN, allow("a.example.org"), allow("b.example.org")):
         pool = PoolSpec(name="p", provider="local", container="c", network=network)
-        assert rows.pool_spec_from(rows.pool_spec_text(pool)) == pool
+        assert codec.pool_spec_from(codec.pool_spec_text(pool)) == pool
         pools[shape_of(pool)] = pool
         assert serves(pool, spec(provider="local", container="c", network=network))
     assert len(pools) == 3

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from vmrunner.engine.cloned_hosts import SETTLED, CloneWatch
-from vmrunner.ledger.values import Member
+from vmrunner.ledger.transfer_types import Member
 from vmrunner.model import Process
 
 HERE = Process(machine="m", boot="b-1", pid_namespace="n", pid=1, started=1)

@@ -8,7 +8,7 @@ from tests.support.ledger_builds import spec
 from tests.support.pools import POOL
 from vmrunner.core.lifecycle import FORGOTTEN
 from vmrunner.engine.membership import MEMBER_LEASE, Membership
-from vmrunner.ledger.values import Member
+from vmrunner.ledger.transfer_types import Member
 from vmrunner.model import BuildRecord, BuildState, Pool, Process
 
 HERE = Process(machine="m", boot="b", pid_namespace="n", pid=1, started=1)

@@ -13,7 +13,7 @@ from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import SPEC
 from vmrunner.config.settings import Settings
 from vmrunner.engine.orders import OrderFactory
-from vmrunner.ledger import rows
+from vmrunner.ledger import row_codec as codec
 from vmrunner.model import (
     BuildRecord,
     BuildSpec,
@@ -42,15 +42,15 @@ DIGEST = "108530d8b85f1a1c051145c113e1754c04f34a2b9354f49be371d33288127656"
 
 
 def test_an_order_of_before_is_the_same_request() -> None:
-    order = rows.order_from(STORED)
-    assert rows.order_bytes(order) == STORED
+    order = codec.order_from(STORED)
+    assert codec.order_bytes(order) == STORED
     assert launch_plan.digest(order) == DIGEST
     assert not any(key.endswith("max-ttl") for key in tags_of(order))
 
 
 def test_an_order_keeps_the_limit_of_its_birth() -> None:
-    order = replace(rows.order_from(STORED), max_ttl=14400.5)
-    assert rows.order_from(rows.order_bytes(order)) == order
+    order = replace(codec.order_from(STORED), max_ttl=14400.5)
+    assert codec.order_from(codec.order_bytes(order)) == order
     assert launch_plan.digest(order) != DIGEST
     born = Resource(
         ref=Ref(order.offer.scope, Kind.INSTANCE, "i-1"), power=Power.RUNNING, tags=tags_of(order)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vmrunner.errors import Conflict
-from vmrunner.ledger.copies import LedgerInPlace
-from vmrunner.ledger.values import Member
+from vmrunner.ledger.backups import LedgerInPlace
+from vmrunner.ledger.transfer_types import Member
 from vmrunner.model import Process
 from vmrunner.services import restore
 

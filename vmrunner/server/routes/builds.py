@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from vmrunner.config.field_checks import LABELS
-from vmrunner.ledger.build_pages import BuildChoice, BuildPage
+from vmrunner.ledger.build_listing import BuildChoice, BuildPage
 from vmrunner.lib import units
 from vmrunner.lib.section import Seconds, Section
 from vmrunner.model import BuildRecord, BuildState, Principal, Reason

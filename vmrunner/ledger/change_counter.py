@@ -1,4 +1,4 @@
-"""Revisions: which builds and instances changed since a reader read them.
+"""The change counter: which builds and instances changed since a reader read them.
 
 A transaction that changes some leaves their `revision` empty, and last of all draws the next number
 and writes it there. It draws under a lock that it holds until it has committed: so numbers become

@@ -1,4 +1,4 @@
-"""Rows that can be read, each by itself."""
+"""The reading of rows, each by itself: one that cannot be read spoils no other."""
 
 from __future__ import annotations
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 from sqlalchemy import Connection, case, false, select, update
 
 from vmrunner.core import pricing
-from vmrunner.ledger import rows
-from vmrunner.ledger.readable import readable
+from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger.row_reading import readable
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Cost
 
 _b, _i = BUILDS.c, INSTANCES.c
 
-_ITS = Prepared(lambda: select(*rows.INSTANCE).where(_i.build == arg("build")))
+_ITS = Prepared(lambda: select(*codec.INSTANCE).where(_i.build == arg("build")))
 _SETTLE = Prepared(
     lambda: (
         update(BUILDS)
@@ -35,7 +35,7 @@ _SETTLE = Prepared(
 def settle(connection: Connection, build: str, now: float) -> Cost:
     """Note what its VMs have cost until `now`, within a transaction that has locked the build's
     row. A VM whose row cannot be read is one without a price: nothing waits for it."""
-    found = readable(rows.instance, _ITS(connection, build=build).all())
+    found = readable(codec.instance, _ITS(connection, build=build).all())
     cost = pricing.total(found, lambda _: now, over=not found.unread)
     cost = replace(cost, unpriced=cost.unpriced + len(found.unread))
     final = _SETTLE(

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
-from vmrunner.ledger import rows as codec
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.labels import having, owned
-from vmrunner.ledger.readable import readable
+from vmrunner.ledger.row_reading import readable
 from vmrunner.ledger.tables import BUILDS
 from vmrunner.model import BuildRecord, BuildState
 

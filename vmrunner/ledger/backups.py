@@ -11,11 +11,12 @@ from typing import TypeVar
 from sqlalchemy import Connection, inspect
 from sqlalchemy.engine import URL
 
-from vmrunner.ledger import postgres_copy, rows, sqlite_copy
+from vmrunner.ledger import postgres_copy, sqlite_copy
+from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.connections import single_transaction
 from vmrunner.ledger.database import Database
-from vmrunner.ledger.values import Member
+from vmrunner.ledger.transfer_types import Member
 
 T = TypeVar("T")
 
@@ -142,7 +143,7 @@ def _in_place(connection: Connection) -> LedgerInPlace:
         members=tuple(
             Member(
                 id=row[0],
-                process=rows.process_from(row[1]),
+                process=codec.process_from(row[1]),
                 kind=row[2],
                 joined_at=row[3],
                 seen_at=row[4],
