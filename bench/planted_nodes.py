@@ -35,7 +35,7 @@ BUGS: Final = (
     Bug(
         "number no changes",
         DATABASE,
-        "                    revisions.draw(connection)\n",
+        "                    change_counter.draw(connection)\n",
         "",
         f"{CHANGES}::test_a_reader_follows_each_change",
     ),
