@@ -91,7 +91,8 @@ Grouping = Callable[[Spent], str | None]
 
 
 def kind_of(build: str | None, role: Role) -> CostKind:
-    """Return what a VM is of: a build, a template, or a pool while no build has claimed it."""
+    """The kind of a VM's costs: of a build, of a template, or of a pool while no build has claimed
+    it."""
     if role is Role.IMAGE:
         return CostKind.IMAGES
     return CostKind.UNCLAIMED if build is None else CostKind.BUILDS
@@ -113,7 +114,7 @@ def of_image(row: MadeImage, now: float) -> Spent:
 
 
 def midnight(at: float) -> float:
-    """Return when the day in UTC began in which that moment lies."""
+    """The time at which the day (UTC) of that moment began, in epoch seconds."""
     return at - at % DAY
 
 

@@ -166,7 +166,7 @@ class OldRows:
         found = select(_b.id, _b.provider, _b.result, _b.reason, _b.cost, _b.tenant)
         query = found.where(_b.id.in_(names)).order_by(_b.id)
         rows = connection.execute(self._locked(query)).all()
-        names = [row[0] for row in rows]  # that nobody else removed meanwhile
+        names = [row[0] for row in rows]  # that no other process removed meanwhile
         owners = owners_of(connection, {row[0]: row[5] for row in rows})
         query = select(*codec.INSTANCE, _i.summed).where(_i.build.in_(names))
         _sum_up(connection, connection.execute(query).all(), owners)

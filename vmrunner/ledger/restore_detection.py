@@ -30,8 +30,8 @@ class RememberedState(NamedTuple):
 
 
 def place_of(database: Path | None) -> str:
-    """Return what a copy of a database does not have in common with it: the file on its disk, in
-    this boot of this machine. None: one on a server, which is the same from everywhere."""
+    """An identity that a copy of a database does not share: the file on its disk, in this boot of
+    this machine. None: one on a server, which is the same from everywhere."""
     if database is None:
         return "server"
     found = database.stat()
@@ -46,7 +46,7 @@ class RestoreDetector:
         self.place = place
 
     def read(self) -> RememberedState | None:
-        """Return what is remembered; None when nothing is. Raises LedgerError."""
+        """The remembered state; None when there is none. Raises LedgerError."""
         try:
             text = local_files.read(self._path) or ""
         except OSError as error:

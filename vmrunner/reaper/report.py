@@ -15,7 +15,7 @@ from vmrunner.model import Death, Instance, Outcome, Ref, Scope
 class LineFate(StrEnum):
     """Fate of one thing in a pass."""
 
-    NOTHING = ""  # nothing was done: a dry run, or somebody was faster
+    NOTHING = ""  # nothing was done: a dry run, or another was faster
     ACCEPTED = "accepted"  # the provider was asked to delete it, and will
     MISSING = "missing"  # … and has no such thing
     FAILED = "failed"  # … and refused

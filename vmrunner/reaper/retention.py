@@ -138,7 +138,7 @@ def _removed(what: str, paths: Sequence[Path], *, dry_run: bool) -> Removal:
 
 
 def size_of(path: Path) -> int:
-    """Return how many bytes it holds, as far as that can be seen."""
+    """The bytes that it holds, as far as they can be seen."""
     try:
         if path.is_dir() and not path.is_symlink():
             return sum(map(size_of, path.iterdir()))
@@ -156,7 +156,7 @@ def _ours(directory: Path) -> Iterator[Path]:
 def _older(path: Path, then: float) -> bool:
     try:
         return path.lstat().st_mtime < then
-    except FileNotFoundError:  # somebody else removed it
+    except FileNotFoundError:  # another process removed it
         return False
 
 

@@ -1,8 +1,8 @@
 """Turns: which providers this process reaps, of those that several have.
 
-Each provider has a lease of its own, so that whoever can read and kill there does, whatever
+Each provider has a lease of its own, so that a node which can read and kill there does, whatever
 becomes of it elsewhere. A process to which a provider shows nothing gives that lease back and lets
-others have a turn; where nobody takes it, it goes on. Two reapers are harmless; none is not.
+others have a turn; where none takes it, it goes on. Two reapers are harmless; none is not.
 """
 
 from __future__ import annotations

@@ -304,7 +304,7 @@ class Daemon:
         self._passed |= dict.fromkeys(names, now)
         if sweep:
             self._swept |= dict.fromkeys(names, now)
-        # So that whoever is well is looked at in time, however slow another is.
+        # So that a healthy provider is looked at in time, however slow another is.
         seconds = SWEEP - PASS if sweep else PASS - CHECK
         report = self._reaping.run(sweep=sweep, only=names, seconds=seconds)
         self._tell(report)
