@@ -25,7 +25,7 @@ from .output import Output
 from .state import OTHER_ATTEMPT, EventLog, Place, clock
 
 if TYPE_CHECKING:
-    from .supervisor import Ask
+    from .request import Request
 
 SECONDS = 120.0  # for all caches of a build, in; and again, out
 CLEAR_GRACE = 10.0  # for what must be cleared after that
@@ -212,16 +212,16 @@ def give(place: Place, number: int, out: Output) -> None:
             out.write(piece)
 
 
-def put_cache(ask: Ask) -> int:
+def put_cache(request: Request) -> int:
     """Keep a cache until the container is there, unless that is too late."""
-    if ask.place.was_started() or ask.place.job():
+    if request.place.was_started() or request.place.job():
         return OTHER_ATTEMPT
-    take(ask.place, *map(int, ask.arguments))
+    take(request.place, *map(int, request.arguments))
     return 0
 
 
-def get_cache(ask: Ask) -> int:
-    give(ask.place, int(ask.arguments[0]), ask.out)
+def get_cache(request: Request) -> int:
+    give(request.place, int(request.arguments[0]), request.out)
     return 0
 
 

@@ -16,13 +16,13 @@ from contextlib import suppress
 
 from .follow import DEAD, DEAD_AFTER, LOOK, PIECE, SHRUNK
 from .output import Output
+from .request import Request
 from .state import Stale, clock
-from .supervisor import Ask
 
 
-def follow(ask: Ask, path: str) -> int:
+def follow(request: Request, path: str) -> int:
     """Follow the command of this directory, from the offsets in the arguments on."""
-    return CommandFollower(ask, path).run()
+    return CommandFollower(request, path).run()
 
 
 class OutputFrames:
@@ -109,11 +109,11 @@ class CallerSink:
 class CommandFollower:
     """One follower, on one connection."""
 
-    def __init__(self, ask: Ask, path: str) -> None:
+    def __init__(self, request: Request, path: str) -> None:
         from .syscalls import watch
 
-        out, err = map(int, ask.arguments)
-        self._ask = ask
+        out, err = map(int, request.arguments)
+        self._ask = request
         self._path = path
         self._written = watch(path)  # first: what comes after it is told
         self._frames = OutputFrames(path, out, err)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .output import Output
+from .request import Request
 from .state import EventLog, Place, Stale, clock
 
 PIECE = 256 * 1024
@@ -126,3 +127,23 @@ class Follower:
         if self._dead_since is None:
             self._dead_since = clock()
         return clock() - self._dead_since > DEAD_AFTER
+
+
+def follow(request: Request, opening: Iterator[None] | None = None) -> int:
+    if not request.place.job():
+        request.out.complain("not started")
+        return 1
+    offset, seen = map(int, request.arguments)
+    written = None
+    with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
+        from .syscalls import watch
+
+        written = watch(request.place.spool)
+    return Follower(
+        request.place,
+        epoch=request.epoch,
+        offset=offset,
+        seen=seen,
+        out=request.out,
+        written=written,
+    ).run(opening)

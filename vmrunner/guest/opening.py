@@ -14,35 +14,35 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from .build import GuestBuild
-from .supervisor import follow
+from .follow import follow
 
 if TYPE_CHECKING:
-    from .supervisor import Ask
+    from .request import Request
 
 FIRST_OUTPUT = 4096  # bytes of the log at most
 ROOM = 4  # times that much: what is cut of a smaller log is in the memory of who reads it
 OUTPUT_PATIENCE = 0.25  # seconds for them: no timeout is looked at meanwhile
 
 
-def open_and_follow(ask: Ask, alive: int) -> int:
+def open_and_follow(request: Request, alive: int) -> int:
     """Do both, with the lock `alive`. Returns the exit code."""
-    with closing(_opening(ask, alive)) as opening:
+    with closing(_opening(request, alive)) as opening:
         next(opening)
-        return follow(ask, opening)
+        return follow(request, opening)
 
 
-def _opening(ask: Ask, alive: int) -> Generator[None]:
+def _opening(request: Request, alive: int) -> Generator[None]:
     """Begin the steps, then hear the first of their output; follow at each stop. To be closed, and
     `run` is launched."""
     try:
-        build = _Opened(ask.place, work=ask.work)
+        build = _Opened(request.place, work=request.work)
         build.begin()
         yield
         if build.await_output():
             yield
     finally:
         os.close(alive)
-        ask.launch()
+        request.launch()
 
 
 class _Opened(GuestBuild):

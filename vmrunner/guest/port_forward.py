@@ -9,7 +9,7 @@ import socket
 from . import syscalls
 from .command import container_pid
 from .output import Output
-from .supervisor import Ask
+from .request import Request
 
 PIECE = 256 << 10
 CONNECT = 10.0  # seconds
@@ -17,19 +17,19 @@ REFUSED = 11  # exit code: no process listens there
 INPUT = 0  # the descriptor on which the caller's bytes come
 
 
-def forward(ask: Ask) -> int:
+def forward(request: Request) -> int:
     """Connect to a port as a process in the container would, on its own loopback."""
-    descriptor = os.open(f"/proc/{container_pid(ask.place)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(f"/proc/{container_pid(request.place)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.set_namespace(descriptor)
     os.close(descriptor)
-    port = int(ask.arguments[0])
+    port = int(request.arguments[0])
     try:
         service = socket.create_connection(("127.0.0.1", port), CONNECT)
     except OSError as error:
-        ask.out.complain(f"port {port}: {error.strerror or error}")
+        request.out.complain(f"port {port}: {error.strerror or error}")
         return REFUSED
     with service:
-        _relay(service, ask.out)
+        _relay(service, request.out)
     return 0
 
 

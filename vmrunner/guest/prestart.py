@@ -20,7 +20,7 @@ from .container_files import fill_box
 from .state import Place
 
 if TYPE_CHECKING:
-    from .supervisor import Ask
+    from .request import Request
 
 SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
 READY = "prestarted"  # the file: shape and first process of the container; {}: there is none
@@ -30,15 +30,15 @@ SOCKET_TIMEOUT = 120.0  # seconds
 REHEARSAL = '. "$here/env"\n/bin/sh -ec : 3>&- 4>&-\necho ready >&3\n'
 
 
-def obey(ask: Ask) -> int:
+def obey(request: Request) -> int:
     """Let a container of the shape on stdin wait for its build. Returns the exit code."""
-    from .supervisor import received
+    from .request import received
 
     try:
-        prestart(ask.place, json.loads(received()), ask.work)
-        rehearse(ask.place)
+        prestart(request.place, json.loads(received()), request.work)
+        rehearse(request.place)
     except docker.DockerError as error:
-        ask.out.complain(str(error))
+        request.out.complain(str(error))
         return 1
     return 0
 
@@ -48,8 +48,8 @@ COMMANDS = {"prestart": obey}
 
 def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
     """Make the container and wait until its driver asks. One at a time; again is harmless."""
+    from .preparation import lay_out
     from .sandbox_commands import make_room
-    from .supervisor import lay_out
 
     with _one_at_a_time(place):
         if place.read(READY) or place.job():  # there is one, or a build came first

@@ -16,7 +16,7 @@ import sys
 from .container_files import fill_box
 from .prestart import READY, leave_room
 from .sandbox_commands import SCRIPT
-from .socket_answers import answer, open_files, tidy
+from .socket_answers import Obey, answer, open_files, tidy
 from .state import EventLog, Place
 
 SHAPE = {"container": "", "runtime": "runc", "network": "none", "log_bytes": 1 << 20}
@@ -35,13 +35,13 @@ JOB = {
 }
 
 
-def rehearse(place: Place) -> None:
+def rehearse(place: Place, obey: Obey) -> None:
     """Rehearse it. Where that fails, as on a disk that is full, the build takes longer: a process
     that ended of it would take along what it was given to do meanwhile."""
     run = f"{place.run}/rehearsal-{os.getpid()}"
     files, stdin = open_files(), os.dup(0)
     try:
-        _rehearse(Place(run, f"{run}/lib"))
+        _rehearse(Place(run, f"{run}/lib"), obey)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no build's
         print(f"no rehearsal: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     finally:
@@ -50,7 +50,7 @@ def rehearse(place: Place) -> None:
         shutil.rmtree(run, ignore_errors=True)
 
 
-def _rehearse(place: Place) -> None:
+def _rehearse(place: Place, obey: Obey) -> None:
     place.make()
     fill_box(place, JOB)
     place.write(READY, json.dumps({"shape": SHAPE, "pid": os.getpid(), "id": "none"}))
@@ -60,10 +60,10 @@ def _rehearse(place: Place) -> None:
     leave_room(place)
     os.write(place.fifo("control"), b"ready\n")  # stays while it is open
     os.write(place.fifo("log"), b"\n")
-    _order(place)
+    _order(place, obey)
 
 
-def _order(place: Place) -> None:
+def _order(place: Place, obey: Obey) -> None:
     """Have a connection give the job, and hear how it ended."""
     job = json.dumps(JOB).encode()
     words = ["start", "--epoch", "1", "0", "0"]
@@ -71,7 +71,7 @@ def _order(place: Place) -> None:
     with ours, theirs:
         ours.sendall(json.dumps({"words": words, "stdin": len(job)}).encode() + b"\n" + job)
         ours.shutdown(socket.SHUT_WR)
-        answer(theirs, place, place.run, lambda: EventLog(place.events).add("ended", 1))
+        answer(theirs, place, place.run, lambda: EventLog(place.events).add("ended", 1), obey)
         output = ours.recv(1 << 16)
     if not output.endswith(b"X 0 0\n"):
         raise OSError(output.decode())

@@ -37,10 +37,9 @@ from . import sandbox_files as sandbox_files
 from . import usage as usage
 from . import userns as userns
 from .rehearsal import rehearse
-from .socket_answers import answer
+from .socket_answers import Obey, answer
 from .spare import Spare
 from .state import EventLog, Place
-from .supervisor import run_build
 
 RESTART_PAUSE = 0.5  # seconds before a child that died is started again
 TICK = 5.0  # seconds between looks at the deadline
@@ -59,9 +58,14 @@ _ANSWER, _BUILD = b"A", b"B"  # what a spare may be told to do
 class Resident:
     """The loop over socket, children, identity and deadline."""
 
-    def __init__(self, place: Place, work: str) -> None:
+    def __init__(
+        self, place: Place, work: str, *, obey: Obey, run_build: Callable[..., int]
+    ) -> None:
+        """`obey` and `run_build` are the supervisor's."""
         self._place = place
         self._work = work
+        self._obey = obey
+        self._run_supervisor = run_build
         place.make()
         self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._listener = self._listen()
@@ -172,7 +176,7 @@ class Resident:
                 raise RuntimeError("the resident that would start the build is gone")
             os.kill(parent, _LAUNCH)
 
-        return answer(connection, self._place, self._work, launch)
+        return answer(connection, self._place, self._work, launch, self._obey)
 
     # --- children --------------------------------------------------------------------------
 
@@ -202,7 +206,7 @@ class Resident:
         self._spares.append(spare)
 
     def _obey_as_spare(self, spare: Spare) -> int:
-        rehearse(self._place)
+        rehearse(self._place, self._obey)
         word, descriptors = spare.wait()
         if word == _ANSWER:
             return self._answer(socket.socket(fileno=descriptors[0]))
@@ -250,7 +254,7 @@ class Resident:
 
     def _run_build(self) -> int:
         os.setsid()
-        return run_build(self._place, work=self._work)
+        return self._run_supervisor(self._place, work=self._work)
 
     # --- identity --------------------------------------------------------------------------
 

@@ -37,9 +37,9 @@ from .command_records import (
     taken,
 )
 from .port_forward import forward
+from .request import Request, received
 from .sandbox_files import operate
 from .state import Place
-from .supervisor import Ask, received
 
 OTHER_ORDER = 7  # exit codes of ours
 TOO_MANY = 8
@@ -61,7 +61,7 @@ def lay_out(place: Place) -> None:
 def make_room(place: Place) -> None:
     """Make the directories of commands, and leave their script ready. A container that waits has
     them: to start a program takes a tenth of a second in an emulated VM."""
-    from .supervisor import run
+    from .preparation import run
 
     os.makedirs(f"{place.box}/commands", 0o755, exist_ok=True)
     os.makedirs(f"{place.run}/running", 0o700, exist_ok=True)
@@ -75,11 +75,11 @@ def make_room(place: Place) -> None:
     os.rename(f"{script}.new", script)
 
 
-def start(ask: Ask) -> int:
+def start(request: Request) -> int:
     """Start the command on stdin, unless it was; follow it, where offsets are given."""
-    place = ask.place
+    place = request.place
     if not os.path.exists(f"{place.box}/sandbox"):
-        ask.out.complain("no sandbox was started here")
+        request.out.complain("no sandbox was started here")
         return UNKNOWN
     text = received()
     order = json.loads(text)
@@ -87,24 +87,24 @@ def start(ask: Ask) -> int:
     with place.locked():
         if is_new := not os.path.exists(f"{path}/order"):
             if running(place) >= AT_ONCE:
-                ask.out.complain(f"{AT_ONCE} commands run already")
+                request.out.complain(f"{AT_ONCE} commands run already")
                 return TOO_MANY
             alive = make(place, path, text)
     if is_new:
-        return _run(ask, order, path, alive)
+        return _run(request, order, path, alive)
     with open(f"{path}/order", "rb") as file:
         if file.read() != text:
-            ask.out.complain(f"command {order['id']} is another one")
+            request.out.complain(f"command {order['id']} is another one")
             return OTHER_ORDER
-    return follow(ask, path) if ask.arguments else 0
+    return follow(request, path) if request.arguments else 0
 
 
-def _run(ask: Ask, order: dict[str, Any], path: str, alive: int) -> int:
+def _run(request: Request, order: dict[str, Any], path: str, alive: int) -> int:
     """Be the process of a command; where it is not followed, in a process of its own."""
     sink = None
-    if ask.arguments:
-        out, err = map(int, ask.arguments)
-        sink = CallerSink(ask.out, path, (out, err))
+    if request.arguments:
+        out, err = map(int, request.arguments)
+        sink = CallerSink(request.out, path, (out, err))
     elif os.fork():
         return 0
     else:
@@ -116,21 +116,21 @@ def _run(ask: Ask, order: dict[str, Any], path: str, alive: int) -> int:
     with suppress(PermissionError):
         os.setsid()
     try:
-        _perform(ask, order, path, sink)
+        _perform(request, order, path, sink)
         if sink is None:
-            ask.afterwards()
+            request.afterwards()
     finally:
         if sink is None:
             os._exit(0)  # whatever went wrong: nothing of who asked may go on here
     return 0
 
 
-def _perform(ask: Ask, order: dict[str, Any], path: str, sink: CallerSink | None) -> None:
+def _perform(request: Request, order: dict[str, Any], path: str, sink: CallerSink | None) -> None:
     command = None
     try:
-        command = Command(ask.place, order, path, sink)
+        command = Command(request.place, order, path, sink)
         command.run()
-        ask.afterwards = command.leave
+        request.afterwards = command.leave
     except Exception as error:  # noqa: BLE001 - its followers must hear of it
         state = end(path, error=f"{type(error).__name__}: {error}"[:500])
         if command is not None:
@@ -139,22 +139,22 @@ def _perform(ask: Ask, order: dict[str, Any], path: str, sink: CallerSink | None
             sink.finish(state)
 
 
-def attach(ask: Ask) -> int:
+def attach(request: Request) -> int:
     """Follow a command that was started."""
-    name, *offsets = ask.arguments
-    path = directory(ask.place, name)
+    name, *offsets = request.arguments
+    path = directory(request.place, name)
     if not os.path.exists(f"{path}/order"):
-        ask.out.complain(f"there is no command {name}")
+        request.out.complain(f"there is no command {name}")
         return UNKNOWN
-    ask.arguments = offsets
-    return follow(ask, path)
+    request.arguments = offsets
+    return follow(request, path)
 
 
-def send_signal(ask: Ask) -> int:
+def send_signal(request: Request) -> int:
     """Send a signal to all processes of a command, once it has begun; KILL ends its shell too."""
-    path, number = directory(ask.place, ask.arguments[0]), int(ask.arguments[1])
+    path, number = directory(request.place, request.arguments[0]), int(request.arguments[1])
     if not os.path.exists(f"{path}/order"):
-        ask.out.complain(f"there is no command {ask.arguments[0]}")
+        request.out.complain(f"there is no command {request.arguments[0]}")
         return UNKNOWN
     while not ended(path):
         with suppress(FileNotFoundError):
@@ -172,17 +172,17 @@ def send_signal(ask: Ask) -> int:
     return 0
 
 
-def take_input(ask: Ask) -> int:
+def take_input(request: Request) -> int:
     """Give a command the bytes on stdin, which begin at that offset of its own stdin; with "end"
     they are the last."""
-    name, offset = ask.arguments[0], int(ask.arguments[1])
-    path = directory(ask.place, name)
+    name, offset = request.arguments[0], int(request.arguments[1])
+    path = directory(request.place, name)
     if not os.path.exists(f"{path}/order"):
-        ask.out.complain(f"there is no command {name}")
+        request.out.complain(f"there is no command {name}")
         return UNKNOWN
     with open(f"{path}/order", "rb") as file:
         if not json.load(file)["stdin"]:
-            ask.out.complain(f"command {name} was started without a stdin")
+            request.out.complain(f"command {name} was started without a stdin")
             return NO_INPUT
     lock = os.open(f"{path}/input", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -190,9 +190,9 @@ def take_input(ask: Ask) -> int:
     if ended(path):
         return 0  # it is not read: its end says all
     if offset > have:
-        ask.out.complain(f"its stdin is at byte {have}, not {offset}")
+        request.out.complain(f"its stdin is at byte {have}, not {offset}")
         return AHEAD
-    pipe = _open_input(ask.place, path)
+    pipe = _open_input(request.place, path)
     if pipe is None:
         return 0
     skip = have - offset
@@ -202,13 +202,13 @@ def take_input(ask: Ask) -> int:
             try:
                 written = os.write(pipe, data)
             except BlockingIOError:
-                if ended(path) or _has_left(ask):
+                if ended(path) or _has_left(request):
                     return 0  # it will not be read, or told more
                 time.sleep(LOOK_PAUSE)
                 continue
             data, have = data[written:], have + written
             note_taken(path, have, over=False)
-    if "end" in ask.arguments[2:] and not over:
+    if "end" in request.arguments[2:] and not over:
         note_taken(path, have, over=True)
         wake = os.open(f"{path}/wake", os.O_RDWR | os.O_NONBLOCK)
         os.write(wake, b"\n")
@@ -227,20 +227,20 @@ def _open_input(place: Place, path: str) -> int | None:
     return None
 
 
-def _has_left(ask: Ask) -> bool:
+def _has_left(request: Request) -> bool:
     """True if the caller has left."""
     poll = select.poll()
-    poll.register(ask.out.fd, 0)  # only errors
+    poll.register(request.out.fd, 0)  # only errors
     return bool(poll.poll(0))
 
 
-def list_commands(ask: Ask) -> int:
+def list_commands(request: Request) -> int:
     """Print one JSON line for each command, the oldest first."""
-    for path in known(ask.place):
+    for path in known(request.place):
         with suppress(OSError), open(f"{path}/order", "rb") as file:
             order = json.load(file)
             document = {"id": order["id"], "title": order["title"][:200], "state": ended(path)}
-            ask.out.write(json.dumps(document).encode() + b"\n")
+            request.out.write(json.dumps(document).encode() + b"\n")
     return 0
 
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 from . import syscalls
 from .command import container_pid
 from .output import Output
-from .supervisor import Ask
+from .request import Request
 
 FAILED = 10  # exit code: the request could not be met; {"errno", "message"} is the complaint
 HEAD = 64 << 10  # bytes of a request
@@ -35,28 +35,28 @@ ENTRIES = 10_000  # of one list
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}
 
 
-def operate(ask: Ask) -> int:
+def operate(request: Request) -> int:
     """Do what the request says."""
-    request, rest = _request()
-    work = OPERATIONS[request["do"]]
-    root = container_pid(ask.place)
+    operation, rest = _operation()
+    work = OPERATIONS[operation["do"]]
+    root = container_pid(request.place)
     sys.path.clear()  # from here on nothing may be loaded: it would be the container's
     syscalls.enter_container(root)
     try:
-        work(str(request["path"]), ask.out, rest)
+        work(str(operation["path"]), request.out, rest)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "EIO")
         reason = getattr(error, "strerror", None) or error
-        text = {"errno": name, "message": f"{request['path']}: {reason}"}
-        ask.out.complain(json.dumps(text))
+        text = {"errno": name, "message": f"{operation['path']}: {reason}"}
+        request.out.complain(json.dumps(text))
         return FAILED
     return 0
 
 
-def _request() -> tuple[dict[str, Any], Iterator[bytes]]:
+def _operation() -> tuple[dict[str, Any], Iterator[bytes]]:
     """The first line of stdin, and the pieces after it."""
     stdin = io.BufferedReader(io.FileIO(0, closefd=False), PIECE)
-    request = json.loads(stdin.readline(HEAD))
+    operation = json.loads(stdin.readline(HEAD))
 
     def pieces() -> Iterator[bytes]:
         while remaining := int(stdin.readline(HEAD) or -1):
@@ -68,7 +68,7 @@ def _request() -> tuple[dict[str, Any], Iterator[bytes]]:
                 remaining -= len(data)
                 yield data
 
-    return request, pieces()
+    return operation, pieces()
 
 
 def read(path: str, out: Output, _: Iterator[bytes]) -> None:

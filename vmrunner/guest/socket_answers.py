@@ -18,12 +18,14 @@ from contextlib import suppress
 
 from .output import Output, write
 from .state import Place
-from .supervisor import obey
 
 WORDS = 4096  # bytes of a command's words
 STAY = 60.0  # seconds that a child waits for the next command of its connection
 
 _FILES = "/proc/self/fd"
+
+#: `supervisor.obey`
+Obey = Callable[[list[str], Place, str, Output, Callable[[], object]], int]
 
 
 class SocketOutput(Output):
@@ -52,7 +54,9 @@ class SocketOutput(Output):
         write(self.fd, b"X %d %d\n" % (code, len(self._complaint)), self._complaint)
 
 
-def answer(connection: socket.socket, place: Place, work: str, launch: Callable[[], object]) -> int:
+def answer(
+    connection: socket.socket, place: Place, work: str, launch: Callable[[], object], obey: Obey
+) -> int:
     """Obey all commands that come over it. `launch`: starts the supervisor of the build."""
     connection.settimeout(None)
     files, parent = open_files(), os.getppid()

@@ -7,8 +7,10 @@ that, and each second in between.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from .cgroup import Cgroup
+if TYPE_CHECKING:
+    from .cgroup import Cgroup
 
 Figures = dict[str, int | float]
 

@@ -13,8 +13,8 @@ from vmrunner.guest import opening, supervisor
 from vmrunner.guest.output import Output
 from vmrunner.guest.prestart import READY
 from vmrunner.guest.rehearsal import JOB, SHAPE
+from vmrunner.guest.request import Request
 from vmrunner.guest.state import Place
-from vmrunner.guest.supervisor import Ask
 
 CACHES = [{"path": "/x", "restore": True, "pack": False}]
 
@@ -42,7 +42,7 @@ def test_one_process_opens_a_build(
 ) -> None:
     seen: list[str] = []
 
-    def opened(_: Ask, alive: int) -> int:
+    def opened(_: Request, alive: int) -> int:
         seen.append("opening")
         os.close(alive)
         return 0
@@ -54,7 +54,7 @@ def test_one_process_opens_a_build(
     monkeypatch.setattr(supervisor, "received", lambda: json.dumps(job).encode())
     monkeypatch.setattr(supervisor, "follow", lambda _: 0)
     monkeypatch.setattr(opening, "open_and_follow", opened)
-    ask = Ask(place, 1, ["0", "0"], place.run, Output(1), lambda: seen.append("run"))
-    monkeypatch.setattr(ask.out, "complain", lambda _: seen.append("refused"))
-    supervisor.start(ask)
+    request = Request(place, 1, ["0", "0"], place.run, Output(1), lambda: seen.append("run"))
+    monkeypatch.setattr(request.out, "complain", lambda _: seen.append("refused"))
+    supervisor.start(request)
     assert seen == [opener]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vmrunner.guest import docker, identity, prestart, resident
+from vmrunner.guest import docker, identity, prestart, resident, supervisor
 from vmrunner.guest.resident import Resident
 from vmrunner.guest.state import Place
 
@@ -47,7 +47,7 @@ def test_a_build_sees_a_container_about_to_be_made(
     monkeypatch.setattr(
         Resident, "_fork", lambda *_: there.append(Path(place.prestarting).exists())
     )
-    one = Resident(place, "/work")
+    one = Resident(place, "/work", obey=supervisor.obey, run_build=supervisor.run_build)
     with one._listener, pytest.raises(Over):
         one.run()
     for end in one._signals:
@@ -92,7 +92,7 @@ def test_a_resident_killed_before_its_answer_still_gives_it(
     host.setblocking(False)
     with ours, host:
         for _ in range(2):
-            one = Resident(place, "/work")
+            one = Resident(place, "/work", obey=supervisor.obey, run_build=supervisor.run_build)
             with one._listener:
                 one._step()
             for end in one._signals:
