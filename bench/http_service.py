@@ -43,9 +43,9 @@ from vmrunner.cli.log_sink import LogSink
 from vmrunner.config.settings import Settings
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
+from vmrunner.services.client import HttpClient
+from vmrunner.services.client.ledger import RemoteLog, RemoteLogs
 from vmrunner.services.logs import LogReader, lines
-from vmrunner.services.remote import HttpClient
-from vmrunner.services.remote.ledger import RemoteLog, RemoteLogs
 from vmrunner.store import open_store
 from vmrunner.store.build_log import BuildLog
 from vmrunner.store.uploader import Uploader

@@ -7,12 +7,12 @@ from typing import Final
 from bench.planted import Bug
 
 BOUNDS, BUILDS = "tests/integration/test_http_bounds.py", "tests/integration/test_http_builds.py"
-PAGES = "tests/unit/server/test_log_pages.py"
+PAGES = "tests/unit/server/test_log_stream.py"
 
 BUGS: Final = (
     Bug(
         "take half of a surrogate pair for text",
-        "server/bodies.py",
+        "server/request_bodies.py",
         "if halves and (field := _unencodable(document)) is not None:",
         'if halves and (field := "") is None:',
         "tests/integration/test_http_odd_bodies.py::test_half_a_surrogate_is_told_with_its_field",
@@ -54,7 +54,7 @@ BUGS: Final = (
     ),
     Bug(
         "lose a line's beginning at the end of a chunk",
-        "server/log_pages.py",
+        "server/log_stream.py",
         "            begun, cut = _grown(begun, cut, data[at:])\n",
         "            begun, cut = data[at:], False\n",
         f"{PAGES}::test_pages_have_the_lines_of_the_log",

@@ -10,7 +10,7 @@ CONTENTS = "tests/unit/lib/test_contents.py"
 ARGUMENTS = "tests/integration/test_mcp_arguments.py"
 CONTRADICTIONS = "tests/unit/config/test_contradictions.py"
 FIRST_WORDS = "tests/integration/test_first_words.py"
-DECODING = "tests/unit/services/remote/test_decoding.py"
+DECODING = "tests/unit/services/client/test_decoding.py"
 GUEST = "tests/integration/test_sandbox_guest.py"
 GROUPS = "tests/unit/cli/test_ci_groups.py"
 BODIES = "tests/integration/test_http_odd_bodies.py"
@@ -90,7 +90,7 @@ BUGS: Final = (
     ),
     Bug(
         "a step's variables stay at the server",
-        "services/remote/decoding.py",
+        "services/client/decoding.py",
         '        env=document.get("env") or {},\n',
         "",
         f"{DECODING}::test_each_field_of_a_spec_comes_back",

@@ -238,9 +238,9 @@ BUGS: Final = (
     ),
     Bug(
         "decoding: what a newer server sends is refused",
-        "services/remote/decoding.py",
+        "services/client/decoding.py",
         "for field in fields(kind)} & document.keys()",
         "for field in fields(kind)} | document.keys()",
-        "tests/unit/services/remote/test_decoding.py",
+        "tests/unit/services/client/test_decoding.py",
     ),
 )

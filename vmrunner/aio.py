@@ -30,7 +30,7 @@ from vmrunner.api.sandbox_files import SandboxFiles as _Files
 from vmrunner.api.sandbox_process import SandboxProcess as _Process
 from vmrunner.api.terminal import Terminal as _Terminal
 from vmrunner.errors import VmrunnerError
-from vmrunner.lib import abandonment
+from vmrunner.lib import cancellation
 from vmrunner.model import LogLine
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ async def _in_thread(call: Callable[[], T], undo: Callable[[T], object] | None =
     gone, lock, made = threading.Event(), threading.Lock(), []
 
     def work() -> T:
-        abandonment.watch(gone)
+        cancellation.watch(gone)
         found = call()
         with lock:
             made.append(found)

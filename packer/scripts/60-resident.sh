@@ -1,5 +1,5 @@
 #!/bin/sh
-# The process that is there when a build comes (guest/resident.py). Where the host gives a VM its
+# The process that is there when a build comes (guest/daemon.py). Where the host gives a VM its
 # identity over a port, that process starts sshd, and cloud-init has nothing to do.
 set -eu
 cat >/etc/systemd/system/vmrunner-resident.service <<'CONF'

@@ -13,8 +13,8 @@ import pytest
 from tests.support.sshd import wait_for
 from vmrunner.guest.container_files import fill_box
 from vmrunner.guest.prestart import REHEARSAL
-from vmrunner.guest.rehearsal import JOB
 from vmrunner.guest.state import Place
+from vmrunner.guest.warm_up import JOB
 
 pytestmark = pytest.mark.timeout(60)
 SEES = 'echo "$0 $# [${here-}${answer-}${step-}]"; ls /proc/$$/fd; ! command -v tell; false; echo x'

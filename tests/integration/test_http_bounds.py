@@ -21,10 +21,10 @@ from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import ServerUnreachable
 from vmrunner.model import Chunk, Principal
-from vmrunner.server import bodies, connections
+from vmrunner.server import connections, request_bodies
 from vmrunner.server.caller_slots import CALLERS, CallerSlots
 from vmrunner.server.problems import HttpProblem
-from vmrunner.services.remote import HttpClient, http_client
+from vmrunner.services.client import HttpClient, http_client
 
 API = "/api/v1"
 SSE = {"Accept": "text/event-stream"}
@@ -185,14 +185,14 @@ def test_a_large_body_holds_up_nobody(
     http: Service, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
     client, other = http.client(), http.client("")
-    decode, meanwhile = bodies._decoded, list[int]()
+    decode, meanwhile = request_bodies._decoded, list[int]()
 
     def decoded(*said: Any) -> Any:
         """What decodes a body goes on when somebody else was answered."""
         meanwhile.append(other.get("/healthz").status_code)
         return decode(*said)
 
-    monkeypatch.setattr(bodies, "_decoded", decoded)
+    monkeypatch.setattr(request_bodies, "_decoded", decoded)
     answer = client.post(f"{API}/builds", content=json.dumps({"steps": ["say x"], **more}))
     assert meanwhile == [200]
     assert (answer.status_code, len(answer.content) < 100_000) == (422, True)
@@ -212,8 +212,8 @@ def test_a_body_in_chunks_is_small_or_has_a_turn(
     def no_turn(*_: Any) -> Any:
         raise AssertionError("it had a turn")
 
-    monkeypatch.setattr(bodies.LargeBodies, "turn", no_turn)
-    size = 16 if path == "token" else 2 * bodies.SMALL
+    monkeypatch.setattr(request_bodies.LargeBodies, "turn", no_turn)
+    size = 16 if path == "token" else 2 * request_bodies.SMALL
     body = json.dumps({"jwt": "x"} if path == "token" else {"steps": ["x" * size]}).encode()
     head = (
         f"POST {API}/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {http.token()}\r\n"

@@ -18,8 +18,8 @@ import pytest
 from tests.support.http_service import OTHERS, TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
 from vmrunner.model import Principal, TokenQuota, TokenScope
-from vmrunner.server import bodies
-from vmrunner.server.submitters import GAP, SubmitterWatch
+from vmrunner.server import request_bodies
+from vmrunner.server.client_leases import GAP, SubmitterWatch
 
 API = "/api/v1"
 
@@ -274,7 +274,7 @@ def test_a_full_disk_takes_no_upload(http: Service, monkeypatch: pytest.MonkeyPa
 def test_a_body_that_comes_too_slowly_is_given_up(
     http: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "BODY_PATIENCE", 0.2)
+    monkeypatch.setattr(request_bodies, "BODY_PATIENCE", 0.2)
     connection = HTTPConnection("127.0.0.1", http.listener.port, timeout=20)
     connection.putrequest("PUT", f"{API}/sources")
     connection.putheader("Authorization", f"Bearer {http.token()}")

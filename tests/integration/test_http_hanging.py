@@ -14,7 +14,7 @@ from tests.support.ledger_builds import running
 from tests.support.scripted_app import wait_until
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.submitter_leases import SubmitterLeases
-from vmrunner.services.remote import host
+from vmrunner.services.client import host
 
 API = "/api/v1"
 ROUTES: Final = "vmrunner.server.routes"

@@ -28,7 +28,7 @@ from vmrunner.config.settings import ServerSettings
 from vmrunner.model import Reason, TokenQuota
 from vmrunner.server.oidc import CALLERS, IssuerKeys
 from vmrunner.server.problems import HttpProblem
-from vmrunner.services.remote import issuer_document
+from vmrunner.services.client import issuer_document
 
 API = "/api/v1"
 AUDIENCE = "https://builds.example.org"

@@ -18,7 +18,7 @@ from vmrunner.guest.command_records import AT_ONCE
 from vmrunner.model import CommandSummary, FileEntry, TokenScope
 from vmrunner.server import application
 from vmrunner.server.application import UPLOADS
-from vmrunner.services.remote import host, http_client
+from vmrunner.services.client import host, http_client
 
 pytestmark = pytest.mark.timeout(60)
 __all__ = ["served"]

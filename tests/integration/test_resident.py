@@ -203,7 +203,7 @@ def test_a_first_line_waits_for_no_other_process(resident: World) -> None:
 
 
 def test_a_build_goes_on_whose_opening_is_killed(resident: World) -> None:
-    restart(resident, "from vmrunner.guest import opening; opening.OUTPUT_PATIENCE = 60")
+    restart(resident, "from vmrunner.guest import direct_start; direct_start.OUTPUT_PATIENCE = 60")
     prestart(resident)
     running = Running(
         resident.session("touch begun; while [ ! -e go ]; do sleep 0.1; done; echo hello")

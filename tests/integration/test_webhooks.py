@@ -24,7 +24,7 @@ from vmrunner.ledger import Ledger, outbox
 from vmrunner.model import BuildState, NotifyEndpoint, NotifyEvent, Reason, Result
 from vmrunner.runtime import daemon
 from vmrunner.services import notifications
-from vmrunner.services.remote import webhooks
+from vmrunner.services.client import webhooks
 
 HOUR = 3600.0
 

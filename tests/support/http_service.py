@@ -17,8 +17,8 @@ from tests.support.scripted_app import CountedApp
 from vmrunner.cli.commands.serve import server_parts
 from vmrunner.config.settings import Settings
 from vmrunner.model import Principal, TokenQuota, TokenScope
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.listener import HttpListener
-from vmrunner.server.parts import ServerParts
 
 ALL = frozenset(TokenScope)
 TENANT = frozenset({TokenScope.SUBMIT, TokenScope.READ})

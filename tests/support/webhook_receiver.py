@@ -18,8 +18,8 @@ import pytest
 from vmrunner.ledger import Ledger, outbox
 from vmrunner.model import NotifyEndpoint, NotifyEvent
 from vmrunner.services import notifications
+from vmrunner.services.client import webhooks
 from vmrunner.services.notifications import OutboxSender, Webhook
-from vmrunner.services.remote import webhooks
 
 PAGE = Path(__file__).parents[2] / "docs/webhooks.md"
 KEY = b"a key of the tests"

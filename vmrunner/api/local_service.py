@@ -134,7 +134,7 @@ class LocalService:
 
     def remove(self, row: BuildRecord) -> None:
         """Remove its log and its artifacts. Raises Conflict when it has not ended."""
-        from vmrunner.services.removal import remove
+        from vmrunner.services.build_removal import remove
 
         remove(self.ledger, row, self._parts.paths.artifacts)
 

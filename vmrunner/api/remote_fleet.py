@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from vmrunner.model import TAG, Instance, Kind, Power, Ref, Resource, Scope
+from vmrunner.services.client import decoding
+from vmrunner.services.client.decoding import Document
 from vmrunner.services.fleet import Fleet, FleetVm
-from vmrunner.services.remote import decoding
-from vmrunner.services.remote.decoding import Document
 
 
 def fleet(answer: Document) -> Fleet:

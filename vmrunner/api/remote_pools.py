@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vmrunner.model import EmptyReason, Pool, PoolKind, PoolPlace, PoolSpec, network_of
+from vmrunner.services.client.decoding import Document, moment
 from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
-from vmrunner.services.remote.decoding import Document, moment
 
 
 def pool_status(document: Document) -> PoolStatus:

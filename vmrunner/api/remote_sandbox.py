@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from vmrunner.errors import ConfigError, NotFinished, ServerUnreachable
-from vmrunner.lib import abandonment
+from vmrunner.lib import cancellation
 from vmrunner.model import CommandEnd, CommandOrder, CommandSummary, FileEntry, StreamName
+from vmrunner.services.client import HttpClient
+from vmrunner.services.client.decoding import command_end, command_summary, file_entry
+from vmrunner.services.client.http_client import patiently, segment
 from vmrunner.services.command_output import OnOutput
-from vmrunner.services.remote import HttpClient
-from vmrunner.services.remote.decoding import command_end, command_summary, file_entry
-from vmrunner.services.remote.http_client import patiently, segment
 
 TAR: Final = "application/x-tar"
 BYTES: Final = "application/octet-stream"
@@ -35,7 +35,7 @@ class RemoteSandbox:
         offsets = {"stdout": 0, "stderr": 0}
         started, since = False, None
         while True:
-            abandonment.check()
+            cancellation.check()
             try:
                 if not started:
                     self.start(order)
@@ -78,7 +78,7 @@ class RemoteSandbox:
 
     def _put_input(self, path: str, offset: int, piece: bytes, *, last: bool) -> None:
         while True:
-            abandonment.check()
+            cancellation.check()
             try:
                 self._http.put(path, lambda: [piece], offset=offset, last=last)
             except NotFinished:  # it does not read yet: what it has taken it does not take again

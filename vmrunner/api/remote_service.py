@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from vmrunner.errors import ConfigError, NotUploaded
 from vmrunner.model import Reason
 from vmrunner.model.caches import MOST_CACHES
+from vmrunner.services.client import HttpClient, RemoteLedger, decoding
+from vmrunner.services.client.host import RemoteHost
+from vmrunner.services.client.http_client import segment
+from vmrunner.services.client.ledger import RemoteLog
 from vmrunner.services.destroy import DestroyedVm, DestroyResult
-from vmrunner.services.remote import HttpClient, RemoteLedger, decoding
-from vmrunner.services.remote.host import RemoteHost
-from vmrunner.services.remote.http_client import segment
-from vmrunner.services.remote.ledger import RemoteLog
 
 if TYPE_CHECKING:
     from vmrunner.api.remote_sandbox import RemoteSandbox
@@ -237,7 +237,7 @@ class RemoteService:
         self, *, provider: str | None = None, dry_run: bool = False, orphans: bool = False
     ) -> Report:
         """One pass of the reaper: what it found and did."""
-        from vmrunner.services.remote.reports import report
+        from vmrunner.services.client.reports import report
 
         options = {"provider": provider, "dry_run": dry_run, "orphans": orphans}
         return report(self.client.post("/reap", options))
@@ -250,7 +250,7 @@ class RemoteService:
         older_than: float | None = None,
     ) -> list[Survivor]:
         """Machines that are alive and should not be."""
-        from vmrunner.services.remote.reports import survivor
+        from vmrunner.services.client.reports import survivor
 
         label = None if tag is None else "=".join(tag)
         found = self.client.listed("/audit", provider=provider, tag=label, older_than=older_than)
@@ -258,7 +258,7 @@ class RemoteService:
 
     def costs(self, by: str, since: float) -> list[CostLine]:
         """Costs of the last `since` seconds."""
-        from vmrunner.services.remote.reports import cost_line
+        from vmrunner.services.client.reports import cost_line
 
         return list(map(cost_line, self.client.listed("/costs", by=by, since=since)))
 

@@ -14,7 +14,7 @@ from vmrunner.config.validation_errors import together
 from vmrunner.errors import ConfigError
 from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.services import cache_keys, sources
-from vmrunner.services.remote import HttpClient, decoding
+from vmrunner.services.client import HttpClient, decoding
 from vmrunner.services.requests import CheckedRequest, placed_error
 from vmrunner.services.submit import AdmittedBuild, PackedBuild
 

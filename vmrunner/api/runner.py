@@ -18,7 +18,7 @@ from vmrunner.api.remote_service import RemoteService
 from vmrunner.config import field_checks
 from vmrunner.config import sources as configfile
 from vmrunner.errors import ConfigError, NotFinished, NotFound, SandboxOver
-from vmrunner.lib import abandonment, process, units
+from vmrunner.lib import cancellation, process, units
 from vmrunner.model import BuildRecord as Row
 from vmrunner.model import BuildState, Finding, LogLine, Process
 from vmrunner.runtime.app import App
@@ -298,7 +298,7 @@ class Runner:
             self._leave()
             if end is not None and time.monotonic() >= end:
                 raise NotFinished(f"{build} has not ended yet", hint="it goes on; wait again")
-            abandonment.check()
+            cancellation.check()
 
         return BuildFollower(
             self.service.ledger,

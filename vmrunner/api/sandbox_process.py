@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmrunner.config import field_checks
 from vmrunner.errors import Conflict, NotFinished
-from vmrunner.lib import abandonment, units
+from vmrunner.lib import cancellation, units
 from vmrunner.model import CommandEnd, CommandOrder, StreamName
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class SandboxProcess:
         """Return the next line of its stdout, once there is one; None: it has ended."""
         with self._news:
             while True:
-                abandonment.check()
+                cancellation.check()
                 if self._lines:
                     return self._lines.popleft()
                 if self._ended.is_set():
                     break
-                self._news.wait(abandonment.LOOK)
+                self._news.wait(cancellation.LOOK)
         self._raise()
         return None
 
@@ -114,8 +114,8 @@ class SandboxProcess:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Have its stdin, once no other thread has it."""
-        while not self._typing.acquire(timeout=abandonment.LOOK):
-            abandonment.check()
+        while not self._typing.acquire(timeout=cancellation.LOOK):
+            cancellation.check()
         try:
             yield
         finally:
@@ -132,7 +132,7 @@ class SandboxProcess:
         seconds = None if timeout is None else units.duration(timeout, "timeout")
         until = None if seconds is None else time.monotonic() + seconds
         while not self._ended.wait(_left(until)):
-            abandonment.check()
+            cancellation.check()
             if until is None or time.monotonic() < until:
                 continue
             raise NotFinished(f"{self._order.title[:80]} has not ended yet", hint="wait again")
@@ -175,5 +175,5 @@ class SandboxProcess:
 def _left(until: float | None) -> float:
     """Seconds to wait before the next look."""
     if until is None:
-        return abandonment.LOOK
-    return max(0.0, min(abandonment.LOOK, until - time.monotonic()))
+        return cancellation.LOOK
+    return max(0.0, min(cancellation.LOOK, until - time.monotonic()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from vmrunner.config import field_checks
 from vmrunner.errors import Conflict, NotFinished
-from vmrunner.lib import abandonment, units
+from vmrunner.lib import cancellation, units
 
 if TYPE_CHECKING:
     from vmrunner.api.sandbox_process import Translated
@@ -113,11 +113,11 @@ class Terminal:
         if timeout is not None:
             until = time.monotonic() + units.duration(timeout, "timeout")
         while not true():
-            abandonment.check()
-            remaining = abandonment.LOOK if until is None else until - time.monotonic()
+            cancellation.check()
+            remaining = cancellation.LOOK if until is None else until - time.monotonic()
             if remaining <= 0:
                 raise NotFinished(f"terminal: {what}", hint="wait again")
-            self._news.wait(min(remaining, abandonment.LOOK))
+            self._news.wait(min(remaining, cancellation.LOOK))
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -142,7 +142,7 @@ class Terminal:
             self._shown += shown
             self._news.notify_all()
             while len(self._shown) > UNREAD_BYTES and not self._waiting and self._opened.is_open:
-                self._news.wait(abandonment.LOOK)
+                self._news.wait(cancellation.LOOK)
             if self._waiting:
                 del self._shown[:-UNREAD_BYTES]
 

@@ -15,7 +15,7 @@ from typer.core import TyperArgument, TyperGroup
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, Joiner, debugging, over_server, refused_over_server
-from vmrunner.cli.with_command import WithCommand
+from vmrunner.cli.trailing_command import WithCommand
 from vmrunner.errors import ConfigError, VmrunnerError
 
 
@@ -79,10 +79,10 @@ _TASKS: Final[Mapping[str, Mapping[str, str]]] = {
         "drain": ".commands.vms:drain",
     },
     "Nothing left behind": {
-        "reap": ".commands.operations:reap",
-        "audit": ".commands.operations:audit",
+        "reap": ".commands.maintenance:reap",
+        "audit": ".commands.maintenance:audit",
         "guard": ".commands.guard:app",
-        "gc": ".commands.operations:gc",
+        "gc": ".commands.maintenance:gc",
     },
     "Service": {
         "serve": ".commands.serve:serve",
@@ -98,7 +98,7 @@ _TASKS: Final[Mapping[str, Mapping[str, str]]] = {
         "garm": ".commands.garm:garm",
     },
     "Set-up and help": {
-        "doctor": ".commands.operations:doctor",
+        "doctor": ".commands.maintenance:doctor",
         "config": ".commands.config:config",
         "version": ":version",
         "help": ":help_",

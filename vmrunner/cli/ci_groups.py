@@ -13,7 +13,7 @@ from vmrunner.model import BuildEvent, BuildRecord, EventKind
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
-    from vmrunner.services.remote import RemoteLedger
+    from vmrunner.services.client import RemoteLedger
 
 Mark = Callable[[int, float, str], str]
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
-from vmrunner.lib.section import Section
+from vmrunner.lib.config_section import Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

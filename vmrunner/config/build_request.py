@@ -20,8 +20,8 @@ from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.network_policy import Policy
 from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
 from vmrunner.errors import ConfigError
-from vmrunner.lib import section
-from vmrunner.lib.section import Bytes, Seconds, Section
+from vmrunner.lib import config_section
+from vmrunner.lib.config_section import Bytes, Seconds, Section
 from vmrunner.model import RUNTIMES, ArtifactRule, CacheRule, Step
 
 
@@ -203,4 +203,4 @@ class SandboxRequest(BuildRequest):
 
 def unit(name: str) -> str:
     """The unit of the number in this field: "seconds", "bytes" or ""."""
-    return section.unit(BuildRequest, name)
+    return config_section.unit(BuildRequest, name)

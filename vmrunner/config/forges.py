@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from vmrunner.config import named_secret, registry_auth
 from vmrunner.config.build_request import BuildFields
 from vmrunner.lib import units
-from vmrunner.lib.section import Seconds, Section
+from vmrunner.lib.config_section import Seconds, Section
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings

@@ -28,7 +28,7 @@ from vmrunner.config.validation_errors import FieldError, Where, checked, explai
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units
-from vmrunner.lib.section import Seconds, Section
+from vmrunner.lib.config_section import Seconds, Section
 from vmrunner.model import CacheRule, Step
 
 NAME: Final = "vmrunner.yml"

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vmrunner.config import named_secret
 from vmrunner.lib import units
-from vmrunner.lib.section import Section
+from vmrunner.lib.config_section import Section
 from vmrunner.model import NotifyEvent
 
 _LONGEST: Final = 40

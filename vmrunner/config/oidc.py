@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from vmrunner.config.network_policy import Policy
 from vmrunner.lib import units
-from vmrunner.lib.section import Seconds, Section
+from vmrunner.lib.config_section import Seconds, Section
 
 LONGEST_TOKEN = 3600.0  # seconds of a token that was exchanged
 

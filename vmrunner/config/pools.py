@@ -12,7 +12,7 @@ from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
-from vmrunner.lib.section import Bytes, Flag, Seconds, Section
+from vmrunner.lib.config_section import Bytes, Flag, Seconds, Section
 from vmrunner.model import MOST_VMS, PoolKind
 from vmrunner.providers import registry
 

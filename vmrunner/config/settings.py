@@ -16,7 +16,7 @@ import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from vmrunner.config.budgets import BudgetSettings, budgets
-from vmrunner.config.late_union import LateTable, LateUnion
+from vmrunner.config.lazy_tables import LateTable, LateUnion
 from vmrunner.config.network_policy import Policy
 from vmrunner.config.notify import NotifySettings
 from vmrunner.config.oidc import OidcIssuer
@@ -26,8 +26,8 @@ from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
 from vmrunner.lib import units
+from vmrunner.lib.config_section import Bytes, Flag, Seconds, Section
 from vmrunner.lib.database_url import SQLITE
-from vmrunner.lib.section import Bytes, Flag, Seconds, Section
 from vmrunner.lib.store_url import StoreUrl
 from vmrunner.model import Network
 from vmrunner.providers import registry

@@ -22,8 +22,8 @@ from vmrunner.config import trust
 from vmrunner.config.settings import Settings, database_url, paths
 from vmrunner.config.validation_errors import Where, explained
 from vmrunner.errors import ConfigError
+from vmrunner.lib import config_section, units
 from vmrunner.lib import database_url as databaseurl
-from vmrunner.lib import section, units
 from vmrunner.lib.database_url import MASK, SQLITE
 from vmrunner.providers import registry
 
@@ -102,7 +102,11 @@ class LoadedSettings:
         table: Any = self.settings
         for part in path[:-1]:
             table = table.get(part) if isinstance(table, Mapping) else getattr(table, part)
-        return section.unit(type(table), path[-1]) if isinstance(table, section.Section) else ""
+        return (
+            config_section.unit(type(table), path[-1])
+            if isinstance(table, config_section.Section)
+            else ""
+        )
 
     def _used(self) -> dict[Path_, tuple[Any, str]]:
         """Defaults in place of values that are not set: a driver's, and the ledger's

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
-from vmrunner.config.late_union import LateTable, LateUnion
+from vmrunner.config.lazy_tables import LateTable, LateUnion
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 

@@ -11,7 +11,6 @@ import array
 import fcntl
 import os
 import select
-import socket
 import termios
 import time
 from collections.abc import Iterator
@@ -21,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 from . import docker, verdict
 from . import pull as pulling
 from .cgroup import Cgroup
-from .state import EventLog, Place, Spool, clock
+from .state import EventLog, Spool, clock
 
 if TYPE_CHECKING:
+    import socket
+
     from .caches import CacheWork
     from .exit_events import ExitEvents
+    from .state import Place
 
 READ = 1 << 20
 TICK = 1.0  # seconds between looks at timeouts and the disk

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import docker, syscalls
 from .cache_archive import Bounded, NotCached, deadline, pack, unpack
-from .output import Output
+from .command_io import Output
 from .state import OTHER_ATTEMPT, EventLog, Place, clock
 
 if TYPE_CHECKING:
-    from .request import Request
+    from .command_io import Request
 
 SECONDS = 120.0  # for all caches of a build, in; and again, out
 CLEAR_GRACE = 10.0  # for what must be cleared after that

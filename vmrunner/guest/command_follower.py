@@ -14,9 +14,8 @@ import select
 from collections.abc import Iterator
 from contextlib import suppress
 
+from .command_io import Output, Request
 from .follow import DEAD, DEAD_AFTER, LOOK, PIECE, SHRUNK
-from .output import Output
-from .request import Request
 from .state import Stale, clock
 
 

@@ -1,4 +1,5 @@
-"""Files of ours that the container sees, at /vmrunner and /run/secrets."""
+"""Preparation of a container: Docker, firewall and spool, and the files of ours that it sees, at
+/vmrunner and /run/secrets."""
 
 from __future__ import annotations
 
@@ -6,9 +7,46 @@ import base64
 import os
 import shlex
 import shutil
-from typing import Any
+import socket
+from typing import TYPE_CHECKING, Any
 
-from .state import Place
+from . import docker
+
+if TYPE_CHECKING:
+    from .state import Place
+
+
+NO_METADATA = "metadata.nft"  # loaded before any step starts
+
+
+def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
+    """Prepare what a container of this shape needs, whatever is to run in it."""
+    wake_docker()
+    run("nft", "-f", os.path.join(os.path.dirname(__file__), NO_METADATA))
+    os.makedirs(work, 0o755, exist_ok=True)
+    size = int(str(job["log_bytes"])) + (4 << 20)
+    if not os.path.ismount(place.spool):
+        run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
+    if job["runtime"] != "runc" and not os.path.ismount(place.shown):
+        run("mount", "-o", "bind,ro", place.box, place.shown)
+
+
+def wake_docker() -> None:
+    """Let dockerd start beside what comes first: it takes seconds."""
+    try:
+        with socket.socket(socket.AF_UNIX) as waking:
+            waking.connect(docker.SOCKET)  # systemd listens there, and no program starts for it
+    except OSError:
+        run("systemctl", "start", "--no-block", "docker.service", check=False)
+
+
+def run(*argv: str, check: bool = True) -> None:
+    """A program that must succeed; its complaint is ours."""
+    import subprocess
+
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise OSError(f"{argv[0]}: {done.stderr.strip()}")
 
 
 def fill_box(place: Place, job: dict[str, Any]) -> None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import userns as remap
-from .state import Place
+
+if TYPE_CHECKING:
+    from .state import Place
+
 
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"

@@ -14,10 +14,14 @@ import os
 import select
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from .output import Output
-from .request import Request
-from .state import EventLog, Place, Stale, clock
+from .state import EventLog, Stale, clock
+
+if TYPE_CHECKING:
+    from .command_io import Output, Request
+    from .state import Place
+
 
 PIECE = 256 * 1024
 LOOK = 0.2  # seconds between looks while nothing is written

@@ -8,8 +8,7 @@ import socket
 
 from . import syscalls
 from .command import container_pid
-from .output import Output
-from .request import Request
+from .command_io import Output, Request
 
 PIECE = 256 << 10
 CONNECT = 10.0  # seconds

@@ -20,7 +20,7 @@ from .container_files import fill_box
 from .state import Place
 
 if TYPE_CHECKING:
-    from .request import Request
+    from .command_io import Request
 
 SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
 READY = "prestarted"  # the file: shape and first process of the container; {}: there is none
@@ -32,7 +32,7 @@ REHEARSAL = '. "$here/env"\n/bin/sh -ec : 3>&- 4>&-\necho ready >&3\n'
 
 def obey(request: Request) -> int:
     """Let a container of the shape on stdin wait for its build. Returns the exit code."""
-    from .request import received
+    from .command_io import received
 
     try:
         prestart(request.place, json.loads(received()), request.work)
@@ -48,7 +48,7 @@ COMMANDS = {"prestart": obey}
 
 def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
     """Make the container and wait until its driver asks. One at a time; again is harmless."""
-    from .preparation import lay_out
+    from .container_files import lay_out
     from .sandbox_commands import make_room
 
     with _one_at_a_time(place):

@@ -8,9 +8,13 @@ all went well is best seen by making the container.
 from __future__ import annotations
 
 import json
-import socket
+from typing import TYPE_CHECKING
 
 from . import docker
+
+if TYPE_CHECKING:
+    import socket
+
 
 TRIES = 3
 RETRY_PAUSE = 3.0  # seconds before another try

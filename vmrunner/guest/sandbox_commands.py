@@ -22,6 +22,7 @@ from typing import Any
 from .command import READ, Command
 from .command_follower import CallerSink, follow
 from .command_group import CommandGroup
+from .command_io import Request, received
 from .command_records import (
     ALL,
     AT_ONCE,
@@ -37,7 +38,6 @@ from .command_records import (
     taken,
 )
 from .port_forward import forward
-from .request import Request, received
 from .sandbox_files import operate
 from .state import Place
 
@@ -61,7 +61,7 @@ def lay_out(place: Place) -> None:
 def make_room(place: Place) -> None:
     """Make the directories of commands, and leave their script ready. A container that waits has
     them: to start a program takes a tenth of a second in an emulated VM."""
-    from .preparation import run
+    from .container_files import run
 
     os.makedirs(f"{place.box}/commands", 0o755, exist_ok=True)
     os.makedirs(f"{place.run}/running", 0o700, exist_ok=True)

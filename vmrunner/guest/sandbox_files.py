@@ -25,8 +25,7 @@ from typing import Any, BinaryIO, cast
 
 from . import syscalls
 from .command import container_pid
-from .output import Output
-from .request import Request
+from .command_io import Output, Request
 
 FAILED = 10  # exit code: the request could not be met; {"errno", "message"} is the complaint
 HEAD = 64 << 10  # bytes of a request

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 
-from .output import Output, write
+from .command_io import Output, write
 from .state import Place
 
 WORDS = 4096  # bytes of a command's words

@@ -13,7 +13,7 @@
     exec, attach, signal, input, commands          of a sandbox: sandbox_commands.py
     file, forward PORT                             … sandbox_files.py, port_forward.py
     run                                            the systemd unit itself
-    resident                                       the process that answers on a socket: resident.py
+    resident                                       the process that answers on a socket: daemon.py
 
 Exit codes: 2 artifacts that cannot be packed, 3 a stale epoch, 4 the log is shorter than OFFSET,
 5 the supervisor died, 6 this VM has started another attempt, 1 anything else, with a line on
@@ -29,10 +29,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from .command_io import Output, Request, received
+from .container_files import fill_box, lay_out, run, wake_docker
 from .follow import follow
-from .output import Output
-from .preparation import lay_out, run, wake_docker
-from .request import Request, received
 from .state import OTHER_ATTEMPT, EventLog, Place, Stale
 
 WORK = "/work"
@@ -49,9 +48,9 @@ def main(argv: list[str], place: Place | None = None, work: str = WORK) -> int:
     if command == "run":
         return run_build(place, work=work)
     if command == "resident":
-        from .resident import Resident
+        from .daemon import Resident
 
-        return Resident(place, work, obey=obey, run_build=run_build).run()
+        return Resident(place, work, obey, run_build).run()
     place.make()
     return obey(argv, place, work, Output(1), launch)
 
@@ -142,7 +141,7 @@ def start(request: Request) -> int:
     lock = place.alive()
     if lock is not None:  # no `run` lives; where the steps ran already it only says so
         if job.get("prestarted") and not (was or job.get("caches")):
-            from .opening import open_and_follow
+            from .direct_start import open_and_follow
 
             return open_and_follow(request, lock)
         os.close(lock)
@@ -153,7 +152,6 @@ def start(request: Request) -> int:
 def prepare(place: Place, job: dict[str, Any], work: str) -> None:
     """Prepare all that a build needs in this VM, before anything of it runs."""
     from . import userns as remap
-    from .container_files import fill_box
 
     job["prestarted"] = 0
     if login := job.pop("registry_auth", ""):
@@ -197,17 +195,19 @@ def launch() -> None:
 
 def cancel(request: Request) -> int:
     """Leave the wish and wake the unit. The first wish stays."""
-    if not request.place.read("cancel"):
-        request.place.write("cancel", request.arguments[0])
-    fd = os.open(f"{request.place.box}/control", os.O_RDWR | os.O_NONBLOCK)
+    place = request.place
+    if not place.read("cancel"):
+        place.write("cancel", request.arguments[0])
+    fd = os.open(f"{place.box}/control", os.O_RDWR | os.O_NONBLOCK)
     os.write(fd, b"\n")
     return 0
 
 
 def status(request: Request) -> int:
     """Print what was started here, and whether it ended, as one JSON line."""
-    ended = bool(request.place.job()) and EventLog(request.place.events).last("ended") is not None
-    request.out.write(json.dumps({"started": request.place.was_started(), "ended": ended}).encode())
+    place = request.place
+    ended = bool(place.job()) and EventLog(place.events).last("ended") is not None
+    request.out.write(json.dumps({"started": place.was_started(), "ended": ended}).encode())
     return 0
 
 
@@ -237,11 +237,4 @@ def of_our_images(command: str) -> Callable[[Request], int] | None:
     return None
 
 
-COMMANDS = {
-    "unpack": unpack,
-    "start": start,
-    "follow": follow,
-    "cancel": cancel,
-    "status": status,
-    "collect": collect,
-}
+COMMANDS = {work.__name__: work for work in (unpack, start, follow, cancel, status, collect)}

@@ -3,11 +3,14 @@ of one that exited."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import docker
 from . import pull as pulling
-from .state import EventLog
+
+if TYPE_CHECKING:
+    from .state import EventLog
+
 
 Verdict = tuple[str, int | None, str]
 

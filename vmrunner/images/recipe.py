@@ -54,7 +54,7 @@ from pydantic import (
 from vmrunner.config.validation_errors import FieldError, explained
 from vmrunner.errors import ConfigError
 from vmrunner.lib import resources
-from vmrunner.lib.section import Section
+from vmrunner.lib.config_section import Section
 
 #: Raised when the builder itself makes something else from the same inputs.
 VERSION: Final = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vmrunner.lib.section import Bytes, Flag, Seconds, Section
+from vmrunner.lib.config_section import Bytes, Flag, Seconds, Section
 
 __all__ = ["Bytes", "Flag", "LocalSettings", "ProviderSettings", "Seconds"]
 

@@ -10,32 +10,32 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from vmrunner.model import Principal
-from vmrunner.server import bodies, login, problems
+from vmrunner.server import login, problems, request_bodies
 from vmrunner.server.authentication import Authentication
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
-from vmrunner.server.cloud_look import CloudLook
+from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.fleet_cache import CloudLook
+from vmrunner.server.html import STATIC, PageFiles, of_problem
 from vmrunner.server.metrics import Metrics
+from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
-from vmrunner.server.pages import STATIC, PageFiles, of_problem
-from vmrunner.server.parts import ServerParts
 from vmrunner.server.routes import (
+    admin_pages,
     artifacts,
+    build_page,
     builds,
     caches,
     costs,
-    house_pages,
     instances,
     logs,
     operations,
-    page,
     sandboxes,
     sources,
     system,
     token,
     vm_page,
 )
-from vmrunner.server.shared_pages import SharedPages
 from vmrunner.services import fleet
 from vmrunner.services.uploads import ComingBytes
 
@@ -67,7 +67,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.upload_slots = CallerSlots("uploads", lambda: UPLOADS)
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
-    app.state.large_bodies = bodies.LargeBodies()
+    app.state.large_bodies = request_bodies.LargeBodies()
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
     app.state.sandbox_threads = CapacityLimiter(SANDBOX_THREADS)
@@ -82,7 +82,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
         builds, sandboxes, logs, artifacts, sources, instances, caches, operations, costs, token
     ):  # fmt: skip
         app.include_router(part.router, prefix=API)
-    for part in (system, login, page, vm_page, house_pages):
+    for part in (system, login, build_page, vm_page, admin_pages):
         app.include_router(part.router)
     for routes in (costs, caches):
         app.include_router(routes.pages)

@@ -19,7 +19,7 @@ from vmrunner.server.problems import HttpProblem, of_error
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from vmrunner.server.parts import ServerParts
+    from vmrunner.server.dependencies import ServerParts
 
 _COOKIE: Final = "vmrunner_login"
 CSRF: Final = "x-csrf-token"

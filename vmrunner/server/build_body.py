@@ -13,7 +13,7 @@ from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.build_request import BuildRequest, SandboxRequest
 from vmrunner.config.jobfile import JobArtifact, JobCache, JobDefaults, JobStep
 from vmrunner.config.validation_errors import checked
-from vmrunner.lib.section import Seconds
+from vmrunner.lib.config_section import Seconds
 from vmrunner.model import ArtifactRule, Network
 from vmrunner.server import body_lengths
 

@@ -13,8 +13,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from vmrunner.model import Principal
+from vmrunner.server.prefetch import ReadAhead
 from vmrunner.server.problems import HttpProblem
-from vmrunner.server.read_ahead import ReadAhead
 
 CALLERS: Final = 20  # that may have all of their own at once
 

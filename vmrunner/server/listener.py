@@ -12,12 +12,12 @@ import uvicorn
 from vmrunner.errors import ConfigError
 from vmrunner.lib import turns, units
 from vmrunner.server import application
+from vmrunner.server.client_leases import SubmitterWatch
 from vmrunner.server.connections import CallerConnection
-from vmrunner.server.submitters import SubmitterWatch
 
 if TYPE_CHECKING:
     from vmrunner.model import Principal
-    from vmrunner.server.parts import ServerParts
+    from vmrunner.server.dependencies import ServerParts
 
 log = logging.getLogger("vmrunner.server")
 

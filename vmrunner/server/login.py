@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from vmrunner.model import TokenScope
-from vmrunner.server import bodies
+from vmrunner.server import request_bodies
 from vmrunner.server.authentication import cookie_name
-from vmrunner.server.pages import rendered
+from vmrunner.server.html import rendered
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import Parts
 
@@ -32,7 +32,7 @@ async def log_in(request: Request, parts: Parts) -> Response:
     """Take a token, give a cookie."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise HttpProblem(403, "the form is not of this server")
-    form = parse_qs((await bodies.whole(request, _FORM)).decode("utf-8", "replace"))
+    form = parse_qs((await request_bodies.whole(request, _FORM)).decode("utf-8", "replace"))
     secret, target = form.get("token", [""])[0].strip(), _next(form.get("next", ["/"])[0])
     tokens, now = parts.ledger.tokens, parts.now()
     token = await to_thread.run_sync(tokens.of_secret, secret) if secret else None

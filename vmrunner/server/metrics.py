@@ -19,7 +19,7 @@ from vmrunner.reaper.once import PASSED, SWEPT, swept_in
 from vmrunner.services import alarms, pools
 
 if TYPE_CHECKING:
-    from vmrunner.server.parts import ServerParts
+    from vmrunner.server.dependencies import ServerParts
 
 #: Seconds after which a scope that is not swept any more is no longer shown: no engine has it.
 FORGOTTEN: Final = 86_400.0

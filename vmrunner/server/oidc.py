@@ -17,7 +17,7 @@ from vmrunner.model import Token, TokenQuota, TokenScope
 from vmrunner.model.principals import OIDC
 from vmrunner.server.problems import HttpProblem
 from vmrunner.services import tokens
-from vmrunner.services.remote import issuer_document
+from vmrunner.services.client import issuer_document
 
 if TYPE_CHECKING:
     from vmrunner.config.oidc import OidcIssuer, OidcRule

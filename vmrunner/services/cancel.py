@@ -12,7 +12,7 @@ from vmrunner.model import Reason
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import BuildRecord
-    from vmrunner.services.remote import RemoteLedger
+    from vmrunner.services.client import RemoteLedger
 
 
 def cancel(

@@ -12,8 +12,8 @@ from vmrunner.services.logs import LogReader, ReadsLog
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.services.client import RemoteLedger
     from vmrunner.services.protocols import ServingHost
-    from vmrunner.services.remote import RemoteLedger
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST_PAUSE
 from vmrunner.lib import ids, units
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import TRACES, EndpointStatus, Finding, Level, Notification, NotifyEndpoint
+from vmrunner.services.client import webhooks
 from vmrunner.services.documents import ended_document, envelope, iso
-from vmrunner.services.remote import webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     )
     from vmrunner.reaper.report import Report
     from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.client import RemoteLedger
     from vmrunner.services.command_output import OnOutput
     from vmrunner.services.destroy import DestroyedVm
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.logs import ReadsLog
     from vmrunner.services.pools import PoolStatus
-    from vmrunner.services.remote import RemoteLedger
     from vmrunner.services.requests import BuildRequest, CheckedRequest
     from vmrunner.services.sandbox_terminal import SandboxTerminal
     from vmrunner.services.submit import AdmittedBuild, PackedBuild

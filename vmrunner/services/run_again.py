@@ -10,7 +10,7 @@ from vmrunner.errors import ConfigError, NotAllowed, NotFound
 from vmrunner.model import LOCAL_TENANT
 from vmrunner.model.principals import UNFILTERED
 from vmrunner.services import ceilings
-from vmrunner.services.remote_submit import allow, limit_cost, refuse_foreign_labels
+from vmrunner.services.admission import allow, limit_cost, refuse_foreign_labels
 from vmrunner.services.requests import CheckedRequest, check_again
 from vmrunner.services.submit import AdmittedBuild
 

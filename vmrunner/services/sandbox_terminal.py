@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from vmrunner.errors import Conflict, NotFinished, NotFound
-from vmrunner.lib import abandonment
+from vmrunner.lib import cancellation
 from vmrunner.session.ssh import client
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class SandboxTerminal:
                 raise kind(f"terminal: {done.complaint}")
             if time.monotonic() >= until:
                 raise NotFinished(f"terminal: it did not begin within {START:.0f} s")
-            abandonment.check()
-            data = self._channel.receive(abandonment.LOOK)
+            cancellation.check()
+            data = self._channel.receive(cancellation.LOOK)
             output, has_ended = output + (data or b""), data == b""
         return output.partition(mark)[2]
 
@@ -93,7 +93,7 @@ class SandboxTerminal:
             shown, self._shown = self._shown, b""
             return shown
         try:
-            return self._channel.receive(abandonment.LOOK)
+            return self._channel.receive(cancellation.LOOK)
         except client.ConnectionLost as error:
             if self._closed:
                 return b""
@@ -103,7 +103,7 @@ class SandboxTerminal:
         """Type it; returns once all was sent. False: the command has ended."""
         remaining = memoryview(data)
         while remaining:
-            abandonment.check()
+            cancellation.check()
             try:
                 sent = self._channel.send(remaining)
             except client.ConnectionLost as error:

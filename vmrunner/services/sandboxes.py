@@ -17,7 +17,7 @@ from weakref import WeakSet
 from vmrunner.config.field_checks import COMMAND_ID
 from vmrunner.core.boxes import DOCKER
 from vmrunner.errors import Conflict, NotFinished, NotFound, SandboxOver
-from vmrunner.lib import abandonment
+from vmrunner.lib import cancellation
 from vmrunner.lib.masking import Masker
 from vmrunner.lib.secret_patterns import SecretPatterns
 from vmrunner.model import (
@@ -32,8 +32,8 @@ from vmrunner.model import (
     StreamName,
 )
 from vmrunner.services.command_output import MaskedCommandOutput, OnOutput
+from vmrunner.services.sandbox_call_limits import VM_PATIENCE, MovingBytes, look
 from vmrunner.services.sandbox_connections import WarmConnections
-from vmrunner.services.sandbox_pulse import VM_PATIENCE, MovingBytes, look
 from vmrunner.services.sandbox_terminal import SandboxTerminal
 from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.session.sandbox_calls import SandboxCalls, StaleEpoch
@@ -327,7 +327,7 @@ class SandboxClient:
                 if now - since >= VM_PATIENCE:
                     text = f"the VM of sandbox {self.id} does not answer: {error}"
                     raise SandboxOver(text) from None
-                abandonment.check()
+                cancellation.check()
                 self._sleep(ASK_RETRY)
 
     def _broke_off(self, instance: Instance, why: Exception) -> NoReturn:

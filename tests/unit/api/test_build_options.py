@@ -25,7 +25,7 @@ from vmrunner.config.build_request import BuildFields, BuildRequest, SandboxRequ
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
-from vmrunner.lib.section import Bytes, Seconds
+from vmrunner.lib.config_section import Bytes, Seconds
 from vmrunner.model import BuildRecord, BuildSpec, BuildState, CacheRule
 from vmrunner.services import requests
 from vmrunner.services.documents import build_document

@@ -11,8 +11,8 @@ from typing import Any
 
 from vmrunner.guest.build import GuestBuild
 from vmrunner.guest.container_files import fill_box
-from vmrunner.guest.rehearsal import JOB
 from vmrunner.guest.state import EventLog, Place, clock
+from vmrunner.guest.warm_up import JOB
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner.guest import docker, identity, prestart, resident, supervisor
-from vmrunner.guest.resident import Resident
+from vmrunner.guest import daemon, docker, identity, prestart, supervisor
+from vmrunner.guest.daemon import Resident
 from vmrunner.guest.state import Place
 
 SHAPE = {"container": "debian:trixie", "runtime": "runc", "network": "open", "log_bytes": 64 << 20}
@@ -41,8 +41,8 @@ def test_a_build_sees_a_container_about_to_be_made(
 
     monkeypatch.setattr(identity, "expected", lambda: True)
     monkeypatch.setattr(identity, "seed", lambda: SHAPE)
-    monkeypatch.setattr(resident.signal, "set_wakeup_fd", lambda _: None)
-    monkeypatch.setattr(resident.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(daemon.signal, "set_wakeup_fd", lambda _: None)
+    monkeypatch.setattr(daemon.signal, "signal", lambda *_: None)
     monkeypatch.setattr(Resident, "_step", step)
     monkeypatch.setattr(
         Resident, "_fork", lambda *_: there.append(Path(place.prestarting).exists())
@@ -84,9 +84,9 @@ def test_a_resident_killed_before_its_answer_still_gives_it(
     ours, host = socket.socketpair()
     monkeypatch.setattr(identity, "expected", lambda: True)
     monkeypatch.setattr(identity, "open_port", lambda: os.dup(ours.fileno()))
-    monkeypatch.setattr(resident, "TICK", 0.1)
-    monkeypatch.setattr(resident, "SPARES", 0)
-    monkeypatch.setattr(resident, "_listens", lambda _: True)
+    monkeypatch.setattr(daemon, "TICK", 0.1)
+    monkeypatch.setattr(daemon, "SPARES", 0)
+    monkeypatch.setattr(daemon, "_listens", lambda _: True)
     place.write("identified", "")
     heard = []
     host.setblocking(False)

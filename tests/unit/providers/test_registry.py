@@ -112,7 +112,7 @@ def test_a_broken_one_is_left_out_and_told(
     (site / "thief.py").write_text("from vmrunner.providers.qemu import DRIVER")
     (site / "bare.py").write_text(
         "from vmrunner.providers.port import Driver\n"
-        "DRIVER = Driver(kind='bare', settings='vmrunner.lib.section:Section', open=print)"
+        "DRIVER = Driver(kind='bare', settings='vmrunner.lib.config_section:Section', open=print)"
     )
     value, why = BROKEN[kind]
     thirdparty.metadata(site, "broken", **{kind: value})

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vmrunner.server.submitters import GAP, SubmitterWatch
+from vmrunner.services.remote_submit import SUBMITTER_LEASE
 
 from tests.support.sshd import wait_for
 from vmrunner.errors import LedgerError, Unreadable, VmrunnerError
 from vmrunner.server import submitters
-from vmrunner.server.submitters import GAP, SubmitterWatch
-from vmrunner.services.remote_submit import SUBMITTER_LEASE
 
 STEP = GAP / 2
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.sshd import wait_for
 from vmrunner.errors import NotFound, VmrunnerError
-from vmrunner.services.remote import host
-from vmrunner.services.remote.host import RemoteHost
+from vmrunner.services.client import host
+from vmrunner.services.client.host import RemoteHost
 
 
 class Server:

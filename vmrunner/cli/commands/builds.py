@@ -125,7 +125,7 @@ def _describe(
 ) -> None:
     from vmrunner.cli.views import builds as views
     from vmrunner.lib import units
-    from vmrunner.services import build_history, costs, people, usage
+    from vmrunner.services import build_history, costs, people, usage_text
     from vmrunner.services.documents import iso, start_of
 
     now = time.time()
@@ -163,7 +163,7 @@ def _describe(
         "ended": iso(row.finished_at) or "",
         "held until": iso(row.hold_until) or "" if row.state.value == "held" else "",
         "cost": costs.text(row.cost),
-        "used": usage.text(row.usage),
+        "used": usage_text.text(row.usage),
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
     for key, value in facts.items():

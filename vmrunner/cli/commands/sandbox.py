@@ -15,7 +15,7 @@ from vmrunner.cli import build_options, exit_codes, output
 from vmrunner.cli.completion import build_ids
 from vmrunner.cli.context import over_server, shell_of
 from vmrunner.cli.output import Format
-from vmrunner.cli.with_command import WithCommand
+from vmrunner.cli.trailing_command import WithCommand
 from vmrunner.errors import ConfigError, NotFound, VmrunnerError
 
 if TYPE_CHECKING:

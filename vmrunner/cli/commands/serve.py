@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vmrunner.model import Principal
     from vmrunner.reaper.report import Report
     from vmrunner.runtime.service_parts import ServiceParts
+    from vmrunner.server.dependencies import ServerParts
     from vmrunner.server.listener import HttpListener
-    from vmrunner.server.parts import ServerParts
 
 log = logging.getLogger("vmrunner.serve")
 
@@ -59,7 +59,7 @@ def serve(
     from vmrunner.runtime.background import BACKGROUND, SERVE
     from vmrunner.runtime.daemon import Daemon, DaemonUpdate
     from vmrunner.services import reap
-    from vmrunner.services.outbox_tasks import OutboxTasks
+    from vmrunner.services.outbox_senders import OutboxTasks
 
     app = shell_of(context).app
     output.hand_over()
@@ -204,7 +204,7 @@ def _listener(parts: ServiceParts, address: str, everybody: Principal | None) ->
 def server_parts(parts: ServiceParts) -> ServerParts:
     """All parts that a server works with."""
     from vmrunner.lib import wakeup
-    from vmrunner.server.parts import ServerParts
+    from vmrunner.server.dependencies import ServerParts
     from vmrunner.server.sandbox_clients import SandboxClients
     from vmrunner.services.submit import Submission
 

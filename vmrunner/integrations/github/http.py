@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.integrations.github.errors import GithubAway, GithubError
 from vmrunner.lib import units
-from vmrunner.services.remote import certificates
+from vmrunner.services.client import certificates
 
 if TYPE_CHECKING:
     import httpx

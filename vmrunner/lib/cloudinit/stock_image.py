@@ -23,16 +23,16 @@ OF_OUR_IMAGES: Final = {
     "command_records.py",
     "exit_events.py",
     "identity.py",
-    "opening.py",
+    "direct_start.py",
     "port_forward.py",
     "prestart.py",
-    "rehearsal.py",
-    "resident.py",
+    "warm_up.py",
+    "daemon.py",
     "sandbox.sh",
     "sandbox_commands.py",
     "sandbox_files.py",
     "socket_answers.py",
-    "spare.py",
+    "preforked.py",
     "syscalls.py",
     "usage.py",
 }
@@ -86,8 +86,15 @@ def _lean(text: str, *, program: bool) -> str:
         elif isinstance(node, ast.arg):
             node.annotation = None
     first = text.partition("\n")[0] + "\n" if program else ""
-    thin = re.sub("(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), ast.unparse(tree))
+    # `unparse` writes line breaks inside of strings as escapes.
+    lines = re.sub(r"\n\n+", "\n", ast.unparse(tree))
+    lines = re.sub(r"(?m)^import \w+(\nimport \w+)+$", _joined, lines)
+    thin = re.sub("(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), lines)
     return f"{first}{thin}\n"
+
+
+def _joined(imports: re.Match[str]) -> str:
+    return imports[0].replace("\nimport ", ", ")
 
 
 class _Untyped(ast.NodeTransformer):

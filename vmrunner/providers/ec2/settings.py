@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from vmrunner.lib.section import Section
+from vmrunner.lib.config_section import Section
 from vmrunner.providers.settings import Bytes, ProviderSettings
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from vmrunner.model import Principal
 from vmrunner.server.caller_slots import CallerStream
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.common import Parts, Reader, ask_store, listing, visible_build
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.artifact_archive import archive

@@ -12,11 +12,11 @@ from pydantic import BaseModel, Field
 from vmrunner.config.field_checks import LABELS
 from vmrunner.ledger.build_listing import BuildChoice, BuildPage
 from vmrunner.lib import units
-from vmrunner.lib.section import Seconds, Section
+from vmrunner.lib.config_section import Seconds, Section
 from vmrunner.model import BuildRecord, BuildState, Principal, Reason
-from vmrunner.server import bodies
+from vmrunner.server import request_bodies
 from vmrunner.server.build_body import BuildBody, SandboxBody
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     PageParameters,
@@ -30,7 +30,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import costs, people, queue_reasons, remote_submit, removal
+from vmrunner.services import admission, build_removal, costs, people, queue_reasons
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.documents import build_document, shown_document, spec_document
@@ -165,11 +165,11 @@ async def submitted(
     dry_run: bool,
 ) -> JSONResponse:
     """Queue what the body asks for."""
-    body = await bodies.model(request, kind)
+    body = await request_bodies.model(request, kind)
     if dry_run:
         checked = await ask_cloud(
             request,
-            lambda: remote_submit.check(
+            lambda: admission.check(
                 parts.submission(),
                 principal,
                 body.request,
@@ -180,7 +180,7 @@ async def submitted(
         return listing("build_spec", [spec_document(checked.spec)], warnings=checked.warnings)
     done = await ask_cloud(
         request,
-        lambda: remote_submit.submit(
+        lambda: admission.submit(
             parts.submission(),
             principal,
             body.request,
@@ -246,7 +246,7 @@ async def cancel_build(
 ) -> JSONResponse:
     """Wish that it ends and its VM dies. One that has finished stays as it is."""
     row = await run_in_threadpool(visible_build, parts, principal, build)
-    body = await bodies.model(request, CancelBody)
+    body = await request_bodies.model(request, CancelBody)
     row = await run_in_threadpool(
         request_cancel,
         parts.ledger,
@@ -264,7 +264,7 @@ async def extend_build(
 ) -> JSONResponse:
     """Keep a held build's VM longer, never past its deadline."""
     row = await run_in_threadpool(visible_build, parts, principal, build)
-    body = await bodies.model(request, ExtendBody)
+    body = await request_bodies.model(request, ExtendBody)
 
     def work() -> BuildRecord:
         now = parts.providers.time_at(row.spec.provider, ask=True)
@@ -277,7 +277,7 @@ async def extend_build(
 def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
     """Remove the log and the artifacts of a build that ended. Its row and events stay."""
     row = visible_build(parts, principal, build)
-    removal.remove(parts.ledger, row, parts.paths.artifacts)
+    build_removal.remove(parts.ledger, row, parts.paths.artifacts)
     return listing("build", [build_document(row)])
 
 
@@ -287,6 +287,6 @@ def renew_lease(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
     row = visible_build(parts, principal, build)
     if row.finished:
         return JSONResponse({"seconds": 0})
-    until = parts.now() + remote_submit.SUBMITTER_LEASE
+    until = parts.now() + admission.SUBMITTER_LEASE
     parts.ledger.submitter_leases.renew(row.id, until)
-    return JSONResponse({"seconds": remote_submit.SUBMITTER_LEASE})
+    return JSONResponse({"seconds": admission.SUBMITTER_LEASE})

@@ -11,8 +11,8 @@ from pydantic import Field
 from vmrunner.lib import units
 from vmrunner.model import TokenScope
 from vmrunner.model.caches import MOST_CACHES
+from vmrunner.server.html_tables import Cell, TableRow, Wish, table
 from vmrunner.server.routes.common import Parameters, Parts, Reader, Submitter, listing
-from vmrunner.server.tables import Cell, TableRow, Wish, table
 from vmrunner.services import caches
 
 router = APIRouter(tags=["caches"])

@@ -15,7 +15,7 @@ from vmrunner.errors import NotFound
 from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
 from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.services import costs
 from vmrunner.services.documents import envelope
 

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from vmrunner.core import cost_report
 from vmrunner.lib import units
-from vmrunner.lib.section import Seconds
+from vmrunner.lib.config_section import Seconds
+from vmrunner.server.html_tables import Cell, TableRow, table
 from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
-from vmrunner.server.tables import Cell, TableRow, table
 from vmrunner.services import costs
 from vmrunner.services.documents import cost_document
 

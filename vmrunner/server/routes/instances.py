@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from vmrunner.model import Principal
 from vmrunner.server.authentication import refuse_filtered
 from vmrunner.server.caller_slots import CallerSlots
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     PageParameters,

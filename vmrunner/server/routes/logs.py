@@ -19,8 +19,9 @@ from vmrunner.model import BuildRecord, BuildState, Chunk, Principal
 from vmrunner.server.authentication import still_valid
 from vmrunner.server.caller_slots import CallerSlots, CallerStream
 from vmrunner.server.change_watcher import ChangeWatcher
-from vmrunner.server.log_pages import LogPlace, last_line, page_from, place_after
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.log_stream import LogPlace, last_line, page_from, place_after
+from vmrunner.server.news_stream import NewsPage, SharedPages, event_bytes
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     Number,
@@ -32,7 +33,6 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.server.shared_pages import NewsPage, SharedPages, event_bytes
 from vmrunner.services.documents import build_document, event_document
 from vmrunner.services.follow import ended
 from vmrunner.store.build_log import BuildLog

@@ -11,12 +11,12 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, StrictBool, StrictInt
 
 from vmrunner.lib import units
-from vmrunner.lib.section import Section
+from vmrunner.lib.config_section import Section
 from vmrunner.model import MOST_VMS, Principal
 from vmrunner.reaper.report import Report
-from vmrunner.server import bodies
+from vmrunner.server import request_bodies
 from vmrunner.server.caller_slots import CallerSlots
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.builds import body_schema
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
 from vmrunner.services import audit as audits
@@ -91,7 +91,7 @@ def show_pool(pool: str, parts: Parts, _: WholeReader) -> JSONResponse:
 @router.post("/pools/{pool}/resize", openapi_extra=body_schema(ResizeBody))
 async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """Another size, until the configuration changes."""
-    body = await bodies.model(request, ResizeBody)
+    body = await request_bodies.model(request, ResizeBody)
     await run_in_threadpool(pools.resize, parts.ledger, pool, body.size, by=admin.actor)
     return await run_in_threadpool(show_pool, pool, parts, admin)
 
@@ -99,7 +99,7 @@ async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -
 @router.post("/pools/{pool}/drain", openapi_extra=body_schema(DrainPoolBody))
 async def drain_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """End its VMs that wait, and make no more."""
-    await bodies.model(request, DrainPoolBody)
+    await request_bodies.model(request, DrainPoolBody)
     await run_in_threadpool(pools.drain, parts.ledger, pool, by=admin.actor)
     return await run_in_threadpool(show_pool, pool, parts, admin)
 
@@ -134,7 +134,7 @@ def audit(
 @router.post("/audit", openapi_extra=body_schema(AuditBody))
 async def audit_by_body(request: Request, parts: Parts, principal: WholeReader) -> JSONResponse:
     """The same, for who sends what to look at as a body."""
-    body = await bodies.model(request, AuditBody)
+    body = await request_bodies.model(request, AuditBody)
     return await run_in_threadpool(_audit, request, parts, principal, body)
 
 
@@ -158,7 +158,7 @@ def _audit(
 @router.post("/reap", openapi_extra=body_schema(ReapBody))
 async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did. All that is said is in the body."""
-    body = await bodies.model(request, ReapBody)
+    body = await request_bodies.model(request, ReapBody)
     report = await ask_cloud(request, lambda: _reap(parts, body, admin.actor))
     document = envelope("verdict", map(verdict_document, report.lines))
     return JSONResponse(document | {"alarms": list(report.alarms), "unread": list(report.unread)})
@@ -180,7 +180,7 @@ def _reap(parts: ServerParts, body: ReapBody, by: str) -> Report:
 @router.post("/drain", openapi_extra=body_schema(DrainBody))
 async def drain(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """Stop launching, everywhere; what runs goes on."""
-    body = await bodies.model(request, DrainBody)
+    body = await request_bodies.model(request, DrainBody)
 
     await run_in_threadpool(draining.drain, parts.ledger, off=body.off, by=admin.actor)
     parts.wake()

@@ -15,12 +15,12 @@ from pydantic import Field, StrictBool
 
 from vmrunner.config import field_checks
 from vmrunner.errors import Conflict
-from vmrunner.lib.section import Seconds, Section
+from vmrunner.lib.config_section import Seconds, Section
 from vmrunner.model import BuildRecord, CommandOrder, Principal
-from vmrunner.server import bodies, byte_pipes
+from vmrunner.server import byte_pipes, request_bodies
 from vmrunner.server.build_body import SandboxBody
 from vmrunner.server.caller_slots import CallerStream
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.artifacts import TAR
 from vmrunner.server.routes.builds import (
     BuildFilter,
@@ -192,7 +192,7 @@ async def start_command(
 ) -> JSONResponse:
     """Start a command, unless its id was started."""
     client = await reached(parts, principal, sandbox)
-    body = await bodies.model(request, CommandBody)
+    body = await request_bodies.model(request, CommandBody)
     await asked(request, principal, lambda: client.start(body.order))
     return listing("command", [{"id": body.id}], status=201)
 
@@ -260,7 +260,7 @@ async def send_input(
     client = await reached(parts, principal, sandbox)
     state = request.app.state
     with state.sandbox_slots.held(principal):  # first: each holds that much memory
-        data = await bodies.whole(request, INPUT)
+        data = await request_bodies.whole(request, INPUT)
         await to_thread.run_sync(
             lambda: client.send_input(
                 command, wanted.offset, data, last=wanted.last, wait=OUTPUT_WAIT
@@ -338,7 +338,7 @@ async def write_file(
     write = client.unpack_files if tar else client.write_file
     with request.app.state.upload_slots.held(principal):
         await byte_pipes.pushed(
-            bodies.stream(request, FILE),
+            request_bodies.stream(request, FILE),
             lambda pieces: write(path, pieces),
         )
     return listing("file", [{"path": path}])

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from vmrunner.server import bodies
+from vmrunner.server import request_bodies
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.routes.common import Parts, Submitter, ask_store
 from vmrunner.services.uploads import Uploads
@@ -38,7 +38,7 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
         )
         upload = await run_in_threadpool(uploads.begin, int(length) if length.isdecimal() else 0)
         try:
-            async for part in bodies.stream(request, parts.settings().limits.source_bytes):
+            async for part in request_bodies.stream(request, parts.settings().limits.source_bytes):
                 await run_in_threadpool(upload.write, part)
             digest = await ask_store(request, upload.finish)
         finally:

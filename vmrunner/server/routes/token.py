@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from vmrunner.lib.section import Section
-from vmrunner.server import bodies
+from vmrunner.lib.config_section import Section
+from vmrunner.server import request_bodies
 from vmrunner.server.oidc import OidcExchange
 from vmrunner.server.routes.builds import body_schema
 from vmrunner.server.routes.common import Parts
@@ -29,7 +29,9 @@ class ExchangeBody(Section):
 @router.post("/token", status_code=201, openapi_extra=body_schema(ExchangeBody))
 async def exchange(request: Request, parts: Parts) -> JSONResponse:
     """Give a token for an identity that the configuration has a rule for."""
-    body = await bodies.model(request, ExchangeBody, IDENTITY)  # of who has shown nothing yet
+    body = await request_bodies.model(
+        request, ExchangeBody, IDENTITY
+    )  # of who has shown nothing yet
     exchange = cast("OidcExchange", request.app.state.oidc)
     secret, token = await to_thread.run_sync(
         exchange.exchange,

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from vmrunner.lib import units
 from vmrunner.model import Instance, Kind, TokenScope
-from vmrunner.server.cloud_look import CloudLook
+from vmrunner.server.fleet_cache import CloudLook
+from vmrunner.server.html_tables import Cell, TableRow, Wish, table
 from vmrunner.server.routes.common import Parts, Reader
-from vmrunner.server.tables import Cell, TableRow, Wish, table
 from vmrunner.services import fleet
 from vmrunner.services.fleet import FleetVm
 

@@ -7,9 +7,9 @@ from fastapi.responses import JSONResponse
 
 from vmrunner.lib import units
 from vmrunner.server.caller_slots import CallerSlots
-from vmrunner.server.pages import is_admin
+from vmrunner.server.html import is_admin
+from vmrunner.server.html_tables import Cell, TableRow, Wish, table
 from vmrunner.server.routes.common import Admin, Parts, WholeReader
-from vmrunner.server.tables import Cell, TableRow, Wish, table
 from vmrunner.services import audit as audits
 from vmrunner.services import nodes, pools, tokens
 from vmrunner.services.documents import iso

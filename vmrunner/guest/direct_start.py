@@ -17,7 +17,7 @@ from .build import GuestBuild
 from .follow import follow
 
 if TYPE_CHECKING:
-    from .request import Request
+    from .command_io import Request
 
 FIRST_OUTPUT = 4096  # bytes of the log at most
 ROOM = 4  # times that much: what is cut of a smaller log is in the memory of who reads it

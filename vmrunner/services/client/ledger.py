@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from vmrunner.model import BuildEvent, BuildRecord, BuildState, Chunk, Instance, Reason, Start
-from vmrunner.services.remote import decoding
-from vmrunner.services.remote.http_client import HttpClient, segment
+from vmrunner.services.client import decoding
+from vmrunner.services.client.http_client import HttpClient, segment
 
 _PAGE = 500
 

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request, Response
 from vmrunner.config import cache_checks
 from vmrunner.lib import units
 from vmrunner.model import BuildRecord, BuildState, Instance, Principal
-from vmrunner.server.pages import rendered
-from vmrunner.server.parts import ServerParts
+from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.html import rendered
 from vmrunner.server.routes.builds import chosen, waiting_reasons
 from vmrunner.server.routes.common import (
     Parts,
@@ -23,7 +23,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import costs, people, run_again, usage
+from vmrunner.services import costs, people, run_again, usage_text
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import build_document, iso, shown, shown_document
 
@@ -149,7 +149,7 @@ def _facts(
         "held until": document["hold_until"] if row.state is BuildState.HELD else "",
         "lives until": "" if row.finished or not row.was_ready else document["hold_until"],
         "cost": costs.text(row.cost),
-        "used": usage.text(row.usage),
+        "used": usage_text.text(row.usage),
         "labels": ", ".join(f"{k}={v}" for k, v in sorted(row.spec.labels.items())),
     }
     return [(name, value) for name, value in facts.items() if value]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from vmrunner.lib import abandonment
+from vmrunner.lib import cancellation
 from vmrunner.session.ssh import client
 
 VM_PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
@@ -43,7 +43,7 @@ class MovingBytes:
 
     def pulse(self) -> float:
         """Raise ConnectionLost after so long without a byte."""
-        abandonment.check()
+        cancellation.check()
         silent = time.monotonic() - self._last
         if silent >= VM_PATIENCE:
             raise client.ConnectionLost(f"no byte for {silent:.0f} s")
@@ -52,5 +52,5 @@ class MovingBytes:
 
 def look() -> float:
     """The pulse of a call that takes as long as it takes."""
-    abandonment.check()
+    cancellation.check()
     return LOOK_INTERVAL

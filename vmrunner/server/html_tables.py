@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from vmrunner.server.pages import rendered
+from vmrunner.server.html import rendered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

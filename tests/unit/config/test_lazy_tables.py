@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from vmrunner.config.late_union import LateUnion
-from vmrunner.lib.section import Seconds, Section
+from vmrunner.config.lazy_tables import LateUnion
+from vmrunner.lib.config_section import Seconds, Section
 
 
 class Inner(Section):

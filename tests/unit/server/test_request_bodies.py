@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vmrunner.server import bodies
-from vmrunner.server.bodies import LargeBodies
+from vmrunner.server import request_bodies
 from vmrunner.server.problems import HttpProblem
+from vmrunner.server.request_bodies import LargeBodies
 
 Work = Callable[[LargeBodies], Awaitable[None]]
 
@@ -24,8 +24,8 @@ def of(actor: str) -> Any:
 
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> LargeBodies:
-    monkeypatch.setattr(bodies, "SHARE", 0.0)
-    monkeypatch.setattr(bodies, "REFUSAL", 0.0)
+    monkeypatch.setattr(request_bodies, "SHARE", 0.0)
+    monkeypatch.setattr(request_bodies, "REFUSAL", 0.0)
     return LargeBodies()
 
 
@@ -61,7 +61,7 @@ def test_who_has_too_many_is_told_so(large: LargeBodies) -> None:
                 await go.wait()
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(body("a")) for _ in range(bodies.WAITING)]
+            tasks = [group.create_task(body("a")) for _ in range(request_bodies.WAITING)]
             await asyncio.sleep(0)
             with pytest.raises(HttpProblem) as refused:
                 await body("a")
@@ -95,4 +95,4 @@ def test_what_one_took_its_caller_waits_for(monkeypatch: pytest.MonkeyPatch) -> 
         assert large._callers == {}
 
     asyncio.run(work())
-    assert later == [bodies.SHARE * 3.0, bodies.SHARE * 0.05]
+    assert later == [request_bodies.SHARE * 3.0, request_bodies.SHARE * 0.05]

@@ -10,16 +10,16 @@ from anyio import to_thread
 
 from tests.support.scripted_app import wait_until
 from vmrunner.model import Principal
-from vmrunner.server import read_ahead
+from vmrunner.server import prefetch
 from vmrunner.server.caller_slots import CallerSlots, CallerStream
-from vmrunner.server.read_ahead import ReadAhead
+from vmrunner.server.prefetch import ReadAhead
 
 PIECES = [b"%d" % n * 400 for n in range(10)]
 
 
 @pytest.fixture(autouse=True)
 def _few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ahead, "AT_ONCE", 1000)
+    monkeypatch.setattr(prefetch, "AT_ONCE", 1000)
 
 
 class Source:
@@ -55,7 +55,7 @@ def test_bytes_come_in_order_and_a_part_ahead() -> None:
         answer = opened(ReadAhead(), source)
         found = [await anext(answer)]
         assert found == [b"".join(PIECES[:2])]
-        assert await taken(source, 2 * (1 + read_ahead.AHEAD))
+        assert await taken(source, 2 * (1 + prefetch.AHEAD))
         found += [piece async for piece in answer]
         assert b"".join(found) == b"".join(PIECES)
 

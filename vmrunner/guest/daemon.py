@@ -2,8 +2,8 @@
 
 It answers on a Unix socket that root alone may use; sshd connects to it. Each command runs in a
 fork, where a new Python costs seconds under emulation; so does a fork cost tens of milliseconds,
-and two are made ahead (spare.py). It starts the build's supervisor, `run`, and starts it again when
-it dies; it holds this VM's own end.
+and two are made ahead (preforked.py). It starts the build's supervisor, `run`, and starts it again
+when it dies; it holds this VM's own end.
 
 On a host that gives this VM its identity (identity.py) it waits for that first, then starts sshd.
 A container is made meanwhile, where the host told its shape.
@@ -27,19 +27,19 @@ from . import artifact_globs as artifact_globs  # loaded here, once, for all for
 from . import caches as caches
 from . import command as command
 from . import command_follower as command_follower
+from . import direct_start as direct_start
 from . import docker, identity, syscalls
 from . import exit_events as exit_events
-from . import opening as opening
 from . import port_forward as port_forward
 from . import prestart as prestarting
 from . import sandbox_commands as sandbox_commands
 from . import sandbox_files as sandbox_files
 from . import usage as usage
 from . import userns as userns
-from .rehearsal import rehearse
+from .preforked import Spare
 from .socket_answers import Obey, answer
-from .spare import Spare
 from .state import EventLog, Place
+from .warm_up import rehearse
 
 RESTART_PAUSE = 0.5  # seconds before a child that died is started again
 TICK = 5.0  # seconds between looks at the deadline
@@ -58,9 +58,7 @@ _ANSWER, _BUILD = b"A", b"B"  # what a spare may be told to do
 class Resident:
     """The loop over socket, children, identity and deadline."""
 
-    def __init__(
-        self, place: Place, work: str, *, obey: Obey, run_build: Callable[..., int]
-    ) -> None:
+    def __init__(self, place: Place, work: str, obey: Obey, run_build: Callable[..., int]) -> None:
         """`obey` and `run_build` are the supervisor's."""
         self._place = place
         self._work = work
@@ -242,7 +240,7 @@ class Resident:
             elif start is not None and start == self._start_build:
                 self._building = False
             elif start is None and status and not self._building:
-                self._go_on()  # it may have died while it opened the build (opening.py)
+                self._go_on()  # it may have died while it opened the build (direct_start.py)
 
     def _build(self) -> None:
         if not self._building:

@@ -8,8 +8,8 @@ import threading
 from typing import Final, Self
 
 from vmrunner.errors import NotFound, VmrunnerError
-from vmrunner.services.remote.http_client import HttpClient, segment
-from vmrunner.services.remote.ledger import RemoteBuilds
+from vmrunner.services.client.http_client import HttpClient, segment
+from vmrunner.services.client.ledger import RemoteBuilds
 
 log = logging.getLogger("vmrunner")
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.named_servers import certificate
 from vmrunner.errors import ConfigError
-from vmrunner.services.remote import certificates
+from vmrunner.services.client import certificates
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from vmrunner.core.audit_rules import AuditFault, Survivor
 from vmrunner.core.cost_report import CostKind, CostLine
 from vmrunner.model import Cost, Death, Kind, PriceSource, Ref, Scope
 from vmrunner.reaper.report import LineFate, LineOutcome, Report, ReportLine
-from vmrunner.services.remote.decoding import Document, moment
+from vmrunner.services.client.decoding import Document, moment
 
 
 def survivor(document: Document) -> Survivor:

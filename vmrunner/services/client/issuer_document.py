@@ -7,7 +7,7 @@ import asyncio
 import json
 from typing import Any, Final
 
-from vmrunner.services.remote import certificates
+from vmrunner.services.client import certificates
 
 WHOLE: Final = 10.0  # seconds for a document, however it comes
 BYTES: Final = 1 << 20  # of one

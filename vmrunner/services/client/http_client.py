@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 from vmrunner import errors
 from vmrunner.core import trace_context
 from vmrunner.errors import ConfigError, NotAllowed, NoValidToken, ServerUnreachable, VmrunnerError
-from vmrunner.lib import abandonment
-from vmrunner.services.remote import certificates
+from vmrunner.lib import cancellation
+from vmrunner.services.client import certificates
 
 if TYPE_CHECKING:
     import httpx
@@ -214,7 +214,7 @@ def patiently(ask: Callable[[], T]) -> T:
         except _AllTaken as error:
             if time.monotonic() >= until:
                 raise
-            abandonment.check()
+            cancellation.check()
             log.info("%s: it is asked again", error)
             time.sleep(RETRY_PAUSE)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vmrunner.guest import rehearsal, supervisor
+from vmrunner.guest import supervisor, warm_up
 from vmrunner.guest.socket_answers import open_files
 from vmrunner.guest.state import EventLog, Place
 
@@ -29,7 +29,7 @@ def _files(place: Place) -> list[str]:
 
 def test_a_rehearsal_leaves_no_file_and_no_descriptor(place: Place) -> None:
     before = _files(place), open_files(), _stdin()
-    rehearsal.rehearse(place, supervisor.obey)
+    warm_up.rehearse(place, supervisor.obey)
     assert (_files(place), open_files(), _stdin()) == before
     assert not place.job()
     assert not place.was_started()
@@ -39,8 +39,8 @@ def test_a_rehearsal_leaves_no_file_and_no_descriptor(place: Place) -> None:
 def test_a_rehearsal_goes_as_far_as_a_first_line(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rehearsal.shutil, "rmtree", lambda *_, **__: None)
-    rehearsal.rehearse(place, supervisor.obey)
+    monkeypatch.setattr(warm_up.shutil, "rmtree", lambda *_, **__: None)
+    warm_up.rehearse(place, supervisor.obey)
     scratch = Place(f"{place.run}/rehearsal-{os.getpid()}")
     kinds = [event["kind"] for event in EventLog(scratch.events).past]
     assert kinds == ["container", "step_started", "ended"]
@@ -53,9 +53,9 @@ def test_a_full_disk_costs_the_rehearsal_alone(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rehearsal, "fill_box", full)
+    monkeypatch.setattr(warm_up, "fill_box", full)
     before = _files(place)
-    rehearsal.rehearse(place, supervisor.obey)
+    warm_up.rehearse(place, supervisor.obey)
     assert "no rehearsal: OSError: [Errno 28] No space left on device" in capsys.readouterr().err
     assert _files(place) == before
 
@@ -70,6 +70,6 @@ def test_an_order_that_fails_costs_the_rehearsal_alone(
 
     monkeypatch.setattr(supervisor, "prepare", full)
     before = _files(place), open_files(), _stdin()
-    rehearsal.rehearse(place, supervisor.obey)
+    warm_up.rehearse(place, supervisor.obey)
     assert "no rehearsal: " in capsys.readouterr().err
     assert (_files(place), open_files(), _stdin()) == before

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib.change_watch import ChangeWatch
 from vmrunner.model import Reason
+from vmrunner.services.admission import SUBMITTER_LEASE
 from vmrunner.services.cancel import cancel
-from vmrunner.services.remote_submit import SUBMITTER_LEASE
 
 if TYPE_CHECKING:
-    from vmrunner.server.parts import ServerParts
+    from vmrunner.server.dependencies import ServerParts
 
 log = logging.getLogger("vmrunner.server")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 
 from vmrunner.api.remote_service import RemoteService
-from vmrunner.services.remote.http_client import ANSWER, LOOK
+from vmrunner.services.client.http_client import ANSWER, LOOK
 
 
 def test_who_asks_all_clouds_waits_longer_for_an_answer() -> None:

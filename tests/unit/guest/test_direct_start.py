@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from vmrunner.guest import opening, supervisor
-from vmrunner.guest.output import Output
+from vmrunner.guest import direct_start, supervisor
+from vmrunner.guest.command_io import Output, Request
 from vmrunner.guest.prestart import READY
-from vmrunner.guest.rehearsal import JOB, SHAPE
-from vmrunner.guest.request import Request
 from vmrunner.guest.state import Place
+from vmrunner.guest.warm_up import JOB, SHAPE
 
 CACHES = [{"path": "/x", "restore": True, "pack": False}]
 
@@ -53,7 +52,7 @@ def test_one_process_opens_a_build(
         place.claim(was)
     monkeypatch.setattr(supervisor, "received", lambda: json.dumps(job).encode())
     monkeypatch.setattr(supervisor, "follow", lambda _: 0)
-    monkeypatch.setattr(opening, "open_and_follow", opened)
+    monkeypatch.setattr(direct_start, "open_and_follow", opened)
     request = Request(place, 1, ["0", "0"], place.run, Output(1), lambda: seen.append("run"))
     monkeypatch.setattr(request.out, "complain", lambda _: seen.append("refused"))
     supervisor.start(request)

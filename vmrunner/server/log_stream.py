@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from vmrunner.model import Chunk, LogLine
-from vmrunner.server.shared_pages import NewsPage, event_bytes
+from vmrunner.server.news_stream import NewsPage, event_bytes
 from vmrunner.services.documents import log_line_document
 
 LINE: Final = 1 << 20  # bytes of one line on a stream; the bytes by range have all

@@ -27,8 +27,8 @@ from vmrunner.model import (
     Role,
     Step,
 )
+from vmrunner.services.client import decoding
 from vmrunner.services.documents import build_document, instance_document
-from vmrunner.services.remote import decoding
 from vmrunner.services.sandbox_documents import command_document, file_document
 
 BUILD = BuildRecord(

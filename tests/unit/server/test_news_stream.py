@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from vmrunner.server.shared_pages import OWN, NewsPage, SharedPages
+from vmrunner.server.news_stream import OWN, NewsPage, SharedPages
 
 
 def test_a_page_is_made_once_for_all_followers() -> None:

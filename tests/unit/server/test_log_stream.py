@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from vmrunner.ledger.logs import cut
 from vmrunner.model import Chunk
-from vmrunner.server import log_pages
-from vmrunner.server.log_pages import CUT, LogPlace, last_line, page_from, place_after
-from vmrunner.server.shared_pages import SharedPages
+from vmrunner.server import log_stream
+from vmrunner.server.log_stream import CUT, LogPlace, last_line, page_from, place_after
+from vmrunner.server.news_stream import SharedPages
 from vmrunner.services.logs import lines
 
 
@@ -65,7 +65,7 @@ PIECES = st.lists(st.text("ab\n", max_size=12).map(str.encode), max_size=6)
 def test_pages_have_the_lines_of_the_log(pieces: list[bytes], page: int, after: int) -> None:
     log = Log(*[piece for piece in pieces if piece])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(log_pages, "PAGE", page)
+        patched.setattr(log_stream, "PAGE", page)
         expected = [line[::2] for line in whole(log)]
         assert [line[::2] for line in followed(log)] == expected
         ended = sum(chunk.data.count(b"\n") for chunk in log.chunks)
@@ -76,7 +76,7 @@ def test_pages_have_the_lines_of_the_log(pieces: list[bytes], page: int, after: 
 
 def test_a_long_line_is_its_beginning_and_says_so() -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(log_pages, "LINE", 3)
+        patched.setattr(log_stream, "LINE", 3)
         log = Log(b"abc\nab", b"cd\nabcdef", b"ghi", b"j")
         assert [text for _, _, text in followed(log)] == ["abc", *["abc" + CUT.decode()] * 2]
 
@@ -88,14 +88,14 @@ def test_a_line_without_end_takes_bounded_memory() -> None:
         place = page.after
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert len(place.begun) == log_pages.LINE + len(CUT)
-    assert peak < 4 * log_pages.LINE
+    assert len(place.begun) == log_stream.LINE + len(CUT)
+    assert peak < 4 * log_stream.LINE
 
 
 def test_a_page_of_empty_lines_is_bounded() -> None:
     log, place, pages = Log(b"\n" * 20_000), LogPlace(), 0
     while (page := page_from(log, place)) is not None:
-        assert len(page.data) < log_pages.PAGE + 200
+        assert len(page.data) < log_stream.PAGE + 200
         place, pages = page.after, pages + 1
     assert (place.line, pages > 5) == (20_000, True)
 

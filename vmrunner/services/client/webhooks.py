@@ -12,7 +12,7 @@ import hmac
 from importlib.metadata import version
 from typing import Final
 
-from vmrunner.services.remote import certificates
+from vmrunner.services.client import certificates
 
 CONNECT: Final = 5.0  # seconds
 WHOLE: Final = 15.0  # … for a request, however it is spent

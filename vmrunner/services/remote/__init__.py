@@ -1,4 +1,0 @@
-"""A server of ours, as its clients see it: the ledger's questions and wishes over HTTP."""
-
-from vmrunner.services.remote.http_client import HttpClient as HttpClient
-from vmrunner.services.remote.ledger import RemoteLedger as RemoteLedger
