@@ -25,7 +25,7 @@ EXPIRED = "tests/unit/reaper/test_expired.py"
 ONCE = "tests/unit/reaper/test_once.py"
 PROVIDERS = "tests/unit/runtime/test_provider_set.py"
 CLIENT = "tests/unit/services/test_remote_host.py"
-CLIENTS = "tests/unit/server/test_submitters.py"
+CLIENTS = "tests/unit/server/test_client_leases.py"
 TIMED = "tests/integration/test_daemon_clock.py::test_all_that_recurs_is_called_by_a_timer"
 STREAMS = f"{LOGS}::test_a_log_comes_back_whole_and_in_order"
 
@@ -419,21 +419,21 @@ BUGS: Final = (
     ),
     Bug(
         "a build that cannot be ended keeps those of all clients that are gone",
-        "server/submitters.py",
+        "server/client_leases.py",
         "            except LedgerError:\n                raise\n",
         "            except VmrunnerError:\n                raise\n",
         f"{CLIENTS}::test_a_build_that_cannot_be_ended_keeps_no_other",
     ),
     Bug(
         "remember each build that a client ever watched",
-        "server/submitters.py",
+        "server/client_leases.py",
         "        self._leases.keep(leases)\n",
         "",
         f"{CLIENTS}::test_only_builds_that_are_open_are_remembered",
     ),
     Bug(
         "end builds whose clients could reach no ledger",
-        "server/submitters.py",
+        "server/client_leases.py",
         "                self._leases.clear()  # clients got no answer either\n",
         "",
         f"{CLIENTS}::test_a_ledger_that_is_away_ends_no_build",

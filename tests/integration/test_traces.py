@@ -265,7 +265,7 @@ def test_the_standard_variables_decide(environ: dict[str, str], wanted: bool) ->
 
 def test_without_a_collector_nothing_of_it_is_loaded() -> None:
     code = (
-        "import sys; from vmrunner.services import outbox_tasks, traces;"
+        "import sys; from vmrunner.services import outbox_senders, traces;"
         "assert traces.senders(None, {}, '') == {};"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )

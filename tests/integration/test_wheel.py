@@ -211,11 +211,11 @@ def test_every_module_finds_what_it_imports(installed: Installed) -> None:
 
 SERVER = """
 import importlib, pkgutil, vmrunner.server
-from vmrunner.server import pages
+from vmrunner.server import html
 for found in pkgutil.walk_packages(vmrunner.server.__path__, "vmrunner.server."):
     importlib.import_module(found.name)
-pages._templates().get_template("build.html")
-print(sorted(path.name for path in pages.STATIC.iterdir()))
+html._templates().get_template("build.html")
+print(sorted(path.name for path in html.STATIC.iterdir()))
 """
 
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from vmrunner.server.submitters import GAP, SubmitterWatch
-from vmrunner.services.remote_submit import SUBMITTER_LEASE
 
 from tests.support.sshd import wait_for
 from vmrunner.errors import LedgerError, Unreadable, VmrunnerError
-from vmrunner.server import submitters
+from vmrunner.server import client_leases
+from vmrunner.server.client_leases import GAP, SubmitterWatch
+from vmrunner.services.admission import SUBMITTER_LEASE
 
 STEP = GAP / 2
 
@@ -29,7 +29,7 @@ class Node:
         ledger = SimpleNamespace(submitter_leases=SimpleNamespace(open=self._open))
         parts: Any = SimpleNamespace(ledger=ledger, wake=lambda: None)
         self.watch = SubmitterWatch(parts, lambda: self.now)
-        monkeypatch.setattr(submitters, "cancel", self._cancel)
+        monkeypatch.setattr(client_leases, "cancel", self._cancel)
 
     def _open(self) -> dict[str, float]:
         self.looks += 1
@@ -76,7 +76,7 @@ def test_only_builds_that_are_open_are_remembered(node: Node) -> None:
 
 def test_a_ledger_that_is_away_ends_no_build(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients got no answer either, so all of them begin anew; and somebody goes on looking."""
-    monkeypatch.setattr(submitters, "INTERVAL", 0.01)
+    monkeypatch.setattr(client_leases, "INTERVAL", 0.01)
     node.leases = {"b-1": 1.0}
     node.look(SUBMITTER_LEASE)
     node.away = LedgerError("the database restarts")
