@@ -14,7 +14,7 @@ import pytest
 import vmrunner
 from tests.support.http_service import service
 from tests.support.scripted_app import CountedApp, Scripted, numbered, wait_until
-from vmrunner.api.keywords import wish
+from vmrunner.api.keywords import build_request
 from vmrunner.config.settings import Settings
 from vmrunner.model import BuildState, Reason, Result, Step
 from vmrunner.providers.fake import Cloud, FakeProvider
@@ -333,7 +333,7 @@ def test_what_its_engine_drove_is_handed_over_once(
     app, other = a_wiring(), vmrunner.Runner(app=a_wiring())
     with vmrunner.Runner(app=app) as runner:
         runner.run("say a")
-        entered, _ = runner.enter(wish("sleep 60", {}))  # as of a process that has ended
+        entered, _ = runner.enter(build_request("sleep 60", {}))  # as of a process that has ended
         wait_until(lambda: runner.get(entered.id).state is BuildState.RUNNING)
         for _ in range(others):
             other.submit("sleep 60")

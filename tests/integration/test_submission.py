@@ -10,7 +10,7 @@ import pytest
 
 import vmrunner
 from tests.support.scripted_app import CountedApp
-from vmrunner.api.keywords import wish
+from vmrunner.api.keywords import build_request
 from vmrunner.config.settings import Settings
 from vmrunner.ledger.builds import Builds
 from vmrunner.lib.wakeup import Listener
@@ -45,7 +45,7 @@ def test_whoever_serves_hears_of_each_submission(runner: vmrunner.Runner) -> Non
     """Else a build that a VM waits for waits for the next poll."""
     listener = Listener(runner.app.paths.wake, "another")
     try:
-        runner.enter(wish("say a", {}))
+        runner.enter(build_request("say a", {}))
         assert listener.wait(0)
     finally:
         listener.close()

@@ -93,13 +93,13 @@ _ELSEWHERE: Final = {
 }
 
 
-def wish(command: Command, options: BuildOptions) -> BuildRequest:
+def build_request(command: Command, options: BuildOptions) -> BuildRequest:
     """Keywords as a request. Raises TypeError for a keyword that there is not."""
     names = BuildRequest.model_fields.keys() - {"steps"}
     return BuildRequest(steps=_steps(command), **_given(options, names, "a build"))
 
 
-def sandbox_wish(options: SandboxOptions) -> SandboxRequest:
+def sandbox_request(options: SandboxOptions) -> SandboxRequest:
     """The same for a sandbox, whose network is none unless they say otherwise."""
     names = SandboxOptions.__annotations__.keys()
     if foreign := next((name for name in options if name in _ELSEWHERE), None):

@@ -127,7 +127,7 @@ class LocalService:
         return SandboxClient(self.ledger, build, providers.channel_to, box=providers.box_of)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
-        """Wish that it ends and its VM dies."""
+        """Cancel it: it ends, and its VM dies."""
         from vmrunner.services.cancel import cancel
 
         return cancel(self.ledger, build, wake=self.wake, reason=reason, why=why)

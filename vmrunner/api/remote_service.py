@@ -182,7 +182,7 @@ class RemoteService:
         return RemoteSandbox(self.client, build)
 
     def cancel(self, build: str, *, reason: Reason = Reason.USER, why: str = "") -> BuildRecord:
-        """Wish that it ends and its VM dies."""
+        """Cancel it: it ends, and its VM dies."""
         del why
         return self.ledger.builds.request_cancel(build, reason, time.time())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 from vmrunner.api import entry, remote_service
 from vmrunner.api.build import Build, raise_for
 from vmrunner.api.errors import BuildError
-from vmrunner.api.keywords import BuildOptions, Command, Duration, wish
+from vmrunner.api.keywords import BuildOptions, Command, Duration, build_request
 from vmrunner.api.local_service import LocalService
 from vmrunner.api.remote_service import RemoteService
 from vmrunner.config import field_checks
@@ -95,7 +95,7 @@ class Runner:
 
     def submit(self, command: Command, /, **options: Unpack[BuildOptions]) -> Build:
         """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
-        build, _ = self.enter(wish(command, options))
+        build, _ = self.enter(build_request(command, options))
         self._unended.add(build.id)
         self._host.ensure(build.spec.provider, staying=True)
         return Build(build, self)
@@ -117,7 +117,7 @@ class Runner:
         so does `wait_timeout`, which raises `NotFinished`. One that had this idempotency key
         already is another's: it is waited for, and never cancelled."""
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
-        build, new = self.enter(wish(command, options), submitter=process.current())
+        build, new = self.enter(build_request(command, options), submitter=process.current())
         if new:
             self._unended.add(build.id)
         try:
@@ -159,7 +159,7 @@ class Runner:
         return [Build(row, self) for row in rows]
 
     def cancel(self, build: str) -> Build:
-        """Wish that it ends and its VM dies. Returns at once; wait for it if you need to."""
+        """Cancel it: it ends, and its VM dies. Returns at once; wait for it if you need to."""
         row = self.service.cancel(self.get(build).id)
         self._host.wake()
         return Build(row, self)

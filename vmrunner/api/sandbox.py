@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from vmrunner.api.build import Build
 from vmrunner.api.errors import BuildLost
-from vmrunner.api.keywords import SandboxOptions, sandbox_wish
+from vmrunner.api.keywords import SandboxOptions, sandbox_request
 from vmrunner.api.port_forward import PortForward
 from vmrunner.api.remote_sandbox import no_terminal
 from vmrunner.api.runner import Runner
@@ -103,7 +103,7 @@ class Sandbox:
         mine = runner is None
         runner = runner or Runner(settings=settings)
         try:
-            build = runner.enter_sandbox(sandbox_wish(options), owned=owned, timeout=seconds)
+            build = runner.enter_sandbox(sandbox_request(options), owned=owned, timeout=seconds)
             return cls(build, runner, own_runner=mine)
         except BaseException:
             if mine:

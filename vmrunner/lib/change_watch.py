@@ -1,6 +1,6 @@
 """Seconds since a value that another process writes last changed, by our own monotonic clock.
 
-A heartbeat, a lease, a wish: each is a value that changes while its writer lives. What it says is
+A heartbeat, a lease, an order: each is a value that changes while its writer lives. What it says is
 compared with nothing but what it said before, so neither a clock that is wrong, here or there, nor
 one that is set while we watch makes anybody look dead.
 """

@@ -44,7 +44,7 @@ UPLOADS = 4  # of one token at once
 LOOKS = 2  # of one token at once: each asks all clouds
 SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sandbox runs 32 commands
 SANDBOX_THREADS = 640  # for all of them: a silent VM holds up no other request
-CLOUD_THREADS = 40  # for wishes that ask a cloud: one that hangs holds up no other request
+CLOUD_THREADS = 40  # for requests that ask a cloud: one that hangs holds up no other request
 STORE_THREADS = 40  # for what reads or writes the store, likewise
 EXCHANGES = 64  # at once: an identity may wait for its issuer, and no other request for that
 

@@ -21,7 +21,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class RowAction:
     """A button of a row."""
 
     name: str
@@ -32,7 +32,7 @@ class Wish:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
     cells: Sequence[Cell]
-    wishes: Sequence[Wish] = field(default_factory=tuple)
+    actions: Sequence[RowAction] = field(default_factory=tuple)
 
 
 def table(
@@ -40,7 +40,7 @@ def table(
 ) -> Response:
     """Return a page with one table."""
     options = {"note": "", "empty": "Nothing here.", "live": True, "links": (), **more}
-    wishes = any(row.wishes for row in rows)
+    actions = any(row.actions for row in rows)
     return rendered(
-        request, "table.html", title=title, columns=columns, rows=rows, wishes=wishes, **options
+        request, "table.html", title=title, columns=columns, rows=rows, actions=actions, **options
     )

@@ -78,7 +78,7 @@ def describe(build: BuildRecord, run: StepRun) -> str:
     return f"{name} did not come to its end"
 
 
-def wished(events: Iterable[BuildEvent], kind: str) -> str:
+def requester(events: Iterable[BuildEvent], kind: str) -> str:
     """The actor who last asked to cancel, retry or remove a build; "" where none was noted."""
     reasons = [
         str(event.data["by"]) for event in events if event.kind == kind and event.data.get("by")

@@ -143,7 +143,7 @@ def one(ledger: Ledger, providers: ProviderSet, name: str) -> PoolStatus:
 
 
 def resize(ledger: Ledger, name: str, size: int, *, by: str = "") -> None:
-    """Wish another size, until the configuration changes. Raises NotFound."""
+    """Set another size, until the configuration changes. Raises NotFound."""
     if not 0 <= size <= MOST_VMS:
         raise ConfigError(
             f"size: {size} is not within 0 to {MOST_VMS}", hint="0 keeps none waiting"

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from vmrunner import cli
-from vmrunner.api.keywords import BuildOptions, SandboxOptions, wish
+from vmrunner.api.keywords import BuildOptions, SandboxOptions, build_request
 from vmrunner.cli import run_inputs
 from vmrunner.config import jobfile
 from vmrunner.config.build_request import BuildFields, BuildRequest, SandboxRequest, unit
@@ -106,7 +106,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def by_python(said: Any) -> BuildSpec:
-    return spec(wish("make", said))
+    return spec(build_request("make", said))
 
 
 def by_job(said: Mapping[str, Any]) -> BuildSpec:

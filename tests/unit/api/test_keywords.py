@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vmrunner import Step
-from vmrunner.api.runner import wish
+from vmrunner.api.runner import build_request
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule
@@ -18,7 +18,7 @@ SETTINGS = Settings.model_validate({"providers": {"local": {"kind": "qemu"}}})
 
 def complaint(command: Any, **options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        requests.check(wish(command, options), SETTINGS)  # type: ignore[arg-type]
+        requests.check(build_request(command, options), SETTINGS)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -93,6 +93,6 @@ def test_a_command_that_cannot_be(command: Any, said: str) -> None:
 
 def test_ten_thousand_variables_fit_or_are_told() -> None:
     env = {f"VARIABLE_{n}": "x" * 30 for n in range(10_000)}
-    assert len(requests.check(wish("make", {"env": env}), SETTINGS).spec.env) == 10_000
+    assert len(requests.check(build_request("make", {"env": env}), SETTINGS).spec.env) == 10_000
     env = {f"VARIABLE_{n}": "x" * 300 for n in range(10_000)}
     assert complaint("make", env=env).startswith("env: 10000 variables take 3.1 MiB")

@@ -120,7 +120,7 @@ def _attended(sandbox: Sandbox, command: str) -> Iterator[None]:
     with passed_on(sandbox, command) as signals:
         yield
     if signals.first is not None:
-        raise VmrunnerError(f"the script was ended, as {signals.first.name} wished")
+        raise VmrunnerError(f"the script was ended by {signals.first.name}")
 
 
 def _guarded(work: Callable[[], object]) -> int:

@@ -79,7 +79,7 @@ class GarmProvider:
 
     def _end(self, rows: list[BuildRecord]) -> None:
         for row in rows:
-            self._service.cancel(row.id, why="GARM wished it")
+            self._service.cancel(row.id, why="GARM asked for it")
         self._service.ensure_ended(rows)
 
     def _document(self, row: BuildRecord) -> dict[str, Any]:

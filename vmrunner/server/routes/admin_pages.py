@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from vmrunner.lib import units
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.html import is_admin
-from vmrunner.server.html_tables import Cell, TableRow, Wish, table
+from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
 from vmrunner.server.routes.common import Admin, Parts, WholeReader
 from vmrunner.services import audit as audits
 from vmrunner.services import nodes, pools, tokens
@@ -36,8 +36,8 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
                 Cell(text=f"${status.idle_usd_today:.2f}"),
                 Cell(text=status.empty_reason.value if status.empty_reason else ""),
             ),
-            wishes=(
-                Wish(
+            actions=(
+                RowAction(
                     name="Drain",
                     post=f"/api/v1/pools/{status.pool.name}/drain",
                     ask="End its VMs that wait, and make no more?",
@@ -158,8 +158,8 @@ def token_page(request: Request, parts: Parts, _: Admin) -> Response:
                     Cell(text=token.created_by),
                     Cell(text=iso(token.expires_at) or "never"),
                 ),
-                wishes=(
-                    Wish(
+                actions=(
+                    RowAction(
                         name="Revoke", post=f"/tokens/{token.id}/revoke", ask="Revoke it for ever?"
                     ),
                 )

@@ -244,7 +244,7 @@ def _whole(parts: ServerParts, principal: Principal, row: BuildRecord) -> JSONRe
 async def cancel_build(
     build: str, request: Request, parts: Parts, principal: Submitter
 ) -> JSONResponse:
-    """Wish that it ends and its VM dies. One that has finished stays as it is."""
+    """Cancel it: it ends, and its VM dies. One that has finished stays as it is."""
     row = await run_in_threadpool(visible_build, parts, principal, build)
     body = await request_bodies.model(request, CancelBody)
     row = await run_in_threadpool(

@@ -11,7 +11,7 @@ from pydantic import Field
 from vmrunner.lib import units
 from vmrunner.model import TokenScope
 from vmrunner.model.caches import MOST_CACHES
-from vmrunner.server.html_tables import Cell, TableRow, Wish, table
+from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
 from vmrunner.server.routes.common import Parameters, Parts, Reader, Submitter, listing
 from vmrunner.services import caches
 
@@ -57,8 +57,8 @@ def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
                 Cell(text=f"{units.span(max(0.0, now - cache.used_at))} ago"),
                 Cell(text=cache.build, link=f"/builds/{cache.build}"),
             ),
-            wishes=(
-                Wish(
+            actions=(
+                RowAction(
                     name="Remove",
                     post=f"/api/v1/caches/{cache.id}/remove",
                     ask="Let no build have it any more?",

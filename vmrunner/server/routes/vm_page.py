@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from vmrunner.lib import units
 from vmrunner.model import Instance, Kind, TokenScope
 from vmrunner.server.fleet_cache import CloudLook
-from vmrunner.server.html_tables import Cell, TableRow, Wish, table
+from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
 from vmrunner.server.routes.common import Parts, Reader
 from vmrunner.services import fleet
 from vmrunner.services.fleet import FleetVm
@@ -60,7 +60,7 @@ def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
     created = row.created_at if row else vm.cloud.created_at if vm.cloud else None
     until = row.gone_at if row is not None and row.gone_at is not None else vm.now
     remaining, late = _left(vm)
-    action = Wish(
+    action = RowAction(
         name="Destroy",
         post=f"/api/v1/instances/{vm.id}/destroy",
         ask="End this VM now, and its build?",
@@ -78,7 +78,7 @@ def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
             Cell(text=remaining, kind="late" if late else ""),
             Cell(text=_death(row)),
         ),
-        wishes=(action,) if may and row is not None and not dead else (),
+        actions=(action,) if may and row is not None and not dead else (),
     )
 
 

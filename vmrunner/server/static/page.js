@@ -1,4 +1,4 @@
-// What the page does beside reading: wishes, the live log, its search. No markup is ever made of
+// What the page does beside reading: actions, the live log, its search. No markup is ever made of
 // what a build wrote: text goes into text nodes alone.
 "use strict";
 

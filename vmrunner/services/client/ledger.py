@@ -75,7 +75,7 @@ class RemoteBuilds:
         *,
         by: str = "",
     ) -> BuildRecord:
-        """Wish it to end. The server knows who wishes it, and when."""
+        """Cancel it. The server knows by whom, and when."""
         del now, by
         return self._one(
             self._client.post(f"/builds/{segment(build_id)}/cancel", {"reason": reason.value})[
