@@ -165,7 +165,7 @@ class Build:
         return self._runner.lines(self.id, follow=follow, after=after)
 
     def cancel(self) -> Build:
-        """Wish that it ends and its VM dies; returns at once."""
+        """Cancel it: it ends, and its VM dies. Returns at once."""
         return self._runner.cancel(self.id)
 
 

@@ -17,6 +17,8 @@ from vmrunner.model import (
     BuildRecord,
     BuildSpec,
     CacheRule,
+    CommandSummary,
+    FileEntry,
     Instance,
     LogLine,
     Start,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from vmrunner.services.nodes import Node
     from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
 
+_FIRST: Final = -62_135_596_800.0  # the year 1
+_LAST: Final = 253_402_300_799.0  # the year 9999
 SCHEMA_VERSION: Final = 1
 _NO_UTF8: Final = re.compile("[\ud800-\udfff]")
 
@@ -422,3 +426,27 @@ def endpoint_document(status: EndpointStatus) -> dict[str, Any]:
 def envelope(kind: str, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Documents in their stable outer shape."""
     return {"schema_version": SCHEMA_VERSION, "kind": kind, "items": list(items)}
+
+
+def command_document(command: CommandSummary) -> dict[str, Any]:
+    """A command of a sandbox."""
+    end = command.end
+    return {
+        "id": shown(command.id),
+        "title": shown(command.title),
+        "state": "running" if end is None else "ended",
+        "exit_code": None if end is None else end.exit_code,
+        "timed_out": end is not None and end.timed_out,
+    }
+
+
+def file_document(entry: FileEntry) -> dict[str, Any]:
+    """A file of a sandbox."""
+    return {
+        "name": shown(entry.name),
+        "path": shown(entry.path),
+        "kind": shown(entry.kind),
+        "size": entry.size,
+        "mode": f"{entry.mode:04o}",
+        "modified_at": iso(min(max(entry.modified, _FIRST), _LAST)),
+    }

@@ -40,8 +40,7 @@ from vmrunner.server.routes.common import (
 )
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.cancel import cancel
-from vmrunner.services.documents import build_document
-from vmrunner.services.sandbox_documents import command_document, file_document
+from vmrunner.services.documents import build_document, command_document, file_document
 from vmrunner.services.sandbox_paths import absolute
 
 if TYPE_CHECKING:

@@ -28,8 +28,12 @@ from vmrunner.model import (
     Step,
 )
 from vmrunner.services.client import decoding
-from vmrunner.services.documents import build_document, instance_document
-from vmrunner.services.sandbox_documents import command_document, file_document
+from vmrunner.services.documents import (
+    build_document,
+    command_document,
+    file_document,
+    instance_document,
+)
 
 BUILD = BuildRecord(
     id="b-1",
