@@ -1,5 +1,5 @@
 # Two commands for a newcomer on a bare Debian 13 machine: `make demo` and `make test`.
-.PHONY: help setup demo test check lint bench soak faults mutations lock clean
+.PHONY: help setup demo test test-all test-changed check lint bench soak faults mutations lock clean
 .DEFAULT_GOAL := help
 
 PYTEST := .venv/bin/pytest
@@ -8,7 +8,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo 'make demo   build and test a real project in a fresh VM (a first run makes the VM image)'
-	@echo 'make test   everything a pull request must pass, real VMs included'
+	@echo 'make test   each promise, real VMs included'
+	@echo 'make test-all  all that a pull request must pass: make test, then the same more widely'
+	@echo 'make test-changed  tests near to what changed since main'
 	@echo 'make check  lint, types, import rules and unit tests: the fast part'
 	@echo 'make soak   20 builds in a row, 4 at once, 50 killed at random, an image killed half way,'
 	@echo '            all that takes minutes to prove little per change, and every planted bug'
@@ -27,6 +29,12 @@ demo: setup
 
 test: lint
 	@scripts/test-parts image plain vms
+
+test-all: test
+	@scripts/test-parts wide wide-vms
+
+test-changed: setup
+	scripts/test-changed
 
 check: lint
 	$(PYTEST) -q -n 2 tests/unit

@@ -34,6 +34,31 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
+#: What `make test` leaves to `make test-all`: ids of tests, or beginnings of such.
+WIDE = Path(__file__).with_name("wide.txt")
+
+
+def wide() -> list[str]:
+    """The lines of `WIDE`, without comments."""
+    lines = (line.partition("#")[0].strip() for line in WIDE.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    beginnings = tuple(wide())
+    for item in items:
+        if item.nodeid.startswith(beginnings):
+            item.add_marker("wide")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which tests needed a second try, here and to `scripts/test-parts`."""
+    again = [report.nodeid for report in terminalreporter.stats.get("rerun", [])]
+    if again and (listing := os.environ.get("VMRUNNER_SECOND_TRIES")):
+        with Path(listing).open("a") as file:
+            file.writelines(f"{test}\n" for test in again)
+
+
 def _has_room(directory: Path) -> bool:
     try:
         programs = not os.statvfs(directory).f_flag & os.ST_NOEXEC
