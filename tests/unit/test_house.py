@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bench.mutations import BUGS
+from tests.conftest import wide
 from vmrunner import model
 
 ROOT = Path(__file__).parents[2]
@@ -69,8 +70,16 @@ def test_make_test_looks_for_vms_where_they_are() -> None:
         if "mark.vm" in path.read_text() and path != Path(__file__)
     }
     parts = (ROOT / "scripts/test-parts").read_text().splitlines()
-    (line,) = (line for line in parts if "-m 'vm and not long'" in line)
-    assert with_vms == {Path(word) for word in line.split() if word.startswith("tests/")}
+    (line,) = (line for line in parts if line.startswith("vms=("))
+    assert with_vms == {Path(word) for word in re.findall(r"tests/\w+", line)}
+
+
+def test_each_line_of_wide_tests_names_some() -> None:
+    for line in wide():
+        path, _, name = line.partition("::")
+        files = [ROOT / path] if path.endswith(".py") else [*ROOT.glob(f"{path}*")]
+        assert files and all(file.exists() for file in files), line
+        assert re.search(rf"def {name.partition('[')[0]}", files[0].read_text()) or not name, line
 
 
 def test_a_part_that_fails_tells_what_was_not_run() -> None:

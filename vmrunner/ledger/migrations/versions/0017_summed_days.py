@@ -16,8 +16,6 @@ revision = "0017"
 down_revision = "0016"
 
 _ID = sa.String().with_variant(sa.String(collation="C"), "postgresql")
-_SUMS = "usd, seconds, unpriced, unpriced_ended, builds, builds_ended, vms, vms_ended, price_at"
-_COLUMNS = f"day, key, what, provider, tenant, source, labels, {_SUMS}"
 
 
 def upgrade() -> None:
@@ -26,8 +24,9 @@ def upgrade() -> None:
     steps.add_index(
         "ix_instances_summed", "instances", ["summed", "gone_at"], "gone_at IS NOT NULL"
     )
-    for name in ("unpriced", "builds", "vms"):
-        op.execute(f"ALTER TABLE cost_days RENAME COLUMN {name}_begun TO {name}_ended")
+    op.execute("ALTER TABLE cost_days RENAME COLUMN unpriced_begun TO unpriced_ended")
+    op.execute("ALTER TABLE cost_days RENAME COLUMN builds_begun TO builds_ended")
+    op.execute("ALTER TABLE cost_days RENAME COLUMN vms_begun TO vms_ended")
     op.create_table(
         "summed_days",
         sa.Column("day", sa.Double(), nullable=False),
@@ -47,4 +46,9 @@ def upgrade() -> None:
         sa.Column("price_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("day", "key", name=op.f("pk_summed_days")),
     )  # fmt: skip
-    op.execute(f"INSERT INTO summed_days ({_COLUMNS}) SELECT {_COLUMNS} FROM cost_days")  # noqa: S608
+    op.execute(
+        "INSERT INTO summed_days (day, key, what, provider, tenant, source, labels, usd, seconds,"
+        " unpriced, unpriced_ended, builds, builds_ended, vms, vms_ended, price_at)"
+        " SELECT day, key, what, provider, tenant, source, labels, usd, seconds,"
+        " unpriced, unpriced_ended, builds, builds_ended, vms, vms_ended, price_at FROM cost_days"
+    )
