@@ -78,7 +78,8 @@ def test_each_line_of_wide_tests_names_some() -> None:
     for line in wide():
         path, _, name = line.partition("::")
         files = [ROOT / path] if path.endswith(".py") else [*ROOT.glob(f"{path}*")]
-        assert files and all(file.exists() for file in files), line
+        assert files, line
+        assert all(file.exists() for file in files), line
         assert re.search(rf"def {name.partition('[')[0]}", files[0].read_text()) or not name, line
 
 
