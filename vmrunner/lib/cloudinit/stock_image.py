@@ -59,11 +59,8 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
         files[name] = without_comments(files[name])
     return early, {
         "write_files": [
-            {
-                "path": f"{LIBRARY}/{name}",
-                "content": text,
-                "permissions": "0755" if text.startswith("#!") else "0644",
-            }
+            {"path": f"{LIBRARY}/{name}", "content": text}  # 0644 is cloud-init's default
+            | ({"permissions": "0755"} if text.startswith("#!") else {})
             for name, text in files.items()
         ],
         "runcmd": [["sh", f"{LIBRARY}/bootstrap.sh"]],
