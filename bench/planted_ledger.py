@@ -27,8 +27,8 @@ BUGS: Final = (
     Bug(
         "forget what was seen at all providers",
         "ledger/sightings.py",
-        '_CLEAR = Prepared(lambda: delete(SIGHTINGS).where(_s.provider == arg("provider")))',
-        '_CLEAR = Prepared(lambda: delete(SIGHTINGS).where(arg("provider") != ""))',
-        f"{LOGS}::test_sightings_are_kept_for_each_provider",
+        '_s.provider == arg("provider"), or_(_s.place == arg("place"), _s.place == "")',
+        'arg("provider") != "", or_(_s.place == arg("place"), _s.place == "")',
+        f"{LOGS}::test_sightings_are_kept_for_each_place",
     ),
 )

@@ -59,7 +59,7 @@ class HostTrouble:
         self._hosts.set(
             boot_seconds=draw.choice((2.0, 20.0, 60.0)),
             delete_seconds=draw.choice((0.0, 2.0, 40.0)),
-            tombstone=draw.choice((3600.0, 7200.0, DAY)),  # so long a state directory tells them
+            tombstone=draw.choice((0.0, 3600.0, 3600.0)),  # so long a host tells of them
             guest_timer=0.0 if draw.random() < 0.2 else None,
         )
 

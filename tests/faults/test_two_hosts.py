@@ -228,3 +228,17 @@ def test_a_host_that_booted_goes_on_soon(make_world: Make) -> None:
     assert node.engine.refused is None
     assert {row.owner for row in waiting(world)} == {node.engine.id}
     drained(world)
+
+
+def test_a_vm_lost_by_its_host_is_missed_twice(make_world: Make) -> None:
+    """B's VM is gone without a trace, and A sweeps its own between any two sweeps of B."""
+    world = two_hosts(make_world)
+    world.cloud.set(tombstone=0.0)
+    *_, build = running_on_b(world)
+    row = row_of(world, build)
+    assert row.ref is not None
+    world.cloud.die(world.cloud.machines[row.ref])
+    newborn = world.limits.limits.newborn
+    world.run(2 * newborn, step=5.0, until=lambda: not world.truth.instances.open())
+    assert world.truth.instances.get(row.id).state is InstanceState.GONE
+    world.settle()

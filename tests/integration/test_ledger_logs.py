@@ -244,17 +244,22 @@ def test_clocks_are_held_against_the_databases(
         ledger.engines.leave("e-1")
 
 
-def test_sightings_are_kept_for_each_provider(ledger: Ledger) -> None:
-    one = Sighting(what=SightingKind.ORPHAN, subject="fake|a|b disk d-1", sweep="s-1", begun=1.5)
-    two = Sighting(what=SightingKind.ABSENT, subject="vm-1", sweep="s-2", begun=2.5)
-    ledger.sightings.record("local", {one, two})
-    ledger.sightings.record("aws", {one})
-    assert ledger.sightings.list("local") == {one, two}
-    ledger.sightings.record("local", {two})
-    assert ledger.sightings.list("local") == {two}
-    assert ledger.sightings.list("aws") == {one}
-    ledger.sightings.record("aws", ())
-    assert ledger.sightings.list("aws") == frozenset()
+def test_sightings_are_kept_for_each_place(ledger: Ledger) -> None:
+    kind, memory = SightingKind, ledger.sightings
+    one = Sighting(what=kind.ORPHAN, subject="f|a|s|disk|d", place="f|a|s", sweep="s-1", begun=1.5)
+    two = Sighting(what=kind.ABSENT, subject="vm-1", place="f|b|s", sweep="s-2", begun=2.5)
+    latch = Sighting(what=kind.LATCH, subject="f|b|s", place="f|b|s", sweep="s-2", begun=2.5)
+    both = ("f|a|s", "f|b|s")
+    memory.record("local", both, {one, two, latch})
+    memory.record("aws", ["f|a|s"], {one})
+    assert memory.list("local", both) == {one, two, latch}
+    memory.record("local", ["f|a|s"], ())
+    assert memory.list("local", both) == memory.list("local", ["f|b|s"]) == {two, latch}
+    assert memory.list("aws", both) == {one}
+    assert [(found.provider, found.place) for found in memory.latched()] == [("local", "f|b|s")]
+    memory.forget(["f|b|s"])
+    assert memory.list("local", both) == frozenset()
+    assert memory.list("aws", both) == {one}
 
 
 def test_draining_is_kept(ledger: Ledger) -> None:

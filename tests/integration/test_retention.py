@@ -12,10 +12,12 @@ import pytest
 from tests.support.command_line import Cli
 from tests.support.ledger_builds import running, submitted
 from vmrunner.cli import exit_codes
+from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.model import Reason, Result
-from vmrunner.reaper.retention import ACTIONS, DAY, Removal, retain
+from vmrunner.reaper.once import swept_in
+from vmrunner.reaper.retention import ACTIONS, DAY, UNSWEPT, Removal, retain
 from vmrunner.store import open_store
 from vmrunner.store.object_gc import ObjectGc
 
@@ -125,6 +127,17 @@ def test_what_is_over_for_long_is_forgotten(ledger: Ledger, tmp_path: Path) -> N
     for dry_run, left in ((True, (3, 2)), (False, (2, 1))):
         retain(ledger, garbage(ledger, tmp_path), **places, **keeps, now=NOW, dry_run=dry_run)
         assert (len(ledger.tokens.list()), len(ledger.actions.latest())) == left
+
+
+def test_sightings_of_places_that_nobody_sweeps_go(ledger: Ledger, tmp_path: Path) -> None:
+    for place, age in (("f|gone|s", UNSWEPT + 1), ("f|here|s", UNSWEPT - 1)):
+        seen = Sighting(
+            what=SightingKind.LATCH, subject=place, place=place, sweep="s-1", begun=NOW - 99 * DAY
+        )
+        ledger.sightings.record("local", [place], [seen])
+        ledger.engines.record_heartbeat(swept_in(place), "e-1", NOW - age)
+    retained(ledger, tmp_path)
+    assert [latch.place for latch in ledger.sightings.latched()] == ["f|here|s"]
 
 
 def test_what_cannot_be_removed_does_not_keep_the_rest(

@@ -112,8 +112,10 @@ def test_each_alarm_is_told_once(
 ) -> None:
     named(ledger)
     _, row = started(ledger)
-    sweep = Sighting(what=SightingKind.LATCH, subject="fake/a/z", sweep="s-1", begun=5.0)
-    ledger.sightings.record("p", [sweep])
+    sweep = Sighting(
+        what=SightingKind.LATCH, subject="fake/a/z", place="fake/a/z", sweep="s-1", begun=5.0
+    )
+    ledger.sightings.record("p", [sweep.place], [sweep])
     monkeypatch.setattr(
         alarms.audit, "silence", lambda _: [alarms._late(row, 1.0)]
     )  # the audit's own rule has its own tests

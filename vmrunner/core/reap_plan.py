@@ -23,6 +23,7 @@ class Sighting:
 
     what: SightingKind
     subject: str  # a resource as `subject` writes it, an instance id, or a scope
+    place: str  # the scope in which it was seen; another's sweep neither confirms nor refutes it
     sweep: str
     begun: float  # when that sweep began, on the provider's clock
 

@@ -215,7 +215,7 @@ class _Rules:
         if self.release:
             held, free = set(), condemned
         elif len(free) > self.limits.orphan_cap:
-            held |= {self.sighted(SightingKind.LATCH, str(r.ref.scope)) for r in free}
+            held |= {self.sighted(SightingKind.LATCH, str(r.ref.scope), r.ref.scope) for r in free}
             free = []
         kept = [r for r in found if str(r.ref.scope) in {s.subject for s in held}]
         text = (
@@ -226,9 +226,11 @@ class _Rules:
         kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked_before(r)) for r in free]
         return kills, held, [text] if kept else []
 
-    def sighted(self, what: SightingKind, about: str) -> Sighting:
+    def sighted(self, what: SightingKind, about: str, scope: Scope) -> Sighting:
         assert self.sweep is not None
-        return Sighting(what=what, subject=about, sweep=self.sweep.id, begun=self.sweep.begun)
+        return Sighting(
+            what=what, subject=about, place=str(scope), sweep=self.sweep.id, begun=self.sweep.begun
+        )
 
     def hole_in(self, scope: str) -> bool:
         """True if a part of the scope was not read, so that none was seen says nothing."""
@@ -288,17 +290,17 @@ class _Rules:
         a sweep that saw only a part neither breaks nor begins one."""
         if self.sweep is None:
             return frozenset(s for s in self.memory.values() if s.what is not SightingKind.LATCH)
-        fresh = {(SightingKind.KILLED, subject(kill.ref)) for kill in kills}
-        fresh |= {
-            (SightingKind.ORPHAN, subject(r.ref)) for r in resources if self.worth_remembering(r)
-        }
-        fresh |= {(SightingKind.ABSENT, row.id) for row in self.missing() if self.past_newborn(row)}
-        kept = fresh | {
-            (what, about)
-            for what, about in self.memory
+        orphans = [r for r in resources if self.worth_remembering(r)]
+        absent = [row for row in self.missing() if self.past_newborn(row)]
+        fresh = {(SightingKind.KILLED, subject(kill.ref)): kill.ref.scope for kill in kills}
+        fresh |= {(SightingKind.ORPHAN, subject(r.ref)): r.ref.scope for r in orphans}
+        fresh |= {(SightingKind.ABSENT, row.id): row.scope for row in absent}
+        again = {self.memory.get(key) or self.sighted(*key, scope) for key, scope in fresh.items()}
+        return frozenset(again) | {
+            sighting
+            for (what, about), sighting in self.memory.items()
             if what is not SightingKind.LATCH and self.left_open(what, about)
         }
-        return frozenset(self.memory.get(key) or self.sighted(*key) for key in kept)
 
     def past_newborn(self, row: Instance) -> bool:
         return self.sweep is not None and self.sweep.begun > row.created_at + self.limits.newborn

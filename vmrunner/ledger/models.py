@@ -262,7 +262,8 @@ class SightingRow(Row, table=True):
 
     provider: str = Field(primary_key=True)
     what: str = Field(primary_key=True)
-    subject: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)  # names its place, or is a row of one place
+    place: str = Field(default="", sa_column_kwargs={"server_default": ""})
     sweep: str
     begun: float = _time()
 

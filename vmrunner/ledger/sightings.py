@@ -1,11 +1,15 @@
-"""The reaper's memory of each provider between two sweeps."""
+"""The reaper's memory of each place between two sweeps.
+
+A place is a scope of a provider. Nodes whose providers of one name have other scopes, as those of
+local VMs on two hosts, sweep each its own, and none says anything of another's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, or_, select
 
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.statements import Prepared, arg, inserts
@@ -17,14 +21,21 @@ if TYPE_CHECKING:
 _s = SIGHTINGS.c
 
 _INSERT = inserts(SIGHTINGS)
-_CLEAR = Prepared(lambda: delete(SIGHTINGS).where(_s.provider == arg("provider")))
+#: Those without a place are from before places were written, and nobody reads them.
+_CLEAR = Prepared(
+    lambda: delete(SIGHTINGS).where(
+        _s.provider == arg("provider"), or_(_s.place == arg("place"), _s.place == "")
+    )
+)
+_FORGET = Prepared(lambda: delete(SIGHTINGS).where(_s.place == arg("place")))
 _LIST = Prepared(
-    lambda: select(_s.what, _s.subject, _s.sweep, _s.begun).where(_s.provider == arg("provider"))
+    lambda: select(_s.what, _s.subject, _s.place, _s.sweep, _s.begun).where(
+        _s.provider == arg("provider"), _s.place == arg("place")
+    )
 )
 
-
 _LATCHED = Prepared(
-    lambda: select(_s.provider, _s.subject, _s.sweep, _s.begun).where(_s.what == arg("what"))
+    lambda: select(_s.provider, _s.place, _s.sweep, _s.begun).where(_s.what == arg("what"))
 )
 
 
@@ -41,11 +52,12 @@ class Sightings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def record(self, provider: str, sightings: Iterable[Sighting]) -> None:
-        """Remember these and no others, until the next sweep of this provider."""
+    def record(self, provider: str, places: Iterable[str], sightings: Collection[Sighting]) -> None:
+        """Remember these of these places and no others, until the next sweep there."""
         rows = [
             {
                 "provider": provider,
+                "place": s.place,
                 "what": s.what.value,
                 "subject": s.subject,
                 "sweep": s.sweep,
@@ -53,9 +65,11 @@ class Sightings:
             }
             for s in sightings
         ]
+        swept = sorted({*places, *(s.place for s in sightings)})
 
         def work(connection: Connection) -> None:
-            _CLEAR(connection, provider=provider)
+            for place in swept:
+                _CLEAR(connection, provider=provider, place=place)
             _INSERT.many(connection, rows)
 
         self._database.write(work)
@@ -67,12 +81,28 @@ class Sightings:
         what = SightingKind.LATCH.value
         return [Latch(*row) for row in self._database.read(lambda c: _LATCHED(c, what=what).all())]
 
-    def list(self, provider: str) -> frozenset[Sighting]:
-        """The sightings that were remembered last."""
+    def forget(self, places: Iterable[str]) -> None:
+        """Remember nothing of places that nobody sweeps any more."""
+        unswept = sorted(places)
+
+        def work(connection: Connection) -> None:
+            for place in unswept:
+                _FORGET(connection, place=place)
+
+        if unswept:
+            self._database.write(work)
+
+    def list(self, provider: str, places: Iterable[str]) -> frozenset[Sighting]:
+        """The sightings of these places that were remembered last."""
         from vmrunner.core.reap_plan import Sighting, SightingKind
 
-        rows = self._database.read(lambda c: _LIST(c, provider=provider).all())
+        swept = sorted(places)
+        rows = self._database.read(
+            lambda c: [row for p in swept for row in _LIST(c, provider=provider, place=p).all()]
+        )
         return frozenset(
-            Sighting(what=SightingKind(row[0]), subject=row[1], sweep=row[2], begun=row[3])
+            Sighting(
+                what=SightingKind(row[0]), subject=row[1], place=row[2], sweep=row[3], begun=row[4]
+            )
             for row in rows
         )

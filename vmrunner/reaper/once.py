@@ -34,6 +34,12 @@ def swept_in(scope: Scope | str) -> str:
     return f"{SWEPT} {scope}"
 
 
+def last_sweeps(beats: Mapping[str, float]) -> dict[str, float]:
+    """Return the time of the last sweep of each scope, from the heartbeats by name."""
+    prefix = swept_in("")
+    return {n.removeprefix(prefix): at for n, at in beats.items() if n.startswith(prefix)}
+
+
 def record_pass(ledger: Ledger, reaper: str, report: Report, *, sweep: bool) -> None:
     """Note that a pass was finished, for those who watch the reaper. `reaper`: whose."""
     now = time.time()

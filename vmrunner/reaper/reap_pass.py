@@ -117,6 +117,7 @@ class ReapPass:
         self._name, self._provider = name, provider
         self._sweep, self._dry_run, self._orphans = sweep, dry_run, orphans
         self._account_known = False
+        self._places: frozenset[str] = frozenset()  # the scopes that it sweeps and remembers
         self.outcomes: Outcomes = {}
         self.overdue: dict[Ref, Deletion] = {}
 
@@ -162,9 +163,11 @@ class ReapPass:
             on_page=None if self._dry_run else self._kill_overdue,
             ask=self._parts.ask,
         )
+        scopes = self._provider.scopes
+        self._places = frozenset(map(str, scopes))
         if not ledger_view.down:
             rows = ledger_view.by_id.values()
-            self._memory.pending.learn_rows(self._provider.scopes, rows, ledger_view.unread)
+            self._memory.pending.learn_rows(scopes, rows, ledger_view.unread)
         return sweep_view, ledger_view
 
     # --- the decision ---
@@ -204,10 +207,10 @@ class ReapPass:
 
     def _sightings(self, ledger_view: LedgerView) -> frozenset[Sighting]:
         """The memory of the sweeps before."""
-        ledger = self._context.ledger
+        memory, name = self._context.ledger.sightings, self._provider.name
         try:
             if self._sweep and not ledger_view.down:
-                return self._parts.ask(lambda: ledger.sightings.list(self._name))
+                return self._parts.ask(lambda: memory.list(name, self._places))
         except Exception as error:  # noqa: BLE001 - as in `gather`
             ledger_view.fail(error)
         return frozenset()
@@ -243,7 +246,7 @@ class ReapPass:
             self._note_marked(plan, rows)
             self._close(plan)
             if self._may_conclude(ledger_view):
-                ledger.sightings.record(self._name, plan.sightings)
+                ledger.sightings.record(self._provider.name, self._places, plan.sightings)
                 with self._context.guard("images"):
                     newborn = self._context.limits.limits.newborn
                     image_kills.settle(ledger, self._provider, newborn)

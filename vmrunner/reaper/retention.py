@@ -16,6 +16,7 @@ from vmrunner.errors import NotFound, VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.old_rows import LONGEST_NIGHT
 from vmrunner.model import BudgetPeriod
+from vmrunner.reaper.once import last_sweeps
 from vmrunner.store.object_gc import ObjectGc
 
 log = logging.getLogger("vmrunner.serve")
@@ -23,6 +24,9 @@ log = logging.getLogger("vmrunner.serve")
 DAY: Final = 86_400.0
 #: So long it is remembered who did what that concerned no build.
 ACTIONS: Final = 365 * DAY
+#: So long what was seen in a scope is remembered after its last sweep: of a host that is gone, or a
+#: region that nobody uses any more.
+UNSWEPT: Final = 30 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ class _Night:
         if not self._dry_run:
             self._ledger.tokens.forget(self._now - DAY)
             self._ledger.actions.forget(self._now - ACTIONS)
+            swept = last_sweeps(self._ledger.engines.heartbeats())
+            self._ledger.sightings.forget(s for s, at in swept.items() if at < self._now - UNSWEPT)
 
     def sources(self, place: Path) -> Removal:
         needed = {f"{build.id}.tar" for build in self._ledger.builds.list(active=True)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vmrunner.core import audit_rules
 from vmrunner.core.audit_rules import ReaperActivity, Survivor
 from vmrunner.engine.membership import beats
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.providers.retired_providers import RetiredProvider, parts
+from vmrunner.reaper.once import last_sweeps
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vmrunner")
 
-_SWEEP: Final = "sweep "  # … of a scope: the name of its heartbeat
 
 #: Drivers by their provider's name: each has a clock of its own.
 _Chosen = Sequence[tuple[str, "Provider"]]
@@ -91,10 +91,10 @@ def survivors(ledger: Ledger, limits: Limits, name: str, provider: Provider) -> 
     rows = {row.id: row for row in ledger.instances.these(shown)}
     still, driven = ledger.instances.open(), ledger.builds.driven()
     scopes = provider.scopes if isinstance(provider, RetiredProvider) else None
-    own = [row for row in still if row.provider == name]
+    own = [row for row in still if row.provider == provider.name]
     rows |= {row.id: row for row in own if scopes is None or row.scope in scopes}
     images = ledger.images.open()
-    idle = _idle(ledger, name, pages)
+    idle = _idle(ledger, provider.name, pages)
     for scope, why in idle.items():
         log.warning("%s: %s cannot be read, and nothing of ours was there: %s", name, scope, why)
     pages = [page for page in pages if page.scope not in idle]
@@ -121,15 +121,11 @@ def _idle(ledger: Ledger, name: str, pages: list[Page]) -> dict[Scope, str]:
     except Exception as error:  # noqa: BLE001 - a row that makes no sense may be of any place
         log.warning("where %s launched cannot be told: %s", name, error)
         return {}
-    sighted = {s.subject for s in ledger.sightings.list(name)}
+    # Places of which something was seen that is not settled yet.
+    unsettled = {s.place for s in ledger.sightings.list(name, {str(p.scope) for p in pages})}
     return audit_rules.idle(
-        pages, scopes | {page.scope for page in pages if _in(page.scope, sighted)}
+        pages, scopes | {page.scope for page in pages if str(page.scope) in unsettled}
     )
-
-
-def _in(scope: Scope, sighted: Iterable[str]) -> bool:
-    """True if something was seen there that is not settled yet."""
-    return any(subject.startswith(str(scope)) for subject in sighted)
 
 
 def alone(installation: str, limits: Limits, name: str, provider: Provider) -> list[Survivor]:
@@ -157,9 +153,7 @@ def watch(ledger: Ledger) -> ReaperActivity:
         swept=done.get("sweep"),
         seen=max((member.beat_at for member in members), default=None),
         serving=background.since(ledger),
-        scopes={
-            name.removeprefix(_SWEEP): at for name, at in done.items() if name.startswith(_SWEEP)
-        },
+        scopes=last_sweeps(done),
         ahead={
             f"{beating.id}, process {beating.process.pid} of machine "
             f"{beating.process.machine[:12]}": beating.ahead

@@ -153,11 +153,11 @@ class ObjectGc:
     ) -> None:
         found = list(self._unknown(store))
         sightings = self._ledger.sightings
-        latched = bool(sightings.list(_STORE))
+        latched = bool(sightings.list(_STORE, [store.url]))
         if found and not release and (latched or len(found) > ORPHAN_CAP):
             total.held = len(found)
             if not dry_run and not latched:
-                sightings.record(_STORE, [self._latch(store)])
+                sightings.record(_STORE, [store.url], [self._latch(store)])
             log.warning(
                 "gc: %d objects below %s are in no row of this ledger (cap %d): none is deleted, "
                 "unless by `vmrunner gc --orphans`",
@@ -167,7 +167,7 @@ class ObjectGc:
             )
             return
         if latched and not dry_run:
-            sightings.record(_STORE, ())
+            sightings.record(_STORE, [store.url], ())
         for item in found:
             if not dry_run:
                 if not self._delete(store, item.name, total):
@@ -178,7 +178,11 @@ class ObjectGc:
 
     def _latch(self, store: ObjectStore) -> Sighting:
         return Sighting(
-            what=SightingKind.LATCH, subject=store.url, sweep=ids.sweep_id(), begun=self._clock()
+            what=SightingKind.LATCH,
+            subject=store.url,
+            place=store.url,
+            sweep=ids.sweep_id(),
+            begun=self._clock(),
         )
 
     def _unknown(self, store: ObjectStore) -> Iterator[ListedObject]:
