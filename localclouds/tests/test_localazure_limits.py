@@ -129,6 +129,22 @@ def starts_of_a_managed_image(arm: Arm) -> None:
     arm.create("vm-21", arm.body("vm-21", storageProfile=storage))
 
 
+def starts_of_a_version(arm: Arm) -> None:
+    arm.cloud.boot_seconds = 60.0
+    arm.cloud.quotas["westeurope"] = {}
+
+    def begin(number: int) -> Any:
+        storage = arm.body(f"vm-{number}")["properties"]["storageProfile"]
+        storage["imageReference"] = {"id": arm.site.version}
+        body = arm.body(f"vm-{number}", storageProfile=storage)
+        return arm.vms.begin_create_or_update(arm.group, f"vm-{number}", body, polling=number == 50)
+
+    for number in range(50):
+        begin(number)
+    with pytest.raises(HttpResponseError, match="OSProvisioningTimedOut"):
+        begin(50).result()
+
+
 def controllers_of_a_size(arm: Arm) -> None:
     managed, version = arm.site.image, arm.site.version
     no = (400, "InvalidParameter")
@@ -195,6 +211,7 @@ CASES: Final[dict[str, Callable[[Arm], None]]] = {
     "vm-update": start_of_a_vm,
     "vm-delete": delete_of_a_vm,
     "managed-image": starts_of_a_managed_image,
+    "gallery-version": starts_of_a_version,
     "controllers": controllers_of_a_size,
     "generations": generations_of_a_size,
     "placements": placements_of_a_size,

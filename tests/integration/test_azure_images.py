@@ -14,7 +14,7 @@ from tests.support.azure import azure as azure  # the fixture
 from vmrunner.errors import BadOrder, ConfigError, Throttled
 from vmrunner.lib import ids
 from vmrunner.model import Fate, Kind, Level, Page, Role, Scope, Spec
-from vmrunner.providers.azure.boots import AT_ONCE
+from vmrunner.providers.azure.boots import AT_ONCE, AT_ONCE_OF_VERSION
 from vmrunner.providers.port_images import (
     CREATED,
     FINISH_BY,
@@ -110,7 +110,7 @@ def test_one_managed_image_starts_twenty_at_once(azure: Microsoft) -> None:
     for order in orders[:-1]:
         provider.create(order)
     for _ in range(2):
-        with pytest.raises(Throttled, match="20 VMs boot from one managed image"):
+        with pytest.raises(Throttled, match="20 VMs boot from one image"):
             provider.create(orders[-1])
     provider.create(orders[0])  # the same again is no more
     gallery = azure.provider(image=azure.site.version)
@@ -119,6 +119,17 @@ def test_one_managed_image_starts_twenty_at_once(azure: Microsoft) -> None:
     assert look(provider, orders[0]) is not None
     provider.create(orders[-1])
     with pytest.raises(Throttled):
+        provider.create(make_order(provider))
+    assert {one.failure for one in azure.cloud.machines} == {None}
+
+
+def test_one_replica_of_a_version_starts_fifty_at_once(azure: Microsoft) -> None:
+    azure.cloud.boot_seconds = 60
+    azure.cloud.quotas["westeurope"] = {}
+    provider = azure.provider(image=azure.site.version)
+    for _ in range(AT_ONCE_OF_VERSION):
+        provider.create(make_order(provider))
+    with pytest.raises(Throttled, match="50 VMs boot from one image"):
         provider.create(make_order(provider))
     assert {one.failure for one in azure.cloud.machines} == {None}
 

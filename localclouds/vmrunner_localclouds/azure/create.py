@@ -16,12 +16,12 @@ from vmrunner_localclouds.azure import (
 )
 from vmrunner_localclouds.azure.api_error import ArmRefusal, Json, invalid, missing, not_allowed
 from vmrunner_localclouds.azure.faults import CROWDED, NO_ROOM, NO_ROOM_IN_ZONE, NO_SKU, FailedLater
-from vmrunner_localclouds.azure.limits import DEPLOYMENTS
+from vmrunner_localclouds.azure.limits import DEPLOYMENTS, REPLICA_DEPLOYMENTS
 from vmrunner_localclouds.azure.machines import AzureMachine
 from vmrunner_localclouds.azure.operations import ArmAnswer
 from vmrunner_localclouds.azure.reads import dressed, group_of
 from vmrunner_localclouds.azure.requests import AzureRequest
-from vmrunner_localclouds.azure.resource_ids import IMAGE, VM, key
+from vmrunner_localclouds.azure.resource_ids import IMAGE, VERSION, VM, key
 
 if TYPE_CHECKING:
     from vmrunner_localclouds.azure.cloud import LocalAzure
@@ -154,16 +154,34 @@ def _born(
 
 
 def _is_crowded(cloud: LocalAzure, disk: Json | None, shown: Json) -> bool:
-    """True if as many VMs boot from its managed image as that can serve."""
+    """True if as many VMs boot from its image as that can serve."""
     image = _image_of(shown)
-    if disk is None or image not in cloud.shelf(IMAGE):
+    most = _deployments(cloud, image, shown["location"])
+    if disk is None or most is None:
         return False
     booting = [
         one
         for one in cloud.living.values()
         if one.state == "starting" and not one.deleting and _image_of(one.shown) == image
     ]
-    return len(booting) >= DEPLOYMENTS
+    return len(booting) >= most
+
+
+def _deployments(cloud: LocalAzure, image: str, location: str) -> int | None:
+    """Return how many VMs boot from an image at once; None: it is not known here."""
+    if image in cloud.shelf(IMAGE):
+        return DEPLOYMENTS
+    version = cloud.shelf(VERSION).get(image)
+    if version is None:
+        return None
+    profile = version["properties"].get("publishingProfile") or {}
+    regions = profile.get("targetRegions") or ()
+    counts = [
+        one.get("regionalReplicaCount", profile.get("replicaCount", 1))
+        for one in regions
+        if one["name"].replace(" ", "").lower() == location
+    ]
+    return REPLICA_DEPLOYMENTS * (counts[0] if counts else 1)
 
 
 def _image_of(shown: Json) -> str:

@@ -20,6 +20,7 @@ _NVME: Final = f"{_LEARN}/virtual-machines/nvme-overview"
 _GENERATIONS: Final = f"{_LEARN}/virtual-machines/generation-2"
 _EPHEMERAL: Final = f"{_LEARN}/virtual-machines/ephemeral-os-disks"
 _CAPTURE: Final = f"{_LEARN}/virtual-machines/capture-image-resource"
+_GALLERY: Final = f"{_LEARN}/virtual-machines/azure-compute-gallery#scaling"
 _NETWORKS: Final = f"{_LEARN}/virtual-network/virtual-networks-faq"
 _QUOTAS: Final = f"{_LEARN}/azure-resource-manager/management/azure-subscription-service-limits"
 _PRICES: Final = (
@@ -48,6 +49,7 @@ LIMITS: Final = (
     VendorLimit("vm-update", "Update VM, start among it: a VM 4 a minute, 12", _THROTTLING),
     VendorLimit("vm-delete", "Delete VM, deallocate too: a VM 4 a minute, 12", _THROTTLING),
     VendorLimit("managed-image", "20 simultaneous deployments of one managed image", _CAPTURE),
+    VendorLimit("gallery-version", "a replica for every 50 VMs created concurrently", _GALLERY),
     VendorLimit("controllers", "a size boots what its DiskControllerTypes names", _NVME),
     VendorLimit("generations", "a size boots what its HyperVGenerations names", _GENERATIONS),
     VendorLimit("placements", "an ephemeral disk is where the size has room for it", _EPHEMERAL),
@@ -65,6 +67,8 @@ RETRY_WINDOW: Final = range(5, 121)
 RESERVED_ADDRESSES: Final = 5  # of a subnet
 #: VMs that may boot at once from one managed image.
 DEPLOYMENTS: Final = 20
+#: … from one replica of a version in a gallery.
+REPLICA_DEPLOYMENTS: Final = 50
 
 
 class Rate(NamedTuple):

@@ -1,5 +1,5 @@
-"""Starts from one managed image, of which Azure serves few at once: of more, some time out while
-their disks are made."""
+"""Starts from one image, of which Azure serves few at once: of more, some time out while their
+disks are made."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Callable
 from typing import Final
 
 from vmrunner.errors import Throttled
+from vmrunner.providers.azure import galleries
 from vmrunner.providers.azure.catalog import is_managed
 from vmrunner.providers.common.clock import boottime
 
 #: "One managed image supports up to 20 simultaneous deployments" (Microsoft, "Create a managed
 #: image of a VM").
 AT_ONCE: Final = 20
+#: "For every 50 VMs that you create concurrently, we recommend that you keep one replica"
+#: (Microsoft, "Store and share resources in Azure Compute Gallery"). A version may have no other.
+AT_ONCE_OF_VERSION: Final = 50
 #: A start whose end was not seen counts for this long, in seconds.
 LONGEST_BOOT: Final = 600.0
 #: When to ask again, in seconds.
@@ -31,7 +35,8 @@ class ManagedBoots:
     def begin(self, image: str, instance: str) -> None:
         """Count a start; the same again counts once. Raises `Throttled` where too many are under
         way."""
-        if not is_managed(image):
+        most = at_once(image)
+        if most is None:
             return
         image, now = image.lower(), self._elapsed()
         with self._lock:
@@ -39,10 +44,10 @@ class ManagedBoots:
                 if now - since >= LONGEST_BOOT:
                     del self._begun[name]
             others = sum(other == image for other, _ in self._begun.values())
-            if instance not in self._begun and others >= AT_ONCE:
+            if instance not in self._begun and others >= most:
                 raise Throttled(
-                    f"{others} VMs boot from one managed image, and Azure serves no more at once",
-                    hint="an image in a gallery serves more: docs/azure.md",
+                    f"{others} VMs boot from one image, and Azure serves no more at once",
+                    hint="of managed images fewer than of versions in a gallery: docs/azure.md",
                     wait=ASK_AGAIN,
                 )
             self._begun.setdefault(instance, (image, now))
@@ -51,3 +56,10 @@ class ManagedBoots:
         """Note that a VM runs, or is none."""
         with self._lock:
             self._begun.pop(instance, None)
+
+
+def at_once(image: str) -> int | None:
+    """Return how many VMs may boot from an image at once; None: no limit of it is known."""
+    if is_managed(image):
+        return AT_ONCE
+    return AT_ONCE_OF_VERSION if galleries.parsed(image) is not None else None

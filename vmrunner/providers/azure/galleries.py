@@ -28,8 +28,7 @@ from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.port_images import HASH, OWNER, RECIPE, ImageRequest
 
-#: Of a version, each of which serves twenty starts at once (Microsoft, "Store and share images in a
-#: gallery"): enough for as many creates as the driver makes at once.
+#: Of a version, each of which serves fifty starts at once (see `boots`): for several processes.
 REPLICAS: Final = 4
 #: Of a definition: sizes of the sixth and seventh generation have NVMe disks alone; and its
 #: versions boot with Trusted Launch and without it, as the vendor's bases do.
