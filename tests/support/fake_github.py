@@ -62,6 +62,8 @@ class FakeGithub(GithubAnswers):
             self._tell(job, "JobCompleted", result="canceled", runnerId=0, runnerName=job.runner)
             if again:
                 job.state, job.runner = "available", ""
+                if job.scale_set not in self.sets:  # made anew since: it is wanted by its labels
+                    job.scale_set = next(iter(self.sets), job.scale_set)
                 self._tell(job, "JobAvailable", acquireJobUrl=f"{self.service}/acquire")
 
     def comes(self, name: str) -> FakeRunner | None:
