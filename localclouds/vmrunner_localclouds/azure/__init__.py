@@ -5,12 +5,12 @@ talk to, for tests and for trying things out. It needs the extra `azure`.
         site = cloud.furnish()                       # a group, an image, a subnet, a firewall
         client = ComputeManagementClient(credential, cloud.subscription, base_url=cloud.url)
 
-Over plain HTTP the client gives its token to nobody unless each call says `enforce_https=False`, or
-it is made with another `authentication_policy`.
+Over plain HTTP the client sends no token unless each call says `enforce_https=False`, or it is made
+with another `authentication_policy`.
 
 Every request is held against the types of those clients: a field that they do not know, or a word
 that their enums lack, is a 400, as there, and is told in `rejected`. So is every answer; a wrong
-one is a 500, and leaving the `with` raises. What nobody has written here is a 501.
+one is a 500, and leaving the `with` raises. What is not written here is a 501.
 
 VMs go through the states of the real ones: one whose guest switches itself off is `stopped` and
 bills on. A create makes interfaces, addresses and a disk that live by their own `deleteOption`, and

@@ -42,12 +42,12 @@ def config(cloud: LocalAzure) -> str:
 
 
 def main() -> int:
-    asked = program.arguments("vmrunner_localclouds.azure", "A local Azure", port=PORT)
+    parser = program.arguments("vmrunner_localclouds.azure", "A local Azure", port=PORT)
 
     def make(vms: Vms) -> LocalAzure:
         return LocalAzure(vms=vms)
 
-    return program.run(asked.parse_args().port, make, config)
+    return program.run(parser.parse_args().port, make, config)
 
 
 if __name__ == "__main__":

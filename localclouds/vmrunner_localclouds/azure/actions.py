@@ -19,7 +19,7 @@ from vmrunner_localclouds.azure.resource_ids import key
 if TYPE_CHECKING:
     from vmrunner_localclouds.azure.cloud import LocalAzure
 
-#: Where the cloud keeps what its VMs said, beside Resource Manager.
+#: Where the cloud keeps its VMs' serial output, beside Resource Manager.
 BLOBS: Final = "/bootdiagnostics/"
 
 
@@ -112,7 +112,7 @@ def boot_diagnostics(cloud: LocalAzure, request: AzureRequest, _: FailedLater | 
 
 
 def blob(cloud: LocalAzure, request: AzureRequest) -> bytes:
-    """Return the output of a VM's serial port. Raises `ArmRefusal`."""
+    """The output of a VM's serial port. Raises `ArmRefusal`."""
     machine, until = cloud.signatures.get(request.query.get("sig", ""), (None, 0.0))
     if machine is None or cloud.now() > until:
         text = "Server failed to authenticate the request."
@@ -129,7 +129,7 @@ def _settled(cloud: LocalAzure, request: AzureRequest) -> AzureMachine:
         text = f"Operation '{what}' is not allowed on VM '{machine.name}' since the VM is marked "
         text += "for deletion. You can only retry the Delete operation (or wait for an ongoing one "
         raise not_allowed(f"{text}to complete).")
-    if machine.shown["properties"]["provisioningState"] == "Failed" and machine.doomed:
+    if machine.shown["properties"]["provisioningState"] == "Failed" and machine.never_runs:
         text = f"Operation '{what}' is not allowed on VM '{machine.name}' since the VM is failed. "
         raise not_allowed(f"{text}Please delete it.")
     return machine

@@ -53,7 +53,7 @@ def not_allowed(message: str) -> ArmRefusal:
 
 
 def error_of(code: str, message: str, target: str = "") -> Json:
-    """Return the error itself, as an answer or an operation has it."""
+    """The error itself, as an answer or an operation has it."""
     return {
         "code": code,
         "message": message,

@@ -29,11 +29,11 @@ CUSTOM_DATA: Final = 64 * 1024 - 1  # bytes, before base64
 
 def check_tags(tags: Json | None) -> None:
     """Raises `ArmRefusal` for tags that no resource may have."""
-    said = tags or {}
-    if len(said) > TAGS:
-        text = f"The number of tags '{len(said)}' exceeds the maximum allowed '{TAGS}'."
+    tags = tags or {}
+    if len(tags) > TAGS:
+        text = f"The number of tags '{len(tags)}' exceeds the maximum allowed '{TAGS}'."
         raise ArmRefusal(400, "InvalidTagCount", text)
-    for name, value in said.items():
+    for name, value in tags.items():
         if not name or len(name) > _KEY:
             text = f"The tag name '{name}' is empty or has more than {_KEY} characters."
             raise ArmRefusal(400, "InvalidTagNameLength", text)
@@ -59,37 +59,37 @@ def check_child_name(name: str, kind: str) -> None:
         raise ArmRefusal(400, "InvalidResourceName", f"{text} It is a {kind}.")
 
 
-def place(said: Json, kind: str) -> str:
-    """Return the location of a newborn, as it is written here."""
-    location = str(said.get("location", "")).replace(" ", "").lower()
+def place(body: Json, kind: str) -> str:
+    """The location of a new resource, as it is written here. Raises `ArmRefusal`."""
+    location = str(body.get("location", "")).replace(" ", "").lower()
     if not location:
         raise ArmRefusal(400, "LocationRequired", "The location property is required.")
     if location not in fixtures.LOCATIONS:
-        text = f"The provided location '{said['location']}' is not available for resource type "
+        text = f"The provided location '{body['location']}' is not available for resource type "
         text += f"'{kind}'. List of available regions for the resource type is "
         regions = ",".join(fixtures.LOCATIONS)
         raise ArmRefusal(400, "LocationNotAvailableForResourceType", f"{text}'{regions}'.")
     return location
 
 
-def check_zones(said: Json, location: str, what: str) -> None:
-    zones = said.get("zones") or []
-    known = fixtures.LOCATIONS[location]
+def check_zones(body: Json, location: str, what: str) -> None:
+    zones = body.get("zones") or []
+    supported = fixtures.LOCATIONS[location]
     if len(zones) > 1:
         raise invalid("zones", f"{what} can be in one zone only.")
-    if zones and zones[0] not in list(known):
+    if zones and zones[0] not in list(supported):
         text = f"The zone(s) '{zones[0]}' for resource '{what}' is not supported. The supported "
-        text += f"zones for location '{location}' are '{','.join(known)}'"
+        text += f"zones for location '{location}' are '{','.join(supported)}'"
         raise ArmRefusal(400, "InvalidAvailabilityZone", text)
 
 
 def custom_data(profile: Json) -> bytes:
-    """Return the user-data of a VM. Raises `ArmRefusal`."""
+    """The user-data of a VM. Raises `ArmRefusal`."""
     return _decoded(profile.get("customData"), "osProfile.customData", "Custom data in OSProfile")
 
 
-def user_data(said: Json) -> bytes:
-    return _decoded(said.get("userData"), "userData", "User data")
+def user_data(properties: Json) -> bytes:
+    return _decoded(properties.get("userData"), "userData", "User data")
 
 
 def _decoded(text: str | None, path: str, what: str) -> bytes:
@@ -98,13 +98,15 @@ def _decoded(text: str | None, path: str, what: str) -> bytes:
     except binascii.Error:
         data = None
     if data is None or len(data) > CUSTOM_DATA:
-        words = f"{what} must be in Base64 encoding and with a maximum length of 87380 characters."
-        raise invalid(path, words)
+        message = (
+            f"{what} must be in Base64 encoding and with a maximum length of 87380 characters."
+        )
+        raise invalid(path, message)
     return data
 
 
 def check_os(profile: Json | None) -> None:
-    """Raises `ArmRefusal` for a guest that nobody could log in to, or whose user is not allowed."""
+    """Raises `ArmRefusal` for a guest that allows no login, or whose user is not allowed."""
     if profile is None:
         raise missing("osProfile")
     for field in ("computerName", "adminUsername"):
@@ -121,17 +123,17 @@ def check_os(profile: Json | None) -> None:
         raise invalid("linuxConfiguration", f"{text}Linux profile.")
     if not linux.get("disablePasswordAuthentication") and not profile.get("adminPassword"):
         raise missing("osProfile.adminPassword")
-    for one in keys:
-        _check_key(one, user)
+    for public_key in keys:
+        _check_key(public_key, user)
 
 
-def _check_key(said: Json, user: str) -> None:
+def _check_key(public_key: Json, user: str) -> None:
     path = f"/home/{user}/.ssh/authorized_keys"
-    if said.get("path") != path:
+    if public_key.get("path") != path:
         text = "Destination path for SSH public keys is currently limited to its default value "
         text += f"{path} due to a known issue in Linux provisioning agent."
         raise invalid("linuxConfiguration.ssh.publicKeys.path", text)
-    form = str(said.get("keyData", "")).split()
+    form = str(public_key.get("keyData", "")).split()
     if len(form) < 2 or form[0] not in ("ssh-rsa", "ssh-ed25519"):
         text = "The value of parameter linuxConfiguration.ssh.publicKeys.keyData is invalid."
         raise invalid("linuxConfiguration.ssh.publicKeys.keyData", text)

@@ -1,5 +1,5 @@
-"""Rights of whoever asks, as Microsoft.Authorization tells them: all, but for what the cloud's
-faults deny; and locks on a group, by which nothing in it is deleted, whoever asks."""
+"""Permissions of a caller, as Microsoft.Authorization lists them: all, but for what the cloud's
+faults deny; and locks on a group, by which nothing in it is deleted by any caller."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def follow(machine: AzureMachine) -> None:
-    """Delete what dies with a VM, and free the rest. `keeps_children` are types that the service
+    """Delete what goes with a VM, and free the rest. `keeps_children` are types that the service
     forgets."""
     cloud = machine.cloud
     for reference in interface_references(machine):
@@ -68,12 +68,12 @@ def interface_references(machine: AzureMachine) -> list[Json]:
 
 
 def disk_references(machine: AzureMachine) -> list[Json]:
-    said = machine.shown["properties"]["storageProfile"]
-    return [said["osDisk"], *said.get("dataDisks", [])]
+    storage = machine.shown["properties"]["storageProfile"]
+    return [storage["osDisk"], *storage.get("dataDisks", [])]
 
 
 def disk_id(reference: Json) -> str:
-    """Return the id of a VM's disk; empty: it is its host's, or was never made."""
+    """The id of a VM's disk; empty: it is its host's, or was never made."""
     return str(reference.get("managedDisk", {}).get("id", ""))
 
 
@@ -94,17 +94,17 @@ def interfaces_of(machine: AzureMachine) -> Iterator[Json]:
 def addresses_of(cloud: LocalAzure, interface: Json) -> Iterator[Json]:
     """Yield the public addresses of an interface."""
     for config in interface["properties"]["ipConfigurations"]:
-        said = config["properties"].get("publicIPAddress")
-        found = cloud.shelf(ADDRESS).get(key(said["id"])) if said else None
+        reference = config["properties"].get("publicIPAddress")
+        found = cloud.shelf(ADDRESS).get(key(reference["id"])) if reference else None
         if found is not None:
             yield found
 
 
-def _release(cloud: LocalAzure, kind: str, identifier: str, said: Json) -> None:
+def _release(cloud: LocalAzure, kind: str, identifier: str, options: Json) -> None:
     found = cloud.shelf(kind).get(key(identifier))
     if found is None:
         return
-    dies = said.get("deleteOption") == "Delete" and kind not in cloud.keeps_children
+    dies = options.get("deleteOption") == "Delete" and kind not in cloud.keeps_children
     if kind == DISK:
         _detach(found)
     else:

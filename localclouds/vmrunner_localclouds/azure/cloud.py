@@ -48,24 +48,24 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         self.eviction_seconds = 0.0  # from simulateEviction to the eviction
         self.deadline_late = 0.0  # so long past its time a scheduled deallocation begins
         self.schedules_become = "Scheduled"  # the state of one that was submitted
-        self.visibility_lag = 0.0  # so long newborns are in no list
+        self.visibility_lag = 0.0  # so long new resources are in no list
         self.reserved_seconds = 0.0  # so long an interface of a failed VM is kept for it; here: 180
-        self.retry_after = 0  # seconds, told with an operation that runs; 0: not told
+        self.retry_after = 0  # seconds, sent with an operation that runs; 0: not sent
         self.poll_seconds = 10.0  # that pass, at most, while a client polls an operation
-        self.throttle_seconds: int | str = 5  # told with a 429, as `Retry-After`
+        self.throttle_seconds: int | str = 5  # sent with a 429, as `Retry-After`
         self.throttles = True  # requests above the service's own rates are refused
         self.rates = Throttles()
         self.page_size = PAGE
         self.dry: set[tuple[str, str, str]] = set()  # (size, zone, market) without capacity
-        self.restricted: set[tuple[str, str]] = set()  # (location, size) that nobody may have
+        self.restricted: set[tuple[str, str]] = set()  # (location, size) refused to all
         self.down: set[str] = set()  # zones without room, and locations that do not answer
         self.keeps_children: set[str] = set()  # types of which `deleteOption` is forgotten
-        self.expands = True  # an interface tells its addresses whole, where that is asked
+        self.expands = True  # `$expand` shows an interface's addresses whole
         self.disks_inherit_tags = True  # a VM's disk has the VM's tags
         self.shouts = True  # Microsoft.Compute writes a group's name in capitals in some ids
         self.living: dict[str, AzureMachine] = {}  # by key; the last that was
         self.hidden: set[str] = set()  # keys of what no list shows yet
-        self.born: dict[str, float] = {}  # key → epoch seconds
+        self.created: dict[str, float] = {}  # key → epoch seconds
         self.reserved: dict[str, float] = {}  # key of an interface → until when
         self.groups: dict[str, Json] = {}
         self.locks: dict[str, str] = {}  # a group's name in lower case → `CanNotDelete`
@@ -101,10 +101,10 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
             return fixtures.add_group(self, name, location)
 
     def remove_group(self, name: str) -> None:
-        """Somebody deletes a group: all that is in it is gone before it is."""
+        """Delete a group, after all that is in it."""
         within = f"/resourcegroups/{name.lower()}/"
         with self.lock:
-            for machine in [one for at, one in self.living.items() if within in at]:
+            for machine in [m for at, m in self.living.items() if within in at]:
                 machine.vanish()
             for shelf in self._shelves.values():
                 for at in [at for at in shelf if within in at]:
@@ -131,7 +131,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         return fixtures.nth(cidr, self._addresses)
 
     def reserve(self, group: str, name: str, **more: Any) -> Json:
-        """A public address that nobody uses."""
+        """A public address that no VM uses."""
         sku = {"name": "Standard", "tier": "Regional"}
         address = interfaces.new_address(self, {"sku": sku, "location": LOCATION})
         return self._leftover(ADDRESS, group, name, {"sku": sku, **more}, **address)
@@ -140,8 +140,8 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         """An interface that no VM has."""
         shown = fixtures.resource(self, group, NIC, name, LOCATION)
         config = {"name": "ip", "properties": {"subnet": {"id": subnet}}}
-        said = {"properties": {"ipConfigurations": [config]}}
-        properties = interfaces.new_interface(self, shown, said)
+        body = {"properties": {"ipConfigurations": [config]}}
+        properties = interfaces.new_interface(self, shown, body)
         return self._leftover(NIC, group, name, more, **properties)
 
     def site(self, group: str, name: str, *, last_pass: float | None = None, **more: Any) -> Json:
@@ -169,7 +169,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
             at = key(machine.id)
             self.hidden.add(at)
             self.later(self.visibility_lag, lambda: self.hidden.discard(at))
-        if self.bodies is not None and not machine.doomed:
+        if self.bodies is not None and not machine.never_runs:
             guest_vms.embody(machine, self.bodies)
 
     def machine(self, request: AzureRequest) -> AzureMachine:
@@ -187,10 +187,10 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
 
     @property
     def left(self) -> list[Json]:
-        """Return all disks, interfaces, addresses and snapshots, used or not."""
+        """All disks, interfaces, addresses and snapshots, used or not."""
         self.settle()
         kinds = (DISK, NIC, ADDRESS, SNAPSHOT)
-        return [one for kind in kinds for one in self.shelf(kind).values()]
+        return [resource for kind in kinds for resource in self.shelf(kind).values()]
 
     # --- within ---
 

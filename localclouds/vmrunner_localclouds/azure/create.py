@@ -34,20 +34,22 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
     """Create a VM, or change one. All that can be refused at once is looked at before anything is
     made."""
     group = group_of(cloud, request)
-    said = request.body_of("VirtualMachine")
-    there = _there(cloud, request)
-    if there is not None and there.deleting:
-        text = f"Operation 'create' is not allowed on VM '{there.name}' since the VM is marked for "
+    body = request.body_of("VirtualMachine")
+    existing = _existing(cloud, request)
+    if existing is not None and existing.deleting:
+        text = (
+            f"Operation 'create' is not allowed on VM '{existing.name}' since the VM is marked for "
+        )
         text += "deletion. You can only retry the Delete operation (or wait for an ongoing one to "
         raise not_allowed(f"{text}complete).")
-    _check_condition(request, there)
-    if there is not None:
-        return _change(cloud, request, there, said)
-    machine, broken = _born(cloud, request, group["name"], said, broken)
+    _check_condition(request, existing)
+    if existing is not None:
+        return _change(cloud, request, existing, body)
+    machine, broken = _create(cloud, request, group["name"], body, broken)
     location = machine.location
     operation = operations.begin(cloud, request.path.provider, location)
     first = operations.copied(dressed(cloud, machine.shown))
-    told = operations.headers(operation, request)
+    headers = operations.headers(operation, request)
 
     def fail() -> None:
         assert broken is not None
@@ -61,29 +63,29 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
         cloud.later(cloud.operation_seconds, fail)
     else:
         machine.begin(operation.finish)
-    return ArmAnswer(201, first, told)
+    return ArmAnswer(201, first, headers)
 
 
 def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     group_of(cloud, request)
-    said = request.body_of("VirtualMachineUpdate")
+    body = request.body_of("VirtualMachineUpdate")
     machine = cloud.machine(request)
     _check_condition(request, machine)
-    return _change(cloud, request, machine, said)
+    return _change(cloud, request, machine, body)
 
 
-def _there(cloud: LocalAzure, request: AzureRequest) -> AzureMachine | None:
+def _existing(cloud: LocalAzure, request: AzureRequest) -> AzureMachine | None:
     return cloud.living.get(key(request.path.id))
 
 
-def _check_condition(request: AzureRequest, there: AzureMachine | None) -> None:
+def _check_condition(request: AzureRequest, existing: AzureMachine | None) -> None:
     """Only `*` is known with If-None-Match."""
     unless, only = (request.headers.get(name, "") for name in ("if-none-match", "if-match"))
     if unless not in ("", "*"):
         text = f"The value '{unless}' of header If-None-Match is not supported."
         raise ArmRefusal(400, "InvalidHeaderValue", text)
-    if (unless and there is not None) or (
-        only and (there is None or only not in ("*", _tag(there)))
+    if (unless and existing is not None) or (
+        only and (existing is None or only not in ("*", _tag(existing)))
     ):
         text = "The precondition given in one or more of the request headers evaluated to false."
         raise ArmRefusal(412, "PreconditionFailed", text)
@@ -94,10 +96,10 @@ def _tag(machine: AzureMachine) -> str:
 
 
 def _change(
-    cloud: LocalAzure, request: AzureRequest, machine: AzureMachine, said: Json
+    cloud: LocalAzure, request: AzureRequest, machine: AzureMachine, resource: Json
 ) -> ArmAnswer:
-    """Tags change, and what is told as it is already; the rest is refused here."""
-    properties = said.get("properties") or {}
+    """Change the tags. Values equal to the present ones pass; other changes are refused here."""
+    properties = resource.get("properties") or {}
     for name in _FIXED:
         if name in properties and request.verb == "PATCH":
             text = f"Changing property '{name}' is not allowed."
@@ -105,47 +107,47 @@ def _change(
     size = (properties.get("hardwareProfile") or {}).get("vmSize", machine.size)
     if size != machine.size:
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: another size")
-    attributes.check_tags(said.get("tags"))
-    if "tags" in said or request.verb == "PUT":
-        machine.shown["tags"] = said.get("tags") or {}
+    attributes.check_tags(resource.get("tags"))
+    if "tags" in resource or request.verb == "PUT":
+        machine.shown["tags"] = resource.get("tags") or {}
     machine.shown["etag"] = f'"{int(_tag(machine).strip(chr(34))) + 1}"'
     body = dressed(cloud, machine.shown)
     return operations.run(cloud, request, machine.location, status=200, body=body)
 
 
-def _born(
+def _create(
     cloud: LocalAzure,
     request: AzureRequest,
     group: str,
-    said: Json,
+    body: Json,
     broken: FailedLater | None,
 ) -> tuple[AzureMachine, FailedLater | None]:
-    """Return the VM, and what its operation will end in."""
+    """The new VM, and the failure in which its operation will end, if any."""
     name = request.path.name
     attributes.check_vm_name(name)
-    location = attributes.place(said, VM)
-    attributes.check_zones(said, location, f"{VM}/{name}")
-    attributes.check_tags(said.get("tags"))
-    properties = said.get("properties") or {}
+    location = attributes.place(body, VM)
+    attributes.check_zones(body, location, f"{VM}/{name}")
+    attributes.check_tags(body.get("tags"))
+    properties = body.get("properties") or {}
     size = _size(cloud, location, properties)
     attributes.check_os(properties.get("osProfile"))
     data = attributes.custom_data(properties["osProfile"])
     user = attributes.user_data(properties)
     _check_market(properties)
     shown = fixtures.resource(cloud, group, VM, name, location)
-    disk, reference = os_disks.plan(cloud, group, shown, said, size)
-    planned = interfaces.plan(cloud, group, shown, said)
+    disk, reference = os_disks.plan(cloud, group, shown, body, size)
+    planned = interfaces.plan(cloud, group, shown, body)
     spot = properties.get("priority") in ("Spot", "Low")
     quotas.check(cloud, location, size, spot=spot)
-    shown |= {"tags": said.get("tags") or {}, "etag": '"1"'}
-    shown |= {"zones": said["zones"]} if said.get("zones") else {}
+    shown |= {"tags": body.get("tags") or {}, "etag": '"1"'}
+    shown |= {"zones": body["zones"]} if body.get("zones") else {}
     shown["properties"] = _filled(cloud, properties, reference, planned.references)
     machine = AzureMachine(cloud=cloud, shown=shown, custom_data=data, user_data=user)
     if broken is None and machine.dry:
         broken = NO_ROOM_IN_ZONE if machine.zone else NO_ROOM
     if broken is None and _is_crowded(cloud, disk, shown):
         broken = CROWDED
-    machine.doomed = broken is not None and not broken.runs
+    machine.never_runs = broken is not None and not broken.runs
     planned.keep(cloud)
     if disk is not None:
         fixtures.keep(cloud, disk["type"], disk)
@@ -160,15 +162,17 @@ def _is_crowded(cloud: LocalAzure, disk: Json | None, shown: Json) -> bool:
     if disk is None or most is None:
         return False
     booting = [
-        one
-        for one in cloud.living.values()
-        if one.state == "starting" and not one.deleting and _image_of(one.shown) == image
+        machine
+        for machine in cloud.living.values()
+        if machine.state == "starting"
+        and not machine.deleting
+        and _image_of(machine.shown) == image
     ]
     return len(booting) >= most
 
 
 def _deployments(cloud: LocalAzure, image: str, location: str) -> int | None:
-    """Return how many VMs boot from an image at once; None: it is not known here."""
+    """Number of VMs that may boot from an image at once; None: it is not known here."""
     if image in cloud.shelf(IMAGE):
         return DEPLOYMENTS
     version = cloud.shelf(VERSION).get(image)
@@ -177,9 +181,9 @@ def _deployments(cloud: LocalAzure, image: str, location: str) -> int | None:
     profile = version["properties"].get("publishingProfile") or {}
     regions = profile.get("targetRegions") or ()
     counts = [
-        one.get("regionalReplicaCount", profile.get("replicaCount", 1))
-        for one in regions
-        if one["name"].replace(" ", "").lower() == location
+        region.get("regionalReplicaCount", profile.get("replicaCount", 1))
+        for region in regions
+        if region["name"].replace(" ", "").lower() == location
     ]
     return REPLICA_DEPLOYMENTS * (counts[0] if counts else 1)
 
@@ -189,14 +193,14 @@ def _image_of(shown: Json) -> str:
 
 
 def _size(cloud: LocalAzure, location: str, properties: Json) -> str:
-    said = (properties.get("hardwareProfile") or {}).get("vmSize")
-    if not said:
+    vm_size = (properties.get("hardwareProfile") or {}).get("vmSize")
+    if not vm_size:
         raise missing("hardwareProfile.vmSize")
-    known = {name.lower(): name for name in fixtures.SIZES}
-    if said.lower() not in known:
-        text = f"The value {said} provided for the VM size is not valid. The valid sizes in the "
+    sizes = {name.lower(): name for name in fixtures.SIZES}
+    if vm_size.lower() not in sizes:
+        text = f"The value {vm_size} provided for the VM size is not valid. The valid sizes in the "
         raise invalid("vmSize", f"{text}current region are: {', '.join(fixtures.SIZES)}.")
-    size = known[said.lower()]
+    size = sizes[vm_size.lower()]
     if (location, size) in cloud.restricted:
         text = NO_SKU.message.replace("Standard_D2s_v5", size).replace("westeurope", location)
         raise ArmRefusal(NO_SKU.status, NO_SKU.code, text, target="vmSize")
@@ -218,14 +222,14 @@ def _check_market(properties: Json) -> None:
         raise invalid("additionalCapabilities.hibernationEnabled", text)
 
 
-def _filled(cloud: LocalAzure, said: Json, os_disk: Json, nics: list[Json]) -> Json:
-    """Return the properties of an answer: some that nobody said, and none that are secret."""
+def _filled(cloud: LocalAzure, properties: Json, os_disk: Json, nics: list[Json]) -> Json:
+    """The properties of an answer: with the service's own, without secrets."""
     profile = {
-        k: v for k, v in said["osProfile"].items() if k not in ("customData", "adminPassword")
+        k: v for k, v in properties["osProfile"].items() if k not in ("customData", "adminPassword")
     }
-    storage = said.get("storageProfile") or {}
-    kept = {k: v for k, v in said.items() if k not in ("userData", "networkProfile")}
-    spot = said.get("priority") in ("Spot", "Low")
+    storage = properties.get("storageProfile") or {}
+    kept = {k: v for k, v in properties.items() if k not in ("userData", "networkProfile")}
+    spot = properties.get("priority") in ("Spot", "Low")
     return kept | {
         "vmId": str(uuid.uuid4()),
         "provisioningState": "Creating",
@@ -238,5 +242,5 @@ def _filled(cloud: LocalAzure, said: Json, os_disk: Json, nics: list[Json]) -> J
             "osDisk": os_disk,
         },
         "networkProfile": {"networkInterfaces": nics},
-        **({"evictionPolicy": said.get("evictionPolicy", "Deallocate")} if spot else {}),
+        **({"evictionPolicy": properties.get("evictionPolicy", "Deallocate")} if spot else {}),
     }

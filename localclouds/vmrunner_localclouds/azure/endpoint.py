@@ -65,16 +65,16 @@ class AzureEndpoint(JsonEndpoint[AzureRequest, FailedLater]):
         routes.admit(self._cloud, request)
         self._cloud.rates.charge(self._cloud, request)
         answer = routes.find(request)(self._cloud, request, broken)
-        for one in (answer.body or {}).get("value", [answer.body])[:_LOOKED_AT]:
-            _check(one)
+        for resource in (answer.body or {}).get("value", [answer.body])[:_LOOKED_AT]:
+            _check(resource)
         return _answer(answer)
 
 
-def _check(said: Json | None) -> None:
+def _check(resource: Json | None) -> None:
     """Raises `Misshapen` when an answer is not what the client knows."""
-    kind = (said or {}).get("type", "")
-    if kind in _CHECKED and "properties" in (said or {}):
-        shapes.check(said, kind.partition("/")[0], _CHECKED[kind])
+    kind = (resource or {}).get("type", "")
+    if kind in _CHECKED and "properties" in (resource or {}):
+        shapes.check(resource, kind.partition("/")[0], _CHECKED[kind])
 
 
 def _answer(answer: ArmAnswer) -> HttpAnswer:

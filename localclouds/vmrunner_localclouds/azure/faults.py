@@ -103,7 +103,7 @@ OVERCONSTRAINED: Final = NO_ROOM._replace(
     "the condition is too restrictive. Please remove some constraints and try again.",
 )
 QUOTA_LATER: Final = FailedLater("QuotaExceeded", QUOTA.message)
-#: The VM is not made, and its parts stay: nobody deletes them.
+#: The VM is not made, and its parts stay until a client deletes them.
 HALF_MADE: Final = FailedLater(
     "InternalExecutionError",
     "An internal execution error occurred. Please retry later.",
@@ -144,12 +144,12 @@ class AzureFaults(FaultPlan[AzureRequest, RequestFate | FailedLater]):
 
 
 def permission(request: AzureRequest) -> str:
-    """Return the right that a request needs, as roles name it."""
+    """The permission that a request needs, as roles name it."""
     return right(request.path.child, request.action.rpartition(".")[2])
 
 
 def right(kind: str, what: str) -> str:
-    """Return the right to do `what` to resources of a type."""
+    """The permission to do `what` to resources of a type."""
     if what in _READS:
         return f"{kind}/read"
     if what in _WRITES:

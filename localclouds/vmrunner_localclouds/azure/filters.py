@@ -18,7 +18,7 @@ Wanted = Callable[[Json], bool]
 
 
 def equal(text: str, field: str) -> str:
-    """Return the value that a field must have; empty: any. Raises `ArmRefusal`."""
+    """The value that a field must have; empty: any. Raises `ArmRefusal`."""
     for terms in _parsed(text):
         for name, how, value in terms:
             if name.lower() == field.lower() and how == "eq":
@@ -27,7 +27,7 @@ def equal(text: str, field: str) -> str:
 
 
 def of_prices(text: str) -> Wanted:
-    """Return the test of a price list: `and` binds more than `or`. Case counts."""
+    """The test of a price list: `and` binds more than `or`. Case counts."""
     choices = _parsed(text)
 
     def wanted(item: Json) -> bool:
@@ -37,23 +37,26 @@ def of_prices(text: str) -> Wanted:
 
 
 def of_resources(text: str) -> Wanted:
-    """Return the test of a list of resources: by type, and by one tag."""
+    """The test of a list of resources: by type, and by one tag."""
     choices = _parsed(text)
-    said = {name.lower(): value for terms in choices for name, _, value in terms}
-    if unknown := set(said) - {"resourcetype", "tagname", "tagvalue", "location", "name"}:
+    criteria = {name.lower(): value for terms in choices for name, _, value in terms}
+    if unknown := set(criteria) - {"resourcetype", "tagname", "tagvalue", "location", "name"}:
         text = f"The filter '{text}' is not valid: {', '.join(sorted(unknown))}."
         raise ArmRefusal(400, "InvalidFilterInQueryString", text)
-    if "tagname" in said and set(said) - {"tagname", "tagvalue"}:
+    if "tagname" in criteria and set(criteria) - {"tagname", "tagvalue"}:
         text = "A filter by tag can be combined with no other."
         raise ArmRefusal(400, "InvalidFilterInQueryString", text)
 
     def wanted(item: Json) -> bool:
         tags = item.get("tags") or {}
-        if "tagname" in said:
-            has = said["tagname"] in tags
-            return has and said.get("tagvalue", tags[said["tagname"]]) == tags[said["tagname"]]
+        if "tagname" in criteria:
+            has = criteria["tagname"] in tags
+            return (
+                has
+                and criteria.get("tagvalue", tags[criteria["tagname"]]) == tags[criteria["tagname"]]
+            )
         kept = {"resourcetype": item["type"], "location": item["location"], "name": item["name"]}
-        return all(kept[name].lower() == value.lower() for name, value in said.items())
+        return all(kept[name].lower() == value.lower() for name, value in criteria.items())
 
     return wanted
 

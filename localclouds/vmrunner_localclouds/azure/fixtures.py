@@ -33,12 +33,14 @@ class Size(NamedTuple):
 
     @property
     def has(self) -> frozenset[str]:
-        """Return the controllers that its disks can have."""
-        return frozenset(one.strip() for one in (self.controllers or "SCSI").split(","))
+        """The controllers that its disks can have."""
+        return frozenset(
+            controller.strip() for controller in (self.controllers or "SCSI").split(",")
+        )
 
     @property
     def placements(self) -> dict[str, int]:
-        """Return where on its host an ephemeral disk can be, and how large, in GiB."""
+        """Placement of an ephemeral disk on its host → its largest size, GiB."""
         room = {"CacheDisk": self.cache, "ResourceDisk": self.local, "NvmeDisk": self.nvme}
         return {place: most for place, most in room.items() if most}
 
@@ -94,7 +96,7 @@ class AzureSite:
 
 
 def resource(cloud: LocalAzure, group: str, kind: str, name: str, location: str) -> Json:
-    """Return the fields that all resources have."""
+    """The fields that all resources have."""
     return {
         "id": resource_ids.resource_id(cloud.subscription, group, kind, name),
         "name": name,
@@ -106,7 +108,7 @@ def resource(cloud: LocalAzure, group: str, kind: str, name: str, location: str)
 def keep(cloud: LocalAzure, kind: str, shown: Json, created: float | None = None) -> Json:
     """Put a resource where it is found, and note when it was made."""
     cloud.shelf(kind)[key(shown["id"])] = shown
-    cloud.born[key(shown["id"])] = cloud.now() if created is None else created
+    cloud.created[key(shown["id"])] = cloud.now() if created is None else created
     return shown
 
 
@@ -225,8 +227,8 @@ def add_definition(cloud: LocalAzure, gallery: Json, name: str, location: str) -
             "provisioningState": "Succeeded",
         },
     }
-    there = cloud.shelf(f"{GALLERY}/images").get(key(shown["id"]))
-    return there or keep(cloud, f"{GALLERY}/images", shown)
+    existing = cloud.shelf(f"{GALLERY}/images").get(key(shown["id"]))
+    return existing or keep(cloud, f"{GALLERY}/images", shown)
 
 
 def add_firewall(cloud: LocalAzure, group: str, name: str, location: str, ssh_from: str) -> Json:

@@ -89,9 +89,9 @@ def delete(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None)
     if found is None:
         return ArmAnswer(204)
     within = [
-        one["id"]
+        resource["id"]
         for kind in (DEFINITION, VERSION)
-        for below, one in cloud.shelf(kind).items()
+        for below, resource in cloud.shelf(kind).items()
         if below.startswith(f"{at}/")
     ]
     if within:
@@ -116,7 +116,7 @@ def _check_name(name: str, form: str, kind: str) -> None:
 
 
 def _above(cloud: LocalAzure, request: AzureRequest) -> Json:
-    """Return what it will be in; {}: a gallery is in its group. Raises `ArmRefusal`."""
+    """The resource that it will be in; {}: a gallery is in its group. Raises `ArmRefusal`."""
     path = request.path
     if not path.rest:
         return {}
@@ -132,15 +132,15 @@ def _above(cloud: LocalAzure, request: AzureRequest) -> Json:
 def _check_definition(cloud: LocalAzure, shown: Json, gallery: str) -> None:
     """Raises `ArmRefusal` where another in the gallery has its publisher, offer and SKU."""
     wanted = shown["properties"]["identifier"]
-    for at, one in cloud.shelf(DEFINITION).items():
-        if at.startswith(f"{key(gallery)}/") and one["properties"]["identifier"] == wanted:
-            text = f"Gallery image '{one['name']}' has the same publisher, offer and sku already."
+    for at, other in cloud.shelf(DEFINITION).items():
+        if at.startswith(f"{key(gallery)}/") and other["properties"]["identifier"] == wanted:
+            text = f"Gallery image '{other['name']}' has the same publisher, offer and sku already."
             raise ArmRefusal(409, "Conflict", text)
 
 
 def _version(cloud: LocalAzure, shown: Json, definition: Json) -> Json:
-    """Return what the service adds to a version's properties. Raises `ArmRefusal` for a source that
-    is not there, or is not as the definition says."""
+    """The properties that the service adds to a version. Raises `ArmRefusal` for a source that
+    does not exist, or is not as the definition says."""
     properties = shown["properties"]
     source = properties["storageProfile"].get("source") or {}
     size, generation, security = _source(cloud, source)
@@ -150,7 +150,9 @@ def _version(cloud: LocalAzure, shown: Json, definition: Json) -> Json:
         text += f"['{generation}'] than the parent gallery image Hypervisor generation "
         raise ArmRefusal(409, "Conflict", f"{text}['{wanted}'].")
     features = definition["properties"].get("features") or ()
-    allowed = next((one["value"] for one in features if one["name"] == _SECURITY), "None")
+    allowed = next(
+        (feature["value"] for feature in features if feature["name"] == _SECURITY), "None"
+    )
     if security and allowed != security:
         text = f"The source '{source.get('virtualMachineId')}' contains TrustedLaunch or "
         text += f"ConfidentialVM security data that cannot be used in image with '{allowed}' "
@@ -158,10 +160,10 @@ def _version(cloud: LocalAzure, shown: Json, definition: Json) -> Json:
         raise ArmRefusal(409, "Conflict", text)
     profile: dict[str, Any] = dict(properties.get("publishingProfile") or {})
     regions = profile.get("targetRegions") or [{"name": shown["location"]}]
-    if shown["location"] not in [one["name"].replace(" ", "").lower() for one in regions]:
+    if shown["location"] not in [region["name"].replace(" ", "").lower() for region in regions]:
         text = "The publishing profile must have the region of the gallery image version."
         raise invalid("galleryImageVersion.properties.publishingProfile.targetRegions", text)
-    if any(not 1 <= one.get("regionalReplicaCount", 1) <= _REPLICAS for one in regions):
+    if any(not 1 <= region.get("regionalReplicaCount", 1) <= _REPLICAS for region in regions):
         raise invalid("regionalReplicaCount", f"It must be from 1 to {_REPLICAS}.")
     profile |= {"targetRegions": regions, "publishedDate": timestamps.written(cloud.now())}
     storage = {"source": source, "osDiskImage": {"sizeInGB": size}}
@@ -169,7 +171,7 @@ def _version(cloud: LocalAzure, shown: Json, definition: Json) -> Json:
 
 
 def _source(cloud: LocalAzure, source: Json) -> tuple[int, str, str]:
-    """Return the size of a source's disk in GiB, its generation, and its security type, if any.
+    """The size of a source's disk in GiB, its generation, and its security type, if any.
     Raises `ArmRefusal`."""
     machine = cloud.living.get(key(source.get("virtualMachineId") or ""))
     if machine is not None:

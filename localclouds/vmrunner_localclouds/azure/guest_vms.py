@@ -21,7 +21,7 @@ _WORDS: Final = "ci.ds=Azure"
 
 
 def embody(machine: AzureMachine, bodies: VmFleet) -> None:
-    """A newborn gets a VM."""
+    """Give a new machine a VM."""
     (first, *_) = children.interfaces_of(machine)
     properties = machine.shown["properties"]
     content = ovf.environment(properties["osProfile"], machine.custom_data)

@@ -1,4 +1,4 @@
-"""Interfaces and public addresses of a newborn: made with it, or there before."""
+"""Interfaces and public addresses of a new VM: made with it, or before."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class PlannedInterfaces:
     owner: str = ""
 
     def keep(self, cloud: LocalAzure) -> None:
-        for one in self.made:
-            fixtures.keep(cloud, one["type"], one)
-        for one in self.taken:
-            one["properties"]["virtualMachine"] = {"id": self.owner}
+        for resource in self.made:
+            fixtures.keep(cloud, resource["type"], resource)
+        for resource in self.taken:
+            resource["properties"]["virtualMachine"] = {"id": self.owner}
 
 
-def plan(cloud: LocalAzure, group: str, owner: Json, said: Json) -> PlannedInterfaces:
+def plan(cloud: LocalAzure, group: str, owner: Json, body: Json) -> PlannedInterfaces:
     """Raises `ArmRefusal`; nothing is made yet."""
-    profile = (said.get("properties") or {}).get("networkProfile") or {}
+    profile = (body.get("properties") or {}).get("networkProfile") or {}
     configs = profile.get("networkInterfaceConfigurations") or []
     given = profile.get("networkInterfaces") or []
     if not configs and not given:
@@ -51,20 +51,20 @@ def plan(cloud: LocalAzure, group: str, owner: Json, said: Json) -> PlannedInter
         raise missing("networkProfile.networkApiVersion")
     planned = PlannedInterfaces(owner=owner["id"])
     for index, config in enumerate(configs):
-        _make(cloud, group, owner, said, config, planned, first=index == 0)
+        _make(cloud, group, owner, body, config, planned, first=index == 0)
     for reference in given:
         _take(cloud, reference, owner, planned)
     return planned
 
 
 def subnet(cloud: LocalAzure, identifier: str, referrer: str) -> Json:
-    """Return a subnet. Raises `ArmRefusal`."""
+    """A subnet by its id. Raises `ArmRefusal`."""
     network, _, _ = identifier.lower().partition("/subnets/")
     found = cloud.shelf(NETWORK).get(network)
-    for one in found["properties"]["subnets"] if found else ():
-        if key(one["id"]) == key(identifier):
-            known: Json = one
-            return known
+    subnets: list[Json] = found["properties"]["subnets"] if found else []
+    for candidate in subnets:
+        if key(candidate["id"]) == key(identifier):
+            return candidate
     raise unknown_reference(identifier, referrer)
 
 
@@ -79,7 +79,10 @@ def _check_room(cloud: LocalAzure, found: Json) -> None:
         for nic in cloud.shelf(NIC).values()
         for config in nic["properties"]["ipConfigurations"]
     )
-    used = sum(key((one.get("subnet") or {}).get("id", "")) == key(found["id"]) for one in configs)
+    used = sum(
+        key((properties.get("subnet") or {}).get("id", "")) == key(found["id"])
+        for properties in configs
+    )
     if used >= most:
         text = f"Subnet {found['name']} with address prefix {prefix} does not have enough capacity "
         raise ArmRefusal(400, "SubnetIsFull", f"{text}for 1 IP addresses.")
@@ -95,7 +98,7 @@ def _make(
     cloud: LocalAzure,
     group: str,
     owner: Json,
-    said: Json,
+    body: Json,
     config: Json,
     planned: PlannedInterfaces,
     *,
@@ -111,8 +114,8 @@ def _make(
         raise unknown_reference(filter_of, shown["id"])
     own = cloud.bodies.address() if cloud.bodies and first else None  # where its VM is reached
     ips = [
-        _ip(cloud, group, shown, said, one, planned, own if index == 0 else None)
-        for index, one in enumerate(properties.get("ipConfigurations") or [])
+        _ip(cloud, group, shown, body, ip_config, planned, own if index == 0 else None)
+        for index, ip_config in enumerate(properties.get("ipConfigurations") or [])
     ]
     if not ips:
         raise missing("networkInterfaceConfigurations.properties.ipConfigurations")
@@ -139,13 +142,13 @@ def _ip(
     cloud: LocalAzure,
     group: str,
     interface: Json,
-    said: Json,
+    body: Json,
     config: Json,
     planned: PlannedInterfaces,
     own: str | None,
 ) -> Json:
-    asked = config.get("properties") or {}
-    within = (asked.get("subnet") or {}).get("id")
+    properties = config.get("properties") or {}
+    within = (properties.get("subnet") or {}).get("id")
     if not within:
         raise missing("ipConfigurations.properties.subnet")
     found = subnet(cloud, within, interface["id"])
@@ -159,13 +162,13 @@ def _ip(
             "privateIPAddress": own or cloud.address(found["properties"]["addressPrefix"]),
             "privateIPAllocationMethod": "Dynamic",
             "subnet": {"id": found["id"]},
-            "primary": bool(asked.get("primary", True)),
+            "primary": bool(properties.get("primary", True)),
             "privateIPAddressVersion": "IPv4",
         },
     }
-    public = asked.get("publicIPAddressConfiguration")
+    public = properties.get("publicIPAddressConfiguration")
     if public is not None:
-        made = _public(cloud, group, interface, said, public, own)
+        made = _public(cloud, group, interface, body, public, own)
         made["properties"]["ipConfiguration"] = {"id": identifier}
         shown["properties"]["publicIPAddress"] = {"id": made["id"]}
         planned.made.append(made)
@@ -173,27 +176,27 @@ def _ip(
 
 
 def _public(
-    cloud: LocalAzure, group: str, interface: Json, said: Json, config: Json, own: str | None
+    cloud: LocalAzure, group: str, interface: Json, body: Json, config: Json, own: str | None
 ) -> Json:
     attributes.check_tags(config.get("tags"))
     sku = config.get("sku") or {}
     check_sku(sku.get("name"), interface["location"])
     name = f"{config['name']}-{secrets.token_hex(4)}"
     shown = fixtures.resource(cloud, group, ADDRESS, name, interface["location"])
-    asked = config.get("properties") or {}
+    settings = config.get("properties") or {}
     properties: dict[str, Any] = {
         "provisioningState": "Succeeded",
         "resourceGuid": str(uuid.uuid4()),
         "ipAddress": own or cloud.address(_PUBLIC),
         "publicIPAddressVersion": "IPv4",
         "publicIPAllocationMethod": "Static",
-        "idleTimeoutInMinutes": asked.get("idleTimeoutInMinutes", 4),
-        **({"deleteOption": asked["deleteOption"]} if "deleteOption" in asked else {}),
+        "idleTimeoutInMinutes": settings.get("idleTimeoutInMinutes", 4),
+        **({"deleteOption": settings["deleteOption"]} if "deleteOption" in settings else {}),
     }
-    if asked.get("publicIPAllocationMethod") == "Dynamic":
+    if settings.get("publicIPAllocationMethod") == "Dynamic":
         text = "Standard sku publicIp must have AllocationMethod set to Static."
         raise ArmRefusal(400, "PublicIPAddressAllocationMethodInvalid", text)
-    zones = {"zones": said["zones"]} if said.get("zones") else {}
+    zones = {"zones": body["zones"]} if body.get("zones") else {}
     return shown | {
         "tags": config.get("tags") or {},
         "etag": f'W/"{uuid.uuid4()}"',
@@ -221,44 +224,46 @@ def _take(cloud: LocalAzure, reference: Json, owner: Json, planned: PlannedInter
     if found["properties"].get("virtualMachine"):
         text = f"Network Interface {last(identifier)} is used by existing resource."
         raise ArmRefusal(400, "NicInUse", text)
-    said = reference.get("properties") or {}
+    properties = reference.get("properties") or {}
     planned.taken.append(found)
     planned.references.append(
         {
             "id": found["id"],
             "properties": {
-                "primary": bool(said.get("primary", True)),
-                "deleteOption": said.get("deleteOption", "Detach"),
+                "primary": bool(properties.get("primary", True)),
+                "deleteOption": properties.get("deleteOption", "Detach"),
             },
         }
     )
 
 
-def new_interface(cloud: LocalAzure, shown: Json, said: Json) -> Json:
+def new_interface(cloud: LocalAzure, shown: Json, body: Json) -> Json:
     """An interface made alone, by a PUT. Raises `ArmRefusal`."""
-    properties = dict(said.get("properties") or {})
+    properties = dict(body.get("properties") or {})
     configs = properties.get("ipConfigurations") or []
     if not configs:
         raise missing("ipConfigurations")
     made = []
     for config in configs:
-        asked = dict(config.get("properties") or {})
-        within = (asked.get("subnet") or {}).get("id", "")
+        ip_properties = dict(config.get("properties") or {})
+        within = (ip_properties.get("subnet") or {}).get("id", "")
         found = subnet(cloud, within, shown["id"])
         identifier = f"{shown['id']}/ipConfigurations/{config.get('name', 'ipconfig')}"
-        address = (asked.get("publicIPAddress") or {}).get("id")
+        address = (ip_properties.get("publicIPAddress") or {}).get("id")
         if address is not None:
             public = cloud.shelf(ADDRESS).get(key(address))
             if public is None:
                 raise unknown_reference(address, shown["id"])
             public["properties"]["ipConfiguration"] = {"id": identifier}
-        asked |= {
+        ip_properties |= {
             "provisioningState": "Succeeded",
             "privateIPAddress": cloud.address(found["properties"]["addressPrefix"]),
             "privateIPAllocationMethod": "Dynamic",
             "primary": True,
         }
-        made.append({"id": identifier, "name": resource_ids.last(identifier), "properties": asked})
+        made.append(
+            {"id": identifier, "name": resource_ids.last(identifier), "properties": ip_properties}
+        )
     return properties | {
         "provisioningState": "Succeeded",
         "resourceGuid": str(uuid.uuid4()),
@@ -268,10 +273,10 @@ def new_interface(cloud: LocalAzure, shown: Json, said: Json) -> Json:
     }
 
 
-def new_address(cloud: LocalAzure, said: Json) -> Json:
+def new_address(cloud: LocalAzure, body: Json) -> Json:
     """A public address made alone, by a PUT. Raises `ArmRefusal`."""
-    check_sku((said.get("sku") or {}).get("name"), said["location"])
-    return dict(said.get("properties") or {}) | {
+    check_sku((body.get("sku") or {}).get("name"), body["location"])
+    return dict(body.get("properties") or {}) | {
         "provisioningState": "Succeeded",
         "resourceGuid": str(uuid.uuid4()),
         "ipAddress": cloud.address(_PUBLIC),

@@ -25,7 +25,7 @@ class AzureMachine(LocalMachine):
     custom_data: bytes = b""
     user_data: bytes = b""
     hibernated: bool = False
-    locked: bool = False  # a lock on it: nobody deletes it
+    locked: bool = False  # a lock on it forbids deletes
     evicted: bool = False  # the cloud took it back
     failure: FailedLater | None = None  # why it is `Failed`
     _ready: Callable[..., None] = lambda *_: None
@@ -69,7 +69,7 @@ class AzureMachine(LocalMachine):
 
     @property
     def ephemeral(self) -> bool:
-        """True if its disk is its host's, and dies when it leaves that host."""
+        """True if its disk is its host's, and is lost when it leaves that host."""
         return "diffDiskSettings" in self.shown["properties"]["storageProfile"]["osDisk"]
 
     @property
@@ -81,7 +81,7 @@ class AzureMachine(LocalMachine):
     # --- what befalls it ---
 
     def begin(self, ready: Callable[..., None] = lambda *_: None) -> None:
-        """Start; `ready` is called when the guest has told that it is up."""
+        """Start; `ready` is called when the guest has reported that it is up."""
         self._ready = ready
         self._become("starting")
         if self.body is None:
@@ -115,7 +115,7 @@ class AzureMachine(LocalMachine):
             self._become("stopped")
 
     def break_down(self) -> None:
-        """Let its host fail, and nobody start it again."""
+        """Let its host fail, and not be restarted."""
         self.power_off()
 
     def stop(self, then: Callable[[], None] = lambda: None) -> None:
@@ -175,7 +175,7 @@ class AzureMachine(LocalMachine):
             children.follow(self)
 
     def instance_view(self) -> Json:
-        """Return the state that a client asks for apart."""
+        """The instance view, which a client asks for apart."""
         now = timestamps.written(self.cloud.now())
         statuses = [self._provisioning(now)]
         if self.state:
@@ -190,17 +190,17 @@ class AzureMachine(LocalMachine):
     def _provisioning(self, now: str) -> Json:
         state = str(self.shown["properties"]["provisioningState"])
         if self.failure is None or state != "Failed":
-            said = _status(
+            status = _status(
                 f"ProvisioningState/{state.lower()}", f"Provisioning {state.lower()}", ""
             )
         else:
             code = f"ProvisioningState/failed/{self.failure.code}"
-            said = _status(code, "Provisioning failed", self.failure.message)
-            said["level"] = "Error"
-        return {**said, "time": now}
+            status = _status(code, "Provisioning failed", self.failure.message)
+            status["level"] = "Error"
+        return {**status, "time": now}
 
     def _booted(self) -> None:
-        if self.state == "starting" and not self.doomed:
+        if self.state == "starting" and not self.never_runs:
             self.report_ready()
 
     def _wind_down(

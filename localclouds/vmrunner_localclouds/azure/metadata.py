@@ -47,24 +47,24 @@ class AzureMetadata:
     def __init__(self, machine: AzureMachine) -> None:
         self._machine = machine
 
-    def __call__(self, asked: MetadataRequest) -> Reply:
+    def __call__(self, request: MetadataRequest) -> Reply:
         with self._machine.cloud.held():
-            if asked.path.rstrip("/") == "/machine":
-                return self._fabric(asked)
-            return self._metadata(asked)
+            if request.path.rstrip("/") == "/machine":
+                return self._fabric(request)
+            return self._metadata(request)
 
     # --- the fabric ---
 
-    def _fabric(self, asked: MetadataRequest) -> Reply:
-        machine, what = self._machine, asked.query.get("comp")
-        if asked.headers.get("x-ms-version") is None:
+    def _fabric(self, request: MetadataRequest) -> Reply:
+        machine, what = self._machine, request.query.get("comp")
+        if request.headers.get("x-ms-version") is None:
             return Reply(400)
-        if asked.method == "GET" and what == "goalstate":
+        if request.method == "GET" and what == "goalstate":
             identifier = machine.shown["properties"]["vmId"]
             text = _GOAL.format(id=identifier, name=machine.name)
             return Reply(200, text.encode(), {"Content-Type": "text/xml; charset=utf-8"})
-        if asked.method == "POST" and what == "health":
-            state = _STATE.search(asked.body)
+        if request.method == "POST" and what == "health":
+            state = _STATE.search(request.body)
             if state is not None and state[1] == b"Ready":
                 machine.report_ready()
             return Reply(200)
@@ -72,24 +72,24 @@ class AzureMetadata:
 
     # --- the metadata service ---
 
-    def _metadata(self, asked: MetadataRequest) -> Reply:
+    def _metadata(self, request: MetadataRequest) -> Reply:
         if (
-            asked.headers.get("metadata", "").lower() != "true"
-            or "x-forwarded-for" in asked.headers
+            request.headers.get("metadata", "").lower() != "true"
+            or "x-forwarded-for" in request.headers
         ):
             return _answer(400, {"error": "Bad request. Required metadata header not specified"})
-        if asked.method != "GET":
+        if request.method != "GET":
             return _answer(405, {"error": "Method Not Allowed"})
-        if "api-version" not in asked.query:
+        if "api-version" not in request.query:
             return _answer(400, {"error": "Bad request. api-version was not specified"})
         found: Any = {"metadata": self._tree()}
-        for part in filter(None, asked.path.split("/")):
+        for part in filter(None, request.path.split("/")):
             step = int(part) if isinstance(found, list) and part.isdigit() else part
             try:
                 found = found[step]
             except (KeyError, IndexError, TypeError):
                 return _answer(404, {"error": "Not found"})
-        if asked.query.get("format") == "text" and not isinstance(found, dict | list):
+        if request.query.get("format") == "text" and not isinstance(found, dict | list):
             return Reply(200, str(found).encode(), {"Content-Type": "text/plain"})
         return _answer(200, found)
 
@@ -133,7 +133,7 @@ class AzureMetadata:
         return [
             {
                 "ipv4": {
-                    "ipAddress": [_address(self._machine, one) for one in _configs(nic)],
+                    "ipAddress": [_address(self._machine, config) for config in _configs(nic)],
                     "subnet": [{"address": "169.254.169.0", "prefix": "24"}],
                 },
                 "ipv6": {"ipAddress": []},
@@ -150,12 +150,12 @@ def _configs(interface: Json) -> list[Json]:
 
 def _address(machine: AzureMachine, config: Json) -> Json:
     public = config["properties"].get("publicIPAddress") or {}
-    known = machine.cloud.resource(public.get("id", ""))
+    resource = machine.cloud.resource(public.get("id", ""))
     return {
         "privateIpAddress": config["properties"]["privateIPAddress"],
-        "publicIpAddress": known["properties"]["ipAddress"] if known else "",
+        "publicIpAddress": resource["properties"]["ipAddress"] if resource else "",
     }
 
 
-def _answer(status: int, said: Any) -> Reply:
-    return Reply(status, json.dumps(said).encode(), {"Content-Type": "application/json"})
+def _answer(status: int, body: Any) -> Reply:
+    return Reply(status, json.dumps(body).encode(), {"Content-Type": "application/json"})

@@ -66,17 +66,17 @@ def begin(cloud: LocalAzure, provider: str, location: str) -> ArmOperation:
 
 
 def headers(operation: ArmOperation, request: AzureRequest) -> dict[str, str]:
-    """Return the headers of an answer that says: it has begun. They lead back to this server."""
+    """The headers of an answer that says: it has begun. Their URLs are of this server."""
     cloud = operation.cloud
     version = request.query.get("api-version", "")
     url = (
         f"{cloud.url}/subscriptions/{cloud.subscription}/providers/{operation.provider}"
         f"/locations/{operation.location}/operations/{operation.name}"
     )
-    told = {_ASYNC: f"{url}?api-version={version}"}
+    fields = {_ASYNC: f"{url}?api-version={version}"}
     if request.verb != "PUT":
-        told["Location"] = f"{url}?monitor=true&api-version={version}"
-    return told | retry(cloud)
+        fields["Location"] = f"{url}?monitor=true&api-version={version}"
+    return fields | retry(cloud)
 
 
 def retry(cloud: LocalAzure) -> dict[str, str]:
@@ -119,7 +119,7 @@ def follow(
 
 
 def copied(body: Json | None) -> Json | None:
-    """Return what is true now: what is shown goes on changing."""
+    """A copy as of now: the resource goes on changing."""
     if body is None:
         return None
     copy: Json = json.loads(json.dumps(body))

@@ -21,20 +21,20 @@ _SCSI: Final = "SCSI"
 
 
 def plan(
-    cloud: LocalAzure, group: str, owner: Json, said: Json, size: str
+    cloud: LocalAzure, group: str, owner: Json, body: Json, size: str
 ) -> tuple[Json | None, Json]:
-    """Return the disk, which is not yet there, and what the VM says of it. Raises `ArmRefusal`."""
-    storage = (said.get("properties") or {}).get("storageProfile") or {}
-    asked = storage.get("osDisk")
-    if asked is None:
+    """The disk, not yet on its shelf, and the VM's `osDisk`. Raises `ArmRefusal`."""
+    storage = (body.get("properties") or {}).get("storageProfile") or {}
+    os_disk = storage.get("osDisk")
+    if os_disk is None:
         raise missing("storageProfile.osDisk")
-    if asked["createOption"] != "FromImage":
+    if os_disk["createOption"] != "FromImage":
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: a disk not from an image")
     if storage.get("dataDisks"):
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: data disks")
     image = image_of(cloud, storage.get("imageReference"))
     check_bootable(image, size, storage.get("diskControllerType"))
-    size_gb = asked.get("diskSizeGB") or image["size"]
+    size_gb = os_disk.get("diskSizeGB") or image["size"]
     if size_gb < image["size"]:
         text = f"The specified disk size {size_gb} GB is smaller than the size of the "
         text += f"corresponding disk in the VM image: {image['size']} GB. This is not allowed."
@@ -42,22 +42,22 @@ def plan(
     reference: Json = {
         "osType": "Linux",
         "createOption": "FromImage",
-        "caching": asked.get("caching", "ReadWrite"),
-        "deleteOption": asked.get("deleteOption", "Detach"),
+        "caching": os_disk.get("caching", "ReadWrite"),
+        "deleteOption": os_disk.get("deleteOption", "Detach"),
         "diskSizeGB": size_gb,
     }
-    if asked.get("diffDiskSettings"):
-        _check_local(asked, size, size_gb)
-        name = asked.get("name") or f"{owner['name']}_OsDisk_1_{uuid.uuid4().hex}"
-        return None, reference | {"name": name, "diffDiskSettings": asked["diffDiskSettings"]}
-    disk = _disk(cloud, group, owner, said, asked, size_gb, image)
+    if os_disk.get("diffDiskSettings"):
+        _check_local(os_disk, size, size_gb)
+        name = os_disk.get("name") or f"{owner['name']}_OsDisk_1_{uuid.uuid4().hex}"
+        return None, reference | {"name": name, "diffDiskSettings": os_disk["diffDiskSettings"]}
+    disk = _disk(cloud, group, owner, body, os_disk, size_gb, image)
     identifier = resource_ids.shouted(disk["id"]) if cloud.shouts else disk["id"]
     managed = {"id": identifier, "storageAccountType": disk["sku"]["name"]}
     return disk, reference | {"name": disk["name"], "managedDisk": managed}
 
 
 def image_of(cloud: LocalAzure, reference: Json | None) -> Json:
-    """Return `size` in GiB, `id`, `controllers` and `generation` of the image that a reference
+    """The `size` in GiB, `id`, `controllers` and `generation` of the image that a reference
     means. Raises `ArmRefusal`."""
     if not reference:
         raise missing("storageProfile.imageReference")
@@ -71,13 +71,15 @@ def image_of(cloud: LocalAzure, reference: Json | None) -> Json:
     storage = found["properties"]["storageProfile"]
     if "osDiskImage" in storage:
         definition = cloud.shelf(f"{GALLERY}/images")[key(found["id"].partition("/versions/")[0])]
-        told = definition["properties"]
-        features = {one["name"]: one["value"] for one in told.get("features") or ()}
+        properties = definition["properties"]
+        features = {
+            feature["name"]: feature["value"] for feature in properties.get("features") or ()
+        }
         return {
             "id": found["id"],
             "size": storage["osDiskImage"]["sizeInGB"],
             "controllers": _words(features.get("DiskControllerTypes", _SCSI)),
-            "generation": told.get("hyperVGeneration", "V1"),
+            "generation": properties.get("hyperVGeneration", "V1"),
         }
     # A managed image has no place for another controller.
     return {
@@ -91,14 +93,14 @@ def image_of(cloud: LocalAzure, reference: Json | None) -> Json:
 def check_bootable(image: Json, size: str, controller: str | None) -> None:
     """Raises `ArmRefusal` where a size has no controller that the image can boot from, or none of
     its generation."""
-    known = fixtures.SIZES[size]
-    if not (known.has & image["controllers"] & ({controller} if controller else known.has)):
+    spec = fixtures.SIZES[size]
+    if not (spec.has & image["controllers"] & ({controller} if controller else spec.has)):
         text = f"The VM size '{size}' cannot boot with OS image or disk. Please check that disk "
         text += "controller types supported by the OS image or disk is one of the supported disk "
         text += f"controller types for the VM size '{size}'. Please query sku api at "
         text += "https://aka.ms/azure-compute-skus to determine supported disk controller types "
         raise invalid("storageProfile.diskControllerType", f"{text}for the VM size.")
-    if image["generation"] not in _words(known.generations):
+    if image["generation"] not in _words(spec.generations):
         text = f"The selected VM size '{size}' cannot boot Hypervisor Generation "
         text += f"'{image['generation'].removeprefix('V')}'. If this was a Create operation please "
         text += "check that the Hypervisor Generation of the Image matches the Hypervisor "
@@ -117,8 +119,10 @@ def _version(cloud: LocalAzure, identifier: str) -> Json | None:
     shelf = cloud.shelf(f"{GALLERY}/images/versions")
     if named[3] and named[3].lower() != _LATEST:
         return shelf.get(key(identifier))
-    all_of = [one for one in shelf.values() if key(one["id"]).startswith(key(named[1]) + "/")]
-    return max(all_of, key=lambda one: cloud.born[key(one["id"])], default=None)
+    all_of = [
+        version for version in shelf.values() if key(version["id"]).startswith(key(named[1]) + "/")
+    ]
+    return max(all_of, key=lambda version: cloud.created[key(version["id"])], default=None)
 
 
 def _offered(cloud: LocalAzure, reference: Json) -> Json:
@@ -131,12 +135,12 @@ def _offered(cloud: LocalAzure, reference: Json) -> Json:
     return {"id": "", "size": size, "controllers": _words("SCSI, NVMe"), "generation": "V2"}
 
 
-def _check_local(asked: Json, size: str, size_gb: int) -> None:
-    if asked.get("caching") != "ReadOnly":
+def _check_local(os_disk: Json, size: str, size_gb: int) -> None:
+    if os_disk.get("caching") != "ReadOnly":
         text = "Differencing disk caching must be 'ReadOnly'."
         raise invalid("osDisk.caching", text)
     room = fixtures.SIZES[size].placements
-    place = asked["diffDiskSettings"].get("placement", next(iter(room), "ResourceDisk"))
+    place = os_disk["diffDiskSettings"].get("placement", next(iter(room), "ResourceDisk"))
     most = room.get(place, 0)
     if size_gb > most:
         text = f"OS disk of Ephemeral VM with size greater than {most} GB is not allowed for VM "
@@ -145,16 +149,16 @@ def _check_local(asked: Json, size: str, size_gb: int) -> None:
 
 
 def _disk(
-    cloud: LocalAzure, group: str, owner: Json, said: Json, asked: Json, size_gb: int, image: Json
+    cloud: LocalAzure, group: str, owner: Json, body: Json, os_disk: Json, size_gb: int, image: Json
 ) -> Json:
-    name = asked.get("name") or f"{owner['name']}_OsDisk_1_{uuid.uuid4().hex}"
+    name = os_disk.get("name") or f"{owner['name']}_OsDisk_1_{uuid.uuid4().hex}"
     attributes.check_child_name(name, "disk")
     shown = fixtures.resource(cloud, group, DISK, name, owner["location"])
     if key(shown["id"]) in cloud.shelf(DISK):
         text = f"Disk {name} already exists in resource group {group.upper()}. Only "
         text += "CreateOption.Attach is supported."
         raise ArmRefusal(409, "ConflictingUserInput", text, target="disk.name")
-    kind = (asked.get("managedDisk") or {}).get("storageAccountType", "Premium_LRS")
+    kind = (os_disk.get("managedDisk") or {}).get("storageAccountType", "Premium_LRS")
     properties: dict[str, Any] = {
         "osType": "Linux",
         "hyperVGeneration": "V2",
@@ -168,8 +172,8 @@ def _disk(
     }
     if image["id"]:
         properties["creationData"]["imageReference"] = {"id": image["id"]}
-    tags = said.get("tags") or {} if cloud.disks_inherit_tags else {}
+    tags = body.get("tags") or {} if cloud.disks_inherit_tags else {}
     shown |= {"tags": dict(tags), "sku": {"name": kind}, "properties": properties}
-    shown |= {"zones": said["zones"]} if said.get("zones") else {}
+    shown |= {"zones": body["zones"]} if body.get("zones") else {}
     shown["managedBy"] = resource_ids.shouted(owner["id"]) if cloud.shouts else owner["id"]
     return shown

@@ -44,7 +44,7 @@ _FORM: Final = """\
 
 
 def environment(profile: Json, data: bytes) -> bytes:
-    """Return the file for a VM with this `osProfile` and user-data."""
+    """The file for a VM with this `osProfile` and user-data."""
     linux = profile.get("linuxConfiguration") or {}
     return _FORM.format(
         host=escape(profile["computerName"]),

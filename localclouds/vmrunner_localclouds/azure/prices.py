@@ -1,4 +1,4 @@
-"""The list of retail prices, which asks nobody who he is: what the cloud's `prices` say."""
+"""The list of retail prices, without authentication: those of the cloud's `prices`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _PAGE: Final = 3  # prices in one answer, so that a client must turn pages
 
 def retail(cloud: LocalAzure, request: AzureRequest) -> Json:
     """Answer a question for prices. Raises `ArmRefusal`."""
-    asked = request.query.get("$filter", "")
-    wanted = filters.of_prices(asked)
+    filter_text = request.query.get("$filter", "")
+    wanted = filters.of_prices(filter_text)
     found = [item for item in cloud.prices if wanted(item)]
     begin = int(request.query.get("$skip") or 0)
     end = begin + _PAGE
-    following = (
-        f"{cloud.url}{PATH}?$filter={quote(asked)}&$skip={end}" if end < len(found) else None
+    next_link = (
+        f"{cloud.url}{PATH}?$filter={quote(filter_text)}&$skip={end}" if end < len(found) else None
     )
     return {
         "BillingCurrency": "USD",
         "CustomerEntityId": "Retail",
         "CustomerEntityType": "Retail",
         "Items": found[begin:end],
-        "NextPageLink": following,
+        "NextPageLink": next_link,
         "Count": len(found[begin:end]),
     }
 

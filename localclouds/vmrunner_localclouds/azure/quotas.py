@@ -25,10 +25,10 @@ _CORES: Final = {"cores": "Total Regional Cores", "lowPriorityCores": "LowPriori
 
 
 def check(cloud: LocalAzure, location: str, size: str, *, spot: bool) -> None:
-    """Raises `ArmRefusal` when a newborn does not fit."""
+    """Raises `ArmRefusal` when a new VM does not fit."""
     limits = cloud.quotas[location]
     if not limits:
-        return  # and a fleet of 10,000 is not counted at every birth
+        return  # and a fleet of 10,000 is not counted at every create
     used = usage(cloud, location)
     for metric, need in _needs(size, spot=spot).items():
         limit = limits.get(metric)
@@ -45,7 +45,7 @@ def check(cloud: LocalAzure, location: str, size: str, *, spot: bool) -> None:
 
 
 def shown(cloud: LocalAzure, location: str, *, network: bool) -> list[Json]:
-    """Return the quotas as Microsoft.Compute, or Microsoft.Network, shows them."""
+    """The quotas as Microsoft.Compute, or Microsoft.Network, shows them."""
     used = usage(cloud, location)
     return [
         {
@@ -76,18 +76,18 @@ def usage(cloud: LocalAzure, location: str) -> dict[str, int]:
                 for metric, much in needs.items():
                     add(metric, much)
     for kind, metrics in ((NIC, NETWORK[:1]), (ADDRESS, NETWORK[1:])):
-        for one in cloud.shelf(kind).values():
-            if one["location"] == location:
+        for resource in cloud.shelf(kind).values():
+            if resource["location"] == location:
                 for metric in metrics:
                     add(metric, 1)
     return used
 
 
 def _needs(size: str, *, spot: bool) -> dict[str, int]:
-    known = fixtures.SIZES[size]
+    spec = fixtures.SIZES[size]
     if spot:
-        return {"lowPriorityCores": known.cpus, "virtualMachines": 1}
-    return {"cores": known.cpus, known.family: known.cpus, "virtualMachines": 1}
+        return {"lowPriorityCores": spec.cpus, "virtualMachines": 1}
+    return {"cores": spec.cpus, spec.family: spec.cpus, "virtualMachines": 1}
 
 
 def _word(metric: str) -> str:

@@ -38,13 +38,13 @@ def listed(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
         expand = "instanceView"
     within = f"/resourcegroups/{path.group.lower()}/" if path.group else ""
     found = (
-        one
-        for at, one in cloud.shelf(path.kind).items()
+        resource
+        for at, resource in cloud.shelf(path.kind).items()
         if at not in cloud.hidden
         and within in at
-        and (not path.location or one["location"] == path.location.lower())
+        and (not path.location or resource["location"] == path.location.lower())
     )
-    return _page(cloud, request, [dressed(cloud, one, expand) for one in found])
+    return _page(cloud, request, [dressed(cloud, resource, expand) for resource in found])
 
 
 def resources(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
@@ -54,12 +54,12 @@ def resources(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -
     within = f"/resourcegroups/{request.path.group.lower()}/"
     created = "createdTime" in request.query.get("$expand", "")
     found = [
-        _short(cloud, one, created=created)
+        _short(cloud, resource, created=created)
         for kind in TYPES
-        for at, one in cloud.shelf(kind).items()
+        for at, resource in cloud.shelf(kind).items()
         if within in at and at not in cloud.hidden
     ]
-    return _page(cloud, request, [one for one in found if wanted(one)])
+    return _page(cloud, request, [resource for resource in found if wanted(resource)])
 
 
 def group(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
@@ -71,7 +71,7 @@ def groups(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
 
 
 def group_of(cloud: LocalAzure, request: AzureRequest) -> Json:
-    """Return the group that a request is in. Raises `ArmRefusal`."""
+    """The group that a request is in. Raises `ArmRefusal`."""
     found = cloud.groups.get(request.path.group.lower())
     if found is None:
         raise no_group(request.path.group)
@@ -91,12 +91,12 @@ def subnets(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> 
     found = cloud.shelf(path.kind).get(key(path.id))
     if found is None:
         raise not_found(f"{path.kind}/{path.name}", path.group)
-    known: list[Json] = found["properties"]["subnets"]
+    existing: list[Json] = found["properties"]["subnets"]
     if not name:
-        return _page(cloud, request, known)
-    for one in known:
-        if one["name"].lower() == name:
-            return ArmAnswer(200, one)
+        return _page(cloud, request, existing)
+    for subnet in existing:
+        if subnet["name"].lower() == name:
+            return ArmAnswer(200, subnet)
     raise not_found(f"{path.kind}/{path.name}/subnets/{name}", path.group)
 
 
@@ -119,7 +119,9 @@ def children(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) ->
         raise not_found("/".join((path.kind, path.name, *path.rest[:-1])), path.group)
     within = f"{key(path.child_id)}/"
     shelf = cloud.shelf(path.child)
-    return _page(cloud, request, [one for at, one in shelf.items() if at.startswith(within)])
+    return _page(
+        cloud, request, [resource for at, resource in shelf.items() if at.startswith(within)]
+    )
 
 
 def usages(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
@@ -134,9 +136,12 @@ def usages(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
 def sizes(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     """Sizes in every location that a filter names, with what they can and may not."""
     wanted = filters.equal(request.query.get("$filter", ""), "location").lower()
-    places = [wanted] if wanted else list(fixtures.LOCATIONS)
+    locations = [wanted] if wanted else list(fixtures.LOCATIONS)
     found = [
-        sku for place in places if place in fixtures.LOCATIONS for sku in skus.of(cloud, place)
+        sku
+        for location in locations
+        if location in fixtures.LOCATIONS
+        for sku in skus.of(cloud, location)
     ]
     return _page(cloud, request, found)
 
@@ -155,18 +160,18 @@ def dressed(cloud: LocalAzure, found: Json, expand: str = "") -> Json:
 
 
 def _with_addresses(cloud: LocalAzure, interface: Json) -> Json:
-    """Return an interface with all of its public addresses instead of their ids."""
+    """An interface with all of its public addresses instead of their ids."""
     shown = copy.deepcopy(interface)
-    for one in shown["properties"]["ipConfigurations"]:
-        if public := one["properties"].get("publicIPAddress"):
-            one["properties"]["publicIPAddress"] = cloud.resource(public["id"]) or public
+    for config in shown["properties"]["ipConfigurations"]:
+        if public := config["properties"].get("publicIPAddress"):
+            config["properties"]["publicIPAddress"] = cloud.resource(public["id"]) or public
     return shown
 
 
 def _short(cloud: LocalAzure, found: Json, *, created: bool) -> Json:
     kept = ("id", "name", "type", "location", "tags", "sku", "zones", "managedBy")
     shown = {name: found[name] for name in kept if name in found}
-    when = cloud.born[key(found["id"])]
+    when = cloud.created[key(found["id"])]
     return shown | ({"createdTime": timestamps.written(when)} if created else {})
 
 

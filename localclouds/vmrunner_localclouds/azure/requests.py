@@ -54,7 +54,7 @@ class AzureRequest:
 
     @property
     def key(self) -> str:
-        """Return the bearer's token; empty: none."""
+        """The bearer's token; empty: none."""
         return self.headers.get("authorization", "").removeprefix("Bearer ")
 
     @property
@@ -72,12 +72,12 @@ class AzureRequest:
 
     def body_of(self, shape: str) -> Json:
         """The body, held against a type of the client's. Raises `ArmRefusal`."""
-        said = self.resource
+        body = self.resource
         try:
-            shapes.check(said, self.path.provider, shape)
+            shapes.check(body, self.path.provider, shape)
         except Misshapen as bad:
             raise _refusal(bad) from None
-        return said
+        return body
 
     def flag(self, name: str) -> bool:
         return self.query.get(name.lower(), "").lower() == "true"

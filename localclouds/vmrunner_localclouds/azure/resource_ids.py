@@ -45,49 +45,49 @@ class ArmPath:
 
     @property
     def short(self) -> str:
-        """Return the last part of the type: `virtualMachines`."""
+        """The last part of the type: `virtualMachines`."""
         return self.kind.rpartition("/")[2]
 
     @property
     def id(self) -> str:
-        """Return the id of the resource, without what follows its name."""
+        """The id of the resource, without what follows its name."""
         return resource_id(self.subscription, self.group, self.kind, self.name)
 
     @property
     def child(self) -> str:
-        """Return the type of what the whole path is about: `…/galleries/images/versions`."""
+        """The type of the resource that the whole path names: `…/galleries/images/versions`."""
         return "/".join((self.kind, *self.rest[::2])) if self.kind == GALLERY else self.kind
 
     @property
     def child_id(self) -> str:
-        """Return the id of that."""
+        """The id of the resource that the whole path names."""
         return "/".join((self.id, *self.rest))
 
 
 def parse(path: str) -> ArmPath | None:
-    """Return what a path says; None: it is no path of Resource Manager's."""
+    """The parts of a path; None: it is no path of Resource Manager's."""
     parts = [part for part in path.split("/") if part]
     if len(parts) < 2 or parts[0].lower() != "subscriptions":
         return None
-    said: dict[str, Any] = {"subscription": parts[1]}
+    fields: dict[str, Any] = {"subscription": parts[1]}
     rest = parts[2:]
     if rest and rest[0].lower() == "resourcegroups":
-        said["group"] = rest[1] if len(rest) > 1 else ""
+        fields["group"] = rest[1] if len(rest) > 1 else ""
         if len(rest) < 3 or rest[2].lower() != "providers":
             kind = "resourceGroups"
-            return ArmPath(**said, kind=kind, name=said["group"], rest=tuple(rest[2:]))
+            return ArmPath(**fields, kind=kind, name=fields["group"], rest=tuple(rest[2:]))
         rest = rest[2:]
     if not rest or rest[0].lower() != "providers":
-        return ArmPath(**said, kind="/".join(rest) or "subscriptions")
+        return ArmPath(**fields, kind="/".join(rest) or "subscriptions")
     if len(rest) < 2:
         return None
-    said["provider"] = _PROVIDERS.get(rest[1].lower(), rest[1])
+    fields["provider"] = _PROVIDERS.get(rest[1].lower(), rest[1])
     rest = rest[2:]
     if rest and rest[0].lower() == _LOCATED and len(rest) > 2:
-        said["location"], rest = rest[1], rest[2:]
-    kind = f"{said['provider']}/{rest[0]}" if rest else said["provider"]
+        fields["location"], rest = rest[1], rest[2:]
+    kind = f"{fields['provider']}/{rest[0]}" if rest else fields["provider"]
     return ArmPath(
-        **said,
+        **fields,
         kind=_KNOWN.get(kind.lower(), kind),
         name=rest[1] if len(rest) > 1 else "",
         rest=tuple(rest[2:]),
@@ -99,7 +99,7 @@ def resource_id(subscription: str, group: str, kind: str, name: str) -> str:
 
 
 def key(identifier: str) -> str:
-    """Return what two ids of the same resource have in common."""
+    """An id in the form in which two of the same resource are equal."""
     return identifier.rstrip("/").lower()
 
 

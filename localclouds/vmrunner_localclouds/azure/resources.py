@@ -30,19 +30,19 @@ SHAPES: Final = {
 def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
     """Create one. Its tags alone may be put again."""
     group, path = group_of(cloud, request), request.path
-    said = request.body_of(SHAPES[path.kind][0])
-    location = attributes.place(said, path.kind)
+    body = request.body_of(SHAPES[path.kind][0])
+    location = attributes.place(body, path.kind)
     attributes.check_child_name(path.name, path.kind)
-    attributes.check_tags(said.get("tags"))
-    attributes.check_zones(said, location, f"{path.kind}/{path.name}")
-    there = cloud.shelf(path.kind).get(key(request.path.id))
-    if there is not None:
-        there["tags"] = said.get("tags") or {}
-        return operations.run(cloud, request, location, status=200, body=there)
+    attributes.check_tags(body.get("tags"))
+    attributes.check_zones(body, location, f"{path.kind}/{path.name}")
+    existing = cloud.shelf(path.kind).get(key(request.path.id))
+    if existing is not None:
+        existing["tags"] = body.get("tags") or {}
+        return operations.run(cloud, request, location, status=200, body=existing)
     shown = fixtures.resource(cloud, group["name"], path.kind, path.name, location)
-    shown |= {"tags": said.get("tags") or {}}
-    shown |= {name: said[name] for name in ("sku", "zones") if said.get(name)}
-    shown["properties"] = _properties(cloud, path.kind, shown, said)
+    shown |= {"tags": body.get("tags") or {}}
+    shown |= {name: body[name] for name in ("sku", "zones") if body.get(name)}
+    shown["properties"] = _properties(cloud, path.kind, shown, body)
     if broken is None:
         fixtures.keep(cloud, path.kind, shown)
     status = 202 if path.kind in (DISK, SNAPSHOT) else 201
@@ -51,23 +51,23 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
 
 def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     group_of(cloud, request)
-    said = request.body_of(SHAPES[request.path.kind][1])
+    body = request.body_of(SHAPES[request.path.kind][1])
     found = _found(cloud, request)
-    attributes.check_tags(said.get("tags"))
-    if said.get("properties") or said.get("sku"):
+    attributes.check_tags(body.get("tags"))
+    if body.get("properties") or body.get("sku"):
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: a change of more than tags")
-    found["tags"] = said.get("tags") or {}
+    found["tags"] = body.get("tags") or {}
     return ArmAnswer(200, found)
 
 
 def merge_tags(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     """Change the tags of a group, by their own resource."""
-    said = request.resource
-    if said.get("operation") != "Merge" or request.path.name != "default":
+    body = request.resource
+    if body.get("operation") != "Merge" or request.path.name != "default":
         raise ArmRefusal(501, "NotImplemented", "not in this cloud: tags but by a merge")
     group = group_of(cloud, request)
-    attributes.check_tags((said.get("properties") or {}).get("tags"))
-    group["tags"] = {**group["tags"], **said["properties"]["tags"]}
+    attributes.check_tags((body.get("properties") or {}).get("tags"))
+    group["tags"] = {**group["tags"], **body["properties"]["tags"]}
     return ArmAnswer(200, {"name": "default", "properties": {"tags": group["tags"]}})
 
 
@@ -129,16 +129,18 @@ def _free(cloud: LocalAzure, reference: Json | None) -> None:
         del cloud.shelf(ADDRESS)[key(address["id"])]
 
 
-def _properties(cloud: LocalAzure, kind: str, shown: Json, said: Json) -> Json:
-    properties: dict[str, Any] = dict(said.get("properties") or {})
+def _properties(cloud: LocalAzure, kind: str, shown: Json, body: Json) -> Json:
+    properties: dict[str, Any] = dict(body.get("properties") or {})
     if kind == NIC:
-        return interfaces.new_interface(cloud, shown, said)
+        return interfaces.new_interface(cloud, shown, body)
     if kind == ADDRESS:
-        return interfaces.new_address(cloud, said | {"location": shown["location"]})
+        return interfaces.new_address(cloud, body | {"location": shown["location"]})
     if kind == IMAGE:
         return {"storageProfile": {}, "hyperVGeneration": "V2"} | properties | _SUCCEEDED
     source = (properties.get("creationData") or {}).get("sourceResourceId")
-    if source is not None and not any(key(source) in cloud.shelf(one) for one in (DISK, SNAPSHOT)):
+    if source is not None and not any(
+        key(source) in cloud.shelf(source_type) for source_type in (DISK, SNAPSHOT)
+    ):
         text = f"The source resource '{last(source)}' was not found."
         raise ArmRefusal(404, "ResourceNotFound", text)
     made = {

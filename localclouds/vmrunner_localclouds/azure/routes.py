@@ -52,7 +52,7 @@ def admit(cloud: LocalAzure, request: AzureRequest) -> None:
 
 
 def find(request: AzureRequest) -> Handler:
-    """Find the function of an action. Raises `ArmRefusal` where nobody has written one."""
+    """Find the function of an action. Raises `ArmRefusal` where there is none."""
     found = KNOWN.get(request.action)
     if found is None:
         text = f"not in this cloud: {request.action} ({request.path.kind})"

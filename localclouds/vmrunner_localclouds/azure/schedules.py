@@ -1,4 +1,4 @@
-"""Microsoft.ComputeSchedule: a VM is deallocated at a time that was told before."""
+"""Microsoft.ComputeSchedule: a VM is deallocated at a time set before."""
 
 from __future__ import annotations
 
@@ -83,19 +83,19 @@ class ScheduledAction:
 def submit(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
     """Plan the deallocation of VMs, each for itself."""
     location = attributes.place({"location": request.path.location}, request.path.kind)
-    said = request.body_of("SubmitRequest")
-    deadline = _deadline(cloud, said["schedule"])
-    identifiers = said["resources"]["ids"]
+    body = request.body_of("SubmitRequest")
+    deadline = _deadline(cloud, body["schedule"])
+    identifiers = body["resources"]["ids"]
     if not 1 <= len(identifiers) <= MOST_VMS:
         raise invalid("resources.ids", f"It must have from 1 to {MOST_VMS} ids.")
-    retries = said["executionParameters"].get("retryPolicy") or {}
+    retries = body["executionParameters"].get("retryPolicy") or {}
     if (
         retries.get("retryCount", 0) not in RETRY_COUNT
         or retries.get("retryWindowInMinutes", RETRY_WINDOW[0]) not in RETRY_WINDOW
     ):
         text = "RetryPolicy is out of range: RetryCount 0-7, RetryWindowInMinutes 5-120."
         raise ArmRefusal(400, "BadRequest", text, target="executionParameters.retryPolicy")
-    kind = said["schedule"]["deadlineType"]
+    kind = body["schedule"]["deadlineType"]
     results = []
     for identifier in identifiers:
         machine = cloud.living.get(key(identifier))
@@ -129,7 +129,7 @@ def status(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> A
 
 
 def cancel(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """Cancel what has not begun; of the rest only the state is told."""
+    """Cancel those that have not begun; answer with the state of the rest."""
     return _each(cloud, request, cancel=True)
 
 
@@ -151,14 +151,14 @@ def _unknown(what: str, text: str) -> Json:
 
 
 def _deadline(cloud: LocalAzure, schedule: Json) -> float:
-    said = schedule.get("deadline") or schedule.get("deadLine") or ""
+    value = schedule.get("deadline") or schedule.get("deadLine") or ""
     if schedule.get("deadlineType", "").lower() != "initiateat":
         text = "Only InitiateAt is supported for this operation."
         raise invalid("schedule.deadlineType", text)
     try:
-        deadline = timestamps.read(said)
+        deadline = timestamps.read(value)
     except ValueError:
-        raise invalid("schedule.deadline", f"'{said}' is no RFC 3339 time.") from None
+        raise invalid("schedule.deadline", f"'{value}' is no RFC 3339 time.") from None
     if deadline < cloud.now() - _PAST:
-        raise ArmRefusal(400, "InvalidDeadline", f"The deadline '{said}' is in the past.")
+        raise ArmRefusal(400, "InvalidDeadline", f"The deadline '{value}' is in the past.")
     return deadline

@@ -36,7 +36,7 @@ _OPEN: Final = frozenset({"VirtualMachineSizeTypes"})
 
 
 class Misshapen(Exception):
-    """`path` is the field, as in `properties.osProfile`; `unknown` the name that nobody knows."""
+    """`path` is the field, as in `properties.osProfile`; `unknown` the name that the type lacks."""
 
     def __init__(self, path: str, message: str, *, unknown: str = "", kind: str = "") -> None:
         super().__init__(f"{path}: {message}")
@@ -69,12 +69,12 @@ def _check(value: Any, hint: Any, path: str) -> None:
 
 def _either(value: Any, hints: tuple[Any, ...], path: str) -> None:
     """One of the words of an enum, or null; the types say `str` too, the service does not."""
-    words = [hint for hint in hints if isinstance(hint, type) and issubclass(hint, Enum)]
-    if words and words[0].__name__ not in _OPEN:
+    enums = [hint for hint in hints if isinstance(hint, type) and issubclass(hint, Enum)]
+    if enums and enums[0].__name__ not in _OPEN:
         _scalar(value, str, path)
-        known = [str(member.value) for member in words[0]]
-        if value.lower() not in {word.lower() for word in known}:
-            text = f"The value '{value}' is none of {', '.join(known)}."
+        allowed = [str(member.value) for member in enums[0]]
+        if value.lower() not in {word.lower() for word in allowed}:
+            text = f"The value '{value}' is none of {', '.join(allowed)}."
             raise Misshapen(path, text)
     elif value is not None:
         _check(value, next(hint for hint in hints if hint is not type(None)), path)
@@ -103,14 +103,14 @@ def _map(value: Any, hint: Any, path: str) -> None:
 def _object(value: Any, hint: Any, path: str) -> None:
     if not isinstance(value, dict):
         raise Misshapen(path, f"Cannot deserialize {type(value).__name__} into an object.")
-    known = _hints(hint)
+    hints = _hints(hint)
     for key, part in value.items():
         where = f"{path}.{key}" if path else key
-        if key not in known:
+        if key not in hints:
             raise Misshapen(where, "It is not known.", unknown=key, kind=hint.__name__)
         if part is not None:
-            _check(part, known[key], where)
-    for key, part in known.items():
+            _check(part, hints[key], where)
+    for key, part in hints.items():
         origin: Any = typing.get_origin(part)
         if origin is typing_extensions.Required and value.get(key) is None:
             where = f"{path}.{key}" if path else key

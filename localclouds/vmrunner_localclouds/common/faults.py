@@ -46,14 +46,14 @@ class FaultPlan(Generic[R, T]):
         self._next.setdefault(action, deque()).extend(troubles)
 
     def deny(self, *actions: str) -> None:
-        """Deny these to everybody, until `allow`."""
+        """Deny these to every caller, until `allow`."""
         self.denied.update(actions)
 
     def allow(self, *actions: str) -> None:
         self.denied.difference_update(actions)
 
     def plan(self, request: R) -> T | None:
-        """Return the fate of this request; None when nothing special happens."""
+        """The fate of this request; None: no fault is planned."""
         if self.on_request is not None and (found := self.on_request(request)) is not None:
             return found
         if request.action in self.denied:

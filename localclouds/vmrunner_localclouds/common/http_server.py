@@ -1,4 +1,4 @@
-"""HTTP for a local cloud: requests come in as they are, answers go out as they are said."""
+"""HTTP for a local cloud: requests come in as they are, answers go out as they are."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class LoopbackServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        """Hang up too: clients keep connections for a next request, which nobody would answer."""
+        """Hang up too: clients keep connections for a next request, which would get no answer."""
         for connection in list(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -93,4 +93,4 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.service.date()
 
     def log_request(self, *_: object) -> None:
-        """Log nothing: nobody reads it."""
+        """Log nothing: it has no reader."""

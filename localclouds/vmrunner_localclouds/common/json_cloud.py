@@ -29,10 +29,10 @@ class JsonCloud(LocalService[M, R, T]):
         vms: Vms | None,
     ) -> None:
         super().__init__(clock, faults, vms)
-        self.obeys = clock is not time.time  # time passes while somebody polls
+        self.obeys = clock is not time.time  # time passes while a client polls
         self.sleep = sleep or (time.sleep if not self.obeys else lambda _: None)
         self.answer_seconds: dict[str, float] = {}  # action → so long its answers take
-        self.rejected: list[str] = []  # what the service's types do not allow, and somebody sent
+        self.rejected: list[str] = []  # requests that the service's types do not allow
         self.complaints: list[str] = []  # where this cloud itself was wrong
 
     def __exit__(self, kind: object = None, *_: object) -> None:
@@ -42,7 +42,7 @@ class JsonCloud(LocalService[M, R, T]):
 
 
 class JsonEndpoint(HttpEndpoint, Generic[R, T]):
-    """The server of one cloud, which decides what each request is told, one at a time."""
+    """The server of one cloud, which answers requests one at a time."""
 
     name: str  # for the header `Server`
 
@@ -53,7 +53,7 @@ class JsonEndpoint(HttpEndpoint, Generic[R, T]):
         return LoopbackServer(self, port)
 
     def date(self) -> str:
-        """Return the date for the header of every answer."""
+        """The date for the header of every answer."""
         return formatdate(self._cloud.now(), usegmt=True)
 
     def serve(
@@ -71,7 +71,7 @@ class JsonEndpoint(HttpEndpoint, Generic[R, T]):
 
     @abstractmethod
     def read(self, verb: str, target: str, headers: Mapping[str, str], body: bytes) -> R:
-        """Return what came as a request."""
+        """A request from what came over HTTP."""
 
     @abstractmethod
     def pause(self, request: R) -> None:

@@ -19,7 +19,7 @@ class LocalMachine:
     methods."""
 
     shown: dict[str, Any]  # what the API says of it
-    doomed: bool = False  # there is no capacity for it: it never runs
+    never_runs: bool = False  # there is no capacity for it
     stuck: bool = False  # accepts its death, and does not die
     deleting: bool = False
     serial: bytes = b""  # of its first serial port, where it has no body
@@ -47,11 +47,11 @@ class LocalMachine:
     @property
     def alive(self) -> bool:
         """True if it is there, stopped or not, with no delete accepted."""
-        return not (self.gone or self.deleting or self.doomed)
+        return not (self.gone or self.deleting or self.never_runs)
 
     @property
     def output(self) -> bytes:
-        """Return what it said on its first serial port."""
+        """The output of its first serial port."""
         return self.serial if self.body is None else self.body.console
 
     def release(self) -> None:

@@ -44,7 +44,7 @@ class CloudRequest(FaultSubject, Protocol):
 
     @property
     def key(self) -> str:
-        """Return whose it is: a token, or an access key."""
+        """The caller's token, or access key."""
 
 
 class CloudMachine(Protocol):
@@ -52,7 +52,7 @@ class CloudMachine(Protocol):
 
     @property
     def instance(self) -> str:
-        """Return the id that vmrunner gave it."""
+        """The id that vmrunner gave it."""
 
     @property
     def alive(self) -> bool: ...
@@ -105,7 +105,7 @@ class LocalService(Timeline, Generic[M, R, T]):
     # --- what is there ---
 
     def of(self, instance: str) -> list[M]:
-        """Return all machines that carry this id of vmrunner's, in order of birth."""
+        """All machines that carry this id of vmrunner's, in order of creation."""
         self.settle()
         return [machine for machine in self.machines if machine.instance == instance]
 
@@ -118,9 +118,9 @@ class LocalService(Timeline, Generic[M, R, T]):
     # --- who asks ---
 
     def count(self, action: str) -> int:
-        """Return how many requests came for it."""
+        """Number of requests for an action."""
         return sum(request.action == action for request in self.requests)
 
     def plan(self, request: R) -> RequestFate | T | None:
-        """Return the fate of a request before it is looked at."""
+        """The fate of a request before it is looked at; None: no fault is planned."""
         return self.refused.get(request.key) or self.faults.plan(request)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple
 
-#: What `VendorLimit.read` says of a page that was read in a copy that somebody keeps of it, and of
+#: What `VendorLimit.read` says of a page that was read in an archive's copy, and of
 #: one that could not be had: its number is from memory.
 STORED_COPY: Final = "read in a stored copy, 2026-12-01"
 NOT_READ: Final = "not read"
@@ -32,15 +32,15 @@ class RequestBuckets:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._left: dict[Hashable, tuple[float, float]] = {}  # tokens at a time
+        self._tokens: dict[Hashable, tuple[float, float]] = {}  # tokens at a time
 
     def take(self, key: Hashable, rate: CallRate, count: int = 1) -> bool:
         """Take so many tokens of the bucket `key`. False: they are not there, and none is taken."""
         now = self._now()
-        tokens, at = self._left.get(key, (rate.burst.value, now))
+        tokens, at = self._tokens.get(key, (rate.burst.value, now))
         tokens = min(rate.burst.value, tokens + max(0.0, now - at) * rate.refill.value)
         granted = tokens >= count
-        self._left[key] = (tokens - count * granted, now)
+        self._tokens[key] = (tokens - count * granted, now)
         return granted
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 
 class Timeline:
-    """A timeline without a background: what is due happens when somebody looks."""
+    """A timeline without a background: what is due happens at the next look."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -22,7 +22,7 @@ class Timeline:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the clock: whoever changes what there is does it in here, alone."""
+        """Hold the clock: every change of the cloud's state is made in here, alone."""
         with self.lock:
             yield
 
@@ -39,7 +39,7 @@ class Timeline:
                 heapq.heappush(self._due, (self.now() + seconds, next(self._number), effect))
 
     def next_due(self) -> float:
-        """Return when something happens next, epoch seconds; inf when nothing does."""
+        """Epoch seconds of the next event; inf where there is none."""
         with self.lock:
             return self._due[0][0] if self._due else math.inf
 

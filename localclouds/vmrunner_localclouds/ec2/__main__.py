@@ -51,12 +51,12 @@ def config(cloud: LocalCloud, region: str) -> str:
 def main() -> int:
     parser = program.arguments("vmrunner_localclouds.ec2", "A local EC2", port=PORT)
     parser.add_argument("--region", default="eu-west-1", help="eu-west-1")
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
     def make(vms: Vms) -> LocalCloud:
         return LocalCloud(vms=vms)
 
-    return program.run(asked.port, make, lambda cloud: config(cloud, asked.region))
+    return program.run(options.port, make, lambda cloud: config(cloud, options.region))
 
 
 if __name__ == "__main__":

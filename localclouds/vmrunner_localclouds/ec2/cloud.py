@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vmrunner_localclouds.vms import Vms
 
-#: An image has one disk, unless somebody says otherwise.
+#: An image has one disk, unless `mappings` say otherwise.
 ROOT: Final = (fixtures.Mapping(device="/dev/xvda"),)
 
 
@@ -38,7 +38,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         self.delete_seconds = 0.0  # from an accepted termination to the end
         self.shutdown_seconds = 0.0  # so long a guest takes that is asked to shut down by a stop
         self.tombstone = 3600.0  # so long the terminated are shown
-        self.visibility_lag = 0.0  # so long newborns are not visible
+        self.visibility_lag = 0.0  # so long new machines are not visible
         self.seal_seconds = 0.0  # from a change of metadata options to its effect
         self.token_seconds = 86_400.0  # so long a client token lives
         self.dry: set[tuple[str, str, str]] = set()  # (type, subnet, market) without capacity
@@ -56,7 +56,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         self.disabled: set[str] = set()  # regions that the account has not enabled
         self.accounts: dict[str, str] = {}  # access key → account; default: this one's
         self.by_id: dict[str, Ec2Machine] = {}
-        self.hidden: set[str] = set()  # ids of machines that nobody sees yet
+        self.hidden: set[str] = set()  # ids of machines that no list shows yet
         self.tokens: dict[tuple[str, str, str], Token] = {}
         self.throttles = False  # are requests above EC2's own rates refused?
         self._rates = Throttles(self.now)
@@ -118,7 +118,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         return self.accounts.get(key, self.account)
 
     def plan(self, request: Ec2Request) -> RequestFate | None:
-        """Return the fate of a request before it is looked at."""
+        """The fate of a request before it is looked at; None: no fault is planned."""
         if request.key not in self.refused and request.region in self.disabled:
             if request.service == "ec2":
                 text = "AWS was not able to validate the provided access credentials"

@@ -61,7 +61,7 @@ class Ec2Endpoint(HttpEndpoint):
         return [answer.body]
 
     def date(self) -> str:
-        """Return the date for the header of every answer."""
+        """The date for the header of every answer."""
         return formatdate(self._cloud.now(), usegmt=True)
 
     def _answer(self, request: Ec2Request, environ: Environ) -> Ec2Answer | None:
@@ -148,4 +148,4 @@ class _Handler(MotoRequestHandler):
         return endpoint.date()
 
     def log_request(self, *_: object) -> None:
-        """Log nothing: nobody reads it."""
+        """Log nothing: it has no reader."""

@@ -16,7 +16,7 @@ GiB: Final = 1024**3
 
 
 def embody(machine: Ec2Machine, bodies: VmFleet) -> None:
-    """A newborn gets a VM, and the VM's address for its own."""
+    """Give a new machine a VM, and the VM's address for its own."""
     address = bodies.address()
     nic = machine.moto.nics[0]
     nic.private_ip_address = address

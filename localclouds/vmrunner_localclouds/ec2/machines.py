@@ -205,12 +205,12 @@ class Ec2Machine:
         if self.body is not None:
             self.body.kill()
         reason, why = self.moto.state_reason, self.moto._reason
-        left = [nic for nic in self.moto.nics.values() if not nic.delete_on_termination]
+        kept_nics = [nic for nic in self.moto.nics.values() if not nic.delete_on_termination]
         self._appear()
         self.moto.terminate()
         self._become("terminated", reason)
         self.moto._reason = why
-        for nic in left:
+        for nic in kept_nics:
             nic.instance, nic.attachment_id, nic.status = None, None, "available"
         for request in self.backend.spot_instance_requests.values():
             if request.instance is self.moto:

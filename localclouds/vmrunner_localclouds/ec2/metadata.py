@@ -33,30 +33,30 @@ class Ec2Metadata:
         self._machine = machine
         self._tokens: dict[str, float] = {}  # → when it ends
 
-    def __call__(self, asked: MetadataRequest) -> Reply:
+    def __call__(self, request: MetadataRequest) -> Reply:
         with self._machine.world.lock:
-            return self._answer(asked)
+            return self._answer(request)
 
-    def _answer(self, asked: MetadataRequest) -> Reply:
+    def _answer(self, request: MetadataRequest) -> Reply:
         if not self._machine.metadata:
             return _error(403, "Forbidden")
-        if asked.path == "/latest/api/token":
-            return self._token(asked)
-        if asked.method not in ("GET", "HEAD"):
+        if request.path == "/latest/api/token":
+            return self._token(request)
+        if request.method not in ("GET", "HEAD"):
             return _error(405, "Method Not Allowed")
-        if not self._allowed(asked.headers.get(_TOKEN)):
+        if not self._allowed(request.headers.get(_TOKEN)):
             return _error(401, "Unauthorized")
-        found = self._find([part for part in asked.path.split("/") if part])
+        found = self._find([part for part in request.path.split("/") if part])
         return _error(404, "Not Found") if found is None else _text(found)
 
     # --- who may ask ---
 
-    def _token(self, asked: MetadataRequest) -> Reply:
-        if asked.method != "PUT":
+    def _token(self, request: MetadataRequest) -> Reply:
+        if request.method != "PUT":
             return _error(405, "Method Not Allowed")
-        if "x-forwarded-for" in asked.headers:  # through somebody's proxy
+        if "x-forwarded-for" in request.headers:  # through a proxy
             return _error(403, "Forbidden")
-        ttl = asked.headers.get(_TTL, "")
+        ttl = request.headers.get(_TTL, "")
         if not (ttl.isdecimal() and 1 <= int(ttl) <= _LONGEST):
             return _error(400, "Bad Request")
         token = secrets.token_urlsafe(32)
@@ -134,7 +134,7 @@ class Ec2Metadata:
 
     def _document(self) -> str:
         moto = self._machine.moto
-        said = {
+        document = {
             "accountId": moto.owner_id,
             "architecture": moto.architecture,
             "availabilityZone": str(moto.placement.availability_zone),
@@ -146,7 +146,7 @@ class Ec2Metadata:
             "region": moto.region_name,
             "version": "2017-09-30",
         }
-        return json.dumps(said, indent=2)
+        return json.dumps(document, indent=2)
 
 
 def _listing(tree: Tree) -> bytes:
@@ -159,5 +159,5 @@ def _text(body: bytes) -> Reply:
     return Reply(200, body, {"Content-Type": "text/plain", "Server": "EC2ws"})
 
 
-def _error(status: int, words: str) -> Reply:
-    return Reply(status, f"{status} - {words}\n".encode(), {"Content-Type": "text/plain"})
+def _error(status: int, reason: str) -> Reply:
+    return Reply(status, f"{status} - {reason}\n".encode(), {"Content-Type": "text/plain"})

@@ -145,7 +145,7 @@ def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionR
         )
     backend = response.ec2_backend
     named = _all_named(cloud, response, ids)
-    zones = {one.zone for one in named} if ids else _zones(backend)
+    zones = {machine.zone for machine in named} if ids else _zones(backend)
     if zones & cloud.outages:
         raise Ec2Refusal(UNAVAILABLE.code, UNAVAILABLE.message, status=UNAVAILABLE.status)
     if ids:
@@ -186,7 +186,7 @@ def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]
 
 
 def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """Answer with what the VM said on its serial port, where there is a VM."""
+    """Answer with the output of the VM's serial port, where there is a VM."""
     machine = _named(cloud, response, response._get_param("InstanceId"))
     if response._get_param("Latest") and re.match(r"[a-z]+[1-4]\.", machine.moto.instance_type):
         raise Ec2Refusal(
@@ -197,8 +197,8 @@ def _get_console_output(cloud: LocalCloud, response: Any, original: Handler) -> 
         return result
     when = datetime.fromtimestamp(cloud.now(), UTC)
     output = base64.b64encode(machine.body.console).decode()
-    told = {"InstanceId": machine.id, "Timestamp": when, "Output": output}
-    return ActionResult(told)
+    answer = {"InstanceId": machine.id, "Timestamp": when, "Output": output}
+    return ActionResult(answer)
 
 
 # --- changing ------------------------------------------------------------------------------------
@@ -261,13 +261,13 @@ def _changed(
     key: str, machines: Sequence[Ec2Machine], change: Callable[[Ec2Machine], None]
 ) -> ActionResult:
     """Change them, and tell what each was and is."""
-    told = []
+    changes = []
     for machine in machines:
         before = {"Code": machine.moto.state_code, "Name": machine.state}
         change(machine)
         after = {"Code": machine.moto.state_code, "Name": machine.state}
-        told.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
-    return ActionResult({key: told})
+        changes.append({"InstanceId": machine.id, "PreviousState": before, "CurrentState": after})
+    return ActionResult({key: changes})
 
 
 def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
@@ -277,7 +277,11 @@ def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> Acti
         text = f"The following supplied instance types do not exist: {sorted(lost)}"
         raise Ec2Refusal("InvalidInstanceType", text)
     found: Any = original(response).result
-    types = [one for one in found["InstanceTypes"] if one["InstanceType"] not in cloud.lacking]
+    types = [
+        instance_type
+        for instance_type in found["InstanceTypes"]
+        if instance_type["InstanceType"] not in cloud.lacking
+    ]
     return ActionResult({"InstanceTypes": types})
 
 
@@ -329,9 +333,9 @@ def _modify_metadata(cloud: LocalCloud, response: Any, _: Handler) -> ActionResu
     options.state = "pending"
     machine.moto.metadata_options = options
     cloud.later(cloud.seal_seconds, lambda: setattr(options, "state", "applied"))
-    told = copy.copy(options)
-    told.state = "pending"  # as EC2 answers, however fast it is
-    return ActionResult({"InstanceId": machine.id, "InstanceMetadataOptions": told})
+    reported = copy.copy(options)
+    reported.state = "pending"  # as EC2 answers, however fast it is
+    return ActionResult({"InstanceId": machine.id, "InstanceMetadataOptions": reported})
 
 
 def _zones(backend: EC2Backend) -> set[str]:
@@ -345,18 +349,20 @@ def _named(cloud: LocalCloud, response: Any, name: str) -> Ec2Machine:
 
 
 def _all_named(cloud: LocalCloud, response: Any, names: Sequence[str]) -> list[Ec2Machine]:
-    """The machines of these ids. One that does not exist, and none is told; all such are named."""
+    """The machines of these ids. Raises `Ec2Refusal`, which names all that do not exist."""
     for name in names:
         if not re.fullmatch(r"i-[0-9a-f]{8}([0-9a-f]{9})?", name):
             raise Ec2Refusal("InvalidInstanceID.Malformed", f'Invalid id: "{name}"')
     found = [cloud.by_id.get(name) for name in names]
-    there = [m for m in found if m and not m.hidden and m.backend is response.ec2_backend]
-    if len(there) < len(names):
-        lost = ", ".join(sorted(set(names) - {machine.id for machine in there}))
-        one = ", " not in lost
-        text = f"The instance ID{'' if one else 's'} '{lost}' do{'es' if one else ''} not exist"
+    existing = [m for m in found if m and not m.hidden and m.backend is response.ec2_backend]
+    if len(existing) < len(names):
+        lost = ", ".join(sorted(set(names) - {machine.id for machine in existing}))
+        single = ", " not in lost
+        text = (
+            f"The instance ID{'' if single else 's'} '{lost}' do{'es' if single else ''} not exist"
+        )
         raise Ec2Refusal("InvalidInstanceID.NotFound", text)
-    return there
+    return existing
 
 
 __all__ = ["install", "within"]

@@ -21,7 +21,9 @@ def products(cloud: LocalCloud, request: Ec2Request) -> tuple[str, str]:
     """Answer GetProducts."""
     if request.region not in HOMES:
         raise Ec2Refusal("InvalidParameterException", f"no price list in {request.region}")
-    wanted = {one["Field"]: one["Value"] for one in request.params.get("Filters", ())}
+    wanted = {
+        condition["Field"]: condition["Value"] for condition in request.params.get("Filters", ())
+    }
     region = wanted.get("regionCode", "")
     service = request.params["ServiceCode"]
     found = [
@@ -32,7 +34,7 @@ def products(cloud: LocalCloud, request: Ec2Request) -> tuple[str, str]:
     begin = int(request.params.get("NextToken") or 0)
     answer: dict[str, Any] = {
         "FormatVersion": "aws_v1",
-        "PriceList": [json.dumps(one) for one in found[begin : begin + _PAGE]],
+        "PriceList": [json.dumps(item) for item in found[begin : begin + _PAGE]],
     }
     if begin + _PAGE < len(found):
         answer["NextToken"] = str(begin + _PAGE)

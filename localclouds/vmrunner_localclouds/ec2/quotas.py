@@ -44,9 +44,9 @@ def check_launch(backend: EC2Backend, params: Any) -> None:
     hops = int((params.get("MetadataOptions") or {}).get("HttpPutResponseHopLimit") or 1)
     if not 1 <= hops <= _HOPS:
         raise _bad("InvalidParameterValue", f"HttpPutResponseHopLimit is from 1 to {_HOPS}")
-    known = backend.describe_instance_types()
+    instance_types = backend.describe_instance_types()
     kind = params.get("InstanceType", "")
-    if kind not in {t["InstanceType"] for t in known}:
+    if kind not in {t["InstanceType"] for t in instance_types}:
         raise _bad("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
     if params.get("CreditSpecification") and not _BURSTABLE.match(kind):
         text = f"The {kind} instance type does not support the credit specification."

@@ -47,7 +47,7 @@ class Ec2Request:
 
     @classmethod
     def of(cls, environ: Environ) -> Ec2Request:
-        """Read the body, and put it back for whoever comes next."""
+        """Read the body, and put it back for the next reader."""
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body: bytes = environ["wsgi.input"].read(length)
         environ["wsgi.input"] = io.BytesIO(body)

@@ -31,27 +31,27 @@ _NOT_ASKED: Final = ("ClientToken", "DryRun")
 def run_instances(
     cloud: LocalCloud, response: InstanceResponse, original: Callable[[Any], ActionResult]
 ) -> ActionResult:
-    """Instead of moto's own `original`, which is asked once all is well."""
+    """Launch in place of moto's `original`, which is called once all checks pass."""
     backend: EC2Backend = response.ec2_backend
     params: Any = response.params
     check_launch(backend, params)
     if params.get("DryRun"):
         raise DryRunClientError
-    asked = json.dumps(
+    request_json = json.dumps(
         {k: v for k, v in params.items() if k not in _NOT_ASKED}, sort_keys=True, default=str
     )
     token = str(params.get("ClientToken", ""))
     place = (backend.region_name, _zone(backend, params), token)
-    known = cloud.tokens.get(place) if token else None
-    if known is not None and cloud.now() < known.born + cloud.token_seconds:
-        return _again(known, asked)
+    remembered = cloud.tokens.get(place) if token else None
+    if remembered is not None and cloud.now() < remembered.created + cloud.token_seconds:
+        return _again(remembered, request_json)
     _draw(cloud, backend, params)
     params["BlockDeviceMappings"] = _mappings(backend, params)
     params["MinCount"] = params.get("MaxCount", 1)  # moto makes MinCount of them
     result = original(response)
     reservation: Reservation = result.result  # type: ignore[assignment]
-    born = [_furnished(cloud, backend, params, moto) for moto in reservation.instances]
-    cloud.tokens[place] = Token(asked, cloud.now(), reservation, born)
+    machines = [_furnished(cloud, backend, params, moto) for moto in reservation.instances]
+    cloud.tokens[place] = Token(request_json, cloud.now(), reservation, machines)
     return result
 
 
@@ -59,30 +59,34 @@ class Token:
     """The launch that a client token stands for."""
 
     def __init__(
-        self, asked: str, born: float, reservation: Reservation, machines: list[Ec2Machine]
+        self,
+        request_json: str,
+        created: float,
+        reservation: Reservation,
+        machines: list[Ec2Machine],
     ) -> None:
-        self.asked = asked
-        self.born = born
+        self.request_json = request_json
+        self.created = created
         self.reservation = reservation
         self.machines = machines
 
 
-def _again(known: Token, asked: str) -> ActionResult:
-    if known.asked != asked:
+def _again(remembered: Token, request_json: str) -> ActionResult:
+    if remembered.request_json != request_json:
         raise Ec2Refusal(
             "IdempotentParameterMismatch",
             "Arguments on this idempotent request are inconsistent with arguments used in "
             "previous request(s).",
         )
-    if all(machine.state == "terminated" for machine in known.machines):
+    if all(machine.state == "terminated" for machine in remembered.machines):
         raise Ec2Refusal(
             "IdempotentInstanceTerminated", "The instance of this client token was terminated."
         )
-    return ActionResult(known.reservation)
+    return ActionResult(remembered.reservation)
 
 
 def _zone(backend: EC2Backend, params: Any) -> str:
-    """Return the zone: a launch is idempotent in a zone where one is given, else in the region."""
+    """The zone, or "": a launch is idempotent in a zone where one is given, else in the region."""
     subnet = subnet_of(params)
     if subnet:
         return str(backend.get_subnet(subnet).availability_zone)
@@ -133,9 +137,9 @@ def _furnished(cloud: LocalCloud, backend: EC2Backend, params: Any, moto: Instan
     tags = convert_tag_spec(params.get("TagSpecifications") or [])
     moto.disable_api_termination = bool(params.get("DisableApiTermination"))
     moto.disable_api_stop = bool(params.get("DisableApiStop"))
-    said = {int(n.get("DeviceIndex", 0)): n for n in params.get("NetworkInterfaces") or []}
+    nic_params = {int(n.get("DeviceIndex", 0)): n for n in params.get("NetworkInterfaces") or []}
     for index, nic in moto.nics.items():
-        nic.delete_on_termination = said.get(index, {}).get("DeleteOnTermination", True)
+        nic.delete_on_termination = nic_params.get(index, {}).get("DeleteOnTermination", True)
         nic.add_tags(tags.get("network-interface", {}))
     if params.get("InstanceMarketOptions"):
         _spot_request(backend, params, moto, tags)

@@ -50,10 +50,10 @@ def _simulate(cloud: LocalCloud, request: Ec2Request) -> Answer:
 
 
 def _role(cloud: LocalCloud, request: Ec2Request) -> Answer | None:
-    """A role that nobody made here, by its name, with the path that only IAM knows."""
+    """A role by its name, with the path that only IAM knows; None where it was never made."""
     name = str(request.params.get("RoleName"))
-    known = cloud.roles | ({_SPOT_ROLE} if cloud.spot_role else set())
-    path = next((path for path in known if path.rpartition("/")[2] == name), None)
+    paths = cloud.roles | ({_SPOT_ROLE} if cloud.spot_role else set())
+    path = next((path for path in paths if path.rpartition("/")[2] == name), None)
     if path is None:
         return None
     text = (

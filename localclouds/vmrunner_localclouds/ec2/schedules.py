@@ -25,24 +25,24 @@ Backend = EventBridgeSchedulerBackend
 
 
 def create_schedule(
-    cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **asked: Any
+    cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **arguments: Any
 ) -> Schedule:
     """One that fires, if it is a one-shot that ends instances."""
-    expression = str(asked["schedule_expression"])
-    quotas.check_schedule(asked["group_name"] or "default", asked["name"], expression)
-    _check_group(backend, asked["group_name"])
+    expression = str(arguments["schedule_expression"])
+    quotas.check_schedule(arguments["group_name"] or "default", arguments["name"], expression)
+    _check_group(backend, arguments["group_name"])
     if not (_AT.fullmatch(expression) or expression.startswith(("rate(", "cron("))):
         raise Ec2Refusal("ValidationException", f"Invalid Schedule Expression {expression}.")
-    made = original(backend, **asked)
+    made = original(backend, **arguments)
     _wind(cloud, backend, made)
     return made
 
 
 def update_schedule(
-    cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **asked: Any
+    cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **arguments: Any
 ) -> Schedule:
     """Update a schedule, which then fires at its new time."""
-    changed = original(backend, **asked)
+    changed = original(backend, **arguments)
     _wind(cloud, backend, changed)
     return changed
 
@@ -58,12 +58,12 @@ def create_group(
 
 
 def list_schedules(
-    _: LocalCloud, backend: Backend, original: Callable[..., Any], *args: Any, **asked: Any
+    _: LocalCloud, backend: Backend, original: Callable[..., Any], *args: Any, **arguments: Any
 ) -> Any:
     """A group that is not there has no list."""
     for name in args[0] or ():
         _check_group(backend, name)
-    return original(backend, *args, **asked)
+    return original(backend, *args, **arguments)
 
 
 def _check_group(backend: Backend, name: str | None) -> None:
@@ -78,24 +78,24 @@ def _wind(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
 
 
 def _time(schedule: Schedule) -> float | None:
-    """Return when a one-shot fires."""
+    """Epoch seconds at which a one-shot fires; None where it recurs."""
     found = _AT.fullmatch(schedule.schedule_expression)
     return datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp() if found else None
 
 
 def _fire(cloud: LocalCloud, backend: Backend, schedule: Schedule) -> None:
-    """Fire a one-shot. Whatever becomes of it, it is over then, and deletes itself if it said
-    so."""
+    """Fire a one-shot. It is over then, whatever its outcome, and deletes itself where it asked for
+    that."""
     group = backend.schedule_groups.get(schedule.group_name)
-    there = group is not None and group.schedules.get(schedule.name) is schedule
+    exists = group is not None and group.schedules.get(schedule.name) is schedule
     at = _time(schedule)
     early = at is None or cloud.now() < at  # it was put off meanwhile
-    if not there or early or schedule.state == "DISABLED":
+    if not exists or early or schedule.state == "DISABLED":
         return
     for name in json.loads(schedule.target.get("Input", "{}")).get("InstanceIds", ()):
         machine = cloud.by_id.get(name)
-        here = machine is not None and machine.backend.region_name == backend.region_name
-        if machine is not None and here and not machine.protected:
+        same_region = machine is not None and machine.backend.region_name == backend.region_name
+        if machine is not None and same_region and not machine.protected:
             machine.end()
     if schedule.action_after_completion == "DELETE" and group is not None:
         group.delete_schedule(schedule.name)

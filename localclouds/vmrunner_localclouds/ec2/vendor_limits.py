@@ -91,7 +91,7 @@ _LONG_LISTS: Final = frozenset(
 
 
 def rate_of(service: str, action: str, *, bounded: bool = True) -> CallRate | None:
-    """Return the rate of a call; None: it was not read. `bounded`: it has a filter, or pages."""
+    """The rate of a call; None: it was not read. `bounded`: it has a filter, or pages."""
     if service == "scheduler":
         return SCHEDULER_RATES.get(action)
     if service != "ec2":

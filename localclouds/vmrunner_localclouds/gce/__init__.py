@@ -9,7 +9,7 @@ for tests and for trying things out. It needs the extra `gce`.
 
 Every request and every answer is held against Google's discovery document: a field that Google does
 not know is a 400, as there, and is told in `rejected`; a wrong answer of this cloud's own is a 500,
-and leaving the `with` raises. A method that Google lacks is a 404, one that nobody has written here
+and leaving the `with` raises. A method that Google lacks is a 404, one that is not written here
 a 501.
 
 VMs go through the states of the real ones and are ended at `terminationTime` or `maxRunDuration`;

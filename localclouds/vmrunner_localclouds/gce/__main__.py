@@ -40,12 +40,12 @@ def config(cloud: LocalGce) -> str:
 
 
 def main() -> int:
-    asked = program.arguments("vmrunner_localclouds.gce", "A local GCE", port=PORT).parse_args()
+    options = program.arguments("vmrunner_localclouds.gce", "A local GCE", port=PORT).parse_args()
 
     def make(vms: Vms) -> LocalGce:
         return LocalGce(vms=vms)
 
-    return program.run(asked.port, make, config)
+    return program.run(options.port, make, config)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,9 @@ def check_metadata(metadata: Json, path: str) -> None:
         raise invalid(path, "", f"Metadata has {total} bytes; it must have less than {_METADATA}.")
 
 
-def tagged(said: Json) -> Json:
+def tagged(tags: Json) -> Json:
     """Network tags, as an answer has them."""
-    items = said.get("items", [])
+    items = tags.get("items", [])
     if len(items) > _NETWORK_TAGS:
         raise invalid("resource.tags.items", "", f"At most {_NETWORK_TAGS} tags.")
     for item in items:

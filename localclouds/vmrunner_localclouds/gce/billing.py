@@ -18,13 +18,13 @@ def skus(cloud: LocalGce, request: GceRequest) -> Json:
     """Answer services.skus.list."""
     begin = int(request.query.get("pageToken") or 0)
     page = cloud.prices[begin : begin + _PAGE]
-    following = str(begin + _PAGE) if begin + _PAGE < len(cloud.prices) else ""
+    next_token = str(begin + _PAGE) if begin + _PAGE < len(cloud.prices) else ""
     return {
         "skus": [
             sku(begin + n, description, unit, usd, regions)
             for n, (description, unit, usd, regions) in enumerate(page)
         ],
-        "nextPageToken": following,
+        "nextPageToken": next_token,
     }
 
 

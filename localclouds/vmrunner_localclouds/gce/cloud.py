@@ -47,17 +47,17 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         self.deaf_guests = False  # nothing in a guest obeys: it is RUNNING again after that time
         self.delete_seconds = 0.0  # from STOPPING to nothing
         self.deadline_late = 0.0  # so long past its time a deadline strikes; the real one: 30
-        self.visibility_lag = 0.0  # so long newborns are not visible
+        self.visibility_lag = 0.0  # so long new machines are not visible
         self.token_seconds = 3600.0  # so long a `requestId` is remembered
         self.dry: set[tuple[str, str, str]] = set()  # (type, zone, market) without capacity
         self.immovable: set[str] = set()  # machine types that cannot migrate
-        self.stockout_remains = False  # a newborn without capacity stays, TERMINATED
+        self.stockout_remains = False  # a new VM without capacity stays, TERMINATED
         self.quota_in_operation = False  # a quota is looked at after the request is accepted
         self.sparse_pages = False  # a filter empties pages instead of filling them
         self.unreachable: set[str] = set()  # scopes: `zones/z`, `regions/r`
         self.partial_lists = True  # else a list over all zones fails when one is out of reach
         self.by_link: dict[str, GceMachine] = {}
-        self.hidden: set[str] = set()  # links of machines that nobody sees yet
+        self.hidden: set[str] = set()  # links of machines that no list shows yet
         self.operations: dict[str, Operation] = {}  # by link
         self.tokens: dict[tuple[str, str], tuple[float, Operation]] = {}
         self.quotas: dict[str, dict[str, float]] = {}  # region, or "" → metric → limit
@@ -74,7 +74,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         fixtures.build(self)
 
     def plan(self, request: GceRequest) -> RequestFate | BrokenOperation | None:
-        """Return the fate of a request before it is looked at."""
+        """The fate of a request before it is looked at; None: no fault is planned."""
         fate = super().plan(request)
         if fate is not None or not self.throttles or self.rates.admit(request):
             return fate
@@ -104,7 +104,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
             return leftovers.add_disk(self, zone, name, size_gb, more)
 
     def reserve(self, region: str, name: str, **more: object) -> Json:
-        """A static external address that nobody uses; a global one with the region ""."""
+        """A static external address that no VM uses; a global one with the region ""."""
         with self.lock:
             return leftovers.add_address(self, region, name, more)
 
@@ -129,7 +129,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         return next((found for found in shelf.values() if found["id"] == name), None)
 
     def images(self, project: str) -> dict[str, Json]:
-        """Return the images of this project, or of somebody else's that everybody may use."""
+        """Images by name: of this project, or of another's that are public."""
         return self.shelf("images", "global" if project == self.project else project)
 
     def address(self, cidr: str) -> str:
@@ -141,7 +141,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         """A machine is born."""
         self.machines.append(machine)
         self.by_link[machine.shown["selfLink"]] = machine
-        if self.bodies is not None and not machine.doomed:
+        if self.bodies is not None and not machine.never_runs:
             guest_vms.embody(machine, self.bodies)
         machine.begin()
 

@@ -36,8 +36,8 @@ class Found(NamedTuple):
 @cache
 def document() -> Json:
     """The 5 MB that google-api-python-client ships, read once a process."""
-    home = files("googleapiclient") / "discovery_cache" / "documents"
-    loaded: Json = json.loads((home / "compute.v1.json").read_bytes())
+    directory = files("googleapiclient") / "discovery_cache" / "documents"
+    loaded: Json = json.loads((directory / "compute.v1.json").read_bytes())
     return loaded
 
 
@@ -49,19 +49,19 @@ def methods() -> Mapping[str, Method]:
 
 def find(verb: str, path: str) -> Found | None:
     """The method that answers here; None: Google has none. `path` is relative to `BASE`."""
-    said: list[str] = []
+    values: list[str] = []
     segments = path.split("/")
-    method = _descend(_tree(), verb, segments, said)
+    method = _descend(_tree(), verb, segments, values)
     if method is None:
         return None
     names = [part[1:-1] for part in method.path if part.startswith("{")]
-    return Found(method, dict(zip(names, said, strict=True)))
+    return Found(method, dict(zip(names, values, strict=True)))
 
 
 def common_parameters() -> Mapping[str, Json]:
-    """Return the parameters that every method takes in its query."""
-    known: dict[str, Json] = document()["parameters"]
-    return known
+    """The parameters that every method takes in its query."""
+    parameters: dict[str, Json] = document()["parameters"]
+    return parameters
 
 
 def schema(name: str) -> Json:
@@ -71,26 +71,26 @@ def schema(name: str) -> Json:
 
 @cache
 def outputs(name: str) -> frozenset[str]:
-    """The properties that only the service writes: what a client says of them is ignored."""
-    known = schema(name)["properties"]
-    told = re.compile(r"\[?Output[ -][Oo]nly")
+    """The properties that only the service writes: a client's values for them are ignored."""
+    properties = schema(name)["properties"]
+    output_only = re.compile(r"\[?Output[ -][Oo]nly")
     return frozenset(
         key
-        for key, said in known.items()
-        if said.get("readOnly") or told.search(said.get("description", ""))
+        for key, definition in properties.items()
+        if definition.get("readOnly") or output_only.search(definition.get("description", ""))
     )
 
 
 def _methods(resources: Json) -> Iterator[Method]:
     for resource in resources.values():
-        for said in resource.get("methods", {}).values():
+        for method in resource.get("methods", {}).values():
             yield Method(
-                id=said["id"].removeprefix("compute."),
-                verb=said["httpMethod"],
-                path=tuple(said["path"].split("/")),
-                parameters=said.get("parameters", {}),
-                request=said.get("request", {}).get("$ref", ""),
-                response=said.get("response", {}).get("$ref", ""),
+                id=method["id"].removeprefix("compute."),
+                verb=method["httpMethod"],
+                path=tuple(method["path"].split("/")),
+                parameters=method.get("parameters", {}),
+                request=method.get("request", {}).get("$ref", ""),
+                response=method.get("response", {}).get("$ref", ""),
             )
 
 
@@ -106,17 +106,17 @@ def _tree() -> Json:
     return root
 
 
-def _descend(node: Json, verb: str, segments: Sequence[str], said: list[str]) -> Method | None:
+def _descend(node: Json, verb: str, segments: Sequence[str], values: list[str]) -> Method | None:
     if not segments:
         found: Method | None = node.get(f" {verb}")
         return found
     head, rest = segments[0], segments[1:]
-    if head in node and (found := _descend(node[head], verb, rest, said)) is not None:
+    if head in node and (found := _descend(node[head], verb, rest, values)) is not None:
         return found
     if "{}" not in node or not head:
         return None
-    said.append(head)
-    found = _descend(node["{}"], verb, rest, said)
+    values.append(head)
+    found = _descend(node["{}"], verb, rest, values)
     if found is None:
-        said.pop()
+        values.pop()
     return found

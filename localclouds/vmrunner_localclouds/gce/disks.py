@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def attach(
-    cloud: LocalGce, zone: str, owner: Json, said: list[Json]
+    cloud: LocalGce, zone: str, owner: Json, attachments: list[Json]
 ) -> tuple[list[Json], list[Json]]:
-    """Return the disks as the VM shows them, and the new ones among them, which are not yet on the
+    """The disks as the VM shows them, and the new ones among them, which are not yet on the
     shelf."""
-    boots = [disk for disk in said if disk.get("boot")]
-    if len(boots) != 1 or not said[0].get("boot"):
+    boots = [disk for disk in attachments if disk.get("boot")]
+    if len(boots) != 1 or not attachments[0].get("boot"):
         text = "Boot disk must be specified, as the first disk."
         raise invalid("resource.disks", "", text)
     shown, made = [], []
-    for index, disk in enumerate(said):
+    for index, disk in enumerate(attachments):
         path = f"resource.disks[{index}]"
         if "source" in disk:
             found = _existing(cloud, zone, disk)
@@ -37,25 +37,25 @@ def attach(
     return shown, made
 
 
-def _attached(said: Json, disk: Json, index: int) -> Json:
+def _attached(attachment: Json, disk: Json, index: int) -> Json:
     kept = ("architecture", "guestOsFeatures", "licenses")
     return {
         "kind": "compute#attachedDisk",
-        "type": said.get("type", "PERSISTENT"),
-        "mode": said.get("mode", "READ_WRITE"),
+        "type": attachment.get("type", "PERSISTENT"),
+        "mode": attachment.get("mode", "READ_WRITE"),
         "source": disk["selfLink"],
-        "deviceName": said.get("deviceName", f"persistent-disk-{index}"),
+        "deviceName": attachment.get("deviceName", f"persistent-disk-{index}"),
         "index": index,
-        "boot": bool(said.get("boot")),
-        "autoDelete": bool(said.get("autoDelete")),
-        "interface": said.get("interface", "SCSI"),
+        "boot": bool(attachment.get("boot")),
+        "autoDelete": bool(attachment.get("autoDelete")),
+        "interface": attachment.get("interface", "SCSI"),
         "diskSizeGb": disk["sizeGb"],
         **{key: disk[key] for key in kept if key in disk},
     }
 
 
-def _existing(cloud: LocalGce, zone: str, said: Json) -> Json:
-    relative = links.relative(said["source"], cloud.project)
+def _existing(cloud: LocalGce, zone: str, attachment: Json) -> Json:
+    relative = links.relative(attachment["source"], cloud.project)
     disk = cloud.find("disks", f"zones/{zone}", links.last(relative))
     if disk is None or links.relative(disk["selfLink"], cloud.project) != relative:
         raise not_found(relative)
@@ -65,14 +65,16 @@ def _existing(cloud: LocalGce, zone: str, said: Json) -> Json:
     return disk
 
 
-def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: str) -> Json:
-    asked = said.get("initializeParams", {})
-    name = asked.get("diskName") or (owner["name"] if index == 0 else f"{owner['name']}-{index}")
+def _new(cloud: LocalGce, zone: str, owner: Json, attachment: Json, index: int, path: str) -> Json:
+    params = attachment.get("initializeParams", {})
+    name = params.get("diskName") or (owner["name"] if index == 0 else f"{owner['name']}-{index}")
     if name in cloud.shelf("disks", f"zones/{zone}"):
         raise exists(f"projects/{cloud.project}/zones/{zone}/disks/{name}")
-    check_labels(asked.get("labels", {}), f"{path}.initializeParams.labels")
-    image = _image(cloud, asked, path)
-    size = int(asked.get("diskSizeGb") or said.get("diskSizeGb") or image.get("diskSizeGb", "0"))
+    check_labels(params.get("labels", {}), f"{path}.initializeParams.labels")
+    image = _image(cloud, params, path)
+    size = int(
+        params.get("diskSizeGb") or attachment.get("diskSizeGb") or image.get("diskSizeGb", "0")
+    )
     if size < int(image.get("diskSizeGb", "1")):
         text = (
             f"Requested disk size cannot be smaller than the image size ({image['diskSizeGb']} GB)"
@@ -83,12 +85,12 @@ def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: 
         "zone": links.link(f"projects/{cloud.project}/zones/{zone}"),
         "sizeGb": str(size),
         "status": "READY",
-        "type": _type(cloud, zone, owner, asked, path),
+        "type": _type(cloud, zone, owner, params, path),
         "users": [owner["selfLink"]],
         "labelFingerprint": fixtures.fingerprint(),
         "physicalBlockSizeBytes": "4096",
         "lastAttachTimestamp": timestamps.written(cloud.now()),
-        **({"labels": asked["labels"]} if asked.get("labels") else {}),
+        **({"labels": params["labels"]} if params.get("labels") else {}),
     }
     if image:
         made |= {"sourceImage": image["selfLink"], "sourceImageId": image["id"]}
@@ -96,12 +98,12 @@ def _new(cloud: LocalGce, zone: str, owner: Json, said: Json, index: int, path: 
     return made
 
 
-def _image(cloud: LocalGce, asked: Json, path: str) -> Json:
+def _image(cloud: LocalGce, params: Json, path: str) -> Json:
     """Find the image of a disk by link or by family; empty: a blank disk."""
-    said = asked.get("sourceImage")
-    if said is None:
+    source = params.get("sourceImage")
+    if source is None:
         return {}
-    relative = links.relative(said, cloud.project)
+    relative = links.relative(source, cloud.project)
     form = r"projects/([^/]+)/global/images/(family/)?([^/]+)"
     named = re.fullmatch(form, relative)
     found = None
@@ -110,7 +112,7 @@ def _image(cloud: LocalGce, asked: Json, path: str) -> Json:
         found = newest(cloud, project, name) if family else cloud.images(project).get(name)
     if found is None:
         text = "The referenced image resource cannot be found."
-        raise invalid(f"{path}.initializeParams.sourceImage", said, text)
+        raise invalid(f"{path}.initializeParams.sourceImage", source, text)
     if found["status"] != "READY":
         raise GceRefusal(400, "resourceNotReady", f"The resource '{relative}' is not ready")
     return found
@@ -127,18 +129,18 @@ def newest(cloud: LocalGce, project: str, family: str) -> Json | None:
     return max(images, key=lambda i: timestamps.read(i["creationTimestamp"]), default=None)
 
 
-def _type(cloud: LocalGce, zone: str, owner: Json, asked: Json, path: str) -> str:
+def _type(cloud: LocalGce, zone: str, owner: Json, params: Json, path: str) -> str:
     kind = links.last(owner["machineType"])
     later = kind.startswith("n4-")  # takes Hyperdisk alone, which E2 does not take
     usual = "hyperdisk-balanced" if later else "pd-standard"
-    said = asked.get("diskType", f"zones/{zone}/diskTypes/{usual}")
-    relative = links.relative(said, cloud.project)
+    disk_type = params.get("diskType", f"zones/{zone}/diskTypes/{usual}")
+    relative = links.relative(disk_type, cloud.project)
     name = links.last(relative)
     if relative != f"projects/{cloud.project}/zones/{zone}/diskTypes/{name}" or (
         name not in fixtures.DISK_TYPES
     ):
         text = "The referenced diskType resource cannot be found."
-        raise invalid(f"{path}.initializeParams.diskType", said, text)
+        raise invalid(f"{path}.initializeParams.diskType", disk_type, text)
     hyper = name.startswith("hyperdisk-")
     if (later and not hyper) or (hyper and kind.startswith("e2-")):
         text = f"[{name}] features are not compatible for creating instance with {kind}."
@@ -148,8 +150,8 @@ def _type(cloud: LocalGce, zone: str, owner: Json, asked: Json, path: str) -> st
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """A disk that no VM uses."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     relative = f"projects/{cloud.project}/{request.scope}/disks/{request.path['disk']}"
     disk = cloud.find("disks", request.scope, request.path["disk"])
     if disk is None:

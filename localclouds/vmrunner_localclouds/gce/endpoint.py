@@ -36,8 +36,8 @@ class GceEndpoint(JsonEndpoint[GceRequest, BrokenOperation]):
 
     def handle(self, request: GceRequest, broken: BrokenOperation | None) -> HttpAnswer:
         try:
-            said = self._ask(request, broken)
-            return _answer(200 if said else 204, said)
+            body = self._ask(request, broken)
+            return _answer(200 if body else 204, body)
         except GceRefusal as refusal:
             return self.refuse(RequestFate(refusal.reason, refusal.status, refusal.message))
 
@@ -54,13 +54,13 @@ class GceEndpoint(JsonEndpoint[GceRequest, BrokenOperation]):
             self._cloud.rejected.append(f"{method.id}: {refusal.message}")
             raise
         routes.admit(self._cloud, request)
-        said = handler(self._cloud, request, broken)
+        answer = handler(self._cloud, request, broken)
         if not method.response:
             return b""
-        validation.check(said, method.response, "answer")
+        validation.check(answer, method.response, "answer")
         if request.fields:
-            said = fieldmask.only(said, request.fields, method.response)
-        return json.dumps(said).encode()
+            answer = fieldmask.only(answer, request.fields, method.response)
+        return json.dumps(answer).encode()
 
 
 def _answer(status: int, body: bytes) -> HttpAnswer:

@@ -33,7 +33,7 @@ THROTTLED: Final = RequestFate(
     403,
     "Quota exceeded for quota group 'default' and limit 'Queries per 100 seconds'.",
 )
-#: A delete of what somebody deletes already, at times.
+#: A delete of what is being deleted already, at times.
 DELETING: Final = RequestFate(
     "rateLimitExceeded",
     403,

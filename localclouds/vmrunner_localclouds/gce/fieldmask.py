@@ -17,60 +17,60 @@ Mask = dict[str, Any]
 
 
 def only(answer: Json, text: str, schema: str) -> Json:
-    """Return what this mask leaves of an answer of this schema. Raises `GceRefusal` for a field
-    that it has not, and for what is no mask."""
-    words = _WORD.findall(text)
-    if "".join(words) != re.sub(r"\s", "", text):
+    """The fields of an answer of this schema that the mask names. Raises `GceRefusal` for a field
+    that the schema lacks, and for a malformed mask."""
+    tokens = _WORD.findall(text)
+    if "".join(tokens) != re.sub(r"\s", "", text):
         raise _wrong(text)
-    mask = _fields(words, text)
-    if words:
+    mask = _fields(tokens, text)
+    if tokens:
         raise _wrong(text)
     _check(mask, {"$ref": schema})
     kept: Json = _kept(answer, mask)
     return kept
 
 
-def _fields(words: list[str], text: str) -> Mask:
-    """Takes its words off the front."""
+def _fields(tokens: list[str], text: str) -> Mask:
+    """A mask from the tokens, which it takes off the front."""
     mask: Mask = {}
     while True:
         node = mask
         while True:
-            if not words or words[0] in "(),./":
+            if not tokens or tokens[0] in "(),./":
                 raise _wrong(text)
-            node = node.setdefault(words.pop(0), {})
-            if not words or words[0] not in "./":
+            node = node.setdefault(tokens.pop(0), {})
+            if not tokens or tokens[0] not in "./":
                 break
-            words.pop(0)
-        if words and words[0] == "(":
-            words.pop(0)
-            node |= _fields(words, text)
-            if not words or words.pop(0) != ")":
+            tokens.pop(0)
+        if tokens and tokens[0] == "(":
+            tokens.pop(0)
+            node |= _fields(tokens, text)
+            if not tokens or tokens.pop(0) != ")":
                 raise _wrong(text)
-        if not words or words[0] != ",":
+        if not tokens or tokens[0] != ",":
             return mask
-        words.pop(0)
+        tokens.pop(0)
 
 
-def _check(mask: Mask, said: Mapping[str, Any]) -> None:
-    said = said.get("items", said)
-    if "$ref" in said:
-        said = discovery.schema(said["$ref"])
+def _check(mask: Mask, schema: Mapping[str, Any]) -> None:
+    schema = schema.get("items", schema)
+    if "$ref" in schema:
+        schema = discovery.schema(schema["$ref"])
     for name, inner in mask.items():
-        known = said.get("properties", {}).get(name) or said.get("additionalProperties")
-        if known is not None:
-            _check(inner, known)
+        field_schema = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
+        if field_schema is not None:
+            _check(inner, field_schema)
         elif name != "*":
             raise _wrong(name)
 
 
 def _kept(value: Any, mask: Mask) -> Any:
     if isinstance(value, list):
-        return [_kept(one, mask) for one in value]
+        return [_kept(item, mask) for item in value]
     if not mask or not isinstance(value, dict):
         return value
     chosen = {name: mask.get(name, mask.get("*")) for name in value}
-    return {name: _kept(value[name], one) for name, one in chosen.items() if one is not None}
+    return {name: _kept(value[name], inner) for name, inner in chosen.items() if inner is not None}
 
 
 def _wrong(text: str) -> GceRefusal:

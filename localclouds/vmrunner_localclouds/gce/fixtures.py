@@ -75,7 +75,7 @@ def fingerprint() -> str:
 
 
 def resource(cloud: LocalGce, kind: str, where: str, name: str, created: float) -> Json:
-    """Return the fields that all resources have. `where`: `zones/z/disks`, `zones`, …"""
+    """The fields that all resources have. `where`: `zones/z/disks`, `zones`, …"""
     return {
         "kind": f"compute#{kind}",
         "id": str(number()),
@@ -193,13 +193,13 @@ def add_firewall(
 def _build_region(cloud: LocalGce, region: str) -> None:
     letters, cidr = REGIONS[region]
     cloud.quotas[region] = dict(QUOTAS)
-    home = f"projects/{cloud.project}/zones"
+    zones_path = f"projects/{cloud.project}/zones"
     cloud.shelf("regions", "global")[region] = resource(
         cloud, "region", "regions", region, _EPOCH
     ) | {
         "description": region,
         "status": "UP",
-        "zones": [links.link(f"{home}/{region}-{letter}") for letter in letters],
+        "zones": [links.link(f"{zones_path}/{region}-{letter}") for letter in letters],
     }
     add_subnetwork(cloud, region, "default", "default", cidr)
     for letter in letters:

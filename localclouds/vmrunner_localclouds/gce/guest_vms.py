@@ -19,7 +19,7 @@ GiB: Final = 1024**3
 
 
 def embody(machine: GceMachine, bodies: VmFleet) -> None:
-    """A newborn gets a VM."""
+    """Give a new machine a VM."""
     guest = GuestSpec(
         name=machine.name,
         address=machine.address,
@@ -36,5 +36,5 @@ def embody(machine: GceMachine, bodies: VmFleet) -> None:
 
 
 def mac(address: str) -> str:
-    """Return the MAC address of an interface: Google makes it of the IP address."""
+    """The MAC address of an interface: Google makes it of the IP address."""
     return "42:01:" + IPv4Address(address).packed.hex(":")

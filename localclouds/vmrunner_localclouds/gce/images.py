@@ -20,20 +20,20 @@ _PATCHABLE = {"deprecated", "description", "family"}
 
 def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Make an image of a disk, whose VM must be gone or off."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    said = request.resource
-    name, project = said.get("name", ""), _own(cloud, request)
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    body = request.resource
+    name, project = body.get("name", ""), _own(cloud, request)
     if name in cloud.images(project):
         raise exists(f"projects/{project}/global/images/{name}")
-    check_labels(said.get("labels", {}), "labels")
-    disk = _source(cloud, said)
-    more = {key: said[key] for key in ("labels", "description") if key in said}
+    check_labels(body.get("labels", {}), "labels")
+    disk = _source(cloud, body)
+    more = {key: body[key] for key in ("labels", "description") if key in body}
     shown = fixtures.add_image(
         cloud,
         project,
         name,
-        family=said.get("family", ""),
+        family=body.get("family", ""),
         disk_gb=int(disk["sizeGb"]),
         status="PENDING" if broken is None else "FAILED",
         sourceDisk=disk["selfLink"],
@@ -48,36 +48,36 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def patch(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    shown, said = _named(cloud, request), request.resource
-    other = said.keys() - _PATCHABLE
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    shown, body = _named(cloud, request), request.resource
+    other = body.keys() - _PATCHABLE
     if other:
-        raise invalid(min(other), said[min(other)], "The field cannot be changed.")
+        raise invalid(min(other), body[min(other)], "The field cannot be changed.")
 
     def effect() -> None:
-        shown.update(said)
+        shown.update(body)
 
     return operations.run(cloud, request, "patch", shown, effect=effect, broken=broken)
 
 
 def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """A state, or with an empty one that of every new image."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    shown, said = _named(cloud, request), request.resource
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    shown, body = _named(cloud, request), request.resource
 
     def effect() -> None:
         shown.pop("deprecated", None)
-        shown.update({"deprecated": said} if said.get("state") else {})
+        shown.update({"deprecated": body} if body.get("state") else {})
 
     return operations.run(cloud, request, "deprecate", shown, effect=effect, broken=broken)
 
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """VMs that were made of it go on."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     shown, shelf = _named(cloud, request), cloud.images(cloud.project)
 
     def effect() -> None:
@@ -102,15 +102,15 @@ def _named(cloud: LocalGce, request: GceRequest) -> Json:
     return shown
 
 
-def _source(cloud: LocalGce, said: Json) -> Json:
-    link = said.get("sourceDisk", "")
+def _source(cloud: LocalGce, body: Json) -> Json:
+    link = body.get("sourceDisk", "")
     relative = links.relative(link, cloud.project)
     disk = next(
         (
-            one
+            candidate
             for shelf in cloud.shelves("disks").values()
-            for one in shelf.values()
-            if links.relative(one["selfLink"], cloud.project) == relative
+            for candidate in shelf.values()
+            if links.relative(candidate["selfLink"], cloud.project) == relative
         ),
         None,
     )

@@ -26,9 +26,9 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
     """Insert one VM. Everything that can be refused is looked at before anything is made."""
     if templates := {"sourceInstanceTemplate", "sourceMachineImage"} & set(request.query):
         raise GceRefusal(501, "notImplemented", f"not in this cloud: {', '.join(templates)}")
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    machine, broken = _born(cloud, request.path["zone"], request.resource, broken)
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    machine, broken = _create(cloud, request.path["zone"], request.resource, broken)
     return operations.run(
         cloud,
         request,
@@ -41,13 +41,13 @@ def insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 def bulk_insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Insert many at once, all alike; each with an operation of its own inside the group's."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    zone, said = request.path["zone"], request.resource
-    properties = said.get("instanceProperties")
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    zone, resource = request.path["zone"], request.resource
+    properties = resource.get("instanceProperties")
     if properties is None:
         raise invalid("resource.instanceProperties", "", "It is required.")
-    names = _names(cloud, zone, said)
+    names = _names(cloud, zone, resource)
     for name in names:
         if cloud.find("instances", request.scope, name) is not None:
             raise exists(f"projects/{cloud.project}/{request.scope}/instances/{name}")
@@ -56,11 +56,11 @@ def bulk_insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | 
         body = copy.deepcopy(properties) | {"name": name}
         kind = properties.get("machineType", "")
         body["machineType"] = f"zones/{zone}/machineTypes/{kind}"
-        machine, fate = _born(cloud, zone, body, broken)
+        machine, fate = _create(cloud, zone, body, broken)
         machines.append(machine)
         broken = broken or fate
     for machine in machines:
-        machine.doomed = machine.doomed or broken is not None
+        machine.never_runs = machine.never_runs or broken is not None
     target = cloud.shelf("zones", "global")[zone]
 
     def undo() -> None:
@@ -70,12 +70,12 @@ def bulk_insert(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | 
     return operations.run(cloud, request, "bulkInsert", target, broken=broken, failed=undo)
 
 
-def _names(cloud: LocalGce, zone: str, said: Json) -> list[str]:
-    count = int(said.get("count", "0"))
-    given = said.get("perInstanceProperties", {})
+def _names(cloud: LocalGce, zone: str, resource: Json) -> list[str]:
+    count = int(resource.get("count", "0"))
+    given = resource.get("perInstanceProperties", {})
     if given:
-        return [one.get("name") or key for key, one in given.items()]
-    pattern = said.get("namePattern", "")
+        return [instance.get("name") or key for key, instance in given.items()]
+    pattern = resource.get("namePattern", "")
     found = re.fullmatch(r"([a-z][-a-z0-9]*?)(#+)([-a-z0-9]*)", pattern)
     if found is None:
         raise invalid("resource.namePattern", pattern, "It must contain a row of #.")
@@ -93,44 +93,44 @@ def _names(cloud: LocalGce, zone: str, said: Json) -> list[str]:
     return names
 
 
-def _born(
-    cloud: LocalGce, zone: str, said: Json, broken: BrokenOperation | None
+def _create(
+    cloud: LocalGce, zone: str, resource: Json, broken: BrokenOperation | None
 ) -> tuple[GceMachine, BrokenOperation | None]:
-    """The VM, and what its operation will end in."""
+    """The new VM, and the failure in which its operation will end, if any."""
     scope = f"zones/{zone}"
-    ignored = discovery.outputs("Instance") | {"params"}  # which a birth takes and nobody is shown
-    said = {key: value for key, value in said.items() if key not in ignored}
-    name = said["name"]
+    ignored = discovery.outputs("Instance") | {"params"}  # accepted by an insert, never shown
+    resource = {key: value for key, value in resource.items() if key not in ignored}
+    name = resource["name"]
     if cloud.find("instances", scope, name) is not None:
         raise exists(f"projects/{cloud.project}/{scope}/instances/{name}")
-    kind = _machine_type(cloud, zone, said)
-    check_labels(said.get("labels", {}), "resource.labels")
-    check_metadata(said.get("metadata", {}), "resource.metadata")
-    shown = fixtures.resource(cloud, "instance", f"{scope}/instances", name, cloud.now()) | said
-    shown["scheduling"] = scheduling.filled(said.get("scheduling", {}), cloud.now())
+    kind = _machine_type(cloud, zone, resource)
+    check_labels(resource.get("labels", {}), "resource.labels")
+    check_metadata(resource.get("metadata", {}), "resource.metadata")
+    shown = fixtures.resource(cloud, "instance", f"{scope}/instances", name, cloud.now()) | resource
+    shown["scheduling"] = scheduling.filled(resource.get("scheduling", {}), cloud.now())
     scheduling.check_type(shown["scheduling"], kind["name"], cloud.immovable)
-    nics = interfaces(cloud, zone, said.get("networkInterfaces") or [])
-    disks, made = attach(cloud, zone, shown, said.get("disks", []))
-    late = quotas.check(cloud, zone, shown, kind, nics, made)
+    nics = interfaces(cloud, zone, resource.get("networkInterfaces") or [])
+    disks, made = attach(cloud, zone, shown, resource.get("disks", []))
+    quota_failure = quotas.check(cloud, zone, shown, kind, nics, made)
     shown |= _filled(cloud, zone, shown, kind)
     shown |= {"networkInterfaces": nics, "disks": disks}
     market = "spot" if shown["scheduling"]["provisioningModel"] == "SPOT" else "on-demand"
     if broken is None and (kind["name"], zone, market) in cloud.dry:
         broken = STOCKOUT._replace(remains=cloud.stockout_remains)
-    broken = broken or late
+    broken = broken or quota_failure
     shelf = cloud.shelf("disks", scope)
     shelf.update({disk["name"]: disk for disk in made})
     for attached in disks:
         shelf[links.last(attached["source"])]["users"] = [shown["selfLink"]]
     hold(cloud, zone, shown)
     cloud.shelf("instances", scope)[name] = shown
-    machine = GceMachine(cloud=cloud, shown=shown, doomed=broken is not None)
+    machine = GceMachine(cloud=cloud, shown=shown, never_runs=broken is not None)
     cloud.add(machine)
     return machine, broken
 
 
-def _machine_type(cloud: LocalGce, zone: str, said: Json) -> Json:
-    text = said.get("machineType", "")
+def _machine_type(cloud: LocalGce, zone: str, resource: Json) -> Json:
+    text = resource.get("machineType", "")
     relative = links.relative(text, cloud.project)
     found = re.fullmatch(r"projects/[^/]+/zones/([^/]+)/machineTypes/([^/]+)", relative)
     if found is None:
@@ -145,7 +145,7 @@ def _machine_type(cloud: LocalGce, zone: str, said: Json) -> Json:
 
 
 def _filled(cloud: LocalGce, zone: str, shown: Json, kind: Json) -> Json:
-    """Add what an answer has whether the request said it or not."""
+    """Add the fields that an answer has, whether the request had them or not."""
     made: Json = {
         "machineType": kind["selfLink"],
         "zone": links.link(f"projects/{cloud.project}/zones/{zone}"),
@@ -174,8 +174,8 @@ def _filled(cloud: LocalGce, zone: str, shown: Json, kind: Json) -> Json:
     return made
 
 
-def _account(cloud: LocalGce, said: Json) -> Json:
-    email = said.get("email", "default")
+def _account(cloud: LocalGce, account: Json) -> Json:
+    email = account.get("email", "default")
     if email == "default":
         email = f"{cloud.number}-compute@developer.gserviceaccount.com"
     if not re.fullmatch(r"[^@\s]+@[^@\s]+\.gserviceaccount\.com", email):
@@ -184,4 +184,4 @@ def _account(cloud: LocalGce, said: Json) -> Json:
             "serviceAccountNotFound",
             f"The resource '{email}' of type 'serviceAccount' was not found.",
         )
-    return {"email": email, "scopes": said.get("scopes", [])}
+    return {"email": email, "scopes": account.get("scopes", [])}

@@ -1,4 +1,4 @@
-"""Leftovers of somebody: resources that no VM of this cloud made."""
+"""Leftovers: resources that no VM of this cloud made."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def add_disk(
     cloud: LocalGce, zone: str, name: str, size_gb: int, more: Mapping[str, object]
 ) -> Json:
-    home = f"projects/{cloud.project}/zones/{zone}"
+    zone_path = f"projects/{cloud.project}/zones/{zone}"
     shown = fixtures.resource(cloud, "disk", f"zones/{zone}/disks", name, cloud.now()) | {
-        "zone": links.link(home),
+        "zone": links.link(zone_path),
         "sizeGb": str(size_gb),
         "status": "READY",
-        "type": links.link(f"{home}/diskTypes/pd-standard"),
+        "type": links.link(f"{zone_path}/diskTypes/pd-standard"),
         "labelFingerprint": fixtures.fingerprint(),
         "physicalBlockSizeBytes": "4096",
         **more,

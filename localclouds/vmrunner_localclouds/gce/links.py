@@ -12,14 +12,14 @@ def link(relative: str) -> str:
     return HOST + relative
 
 
-def relative(said: str, project: str) -> str:
+def relative(reference: str, project: str) -> str:
     """Return a link, given in full or in part, as `projects/…`."""
-    if "/projects/" in said:
-        return "projects/" + said.partition("/projects/")[2]
-    if said.startswith("projects/"):
-        return said
-    return f"projects/{project}/{said.lstrip('/')}"
+    if "/projects/" in reference:
+        return "projects/" + reference.partition("/projects/")[2]
+    if reference.startswith("projects/"):
+        return reference
+    return f"projects/{project}/{reference.lstrip('/')}"
 
 
-def last(said: str) -> str:
-    return said.rpartition("/")[2]
+def last(reference: str) -> str:
+    return reference.rpartition("/")[2]

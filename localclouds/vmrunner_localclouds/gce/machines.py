@@ -50,7 +50,7 @@ class GceMachine(LocalMachine):
 
     @property
     def address(self) -> str:
-        """Return the address of its first interface, within its network."""
+        """The address of its first interface, within its network."""
         return str(self.shown["networkInterfaces"][0]["networkIP"])
 
     @property
@@ -78,10 +78,10 @@ class GceMachine(LocalMachine):
     def begin(self) -> None:
         self._become("PROVISIONING")
         # What a failed insert leaves is there by its name when the operation has ended.
-        if self.cloud.visibility_lag > 0 and not self.doomed:
+        if self.cloud.visibility_lag > 0 and not self.never_runs:
             self.cloud.hidden.add(self.shown["selfLink"])
             self.cloud.later(self.cloud.visibility_lag, self._appear)
-        if self.doomed:
+        if self.never_runs:
             return
         if self.body is None:
             self.cloud.later(self.cloud.boot_seconds / 2, self._stage)
@@ -121,7 +121,7 @@ class GceMachine(LocalMachine):
         self._fail("compute.instances.guestTerminate")
 
     def break_down(self) -> None:
-        """Let its host fail, and nobody start it again."""
+        """Let its host fail, and not be restarted."""
         self._fail("compute.instances.hostError")
 
     def maintain(self) -> None:
@@ -191,7 +191,7 @@ class GceMachine(LocalMachine):
     def give_up(self, remains: bool) -> None:
         """Give up a VM that never ran: there was no capacity."""
         if remains:
-            self.doomed = False
+            self.never_runs = False
             self._stopped()
         else:
             self.vanish()

@@ -25,7 +25,7 @@ Tree = Mapping[str, Any]
 
 
 class NamedDirectory(dict[str, Any]):
-    """A directory whose names are somebody's own: they are not written in another case."""
+    """A directory of a user's own names, whose case is kept."""
 
 
 class ListDirectory(dict[str, Any]):
@@ -38,27 +38,27 @@ class GceMetadata:
     def __init__(self, machine: GceMachine) -> None:
         self._machine = machine
 
-    def __call__(self, asked: MetadataRequest) -> Reply:
+    def __call__(self, request: MetadataRequest) -> Reply:
         with self._machine.cloud.lock:
-            return self._answer(asked)
+            return self._answer(request)
 
-    def _answer(self, asked: MetadataRequest) -> Reply:
-        if asked.method not in ("GET", "HEAD"):
+    def _answer(self, request: MetadataRequest) -> Reply:
+        if request.method not in ("GET", "HEAD"):
             return _error(405, "Method Not Allowed")
         tree: Tree = {_ROOT: {_VERSION: self._tree()}}
-        path = [part for part in asked.path.split("/") if part]
-        if path[:2] == [_ROOT, _VERSION] and not _allowed(asked.headers):
+        path = [part for part in request.path.split("/") if part]
+        if path[:2] == [_ROOT, _VERSION] and not _allowed(request.headers):
             return _error(403, "Missing Metadata-Flavor:Google header.")
-        if "wait_for_change" in asked.query:
+        if "wait_for_change" in request.query:
             return _error(501, "Not Implemented")
         found: Any = tree
         for name in path:
             if not isinstance(found, Mapping) or name not in found:
                 return _error(404, "Not Found")
             found = found[name]
-        if isinstance(found, Mapping) and not asked.path.endswith("/"):
-            return Reply(301, b"", {**_FLAVOR, "Location": f"{asked.path}/"})
-        return _reply(found, asked.query)
+        if isinstance(found, Mapping) and not request.path.endswith("/"):
+            return Reply(301, b"", {**_FLAVOR, "Location": f"{request.path}/"})
+        return _reply(found, request.query)
 
     # --- what there is ---
 
@@ -108,7 +108,7 @@ class GceMetadata:
         }
 
     def _image(self) -> str:
-        """Return the image that its boot disk was made from; empty: none."""
+        """The image that its boot disk was made from; empty: none."""
         machine = self._machine
         name = links.last(machine.shown["disks"][0]["source"])
         disk = machine.cloud.shelf("disks", machine.scope).get(name, {})
@@ -117,7 +117,7 @@ class GceMetadata:
 
 
 def _allowed(headers: Mapping[str, str]) -> bool:
-    """True if the request is meant for this server, and came through nobody's proxy."""
+    """True if the request is meant for this server, and came through no proxy."""
     return headers.get("metadata-flavor") == "Google" and "x-forwarded-for" not in headers
 
 
@@ -199,5 +199,5 @@ def _ok(text: str, kind: str = "application/text") -> Reply:
     return Reply(200, text.encode(), {**_FLAVOR, "Content-Type": kind})
 
 
-def _error(status: int, words: str) -> Reply:
-    return Reply(status, words.encode(), {**_FLAVOR, "Content-Type": "text/html; charset=UTF-8"})
+def _error(status: int, message: str) -> Reply:
+    return Reply(status, message.encode(), {**_FLAVOR, "Content-Type": "text/html; charset=UTF-8"})

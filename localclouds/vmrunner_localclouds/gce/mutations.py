@@ -24,8 +24,8 @@ _SERIAL: Final = 1024 * 1024  # bytes of a serial port's output that are kept
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Delete a VM. The operation ends when it is gone, or `broken` at once, and then it lives
     on."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     machine = _machine(cloud, request)
     if machine.shown["deletionProtection"]:
         text = "Invalid resource usage: 'Resource cannot be deleted if it's protected against "
@@ -40,8 +40,8 @@ def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     machine = _machine(cloud, request)
     if machine.deleting:
         raise not_ready(_relative(cloud, machine))
@@ -52,8 +52,8 @@ def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -
 
 def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Only one that runs can be suspended; of another the operation tells that."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     machine = _settled(cloud, request)
     if machine.state != "RUNNING":
         broken = UNSUPPORTED
@@ -65,8 +65,8 @@ def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None
 
 def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Only one that is suspended goes on, if its zone has room for it."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     machine = _settled(cloud, request)
     if machine.state != "SUSPENDED":
         broken = UNSUPPORTED
@@ -78,32 +78,32 @@ def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None)
 
 
 def set_labels(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    machine, said = _machine(cloud, request), request.resource
-    _same(said.get("labelFingerprint"), machine.shown["labelFingerprint"], "labels")
-    check_labels(said.get("labels", {}), "labels")
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    machine, body = _machine(cloud, request), request.resource
+    _same(body.get("labelFingerprint"), machine.shown["labelFingerprint"], "labels")
+    check_labels(body.get("labels", {}), "labels")
 
     def effect() -> None:
         machine.shown.pop("labels", None)
-        machine.shown.update({"labels": said["labels"]} if said.get("labels") else {})
+        machine.shown.update({"labels": body["labels"]} if body.get("labels") else {})
         machine.shown["labelFingerprint"] = fixtures.fingerprint()
 
     return _at_once(cloud, request, "setLabels", machine, effect, broken)
 
 
 def set_metadata(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
-    machine, said = _machine(cloud, request), request.resource
-    _same(said.get("fingerprint"), machine.shown["metadata"]["fingerprint"], "metadata")
-    check_metadata(said, "metadata")
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
+    machine, body = _machine(cloud, request), request.resource
+    _same(body.get("fingerprint"), machine.shown["metadata"]["fingerprint"], "metadata")
+    check_metadata(body, "metadata")
 
     def effect() -> None:
         machine.shown["metadata"] = {
             "kind": "compute#metadata",
             "fingerprint": fixtures.fingerprint(),
-            **({"items": said["items"]} if said.get("items") else {}),
+            **({"items": body["items"]} if body.get("items") else {}),
         }
 
     return _at_once(cloud, request, "setMetadata", machine, effect, broken)
@@ -111,8 +111,8 @@ def set_metadata(cloud: LocalGce, request: GceRequest, broken: BrokenOperation |
 
 def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """The whole of it; a new deadline counts from now on."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     machine = _machine(cloud, request)
     filled = scheduling.filled(request.resource, cloud.now())
     if filled["provisioningModel"] != machine.shown["scheduling"]["provisioningModel"]:
@@ -127,8 +127,8 @@ def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation
 
 def protect(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """Against deletion, or no longer."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     machine = _machine(cloud, request, "resource")
     wanted = request.query.get("deletionProtection", "true") == "true"
 
@@ -139,17 +139,17 @@ def protect(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None
 
 
 def serial(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
-    """The first port says what the guest said; the others are silent."""
+    """The first port has the guest's output; the others are silent."""
     machine = _machine(cloud, request)
     port, start = int(request.query.get("port", "1")), int(request.query.get("start", "0"))
     if not 1 <= port <= 4:
         raise invalid("port", port, "Must be from 1 to 4.")
-    said = machine.output if port == 1 else b""
-    end = len(said)
+    output = machine.output if port == 1 else b""
+    end = len(output)
     start = max(start if start >= 0 else end + start, end - _SERIAL, 0)
     return {
         "kind": "compute#serialPortOutput",
-        "contents": said[start:].decode("utf-8", "replace"),
+        "contents": output[start:].decode("utf-8", "replace"),
         "start": str(start),
         "next": str(end),
         "selfLink": f"{machine.shown['selfLink']}/serialPort",
@@ -163,15 +163,19 @@ def permitted(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -
     if cloud.find(collection, request.scope, request.path["resource"]) is None:
         name = request.path["resource"]
         raise not_found(f"projects/{cloud.project}/{request.scope}/{collection}/{name}")
-    asked = request.resource.get("permissions", [])
-    granted = [one for one in asked if not set(_methods(one)) & cloud.faults.denied]
+    permissions = request.resource.get("permissions", [])
+    granted = [
+        permission
+        for permission in permissions
+        if not set(_methods(permission)) & cloud.faults.denied
+    ]
     return {"permissions": granted} if granted else {}
 
 
 def remove(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
     """An address or a snapshot goes."""
-    if (known := operations.repeated(cloud, request)) is not None:
-        return known
+    if (earlier := operations.repeated(cloud, request)) is not None:
+        return earlier
     collection = collection_of(request.action)
     name = request.path["address" if collection == "addresses" else "snapshot"]
     found = cloud.find(collection, request.scope, name)
@@ -226,9 +230,9 @@ def _relative(cloud: LocalGce, machine: GceMachine) -> str:
     return links.relative(machine.shown["selfLink"], cloud.project)
 
 
-def _same(said: str | None, known: str, what: str) -> None:
+def _same(supplied: str | None, current: str, what: str) -> None:
     """Two that change at once: the second must look again."""
-    if said is None or _bytes(said) != _bytes(known):
+    if supplied is None or _bytes(supplied) != _bytes(current):
         text = f"Supplied fingerprint does not match current {what} fingerprint."
         raise GceRefusal(412, "conditionNotMet", text)
 

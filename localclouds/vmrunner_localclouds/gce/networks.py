@@ -1,4 +1,4 @@
-"""Network interfaces of a newborn, and its addresses."""
+"""Network interfaces of a new VM, and its addresses."""
 
 from __future__ import annotations
 
@@ -17,71 +17,71 @@ if TYPE_CHECKING:
 _EXTERNAL: Final = "198.18.0.0/15"
 
 
-def interfaces(cloud: LocalGce, zone: str, said: list[Json]) -> list[Json]:
-    """Return the interfaces as an answer has them. Raises `GceRefusal`."""
-    if not said:
+def interfaces(cloud: LocalGce, zone: str, configs: list[Json]) -> list[Json]:
+    """The interfaces as an answer has them. Raises `GceRefusal`."""
+    if not configs:
         raise invalid("resource.networkInterfaces", "", "At least one is required.")
-    return [_interface(cloud, zone, one, index) for index, one in enumerate(said)]
+    return [_interface(cloud, zone, config, index) for index, config in enumerate(configs)]
 
 
-def _interface(cloud: LocalGce, zone: str, said: Json, index: int) -> Json:
+def _interface(cloud: LocalGce, zone: str, config: Json, index: int) -> Json:
     path = f"resource.networkInterfaces[{index}]"
     region = zone.rpartition("-")[0]
-    subnetwork = _subnetwork(cloud, region, said, path)
+    subnetwork = _subnetwork(cloud, region, config, path)
     own = cloud.bodies.address() if cloud.bodies and index == 0 else None  # where its VM is reached
     shown: Json = {
         "kind": "compute#networkInterface",
         "name": f"nic{index}",
         "network": subnetwork["network"],
         "subnetwork": subnetwork["selfLink"],
-        "networkIP": own or said.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
+        "networkIP": own or config.get("networkIP") or cloud.address(subnetwork["ipCidrRange"]),
         "fingerprint": fixtures.fingerprint(),
         "stackType": "IPV4_ONLY",
-        **({"nicType": said["nicType"]} if "nicType" in said else {}),
+        **({"nicType": config["nicType"]} if "nicType" in config else {}),
     }
-    if configs := said.get("accessConfigs"):
+    if configs := config.get("accessConfigs"):
         if len(configs) > 1:
             raise invalid(f"{path}.accessConfigs", "", "At most one access config is supported.")
         shown["accessConfigs"] = [_access(cloud, region, configs[0], path, own)]
     return shown
 
 
-def _access(cloud: LocalGce, region: str, said: Json, path: str, own: str | None) -> Json:
-    wanted = said.get("natIP")
+def _access(cloud: LocalGce, region: str, config: Json, path: str, own: str | None) -> Json:
+    wanted = config.get("natIP")
     if wanted is not None:
-        known = cloud.shelf("addresses", f"regions/{region}").values()
-        address = next((a for a in known if a["address"] == wanted), None)
+        addresses = cloud.shelf("addresses", f"regions/{region}").values()
+        address = next((a for a in addresses if a["address"] == wanted), None)
         if address is None or address["status"] != "RESERVED":
             text = "The specified external IP address was not found, or is in use."
             raise invalid(f"{path}.accessConfigs[0].natIP", wanted, text)
     return {
         "kind": "compute#accessConfig",
-        "type": said.get("type", "ONE_TO_ONE_NAT"),
-        "name": said.get("name", "external-nat"),
+        "type": config.get("type", "ONE_TO_ONE_NAT"),
+        "name": config.get("name", "external-nat"),
         "natIP": wanted or own or cloud.address(_EXTERNAL),
-        "networkTier": said.get("networkTier", "PREMIUM"),
+        "networkTier": config.get("networkTier", "PREMIUM"),
     }
 
 
-def _subnetwork(cloud: LocalGce, region: str, said: Json, path: str) -> Json:
-    network = _network(cloud, said, path)
-    known = cloud.shelf("subnetworks", f"regions/{region}")
-    if "subnetwork" in said:
-        relative = links.relative(said["subnetwork"], cloud.project)
-        found = known.get(links.last(relative))
+def _subnetwork(cloud: LocalGce, region: str, config: Json, path: str) -> Json:
+    network = _network(cloud, config, path)
+    shelf = cloud.shelf("subnetworks", f"regions/{region}")
+    if "subnetwork" in config:
+        relative = links.relative(config["subnetwork"], cloud.project)
+        found = shelf.get(links.last(relative))
         if found is None or links.relative(found["selfLink"], cloud.project) != relative:
             text = "The referenced subnetwork resource cannot be found."
-            raise invalid(f"{path}.subnetwork", said["subnetwork"], text)
+            raise invalid(f"{path}.subnetwork", config["subnetwork"], text)
         if network is not None and found["network"] != network["selfLink"]:
             text = "The subnetwork is not in the network."
-            raise invalid(f"{path}.subnetwork", said["subnetwork"], text)
+            raise invalid(f"{path}.subnetwork", config["subnetwork"], text)
         return found
     if network is None:
         network = cloud.shelf("networks", "global")["default"]
     if not network["autoCreateSubnetworks"]:
         text = "Subnetwork should be specified for custom subnetmode network"
-        raise invalid(f"{path}.network", said.get("network", ""), text)
-    return next(s for s in known.values() if s["network"] == network["selfLink"])
+        raise invalid(f"{path}.network", config.get("network", ""), text)
+    return next(s for s in shelf.values() if s["network"] == network["selfLink"])
 
 
 def hold(cloud: LocalGce, zone: str, shown: Json, *, freed: bool = False) -> None:
@@ -98,7 +98,9 @@ def hold(cloud: LocalGce, zone: str, shown: Json, *, freed: bool = False) -> Non
 def release(cloud: LocalGce, zone: str, shown: Json) -> None:
     """The external addresses of a VM that are not reserved are another's from now on."""
     region = zone.rpartition("-")[0]
-    kept = {one["address"] for one in cloud.shelf("addresses", f"regions/{region}").values()}
+    kept = {
+        address["address"] for address in cloud.shelf("addresses", f"regions/{region}").values()
+    }
     for nic in shown["networkInterfaces"]:
         for config in nic.get("accessConfigs", []):
             if config["natIP"] not in kept:
@@ -113,14 +115,14 @@ def lend(cloud: LocalGce, shown: Json) -> None:
             config.setdefault("natIP", own or cloud.address(_EXTERNAL))
 
 
-def _network(cloud: LocalGce, said: Json, path: str) -> Json | None:
-    if "network" not in said:
+def _network(cloud: LocalGce, config: Json, path: str) -> Json | None:
+    if "network" not in config:
         return None
-    relative = links.relative(said["network"], cloud.project)
+    relative = links.relative(config["network"], cloud.project)
     found = cloud.shelf("networks", "global").get(links.last(relative))
     if found is None or links.relative(found["selfLink"], cloud.project) != relative:
         text = "The referenced network resource cannot be found."
-        raise invalid(f"{path}.network", said["network"], text)
+        raise invalid(f"{path}.network", config["network"], text)
     return found
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vmrunner_localclouds.gce.cloud import LocalGce
     from vmrunner_localclouds.gce.machines import GceMachine
 
-#: The service itself, where nobody asked.
+#: The user of operations that the service itself began.
 SYSTEM: Final = "system"
 _WAIT: Final = 120.0  # seconds; then an answer comes, done or not
 
@@ -123,7 +123,7 @@ def _first(operation: Operation) -> Json:
 
 
 def by_itself(cloud: LocalGce, kind: str, machine: GceMachine, message: str = "") -> None:
-    """Record a finished operation of the service's or the guest's own, which nobody asked for."""
+    """Record a finished operation that the service or the guest began, without a request."""
     operation = begin(cloud, kind, machine.scope, machine.shown, user=SYSTEM)
     if message:
         operation.shown["statusMessage"] = message
@@ -134,23 +134,23 @@ def by_itself(cloud: LocalGce, kind: str, machine: GceMachine, message: str = ""
 
 
 def repeated(cloud: LocalGce, request: GceRequest) -> Json | None:
-    """Return the operation that the same `requestId` began before, as it is now. Raises
+    """The operation that the same `requestId` began before, as it is now; else None. Raises
     `GceRefusal` for an id that is no UUID, or the zero one."""
-    said = request.query.get("requestId")
-    if said is None:
+    request_id = request.query.get("requestId")
+    if request_id is None:
         return None
     form = r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}"
-    if not re.fullmatch(form, said, re.IGNORECASE) or uuid.UUID(said).int == 0:
-        raise invalid("requestId", said, "Must be a valid, non-zero UUID.")
-    known = cloud.tokens.get((request.action, said))
-    if known is None or cloud.now() >= known[0] + cloud.token_seconds:
+    if not re.fullmatch(form, request_id, re.IGNORECASE) or uuid.UUID(request_id).int == 0:
+        raise invalid("requestId", request_id, "Must be a valid, non-zero UUID.")
+    remembered = cloud.tokens.get((request.action, request_id))
+    if remembered is None or cloud.now() >= remembered[0] + cloud.token_seconds:
         return None
-    return known[1].shown
+    return remembered[1].shown
 
 
 def remember(cloud: LocalGce, request: GceRequest, operation: Operation) -> None:
-    if said := request.query.get("requestId"):
-        cloud.tokens[request.action, said] = (cloud.now(), operation)
+    if request_id := request.query.get("requestId"):
+        cloud.tokens[request.action, request_id] = (cloud.now(), operation)
 
 
 # --- what is asked of them -----------------------------------------------------------------------

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def check(
     cloud: LocalGce, zone: str, shown: Json, kind: Json, nics: list[Json], disks: list[Json]
 ) -> BrokenOperation | None:
-    """Raises `GceRefusal` when a newborn does not fit, or says how its operation ends."""
+    """Raises `GceRefusal` when a new VM does not fit, or says how its operation ends."""
     region = zone.rpartition("-")[0]
     limits = cloud.quotas.get(region)
     if not limits:
-        return None  # and a fleet of 10,000 is not counted at every birth
+        return None  # and a fleet of 10,000 is not counted at every insert
     spot = shown["scheduling"]["provisioningModel"] == "SPOT"
     cpus = "PREEMPTIBLE_CPUS" if spot and limits.get("PREEMPTIBLE_CPUS") else "CPUS"
     needs = {cpus: float(kind["guestCpus"]), "INSTANCES": 1.0}
@@ -40,7 +40,7 @@ def check(
 
 
 def shown(cloud: LocalGce, region: str) -> list[Json]:
-    """Return the quotas as a region (or, for "", the project) shows them."""
+    """The quotas as a region (or, for "", the project) shows them."""
     used = usage(cloud, region)
     return [
         {"metric": metric, "limit": limit, "usage": used.get(metric, 0.0)}

@@ -99,7 +99,11 @@ def listed(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> J
         "kind": f"compute#{KINDS[collection]}List",
         "id": where,
         "selfLink": links.link(where),
-        **({"items": [_dressed(cloud, collection, one) for _, one in items]} if items else {}),
+        **(
+            {"items": [_dressed(cloud, collection, resource) for _, resource in items]}
+            if items
+            else {}
+        ),
         **({"nextPageToken": token} if token else {}),
     }
 
@@ -116,8 +120,8 @@ def aggregated(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) 
         cloud, request, {s: shelf for s, shelf in shelves.items() if s not in cloud.unreachable}
     )
     sections: dict[str, Json] = {scope: {} for scope in _scopes(cloud, collection)}
-    for scope, one in items:
-        sections[scope].setdefault(collection, []).append(_dressed(cloud, collection, one))
+    for scope, resource in items:
+        sections[scope].setdefault(collection, []).append(_dressed(cloud, collection, resource))
     for scope, section in sections.items():
         if scope in cloud.unreachable:
             section["warning"] = _warning("UNREACHABLE", scope, f"Cannot reach '{scope}'.")
@@ -158,15 +162,15 @@ def _page(
     found: list[tuple[str, Json]] = []
     seen = 0
     last: Place = after
-    for place, one in _ordered(cloud, shelves, after):
-        fits = matches(one)
+    for place, resource in _ordered(cloud, shelves, after):
+        fits = matches(resource)
         if seen == most:
             return found, _write(last)
         if fits or cloud.sparse_pages:
             seen += 1
             last = place
         if fits:
-            found.append((place[0], one))
+            found.append((place[0], resource))
     return found, ""
 
 
@@ -218,8 +222,8 @@ def _relative(request: GceRequest, collection: str, name: str) -> str:
 def _scopes(cloud: LocalGce, collection: str) -> list[str]:
     scopes = []
     for kind in _SCOPES.get(collection, ("zones",)):
-        known = cloud.shelf(kind, "global")
-        scopes += [kind] if kind == "global" else [f"{kind}/{name}" for name in sorted(known)]
+        shelf = cloud.shelf(kind, "global")
+        scopes += [kind] if kind == "global" else [f"{kind}/{name}" for name in sorted(shelf)]
     return scopes
 
 
@@ -228,7 +232,7 @@ def _warning(code: str, scope: str, text: str) -> Json:
 
 
 def _dressed(cloud: LocalGce, collection: str, found: Json) -> Json:
-    """Add the fields that are reckoned when somebody looks."""
+    """Add the fields that are computed at a read."""
     if collection == "regions":
         return found | {"quotas": quotas.shown(cloud, found["name"])}
     if collection == "zones" and f"zones/{found['name']}" in cloud.unreachable:

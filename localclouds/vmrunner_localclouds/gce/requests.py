@@ -31,7 +31,7 @@ class GceRequest:
         found = None
         if split.path.startswith(discovery.BASE):
             found = discovery.find(verb, unquote(split.path.removeprefix(discovery.BASE)))
-        said = {name.lower(): value for name, value in headers.items()}
+        lower_headers = {name.lower(): value for name, value in headers.items()}
         query = dict(parse_qsl(split.query, keep_blank_values=True))
         return cls(
             action=found.method.id if found else f"{verb} {split.path}",
@@ -39,8 +39,10 @@ class GceRequest:
             path=found.path if found else {},
             query=query,
             body=body,
-            key=said.get("authorization", "").removeprefix("Bearer "),
-            fields=query.get("fields") or query.get("$fields") or said.get("x-goog-fieldmask", ""),
+            key=lower_headers.get("authorization", "").removeprefix("Bearer "),
+            fields=query.get("fields")
+            or query.get("$fields")
+            or lower_headers.get("x-goog-fieldmask", ""),
         )
 
     @property
@@ -51,7 +53,7 @@ class GceRequest:
 
     @property
     def scope(self) -> str:
-        """Return where it acts: `zones/z`, `regions/r` or `global`."""
+        """The scope in which it acts: `zones/z`, `regions/r` or `global`."""
         for kind in ("zone", "region"):
             if kind in self.path:
                 return f"{kind}s/{self.path[kind]}"
@@ -77,13 +79,13 @@ def _parameters(request: GceRequest, method: Method) -> None:
         validation.parameter(value, method.parameters[name], name)
     common = discovery.common_parameters()
     for name, value in request.query.items():
-        said = method.parameters.get(name) or common.get(name.removeprefix("$"))
-        if said is None or said.get("location") == "path":
+        parameter = method.parameters.get(name) or common.get(name.removeprefix("$"))
+        if parameter is None or parameter.get("location") == "path":
             text = f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query'
             raise GceRefusal(400, "badRequest", f"{text} parameter.")
-        validation.parameter(value, said, name)
-    for name, said in method.parameters.items():
-        if said.get("required") and name not in request.path and name not in request.query:
+        validation.parameter(value, parameter, name)
+    for name, parameter in method.parameters.items():
+        if parameter.get("required") and name not in request.path and name not in request.query:
             raise GceRefusal(400, "required", f"Required parameter: {name}")
 
 

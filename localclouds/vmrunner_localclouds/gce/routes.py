@@ -18,7 +18,7 @@ Handler = Callable[["LocalGce", GceRequest, BrokenOperation | None], Json]
 
 
 def find(method: str) -> Handler | None:
-    """Find the function of a method; None when nobody has written it yet."""
+    """Find the function of a method; None when it is not written yet."""
     return KNOWN.get(method)
 
 

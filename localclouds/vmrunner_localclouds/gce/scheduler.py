@@ -43,8 +43,8 @@ def answer(cloud: LocalGce, request: GceRequest) -> Json:
     raise GceRefusal(404, "notFound", f"Google has nothing there: {request.action}")
 
 
-def _patch(account: Json, asked: Json) -> None:
-    fields, wanted = set(asked["updateMask"].split(",")), asked["serviceAccount"]
+def _patch(account: Json, body: Json) -> None:
+    fields, wanted = set(body["updateMask"].split(",")), body["serviceAccount"]
     if not fields <= _CHANGEABLE:
         raise GceRefusal(400, "badRequest", f"cannot update {sorted(fields - _CHANGEABLE)}")
     if len(wanted.get("description", "").encode()) > _DESCRIPTION:

@@ -15,20 +15,20 @@ LEAST: Final = LIMITS["seconds of a VM's shortest run"].value
 LONGEST_RUN: Final = LIMITS["seconds of a VM's longest run"].value
 
 
-def filled(said: Json, now: float) -> Json:
-    """Return the scheduling that a resource shows. Raises `GceRefusal`."""
-    spot = said.get("provisioningModel") == "SPOT" or bool(said.get("preemptible"))
-    _check_times(said, now)
-    _check_action(said, spot=spot)
+def filled(scheduling: Json, now: float) -> Json:
+    """The scheduling that a resource shows. Raises `GceRefusal`."""
+    spot = scheduling.get("provisioningModel") == "SPOT" or bool(scheduling.get("preemptible"))
+    _check_times(scheduling, now)
+    _check_action(scheduling, spot=spot)
     if spot:
-        _check_spot(said)
+        _check_spot(scheduling)
     defaults: Json = {
         "onHostMaintenance": "TERMINATE" if spot else "MIGRATE",
         "automaticRestart": not spot,
         "preemptible": spot,
-        "provisioningModel": "SPOT" if spot and "provisioningModel" in said else "STANDARD",
+        "provisioningModel": "SPOT" if spot and "provisioningModel" in scheduling else "STANDARD",
     }
-    return defaults | said | {"preemptible": spot}
+    return defaults | scheduling | {"preemptible": spot}
 
 
 def check_type(scheduling: Json, kind: str, immovable: Collection[str]) -> None:
@@ -57,29 +57,32 @@ def seconds(duration: Json) -> float:
     return int(duration.get("seconds", "0")) + int(duration.get("nanos", 0)) / 1e9
 
 
-def _check_times(said: Json, now: float) -> None:
-    if "terminationTime" in said and "maxRunDuration" in said:
+def _check_times(scheduling: Json, now: float) -> None:
+    if "terminationTime" in scheduling and "maxRunDuration" in scheduling:
         text = "Only one of terminationTime and maxRunDuration may be specified."
         raise invalid("resource.scheduling", "", text)
-    if "terminationTime" in said:
-        at = said["terminationTime"]
+    if "terminationTime" in scheduling:
+        at = scheduling["terminationTime"]
         try:
-            left = timestamps.read(at) - now
+            remaining = timestamps.read(at) - now
         except ValueError:
             text = "Must be a valid RFC 3339 timestamp."
             raise invalid("resource.scheduling.terminationTime", at, text) from None
-        if not LEAST <= left <= LONGEST_RUN:
+        if not LEAST <= remaining <= LONGEST_RUN:
             text = "Must be from 30 seconds to 120 days in the future."
             raise invalid("resource.scheduling.terminationTime", at, text)
-    if "maxRunDuration" in said and not LEAST <= seconds(said["maxRunDuration"]) <= LONGEST_RUN:
+    if (
+        "maxRunDuration" in scheduling
+        and not LEAST <= seconds(scheduling["maxRunDuration"]) <= LONGEST_RUN
+    ):
         text = "Must be from 30 seconds to 120 days."
-        value = said["maxRunDuration"].get("seconds", "0")
+        value = scheduling["maxRunDuration"].get("seconds", "0")
         raise invalid("resource.scheduling.maxRunDuration", value, text)
 
 
-def _check_action(said: Json, *, spot: bool) -> None:
-    timed = "terminationTime" in said or "maxRunDuration" in said
-    action = said.get("instanceTerminationAction")
+def _check_action(scheduling: Json, *, spot: bool) -> None:
+    timed = "terminationTime" in scheduling or "maxRunDuration" in scheduling
+    action = scheduling.get("instanceTerminationAction")
     if timed and not action:
         text = "It must be specified with terminationTime or maxRunDuration."
         raise invalid("resource.scheduling.instanceTerminationAction", "", text)
@@ -88,12 +91,14 @@ def _check_action(said: Json, *, spot: bool) -> None:
         raise invalid("resource.scheduling.instanceTerminationAction", action, text)
 
 
-def _check_spot(said: Json) -> None:
-    if said.get("onHostMaintenance", "TERMINATE") != "TERMINATE":
+def _check_spot(scheduling: Json) -> None:
+    if scheduling.get("onHostMaintenance", "TERMINATE") != "TERMINATE":
         text = "Spot VMs must have onHostMaintenance set to TERMINATE."
-        raise invalid("resource.scheduling.onHostMaintenance", said["onHostMaintenance"], text)
-    if said.get("automaticRestart"):
+        raise invalid(
+            "resource.scheduling.onHostMaintenance", scheduling["onHostMaintenance"], text
+        )
+    if scheduling.get("automaticRestart"):
         text = "Spot VMs cannot be restarted automatically."
         raise invalid("resource.scheduling.automaticRestart", "true", text)
-    if said.get("preemptible") is False:
+    if scheduling.get("preemptible") is False:
         raise invalid("resource.scheduling.preemptible", "false", "A Spot VM is preemptible.")

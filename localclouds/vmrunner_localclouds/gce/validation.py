@@ -29,7 +29,7 @@ class Invalid(Exception):
         super().__init__(f"{path}: {message}")
         self.path = path
         self.message = message
-        self.unknown = unknown  # the name that nobody knows
+        self.unknown = unknown  # the name that the schema lacks
 
 
 def check(value: Any, name: str, path: str) -> None:
@@ -39,24 +39,24 @@ def check(value: Any, name: str, path: str) -> None:
 
 def required(value: Any, name: str, method: str, path: str) -> None:
     """Raises `Invalid` when `method` needs a property that is not there."""
-    for key, said in discovery.schema(name).get("properties", {}).items():
-        needed = said.get("annotations", {}).get("required", [])
+    for key, schema in discovery.schema(name).get("properties", {}).items():
+        needed = schema.get("annotations", {}).get("required", [])
         if f"compute.{method}" in needed and not value.get(key):
             raise Invalid(f"{path}.{key}", "Required field is not specified")
 
 
-def parameter(text: str, said: discovery.Json, path: str) -> None:
+def parameter(text: str, schema: discovery.Json, path: str) -> None:
     """Check what stands in a path or a query, always text."""
-    kind = said.get("type")
+    kind = schema.get("type")
     if kind == "boolean" and text not in ("true", "false"):
         raise Invalid(path, f"Not a boolean: '{text}'")
     if kind == "integer":
-        _integer(said["format"], path, text)
-        least, most = said.get("minimum"), said.get("maximum")
+        _integer(schema["format"], path, text)
+        least, most = schema.get("minimum"), schema.get("maximum")
         if (least and int(text) < int(least)) or (most and int(text) > int(most)):
             raise Invalid(path, f"Must be from {least} to {most}")
     if kind == "string":
-        _string(said)(text, path)
+        _string(schema)(text, path)
 
 
 @cache
@@ -64,9 +64,9 @@ def _by_name(name: str) -> Check:
     return _compile(discovery.schema(name))
 
 
-def _compile(said: discovery.Json) -> Check:
-    if "$ref" in said:
-        name = said["$ref"]
+def _compile(schema: discovery.Json) -> Check:
+    if "$ref" in schema:
+        name = schema["$ref"]
         return lambda value, path: _by_name(name)(value, path)  # it may mention itself
     makers: dict[str, Callable[[discovery.Json], Check]] = {
         "any": lambda _: lambda *_: None,
@@ -77,7 +77,7 @@ def _compile(said: discovery.Json) -> Check:
         "object": _object,
         "string": _string,
     }
-    return makers[said["type"]](said)
+    return makers[schema["type"]](schema)
 
 
 def _boolean(value: Any, path: str) -> None:
@@ -85,14 +85,14 @@ def _boolean(value: Any, path: str) -> None:
         raise Invalid(path, f"Not a boolean: {value!r}")
 
 
-def _number(said: discovery.Json) -> Check:
-    whole = said["type"] == "integer"
+def _number(schema: discovery.Json) -> Check:
+    whole = schema["type"] == "integer"
 
     def number(value: Any, path: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
             raise Invalid(path, f"Not a number: {value!r}")
         if whole:
-            _integer(said["format"], path, str(value))
+            _integer(schema["format"], path, str(value))
 
     return number
 
@@ -103,10 +103,10 @@ def _integer(form: str, path: str, text: str) -> None:
         raise Invalid(path, f"Not of type {form}: '{text}'")
 
 
-def _string(said: discovery.Json) -> Check:
-    form = said.get("format", "")
-    words = frozenset(said.get("enum", ()))
-    pattern = re.compile(said["pattern"]) if "pattern" in said else None
+def _string(schema: discovery.Json) -> Check:
+    form = schema.get("format", "")
+    allowed = frozenset(schema.get("enum", ()))
+    pattern = re.compile(schema["pattern"]) if "pattern" in schema else None
 
     def string(value: Any, path: str) -> None:
         if not isinstance(value, str):
@@ -115,8 +115,8 @@ def _string(said: discovery.Json) -> Check:
             _integer(form, path, value)
         elif form == "byte":
             _bytes(value, path)
-        if words and value not in words:
-            raise Invalid(path, f"'{value}' is none of {', '.join(sorted(words))}")
+        if allowed and value not in allowed:
+            raise Invalid(path, f"'{value}' is none of {', '.join(sorted(allowed))}")
         if pattern is not None and not pattern.fullmatch(value):
             raise Invalid(path, f"Must be a match of regex '{pattern.pattern}'")
 
@@ -130,8 +130,8 @@ def _bytes(value: str, path: str) -> None:
         raise Invalid(path, f"Not base64: '{value}'") from None
 
 
-def _array(said: discovery.Json) -> Check:
-    item = _compile(said["items"])
+def _array(schema: discovery.Json) -> Check:
+    item = _compile(schema["items"])
 
     def array(value: Any, path: str) -> None:
         if not isinstance(value, list):
@@ -142,17 +142,17 @@ def _array(said: discovery.Json) -> Check:
     return array
 
 
-def _object(said: discovery.Json) -> Check:
-    known = {key: _compile(part) for key, part in said.get("properties", {}).items()}
-    others = _compile(said["additionalProperties"]) if "additionalProperties" in said else None
+def _object(schema: discovery.Json) -> Check:
+    properties = {key: _compile(part) for key, part in schema.get("properties", {}).items()}
+    others = _compile(schema["additionalProperties"]) if "additionalProperties" in schema else None
 
     def thing(value: Any, path: str) -> None:
         if not isinstance(value, dict):
             raise Invalid(path, f"Not an object: {value!r}")
         for key, part in value.items():
-            one = known.get(key, others)
-            if one is None:
+            check_part = properties.get(key, others)
+            if check_part is None:
                 raise Invalid(path, f'Unknown name "{key}": Cannot find field.', unknown=key)
-            one(part, f"{path}.{key}")
+            check_part(part, f"{path}.{key}")
 
     return thing

@@ -45,7 +45,7 @@ _UNKNOWN: Final = frozenset({"wait", "aggregatedList", "getSerialPortOutput"})
 
 
 def group_of(action: str) -> str | None:
-    """Return the group of a method such as `instances.insert`; None: its number was not read."""
+    """The group of a method such as `instances.insert`; None: its number was not read."""
     verb = action.rpartition(".")[2]
     if verb in _UNKNOWN:
         return None

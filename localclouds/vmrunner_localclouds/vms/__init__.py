@@ -1,6 +1,6 @@
 """Real VMs for a local cloud: QEMU on this machine, from the local image, each reached by SSH on a
 loopback address of its own, and with a metadata service that only it can ask. Which cloud it is,
-the firmware's names and the service's answers tell; both come from whoever uses this.
+the firmware's names and the service's answers tell; both come from the caller.
 
     vms = Vms.open()                                # what is needed is there, or BadOrder says what
     vm = vms.make(GuestSpec(name=…, address=vms.address(), …), answer)

@@ -95,7 +95,7 @@ def _network(guest: GuestSpec, forwarder: Sequence[str]) -> tuple[str, ...]:
 
 
 def _round(services: Sequence[str]) -> str:
-    """Return the smallest network round a guest and its services: QEMU forwards within it alone."""
+    """The smallest network round a guest and its services: QEMU forwards within it alone."""
     network = ipaddress.IPv4Network("169.254.169.0/24")
     while not all(ipaddress.IPv4Address(service) in network for service in services):
         network = network.supernet()

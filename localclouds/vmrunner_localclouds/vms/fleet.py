@@ -1,5 +1,5 @@
 """Real VMs behind a local cloud's machines: one thread that starts them, hears when they end, and
-lets time pass while nobody asks anything."""
+lets time pass between requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CloudVm(Protocol):
         """Note that its guest has switched itself off. Does nothing where it is dying anyway."""
 
     def break_down(self) -> None:
-        """Note that its VM ended, or never began, and nobody wished so. Does nothing where it is
+        """Note that its VM ended, or never began, unrequested. Does nothing where it is
         dying anyway."""
 
 
@@ -62,11 +62,11 @@ class VmFleet:
             _body(machine).kill()
 
     def address(self) -> str:
-        """Return an address for a newborn, which is reached there."""
+        """An address for a new machine, which is reached there."""
         return self._vms.address()
 
     def give(self, machine: CloudVm, guest: GuestSpec, answer: Answer) -> None:
-        """A newborn gets a VM, which is started soon."""
+        """Give a new machine a VM, which is started soon."""
         machine.body = self._vms.make(guest, answer)
         self._all.append(machine)
         self.start_again(machine)
@@ -101,7 +101,7 @@ class VmFleet:
             with self._cloud.held():
                 machine.break_down()
         else:
-            if machine not in self._running:  # nobody has looked since it was stopped
+            if machine not in self._running:  # not polled since it was stopped
                 self._running.append(machine)
             with self._cloud.held():
                 machine.run()

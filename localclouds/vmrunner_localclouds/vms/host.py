@@ -67,11 +67,11 @@ class Vms:
         made = cls(
             image=image, host=host, qemu_img=launch_plan.need("qemu-img"), warning=chosen.warning
         )
-        made.address()  # else it would be said at the first launch, to somebody else
+        made.address()  # raises here, not at the first launch
         return made
 
     def address(self) -> str:
-        """One of the host's loopback addresses, on which nobody listens for SSH. Raises BadOrder
+        """One of the host's loopback addresses, where port 22 is free. Raises BadOrder
         when there is none for us."""
         for _ in range(_TRIES):
             numbers = random.randint(64, 127), random.randint(0, 255), random.randint(1, 254)  # noqa: S311

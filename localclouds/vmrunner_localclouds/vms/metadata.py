@@ -1,5 +1,5 @@
-"""A metadata service for one guest: HTTP on the host's loopback, answered by whoever knows what
-that cloud says. Every guest has a server of its own, so that none is ever taken for another."""
+"""A metadata service for one guest: HTTP on the host's loopback, answered as its cloud would. Every
+guest has a server of its own, so that none is ever taken for another."""
 
 from __future__ import annotations
 
@@ -96,4 +96,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply  # noqa: N815 - the server's names
 
     def log_message(self, *_: object) -> None:
-        """Log nothing: nobody reads it."""
+        """Log nothing: it has no reader."""

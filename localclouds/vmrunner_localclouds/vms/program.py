@@ -15,7 +15,7 @@ from vmrunner_localclouds.vms.host import Vms
 
 #: VMs at once that a configuration should allow, for a laptop.
 MOST_VMS: Final = 4
-#: Addresses of which the VMs are: a firewall that lets somebody in lets these in.
+#: The VMs' addresses: a firewall that lets a client in lets these in.
 LOOPBACK: Final = "127.0.0.0/8"
 
 
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=VmProgram)
 
 
 def arguments(module: str, what: str, *, port: int) -> argparse.ArgumentParser:
-    """Return the parser for `python -m MODULE`, which is `what` with real VMs."""
+    """The parser for `python -m MODULE`, which is `what` with real VMs."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=f"{what} with real VMs. Says on stdout what goes into a configuration.",

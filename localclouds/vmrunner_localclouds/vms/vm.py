@@ -1,4 +1,4 @@
-"""One VM: QEMU, an overlay that nobody else can open, and the guest's metadata service."""
+"""One VM: QEMU, an overlay that no other process can open, and the guest's metadata service."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Vm:
 
     @property
     def complaint(self) -> str:
-        """Return what QEMU itself said last."""
+        """The end of QEMU's own stderr."""
         return self._complaint.decode(errors="replace").strip()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -148,7 +148,7 @@ class Vm:
         self._close()
 
     def _make_overlay(self) -> int:
-        """Return the descriptor of a new overlay, which has no name any more."""
+        """The descriptor of a new overlay, whose file has no name any more."""
         with tempfile.TemporaryDirectory(prefix="vmrunner-vm-", dir=_scratch()) as place:
             overlay = Path(place) / "overlay.qcow2"
             size = max(self.guest.disk, self._image.virtual_size)
@@ -181,18 +181,18 @@ class Vm:
             self._metadata = None
 
 
-def _more(pipe: int, had: bytes, limit: int) -> bytes:
-    """Return what came meanwhile too, cut to the end of all."""
+def _more(pipe: int, tail: bytes, limit: int) -> bytes:
+    """`tail` and what the pipe has by now, cut to the last `limit` bytes."""
     try:
         while data := os.read(pipe, 65536):
-            had = (had + data)[-limit:]
+            tail = (tail + data)[-limit:]
     except BlockingIOError:
         pass
-    return had
+    return tail
 
 
 def _in_memory(data: bytes) -> int:
-    """Return the descriptor of a file without a name, opened to be read alone, as QEMU wants."""
+    """The descriptor of a file without a name, opened for reading only, as QEMU wants."""
     made = os.memfd_create("seed")
     try:
         os.write(made, data)
