@@ -48,14 +48,14 @@ def child(work: Callable[[], object]) -> int:
 
 
 def serve(server: socket.socket, size: int) -> None:
-    """Send so many bytes to whoever sends a hello and then `+`; else one."""
+    """Send so many bytes to a client that sends a hello and then `+`; else one."""
     while True:
         connection, _ = server.accept()
         with connection:
-            asked = connection.recv(65536)
-            left = size if asked.endswith(b"+") else 1
-            while left > 0:
-                left -= connection.send(PIECE[: min(left, len(PIECE))])
+            request = connection.recv(65536)
+            remaining = size if request.endswith(b"+") else 1
+            while remaining > 0:
+                remaining -= connection.send(PIECE[: min(remaining, len(PIECE))])
 
 
 def relay(port: int) -> None:
@@ -99,8 +99,8 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--connections", type=int, default=60)
-    said = parser.parse_args()
-    size = said.mib * MIB
+    options = parser.parse_args()
+    size = options.mib * MIB
     with socket.create_server((THERE, 0)) as server:
         port = server.getsockname()[1]
         children = [child(lambda: serve(server, size)), child(lambda: relay(port))]
@@ -114,10 +114,10 @@ def main() -> None:
                     time.sleep(0.05)
             rates: dict[str, list[float]] = {way: [] for way in ways}
             pauses: dict[str, list[float]] = {way: [] for way in ways}
-            for _ in range(said.pairs):
+            for _ in range(options.pairs):
                 for way, host in ways.items():
                     rates[way].append(rate(host, port, size))
-                    pauses[way].append(pause(host, port, said.connections))
+                    pauses[way].append(pause(host, port, options.connections))
         finally:
             for pid in children:
                 os.kill(pid, signal.SIGKILL)

@@ -45,7 +45,9 @@ def serve(pipe: Connection, *, latency: float) -> None:
     with LocalAzure() as cloud:
         cloud.answer_seconds = dict.fromkeys(routes.KNOWN, latency)
         cloud.boot_seconds = cloud.delete_seconds = OPERATION
-        cloud.quotas = {place: dict.fromkeys(told, ROOM) for place, told in cloud.quotas.items()}
+        cloud.quotas = {
+            place: dict.fromkeys(quotas, ROOM) for place, quotas in cloud.quotas.items()
+        }
         alive = {"alive": lambda: [machine.name for machine in cloud.alive]}
         answer(pipe, cloud, cloud.furnish(), alive)
 
@@ -65,7 +67,7 @@ def provider(at: Endpoint) -> AzureProvider:
     return AzureProvider(options, buckets=unlimited(QUOTAS))
 
 
-class Nobody(SansIOHTTPPolicy[Any, Any]):
+class NoCredential(SansIOHTTPPolicy[Any, Any]):
     """No token: the clients' own policy gives none to plain HTTP."""
 
 
@@ -75,17 +77,17 @@ def by_script(builds: int, *, latency: float) -> Spent:
         azure = provider(at)
         machines = []
         for _ in range(builds):
-            wish = order(azure, INSTALLATION)
-            machine = create_request.machine(wish, azure.options, local="")
-            machines.append((wish.instance, machine))
+            vm_order = order(azure, INSTALLATION)
+            machine = create_request.machine(vm_order, azure.options, local="")
+            machines.append((vm_order.instance, machine))
 
         def work() -> None:
             vms, network, timers = (
                 kind(
-                    Nobody(),
+                    NoCredential(),
                     at.site.subscription,
                     base_url=at.url,
-                    authentication_policy=Nobody(),
+                    authentication_policy=NoCredential(),
                     polling_interval=OPERATION,
                 )
                 for kind in (
@@ -102,7 +104,7 @@ def by_script(builds: int, *, latency: float) -> Spent:
                 made = machines.begin_create_or_update(
                     at.site.group, name, machine, **only
                 ).result()
-                asked = {
+                body = {
                     "schedule": {
                         "deadline": "2099-01-01T00:00:00Z",
                         "timezone": "UTC",
@@ -112,8 +114,8 @@ def by_script(builds: int, *, latency: float) -> Spent:
                     "resources": {"ids": [made.id]},
                     "correlationid": str(uuid.uuid4()),
                 }
-                told = timers.scheduled_actions.virtual_machines_submit_deallocate(
-                    at.site.location, asked
+                submitted = timers.scheduled_actions.virtual_machines_submit_deallocate(
+                    at.site.location, body
                 )
                 (card,) = made.properties.network_profile.network_interfaces
                 shown = network.network_interfaces.get(at.site.group, last(card.id))
@@ -121,7 +123,7 @@ def by_script(builds: int, *, latency: float) -> Spent:
                 address = config.properties.public_ip_address
                 network.public_ip_addresses.get(at.site.group, last(address.id))
                 machines.begin_delete(at.site.group, name, force_deletion=True).result()
-                (result,) = told.results
+                (result,) = submitted.results
                 timers.scheduled_actions.virtual_machines_cancel_operations(
                     at.site.location,
                     {

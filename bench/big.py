@@ -48,10 +48,10 @@ def ran(home: Home, *words: str) -> Ran:
         while process.poll() is None:
             peak = max(peak, high_water(process.pid))
             time.sleep(0.05)
-    said = (home.root / "err").read_text()
+    errors = (home.root / "err").read_text()
     if process.returncode:
-        raise SystemExit(f"{words}: exit code {process.returncode}\n{said}")
-    build = said.rpartition("build=")[2].strip()
+        raise SystemExit(f"{words}: exit code {process.returncode}\n{errors}")
+    build = errors.rpartition("build=")[2].strip()
     document = home.items("show", build)[0]
     phases = {phase["state"]: phase["seconds"] for phase in document["phases"]}
     with (home.root / "out").open("rb") as file:

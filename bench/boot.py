@@ -74,25 +74,25 @@ def whole(user_data: bytes) -> bytes:
 @dataclass(frozen=True)
 class Boot:
     """One boot, in seconds: to the first SSH, as we see it; until sshd listened, by the guest's own
-    clock, which knows nothing of how we find that out. `told`: systemd's words once it is over."""
+    clock, which knows nothing of how we find that out. `systemd`: its own times, at the end."""
 
     ssh: float
     listens: float
-    told: str
+    systemd: str
 
 
 def boot(image: LocalImage, *, trimmed: bool) -> Boot:
     reshape = (lambda data: data) if trimmed else whole
     with trial_vm.vm(image, "auto", reshape=reshape) as (connection, seconds):
-        told = connection.run(
+        outcome = connection.run(
             "systemctl is-system-running --wait >/dev/null; "
             "systemctl show -P ActiveEnterTimestampMonotonic ssh.service; "
             "systemd-analyze time | head -1; systemd-analyze blame --no-pager | head -12; "
             "systemctl list-units --type=service --state=active,exited --no-legend --plain | wc -l",
             timeout=600,
         )
-    listens, _, rest = told.stdout.decode().partition("\n")
-    return Boot(ssh=seconds, listens=int(listens) / 1e6, told=rest)
+    listens, _, rest = outcome.stdout.decode().partition("\n")
+    return Boot(ssh=seconds, listens=int(listens) / 1e6, systemd=rest)
 
 
 def main() -> None:
@@ -120,8 +120,8 @@ def main() -> None:
     table = Table("image", "first SSH, median", "best", "worst", "sshd listens", "initramfs")
     medians = {}
     for name, those in boots.items():
-        seconds = [one.ssh for one in those]
-        listens = statistics.median(one.listens for one in those)
+        seconds = [run.ssh for run in those]
+        listens = statistics.median(run.listens for run in those)
         medians[name] = (statistics.median(seconds), listens)
         figures = (medians[name][0], min(seconds), max(seconds), listens)
         table.add_row(name, *(f"{figure:.1f} s" for figure in figures), f"{sizes[name]:.1f} MB")
@@ -130,7 +130,7 @@ def main() -> None:
     console.print(table)
     for name, those in boots.items():
         console.print(f"\n{name}: systemd-analyze, the last boot; active services at the end")
-        console.print(those[-1].told)
+        console.print(those[-1].systemd)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Memory of idle clones: what the tenth VM of a template costs that nobody uses yet.
+"""Memory of idle clones: what the tenth, unused VM of a template costs.
 
     .venv/bin/python bench/clones.py [--clones 10] [--settle 60] [--disk 8GiB]
 
@@ -41,14 +41,14 @@ GOAL = 80  # MiB, of the tenth
 
 
 def qemu_of(vm: str) -> int:
-    """Return the process of a VM's QEMU, which bears its name."""
-    for words in Path("/proc").glob("[0-9]*/cmdline"):
+    """The process id of a VM's QEMU, which bears its name."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            text = words.read_bytes()
+            text = path.read_bytes()
         except OSError:
             continue
         if text.split(b"\0")[0].rpartition(b"/")[2].startswith(b"qemu-") and vm.encode() in text:
-            return int(words.parent.name)
+            return int(path.parent.name)
     raise SystemExit(f"no QEMU of {vm}")
 
 

@@ -73,15 +73,15 @@ E = TypeVar("E", bound=Endpoint)
 @contextmanager
 def endpoint(kind: type[E], serve: Callable[[Connection], None]) -> Iterator[E]:
     """A fresh one. `serve`, a function of a module, is its process, and calls `answer`."""
-    here, there = _SPAWN.Pipe()
-    child = _SPAWN.Process(target=serve, args=(there,), daemon=True)
+    parent_end, child_end = _SPAWN.Pipe()
+    child = _SPAWN.Process(target=serve, args=(child_end,), daemon=True)
     child.start()
-    there.close()  # else nobody would hear of its end
-    url, site = here.recv()
+    child_end.close()  # else its end would go unnoticed
+    url, site = parent_end.recv()
     try:
-        yield kind(url, site, here)
+        yield kind(url, site, parent_end)
     finally:
-        here.send("stop")
+        parent_end.send("stop")
         child.join()
 
 
@@ -90,13 +90,13 @@ def answer(
 ) -> None:
     """In the endpoint's process, until it is to end. `answers`: to `alive`, and to more."""
     pipe.send((cloud.url, site))
-    while (asked := pipe.recv()) != "stop":
-        if asked == "counts":
+    while (question := pipe.recv()) != "stop":
+        if question == "counts":
             counts = Counter(request.action for request in cloud.requests)
             cloud.requests.clear()
             pipe.send(counts)
         else:
-            pipe.send(answers[asked]())
+            pipe.send(answers[question]())
 
 
 # --- the two sides -------------------------------------------------------------------------------
@@ -215,10 +215,10 @@ def compared(
         ratio = statistics.median(a / b for a, b in pair)
         mine, theirs = (statistics.median(side) for side in zip(*pair, strict=True))
         digits = 2 if unit else 0
-        told = f"{ratio:.2f}x ({mine:.{digits}f}{unit} / {theirs:.{digits}f}{unit})"
+        figures = f"{ratio:.2f}x ({mine:.{digits}f}{unit} / {theirs:.{digits}f}{unit})"
         held = None if bound is None else ratio <= bound
         most = "" if bound is None else f"{bound}x"
-        rows.append(Row(f"{count} builds: {what}", told, most, held, bool(unit)))
+        rows.append(Row(f"{count} builds: {what}", figures, most, held, bool(unit)))
     return [*rows, Row("the calls of vmrunner", by_action(both[-1][1].calls))]
 
 
@@ -243,24 +243,24 @@ def compare(
     seconds that each answer takes, and no processor."""
     parser = arguments(doc)
     parser.add_argument("--latency", type=float, nargs="*", default=[0.1, 0.5], metavar="SECONDS")
-    said = parser.parse_args()
+    options = parser.parse_args()
 
     def ours(builds: int, latency: float = 0.0) -> Spent:
         with endpoint(Endpoint, partial(serve, latency=latency)) as at:
-            return through_vmrunner(at, provider(at), installation, builds, said.directory)
+            return through_vmrunner(at, provider(at), installation, builds, options.directory)
 
     def both(latency: float) -> list[Row]:
         sides = (partial(side, latency=latency) for side in (ours, script))
-        return compared(said.builds, said.pairs, *sides, wall=WALL)
+        return compared(options.builds, options.pairs, *sides, wall=WALL)
 
     rows = both(0.0)
-    for latency in said.latency:
+    for latency in options.latency:
         rows += [
             row._replace(what=f"{row.what}, answers take {latency} s")
             for row in both(latency)
             if row.time
         ]
-    return show(rows, said.directory)
+    return show(rows, options.directory)
 
 
 def by_action(calls: Counter[str]) -> str:
@@ -271,8 +271,8 @@ def show(rows: Sequence[Row], directory: Path | None, caption: str = "") -> int:
     """Print them; the exit code."""
     with tempfile.TemporaryDirectory(dir=directory) as place:
         syncs = engines.disk(Path(place))
-    told = " ".join([CAPTION.format(syncs=syncs), caption]).strip()
-    table = Table("", "measured", "bound", "", caption=told)
+    text = " ".join([CAPTION.format(syncs=syncs), caption]).strip()
+    table = Table("", "measured", "bound", "", caption=text)
     for row in rows:
         held = {True: "holds", False: "BROKEN", None: ""}[row.held]
         table.add_row(row.what, row.got, row.bound, held)

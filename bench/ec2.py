@@ -134,7 +134,7 @@ def by_script(builds: int) -> Spent:
         aws = Provider(at, {})
         image = aws.catalog.image()
         orders = [order(aws, INSTALLATION) for _ in range(builds)]
-        requests = [create_request.request(one, aws.options, image) for one in orders]
+        requests = [create_request.request(vm_order, aws.options, image) for vm_order in orders]
 
         def work() -> None:
             session = boto3.Session()
@@ -145,8 +145,8 @@ def by_script(builds: int) -> Spent:
             )
 
             def life(request: dict[str, Any]) -> None:
-                (born,) = ec2.run_instances(**request)["Instances"]
-                name = born["InstanceId"]
+                (created,) = ec2.run_instances(**request)["Instances"]
+                name = created["InstanceId"]
                 arm(scheduler, name)
                 ec2.modify_instance_metadata_options(InstanceId=name, HttpEndpoint="disabled")
                 ec2.terminate_instances(InstanceIds=[name])
@@ -200,11 +200,14 @@ def custodian() -> Path | str:
     place = CACHE / C7N
     program = place / "bin" / "custodian"
     uv = Path(sys.prefix) / "bin" / "uv"
-    words = ([uv, "venv", "-q", "--clear", place], [uv, "pip", "install", "-q", "-p", place, C7N])
+    commands = (
+        [uv, "venv", "-q", "--clear", place],
+        [uv, "pip", "install", "-q", "-p", place, C7N],
+    )
     if not program.exists():
-        for command in words:
+        for command in commands:
             if subprocess.run(command, check=False).returncode:
-                return "; ".join(" ".join(map(str, command)) for command in words)
+                return "; ".join(" ".join(map(str, command)) for command in commands)
     return program
 
 
@@ -231,7 +234,7 @@ def swept(machines: int, expired: int, command: Command, tape: Tape | None = Non
 def timed(url: str, command: Command) -> Spent:
     """What that command takes; its start is in it."""
     with tempfile.TemporaryDirectory() as name:
-        words = command(url, Path(name))
+        argv = command(url, Path(name))
         # Python's compiled modules are kept, whatever this environment says: else each start of
         # each side would compile them again.
         foreign = ("VMRUNNER_", "XDG_", "PYTHONDONTWRITE")
@@ -245,11 +248,11 @@ def timed(url: str, command: Command) -> Spent:
         }
         wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         run = subprocess.run(
-            words, cwd=name, env=keep | homes | more, capture_output=True, text=True, check=False
+            argv, cwd=name, env=keep | homes | more, capture_output=True, text=True, check=False
         )
         wall, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_CHILDREN)
         if run.returncode:
-            raise SystemExit(f"{words}: exit {run.returncode}\n{run.stdout}\n{run.stderr}")
+            raise SystemExit(f"{argv}: exit {run.returncode}\n{run.stdout}\n{run.stderr}")
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Spent(wall, cpu, Counter())
 
@@ -289,8 +292,8 @@ def sweeps(machines: int, expired: int) -> list[Row]:
     swept(BULK, BULK, policy)
     theirs = swept(machines, expired, policy)
     for what, got, other in (("CPU", ours.cpu, theirs.cpu), ("wall time", ours.wall, theirs.wall)):
-        told = f"{got / other:.2f}x ({got:.2f} s / {other:.2f} s)"
-        rows.append(Row(f"{title}: {what} against {C7N}", told))
+        figures = f"{got / other:.2f}x ({got:.2f} s / {other:.2f} s)"
+        rows.append(Row(f"{title}: {what} against {C7N}", figures))
     rows.append(Row(f"the calls of {C7N}", by_action(theirs.calls)))
     return [*rows, *replays(title, machines, expired, policy)]
 
@@ -305,9 +308,9 @@ def replays(title: str, machines: int, expired: int, policy: Command) -> list[Ro
         pairs = [[again(tape, latency, command) for command, tape in tapes] for _ in range(ROUNDS)]
         ratio = statistics.median(mine / theirs for mine, theirs in pairs)
         mine, theirs = map(statistics.median, zip(*pairs, strict=True))
-        told = f"{ratio:.2f}x ({mine:.2f} s / {theirs:.2f} s)"
+        figures = f"{ratio:.2f}x ({mine:.2f} s / {theirs:.2f} s)"
         what = f"{title}: wall time where an answer takes {latency} s"
-        rows.append(Row(what, told, "1.0x", ratio <= 1.0, True))
+        rows.append(Row(what, figures, "1.0x", ratio <= 1.0, True))
     return rows
 
 

@@ -296,8 +296,8 @@ def main() -> int:
     console.print(f"this disk alone: {syncs:.0f} fdatasync/s of 4 KiB")
     for what, profile in profiles.items():
         if profile is not None:
-            told = ", ".join(f"{part} {share:.0f} %" for part, share in parts(profile))
-            console.print(f"{what}, the tick's thread (profiled, so slower): {told}")
+            shares = ", ".join(f"{part} {share:.0f} %" for part, share in parts(profile))
+            console.print(f"{what}, the tick's thread (profiled, so slower): {shares}")
     return 0 if all(f.count / f.cpu >= GOALS[f.what] for f in figures) else 1
 
 

@@ -18,10 +18,10 @@ def first_line(place: Path, *options: str, templates: bool) -> float:
         "XDG_CONFIG_HOME": str(place / "config"),
         "VMRUNNER_PROVIDERS__LOCAL__TEMPLATES": str(templates).lower(),
     }
-    words = [VMRUNNER, "run", "--network", "none", *options, "--", "echo", "hello"]
+    argv = [VMRUNNER, "run", "--network", "none", *options, "--", "echo", "hello"]
     began = time.monotonic()
     with subprocess.Popen(
-        words, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        argv, env=env, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:
         assert run.stdout is not None
         assert run.stderr is not None

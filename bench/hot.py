@@ -52,9 +52,9 @@ CLAIMS = 500
 @contextmanager
 def home(place: Path) -> Iterator[None]:
     """A ledger and a configuration of one's own, in this directory."""
-    words = {"XDG_DATA_HOME": str(place / "data"), "XDG_CONFIG_HOME": str(place / "config")}
-    former = {name: os.environ.get(name) for name in words}
-    os.environ |= words
+    variables = {"XDG_DATA_HOME": str(place / "data"), "XDG_CONFIG_HOME": str(place / "config")}
+    former = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
     try:
         with chdir(place):
             yield
@@ -99,8 +99,8 @@ def _running() -> list[str]:
 
     with Runner() as runner:
         ledger = runner.app.ledger
-        left = [build.id for build in ledger.builds.list(active=True)]
-        return left or [row.id for row in ledger.instances.open()]
+        active = [build.id for build in ledger.builds.list(active=True)]
+        return active or [row.id for row in ledger.instances.open()]
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 600) -> Any:

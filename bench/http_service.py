@@ -129,9 +129,9 @@ def started(*command: str) -> Iterator[Target]:
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
-        told = json.loads(process.stdout.readline())
-        parts = urlsplit(told["url"])
-        yield Target(str(parts.hostname), int(parts.port or 0), told["token"], process)
+        ready = json.loads(process.stdout.readline())
+        parts = urlsplit(ready["url"])
+        yield Target(str(parts.hostname), int(parts.port or 0), ready["token"], process)
     finally:
         process.terminate()
         process.wait()
@@ -313,7 +313,7 @@ async def followed(target: Target, ledger: Ledger, many: int) -> tuple[float, fl
     lines, before = [0] * many, target.memory()
     tasks = [asyncio.create_task(follow(target, "b-f", lines, n)) for n in range(many)]
     await _until(lambda: min(lines) >= 1, 300)
-    there, most, delays, cpu = target.memory() - before, 0.0, [], target.cpu()
+    base, most, delays, cpu = target.memory() - before, 0.0, [], target.cpu()
     for n in range(40):
         data = LINE * 20
         ledger.logs.append("b-f", 1, 1, offset=100 + n, data=data, now=105.0)
@@ -324,7 +324,7 @@ async def followed(target: Target, ledger: Ledger, many: int) -> tuple[float, fl
     cpu = (target.cpu() - cpu) / 40
     for task in tasks:
         task.cancel()
-    return there, most, sorted(delays)[20], cpu
+    return base, most, sorted(delays)[20], cpu
 
 
 async def _until(true: Any, seconds: float) -> None:
@@ -341,9 +341,9 @@ def measure_followers(root: Path, url: str, name: str, many: int, table: Table) 
     with started(str(Path(__file__)), "--serve", str(root), url) as target:
         warm = asyncio.run(submits(target, 1, None))
         assert warm
-        there, most, delay, cpu = asyncio.run(followed(target, ledger, many))
+        base, most, delay, cpu = asyncio.run(followed(target, ledger, many))
     table.add_row(
-        name, str(many), f"{there:.0f}", f"{most:.0f}", f"{delay:.2f} s", f"{1e3 * cpu:.0f} ms"
+        name, str(many), f"{base:.0f}", f"{most:.0f}", f"{delay:.2f} s", f"{1e3 * cpu:.0f} ms"
     )
     ledger.close()
 

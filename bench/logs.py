@@ -92,13 +92,15 @@ def ours(connection: client.Connection, guest: Guest, target: Path) -> int:
 
 
 def reference(sshd: Sshd, directory: Path, source: Path, target: Path) -> int:
-    key, known = directory / "key", directory / "known"
+    key, known_hosts = directory / "key", directory / "known"
     if not key.exists():
         key.touch(0o600)
         key.write_text(sshd.access.user_private)
-        known.write_text(f"[{sshd.address.host}]:{sshd.address.port} {sshd.access.host_public}\n")
+        known_hosts.write_text(
+            f"[{sshd.address.host}]:{sshd.address.port} {sshd.access.host_public}\n"
+        )
     with target.open("wb") as file:
-        argv = ["ssh", "-F", "none", "-i", str(key), "-o", f"UserKnownHostsFile={known}"]
+        argv = ["ssh", "-F", "none", "-i", str(key), "-o", f"UserKnownHostsFile={known_hosts}"]
         where = ["-p", str(sshd.address.port), f"{sshd.user}@{sshd.address.host}"]
         subprocess.run([*argv, *where, f"cat {source}"], stdout=file, check=True)
     return target.stat().st_size

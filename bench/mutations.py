@@ -77,16 +77,16 @@ def verdict(root: Path, bug: Bug) -> str:
 
 
 def verdicts(roots: queue.Queue[Path], bugs: list[Bug]) -> list[str]:
-    """What came of bugs that the same tests must notice, in a copy that nobody else uses."""
+    """The verdicts on bugs that the same tests must notice, in a copy of their own."""
     root = roots.get()
     try:
         sound = passes(root, bugs[0].tests)
-        told = [verdict(root, bug) if sound else "fails without it too" for bug in bugs]
+        results = [verdict(root, bug) if sound else "fails without it too" for bug in bugs]
     finally:
         roots.put(root)
-    for bug, word in zip(bugs, told, strict=True):
-        print(f"{word}: {bug.name}", file=sys.stderr)
-    return told
+    for bug, result in zip(bugs, results, strict=True):
+        print(f"{result}: {bug.name}", file=sys.stderr)
+    return results
 
 
 def chosen(words: list[str], sample: int) -> list[Bug]:
@@ -100,10 +100,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=0, help="so many of them")
     parser.add_argument("--jobs", type=int, default=2, help="so many at a time")
     parser.add_argument("words", nargs="*", help="of their names")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     console = Console(width=150)
     table = Table("planted bug", "in", "tests that must fail", "")
-    bugs = chosen(asked.words, asked.sample)
+    bugs = chosen(options.words, options.sample)
     by_tests: dict[str, list[Bug]] = {}
     for bug in bugs:
         by_tests.setdefault(bug.tests, []).append(bug)
@@ -112,16 +112,16 @@ def main(arguments: list[str] | None = None) -> int:
         tempfile.TemporaryDirectory(
             prefix="vmrunner-mutations-", dir=fast if fast.is_dir() else None
         ) as name,
-        ThreadPoolExecutor(asked.jobs) as jobs,
+        ThreadPoolExecutor(options.jobs) as jobs,
     ):
         roots: queue.Queue[Path] = queue.Queue()
-        for job in range(asked.jobs):
+        for job in range(options.jobs):
             roots.put(copy_of(Path(name) / str(job)))
-        told = list(jobs.map(functools.partial(verdicts, roots), by_tests.values()))
-    for same, words in zip(by_tests.values(), told, strict=True):
-        for bug, word in zip(same, words, strict=True):
-            table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), word)
-    noticed = sum(words.count("noticed") for words in told)
+        results = list(jobs.map(functools.partial(verdicts, roots), by_tests.values()))
+    for same, outcomes in zip(by_tests.values(), results, strict=True):
+        for bug, result in zip(same, outcomes, strict=True):
+            table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), result)
+    noticed = sum(outcomes.count("noticed") for outcomes in results)
     console.print(table)
     print(f"noticed {noticed} of {len(bugs)} planted bugs")
     return int(noticed != len(bugs))

@@ -141,9 +141,9 @@ class World:
 
     def submit(self, *, long: bool = False) -> str:
         build = ids.build_id()
-        wish = spec()
-        wish = wish.__class__(**{**_fields(wish), "name": "long" if long else ""})
-        self.ledger.builds.submit(wish, id=build, now=self.clock())
+        build_spec = spec()
+        build_spec = build_spec.__class__(**{**_fields(build_spec), "name": "long" if long else ""})
+        self.ledger.builds.submit(build_spec, id=build, now=self.clock())
         return build
 
     def fill(self, live: int, finished: int) -> None:
@@ -157,7 +157,7 @@ class World:
         for part, node in enumerate(self.nodes):
             count = live // len(self.nodes) - (part == 0)
             self._copy(here, count, str(part + 1), owner=node.id)
-        (machine,) = [one for one in self.cloud.things() if one.alive]
+        (machine,) = [thing for thing in self.cloud.things() if thing.alive]
         for row in self.ledger.instances.open():
             if row.ref != machine.ref and row.ref is not None:
                 tags = machine.tags | {"vmrunner:instance": row.id}
@@ -171,7 +171,7 @@ class World:
     def _copy(self, build: str, count: int, mark: str, owner: str | None = None) -> None:
         row = self.ledger.instances.get(self.ledger.builds.get(build).instance or "")
         own = f"'{owner}'" if owner else "owner"
-        revision = "(SELECT last FROM revisions)"  # a change, for whoever has read before
+        revision = "(SELECT last FROM revisions)"  # a change, for earlier readers
         number = f"'{mark}' || lpad(n::text, 7, '0')"
         new = {
             "builds": {
@@ -352,8 +352,8 @@ def main() -> int:
             f"{middle.build_ms:.1f}", f"{middle.ticks_a_build:.1f}",
         )  # fmt: skip
     Console().print(table)
-    told = ", ".join(f"{wall:.0f} ms ({cpu:.0f} ms CPU)" for wall, cpu in pages)
-    Console().print(f"first page of all builds, and of those that run, over HTTP: {told}")
+    text = ", ".join(f"{wall:.0f} ms ({cpu:.0f} ms CPU)" for wall, cpu in pages)
+    Console().print(f"first page of all builds, and of those that run, over HTTP: {text}")
     return 0
 
 

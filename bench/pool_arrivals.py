@@ -70,9 +70,9 @@ def trace(lines: Iterable[str]) -> list[float]:
     otherwise). Empty lines are skipped. Raises ValueError with the number of a line that is
     neither."""
     return sorted(
-        _time(word, number)
+        _time(text, number)
         for number, line in enumerate(lines, 1)
-        if (word := line.split(",")[0].strip().strip('"'))
+        if (text := line.split(",")[0].strip().strip('"'))
     )
 
 
@@ -81,11 +81,11 @@ def _other(seed: int) -> random.Random:
     return random.Random(~seed)
 
 
-def _time(word: str, number: int) -> float:
-    if _SECONDS.fullmatch(word):
-        return float(word)
+def _time(text: str, number: int) -> float:
+    if _SECONDS.fullmatch(text):
+        return float(text)
     try:
-        at = datetime.fromisoformat(word)
+        at = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"line {number}: {word!r}: neither epoch seconds nor ISO 8601") from None
+        raise ValueError(f"line {number}: {text!r}: neither epoch seconds nor ISO 8601") from None
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

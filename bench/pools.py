@@ -33,7 +33,7 @@ from vmrunner.model import BuildState, PoolSpec
 
 DAY = 86400.0
 LATE = (BuildState.RUNNING, BuildState.COLLECTING)
-RUNNING = 15.0  # seconds between ticks while nobody waits for one
+RUNNING = 15.0  # seconds between ticks while no caller waits for one
 POOL = PoolSpec(name="fast", provider="fake", container="c", size=0, ttl=1800.0, idle=1800.0)
 WORKING = (("0 8 * * 1-5", 4), ("0 20 * * *", 1))
 DEMAND = {"size": None, "hit_rate": 0.95, "least": 0, "most": 20}

@@ -34,8 +34,8 @@ class Answer(NamedTuple):
 
 @dataclass
 class Tape:
-    """All answers by request, in their order. `upstream`: whom to ask; empty: nobody, the answers
-    come from here, each `latency` seconds after its request."""
+    """All answers by request, in their order. `upstream`: a server to ask; empty: answers come from
+    here, each `latency` seconds after its request."""
 
     upstream: str = ""
     latency: float = 0.0
@@ -59,11 +59,11 @@ class Tape:
             return found
         time.sleep(self.latency)
         with self._lock:
-            left = self.answers.get(request)
-            if not left:
+            remaining = self.answers.get(request)
+            if not remaining:
                 self.missing.append(f"{method} {path} ".encode() + body[:300])
                 return Answer(501, [], b"")
-            return left.pop(0) if len(left) > 1 else left[0]
+            return remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 def ask(url: str, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:

@@ -113,22 +113,22 @@ RUNTIMES = {
 
 def turn(connection: client.Connection, flags: tuple[str, ...]) -> dict[str, float]:
     """Seconds of each kind of work."""
-    words = [
+    argv = [
         *("docker", "run", "--rm", "--network=none", "--log-driver=none", *flags),
         *(f"--volume={PLACE}/work:/work", f"--volume={PLACE}/work.py:/work.py:ro"),
         *("debian:trixie", "python3", "/work.py"),
     ]
-    done = connection.run(f"python3 {PLACE}/turn.py {' '.join(words)}", timeout=900)
+    done = connection.run(f"python3 {PLACE}/turn.py {' '.join(argv)}", timeout=900)
     if done.exit_code:
-        raise SystemExit(f"{words}: {done.complaint}")
+        raise SystemExit(f"{argv}: {done.complaint}")
     start, found = done.stdout.decode().split("\n", 1)
     return {"start": float(start), **json.loads(found)}
 
 
 def measured(connection: client.Connection, rounds: int) -> dict[str, list[dict[str, float]]]:
     for name, text in (("work", WORK), ("turn", TURN)):
-        words = f"mkdir -p {PLACE}/work; cat >{PLACE}/{name}.py"
-        connection.stream(words, lambda _: None, stdin=[text.encode()])
+        command = f"mkdir -p {PLACE}/work; cat >{PLACE}/{name}.py"
+        connection.stream(command, lambda _: None, stdin=[text.encode()])
     found: dict[str, list[dict[str, float]]] = {name: [] for name in RUNTIMES}
     for number in range(rounds + 1):
         for name, flags in RUNTIMES.items():

@@ -56,15 +56,15 @@ def scp(sandbox: Sandbox, place: Path) -> Callable[[str, str], object]:
     (place / "key").touch(mode=0o600)
     (place / "key").write_text(access.user_private)
     (place / "hosts").write_text(f"vm {access.host_public}\n")
-    words: list[str | Path] = ["scp", "-q", "-F", "none", "-i", place / "key"]
-    words += ["-o", "IdentitiesOnly=yes"]
-    words += ["-o", f"UserKnownHostsFile={place / 'hosts'}", "-o", "HostKeyAlias=vm"]
-    words += ["-o", "ProxyUseFdpass=yes"]
+    argv: list[str | Path] = ["scp", "-q", "-F", "none", "-i", place / "key"]
+    argv += ["-o", "IdentitiesOnly=yes"]
+    argv += ["-o", f"UserKnownHostsFile={place / 'hosts'}", "-o", "HostKeyAlias=vm"]
+    argv += ["-o", "ProxyUseFdpass=yes"]
 
     def copy(*ends: str) -> None:
         with UNIX_SOCKET.open(address) as stream, unix_sockets.handed_out(stream) as proxy:
-            named = (f"root@{one}" if one.startswith("vm:") else one for one in ends)
-            subprocess.run([*words, "-o", f"ProxyCommand={proxy}", *named], check=True)
+            named = (f"root@{end}" if end.startswith("vm:") else end for end in ends)
+            subprocess.run([*argv, "-o", f"ProxyCommand={proxy}", *named], check=True)
 
     return copy
 

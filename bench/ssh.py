@@ -41,12 +41,22 @@ class Plain:
     """The `ssh` program, with the same key and host key."""
 
     def __init__(self, sshd: Sshd, directory: Path) -> None:
-        key, known = directory / "key", directory / "known"
+        key, known_hosts = directory / "key", directory / "known"
         key.touch(0o600)
         key.write_text(sshd.access.user_private)
-        known.write_text(f"[{sshd.address.host}]:{sshd.address.port} {sshd.access.host_public}\n")
+        known_hosts.write_text(
+            f"[{sshd.address.host}]:{sshd.address.port} {sshd.access.host_public}\n"
+        )
         where = ["-p", str(sshd.address.port), f"{sshd.user}@{sshd.address.host}"]
-        self._fresh = ["ssh", "-F", "none", "-i", str(key), "-o", f"UserKnownHostsFile={known}"]
+        self._fresh = [
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(key),
+            "-o",
+            f"UserKnownHostsFile={known_hosts}",
+        ]
         self._where = where
         self._control = ["-o", f"ControlPath={directory}/control"]
 
@@ -118,17 +128,17 @@ def idle(sshd: Sshd, count: int) -> str:
     memory, threads, begun = resident(), threading.active_count(), time.perf_counter()
     with ThreadPoolExecutor(16) as pool:
         connections = list(pool.map(lambda _: connect(sshd), range(count)))
-    said = threading.Semaphore(0)
+    started = threading.Semaphore(0)
 
     def wait(connection: client.Connection) -> None:
         with suppress(client.ConnectionLost):  # closed under it, in the end
-            connection.stream(f"echo; exec sleep {LEFT}", lambda _: said.release())
+            connection.stream(f"echo; exec sleep {LEFT}", lambda _: started.release())
 
     waiting = [threading.Thread(target=wait, args=(connection,)) for connection in connections]
     for thread in waiting:
         thread.start()
     for _ in waiting:
-        said.acquire()
+        started.acquire()
     took = time.perf_counter() - begun
     memory, threads = resident() - memory, threading.active_count() - threads
     used, begun = cpu(), time.perf_counter()

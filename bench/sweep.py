@@ -196,13 +196,13 @@ def costs(root: Path, things: int, expired: int, pairs: int) -> list[Row]:
             listing = statistics.median(run.listing for run in runs)
             spent = statistics.median(run.sweep for run in runs)
             ratio = statistics.median(run.sweep / run.listing for run in runs)
-            told = f"{ratio:.2f}x ({spent:.2f} s / {listing:.2f} s)"
+            figures = f"{ratio:.2f}x ({spent:.2f} s / {listing:.2f} s)"
             if wire:
-                found.append(Row(f"CPU: {title}", told, f"{RATIO}x", ratio <= RATIO))
+                found.append(Row(f"CPU: {title}", figures, f"{RATIO}x", ratio <= RATIO))
             else:
                 own = statistics.median(run.sweep - run.listing for run in runs) / things
                 held = own <= OWN
-                text = f"{own * 1e6:.0f} µs a thing; {told}"
+                text = f"{own * 1e6:.0f} µs a thing; {figures}"
                 found.append(Row(f"CPU: {title}", text, f"{OWN * 1e6:.0f} µs", held))
     return found
 
@@ -237,10 +237,10 @@ def memory(root: Path, things: int, expired: int) -> list[Row]:
             peaks.append(peak(world.reaping.run))
             world.close()
     ratio, grown = peaks[1] / peaks[0], (peaks[1] - peaks[0]) / things
-    told = f"{ratio:.2f}x ({peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB)"
+    figures = f"{ratio:.2f}x ({peaks[0] / 1e6:.1f} MB, {peaks[1] / 1e6:.1f} MB)"
     kept = f"{grown:.0f} bytes (a listing held whole: {whole:.0f})"
     return [
-        Row("peak memory, twice the pages", told, f"{PAGES}x", ratio <= PAGES),
+        Row("peak memory, twice the pages", figures, f"{PAGES}x", ratio <= PAGES),
         Row("memory of each further thing", kept, f"{BYTES} bytes", grown <= BYTES),
     ]
 
@@ -261,12 +261,12 @@ def backlog(root: Path, machines: int, *, creating: int = 0) -> Backlog:
         world = World(Path(name), page=1000, disks=False)
         world.cloud.delete_seconds = 30.0
         world.fill(machines, machines, rows=False)
-        doomed = list(world.cloud.things(Kind.INSTANCE))
+        expired = list(world.cloud.things(Kind.INSTANCE))
         throttle = world.cloud.on_call = Throttle(world.cloud, EC2)
         for _ in range(creating):
             world.ledger.builds.submit(engines.spec(), id=ids.build_id(), now=world.clock())
         begun, second = world.clock(), 0
-        while any(m.alive for m in doomed):
+        while any(m.alive for m in expired):
             if second > 3600:
                 break
             if second % PASS == 0:
@@ -294,8 +294,10 @@ def backlogs(root: Path, machines: int) -> list[Row]:
     crowded = backlog(root, machines, creating=CREATING)
     rows = []
     for what, run in (("nothing else", alone), ("creates at their limit", crowded)):
-        told = f"{run.seconds:.0f} s (refused: {run.refused}; made: {run.created})"
-        rows.append(Row(f"{machines} expired, {what}", told, f"{most:.0f} s", run.seconds <= most))
+        figures = f"{run.seconds:.0f} s (refused: {run.refused}; made: {run.created})"
+        rows.append(
+            Row(f"{machines} expired, {what}", figures, f"{most:.0f} s", run.seconds <= most)
+        )
     return rows
 
 

@@ -106,7 +106,7 @@ def fill(ledger: Ledger, days: int, builds: int, now: float) -> None:
 
 
 def size(ledger: Ledger) -> float:
-    """Return the database's size in GiB."""
+    """The database's size in GiB."""
     if ledger._database.sqlite:
         return Path(ledger._database.url.database or "").stat().st_size / 2**30
     query = text("SELECT pg_database_size(current_database())")
@@ -175,17 +175,20 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--builds", type=int, default=10_000, help="a day")
     parser.add_argument("--postgres", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     console = Console(width=110)
     now = time.time()
-    with opened(postgres=asked.postgres) as ledger:
+    with opened(postgres=options.postgres) as ledger:
         template(ledger)
         begin = time.monotonic()
-        fill(ledger, asked.days, asked.builds, now)
-        if asked.postgres:
+        fill(ledger, options.days, options.builds, now)
+        if options.postgres:
             ledger._database.write(lambda c: c.execute(text("ANALYZE")))
-        print(f"{asked.days * asked.builds} builds in {time.monotonic() - begin:.0f} s", flush=True)
-        last = f"b-{asked.days * asked.builds:09}"
+        print(
+            f"{options.days * options.builds} builds in {time.monotonic() - begin:.0f} s",
+            flush=True,
+        )
+        last = f"b-{options.days * options.builds:09}"
         table = Table("question", "rows alone, ms", "with sums of days, ms", "after retention, ms")
         before = {name: timed(work) for name, work in questions(ledger, last).items()}
         begin = time.monotonic()
@@ -195,7 +198,7 @@ def main() -> None:
         grown = size(ledger)
         count, seconds, rounds = nights(ledger, now)
         print(f"retention: {count} builds in {seconds:.0f} s, {rounds} nights", flush=True)
-        if asked.postgres:
+        if options.postgres:
             with ledger._database._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(text("VACUUM ANALYZE"))
@@ -203,7 +206,7 @@ def main() -> None:
         print(f"the next night: {night[0]} builds in {night[1]:.1f} s")
         for name, work in questions(ledger, last).items():
             times = (before[name], with_sums[name], timed(work))
-            table.add_row(name, *(f"{one * 1e3:.1f}" for one in times))
+            table.add_row(name, *(f"{duration * 1e3:.1f}" for duration in times))
         console.print(table)
         print(
             f"size: {grown:.2f} GiB before, {size(ledger):.2f} GiB after (its file does not shrink)"

@@ -9,7 +9,7 @@ A pass that saw the VMs of the function's own region, and that EC2 let end those
 leaves its time as a tag of the function, `vmrunner:last-pass`: without that sign vmrunner takes the
 guard for dead.
 
-The deadline is `vmrunner:expires-at`; where that cannot be read, birth + `vmrunner:max-ttl`, or +
+The deadline is `vmrunner:expires-at`; where that is unreadable, creation + `vmrunner:max-ttl`, or +
 VMRUNNER_MAX_TTL where there is no such tag. What nothing tells is reported and lives.
 
     VMRUNNER_INSTALLATION  whose; `*`: any
@@ -64,11 +64,11 @@ GENERAL: Final = re.compile(
 )
 #: Missing is success.
 MISSING: Final = re.compile(r"Invalid\w+\.NotFound|ResourceNotFoundException")
-#: Somebody uses it: an image its snapshot, a VM that is still going its disk.
+#: It is in use: a snapshot by its image, a disk by a VM that is still going.
 IN_USE: Final = re.compile(r"Invalid\w+\.InUse|VolumeInUse|IncorrectState|DependencyViolation")
 #: A right is missing.
 DENIED: Final = re.compile(r"UnauthorizedOperation|AccessDenied(Exception)?")
-TOLD: Final = ("ended", "held", "unreadable", "failures")
+REPORT_KEYS: Final = ("ended", "held", "unreadable", "failures")
 Item = Mapping[str, Any]  # as EC2 tells it; `Kind` and `_judged` alone read it
 Seconds = float | None
 
@@ -131,10 +131,12 @@ class Case:
     def past(self, until: float) -> bool:
         return self.now > until + self.settings.grace
 
-    def deadline(self, said: Seconds, born: Seconds, most: Seconds = None) -> Seconds:
-        """When it must be dead, as promised at its birth; None: nothing tells."""
+    def deadline(self, expires_at: Seconds, created: Seconds, most: Seconds = None) -> Seconds:
+        """When it must be dead, as promised at its creation; None: unknown."""
         most = self.settings.max_ttl if most is None else most
-        return said if said is not None or born is None or most is None else born + most
+        if expires_at is not None or created is None or most is None:
+            return expires_at
+        return created + most
 
 
 class Thing(NamedTuple):
@@ -153,7 +155,7 @@ class Kind(NamedTuple):
     method: Any  # its name, one of EC2Client's
     key: str
     id: str
-    born: str = ""
+    created_key: str = ""  # of an item's creation time
     filters: tuple[tuple[str, tuple[str, ...]], ...] = ()
     state: str = ""
     states: tuple[str, ...] = ()
@@ -163,11 +165,11 @@ class Kind(NamedTuple):
         for item in page[self.key]:
             yield from item["Instances"] if self.key == "Reservations" else (item,)
 
-    def birth(self, item: Item) -> Seconds:
+    def created(self, item: Item) -> Seconds:
         """LaunchTime begins anew with each start, the first interface's attachment does not."""
         nics = (nic.get("Attachment", {}) for nic in item.get("NetworkInterfaces", ()))
         first = (nic.get("AttachTime") for nic in nics if nic.get("DeviceIndex") == 0)
-        times = (item.get(self.born), *first)
+        times = (item.get(self.created_key), *first)
         return min((t.timestamp() for t in times if isinstance(t, datetime)), default=None)
 
 
@@ -192,14 +194,14 @@ SNAPSHOTS: Final = Kind("snapshot", "describe_snapshots", "Snapshots", "Snapshot
 
 
 class Region:
-    """One pass over one region. `told`: what was ended, what somebody still uses, what has tags
-    that nobody can read, and what failed."""
+    """One pass over one region. `lines`: of the report, by key: ended, in use, with unreadable
+    tags, and failed."""
 
     def __init__(self, make: Callable[..., Any], name: str, case: Case) -> None:
         self.name, self.case = name, case
         self.saw = False  # its VMs, as far as zones answer
         self.denied = False  # the right to end one of them
-        self.told: dict[str, list[dict[str, str | int]]] = {key: [] for key in TOLD}
+        self.lines: dict[str, list[dict[str, str | int]]] = {key: [] for key in REPORT_KEYS}
         self.ec2: EC2Client = make("ec2", region_name=name)
         self.scheduler: EventBridgeSchedulerClient = make("scheduler", region_name=name)
 
@@ -217,7 +219,7 @@ class Region:
         self._each(SNAPSHOTS, lambda t: ec2.delete_snapshot(SnapshotId=t.id))
         try:
             self._schedules()
-        except Exception as error:  # noqa: BLE001 - told, and nothing else is held back
+        except Exception as error:  # noqa: BLE001 - reported, and nothing else is held back
             self._tell("failures", "schedule", error=_words(error))
 
     def _expired(self, kind: Kind) -> list[Thing]:
@@ -230,7 +232,7 @@ class Region:
                     found |= {thing.id: thing for thing in things if thing is not None}
                 self.saw |= kind is INSTANCES
                 break
-            except Exception as error:  # noqa: BLE001 - told, and what was found is ended
+            except Exception as error:  # noqa: BLE001 - reported, and what was found is ended
                 self._tell("failures", kind.name, error=_words(error))
                 if not re.fullmatch(DOWN, _code(error)):
                     break
@@ -253,14 +255,14 @@ class Region:
     def _pages(self, kind: Kind) -> Iterator[Item]:
         # What is not ours is not even listed; `*` in a filter is any value.
         filters = [(f"tag:{TAG}installation", (self.case.settings.installation,)), *kind.filters]
-        asked: dict[str, Any] = {"Filters": [{"Name": k, "Values": list(v)} for k, v in filters]}
+        params: dict[str, Any] = {"Filters": [{"Name": k, "Values": list(v)} for k, v in filters]}
         if kind is SNAPSHOTS:
-            asked["OwnerIds"] = ["self"]  # and not the world's
+            params["OwnerIds"] = ["self"]  # and not the world's
         if self.ec2.can_paginate(kind.method):
             paginator = self.ec2.get_paginator(kind.method)
-            yield from paginator.paginate(**asked, PaginationConfig={"PageSize": PAGE})
+            yield from paginator.paginate(**params, PaginationConfig={"PageSize": PAGE})
         else:
-            yield getattr(self.ec2, kind.method)(**asked)
+            yield getattr(self.ec2, kind.method)(**params)
 
     def _judged(self, kind: Kind, item: Item) -> Thing | None:
         """Must it end? One that makes no sense hides no other."""
@@ -270,15 +272,15 @@ class Region:
             free = not kind.state or item[kind.state] in kind.states
             if not free or not ours(tags, self.case.settings.installation):
                 return None
-            said = seconds_in(tags, "expires-at")
-            until = self.case.deadline(said, kind.birth(item), seconds_in(tags, "max-ttl"))
+            expires_at = seconds_in(tags, "expires-at")
+            until = self.case.deadline(expires_at, kind.created(item), seconds_in(tags, "max-ttl"))
             instance = tags.get(f"{TAG}instance", "")
-            if said is None:
+            if expires_at is None:
                 self._tell("unreadable", kind.name, id=name, instance=instance)
             if until is None or not self.case.past(until):
                 return None
-            late = self.case.now - until
-            return Thing(item[kind.id], instance, late, item.get("AssociationId", ""))
+            overdue = self.case.now - until
+            return Thing(item[kind.id], instance, overdue, item.get("AssociationId", ""))
         except Exception as error:  # noqa: BLE001 - see above
             self._tell("failures", kind.name, id=name, error=_words(error))
             return None
@@ -314,7 +316,7 @@ class Region:
         except ClientError as error:
             if len(names) > 1 or _code(error) != "OperationNotPermitted" or not protections:
                 raise
-            # Nobody may keep a machine of ours alive that is to die.
+            # A protection may not keep a machine of ours past its deadline.
             off: Any = {protections[0]: {"Value": False}}
             self.ec2.modify_instance_attribute(InstanceId=names[0], **off)
             self._kill(names, protections[1:])
@@ -330,8 +332,8 @@ class Region:
             names = [g["Name"] for g in groups["ScheduleGroups"]]
             for name in names if whose == ANY else {prefix}.intersection(names):
                 for page in list_schedules.paginate(GroupName=name, NamePrefix=SCHEDULE):
-                    for one in page["Schedules"]:
-                        self._schedule(name, one["Name"])
+                    for schedule in page["Schedules"]:
+                        self._schedule(name, schedule["Name"])
 
     def _schedule(self, group: str, name: str) -> None:
         try:
@@ -347,7 +349,7 @@ class Region:
                 self._tell("failures", "schedule", id=name, error=_words(error))
 
     def _tell(self, what: str, kind: str, **more: str | int) -> None:
-        self.told[what].append({"region": self.name, "kind": kind, **more})
+        self.lines[what].append({"region": self.name, "kind": kind, **more})
 
     def _ended(self, kind: Kind, thing: Thing) -> None:
         self._tell("ended", kind.name, id=thing.id, instance=thing.instance, late=round(thing.late))
@@ -396,10 +398,10 @@ def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str,
     passes = [Region(client, name, case) for name in names]  # making a client is for one thread
     with ThreadPoolExecutor(8) as pool:  # regions at once
         list(pool.map(Region.pass_over, passes))
-    told = {key: [line for each in passes for line in each.told[key]] for key in TOLD}
+    lines = {key: [line for each in passes for line in each.lines[key]] for key in REPORT_KEYS}
     seen = [each.name for each in passes if each.saw and not each.denied]
     report = {"installation": settings.installation, "regions": names, "seen": seen}
-    return {**report, "dry_run": dry_run, **told}
+    return {**report, "dry_run": dry_run, **lines}
 
 
 def leave_sign(function: str, seen: Container[str], now: float) -> None:

@@ -41,7 +41,7 @@ class NotPublished(Exception):
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A token is shown to nobody else."""
+    """Redirects are refused: a token goes to one server."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -91,7 +91,7 @@ class App:
     # --- within ---
 
     def _until(self, until: float, ask: Callable[[], Any], what: str) -> Any:
-        """Return what `ask` returns, once it is something. Raises `NotPublished`."""
+        """The first answer of `ask` that is not empty. Raises `NotPublished`."""
         why = ""
         while True:
             try:
@@ -108,10 +108,10 @@ class App:
             self._sleep(TURN)
 
     def _scm(self) -> str:
-        """Return where deployments go; "": it does not say yet."""
+        """URL to which deployments go; "": not known yet."""
         shown = self._ask(f"{self._base}{self._where}?api-version={WEB}")
         hosts = shown["properties"].get("hostNameSslStates") or ()
-        names = [str(one["name"]) for one in hosts if one.get("hostType") == "Repository"]
+        names = [str(host["name"]) for host in hosts if host.get("hostType") == "Repository"]
         scheme = self._base.partition("://")[0]
         return f"{scheme}://{names[0]}" if names else ""
 
@@ -129,7 +129,7 @@ class App:
 
     def _functions(self) -> list[str]:
         shown = self._ask(f"{self._base}{self._where}/functions?api-version={WEB}")
-        return [str(one["name"]) for one in shown.get("value") or ()]
+        return [str(function["name"]) for function in shown.get("value") or ()]
 
     def _ask(self, url: str, body: bytes | None = None) -> Any:
         """Raises `OSError`, of which `HTTPError` is one."""
@@ -151,8 +151,8 @@ def token() -> str:
     """Return a token of Resource Manager's, which deployments take too."""
     if given := os.environ.get("VMRUNNER_AZURE_TOKEN"):
         return given
-    words = ["az", "account", "get-access-token", "--resource", API, "--query", "accessToken"]
-    shown = subprocess.run([*words, "-o", "tsv"], stdout=subprocess.PIPE, text=True, check=True)
+    argv = ["az", "account", "get-access-token", "--resource", API, "--query", "accessToken"]
+    shown = subprocess.run([*argv, "-o", "tsv"], stdout=subprocess.PIPE, text=True, check=True)
     return shown.stdout.strip()
 
 

@@ -6,14 +6,14 @@ group is past the deadline in its own tags, plus a grace, is deleted; VMs first,
 ours bills. Azure ends no VM by itself: what deallocates one at its deadline leaves its disk, and
 one that its guest switched off bills as if it ran. Whatever state it is in, the VM is deleted, by
 force. What has no tags of ours is never touched. One thing that fails holds no other back; at the
-end the failures are told and raised, so that the invocation counts as failed and its alert fires.
+end the failures are logged and raised, so that the invocation counts as failed and its alert fires.
 
 A pass that saw the group's VMs, and that Azure let end those that were due, leaves its time as a
 tag of the function's own group, `vmrunner:last-pass`: without that sign vmrunner takes the guard
 for dead.
 
 The deadline is `vmrunner:expires-at`; where that cannot be read, creation + `vmrunner:max-ttl`, the
-limit at its birth, and without that tag creation + VMRUNNER_MAX_TTL. So a limit that is lowered
+limit at that time, and without that tag creation + VMRUNNER_MAX_TTL. So a limit that is lowered
 ends nothing that was promised more. What none of them tells is reported and lives; interfaces and
 addresses show no creation, and have their deadline alone.
 
@@ -62,14 +62,14 @@ AT_ONCE: Final = 8
 #: So long a pass may take, in seconds. What is left then, the next one ends.
 LONGEST: Final = 200.0
 
-#: How a thing is refused that is in use, or that somebody deletes already.
+#: How a thing is refused that is in use, or that is being deleted already.
 BUSY: Final = re.compile(
     "AnotherOperationInProgress|Conflict|Nic(InUse|ReservedForAnotherVm)|OperationPreempted"
     "|PublicIPAddress(CannotBeDeleted|InUse)"
 )
 #: With these words `OperationNotAllowed` is of one disk.
 OF_ONE: Final = " attached to "
-TOLD: Final = ("ended", "held", "unreadable", "failures")
+REPORT_KEYS: Final = ("ended", "held", "unreadable", "failures")
 Item = Mapping[str, Any]
 
 
@@ -83,9 +83,9 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(f"{status} {code}: {message}"[:300])
         self.status = status
-        #: Is the thing in use, or does an operation on it go on, such as somebody's delete?
-        one = code == "OperationNotAllowed" and OF_ONE in message
-        self.busy = one or BUSY.fullmatch(code) is not None
+        #: Is the thing in use, or does an operation on it go on, such as another delete?
+        exclusive = code == "OperationNotAllowed" and OF_ONE in message
+        self.busy = exclusive or BUSY.fullmatch(code) is not None
 
 
 class Answer(NamedTuple):
@@ -114,31 +114,31 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        said = {key: text.strip() for key, text in environment.items() if text.strip()}
+        values = {key: text.strip() for key, text in environment.items() if text.strip()}
         for name, hint in (
             ("VMRUNNER_INSTALLATION", "set a ledger's installation, or *"),
             ("VMRUNNER_SUBSCRIPTION", "set the subscription's id"),
             ("VMRUNNER_RESOURCE_GROUP", "set the group in which VMs are made"),
         ):
-            if name not in said:
+            if name not in values:
                 raise ValueError(f"{name}: none; {hint}")
-        dry = said.get("VMRUNNER_DRY_RUN", "false")
+        dry = values.get("VMRUNNER_DRY_RUN", "false")
         if dry not in ("true", "false"):
             raise ValueError(f"VMRUNNER_DRY_RUN: {dry!r}; true or false")
-        grace = _seconds(said, "VMRUNNER_GRACE")
+        grace = _seconds(values, "VMRUNNER_GRACE")
         return cls(
-            installation=said["VMRUNNER_INSTALLATION"],
-            subscription=said["VMRUNNER_SUBSCRIPTION"],
-            group=said["VMRUNNER_RESOURCE_GROUP"],
-            own_group=said.get("VMRUNNER_GUARD_GROUP", ""),
+            installation=values["VMRUNNER_INSTALLATION"],
+            subscription=values["VMRUNNER_SUBSCRIPTION"],
+            group=values["VMRUNNER_RESOURCE_GROUP"],
+            own_group=values.get("VMRUNNER_GUARD_GROUP", ""),
             grace=GRACE if grace is None else grace,
-            max_ttl=_seconds(said, "VMRUNNER_MAX_TTL"),
+            max_ttl=_seconds(values, "VMRUNNER_MAX_TTL"),
             dry_run=dry == "true",
         )
 
 
-def _seconds(said: Mapping[str, str], name: str) -> float | None:
-    text = said.get(name, "")
+def _seconds(values: Mapping[str, str], name: str) -> float | None:
+    text = values.get(name, "")
     if text and not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         raise ValueError(f"{name}: {text!r}; whole seconds, such as 480")
     return float(text) if text else None
@@ -162,12 +162,12 @@ def ours(tags: Mapping[str, str], installation: str) -> bool:
 def deadline(item: Item, max_ttl: float | None) -> float | None:
     """Epoch seconds. `max_ttl`: today's limit, for what does not say the one of its birth."""
     tags = tags_of(item)
-    said, birth = _number(tags, "expires-at"), born(item)
+    expires_at, created = _number(tags, "expires-at"), created_at(item)
     life = _number(tags, "max-ttl")
     life = max_ttl if life is None else life
-    if said is not None or birth is None or life is None:
-        return said
-    return birth + life
+    if expires_at is not None or created is None or life is None:
+        return expires_at
+    return created + life
 
 
 def _number(tags: Mapping[str, str], name: str) -> float | None:
@@ -175,12 +175,12 @@ def _number(tags: Mapping[str, str], name: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
 
 
-def born(item: Item) -> float | None:
+def created_at(item: Item) -> float | None:
     """Epoch seconds, as VMs, disks and snapshots tell it."""
     try:
         # Azure writes seven digits of a second, of which Python 3.10 reads none.
-        said = re.sub(r"(\.\d{1,6})\d*", r"\1", item["properties"]["timeCreated"])
-        when = datetime.fromisoformat(said)
+        written = re.sub(r"(\.\d{1,6})\d*", r"\1", item["properties"]["timeCreated"])
+        when = datetime.fromisoformat(written)
     except (KeyError, TypeError, ValueError):
         return None
     return when.timestamp() if when.tzinfo else None
@@ -222,8 +222,8 @@ def in_use(kind: Kind, item: Item) -> bool:
 
 
 class Pass:
-    """One pass over one group. `told`: what was ended, what somebody still uses, what has tags that
-    nobody can read, and what failed."""
+    """One pass over one group. `lines`: of the report, by key: ended, in use, with unreadable
+    tags, and failed."""
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class Pass:
         self._over = clock() + LONGEST
         self.saw = False  # the group's VMs
         self.denied = False  # the right to end one of them
-        self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
+        self.lines: dict[str, list[dict[str, Any]]] = {key: [] for key in REPORT_KEYS}
 
     def run(self) -> None:
         """The dear first. Whatever goes wrong with one kind, the others have their turn."""
@@ -258,19 +258,19 @@ class Pass:
                 if thing is not None:
                     found.setdefault(thing.id.lower(), thing)
             self.saw |= kind is KINDS[0]
-        except Exception as error:  # noqa: BLE001 - told, and what was found is ended
+        except Exception as error:  # noqa: BLE001 - reported, and what was found is ended
             self._tell("failures", kind.name, error=_words(error))
         return list(found.values())
 
     def _items(self, kind: Kind) -> Iterator[Item]:
-        said = self._settings
+        settings = self._settings
         url = self._url(
-            f"/subscriptions/{quote(said.subscription)}/resourceGroups/{quote(said.group)}"
+            f"/subscriptions/{quote(settings.subscription)}/resourceGroups/{quote(settings.group)}"
             f"/providers/{kind.type}",
             kind,
         )
         while url:
-            if _origin(url) != _origin(self._base):  # to nobody else goes our token
+            if _origin(url) != _origin(self._base):  # our token goes nowhere else
                 raise ValueError(f"a next page elsewhere: {url[:100]}")
             page = self._ask("GET", url)
             yield from page["value"]
@@ -310,26 +310,26 @@ class Pass:
 
     def _ask(self, method: str, url: str) -> Any:
         """One call; again where a failure says nothing of the next, after as long as it says."""
-        for left in reversed(range(TRIES)):
+        for remaining in reversed(range(TRIES)):
             if self._clock() >= self._over:
                 raise TimeoutError(f"{LONGEST:.0f} s are over; the next pass goes on")
             try:
                 answer = self._send(method, url)
             except (OSError, http.client.HTTPException):
-                if not left:
+                if not remaining:
                     raise
                 answer = Answer(503, None)
             if answer.status < 300:
                 return answer.body
             wait = PAUSE if answer.wait is None else answer.wait
             passing = answer.status in (408, 429, 500, 502, 503, 504)
-            if not (passing and left) or self._clock() + wait >= self._over:
+            if not (passing and remaining) or self._clock() + wait >= self._over:
                 break
             self._sleep(wait)
         raise _refused(answer)
 
     def _tell(self, what: str, kind: str, **more: Any) -> None:
-        self.told[what].append({"kind": kind, **more})
+        self.lines[what].append({"kind": kind, **more})
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -340,8 +340,8 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 def _refused(answer: Answer) -> Refused:
     error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
-    said = error if isinstance(error, Mapping) else {"message": answer.body or ""}
-    return Refused(answer.status, str(said.get("code", "")), str(said.get("message", "")))
+    details = error if isinstance(error, Mapping) else {"message": answer.body or ""}
+    return Refused(answer.status, str(details.get("code", "")), str(details.get("message", "")))
 
 
 def _words(error: Exception) -> str:
@@ -360,7 +360,7 @@ def guard(
         "saw": made.saw,
         "denied": made.denied,
         "dry_run": settings.dry_run,
-        **made.told,
+        **made.lines,
     }
 
 
@@ -383,7 +383,7 @@ def leave_sign(
 
 def request(method: str, url: str, headers: Mapping[str, str], body: str | None = None) -> Answer:
     """One HTTP request, with a JSON document or without. Redirects are answers like any other:
-    nobody is followed with a token."""
+    a token follows none."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=TIMEOUT)
@@ -416,7 +416,7 @@ def token(environment: Mapping[str, str]) -> str:
 def run(
     settings: Settings, headers: Mapping[str, str], now: float, *, base: str = API, **more: Any
 ) -> str:
-    """One pass, told to the log and signed. Raises `GuardFailed` after all was done that could
+    """One pass, logged and signed. Raises `GuardFailed` after all was done that could
     be."""
     report = guard(settings, partial(request, headers=headers), now, base=base, **more)
     text = json.dumps(report)

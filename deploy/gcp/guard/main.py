@@ -6,14 +6,14 @@ deadline in its own labels, plus a grace, is deleted; VMs first, then what else 
 Compute Engine itself deletes a running VM at its deadline. What it does not end is what this is
 for: a VM that was stopped or suspended, which clears that deadline, and disks, addresses and
 snapshots. What has no label of ours is never even listed. One kind or place that fails holds no
-other back; at the end the failures are told and raised, so that the invocation counts as failed
+other back; at the end the failures are reported and raised, so that the invocation counts as failed
 and its alert fires.
 
 A pass that saw the project's VMs, and that Google let end those that were due, leaves its time in
 the description of the function's account: without that sign vmrunner takes the guard for dead.
 
 The deadline is `vmrunner-expires-at`; where that cannot be read, creation + `vmrunner-max-ttl`, the
-limit at its birth, and without that label creation + VMRUNNER_MAX_TTL. So a limit that is lowered
+limit at that time, and without that label creation + VMRUNNER_MAX_TTL. So a limit that is lowered
 ends nothing that was promised more. What none of them tells is reported and lives.
 
     VMRUNNER_INSTALLATION  whose; `*`: any
@@ -55,13 +55,13 @@ TIMEOUT: Final = 20.0  # seconds
 TRIES: Final = 3
 AT_ONCE: Final = 16  # zones
 
-#: How a thing is refused that is in use, or that somebody deletes already.
+#: How a thing is refused that is in use, or that is being deleted already.
 BUSY: Final = ("resourceInUseByAnotherResource", "resourceNotReady")
 #: The same reason without these words is the project's own limit.
 OF_ONE: Final = "rate exceeded for resource"
 
 #: What a pass tells of.
-TOLD: Final = ("ended", "held", "unreadable", "failures")
+REPORT_KEYS: Final = ("ended", "held", "unreadable", "failures")
 
 Item = Mapping[str, Any]
 
@@ -77,7 +77,7 @@ class Refused(Exception):
         super().__init__(f"{status} {reason}: {message}"[:300])
         self.status = status
         self.reason = reason
-        #: Is the thing in use, or does an operation on it go on, such as somebody's delete?
+        #: Is the thing in use, or does an operation on it go on, such as another delete?
         self.busy = reason in BUSY or (reason == "rateLimitExceeded" and OF_ONE in message)
         #: Is a right missing? Of too many calls Google says 403 too.
         self.denied = status == 403 and not reason.endswith("Exceeded")
@@ -133,12 +133,12 @@ def expires_at(labels: Mapping[str, str]) -> float | None:
 def deadline(item: Item, max_ttl: float | None) -> float | None:
     """Epoch seconds. `max_ttl`: today's limit, for what does not say the one of its birth."""
     labels = item.get("labels", {})
-    said, birth = expires_at(labels), born(item)
+    expiry, created = expires_at(labels), created_at(item)
     life = _number(labels, "max-ttl")
     life = max_ttl if life is None else life
-    if said is not None or birth is None or life is None:
-        return said
-    return birth + life
+    if expiry is not None or created is None or life is None:
+        return expiry
+    return created + life
 
 
 def _number(labels: Mapping[str, str], name: str) -> float | None:
@@ -146,7 +146,7 @@ def _number(labels: Mapping[str, str], name: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
 
 
-def born(item: Item) -> float | None:
+def created_at(item: Item) -> float | None:
     try:
         return datetime.fromisoformat(item["creationTimestamp"]).timestamp()
     except (KeyError, ValueError):
@@ -184,8 +184,8 @@ KINDS: Final = (INSTANCES, DISKS, ADDRESSES, SNAPSHOTS)
 
 
 class Pass:
-    """One pass over one project. `told`: what was ended, what somebody still uses, what has labels
-    that nobody can read, and what failed."""
+    """One pass over one project. `lines`: of the report, by key: ended, in use, with unreadable
+    labels, and failed."""
 
     def __init__(
         self, session: Any, base: str, settings: Settings, now: float, *, dry_run: bool
@@ -197,7 +197,7 @@ class Pass:
         self._dry_run = dry_run
         self.saw = False  # VMs, as far as zones answer
         self.denied = False  # the right to end one of them
-        self.told: dict[str, list[dict[str, Any]]] = {key: [] for key in TOLD}
+        self.lines: dict[str, list[dict[str, Any]]] = {key: [] for key in REPORT_KEYS}
 
     def run(self) -> None:
         """The dear first. Whatever goes wrong with one kind, the others have their turn; a zone
@@ -215,7 +215,7 @@ class Pass:
         try:
             self._take(kind, kind.listing, found)
             self.saw |= kind is INSTANCES
-        except Exception as error:  # noqa: BLE001 - told, and what was found is ended
+        except Exception as error:  # noqa: BLE001 - reported, and what was found is ended
             if not (kind.zonal and _passing(error)):
                 self._tell("failures", kind.name, error=_words(error))
                 return found
@@ -232,7 +232,7 @@ class Pass:
 
         try:
             zones = [item["name"] for page in self._pages("zones", {}) for item in _items(page)]
-        except Exception as error:  # noqa: BLE001 - told, as above
+        except Exception as error:  # noqa: BLE001 - reported, as above
             self._tell("failures", kind.name, error=f"zones: {_words(error)}")
             return
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -240,7 +240,7 @@ class Pass:
 
     def _take(self, kind: Kind, listing: str, found: list[Thing]) -> None:
         """Add what is expired there to `found`, each but once."""
-        known = {thing.path for thing in found}
+        paths = {thing.path for thing in found}
         whose = self._settings.installation
         label = f"labels.{LABEL}installation"
         wanted = f"{label}:*" if whose == ANY else f'{label}="{whose}"'
@@ -250,7 +250,7 @@ class Pass:
             self._warned(kind, "", page)
             for item in self._in(kind, page):
                 thing = self._judged(kind, item)
-                found += [] if thing is None or thing.path in known else [thing]
+                found += [] if thing is None or thing.path in paths else [thing]
 
     def _in(self, kind: Kind, page: Item) -> Iterator[Item]:
         """The items of a page, whose sections may be by place."""
@@ -262,13 +262,13 @@ class Pass:
             yield from _items(page)
 
     def _pages(self, listing: str, params: Mapping[str, str]) -> Iterator[Item]:
-        asked = {"maxResults": str(PAGE), **params}
+        query = {"maxResults": str(PAGE), **params}
         while True:
-            page = self._ask("GET", listing, asked)
+            page = self._ask("GET", listing, query)
             yield page
             if not page.get("nextPageToken"):
                 return
-            asked["pageToken"] = page["nextPageToken"]
+            query["pageToken"] = page["nextPageToken"]
 
     def _warned(self, kind: Kind, place: str, part: Item) -> None:
         """An empty scope carries a warning too, which is none."""
@@ -311,13 +311,13 @@ class Pass:
 
     def _ask(self, method: str, path: str, params: Mapping[str, str]) -> Any:
         """One call; again where a failure says nothing of the next."""
-        for left in reversed(range(TRIES)):
+        for remaining in reversed(range(TRIES)):
             answer = self._session.request(
                 method, f"{self._base}/{path}", params=params, timeout=TIMEOUT
             )
             if answer.status_code < 400:
                 return answer.json()
-            if answer.status_code not in (429, 500, 502, 503, 504) or not left:
+            if answer.status_code not in (429, 500, 502, 503, 504) or not remaining:
                 break
         try:
             error = answer.json()["error"]
@@ -329,7 +329,7 @@ class Pass:
         raise Refused(answer.status_code, reason, message)
 
     def _tell(self, what: str, kind: str, **more: Any) -> None:
-        self.told[what].append({"kind": kind, **more})
+        self.lines[what].append({"kind": kind, **more})
 
 
 def _items(page: Item) -> Any:
@@ -359,7 +359,7 @@ def guard(
         "saw": made.saw,
         "denied": made.denied,
         "dry_run": dry_run,
-        **made.told,
+        **made.lines,
     }
 
 
@@ -375,7 +375,7 @@ def leave_sign(session: Any, account: str, now: float, *, base: str = IAM) -> No
 def invoked(
     settings: Settings, session: Any, now: float, *, url: str = "", dry_run: bool = False
 ) -> str:
-    """One pass, told and signed. `url`: of all services at once, where that is not Google's.
+    """One pass, reported and signed. `url`: of all services at once, where that is not Google's.
     Raises `GuardFailed` after all was done that could be."""
     base = f"{url}/compute/v1" if url else API
     report = guard(settings, session, now, base=base, dry_run=dry_run)
