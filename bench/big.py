@@ -97,7 +97,7 @@ def one(root: Path, size: int) -> Path:
 
 
 class Rows(list[tuple[str, Ran]]):
-    """What was found, told as it comes: the whole takes half an hour under emulation."""
+    """Findings, printed as they come: the whole takes half an hour under emulation."""
 
     def append(self, row: tuple[str, Ran]) -> None:
         super().append(row)

@@ -103,7 +103,7 @@ def answer(
 
 
 class Spent(NamedTuple):
-    """What one side took."""
+    """The costs of one side; `wall` and `cpu` in seconds."""
 
     wall: float
     cpu: float
@@ -183,13 +183,13 @@ def unlimited(quotas: Mapping[str, Quota]) -> Buckets:
 
 
 class Row(NamedTuple):
-    """One line of the table. `held` is None where nothing is promised. A time never fails a run:
+    """One line of the table. `holds` is None where nothing is promised. A time never fails a run:
     that is the machine's as much as ours."""
 
     what: str
     got: str
     bound: str = ""
-    held: bool | None = None
+    holds: bool | None = None
     time: bool = False
 
 
@@ -216,9 +216,9 @@ def compared(
         mine, theirs = (statistics.median(side) for side in zip(*pair, strict=True))
         digits = 2 if unit else 0
         figures = f"{ratio:.2f}x ({mine:.{digits}f}{unit} / {theirs:.{digits}f}{unit})"
-        held = None if bound is None else ratio <= bound
+        holds = None if bound is None else ratio <= bound
         most = "" if bound is None else f"{bound}x"
-        rows.append(Row(f"{count} builds: {what}", figures, most, held, bool(unit)))
+        rows.append(Row(f"{count} builds: {what}", figures, most, holds, bool(unit)))
     return [*rows, Row("the calls of vmrunner", by_action(both[-1][1].calls))]
 
 
@@ -274,7 +274,7 @@ def show(rows: Sequence[Row], directory: Path | None, caption: str = "") -> int:
     text = " ".join([CAPTION.format(syncs=syncs), caption]).strip()
     table = Table("", "measured", "bound", "", caption=text)
     for row in rows:
-        held = {True: "holds", False: "BROKEN", None: ""}[row.held]
-        table.add_row(row.what, row.got, row.bound, held)
+        verdict = {True: "holds", False: "BROKEN", None: ""}[row.holds]
+        table.add_row(row.what, row.got, row.bound, verdict)
     Console().print(table)
-    return int(any(row.held is False and not row.time for row in rows))
+    return int(any(row.holds is False and not row.time for row in rows))

@@ -129,7 +129,7 @@ def ours(builds: int, directory: Path | None) -> Spent:
 
 
 def by_script(builds: int) -> Spent:
-    """What a person would write: nothing is looked at, nothing is sent again."""
+    """The costs of a plain script: it checks nothing and retries nothing."""
     with account() as at:
         aws = Provider(at, {})
         image = aws.catalog.image()
@@ -232,7 +232,7 @@ def swept(machines: int, expired: int, command: Command, tape: Tape | None = Non
 
 
 def timed(url: str, command: Command) -> Spent:
-    """What that command takes; its start is in it."""
+    """The costs of a command, with its start."""
     with tempfile.TemporaryDirectory() as name:
         argv = command(url, Path(name))
         # Python's compiled modules are kept, whatever this environment says: else each start of

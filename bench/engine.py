@@ -237,7 +237,7 @@ def disk(root: Path, seconds: float = 1.0) -> float:
 
 
 def parts(profile: cProfile.Profile) -> list[tuple[str, float]]:
-    """Where the tick's thread spends its own time, by part of the code."""
+    """Shares of the tick's thread's own time, by part of the code."""
     spent: Counter[str] = Counter()
     for (file, _, name), row in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         if "vmrunner/ledger" in file:

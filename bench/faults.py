@@ -42,7 +42,7 @@ BOUNDS = (5, 10, 20, 30, 45, 60)
 
 @dataclass
 class Tally:
-    """What was found, over all episodes so far."""
+    """The findings of all episodes so far."""
 
     seed: int
     episodes: int = 0

@@ -60,7 +60,7 @@ def provider(at: Endpoint) -> GceProvider:
 
 
 def by_script(builds: int, *, latency: float) -> Spent:
-    """What a person would write: nothing is looked at, nothing is sent again."""
+    """The costs of a plain script: it checks nothing and retries nothing."""
     with endpoint(Endpoint, partial(serve, latency=latency)) as at:
         google = provider(at)
         resources = [

@@ -141,11 +141,11 @@ def hot_sandbox(runner: Any) -> float:
 
     began = time.monotonic()
     with Sandbox.create(network="none", ttl="5m", runner=runner) as sandbox:
-        took = time.monotonic() - began
+        seconds = time.monotonic() - began
         start = runner.app.ledger.instances.get(sandbox.info().instance).start
     if start is None or start.value != "hot":
         raise SystemExit(f"{sandbox.id} started {start}, not hot")
-    return took
+    return seconds
 
 
 def middle_and_high(found: list[float]) -> tuple[float, float]:
@@ -234,10 +234,10 @@ def main() -> int:
         table.add_row(way, f"{middle:.3f}", f"{high:.3f}", f"{middle / floor:.2f}×")
     console = Console()
     console.print(table)
-    took = sorted(second * 1000 for second in claims())
+    milliseconds = sorted(second * 1000 for second in claims())
     console.print(
-        f"the claim alone, of {CLAIMS}: p50 {took[CLAIMS // 2]:.2f} ms, "
-        f"p99 {took[int(CLAIMS * 0.99)]:.2f} ms"
+        f"the claim alone, of {CLAIMS}: p50 {milliseconds[CLAIMS // 2]:.2f} ms, "
+        f"p99 {milliseconds[int(CLAIMS * 0.99)]:.2f} ms"
     )
     console.print(
         f"goals: hot ≤ {GOAL} × a reused ssh; a claim ≤ {CLAIM_P50} ms p50, ≤ {CLAIM_P99} ms p99"

@@ -129,12 +129,12 @@ class World:
 
     def run(self, until: Callable[[], bool]) -> int:
         """Tick in turn, each when its time has come; how often."""
-        due, ticks = [self.clock()] * len(self.nodes), 0
+        next_ticks, ticks = [self.clock()] * len(self.nodes), 0
         while not until():
-            n = min(range(len(due)), key=due.__getitem__)
-            self.clock.advance(max(0.0, due[n] - self.clock()))
+            n = min(range(len(next_ticks)), key=next_ticks.__getitem__)
+            self.clock.advance(max(0.0, next_ticks[n] - self.clock()))
             began, looking = time.process_time(), self.looking
-            due[n] = self.clock() + self.nodes[n].tick()
+            next_ticks[n] = self.clock() + self.nodes[n].tick()
             self.costs.append(time.process_time() - began - (self.looking - looking))
             ticks += 1
         return ticks
@@ -149,14 +149,16 @@ class World:
     def fill(self, live: int, finished: int) -> None:
         """So many builds that run, in equal parts at each node, and so many that are over: copies
         of one of each."""
-        over, here = self.submit(), self.submit(long=True)
+        over, running = self.submit(), self.submit(long=True)
         builds = self.ledger.builds
-        self.run(lambda: builds.get(here).state is BuildState.RUNNING and builds.get(over).finished)
+        self.run(
+            lambda: builds.get(running).state is BuildState.RUNNING and builds.get(over).finished
+        )
         self.run(lambda: len(self.ledger.instances.open()) == 1)
         self._copy(over, finished - 1, "0")
         for part, node in enumerate(self.nodes):
             count = live // len(self.nodes) - (part == 0)
-            self._copy(here, count, str(part + 1), owner=node.id)
+            self._copy(running, count, str(part + 1), owner=node.id)
         (machine,) = [thing for thing in self.cloud.things() if thing.alive]
         for row in self.ledger.instances.open():
             if row.ref != machine.ref and row.ref is not None:

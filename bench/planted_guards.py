@@ -94,8 +94,8 @@ BUGS: Final = (
     Bug(
         "AWS guard: no role check",
         AWS_GUARD,
-        'return mine and tags.get(f"{TAG}role") in ROLES',
-        "return mine",
+        'return owned and tags.get(f"{TAG}role") in ROLES',
+        "return owned",
         f"{OF_AWS}::test_of_everything_only_what_is_ours_and_expired_ends",
     ),
     Bug(
@@ -115,8 +115,8 @@ BUGS: Final = (
     Bug(
         "GCP guard: no role check",
         GCP_GUARD,
-        'return mine and labels.get(f"{LABEL}role") in ROLES',
-        "return mine",
+        'return owned and labels.get(f"{LABEL}role") in ROLES',
+        "return owned",
         f"{OF_GCP}::test_of_everything_only_what_is_ours_and_expired_ends",
     ),
     Bug(
@@ -136,8 +136,8 @@ BUGS: Final = (
     Bug(
         "Azure guard: no role check",
         AZURE_GUARD,
-        'return mine and tags.get(f"{TAG}role") in ROLES',
-        "return mine",
+        'return owned and tags.get(f"{TAG}role") in ROLES',
+        "return owned",
         f"{OF_AZURE}::test_of_everything_only_what_is_ours_and_expired_ends",
     ),
     Bug(

@@ -139,7 +139,7 @@ def idle(sshd: Sshd, count: int) -> str:
         thread.start()
     for _ in waiting:
         started.acquire()
-    took = time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
     memory, threads = resident() - memory, threading.active_count() - threads
     used, begun = cpu(), time.perf_counter()
     time.sleep(QUIET)
@@ -149,7 +149,7 @@ def idle(sshd: Sshd, count: int) -> str:
     for thread in waiting:
         thread.join()
     return (
-        f"{count} idle: up in {took:.1f} s, {memory / count:.3f} MiB and {threads / count:.1f} "
+        f"{count} idle: up in {seconds:.1f} s, {memory / count:.3f} MiB and {threads / count:.1f} "
         f"threads each; quiet, all together use {used / watched * 100:.1f} % of a core"
     )
 

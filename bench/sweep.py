@@ -140,7 +140,7 @@ class Row(NamedTuple):
     what: str
     got: str
     bound: str
-    held: bool
+    holds: bool
 
 
 def cpu(work: Callable[[], object]) -> float:
@@ -201,9 +201,9 @@ def costs(root: Path, things: int, expired: int, pairs: int) -> list[Row]:
                 found.append(Row(f"CPU: {title}", figures, f"{RATIO}x", ratio <= RATIO))
             else:
                 own = statistics.median(run.sweep - run.listing for run in runs) / things
-                held = own <= OWN
+                holds = own <= OWN
                 text = f"{own * 1e6:.0f} µs a thing; {figures}"
-                found.append(Row(f"CPU: {title}", text, f"{OWN * 1e6:.0f} µs", held))
+                found.append(Row(f"CPU: {title}", text, f"{OWN * 1e6:.0f} µs", holds))
     return found
 
 
@@ -231,8 +231,8 @@ def memory(root: Path, things: int, expired: int) -> list[Row]:
                 pages = world.provider.sweep()
                 next(pages)  # what is loaded once is loaded
                 tracemalloc.start()
-                held = list(pages)
-                whole = tracemalloc.get_traced_memory()[0] / sum(len(p.resources) for p in held)
+                listing = list(pages)
+                whole = tracemalloc.get_traced_memory()[0] / sum(len(p.resources) for p in listing)
                 tracemalloc.stop()
             peaks.append(peak(world.reaping.run))
             world.close()
@@ -317,9 +317,9 @@ def main() -> int:
         rows += memory(root, arguments.resources, arguments.expired)
         rows += backlogs(root, arguments.backlog)
     for row in rows:
-        table.add_row(row.what, row.got, row.bound, "holds" if row.held else "BROKEN")
+        table.add_row(row.what, row.got, row.bound, "holds" if row.holds else "BROKEN")
     Console().print(table)
-    return int(not all(row.held for row in rows))
+    return int(not all(row.holds for row in rows))
 
 
 if __name__ == "__main__":

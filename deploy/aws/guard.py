@@ -108,21 +108,21 @@ def _seconds(environment: Mapping[str, str], name: str, otherwise: Seconds = Non
 
 
 def ours(tags: Mapping[str, str], installation: str) -> bool:
-    """By tag and role."""
+    """True if it is of this installation, by tag and role."""
     whose = tags.get(f"{TAG}installation", "")
-    mine = bool(whose) and installation in (whose, ANY)
-    return mine and tags.get(f"{TAG}role") in ROLES
+    owned = bool(whose) and installation in (whose, ANY)
+    return owned and tags.get(f"{TAG}role") in ROLES
 
 
 def seconds_in(tags: Mapping[str, str], name: str) -> Seconds:
-    """What the tag says; None: it cannot be read."""
+    """Seconds in a tag; None: unreadable, or absent."""
     text = tags.get(TAG + name, "")
     return float(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else None
 
 
 @dataclass(frozen=True)
 class Case:
-    """What every part of one pass knows."""
+    """The settings and time of one pass."""
 
     settings: Settings
     now: float
@@ -132,7 +132,7 @@ class Case:
         return self.now > until + self.settings.grace
 
     def deadline(self, expires_at: Seconds, created: Seconds, most: Seconds = None) -> Seconds:
-        """When it must be dead, as promised at its creation; None: unknown."""
+        """Epoch seconds by which it must be deleted, as promised at its creation; None: unknown."""
         most = self.settings.max_ttl if most is None else most
         if expires_at is not None or created is None or most is None:
             return expires_at
@@ -143,13 +143,13 @@ class Thing(NamedTuple):
     """Something of ours, so many seconds past its deadline."""
 
     id: str
-    instance: str  # what vmrunner calls it
-    late: float
+    instance: str  # its name at vmrunner
+    overdue: float
     association: str  # of an address that is in use
 
 
 class Kind(NamedTuple):
-    """How one kind is listed. `states`: those to end; what hangs on a VM is free after it."""
+    """A kind of resource. `states`: those to end; what hangs on a VM is free after it."""
 
     name: str
     method: Any  # its name, one of EC2Client's
@@ -265,7 +265,7 @@ class Region:
             yield getattr(self.ec2, kind.method)(**params)
 
     def _judged(self, kind: Kind, item: Item) -> Thing | None:
-        """Must it end? One that makes no sense hides no other."""
+        """The item as a `Thing`, if it must end. A malformed one hides no other."""
         name = str(item.get(kind.id, "?"))
         try:
             tags = {str(t["Key"]): str(t.get("Value", "")) for t in item.get(kind.tags, ())}
@@ -352,7 +352,9 @@ class Region:
         self.lines[what].append({"region": self.name, "kind": kind, **more})
 
     def _ended(self, kind: Kind, thing: Thing) -> None:
-        self._tell("ended", kind.name, id=thing.id, instance=thing.instance, late=round(thing.late))
+        self._tell(
+            "ended", kind.name, id=thing.id, instance=thing.instance, late=round(thing.overdue)
+        )
 
     def _failed(self, kind: Kind, thing: Thing, error: Exception) -> None:
         if MISSING.fullmatch(_code(error)):
@@ -370,7 +372,7 @@ def _release(ec2: EC2Client, address: Thing) -> None:
 
 
 def _at(schedule: GetScheduleOutputTypeDef) -> Seconds:
-    """When a one-shot schedule fires."""
+    """Epoch seconds at which a one-shot schedule fires; None: it is none, or not in UTC."""
     found = re.fullmatch(r"at\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\)", schedule["ScheduleExpression"])
     if found is None or schedule.get("ScheduleExpressionTimezone", "UTC") != "UTC":
         return None
@@ -388,7 +390,7 @@ def _words(error: Exception) -> str:
 
 
 def guard(settings: Settings, now: float, *, dry_run: bool = False) -> dict[str, Any]:
-    """One pass over all regions; what it did."""
+    """One pass over all regions; its report."""
     retries: Any = {"mode": "standard", "total_max_attempts": 4}
     config = Config(connect_timeout=5, read_timeout=20, retries=retries)
     client = functools.partial(boto3.Session().client, config=config)
@@ -413,7 +415,7 @@ def leave_sign(function: str, seen: Container[str], now: float) -> None:
 
 
 def handler(event: Any, context: Any = None) -> dict[str, Any]:
-    """What Lambda calls. Raises `GuardFailed` after all was done that could be."""
+    """Lambda's entry point. Raises `GuardFailed` after all was done that could be."""
     dry_run = isinstance(event, Mapping) and event.get("dry_run") is True
     now = time.time()
     report = guard(Settings.read(os.environ), now, dry_run=dry_run)

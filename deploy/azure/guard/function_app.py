@@ -89,7 +89,7 @@ class Refused(Exception):
 
 
 class Answer(NamedTuple):
-    """What came back. `wait`: seconds until another try has a point, where it says that."""
+    """An HTTP response. `wait`: seconds until another try has a point, where it says that."""
 
     status: int
     body: Any
@@ -148,19 +148,19 @@ def _seconds(values: Mapping[str, str], name: str) -> float | None:
 
 
 def tags_of(item: Item) -> dict[str, str]:
-    """By name in lower case: to Azure `vmrunner:Role` is the same name."""
+    """Tags by name in lower case: to Azure `vmrunner:Role` is the same name."""
     return {name.lower(): value for name, value in (item.get("tags") or {}).items()}
 
 
 def ours(tags: Mapping[str, str], installation: str) -> bool:
-    """By tag and role."""
+    """True if it is of this installation, by tag and role."""
     whose = tags.get(f"{TAG}installation", "")
-    mine = bool(whose) and installation in (whose, ANY)
-    return mine and tags.get(f"{TAG}role") in ROLES
+    owned = bool(whose) and installation in (whose, ANY)
+    return owned and tags.get(f"{TAG}role") in ROLES
 
 
 def deadline(item: Item, max_ttl: float | None) -> float | None:
-    """Epoch seconds. `max_ttl`: today's limit, for what does not say the one of its birth."""
+    """Epoch seconds. `max_ttl`: today's limit, where its tags lack the one at its creation."""
     tags = tags_of(item)
     expires_at, created = _number(tags, "expires-at"), created_at(item)
     life = _number(tags, "max-ttl")
@@ -176,7 +176,7 @@ def _number(tags: Mapping[str, str], name: str) -> float | None:
 
 
 def created_at(item: Item) -> float | None:
-    """Epoch seconds, as VMs, disks and snapshots tell it."""
+    """Epoch seconds, where it is a VM, a disk or a snapshot; else None."""
     try:
         # Azure writes seven digits of a second, of which Python 3.10 reads none.
         written = re.sub(r"(\.\d{1,6})\d*", r"\1", item["properties"]["timeCreated"])
@@ -191,11 +191,11 @@ class Thing(NamedTuple):
 
     id: str
     instance: str
-    late: float
+    overdue: float
 
 
 class Kind(NamedTuple):
-    """How one kind is listed and deleted, and which of its properties names who uses it."""
+    """A kind of resource: how to list and delete it; `used`: the property that names its user."""
 
     name: str
     type: str
@@ -296,7 +296,7 @@ class Pass:
     # --- ending ---
 
     def _end(self, kind: Kind, thing: Thing) -> None:
-        line = {"id": thing.id, "instance": thing.instance, "late": round(thing.late)}
+        line = {"id": thing.id, "instance": thing.instance, "late": round(thing.overdue)}
         try:
             if not self._settings.dry_run:
                 self._ask("DELETE", self._url(quote(thing.id), kind, kind.more))
@@ -333,7 +333,7 @@ class Pass:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Where it leads. Azure's next pages name the port."""
+    """Scheme, host and port. Azure's next pages name the port."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"https": 443}.get(parts.scheme)
 
@@ -430,7 +430,7 @@ def run(
 
 
 def handler(environment: Mapping[str, str]) -> str:
-    """What the function does. Raises `GuardFailed`."""
+    """One pass, with settings from the environment. Raises `GuardFailed`."""
     settings = Settings.read(environment)
     shown = {"Authorization": f"Bearer {token(environment)}"}
     return run(settings, shown, time.time(), base=API)
@@ -442,5 +442,5 @@ app = func.FunctionApp()
 @app.function_name("guard")
 @app.timer_trigger(arg_name="timer", schedule="0 */5 * * * *")
 def invoked(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the host calls it by this name
-    """What the timer calls."""
+    """The timer's entry point."""
     handler(os.environ)

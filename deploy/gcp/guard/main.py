@@ -119,19 +119,19 @@ def _seconds(environment: Mapping[str, str], name: str) -> float | None:
 
 
 def ours(labels: Mapping[str, str], installation: str) -> bool:
-    """By label and role."""
+    """True if it is of this installation, by label and role."""
     whose = labels.get(f"{LABEL}installation", "")
-    mine = bool(whose) and installation in (whose, ANY)
-    return mine and labels.get(f"{LABEL}role") in ROLES
+    owned = bool(whose) and installation in (whose, ANY)
+    return owned and labels.get(f"{LABEL}role") in ROLES
 
 
 def expires_at(labels: Mapping[str, str]) -> float | None:
-    """What the label says; None: it cannot be read."""
+    """Epoch seconds in the label; None: unreadable, or absent."""
     return _number(labels, "expires-at")
 
 
 def deadline(item: Item, max_ttl: float | None) -> float | None:
-    """Epoch seconds. `max_ttl`: today's limit, for what does not say the one of its birth."""
+    """Epoch seconds. `max_ttl`: today's limit, where its labels lack the one at its creation."""
     labels = item.get("labels", {})
     expiry, created = expires_at(labels), created_at(item)
     life = _number(labels, "max-ttl")
@@ -158,13 +158,12 @@ class Thing(NamedTuple):
 
     path: str
     instance: str
-    late: float
+    overdue: float
     item: Item
 
 
 class Kind(NamedTuple):
-    """How one kind is listed, and when one of it is free to go. `zonal`: each zone can be listed by
-    itself."""
+    """A kind of resource. `free`: may one be deleted? `zonal`: each zone can be listed by itself."""
 
     name: str
     listing: str
@@ -294,7 +293,7 @@ class Pass:
     # --- ending ---
 
     def _end(self, kind: Kind, thing: Thing) -> None:
-        line = {"id": thing.path, "instance": thing.instance, "late": round(thing.late)}
+        line = {"id": thing.path, "instance": thing.instance, "late": round(thing.overdue)}
         try:
             if not self._dry_run:
                 if thing.item.get("deletionProtection"):
@@ -337,7 +336,7 @@ def _items(page: Item) -> Any:
 
 
 def _passing(error: Exception) -> bool:
-    """Does it say nothing of who asked, or of what was asked for?"""
+    """True if the failure says nothing of the caller or of the request."""
     if isinstance(error, Refused):
         return error.status >= 500
     return isinstance(error, requests.RequestException)
@@ -390,7 +389,7 @@ def invoked(
 
 
 def handler(request: Any) -> str:
-    """What Cloud Functions calls. Raises `GuardFailed` after all was done that could be."""
+    """The entry point of Cloud Functions. Raises `GuardFailed` after all was done that could be."""
     body = request.get_json(silent=True) if request is not None else None
     dry_run = isinstance(body, Mapping) and body.get("dry_run") is True
     settings = Settings.read(os.environ)

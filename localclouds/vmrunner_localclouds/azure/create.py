@@ -37,11 +37,9 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
     body = request.body_of("VirtualMachine")
     existing = _existing(cloud, request)
     if existing is not None and existing.deleting:
-        text = (
-            f"Operation 'create' is not allowed on VM '{existing.name}' since the VM is marked for "
-        )
-        text += "deletion. You can only retry the Delete operation (or wait for an ongoing one to "
-        raise not_allowed(f"{text}complete).")
+        text = f"Operation 'create' is not allowed on VM '{existing.name}' since the VM is marked "
+        text += "for deletion. You can only retry the Delete operation (or wait for an ongoing one "
+        raise not_allowed(f"{text}to complete).")
     _check_condition(request, existing)
     if existing is not None:
         return _change(cloud, request, existing, body)

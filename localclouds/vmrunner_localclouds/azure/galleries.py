@@ -40,8 +40,8 @@ _SECURITY: Final = "SecurityType"
 def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
     """Create one, in what is there above it. Its tags alone may be put again."""
     group, path = group_of(cloud, request), request.path
-    whole, _, form = _SHAPES[path.child]
-    body = request.body_of(whole)
+    schema, _, form = _SHAPES[path.child]
+    body = request.body_of(schema)
     location = attributes.place(body, path.child)
     _check_name(path.rest[-1] if path.rest else path.name, form, path.child)
     attributes.check_tags(body.get("tags"))

@@ -134,8 +134,8 @@ def pause(cloud: LocalAzure, request: AzureRequest) -> None:
     A client waits itself, but on a clock of its own."""
     operation = cloud.operations.get(request.path.name)
     if cloud.obeys and operation is not None and operation.ended is None:
-        due = cloud.next_due() - cloud.now()
-        cloud.sleep(max(0.0, min(due, cloud.poll_seconds)))
+        wait = cloud.next_due() - cloud.now()
+        cloud.sleep(max(0.0, min(wait, cloud.poll_seconds)))
 
 
 def get(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:

@@ -58,12 +58,14 @@ def disc(content: bytes) -> bytes:
     """Return an image of a disc (ISO 9660) with that one file."""
     sectors = -(-len(content) // _SECTOR)
     tables = [struct.pack(form, 1, 0, _ROOT, 1) + b"\0\0" for form in ("<BBIH", ">BBIH")]
-    here, above = (_record(name, _ROOT, _SECTOR, directory=True) for name in (b"\0", b"\1"))
-    listing = here + above + _record(_FILE, _ROOT + 1, len(content))
+    own_record, parent_record = (
+        _record(name, _ROOT, _SECTOR, directory=True) for name in (b"\0", b"\1")
+    )
+    listing = own_record + parent_record + _record(_FILE, _ROOT + 1, len(content))
     return b"".join(
         (
             bytes(16 * _SECTOR),
-            _padded(_descriptor(_ROOT + 1 + sectors, len(tables[0]), here)),
+            _padded(_descriptor(_ROOT + 1 + sectors, len(tables[0]), own_record)),
             _padded(b"\xffCD001\x01"),
             *map(_padded, tables),
             _padded(listing),

@@ -76,14 +76,14 @@ class Ec2Metadata:
         version, *rest = path
         if not _VERSION.fullmatch(version):
             return None
-        here: Any = self._tree()
+        node: Any = self._tree()
         for name in rest:
-            if not isinstance(here, Mapping) or name not in here:
+            if not isinstance(node, Mapping) or name not in node:
                 return None
-            here = here[name]
-        if isinstance(here, Mapping):
-            return _listing(here)
-        return here if isinstance(here, bytes) else str(here).encode()
+            node = node[name]
+        if isinstance(node, Mapping):
+            return _listing(node)
+        return node if isinstance(node, bytes) else str(node).encode()
 
     def _tree(self) -> Tree:
         sent = base64.b64decode(str(self._machine.moto.user_data or ""))

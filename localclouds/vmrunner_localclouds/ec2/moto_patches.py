@@ -111,7 +111,7 @@ def install() -> None:
         module.utcnow = functools.partial(_utcnow, module.utcnow)  # type: ignore[attr-defined]
 
 
-def _instead(owner: type, name: str, ours: Handler) -> None:
+def _instead(owner: type, name: str, replacement: Handler) -> None:
     original = getattr(owner, name)
 
     @functools.wraps(original)
@@ -119,7 +119,7 @@ def _instead(owner: type, name: str, ours: Handler) -> None:
         cloud = _CURRENT.get()
         if cloud is None:
             return original(self, *args, **kwargs)
-        return ours(cloud, self, functools.partial(original), *args, **kwargs)
+        return replacement(cloud, self, functools.partial(original), *args, **kwargs)
 
     setattr(owner, name, handler)
 
@@ -300,8 +300,8 @@ def _delete_group(cloud: LocalCloud, response: Any, original: Handler) -> Action
     """Delete a group, unless a machine is in it, also one that is shutting down."""
     name = response._get_param("GroupId")
     for machine in cloud.machines:
-        here = machine.backend is response.ec2_backend and machine.state != "terminated"
-        if here and name in {group.id for group in machine.moto.security_groups}:
+        alive = machine.backend is response.ec2_backend and machine.state != "terminated"
+        if alive and name in {group.id for group in machine.moto.security_groups}:
             raise Ec2Refusal("DependencyViolation", f"resource {name} has a dependent object")
     result: ActionResult = original(response)
     return result

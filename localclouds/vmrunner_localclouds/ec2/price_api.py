@@ -45,9 +45,9 @@ def _all(
     cloud: LocalCloud, service: str, region: str
 ) -> list[tuple[str, dict[str, str], str, float]]:
     """Return family, attributes, unit and USD of every product of a region."""
-    here = {"regionCode": region}
+    location = {"regionCode": region}
     if service == "AmazonVPC":
-        group = here | {"group": "VPCPublicIPv4Address"}
+        group = location | {"group": "VPCPublicIPv4Address"}
         return [
             ("VpcPublicIPv4Address", group | {"usagetype": "PublicIPv4:IdleAddress"}, "Hrs", 0.5),
             (
@@ -57,7 +57,7 @@ def _all(
         ]  # fmt: skip
     found = []
     for name, usd in cloud.prices.items():
-        machine = here | {"instanceType": name, "tenancy": "Shared", "preInstalledSw": "NA"}
+        machine = location | {"instanceType": name, "tenancy": "Shared", "preInstalledSw": "NA"}
         machine |= {"marketoption": "OnDemand", "capacitystatus": "Used"}
         linux, windows = {"operatingSystem": "Linux"}, {"operatingSystem": "Windows"}
         found += [
@@ -66,7 +66,7 @@ def _all(
             ("Compute Instance", machine | windows, "Hrs", 2 * usd),
             ("Compute Instance", machine | linux | {"tenancy": "Dedicated"}, "Hrs", 3 * usd),
         ]
-    volume = here | {"productFamily": "Storage", "volumeApiName": "gp3"}
+    volume = location | {"productFamily": "Storage", "volumeApiName": "gp3"}
     found.append(("Storage", volume, "GB-Mo", cloud.disk_price))
     return found
 

@@ -100,8 +100,8 @@ class GceMachine(LocalMachine):
         self._show_deadline()
         if math.isfinite(self.deadline):
             wanted = self.deadline
-            late = wanted + self.cloud.deadline_late - self.cloud.now()
-            self.cloud.later(max(late, 0.0), lambda: self._strike(wanted))
+            delay = wanted + self.cloud.deadline_late - self.cloud.now()
+            self.cloud.later(max(delay, 0.0), lambda: self._strike(wanted))
 
     def stop(self, then: Callable[[], None] = lambda: None) -> None:
         """Stop it, by the API, or by the service: its disks stay, its deadline does not."""
