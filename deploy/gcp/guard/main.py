@@ -163,7 +163,7 @@ class Thing(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of resource. `free`: may one be deleted? `zonal`: each zone can be listed by itself."""
+    """A kind of resource. `free`: may one be deleted? `zonal`: zones can be listed one by one."""
 
     name: str
     listing: str

@@ -1,4 +1,4 @@
-"""Changes of a VM that is there: delete, start, powerOff, deallocate, an eviction; and its serial
+"""Changes of an existing VM: delete, start, powerOff, deallocate, an eviction; and its serial
 port."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def delete(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None)
 
 
 def start(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
-    """Start what is stopped or deallocated, if there is room for it."""
+    """Start a stopped or deallocated VM, if there is room for it."""
     machine = _settled(cloud, request)
     if broken is None and machine.state == "deallocated" and machine.dry:
         broken = NO_ROOM_IN_ZONE if machine.zone else NO_ROOM
@@ -89,7 +89,7 @@ def simulate_eviction(cloud: LocalAzure, request: AzureRequest, _: FailedLater |
 
 
 def boot_diagnostics(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """Say where the output of its serial port is. Who has that address needs no token."""
+    """Answer with the URL of its serial output, which needs no token."""
     group_of(cloud, request)
     machine = cloud.machine(request)
     diagnostics = machine.shown["properties"].get("diagnosticsProfile") or {}
@@ -121,7 +121,7 @@ def blob(cloud: LocalAzure, request: AzureRequest) -> bytes:
 
 
 def _settled(cloud: LocalAzure, request: AzureRequest) -> AzureMachine:
-    """Return a VM that is not on its way somewhere. Raises `ArmRefusal`."""
+    """A VM in no transition. Raises `ArmRefusal`."""
     group_of(cloud, request)
     machine = cloud.machine(request)
     what = request.action.rpartition(".")[2]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def permissions(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """Tell the rights in a group."""
+    """Answer with the permissions in a group."""
     group_of(cloud, request)
     kinds = {kind.rpartition("/")[2]: kind for kind in TYPES}
     kinds |= {"definitions": DEFINITION, "versions": VERSION}
@@ -31,7 +31,7 @@ def permissions(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None)
 
 
 def locks(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """Tell the locks that hold for a group."""
+    """Answer with the locks of a group."""
     group = group_of(cloud, request)
     level = cloud.locks.get(group["name"].lower())
     lock = {

@@ -52,7 +52,7 @@ def abandon(machine: AzureMachine, broken: FailedLater) -> None:
 
 
 def let_go(machine: AzureMachine) -> None:
-    """Keep the disks of a VM that has no room any more for it."""
+    """Mark a VM's disks as reserved: it gives back its room, and they stay."""
     for disk in disks_of(machine):
         disk["properties"]["diskState"] = "Reserved"
 
@@ -117,7 +117,7 @@ def _release(cloud: LocalAzure, kind: str, identifier: str, options: Json) -> No
 
 
 def _release_address(cloud: LocalAzure, address: Json) -> None:
-    """An address outlives its interface, unless it says otherwise."""
+    """Free an address from its interface, or delete it where its option says so."""
     properties: dict[str, Any] = address["properties"]
     properties.pop("ipConfiguration", None)
     if properties.get("deleteOption") == "Delete" and ADDRESS not in cloud.keeps_children:

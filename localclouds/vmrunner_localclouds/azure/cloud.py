@@ -152,16 +152,16 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
         return self._leftover("Microsoft.Web/sites", group, name, more, state="Running")
 
     def shelf(self, kind: str) -> dict[str, Json]:
-        """Return all resources of a type, by key."""
+        """All resources of a type, by key."""
         return self._shelves.setdefault(kind, {})
 
     def resource(self, identifier: str) -> Json | None:
-        """Return a resource by its id, of whatever type."""
+        """A resource of any type by its id."""
         at = key(identifier)
         return next((shelf[at] for shelf in self._shelves.values() if at in shelf), None)
 
     def add(self, machine: AzureMachine) -> None:
-        """A machine is born."""
+        """Add a new machine."""
         self.machines.append(machine)
         self.living[key(machine.id)] = machine
         fixtures.keep(self, VM, machine.shown)
@@ -173,14 +173,14 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
             guest_vms.embody(machine, self.bodies)
 
     def machine(self, request: AzureRequest) -> AzureMachine:
-        """The one that a request is about. Raises `ArmRefusal`."""
+        """The machine that a request names. Raises `ArmRefusal`."""
         found = self.living.get(key(request.path.id))
         if found is None:
             raise not_found(f"{VM}/{request.path.name}", request.path.group)
         return found
 
     def forget(self, machine: AzureMachine) -> None:
-        """Let its name be another's."""
+        """Free a name for another machine."""
         self.shelf(VM).pop(key(machine.id), None)
         if self.living.get(key(machine.id)) is machine:
             del self.living[key(machine.id)]

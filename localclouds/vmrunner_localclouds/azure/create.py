@@ -31,8 +31,7 @@ _FIXED: Final = ("osProfile", "storageProfile", "networkProfile", "priority", "u
 
 
 def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
-    """Create a VM, or change one. All that can be refused at once is looked at before anything is
-    made."""
+    """Create a VM, or change one. Everything is checked before anything is made."""
     group = group_of(cloud, request)
     body = request.body_of("VirtualMachine")
     existing = _existing(cloud, request)
@@ -77,7 +76,7 @@ def _existing(cloud: LocalAzure, request: AzureRequest) -> AzureMachine | None:
 
 
 def _check_condition(request: AzureRequest, existing: AzureMachine | None) -> None:
-    """Only `*` is known with If-None-Match."""
+    """Raises `ArmRefusal` where a condition fails. If-None-Match takes `*` alone."""
     unless, only = (request.headers.get(name, "") for name in ("if-none-match", "if-match"))
     if unless not in ("", "*"):
         text = f"The value '{unless}' of header If-None-Match is not supported."

@@ -69,7 +69,7 @@ def _holds(item: Json, name: str, how: str, value: str) -> bool:
 
 
 def _parsed(text: str) -> list[list[tuple[str, str, str]]]:
-    """Return choices, each a list of field, `eq` or `ne` or `contains`, and value."""
+    """Choices, each a list of field, `eq` or `ne` or `contains`, and value."""
     if not text.strip():
         return []
     parts = _JOINT.split(text)

@@ -38,7 +38,7 @@ _SECURITY: Final = "SecurityType"
 
 
 def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
-    """Create one, in what is there above it. Its tags alone may be put again."""
+    """Create one inside its parent. A second PUT changes only its tags."""
     group, path = group_of(cloud, request), request.path
     schema, _, form = _SHAPES[path.child]
     body = request.body_of(schema)
@@ -67,7 +67,7 @@ def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) ->
 
 
 def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """Change the tags of one: what is not among the new ones goes."""
+    """Replace the tags of one."""
     group_of(cloud, request)
     path = request.path
     body = request.body_of(_SHAPES[path.child][1])
@@ -82,7 +82,7 @@ def patch(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> Ar
 
 
 def delete(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
-    """Delete one that nothing is in. To delete what is not there is no error."""
+    """Delete one that is empty. A missing one is no error."""
     group_of(cloud, request)
     at, shelf = key(request.path.child_id), cloud.shelf(request.path.child)
     found = shelf.get(at)

@@ -23,7 +23,7 @@ _PUBLIC: Final = "198.18.0.0/15"
 
 @dataclass(slots=True)
 class PlannedInterfaces:
-    """Resources that are made when the VM is, and what the VM says of them."""
+    """Resources that are made when the VM is, and the VM's references to them."""
 
     references: list[Json] = field(default_factory=list)
     made: list[Json] = field(default_factory=list)
@@ -207,7 +207,7 @@ def _public(
 
 
 def check_sku(name: str | None, location: str) -> None:
-    """Basic addresses are made no more; one that says nothing would be Basic."""
+    """Raises `ArmRefusal` for a Basic address, which is the default without a SKU."""
     if name != "Standard":
         text = "Cannot create more than 0 IPv4 Basic SKU public IP addresses for this subscription "
         raise ArmRefusal(
@@ -216,7 +216,7 @@ def check_sku(name: str | None, location: str) -> None:
 
 
 def _take(cloud: LocalAzure, reference: Json, owner: Json, planned: PlannedInterfaces) -> None:
-    """An interface that was there before."""
+    """Plan the use of an existing interface. Raises `ArmRefusal`."""
     identifier = reference.get("id", "")
     found = cloud.shelf(NIC).get(key(identifier))
     if found is None:

@@ -38,7 +38,7 @@ class AzureMachine(LocalMachine):
 
     @property
     def zone(self) -> str:
-        """Return its zone within its location; empty: none."""
+        """Its zone within its location; empty: none."""
         return str((self.shown.get("zones") or [""])[0])
 
     @property
@@ -88,7 +88,7 @@ class AzureMachine(LocalMachine):
             self.cloud.later(self.cloud.boot_seconds, self._booted)
 
     def run(self) -> None:
-        """Mark its VM as running. Its guest tells later that it is ready."""
+        """Mark its VM as running. Its guest reports later that it is ready."""
         if self.state == "starting":
             self._become("running")
 
@@ -100,7 +100,7 @@ class AzureMachine(LocalMachine):
         self._ready()
 
     def give_up(self, broken: FailedLater) -> None:
-        """Let what was begun fail. It stays, failed, if it is among what remains."""
+        """Fail the create. The VM stays, failed, if the error leaves it."""
         if broken.runs:
             self.run()
         self.failure = broken
@@ -125,7 +125,7 @@ class AzureMachine(LocalMachine):
     def deallocate(
         self, then: Callable[[], None] = lambda: None, *, hibernate: bool = False
     ) -> None:
-        """Give back its room: its disk and its addresses stay, and its memory if it hibernates."""
+        """Give up its room: its disk and its addresses stay, and its memory if it hibernates."""
 
         def done() -> None:
             self.hibernated = hibernate

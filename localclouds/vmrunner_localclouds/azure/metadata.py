@@ -42,7 +42,7 @@ _STATE: Final = re.compile(rb"<State>\s*(\w+)\s*</State>")
 
 
 class AzureMetadata:
-    """Called with each request; what is true of the machine now is what it answers."""
+    """Answers each request from the machine's present state."""
 
     def __init__(self, machine: AzureMachine) -> None:
         self._machine = machine

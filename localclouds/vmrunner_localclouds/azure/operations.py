@@ -1,4 +1,4 @@
-"""Operations: what a change is until it is done, and what it came to."""
+"""Operations: changes under way, and their outcomes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ArmOperation:
     broken: FailedLater | None = None
 
     def finish(self, broken: FailedLater | None = None) -> None:
-        """Finish: well, or in this error."""
+        """End, in success or in this error."""
         if self.ended is None:
             self.ended, self.broken = self.cloud.now(), broken
 
@@ -59,7 +59,7 @@ class ArmOperation:
 
 
 def begin(cloud: LocalAzure, provider: str, location: str) -> ArmOperation:
-    """A new one, which runs until `finish`."""
+    """A new operation, which runs until `finish`."""
     operation = ArmOperation(cloud, provider, location, started=cloud.now())
     cloud.operations[operation.name] = operation
     return operation
@@ -93,7 +93,7 @@ def run(
     effect: Callable[[], object] = lambda: None,
     broken: FailedLater | None = None,
 ) -> ArmAnswer:
-    """Start one that ends `operation_seconds` later, in `effect` or `broken`."""
+    """Start an operation that ends `operation_seconds` later, in `effect` or `broken`."""
 
     def end() -> None:
         if broken is None:
@@ -112,7 +112,7 @@ def follow(
     location: str,
     work: Callable[[Callable[[], None]], object],
 ) -> ArmAnswer:
-    """Start one that ends when `work` says so, by calling what it is given."""
+    """Start an operation that ends when `work` calls its argument."""
     operation = begin(cloud, request.path.provider, location)
     work(operation.finish)
     return ArmAnswer(202, None, headers(operation, request))
@@ -126,11 +126,11 @@ def copied(body: Json | None) -> Json | None:
     return copy
 
 
-# --- what is asked of them -----------------------------------------------------------------------
+# --- requests about them -------------------------------------------------------------------------
 
 
 def pause(cloud: LocalAzure, request: AzureRequest) -> None:
-    """Let time pass until it is done, on a clock that obeys: without the lock, before the answer.
+    """Advance a virtual clock until the operation is done: without the lock, before the answer.
     A client waits itself, but on a clock of its own."""
     operation = cloud.operations.get(request.path.name)
     if cloud.obeys and operation is not None and operation.ended is None:

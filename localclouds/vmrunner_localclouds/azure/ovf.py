@@ -55,7 +55,7 @@ def environment(profile: Json, data: bytes) -> bytes:
 
 
 def disc(content: bytes) -> bytes:
-    """Return an image of a disc (ISO 9660) with that one file."""
+    """An image of a disc (ISO 9660) with that one file."""
     sectors = -(-len(content) // _SECTOR)
     tables = [struct.pack(form, 1, 0, _ROOT, 1) + b"\0\0" for form in ("<BBIH", ">BBIH")]
     own_record, parent_record = (

@@ -37,7 +37,7 @@ def retail(cloud: LocalAzure, request: AzureRequest) -> Json:
 
 
 def price(location: str, size: str, usd: float, **more: object) -> Json:
-    """Return one price as the list writes it: a size's, for an hour of Linux, unless `more` says
+    """One price as the list writes it: a size's, for an hour of Linux, unless `more` says
     otherwise."""
     return {
         "currencyCode": "USD",

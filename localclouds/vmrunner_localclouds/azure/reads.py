@@ -29,7 +29,7 @@ def get(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmA
 
 
 def listed(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> ArmAnswer:
-    """Tell all of a kind: of a group, of a location, or of the whole subscription."""
+    """List all of a kind: of a group, of a location, or of the whole subscription."""
     path = request.path
     if path.group:
         group_of(cloud, request)
@@ -147,7 +147,7 @@ def sizes(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> Ar
 
 
 def dressed(cloud: LocalAzure, found: Json, expand: str = "") -> Json:
-    """Return a resource as an answer has it."""
+    """A resource as an answer has it."""
     if found["type"] == NIC and expand.lower() == "ipconfigurations/publicipaddress":
         return _with_addresses(cloud, found) if cloud.expands else found
     if found["type"] != VM:

@@ -28,7 +28,7 @@ SHAPES: Final = {
 
 
 def put(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
-    """Create one. Its tags alone may be put again."""
+    """Create one. A second PUT changes only its tags."""
     group, path = group_of(cloud, request), request.path
     body = request.body_of(SHAPES[path.kind][0])
     location = attributes.place(body, path.kind)
@@ -72,7 +72,7 @@ def merge_tags(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) 
 
 
 def delete(cloud: LocalAzure, request: AzureRequest, broken: FailedLater | None) -> ArmAnswer:
-    """Delete one that nothing uses. To delete what is not there is no error."""
+    """Delete one that nothing uses. A missing one is no error."""
     group_of(cloud, request)
     at = key(request.path.id)
     found = cloud.shelf(request.path.kind).get(at)

@@ -1,4 +1,4 @@
-"""Actions, by who handles them; and what is refused before."""
+"""The handlers of actions, and the checks before them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Parts of every local cloud: a clock that obeys, and faults on demand."""
+"""Parts of every local cloud: a clock that tests may set, and faults on demand."""

@@ -8,7 +8,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 
 class FaultSubject(Protocol):
-    """The part of a request that a plan goes by."""
+    """The part of a request that selects its fate."""
 
     @property
     def action(self) -> str: ...
@@ -42,7 +42,7 @@ class FaultPlan(Generic[R, T]):
         self._next: dict[str, deque[T | None]] = {}
 
     def fail(self, action: str, *troubles: T | None) -> None:
-        """The next requests for `action` fare like this; None: all is well with that one."""
+        """Plan the fates of the next requests for `action`; None: that one is answered normally."""
         self._next.setdefault(action, deque()).extend(troubles)
 
     def deny(self, *actions: str) -> None:
@@ -62,5 +62,5 @@ class FaultPlan(Generic[R, T]):
         return queue.popleft() if queue else None
 
     def denial(self, request: R) -> T:
-        """Return this cloud's words for a denial."""
+        """This cloud's message for a denial."""
         raise NotImplementedError

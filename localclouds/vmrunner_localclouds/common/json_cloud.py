@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class JsonCloud(LocalService[M, R, T]):
-    """The cloud. With a virtual clock, `sleep` makes it go on while a client waits."""
+    """The cloud. With a virtual clock, `sleep` advances it while a client waits."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class JsonEndpoint(HttpEndpoint, Generic[R, T]):
 
     @abstractmethod
     def handle(self, request: R, broken: T | None) -> HttpAnswer:
-        """Do what is asked, and answer. `broken`: its operation ends in this."""
+        """Execute a request, and answer. `broken`: its operation ends in this."""
 
     @abstractmethod
     def refuse(self, fate: RequestFate) -> HttpAnswer:
-        """Return an error document."""
+        """An error document."""
 
     # --- within ---
 

@@ -18,7 +18,7 @@ class LocalMachine:
     """One machine, as far as a test may know and change it. Changes of state go through the
     methods."""
 
-    shown: dict[str, Any]  # what the API says of it
+    shown: dict[str, Any]  # as the API shows it
     never_runs: bool = False  # there is no capacity for it
     stuck: bool = False  # accepts its death, and does not die
     deleting: bool = False
@@ -55,11 +55,11 @@ class LocalMachine:
         return self.serial if self.body is None else self.body.console
 
     def release(self) -> None:
-        """Let go what was stuck."""
+        """Finish a delete that was stuck."""
         self.stuck = False
         if self.deleting:
             self._ended()
 
     @abstractmethod
     def _ended(self) -> None:
-        """Let it go, if it is not stuck."""
+        """Remove it, unless it is stuck."""

@@ -111,7 +111,7 @@ class LocalService(Timeline, Generic[M, R, T]):
 
     @property
     def alive(self) -> list[M]:
-        """Return all that live, with no delete accepted."""
+        """All machines that exist, with no delete accepted."""
         self.settle()
         return [machine for machine in self.machines if machine.alive]
 

@@ -35,7 +35,7 @@ class RequestBuckets:
         self._tokens: dict[Hashable, tuple[float, float]] = {}  # tokens at a time
 
     def take(self, key: Hashable, rate: CallRate, count: int = 1) -> bool:
-        """Take so many tokens of the bucket `key`. False: they are not there, and none is taken."""
+        """Take so many tokens of the bucket `key`. False: there are too few, and none is taken."""
         now = self._now()
         tokens, at = self._tokens.get(key, (rate.burst.value, now))
         tokens = min(rate.burst.value, tokens + max(0.0, now - at) * rate.refill.value)
@@ -53,7 +53,7 @@ class MinuteCounts:
         self._calls: dict[Hashable, tuple[int, int]] = {}  # calls in a minute
 
     def take(self, key: Hashable, limit: VendorLimit) -> bool:
-        """Count one call of `key`. False: the minute has none left."""
+        """Count one call of `key`. False: the minute's calls are used up."""
         minute = int(self._now() // 60)
         counted, calls = self._calls.get(key, (minute, 0))
         calls = calls if counted == minute else 0

@@ -36,7 +36,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         super().__init__(clock, Ec2Faults(), vms)
         self.boot_seconds = 0.0
         self.delete_seconds = 0.0  # from an accepted termination to the end
-        self.shutdown_seconds = 0.0  # so long a guest takes that is asked to shut down by a stop
+        self.shutdown_seconds = 0.0  # so long a guest takes to shut down at a stop
         self.tombstone = 3600.0  # so long the terminated are shown
         self.visibility_lag = 0.0  # so long new machines are not visible
         self.seal_seconds = 0.0  # from a change of metadata options to its effect
@@ -99,7 +99,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
             )
 
     def backend(self, region: str, account: str | None = None) -> EC2Backend:
-        """Return moto's backend of a region."""
+        """moto's backend of a region."""
         from moto.ec2.models import ec2_backends
 
         return ec2_backends[account or self.account][region]

@@ -112,7 +112,7 @@ class Ec2Machine:
 
     @property
     def hidden(self) -> bool:
-        """True if it is born and not visible yet."""
+        """True if it is created and not visible yet."""
         return self.id in self.world.hidden
 
     @property
@@ -132,7 +132,7 @@ class Ec2Machine:
             self.world.later(self.world.visibility_lag, self._appear)
 
     def run(self) -> None:
-        """Mark what there is of it as running."""
+        """Mark its VM, if any, as running."""
         if self.state == "pending":
             self._become("running")
 
@@ -164,7 +164,7 @@ class Ec2Machine:
             self.world.bodies.start_again(self)
 
     def end(self, reason: StateReason = USER, *, force: bool = False) -> None:
-        """Accept its death; it comes `delete_seconds` later, unless it is stuck."""
+        """Accept its termination; it ends `delete_seconds` later, unless it is stuck."""
         if self.state == "terminated":
             return
         if self.state != "shutting-down":
@@ -195,11 +195,11 @@ class Ec2Machine:
             self.end(StateReason(f"{code}: Client error on launch", ""))
 
     def preempt(self) -> None:
-        """The cloud takes a spot machine back."""
+        """Interrupt a spot machine, as EC2 does."""
         self.end(TAKEN_BACK)
 
     def die(self) -> None:
-        """Terminate it: its volumes and interfaces go, those that should."""
+        """Terminate it, with the volumes and interfaces that are deleted on termination."""
         if self.state == "terminated":
             return
         if self.body is not None:

@@ -27,7 +27,7 @@ Tree = Mapping[str, Any]
 
 
 class Ec2Metadata:
-    """Called with each request; what is true of the machine now is what it answers."""
+    """Answers each request from the machine's present state."""
 
     def __init__(self, machine: Ec2Machine) -> None:
         self._machine = machine

@@ -166,7 +166,7 @@ def _describe_instances(cloud: LocalCloud, response: Any, _: Handler) -> ActionR
 def _all_reservations(
     cloud: LocalCloud, backend: Any, original: Handler, filters: Any = None
 ) -> Any:
-    """Newborns are not visible for a while."""
+    """All reservations, without instances that are not visible yet."""
     found = original(backend)
     hidden = cloud.hidden
     if hidden:
@@ -177,7 +177,7 @@ def _all_reservations(
 
 
 def _get_tags(_: LocalCloud, resource: Any, __: Handler) -> list[dict[str, str]]:
-    """Return tags by a look-up, where moto scans every tag of everything."""
+    """Tags by a look-up, where moto scans every tag of everything."""
     kind = ec2_utils.EC2_PREFIX_TO_RESOURCE.get(ec2_utils.get_prefix(resource.id), "")
     return [
         {"resource_id": resource.id, "key": key, "value": value, "resource_type": kind}
@@ -260,7 +260,7 @@ def _demand(machine: Ec2Machine, what: str, states: Sequence[str]) -> None:
 def _changed(
     key: str, machines: Sequence[Ec2Machine], change: Callable[[Ec2Machine], None]
 ) -> ActionResult:
-    """Change them, and tell what each was and is."""
+    """Change them; answer with the former and the present state of each."""
     changes = []
     for machine in machines:
         before = {"Code": machine.moto.state_code, "Name": machine.state}
@@ -271,7 +271,7 @@ def _changed(
 
 
 def _describe_types(cloud: LocalCloud, response: Any, original: Handler) -> ActionResult:
-    """A list of names is refused whole for one that the region has not."""
+    """Describe types. Raises `Ec2Refusal` for a name that the region lacks."""
     lost = cloud.lacking & set(response._get_param("InstanceTypes", []))
     if lost:
         text = f"The following supplied instance types do not exist: {sorted(lost)}"
@@ -343,7 +343,7 @@ def _zones(backend: EC2Backend) -> set[str]:
 
 
 def _named(cloud: LocalCloud, response: Any, name: str) -> Ec2Machine:
-    """The machine of this id, in the region that is asked."""
+    """The machine of this id, in the region of the request."""
     (machine,) = _all_named(cloud, response, [name])
     return machine
 

@@ -44,7 +44,7 @@ def products(cloud: LocalCloud, request: Ec2Request) -> tuple[str, str]:
 def _all(
     cloud: LocalCloud, service: str, region: str
 ) -> list[tuple[str, dict[str, str], str, float]]:
-    """Return family, attributes, unit and USD of every product of a region."""
+    """Family, attributes, unit and USD of every product of a region."""
     location = {"regionCode": region}
     if service == "AmazonVPC":
         group = location | {"group": "VPCPublicIPv4Address"}

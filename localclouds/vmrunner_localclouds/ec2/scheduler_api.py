@@ -1,4 +1,4 @@
-"""Calls that moto does not answer: a check of one's own rights and quotas makes them, and who asks
+"""Calls that moto does not answer: a check of permissions and quotas makes them, and who asks
 for prices."""
 
 from __future__ import annotations

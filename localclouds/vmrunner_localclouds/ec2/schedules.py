@@ -27,7 +27,7 @@ Backend = EventBridgeSchedulerBackend
 def create_schedule(
     cloud: LocalCloud, backend: Backend, original: Callable[..., Schedule], **arguments: Any
 ) -> Schedule:
-    """One that fires, if it is a one-shot that ends instances."""
+    """Create a schedule, which fires if it is a one-shot that ends instances."""
     expression = str(arguments["schedule_expression"])
     quotas.check_schedule(arguments["group_name"] or "default", arguments["name"], expression)
     _check_group(backend, arguments["group_name"])
@@ -60,7 +60,7 @@ def create_group(
 def list_schedules(
     _: LocalCloud, backend: Backend, original: Callable[..., Any], *args: Any, **arguments: Any
 ) -> Any:
-    """A group that is not there has no list."""
+    """List schedules. Raises `Ec2Refusal` for a group that does not exist."""
     for name in args[0] or ():
         _check_group(backend, name)
     return original(backend, *args, **arguments)

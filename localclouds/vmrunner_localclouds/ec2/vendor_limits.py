@@ -102,13 +102,13 @@ def rate_of(service: str, action: str, *, bounded: bool = True) -> CallRate | No
 
 
 class Throttles:
-    """The calls that an account has left in each region."""
+    """The remaining calls of an account in each region."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._buckets = RequestBuckets(now)
 
     def admit(self, account: str, request: Ec2Request) -> bool:
-        """Take one call, and the instances that it names. False: there are too many."""
+        """Count one call, and the instances that it names. False: there are too many."""
         bounded = bool({"Filter.1.Name", "MaxResults", "NextToken"} & request.params.keys())
         rate = rate_of(request.service, request.action, bounded=bounded)
         key = (account, request.region, request.service, request.action)

@@ -29,7 +29,7 @@ def skus(cloud: LocalGce, request: GceRequest) -> Json:
 
 
 def sku(number: int, description: str, unit: str, usd: float, regions: list[str]) -> Json:
-    """Return one price as the catalog writes it: nothing, and then the price."""
+    """One price as the catalog writes it: a tier of nothing, then that of the price."""
     spot = "Spot" in description
     rates = [
         {"startUsageAmount": amount, "unitPrice": _money(price)}

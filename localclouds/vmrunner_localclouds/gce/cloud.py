@@ -109,16 +109,16 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
             return leftovers.add_address(self, region, name, more)
 
     def snapshot(self, name: str, *, disk: str = "", **more: object) -> Json:
-        """Add a snapshot of a disk that there was, by its link."""
+        """Add a snapshot of a former disk, by its link."""
         with self.lock:
             return leftovers.add_snapshot(self, name, disk, more)
 
     def shelf(self, collection: str, scope: str) -> dict[str, Json]:
-        """Return all resources of a kind in `zones/z`, `regions/r` or `global`, by name."""
+        """All resources of a kind in `zones/z`, `regions/r` or `global`, by name."""
         return self._shelves.setdefault(collection, {}).setdefault(scope, {})
 
     def shelves(self, collection: str) -> dict[str, dict[str, Json]]:
-        """Return all resources of a kind by scope and name."""
+        """All resources of a kind by scope and name."""
         return self._shelves.setdefault(collection, {})
 
     def find(self, collection: str, scope: str, name: str) -> Json | None:
@@ -138,7 +138,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         return nth(cidr, self._addresses)
 
     def add(self, machine: GceMachine) -> None:
-        """A machine is born."""
+        """Add a new machine."""
         self.machines.append(machine)
         self.by_link[machine.shown["selfLink"]] = machine
         if self.bodies is not None and not machine.never_runs:
@@ -146,11 +146,11 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         machine.begin()
 
     def machine(self, link: str) -> GceMachine:
-        """The one behind a resource, or the last that was."""
+        """The machine of a link, or the last that had it."""
         return self.by_link[link]
 
     @property
     def disks(self) -> list[Json]:
-        """Return all disks that bill, attached or not."""
+        """All disks that bill, attached or not."""
         self.settle()
         return [disk for shelf in self.shelves("disks").values() for disk in shelf.values()]

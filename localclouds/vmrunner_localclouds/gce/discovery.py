@@ -27,7 +27,7 @@ class Method(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A method, and what its path says."""
+    """A method, and the parameters in its path."""
 
     method: Method
     path: Mapping[str, str]
@@ -43,7 +43,7 @@ def document() -> Json:
 
 @cache
 def methods() -> Mapping[str, Method]:
-    """Return all methods that Google has, by id."""
+    """All of Google's methods, by id."""
     return {method.id: method for method in _methods(document()["resources"])}
 
 

@@ -149,7 +149,7 @@ def _type(cloud: LocalGce, zone: str, owner: Json, params: Json, path: str) -> s
 
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """A disk that no VM uses."""
+    """Delete a disk that no VM uses."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     relative = f"projects/{cloud.project}/{request.scope}/disks/{request.path['disk']}"

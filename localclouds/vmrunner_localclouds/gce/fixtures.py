@@ -70,7 +70,7 @@ def number() -> int:
 
 
 def fingerprint() -> str:
-    """Return a fingerprint, which changes with what it stands for."""
+    """A new fingerprint, for a resource that changed."""
     return base64.b64encode(secrets.token_bytes(8)).decode()
 
 
@@ -86,7 +86,7 @@ def resource(cloud: LocalGce, kind: str, where: str, name: str, created: float) 
 
 
 def build(cloud: LocalGce) -> None:
-    """A project as it is when it is made."""
+    """Fill a new project."""
     cloud.quotas[""] = dict(GLOBAL_QUOTAS)
     add_network(cloud, "default", automatic=True)
     for region in REGIONS:

@@ -62,7 +62,7 @@ def patch(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) 
 
 
 def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """A state, or with an empty one that of every new image."""
+    """Set the state of an image; an empty one resets it."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     shown, body = _named(cloud, request), request.resource
@@ -75,7 +75,7 @@ def deprecate(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | No
 
 
 def delete(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """VMs that were made of it go on."""
+    """Delete an image. VMs that were made of it go on."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     shown, shelf = _named(cloud, request), cloud.images(cloud.project)

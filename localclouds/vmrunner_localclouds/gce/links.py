@@ -8,12 +8,12 @@ HOST: Final = "https://www.googleapis.com/compute/v1/"
 
 
 def link(relative: str) -> str:
-    """`projects/p/zones/z/instances/i` → what an answer says."""
+    """`projects/p/zones/z/instances/i` → the whole link of answers."""
     return HOST + relative
 
 
 def relative(reference: str, project: str) -> str:
-    """Return a link, given in full or in part, as `projects/…`."""
+    """A link, given in full or in part, as `projects/…`."""
     if "/projects/" in reference:
         return "projects/" + reference.partition("/projects/")[2]
     if reference.startswith("projects/"):

@@ -60,7 +60,7 @@ class GceMachine(LocalMachine):
 
     @property
     def hidden(self) -> bool:
-        """True if it is born and not visible yet."""
+        """True if it is created and not visible yet."""
         return self.shown["selfLink"] in self.cloud.hidden
 
     @property
@@ -89,7 +89,7 @@ class GceMachine(LocalMachine):
         self.arm()
 
     def run(self) -> None:
-        """Mark what there is of it as running."""
+        """Mark its VM, if any, as running."""
         self._stage()
         self._run()
 
@@ -132,7 +132,7 @@ class GceMachine(LocalMachine):
             self._fail("compute.instances.terminateOnHostMaintenance")
 
     def preempt(self) -> None:
-        """The cloud takes a spot machine back."""
+        """Preempt a spot machine, as GCE does."""
         if self.state not in _UP:
             return
         operations.by_itself(self.cloud, "compute.instances.preempted", self, _TAKEN_BACK)
@@ -199,7 +199,7 @@ class GceMachine(LocalMachine):
     # --- within ---
 
     def _fail(self, operation: str) -> None:
-        """Stop it for good. The operations alone tell why."""
+        """Stop it for good. Only the operations show the reason."""
         if self.state in _UP:
             operations.by_itself(self.cloud, operation, self)
             self._wind_down()

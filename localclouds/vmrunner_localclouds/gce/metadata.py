@@ -33,7 +33,7 @@ class ListDirectory(dict[str, Any]):
 
 
 class GceMetadata:
-    """Called with each request; what is true of the machine now is what it answers."""
+    """Answers each request from the machine's present state."""
 
     def __init__(self, machine: GceMachine) -> None:
         self._machine = machine
@@ -148,7 +148,7 @@ def _numbered(items: list[Tree]) -> ListDirectory:
     return ListDirectory({str(index): item for index, item in enumerate(items)})
 
 
-# --- how it is told ------------------------------------------------------------------------------
+# --- how it is written ---------------------------------------------------------------------------
 
 
 def _reply(found: Any, query: Mapping[str, str]) -> Reply:
@@ -175,7 +175,7 @@ def _text(leaf: Any) -> str:
 
 
 def _plain(found: Any) -> Any:
-    """Return a value as JSON: the server's own names in camel case."""
+    """A value as JSON: the server's own names in camel case."""
     if isinstance(found, ListDirectory):
         return [_plain(value) for value in found.values()]
     if isinstance(found, Mapping) and not isinstance(found, NamedDirectory):

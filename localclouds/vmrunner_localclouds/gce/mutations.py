@@ -51,7 +51,7 @@ def stop(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -
 
 
 def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """Only one that runs can be suspended; of another the operation tells that."""
+    """Suspend a running VM; the operation fails for any other."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     machine = _settled(cloud, request)
@@ -64,7 +64,7 @@ def suspend(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None
 
 
 def resume(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """Only one that is suspended goes on, if its zone has room for it."""
+    """Resume a suspended VM, if its zone has room for it; the operation fails for any other."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     machine = _settled(cloud, request)
@@ -110,7 +110,7 @@ def set_metadata(cloud: LocalGce, request: GceRequest, broken: BrokenOperation |
 
 
 def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """The whole of it; a new deadline counts from now on."""
+    """Replace the scheduling; a new deadline counts from now on."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     machine = _machine(cloud, request)
@@ -126,7 +126,7 @@ def set_scheduling(cloud: LocalGce, request: GceRequest, broken: BrokenOperation
 
 
 def protect(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """Against deletion, or no longer."""
+    """Set or clear the protection against deletion."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     machine = _machine(cloud, request, "resource")
@@ -157,8 +157,8 @@ def serial(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> J
 
 
 def permitted(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
-    """Answer with those of the asked permissions that the fault plan does not deny; the resource
-    must be there."""
+    """Answer with the requested permissions that the fault plan does not deny; the resource must
+    exist."""
     collection = request.action.partition(".")[0]
     if cloud.find(collection, request.scope, request.path["resource"]) is None:
         name = request.path["resource"]
@@ -173,7 +173,7 @@ def permitted(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -
 
 
 def remove(cloud: LocalGce, request: GceRequest, broken: BrokenOperation | None) -> Json:
-    """An address or a snapshot goes."""
+    """Delete an address or a snapshot."""
     if (earlier := operations.repeated(cloud, request)) is not None:
         return earlier
     collection = collection_of(request.action)
@@ -219,7 +219,7 @@ def _machine(cloud: LocalGce, request: GceRequest, parameter: str = "instance") 
 
 
 def _settled(cloud: LocalGce, request: GceRequest) -> GceMachine:
-    """A VM that is on its way to no other state. Raises `GceRefusal`."""
+    """A VM in no transition. Raises `GceRefusal`."""
     machine = _machine(cloud, request)
     if machine.state not in ("RUNNING", "SUSPENDED", "TERMINATED"):
         raise not_ready(_relative(cloud, machine))
@@ -231,7 +231,7 @@ def _relative(cloud: LocalGce, machine: GceMachine) -> str:
 
 
 def _same(supplied: str | None, current: str, what: str) -> None:
-    """Two that change at once: the second must look again."""
+    """Raises `GceRefusal` where another change came between the read and this one."""
     if supplied is None or _bytes(supplied) != _bytes(current):
         text = f"Supplied fingerprint does not match current {what} fingerprint."
         raise GceRefusal(412, "conditionNotMet", text)

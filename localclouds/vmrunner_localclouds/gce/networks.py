@@ -85,7 +85,7 @@ def _subnetwork(cloud: LocalGce, region: str, config: Json, path: str) -> Json:
 
 
 def hold(cloud: LocalGce, zone: str, shown: Json, *, freed: bool = False) -> None:
-    """The reserved addresses of a VM are in use from now on, or `freed`."""
+    """Mark the reserved addresses of a VM as in use, or `freed`."""
     for nic in shown["networkInterfaces"]:
         for config in nic.get("accessConfigs", []):
             region = zone.rpartition("-")[0]
@@ -96,7 +96,7 @@ def hold(cloud: LocalGce, zone: str, shown: Json, *, freed: bool = False) -> Non
 
 
 def release(cloud: LocalGce, zone: str, shown: Json) -> None:
-    """The external addresses of a VM that are not reserved are another's from now on."""
+    """Take from a VM its external addresses that are not reserved."""
     region = zone.rpartition("-")[0]
     kept = {
         address["address"] for address in cloud.shelf("addresses", f"regions/{region}").values()
@@ -108,7 +108,7 @@ def release(cloud: LocalGce, zone: str, shown: Json) -> None:
 
 
 def lend(cloud: LocalGce, shown: Json) -> None:
-    """A VM that goes on has external addresses again."""
+    """Give a VM that goes on external addresses again."""
     for index, nic in enumerate(shown["networkInterfaces"]):
         own = nic["networkIP"] if cloud.bodies and index == 0 else None
         for config in nic.get("accessConfigs", []):

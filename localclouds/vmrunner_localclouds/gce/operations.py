@@ -1,4 +1,4 @@
-"""Operations: what a change is until it is done, and what it came to."""
+"""Operations: changes under way, and their outcomes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Operation:
     shown: Json
 
     def finish(self, broken: BrokenOperation | None = None) -> None:
-        """Finish: well, or in this error."""
+        """End, in success or in this error."""
         if self.shown["status"] == "DONE":
             return
         self.shown.update(status="DONE", progress=100, endTime=timestamps.written(self.cloud.now()))
@@ -49,7 +49,7 @@ _PHRASES: Final = {400: "BAD REQUEST", 403: "FORBIDDEN", 404: "NOT FOUND", 409: 
 
 
 def begin(cloud: LocalGce, kind: str, scope: str, target: Json, *, user: str = "") -> Operation:
-    """A new one on a resource in `zones/z`, `regions/r` or `global`. It runs until `finish`."""
+    """A new operation on a resource in `zones/z`, `regions/r` or `global`, until `finish`."""
     number = secrets.randbelow(9 * 10**18) + 10**17
     tail = f"{secrets.token_hex(7)[:13]}-{secrets.token_hex(4)}-{secrets.token_hex(4)}"
     name = f"operation-{int(cloud.now() * 1000)}-{tail}"
@@ -87,7 +87,7 @@ def run(
     failed: Callable[[], object] = lambda: None,
 ) -> Json:
     """Start one that ends `operation_seconds` later, in `effect` or, `broken`, in `failed`; its
-    first sight."""
+    first document."""
     operation = begin(cloud, kind, request.scope, target)
     remember(cloud, request, operation)
     first = _first(operation)
@@ -107,7 +107,7 @@ def follow(
     target: Json,
     work: Callable[[Callable[..., None]], object],
 ) -> Json:
-    """Start one that ends when `work` says so, by calling what it is given; its first sight."""
+    """Start an operation that ends when `work` calls its argument; its first document."""
     operation = begin(cloud, kind, request.scope, target)
     remember(cloud, request, operation)
     first = _first(operation)
@@ -116,7 +116,7 @@ def follow(
 
 
 def _first(operation: Operation) -> Json:
-    """The answer to a change tells of work that has not begun."""
+    """The document of an operation that has not begun."""
     first = operation.shown | {"status": "PENDING"}
     del first["startTime"]
     return first
@@ -153,11 +153,11 @@ def remember(cloud: LocalGce, request: GceRequest, operation: Operation) -> None
         cloud.tokens[request.action, request_id] = (cloud.now(), operation)
 
 
-# --- what is asked of them -----------------------------------------------------------------------
+# --- requests about them -------------------------------------------------------------------------
 
 
 def pause(cloud: LocalGce, request: GceRequest) -> None:
-    """Time passes until it is done, or two minutes: before `wait` is answered, without the lock."""
+    """Let time pass until it is done, or two minutes: before the answer, without the lock."""
     end = cloud.now() + _WAIT
     while (now := cloud.now()) < end:
         cloud.settle()

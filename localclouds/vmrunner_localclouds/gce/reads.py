@@ -109,8 +109,8 @@ def listed(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> J
 
 
 def aggregated(cloud: LocalGce, request: GceRequest, _: BrokenOperation | None) -> Json:
-    """A section for every scope, on every page; those out of reach are told of, and the answer is
-    a success all the same, unless there are no `partial_lists`."""
+    """A section for every scope, on every page; those out of reach are named, and the answer is a
+    success all the same, unless there are no `partial_lists`."""
     collection = collection_of(request.action)
     away = [scope for scope in _scopes(cloud, collection) if scope in cloud.unreachable]
     if away and not cloud.partial_lists:

@@ -19,7 +19,7 @@ class GceRequest:
 
     action: str
     method: Method | None
-    path: Mapping[str, str]  # what the path says: project, zone, instance, …
+    path: Mapping[str, str]  # parameters in the path: project, zone, instance, …
     query: Mapping[str, str]
     body: bytes
     key: str  # the bearer's token; empty: none

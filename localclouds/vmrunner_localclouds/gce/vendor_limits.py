@@ -55,7 +55,7 @@ def group_of(action: str) -> str | None:
 
 
 class Throttles:
-    """The calls that a project has left in this minute."""
+    """The calls of a project in this minute."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._counts = MinuteCounts(now)

@@ -31,11 +31,11 @@ class CloudVm(Protocol):
         """Note that its VM runs now."""
 
     def power_off(self) -> None:
-        """Note that its guest has switched itself off. Does nothing where it is dying anyway."""
+        """Note that its guest has switched itself off. Does nothing where it is stopping."""
 
     def break_down(self) -> None:
         """Note that its VM ended, or never began, unrequested. Does nothing where it is
-        dying anyway."""
+        being stopped."""
 
 
 class VmFleet:

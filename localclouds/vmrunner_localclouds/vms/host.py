@@ -32,7 +32,7 @@ _SHELL: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vms:
-    """Makes VMs that share an image and a size. `warning`: what a user should be told."""
+    """Makes VMs that share an image and a size. `warning`: text for the user, or empty."""
 
     image: LocalImage
     host: command_line.HostSpec

@@ -19,7 +19,7 @@ _BIND: Final = 10  # CAP_NET_BIND_SERVICE
 def main(command: list[str], parent: int, overlay: int, base: int, seed: int) -> None:
     syscalls.die_with_parent()
     if os.getppid() != parent:
-        return  # it died before it could be told
+        return  # it died before this could be set up
     files = ((overlay, QemuFd.OVERLAY), (base, QemuFd.BASE), (seed, QemuFd.SEED))
     for given, number in files:
         if given < 0:

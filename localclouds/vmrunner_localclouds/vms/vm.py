@@ -16,7 +16,7 @@ from vmrunner_localclouds.vms import command_line
 from vmrunner_localclouds.vms.command_line import GuestSpec
 from vmrunner_localclouds.vms.metadata import Answer, MetadataServer
 
-CONSOLE: Final = 64 * 1024  # bytes that are kept of what the guest says on its serial port
+CONSOLE: Final = 64 * 1024  # bytes that are kept of the guest's serial output
 _COMPLAINT: Final = 4096
 
 #: Programs of ours that are started as files: as modules they would bring this whole package.
@@ -87,7 +87,7 @@ class Vm:
                 os.set_blocking(pipe.fileno(), False)
 
     def poll(self) -> int | None:
-        """Hear what it says. Returns the exit code once QEMU has ended: 0 when the guest switched
+        """Read its output. Returns the exit code once QEMU has ended: 0 when the guest switched
         itself off, below zero when a signal ended it."""
         with self._lock:
             if self._process is None:
@@ -123,7 +123,7 @@ class Vm:
 
     @property
     def console(self) -> bytes:
-        """The last that the guest said on its serial port, at most `CONSOLE` bytes."""
+        """The end of the guest's serial output, at most `CONSOLE` bytes."""
         with self._lock:
             self._listen()
             return self._console
@@ -202,6 +202,6 @@ def _in_memory(data: bytes) -> int:
 
 
 def _scratch() -> str:
-    """Return a directory on a disk: /tmp is memory on many systems, and an overlay may grow to
+    """A directory on a disk: /tmp is memory on many systems, and an overlay may grow to
     gigabytes."""
     return os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - a directory of our own in there
