@@ -133,7 +133,7 @@ def test_refusals_are_told_as_published(azure: Microsoft, arm: Arm, heard: list[
         lambda: arm.create("vm-2", body),
         lambda: arm.vms.get(arm.group, "vm-3"),
         lambda: list(arm.compute.disks.list_by_resource_group(arm.group)),
-        lambda: arm.compute.disks.begin_delete(arm.group, azure.cloud.left[0]["name"]).result(),
+        lambda: arm.compute.disks.begin_delete(arm.group, azure.cloud.remaining[0]["name"]).result(),
     ):
         assert refused(call)[0] in (400, 403, 404, 409, 412)
     assert problems(heard) == []
@@ -253,7 +253,7 @@ def read_all(arm: Arm) -> None:
         *(f"{home}/{one}/locations/{site.location}/usages" for one in PROVIDERS),
         *(version, version.rpartition("/")[0], f"{site.network}/subnets", site.subnet),
         *(version.partition("/versions/")[0], f"{gallery}/images"),
-        *(site.image, site.network, site.firewall, *(one["id"] for one in cloud.left)),
+        *(site.image, site.network, site.firewall, *(one["id"] for one in cloud.remaining)),
         f"{arm.machine.id}?$expand=instanceView",
     ]
     for path in paths:

@@ -130,7 +130,7 @@ def test_an_image_is_made_recorded_and_tagged(azure: Arm, cli: Cli, packer: Pack
     assert b"vmrunner-deadline" in machine.custom_data
     assert packer.variables["max_run_seconds"] == 3600
     assert packer.variables.keys() <= declared()
-    assert (azure.cloud.alive, azure.cloud.left) == ([], [])
+    assert (azure.cloud.alive, azure.cloud.remaining) == ([], [])
     assert cli("audit").code == 0
 
     # Of the builder's death, which is Packer's doing, Azure tells nobody: its deadline closes the
@@ -253,7 +253,7 @@ def test_kill_9_leaves_builder_to_deadline_and_sweep(
     for _ in range(4):  # the VM, its interface, its address
         cli("reap")
         azure.clock.advance(400)
-    assert (azure.cloud.alive, azure.cloud.left) == ([], [])
+    assert (azure.cloud.alive, azure.cloud.remaining) == ([], [])
     (image,) = cli.images()
     assert image["state"] == "failed"
     assert image["builder_gone_at"] is not None

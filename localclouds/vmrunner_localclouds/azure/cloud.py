@@ -186,7 +186,7 @@ class LocalAzure(JsonCloud[AzureMachine, AzureRequest, FailedLater]):
             del self.living[key(machine.id)]
 
     @property
-    def left(self) -> list[Json]:
+    def remaining(self) -> list[Json]:
         """All disks, interfaces, addresses and snapshots, used or not."""
         self.settle()
         kinds = (DISK, NIC, ADDRESS, SNAPSHOT)
