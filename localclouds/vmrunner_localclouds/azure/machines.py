@@ -38,7 +38,7 @@ class AzureMachine(LocalMachine):
 
     @property
     def zone(self) -> str:
-        """Its zone within its location; empty: none."""
+        """The zone within its location; empty: none."""
         return str((self.shown.get("zones") or [""])[0])
 
     @property

@@ -27,7 +27,7 @@ class Timeline:
             yield
 
     def now(self) -> float:
-        """Its time, epoch seconds."""
+        """The present time, epoch seconds."""
         return self.clock() + self.skew
 
     def later(self, seconds: float, effect: Callable[[], object]) -> None:
