@@ -133,7 +133,9 @@ def test_refusals_are_told_as_published(azure: Microsoft, arm: Arm, heard: list[
         lambda: arm.create("vm-2", body),
         lambda: arm.vms.get(arm.group, "vm-3"),
         lambda: list(arm.compute.disks.list_by_resource_group(arm.group)),
-        lambda: arm.compute.disks.begin_delete(arm.group, azure.cloud.remaining[0]["name"]).result(),
+        lambda: arm.compute.disks.begin_delete(
+            arm.group, azure.cloud.remaining[0]["name"]
+        ).result(),
     ):
         assert refused(call)[0] in (400, 403, 404, 409, 412)
     assert problems(heard) == []

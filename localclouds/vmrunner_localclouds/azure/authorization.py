@@ -25,7 +25,7 @@ def permissions(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None)
     denied = []
     for action in sorted(cloud.faults.denied):
         short, what = action.split(".", 1)
-        denied.append(faults.right(kinds.get(short, short), what))
+        denied.append(faults.permission_to(kinds.get(short, short), what))
     rule = {"actions": ["*"], "notActions": denied, "dataActions": [], "notDataActions": []}
     return ArmAnswer(200, {"value": [rule]})
 

@@ -145,10 +145,10 @@ class AzureFaults(FaultPlan[AzureRequest, RequestFate | FailedLater]):
 
 def permission(request: AzureRequest) -> str:
     """The permission that a request needs, as roles name it."""
-    return right(request.path.child, request.action.rpartition(".")[2])
+    return permission_to(request.path.child, request.action.rpartition(".")[2])
 
 
-def right(kind: str, what: str) -> str:
+def permission_to(kind: str, what: str) -> str:
     """The permission to do `what` to resources of a type."""
     if what in _READS:
         return f"{kind}/read"
