@@ -148,6 +148,40 @@ def test_no_function_has_a_name_of_the_former_house() -> None:
     assert named == []
 
 
+#: They name how a sentence goes on, not what a value is.
+FORMER_VALUES = """
+asked births born deaths doom doomed dooms fares following had known lie lying manner one
+rights said sight speech stone there told wish wished
+"""
+#: Of the port and of what `costs` shows.
+PUBLIC_VALUES = {("model/money.py", "known"), ("providers/port.py", "told")}
+
+
+def test_no_value_has_a_name_of_the_former_house() -> None:
+    """A value is named after what it holds."""
+    named = [
+        f"{file}:{node.lineno}: {name}"
+        for file, module in modules()
+        for node in ast.walk(module)
+        for name in bound(node)
+        if name.strip("_") in FORMER_VALUES.split() and (str(file), name) not in PUBLIC_VALUES
+    ]
+    assert named == []
+
+
+def bound(node: ast.AST) -> list[str]:
+    """The names that a node of a module gives to values."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+            return [name]
+        case ast.Attribute(attr=name, ctx=ast.Store()) | ast.MatchAs(name=str(name)):
+            return [name]
+        case ast.ExceptHandler(name=str(name)):
+            return [name]
+        case _:
+            return []
+
+
 def test_no_module_has_the_name_of_its_packages_function() -> None:
     """Once somebody imports that module it takes the function's place."""
     taken = [

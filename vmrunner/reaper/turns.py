@@ -53,11 +53,11 @@ class _Turn:
 
 @dataclass(frozen=True, slots=True)
 class _ScopesCall:
-    """A provider that was asked for its scopes, at a time (monotonic)."""
+    """A provider that was asked for its scopes."""
 
     provider: Provider
     answer: Future[frozenset[Scope]]
-    asked: float
+    asked_at: float  # monotonic
 
     @property
     def scopes(self) -> frozenset[Scope]:
@@ -69,7 +69,7 @@ class _ScopesCall:
     def is_to_be_made_again(self, provider: Provider, now: float) -> bool:
         if self.provider is not provider:
             return True
-        return self.answer.done() and not self.scopes and now - self.asked >= SCOPES_AGAIN
+        return self.answer.done() and not self.scopes and now - self.asked_at >= SCOPES_AGAIN
 
 
 class Turns(NamedTuple):
