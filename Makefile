@@ -45,6 +45,7 @@ lint: setup
 	.venv/bin/mypy --strict -p vmrunner -p vmrunner_localclouds -p deploy
 	.venv/bin/lint-imports
 	scripts/short-files
+	scripts/tree --check
 
 soak: setup
 	.venv/bin/vmrunner image build
