@@ -81,8 +81,8 @@ def test_odd_answers_cost_no_second_vm_and_no_job(
         world.run(60)
     before = len(world.github.asked)
     healed()
-    world.run(4000, until=lambda: process.state.known.news is not None)
+    world.run(4000, until=lambda: process.state.jobs.news is not None)
     world.run(400, until=world.all_done)
-    assert process.state.known.news is not None
+    assert process.state.jobs.news is not None
     assert before < 1500
     world.settle()

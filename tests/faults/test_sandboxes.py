@@ -11,6 +11,7 @@ from tests.faults.world import PASS, World
 from vmrunner.core.lifecycle import CANCEL_GRACE
 from vmrunner.model import BuildState, Reason, Result
 from vmrunner.providers.deletion import DELETE_RETRY
+from vmrunner.reaper.reap_pass import ReapPass
 
 Make = Callable[..., World]
 
@@ -77,7 +78,9 @@ def test_a_reaper_ends_what_a_stopped_engine_owns(make_world: Make) -> None:
     assert (done.result, done.reason) == (Result.SUCCESS, Reason.DEADLINE)
 
 
-def test_a_sandbox_extended_at_the_last_moment_is_left_alone(make_world: Make) -> None:
+def test_a_sandbox_extended_at_the_last_moment_is_left_alone(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between what the reaper read and what it does."""
     world = make_world()
     build = world.sandbox(seconds=20.0, ttl=500.0)
@@ -85,17 +88,18 @@ def test_a_sandbox_extended_at_the_last_moment_is_left_alone(make_world: Make) -
     world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
     first.kill()
     reaper = world.node(drives=False)
-    read = reaper.reaping._apply
     held = world.truth.builds.get(build.id).hold_until
     assert held is not None
 
+    apply = ReapPass._apply
+
     def extended(*words: Any, **options: Any) -> None:
         if world.clock() > held + CANCEL_GRACE:
-            reaper.reaping._apply = read  # type: ignore[method-assign]
+            monkeypatch.setattr(ReapPass, "_apply", apply)
             world.truth.builds.extend(build.id, 200.0, world.clock())
-        read(*words, **options)
+        apply(*words, **options)
 
-    reaper.reaping._apply = extended  # type: ignore[method-assign]
+    monkeypatch.setattr(ReapPass, "_apply", extended)
     world.run(held + CANCEL_GRACE + 2 * PASS - world.clock())
     assert [machine.alive for machine in world.ours()] == [True]
     world.run(held + 200 + CANCEL_GRACE + 2 * PASS - world.clock())

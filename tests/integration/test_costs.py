@@ -82,7 +82,7 @@ def test_a_vm_of_an_unknown_price_makes_a_cost_unknown(ledger: Ledger) -> None:
 def test_a_vm_that_cannot_be_read_has_no_price(ledger: Ledger) -> None:
     """Nor is the cost final before somebody can."""
     priced(ledger, "b-1", "vm-1")
-    ledger.builds.finish("b-1", epoch=1, now=1100.0, doom=Death.DONE, **DONE)
+    ledger.builds.finish("b-1", epoch=1, now=1100.0, death=Death.DONE, **DONE)
     query = text("UPDATE instances SET offer = '{' WHERE id = 'vm-1'")
     ledger._database.write(lambda c: c.execute(query))
     costs_of = ledger._database.write(lambda c: settle(c, "b-1", 1200.0))

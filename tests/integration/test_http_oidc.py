@@ -334,7 +334,7 @@ def test_an_issuer_that_hangs_keeps_no_other_waiting(
     with ThreadPoolExecutor(CALLERS) as pool:
         try:
             waiting = [pool.submit(keys.find, "https://deaf.invalid", "k") for _ in range(CALLERS)]
-            deaf = keys._known
+            deaf = keys._by_issuer
             wait_until(lambda: deaf["https://deaf.invalid"].callers._value == 0)
             with pytest.raises(HttpProblem, match="being fetched"):
                 keys.find("https://deaf.invalid", "k")

@@ -124,7 +124,8 @@ def test_builds_are_seen_as_the_model_says(http: Service) -> None:
         principal = Principal(actor="", scopes=TENANT, labels=labels)
         seen = {row.id for row in ledger.builds.list() if principal.sees(row)}
         vms = {row.build for row in ledger.instances.list(own=labels)}
-        assert vms == seen == {row.build for row in ledger.spending.instances(0.0, labels)}
+        rows = ledger.spending.since(0.0, labels)
+        assert vms == seen == {row.build for row in (*rows.open, *rows.spent)}
         assert sum(ledger.builds.counts(labels).values()) == len(seen)
     assert len(seen) == 0
     assert {row.build for row in ledger.instances.list(own=CORE)} == {"b-0", "b-1", "b-2", "b-3"}

@@ -12,7 +12,7 @@ import vmrunner
 from tests.support.fake_runner import app, runner
 from vmrunner.api.build import Build
 from vmrunner.api.errors import BuildLost
-from vmrunner.api.keywords import sandbox_wish
+from vmrunner.api.keywords import sandbox_request
 from vmrunner.errors import ConfigError, Conflict, NotFinished, SandboxOver, VmrunnerError
 from vmrunner.model import BuildState, InstanceState, Limits, Network, Reason, Result
 
@@ -157,9 +157,9 @@ def test_what_cannot_be_is_refused(
 
 def test_an_option_of_builds_is_none_of_sandboxes() -> None:
     with pytest.raises(TypeError, match=r"no option 'timeout' of a sandbox \(here it is 'ttl'\)"):
-        sandbox_wish({"timeout": "5m"})  # type: ignore[typeddict-unknown-key]
+        sandbox_request({"timeout": "5m"})  # type: ignore[typeddict-unknown-key]
     with pytest.raises(TypeError, match="did you mean 'container'"):
-        sandbox_wish({"contianer": "x"})  # type: ignore[typeddict-unknown-key]
+        sandbox_request({"contianer": "x"})  # type: ignore[typeddict-unknown-key]
 
 
 @pytest.mark.parametrize(

@@ -216,5 +216,5 @@ def test_no_engine_uses_it_and_the_doctor_says_so(builder: Builder) -> None:
 
 def test_the_python_api_makes_it_too(builder: Builder) -> None:
     with vmrunner.Runner(app=Alone(load(environ={}, start=builder.root).settings)) as runner:
-        runner.enter(vmrunner.api.runner.wish("true", {"network": "none"}))
+        runner.enter(vmrunner.api.runner.build_request("true", {"network": "none"}))
     assert builder.asked == ["default"]

@@ -69,7 +69,7 @@ def test_an_index_is_read_once(
     log = stored(store, tmp_path, chunks)
     assert log.read() == chunks
     monkeypatch.setattr(log_object, "read_index", None)
-    assert StoredLog(store, log._one).read() == chunks
+    assert StoredLog(store, log._object).read() == chunks
 
 
 def test_as_many_indexes_are_kept_as_have_room() -> None:

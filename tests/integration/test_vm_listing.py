@@ -110,7 +110,7 @@ def test_rows_that_did_not_change_are_decoded_once() -> None:
     assert memory.read([("vm-1", 1), *rows[2:]])[:2] == ["vm-1:1", "vm-2:0"]
     assert len(decoded) == 3001
     assert len(memory.read(rows[:1])) == 1
-    assert len(memory._known) == 1  # what is not read any more is forgotten
+    assert len(memory._cached) == 1  # what is not read any more is forgotten
 
 
 def test_a_provider_that_fails_is_told_and_hides_no_other(ledger: Ledger) -> None:
