@@ -45,7 +45,7 @@ def template(ledger: Ledger) -> None:
     submitted(ledger, "b-0", labels={"team": "t0", "ref": "main"})
     ledger.instances.start([launch(ledger, "b-0", "vm-0")], until=9)
     ledger.instances.record([("vm-0", 1, ref("i-0"))], 101.0)
-    ended = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "doom": Death.DONE}
+    ended = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "death": Death.DONE}
     ledger.builds.finish("b-0", epoch=1, now=110.0, **ended)  # type: ignore[arg-type]
     ledger.instances.close("vm-0", epoch=2, death=Death.DONE, now=111.0)
     ledger.removals.remove("b-0", 112.0)

@@ -233,7 +233,7 @@ def test_a_source_is_built_again_for_its_tenant_alone(http: Service) -> None:
     plain = submit(mine, "say x")["id"]
     assert only(whole.post(f"/builds/{plain}/again"))["labels"] == {"team": "a"}
     local = http.runner.submit("say x", source=str(http.root)).id
-    assert "at the ledger" in whole.post(f"/builds/{local}/again").json()["detail"]
+    assert "a user of the ledger itself" in whole.post(f"/builds/{local}/again").json()["detail"]
     assert len(http.app.ledger.builds.list()) == 5
 
 

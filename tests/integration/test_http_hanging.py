@@ -26,8 +26,8 @@ LOG: Final = "vmrunner.store.build_log.BuildLog"
 @pytest.mark.parametrize(
     ("method", "path", "asks"),
     [
-        ("POST", f"{API}/builds", f"{ROUTES}.builds.remote_submit.submit"),
-        ("POST", f"{API}/builds?dry_run=true", f"{ROUTES}.builds.remote_submit.check"),
+        ("POST", f"{API}/builds", f"{ROUTES}.builds.admission.submit"),
+        ("POST", f"{API}/builds?dry_run=true", f"{ROUTES}.builds.admission.check"),
         ("POST", f"{API}/builds/b-1/extend", f"{PROVIDERS}.time_at"),
         ("POST", f"{API}/instances/vm-1/destroy", f"{ROUTES}.instances.destroy"),
         ("POST", f"{API}/reap", f"{ROUTES}.operations.reaping.reap"),

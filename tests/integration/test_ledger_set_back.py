@@ -157,7 +157,7 @@ def aged(seconds: float) -> str:
 
 def ended(ledger: Ledger, vm: str, build: str = "b-1") -> None:
     running(ledger, build, vm)
-    end = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "doom": Death.DONE}
+    end = {"result": Result.SUCCESS, "reason": Reason.EXIT_CODE, "death": Death.DONE}
     ledger.builds.finish(build, epoch=1, now=110.0, **end)  # type: ignore[arg-type]
     ledger.instances.close(vm, epoch=2, death=Death.DONE, now=111.0)
     ledger.removals.remove(build, 112.0, sleep=lambda _: None)

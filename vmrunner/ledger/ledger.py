@@ -346,7 +346,8 @@ def _knows(connection: Connection, memory: RememberedState) -> bool:
     row = _EPOCH(connection, id=memory.instance).first()
     if row is None:
         return removed_vms.was_removed(connection, memory.instance)
-    return bool(row[0] >= memory.epoch)
+    # One that cannot be read is there all the same.
+    return not isinstance(row[0], int) or row[0] >= memory.epoch
 
 
 def _read_identity(connection: Connection) -> _Identity | None:

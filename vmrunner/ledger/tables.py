@@ -43,7 +43,7 @@ CHUNKS: Final = _table("chunks", "build seq attempt time offset line data")
 ENGINES: Final = _table("engines", "id kind joined_at seen_at process providers version ahead")
 LEASES: Final = _table("leases", "name holder until")
 HEARTBEATS: Final = _table("heartbeats", "name holder at")
-SIGHTINGS: Final = _table("sightings", "provider place what subject sweep begun")
+SIGHTINGS: Final = _table("sightings", "provider what subject place sweep begun")
 IMAGES: Final = _table(
     "images",
     "id provider scope name recipe hash builder state created_at deadline ref promoted_at "
