@@ -42,7 +42,7 @@ LIES = {
     ),
     "a wish that nobody had": (
         'e=\'{"seq":0,"kind":"ended","offset":0,"reason":"user"}\'; printf "E ${#e}\\n$e"; sleep 1',
-        "nobody did",
+        "it was not cancelled",
     ),
     "no end": ("exit 0", "exit code 0"),
     "a stale epoch": ("exit 3", "there is none"),
