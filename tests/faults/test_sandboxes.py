@@ -87,7 +87,7 @@ def test_a_sandbox_extended_at_the_last_moment_is_left_alone(
     first = world.node(reaps=False)
     world.run(60, until=lambda: world.truth.builds.get(build.id).state is BuildState.RUNNING)
     first.kill()
-    reaper = world.node(drives=False)
+    world.node(drives=False)
     held = world.truth.builds.get(build.id).hold_until
     assert held is not None
 

@@ -371,7 +371,9 @@ def test_a_build_left_to_another_runner_keeps_its_vm(app: HelpedApp, tmp_path: P
     with vmrunner.Runner(app=HelpedApp(app.settings)) as theirs:
         with vmrunner.Runner(app=app) as ours:
             ours.submit("exit 0", provider="fake").wait(timeout="60s")
-            build, _ = theirs.enter(vmrunner.api.runner.build_request(f"until {go}", {"provider": "fake"}))
+            build, _ = theirs.enter(
+                vmrunner.api.runner.build_request(f"until {go}", {"provider": "fake"})
+            )
             wait_until(lambda: theirs.get(build.id).state.value == "running")
             driver = theirs.app.ledger.builds.get(build.id)
             assert driver.owner == ours._host.own
