@@ -34,20 +34,20 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
-#: What `make test` leaves to `make test-all`: ids of tests, or beginnings of such.
+#: What `make test` leaves to `make test-all`: ids of tests, without parameters for all of them.
 WIDE = Path(__file__).with_name("wide.txt")
 
 
-def wide() -> list[str]:
-    """The lines of `WIDE`, without comments."""
-    lines = (line.partition("#")[0].strip() for line in WIDE.read_text().splitlines())
-    return [line for line in lines if line]
+def wide() -> frozenset[str]:
+    """The ids in `WIDE`, without comments."""
+    lines = (line.partition("  #")[0].strip() for line in WIDE.read_text().splitlines())
+    return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    beginnings = tuple(wide())
+    listed = wide()
     for item in items:
-        if item.nodeid.startswith(beginnings):
+        if listed & {item.nodeid, item.nodeid.partition("[")[0]}:
             item.add_marker("wide")
 
 
