@@ -15,6 +15,7 @@ import select
 import shlex
 import shutil
 import signal
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -31,6 +32,7 @@ TICK = 0.5  # seconds between looks at the timeout and at the shell
 TERM_GRACE = 5.0  # seconds from TERM to KILL
 LAST = 0.5  # seconds for its shell to end once it has said how the command did
 START = 120.0  # seconds for the driver to answer
+LOOKS = 100  # at its children, until the shell of a command is among them
 CROWDED = 2.0  # … after which a container that is full of processes is why it did not
 KILLED = 128 + signal.SIGKILL
 TIMED_OUT = 124  # of one that ends with 0 when it is told to at its timeout
@@ -314,12 +316,14 @@ def container_pid(place: Place) -> int:
 
 
 def shell_of(root: int, tell: os.stat_result) -> int:
-    """Return the pid of the driver's child that has that FIFO open as a command's shell has it."""
-    with open(f"/proc/{root}/task/{root}/children", encoding="ascii") as file:
-        children = file.read().split()
-    for child in reversed(children):
-        with suppress(OSError):
-            found = os.stat(f"/proc/{child}/fd/5")
-            if (found.st_dev, found.st_ino) == (tell.st_dev, tell.st_ino):
-                return int(child)
+    """The pid of the driver's child that has that FIFO open as a command's shell has it."""
+    for _ in range(LOOKS):
+        with open(f"/proc/{root}/task/{root}/children", encoding="ascii") as file:
+            children = file.read().split()
+        for child in reversed(children):
+            with suppress(OSError):
+                found = os.stat(f"/proc/{child}/fd/5")
+                if (found.st_dev, found.st_ino) == (tell.st_dev, tell.st_ino):
+                    return int(child)
+        time.sleep(0.01)  # the kernel may leave one out while another ends
     raise OSError("the driver has no shell for this command")
