@@ -73,7 +73,7 @@ BUGS: Final = (
         "take a claim of a row that is there for one of a removed row",
         "ledger/ledger.py",
         "    return not isinstance(row[0], int) or row[0] >= memory.epoch\n",
-        "    return not isinstance(row[0], int) or row[0] >= memory.epoch or removed_vms.was_removed(\n"
+        "    return row[0] >= memory.epoch or removed_vms.was_removed(\n"
         "        connection, memory.instance\n    )\n",
         f"{SET_BACK}::test_a_claimed_row_that_is_there_needs_its_epoch",
     ),
