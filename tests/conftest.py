@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell which tests needed a second try, here and to `scripts/test-parts`."""
     again = [report.nodeid for report in terminalreporter.stats.get("rerun", [])]
-    if again and (listing := os.environ.get("VMRUNNER_SECOND_TRIES")):
+    if again and (listing := os.environ.get("SECOND_TRIES")):
         with Path(listing).open("a") as file:
             file.writelines(f"{test}\n" for test in again)
 
