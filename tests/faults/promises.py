@@ -301,8 +301,6 @@ class Promises:
             or self._was_slow(row)
             or build.instance != order.instance
             or (row.ref is not None and row.ref != machine.ref)
-            # Its create was refused, which the engine could not know to be written: it asked again.
-            or (row.ref is None and row.death is Death.REFUSED)
         )
 
     def check_log(self, build: BuildRecord) -> None:
