@@ -70,6 +70,7 @@ class Promises:
     unseen: set[Kind]  # what may not be listed now: only a VM's row ends that
     sandboxes: set[str]
     lagging: set[str]  # builds and VMs of which a standby that took over lacked something
+    refused: set[str]  # VMs of which a cloud said that it makes none
     trouble: float  # when the cloud last could not be reached by anybody …
     out: dict[Scope, float]  # … or one of its scopes
     untold: float  # … or the ledger
@@ -301,6 +302,8 @@ class Promises:
             or self._was_slow(row)
             or build.instance != order.instance
             or (row.ref is not None and row.ref != machine.ref)
+            # Of a request before the one that was refused: born late, and no build has it.
+            or (row.ref is None and row.id in self.refused)
         )
 
     def check_log(self, build: BuildRecord) -> None:

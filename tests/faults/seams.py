@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.tasks import Task
-from vmrunner.errors import LedgerError, ProviderError
+from vmrunner.errors import LedgerError, ProviderError, Refused
 
 if TYPE_CHECKING:
     from tests.faults.node import Node
@@ -87,9 +87,11 @@ class Seam:
             self._node.reach(f"before {label}")
             try:
                 answer = self._answer(value, args, kwargs)
-            except ProviderError:
+            except ProviderError as error:
                 if name == "seal":
                     Task.rest()
+                if name == "create" and isinstance(error, Refused):
+                    self._node.world.refused.add(args[0].instance)
                 raise
             self._node.reach(f"after {label}")
             return answer

@@ -10,6 +10,7 @@ from tests.faults.broken import Broken
 from tests.faults.pool_worlds import drained, filled, pools, waiting
 from tests.faults.world import World
 from vmrunner.model import Death, Instance
+from vmrunner.providers.fake import Fault
 
 Make = Callable[..., World]
 
@@ -75,3 +76,26 @@ def test_what_was_never_ready_may_be_given_up(make_world: Make) -> None:
     world.run(30, until=lambda: bool(world.kills))
     assert world.kills
     drained(world)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_is_born_late_of_a_refused_create_may(make_world: Make, refused: bool) -> None:
+    """Its killer's word that it was refused is not enough: the cloud must have said so."""
+    world = make_world()
+    node = world.node()
+    build = world.submit()
+    world.seconds[build.id] = 100.0
+    world.fail("create", *[Fault.LOST_RESPONSE] * 2, *[Fault.NO_CAPACITY] * refused)
+    world.run(30, until=lambda: any(world.refused if refused else world.ours()))
+    node.kill()
+    (machine,) = world.ours()
+    (row,) = world.truth.instances.list(build=build.id)
+    if row.death is None:
+        world.truth.instances.mark_deleting(
+            row.id, seen_epoch=row.epoch, death=Death.REFUSED, now=world.clock()
+        )
+    if refused:
+        world.provider().delete([machine.ref])
+    else:
+        with pytest.raises(Broken, match="2 no murder"):
+            world.provider().delete([machine.ref])

@@ -141,6 +141,7 @@ class World(Promises):
         self.broken: BaseException | None = None
         self.servers = Servers(self) if served else None
         self.acknowledged: set[str] = set()  # what was submitted to them
+        self.refused: set[str] = set()  # VMs of which a cloud said that it makes none
         self.lagging: set[str] = set()  # builds and VMs of which a standby lacked something
         self._template = template
         self._pids = itertools.count(100)
