@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
-from tests.support.browser import chromium
+from tests.support.browser import Visitor, chromium
 from tests.support.caches import save
 from tests.support.http_service import TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
@@ -33,38 +33,6 @@ def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     with service(tmp_path) as found:
         found.runner._host.ensure("fake")
         yield found
-
-
-def _netloc(url: str) -> str:
-    return httpx.URL(url).netloc.decode()
-
-
-class Visitor:
-    """A page in which somebody is logged in. What went wrong in it, and whom it asked."""
-
-    def __init__(self, browser: Browser, http: Service, token: str, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page: Page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.asked: set[str] = set()
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("console", lambda said: self._note(said.type, said.text))
-        self.page.on("request", lambda request: self.asked.add(_netloc(request.url)))
-        self.page.on("dialog", lambda dialog: dialog.accept())
-        self.page.goto(f"{http.url}/")
-        self.page.fill("input[name=token]", token)
-        self.page.click("button")
-        self.page.wait_for_url(f"{http.url}/")
-        self._server = _netloc(http.url)
-
-    def _note(self, kind: str, text: str) -> None:
-        if kind == "error":
-            self.wrong.append(text)
-
-    def close(self) -> None:
-        self.context.close()
-        assert self.wrong == []
-        assert self.asked <= {self._server, ""}, "no request leaves the server"
 
 
 @pytest.fixture

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+import httpx
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support.http_service import Service
 
 CHROMIUM = "/usr/bin/chromium"
 #: It asks nobody but the page's own server.
@@ -29,3 +33,35 @@ def chromium(profile: Path) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def _netloc(url: str) -> str:
+    return httpx.URL(url).netloc.decode()
+
+
+class Visitor:
+    """A page in which somebody is logged in. What went wrong in it, and whom it asked."""
+
+    def __init__(self, browser: Browser, http: Service, token: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page: Page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.asked: set[str] = set()
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", lambda said: self._note(said.type, said.text))
+        self.page.on("request", lambda request: self.asked.add(_netloc(request.url)))
+        self.page.on("dialog", lambda dialog: dialog.accept())
+        self.page.goto(f"{http.url}/")
+        self.page.fill("input[name=token]", token)
+        self.page.click("button")
+        self.page.wait_for_url(f"{http.url}/")
+        self._server = _netloc(http.url)
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind == "error":
+            self.wrong.append(text)
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.wrong == []
+        assert self.asked <= {self._server, ""}, "no request leaves the server"

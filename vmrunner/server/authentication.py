@@ -77,7 +77,7 @@ class Authentication:
             return None
         credential, cookie = _credential(headers, cookie_name(self._parts, scope))
         caller = await self.verify(credential, cookie=cookie)
-        if caller is None and scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+        if caller is None and scope["method"] == "GET" and _opens_page(headers):
             query = scope["query_string"].decode("latin-1")
             target = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
             raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={target}"})
@@ -106,6 +106,11 @@ class Authentication:
         if token is None or not token.valid(now):
             return None
         return VerifiedCaller(Principal.of(token), credential, cookie, csrf)
+
+
+def _opens_page(headers: Headers) -> bool:
+    """True for a browser that opens a page; not for a page that looks for news of itself."""
+    return "text/html" in headers.get("accept", "") and "hx-request" not in headers
 
 
 def _open(path: str) -> bool:

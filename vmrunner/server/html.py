@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -64,7 +65,12 @@ def rendered(request: Request, name: str, status: int = 200, **values: Any) -> R
     caller: VerifiedCaller | None = request.scope["state"].get("caller")
     variables: Mapping[str, Any] = {"wrong": "", **_frame(request, caller), **values}
     text = _templates().get_template(name).render(variables)
-    return HTMLResponse(text, status, headers=dict(_HEADERS))
+    headers = dict(_HEADERS)
+    if "hx-request" in request.headers:  # it looks for news of itself
+        headers["ETag"] = f'"{hashlib.blake2s(text.encode()).hexdigest()}"'
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+    return HTMLResponse(text, status, headers=headers)
 
 
 def of_problem(request: Request, document: JSONResponse) -> Response:
