@@ -175,8 +175,8 @@ BUGS: Final = (
     Bug(
         "an identity is its issuer",
         "services/people.py",
-        'return row.actor.rpartition("#")[2]',
-        'return row.actor.partition("#")[0]',
+        'return actor.rpartition("#")[2]',
+        'return actor.partition("#")[0]',
         "tests/unit/services/test_people.py",
     ),
     Bug(

@@ -79,11 +79,12 @@ def test_a_login_in_another_tab_makes_the_notice_go(http: Service, visitor: Visi
 
 def test_a_lost_server_is_told_until_it_is_back(http: Service, visitor: Visitor) -> None:
     page = visitor.page
+    page.goto(f"{http.url}/nodes")
     page.route("**/*", lambda route: route.abort("connectionrefused"))
     notice = page.locator("#connection")
     expect(notice).to_contain_text("No answer from the server since", timeout=SOON)
     told = notice.inner_text()
-    page.click("text=Drain")
+    visitor.press("Drain")
     expect(page.locator("#told")).to_contain_text("does not answer")
     assert notice.inner_text() == told, "since when is said once"
     page.unroute("**/*")

@@ -1,4 +1,4 @@
-"""Debian's Chromium, without a window."""
+"""Debian's Chromium, without a window, and who visits a service in it."""
 
 from __future__ import annotations
 
@@ -50,12 +50,16 @@ class Visitor:
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda said: self._note(said.type, said.text))
         self.page.on("request", lambda request: self.asked.add(_netloc(request.url)))
-        self.page.on("dialog", lambda dialog: dialog.accept())
         self.page.goto(f"{http.url}/")
         self.page.fill("input[name=token]", token)
         self.page.click("button")
         self.page.wait_for_url(f"{http.url}/")
         self._server = _netloc(http.url)
+
+    def press(self, name: str) -> None:
+        """Press a button that asks first, and mean it."""
+        self.page.get_by_role("button", name=name).first.click()
+        self.page.get_by_role("dialog").get_by_role("button", name=name).click()
 
     def _note(self, kind: str, text: str) -> None:
         if kind == "error":

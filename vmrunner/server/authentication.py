@@ -32,12 +32,13 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 @dataclass(frozen=True, slots=True)
 class VerifiedCaller:
     """A verified request: who, and with which credential, to verify it again. `csrf`: of a
-    browser's."""
+    browser's; `name`: of its token, for people."""
 
     principal: Principal
     credential: str
     cookie: bool = False
     csrf: str = ""
+    name: str = ""
 
 
 class Authentication:
@@ -105,7 +106,7 @@ class Authentication:
             token, csrf = await to_thread.run_sync(tokens.of_secret, credential), ""
         if token is None or not token.valid(now):
             return None
-        return VerifiedCaller(Principal.of(token), credential, cookie, csrf)
+        return VerifiedCaller(Principal.of(token), credential, cookie, csrf, token.name)
 
 
 def _opens_page(headers: Headers) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from vmrunner.model import Principal, TokenScope
+from vmrunner.server import html_times
 from vmrunner.server.authentication import VerifiedCaller
 
 _HERE: Final = Path(__file__).parent
@@ -37,6 +39,8 @@ _WHOLE: Final = (
     ("/pools", "Pools"), ("/nodes", "Nodes"), ("/audit", "Audit"), ("/actions", "Actions"),
 )  # fmt: skip
 _ADMIN: Final = (("/tokens", "Tokens"),)
+#: What goes on in a page by itself: the words of a time, and the clock that they are told by.
+_TIME: Final = re.compile(r"(?<=>)[^<]*(?=</time>)| data-now=\"[^\"]*\"")
 
 
 class PageFiles(StaticFiles):
@@ -51,25 +55,27 @@ class PageFiles(StaticFiles):
 
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    html_times.install(environment)
+    return environment
 
 
 def rendered(request: Request, name: str, status: int = 200, **values: Any) -> Response:
-    """Return a template as an answer, with what every page has."""
+    """Return a template as an answer, with what every page has; 304 to a page that asks again
+    where only times went on."""
     caller: VerifiedCaller | None = request.scope["state"].get("caller")
     variables: Mapping[str, Any] = {"wrong": "", **_frame(request, caller), **values}
     text = _templates().get_template(name).render(variables)
-    headers = dict(_HEADERS)
-    if "hx-request" in request.headers:  # it looks for news of itself
-        headers["ETag"] = f'"{hashlib.blake2s(text.encode()).hexdigest()}"'
-        if request.headers.get("if-none-match") == headers["ETag"]:
-            return Response(status_code=304, headers=headers)
+    etag = f'W/"{hashlib.sha256(_TIME.sub("", text).encode()).hexdigest()[:32]}"'
+    headers = _HEADERS | {"ETag": etag}
+    if status == 200 and request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
     return HTMLResponse(text, status, headers=headers)
 
 
@@ -100,6 +106,8 @@ def _frame(request: Request, caller: VerifiedCaller | None) -> dict[str, Any]:
     return {
         "csrf": caller.csrf,
         "cookie": caller.cookie,
+        "who": caller.name,
+        "now": request.app.state.parts.now(),
         "here": request.url.path,
         "url": f"{request.url.path}?{request.url.query}",
         "pages": _PAGES + (() if principal.labels else _WHOLE) + (_ADMIN if admin else ()),

@@ -13,11 +13,13 @@ from vmrunner.server.html import rendered
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """A cell of a table. `kind`: how it looks."""
+    """A cell of a table: text, or markup such as a time. `kind`: how it looks: a state, `wrap`,
+    `number`; `chips`: words that stand apart."""
 
-    text: object
+    text: object = ""
     kind: str = ""
     link: str = ""
+    chips: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +33,21 @@ class RowAction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
+    """A row. `key`: names it on the page, so that it stays what it is when the rows are shown
+    anew."""
+
     cells: Sequence[Cell]
+    key: str = ""
     actions: Sequence[RowAction] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableLink:
+    """A link above a table, to the same of other rows."""
+
+    text: str
+    link: str
+    here: bool = False
 
 
 def table(
@@ -41,6 +56,7 @@ def table(
     """Return a page with one table."""
     options = {"note": "", "empty": "Nothing here.", "live": True, "links": (), **more}
     actions = any(row.actions for row in rows)
+    name = options.pop("template", "table.html")
     return rendered(
-        request, "table.html", title=title, columns=columns, rows=rows, actions=actions, **options
+        request, name, title=title, columns=columns, rows=rows, actions=actions, **options
     )

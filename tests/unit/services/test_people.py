@@ -15,8 +15,9 @@ from vmrunner.services import people
     [
         ("token:t-01", "me", "me"),
         ("token:t-01", "", "token:t-01"),
-        ("oidc:https://issuer#repo:acme/app:ref:refs/heads/main", "x",
+        ("oidc:https://issuer#repo:acme/app:ref:refs/heads/main", "",
          "repo:acme/app:ref:refs/heads/main"),
+        ("oidc:https://issuer#248", "ada@example.org", "ada@example.org"),
         ("ada", "", "ada"),
         ("", "", ""),
     ],

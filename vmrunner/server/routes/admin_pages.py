@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from markupsafe import Markup
 
 from vmrunner.lib import units
+from vmrunner.model import Token
+from vmrunner.server import html_times
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.html import is_admin
 from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
 from vmrunner.server.routes.common import Admin, Parts, WholeReader
 from vmrunner.services import audit as audits
-from vmrunner.services import nodes, pools, tokens
-from vmrunner.services.documents import iso
+from vmrunner.services import nodes, people, pools, tokens
 
 router = APIRouter(include_in_schema=False)
 
@@ -23,6 +25,7 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
     may = is_admin(principal)
     rows = [
         TableRow(
+            key=status.pool.name,
             cells=(
                 Cell(text=status.pool.name),
                 Cell(text=status.pool.spec.kind.value),
@@ -40,7 +43,8 @@ def pool_page(request: Request, parts: Parts, principal: WholeReader) -> Respons
                 RowAction(
                     name="Drain",
                     post=f"/api/v1/pools/{status.pool.name}/drain",
-                    ask="End its VMs that wait, and make no more?",
+                    ask=f"Empty the pool {status.pool.name}? Its VMs that wait are destroyed, and"
+                    " no more are made until it is resized. Builds start colder.",
                 ),
             )
             if may
@@ -67,30 +71,34 @@ def node_page(request: Request, parts: Parts, _: WholeReader) -> Response:
     now = parts.now()
     rows = [
         TableRow(
+            key=node.id,
             cells=(
                 Cell(text=node.id),
                 _liveness(node),
                 Cell(text="reaps" if node.reaps else ""),
                 Cell(text=node.kind),
                 Cell(text=f"{node.machine[:12]}, process {node.pid}"),
-                Cell(text=units.span(now - node.joined_at)),
-                Cell(text=f"{units.span(max(0.0, now - node.seen_at))} ago"),
+                Cell(text=html_times.lasting(node.joined_at, now)),
+                Cell(text=html_times.ago(node.seen_at, now)),
                 Cell(text=", ".join(node.providers)),
                 Cell(text=node.builds),
-            )
+            ),
         )
         for node in nodes.status(parts.ledger, parts.ledger.engines.now())
     ]
     beats = parts.ledger.engines.heartbeats()
-    note = "; ".join(
-        f"last {name} of the reaper {units.span(max(0.0, now - at))} ago"
+    note = Markup("; ").join(
+        Markup("Last {} of the reaper {}").format(name, html_times.ago(at, now))
         for name, at in sorted(beats.items())
         if name in ("pass", "sweep")
     )
     columns = (
-        "Engine", "", "Reaper", "Kind", "Where", "Up", "Heartbeat", "Providers", "Builds",
+        "Engine", "State", "Reaper", "Kind", "Where", "Up", "Heartbeat", "Providers", "Builds",
     )  # fmt: skip
-    return table(request, "Nodes", columns, rows, empty="No engine serves.", note=note)
+    return table(
+        request, "Nodes", columns, rows, empty="No engine serves.", note=note,
+        template="nodes.html",
+    )  # fmt: skip
 
 
 @router.get("/audit")
@@ -124,52 +132,67 @@ def audit_page(request: Request, parts: Parts, principal: WholeReader) -> Respon
 @router.get("/actions")
 def action_page(request: Request, parts: Parts, _: WholeReader) -> Response:
     """List actions of users that concern no build."""
+    now, actions = parts.now(), parts.ledger.actions.latest(200)
+    names = people.names(parts.ledger, {action.actor for action in actions})
     rows = [
         TableRow(
             cells=(
-                Cell(text=iso(action.at)),
-                Cell(text=action.actor),
+                Cell(text=html_times.ago(action.at, now)),
+                Cell(text=names[action.actor]),
                 Cell(text=action.verb),
                 Cell(text=action.subject),
                 Cell(text=action.detail, kind="wrap"),
-            )
+            ),
         )
-        for action in parts.ledger.actions.latest(200)
+        for action in actions
     ]
-    return table(request, "Actions", ("Time", "Who", "Did", "To", ""), rows)
+    return table(request, "Actions", ("Time", "Who", "Did", "To", "With"), rows)
 
 
 @router.get("/tokens")
 def token_page(request: Request, parts: Parts, _: Admin) -> Response:
     """The tokens. No page makes one: it would be in a browser's history."""
     now = parts.now()
-    rows = []
-    for token in parts.ledger.tokens.list():
+    rows, listed = [], parts.ledger.tokens.list()
+    names = people.names(parts.ledger, {token.created_by for token in listed})
+    for token in listed:
         state = "revoked" if token.revoked_at else "valid" if token.valid(now) else "expired"
         rows.append(
             TableRow(
+                key=token.id,
                 cells=(
-                    Cell(text=token.id),
-                    Cell(text=token.name),
+                    Cell(text=token.name or names.get(token.actor, token.actor)),
                     Cell(text=state, kind=state),
                     Cell(text=", ".join(sorted(token.scopes))),
-                    Cell(text=", ".join(f"{k}={v}" for k, v in sorted(token.labels.items()))),
-                    Cell(text=iso(token.created_at)),
-                    Cell(text=token.created_by),
-                    Cell(text=iso(token.expires_at) or "never"),
+                    Cell(chips=[f"{k}={v}" for k, v in sorted(token.labels.items())]),
+                    Cell(text=html_times.ago(token.created_at, now)),
+                    Cell(text=names[token.created_by]),
+                    Cell(text=_expiry(token, now)),
+                    Cell(text=token.id),
                 ),
                 actions=(
                     RowAction(
-                        name="Revoke", post=f"/tokens/{token.id}/revoke", ask="Revoke it for ever?"
+                        name="Revoke",
+                        post=f"/tokens/{token.id}/revoke",
+                        ask=f"Revoke {token.name or token.id} for ever? Who uses it is locked out"
+                        " at once. Builds that it submitted go on.",
                     ),
                 )
                 if state == "valid"
                 else (),
             )
         )
-    columns = ("Token", "Name", "", "Scopes", "Labels", "Created", "By", "Expires")
-    note = "vmrunner token create makes one."
+    columns = ("Name", "State", "Scopes", "Labels", "Created", "By", "Expires", "Token")
+    note = Markup("<code>vmrunner token create NAME</code> makes one.")
     return table(request, "Tokens", columns, rows, note=note, live=False)
+
+
+def _expiry(token: Token, now: float) -> object:
+    """The end of its validity, for people."""
+    if token.expires_at is None:
+        return "never"
+    shown = html_times.until if token.valid(now) else html_times.ago
+    return shown(token.expires_at, now)
 
 
 @router.post("/tokens/{token}/revoke")

@@ -11,6 +11,7 @@ from pydantic import Field
 from vmrunner.lib import units
 from vmrunner.model import TokenScope
 from vmrunner.model.caches import MOST_CACHES
+from vmrunner.server import html_times
 from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
 from vmrunner.server.routes.common import Parameters, Parts, Reader, Submitter, listing
 from vmrunner.services import caches
@@ -48,20 +49,21 @@ def cache_page(request: Request, parts: Parts, principal: Reader) -> Response:
     now, whole = parts.now(), not principal.labels
     rows = [
         TableRow(
+            key=cache.id,
             cells=(
                 Cell(text=cache.key, kind="wrap"),
                 Cell(text=cache.path, kind="wrap"),
                 Cell(text=cache.scope),
                 *([Cell(text=cache.tenant)] if whole else []),
                 Cell(text=units.amount(cache.size)),
-                Cell(text=f"{units.span(max(0.0, now - cache.used_at))} ago"),
+                Cell(text=html_times.ago(cache.used_at, now)),
                 Cell(text=cache.build, link=f"/builds/{cache.build}"),
             ),
             actions=(
                 RowAction(
                     name="Remove",
                     post=f"/api/v1/caches/{cache.id}/remove",
-                    ask="Let no build have it any more?",
+                    ask="Remove this cache? No build gets it any more; the next one makes its own.",
                 ),
             )
             if may

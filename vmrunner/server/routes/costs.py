@@ -12,7 +12,7 @@ from pydantic import Field
 from vmrunner.core import cost_report
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Seconds
-from vmrunner.server.html_tables import Cell, TableRow, table
+from vmrunner.server.html_tables import Cell, TableLink, TableRow, table
 from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
 from vmrunner.services import costs
 from vmrunner.services.documents import cost_document
@@ -64,9 +64,13 @@ def cost_page(
     ]
     together = costs.text(cost_report.total(found)) or "nothing"
     note = f"Together in the last {units.span(wanted.since)}: {together}. Estimated, in USD."
-    columns = ("Builds by " + wanted.by, "Cost", "", "Builds", "VMs", "Time", "Reckoned by")
+    columns = ("Builds by " + wanted.by, "Cost", "Final", "Builds", "VMs", "Time", "Reckoned by")
     links = [
-        (f"by {by}", "/costs?" + urlencode({"by": by, "since": units.exact(wanted.since)}))
+        TableLink(
+            text=f"by {by}",
+            link="/costs?" + urlencode({"by": by, "since": units.exact(wanted.since)}),
+            here=by == wanted.by,
+        )
         for by in (costs.PROVIDER, costs.DAY, f"{costs.LABEL}team")
     ]
     return table(  # not live: each look sums all these VMs

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from markupsafe import Markup
 
 from vmrunner.lib import units
 from vmrunner.model import Instance, Kind, TokenScope
+from vmrunner.server import html_times
 from vmrunner.server.fleet_cache import CloudLook
-from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
+from vmrunner.server.html_tables import Cell, RowAction, TableLink, TableRow, table
 from vmrunner.server.routes.common import Parts, Reader
 from vmrunner.services import fleet
 from vmrunner.services.fleet import FleetVm
@@ -28,6 +30,7 @@ def vms(
         active=None if gone else True, limit=500, own=principal.labels
     )
     notes: list[str] = []
+    now = parts.now()
     age: float | None = None
     pairs: list[tuple[Instance | None, Any]] = [(row, None) for row in rows]
     if not principal.labels:
@@ -37,15 +40,20 @@ def vms(
             notes.append("The first look at the clouds is under way.")
         else:
             view, age = seen
-            notes.append(f"The clouds as they were {units.span(age)} ago.")
+            notes.append(
+                Markup("The clouds as they were {}.").format(html_times.ago(now - age, now))
+            )
             notes += [f"Not read: {text}." for text in view.unread]
             pairs = fleet.beside(parts.ledger, rows, view.shown)
-    if not gone:
-        notes.append("VMs that are gone: /vms?gone=true")
+    links = (
+        TableLink(text="alive", link="/vms", here=not gone),
+        TableLink(text="gone too", link="/vms?gone=true", here=gone),
+    )
     may = bool({TokenScope.SUBMIT, TokenScope.ADMIN} & principal.scopes)
     listed = [vm for vm in fleet.timed(parts.providers, pairs) if gone or not _seen_before(vm, age)]
     found = [_row(vm, age, may=may) for vm in listed]
-    return table(request, "VMs", _COLUMNS, found, empty="No VM is there.", note=" ".join(notes))
+    note = Markup(" ").join(notes)
+    return table(request, "VMs", _COLUMNS, found, empty="No VM is there.", note=note, links=links)
 
 
 def _seen_before(vm: FleetVm, age: float | None) -> bool:
@@ -58,14 +66,15 @@ def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
     row = vm.row
     dead = row is not None and row.gone_at is not None
     created = row.created_at if row else vm.cloud.created_at if vm.cloud else None
-    until = row.gone_at if row is not None and row.gone_at is not None else vm.now
-    remaining, late = _left(vm)
+    remaining = _remaining(vm)
     action = RowAction(
         name="Destroy",
         post=f"/api/v1/instances/{vm.id}/destroy",
-        ask="End this VM now, and its build?",
+        ask=f"Destroy {vm.id} now? "
+        + ("Its build ends with it, as cancelled." if row and row.build else "No build is on it."),
     )
     return TableRow(
+        key=vm.id,
         cells=(
             Cell(text=vm.id),
             Cell(text=row.state.value, kind=row.state.value)
@@ -74,25 +83,29 @@ def _row(vm: FleetVm, age: float | None, *, may: bool) -> TableRow:
             Cell(text="" if age is None or (dead and vm.cloud is None) else _cloud(vm, age)),
             _why(row),
             Cell(text=f"{row.provider} {row.offer.machine_type}" if row else ""),
-            Cell(text="" if created is None else units.span(until - created)),
-            Cell(text=remaining, kind="late" if late else ""),
+            Cell(text=_age(created, row, vm.now)),
+            remaining,
             Cell(text=_death(row)),
         ),
         actions=(action,) if may and row is not None and not dead else (),
     )
 
 
-def _left(vm: FleetVm) -> tuple[str, bool]:
-    """The time until it must end, and whether that is over."""
+def _age(created: float | None, row: Instance | None, now: float) -> object:
+    """The time that it lives, or lived."""
+    if row is not None and row.gone_at is not None:
+        return units.span(row.gone_at - row.created_at)
+    return html_times.lasting(created, now)
+
+
+def _remaining(vm: FleetVm) -> Cell:
+    """The time until it must end."""
     end = vm.row.end if vm.row else vm.cloud.expires_at if vm.cloud else None
     if end is None or (vm.row is not None and vm.row.gone_at is not None):
-        return "", False
-    remaining = end - vm.now
-    return (
-        (f"in {units.span(remaining)}", False)
-        if remaining > 0
-        else (f"{units.span(-remaining)} late", True)
-    )
+        return Cell()
+    if end > vm.now:
+        return Cell(text=html_times.until(end, vm.now))
+    return Cell(text=f"{units.span(vm.now - end)} late", kind="late")
 
 
 def _cloud(vm: FleetVm, age: float) -> str:

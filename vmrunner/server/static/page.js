@@ -7,7 +7,7 @@ const told = document.getElementById("told");
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-post]");
   if (!button) return;
-  if (button.dataset.ask && !confirm(button.dataset.ask)) return;
+  if (button.dataset.ask && !(await sure(button.dataset.ask, button.textContent))) return;
   button.disabled = true;
   const answer = await fetch(button.dataset.post, {
     method: "POST",
@@ -30,3 +30,15 @@ document.addEventListener("click", async (event) => {
     location.reload();
   }
 });
+
+// Ask in plain words before something is ended. The button that does it is called what was pressed.
+function sure(question, name) {
+  const dialog = document.getElementById("sure");
+  dialog.querySelector("p").textContent = question;
+  dialog.querySelector("button[value=yes]").textContent = name;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((answer) => {
+    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes"), { once: true });
+  });
+}

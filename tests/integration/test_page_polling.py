@@ -1,0 +1,78 @@
+"""Pages that ask again what changed: nothing moves under the reader's hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.support.browser import Visitor, chromium
+from tests.support.http_service import Service, only, service
+
+API = "/api/v1"
+POLL = {"HX-Request": "true", "Accept": "text/html"}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        found.runner._host.ensure("fake")
+        yield found
+
+
+def submit(http: Service, name: str) -> str:
+    body = {"steps": ["say x"], "name": name}
+    build: str = only(http.client().post(f"{API}/builds", json=body))["id"]
+    http.ended(build)
+    return build
+
+
+def test_a_page_in_which_time_alone_went_on_stays(http: Service) -> None:
+    client = http.client()
+    submit(http, "nightly")
+    http.clock.append(2_000_000_000.0)
+    first = client.get("/", headers=POLL)
+    http.clock[0] += 3.0
+    again = {**POLL, "If-None-Match": first.headers["etag"]}
+    answer = client.get("/", headers=again)
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["Cache-Control"] == "no-store"
+    submit(http, "newer")
+    assert client.get("/", headers=again).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/vms", "/pools", "/nodes", "/caches", "/costs"])
+def test_a_poll_without_a_login_gets_no_page(http: Service, path: str) -> None:
+    """A login page in the place of the rows would be taken for an empty list."""
+    answer = http.client("").get(path, headers=POLL)
+    assert answer.status_code == 401
+    assert "html" not in answer.headers["content-type"]
+    assert http.client("").get(path, headers={"Accept": "text/html"}).status_code == 303
+
+
+def test_selected_text_and_scroll_stay_where_they_are(http: Service, browser: Browser) -> None:
+    body = {"steps": ["say x"]}
+    for number in range(30):
+        only(http.client().post(f"{API}/builds", json=body | {"name": f"nightly-{number}"}))
+    visitor = Visitor(browser, http, http.token(), viewport={"width": 900, "height": 400})
+    page = visitor.page
+    row = page.locator("tbody tr").nth(20).locator("td").first
+    row.scroll_into_view_if_needed()
+    row.select_text()
+    selected = "getSelection().toString()"
+    before = page.evaluate(selected), page.evaluate("scrollY")
+    submit(http, "newer")
+    page.get_by_text("newer").wait_for()
+    assert "nightly" in before[0]
+    assert page.evaluate(selected) == before[0]
+    visitor.close()
