@@ -39,6 +39,9 @@ BUGS: tuple[Bug, ...] = sum(
     (),
 )
 
+# A test that runs into its timeout notices a bug late, and says less of it than one that fails.
+NOTICED = {"failed": "noticed", "hung": "noticed by a timeout"}
+
 
 def copy_of(root: Path) -> Path:
     """The tree as it is, without what is made from it."""
@@ -50,16 +53,19 @@ def copy_of(root: Path) -> Path:
     return root
 
 
-def passes(root: Path, tests: str) -> bool:
-    """Do these tests pass in that tree? They run until the first that fails."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+def outcome(root: Path, tests: str) -> str:
+    """The outcome of these tests in that tree, until the first that fails: "passed", "failed" or
+    "hung" (it ran into its timeout)."""
+    command = [sys.executable, "-m", "pytest", "-qx", "--timeout=120", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": f"{root}:{root}/localclouds"}
     done = subprocess.run(
         [*command, *tests.split()], cwd=root, env=environment, capture_output=True, check=False
     )
     if done.returncode not in (0, 1):  # nothing ran: the name is wrong, or the code broken
         raise SystemExit(f"{tests}:\n{done.stdout.decode()[-2000:]}{done.stderr.decode()[-500:]}")
-    return done.returncode == 0
+    if done.returncode == 0:
+        return "passed"
+    return "hung" if b"Timeout (>" in done.stdout or b"+ Timeout +" in done.stderr else "failed"
 
 
 def verdict(root: Path, bug: Bug) -> str:
@@ -70,7 +76,7 @@ def verdict(root: Path, bug: Bug) -> str:
     sound = path.stat()
     path.write_text(text.replace(bug.old, bug.new))
     try:
-        return "NOT NOTICED" if passes(root, bug.tests) else "noticed"
+        return NOTICED.get(outcome(root, bug.tests), "NOT NOTICED")
     finally:
         path.write_text(text)
         os.utime(path, ns=(sound.st_atime_ns, sound.st_mtime_ns))  # no byte code of the bug is used
@@ -80,7 +86,7 @@ def verdicts(roots: queue.Queue[Path], bugs: list[Bug]) -> list[str]:
     """The verdicts on bugs that the same tests must notice, in a copy of their own."""
     root = roots.get()
     try:
-        sound = passes(root, bugs[0].tests)
+        sound = outcome(root, bugs[0].tests) == "passed"
         results = [verdict(root, bug) if sound else "fails without it too" for bug in bugs]
     finally:
         roots.put(root)
@@ -121,9 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
     for same, outcomes in zip(by_tests.values(), results, strict=True):
         for bug, result in zip(same, outcomes, strict=True):
             table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), result)
-    noticed = sum(outcomes.count("noticed") for outcomes in results)
+    verdict_of = [result for outcomes in results for result in outcomes]
+    noticed = sum(result in NOTICED.values() for result in verdict_of)
     console.print(table)
-    print(f"noticed {noticed} of {len(bugs)} planted bugs")
+    hung = verdict_of.count(NOTICED["hung"])
+    print(f"noticed {noticed} of {len(bugs)} planted bugs, {hung} of them by a timeout alone")
     return int(noticed != len(bugs))
 
 

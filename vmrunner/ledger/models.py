@@ -397,3 +397,151 @@ class LoginRow(Row, table=True):
     csrf: str
     created_at: float = _time()
     expires_at: float = _time()
+
+
+class CacheRow(Row, table=True):
+    """A directory that a build left to later ones of its tenant."""
+
+    __tablename__ = "caches"
+    __table_args__ = (
+        UniqueConstraint("tenant", "scope", "path", "key"),
+        Index("ix_caches_used_at", "used_at"),
+        Index("ix_caches_object", "object"),
+    )
+
+    id: str = _id(primary_key=True)
+    tenant: str
+    scope: str
+    key: str
+    path: str
+    object: str = _id()
+    build: str = _id()
+    created_at: float = _time()
+    used_at: float = _time()
+
+
+class NotifyEndpointRow(Row, table=True):
+    """A webhook, as a `serve` configured it last, and how it fares."""
+
+    __tablename__ = "notify_endpoints"
+
+    name: str = Field(primary_key=True)
+    events: str = _json()
+    match: str = _json()
+    named_at: float = _time()  # when a `serve` last had it in its configuration
+    retry_at: float = _time(default=0.0)
+    failures: int = 0  # tries in a row
+    error: str = _json(default="")
+    delivered_at: float | None = _time(default=None)
+    given_up: int = 0
+    given_up_at: float | None = _time(default=None)
+
+
+class OutboxRow(Row, table=True):
+    """One event for one endpoint; kept for a while after it was sent, so that none is sent twice
+    for being noticed twice."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        UniqueConstraint("endpoint", "event", "subject"),
+        _partial("ix_outbox_open", "endpoint", "due", "id", where="state = 'waiting'"),
+        Index("ix_outbox_at", "at"),
+    )
+
+    id: str = _id(primary_key=True)
+    endpoint: str = Field(primary_key=True)
+    event: str
+    subject: str
+    at: float = _time()
+    due: float = _time()
+    tries: int = 0
+    state: str
+    data: str = _json(default="")
+
+
+class BudgetRow(Row, table=True):
+    """A budget, of the configuration or of one actor."""
+
+    __tablename__ = "budgets"
+
+    name: str = Field(primary_key=True)
+    match: str = _json()
+    usd: float = _time()
+    period: str
+    action: str
+    actor: str = Field(index=True)  # "": of all
+
+
+class ChargeRow(Row, table=True):
+    """A VM that a budget pays for, until what it cost is added to what is spent."""
+
+    __tablename__ = "budget_charges"
+
+    budget: str = Field(primary_key=True)
+    instance: str = _id(primary_key=True)
+
+
+class SpentRow(Row, table=True):
+    """USD that VMs that are gone have cost a budget in one of its days or months."""
+
+    __tablename__ = "budget_spent"
+
+    budget: str = Field(primary_key=True)
+    start: float = _time(primary_key=True)
+    usd: float = _time()
+
+
+class _DaySumRow(Row):
+    """Cost of VMs in one day in UTC, of one kind, provider, tenant, set of labels and source of
+    prices. `…_ended`: those of them whose last day it was."""
+
+    day: float = _time(primary_key=True)  # its midnight
+    key: str = Field(primary_key=True)  # SHA-256 of the next five
+    what: str
+    provider: str
+    tenant: str
+    source: str
+    labels: str = _json()
+    usd: float = _time()
+    seconds: float = _time()
+    unpriced: int
+    unpriced_ended: int
+    builds: int
+    builds_ended: int
+    vms: int
+    vms_ended: int
+    price_at: float | None = _time(default=None)
+
+
+class SummedDayRow(_DaySumRow, table=True):
+    """Sum of all VMs whose row says so (`instances.summed`) or is gone."""
+
+    __tablename__ = "summed_days"
+
+
+class CostDayRow(_DaySumRow, table=True):
+    """Sum of those whose row is gone."""
+
+    __tablename__ = "cost_days"
+
+
+class PastCountRow(Row, table=True):
+    """Number of builds that ended so, and their cost; of VMs that died so (`result` empty)."""
+
+    __tablename__ = "past_counts"
+
+    what: str = Field(primary_key=True)
+    provider: str = Field(primary_key=True)
+    result: str = Field(primary_key=True)
+    reason: str = Field(primary_key=True)
+    count: int
+    usd: float = _time()
+
+
+class RevisionRow(Row, table=True):
+    """The single row that counts the transactions which changed builds or instances."""
+
+    __tablename__ = "revisions"
+
+    id: int = Field(default=1, primary_key=True, sa_column_kwargs={"autoincrement": False})
+    last: int = _big(default=0)

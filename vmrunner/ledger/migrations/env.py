@@ -5,13 +5,6 @@ from __future__ import annotations
 
 from alembic import context
 
-from vmrunner.ledger import (  # METADATA has their tables too
-    budget_models,  # noqa: F401
-    cache_models,  # noqa: F401
-    outbox_models,  # noqa: F401
-    past_models,  # noqa: F401
-    revision_models,  # noqa: F401
-)
 from vmrunner.ledger.models import METADATA
 
 connection = context.config.attributes["connection"]
