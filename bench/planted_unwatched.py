@@ -504,4 +504,18 @@ BUGS: Final = (
         "            raise\n",
         f"{PROVIDERS}::test_settings_that_cannot_be_used_change_nothing",
     ),
+    Bug(
+        "a ledger that takes nothing spares what is born late",
+        "reaper/reap_pass.py",
+        "            ledger_view.fail(error)\n            self._kill_without_ledger()\n",
+        "            ledger_view.fail(error)\n",
+        "tests/faults/test_lives.py::test_a_vm_born_past_its_end_needs_no_ledger",
+    ),
+    Bug(
+        "without the ledger only references are known",
+        "reaper/reap_pass.py",
+        "provider.look(list(ends)) if ends else {}",
+        "{}",
+        "tests/faults/test_lives.py::test_a_vm_born_past_its_end_needs_no_ledger",
+    ),
 )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
 from tests.faults.node import Node
 from tests.faults.world import LIMITS, LOG, World
+from vmrunner.errors import LedgerError
 from vmrunner.model import BuildState, Death, Reason, Result
 from vmrunner.providers.fake import Call, Fault, Plan
+from vmrunner.reaper.reap_pass import ReapPass
 
 Make = Callable[..., World]
 
@@ -85,6 +88,30 @@ def test_a_create_that_is_heard_late_dies(make_world: Make) -> None:
     world.settle()
     assert len(world.cloud.machines) == 1
     assert world.truth.builds.get(build.id).result is Result.CANCELLED
+
+
+@pytest.mark.parametrize("fails", ["all of it", "writes"])
+def test_a_vm_born_past_its_end_needs_no_ledger(
+    make_world: Make, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Its row has no reference, and no sweep shows it: only a look by its id finds it. A ledger
+    that answers and takes nothing (a standby) is no better."""
+    world = make_world()
+    world.submit(timeout=60, ttl=120)
+    world.fail("create", Fault.LATE, seconds=610)
+    world.fail("create", *[Fault.LOST_REQUEST] * 50)
+    node = world.node(sweeps=False)
+    world.run(5)
+    (row,) = world.truth.instances.open()
+    assert row.deadline < world.clock() + 610
+    world.run(600)
+    if fails == "writes":
+        monkeypatch.setattr(ReapPass, "_mark", Mock(side_effect=LedgerError("read-only")))
+    else:
+        node.ledger_down = True
+    world.run(200, until=lambda: bool(world.cloud.machines) and not world.standing())
+    assert world.cloud.machines
+    assert not world.standing()
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_CAPACITY, Fault.QUOTA])

@@ -7,12 +7,13 @@ have one, too.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from vmrunner.core.reap_plan import Deletion, ReapPlan
 from vmrunner.core.sweep_view import SweepView
-from vmrunner.model import Death, Instance, Ref, Scope
+from vmrunner.model import Death, Instance, Key, Ref, Scope
 from vmrunner.reaper.report import NOTHING, LineFate, Outcomes
 
 
@@ -24,6 +25,7 @@ class PendingKills:
         self._lock = threading.Lock()  # a sweep and a pass over the ledger go on side by side
         self._kills: tuple[Deletion, ...] = ()
         self._rows: dict[Ref, Deletion] = {}  # by the last pass that read them
+        self._unborn: dict[Key, float] = {}  # ends of the rows without reference, by that pass
         self._reported_at: dict[Ref, float] = {}  # when `overdue` gave it last
 
     def learn(self, plan: ReapPlan, sweep_view: SweepView) -> None:
@@ -41,6 +43,7 @@ class PendingKills:
     ) -> None:
         """Take in the open rows of these scopes, as they were read: when their VMs will be past
         their deadline. `unread`: rows that could not be read now."""
+        rows = tuple(rows)
         by_ref = {
             row.ref: Deletion(
                 ref=row.ref, reason=Death.EXPIRED, instance=row.id, expires_at=row.end,
@@ -49,6 +52,7 @@ class PendingKills:
             for row in rows
             if row.ref is not None
         }  # fmt: skip
+        unborn = {row.key: row.end for row in rows if row.ref is None}
         with self._lock:
             others = {
                 ref: kill
@@ -56,6 +60,12 @@ class PendingKills:
                 if ref.scope not in scopes or kill.instance in unread
             }
             self._rows = others | by_ref
+            kept = {
+                key: end
+                for key, end in self._unborn.items()
+                if key.scope not in scopes or key.instance in unread
+            }
+            self._unborn = kept | unborn
             self._reported_at = {
                 ref: at for ref, at in self._reported_at.items() if ref in self._all()
             }
@@ -92,6 +102,17 @@ class PendingKills:
     def due(self, now: float) -> tuple[Deletion, ...]:
         """The deletions of what is past its deadline, on the provider's clock."""
         return tuple(k for k in self._kills if k.expires_at is not None and now > k.expires_at)
+
+    def rows_due(self, now: float) -> tuple[Deletion, ...]:
+        """The deletions of VMs of rows that are past their deadline."""
+        with self._lock:
+            return tuple(k for k in self._rows.values() if now > (k.expires_at or math.inf))
+
+    def unborn(self, now: float) -> Mapping[Key, float]:
+        """The ends, all past, of rows without a reference: a request may arrive late, and its VM is
+        then found by its name alone."""
+        with self._lock:
+            return {key: end for key, end in self._unborn.items() if now > end}
 
     def answered(self, outcomes: Outcomes) -> None:
         """Ask again until the next sweep: an accepted delete may come to nothing. Refused first."""

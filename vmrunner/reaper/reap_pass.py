@@ -168,7 +168,29 @@ class ReapPass:
         if not ledger_view.down:
             rows = ledger_view.by_id.values()
             self._memory.pending.learn_rows(scopes, rows, ledger_view.unread)
+        elif not self._dry_run:
+            self._kill_without_ledger()
         return sweep_view, ledger_view
+
+    def _kill_without_ledger(self) -> None:
+        """Kill what is past `E` by the rows that were read last. Of a row without a reference the
+        VM is looked for: its request may have arrived since the last sweep."""
+        provider, pending = self._provider, self._memory.pending
+        now = provider.now()
+        late = within(provider, pending.rows_due(now))
+        with self._context.guard(f"look at {provider.name}"):
+            ends = {k: e for k, e in pending.unborn(now).items() if k.scope in provider.scopes}
+            observations = provider.look(list(ends)) if ends else {}
+            late += [
+                Deletion(
+                    ref=seen.ref, reason=Death.EXPIRED, instance=key.instance, expires_at=ends[key]
+                )
+                for key, seen in observations.items()
+                if seen.power is not Power.DEAD
+            ]
+        late = [kill for kill in late if kill.ref not in self.outcomes]
+        self.overdue |= {kill.ref: kill for kill in late}
+        self._kill(late)
 
     # --- the decision ---
 
@@ -252,6 +274,7 @@ class ReapPass:
                     image_kills.settle(ledger, self._provider, newborn)
         except LedgerError as error:
             ledger_view.fail(error)
+            self._kill_without_ledger()
         self._end_images(plan)
 
     def _kill(self, kills: Iterable[Deletion]) -> None:
