@@ -22,6 +22,8 @@ from vmrunner.lib import cancellation, process, units
 from vmrunner.model import BuildRecord as Row
 from vmrunner.model import BuildState, Finding, LogLine, Process
 from vmrunner.runtime.app import App
+from vmrunner.services import build_filter
+from vmrunner.services.build_filter import FilterWords
 from vmrunner.services.follow import BuildFollower
 from vmrunner.services.logs import LogReader, lines
 from vmrunner.services.requests import BuildRequest, SandboxRequest
@@ -153,9 +155,19 @@ class Runner:
         active: bool | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = 100,
+        **words: Unpack[FilterWords],
     ) -> builtins.list[Build]:
-        """Newest first. `active`: only those that have not finished (True) or have (False)."""
-        rows = self.service.ledger.builds.list(active=active, labels=labels, limit=limit)
+        """Newest first. `active`: only those that have not finished (True) or have (False).
+        `state`, `result`, `actor`: those of any of these; `name`: of this name, or with `*` at its
+        end beginning so; `provider`; `since`, `until`: a time ("2026-11-30T08:00:00Z", a datetime),
+        or so long ago ("24h"): of a finished build when it finished, of another when it was
+        submitted. An actor is who submitted it, or the name of a token."""
+        if active is not None:
+            if words.get("state") is not None:
+                raise ConfigError("active: state says that already", hint="give one of the two")
+            words["state"] = "active" if active else "finished"
+        choice = build_filter.choice(words, time.time(), labels=labels)
+        rows = self.service.ledger.builds.chosen(choice, limit)
         return [Build(row, self) for row in rows]
 
     def cancel(self, build: str) -> Build:

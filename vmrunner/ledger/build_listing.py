@@ -2,48 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, union_all
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.labels import having, owned
 from vmrunner.ledger.row_reading import readable
-from vmrunner.ledger.tables import BUILDS
-from vmrunner.model import BuildRecord, BuildState
+from vmrunner.ledger.tables import BUILDS, TOKENS
+from vmrunner.model import BuildChoice, BuildRecord, BuildState
 
-_b = BUILDS.c
+_b, _t = BUILDS.c, TOKENS.c
+_DONE: Final = _b.state == BuildState.FINISHED.value
+_OPEN: Final = _b.state != BuildState.FINISHED.value  # as the partial index over these says it
+_FEW: Final = 20_000  # builds whose ids may be listed for a query: it takes some 30 ms
+_LAST: Final = "\U0010ffff"  # sorts after what any name goes on with
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuildChoice:
-    """The builds that a list is of. `active`: only those not finished (True) or finished (False);
-    `states`: only those in one of them; `own`: only those of the principal
-    with this label filter; `tenant`: only those that this one submitted; `before`: only those whose
-    id sorts before that."""
+def chosen(
+    connection: Connection, choice: BuildChoice, *columns: ColumnElement[Any]
+) -> Select[*tuple[Any, ...]]:
+    """A query of these columns of the builds of a choice, newest first."""
+    conditions = [*having(_b.id, choice.labels), *owned(choice.own), *_of_columns(choice)]
+    if choice.name is not None:
+        conditions.append(_named(choice.name, bytewise=connection.dialect.name == "sqlite"))
+    if choice.actors:
+        tokens = select(_t.actor).where(_t.name.in_(choice.actors))
+        conditions.append(_any(_b.actor, {*choice.actors, *connection.execute(tokens).scalars()}))
+    conditions += _in_time(connection, choice)
+    return select(*columns).where(*conditions).order_by(_b.id.desc())
 
-    active: bool | None = None
-    states: Collection[BuildState] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    own: Mapping[str, str] = field(default_factory=dict)
-    tenant: str | None = None
-    before: str | None = None
 
-    def select(self, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
-        """A query of their columns, newest first."""
-        conditions = [*having(_b.id, self.labels), *owned(self.own)]
-        if self.tenant is not None:
-            conditions.append(_b.tenant == self.tenant)
-        if self.active is not None:
-            done = _b.state == BuildState.FINISHED.value
-            conditions.append(~done if self.active else done)
-        if self.states:
-            conditions.append(_b.state.in_([state.value for state in self.states]))
-        if self.before is not None:
-            conditions.append(_b.id < self.before)
-        return select(*columns).where(*conditions).order_by(_b.id.desc())
+def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
+    """The conditions of which each says what a column is."""
+    found: list[ColumnElement[bool]] = []
+    if choice.active is not None:
+        found.append(_OPEN if choice.active else _DONE)
+    if choice.tenant is not None:
+        found.append(_b.tenant == choice.tenant)
+    if choice.states:
+        found.append(_any(_b.state, choice.states))
+    if choice.results:
+        found.append(_any(_b.result, choice.results))
+    if choice.provider is not None:
+        found.append(_b.provider == choice.provider)
+    if choice.before is not None:
+        found.append(_b.id < choice.before)
+    return found
+
+
+def _any(column: ColumnElement[Any], values: Collection[str]) -> ColumnElement[bool]:
+    """One value is compared: of its rows an index has the ids in order."""
+    texts = sorted(str(value) for value in values)
+    return column == texts[0] if len(texts) == 1 else column.in_(texts)
+
+
+def _named(word: str, *, bytewise: bool) -> ColumnElement[bool]:
+    """The condition of a name, or of its beginning. `bytewise`: the database compares texts so by
+    itself; PostgreSQL does by operators of their own."""
+    start, prefix, _ = word.partition("*")
+    if not prefix:
+        return _b.name == start
+    if bytewise:
+        return _b.name.between(start, start + _LAST)
+    return and_(
+        _b.name.op("~>=~", is_comparison=True)(start),
+        _b.name.op("~<=~", is_comparison=True)(start + _LAST),
+    )
+
+
+def _in_time(connection: Connection, choice: BuildChoice) -> list[ColumnElement[bool]]:
+    """The condition of time. Of few builds it names the ids: who goes by id from the newest would
+    pass by all that came later."""
+    since, until = choice.since, choice.until
+    if since is None and until is None:
+        return []
+
+    def within(at: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+        return [
+            *([at >= since] if since is not None else []),
+            *([at < until] if until is not None else []),
+        ]
+
+    ended, begun = [_DONE, *within(_b.finished_at)], [_OPEN, *within(_b.created_at)]
+    some = select(_b.id).where(*within(_b.finished_at)).limit(_FEW + 1).subquery()
+    if connection.execute(select(func.count()).select_from(some)).scalar_one() <= _FEW:
+        return [_b.id.in_(union_all(select(_b.id).where(*ended), select(_b.id).where(*begun)))]
+    return [or_(and_(*ended), and_(*begun))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +106,7 @@ def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> 
     least."""
     last: str | None = None
     remaining, more = size, False
-    sizes = choice.select(_b.id, func.length(_b.spec)).limit(limit + 1)
+    sizes = chosen(connection, choice, _b.id, func.length(_b.spec)).limit(limit + 1)
     for count, (name, length) in enumerate(connection.execute(sizes).all()):
         remaining -= length
         if more := count == limit or (remaining < 0 and count > 0):
@@ -67,6 +114,6 @@ def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> 
         last = name
     if last is None:
         return BuildPage()
-    found = connection.execute(choice.select(*codec.BUILD).where(_b.id >= last))
+    found = connection.execute(chosen(connection, choice, *codec.BUILD).where(_b.id >= last))
     # By the row: one that cannot be read is no end of the list.
     return BuildPage(readable(codec.build, found), last if more else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import build_listing
 from vmrunner.ledger import row_codec as codec
-from vmrunner.ledger.build_listing import BuildChoice, BuildPage
+from vmrunner.ledger.build_listing import BuildPage
 from vmrunner.ledger.build_writes import EXTEND, READ, BuildWrites, fetch
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.encryption import Encryption
@@ -26,6 +26,7 @@ from vmrunner.ledger.tables import BUILDS, LABELS
 from vmrunner.ledger.tokens import refuse_more
 from vmrunner.model import (
     LOCAL_TENANT,
+    BuildChoice,
     BuildRecord,
     BuildSpec,
     BuildState,
@@ -355,19 +356,21 @@ class Builds(BuildWrites):
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
         *,
-        states: Collection[BuildState] = (),
-        before: str | None = None,
         mine: bool = False,
     ) -> Readable[BuildRecord]:
-        """Newest first. `active`: only those not finished (True) or finished (False); `states`:
-        only those in one of them; `before`: only those whose id sorts before that; `mine`: only
+        """Newest first. `active`: only those not finished (True) or finished (False); `mine`: only
         those that were not submitted over HTTP."""
-        choice = BuildChoice(
-            active=active, states=states, labels=labels or {}, before=before,
-            tenant=LOCAL_TENANT if mine else None,
-        )  # fmt: skip
-        query = choice.select(*codec.BUILD).limit(limit)
-        return self._database.read(lambda c: readable(codec.build, c.execute(query)))
+        tenant = LOCAL_TENANT if mine else None
+        return self.chosen(BuildChoice(active=active, labels=labels or {}, tenant=tenant), limit)
+
+    def chosen(self, choice: BuildChoice, limit: int | None = None) -> Readable[BuildRecord]:
+        """The first of them, newest first."""
+
+        def work(connection: Connection) -> Readable[BuildRecord]:
+            query = build_listing.chosen(connection, choice, *codec.BUILD).limit(limit)
+            return readable(codec.build, connection.execute(query))
+
+        return self._database.read(work)
 
     def page(self, choice: BuildChoice, limit: int, size: int) -> BuildPage:
         """The first of them, newest first: `limit` at most, and `size` bytes of their specs."""

@@ -42,6 +42,12 @@ class BuildRow(Row, table=True):
         _partial("ix_builds_open", "id", where="state <> 'finished'"),
         _partial("ix_builds_owner", "owner", where="owner IS NOT NULL"),
         Index("ix_builds_finished_at", "finished_at"),
+        # Of lists that are filtered: the ids of each in order. Names are searched by prefix too,
+        # as a range: that needs byte order, which PostgreSQL's default is not.
+        Index("ix_builds_name_id", "name", "id", postgresql_ops={"name": "text_pattern_ops"}),
+        Index("ix_builds_actor_id", "actor", "id"),
+        Index("ix_builds_provider_id", "provider", "id"),
+        _partial("ix_builds_result_id", "result", "id", where="result IS NOT NULL"),
         _partial(
             "ix_builds_ended", "provider", "result", "reason", "cost", where="state = 'finished'"
         ),
@@ -55,7 +61,7 @@ class BuildRow(Row, table=True):
     )
 
     id: str = _id(primary_key=True)
-    name: str = Field(default="", index=True)
+    name: str = ""
     idempotency_key: str | None = None  # unique within its tenant
     provider: str
     priority: int = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vmrunner.model.allow_list import AllowList, NetworkPolicy, network_of
+    from vmrunner.model.build_choice import BuildChoice
     from vmrunner.model.builds import (
         LOCAL_TENANT,
         RUNC,
@@ -128,6 +129,7 @@ __all__ = [
     "BudgetAction",
     "BudgetPeriod",
     "BudgetState",
+    "BuildChoice",
     "BuildEvent",
     "BuildRecord",
     "BuildSpec",
@@ -209,8 +211,8 @@ __all__ = [
 
 #: The files that they are in, each after those that it needs itself.
 _FILES: Final = (
-    "choices", "allow_list", "states", "cloud", "money", "usage", "caches", "builds", "images",
-    "objects", "pools", "principals", "notifications", "sandboxes",
+    "choices", "allow_list", "states", "cloud", "money", "usage", "caches", "builds",
+    "build_choice", "images", "objects", "pools", "principals", "notifications", "sandboxes",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from vmrunner.cli import exit_codes, output
 from vmrunner.cli.completion import build_ids
 from vmrunner.cli.context import CliContext, shell_of, stdout_is_data, unicode_out
 from vmrunner.cli.output import Format
+from vmrunner.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ Id = Annotated[
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Timestamps = Annotated[bool, typer.Option("--timestamps")]
 _REFRESH = 2.0
+_UNFINISHED = ["active"]  # what `ps` shows unless more is asked for
 _BESIDE = 4  # lines of a watched screen that are no row: heading, reason, how many, cursor
 
 
@@ -42,27 +44,79 @@ def ps(
         list[str] | None,
         typer.Option("-l", "--label", metavar="NAME=VALUE", help="Only with this label."),
     ] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only in this state; again: in any of them."),
+    ] = None,
+    result: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--result",
+            metavar="RESULT",
+            help="Only with this result (failure, timeout, …); again: with any of them.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Only of this name; NAME*: that begins so."),
+    ] = None,
+    actor: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--actor", metavar="WHO", help="Only submitted by this user or token; again: by any."
+        ),
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option("--provider", metavar="NAME", help="Only of this provider.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="WHEN",
+            help="Only what finished then or later, and what was submitted then or later and has "
+            "not finished: 24h ago, 2026-11-30 (UTC), 2026-11-30T08:00:00Z.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="WHEN", help="Only before that, read alike.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids alone, one a line.")] = False,
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
-    """The builds of this ledger, newest first."""
+    """The builds of this ledger, newest first: those that have not finished, or all where a state,
+    a result or a time is asked for."""
     from vmrunner.lib import units
+    from vmrunner.services import build_filter
 
+    if quiet and form is not Format.TABLE:
+        raise ConfigError(f"-q: ids alone, and -o {form.value} is more", hint="give one of the two")
     shell = shell_of(context)
-    labels = dict(units.label(text) for text in label or ())
+    if not (everything or state or result or since or until):
+        state = _UNFINISHED
+    words: build_filter.FilterWords = {
+        "state": state, "result": result, "name": name, "actor": actor, "provider": provider,
+        "since": since, "until": until,
+    }  # fmt: skip
+    labels = units.labels(label or ())
     on_terminal = watching and sys.stdout.isatty()
     with _watched() if on_terminal else contextlib.nullcontext():
         while True:
             most = limit
             if on_terminal and form in (Format.TABLE, Format.WIDE):  # it has no scrollback
                 most = min(limit, max(1, output.screen_lines() - _BESIDE))
-            active = None if everything else True
-            rows = shell.service.ledger.builds.list(active=active, labels=labels, limit=most + 1)
+            choice = build_filter.choice(words, time.time(), labels=labels)
+            rows = shell.service.ledger.builds.chosen(choice, most + 1)
             if on_terminal:
                 output.clear_screen()
-            _table(shell, rows[:most], form)
+            if quiet:
+                for row in rows[:most]:
+                    output.print_out(row.id)
+            else:
+                _table(shell, rows[:most], form, all_states=words["state"] != _UNFINISHED)
             if len(rows) > most:
                 more = "--limit shows more" if most == limit else "a taller terminal shows more"
                 output.say(f"only the newest {most}; {more}")
@@ -80,7 +134,7 @@ def _watched() -> Iterator[None]:
         yield
 
 
-def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
+def _table(shell: CliContext, rows: list[BuildRecord], form: Format, *, all_states: bool) -> None:
     from vmrunner.cli.views.builds import build_view
 
     waiting = shell.service.waiting(rows)
@@ -92,7 +146,7 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format) -> None:
         for why in sorted(set(waiting.values())) if len(waiting) == 1 else ():
             output.say(f"it waits: {why}")
     if not rows and form in (Format.TABLE, Format.WIDE):
-        output.say("no build; ps -a shows finished ones too")
+        output.say("no such build" if all_states else "no build; ps -a shows finished ones too")
 
 
 def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:

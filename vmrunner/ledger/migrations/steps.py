@@ -1,10 +1,10 @@
 """Steps of migrations beside which the tables stay in use.
 
-On PostgreSQL `vmrunner db upgrade` runs beside nodes. There `fill` and `add_index` commit what came
-before them, and take only locks that readers and writers do not mind. An upgrade that is killed
-begins such a migration anew: before its last step it may have nothing but steps of this module,
-each of which may be done twice. SQLite and a new ledger are migrated in one transaction, of which
-these steps are a part.
+On PostgreSQL `vmrunner db upgrade` runs beside nodes. There `fill`, `add_index` and `drop_index`
+commit what came before them, and take only locks that readers and writers do not mind. An upgrade
+that is killed begins such a migration anew: before its last step it may have nothing but steps of
+this module, each of which may be done twice. SQLite and a new ledger are migrated in one
+transaction, of which these steps are a part.
 """
 
 from __future__ import annotations
@@ -62,11 +62,18 @@ def fill(table: str, values: str, where: str) -> None:
             last = ids[-1]
 
 
-def add_index(name: str, table: str, columns: list[str], where: str | None = None) -> None:
-    """Add an index, of the rows `where` (SQL) if given."""
+def add_index(
+    name: str, table: str, columns: list[str], where: str | None = None, bytewise: str | None = None
+) -> None:
+    """Add an index, of the rows `where` (SQL) if given. `bytewise`: that column, a text, is in byte
+    order, which PostgreSQL's default is not."""
     such = sa.text(where) if where else None
+    operators = {bytewise: "text_pattern_ops"} if bytewise else {}
     if not beside_others():
-        op.create_index(name, table, columns, sqlite_where=such, postgresql_where=such)
+        op.create_index(
+            name, table, columns,
+            sqlite_where=such, postgresql_where=such, postgresql_ops=operators,
+        )  # fmt: skip
         return
     half_made = sa.text("SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
     with op.get_context().autocommit_block():
@@ -74,6 +81,15 @@ def add_index(name: str, table: str, columns: list[str], where: str | None = Non
         if op.get_bind().execute(half_made, {"name": name}).scalar():
             op.drop_index(name, table, postgresql_concurrently=True)
         op.create_index(
-            name, table, columns,
+            name, table, columns, postgresql_ops=operators,
             postgresql_where=such, postgresql_concurrently=True, if_not_exists=True,
         )  # fmt: skip
+
+
+def drop_index(name: str, table: str) -> None:
+    """Drop an index."""
+    if not beside_others():
+        op.drop_index(name, table)
+        return
+    with op.get_context().autocommit_block():
+        op.drop_index(name, table, postgresql_concurrently=True, if_exists=True)

@@ -25,6 +25,7 @@ from vmrunner.server.routes.common import (
 )
 from vmrunner.services import costs, people, run_again, usage_text
 from vmrunner.services.artifacts import Artifacts
+from vmrunner.services.build_filter import FilterWords
 from vmrunner.services.documents import build_document, iso, shown, shown_document
 
 router = APIRouter(include_in_schema=False)
@@ -49,8 +50,8 @@ def builds(
     after: str | None = None,
 ) -> Response:
     """Builds, newest first; the filter is in the URL."""
-    states = [] if state == "all" else [state]
-    page = chosen(parts, principal, states, [label] if label else [], after, _PAGE)
+    words: FilterWords = {"state": [] if state == "all" else [state]}
+    page = chosen(parts, principal, words, [label] if label else [], after, _PAGE)
     shown, now = costs.until_now(parts.ledger, parts.providers, page.builds), parts.now()
     reasons = waiting_reasons(parts, principal, shown)
     found = [

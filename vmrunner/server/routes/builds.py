@@ -10,14 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from vmrunner.config.field_checks import LABELS
-from vmrunner.ledger.build_listing import BuildChoice, BuildPage
+from vmrunner.ledger.build_listing import BuildPage
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Seconds, Section
-from vmrunner.model import BuildRecord, BuildState, Principal, Reason
+from vmrunner.model import BuildRecord, BuildState, Principal, Reason, Result
 from vmrunner.server import request_bodies
 from vmrunner.server.build_body import BuildBody, SandboxBody
 from vmrunner.server.dependencies import ServerParts
-from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import (
     PageParameters,
     Parameters,
@@ -30,7 +29,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
-from vmrunner.services import admission, build_removal, costs, people, queue_reasons
+from vmrunner.services import admission, build_filter, build_removal, costs, people, queue_reasons
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
 from vmrunner.services.documents import build_document, shown_document, spec_document
@@ -38,18 +37,31 @@ from vmrunner.services.documents import build_document, shown_document, spec_doc
 router = APIRouter(tags=["builds"])
 #: Bodies that routes read by themselves, for the OpenAPI document.
 BODIES: list[type[BaseModel]] = []
-#: Words for `state=` beside the states themselves.
-_ACTIVE, _FINISHED = "active", "finished"
 #: Bytes of what the builds of one page were asked for with: of more, the page has fewer builds.
 LISTED: Final = 1 << 20
 
 
 class BuildFilter(PageParameters):
-    """`state`: a build's state, or `active`; `label`: NAME=VALUE."""
+    """`state`: a build's state, or `active`; `result`, `actor`: any of them; `name`: that, or with
+    `*` at its end what begins so; `label`: NAME=VALUE. `since`, `until`: a time (RFC 3339), or so
+    long ago (24h): of a finished build when it finished, of another when it was submitted."""
 
     state: list[str] = Field(default_factory=list, max_length=len(BuildState))
+    result: list[str] = Field(default_factory=list, max_length=len(Result))
+    name: str | None = Field(default=None, max_length=build_filter.LONGEST)
+    actor: list[str] = Field(default_factory=list, max_length=build_filter.MOST)
+    provider: str | None = Field(default=None, max_length=build_filter.LONGEST)
+    since: str | None = None
+    until: str | None = None
     label: list[str] = Field(default_factory=list, max_length=LABELS)
     mine: bool = False
+
+    def words(self) -> build_filter.FilterWords:
+        """The filter, without what is about the page."""
+        return {
+            "state": self.state, "result": self.result, "name": self.name, "actor": self.actor,
+            "provider": self.provider, "since": self.since, "until": self.until,
+        }  # fmt: skip
 
 
 class BriefParameters(Parameters):
@@ -89,8 +101,9 @@ def list_builds(
 ) -> JSONResponse:
     """The builds that the token sees, newest first."""
     page = chosen(
-        parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit, mine=wanted.mine
-    )
+        parts, principal, wanted.words(), wanted.label, wanted.after, wanted.limit,
+        mine=wanted.mine,
+    )  # fmt: skip
     shown = costs.until_now(parts.ledger, parts.providers, page.builds)
     shown = people.named(parts.ledger, shown)
     waiting = waiting_reasons(parts, principal, shown)
@@ -108,8 +121,8 @@ def list_builds(
 def chosen(
     parts: ServerParts,
     principal: Principal,
-    state: list[str],
-    label: list[str],
+    words: build_filter.FilterWords,
+    labels: list[str],
     after: str | None,
     limit: int,
     *,
@@ -117,24 +130,16 @@ def chosen(
 ) -> BuildPage:
     """Return the first of the builds that a filter picks of those that the principal sees; `mine`:
     of those that its very tenant submitted."""
-    labels = dict(units.label(text) for text in label)
-    active, states = _states(state)
-    choice = BuildChoice(
-        active=active, states=states, labels=labels, before=after, own=principal.labels,
+    choice = build_filter.choice(
+        words,
+        parts.now(),
+        labels=units.labels(labels),
+        issuers=[issuer.issuer for issuer in parts.settings().server.oidc],
+        own=principal.labels,
         tenant=principal.tenant if mine else None,
-    )  # fmt: skip
+        before=after,
+    )
     return parts.ledger.builds.page(choice, limit, LISTED)
-
-
-def _states(words: list[str]) -> tuple[bool | None, list[BuildState]]:
-    if words in ([_ACTIVE], [_FINISHED]):
-        return words == [_ACTIVE], []
-    states = [state.value for state in BuildState]
-    for word in words:
-        if word not in states:
-            fix = units.did_you_mean(word, [*states, _ACTIVE])
-            raise HttpProblem(422, f"state: no state {word!r}", fix=fix)
-    return None, [BuildState(word) for word in words]
 
 
 def waiting_reasons(

@@ -162,7 +162,10 @@ def list_sandboxes(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:
     """The sandboxes that the token sees, newest first."""
-    page = chosen(parts, principal, wanted.state, wanted.label, wanted.after, wanted.limit)
+    page = chosen(
+        parts, principal, wanted.words(), wanted.label, wanted.after, wanted.limit,
+        mine=wanted.mine,
+    )  # fmt: skip
     found = [build_document(row) for row in page.builds if row.spec.sandbox_ttl is not None]
     return listing("sandbox", found, next_=page.next)
 

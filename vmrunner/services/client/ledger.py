@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import builtins
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
-from vmrunner.model import BuildEvent, BuildRecord, BuildState, Chunk, Instance, Reason, Start
+from vmrunner.model import BuildChoice, BuildEvent, BuildRecord, Chunk, Instance, Reason, Start
 from vmrunner.services.client import decoding
 from vmrunner.services.client.http_client import HttpClient, segment
 
@@ -41,26 +44,22 @@ class RemoteBuilds:
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
         *,
-        states: Collection[BuildState] = (),
-        before: str | None = None,
         mine: bool = False,
     ) -> list[BuildRecord]:
-        """Newest first, page after page; `mine`: those that this token's tenant submitted."""
+        """Newest first; `mine`: those that this token's tenant submitted."""
+        return self.chosen(BuildChoice(active=active, labels=labels or {}), limit, mine=mine)
+
+    def chosen(
+        self, choice: BuildChoice, limit: int | None = None, *, mine: bool = False
+    ) -> builtins.list[BuildRecord]:
+        """The first of them, newest first, page after page."""
         self.waiting.clear()
-        wanted = [state.value for state in states]
-        if active is not None:
-            wanted = ["active" if active else "finished"]
+        query = _query(choice) | {"mine": mine or None}
         found: list[BuildRecord] = []
+        before = choice.before
         while limit is None or len(found) < limit:
             size = _PAGE if limit is None else min(_PAGE, limit - len(found))
-            page = self._client.get(
-                "/builds",
-                state=wanted or None,
-                label=[f"{name}={value}" for name, value in (labels or {}).items()] or None,
-                limit=size,
-                after=before,
-                mine=mine or None,
-            )
+            page = self._client.get("/builds", **query, limit=size, after=before)
             found += map(self._one, page["items"])
             before = page.get("next")
             if before is None:
@@ -88,6 +87,27 @@ class RemoteBuilds:
         del now, by
         answer = self._client.post(f"/builds/{segment(build_id)}/extend", {"by": seconds})
         return self._one(answer["items"][0])
+
+
+def _query(choice: BuildChoice) -> dict[str, Any]:
+    """The parameters of `GET /builds`; None: not said."""
+    states = [state.value for state in choice.states]
+    if choice.active is not None:
+        states = ["active" if choice.active else "finished"]
+    return {
+        "state": states or None,
+        "result": [result.value for result in choice.results] or None,
+        "name": choice.name,
+        "actor": list(choice.actors) or None,
+        "provider": choice.provider,
+        "since": _rfc3339(choice.since),
+        "until": _rfc3339(choice.until),
+        "label": [f"{name}={value}" for name, value in choice.labels.items()] or None,
+    }
+
+
+def _rfc3339(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat()
 
 
 class RemoteEvents:
