@@ -70,7 +70,7 @@ def test_each_word_of_a_choice_picks_and_all_hold_together(five: Ledger) -> None
 
 
 @pytest.mark.parametrize("few", [True, False])
-def test_what_ended_counts_by_its_end_and_other_by_its_begin(
+def test_what_ended_counts_by_its_end(
     five: Ledger, monkeypatch: pytest.MonkeyPatch, few: bool
 ) -> None:
     if not few:

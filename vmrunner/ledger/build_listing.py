@@ -31,6 +31,9 @@ def chosen(
     if choice.actors:
         tokens = select(_t.actor).where(_t.name.in_(choice.actors))
         conditions.append(_any(_b.actor, {*choice.actors, *connection.execute(tokens).scalars()}))
+    if choice.provider is not None:
+        its = [_b.provider == choice.provider]
+        conditions.append(_either(connection, its, its))
     conditions += _in_time(connection, choice)
     return select(*columns).where(*conditions).order_by(_b.id.desc())
 
@@ -46,8 +49,6 @@ def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
         found.append(_any(_b.state, choice.states))
     if choice.results:
         found.append(_any(_b.result, choice.results))
-    if choice.provider is not None:
-        found.append(_b.provider == choice.provider)
     if choice.before is not None:
         found.append(_b.id < choice.before)
     return found
@@ -74,8 +75,6 @@ def _named(word: str, *, bytewise: bool) -> ColumnElement[bool]:
 
 
 def _in_time(connection: Connection, choice: BuildChoice) -> list[ColumnElement[bool]]:
-    """The condition of time. Of few builds it names the ids: who goes by id from the newest would
-    pass by all that came later."""
     since, until = choice.since, choice.until
     if since is None and until is None:
         return []
@@ -86,11 +85,19 @@ def _in_time(connection: Connection, choice: BuildChoice) -> list[ColumnElement[
             *([at < until] if until is not None else []),
         ]
 
-    ended, begun = [_DONE, *within(_b.finished_at)], [_OPEN, *within(_b.created_at)]
-    some = select(_b.id).where(*within(_b.finished_at)).limit(_FEW + 1).subquery()
-    if connection.execute(select(func.count()).select_from(some)).scalar_one() <= _FEW:
-        return [_b.id.in_(union_all(select(_b.id).where(*ended), select(_b.id).where(*begun)))]
-    return [or_(and_(*ended), and_(*begun))]
+    return [_either(connection, within(_b.finished_at), within(_b.created_at))]
+
+
+def _either(
+    connection: Connection, done: list[ColumnElement[bool]], begun: list[ColumnElement[bool]]
+) -> ColumnElement[bool]:
+    """The condition for what has finished, and the one for what has not: each has its index. Of few
+    builds it names the ids: who goes by id from the newest would pass by all that came later."""
+    some = select(_b.id).where(_DONE, *done).limit(_FEW + 1).subquery()
+    if connection.execute(select(func.count()).select_from(some)).scalar_one() > _FEW:
+        return or_(and_(_DONE, *done), and_(_OPEN, *begun))
+    ids = (select(_b.id).where(state, *such) for state, such in ((_DONE, done), (_OPEN, begun)))
+    return _b.id.in_(union_all(*ids))
 
 
 @dataclass(frozen=True, slots=True)

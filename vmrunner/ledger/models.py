@@ -46,7 +46,6 @@ class BuildRow(Row, table=True):
         # as a range: that needs byte order, which PostgreSQL's default is not.
         Index("ix_builds_name_id", "name", "id", postgresql_ops={"name": "text_pattern_ops"}),
         Index("ix_builds_actor_id", "actor", "id"),
-        Index("ix_builds_provider_id", "provider", "id"),
         _partial("ix_builds_result_id", "result", "id", where="result IS NOT NULL"),
         _partial(
             "ix_builds_ended", "provider", "result", "reason", "cost", where="state = 'finished'"

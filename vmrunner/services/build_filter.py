@@ -22,8 +22,8 @@ Time = units.Duration | datetime | None
 ACTIVE: Final = "active"
 _STATES: Final = tuple(BuildState)
 _OPEN: Final = frozenset(BuildState) - {BuildState.FINISHED}
-MOST: Final = 20  # actors, at once
-LONGEST: Final = 500  # characters of a word
+MOST_ACTORS: Final = 20  # actors at once
+LONGEST_WORD: Final = 500  # characters of a word
 
 
 class FilterWords(TypedDict, total=False):
@@ -118,8 +118,8 @@ def _name(word: str | None) -> str | None:
 
 def _actors(words: Words, issuers: Iterable[str]) -> list[str]:
     found = [_one(word, "actor") or "" for word in _listed(words)]
-    if len(found) > MOST:
-        raise ConfigError(f"actor: {len(found)} are too many", hint=f"at most {MOST}")
+    if len(found) > MOST_ACTORS:
+        raise ConfigError(f"actor: {len(found)} are too many", hint=f"at most {MOST_ACTORS}")
     theirs = [f"{OIDC}{issuer}#{word}" for word in found for issuer in issuers if "#" not in word]
     return [*found, *theirs]
 
@@ -128,9 +128,9 @@ def _one(word: str | None, field: str) -> str | None:
     if word is None:
         return None
     text = field_checks.text(word, field)
-    if len(text) > LONGEST or not text.isprintable():
+    if len(text) > LONGEST_WORD or not text.isprintable():
         raise ConfigError(
             f"{field}: {text[:60]!r} is too long or not printable",
-            hint=f"at most {LONGEST} printable characters",
+            hint=f"at most {LONGEST_WORD} printable characters",
         )
     return text

@@ -48,9 +48,9 @@ class BuildFilter(PageParameters):
 
     state: list[str] = Field(default_factory=list, max_length=len(BuildState))
     result: list[str] = Field(default_factory=list, max_length=len(Result))
-    name: str | None = Field(default=None, max_length=build_filter.LONGEST)
-    actor: list[str] = Field(default_factory=list, max_length=build_filter.MOST)
-    provider: str | None = Field(default=None, max_length=build_filter.LONGEST)
+    name: str | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
+    actor: list[str] = Field(default_factory=list, max_length=build_filter.MOST_ACTORS)
+    provider: str | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
     since: str | None = None
     until: str | None = None
     label: list[str] = Field(default_factory=list, max_length=LABELS)
