@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.documents import checked
 from tests.support.scripted_app import join
 from vmrunner.cli import main
 from vmrunner.ledger import Ledger
@@ -44,7 +45,7 @@ class Done(NamedTuple):
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        document = json.loads(self.out)
+        document = checked(json.loads(self.out))
         assert document["schema_version"] == 1
         items: list[dict[str, Any]] = document["items"]
         return items

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -32,7 +32,7 @@ class NewsPage(Generic[Place]):
         return OWN + len(self.data) + self.begun
 
 
-def event_bytes(kind: str, document: dict[str, Any], number: int | None = None) -> bytes:
+def event_bytes(kind: str, document: Mapping[str, Any], number: int | None = None) -> bytes:
     """Return one server-sent event."""
     data = json.dumps(document, ensure_ascii=False)
     return format_sse_event(data_str=data, event=kind, id=None if number is None else str(number))

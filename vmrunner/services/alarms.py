@@ -24,6 +24,7 @@ from vmrunner.services.documents import (
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.services import document_types as types
 
 
 NEARLY: Final = 0.9  # of a budget
@@ -42,9 +43,13 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
             found = _late(rows[name], late)
             _write(ledger, NotifyEvent.SURVIVOR, name, now, "survivor", [survivor_document(found)])
     for latch in ledger.sightings.latched():
-        document = {"provider": latch.provider, "place": latch.place, "since": iso(latch.begun)}
+        latched: types.LatchDocument = {
+            "provider": latch.provider,
+            "place": latch.place,
+            "since": iso(latch.begun),
+        }
         subject = f"{latch.provider} {latch.place} {latch.sweep}"
-        _write(ledger, NotifyEvent.ORPHANS_LATCHED, subject, now, "latch", [document])
+        _write(ledger, NotifyEvent.ORPHANS_LATCHED, subject, now, "latch", [latched])
     for state in ledger.budgets.states(now):
         if state.held > NEARLY * state.budget.usd:
             subject = f"{state.budget.name} {state.start:.0f}"
@@ -53,8 +58,7 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
         for place in pools.failing(entry):
             since = place.failing_since or 0.0
             subject = f"{entry.pool.name} {place.place} {since:.0f}"
-            document = pool_document(entry)
-            _write(ledger, NotifyEvent.POOL_FAILING, subject, now, "pool", [document])
+            _write(ledger, NotifyEvent.POOL_FAILING, subject, now, "pool", [pool_document(entry)])
     silent = [survivor_document(line) for line in audit.silence(ledger)]
     if silent:
         subject = str(audit.watch(ledger).passed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmrunner.lib import process
 from vmrunner.services.documents import iso
@@ -11,6 +11,7 @@ from vmrunner.services.documents import iso
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import Principal, StoredCache
+    from vmrunner.services.document_types import CacheDocument
 
 
 def visible_to(principal: Principal) -> str | None:
@@ -29,7 +30,7 @@ def remove(ledger: Ledger, name: str, tenant: str | None = None, *, by: str = ""
     return found
 
 
-def cache_document(cache: StoredCache) -> dict[str, Any]:
+def cache_document(cache: StoredCache) -> CacheDocument:
     """A cache for programs."""
     return {
         "id": cache.id,

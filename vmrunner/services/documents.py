@@ -4,23 +4,21 @@ Times are RFC 3339 in UTC, durations seconds, sizes bytes, costs USD."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar, overload
 
+from vmrunner.lib import units
 from vmrunner.model import (
     AllowList,
-    ArtifactRule,
     BuildEvent,
     BuildRecord,
     BuildSpec,
-    CacheRule,
     CommandSummary,
     FileEntry,
     Instance,
     LogLine,
+    NetworkPolicy,
     Start,
     Step,
     Token,
@@ -34,9 +32,12 @@ if TYPE_CHECKING:
     from vmrunner.model import BudgetState, EndpointStatus, Finding
     from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
+    from vmrunner.services import document_types as types
     from vmrunner.services.artifacts import Artifact
     from vmrunner.services.nodes import Node
     from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
+
+D = TypeVar("D")
 
 _FIRST: Final = -62_135_596_800.0  # the year 1
 _LAST: Final = 253_402_300_799.0  # the year 9999
@@ -44,6 +45,10 @@ SCHEMA_VERSION: Final = 1
 _NO_UTF8: Final = re.compile("[\ud800-\udfff]")
 
 
+@overload
+def iso(at: float) -> str: ...
+@overload
+def iso(at: float | None) -> str | None: ...
 def iso(at: float | None) -> str | None:
     """RFC 3339 in UTC, to the millisecond."""
     if at is None:
@@ -56,25 +61,29 @@ def shown(text: str) -> str:
     return _NO_UTF8.sub("\ufffd", text)
 
 
+@overload
+def usd(amount: float) -> float: ...
+@overload
+def usd(amount: float | None) -> float | None: ...
 def usd(amount: float | None) -> float | None:
     """An amount to the millionth; None: unknown."""
     return None if amount is None else round(amount, 6)
 
 
-def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, Any]:
+def build_document(build: BuildRecord, start: Start | None = None) -> types.BuildDocument:
     """A build for programs. `start`: how it came by its VM. Times are RFC 3339, durations seconds,
     sizes bytes, cost USD."""
     return {
         "id": build.id,
         "name": build.spec.name or None,
-        "state": build.state.value,
-        "result": build.result.value if build.result else None,
-        "reason": build.reason.value if build.reason else None,
+        "state": build.state,
+        "result": build.result,
+        "reason": build.reason,
         "exit_code": build.exit_code,
         "message": build.message or None,
         "attempt": build.attempt,
         "instance": build.instance,
-        "start": start.value if start else None,
+        "start": start,
         "actor": build.actor or None,
         "actor_name": build.actor_name or None,
         "created_at": iso(build.created_at),
@@ -82,7 +91,7 @@ def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, 
         "hold_until": iso(build.hold_until),
         "phases": [
             {
-                "state": phase.state.value,
+                "state": phase.state,
                 "started_at": iso(phase.started),
                 "ended_at": iso(phase.ended),
                 "seconds": None if phase.ended is None else round(phase.ended - phase.started, 3),
@@ -91,78 +100,112 @@ def build_document(build: BuildRecord, start: Start | None = None) -> dict[str, 
         ],
         "cost": usd(build.cost.usd),
         "cost_final": build.cost.final,
-        "cost_source": build.cost.source.value if build.cost.source else None,
+        "cost_source": build.cost.source,
         "cost_as_of": iso(build.cost.at),
-        "usage": asdict(build.usage),
+        "usage": {
+            "memory_peak": build.usage.memory_peak,
+            "cpu_seconds": build.usage.cpu_seconds,
+            "disk_read": build.usage.disk_read,
+            "disk_written": build.usage.disk_written,
+            "network_received": build.usage.network_received,
+            "network_sent": build.usage.network_sent,
+            "vm_cpu_seconds": build.usage.vm_cpu_seconds,
+            "vm_disk": build.usage.vm_disk,
+        },
         "foreground": build.submitter is not None or build.lease_until is not None,
-        "cancel": build.cancel.value if build.cancel else None,
-    } | spec_document(build.spec)
+        "cancel": build.cancel,
+        **spec_document(build.spec),
+    }
 
 
-def spec_document(spec: BuildSpec) -> dict[str, Any]:
+def spec_document(spec: BuildSpec) -> types.SpecDocument:
     """All that a build was asked for, by the names that it is asked for with."""
-    document = {item.name: _plain(getattr(spec, item.name)) for item in fields(spec)}
-    return document | {"name": spec.name or None, "container_runtime": document.pop("runtime")}
+    return {
+        "steps": [step_document(step) for step in spec.steps],
+        "provider": spec.provider,
+        "container": spec.container,
+        "timeout": spec.timeout,
+        "ttl": spec.ttl,
+        "image": spec.image,
+        "bootstrap": spec.bootstrap,
+        "docker": spec.docker,
+        "privileged": spec.privileged,
+        "source": spec.source,
+        "env": dict(spec.env),
+        "secrets": list(spec.secrets),
+        "registry_secret": spec.registry_secret,
+        "artifacts": [{"path": rule.glob, "always": rule.always} for rule in spec.artifacts],
+        "caches": [
+            {"key": rule.key, "path": rule.path, "fallback": list(rule.fallback)}
+            for rule in spec.caches
+        ],
+        "labels": dict(spec.labels),
+        "queue_timeout": spec.queue_timeout,
+        "keep_on_failure": spec.keep_on_failure,
+        "network": network_document(spec.network),
+        "name": spec.name or None,
+        "cpus": spec.cpus,
+        "memory": spec.memory,
+        "disk": spec.disk,
+        "spot": spec.spot,
+        "retry_on_loss": spec.retry_on_loss,
+        "priority": spec.priority,
+        "keep_logs": spec.keep_logs,
+        "idempotency_key": spec.idempotency_key,
+        "sandbox_ttl": spec.sandbox_ttl,
+        "container_runtime": spec.runtime,
+    }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum | AllowList):
-        return value.value
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Step):
-        return step_document(value)
-    if isinstance(value, ArtifactRule):
-        return {"path": value.glob, "always": value.always}
-    if isinstance(value, CacheRule):
-        return {"key": value.key, "path": value.path, "fallback": list(value.fallback)}
-    return value
+def network_document(policy: NetworkPolicy) -> types.NetworkDocument:
+    return {"allow": list(policy.allow)} if isinstance(policy, AllowList) else policy
 
 
-def step_document(step: Step) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": step.title}
-    document |= {"run": step.run} if step.run is not None else {"argv": list(step.argv)}
+def step_document(step: Step) -> types.StepDocument:
+    document: types.StepDocument = {"name": step.title}
+    if step.run is not None:
+        document["run"] = step.run
+    else:
+        document["argv"] = list(step.argv)
     if step.timeout is not None:
-        document["timeout"] = step.timeout
+        document["timeout"] = units.duration(step.timeout, "timeout")
     if step.env:
         document["env"] = dict(step.env)
     return document
 
 
-def instance_document(row: Instance) -> dict[str, Any]:
+def instance_document(row: Instance) -> types.InstanceDocument:
     """An instance for programs."""
     return {
         "id": row.id,
         "build": row.build,
         "attempt": row.attempt,
-        "state": row.state.value,
+        "state": row.state,
         "provider": row.provider,
         "kind": row.scope.kind,
         "account": row.scope.account,
         "place": row.scope.place,
         "machine_type": row.offer.machine_type,
-        "market": row.offer.market.value,
+        "market": row.offer.market,
         "image": row.offer.image or None,
         "ref": row.ref.id if row.ref else None,
         "address": str(row.address) if row.address else None,
         "created_at": iso(row.created_at),
         "deadline": iso(row.deadline),
         "gone_at": iso(row.gone_at),
-        "death": row.death.value if row.death else None,
+        "death": row.death,
         "message": row.message or None,
         "deletes": row.deletes,
         "pool": row.pool,
-        "start": row.start.value if row.start else None,
+        "start": row.start,
         "due": iso(row.due),
         "usd_hour": row.rate.usd_hour,
-        "price_source": row.rate.source.value,
+        "price_source": row.rate.source,
         "price_as_of": iso(row.rate.at),
     }
 
 
-def event_document(event: BuildEvent) -> dict[str, Any]:
+def event_document(event: BuildEvent) -> types.EventDocument:
     return {
         "seq": event.seq,
         "time": iso(event.time),
@@ -171,17 +214,25 @@ def event_document(event: BuildEvent) -> dict[str, Any]:
     }
 
 
-def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> dict[str, Any]:
+def listed_document(
+    build: BuildRecord, start: Start | None, waiting: str | None
+) -> types.ListedBuildDocument:
+    """A build in a list. `waiting`: why it is queued."""
+    return {**build_document(build, start), "waiting": waiting}
+
+
+def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> types.EndedBuildDocument:
     """A build with what its steps came to, in the last attempt; the one in which it ended
     otherwise than well is `failed_step`."""
     listed = list(events)
     runs = build_history.runs(listed)
     last = {run.index: run for run in runs if run.attempt == max(r.attempt for r in runs)}
     culprit = build_history.culprit(build, listed)
-    return build_document(build) | {
+    return {
+        **build_document(build),
         "steps": [
-            step_document(step)
-            | {
+            {
+                **step_document(step),
                 "started_at": iso(last[n].started) if n in last else None,
                 "ended_at": iso(last[n].ended) if n in last else None,
                 "exit_code": last[n].exit_code if n in last else None,
@@ -192,18 +243,18 @@ def ended_document(build: BuildRecord, events: Iterable[BuildEvent]) -> dict[str
     }
 
 
-def cost_document(line: CostLine) -> dict[str, Any]:
+def cost_document(line: CostLine) -> types.CostDocument:
     """A line of a report of costs; `usd` null: a price in it is unknown, and `known_usd` is what
     the rest of it cost."""
     cost = line.cost
     return {
-        "what": line.what.value,
+        "what": line.what,
         "key": line.key,
         "usd": usd(cost.usd),
         "known_usd": usd(cost.known),
         "unpriced": cost.unpriced,
         "final": cost.final,
-        "source": cost.source.value if cost.source else None,
+        "source": cost.source,
         "as_of": iso(cost.at),
         "builds": line.builds,
         "vms": line.vms,
@@ -211,7 +262,7 @@ def cost_document(line: CostLine) -> dict[str, Any]:
     }
 
 
-def pool_place_document(entry: PoolPlaceStatus) -> dict[str, Any]:
+def pool_place_document(entry: PoolPlaceStatus) -> types.PoolPlaceDocument:
     """A pool at one place: a host's scope, or "" where all of its VMs are within all's reach."""
     state = entry.state
     return {
@@ -219,18 +270,18 @@ def pool_place_document(entry: PoolPlaceStatus) -> dict[str, Any]:
         "want": state.want,
         "have": entry.have,
         "making": entry.making,
-        "empty_reason": state.empty_reason.value if state.empty_reason else None,
+        "empty_reason": state.empty_reason,
         "failures": state.failures,
         "failing_since": iso(state.failing_since),
     }
 
 
-def pool_document(entry: PoolStatus) -> dict[str, Any]:
+def pool_document(entry: PoolStatus) -> types.PoolDocument:
     """A pool for programs: durations seconds, cost USD."""
     pool = entry.pool
     return {
         "name": pool.name,
-        "kind": pool.spec.kind.value,
+        "kind": pool.spec.kind,
         "want": entry.want,
         "have": entry.have,
         "making": entry.making,
@@ -239,12 +290,12 @@ def pool_document(entry: PoolStatus) -> dict[str, Any]:
         "p50": entry.p50,
         "p95": entry.p95,
         "idle_usd_today": round(entry.idle_usd_today, 6),
-        "empty_reason": entry.empty_reason.value if entry.empty_reason else None,
+        "empty_reason": entry.empty_reason,
         "places": [pool_place_document(place) for place in entry.by_place],
         "provider": pool.spec.provider,
         "machine_type": pool.spec.machine_type,
         "container": pool.spec.container,
-        "network": pool.spec.network.value,
+        "network": network_document(pool.spec.network),
         "sizing": {
             "size": pool.spec.size,
             "schedule": [{"cron": cron, "size": size} for cron, size in pool.spec.schedule],
@@ -269,12 +320,13 @@ def shown_document(
     events: Iterable[BuildEvent],
     waiting: str | None,
     artifacts: Iterable[Artifact],
-) -> dict[str, Any]:
+) -> types.ShownBuildDocument:
     """One build with all that is known of it, as `show` has it. `waiting`: why it is queued."""
     rows, listed = list(instances), list(events)
     start = start_of(build, rows)
-    return ended_document(build, listed) | {
-        "start": start.value if start else None,
+    return {
+        **ended_document(build, listed),
+        "start": start,
         "waiting": waiting,
         "instances": [instance_document(row) for row in rows],
         "events": [event_document(event) for event in listed],
@@ -287,22 +339,22 @@ def start_of(build: BuildRecord, rows: Iterable[Instance]) -> Start | None:
     return next((row.start for row in rows if row.id == build.instance), None)
 
 
-def artifact_document(artifact: Artifact) -> dict[str, Any]:
+def artifact_document(artifact: Artifact) -> types.ArtifactDocument:
     return {"path": artifact.path, "size": artifact.size}
 
 
-def log_line_document(line: LogLine) -> dict[str, Any]:
+def log_line_document(line: LogLine) -> types.LogLineDocument:
     return {"seq": line.seq, "time": iso(line.time), "text": line.raw.decode(errors="replace")}
 
 
-def verdict_document(line: ReportLine) -> dict[str, Any]:
+def verdict_document(line: ReportLine) -> types.VerdictDocument:
     """A decision of the reaper about one thing."""
     return {
         "provider": line.provider,
         "what": line.what,
         "kind": line.kind,
         "id": line.id,
-        "reason": line.reason.value,
+        "reason": line.reason,
         "instance": line.instance,
         "build": line.build,
         "age": line.age,
@@ -312,20 +364,20 @@ def verdict_document(line: ReportLine) -> dict[str, Any]:
     }
 
 
-def survivor_document(found: Survivor) -> dict[str, Any]:
+def survivor_document(found: Survivor) -> types.SurvivorDocument:
     """A resource that is alive and should not be."""
     return {
-        "fault": found.fault.value,
+        "fault": found.fault,
         "instance": found.instance,
         "ref": found.ref.id if found.ref else None,
-        "kind": found.ref.kind.value if found.ref else None,
+        "kind": found.ref.kind if found.ref else None,
         "scope": str(found.ref.scope) if found.ref else None,
         "late": found.late,
         "message": found.message,
     }
 
 
-def removal_document(removal: Removal) -> dict[str, Any]:
+def removal_document(removal: Removal) -> types.RemovalDocument:
     return {
         "what": removal.what,
         "count": removal.count,
@@ -334,16 +386,16 @@ def removal_document(removal: Removal) -> dict[str, Any]:
     }
 
 
-def finding_document(finding: Finding) -> dict[str, Any]:
+def finding_document(finding: Finding) -> types.FindingDocument:
     return {
         "check": finding.check,
-        "level": finding.level.value,
+        "level": finding.level,
         "message": finding.message,
         "fix": finding.fix or None,
     }
 
 
-def node_document(node: Node) -> dict[str, Any]:
+def node_document(node: Node) -> types.NodeDocument:
     return {
         "id": node.id,
         "kind": node.kind,
@@ -360,7 +412,7 @@ def node_document(node: Node) -> dict[str, Any]:
     }
 
 
-def action_document(action: Action) -> dict[str, Any]:
+def action_document(action: Action) -> types.ActionDocument:
     return {
         "time": iso(action.at),
         "actor": action.actor,
@@ -370,7 +422,7 @@ def action_document(action: Action) -> dict[str, Any]:
     }
 
 
-def token_document(token: Token) -> dict[str, Any]:
+def token_document(token: Token) -> types.TokenDocument:
     """A token without its secret, which cannot be shown again."""
     quota = token.quota
     return {
@@ -383,7 +435,7 @@ def token_document(token: Token) -> dict[str, Any]:
             "max_ttl": quota.max_ttl,
             "providers": None if quota.providers is None else list(quota.providers),
             "usd_per_day": quota.usd_per_day,
-            "network": None if quota.network is None else quota.network.value,
+            "network": None if quota.network is None else network_document(quota.network),
             "docker": quota.docker,
             "images": None if quota.images is None else list(quota.images),
         },
@@ -395,20 +447,20 @@ def token_document(token: Token) -> dict[str, Any]:
     }
 
 
-def budget_document(state: BudgetState) -> dict[str, Any]:
+def budget_document(state: BudgetState) -> types.BudgetDocument:
     """A budget, and how much of it is spent, or held for VMs that are there."""
     return {
         "name": state.budget.name,
-        "period": state.budget.period.value,
+        "period": state.budget.period,
         "match": dict(state.budget.match),
-        "action": state.budget.action.value,
+        "action": state.budget.action,
         "usd": state.budget.usd,
         "held_usd": round(state.held, 6),
         "since": iso(state.start),
     }
 
 
-def endpoint_document(status: EndpointStatus) -> dict[str, Any]:
+def endpoint_document(status: EndpointStatus) -> types.EndpointDocument:
     """A webhook, and how it fares."""
     return {
         "name": status.name,
@@ -423,12 +475,12 @@ def endpoint_document(status: EndpointStatus) -> dict[str, Any]:
     }
 
 
-def envelope(kind: str, items: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def envelope(kind: str, items: Iterable[D]) -> types.Envelope[D]:
     """Documents in their stable outer shape."""
     return {"schema_version": SCHEMA_VERSION, "kind": kind, "items": list(items)}
 
 
-def command_document(command: CommandSummary) -> dict[str, Any]:
+def command_document(command: CommandSummary) -> types.CommandDocument:
     """A command of a sandbox."""
     end = command.end
     return {
@@ -440,7 +492,7 @@ def command_document(command: CommandSummary) -> dict[str, Any]:
     }
 
 
-def file_document(entry: FileEntry) -> dict[str, Any]:
+def file_document(entry: FileEntry) -> types.FileDocument:
     """A file of a sandbox."""
     return {
         "name": shown(entry.name),

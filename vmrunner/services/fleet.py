@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmrunner.model import Kind, Power
 from vmrunner.services.documents import instance_document, iso
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.model import Instance, Resource
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.services import document_types as types
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +110,24 @@ def timed(
     return [FleetVm(r, times[r.provider, r.scope] if r else here, seen) for r, seen in found]
 
 
-def fleet_document(vm: FleetVm, *, cloud: bool) -> dict[str, Any]:
+def fleet_document(
+    vm: FleetVm, *, cloud: bool
+) -> types.InstanceDocument | types.SeenInstanceDocument | types.StrayDocument:
     """A VM; with `cloud` beside what the cloud shows of it."""
-    document: dict[str, Any] = {"id": vm.id, "state": None}
-    document |= instance_document(vm.row) if vm.row else {}
-    if cloud:
-        seen = vm.cloud
-        document["cloud"] = seen and {
-            "kind": seen.ref.kind.value,
-            "scope": str(seen.ref.scope),
-            "ref": seen.ref.id,
-            "power": seen.power.value,
-            "created_at": iso(seen.created_at),
-            "expires_at": iso(seen.expires_at),
-        }
-    return document
+    seen = None if vm.cloud is None else _cloud_document(vm.cloud)
+    if vm.row is not None:
+        row = instance_document(vm.row)
+        return {**row, "cloud": seen} if cloud else row
+    assert seen is not None
+    return {"id": vm.id, "state": None, "cloud": seen}
+
+
+def _cloud_document(seen: Resource) -> types.CloudDocument:
+    return {
+        "kind": seen.ref.kind,
+        "scope": str(seen.ref.scope),
+        "ref": seen.ref.id,
+        "power": seen.power,
+        "created_at": iso(seen.created_at),
+        "expires_at": iso(seen.expires_at),
+    }

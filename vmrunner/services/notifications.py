@@ -191,11 +191,11 @@ def _body(
     return json.dumps({**head, **document}).encode()
 
 
-def _build(ledger: Ledger, name: str) -> dict[str, Any]:
+def _build(ledger: Ledger, name: str) -> Mapping[str, Any]:
     build = ledger.builds.get(name)
     start = ledger.instances.starts([build.instance or ""]).get(build.instance or "")
     document = ended_document(build, ledger.events.list(name))
-    return envelope("build", [document | {"start": start.value if start else None}])
+    return envelope("build", [{**document, "start": start}])
 
 
 def try_out(webhook: Webhook, installation: str, now: float) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from vmrunner.cli.output import Column, Format, ListView
 
 if TYPE_CHECKING:
     from vmrunner.services.backup_manifest import BackupManifest
+    from vmrunner.services.document_types import BackupDocument
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 _Row = tuple[Path, "BackupManifest"]
@@ -82,7 +83,7 @@ def _view() -> ListView[_Row]:
     from vmrunner.lib import units
     from vmrunner.services.documents import iso
 
-    def document(row: _Row) -> dict[str, Any]:
+    def document(row: _Row) -> BackupDocument:
         directory, found = row
         return {
             "path": str(directory),

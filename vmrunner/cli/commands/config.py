@@ -16,6 +16,7 @@ from vmrunner.errors import ConfigError, NotFound
 if TYPE_CHECKING:
     from vmrunner.config.trust import TrustedFile
     from vmrunner.ledger.sealed_values import ResealedColumn
+    from vmrunner.services.document_types import SealedDocument, SettingDocument, TrustedDocument
 
 config = typer.Typer(help="The configuration.", no_args_is_help=True)
 db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
@@ -37,7 +38,7 @@ def config_show(form: Output = Format.TABLE) -> int:
             Column("value", lambda row: row[1]),
             Column("origin", lambda row: row[2]),
         ),
-        document=lambda row: {"key": row[0], "value": json.loads(row[1]), "origin": row[2]},
+        document=_setting,
     )
     rows = loaded.rows(readable=form in (Format.TABLE, Format.WIDE))
     output.show(view, rows, form)
@@ -48,6 +49,11 @@ def config_show(form: Output = Format.TABLE) -> int:
     for found in contradictions.of(loaded.settings):
         output.warn(f"it cannot work so: {found}")
     return exit_codes.OK
+
+
+def _setting(row: Row) -> SettingDocument:
+    key, value, origin = row
+    return {"key": key, "value": json.loads(value), "origin": origin}
 
 
 @config.command("trust")
@@ -83,6 +89,10 @@ def config_trust(
     return exit_codes.OK
 
 
+def _trusted(entry: TrustedFile) -> TrustedDocument:
+    return {"sha256": entry.sha256, "path": entry.path, "state": entry.state}
+
+
 def _trust_view() -> ListView[TrustedFile]:
     return ListView(
         kind="trusted",
@@ -91,7 +101,7 @@ def _trust_view() -> ListView[TrustedFile]:
             Column("sha256", lambda entry: entry.sha256[:12]),
             Column("state", lambda entry: entry.state),
         ),
-        document=lambda entry: {**entry._asdict(), "state": entry.state},
+        document=_trusted,
         empty="no project's file is trusted",
     )
 
@@ -99,11 +109,24 @@ def _trust_view() -> ListView[TrustedFile]:
 @config.command("schema")
 def config_schema(
     job: Annotated[bool, typer.Option("--job", help="The schema of vmrunner.yml.")] = False,
+    document: Annotated[
+        str | None,
+        typer.Option(
+            "--document", metavar="KIND", help="That of a document of -o json, such as build."
+        ),
+    ] = None,
 ) -> int:
     """The JSON Schema of vmrunner.toml."""
     from vmrunner.config import jobfile, sources
 
-    schema = jobfile.schema() if job else sources.schema()
+    if job and document is not None:
+        raise ConfigError("--job, --document: they are two schemas", hint="leave one out")
+    if document is not None:
+        from vmrunner.services import document_schemas
+
+        schema = document_schemas.schema(document)
+    else:
+        schema = jobfile.schema() if job else sources.schema()
     output.print_out(json.dumps(schema, indent=2))
     return exit_codes.OK
 
@@ -158,9 +181,16 @@ def db_rotate_key(
     return exit_codes.OK
 
 
-def _resealed_view() -> ListView[ResealedColumn]:
-    from dataclasses import asdict
+def _sealed(column: ResealedColumn) -> SealedDocument:
+    return {
+        "name": column.name,
+        "values": column.values,
+        "resealed": column.resealed,
+        "left": column.left,
+    }
 
+
+def _resealed_view() -> ListView[ResealedColumn]:
     return ListView(
         kind="sealed",
         columns=(
@@ -169,5 +199,5 @@ def _resealed_view() -> ListView[ResealedColumn]:
             Column("resealed", lambda x: str(x.resealed)),
             Column("left", lambda x: str(x.left)),
         ),
-        document=asdict,
+        document=_sealed,
     )

@@ -4,7 +4,7 @@ past its deadline with nothing of vmrunner's running."""
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -23,6 +23,9 @@ from vmrunner.providers.port_guard import (
     PartState,
     Policy,
 )
+
+if TYPE_CHECKING:
+    from vmrunner.services.document_types import GuardPartDocument
 
 app = typer.Typer(
     help="The guard in a cloud account: ends what is past its deadline, whatever became of "
@@ -165,6 +168,16 @@ def _max_ttl(shell: CliContext) -> float:
     return shell.loaded.settings.limits.max_ttl
 
 
+def _document(part: GuardPart) -> GuardPartDocument:
+    return {
+        "part": part.name,
+        "id": part.id,
+        "state": part.state,
+        "done": part.done or None,
+        "detail": part.detail or None,
+    }
+
+
 _VIEW: Final[ListView[GuardPart]] = ListView(
     kind="guard_part",
     columns=(
@@ -174,11 +187,5 @@ _VIEW: Final[ListView[GuardPart]] = ListView(
         Column("done", lambda p: p.done),
         Column("detail", lambda p: p.detail),
     ),
-    document=lambda p: {
-        "part": p.name,
-        "id": p.id,
-        "state": p.state.value,
-        "done": p.done or None,
-        "detail": p.detail or None,
-    },
+    document=_document,
 )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmrunner.images.retention import ImageGcResult, ImageOutcome
     from vmrunner.providers import Provider
     from vmrunner.runtime.provider_set import ProviderSet
+    from vmrunner.services.document_types import ImageVerdictDocument
 
 
 def promote(
@@ -135,7 +136,6 @@ def _local(shell: CliContext, keep: int, dry_run: bool) -> ImageGcResult:
 
 def _view() -> ListView[ImageOutcome]:
     from vmrunner.lib import units
-    from vmrunner.services.documents import iso
 
     now = time.time()
     return ListView(
@@ -149,18 +149,25 @@ def _view() -> ListView[ImageOutcome]:
             Column("title", lambda d: d.title, wide=True),
             Column("outcome", _outcome),
         ),
-        document=lambda d: {
-            "verdict": _verdict(d),
-            "why": d.verdict.why.value,
-            "name": d.verdict.image.name,
-            "created_at": iso(d.verdict.image.created),
-            "ref": d.verdict.image.ref,
-            "title": d.title,
-            "removed": d.removed,
-            "trouble": d.trouble or None,
-        },
+        document=_document,
         empty="no image of ours is there",
     )
+
+
+def _document(done: ImageOutcome) -> ImageVerdictDocument:
+    from vmrunner.services.documents import iso
+
+    image = done.verdict.image
+    return {
+        "verdict": _verdict(done),
+        "why": done.verdict.why,
+        "name": image.name,
+        "created_at": iso(image.created),
+        "ref": image.ref,
+        "title": done.title,
+        "removed": done.removed,
+        "trouble": done.trouble or None,
+    }
 
 
 def _verdict(done: ImageOutcome) -> str:

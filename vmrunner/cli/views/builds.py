@@ -18,7 +18,7 @@ from vmrunner.model import (
     Start,
 )
 from vmrunner.services import build_history, costs, people
-from vmrunner.services.documents import build_document, event_document, iso
+from vmrunner.services.documents import build_document, event_document, iso, listed_document
 from vmrunner.services.fleet import FleetVm, fleet_document
 
 _RESULT_COLOURS = {
@@ -65,7 +65,7 @@ def build_view(
             Column("labels", lambda b: _labels(b.spec.labels), wide=True),
             Column("command", _command),
         ),
-        document=lambda b: build_document(b, start(b)) | {"waiting": why.get(b.id)},
+        document=lambda b: listed_document(b, start(b), why.get(b.id)),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vmrunner.cli.output import Column, ListView
 
 if TYPE_CHECKING:
     from vmrunner.images import LocalImage
     from vmrunner.model import MadeImage
+    from vmrunner.services.document_types import ImageDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def made_of(image: LocalImage) -> str:
     return "; ".join(f"{name}: {origin}" for name, origin in image.origins.items())
 
 
-def document(shown: ImageListRow) -> dict[str, Any]:
+def document(shown: ImageListRow) -> ImageDocument:
     """Return the document for programs: the same keys for both, null where there is no such
     thing."""
     from vmrunner.services.documents import iso

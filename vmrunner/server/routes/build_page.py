@@ -96,13 +96,15 @@ def _build(build: str, request: Request, parts: ServerParts, principal: Principa
     (row,) = people.named(parts.ledger, [row])
     events = parts.ledger.events.list(row.id)
     instances = parts.ledger.instances.list(build=row.id)
-    document = shown_document(
-        row,
-        instances,
-        events,
-        waiting_reasons(parts, principal, [row]).get(row.id),
-        Artifacts.of(row, parts.artifact_files).known(),
-    )
+    document: dict[str, Any] = {
+        **shown_document(
+            row,
+            instances,
+            events,
+            waiting_reasons(parts, principal, [row]).get(row.id),
+            Artifacts.of(row, parts.artifact_files).known(),
+        )
+    }
     for artifact in document["artifacts_back"]:
         artifact["path"] = shown(artifact["path"])
     document["events"] = [

@@ -32,7 +32,13 @@ from vmrunner.server.routes.common import (
 from vmrunner.services import admission, build_filter, build_removal, costs, people, queue_reasons
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.cancel import cancel as request_cancel
-from vmrunner.services.documents import build_document, shown_document, spec_document
+from vmrunner.services.document_types import LeaseDocument
+from vmrunner.services.documents import (
+    build_document,
+    listed_document,
+    shown_document,
+    spec_document,
+)
 
 router = APIRouter(tags=["builds"])
 #: Bodies that routes read by themselves, for the OpenAPI document.
@@ -111,7 +117,7 @@ def list_builds(
     return listing(
         "build",
         [
-            build_document(row, starts.get(row.instance or "")) | {"waiting": waiting.get(row.id)}
+            listed_document(row, starts.get(row.instance or ""), waiting.get(row.id))
             for row in shown
         ],
         next_=page.next,
@@ -230,8 +236,7 @@ async def show_build(
 def _brief(parts: ServerParts, principal: Principal, row: BuildRecord) -> JSONResponse:
     starts = parts.ledger.instances.starts([row.instance] if row.instance else [])
     why = waiting_reasons(parts, principal, [row]).get(row.id)
-    document = build_document(row, starts.get(row.instance or "")) | {"waiting": why}
-    return listing("build", [document])
+    return listing("build", [listed_document(row, starts.get(row.instance or ""), why)])
 
 
 def _whole(parts: ServerParts, principal: Principal, row: BuildRecord) -> JSONResponse:
@@ -291,7 +296,7 @@ def renew_lease(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
     """Say that the client of a foreground build is there: for 60 s more; 0 where it has ended."""
     row = visible_build(parts, principal, build)
     if row.finished:
-        return JSONResponse({"seconds": 0})
+        return JSONResponse(LeaseDocument(seconds=0))
     until = parts.now() + admission.SUBMITTER_LEASE
     parts.ledger.submitter_leases.renew(row.id, until)
-    return JSONResponse({"seconds": admission.SUBMITTER_LEASE})
+    return JSONResponse(LeaseDocument(seconds=admission.SUBMITTER_LEASE))

@@ -75,11 +75,11 @@ def listing(
     next_: str | None = None,
     status: int = 200,
     warnings: Sequence[str] = (),
-    **more: bool,
+    **more: bool | list[str],
 ) -> JSONResponse:
     """Documents in the envelope of `-o json`, and where the next page begins; `more` stands
     beside."""
-    document = envelope(kind, items) | more
+    document: dict[str, Any] = {**envelope(kind, items), **more}
     if warnings:
         document["warnings"] = list(warnings)
     if next_ is not None:

@@ -24,7 +24,8 @@ from vmrunner.server.routes.common import (
 )
 from vmrunner.services import fleet as fleets
 from vmrunner.services.destroy import destroy
-from vmrunner.services.documents import envelope, instance_document
+from vmrunner.services.document_types import DestroyDocument
+from vmrunner.services.documents import instance_document
 
 router = APIRouter(tags=["instances"])
 
@@ -76,8 +77,8 @@ def _beside_clouds(
         found = fleets.fleet(
             parts.ledger, parts.providers, gone=wanted.state is None, limit=wanted.limit
         )
-    document = envelope("instance", (fleets.fleet_document(vm, cloud=True) for vm in found.vms))
-    return JSONResponse(document | {"unread": list(found.unread)})
+    documents = [fleets.fleet_document(vm, cloud=True) for vm in found.vms]
+    return listing("instance", documents, unread=list(found.unread))
 
 
 @router.get("/instances/{instance}")
@@ -95,4 +96,4 @@ async def destroy_instance(
     done = await ask_cloud(
         request, lambda: destroy(parts.ledger, parts.providers, row, by=principal.actor)
     )
-    return JSONResponse({"id": row.id, "result": done.result.value, "error": done.error or None})
+    return JSONResponse(DestroyDocument(id=row.id, result=done.result, error=done.error or None))

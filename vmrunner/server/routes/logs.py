@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -33,6 +33,7 @@ from vmrunner.server.routes.common import (
     listing,
     visible_build,
 )
+from vmrunner.services.document_types import ChunkDocument, ChunkHeadDocument
 from vmrunner.services.documents import build_document, event_document
 from vmrunner.services.follow import ended
 from vmrunner.store.build_log import BuildLog
@@ -174,7 +175,7 @@ async def read_chunks(
             chunks = await ask_store(request, read)
     return listing(
         "chunk",
-        [chunk_head(chunk) | {"data": base64.b64encode(chunk.data).decode()} for chunk in chunks],
+        [_whole_chunk(chunk) for chunk in chunks],
     )
 
 
@@ -190,7 +191,11 @@ def _framed(lines: BuildLog, after_line: int, after_seq: int) -> Iterator[bytes]
         after_line, after_seq = 0, found[-1].seq
 
 
-def chunk_head(chunk: Chunk) -> dict[str, Any]:
+def _whole_chunk(chunk: Chunk) -> ChunkDocument:
+    return {**chunk_head(chunk), "data": base64.b64encode(chunk.data).decode()}
+
+
+def chunk_head(chunk: Chunk) -> ChunkHeadDocument:
     """A chunk's document without its bytes."""
     return {
         "seq": chunk.seq,

@@ -22,9 +22,9 @@ from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader,
 from vmrunner.services import audit as audits
 from vmrunner.services import draining, nodes, pools
 from vmrunner.services import reap as reaping
+from vmrunner.services.document_types import DrainingDocument
 from vmrunner.services.documents import (
     action_document,
-    envelope,
     node_document,
     pool_document,
     survivor_document,
@@ -160,8 +160,12 @@ async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did. All that is said is in the body."""
     body = await request_bodies.model(request, ReapBody)
     report = await ask_cloud(request, lambda: _reap(parts, body, admin.actor))
-    document = envelope("verdict", map(verdict_document, report.lines))
-    return JSONResponse(document | {"alarms": list(report.alarms), "unread": list(report.unread)})
+    return listing(
+        "verdict",
+        map(verdict_document, report.lines),
+        alarms=list(report.alarms),
+        unread=list(report.unread),
+    )
 
 
 def _reap(parts: ServerParts, body: ReapBody, by: str) -> Report:
@@ -184,4 +188,4 @@ async def drain(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
 
     await run_in_threadpool(draining.drain, parts.ledger, off=body.off, by=admin.actor)
     parts.wake()
-    return JSONResponse({"draining": not body.off})
+    return JSONResponse(DrainingDocument(draining=not body.off))

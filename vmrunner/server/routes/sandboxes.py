@@ -40,6 +40,11 @@ from vmrunner.server.routes.common import (
 )
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.cancel import cancel
+from vmrunner.services.document_types import (
+    CommandNameDocument,
+    CommandOutputDocument,
+    PathDocument,
+)
 from vmrunner.services.documents import build_document, command_document, file_document
 from vmrunner.services.sandbox_paths import absolute
 
@@ -196,7 +201,7 @@ async def start_command(
     client = await reached(parts, principal, sandbox)
     body = await request_bodies.model(request, CommandBody)
     await asked(request, principal, lambda: client.start(body.order))
-    return listing("command", [{"id": body.id}], status=201)
+    return listing("command", [CommandNameDocument(id=body.id)], status=201)
 
 
 @router.get("/sandboxes/{sandbox}/execs")
@@ -228,7 +233,7 @@ async def read_output(
         lambda: client.read(command, wanted.stdout, wanted.stderr, wanted.wait),
     )
     end = output.end
-    document = {
+    document: CommandOutputDocument = {
         "id": command,
         "stdout": base64.b64encode(output.stdout).decode(),
         "stderr": base64.b64encode(output.stderr).decode(),
@@ -269,7 +274,7 @@ async def send_input(
             ),
             limiter=state.sandbox_threads,
         )
-    return listing("command", [{"id": command, "taken": wanted.offset + len(data)}])
+    return listing("command", [CommandNameDocument(id=command, taken=wanted.offset + len(data))])
 
 
 @router.delete("/sandboxes/{sandbox}/execs/{command}")
@@ -284,7 +289,7 @@ async def end_command(
     """Send a signal to all processes of a command. One that ended is left alone."""
     client = await reached(parts, principal, sandbox)
     await asked(request, principal, lambda: client.signal(command, wanted.signal))
-    return listing("command", [{"id": command}])
+    return listing("command", [CommandNameDocument(id=command)])
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -335,7 +340,7 @@ async def write_file(
     path = absolute(wanted.path)
     if wanted.what == "dir":
         await asked(request, principal, lambda: client.make_dir(path))
-        return listing("file", [{"path": path}])
+        return listing("file", [PathDocument(path=path)])
     tar = request.headers.get("content-type", "").startswith(TAR)
     write = client.unpack_files if tar else client.write_file
     with request.app.state.upload_slots.held(principal):
@@ -343,7 +348,7 @@ async def write_file(
             request_bodies.stream(request, FILE),
             lambda pieces: write(path, pieces),
         )
-    return listing("file", [{"path": path}])
+    return listing("file", [PathDocument(path=path)])
 
 
 @router.delete("/sandboxes/{sandbox}/files")
@@ -358,4 +363,4 @@ async def remove_file(
     client = await reached(parts, principal, sandbox)
     path = absolute(wanted.path)
     await asked(request, principal, lambda: client.remove_file(path))
-    return listing("file", [{"path": path}])
+    return listing("file", [PathDocument(path=path)])

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from vmrunner.server import request_bodies
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.routes.common import Parts, Submitter, ask_store
+from vmrunner.services.document_types import DigestDocument
 from vmrunner.services.uploads import Uploads
 
 router = APIRouter(tags=["sources"])
@@ -45,4 +46,4 @@ async def put_source(request: Request, parts: Parts, principal: Submitter) -> JS
             await run_in_threadpool(upload.abandon)
     finally:
         slots.give_back(principal)
-    return JSONResponse({"digest": digest}, 201)
+    return JSONResponse(DigestDocument(digest=digest), 201)

@@ -14,6 +14,7 @@ from vmrunner.server import request_bodies
 from vmrunner.server.oidc import OidcExchange
 from vmrunner.server.routes.builds import body_schema
 from vmrunner.server.routes.common import Parts
+from vmrunner.services.document_types import ExchangedTokenDocument
 from vmrunner.services.documents import iso
 
 router = APIRouter(tags=["tokens"])
@@ -42,11 +43,11 @@ async def exchange(request: Request, parts: Parts) -> JSONResponse:
         limiter=request.app.state.oidc_threads,
     )
     return JSONResponse(
-        {
-            "token": secret,
-            "expires_at": iso(token.expires_at),
-            "scopes": sorted(token.scopes),
-            "labels": dict(token.labels),
-        },
+        ExchangedTokenDocument(
+            token=secret,
+            expires_at=iso(token.expires_at),
+            scopes=sorted(token.scopes),
+            labels=dict(token.labels),
+        ),
         201,
     )
