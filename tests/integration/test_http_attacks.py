@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Message
 
 from tests.support.http_service import OTHERS, TENANT, Service, only, service
@@ -27,6 +27,8 @@ from vmrunner.server.authentication import OPEN
 from vmrunner.server.routes import logs
 
 API = "/api/v1"
+#: What a token enters, as a request that is no WebSocket.
+ENTERED = {f"{API}/{kind}/b-x/terminal" for kind in ("builds", "sandboxes")}
 SSE = {"Accept": "text/event-stream"}
 #: What is named in a path.
 NAMES = {
@@ -52,8 +54,8 @@ def every_route(routes: list[BaseRoute], before: str = "") -> Iterator[tuple[str
             for method in sorted(route.methods or ()):
                 path = before + route.path  # type: ignore[attr-defined]
                 yield method, path.replace(":path}", "}").format(**NAMES)
-        else:
-            assert isinstance(route, Mount), route
+        else:  # WebSockets: test_http_terminals.py
+            assert isinstance(route, Mount | WebSocketRoute), route
 
 
 def closed_routes(http: Service) -> list[tuple[str, str]]:
@@ -93,7 +95,7 @@ def test_a_callers_host_is_no_address_of_ours(http: Service) -> None:
         assert (answer.status_code, answer.headers.get("location")) == (404, None), path
 
 
-@pytest.mark.parametrize("scope", [TokenScope.METRICS, TokenScope.READ, TokenScope.SUBMIT])
+@pytest.mark.parametrize("scope", sorted(set(TokenScope) - {TokenScope.ADMIN}))
 def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) -> None:
     client = http.client(http.token(frozenset({scope})))
     opened = {
@@ -108,7 +110,9 @@ def test_a_scope_opens_its_own_routes_alone(http: Service, scope: TokenScope) ->
         everybody.add(("POST", f"{API}/audit"))  # it changes nothing
     if scope is TokenScope.SUBMIT:
         everybody.add(("GET", f"{API}/sandboxes/b-x/files"))  # secrets may lie there
-    if scope is TokenScope.METRICS:
+    if scope is TokenScope.ENTER:
+        assert opened - everybody == {("GET", path) for path in ENTERED}
+    elif scope is TokenScope.METRICS:
         assert opened - everybody == {("GET", "/metrics")}
     else:
         assert {told[method] for method, _ in opened - everybody} <= {scope}

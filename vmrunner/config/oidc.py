@@ -21,7 +21,9 @@ class OidcRule(Section):
     labels: dict[str, str] = Field(
         min_length=1, description="Its filter; {claim} stands for a claim's value."
     )
-    scopes: list[Literal["submit", "read"]] = Field(default=["submit", "read"], min_length=1)
+    scopes: list[Literal["submit", "read", "enter"]] = Field(
+        default=["submit", "read"], min_length=1
+    )
     builds: int | None = Field(default=None, ge=1, description="At most so many at once.")
     max_ttl: Seconds | None = Field(default=None, description="The longest life of a VM.")
     providers: list[str] | None = None

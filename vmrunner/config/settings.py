@@ -183,6 +183,19 @@ class ServerSettings(Section):
     streams: int = Field(
         default=600, ge=1, description="Logs, events and artifacts that one token reads at once."
     )
+    terminals: int = Field(
+        default=50,
+        ge=1,
+        description="Terminals of VMs that one token has at once.",
+    )
+    ports: int = Field(
+        default=200, ge=1, description="Connections to ports of VMs that one token has at once."
+    )
+    idle_entry: Seconds = Field(
+        default=7200.0,
+        gt=0,
+        description="A terminal or port over which nothing went for so long is closed.",
+    )
     unused_source_bytes: Bytes = Field(
         default=16 << 30, description="Uploaded sources of one tenant that no build waits for."
     )

@@ -43,6 +43,13 @@ docker exec -i -t -e "$terminal" -w /work vmrunner-build "$@" <&3 3<&- &
 wait "$!"
 exit
 """
+#: Lets the supervisor know the process of a container that was started again: of the one that it
+#: knows the ports are gone.
+KNOWN_AGAIN: Final = """
+pid=$(docker inspect --format '{{.State.Pid}}' vmrunner-build) || exit
+printf '%s' "$pid" >/run/vmrunner/container.again
+mv /run/vmrunner/container.again /run/vmrunner/container
+"""
 #: The build's environment, then what was asked for.
 _INSIDE: Final = '. /vmrunner/env; exec "$@"'
 SHELL: Final = ("sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")

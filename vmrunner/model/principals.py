@@ -19,6 +19,7 @@ class TokenScope(StrEnum):
     READ = "read"
     ADMIN = "admin"
     METRICS = "metrics"
+    ENTER = "enter"  # terminals and ports of builds and sandboxes
 
 
 #: Begins the actor of a token that a CI system's identity was exchanged for: `oidc:ISSUER#SUB`.

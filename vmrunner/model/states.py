@@ -85,6 +85,7 @@ class EventKind(StrEnum):
     ARTIFACT_MISSING = "artifact_missing"
     ARTIFACT_OMITTED = "artifact_omitted"
     CACHE = "cache"  # what became of one
+    ENTERED = "entered"  # its VM, by a terminal or a port
 
 
 class InstanceState(StrEnum):

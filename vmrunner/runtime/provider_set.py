@@ -86,6 +86,13 @@ class ProviderSet:
             instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
         )
 
+    def reaches(self, instance: Instance) -> bool:
+        """False: it is a VM of another host, which only that one's processes reach."""
+        if not registry.is_host_bound(instance.scope.kind):
+            return True
+        driver = self.reaching(instance.provider, instance.scope)
+        return driver_at(driver, instance.scope) is not None
+
     def opened(self) -> tuple[dict[str, Provider], dict[str, VmrunnerError]]:
         """All that can be opened, and why the others cannot: those of the configuration, and what
         it dropped while VMs of it are open."""

@@ -33,6 +33,7 @@ from vmrunner.server.routes import (
     sandboxes,
     sources,
     system,
+    terminals,
     token,
     vm_page,
 )
@@ -46,6 +47,7 @@ SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sand
 SANDBOX_THREADS = 640  # for all of them: a silent VM holds up no other request
 CLOUD_THREADS = 40  # for requests that ask a cloud: one that hangs holds up no other request
 STORE_THREADS = 40  # for what reads or writes the store, likewise
+ENTRY_THREADS = 200  # for what went into VMs: each waits for one that may have fallen silent
 EXCHANGES = 64  # at once: an identity may wait for its issuer, and no other request for that
 
 
@@ -70,6 +72,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.large_bodies = request_bodies.LargeBodies()
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
+    app.state.terminal_slots = CallerSlots("terminals", lambda: parts.settings().server.terminals)
+    app.state.entry_threads = CapacityLimiter(ENTRY_THREADS)
     app.state.sandbox_threads = CapacityLimiter(SANDBOX_THREADS)
     app.state.cloud_threads = CapacityLimiter(CLOUD_THREADS)
     app.state.store_threads = CapacityLimiter(STORE_THREADS)
@@ -79,7 +83,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app, of_problem)
     for part in (
-        builds, sandboxes, logs, artifacts, sources, instances, caches, operations, costs, token
+        builds, sandboxes, terminals, logs, artifacts, sources, instances, caches, operations,
+        costs, token,
     ):  # fmt: skip
         app.include_router(part.router, prefix=API)
     for part in (system, login, build_page, vm_page, admin_pages):

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.datastructures import Headers
-from starlette.requests import Request, cookie_parser
+from starlette.requests import HTTPConnection, cookie_parser
 
 from vmrunner.errors import LedgerError
 from vmrunner.model import Principal, TokenScope
@@ -26,6 +26,7 @@ CSRF: Final = "x-csrf-token"
 #: Paths that need no token; those that end in a slash with all below them.
 OPEN: Final = ("/healthz", "/api/v1/token", "/login", "/static/")
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
+WEBSOCKET: Final = "WebSocket"  # in place of a method
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -53,7 +54,7 @@ class Authentication:
         self._everybody = everybody
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         try:
@@ -78,7 +79,8 @@ class Authentication:
             return None
         credential, cookie = _credential(headers, cookie_name(self._parts, scope))
         caller = await self.verify(credential, cookie=cookie)
-        if caller is None and scope["method"] == "GET" and _opens_page(headers):
+        method = scope.get("method", WEBSOCKET)
+        if caller is None and method == "GET" and _opens_page(headers):
             query = scope["query_string"].decode("latin-1")
             target = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
             raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={target}"})
@@ -90,7 +92,9 @@ class Authentication:
                 fix="Authorization: Bearer vmr_…; vmrunner token create makes one",
                 headers=wanted,
             )
-        if caller.cookie and scope["method"] not in _SAFE:
+        if caller.cookie and method == WEBSOCKET:
+            _refuse_other_origin(headers)
+        elif caller.cookie and method not in _SAFE:
             _refuse_forged(caller, headers)
         return caller
 
@@ -141,6 +145,13 @@ def _refuse_forged(caller: VerifiedCaller, headers: Headers) -> None:
         raise HttpProblem(403, "the request did not come from a page of this server")
 
 
+def _refuse_other_origin(headers: Headers) -> None:
+    """A browser sends its cookies with every WebSocket, whichever page opens it, and says which."""
+    origin = headers.get("origin", "").partition("://")[2]
+    if not origin or origin != headers.get("host", ""):
+        raise HttpProblem(403, "the WebSocket was not opened by a page of this server")
+
+
 def _refuse_foreign(headers: Headers) -> None:
     """Refuse a page of another site in a browser of this host: without tokens it could come by a
     name of its own that leads here, or by a form."""
@@ -151,14 +162,14 @@ def _refuse_foreign(headers: Headers) -> None:
         raise HttpProblem(403, "--insecure-no-auth serves requests of this host alone")
 
 
-def caller(request: Request) -> VerifiedCaller:
+def caller(request: HTTPConnection) -> VerifiedCaller:
     """The principal of a request."""
     found: VerifiedCaller | None = request.scope["state"]["caller"]
     assert found is not None, "an open path has no caller"
     return found
 
 
-async def still_valid(request: Request) -> bool:
+async def still_valid(request: HTTPConnection) -> bool:
     """Verify the request's credential again, for an answer that lasts."""
     found = caller(request)
     authentication: Authentication = request.scope["state"]["authentication"]
@@ -168,16 +179,15 @@ async def still_valid(request: Request) -> bool:
 
 
 class Requires:
-    """A dependency: the principal, which has one of these scopes. `admin` has all but `metrics`.
-    `whole`: it has no label filter, since what is asked for is everybody's."""
+    """A dependency: the principal, which has one of these scopes. `admin` has all but `metrics` and
+    `enter`. `whole`: it has no label filter, since what is asked for is everybody's."""
 
     def __init__(self, *scopes: TokenScope, whole: bool = False) -> None:
-        self._scopes = {*scopes, TokenScope.ADMIN} - (
-            {TokenScope.ADMIN} if scopes == (TokenScope.METRICS,) else set()
-        )
+        own = scopes in ((TokenScope.METRICS,), (TokenScope.ENTER,))
+        self._scopes = {*scopes} if own else {*scopes, TokenScope.ADMIN}
         self._whole = whole
 
-    async def __call__(self, request: Request) -> Principal:
+    async def __call__(self, request: HTTPConnection) -> Principal:
         principal = caller(request).principal
         if not self._scopes & principal.scopes:
             needed = " or ".join(sorted(self._scopes))

@@ -6,6 +6,7 @@ import asyncio
 import resource
 from typing import Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD: Final = 20.0  # seconds for the head of a request, from its first byte or the connection on
@@ -23,6 +24,7 @@ class CallerConnection(H11Protocol):
 
     _head: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
+    _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,7 +42,7 @@ class CallerConnection(H11Protocol):
             self._head = None
 
     def _waits_for_head(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+        return not self._upgraded and (self.cycle is None or self.cycle.response_complete)
 
     def _expect_head(self) -> None:
         if self._head is None:
@@ -50,6 +52,10 @@ class CallerConnection(H11Protocol):
         self._head = None
         if self._waits_for_head():
             self.transport.abort()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._upgraded = True  # another protocol has the connection from now on
+        super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vmrunner.runtime.service_parts import ServiceParts
 
 if TYPE_CHECKING:
+    from vmrunner.services.entering import Entrance
     from vmrunner.services.sandboxes import SandboxClient
     from vmrunner.services.submit import Submission
 
@@ -20,5 +21,6 @@ class ServerParts(ServiceParts):
 
     submission: Callable[[], Submission]
     sandbox: Callable[[str], SandboxClient]
+    entrance: Callable[[str], Entrance]
     wake: Callable[[], object]
     now: Callable[[], float] = time.time

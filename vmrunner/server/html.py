@@ -85,7 +85,8 @@ def of_problem(request: Request, document: JSONResponse) -> Response:
     is_wanted = (
         "text/html" in request.headers.get("accept", "") and "hx-request" not in request.headers
     )
-    if request.method != "GET" or not is_wanted or request.url.path.startswith("/api/"):
+    is_wanted = is_wanted and request.scope.get("method") == "GET"  # of a WebSocket there is none
+    if not is_wanted or request.url.path.startswith("/api/"):
         return document
     problem = json.loads(bytes(document.body))
     text = _templates().get_template("problem.html").render(problem)

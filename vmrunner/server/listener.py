@@ -14,6 +14,7 @@ from vmrunner.lib import turns, units
 from vmrunner.server import application
 from vmrunner.server.client_leases import SubmitterWatch
 from vmrunner.server.connections import CallerConnection
+from vmrunner.server.websocket_connections import FRAME, PING, CallerWebSocket
 
 if TYPE_CHECKING:
     from vmrunner.model import Principal
@@ -54,7 +55,11 @@ class HttpListener:
             uvicorn.Config(
                 self.app,
                 http=CallerConnection,  # on h11, which bounds a request's head
-                ws="none",
+                ws=CallerWebSocket,
+                ws_max_size=FRAME,
+                ws_ping_interval=PING,
+                ws_ping_timeout=PING,
+                ws_per_message_deflate=False,  # a little of it is much, and costs each memory
                 access_log=False,
                 log_config=None,
                 server_header=False,

@@ -121,13 +121,24 @@ def _decoded(request: Request, body: bytes, kind: type[M]) -> M:
     if not isinstance(document, dict):
         raise HttpProblem(422, "the body is no JSON object", fix='such as {"steps": ["make"]}')
     halves = b"\\ud" in body or b"\\uD" in body  # how alone JSON can say one
-    if halves and (field := _unencodable(document)) is not None:
-        raise ConfigError(f"{field}: it is not UTF-8", hint="encode it, with base64 for example")
+    if halves:
+        refuse_unencodable(document)
     request.state.body = document  # for the problem that it may be
+    return validated(document, kind)
+
+
+def validated(document: dict[str, Any], kind: type[M]) -> M:
+    """Return a document as its model. Raises ConfigError."""
     try:
         return kind.model_validate(document)
     except ValidationError as error:
         raise explained(error, kind, lambda _: "") from None
+
+
+def refuse_unencodable(document: dict[str, Any]) -> None:
+    """Raises ConfigError for half of a surrogate pair, which JSON can say and UTF-8 cannot."""
+    if (field := _unencodable(document)) is not None:
+        raise ConfigError(f"{field}: it is not UTF-8", hint="encode it, with base64 for example")
 
 
 def _unencodable(document: dict[str, Any]) -> str | None:

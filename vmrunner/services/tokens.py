@@ -50,7 +50,7 @@ def create(
     if labels and allowed & {TokenScope.ADMIN, TokenScope.METRICS}:
         raise ConfigError(
             "scope: admin and metrics see everybody's builds, whatever the label",
-            hint="leave --label out, or give submit and read alone",
+            hint="leave --label out, or give submit, read and enter alone",
         )
     if expires is not None and expires <= 0:
         raise ConfigError("expires: 0s is over at once", hint="such as 30d, or leave it out")

@@ -206,12 +206,20 @@ def server_parts(parts: ServiceParts) -> ServerParts:
     from vmrunner.lib import wakeup
     from vmrunner.server.dependencies import ServerParts
     from vmrunner.server.sandbox_clients import SandboxClients
+    from vmrunner.services.entering import Entrance
     from vmrunner.services.submit import Submission
 
     return ServerParts(
         **{part.name: getattr(parts, part.name) for part in fields(parts)},
         submission=lambda: Submission.of(parts),
         sandbox=SandboxClients(lambda: parts.ledger, parts.providers.channel_to),
+        entrance=lambda build: Entrance(
+            parts.ledger,
+            build,
+            channel=parts.providers.channel_to,
+            box=parts.providers.box_of,
+            reaches=parts.providers.reaches,
+        ),
         wake=lambda: wakeup.poke(parts.paths.wake),
     )
 

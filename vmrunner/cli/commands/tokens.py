@@ -24,7 +24,7 @@ def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="For you, to know it by.")],
     scope: Annotated[
-        list[str], typer.Option(metavar="SCOPE,…", help="submit, read, admin, metrics.")
+        list[str], typer.Option(metavar="SCOPE,…", help="submit, read, enter, admin, metrics.")
     ],
     label: Annotated[
         list[str] | None,

@@ -37,6 +37,7 @@ Reader = Annotated[Principal, Depends(Requires(TokenScope.READ))]
 Submitter = Annotated[Principal, Depends(Requires(TokenScope.SUBMIT))]
 WholeReader = Annotated[Principal, Depends(Requires(TokenScope.READ, whole=True))]
 Admin = Annotated[Principal, Depends(Requires(TokenScope.ADMIN, whole=True))]
+Enterer = Annotated[Principal, Depends(Requires(TokenScope.ENTER))]
 Scraper = Annotated[Principal, Depends(Requires(TokenScope.METRICS, whole=True))]
 
 

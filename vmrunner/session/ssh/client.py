@@ -34,8 +34,10 @@ from vmrunner.session.ssh.banner_probe import BannerProbe
 from vmrunner.session.ssh.banner_probe import Unreachable as Unreachable
 from vmrunner.session.ssh.channel_io import CAPTURE, PIECE, CommandIO, SilenceWatch, WakeupPipe
 from vmrunner.session.ssh.channel_io import ConnectionLost as ConnectionLost
+from vmrunner.session.ssh.command_channel import CommandChannel
 from vmrunner.session.ssh.explanations import explain
 from vmrunner.session.ssh.paramiko_patches import PatchedSocket, transport
+from vmrunner.session.ssh.port_channel import PortChannel
 from vmrunner.session.ssh.socket_answer import SocketAnswer
 from vmrunner.session.ssh.terminal import TerminalChannel
 
@@ -307,6 +309,15 @@ class Connection:
     def terminal(self, command: str, columns: int, rows: int) -> TerminalChannel:
         """Start a command at a terminal. The connection is its alone from now on."""
         return TerminalChannel(self._connection.transport, self._wire, command, columns, rows)
+
+    def command(self, command: str, size: tuple[int, int] | None) -> CommandChannel:
+        """Start a command, at a terminal of `size` or without one. The connection is its alone."""
+        return CommandChannel(self._connection.transport, self._wire, command, size)
+
+    def port(self, path: str, words: Sequence[str]) -> PortChannel:
+        """Let the listener on a Unix socket in the VM connect to a port. From any thread, several
+        at once."""
+        return PortChannel(self._connection.transport, self._wire, path, words)
 
     def _open_socket(self, path: str) -> Any:
         """A channel to the listener on a Unix socket in the VM; None: there is none."""

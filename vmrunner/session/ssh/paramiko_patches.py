@@ -102,8 +102,9 @@ def _bounded(feed: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
 
     def fed(channel: Any, message: Any) -> None:
         feed(channel, message)
-        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > WINDOW:
-            raise paramiko.SSHException(f"the peer sent more than its window of {WINDOW} bytes")
+        window = channel.in_window_size
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > window:
+            raise paramiko.SSHException(f"the peer sent more than its window of {window} bytes")
 
     return fed
 
@@ -125,7 +126,7 @@ class Transport(paramiko.Transport):
         message.add_boolean(True)
         self._send_user_message(message)  # type: ignore[attr-defined]  # not in its stubs
 
-    def open_socket(self, path: str) -> Any:
+    def open_socket(self, path: str, window: int = WINDOW) -> Any:
         """A channel to a Unix socket in the VM, which sshd itself connects to: no process starts
         there. paramiko has no words for it (PROTOCOL of OpenSSH, section 2.4)."""
         message = paramiko.Message()
@@ -134,7 +135,7 @@ class Transport(paramiko.Transport):
             message.add_byte(paramiko.common.cMSG_CHANNEL_OPEN)
             message.add_string("direct-streamlocal@openssh.com")
             message.add_int(number)
-            message.add_int(WINDOW)
+            message.add_int(window)
             message.add_int(PACKET)
             message.add_string(path)
             message.add_string("")
@@ -144,7 +145,7 @@ class Transport(paramiko.Transport):
             self.channel_events[number] = event = threading.Event()
             self.channels_seen[number] = True
             channel._set_transport(self)
-            channel._set_window(WINDOW, PACKET)
+            channel._set_window(window, PACKET)
         channel.in_buffer, channel.in_stderr_buffer = ReceiveBuffer(), ReceiveBuffer()
         self._send_user_message(message)  # type: ignore[attr-defined]
         if not event.wait(COMMAND_START_TIMEOUT):
