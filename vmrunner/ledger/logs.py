@@ -18,7 +18,7 @@ from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, CHUNKS
-from vmrunner.model import Chunk
+from vmrunner.model import Chunk, ChunkPlace
 
 _b, _c = BUILDS.c, CHUNKS.c
 _CHUNK = (_c.seq, _c.attempt, _c.time, _c.offset, _c.line, _c.data)
@@ -60,6 +60,13 @@ _READ = Prepared(
 )
 _SIZES = Prepared(
     lambda: select(_c.seq, func.length(_c.data)).where(_c.build == arg("build")).order_by(_c.seq)
+)
+_PLACES = Prepared(
+    lambda: (
+        select(_c.seq, _c.attempt, _c.offset, _c.line, func.length(_c.data))
+        .where(_c.build == arg("build"))
+        .order_by(_c.seq)
+    )
 )
 #: The chunk in which line N ends is the last one that has fewer than N lines before it.
 _ENDING = Prepared(
@@ -125,6 +132,11 @@ class Logs:
         """(number, bytes) of each chunk, in order."""
         rows = self._database.read(lambda c: _SIZES(c, build=build).all())
         return [(row[0], row[1]) for row in rows]
+
+    def places(self, build: str) -> list[ChunkPlace]:
+        """All chunks without their bytes, in order."""
+        rows = self._database.read(lambda c: _PLACES(c, build=build).all())
+        return [ChunkPlace(*row) for row in rows]
 
     def read(
         self, build: str, after_line: int = 0, after_seq: int = 0, limit: int = 1000

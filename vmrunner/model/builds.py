@@ -250,6 +250,17 @@ class Chunk:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkPlace:
+    """A chunk without its bytes and its time; `size` is theirs in bytes."""
+
+    seq: int
+    attempt: int
+    offset: int
+    line: int
+    size: int
+
+
 class LogLine(str):
     """One line of a log, without its newline, as it may be printed: nothing in it but colours
     would be obeyed. `raw` is its bytes as they are; `seq` counts lines from 1 and never repeats;

@@ -28,6 +28,7 @@ from vmrunner.server.routes import (
     caches,
     costs,
     instances,
+    log_windows,
     logs,
     operations,
     sandboxes,
@@ -46,6 +47,8 @@ LOOKS = 2  # of one token at once: each asks all clouds
 SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sandbox runs 32 commands
 SANDBOX_THREADS = 640  # for all of them: a silent VM holds up no other request
 CLOUD_THREADS = 40  # for requests that ask a cloud: one that hangs holds up no other request
+SEARCHES = 2  # in logs, of one token at once
+SEARCH_THREADS = 2  # for all of them: each computes, for a second at most
 STORE_THREADS = 40  # for what reads or writes the store, likewise
 ENTRY_THREADS = 200  # for what went into VMs: each waits for one that may have fallen silent
 EXCHANGES = 64  # at once: an identity may wait for its issuer, and no other request for that
@@ -69,6 +72,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.upload_slots = CallerSlots("uploads", lambda: UPLOADS)
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
+    app.state.search_slots = CallerSlots("searches in logs", lambda: SEARCHES)
+    app.state.search_threads = CapacityLimiter(SEARCH_THREADS)
     app.state.large_bodies = request_bodies.LargeBodies()
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
@@ -83,7 +88,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app, of_problem)
     for part in (
-        builds, sandboxes, terminals, logs, artifacts, sources, instances, caches, operations,
+        builds, sandboxes, terminals, logs, log_windows, artifacts, sources, instances, caches,
+        operations,
         costs, token,
     ):  # fmt: skip
         app.include_router(part.router, prefix=API)

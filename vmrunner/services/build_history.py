@@ -11,11 +11,13 @@ from vmrunner.model import BuildEvent, BuildRecord, EventKind, Reason, Result
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepRun:
-    """One step in one attempt; `index` None: the pull of the container's image before them."""
+    """One step in one attempt; `index` None: the pull of the container's image before them.
+    `offset`: the raw bytes of the attempt's log that lie before it."""
 
     index: int | None
     attempt: int
     started: float
+    offset: int = 0
     ended: float | None = None
     exit_code: int | None = None
 
@@ -32,12 +34,19 @@ def runs(events: Iterable[BuildEvent]) -> list[StepRun]:
         if event.kind == EventKind.RETRY:
             attempt += 1
         elif event.kind in (EventKind.PULLING, EventKind.STEP_STARTED):
-            found.setdefault(key, StepRun(index=index, attempt=attempt, started=event.time))
+            offset = event.data.get("offset")
+            run = StepRun(
+                index=index,
+                attempt=attempt,
+                started=event.time,
+                offset=offset if isinstance(offset, int) else 0,
+            )
+            found.setdefault(key, run)
         elif event.kind in (EventKind.CONTAINER, EventKind.STEP_ENDED):
-            run, code = found.get(key), event.data.get("exit_code")
-            if run is not None and run.ended is None:
+            begun, code = found.get(key), event.data.get("exit_code")
+            if begun is not None and begun.ended is None:
                 found[key] = replace(
-                    run, ended=event.time, exit_code=code if isinstance(code, int) else None
+                    begun, ended=event.time, exit_code=code if isinstance(code, int) else None
                 )
     return list(found.values())
 

@@ -8,7 +8,7 @@ from itertools import accumulate, zip_longest
 from typing import TYPE_CHECKING
 
 from vmrunner.ledger.logs import cut
-from vmrunner.model import Chunk
+from vmrunner.model import Chunk, ChunkPlace
 from vmrunner.store import ObjectStore
 from vmrunner.store.log_object import StoredLog, batches
 
@@ -37,6 +37,15 @@ class BuildLog:
                 return chunks
         assert self._stored is not None
         return cut(self._stored.read(after_line, after_seq, limit), after_line)
+
+    def places(self) -> list[ChunkPlace]:
+        """All chunks without their bytes, in order."""
+        if not self._is_stored():
+            places = self._ledger.logs.places(self._build)
+            if not self._is_stored():  # still: those are all
+                return places
+        assert self._stored is not None
+        return self._stored.places()
 
     def sized(self) -> tuple[int, Callable[[int, int], Iterator[bytes]]]:
         """The bytes that the log has now, and a reader of those from one offset to

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.model import Chunk, StoredObject
+from vmrunner.model import Chunk, ChunkPlace, StoredObject
 from vmrunner.store import ObjectStore, damaged
 from vmrunner.store.trailer import read_index, write_index
 
@@ -130,6 +130,13 @@ class StoredLog:
                 break
             wanted.append(entry)
         return list(self._chunks(wanted))
+
+    def places(self) -> list[ChunkPlace]:
+        """All chunks without their bytes, in order."""
+        return [
+            ChunkPlace(entry.seq, entry.attempt, entry.offset, entry.line, entry.size)
+            for entry in self._index()
+        ]
 
     def range(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes from one offset to the other, each checked as part of its chunk."""
