@@ -1,110 +1,220 @@
-// The log of a build: as it comes, with colours, search and links to lines. No markup is ever made of
-// what a build wrote: text goes into text nodes alone.
-// Colours, other sequences, strings for a terminal (titles, links), single control characters.
-const CONTROL = /(\x1b\[[0-9;:]*m|\x1b\[[0-9;:?<=>]*[@-~]|\x1b[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[^[]?|[\x00-\x08\x0b-\x1f\x7f-\x9f])/;
-const LINES = 20000;   // of a log, in the page at once
-const WIDTH = 20000;   // characters of one line
-const PIECES = 100;    // of one colour each, of one line
+// The log of a build: its steps, each with the lines that are looked at, from the end on; new ones as
+// they come; a link to every line.
+import { noted, unanswered } from "./connection.js";
+import { LogPart, number } from "./log_part.js";
+import { LogSearch } from "./log_search.js";
+import { follow } from "./log_stream.js";
+import { rowOf } from "./log_text.js";
 
-const log = document.getElementById("log");
-if (log) follow(log);
+const WHOLE = 1 << 20;   // bytes of a line that is asked for as a whole
+const NEAR = 600;        // pixels from what is seen, in which more lines are loaded
+const NONE = { step: null, attempt: null, title: "Log", first: 1, last: 0, started_at: null, ended_at: null, exit_code: null };
 
-function follow(log) {
-  const search = document.getElementById("search");
-  const count = document.getElementById("lines");
-  let total = 0, atEnd = true;
-  log.addEventListener("scroll", () => {
-    atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
-  });
-  search.addEventListener("input", () => { for (const row of log.children) show(row); });
-  const stream = new EventSource(log.dataset.stream);
-  let waiting = [];
-  stream.addEventListener("line", (event) => {
-    waiting.push(JSON.parse(event.data));
-    if (waiting.length === 1) requestAnimationFrame(write);
-  });
-  stream.addEventListener("end", () => {
-    stream.close();
-    write();
-    log.dataset.ended = "yes";
-    if (log.dataset.open === "yes") location.reload();
-  });
+const box = document.getElementById("log");
+if (box) new LogView(box).start();
 
-  function show(row) {
-    const wanted = search.value.toLowerCase();
-    row.hidden = wanted !== "" && !row.lastChild.textContent.toLowerCase().includes(wanted);
+function LogView(log) {
+  const url = log.dataset.url;
+  const lines = document.getElementById("lines");
+  const status = document.getElementById("log-status");
+  const toEnd = document.getElementById("log-end");
+  let parts = [], total = 0, over = false, follows = true, waiting = [], latest = 0, top = 0;
+
+  const observer = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting && !entry.target.hidden) more(entry.target);
+  }, { root: log, rootMargin: `${NEAR}px` });
+
+  async function more(button) {
+    observer.unobserve(button);
+    await button.loadMore();
+    if (!button.hidden) requestAnimationFrame(() => observer.observe(button));  // it may still be near
+    else observer.observe(button);
   }
+
+  const search = new LogSearch(url, {
+    input: document.getElementById("search"),
+    status: document.getElementById("found"),
+    previous: document.getElementById("found-previous"),
+    next: document.getElementById("found-next"),
+    reveal: (line) => reveal(line),
+    rows: () => log.querySelectorAll(".block > div"),
+    total: () => total,
+    near: () => (follows ? Infinity : firstSeen()),
+  });
+
+  function firstSeen() {
+    const { top: edge } = log.getBoundingClientRect();
+    for (const row of log.querySelectorAll(".block > div"))
+      if (row.getBoundingClientRect().bottom > edge) return Number(row.id.slice(1));
+    return Infinity;
+  }
+
+  // --- its steps ---
+
+  async function outline() {
+    const answer = await fetch(`${url}/outline`).catch(() => null);
+    if (!answer) { unanswered(); return false; }
+    if (!noted(answer.status)) return false;
+    const document_ = await answer.json();
+    const sections = document_.items.length ? document_.items : [NONE];
+    const former = new Map(parts.map((part) => [`${part.section.attempt} ${part.section.step}`, part]));
+    total = Math.max(total, sections.at(-1).last);
+    if (!document_.ended) sections.at(-1).last = Math.max(sections.at(-1).last, total);
+    parts = sections.map((section) => {
+      const key = `${section.attempt} ${section.step}`;
+      const part = former.get(key);
+      former.delete(key);
+      if (part) { part.update(section); return part; }
+      const fresh = new LogPart(log, url, section, (rows) => search.paint(rows));
+      fresh.heading.hidden = section === NONE;
+      observer.observe(fresh.earlier);
+      observer.observe(fresh.later);
+      return fresh;
+    });
+    for (const part of former.values()) part.element.remove();
+    parts.forEach((part, n) => { if (log.children[n] !== part.element) log.insertBefore(part.element, log.children[n] ?? null); });
+    tell();
+    return true;
+  }
+
+  // The part that is looked at first: the one that failed, or the last that said something.
+  function foremost() {
+    const shown = parts.filter((part) => part.many);
+    return shown.findLast((part) => part.section.exit_code) ?? shown.at(-1) ?? parts.at(-1);
+  }
+
+  function tell() {
+    lines.textContent = `${number(total)} ${total === 1 ? "line" : "lines"}` + (over || !total ? "" : follows ? ", followed" : ", more may come");
+    toEnd.disabled = !total;
+  }
+
+  // --- places in it ---
+
+  const selected = () => {
+    const selection = getSelection();
+    return !selection.isCollapsed && log.contains(selection.anchorNode);
+  };
+
+  function scrollToEnd() {
+    log.scrollTop = log.scrollHeight;
+    top = log.scrollTop;
+    follows = true;
+    tell();
+  }
+
+  async function reveal(line, scroll = true) {
+    const part = parts.find((each) => each.has(line));
+    const row = await part?.showLine(line);
+    for (const other of log.querySelectorAll(".here")) other.classList.remove("here");
+    if (!row) { status.textContent = `There is no line ${number(line)}: the log has ${number(total)}.`; return; }
+    status.textContent = "";
+    row.classList.add("here");
+    if (!scroll) return;
+    follows = false;
+    row.scrollIntoView({ block: "center" });
+    requestAnimationFrame(() => row.scrollIntoView({ block: "center" }));  // what is above it is laid out now
+    tell();
+  }
+
+  // Go where the address leads; false: it leads nowhere in the log.
+  async function visit() {
+    const line = /^#L(\d{1,15})$/.exec(location.hash);
+    if (line) { await reveal(Number(line[1])); return true; }
+    const step = /^#step-(\d{1,6})$/.exec(location.hash);
+    const part = step && parts.findLast((each) => each.section.step === Number(step[1]));
+    if (!part) return false;
+    if (!part.open) await part.showEnd();
+    follows = false;
+    part.element.scrollIntoView({ block: "start" });
+    part.toggle.focus({ preventScroll: true });
+    return true;
+  }
+
+  log.addEventListener("scroll", () => {
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 30;
+    const before = follows;
+    if (atEnd) follows = parts.at(-1)?.whole ?? true;
+    else if (log.scrollTop < top - 2) follows = false;
+    top = log.scrollTop;
+    if (before !== follows) tell();
+  }, { passive: true });
+  toEnd.addEventListener("click", async () => {
+    const last = parts.filter((part) => part.many).at(-1);
+    if (last && !(last.open && last.whole)) await last.showEnd();
+    scrollToEnd();
+  });
+  addEventListener("hashchange", visit);
+  log.addEventListener("click", async (event) => {
+    const link = event.target.closest("a[href^='#L']");
+    if (link) {
+      event.preventDefault();
+      history.replaceState(null, "", link.hash);
+      reveal(Number(link.hash.slice(2)), false);
+    }
+    const cut = event.target.closest("button[data-line]");
+    if (!cut) return;
+    const answer = await fetch(`${url}/lines?first=${cut.dataset.line}&count=1&width=${WHOLE}`).catch(() => null);
+    if (!answer) unanswered();
+    else if (noted(answer.status)) cut.parentElement.replaceWith(rowOf((await answer.json()).items[0], true));
+  });
+
+  // --- what comes ---
 
   function write() {
-    const rows = document.createDocumentFragment();
-    for (const line of waiting) {
-      const row = document.createElement("div");
-      row.id = `L${line.seq}`;
-      const link = document.createElement("a");
-      link.href = `#L${line.seq}`;
-      link.textContent = line.seq;
-      link.title = line.time;
-      row.append(link, coloured(line.text));
-      show(row);
-      rows.append(row);
-    }
-    total += waiting.length;
+    const [found, last] = [waiting, latest];
     waiting = [];
-    log.append(rows);
-    while (log.childElementCount > LINES) log.firstElementChild.remove();
-    count.textContent = `${total} lines` + (total > LINES ? `, the last ${LINES} shown` : "");
-    const here = location.hash && document.getElementById(location.hash.slice(1));
-    if (here) {
-      for (const other of log.querySelectorAll(".here")) other.classList.remove("here");
-      here.classList.add("here");
-      if (!log.dataset.found) { log.dataset.found = "yes"; here.scrollIntoView({ block: "center" }); atEnd = false; }
-    }
-    if (atEnd) log.scrollTop = log.scrollHeight;
+    total = Math.max(total, last);
+    const stays = follows && !selected();
+    parts.at(-1).arrive(found, last, stays);
+    if (stays) scrollToEnd();
+    else tell();
   }
-}
 
-// Colours of a line, as classes; all other control sequences are left out.
-function coloured(text) {
-  const out = document.createElement("span");
-  out.className = "text";
-  const cut = text.length > WIDTH;
-  if (cut) text = text.slice(0, WIDTH);
-  let style = new Set(), last = null, pieces = 0;
-  for (const part of text.split(CONTROL)) {
-    const sgr = /^\x1b\[([0-9;:]*)m$/.exec(part);
-    if (sgr) style = styled(style, sgr[1]);
-    else if (part && !/^[\x00-\x08\x0b-\x1f\x7f-\x9f]/.test(part)) {
-      const name = pieces < PIECES ? [...style].sort().join(" ") : "";
-      if (last && last.className === name) { last.append(part); continue; }
-      last = document.createElement("span");
-      last.className = name;
-      last.textContent = part;
-      out.append(last);
-      pieces += 1;
-    }
+  let outlining = Promise.resolve();
+  function refresh() {
+    outlining = outlining.then(async () => {
+      const before = parts.at(-1);
+      if (!await outline()) return;
+      const now = parts.at(-1);
+      if (now === before || !follows || selected()) return;
+      if (before && !before.touched && parts.includes(before)) before.close();  // its reader follows
+      await now.showEnd();
+      scrollToEnd();
+    });
+    return outlining;
   }
-  if (cut) {
-    const note = document.createElement("span");
-    note.className = "cut";
-    note.textContent = " … the rest of the line is in the raw log";
-    out.append(note);
-  }
-  return out;
-}
 
-function styled(before, codes) {
-  const now = new Set(before);
-  const plain = () => { for (const one of now) if (/^c\d$/.test(one)) now.delete(one); };
-  for (const code of (codes || "0").split(/[;:]/).map(Number)) {
-    if (code === 0) now.clear();
-    else if (code === 1) now.add("b");
-    else if (code === 3) now.add("i");
-    else if (code === 4) now.add("u");
-    else if (code === 39) plain();
-    else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) {
-      plain();
-      now.add(`c${code % 10}`);
+  this.start = async () => {
+    while (!await outline()) await new Promise((done) => setTimeout(done, 2000));
+    over = log.dataset.open !== "yes";
+    if (!await visit()) {
+      await foremost().showEnd();
+      scrollToEnd();
     }
-  }
-  return now;
+    log.dataset.ready = "yes";
+    if (!over) {
+      follow(url, Math.max(0, total - 1), {
+        onLines: (found, last) => {
+          if (!waiting.length) requestAnimationFrame(write);
+          waiting = waiting.length + found.length > 4000 ? found : waiting.concat(found);
+          latest = last;
+        },
+        onEnd: async () => {
+          over = true;
+          await refresh();
+          tell();
+          status.textContent = "The log has ended.";
+          log.dataset.ended = "yes";
+        },
+        onWait: (words) => { status.textContent = words; },
+      });
+      // The page around it follows the build; the log hears of its steps from there.
+      let former = document.getElementById("build").dataset.steps;
+      document.addEventListener("htmx:after:swap", () => {
+        const steps = document.getElementById("build").dataset.steps;
+        if (steps !== former) { former = steps; refresh(); }
+      });
+    }
+    tell();
+  };
 }
