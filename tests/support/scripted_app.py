@@ -1,10 +1,11 @@
 """A vmrunner whose clouds are fake and whose builds do what their steps spell, for tests of the
 command line and the API: the parts are joined through `App`, as in production.
 
-A step's lines: `say TEXT` · `hex BYTES` · `sleep SECONDS` · `deaf SECONDS` (to any wish)
-· `until FILE` (exists) · `pull FILE` (first, the container's image, until FILE exists)
-· `exit CODE` · `artifact PATH TEXT` · `bring FILE` (12 MiB of artifacts
-came, the rest once FILE is there) · `use FIGURE NUMBER` · `lose` (the VM).
+A step's lines: `say TEXT` · `many COUNT` (numbered lines) · `hex BYTES` · `sleep SECONDS`
+· `deaf SECONDS` (to any wish) · `until FILE` (exists)
+· `pull FILE` (first, the container's image, until FILE exists) · `exit CODE`
+· `artifact PATH TEXT` · `bring FILE` (12 MiB of artifacts came, the rest once FILE is there)
+· `use FIGURE NUMBER` · `lose` (the VM).
 `python -m tests.support.scripted_app ARGS` is its command line.
 """
 
@@ -103,14 +104,13 @@ class Scripted:
         self._reporter.event("step_ended", **data)
 
     def _line(self, word: str, rest: str) -> End | None:
-        if word in ("say", "hex"):
-            self._log(rest.encode() + b"\n" if word == "say" else bytes.fromhex(rest))
+        if word in ("say", "hex", "many"):
+            for data in _output(word, rest):
+                self._log(data)
         elif word == "env":
             self._log(json.loads(order(self._job, 0.0))["env"].get(rest, "").encode() + b"\n")
-        elif word == "sleep":
-            self._stopped.wait(float(rest))
-        elif word == "deaf":
-            threading.Event().wait(float(rest))
+        elif word in ("sleep", "deaf"):
+            (self._stopped if word == "sleep" else threading.Event()).wait(float(rest))
         elif word in ("source", "bring"):
             pass  # it went in before the steps, or comes after them
         elif word == "until":
@@ -137,6 +137,17 @@ class Scripted:
     def _log(self, data: bytes) -> None:
         self._offset += len(data)
         self._reporter.log(self._offset, data)
+
+
+def _output(word: str, rest: str) -> Iterator[bytes]:
+    if word == "say":
+        yield rest.encode() + b"\n"
+    elif word == "hex":
+        yield bytes.fromhex(rest)
+    else:
+        for first in range(1, int(rest) + 1, 3000):
+            numbers = range(first, min(first + 3000, int(rest) + 1))
+            yield b"".join(b"line %d of many\n" % number for number in numbers)
 
 
 class ScriptedApp(App):

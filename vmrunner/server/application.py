@@ -23,6 +23,7 @@ from vmrunner.server.oidc import IssuerKeys, OidcExchange
 from vmrunner.server.routes import (
     admin_pages,
     artifacts,
+    build_details,
     build_page,
     builds,
     caches,
@@ -93,7 +94,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
         costs, token,
     ):  # fmt: skip
         app.include_router(part.router, prefix=API)
-    for part in (system, login, build_page, vm_page, admin_pages):
+    for part in (system, login, build_page, build_details, vm_page, admin_pages):
         app.include_router(part.router)
     for routes in (costs, caches):
         app.include_router(routes.pages)

@@ -69,10 +69,17 @@ def culprit(build: BuildRecord, events: Iterable[BuildEvent]) -> StepRun | None:
     return last
 
 
-def describe(build: BuildRecord, run: StepRun) -> str:
-    """The end of a step in words: its exit code, or the limit that it met."""
+def short_title(build: BuildRecord, index: int, most: int = 80) -> str:
+    """The same on one line, of so many characters at most."""
+    line = " ".join(title(build, index).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def describe(build: BuildRecord, run: StepRun, *, short: bool = False) -> str:
+    """The end of a step in words: its exit code, or the limit that it met. `short`: with the
+    beginning of a long name."""
     assert run.index is not None
-    name = f"step {title(build, run.index)!r}"
+    name = f"step {(short_title if short else title)(build, run.index)!r}"
     if build.reason is Reason.STEP_TIMEOUT:
         limit = build.spec.steps[run.index].timeout
         return (

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from vmrunner.model import Chunk
+from vmrunner.services import log_text
 
 SECONDS: Final = 1.0  # of one part, about
 BYTES: Final = 64 << 20  # … that it looks at
 LINES: Final = 10_000  # … that it finds, up to those of one chunk more
 _LINE: Final = 1 << 20  # bytes of a line that are kept until it ends; a longer one in parts
-#: Colours, other sequences and control characters: what is shown has none.
-_CONTROL: Final = re.compile(
-    rb"\x1b\[[0-9;:?<=>]*[@-~]|\x1b[\]P^_X][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[^\[\n]?"
-    rb"|[\x00-\x08\x0b-\x1f\x7f]"
-)
-_HAS_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class ReadsChunks(Protocol):
@@ -101,4 +95,4 @@ class _Looking:
 
 
 def _shown(data: bytes) -> bytes:
-    return (_CONTROL.sub(b"", data) if _HAS_CONTROL.search(data) else data).lower()
+    return log_text.plain(data).lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -27,6 +27,7 @@ from vmrunner.services.follow import ended
 from vmrunner.services.log_outline import LogSection, sections
 
 router = APIRouter(tags=["logs"])
+_TITLE: Final = 200  # characters of a step's name
 
 
 class WindowParameters(Parameters):
@@ -94,7 +95,7 @@ def _section_document(row: BuildRecord, section: LogSection) -> dict[str, Any]:
     run = section.run
     index = None if run is None else run.index
     if index is not None:
-        title = build_history.title(row, index)
+        title = build_history.short_title(row, index, _TITLE)
     else:
         title = "before the first step" if run is None else "the container's image"
     return {

@@ -44,6 +44,6 @@ document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
 });
 document.addEventListener("htmx:error", ({ detail: { ctx } }) => { if (!ctx?.response) unanswered(); });
 // What the reader opened or closed stays so.
-document.addEventListener("htmx:before:morph:attr", (event) => {
-  if (event.target.tagName === "DETAILS" && event.detail.attrName === "open") event.preventDefault();
+htmx.registerExtension("kept-open", {
+  htmx_before_morph_attr: (element, { attrName }) => element.tagName !== "DETAILS" || attrName !== "open",
 });

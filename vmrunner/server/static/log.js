@@ -19,6 +19,7 @@ function LogView(log) {
   const status = document.getElementById("log-status");
   const toEnd = document.getElementById("log-end");
   let parts = [], total = 0, over = false, follows = true, waiting = [], latest = 0, top = 0;
+  let awaited = 0;   // the line that the address names, while it is still to come
 
   const observer = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && !entry.target.hidden) more(entry.target);
@@ -119,7 +120,10 @@ function LogView(log) {
   // Go where the address leads; false: it leads nowhere in the log.
   async function visit() {
     const line = /^#L(\d{1,15})$/.exec(location.hash);
-    if (line) { await reveal(Number(line[1])); return true; }
+    awaited = line && !over && Number(line[1]) > total ? Number(line[1]) : 0;
+    if (awaited) status.textContent = `Line ${number(awaited)} is still to come.`;
+    else if (line) await reveal(Number(line[1]));
+    if (line) return !awaited;
     const step = /^#step-(\d{1,6})$/.exec(location.hash);
     const part = step && parts.findLast((each) => each.section.step === Number(step[1]));
     if (!part) return false;
@@ -168,6 +172,7 @@ function LogView(log) {
     parts.at(-1).arrive(found, last, stays);
     if (stays) scrollToEnd();
     else tell();
+    if (awaited && awaited <= total) { reveal(awaited); awaited = 0; }
   }
 
   let outlining = Promise.resolve();

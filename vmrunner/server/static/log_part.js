@@ -67,7 +67,7 @@ export class LogPart {
     const seconds = began && ended ? (Date.parse(ended) - Date.parse(began)) / 1000 : null;
     const words = [
       ["name", section.attempt > 1 ? `${section.title} (attempt ${section.attempt})` : section.title],
-      ["took", seconds === null ? (began ? "runs" : "") : span(seconds)],
+      ["took", seconds === null ? (began ? "running" : "") : span(seconds)],
       ["code", code ? `exit ${code}` : ""],
       ["many", ""],
     ];

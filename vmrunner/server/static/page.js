@@ -25,6 +25,9 @@ document.addEventListener("click", async (event) => {
     told.textContent = [document_.detail, document_.fix].filter(Boolean).join(": ") || "it failed";
   } else if (button.dataset.then === "build") {
     location.assign(`/builds/${document_.items[0].id}`);
+  } else if (button.dataset.then === "stay") {
+    told.textContent = "";
+    document.body.dispatchEvent(new Event("changed"));
   } else {
     told.textContent = "";
     location.reload();

@@ -1,0 +1,153 @@
+"""The page of one build, in a real browser: it follows the build, under its reader's hands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.support.browser import Visitor, chromium
+from tests.support.http_service import Service, only, service
+from tests.support.scripted_app import wait_until
+
+API = "/api/v1"
+SOON = 20_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture
+def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with service(tmp_path) as found:
+        found.runner._host.ensure("fake")
+        yield found
+
+
+@pytest.fixture
+def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
+    found = Visitor(browser, http, http.token())
+    yield found
+    found.close()
+
+
+def submit(http: Service, *steps: str, **more: Any) -> str:
+    answer = http.client().post(f"{API}/builds", json={"steps": list(steps), **more})
+    name: str = only(answer)["id"]
+    return name
+
+
+def test_a_page_follows_its_build_to_the_end(
+    http: Service, visitor: Visitor, tmp_path: Path
+) -> None:
+    page, go = visitor.page, tmp_path / "go"
+    http.app.ledger.pause(True, 1.0)
+    build = submit(http, f"say one\nuntil {go}", "say two", name="nightly")
+    page.goto(f"{http.url}/builds/{build}")
+    page.evaluate("window.same = true")
+    expect(page.locator("h1")).to_contain_text("queued")
+    expect(page.locator("#notices")).to_contain_text("It waits")
+    expect(page.locator("#paused")).to_contain_text("Launching is stopped")
+    http.app.ledger.pause(False, 1.0)
+    expect(page.locator("h1")).to_contain_text("running", timeout=SOON)
+    expect(page.locator("#paused")).to_be_empty(timeout=SOON)
+    expect(page.locator("#notices")).to_be_empty()
+    expect(page.locator("#steps li").first.locator(".mark")).to_have_class("mark running")
+    expect(page.locator("#phases .grows")).to_have_count(1)
+    expect(page.locator("#about")).to_contain_text("VM ends")
+    expect(page.locator("#vms tbody tr")).to_have_count(1)
+    expect(page.locator("#L1")).to_contain_text("one")
+    go.touch()
+    expect(page.locator("h1")).to_contain_text("success", timeout=SOON)
+    expect(page.locator("#steps .mark.success")).to_have_count(2)
+    expect(page.locator("#events")).to_contain_text("Step 2 “say two” ended with exit code 0")
+    expect(page.locator("#build:not([hx-get])")).to_be_visible(timeout=SOON)
+    expect(page.locator("#vms")).to_contain_text("gone", use_inner_text=False)
+    assert page.title().startswith("✓ nightly")
+    assert page.evaluate("window.same"), "without a reload"
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(6000)
+    assert asked == [], "what is over is not asked for"
+
+
+def test_news_leave_the_readers_hands_alone(
+    http: Service, visitor: Visitor, tmp_path: Path
+) -> None:
+    page, go = visitor.page, tmp_path / "go"
+    build = submit(http, f"say one\nuntil {go}", "say two")
+    page.goto(f"{http.url}/builds/{build}")
+    expect(page.locator("#L1")).to_be_visible(timeout=SOON)
+    page.locator("#events summary").click()
+    page.locator("#steps a").nth(1).focus()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.meta code'))")
+    page.evaluate("scrollTo(0, 120)")
+    before = page.evaluate("scrollY")
+    go.touch()
+    expect(page.locator("h1")).to_contain_text("success", timeout=SOON)
+    assert page.evaluate("document.activeElement.textContent") == "say two"
+    assert page.evaluate("getSelection().toString()") == build
+    assert page.evaluate("scrollY") == before
+    assert page.locator("#events").get_attribute("open") is not None
+
+
+def test_a_failed_build_begins_with_what_failed(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    lines = "\n".join(f"say line {n}" for n in range(40))
+    build = submit(http, "say one", f"{lines}\nhex 1b5b33316d6572726f721b5b306d0a\nexit 2", "say x")
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    failed = page.locator(".failed")
+    expect(failed.locator("h2")).to_contain_text("ended with exit code 2")
+    shown = failed.locator("pre").inner_text().splitlines()
+    assert (len(shown), shown[0], shown[-1]) == (15, "line 26", "error")
+    failed.get_by_role("link").click()
+    expect(page.locator("#log h3 button:focus")).to_contain_text("exit 2")
+    expect(page.locator("#L42")).to_be_visible()
+
+
+def test_the_command_can_be_copied(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    visitor.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    steps = ["say it's one", "say $two"]
+    build = submit(http, *steps, name="nightly", labels={"team": "a"}, env={"A": "b c"})
+    page.goto(f"{http.url}/builds/{build}")
+    page.click("#copy")
+    expect(page.locator("#copy")).to_have_text("Copied")
+    words = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert words[:2] == ["vmrunner", "run"]
+    assert [words[n + 1] for n, word in enumerate(words) if word == "--step"] == steps
+    assert "A=b c" in words
+    assert "team=a" in words
+
+
+def test_a_cancel_is_seen_without_a_reload(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    build = submit(http, "sleep 600")
+    wait_until(lambda: http.app.ledger.builds.get(build).state.value == "running")
+    page.goto(f"{http.url}/builds/{build}")
+    page.evaluate("window.same = true")
+    visitor.press("Cancel")
+    expect(page.locator("h1 .pill.cancelled")).to_be_visible(timeout=SOON)
+    assert page.evaluate("window.same")
+    page.click("text=Run again")
+    page.wait_for_url(re.compile(f"/builds/(?!{build})b-"))
+
+
+def test_an_empty_log_says_so(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    build = submit(http, "exit 0")
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    expect(page.locator("#lines")).to_have_text("0 lines")
+    expect(page.locator("#found-next")).to_be_visible()
