@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from vmrunner.model import Chunk, LogLine
 from vmrunner.server.news_stream import NewsPage, event_bytes
 from vmrunner.services.documents import log_line_document
+from vmrunner.services.log_windows import ReadsChunks
 
 LINE: Final = 1 << 20  # bytes of one line on a stream; the bytes by range have all
 #: The end of a line that was cut.
 CUT: Final = " … (cut)".encode()
 PAGE: Final = 128 << 10  # bytes of a page, up to one line more
-
-
-class ReadsChunks(Protocol):
-    """Log of one build, some chunks at a time."""
-
-    def read(
-        self, after_line: int = 0, after_seq: int = 0, limit: int = 100
-    ) -> Sequence[Chunk]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

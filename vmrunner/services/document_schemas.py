@@ -58,6 +58,9 @@ PAGES: Final[Mapping[str, PageShape]] = {
     "InstancePage": PageShape("instance", (types.InstanceDocument,)),
     "LatchPage": PageShape("latch", (types.LatchDocument,)),
     "LogLinePage": PageShape("log_line", (types.LogLineDocument,)),
+    "LogWindowPage": PageShape("log_line", (types.LogLineDocument,), ("next",)),
+    "LogSectionPage": PageShape("log_section", (types.LogSectionDocument,), ("ended",)),
+    "LogSearchPage": PageShape("log_search", (types.LogSearchDocument,)),
     "NodePage": PageShape("node", (types.NodeDocument,)),
     "PathPage": PageShape("file", (types.PathDocument,)),
     "PoolPage": PageShape("pool", (types.PoolDocument,)),
@@ -89,6 +92,7 @@ _TEXTS: Final = {"type": "array", "items": {"type": "string"}}
 _BESIDE: Final[Mapping[str, Schema]] = {
     "next": {"type": "string", "description": "There is more: give it back as `after`."},
     "new": {"type": "boolean", "description": "False: it was there, by its idempotency key."},
+    "ended": {"type": "boolean", "description": "True: no line will follow."},
     "warnings": _TEXTS,
     "alarms": _TEXTS,
     "unread": {**_TEXTS, "description": "What could not be read of the clouds."},

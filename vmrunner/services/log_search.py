@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from vmrunner.model import Chunk
 from vmrunner.services import log_text
+from vmrunner.services.log_windows import ReadsChunks
 
 SECONDS: Final = 1.0  # of one part, about
 BYTES: Final = 64 << 20  # … that it looks at
 LINES: Final = 10_000  # … that it finds, up to those of one chunk more
 _LINE: Final = 1 << 20  # bytes of a line that are kept until it ends; a longer one in parts
-
-
-class ReadsChunks(Protocol):
-    """Log of one build, some chunks at a time."""
-
-    def read(
-        self, after_line: int = 0, after_seq: int = 0, limit: int = 100
-    ) -> Sequence[Chunk]: ...
 
 
 @dataclass(frozen=True, slots=True)

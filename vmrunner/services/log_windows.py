@@ -14,14 +14,12 @@ KEPT_BYTES: Final = 4 << 20  # that one has, up to one line more
 _CHUNKS: Final = 4  # that are read at once
 
 
-class ReadsPlaces(Protocol):
-    """Log of one build, by its chunks."""
+class ReadsChunks(Protocol):
+    """Log of one build, some chunks at a time."""
 
     def read(
         self, after_line: int = 0, after_seq: int = 0, limit: int = 100
     ) -> Sequence[Chunk]: ...
-
-    def places(self) -> Sequence[ChunkPlace]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +33,7 @@ class WindowLine:
     cut: bool = False
 
 
-def window(log: ReadsPlaces, first: int, count: int, *, width: int = WIDTH) -> list[WindowLine]:
+def window(log: ReadsChunks, first: int, count: int, *, width: int = WIDTH) -> list[WindowLine]:
     """Return the lines from number `first` on, at most `count`; fewer where the log ends, or where
     they are so long that the rest is to be asked for anew. A last line without its newline is one:
     its build may still add to it."""
@@ -88,7 +86,7 @@ class _Taken:
             at = end + 1
         return not self.full
 
-    def after_line(self, log: ReadsPlaces) -> Sequence[Chunk]:
+    def after_line(self, log: ReadsChunks) -> Sequence[Chunk]:
         """Leave out the rest of the line; return what follows it, none while it has no end."""
         chunks = log.read(after_line=self._number, limit=_CHUNKS)
         if chunks:
@@ -114,7 +112,7 @@ class _Taken:
         self._begun, self._size = b"", 0
 
 
-def line_count(log: ReadsPlaces, places: Sequence[ChunkPlace]) -> int:
+def line_count(log: ReadsChunks, places: Sequence[ChunkPlace]) -> int:
     """Return how many lines the log of these chunks has; a last one without its newline is one."""
     if not places:
         return 0

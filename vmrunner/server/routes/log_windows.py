@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
@@ -22,6 +22,7 @@ from vmrunner.server.routes.common import (
     visible_build,
 )
 from vmrunner.services import build_history, log_search, log_windows
+from vmrunner.services.document_types import LogLineDocument, LogSearchDocument, LogSectionDocument
 from vmrunner.services.documents import iso, log_line_document, shown
 from vmrunner.services.follow import ended
 from vmrunner.services.log_outline import LogSection, sections
@@ -61,14 +62,16 @@ async def read_lines(
         width = wanted.width
         found = log_windows.window(parts.log(row.id), wanted.first, wanted.count, width=width)
         items = [_line_document(line) for line in found]
-        return listing("line", items, next_=str(found[-1].seq + 1) if found else None)
+        return listing("log_line", items, next_=str(found[-1].seq + 1) if found else None)
 
     return await ask_store(request, read)
 
 
-def _line_document(line: log_windows.WindowLine) -> dict[str, Any]:
+def _line_document(line: log_windows.WindowLine) -> LogLineDocument:
     document = log_line_document(LogLine("", line.data, line.seq, line.time))
-    return document | {"cut": True} if line.cut else document
+    if line.cut:
+        document["cut"] = True
+    return document
 
 
 @router.get("/builds/{build}/logs/outline")
@@ -88,10 +91,10 @@ def _outline(parts: ServerParts, row: BuildRecord) -> Response:
     lines = log_windows.line_count(log, places)
     found = sections(parts.ledger.events.list(row.id), places, lines)
     items = [_section_document(row, section) for section in found]
-    return listing("section", items, ended=ended(row))
+    return listing("log_section", items, ended=ended(row))
 
 
-def _section_document(row: BuildRecord, section: LogSection) -> dict[str, Any]:
+def _section_document(row: BuildRecord, section: LogSection) -> LogSectionDocument:
     run = section.run
     index = None if run is None else run.index
     if index is not None:
@@ -124,8 +127,12 @@ async def search_log(
     def look() -> Response:
         row = visible_build(parts, principal, build)
         found = log_search.search(parts.log(row.id), wanted.text, wanted.after)
-        document = {"lines": found.lines, "searched": found.searched, "done": found.done}
-        return listing("search", [document])
+        document: LogSearchDocument = {
+            "lines": found.lines,
+            "searched": found.searched,
+            "done": found.done,
+        }
+        return listing("log_search", [document])
 
     slots: CallerSlots = request.app.state.search_slots
     with slots.held(principal):

@@ -15,6 +15,8 @@ from vmrunner.services.document_types.builds import EventDocument as EventDocume
 from vmrunner.services.document_types.builds import InstanceDocument as InstanceDocument
 from vmrunner.services.document_types.builds import ListedBuildDocument as ListedBuildDocument
 from vmrunner.services.document_types.builds import LogLineDocument as LogLineDocument
+from vmrunner.services.document_types.builds import LogSearchDocument as LogSearchDocument
+from vmrunner.services.document_types.builds import LogSectionDocument as LogSectionDocument
 from vmrunner.services.document_types.builds import NetworkDocument as NetworkDocument
 from vmrunner.services.document_types.builds import PhaseDocument as PhaseDocument
 from vmrunner.services.document_types.builds import ResultDocument as ResultDocument

@@ -218,11 +218,35 @@ class ShownBuildDocument(EndedBuildDocument):
 
 
 class LogLineDocument(TypedDict):
-    """A line of a log."""
+    """A line of a log. `cut`: it is longer than `text`."""
 
     seq: int
     time: Moment
     text: str
+    cut: NotRequired[bool]
+
+
+class LogSectionDocument(TypedDict):
+    """A part of a log: the output of a step, from line `first` to `last`, which is less than that
+    where there is none. `step`: its place among the steps, from 0 on."""
+
+    step: int | None
+    title: str
+    attempt: int | None
+    first: int
+    last: int
+    started_at: Moment | None
+    ended_at: Moment | None
+    exit_code: int | None
+
+
+class LogSearchDocument(TypedDict):
+    """Numbers of lines that have a text in them, among the first `searched`; `done`: those are all
+    that there are."""
+
+    lines: list[int]
+    searched: int
+    done: bool
 
 
 class ChunkHeadDocument(TypedDict):
