@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
@@ -19,7 +19,7 @@ from vmrunner.config.budgets import BudgetSettings, budgets
 from vmrunner.config.lazy_tables import LateTable, LateUnion
 from vmrunner.config.network_policy import Policy
 from vmrunner.config.notify import NotifySettings
-from vmrunner.config.oidc import OidcIssuer
+from vmrunner.config.oidc import IdentityRule, LoginIssuer, OidcIssuer
 from vmrunner.config.pools import PoolSettings
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
@@ -206,6 +206,9 @@ class ServerSettings(Section):
     oidc: list[OidcIssuer] = Field(
         default_factory=list, description="Whose identity tokens are exchanged."
     )
+    login: list[LoginIssuer] = Field(
+        default_factory=list, description="Where people log in to the page, beside tokens."
+    )
 
     @field_validator("oidc")
     @classmethod
@@ -214,6 +217,24 @@ class ServerSettings(Section):
         if twice := next((issuer for issuer in pairs if pairs.count(issuer) > 1), None):
             raise ValueError(f"{twice[0]} for {twice[1]} is there twice; put its rules into one")
         return value
+
+    @property
+    def identity_rules(self) -> list[IdentityRule]:
+        """Return the rules of all issuers."""
+        jobs = [rule for issuer in self.oidc for rule in issuer.rules]
+        return [*jobs, *(rule for issuer in self.login for rule in issuer.rules)]
+
+    @model_validator(mode="after")
+    def _comes_back(self) -> ServerSettings:
+        names = [issuer.name for issuer in self.login]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"login: {twice} is there twice; call one of them otherwise")
+        if self.login and not self.url:
+            raise ValueError("login: people come back to `url`; set it")
+        parts = urlsplit(self.url)
+        if self.login and parts.scheme != "https" and not units.is_loopback(parts.hostname or ""):
+            raise ValueError("login: `url` is without TLS, so a login could be stolen; https://…")
+        return self
 
     @field_validator("listen")
     @classmethod

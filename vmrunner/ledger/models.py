@@ -404,6 +404,16 @@ class LoginRow(Row, table=True):
     expires_at: float = _time()
 
 
+class PersonRow(Row, table=True):
+    """A person who logged in at an issuer, and the name by which others know them."""
+
+    __tablename__ = "people"
+
+    actor: str = Field(primary_key=True)  # `oidc:ISSUER#SUB`
+    name: str
+    seen_at: float = _time()  # logged in last
+
+
 class CacheRow(Row, table=True):
     """A directory that a build left to later ones of its tenant."""
 

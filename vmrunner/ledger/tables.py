@@ -67,6 +67,7 @@ TOKENS: Final = _table(
     "id name digest scopes labels quota actor created_at created_by expires_at revoked_at",
 )
 LOGINS: Final = _table("logins", "digest token csrf created_at expires_at")
+PEOPLE: Final = _table("people", "actor name seen_at")
 NOTIFY_ENDPOINTS: Final = _table(
     "notify_endpoints",
     "name events match named_at retry_at failures error delivered_at given_up given_up_at",
@@ -83,6 +84,6 @@ PAST_COUNTS: Final = _table("past_counts", "what provider result reason count us
 ALL: Final = (
     LEDGER, BUILDS, LABELS, INSTANCES, EVENTS, CHUNKS, ENGINES, LEASES, HEARTBEATS, SIGHTINGS,
     IMAGES, POOLS, POOL_PLACES, POOL_STARTS, ACTIONS, TOKENS, LOGINS, OBJECTS, CACHES, PRICES,
-    NOTIFY_ENDPOINTS, OUTBOX,
+    NOTIFY_ENDPOINTS, OUTBOX, PEOPLE,
     BUDGETS, CHARGES, SPENT, REVISIONS, SUMMED_DAYS, COST_DAYS, PAST_COUNTS,
 )  # fmt: skip

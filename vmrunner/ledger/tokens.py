@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -11,15 +12,16 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, select, update
 
 from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
-from vmrunner.ledger.database import Database
+from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.labels import forced_names
 from vmrunner.ledger.statements import Prepared, arg, inserts
-from vmrunner.ledger.tables import BUILDS, LOGINS, TOKENS
+from vmrunner.ledger.tables import BUILDS, LOGINS, PEOPLE, TOKENS
 from vmrunner.lib import ids
 from vmrunner.model import BuildState, Token, TokenQuota, TokenScope
+from vmrunner.model.principals import OIDC
 
 PREFIX: Final = "vmr_"
-_b, _t, _s = BUILDS.c, TOKENS.c, LOGINS.c
+_b, _t, _s, _p = BUILDS.c, TOKENS.c, LOGINS.c, PEOPLE.c
 _COLUMNS = (
     _t.id, _t.name, _t.scopes, _t.labels, _t.quota, _t.actor, _t.created_at, _t.created_by,
     _t.expires_at, _t.revoked_at,
@@ -33,6 +35,15 @@ _BY_WORD = Prepared(
     )
 )
 _NAME = Prepared(lambda: select(_t.name).where(_t.actor == arg("actor")).limit(1))
+_PERSON = Prepared(lambda: select(_p.name).where(_p.actor == arg("actor")))
+_RENAME = Prepared(
+    lambda: (
+        update(PEOPLE)
+        .where(_p.actor == arg("who"))
+        .values(name=arg("name"), seen_at=arg("seen_at"))
+    )
+)
+_NOTE_PERSON = inserts(PEOPLE)
 _REVOKE = Prepared(
     lambda: (
         update(TOKENS)
@@ -94,9 +105,11 @@ class Tokens:
         quota: TokenQuota = TokenQuota(),  # noqa: B008 - frozen
         expires_at: float | None = None,
         actor: str | None = None,
+        attempt: str | None = None,
     ) -> tuple[str, Token]:
         """Make a token. Return it as it is shown, this once, and its row. `actor`: default
-        `token:<id>`."""
+        `token:<id>`; `attempt`: the login that it is of; nobody can show such a one. Raises
+        Conflict where a login has one."""
         secret = PREFIX + secrets.token_urlsafe(32)
         token = Token(
             id=ids.token_id(),
@@ -112,7 +125,7 @@ class Tokens:
         row = {
             "id": token.id,
             "name": name,
-            "digest": digest(secret),
+            "digest": digest(secret) if attempt is None else f"login:{digest(attempt)}",
             "scopes": json.dumps(sorted(scopes)),
             "labels": json.dumps(token.labels, sort_keys=True),
             "quota": json.dumps(quota.stored()),
@@ -122,17 +135,35 @@ class Tokens:
             "expires_at": expires_at,
             "revoked_at": None,
         }
-        self._database.write(lambda c: _INSERT(c, **row))
+        try:
+            self._database.write(lambda c: _INSERT(c, **row))
+        except Duplicate:
+            raise Conflict("this login was used before") from None
         return secret, self.find(token.id)
 
     def names(self, actors: Collection[str]) -> dict[str, str]:
-        """Return the names of the tokens that these actors are, as far as they have one."""
+        """Return the names of these actors, as far as they have one: those of tokens, and of people
+        who logged in."""
         if not actors:
             return {}
-        found = self._database.read(
-            lambda c: {actor: _NAME(c, actor=actor).scalar() for actor in actors}
-        )
+
+        def name(connection: Connection, actor: str) -> str | None:
+            known = _PERSON if actor.startswith(OIDC) else _NAME
+            found: str | None = known(connection, actor=actor).scalar()
+            return found
+
+        found = self._database.read(lambda c: {actor: name(c, actor) for actor in actors})
         return {actor: name for actor, name in found.items() if name}
+
+    def note_person(self, actor: str, name: str, now: float) -> None:
+        """Note the name of who logged in, which may be another than before."""
+
+        def work(connection: Connection) -> None:
+            if _RENAME(connection, who=actor, name=name, seen_at=now).rowcount == 0:
+                _NOTE_PERSON(connection, actor=actor, name=name, seen_at=now)
+
+        with contextlib.suppress(Duplicate):  # who logs in twice at once has the same name
+            self._database.write(work)
 
     def list(self) -> list[Token]:
         """All tokens, oldest first; revoked and expired ones too."""

@@ -20,6 +20,7 @@ from vmrunner.server.html import STATIC, PageFiles, of_problem
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
+from vmrunner.server.oidc_login import OidcLogins
 from vmrunner.server.routes import (
     admin_pages,
     artifacts,
@@ -85,7 +86,9 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.store_threads = CapacityLimiter(STORE_THREADS)
     app.state.pages = SharedPages(threads=app.state.store_threads)
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
-    app.state.oidc = OidcExchange(IssuerKeys(parts.now))
+    issuer_keys = IssuerKeys(parts.now)
+    app.state.oidc = OidcExchange(issuer_keys)
+    app.state.logins = OidcLogins(issuer_keys)
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app, of_problem)
     for part in (

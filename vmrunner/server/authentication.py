@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _COOKIE: Final = "vmrunner_login"
 CSRF: Final = "x-csrf-token"
 #: Paths that need no token; those that end in a slash with all below them.
-OPEN: Final = ("/healthz", "/api/v1/token", "/login", "/static/")
+OPEN: Final = ("/healthz", "/api/v1/token", "/login", "/login/", "/static/")
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 WEBSOCKET: Final = "WebSocket"  # in place of a method
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")

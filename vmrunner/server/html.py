@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vmrunner.model import Principal, TokenScope
 from vmrunner.server import html_times
 from vmrunner.server.authentication import VerifiedCaller
+from vmrunner.services import people
 
 _HERE: Final = Path(__file__).parent
 STATIC: Final = _HERE / "static"
@@ -102,17 +103,17 @@ def is_admin(principal: Principal) -> bool:
 def _frame(request: Request, caller: VerifiedCaller | None) -> dict[str, Any]:
     if caller is None:
         return {}
-    principal = caller.principal
+    principal, parts = caller.principal, request.app.state.parts
     admin = is_admin(principal)
     return {
         "csrf": caller.csrf,
         "cookie": caller.cookie,
-        "who": caller.name,
-        "now": request.app.state.parts.now(),
+        "who": caller.name or people.name(parts.ledger, principal.actor),
+        "now": parts.now(),
         "here": request.url.path,
         "url": f"{request.url.path}?{request.url.query}",
         "pages": _PAGES + (() if principal.labels else _WHOLE) + (_ADMIN if admin else ()),
         "may_admin": admin,
         "may_submit": bool({TokenScope.ADMIN, TokenScope.SUBMIT} & principal.scopes),
-        "draining": request.app.state.parts.ledger.paused,
+        "draining": parts.ledger.paused,
     }

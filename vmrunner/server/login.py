@@ -1,30 +1,46 @@
-"""Browsers: a token becomes a cookie, for a day's work at most."""
+"""Browsers: a token, or an identity that an issuer tells, becomes a cookie, for a day's work at
+most."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import parse_qs
 
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from vmrunner.model import TokenScope
+from vmrunner.model import Token, TokenScope
 from vmrunner.server import request_bodies
 from vmrunner.server.authentication import cookie_name
 from vmrunner.server.html import rendered
+from vmrunner.server.oidc_login import LASTS as ATTEMPT_LASTS
+from vmrunner.server.oidc_login import NOT_BEGUN, LoginAttempt, LoginRefused, OidcLogins
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import Parts
+
+if TYPE_CHECKING:
+    from vmrunner.config.oidc import LoginIssuer
+    from vmrunner.server.dependencies import ServerParts
 
 router = APIRouter(include_in_schema=False)
 LASTS: Final = 8 * 3600.0  # seconds
 _FORM: Final = 8 * 1024  # bytes
+_ATTEMPT: Final = "vmrunner_attempt"
+_TARGET: Final = 1024  # characters of the page after a login
 
 
 @router.get("/login")
-def show_login(request: Request) -> Response:
-    """Ask for a token."""
-    return rendered(request, "login.html", next=_next(request.query_params.get("next", "/")))
+def show_login(request: Request, parts: Parts) -> Response:
+    """Ask who it is: by an issuer, or a token."""
+    return _ask(request, parts, _next(request.query_params.get("next", "/")))
+
+
+def _ask(
+    request: Request, parts: ServerParts, target: str, wrong: str = "", status: int = 200
+) -> Response:
+    names = [issuer.name for issuer in parts.settings().server.login]
+    return rendered(request, "login.html", status, next=target, wrong=wrong, issuers=names)
 
 
 @router.post("/login")
@@ -37,22 +53,97 @@ async def log_in(request: Request, parts: Parts) -> Response:
     tokens, now = parts.ledger.tokens, parts.now()
     token = await to_thread.run_sync(tokens.of_secret, secret) if secret else None
     if token is None or not token.valid(now):
-        return rendered(request, "login.html", 401, next=target, wrong="That is no valid token.")
+        return _ask(request, parts, target, "That is no valid token.", 401)
     if not token.scopes & {TokenScope.READ, TokenScope.ADMIN}:
-        wrong = "That token has no scope read."
-        return rendered(request, "login.html", 403, next=target, wrong=wrong)
-    until = min(now + LASTS, token.expires_at or float("inf"))
-    cookie = await to_thread.run_sync(tokens.log_in, token, now, until)
+        return _ask(request, parts, target, "That token has no scope read.", 403)
     answer = RedirectResponse(target, 303)
+    await to_thread.run_sync(_let_in, request, parts, token, answer)
+    return answer
+
+
+def _let_in(request: Request, parts: ServerParts, token: Token, answer: Response) -> None:
+    """Make the browser known, by a cookie in this answer."""
+    now = parts.now()
+    until = min(now + LASTS, token.expires_at or float("inf"))
     answer.set_cookie(
         cookie_name(parts, request.scope),
-        cookie,
+        parts.ledger.tokens.log_in(token, now, until),
         max_age=int(until - now),
         httponly=True,
         samesite="strict",
-        secure=parts.settings().server.url.startswith("https://"),
+        secure=_by_tls(parts),
+    )
+
+
+# --- people at their issuer ----------------------------------------------------------------------
+
+
+@router.get("/login/{name}")
+async def begin(name: str, request: Request, parts: Parts) -> Response:
+    """Send a person to the issuer of this name."""
+    issuer, url = _issuer(parts, name), parts.settings().server.url
+    target = _next(request.query_params.get("next", "/"))
+    attempt = LoginAttempt.new(name, target if len(target) <= _TARGET else "/", parts.now())
+    logins = cast("OidcLogins", request.app.state.logins)
+    try:
+        place = await to_thread.run_sync(
+            logins.begin, issuer, attempt, url, limiter=request.app.state.oidc_threads
+        )
+    except LoginRefused as error:
+        return _ask(request, parts, target, str(error), error.status)
+    answer = RedirectResponse(place, 303, headers={"Cache-Control": "no-store"})
+    # Lax: it comes back from another site.
+    answer.set_cookie(
+        _attempt_cookie(parts, attempt.state),
+        attempt.cookie(),
+        max_age=int(ATTEMPT_LASTS),
+        httponly=True,
+        samesite="lax",
+        secure=_by_tls(parts),
     )
     return answer
+
+
+@router.get("/login/{name}/callback")
+async def finish(name: str, request: Request, parts: Parts) -> Response:
+    """Let in who comes back from the issuer. The answer is a page that leads on: a browser that
+    another site sent shows no cookie that is for this one alone."""
+    issuer, url = _issuer(parts, name), parts.settings().server.url
+    cookie = _attempt_cookie(parts, request.query_params.get("state", ""))
+    attempt = LoginAttempt.of_cookie(request.cookies.get(cookie, ""))
+    target = "/" if attempt is None else _next(attempt.target)
+    if attempt is None:
+        return _ask(request, parts, target, NOT_BEGUN, 403)
+    try:
+        logins = cast("OidcLogins", request.app.state.logins)
+        answered = dict(request.query_params)
+        token = await to_thread.run_sync(
+            lambda: logins.finish(issuer, attempt, answered, parts.ledger, url, parts.now()),
+            limiter=request.app.state.oidc_threads,
+        )
+        answer = rendered(request, "logged_in.html", next=target)
+        await to_thread.run_sync(_let_in, request, parts, token, answer)
+    except LoginRefused as error:
+        answer = _ask(request, parts, target, str(error), error.status)
+    answer.delete_cookie(cookie, secure=_by_tls(parts))
+    return answer
+
+
+def _issuer(parts: ServerParts, name: str) -> LoginIssuer:
+    for issuer in parts.settings().server.login:
+        if issuer.name == name:
+            return issuer
+    raise HttpProblem(404, "nobody logs in here by that name", fix="/login shows who does")
+
+
+def _attempt_cookie(parts: ServerParts, state: str) -> str:
+    """Name of an attempt's cookie: each has its own, as tabs have."""
+    kept = "".join(char for char in state[:12] if char.isalnum())
+    return f"{'__Host-' if _by_tls(parts) else ''}{_ATTEMPT}_{kept}"
+
+
+def _by_tls(parts: ServerParts) -> bool:
+    return parts.settings().server.url.startswith("https://")
 
 
 @router.post("/logout")

@@ -130,8 +130,7 @@ def refuse_foreign_labels(
     if not changed or not principal.labels:
         return
     forced = submission.ledgers.open().tokens.forced_labels()
-    for issuer in submission.settings.server.oidc:
-        forced.update(*(rule.labels for rule in issuer.rules))
+    forced.update(*(rule.labels for rule in submission.settings.server.identity_rules))
     if foreign := sorted(changed & forced):
         raise NotAllowed(
             f"labels: {foreign[0]} tells whose a build is, and this token has no {foreign[0]}",

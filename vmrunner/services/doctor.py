@@ -18,7 +18,7 @@ from vmrunner.model import Finding, Level, Trait
 from vmrunner.providers import capabilities, registry
 from vmrunner.reaper.clock_witness import clock_doubt
 from vmrunner.runtime import background
-from vmrunner.services import audit, host_limits, nodes, notifications, pools
+from vmrunner.services import audit, host_limits, login_checks, nodes, notifications, pools
 from vmrunner.store import probe
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def doctor(
         *_each("store", lambda: _store(ledgers, paths.data, store)),
         *_each("pools", lambda: _pools(ledgers, providers)),
         *_each("webhooks", lambda: _webhooks(ledgers, providers)),
+        *_each("logins", lambda: login_checks.findings(providers.settings.server)),
     ]
     opened, broken = providers.opened()
     for name in dict.fromkeys((*providers.settings.providers, *opened, *broken)):

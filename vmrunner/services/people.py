@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.model import BuildRecord
 from vmrunner.model.principals import OF_TOKEN, OIDC
@@ -13,18 +13,26 @@ if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
 
 
+_NAMED: Final = (OF_TOKEN, OIDC)
+
+
 def named(ledger: Ledger, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
-    """Return builds with the names of the tokens that submitted them."""
+    """Return builds with the names of who submitted them."""
     listed = list(rows)
-    names = ledger.tokens.names({row.actor for row in listed if row.actor.startswith(OF_TOKEN)})
+    names = ledger.tokens.names({row.actor for row in listed if row.actor.startswith(_NAMED)})
     return [replace(row, actor_name=names.get(row.actor, "")) for row in listed]
 
 
 def names(ledger: Ledger, actors: Collection[str]) -> Mapping[str, str]:
     """Return each actor's name for people: a token's name, an identity's subject, a user; itself
     where it has none."""
-    found = ledger.tokens.names({actor for actor in actors if actor.startswith(OF_TOKEN)})
+    found = ledger.tokens.names({actor for actor in actors if actor.startswith(_NAMED)})
     return {actor: found.get(actor) or _plain(actor) for actor in actors}
+
+
+def name(ledger: Ledger, actor: str) -> str:
+    """Return one actor's."""
+    return names(ledger, {actor})[actor]
 
 
 def who(row: BuildRecord) -> str:

@@ -101,6 +101,37 @@ def exchange(
     return secret, token
 
 
+def log_in(
+    ledger: Ledger,
+    actor: str,
+    allowed: frozenset[TokenScope],
+    *,
+    name: str,
+    labels: Mapping[str, str],
+    quota: TokenQuota,
+    issuer: str,
+    attempt: str,
+    now: float,
+    expires_at: float,
+) -> Token:
+    """Make the token behind a person's login, which nobody ever sees. `name`: for people;
+    `attempt`: of which there is one token. Raises Conflict for a second."""
+    _, token = ledger.tokens.create(
+        "",
+        allowed,
+        by=issuer,
+        now=now,
+        labels=labels,
+        quota=quota,
+        expires_at=expires_at,
+        actor=actor,
+        attempt=attempt,
+    )
+    ledger.tokens.note_person(actor, name, now)
+    ledger.actions.add(actor, "login", token.id, now, issuer)
+    return token
+
+
 def revoke(ledger: Ledger, word: str, *, by: str = "") -> tuple[Token, bool]:
     """Revoke a token, by id or name; and whether it was valid before. Raises NotFound."""
     now, who = time.time(), by or process.user()

@@ -1,0 +1,65 @@
+"""Bugs of logins of people, and of the page's lists."""
+
+from __future__ import annotations
+
+from bench.planted import Bug
+
+LOGIN = "tests/integration/test_page_login.py"
+BUGS = (
+    Bug(
+        "a login counts that another browser began",
+        "server/oidc_login.py",
+        "if attempt.issuer != issuer.name or not is_ours:",
+        "if attempt.issuer != issuer.name:",
+        f"{LOGIN}::test_a_wrong_state_is_refused",
+    ),
+    Bug(
+        "an issuer passes for another",
+        "server/oidc_login.py",
+        "if attempt.issuer != issuer.name or not is_ours:",
+        "if not is_ours:",
+        f"{LOGIN}::test_one_provider_does_not_pass_for_another",
+    ),
+    Bug(
+        "an identity of another login counts",
+        "server/oidc_login.py",
+        "if not hmac.compare_digest(nonce.encode(), attempt.nonce.encode()):",
+        "if not nonce:",
+        f"{LOGIN}::test_a_forged_identity_is_refused",
+    ),
+    Bug(
+        "an identity for another client counts",
+        "server/oidc_login.py",
+        "if party != issuer.client_id:",
+        "if party is None:",
+        f"{LOGIN}::test_a_forged_identity_is_refused",
+    ),
+    Bug(
+        "a login counts twice",
+        "ledger/tokens.py",
+        'f"login:{digest(attempt)}"',
+        'f"login:{digest(secret)}"',
+        f"{LOGIN}::test_an_answer_that_comes_again_is_refused",
+    ),
+    Bug(
+        "an address that nobody verified is anybody's",
+        "server/oidc_login.py",
+        'if "email" in rule.match and claims.get("email_verified") is not True:',
+        'if "email" in rule.match and not claims.get("email"):',
+        f"{LOGIN}::test_whom_no_rule_is_for_stays_out",
+    ),
+    Bug(
+        "a rule makes admins without a word",
+        "config/oidc.py",
+        "if not self.admins and any(",
+        "if False and any(",
+        f"{LOGIN}::test_a_login_that_would_be_unsafe_is_refused",
+    ),
+    Bug(
+        "an issuer sends codes elsewhere",
+        "config/oidc.py",
+        'and not (scheme == "https" and host in hosts)',
+        'and not scheme.startswith("http")',
+        f"{LOGIN}::test_a_provider_is_nowhere_but_at_its_own_host",
+    ),
+)
