@@ -38,7 +38,7 @@ BUGS: Final = (
     Bug(
         "forget the names that issuers' rules force",
         "services/admission.py",
-        "forced.update(*(rule.labels for rule in issuer.rules))",
+        "forced.update(*(rule.labels for rule in submission.settings.server.identity_rules))",
         "pass",
         f"{TENANTS}::test_a_label_that_others_force_is_refused",
     ),
@@ -73,7 +73,7 @@ BUGS: Final = (
     Bug(
         "take one sub of two issuers for one actor",
         "server/oidc.py",
-        'return f"{OIDC}{issuer.issuer}#{sub}"',
+        'return f"{OIDC}{issuer}#{sub}"',
         'return f"{OIDC}{sub}"',
         f"{OIDC}::test_issuers_are_no_actors_of_each_other",
     ),

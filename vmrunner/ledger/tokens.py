@@ -148,8 +148,8 @@ class Tokens:
             return {}
 
         def name(connection: Connection, actor: str) -> str | None:
-            known = _PERSON if actor.startswith(OIDC) else _NAME
-            found: str | None = known(connection, actor=actor).scalar()
+            query = _PERSON if actor.startswith(OIDC) else _NAME
+            found: str | None = query(connection, actor=actor).scalar()
             return found
 
         found = self._database.read(lambda c: {actor: name(c, actor) for actor in actors})

@@ -62,18 +62,18 @@ class IssuerKeys:
         """Return one key. All are looked for again after an hour; for an unknown one at most once a
         minute. What came longer than a day ago counts no more. Raises HttpProblem where as many as
         may already wait for this issuer."""
-        with self._fresh(issuer, hosts, lambda known: name in known.keys) as known:
-            return known.keys.get(name)
+        with self._fresh(issuer, hosts, lambda it: name in it.keys) as issued:
+            return issued.keys.get(name)
 
     def document(self, issuer: str, hosts: Sequence[str] = ()) -> Mapping[str, Any] | None:
         """Return what the issuer says of itself, as OpenID Connect Discovery has it. Raises as
         `find`."""
-        with self._fresh(issuer, hosts, lambda known: known.document is not None) as known:
-            return known.document
+        with self._fresh(issuer, hosts, lambda it: it.document is not None) as issued:
+            return issued.document
 
     @contextmanager
     def _fresh(
-        self, issuer: str, hosts: Sequence[str], is_known: Callable[[_Issuer], bool]
+        self, issuer: str, hosts: Sequence[str], has_it: Callable[[_Issuer], bool]
     ) -> Iterator[_Issuer]:
         with self._lock:
             issued = self._by_issuer.setdefault(" ".join((issuer, *hosts)), _Issuer())
@@ -86,7 +86,7 @@ class IssuerKeys:
             )
         try:
             with issued.lock:
-                if self._now() - issued.looked_at >= (WITHDRAWN if is_known(issued) else REFETCH):
+                if self._now() - issued.looked_at >= (WITHDRAWN if has_it(issued) else REFETCH):
                     found = _fetched(issuer, hosts)
                     issued.looked_at = self._now()
                     if found is not None:
