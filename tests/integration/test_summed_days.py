@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tests.integration.test_old_rows import count, nothing, over, raw
 from vmrunner.core import cost_report
-from vmrunner.ledger import Ledger, day_sums
+from vmrunner.ledger import Ledger, day_sums, upgrade
+from vmrunner.ledger.connections import single_transaction
+from vmrunner.ledger.urls import parse_url
 from vmrunner.model import PriceSource, Rate
 from vmrunner.runtime.provider_set import ProviderSet
 from vmrunner.services import costs
@@ -185,6 +191,31 @@ def test_sums_stay_when_rows_go(ledger: Ledger) -> None:
     assert ledger.settled_costs.add(11.2 * DAY, sleep=nothing) == 2
     assert ledger.old_rows.remove(50 * DAY, 140 * DAY, sleep=nothing).count == 4
     same(ledger, before)
+
+
+def test_days_of_a_former_ledger_stay(tmp_path: Path) -> None:
+    """Version 0016 had sums of rows that are gone alone, under other names."""
+    with closing(Ledger.open(f"sqlite:///{tmp_path}/new.db", data_dir=tmp_path)) as ledger:
+        for n in range(4):
+            over(ledger, f"b-{n}", (10 + n) * DAY, (10.1 + n) * DAY, labels={"team": "a"})
+        before = {asked: found for asked, found in reports(ledger).items() if asked[1] % DAY == 0}
+        assert ledger.old_rows.remove(50 * DAY, 140 * DAY, sleep=nothing).count == 4
+        find = text("SELECT * FROM cost_days")
+        days = ledger._database.read(lambda c: [dict(row._mapping) for row in c.execute(find)])
+    url = f"sqlite:///{tmp_path}/former.db"
+    config = Config()
+    config.set_main_option("script_location", str(upgrade._MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    with single_transaction(parse_url(url)) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0016")
+        for day in days:
+            columns = ", ".join(name.replace("_ended", "_begun") for name in day)
+            values = ", ".join(f":{name}" for name in day)
+            connection.execute(text(f"INSERT INTO cost_days ({columns}) VALUES ({values})"), day)
+    with closing(Ledger.open(url, data_dir=tmp_path)) as ledger:
+        assert count(ledger, "summed_days") == count(ledger, "cost_days") == 4
+        same(ledger, before)
 
 
 def test_no_revision_comes_of_a_sum(ledger: Ledger) -> None:

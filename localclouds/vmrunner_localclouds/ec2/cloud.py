@@ -58,7 +58,7 @@ class LocalCloud(LocalService[Ec2Machine, Ec2Request, RequestFate]):
         self.by_id: dict[str, Ec2Machine] = {}
         self.hidden: set[str] = set()  # ids of machines that no list shows yet
         self.tokens: dict[tuple[str, str, str], Token] = {}
-        self.throttles = False  # are requests above EC2's own rates refused?
+        self.throttles = True  # requests above EC2's own rates are refused
         self._rates = Throttles(self.now)
         self.account = f"{secrets.randbelow(9 * 10**11) + 10**11}"
         moto_patches.install()

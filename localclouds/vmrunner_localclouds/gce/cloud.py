@@ -66,7 +66,7 @@ class LocalGce(JsonCloud[GceMachine, GceRequest, BrokenOperation]):
         self.accounts: dict[str, Json] = {}  # of services, by address
         #: Of the catalog: description, unit, USD, regions.
         self.prices: list[tuple[str, str, float, list[str]]] = []
-        self.throttles = False  # are requests above Google's own rates refused?
+        self.throttles = True  # requests above Google's own rates are refused
         self.rates = Throttles(self.now)
         self._shelves: dict[str, dict[str, dict[str, Json]]] = {}
         self._addresses = 0
