@@ -518,4 +518,25 @@ BUGS: Final = (
         "{}",
         "tests/faults/test_lives.py::test_a_vm_born_past_its_end_needs_no_ledger",
     ),
+    Bug(
+        "a row is found by tag alone",
+        "core/row_index.py",
+        'self._by_id.get(resource.instance or "") or self._recorded(resource)',
+        'self._by_id.get(resource.instance or "")',
+        "tests/faults/test_lives.py::test_a_vm_that_lost_our_name_lives_on_and_ends",
+    ),
+    Bug(
+        "what has no name is an orphan though a row cannot be read",
+        "core/reap_rules.py",
+        "        return not self.unread\n",
+        "        return True\n",
+        "tests/unit/core/test_reap_rules.py::test_beside_an_unread_row_nothing_nameless_is_an_orphan",
+    ),
+    Bug(
+        "a page shows rows by tag alone",
+        "reaper/gather.py",
+        "    return rows | {row.id: row for row in instances.recorded(refs)} if refs else rows\n",
+        "    return rows\n",
+        "tests/faults/test_lives.py::test_a_page_knows_the_rows_of_what_lost_its_name",
+    ),
 )

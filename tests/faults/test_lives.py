@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -88,6 +89,36 @@ def test_a_create_that_is_heard_late_dies(make_world: Make) -> None:
     world.settle()
     assert len(world.cloud.machines) == 1
     assert world.truth.builds.get(build.id).result is Result.CANCELLED
+
+
+def test_a_vm_that_lost_our_name_lives_on_and_ends(make_world: Make) -> None:
+    """Its row recorded it: no sweep takes it for an orphan, and nothing of it is left."""
+    world = make_world()
+    build = world.submit(timeout=500, ttl=590)
+    world.seconds[build.id] = 450
+    world.node()
+    world.run(300, until=lambda: bool(world.started))
+    for thing in world.cloud.standing():
+        del thing.tags["vmrunner:instance"]
+    world.settle()
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
+
+
+def test_a_page_knows_the_rows_of_what_lost_its_name(make_world: Make) -> None:
+    """By it a VM without any deadline of its own is not past that of today's limits."""
+    world = make_world()
+    build = world.submit(timeout=500, ttl=590)
+    world.seconds[build.id] = 450
+    node = world.node()
+    world.run(300, until=lambda: bool(world.started))
+    for thing in world.cloud.standing():
+        for name in ("instance", "expires-at", "max-ttl"):
+            del thing.tags[f"vmrunner:{name}"]
+    world.limits = replace(world.limits, limits=replace(world.limits.limits, max_ttl=200))
+    node.kill()
+    world.node()
+    world.settle()
+    assert world.truth.builds.get(build.id).result is Result.SUCCESS
 
 
 @pytest.mark.parametrize("fails", ["all of it", "writes"])

@@ -79,6 +79,11 @@ def audit(
     provider's clock. Rows and machines inside the newborn window do not count.
     """
     rows_by_id = {row.id: row for row in rows}
+    recorded = {
+        row.ref: row
+        for row in rows_by_id.values()
+        if row.ref and row.state is not InstanceState.GONE
+    }
     listed = list(pages)
     found: list[Survivor] = []
     for page in listed:
@@ -89,7 +94,7 @@ def audit(
             if resource.power is Power.DEAD:
                 continue
             if resource.tag("installation") == installation:
-                row = rows_by_id.get(resource.instance or "")
+                row = rows_by_id.get(resource.instance or "") or recorded.get(resource.ref)
                 found += _thing(now, resource, row, limits, builders)
             elif (
                 resource.near
@@ -234,7 +239,7 @@ def _thing(
         name
         for name, value in (
             ("role", r.role),
-            ("instance", r.instance),
+            ("instance", r.instance or (row and row.id)),
             ("expires-at", r.expires_at),
             ("generation", r.tag("generation")),
         )
@@ -292,13 +297,13 @@ def _rows(
     read = {(p.scope, p.kind) for p in pages if p.error is None and not p.more} - broken
     vms = [r for p in pages for r in p.resources if r.ref.kind is Kind.INSTANCE]
     own = [r for r in vms if r.tag("installation") == installation and r.role is not Role.GUARD]
-    visible_ids = {r.instance for r in own}
+    visible_ids, visible_refs = {r.instance for r in own}, {r.ref for r in own}
     found = []
     for row in rows:
         if row.state is InstanceState.GONE or now < row.created_at + limits.newborn:
             continue
         late = now - row.end
-        if row.id not in visible_ids:
+        if row.id not in visible_ids and row.ref not in visible_refs:
             if (row.scope, Kind.INSTANCE) not in read:
                 text = f"{row.id} is in {row.scope}, which was not read"
                 found.append(_line(AuditFault.UNREAD, text, row, late))

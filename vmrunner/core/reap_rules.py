@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from vmrunner.core.lifecycle import SweepId, counts_twice
 from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, SightingKind
+from vmrunner.core.row_index import RowIndex
 from vmrunner.core.row_rules import URGENCY, marks, overlong
 from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
 from vmrunner.model import (
@@ -32,8 +33,9 @@ class ReapInput:
     """All that one decision looks at, of one provider.
 
     `rows`: the open ones within its scopes, and those, open or gone, of every instance id that
-    `sweep_view` kept. `sweep` is the sweep that was listed; without one nothing is concluded from
-    what is not there. `since`: when a node last began to watch without a break, `seen`: the same of
+    `sweep_view` kept; `unread`: some open row could not be read, so that a VM whose tag names none
+    may have one. `sweep` is the sweep that was listed; without one nothing is concluded from what
+    is not there. `since`: when a node last began to watch without a break, `seen`: the same of
     single scopes: no silence before that counts. `early_deaths`: by instance id, from
     `lifecycle.early_death`. `release`: a person looked at the orphans and wants them dead, however
     many they are."""
@@ -47,6 +49,7 @@ class ReapInput:
     seen: Mapping[Scope, float] = field(default_factory=dict)
     early_deaths: Mapping[str, Death] = field(default_factory=dict)
     release: bool = False
+    unread: bool = False
 
 
 def decide(given: ReapInput) -> ReapPlan:
@@ -64,7 +67,9 @@ def decide(given: ReapInput) -> ReapPlan:
         later=tuple(k for k in _alone(later, resources).values() if k.ref not in kills),
         again=len(kills) < every,
         sightings=rules.remembered(kills.values(), resources) | latch,
-        alarms=tuple(sorted(alarms + odd + overlong(now, rows.values(), limits))),
+        alarms=tuple(
+            sorted(alarms + odd + rules.crossed(resources) + overlong(now, rows.values(), limits))
+        ),
     )
 
 
@@ -82,16 +87,21 @@ def soon(
     expires = expiry(resource, row, limits, seen)
     if expires is None or expires >= now + CLOCK_SKEW:
         return None
-    return _kill(resource, Death.EXPIRED, expires)
+    return _kill(resource, row, Death.EXPIRED, expires)
 
 
 def _kill(
-    resource: Resource, reason: Death, expires: float | None, *, force: bool = False
+    resource: Resource,
+    row: Instance | None,
+    reason: Death,
+    expires: float | None,
+    *,
+    force: bool = False,
 ) -> Deletion:
     return Deletion(
         ref=resource.ref,
         reason=reason,
-        instance=resource.instance,
+        instance=row.id if row else resource.instance,
         expires_at=expires,
         created_at=resource.created_at,
         force=force,
@@ -132,7 +142,8 @@ class _Rules:
 
     def __init__(self, given: ReapInput) -> None:
         self.now, self.rows, self.sweep_view = given.now, given.rows, given.sweep_view
-        self.sweep, self.release = given.sweep, given.release
+        self.sweep, self.release, self.unread = given.sweep, given.release, given.unread
+        self.index = RowIndex(given.rows.values())
         self.limits = given.sweep_view.limits
         self.installation, self.generation = (
             given.sweep_view.installation,
@@ -165,7 +176,7 @@ class _Rules:
             reason = Death.DUPLICATE
         if reason is None:
             return None
-        return _kill(resource, reason, expires, force=self.asked_before(resource))
+        return _kill(resource, row, reason, expires, force=self.asked_before(resource))
 
     def kill_to_come(self, resource: Resource) -> Deletion | None:
         """The kill to come of a resource that expires before long."""
@@ -177,7 +188,15 @@ class _Rules:
         return (SightingKind.KILLED, subject(resource.ref)) in self.memory
 
     def row_of(self, resource: Resource) -> Instance | None:
-        return self.rows.get(resource.instance or "")
+        return self.index.of(resource)
+
+    def crossed(self, resources: Iterable[Resource]) -> list[str]:
+        """Messages about VMs whose tag names another row than the one that recorded them."""
+        return [
+            f"{resource.ref.id} is tagged {resource.instance}, and {row.id} recorded it"
+            for resource in resources
+            if (row := self.index.differs(resource)) is not None
+        ]
 
     def parentless(self, resource: Resource, row: Instance) -> bool:
         """A child dies only after no parent is alive: neither what it hangs on, nor its VM."""
@@ -197,8 +216,11 @@ class _Rules:
     def unknown(self, resource: Resource) -> bool:
         """True if a resource is ours, of this very database, alive, and without a row."""
         mine = of_this_ledger(resource, self.installation, self.generation)
-        rowed = resource.instance in self.sweep_view.rowed
-        return mine and not rowed and self.row_of(resource) is None
+        if not mine or self.row_of(resource) is not None:
+            return False
+        if resource.instance:
+            return resource.instance not in self.sweep_view.rowed
+        return not self.unread
 
     def orphans(self, rest: Sequence[Resource]) -> tuple[list[Deletion], set[Sighting], list[str]]:
         """ORPHAN: the second complete sighting, past the newborn window, under the cap. Over the
@@ -223,7 +245,9 @@ class _Rules:
             f"(cap {self.limits.orphan_cap}): none is deleted before its deadline, unless by "
             "`vmrunner reap --orphans`"
         )
-        kills = [_kill(r, Death.ORPHAN, r.expires_at, force=self.asked_before(r)) for r in free]
+        kills = [
+            _kill(r, None, Death.ORPHAN, r.expires_at, force=self.asked_before(r)) for r in free
+        ]
         return kills, held, [text] if kept else []
 
     def sighted(self, what: SightingKind, about: str, scope: Scope) -> Sighting:

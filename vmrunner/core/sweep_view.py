@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from vmrunner.core.row_index import RowIndex
 from vmrunner.model import (
     MORTAL,
     SERVING,
@@ -94,16 +95,17 @@ class SweepView:
     _ended: set[tuple[Scope, Kind]] = field(default_factory=set)
 
     def take(self, page: Page, rows: Mapping[str, Instance], now: float) -> set[str]:
-        """Take in one page, with at least the rows of the instance ids that it shows. Returns
-        the instance ids of what is kept whole: their rows are needed to conclude."""
-        kept = set()
+        """Take in one page, with at least the rows of what it shows, by id. Returns the instance
+        ids of what is kept whole: their rows are needed to conclude."""
+        kept, index = set(), RowIndex(rows.values())
         self._earliest = min(self._earliest, now)
         # What was let go by another time may expire before the next sweep.
         self.jumped = now - self._earliest > CLOCK_SKEW / 2
         for resource in page.resources:
             try:
-                if self._take(resource, rows, now):
-                    kept.add(resource.instance or "")
+                row = index.of(resource)
+                if self._take(resource, row, now, odd=index.differs(resource) is not None):
+                    kept.add(row.id if row else resource.instance or "")
             except Exception as error:  # noqa: BLE001 - one that makes no sense hides no other
                 self.fail(page, f"{resource.ref.id}: {type(error).__name__}: {error}")
         if page.error is not None:
@@ -121,8 +123,8 @@ class SweepView:
         """A part of it could not be read."""
         self.errors.append((page.scope, page.kind, why))
 
-    def _take(self, resource: Resource, rows: Mapping[str, Instance], now: float) -> bool:
-        """Take a resource in; true if it is kept whole."""
+    def _take(self, resource: Resource, row: Instance | None, now: float, *, odd: bool) -> bool:
+        """Take a resource in; true if it is kept whole. `odd`: it is to be told of."""
         ref = resource.ref
         alive = resource.alive
         (self.alive if alive else self.dead).add(ref)
@@ -130,10 +132,9 @@ class SweepView:
         self._kept.pop(ref, None)
         if not ours(resource, self.installation):
             return False
-        row = rows.get(resource.instance or "")
         if ref.kind is Kind.INSTANCE and resource.instance and not (row and row.ref == ref):
             self.shown.add(resource.instance)
-        keep = alive and not self._settled(resource, row, now)
+        keep = alive and (odd or not self._settled(resource, row, now))
         if keep:
             self._kept[ref] = resource
         return keep

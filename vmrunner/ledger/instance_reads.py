@@ -17,7 +17,7 @@ from vmrunner.ledger.row_reading import Readable, RowCache, readable
 from vmrunner.ledger.statements import Prepared, Statement, arg
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
-from vmrunner.model import Access, Death, Instance, InstanceState, Order, Scope, Start
+from vmrunner.model import Access, Death, Instance, InstanceState, Order, Ref, Scope, Start
 
 _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
@@ -124,6 +124,15 @@ class InstanceReads:
         found = Readable[Instance]()
         for some in parts_of(builds):
             found.extend(self._where(_i.build.in_(some)))
+        return found
+
+    def recorded(self, refs: Collection[Ref]) -> Readable[Instance]:
+        """The open rows that recorded these references, as far as there are any."""
+        found = Readable[Instance]()
+        for some in parts_of([codec.ref_text(ref) for ref in refs]):
+            part = self._where(_i.ref.in_(some), _i.state != InstanceState.GONE.value)
+            found.extend(part)
+            found.unread |= part.unread
         return found
 
     def known(self, ids: Collection[str]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +16,11 @@ from vmrunner.core.reap_plan import Deletion
 from vmrunner.core.reap_rules import ReapInput, decide
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.errors import VmrunnerError
-from vmrunner.model import Death, Instance, Key, Kind
+from vmrunner.model import Death, Instance, Key, Kind, Resource
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.retired_providers import parts
 from vmrunner.reaper import image_kills
-from vmrunner.reaper.gather import read_sweep
+from vmrunner.reaper.gather import read_sweep, rows_of_resources
 from vmrunner.reaper.kills import kill
 from vmrunner.reaper.report import DEAD, NOTHING, LineOutcome, Outcomes, Report, line_of
 
@@ -52,7 +53,7 @@ def delete_expired(
     ):
         try:
             sweep_view = SweepView(limits, installation, "")
-            rows = read_sweep(provider, sweep_view, lambda ids: _rows(ledger, ids))
+            rows = read_sweep(provider, sweep_view, partial(_rows, ledger))
             plan = decide(ReapInput(now=provider.now(), rows=rows, sweep_view=sweep_view))
             kills = [kill for kill in plan.kills if kill.reason is Death.EXPIRED]
             wanted = [] if dry_run else kills
@@ -70,9 +71,9 @@ def delete_expired(
     return report
 
 
-def _rows(ledger: Ledger | None, instances: Collection[str]) -> dict[str, Instance]:
+def _rows(ledger: Ledger | None, resources: Collection[Resource]) -> dict[str, Instance]:
     try:
-        return {row.id: row for row in ledger.instances.these(instances)} if ledger else {}
+        return rows_of_resources(ledger, resources) if ledger else {}
     except VmrunnerError:  # what it would add can only be in their favour
         return {}
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from vmrunner.core.sweep_view import SweepView
+from vmrunner.core.row_index import refs_of
+from vmrunner.core.sweep_view import SweepView, ours
 from vmrunner.engine.context import WorkContext, log
 from vmrunner.engine.early_deaths import early_deaths
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import VmrunnerError
+from vmrunner.ledger import Ledger
 from vmrunner.ledger.open_rows import OpenRowsReader
 from vmrunner.model import BuildRecord, Death, Instance, Resource
 from vmrunner.providers import Provider
@@ -38,6 +40,8 @@ class LedgerView:
         self.down = str(error) or type(error).__name__
 
 
+#: Gives the rows of resources, by id.
+RowsOfPage = Callable[[Collection[Resource]], Mapping[str, Instance]]
 #: Called after each page with its resources, and the rows of those that have one.
 OnPage = Callable[[Iterable[Resource], Mapping[str, Instance]], None]
 
@@ -78,10 +82,10 @@ def gather(
 def read_sweep(
     provider: Provider,
     sweep_view: SweepView,
-    rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
+    rows_of: RowsOfPage,
     on_page: OnPage | None = None,
 ) -> dict[str, Instance]:
-    """Sweep; `rows_of` gives the rows of instance ids, `on_page` is called after each page, since
+    """Sweep; `rows_of` gives the rows of a page, `on_page` is called after each page, since
     the next may be long in coming. Returns the rows of all that the listing keeps whole. The sweep
     is begun again, once, where the cloud's clock turns out to be another: it may only be slow. A
     driver promises not to raise half way; should it, what came before counts."""
@@ -95,7 +99,7 @@ def read_sweep(
 def _read_pages(
     provider: Provider,
     sweep_view: SweepView,
-    rows_of: Callable[[Collection[str]], Mapping[str, Instance]],
+    rows_of: RowsOfPage,
     on_page: OnPage | None,
     *,
     breaks_off: bool,
@@ -104,7 +108,7 @@ def _read_pages(
     sweep_view.begun = provider.now()
     try:
         for page in provider.sweep():
-            rows = rows_of({r.instance for r in page.resources if r.instance})
+            rows = rows_of(page.resources)
             names = sweep_view.take(page, rows, provider.now())
             kept |= {name: rows[name] for name in names & rows.keys()}
             if on_page is not None:
@@ -152,15 +156,28 @@ def _anothers(context: WorkContext, provider: Provider, row: Instance) -> bool:
 
 
 def _page_rows(
-    context: WorkContext, ledger_view: LedgerView, ask: AsksLedger, ids: Collection[str]
+    context: WorkContext,
+    ledger_view: LedgerView,
+    ask: AsksLedger,
+    resources: Collection[Resource],
 ) -> dict[str, Instance]:
     """The rows of what a page shows. Once the ledger fails, it is left alone for this pass."""
     try:
         if not ledger_view.down:
-            return {row.id: row for row in ask(lambda: context.ledger.instances.these(ids))}
+            return ask(lambda: rows_of_resources(context.ledger, resources))
     except Exception as error:  # noqa: BLE001
         ledger_view.fail(error)
     return {}
+
+
+def rows_of_resources(ledger: Ledger, resources: Collection[Resource]) -> dict[str, Instance]:
+    """The rows of these resources, by id: those that their tags name, open or gone, and of ours
+    whose tag names none the open ones that recorded them."""
+    instances = ledger.instances
+    rows = {row.id: row for row in instances.these({r.instance for r in resources if r.instance})}
+    nameless = (r for r in resources if r.instance not in rows and ours(r, ledger.installation))
+    refs = {ref for resource in nameless for ref in refs_of(resource)}
+    return rows | {row.id: row for row in instances.recorded(refs)} if refs else rows
 
 
 def _unexpected(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from vmrunner.core.lifecycle import CANCEL_GRACE, SweepId, end_of, sandbox_over
 from vmrunner.core.reachability import Reachability
 from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
 from vmrunner.core.reap_rules import ReapInput
+from vmrunner.core.row_index import RowIndex
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import WorkContext
@@ -141,8 +142,9 @@ class ReapPass:
         the rest of a listing. Images go when all of the pass is done."""
         limits, installation = self._context.limits.limits, self._context.ledger.installation
         now, pending = self._provider.now(), self._memory.pending
+        index = RowIndex(rows.values())
         pending.note(
-            reap_rules.soon(now, resource, rows.get(resource.instance or ""), limits, installation)
+            reap_rules.soon(now, resource, index.of(resource), limits, installation)
             for resource in resources
             if resource.ref.kind is Kind.INSTANCE
         )
@@ -214,6 +216,7 @@ class ReapPass:
                 seen=memory.reachability.since(scopes, self._context.monotonic(), now),
                 early_deaths=ledger_view.early_deaths,
                 release=self._orphans,
+                unread=bool(ledger_view.unread),
             )
         )
         if self._sweep:

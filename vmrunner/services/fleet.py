@@ -89,8 +89,9 @@ def beside(
             vms.setdefault(resource.instance, []).append(resource)
     found: list[tuple[Instance | None, Resource | None]] = []
     for row in rows:
-        mine = vms.get(row.id, ())
-        best = next((r for r in mine if r.ref == row.ref), mine[0] if mine else None)
+        mine = [r for r in vms.get(row.id, ()) if r.ref in unmatched]
+        recorded = unmatched.get(row.ref) if row.ref else None
+        best = recorded or (mine[0] if mine else None)
         if best is not None:
             del unmatched[best.ref]
         found.append((row, best))

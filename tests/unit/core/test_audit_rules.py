@@ -24,6 +24,7 @@ def test_all_is_well() -> None:
     assert faults([row()], [page(vm())]) == []
     assert faults([], [page(vm(tags={"vmrunner:installation": "another"}))]) == []
     assert faults([row(state=I.GONE)], [page(vm(power=Power.DEAD))]) == []
+    assert faults([row()], [page(vm(tags={"vmrunner:instance": None}))]) == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.support.reaper_inputs import (
     vm,
 )
 from vmrunner.core.lifecycle import SweepId
-from vmrunner.core.reap_plan import Sighting
+from vmrunner.core.reap_plan import ReapPlan, Sighting
 from vmrunner.model import Death, Instance, Kind, Offer, Page
 
 # --- EXPIRED ---
@@ -393,3 +393,43 @@ def test_a_partial_sweep_neither_breaks_nor_makes_a_series() -> None:
     assert partly.sightings == memory
     assert reaped([mine], [page()], partly.sightings).closes
     assert reaped([mine], [], memory, sweep=None).sightings == memory
+
+
+NAMELESS = {"vmrunner:instance": None}
+
+
+def test_a_vm_without_our_name_is_known_by_its_reference() -> None:
+    mine, shown = row(), vm(tags=NAMELESS)
+    memory = before(reaped([mine], [page(shown)]))
+    assert reaped([mine], [page(shown)], memory) == ReapPlan()
+    assert killed(reaped([], [page(shown)], before(reaped([], [page(shown)]))))
+    late = reaped([row(deadline=NOW - 1)], [page(shown)])
+    assert [(kill.instance, kill.reason) for kill in late.kills] == [("vm-1", Death.EXPIRED)]
+
+
+def test_a_child_without_our_name_is_its_vms() -> None:
+    disk = vm(id="d-1", kind=Kind.DISK, tags=NAMELESS, parent=row().ref)
+    pages = [page(vm(tags=NAMELESS)), page(disk, kind=Kind.DISK)]
+    assert not reaped([row()], pages, before(reaped([row()], pages))).kills
+
+
+def test_what_has_no_name_may_be_a_birth() -> None:
+    """Of a create whose answer is on its way: for as long as that may be, and no longer."""
+    asked = row(state=I.REQUESTED, ref=None, created_at=NOW - 800, state_since=NOW - 800)
+    born = vm(id="i-new", tags=NAMELESS, created_at=NOW - 790)
+    older = vm(id="i-old", tags=NAMELESS, created_at=NOW - 5000)
+    first = before(reaped([], [page(born, older)]))
+    assert killed(reaped([asked], [page(born, older)], first)) == [("i-old", Death.ORPHAN)]
+
+
+def test_beside_an_unread_row_nothing_nameless_is_an_orphan() -> None:
+    shown = vm(tags=NAMELESS)
+    memory = before(reaped([], [page(shown)]))
+    assert killed(reaped([], [page(shown)], memory))
+    assert not killed(reaped([], [page(shown)], memory, unread=True))
+
+
+def test_a_tag_that_names_another_row_is_told() -> None:
+    rows = [row(), row("vm-2", ref=None)]
+    plan = reaped(rows, [page(vm("vm-2", id="i-vm-1"))])
+    assert plan.alarms == ("i-vm-1 is tagged vm-2, and vm-1 recorded it",)

@@ -59,6 +59,7 @@ RESOURCES = st.lists(
             {},
             optional={
                 "vmrunner:installation": st.sampled_from([MINE, MINE, MINE + "x", "", None]),
+                "vmrunner:instance": st.none() | NAMES,
                 "vmrunner:role": st.sampled_from(["build", "image", "pool", "guard", "x"]),
                 "vmrunner:generation": st.sampled_from([GENERATION, "other"]),
                 "vmrunner:expires-at": st.sampled_from(
@@ -122,12 +123,35 @@ def deadline(resource: Resource, mine: Instance | None, memory: frozenset[Sighti
     return born + (float(limit) if limit.isdigit() else LIMITS.max_ttl)
 
 
+def row_of(resource: Resource, rows: list[Instance]) -> Instance | None:
+    """Whose row it is: the tag says so, else the row that recorded it while that is open."""
+    named = [r for r in rows if r.id == resource.instance]
+    recorded = [r for r in rows if r.ref == resource.ref and r.state is not I.GONE]
+    return (named + sorted(recorded, key=lambda r: r.id) + [None])[0]
+
+
+def nameless(resource: Resource, rows: list[Instance]) -> bool:
+    """May it be what a create made that has not answered yet?"""
+    born = NOW if resource.created_at is None else resource.created_at
+    return not resource.instance and any(
+        r.state is I.REQUESTED
+        and r.ref is None
+        and r.created_at <= born
+        and r.created_at + LIMITS.newborn >= NOW
+        for r in rows
+    )
+
+
 def ends(mine: Instance) -> float:
     return mine.deadline if mine.due is None else min(mine.deadline, mine.due)
 
 
 def condemned(
-    kill: Deletion, resource: Resource, mine: Instance | None, memory: frozenset[Sighting]
+    kill: Deletion,
+    resource: Resource,
+    mine: Instance | None,
+    memory: frozenset[Sighting],
+    rows: list[Instance],
 ) -> bool:
     """May it die for this reason?"""
     if kill.reason is Death.EXPIRED:
@@ -146,6 +170,7 @@ def condemned(
         born = resource.created_at
         ours = resource.tag("generation") == GENERATION and mine is None
         early = first.begun if born is None else born
+        ours = ours and not nameless(resource, rows)
         return ours and (born is None or first.begun > early + LIMITS.newborn)
     return False
 
@@ -159,14 +184,14 @@ def test_no_murder_and_no_forgetting(rows, resources, broken, early_deaths) -> N
     by_ref = {r.ref: r for r in resources}
     for kill in plan.kills:
         resource = by_ref[kill.ref]
-        mine = by_id.get(resource.instance or "")
+        mine = row_of(resource, rows)
         assert resource.tag("installation") == MINE
         assert resource.role in (Role.BUILD, Role.POOL, Role.IMAGE)
-        assert condemned(kill, resource, mine, memory), kill
+        assert condemned(kill, resource, mine, memory, rows), kill
     for kill in plan.later:  # killed by time alone, before anybody looks again
         resource = by_ref[kill.ref]
         assert resource.tag("installation") == MINE
-        due = deadline(resource, by_id.get(resource.instance or ""), memory)
+        due = deadline(resource, row_of(resource, rows), memory)
         assert kill.expires_at == due >= NOW
     assert len([k for k in plan.kills if k.reason is Death.ORPHAN]) <= LIMITS.orphan_cap
     for close in plan.closes:
@@ -207,7 +232,7 @@ def test_no_murder_and_no_forgetting(rows, resources, broken, early_deaths) -> N
             Role.POOL,
             Role.IMAGE,
         )
-        mine = by_id.get(resource.instance or "")
+        mine = row_of(resource, rows)
         if ours and resource.alive and deadline(resource, mine, memory) < NOW:
             assert resource.ref in dying
 
