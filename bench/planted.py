@@ -190,10 +190,10 @@ BUGS: Final = (
     Bug(
         "a copied id keeps a row open",
         "core/sweep_view.py",
-        "        if not ours(resource, self.installation):\n            return False\n        row",
+        "        if not ours(resource, self.installation):\n            return False\n        if ref.kind",
         "        if not ours(resource, self.installation):\n"
         '            self.shown.add(resource.instance or "")\n'
-        "            return False\n        row",
+        "            return False\n        if ref.kind",
         f"{RULES}::test_anothers_vm_with_a_copied_id_keeps_no_row_open",
     ),
     Bug(
