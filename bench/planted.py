@@ -190,7 +190,8 @@ BUGS: Final = (
     Bug(
         "a copied id keeps a row open",
         "core/sweep_view.py",
-        "        if not ours(resource, self.installation):\n            return False\n        if ref.kind",
+        "        if not ours(resource, self.installation):\n"
+        "            return False\n        if ref.kind",
         "        if not ours(resource, self.installation):\n"
         '            self.shown.add(resource.instance or "")\n'
         "            return False\n        if ref.kind",
