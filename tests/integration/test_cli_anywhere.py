@@ -11,7 +11,6 @@ import vmrunner.cli
 from tests.support.command_line import Cli
 from tests.support.http_service import service
 from tests.support.ledger_builds import SCOPE, running
-from vmrunner.api.remote_sandbox import no_terminal
 from vmrunner.ledger import Ledger
 from vmrunner.lib import process
 from vmrunner.model import Kind, Power, Ref, Resource
@@ -38,7 +37,7 @@ def test_each_command_works_over_a_server_or_says_why_not() -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ("ssh", "b-1"), ("guard", "policy", "aws"), ("image", "ls"), ("doctor",), ("gc",),
+        ("guard", "policy", "aws"), ("image", "ls"), ("doctor",), ("gc",),
         ("serve",), ("token", "ls"), ("notify", "ls"), ("db", "current"),
     ],
 )  # fmt: skip
@@ -47,21 +46,10 @@ def test_a_command_of_the_ledgers_machine_says_so(
 ) -> None:
     monkeypatch.setenv("VMRUNNER_SERVER", "http://127.0.0.1:1")
     done = cli(*argv)
-    assert (done.code, done.out) == (125 if argv[0] == "ssh" else 2, b"")
+    assert (done.code, done.out) == (2, b"")
     assert vmrunner.cli._HERE[argv[0]] in done.err.decode()
     assert b"run it where the ledger is" in done.err
     assert cli(argv[0], "--help").code == 0
-
-
-def test_a_terminal_over_a_server_is_refused_as_in_python(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VMRUNNER_SERVER", "http://127.0.0.1:1")
-    done = cli("sandbox", "shell", "b-1")
-    assert (done.code, done.err.decode()) == (
-        125,
-        f"vmrunner: error: {no_terminal('sandbox shell')}\n",
-    )
 
 
 def test_a_build_is_removed_wherever_it_is_asked(anywhere: Cli) -> None:

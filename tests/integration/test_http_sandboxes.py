@@ -18,7 +18,7 @@ from tests.support import http_service
 from tests.support.command_line import isolated
 from tests.support.http_service import OTHERS, Service, only
 from tests.support.sshd import wait_for
-from vmrunner.errors import ConfigError, Conflict, NotFinished, NotFound, SandboxOver
+from vmrunner.errors import Conflict, NotFinished, NotFound, SandboxOver
 from vmrunner.model import (
     CommandEnd,
     CommandOrder,
@@ -191,10 +191,6 @@ def test_python_has_its_files_over_http(
         sandbox.files.read("a/b")
     with pytest.raises(Conflict, match="Permission denied"):
         sandbox.files.write("/proc/x", b"1")
-    with pytest.raises(ConfigError, match="a server forwards no ports"):
-        sandbox.forward(80)
-    with pytest.raises(ConfigError, match="a server forwards no SSH"):
-        sandbox.terminal()
 
 
 def test_one_that_is_over_says_so(

@@ -28,6 +28,7 @@ from vmrunner.session.ssh import client
 PROTOCOL = "vmrunner.terminal.v1"
 ENTER = frozenset({TokenScope.ENTER})
 TEAM = {"team": "a"}
+_INIT = client.Dialer.__init__  # before anything is patched
 
 
 class Entered:
@@ -141,7 +142,7 @@ def entered(
 ) -> Iterator[Entered]:
     isolated(root, patch)
     patch.setattr(ledger_builds, "ACCESS", sshd.access)
-    patch.setattr(client.Dialer, "__init__", _as(sshd.user, client.Dialer.__init__))
+    patch.setattr(client.Dialer, "__init__", _as(sshd.user, _INIT))
     shutil.copyfile(docker_terminal.__file__, sshd.programs / "docker")
     (sshd.programs / "docker").chmod(0o755)
     (sshd.programs / "status").write_text("running")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from vmrunner.errors import VmrunnerError
 
 if TYPE_CHECKING:
-    from vmrunner.services.protocols import ForwardingAccess
+    from vmrunner.services.protocols import SandboxAccess
 
 log = logging.getLogger("vmrunner")
 
@@ -22,7 +22,7 @@ class PortForward:
     """Listens on `address` ("127.0.0.1", port) until it is closed: what connects there speaks with
     the sandbox's port, as from its own loopback. Anybody on this machine may connect."""
 
-    def __init__(self, client: ForwardingAccess, port: int, local: int) -> None:
+    def __init__(self, client: SandboxAccess, port: int, local: int) -> None:
         """`local`: the port here; 0: any."""
         self._client = client
         self._port = port

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import base64
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
-from vmrunner.errors import ConfigError, NotFinished, ServerUnreachable
+from vmrunner.errors import NotFinished, ServerUnreachable
 from vmrunner.lib import cancellation
 from vmrunner.model import CommandEnd, CommandOrder, CommandSummary, FileEntry, StreamName
 from vmrunner.services.client import HttpClient
 from vmrunner.services.client.decoding import command_end, command_summary, file_entry
 from vmrunner.services.client.http_client import patiently, segment
 from vmrunner.services.command_output import OnOutput
+
+if TYPE_CHECKING:
+    from vmrunner.services.client.websocket import RemoteCommand
 
 TAR: Final = "application/x-tar"
 BYTES: Final = "application/octet-stream"
@@ -29,6 +34,7 @@ class RemoteSandbox:
     def __init__(self, client: HttpClient, sandbox: str) -> None:
         self._http = client
         self._path = f"/sandboxes/{segment(sandbox)}"
+        self._terminals: WeakSet[RemoteCommand] = WeakSet()
 
     def run(self, order: CommandOrder, on_output: OnOutput) -> CommandEnd:
         """Start a command unless its id was started, and follow it to its end."""
@@ -124,8 +130,33 @@ class RemoteSandbox:
         """Unpack a tar below a directory, which is made where it is missing."""
         self._write(path, TAR, tar)
 
+    # --- terminals and ports ---
+
+    def terminal(self, order: CommandOrder, columns: int, rows: int) -> RemoteCommand:
+        """Start a command at a terminal. Raises NotFound where there is no such command."""
+        from vmrunner.services.client.websocket import RemoteCommand
+
+        opened = RemoteCommand(
+            self._http,
+            f"{self._path}/terminal",
+            order.argv,
+            size=(columns, rows),
+            env=order.env,
+            cwd=order.cwd,
+        )
+        self._terminals.add(opened)
+        return opened
+
+    def forward(self, port: int, local: socket.socket) -> None:
+        """Let a port of the sandbox speak with `local`, until either has ended."""
+        from vmrunner.services.client.port_relay import relay
+
+        relay(self._http, f"{self._path}/ports/{port}", local)
+
     def close(self) -> None:
-        """Do nothing: the connections are the service's."""
+        """Hang up on its terminals. Other connections are the service's."""
+        for terminal in list(self._terminals):
+            terminal.close()
 
     # A token has so many calls at once: more of them wait for a place.
 
@@ -149,11 +180,3 @@ class RemoteSandbox:
 
     def _write(self, path: str, kind: str, data: Iterable[bytes]) -> None:
         self._http.put(self._files, lambda: data, kind=kind, path=path)
-
-
-def no_terminal(what: str) -> ConfigError:
-    """Return the refusal of a terminal in a sandbox of a server."""
-    return ConfigError(
-        f"{what}: the key of a VM never leaves the ledger, and a server forwards no SSH",
-        hint="run it where the ledger is; without a terminal `sandbox run -i` and `popen` work",
-    )

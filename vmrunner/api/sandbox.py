@@ -16,17 +16,15 @@ from vmrunner.api.build import Build
 from vmrunner.api.errors import BuildLost
 from vmrunner.api.keywords import SandboxOptions, sandbox_request
 from vmrunner.api.port_forward import PortForward
-from vmrunner.api.remote_sandbox import no_terminal
 from vmrunner.api.runner import Runner
 from vmrunner.api.sandbox_files import DISK, SandboxFiles
 from vmrunner.api.sandbox_process import SandboxProcess
 from vmrunner.api.terminal import Terminal, checked_size
 from vmrunner.config import field_checks
 from vmrunner.core.boxes import SHELL
-from vmrunner.errors import ConfigError, Conflict, SandboxOver, VmrunnerError
+from vmrunner.errors import Conflict, SandboxOver, VmrunnerError
 from vmrunner.lib import ids, units
 from vmrunner.model import BuildState, CommandEnd, CommandOrder, Result, StreamName
-from vmrunner.services.protocols import ForwardingAccess
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
@@ -245,12 +243,10 @@ class Sandbox:
         cwd: str = "/work",
     ) -> Terminal:
         """Start a command, or a shell, at a terminal of its own. Use it in a `with`, or close it.
-        Raises NotFound where there is no such command, ConfigError over a server."""
+        Raises NotFound where there is no such command."""
         size = checked_size(columns, rows)
         argv = SHELL if command is None else command
         order = command_order(argv, env=env or {}, cwd=cwd, stdin=True)
-        if not isinstance(self._client, ForwardingAccess):
-            raise no_terminal("terminal")
         with self.translated():
             return Terminal(self._client.terminal(order, *size), self.translated)
 
@@ -270,12 +266,8 @@ class Sandbox:
 
     def forward(self, port: int, local: int = 0) -> PortForward:
         """Let this machine's port `local` (0: any) lead to a port of the sandbox. Use it in a
-        `with`, or close it; `close` and `kill` do so too. Raises ConfigError over a server."""
+        `with`, or close it; `close` and `kill` do so too."""
         field_checks.whole(port, "port", 1, 65535)
-        if not isinstance(self._client, ForwardingAccess):
-            raise ConfigError(
-                "forward: a server forwards no ports", hint="run it where the ledger is"
-            )
         opened = PortForward(self._client, port, field_checks.whole(local, "local", 0, 65535))
         self._forwards.append(opened)
         return opened

@@ -13,7 +13,7 @@ from vmrunner.lib import cancellation, units
 
 if TYPE_CHECKING:
     from vmrunner.api.sandbox_process import Translated
-    from vmrunner.services.sandbox_terminal import SandboxTerminal
+    from vmrunner.services.protocols import OpenedTerminal
 
 UNREAD_BYTES: Final = 1 << 20  # bytes that were shown and not read
 LARGEST: Final = (1 << 16) - 1  # columns and rows that Linux can tell a program
@@ -24,7 +24,7 @@ class Terminal:
     has ended. Of unread output 1 MiB is kept: a command that shows more is held back. Closing
     it, as the end of a `with` does, hangs up on all that runs there."""
 
-    def __init__(self, opened: SandboxTerminal, translated: Translated) -> None:
+    def __init__(self, opened: OpenedTerminal, translated: Translated) -> None:
         self._opened = opened
         self._translated = translated
         self._news = threading.Condition()  # something shown, read, ended or closed

@@ -107,7 +107,6 @@ _TASKS: Final[Mapping[str, Mapping[str, str]]] = {
 _COMMANDS: Final = {name: place for task in _TASKS.values() for name, place in task.items()}
 #: Commands that say nothing over a server, and why.
 _HERE: Final[Mapping[str, str]] = {
-    "ssh": "the key of a build's VM never leaves the ledger, and a server forwards no SSH",
     "guard": "it works with the cloud credentials of who calls it",
     "image": "images are made and kept where VMs are started",
     "doctor": "it checks the machine, the credentials and the files of an engine",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmrunner.config.sources import LoadedSettings
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.app import App
+    from vmrunner.services.client import HttpClient
     from vmrunner.services.protocols import Service
 
 _SERVER = "VMRUNNER_SERVER"
@@ -83,6 +84,15 @@ class CliContext:
 def over_server() -> bool:
     """True if the environment names a server."""
     return os.environ.get(_SERVER) is not None
+
+
+def server_of(context: typer.Context) -> HttpClient:
+    """The client of the server that the environment names."""
+    from vmrunner.api.remote_service import RemoteService
+
+    service = shell_of(context).service
+    assert isinstance(service, RemoteService)
+    return service.client
 
 
 def refused_over_server(command: str, why: str) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Exit codes (design §9). `run`, `watch`, `logs -f`, `ssh`, `sandbox run` and `sandbox shell` give
+"""Exit codes (design §9). `run`, `watch`, `logs -f`, `ssh`, `sandbox run|exec|shell` give
 the remote code and say 125 for all that is ours; the other commands have small codes of their
 own."""
 
@@ -44,7 +44,7 @@ def remote(argv: Sequence[str]) -> bool:
     words = [word for word in own if not word.startswith("-")]
     command = words[0] if words else ""
     if command == "sandbox":
-        return words[1:2] in (["run"], ["shell"])
+        return words[1:2] in (["run"], ["exec"], ["shell"])
     if command == "logs":
         return any(re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*|--follow", word) for word in own)
     return command in ("run", "watch", "ssh", "gitlab")  # to GitLab Runner, 1 is the job's failure

@@ -15,12 +15,14 @@ from vmrunner.server.authentication import Authentication
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.entries import PortVisits
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html import STATIC, PageFiles, of_problem
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
 from vmrunner.server.oidc_login import OidcLogins
+from vmrunner.server.port_connections import PortConnections
 from vmrunner.server.routes import (
     admin_pages,
     artifacts,
@@ -33,6 +35,7 @@ from vmrunner.server.routes import (
     log_windows,
     logs,
     operations,
+    ports,
     sandboxes,
     sources,
     system,
@@ -81,6 +84,9 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
     app.state.terminal_slots = CallerSlots("terminals", lambda: parts.settings().server.terminals)
     app.state.entry_threads = CapacityLimiter(ENTRY_THREADS)
+    app.state.port_slots = CallerSlots("ports", lambda: parts.settings().server.ports)
+    app.state.port_connections = PortConnections(app.state.entry_threads)
+    app.state.port_visits = PortVisits()
     app.state.sandbox_threads = CapacityLimiter(SANDBOX_THREADS)
     app.state.cloud_threads = CapacityLimiter(CLOUD_THREADS)
     app.state.store_threads = CapacityLimiter(STORE_THREADS)
@@ -92,9 +98,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app, of_problem)
     for part in (
-        builds, sandboxes, terminals, logs, log_windows, artifacts, sources, instances, caches,
-        operations,
-        costs, token,
+        builds, sandboxes, terminals, ports, logs, log_windows, artifacts, sources, instances,
+        caches, operations, costs, token,
     ):  # fmt: skip
         app.include_router(part.router, prefix=API)
     for part in (system, login, build_page, build_details, vm_page, admin_pages):

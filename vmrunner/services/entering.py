@@ -145,7 +145,7 @@ class Entrance:
 
     def connect(self) -> PortConnection:
         """Open a connection on which many ports may be spoken to. The container of a build that is
-        held is started again: what listened there does not."""
+        held is started again; what listened there is not."""
         row, instance = self.current()
         connection = self._dial(row, instance)
         try:
@@ -199,21 +199,21 @@ class PortConnection:
 
     def __init__(self, connection: client.Connection, row: BuildRecord) -> None:
         self._connection = connection
-        self._row = row
+        self._place = row.instance, row.state is BuildState.HELD
 
-    @property
-    def is_open(self) -> bool:
-        """True if nothing was heard of its end."""
-        return self._connection.is_open
+    def serves(self, row: BuildRecord) -> bool:
+        """True if it leads to the build's VM as it is now, as far as is known."""
+        place = row.instance, row.state is BuildState.HELD
+        return self._connection.is_open and self._place == place
 
-    def port(self, port: int) -> PortChannel:
+    def port(self, row: BuildRecord, port: int) -> PortChannel:
         """Connect to a port of the container, on its own loopback. Raises Conflict; that nothing
         listens there is told by `refusal`."""
-        words = ["forward", "--epoch", str(self._row.epoch), str(port)]
+        words = ["forward", "--epoch", str(row.epoch), str(port)]
         try:
             return self._connection.port(supervisor_calls.SOCKET, words)
         except client.ConnectionLost as error:
-            raise _silent(self._row, error) from None
+            raise _silent(row, error) from None
 
     def close(self) -> None:
         self._connection.close()

@@ -5,7 +5,7 @@ process (`api/local_service.py`) or a server's (`api/remote_service.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self
 
 from vmrunner.model import Reason
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from vmrunner.services.logs import ReadsLog
     from vmrunner.services.pools import PoolStatus
     from vmrunner.services.requests import BuildRequest, CheckedRequest
-    from vmrunner.services.sandbox_terminal import SandboxTerminal
     from vmrunner.services.submit import AdmittedBuild, PackedBuild
 
 
@@ -108,6 +107,30 @@ class BuildArtifacts(Protocol):
         """Copy them, or those that `paths` name, below `dest`. The path of each copy."""
 
 
+class OpenedTerminal(Protocol):
+    """A command at a terminal, here or over a server."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return its exit code, once `receive` has told its end; None: it was closed before."""
+
+    @property
+    def is_open(self) -> bool:
+        """True if nothing was heard of its connection's end."""
+
+    def receive(self) -> bytes | None:
+        """Bytes that it shows; b"" at its end; None when there were none for a while."""
+
+    def send(self, data: bytes) -> bool:
+        """Type it; returns once all was sent. False: the command has ended."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell it the terminal's new size."""
+
+    def close(self) -> None:
+        """Hang up: what runs at it is told, as when a window is closed."""
+
+
 class SandboxAccess(Protocol):
     """Commands and files of one sandbox. Each call raises SandboxOver, NotFound, Conflict."""
 
@@ -150,19 +173,14 @@ class SandboxAccess(Protocol):
     def unpack_files(self, path: str, tar: Iterable[bytes]) -> None:
         """Unpack a tar below a directory, which is made where it is missing."""
 
-    def close(self) -> None:
-        """Close the connections to it."""
-
-
-@runtime_checkable
-class ForwardingAccess(SandboxAccess, Protocol):
-    """Access by SSH to the sandbox's VM, which no server gives."""
-
     def forward(self, port: int, local: socket.socket) -> None:
         """Let a port of the sandbox speak with `local`, until either has ended."""
 
-    def terminal(self, order: CommandOrder, columns: int, rows: int) -> SandboxTerminal:
+    def terminal(self, order: CommandOrder, columns: int, rows: int) -> OpenedTerminal:
         """Start a command at a terminal. Raises NotFound where there is no such command."""
+
+    def close(self) -> None:
+        """Close the connections to it."""
 
 
 class Service(Protocol):

@@ -1,4 +1,4 @@
-"""`vmrunner sandbox create|run|shell|cp|ls|rm`."""
+"""`vmrunner sandbox create|run|exec|shell|cp|ls|rm`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from vmrunner.cli import build_options, exit_codes, output
 from vmrunner.cli.completion import build_ids
-from vmrunner.cli.context import over_server, shell_of
+from vmrunner.cli.context import over_server, server_of, shell_of
 from vmrunner.cli.output import Format
 from vmrunner.cli.trailing_command import WithCommand
 from vmrunner.errors import ConfigError, NotFound, VmrunnerError
@@ -152,12 +152,56 @@ def run(
 @app.command(cls=WithCommand)
 def shell(context: typer.Context, sandbox: Id) -> int:
     """A shell in a sandbox, with a terminal where this is one; or with -- CMD one command."""
-    from vmrunner.api.remote_sandbox import no_terminal
-    from vmrunner.cli.commands.ssh import ssh
+    from vmrunner.cli.remote_command import at_terminal
 
-    if over_server():
-        raise no_terminal("sandbox shell")
-    return ssh(context, sandbox, into=True)
+    command: list[str] = context.meta.get("command") or []
+    return _enter(context, sandbox, command, terminal=at_terminal())
+
+
+@app.command("exec", cls=WithCommand)
+def run_attached(
+    context: typer.Context,
+    sandbox: Id,
+    interactive: Annotated[bool, typer.Option("-i", "--stdin", help="Send it this stdin.")] = False,
+    tty: Annotated[bool, typer.Option("-t", "--tty", help="Let it be at this terminal.")] = False,
+    env: Annotated[
+        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
+    ] = None,
+    cwd: Annotated[str, typer.Option(metavar="DIR", help="Where it runs.")] = "/work",
+) -> int:
+    """Run a command in a sandbox, over a connection that is its alone. It ends with that; its
+    output comes byte by byte, and is in no log. The exit code is its own.
+
+    vmrunner sandbox exec -it ID -- python3"""
+    from vmrunner.api.sandbox import command_order
+    from vmrunner.cli.remote_command import at_terminal
+    from vmrunner.lib import units
+
+    command: list[str] = context.meta.get("command") or []
+    if not command:
+        raise ConfigError("command: missing", hint="put it after --")
+    if tty and not at_terminal():
+        raise ConfigError("tty: stdin or stdout is no terminal", hint="leave -t out")
+    variables = dict(units.pair(text, "env") for text in env or ())
+    command_order(command, env=variables, cwd=cwd)  # checked
+    return _enter(
+        context, sandbox, command, terminal=tty, stdin=interactive, env=variables, cwd=cwd
+    )
+
+
+def _enter(
+    context: typer.Context, sandbox: str, command: list[str], *, terminal: bool, **options: Any
+) -> int:
+    """Run a command in a sandbox, here or by the server."""
+    from vmrunner.cli import remote_command
+    from vmrunner.cli.commands.ssh import enter
+    from vmrunner.services.client.http_client import segment
+
+    if not over_server():
+        return enter(context, sandbox, command, into=True, terminal=terminal, **options)
+    path = f"/sandboxes/{segment(sandbox)}/terminal"
+    client = server_of(context)
+    return remote_command.run(client, path, command, terminal=terminal, **options)
 
 
 @app.command()

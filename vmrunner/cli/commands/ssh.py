@@ -11,18 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from vmrunner.cli import artifact_destination, exit_codes, output
+from vmrunner.cli import artifact_destination, exit_codes, output, remote_command
 from vmrunner.cli.commands.builds import Id, Output
-from vmrunner.cli.context import shell_of
+from vmrunner.cli.context import over_server, server_of, shell_of
 from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
+from vmrunner.services.client.http_client import segment
 
 if TYPE_CHECKING:
     from vmrunner.lib.channels import Channel
@@ -50,32 +52,55 @@ def ssh(
 
     It is the VM's root that you are, or with --container the build's own: in its file system, in
     /work, with its environment; also after its end, while --keep-on-failure keeps the VM."""
-    from vmrunner.errors import NotFound
+    command: list[str] = context.meta.get("command") or []
+    if over_server():
+        return _over_server(context, build, command, into=into)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return enter(context, build, command, into=into, terminal=into and terminal)
+
+
+def _over_server(context: typer.Context, build: str, command: list[str], *, into: bool) -> int:
+    """The same, by the server: as with ssh, a command in the VM is at no terminal."""
+    terminal = remote_command.at_terminal() and (into or not command)
+    client = server_of(context)
+    path = f"/builds/{segment(build)}/terminal"
+    return remote_command.run(client, path, command, terminal=terminal, container=into)
+
+
+def enter(
+    context: typer.Context,
+    build: str,
+    command: list[str],
+    *,
+    into: bool,
+    terminal: bool,
+    stdin: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: str = "/work",
+) -> int:
+    """Run a command in a build's VM, or in its container, from the machine with the ledger. Returns
+    its exit code."""
     from vmrunner.model import BuildState
+    from vmrunner.services.entering import vm_of
+    from vmrunner.services.sandbox_terminal import command_words
 
     shell = shell_of(context)
-    command: list[str] = context.meta.get("command") or []
     row = shell.ledger.builds.find(build)
-    if row.instance is None or row.finished:
-        raise Conflict(f"{row.id} has no VM: it is {row.state.value}")
-    instance = shell.ledger.instances.get(row.instance)
-    try:
-        access = shell.ledger.instances.access(instance.id)
-    except NotFound:
-        raise Conflict(f"the VM of {row.id} is {instance.state.value}") from None
+    instance, access = vm_of(shell.ledger, row)
     if instance.address is None:
         raise Conflict(f"the VM of {row.id} has no address yet", hint="wait until it has booted")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if into:
         held = row.state is BuildState.HELD
         if held:
             output.say("its container is started again, which may take a minute on a busy machine")
         box = shell.app.providers.box_of(instance)
         name = secrets.token_hex(16) if terminal else ""
+        if command:
+            command = command_words(command, cwd, env or {})
         command = box.inside(command, held=held, terminal=name)
     channel = shell.app.providers.channel_to(instance)
     stream = _stream(channel, instance.address)
-    return _ssh(access, stream, command, terminal=into and terminal)
+    return _ssh(access, stream, command, terminal=terminal, stdin=stdin)
 
 
 def _stream(channel: Channel, address: Address) -> socket.socket:
@@ -86,7 +111,12 @@ def _stream(channel: Channel, address: Address) -> socket.socket:
 
 
 def _ssh(
-    access: Access, stream: socket.socket, command: list[str], *, terminal: bool = False
+    access: Access,
+    stream: socket.socket,
+    command: list[str],
+    *,
+    terminal: bool = False,
+    stdin: bool = True,
 ) -> int:
     """The system's ssh with this instance's own key and planted host key, and nothing of the
     user's: no config, no agent, no other key. It speaks over this very connection."""
@@ -120,7 +150,8 @@ def _ssh(
         argv += [f"{_USER}@vm"]
         if command:
             argv += [shlex.join(command)]
-        done = subprocess.run(argv, check=False)
+        source = None if stdin else subprocess.DEVNULL
+        done = subprocess.run(argv, stdin=source, check=False)
         message = troubles.read_text(errors="replace").strip()
     if done.returncode == _BROKEN and message:
         raise VmrunnerError(f"ssh: {message.splitlines()[-1]}")

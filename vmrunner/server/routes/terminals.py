@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
@@ -33,6 +32,7 @@ from vmrunner.server.entered_streams import (
     control_frame,
     failed,
 )
+from vmrunner.server.entries import Entry
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import Enterer, visible_build
 from vmrunner.services import entering
@@ -215,7 +215,7 @@ class _Session:
 
     async def _served(self, principal: Principal, entrance: Entrance, order: EntryOrder) -> Ending:
         socket, build = self._socket, entrance.build
-        note = Entry(self._parts, principal, build, entering.TERMINAL)
+        note = Entry(self._parts.ledger, principal.actor, build, entering.TERMINAL)
         what = "container" if order.container else "VM"
         await note.begin(f"the {what}, from {origin_of(socket)}")
         command, pump = None, None
@@ -240,7 +240,9 @@ class _Session:
             with CancelScope(shield=True):
                 if command is not None and pump is None:
                     await to_thread.run_sync(command.close, limiter=self._threads)
-                await note.end(pump)
+                if pump is not None:
+                    note.shown, note.typed = pump.shown, pump.typed
+                await note.end()
 
     async def _control(self, command: EnteredCommand, frame: dict[str, Any]) -> None:
         if frame["type"] == "resize":
@@ -266,29 +268,3 @@ async def first_text(socket: WebSocket) -> str:
     if message["type"] == "websocket.disconnect":
         raise StreamEnded(Ending(None))
     return message.get("text") or ""
-
-
-class Entry:
-    """The entry of a principal, as an action that ops see, and an event of the build."""
-
-    def __init__(self, parts: ServerParts, principal: Principal, build: str, verb: str) -> None:
-        self._parts, self._who, self._build, self._verb = parts, principal.actor, build, verb
-        self._began = time.monotonic()
-
-    async def begin(self, detail: str) -> None:
-        """Note it. Raises LedgerError: who cannot be noted does not enter."""
-        await to_thread.run_sync(self._begin, detail)
-
-    def _begin(self, detail: str) -> None:
-        entering.note(self._parts.ledger, self._who, self._verb, self._build, detail)
-
-    async def end(self, pump: StreamPump | None) -> None:
-        """Note its end, with the bytes that went either way."""
-        shown, typed = (pump.shown, pump.typed) if pump else (0, 0)
-        seconds = time.monotonic() - self._began
-        detail = f"{units.span(seconds)}, {units.amount(shown)} out, {units.amount(typed)} in"
-        with suppress(VmrunnerError):
-            await to_thread.run_sync(self._end, detail)
-
-    def _end(self, detail: str) -> None:
-        entering.note_end(self._parts.ledger, self._who, self._verb, self._build, detail)

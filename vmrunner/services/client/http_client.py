@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -62,13 +63,18 @@ class HttpClient:
         """Return another for the same server and token, which waits no longer for an answer."""
         return HttpClient(self.url, self._token, timeout=timeout)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of every request: who asks."""
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
     def _open(self) -> httpx.Client:
         """Imported late: most commands speak to no server."""
         import httpx
 
         with self._lock:
             if self._client is None:
-                headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+                headers = self.headers
                 if parent := trace_context.parse(os.environ.get("TRACEPARENT", "")):
                     headers["traceparent"] = str(parent)
                 self._client = httpx.Client(
@@ -134,7 +140,7 @@ class HttpClient:
                 )
                 if answer.status_code >= 400:
                     answer.read()
-                    raise self._problem(answer)
+                    raise self.problem(answer.status_code, answer.content)
                 return answer
 
             yield patiently(ask).iter_bytes()
@@ -151,7 +157,7 @@ class HttpClient:
                 method, _whole(path), params=query, headers=headers, **body
             )
         if answer.status_code >= 400:
-            raise self._problem(answer)
+            raise self.problem(answer.status_code, answer.content)
         try:
             document = answer.json()
         except ValueError:
@@ -163,11 +169,11 @@ class HttpClient:
             )
         return document
 
-    def _problem(self, answer: httpx.Response) -> VmrunnerError:
-        """The exception that the server raised. Without a token it speaks of headers,
-        which is not where a user sets one."""
-        if answer.status_code != 401:
-            return problem(answer)
+    def problem(self, status: int, body: bytes) -> VmrunnerError:
+        """The exception that the server raised, by its answer. Without a token it speaks of
+        headers, which is not where a user sets one."""
+        if status != 401:
+            return problem(status, body)
         if not self._token:
             return NoValidToken(
                 f"{self.url} wants a token, and VMRUNNER_TOKEN is not set",
@@ -219,25 +225,23 @@ def patiently(ask: Callable[[], T]) -> T:
             time.sleep(RETRY_PAUSE)
 
 
-def problem(answer: httpx.Response) -> VmrunnerError:
+def problem(status: int, body: bytes) -> VmrunnerError:
     """Return the exception that a problem document was, as far as it is one of ours."""
     try:
-        document = answer.json()
+        document = json.loads(body)
         detail, fix = str(document["detail"]), str(document.get("fix") or "")
         name = str(document.get("error") or "")
     except (ValueError, KeyError, TypeError):
-        detail, fix, name, document = answer.text[:_SHOWN], "", "", {}
-    if answer.status_code == 429 and not name:
+        detail, fix, name, document = body.decode("utf-8", "replace")[:_SHOWN], "", "", {}
+    if status == 429 and not name:
         return _AllTaken(detail, hint=fix)
-    if answer.status_code in (401, 403) and not name:
-        refused = NoValidToken if answer.status_code == 401 else NotAllowed
+    if status in (401, 403) and not name:
+        refused = NoValidToken if status == 401 else NotAllowed
         return refused(detail or "the server refuses the token", hint=fix)
     kind = getattr(errors, name, None)
     if not (isinstance(kind, type) and issubclass(kind, VmrunnerError)):
-        text = detail or f"the server answered {answer.status_code}"
-        return (
-            VmrunnerError(text, hint=fix) if answer.status_code < 500 else ServerUnreachable(text)
-        )
+        text = detail or f"the server answered {status}"
+        return VmrunnerError(text, hint=fix) if status < 500 else ServerUnreachable(text)
     if kind is ConfigError:
         more = [_config_error(error) for error in document.get("errors", [])[1:]]
         return ConfigError(detail, hint=fix, more=more)
