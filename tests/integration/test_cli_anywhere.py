@@ -20,7 +20,7 @@ API = "/api/v1"
 #: What the tests with `anywhere` run.
 OVER_A_SERVER = {
     "run", "ps", "show", "events", "logs", "watch", "cancel", "extend", "rm", "artifacts", "vm",
-    "pool", "costs", "drain", "reap", "audit",
+    "pool", "costs", "drain", "reap", "audit", "ssh",
     "sandbox", "cache", "mcp", "github", "gitlab", "garm",
 }  # fmt: skip
 #: What speaks of this machine wherever that is.

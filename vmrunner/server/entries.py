@@ -57,7 +57,7 @@ class _Visit:
 
 
 class PortVisits:
-    """For one event loop."""
+    """Entries to ports, of one event loop."""
 
     def __init__(self) -> None:
         self._visits: dict[tuple[str, str, int], _Visit] = {}

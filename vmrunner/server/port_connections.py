@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vmrunner.services.entering import Entrance, PortConnection
     from vmrunner.session.ssh.port_channel import PortChannel
 
-KEPT: Final = 30.0  # seconds from the last use of a connection to its end
+KEPT_SECONDS: Final = 30.0  # seconds from the last use of a connection to its end
 
 
 class _Shared:
@@ -29,7 +29,7 @@ class _Shared:
 
 
 class PortConnections:
-    """For one event loop. What waits for a VM does so in `threads`."""
+    """Connections of one event loop. What waits for a VM does so in `threads`."""
 
     def __init__(self, threads: CapacityLimiter) -> None:
         self._threads = threads
@@ -57,7 +57,7 @@ class PortConnections:
             shared.users -= 1
             if not shared.users:
                 later = asyncio.get_running_loop().call_later
-                shared.closing = later(KEPT, self._forget, entrance.build)
+                shared.closing = later(KEPT_SECONDS, self._forget, entrance.build)
 
     async def _connected(
         self, shared: _Shared, entrance: Entrance, row: BuildRecord
