@@ -12,20 +12,21 @@ from vmrunner.providers.deletion import delete_each
 from vmrunner.reaper.report import LineFate, LineOutcome, Outcomes
 
 DELETE_BATCH: Final = 100
+FORCED_TRIES: Final = 2  # in one pass, of what is past its deadline
 
 
 def kill(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
-    """Delete what is condemned. Past `E` there is no time to count attempts: what refuses to die
-    is forced at once."""
+    """Delete what is condemned. Past `E` there is no time to count attempts, nor to wait for the
+    next pass: what refuses to die is forced at once, and asked once more where that fails too."""
     wanted, now = list(kills), provider.now()
     done = _ask(provider, wanted)
-    refused = {ref for ref, outcome in done.items() if outcome.fate is LineFate.FAILED}
-    stubborn = [
-        replace(deletion, force=True)
-        for deletion in wanted
-        if not deletion.force and now > (deletion.expires_at or now) and deletion.ref in refused
-    ]
-    return done | _ask(provider, stubborn)
+    overdue = [replace(k, force=True) for k in wanted if now > (k.expires_at or now)]
+    for _ in range(FORCED_TRIES):
+        refused = [k for k in overdue if done[k.ref].fate is LineFate.FAILED]
+        if not refused:
+            break
+        done |= _ask(provider, refused)
+    return done
 
 
 def _ask(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
