@@ -236,8 +236,8 @@ BUGS: Final = (
     Bug(
         "count attempts past E before a force",
         "reaper/kills.py",
-        "    return done | _ask(provider, stubborn)\n",
-        "    return done\n",
+        "        done |= _ask(provider, refused)\n",
+        "        break\n",
         f"{GRACE}::test_a_protected_vm_past_its_deadline_is_forced_within_g",
     ),
     Bug(
