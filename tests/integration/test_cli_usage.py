@@ -63,7 +63,7 @@ def test_an_unexpected_error_is_one_line_unless_debugged(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("vmrunner.ledger.builds.Builds.list", broken)
+    monkeypatch.setattr("vmrunner.ledger.builds.Builds.chosen", broken)
     done = cli("ps")
     assert done.code == 1
     assert done.err == b"vmrunner: error: RuntimeError: boom (VMRUNNER_DEBUG=1 shows where)\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
@@ -17,6 +18,7 @@ from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, Joiner, debugging, over_server, refused_over_server
 from vmrunner.cli.trailing_command import WithCommand
 from vmrunner.errors import ConfigError, VmrunnerError
+from vmrunner.lib import units
 
 
 class _Argument(TyperArgument):
@@ -236,7 +238,8 @@ def _run(words: list[str], shell: CliContext, remote: bool) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message(), file=sys.stderr)  # noqa: T201 - many lines, none an error
         else:
-            output.say(f"error: {error.format_message()} (see: {_help(error)})")
+            text, fix = _in_words(error)
+            output.say(f"error: {text} ({fix}{fix and '; '}see: {_help(error)})")
         return exit_codes.OURS if remote else exit_codes.USAGE
     except BrokenPipeError:
         return _unread()
@@ -277,6 +280,29 @@ def _unexpected(error: Exception, remote: bool) -> int:
         hint = "" if debugging() else " (VMRUNNER_DEBUG=1 shows where)"
         output.say(f"error: {type(error).__name__}: {error}{hint}")
     return exit_codes.OURS if remote else exit_codes.FAILED
+
+
+def _in_words(error: typer.TyperException) -> tuple[str, str]:
+    """The fault in the words of a command, and its fix. Typer hands on what pydantic says of a
+    value."""
+    fault, option = error.__cause__, getattr(error, "param", None)
+    if fault is None or option is None:
+        return error.format_message(), ""
+    from pydantic import ValidationError
+
+    if not isinstance(fault, ValidationError):
+        return error.format_message(), ""
+    from vmrunner.config.fault_words import in_words, written
+
+    first = fault.errors(include_url=False)[0]
+    named = option.param_type_name == "option"
+    name = option.opts[0] if named else option.metavar or option.name.upper()
+    value = written(first["input"])
+    text, fix = in_words(first)
+    if text.startswith(f"{value} is not one of "):  # of an option's own words
+        words = re.findall(r"'([^']*)'", text.removeprefix(value))
+        return f"{name}: no {value}", units.did_you_mean(str(first["input"]), words)
+    return f"{name}: {value}: {text}", fix
 
 
 def _help(error: typer.TyperException) -> str:

@@ -14,6 +14,7 @@ from pydantic import (
     StrictBool,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
 )
 
 from vmrunner.config import cache_checks, field_checks
@@ -26,13 +27,13 @@ from vmrunner.model import RUNTIMES, ArtifactRule, CacheRule, Step
 
 
 def _one_of(noun: str, choices: Sequence[str]) -> BeforeValidator:
-    listed = " or ".join([", ".join(map(repr, choices[:-1])), repr(choices[-1])])
+    listed = ", ".join(choices)
 
     def validate(value: Any, info: ValidationInfo) -> str:
         try:
             return field_checks.choice(value, option_name(info), noun, choices)
         except ConfigError as error:
-            raise FieldError(error, in_file=f"input should be {listed}") from None
+            raise FieldError(error, in_file=f"no {noun}; one of: {listed}") from None
 
     return BeforeValidator(validate)
 
@@ -41,8 +42,24 @@ def _at_least(least: int) -> Any:
     return checked(lambda count, field: field_checks.at_least(count, field, least))
 
 
+def _no_truth(value: Any) -> Any:
+    """True is no 1."""
+    if isinstance(value, bool):
+        raise ValueError("not a whole number; such as 1")  # noqa: TRY004 - for pydantic
+    return value
+
+
 Text = Annotated[str, Field(min_length=1), checked(field_checks.text)]
-Count = Annotated[int, Field(ge=1), checked(field_checks.whole)]
+Whole = Annotated[
+    int, BeforeValidator(_no_truth, json_schema_input_type=int), checked(field_checks.whole)
+]
+Count = Annotated[
+    int,
+    Field(ge=1),
+    BeforeValidator(_no_truth, json_schema_input_type=int),
+    checked(field_checks.whole),
+    WithJsonSchema({"type": "integer", "minimum": 1}),
+]
 Runtime = Annotated[Literal["runc", "runsc"], _one_of("runtime", RUNTIMES)]
 
 
@@ -95,9 +112,7 @@ class BuildFields(Section):
     )
     spot: StrictBool | None = Field(default=None, description="Prefer spot machines.")
     retry_on_loss: StrictBool | None = Field(default=None, description="Also when steps had begun.")
-    priority: Annotated[int, checked(field_checks.whole)] | None = Field(
-        default=None, description="Higher starts first; default: 0."
-    )
+    priority: Whole | None = Field(default=None, description="Higher starts first; default: 0.")
 
     def over(self, weaker: BuildFields) -> Self:
         """This, with what it leaves unsaid from a weaker one. Tables and lists add up."""

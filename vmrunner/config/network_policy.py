@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 from vmrunner.config import field_checks
+from vmrunner.config.fault_words import written
 from vmrunner.config.validation_errors import FieldError, option_name
 from vmrunner.errors import ConfigError
 from vmrunner.model import AllowList, Network, NetworkPolicy
@@ -45,7 +46,7 @@ def policy(value: object, field: str) -> NetworkPolicy:
 
 def _allow_list(entries: object, field: str) -> AllowList:
     if isinstance(entries, str) or not isinstance(entries, Sequence):
-        raise ConfigError(f"{field}: allow is {entries!r}, not a list", hint=_SUCH_AS)
+        raise ConfigError(f"{field}: allow is {written(entries)}, not a list", hint=_SUCH_AS)
     if not entries:
         raise ConfigError(f"{field}: allow is empty", hint=f"{_SUCH_AS}, or network = none")
     if len(entries) > MOST_HOSTS:
@@ -127,7 +128,7 @@ def _validated(value: Any, info: ValidationInfo) -> NetworkPolicy:
         return policy(value, option_name(info))
     except ConfigError as error:
         words = not isinstance(value, Mapping) and not str(value).startswith(_IN_ONE_WORD)
-        listed = "input should be 'open', 'none' or a table with `allow`"
+        listed = "neither 'open' nor 'none' nor a table with `allow`; such as none"
         raise FieldError(error, in_file=listed if words else "") from None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
+from vmrunner.config.fault_words import in_words, shortened, written
 from vmrunner.config.lazy_tables import LateTable, LateUnion
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
@@ -65,34 +66,6 @@ def _called(check: Check, value: Any, info: ValidationInfo) -> Any:
         raise FieldError(error) from None
 
 
-#: Pydantic's words, in ours.
-_WORDS: Final[Mapping[str, tuple[str, str]]] = {
-    "bool_type": ("neither true nor false", "write one of the two"),
-    "dict_type": ("not a table", "write KEY: VALUE, one a line"),
-    "int_from_float": ("not a whole number", ""),
-    "int_parsing": ("not a whole number", ""),
-    "int_parsing_size": ("too large a number", ""),
-    "int_type": ("not a whole number", ""),
-    "list_type": ("not a list", "write - VALUE, one a line, or [VALUE, …]"),
-    "model_attributes_type": ("not a table", "write KEY: VALUE, one a line"),
-    "model_type": ("not a table", "write KEY: VALUE, one a line"),
-    "string_too_short": ("empty", "give it a value, or leave it out"),
-    "string_type": ("not text", "put it in quotes"),
-    "too_long": ("too many", "at most {max_length}"),
-    "too_short": ("empty", "at least one is needed"),
-}
-
-
-#: The same, for what no file says.
-_SPOKEN: Final[Mapping[str, tuple[str, str]]] = {
-    "bool_type": ("is neither true nor false", "give one"),
-    "greater_than_equal": ("is too few", "at least {ge}"),
-    "int_type": ("is not a whole number", "such as 1"),
-    "string_type": ("is not text", "put it in quotes"),
-    "string_unicode": ("is not UTF-8", "pass it as a file"),
-}
-
-
 def spoken(error: ValidationError, options: Collection[str]) -> ConfigError:
     """The first thing that is wrong with what Python or the command line passed. `options`: the
     fields that there are."""
@@ -104,13 +77,10 @@ def spoken(error: ValidationError, options: Collection[str]) -> ConfigError:
     if kind == "extra_forbidden":
         return ConfigError(f"{name}: no such option", hint=units.did_you_mean(name, options))
     name = name.replace("_", "-")
+    text, fix = in_words(first)
     if kind == "string_too_short":
-        return ConfigError(f"{name}: empty", hint="give it a value, or leave it out")
-    if kind == "value_error":  # "not a duration; FIX"
-        text, _, fix = str(cause).partition("; ")
-        return ConfigError(f"{name}: {first['input']!r} is {text}", hint=fix)
-    text, fix = _SPOKEN.get(kind, (f"cannot be: {first['msg']}", ""))
-    return ConfigError(f"{name}: {_short(first['input'])} {text}", hint=fix.format(**context))
+        return ConfigError(f"{name}: {text}", hint=fix)
+    return ConfigError(f"{name}: {shortened(repr(first['input']))} is {text}", hint=fix)
 
 
 _LINE: Final = re.compile(r":(\d+): \Z")
@@ -190,16 +160,16 @@ def _in_words(
         tags = sorted(tags_at(model, loc))
         reason = f"no {field} {context['tag']!r}" if "tag" in context else "missing"
         return ConfigError(f"{name}.{field}: {reason}", hint=f"one of: {', '.join(tags)}")
-    if kind == "missing":
-        return ConfigError(f"{name}: missing", hint="it is needed")
     if isinstance(cause := context.get("error"), FieldError) and not cause.in_file:
         text = str(cause.error.args[0]).partition(": ")[2]
+        spoken_value = shortened(repr(first["input"]))  # as a check says what Python passed
+        if text.startswith(spoken_value):
+            text = written(first["input"]) + text.removeprefix(spoken_value)
         return ConfigError(f"{name}: {text}", hint=cause.error.hint)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    text, fix = _WORDS.get(kind) or message.partition("; ")[::2]
-    fix = fix.format(**context) if kind in _WORDS else fix
-    value = "" if hide(name) else f" {_short(first['input'])}:"
-    return ConfigError(f"{name}:{value} {text[:1].lower()}{text[1:]}", hint=fix)
+    text, fix = in_words(first)
+    absent = kind == "missing" or first["input"] is None or hide(name)
+    value = "" if absent else f" {written(first['input'])}:"
+    return ConfigError(f"{name}:{value} {text}", hint=fix)
 
 
 def dotted(where: Where) -> str:
@@ -285,8 +255,3 @@ def _without_tags(loc: Where, model: Any) -> Where:
         except (KeyError, IndexError, StopIteration):
             here = None
     return tuple(shown)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

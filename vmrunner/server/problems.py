@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from vmrunner import errors
+from vmrunner.config.fault_words import in_words, written
 from vmrunner.lib import units
 
 log = logging.getLogger("vmrunner.server")
@@ -229,17 +230,11 @@ def _of_query(request: Request, error: RequestValidationError) -> JSONResponse:
         fix = units.did_you_mean(name, _known(request))
         detail = f"{name}: no such parameter"
     else:
-        text, fix = _in_words(str(first["msg"]))
-        detail = f"{name}: {str(first.get('input'))[:60]!r}: {text}"
+        text, fix = in_words(first)
+        missing = first["type"] == "missing"
+        detail = f"{name}: {text}" if missing else f"{name}: {written(first['input'])}: {text}"
     query = {name: first.get("input")}
     return problem(422, detail, fix=fix, field=name, value=_value(query, name), error="ConfigError")
-
-
-def _in_words(message: str) -> tuple[str, str]:
-    """A fault and its fix, from pydantic's words."""
-    text, _, fix = message.removeprefix("Value error, ").partition("; ")
-    _, should, what = text.partition(" should ")
-    return ("it cannot be that", f"it should {what}") if should else (text, fix)
 
 
 def _known(request: Request) -> list[str]:

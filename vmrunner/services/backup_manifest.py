@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from vmrunner.config.fault_words import in_words
 from vmrunner.errors import NotFound, StoreError
 from vmrunner.ledger.backups import CopiedObject
 from vmrunner.store import digest_of
@@ -88,7 +89,7 @@ def read(directory: Path) -> BackupManifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise damaged(path, f"{where}: {first['msg']}") from error
+        raise damaged(path, f"{where}: {in_words(first)[0]}") from error
     if not found.whole:
         raise damaged(path, "it was changed")
     return found

@@ -15,7 +15,7 @@ from vmrunner.errors import ConfigError
     [
         ({"timeuot": "3m"}, "timeuot: no such option (did you mean 'timeout'?)"),
         ({"cpus": "2"}, "cpus: '2' is not a whole number (such as 1)"),
-        ({"retry_on_loss": 1}, "retry-on-loss: 1 is neither true nor false (give one)"),
+        ({"retry_on_loss": 1}, "retry-on-loss: 1 is neither true nor false (write one of the two)"),
         ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration (write it like 30m"),
         (
             {"network": "some"},

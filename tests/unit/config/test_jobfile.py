@@ -98,7 +98,7 @@ def test_anchors_and_merge_keys_work() -> None:
     [
         ("", "vmrunner.yml: empty"),
         ("jobs: {}", "vmrunner.yml:1: jobs: "),
-        ("- a", "vmrunner.yml:1: the file: ['a']: "),
+        ("- a", 'vmrunner.yml:1: the file: ["a"]: '),
         ("jobs:\n  a: {}", "vmrunner.yml:2: jobs.a.steps: missing"),
         ("jobs:\n  a:\n    steps: []", "vmrunner.yml:3: jobs.a.steps: []: "),
         (
@@ -123,7 +123,7 @@ def test_anchors_and_merge_keys_work() -> None:
         ),
         (
             "jobs:\n  a:\n    steps: [ls]\n    network: no",
-            "vmrunner.yml:4: jobs.a.network: 'no': input should be 'open', 'none' or a table",
+            "vmrunner.yml:4: jobs.a.network: 'no': neither 'open' nor 'none' nor a table",
         ),
         ("version: 2\njobs: {a: {steps: [ls]}}", "vmrunner.yml:1: version: 2: "),
         ("jobs:\n  a:\n    steps: [ls]\n    steps: [x]", "vmrunner.yml:3: 'steps' is there twice"),
@@ -293,8 +293,8 @@ def test_an_empty_value_is_an_error_and_never_the_default(key: str, value: str) 
         ("cpus: many", "cpus: 'many': not a whole number"),
         ("priority: 99999999999", "priority: 99999999999 is too much (at most 2147483647)"),
         ("priority: 99999999999999999999", "priority: 99999999999999999999 is too much"),
-        ("env: [a]", "env: ['a']: not a table (write KEY: VALUE, one a line)"),
-        ("artifacts: {a: b}", "artifacts: {'a': 'b'}: not a list"),
+        ("env: [a]", 'env: ["a"]: not a table (write KEY: VALUE, one a line)'),
+        ("artifacts: {a: b}", 'artifacts: {"a": "b"}: not a list'),
         ("timeout: 0", "timeout: 0 leaves no time"),
     ],
 )

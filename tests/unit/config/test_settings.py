@@ -186,7 +186,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ),
         (
             "[providers.aws]\nkind = 'ec2'\nspot = 'often'",
-            "providers.aws.spot: 'often': input should be 'never', 'prefer' or 'only'",
+            "providers.aws.spot: 'often': not one of them (one of: never, only, prefer)",
         ),
         (
             "[providers.aws]\nkind = 'ec2'\nsubnet = 'subnet-1'",
@@ -195,7 +195,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ("[reaper]\nsweep = '61 * * * *'", "reaper.sweep: '61 * * * *': minute '61' is not within"),
         ("[reaper]\nsweep = 'hourly'", "reaper.sweep: 'hourly': not a cron line"),
         ("default_provider = 'lokal'", "default_provider: no provider 'lokal' is configured"),
-        ("[defaults]\ntimeout = true", "defaults.timeout: True: not a duration"),
+        ("[defaults]\ntimeout = true", "defaults.timeout: true: not a duration"),
         ("'[key]' = 1", "[key]: no such key"),
         ("[limits\n", "not valid TOML"),
     ],

@@ -106,7 +106,7 @@ def test_all_faults_of_a_job_are_told_by_line(tmp_path: Path) -> None:
         "13: jobs.a.timeuot: no such key (did you mean 'timeout'?)",
         "14: privileged: not allowed here",
         "15: provider: no provider 'nowhere' is configured",
-        "16: jobs.a.network: 'no': input should be 'open', 'none' or a table with `allow`",
+        "16: jobs.a.network: 'no': neither 'open' nor 'none' nor a table with `allow`",
     ]
     assert len(told) == len(expected), told
     for line, said in zip(told, expected, strict=True):
@@ -212,7 +212,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"env": {"1A": "x"}}, "env: '1A' is not a variable's name"),
         ({"name": "a b"}, "name: 'a b' cannot be a build's name"),
         ({"name": "b-x"}, "name: 'b-x' cannot be a build's name"),
-        ({"cpus": 0}, "cpus: 0 is too few"),
+        ({"cpus": 0}, "cpus: 0 is too low"),
         ({"memory": "1MiB"}, "memory: 1.0 MiB is too little (at least 256.0 MiB)"),
         ({"disk": "lots"}, "disk: 'lots' is not a size"),
         ({"queue_timeout": "x"}, "queue-timeout: 'x' is not a duration"),

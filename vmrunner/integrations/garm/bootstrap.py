@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.fault_words import in_words
 from vmrunner.config.forges import RUNNER_IMAGE, RunnerFields
 from vmrunner.config.validation_errors import spoken
 from vmrunner.errors import ConfigError
@@ -55,10 +56,11 @@ def read(data: bytes) -> Bootstrap:
     try:
         return Bootstrap.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(("stdin", *map(str, first["loc"])))
-        wrong = "it is missing" if first["type"] == "missing" else first["msg"].lower()
-        raise ConfigError(f"{where}: {wrong}", hint="GARM writes that: see its version") from None
+        raise ConfigError(
+            f"{where}: {in_words(first)[0]}", hint="GARM writes that: see its version"
+        ) from None
 
 
 def request(

@@ -11,9 +11,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 from pydantic import ValidationError
 
+from vmrunner.config.fault_words import in_words, written
 from vmrunner.lib import units
-
-_SHOWN = 60  # characters of a value
 
 
 class StrictTool(Tool):
@@ -46,11 +45,10 @@ def explained(error: ValidationError, names: list[str]) -> str:
         name = ".".join(map(str, fault["loc"]))
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name}: no such argument ({_nearest(name, names)})")
-        elif fault["type"] == "missing":
-            lines.append(f"{name}: missing")
-        else:
-            value = repr(fault["input"])[:_SHOWN]
-            lines.append(f"{name}: {value}: {fault['msg'][:1].lower()}{fault['msg'][1:]}")
+            continue
+        text, fix = in_words(fault)
+        value = "" if fault["type"] == "missing" else f" {written(fault['input'])}:"
+        lines.append(f"{name}:{value} {text}" + (f" ({fix})" if fix else ""))
     return "; ".join(lines)
 
 
