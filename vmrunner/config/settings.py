@@ -219,6 +219,12 @@ class ServerSettings(Section):
         return value
 
     @property
+    def issuers(self) -> list[str]:
+        """Return the URLs of all issuers, each once."""
+        jobs = [issuer.issuer for issuer in self.oidc]
+        return list(dict.fromkeys([*jobs, *(issuer.issuer for issuer in self.login)]))
+
+    @property
     def identity_rules(self) -> list[IdentityRule]:
         """Return the rules of all issuers."""
         jobs = [rule for issuer in self.oidc for rule in issuer.rules]

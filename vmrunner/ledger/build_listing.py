@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, selec
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.labels import having, owned
 from vmrunner.ledger.row_reading import readable
-from vmrunner.ledger.tables import BUILDS, TOKENS
+from vmrunner.ledger.tables import BUILDS, PEOPLE, TOKENS
 from vmrunner.model import BuildChoice, BuildRecord, BuildState
 
-_b, _t = BUILDS.c, TOKENS.c
+_b, _t, _p = BUILDS.c, TOKENS.c, PEOPLE.c
 _DONE: Final = _b.state == BuildState.FINISHED.value
 _OPEN: Final = _b.state != BuildState.FINISHED.value  # as the partial index over these says it
 _FEW: Final = 20_000  # builds whose ids may be listed for a query: it takes some 30 ms
@@ -24,18 +24,22 @@ _LAST: Final = "\U0010ffff"  # sorts after what any name goes on with
 def chosen(
     connection: Connection, choice: BuildChoice, *columns: ColumnElement[Any]
 ) -> Select[*tuple[Any, ...]]:
-    """A query of these columns of the builds of a choice, newest first."""
+    """A query of these columns of the builds of a choice, newest first; with `above` those next to
+    it first."""
     conditions = [*having(_b.id, choice.labels), *owned(choice.own), *_of_columns(choice)]
     if choice.name is not None:
         conditions.append(_named(choice.name, bytewise=connection.dialect.name == "sqlite"))
     if choice.actors:
         tokens = select(_t.actor).where(_t.name.in_(choice.actors))
-        conditions.append(_any(_b.actor, {*choice.actors, *connection.execute(tokens).scalars()}))
+        persons = select(_p.actor).where(_p.name.in_(choice.actors))
+        found = connection.execute(union_all(tokens, persons)).scalars()
+        conditions.append(_any(_b.actor, {*choice.actors, *found}))
     if choice.provider is not None:
         its = [_b.provider == choice.provider]
         conditions.append(_either(connection, its, its))
     conditions += _in_time(connection, choice)
-    return select(*columns).where(*conditions).order_by(_b.id.desc())
+    order = _b.id.desc() if choice.above is None else _b.id.asc()
+    return select(*columns).where(*conditions).order_by(order)
 
 
 def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
@@ -51,6 +55,8 @@ def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
         found.append(_any(_b.result, choice.results))
     if choice.before is not None:
         found.append(_b.id < choice.before)
+    if choice.above is not None:
+        found.append(_b.id > choice.above)
     return found
 
 
@@ -102,10 +108,12 @@ def _either(
 
 @dataclass(frozen=True, slots=True)
 class BuildPage:
-    """Some builds. `next`: what the page after this one is before; None: there is none."""
+    """Some builds, newest first. `next`: what the page after this one is before; None: there is
+    none. `newer`: there are newer ones, as far as that was looked for."""
 
     builds: Sequence[BuildRecord] = ()
     next: str | None = None
+    newer: bool = False
 
 
 def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> BuildPage:
@@ -121,6 +129,11 @@ def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> 
         last = name
     if last is None:
         return BuildPage()
-    found = connection.execute(chosen(connection, choice, *codec.BUILD).where(_b.id >= last))
+    backwards = choice.above is not None
+    edge = _b.id <= last if backwards else _b.id >= last
+    found = connection.execute(chosen(connection, choice, *codec.BUILD).where(edge))
     # By the row: one that cannot be read is no end of the list.
-    return BuildPage(readable(codec.build, found), last if more else None)
+    builds = readable(codec.build, found)
+    if backwards:
+        return BuildPage(builds[::-1], builds[0].id if builds else None, newer=more)
+    return BuildPage(builds, last if more else None)

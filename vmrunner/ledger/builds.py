@@ -350,6 +350,15 @@ class Builds(BuildWrites):
         query = select(_b.state, func.count()).where(*owned(own or {})).group_by(_b.state)
         return self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
 
+    def open_counts(self, own: Mapping[str, str] | None = None) -> dict[str, int]:
+        """The same of those that have not ended, of which there are few."""
+        query = select(_b.state, func.count()).where(
+            _b.state != BuildState.FINISHED.value, *owned(own or {})
+        )
+        return self._database.read(
+            lambda c: {row[0]: row[1] for row in c.execute(query.group_by(_b.state))}
+        )
+
     def list(
         self,
         active: bool | None = None,

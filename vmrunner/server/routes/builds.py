@@ -133,17 +133,19 @@ def chosen(
     limit: int,
     *,
     mine: bool = False,
+    newer: str | None = None,
 ) -> BuildPage:
     """Return the first of the builds that a filter picks of those that the principal sees; `mine`:
-    of those that its very tenant submitted."""
+    of those that its very tenant submitted; `newer`: the last of those that are newer than this."""
     choice = build_filter.choice(
         words,
         parts.now(),
         labels=units.labels(labels),
-        issuers=[issuer.issuer for issuer in parts.settings().server.oidc],
+        issuers=parts.settings().server.issuers,
         own=principal.labels,
         tenant=principal.tenant if mine else None,
         before=after,
+        above=newer,
     )
     return parts.ledger.builds.page(choice, limit, LISTED)
 
