@@ -81,22 +81,22 @@ def _query(request: Request) -> Query:
 
 def _chosen(parts: ServerParts, principal: Principal, query: Query) -> BuildPage:
     """The page of the list that the URL names. Raises ConfigError."""
-    one = {name: query[name][0] for name in (*_ONE, *_PLACE) if name in query}
+    single = {name: query[name][0] for name in (*_ONE, *_PLACE) if name in query}
     words: FilterWords = {
         "state": query.get("state"), "result": query.get("result"), "actor": query.get("actor"),
-        "name": one.get("name"), "provider": one.get("provider"),
-        "since": one.get("since"), "until": one.get("until"),
+        "name": single.get("name"), "provider": single.get("provider"),
+        "since": single.get("since"), "until": single.get("until"),
     }  # fmt: skip
     return chosen(
-        parts, principal, words, list(query.get("label", ())), one.get("after"), _PAGE,
-        newer=one.get("newer"),
+        parts, principal, words, list(query.get("label", ())), single.get("after"), _PAGE,
+        newer=single.get("newer"),
     )  # fmt: skip
 
 
 def _link(query: Query, **changes: Sequence[str]) -> str:
     """The address of the list with other words in its filter, from its beginning."""
-    words = {name: said for name, said in query.items() if name not in _PLACE} | changes
-    found = urlencode([(name, word) for name, said in words.items() for word in said])
+    kept = {name: words for name, words in query.items() if name not in _PLACE} | changes
+    found = urlencode([(name, word) for name, words in kept.items() for word in words])
     return f"/?{found}" if found else "/"
 
 
@@ -125,7 +125,7 @@ def _chips(
     found = []
     for name, field, words in _CHIPS:
         changes = {"state": (), "result": ()} | ({field: words} if field else {})
-        here = all(set(query.get(key, ())) == set(said) for key, said in changes.items())
+        here = all(set(query.get(key, ())) == set(words) for key, words in changes.items())
         found.append((name, numbers.get(name), _link(query, **changes), here))
     return found
 
