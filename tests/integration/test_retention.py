@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from functools import partial
@@ -15,9 +16,11 @@ from vmrunner.cli import exit_codes
 from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
-from vmrunner.model import Reason, Result
+from vmrunner.model import NotifyEndpoint, NotifyEvent, Reason, Result
 from vmrunner.reaper.once import swept_in
 from vmrunner.reaper.retention import ACTIONS, DAY, UNSWEPT, Removal, retain
+from vmrunner.services import alarms
+from vmrunner.services.documents import removal_document
 from vmrunner.store import open_store
 from vmrunner.store.object_gc import ObjectGc
 
@@ -184,6 +187,17 @@ def test_a_step_that_fails_keeps_no_other(
     }  # fmt: skip
     assert done["sources"].count == 1
     assert not (tmp_path / "b-1.tar").exists()
+
+
+def test_a_night_that_left_something_alarms_once_a_day(ledger: Ledger) -> None:
+    operator = NotifyEndpoint(name="ops", events=frozenset({NotifyEvent.RETENTION_FAILING}))
+    ledger.outbox.declare([operator], NOW)
+    night = [Removal("logs", 5, 10), Removal("rows", 1, 0, failed=2)]
+    for passed in (0.0, 3600.0, DAY):
+        alarms.write_left(ledger, night, NOW + passed)
+        alarms.write_left(ledger, night[:1], NOW + passed)
+    told = [json.loads(n.data) for n in ledger.outbox.waiting("ops", NOW + 2 * DAY, 9)]
+    assert [body["items"] for body in told] == [[removal_document(night[1])]] * 2
 
 
 def test_it_is_removed_without_a_serve_that_lives_over_night(home: Path, cli: Cli) -> None:

@@ -37,5 +37,6 @@ class NotifyEvent(StrEnum):
     ORPHANS_LATCHED = "alarm.orphans_latched"  # more orphans than the cap: none is ended
     REAPER_SILENT = "alarm.reaper_silent"  # no reaper finishes its passes
     CLOCKS_APART = "alarm.clocks_apart"  # a node's clock is not the others'
+    RETENTION_FAILING = "alarm.retention_failing"  # what should go cannot be read or removed
     BUDGET = "alarm.budget"  # nearly all of a budget is spent or held
     POOL_FAILING = "alarm.pool_failing"  # a pool's VMs do not come up, or are refused, in a row

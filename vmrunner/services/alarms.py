@@ -18,11 +18,13 @@ from vmrunner.services.documents import (
     envelope,
     iso,
     pool_document,
+    removal_document,
     survivor_document,
 )
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
+    from vmrunner.reaper.retention import Removal
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.services import document_types as types
 
@@ -68,6 +70,14 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
     if apart:
         day = int(now // 86_400)
         _write(ledger, NotifyEvent.CLOCKS_APART, f"clocks {day}", now, "survivor", apart)
+
+
+def write_left(ledger: Ledger, removed: Iterable[Removal], now: float) -> None:
+    """Write down, once a day, that a night's run left what should have gone."""
+    left = [removal_document(removal) for removal in removed if removal.failed]
+    if left:
+        day = int(now // 86_400)
+        _write(ledger, NotifyEvent.RETENTION_FAILING, f"left {day}", now, "removal", left)
 
 
 def _late(row: Instance, late: float) -> Survivor:

@@ -101,11 +101,12 @@ def serve(
     from vmrunner.services.prices import refresh
 
     def tidy() -> None:
-        from vmrunner.services import templates
+        from vmrunner.services import alarms, templates
         from vmrunner.services.gc import gc
 
         try:
-            gc(ledger, app.settings, app.paths, lambda: app.store, by=None)
+            removed = gc(ledger, app.settings, app.paths, lambda: app.store, by=None)
+            alarms.write_left(ledger, removed, time.time())
         except Conflict as error:  # the clock is in doubt
             log.error("%s", error)  # noqa: TRY400 - nothing broke
         templates.trim(engine.context.providers.values())
