@@ -1,7 +1,7 @@
 """A vmrunner whose clouds are fake and whose builds do what their steps spell, for tests of the
 command line and the API: the parts are joined through `App`, as in production.
 
-A step's lines: `say TEXT` · `many COUNT` (numbered lines) · `hex BYTES` · `sleep SECONDS`
+A step's lines: `say TEXT` · `many COUNT [BYTES]` (numbered lines) · `hex BYTES` · `sleep SECONDS`
 · `deaf SECONDS` (to any wish) · `until FILE` (exists)
 · `pull FILE` (first, the container's image, until FILE exists) · `exit CODE`
 · `artifact PATH TEXT` · `bring FILE` (12 MiB of artifacts came, the rest once FILE is there)
@@ -145,9 +145,11 @@ def _output(word: str, rest: str) -> Iterator[bytes]:
     elif word == "hex":
         yield bytes.fromhex(rest)
     else:
-        for first in range(1, int(rest) + 1, 3000):
-            numbers = range(first, min(first + 3000, int(rest) + 1))
-            yield b"".join(b"line %d of many\n" % number for number in numbers)
+        count, _, width = rest.partition(" ")
+        for first in range(1, int(count) + 1, 3000):
+            numbers = range(first, min(first + 3000, int(count) + 1))
+            lines = (f"line {number} of many".ljust(int(width or 0), "x") for number in numbers)
+            yield "".join(f"{line}\n" for line in lines).encode()
 
 
 class ScriptedApp(App):
