@@ -90,7 +90,10 @@ def measure(page: Page, url: str, lines: int) -> dict[str, float]:
 
     def search() -> None:
         page.fill("#search", "line 99")
-        until(page, "() => / of /.test(document.getElementById('found').textContent)")
+        until(
+            page,
+            r"() => /^[\d,]+ of [\d,]+ lines$/.test(document.getElementById('found').textContent)",
+        )
 
     def forward() -> None:
         page.press("#search", "Enter")

@@ -142,6 +142,10 @@ def test_all_of_a_log_is_searched(http: Service, visitor: Visitor) -> None:
     page.click("#found-previous")
     expect(page.locator("#L12399.here")).to_be_in_viewport()
     assert page.evaluate("CSS.highlights.get('found').size") > 0
+    page.fill("#search", "line 12")
+    page.press("#search", "Enter")  # while it is looked for
+    page.press("#search", "Enter")
+    expect(found).to_contain_text("of 1,111 lines", timeout=SOON)
     page.fill("#search", "no such text")
     expect(found).to_have_text("not in 20,000 lines", timeout=SOON)
     page.fill("#search", "")

@@ -18,6 +18,7 @@ from vmrunner.model import (
     Instance,
     Network,
     Principal,
+    TokenScope,
 )
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.html import rendered
@@ -80,6 +81,7 @@ def _build(build: str, request: Request, parts: ServerParts, principal: Principa
         waiting=waiting_reasons(parts, principal, [row]).get(row.id),
         changes=not row.finished or coming or any(vm.gone_at is None for vm in instances),
         open=not ended(row),
+        may_enter=TokenScope.ENTER in principal.scopes,
         failure=_failure(parts, row, events),
         steps=_steps(row, runs),
         steps_key=f"{len(runs)}.{sum(run.ended is not None for run in runs)}",

@@ -1,4 +1,4 @@
-// What the page of a build does beside its log: a command to copy.
+// What the page of a build does beside its log: a command to copy, and its terminal.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
@@ -19,4 +19,30 @@ async function copy(text) {
   const copied = document.execCommand("copy");
   area.remove();
   return copied;
+}
+
+const part = document.getElementById("terminal-part");
+const place = document.getElementById("terminal-place");
+let terminal = null;   // xterm.js is large: it is loaded when somebody wants it
+
+async function open() {
+  part.hidden = false;
+  if (!terminal) {
+    const { BuildTerminal } = await import("./terminal.js");
+    terminal ??= new BuildTerminal(part, () => document.getElementById("terminal-close").focus());
+  }
+  if (terminal.live) terminal.terminal.focus();
+  else terminal.connect(place.value);
+}
+
+if (part) {
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("#terminal, .terminal-again")) open();
+    if (event.target.closest("#terminal-close")) {
+      terminal?.close();
+      part.hidden = true;
+      document.getElementById("terminal")?.focus();
+    }
+  });
+  place.addEventListener("change", () => terminal?.connect(place.value));
 }

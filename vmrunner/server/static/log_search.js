@@ -30,6 +30,8 @@ export class LogSearch {
     if (this.text === this.former) return;
     this.former = this.text;
     this.asked?.abort();
+    await this.looking;
+    if (this.text !== this.former) return;
     Object.assign(this, { found: [], searched: 0, at: -1, full: false });
     this.pattern = this.text && new RegExp(this.text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi");
     this.repaint();
@@ -43,7 +45,11 @@ export class LogSearch {
   }
 
   // Search what was not searched yet. False: it was broken off.
-  async look() {
+  look() {
+    return this.looking ??= this.lookOn().finally(() => { this.looking = null; });
+  }
+
+  async lookOn() {
     const asked = this.asked = new AbortController();
     try {
       for (let done = false; !done && !this.full;) {
@@ -78,6 +84,7 @@ export class LogSearch {
   async go(step) {
     if (this.text !== this.former) { await this.begin(); return; }
     if (!this.text) return;
+    if (this.looking) return;  // it shows one at its end
     if (this.searched < this.total() && !this.full && !await this.look()) return;
     if (!this.found.length) return;
     this.at = (this.at + step + this.found.length) % this.found.length;
