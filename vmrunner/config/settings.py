@@ -172,6 +172,9 @@ class CacheSettings(Section):
         return self
 
 
+_WILDCARD = re.compile(r"\*(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+")
+
+
 class ServerSettings(Section):
     listen: str = Field(
         default="",
@@ -182,6 +185,10 @@ class ServerSettings(Section):
     )
     streams: int = Field(
         default=600, ge=1, description="Logs, events and artifacts that one token reads at once."
+    )
+    port_domain: str = Field(
+        default="",
+        description="*.DOMAIN: a host name for each port of a VM, in DNS and TLS; needs `url`.",
     )
     terminals: int = Field(
         default=50,
@@ -241,6 +248,22 @@ class ServerSettings(Section):
         if self.login and parts.scheme != "https" and not units.is_loopback(parts.hostname or ""):
             raise ValueError("login: `url` is without TLS, so a login could be stolen; https://…")
         return self
+
+    @model_validator(mode="after")
+    def _leads_to_ports(self) -> ServerSettings:
+        if self.port_domain and not self.url:
+            raise ValueError("port_domain: a browser logs in at `url` first; set it")
+        host = (urlsplit(self.url).hostname or "").lower()
+        if self.port_domain and host.endswith(self.port_domain.removeprefix("*")):
+            raise ValueError(f"port_domain: {host} of `url` is below it; take another")
+        return self
+
+    @field_validator("port_domain")
+    @classmethod
+    def _wildcard(cls, value: str) -> str:
+        if value and not _WILDCARD.fullmatch(value.lower()):
+            raise ValueError("not *.DOMAIN; such as *.ports.example.org")
+        return value.lower()
 
     @field_validator("listen")
     @classmethod

@@ -209,7 +209,11 @@ class Tokens:
 
     def login(self, cookie: str, now: float) -> tuple[Token, str] | None:
         """Return the token that a browser showed, and its CSRF token; None: it is over."""
-        row = self._database.look_up(_LOGIN, digest=digest(cookie))
+        return self.login_by_digest(digest(cookie), now)
+
+    def login_by_digest(self, name: str, now: float) -> tuple[Token, str] | None:
+        """Return the same, by the digest of the cookie."""
+        row = self._database.look_up(_LOGIN, digest=name)
         if row is None or row[1] <= now:
             return None
         return _token(row[2:]), row[0]

@@ -23,6 +23,7 @@ from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
 from vmrunner.server.oidc_login import OidcLogins
 from vmrunner.server.port_connections import PortConnections
+from vmrunner.server.port_pages import PortPages
 from vmrunner.server.routes import (
     admin_pages,
     artifacts,
@@ -109,6 +110,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.mount("/static", PageFiles(directory=STATIC))
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     app.add_middleware(Authentication, parts=parts, everybody=everybody)
+    app.add_middleware(PortPages, parts=parts, everybody=everybody)
     return app
 
 

@@ -73,7 +73,7 @@ class Authentication:
             raise HttpProblem(404, "nothing is named with a NUL character")
         headers = Headers(scope=scope)
         if self._everybody is not None:
-            _refuse_foreign(headers)
+            refuse_foreign(headers)
             return VerifiedCaller(self._everybody, "")
         if _open(scope["path"]):
             return None
@@ -152,7 +152,7 @@ def _refuse_other_origin(headers: Headers) -> None:
         raise HttpProblem(403, "the WebSocket was not opened by a page of this server")
 
 
-def _refuse_foreign(headers: Headers) -> None:
+def refuse_foreign(headers: Headers) -> None:
     """Refuse a page of another site in a browser of this host: without tokens it could come by a
     name of its own that leads here, or by a form."""
     host = headers.get("host", "")
