@@ -28,7 +28,11 @@ from vmrunner.server.routes import logs
 
 API = "/api/v1"
 #: What a token enters, as a request that is no WebSocket.
-ENTERED = {f"{API}/{kind}/b-x/terminal" for kind in ("builds", "sandboxes")}
+ENTERED = {
+    f"{API}/{kind}/b-x/{what}"
+    for kind in ("builds", "sandboxes")
+    for what in ("terminal", "ports/8000")
+}
 SSE = {"Accept": "text/event-stream"}
 #: What is named in a path.
 NAMES = {
@@ -36,6 +40,7 @@ NAMES = {
     "instance": "vm-x",
     "path": "a",
     "pool": "p",
+    "port": "8000",
     "token": "t-x",
     "cache": "c-x",
     "sandbox": "b-x",
