@@ -70,8 +70,8 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class _Entrant:
-    """Who asks. `login`: the browser's, where that proved it; `is_bound`: by a proof for this port
-    alone."""
+    """A caller of a port. `login`: its browser's, where that proved it; `is_bound`: by a token, or
+    by a proof for this port alone."""
 
     principal: Principal
     login: PortLogin | None = None
@@ -140,7 +140,7 @@ class PortPages:
     # --- who ---
 
     async def _entrant(self, scope: Scope, headers: Headers, target: _Target) -> _Entrant | None:
-        """Who asks; None: nobody that is known."""
+        """The caller; None: nobody that is known."""
         if self._everybody is not None:
             refuse_foreign(headers)
             return _Entrant(self._everybody, is_bound=True)
