@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio import CapacityLimiter
 from starlette.routing import BaseRoute, WebSocketRoute
 from websockets.exceptions import InvalidStatus
 
@@ -20,6 +22,7 @@ from tests.support.sshd import Sshd, wait_for
 from vmrunner.model import TokenQuota, TokenScope
 from vmrunner.server import entered_streams
 from vmrunner.server.routes import terminals
+from vmrunner.session.ssh.channel_io import ConnectionLost
 
 pytestmark = pytest.mark.timeout(120)
 SIZES = "trap 'stty size' WINCH; stty size; while :; do sleep 0.02; done"
@@ -162,6 +165,23 @@ def test_a_bound_token_is_no_root_of_a_vm(world: Entered, quota: dict[str, Any])
         assert terminal.end()["code"] == 0
 
 
+@pytest.mark.parametrize("limits", [{"docker": False}, {"network": "none"}])
+def test_a_ceiling_for_all_lets_nobody_be_root(
+    tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
+) -> None:
+    with entered(tmp_path, sshd, monkeypatch, limits=limits) as world:
+        with world.terminal("id") as terminal:
+            assert terminal.end()["status"] == 403
+        with world.terminal("echo", "in", container=True) as terminal:
+            assert terminal.end()["code"] == 0
+
+
+def test_a_quota_that_binds_nothing_lets_be_root(world: Entered) -> None:
+    token = world.token(quota=TokenQuota.of({"docker": True, "network": "open"}))
+    with world.terminal("echo", "in", token=token) as terminal:
+        assert terminal.end()["code"] == 0
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "", "http://127.0.0.1:1"])
 def test_a_cookie_opens_it_for_our_pages_alone(world: Entered, origin: str) -> None:
     token = world.token(scopes=ENTER | {TokenScope.READ})
@@ -251,6 +271,21 @@ def test_who_leaves_is_let_go(world: Entered) -> None:
     slots = world.http.listener.app.state.terminal_slots
     wait_for(lambda: not slots._busy)
     assert terminals.PROTOCOL == PROTOCOL
+
+
+def test_a_size_that_comes_too_late_hides_no_exit_code() -> None:
+    class Ended:
+        exit_code: int | None = 7
+
+        def resize(self, columns: int, rows: int) -> None:
+            raise ConnectionLost("Channel is not open")
+
+    frame = {"type": "resize", "columns": 80, "rows": 24}
+    command: Any = Ended()
+    anyio.run(terminals._control, command, frame, CapacityLimiter(1))
+    command.exit_code = None
+    with pytest.raises(ConnectionLost):
+        anyio.run(terminals._control, command, frame, CapacityLimiter(1))
 
 
 def websockets(routes: list[BaseRoute], before: str = "") -> Iterator[str]:

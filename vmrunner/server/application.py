@@ -16,6 +16,7 @@ from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.entries import PortVisits
+from vmrunner.server.entry_threads import EntryThreads
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html import STATIC, PageFiles, of_problem
 from vmrunner.server.metrics import Metrics
@@ -56,7 +57,6 @@ CLOUD_THREADS = 40  # for requests that ask a cloud: one that hangs holds up no 
 SEARCHES = 2  # in logs, of one token at once
 SEARCH_THREADS = 2  # for all of them: each computes, for a second at most
 STORE_THREADS = 40  # for what reads or writes the store, likewise
-ENTRY_THREADS = 200  # for what went into VMs: each waits for one that may have fallen silent
 EXCHANGES = 64  # at once: an identity may wait for its issuer, and no other request for that
 
 
@@ -84,7 +84,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)
     app.state.terminal_slots = CallerSlots("terminals", lambda: parts.settings().server.terminals)
-    app.state.entry_threads = CapacityLimiter(ENTRY_THREADS)
+    app.state.entry_threads = EntryThreads()
     app.state.port_slots = CallerSlots("ports", lambda: parts.settings().server.ports)
     app.state.port_connections = PortConnections(app.state.entry_threads)
     app.state.port_visits = PortVisits()

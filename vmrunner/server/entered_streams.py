@@ -258,10 +258,10 @@ class StreamPump:
             now = time.monotonic()
             if now - self._active >= self._idle:
                 return Ending(IDLE, f"nothing came or went for {self._idle:.0f} s")
-            await self._ask(self._stream.check)
-            if now - checked >= RECHECK:
+            if now - checked >= RECHECK:  # first: a hostile VM may hold up what follows
                 checked = now
                 await self._still_allowed()
+            await self._ask(self._stream.check)
 
 
 def control_frame(text: str, most: int = CONTROL) -> dict[str, Any]:

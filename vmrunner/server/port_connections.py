@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from anyio import CancelScope, CapacityLimiter, to_thread
 
+from vmrunner.server.entry_threads import EntryThreads
+
 if TYPE_CHECKING:
     from vmrunner.model import BuildRecord
     from vmrunner.services.entering import Entrance, PortConnection
@@ -31,7 +33,7 @@ class _Shared:
 class PortConnections:
     """Connections of one event loop. What waits for a VM does so in `threads`."""
 
-    def __init__(self, threads: CapacityLimiter) -> None:
+    def __init__(self, threads: EntryThreads) -> None:
         self._threads = threads
         self._shared: dict[str, _Shared] = {}
 
@@ -40,19 +42,20 @@ class PortConnections:
         """A connection to a port of a build, over the one to its VM. Raises Conflict,
         SandboxOver."""
         shared = self._shared.setdefault(entrance.build, _Shared())
+        threads = self._threads.of(entrance.build)
         shared.users += 1
         if shared.closing is not None:
             shared.closing.cancel()
             shared.closing = None
         try:
             row, _ = await to_thread.run_sync(entrance.current)
-            connection = await self._connected(shared, entrance, row)
-            channel = await to_thread.run_sync(connection.port, row, port, limiter=self._threads)
+            connection = await self._connected(shared, entrance, row, threads)
+            channel = await to_thread.run_sync(connection.port, row, port, limiter=threads)
             try:
                 yield channel
             finally:
                 with CancelScope(shield=True):
-                    await to_thread.run_sync(channel.close, limiter=self._threads)
+                    await to_thread.run_sync(channel.close, limiter=threads)
         finally:
             shared.users -= 1
             if not shared.users:
@@ -60,15 +63,15 @@ class PortConnections:
                 shared.closing = later(KEPT_SECONDS, self._forget, entrance.build)
 
     async def _connected(
-        self, shared: _Shared, entrance: Entrance, row: BuildRecord
+        self, shared: _Shared, entrance: Entrance, row: BuildRecord, threads: CapacityLimiter
     ) -> PortConnection:
         async with shared.dialing:
             if shared.connection is not None and shared.connection.serves(row):
                 return shared.connection
             former, shared.connection = shared.connection, None
             if former is not None:
-                await to_thread.run_sync(former.close, limiter=self._threads)
-            shared.connection = await to_thread.run_sync(entrance.connect, limiter=self._threads)
+                await to_thread.run_sync(former.close, limiter=threads)
+            shared.connection = await to_thread.run_sync(entrance.connect, limiter=threads)
             return shared.connection
 
     def _forget(self, build: str) -> None:

@@ -74,6 +74,22 @@ def check_quota(spec: BuildSpec, quota: TokenQuota) -> None:
         )
 
 
+def check_root(settings: Settings, quota: TokenQuota) -> None:
+    """Raises NotAllowed where `limits` or a token's quota hold a build's container: root in its VM
+    passes them by."""
+    networks = (settings.limits.network, quota.network or Network.OPEN)
+    if not all(ceilings.covers(most, Network.OPEN) for most in networks):
+        bound = "network"
+    elif not settings.limits.docker or quota.docker is False:
+        bound = "docker"
+    else:
+        return
+    raise NotAllowed(
+        f"the ceiling of {bound} holds in containers, so nobody whom it binds enters as root",
+        hint="enter the container: vmrunner ssh --container",
+    )
+
+
 def check_image(spec: BuildSpec, settings: Settings, ledger: Ledger, *, remote: bool) -> None:
     """Raises NotAllowed for a VM image that no caller may name: over HTTP all but the configured
     one, those that this installation made, and those of `limits.images`; the same for all where

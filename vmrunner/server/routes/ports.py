@@ -64,7 +64,7 @@ async def _carry(socket: WebSocket, word: str, port: str, *, sandbox: bool) -> N
         pump = StreamPump(
             socket,
             channel,
-            socket.app.state.entry_threads,
+            socket.app.state.entry_threads.of(build),
             control=_ignore,
             ended=lambda: _ended(channel),
             still_allowed=lambda: recheck(socket, entrance),

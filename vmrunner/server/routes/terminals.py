@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
-from anyio import CancelScope, to_thread
+from anyio import CancelScope, CapacityLimiter, to_thread
 from fastapi import APIRouter, WebSocket
 from pydantic import Field, StrictBool
 from starlette.requests import HTTPConnection
@@ -35,8 +35,9 @@ from vmrunner.server.entered_streams import (
 from vmrunner.server.entries import Entry
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import Enterer, visible_build
-from vmrunner.services import entering
+from vmrunner.services import ceilings, entering
 from vmrunner.services.entering import EnteredCommand, Entrance, EntryOrder
+from vmrunner.session.ssh.channel_io import ConnectionLost
 
 router = APIRouter(tags=["terminals"])
 PROTOCOL: Final = "vmrunner.terminal.v1"
@@ -176,7 +177,6 @@ class _Session:
     def __init__(self, socket: WebSocket, word: str, *, sandbox: bool) -> None:
         self._socket, self._word, self._sandbox = socket, word, sandbox
         self._parts: ServerParts = socket.app.state.parts
-        self._threads = socket.app.state.entry_threads
 
     async def run(self) -> None:
         """Serve it. Raises HttpProblem and VmrunnerError before the WebSocket is open."""
@@ -204,23 +204,19 @@ class _Session:
         request_bodies.refuse_unencodable(document)
         frame = request_bodies.validated(document, StartFrame)
         order = frame.order(container=self._sandbox)
-        quota = principal.quota
-        if not order.container and (quota.docker is False or quota.network is not None):
-            raise HttpProblem(
-                403,
-                "this token's quota binds containers, so it enters no VM as root",
-                fix="enter the container: vmrunner ssh --container",
-            )
+        if not order.container:
+            ceilings.check_root(self._parts.settings(), principal.quota)
         return order
 
     async def _served(self, principal: Principal, entrance: Entrance, order: EntryOrder) -> Ending:
         socket, build = self._socket, entrance.build
+        threads: CapacityLimiter = socket.app.state.entry_threads.of(build)
         note = Entry(self._parts.ledger, principal.actor, build, entering.TERMINAL)
         what = "container" if order.container else "VM"
         await note.begin(f"the {what}, from {origin_of(socket)}")
         command, pump = None, None
         try:
-            command = await to_thread.run_sync(entrance.open, order, limiter=self._threads)
+            command = await to_thread.run_sync(entrance.open, order, limiter=threads)
             secrets = None
             if order.size is not None:
                 secrets = await to_thread.run_sync(lambda: entrance.secrets)
@@ -228,8 +224,8 @@ class _Session:
             pump = StreamPump(
                 socket,
                 command,
-                self._threads,
-                control=lambda frame: self._control(command, frame),
+                threads,
+                control=lambda frame: _control(command, frame, threads),
                 ended=lambda: _exit(command),
                 still_allowed=lambda: recheck(socket, entrance),
                 idle=self._parts.settings().server.idle_entry,
@@ -239,18 +235,25 @@ class _Session:
         finally:
             with CancelScope(shield=True):
                 if command is not None and pump is None:
-                    await to_thread.run_sync(command.close, limiter=self._threads)
+                    await to_thread.run_sync(command.close, limiter=threads)
                 if pump is not None:
                     note.shown, note.typed = pump.shown, pump.typed
                 await note.end()
 
-    async def _control(self, command: EnteredCommand, frame: dict[str, Any]) -> None:
+
+async def _control(
+    command: EnteredCommand, frame: dict[str, Any], threads: CapacityLimiter
+) -> None:
+    try:
         if frame["type"] == "resize":
             size = request_bodies.validated(frame, ResizeFrame)
-            await to_thread.run_sync(command.resize, size.columns, size.rows, limiter=self._threads)
+            await to_thread.run_sync(command.resize, size.columns, size.rows, limiter=threads)
         elif frame["type"] == "signal":
             name = request_bodies.validated(frame, SignalFrame).signal
-            await to_thread.run_sync(command.signal, name, limiter=self._threads)
+            await to_thread.run_sync(command.signal, name, limiter=threads)
+    except ConnectionLost:
+        if command.exit_code is None:  # else its end is told soon
+            raise
 
 
 def _exit(command: EnteredCommand) -> Ending:
