@@ -46,6 +46,7 @@ lint: setup
 	.venv/bin/lint-imports
 	scripts/short-files
 	scripts/tree --check
+	.venv/bin/python scripts/tables --check
 
 soak: setup
 	.venv/bin/vmrunner image build

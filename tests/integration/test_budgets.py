@@ -18,7 +18,7 @@ from tests.support.pools import POOL, instance
 from vmrunner.errors import OverBudget
 from vmrunner.ledger import LaunchRequest, Ledger, budgets
 from vmrunner.ledger.pool_vms import lease
-from vmrunner.ledger.tables import SPENT
+from vmrunner.ledger.tables import BUDGET_SPENT
 from vmrunner.model import (
     LOCAL_TENANT,
     Budget,
@@ -214,7 +214,7 @@ def test_days_that_are_long_over_are_forgotten(ledger: Ledger) -> None:
         assert let_in(ledger, wished(ledger, str(n), now)) == 1
         over(ledger, str(n), now + HOUR)
     assert let_in(ledger, wished(ledger, "last", NOON + 121 * 24 * HOUR)) == 1
-    table = ledger.budgets._database.read(lambda c: c.execute(select(SPENT.c.start)).all())
+    table = ledger.budgets._database.read(lambda c: c.execute(select(BUDGET_SPENT.c.start)).all())
     assert len(table) == 2
 
 

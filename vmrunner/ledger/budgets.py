@@ -23,7 +23,7 @@ from vmrunner.ledger.events import add_event
 from vmrunner.ledger.labels import forced_names, having
 from vmrunner.ledger.row_reading import readable
 from vmrunner.ledger.statements import Prepared, arg, inserts
-from vmrunner.ledger.tables import BUDGETS, BUILDS, CHARGES, INSTANCES, LEDGER, SPENT
+from vmrunner.ledger.tables import BUDGET_CHARGES, BUDGET_SPENT, BUDGETS, BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.transfer_types import LaunchRequest
 from vmrunner.model import (
     LOCAL_TENANT,
@@ -41,7 +41,7 @@ from vmrunner.model.principals import credited_labels
 #: Seconds from a day or month to a later one, with which it is forgotten.
 _KEPT: Final = 100 * 86_400.0
 
-_b, _g, _c, _s, _i = BUILDS.c, BUDGETS.c, CHARGES.c, SPENT.c, INSTANCES.c
+_b, _g, _c, _s, _i = BUILDS.c, BUDGETS.c, BUDGET_CHARGES.c, BUDGET_SPENT.c, INSTANCES.c
 
 _INSERT = inserts(BUDGETS)
 _SET = Prepared(
@@ -52,17 +52,17 @@ _SET = Prepared(
 _ALL = Prepared(lambda: select(_g.name, _g.usd, _g.action).where(_g.actor == arg("actor")))
 _DROP = (
     Prepared(lambda: delete(BUDGETS).where(_g.name == arg("name"))),
-    Prepared(lambda: delete(CHARGES).where(_c.budget == arg("name"))),
-    Prepared(lambda: delete(SPENT).where(_s.budget == arg("name"))),
+    Prepared(lambda: delete(BUDGET_CHARGES).where(_c.budget == arg("name"))),
+    Prepared(lambda: delete(BUDGET_SPENT).where(_s.budget == arg("name"))),
 )
-_CHARGE = inserts(CHARGES)
+_CHARGE = inserts(BUDGET_CHARGES)
 _UNCHARGE = Prepared(
-    lambda: delete(CHARGES).where(_c.budget == arg("budget"), _c.instance == arg("instance"))
+    lambda: delete(BUDGET_CHARGES).where(_c.budget == arg("budget"), _c.instance == arg("instance"))
 )
 _CHARGED = Prepared(
     lambda: (
         select(*codec.INSTANCE)
-        .join_from(CHARGES, INSTANCES, _c.instance == _i.id)
+        .join_from(BUDGET_CHARGES, INSTANCES, _c.instance == _i.id)
         .where(_c.budget == arg("budget"))
     )
 )
@@ -71,14 +71,14 @@ _SPENT = Prepared(
 )
 _ADD = Prepared(
     lambda: (
-        update(SPENT)
+        update(BUDGET_SPENT)
         .where(_s.budget == arg("budget"), _s.start == arg("start"))
         .values(usd=_s.usd + arg("usd"))
     )
 )
-_FIRST = inserts(SPENT)
+_FIRST = inserts(BUDGET_SPENT)
 _FORGET = Prepared(
-    lambda: delete(SPENT).where(_s.budget == arg("budget"), _s.start < arg("before"))
+    lambda: delete(BUDGET_SPENT).where(_s.budget == arg("budget"), _s.start < arg("before"))
 )
 
 

@@ -26,8 +26,8 @@ from vmrunner.ledger.removals import RemovedBuilds
 from vmrunner.ledger.removed_vms import note_removed
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import (
+    BUDGET_CHARGES,
     BUILDS,
-    CHARGES,
     CHUNKS,
     EVENTS,
     INSTANCES,
@@ -50,7 +50,7 @@ REFUSED: Final = 86_400.0
 
 _b, _i, _p = BUILDS.c, INSTANCES.c, PAST_COUNTS.c
 _GONE: Final = _i.state == InstanceState.GONE.value
-_UNSETTLED: Final = exists().where(CHARGES.c.instance == _i.id)
+_UNSETTLED: Final = exists().where(BUDGET_CHARGES.c.instance == _i.id)
 _OLD: Final = (
     _b.state == BuildState.FINISHED.value,
     _b.finished_at < arg("before"),

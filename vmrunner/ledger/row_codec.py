@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
+from sqlalchemy import ColumnClause
 
 from vmrunner.errors import NotFound, Unreadable
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES
@@ -50,7 +52,7 @@ T = TypeVar("T")
 
 _b, _i = BUILDS.c, INSTANCES.c
 
-#: What `build` reads, in its order.
+#: What `build` reads.
 BUILD: Final = (
     _b.id, _b.spec, _b.state, _b.created_at, _b.state_since, _b.attempt, _b.instance, _b.result,
     _b.reason, _b.exit_code, _b.message, _b.finished_at, _b.submitter, _b.owner, _b.owner_until,
@@ -60,7 +62,7 @@ BUILD: Final = (
     _b.usage,
 )  # fmt: skip
 
-#: What `instance` reads, in its order.
+#: What `instance` reads.
 INSTANCE: Final = (
     _i.id, _i.build, _i.attempt, _i.provider, _i.offer, _i.role, _i.state, _i.created_at,
     _i.state_since, _i.deadline, _i.epoch, _i.owner, _i.ref, _i.address, _i.death, _i.message,
@@ -68,10 +70,18 @@ INSTANCE: Final = (
     _i.claimed_at, _i.usd_hour, _i.parked_usd_hour, _i.price_source, _i.price_at, _i.parked_at,
 )  # fmt: skip
 
-#: What `image` reads, in its order.
+#: What `image` reads.
 _IMAGE_FIELDS: Final = tuple(field.name for field in fields(MadeImage) if field.name != "rate")
 _IMAGE_RATE: Final = ("usd_hour", "price_source", "price_at")
 IMAGE: Final = tuple(IMAGES.c[name] for name in (*_IMAGE_FIELDS, *_IMAGE_RATE))
+
+
+def _named(columns: Sequence[ColumnClause[Any]]) -> Callable[..., Any]:
+    """A row of these columns, by their names."""
+    return namedtuple("Row", [column.name for column in columns])
+
+
+_BuildRow, _InstanceRow = _named(BUILD), _named(INSTANCE)
 
 _BUILD_STATES: Final = {state.value: state for state in BuildState}
 _INSTANCE_STATES: Final = {state.value: state for state in InstanceState}
@@ -241,76 +251,78 @@ def finite_or_none(value: Any) -> Any:
     return None if value is None else _number(value)
 
 
-def _build(row: Sequence[Any]) -> BuildRecord:
+def _build(columns: Sequence[Any]) -> BuildRecord:
+    row = _BuildRow(*columns[: len(BUILD)])  # more may follow
     return BuildRecord(
-        id=row[0],
-        spec=spec_from(row[1]),
-        state=_BUILD_STATES[row[2]],
-        created_at=_number(row[3]),
-        state_since=_number(row[4]),
-        attempt=_number(row[5]),
-        instance=row[6],
-        result=Result(row[7]) if row[7] else None,
-        reason=Reason(row[8]) if row[8] else None,
-        exit_code=row[9],
-        message=row[10],
-        finished_at=row[11],
-        submitter=process_from(row[12]) if row[12] else None,
-        owner=row[13],
-        owner_until=row[14],
-        epoch=_number(row[15]),
-        cancel=Reason(row[16]) if row[16] else None,
-        cancelled_at=finite_or_none(row[17]),
-        hold_until=finite_or_none(row[18]),
-        steps_started=bool(row[19]),
-        phases=phases(row[20]),
+        id=row.id,
+        spec=spec_from(row.spec),
+        state=_BUILD_STATES[row.state],
+        created_at=_number(row.created_at),
+        state_since=_number(row.state_since),
+        attempt=_number(row.attempt),
+        instance=row.instance,
+        result=Result(row.result) if row.result else None,
+        reason=Reason(row.reason) if row.reason else None,
+        exit_code=row.exit_code,
+        message=row.message,
+        finished_at=row.finished_at,
+        submitter=process_from(row.submitter) if row.submitter else None,
+        owner=row.owner,
+        owner_until=row.owner_until,
+        epoch=_number(row.epoch),
+        cancel=Reason(row.cancel) if row.cancel else None,
+        cancelled_at=finite_or_none(row.cancelled_at),
+        hold_until=finite_or_none(row.hold_until),
+        steps_started=bool(row.steps_started),
+        phases=phases(row.phases),
         cost=Cost(
-            known=row[21],
-            unpriced=row[30],
-            final=bool(row[31]),
-            source=PriceSource(row[32]) if row[32] else None,
-            at=finite_or_none(row[33]),
+            known=row.cost,
+            unpriced=row.unpriced,
+            final=bool(row.cost_final),
+            source=PriceSource(row.price_source) if row.price_source else None,
+            at=finite_or_none(row.price_at),
         ),
-        tenant=row[22],
-        actor=row[23],
-        lease_until=finite_or_none(row[24]),
-        source_object=row[25],
-        log_object=row[26],
-        artifacts_object=row[27],
-        collected=row[28],
-        removed_at=finite_or_none(row[29]),
-        usage=usage_from(row[34]),
+        tenant=row.tenant,
+        actor=row.actor,
+        lease_until=finite_or_none(row.lease_until),
+        source_object=row.source_object,
+        log_object=row.log_object,
+        artifacts_object=row.artifacts_object,
+        collected=row.collected,
+        removed_at=finite_or_none(row.removed_at),
+        usage=usage_from(row.usage),
     )
 
 
-def _instance(row: Sequence[Any]) -> Instance:
+def _instance(columns: Sequence[Any]) -> Instance:
+    row = _InstanceRow(*columns[: len(INSTANCE)])  # more may follow
     return Instance(
-        id=row[0],
-        build=row[1],
-        attempt=row[2],
-        provider=row[3],
-        offer=offer_from(row[4]),
-        role=_ROLES[row[5]],
-        state=_INSTANCE_STATES[row[6]],
-        created_at=_number(row[7]),
-        state_since=_number(row[8]),
-        deadline=_number(row[9]),
-        epoch=_number(row[10]),
-        owner=row[11],
-        ref=_ref(row[12]) if row[12] else None,
-        address=Address(*json.loads(row[13])) if row[13] else None,
-        death=Death(row[14]) if row[14] else None,
-        message=row[15],
-        deletes=_number(row[16]),
-        delete_at=_number(row[17]),
-        gone_at=row[18],
-        pool=row[19],
-        shape=row[20],
-        start=Start(row[21]) if row[21] else None,
-        due=finite_or_none(row[22]),
-        claimed_at=finite_or_none(row[23]),
-        rate=_rate(*row[24:28]),
-        parked_at=finite_or_none(row[28]),
+        id=row.id,
+        build=row.build,
+        attempt=row.attempt,
+        provider=row.provider,
+        offer=offer_from(row.offer),
+        role=_ROLES[row.role],
+        state=_INSTANCE_STATES[row.state],
+        created_at=_number(row.created_at),
+        state_since=_number(row.state_since),
+        deadline=_number(row.deadline),
+        epoch=_number(row.epoch),
+        owner=row.owner,
+        ref=_ref(row.ref) if row.ref else None,
+        address=Address(*json.loads(row.address)) if row.address else None,
+        death=Death(row.death) if row.death else None,
+        message=row.message,
+        deletes=_number(row.deletes),
+        delete_at=_number(row.delete_at),
+        gone_at=row.gone_at,
+        pool=row.pool,
+        shape=row.shape,
+        start=Start(row.start) if row.start else None,
+        due=finite_or_none(row.due),
+        claimed_at=finite_or_none(row.claimed_at),
+        rate=_rate(row.usd_hour, row.parked_usd_hour, row.price_source, row.price_at),
+        parked_at=finite_or_none(row.parked_at),
     )
 
 
