@@ -24,7 +24,7 @@ OVER_A_SERVER = {
     "sandbox", "cache", "mcp", "github", "gitlab", "garm",
 }  # fmt: skip
 #: What speaks of this machine wherever that is.
-OF_THIS_MACHINE = {"config", "version", "help"}
+OF_THIS_MACHINE = {"config", "init", "version", "help"}
 
 
 def test_each_command_works_over_a_server_or_says_why_not() -> None:

@@ -204,7 +204,7 @@ def test_days_of_a_former_ledger_stay(tmp_path: Path) -> None:
         days = ledger._database.read(lambda c: [dict(row._mapping) for row in c.execute(find)])
     url = f"sqlite:///{tmp_path}/former.db"
     config = Config()
-    config.set_main_option("script_location", str(upgrade._MIGRATIONS))
+    config.set_main_option("script_location", str(upgrade.MIGRATIONS))
     config.set_main_option("path_separator", "os")
     with single_transaction(parse_url(url)) as connection:
         config.attributes["connection"] = connection

@@ -55,7 +55,7 @@ def former(postgres: Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """A ledger of version 0006, with builds and VMs for more than one batch."""
     url = postgres.empty()
     config = Config()
-    config.set_main_option("script_location", str(upgrade._MIGRATIONS))
+    config.set_main_option("script_location", str(upgrade.MIGRATIONS))
     config.set_main_option("path_separator", "os")
     with single_transaction(parse_url(url)) as connection:
         config.attributes["connection"] = connection

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperArgument, TyperGroup
@@ -19,6 +19,9 @@ from vmrunner.cli.context import CliContext, Joiner, debugging, over_server, ref
 from vmrunner.cli.trailing_command import WithCommand
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import units
+
+if TYPE_CHECKING:
+    from vmrunner.services.document_types import VersionDocument
 
 
 class _Argument(TyperArgument):
@@ -100,7 +103,9 @@ _TASKS: Final[Mapping[str, Mapping[str, str]]] = {
         "garm": ".commands.garm:garm",
     },
     "Set-up and help": {
+        "init": ".commands.init:init",
         "doctor": ".commands.maintenance:doctor",
+        "support": ".commands.support:app",
         "config": ".commands.config:config",
         "version": ":version",
         "help": ":help_",
@@ -119,6 +124,7 @@ _HERE: Final[Mapping[str, str]] = {
     "token": "who makes tokens is who has the ledger; the page shows and revokes them",
     "notify": "it reads the outbox of the ledger and calls from the machine that serves",
     "db": "it works on the ledger's database itself",
+    "support": "it gathers what lies on the machine of a node",
 }
 #: How Typer makes those that are not as the others.
 _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -129,15 +135,25 @@ _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def version() -> int:
-    """Print the version of vmrunner."""
+def version(
+    form: Annotated[output.Format, typer.Option("-o", "--output")] = output.Format.TABLE,
+) -> int:
+    """Print the version of vmrunner; with -o json also of Python and of the tables it knows."""
+    if form in (output.Format.JSON, output.Format.JSONL):
+        from vmrunner.services import versions
+
+        view: output.ListView[VersionDocument] = output.ListView(
+            kind="version", columns=(), document=lambda found: found
+        )
+        output.show(view, [versions.ours(__version__)], form)
+        return exit_codes.OK
     output.print_out(f"vmrunner {__version__}")
     return exit_codes.OK
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        version()
+        output.print_out(f"vmrunner {__version__}")
         raise typer.Exit
 
 
@@ -154,7 +170,7 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+            "-V", "--version", callback=_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:

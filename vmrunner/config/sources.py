@@ -189,6 +189,36 @@ def read(
     return LoadedSettings(settings=settings, origins=origins, held=held)
 
 
+class ConfigPlace(NamedTuple):
+    """A place where a configuration file may be. `state`: used, absent, not obeyed, as
+    another user may have written it, or unread, where `VMRUNNER_CONFIG` names another."""
+
+    source: str
+    path: Path
+    state: str
+
+
+def places(environ: Mapping[str, str], start: Path) -> list[ConfigPlace]:
+    """The places of configuration files that hold in directory `start`, weakest first."""
+    project = project_file(start)
+    found = [("user", user_file()), ("project", project or start / PROJECT)]
+    if (named := environ.get("VMRUNNER_CONFIG")) is not None:
+        rest = [ConfigPlace(source, path, "unread") for source, path in found if path.is_file()]
+        path = Path(named).expanduser()
+        return [*rest, ConfigPlace("VMRUNNER_CONFIG", path, _state(path))]
+    doubtful = project is not None and trust.doubt(project) is not None
+    own = "absent" if project is None else "not obeyed" if doubtful else "used"
+    states = [_state(user_file()), own]
+    return [
+        ConfigPlace(source, path, state)
+        for (source, path), state in zip(found, states, strict=True)
+    ]
+
+
+def _state(path: Path) -> str:
+    return "used" if path.is_file() else "absent"
+
+
 def dump(settings: Settings) -> str:
     """The settings as TOML that reads back to the same, without the secret key."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"secret_key"})

@@ -67,6 +67,18 @@ class _Identity:
     canary: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """The tables at a URL. `version` of its tables, None: it has none; `pending`: the versions that
+    they lack; `size`: bytes, None: unknown."""
+
+    url: str
+    version: str | None
+    newest: str
+    pending: tuple[str, ...]
+    size: int | None
+
+
 class _Visitor:
     """A user of a database that is not a ledger yet."""
 
@@ -207,6 +219,22 @@ class Ledger:
             return None
         with fork_safety.opening:
             return schema.current(parsed)
+
+    @staticmethod
+    def state(url: str) -> LedgerState:
+        """See what is at `url`. Changes nothing, also where the tables are another version's."""
+        parsed, shown = parse_url(url), database_url.shown(url)
+        path = sqlite_path(parsed)
+        newest = schema.known()[-1]
+        if path is not None and not path.exists():
+            return LedgerState(shown, None, newest, (), None)
+        with fork_safety.opening:
+            version, size = schema.state(parsed)
+        if path is not None:
+            files = (path, path.with_name(f"{path.name}-wal"))
+            size = sum(file.stat().st_size for file in files if file.exists())
+        pending = tuple(v for v in schema.known() if version is not None and v > version)
+        return LedgerState(shown, version, newest, pending, size)
 
     def copy_to(self, file: Path) -> backups.LedgerCopy:
         """Copy all of it into a new file, as it is at one moment. Nothing waits for that."""

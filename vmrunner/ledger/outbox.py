@@ -140,6 +140,9 @@ _FORGET = Prepared(lambda: delete(OUTBOX).where(~_waits, _o.at < arg("before")))
 _COUNTS = Prepared(
     lambda: select(_o.endpoint, func.count(), func.min(_o.at)).where(_waits).group_by(_o.endpoint)
 )
+_NEWEST = Prepared(
+    lambda: select(_o.event, _o.subject, _o.at).order_by(_o.id.desc()).limit(arg("limit"))
+)
 _STATUS = Prepared(
     lambda: select(
         _e.name, _e.named_at, _e.delivered_at, _e.failures, _e.error, _e.given_up, _e.given_up_at
@@ -270,6 +273,13 @@ class Outbox:
             return lost
 
         return self._database.write(work)
+
+    def newest_alarms(self, looked_at: int) -> list[tuple[NotifyEvent, str, float]]:
+        """Event, subject and time of each alarm among the newest notifications, of which so many
+        are looked at."""
+        rows = self._database.read(lambda c: _NEWEST(c, limit=looked_at).all())
+        alarms = dict.fromkeys(tuple(row) for row in rows if row[0] != NotifyEvent.BUILD_ENDED)
+        return [(NotifyEvent(event), subject, at) for event, subject, at in alarms]
 
     def status(self) -> list[EndpointStatus]:
         """The status of each endpoint, by name."""

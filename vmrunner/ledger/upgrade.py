@@ -9,11 +9,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, column, event, inspect, select, table, text
+from sqlalchemy import Connection, column, event, func, inspect, select, table, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,22 +27,15 @@ from vmrunner.ledger.connections import (
 from vmrunner.ledger.statements import Prepared
 from vmrunner.ledger.tables import ALL
 from vmrunner.lib import database_url
+from vmrunner.lib.table_versions import MIGRATIONS as MIGRATIONS
+from vmrunner.lib.table_versions import known as known
 
 #: How often an upgrade asks for what another has, and seconds between two of these times.
 LOCK_TRIES: Final = 600
 LOCK_PAUSE: Final = 1.0
 _LOCK: Final = int.from_bytes(b"vmrunner")  # the number of a lock that PostgreSQL has per database
 _COLLISIONS: Final = (HELD_UP, "40P01")  # "deadlock detected"
-_MIGRATIONS = Path(__file__).parent / "migrations"
 _FOUND = Prepared(lambda: select(column("version_num")).select_from(table("alembic_version")))
-
-
-@cache
-def known() -> list[str]:
-    """Return all versions that this code knows, oldest first: the numbers that their files begin
-    with. Read once: an upgrade of the program writes others where they are."""
-    files = (_MIGRATIONS / "versions").glob("[0-9]*_*.py")
-    return sorted(path.name.partition("_")[0] for path in files)
 
 
 def version(connection: Connection) -> str | None:
@@ -101,6 +92,15 @@ def current(url: URL) -> str | None:
         return _ours(connection, url)
 
 
+def state(url: URL) -> tuple[str | None, int | None]:
+    """The same, and bytes of the whole database where a server tells them."""
+    with single_transaction(url) as connection:
+        size = None
+        if connection.dialect.name != "sqlite":
+            size = connection.execute(select(func.pg_database_size(func.current_database())))
+        return _ours(connection, url), None if size is None else size.scalar_one()
+
+
 def upgrade(url: URL) -> str:
     """Bring the database at `url` to the newest version; returns that version.
 
@@ -126,7 +126,7 @@ def _run(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -167,6 +167,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"one of: {', '.join(names)}" if names else "there is none"
 
 
+def nearest_of(word: str, choices: Iterable[str]) -> str:
+    """A hint with the nearest of very many, or ""."""
+    near = nearest(word, choices)
+    return f"did you mean {near!r}?" if near else ""
+
+
 def is_loopback(host: str) -> bool:
     """True if an address or name can only be this host."""
     import ipaddress

@@ -43,7 +43,9 @@ PAGES: Final[Mapping[str, PageShape]] = {
     "CommandPage": PageShape("command", (types.CommandDocument,)),
     "CommandNamePage": PageShape("command", (types.CommandNameDocument,)),
     "CommandOutputPage": PageShape("command_output", (types.CommandOutputDocument,)),
+    "ConfigFilePage": PageShape("config_file", (types.ConfigFileDocument,)),
     "CostPage": PageShape("cost", (types.CostDocument,)),
+    "DatabasePage": PageShape("database", (types.DatabaseDocument,)),
     "DryRunPage": PageShape("spec", (BuildSpec,)),
     "EndpointPage": PageShape("notify_endpoint", (types.EndpointDocument,)),
     "EventPage": PageShape("event", (types.EventDocument,)),
@@ -72,6 +74,7 @@ PAGES: Final[Mapping[str, PageShape]] = {
     "SurvivorPage": PageShape("survivor", (types.SurvivorDocument,)),
     "TokenPage": PageShape("token", (types.TokenDocument,)),
     "TrustedPage": PageShape("trusted", (types.TrustedDocument,)),
+    "VersionPage": PageShape("version", (types.VersionDocument,)),
     "VerdictPage": PageShape("verdict", (types.VerdictDocument,), ("alarms", "unread")),
 }
 #: Answers without an envelope.

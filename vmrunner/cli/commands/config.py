@@ -1,8 +1,9 @@
-"""`vmrunner config show|trust|schema` and `db upgrade|current|rotate-key`."""
+"""`vmrunner config show|get|path|trust|schema` and `db upgrade|status|current|rotate-key`."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,17 @@ from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import ConfigError, NotFound
 
 if TYPE_CHECKING:
+    from vmrunner.config.sources import ConfigPlace
     from vmrunner.config.trust import TrustedFile
+    from vmrunner.ledger.ledger import LedgerState
     from vmrunner.ledger.sealed_values import ResealedColumn
-    from vmrunner.services.document_types import SealedDocument, SettingDocument, TrustedDocument
+    from vmrunner.services.document_types import (
+        ConfigFileDocument,
+        DatabaseDocument,
+        SealedDocument,
+        SettingDocument,
+        TrustedDocument,
+    )
 
 config = typer.Typer(help="The configuration.", no_args_is_help=True)
 db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
@@ -54,6 +63,52 @@ def config_show(form: Output = Format.TABLE) -> int:
 def _setting(row: Row) -> SettingDocument:
     key, value, origin = row
     return {"key": key, "value": json.loads(value), "origin": origin}
+
+
+@config.command("get")
+def config_get(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Such as limits.max_ttl.")],
+) -> int:
+    """One value alone: text as it is, all else as JSON, and nothing where none is set."""
+    from vmrunner.config import sources
+    from vmrunner.lib import units
+
+    values = {name: json.loads(text) for name, text, _ in sources.read().rows()}
+    below = {
+        name.removeprefix(f"{key}."): value
+        for name, value in values.items()
+        if name.startswith(f"{key}.")
+    }
+    if key not in values and not below:
+        tables = {name[:at] for name in values for at in range(len(name)) if name[at] == "."}
+        raise NotFound(f"no key {key!r}", hint=units.nearest_of(key, {*values, *tables}))
+    value = below or values[key]
+    text = "" if value is None else value if isinstance(value, str) else output.json_text(value)
+    output.print_out(text)
+    return exit_codes.OK
+
+
+@config.command("path")
+def config_path(form: Output = Format.TABLE) -> int:
+    """The files that may configure vmrunner here, weakest first, and which are there. Variables
+    and flags are stronger than all of them."""
+    from vmrunner.config import sources
+
+    view: ListView[ConfigPlace] = ListView(
+        kind="config_file",
+        columns=(
+            Column("source", lambda place: place.source),
+            Column("state", lambda place: place.state),
+            Column("file", lambda place: str(place.path)),
+        ),
+        document=_config_file,
+    )
+    output.show(view, sources.places(os.environ, Path.cwd()), form)
+    return exit_codes.OK
+
+
+def _config_file(place: ConfigPlace) -> ConfigFileDocument:
+    return {"source": place.source, "path": str(place.path), "state": place.state}
 
 
 @config.command("trust")
@@ -139,6 +194,45 @@ def db_upgrade(context: typer.Context) -> int:
 
     output.print_out(Ledger.upgrade(database_url(shell_of(context).loaded.settings)))
     return exit_codes.OK
+
+
+@db.command("status")
+def db_status(context: typer.Context, form: Output = Format.TABLE) -> int:
+    """The version of the tables, the upgrades that they lack, and their size. Changes nothing."""
+    from vmrunner.config.settings import database_url
+    from vmrunner.ledger import Ledger
+    from vmrunner.lib import units
+
+    view: ListView[LedgerState] = ListView(
+        kind="database",
+        columns=(
+            Column("database", lambda state: state.url),
+            Column("version", lambda state: state.version or "none"),
+            Column("newest", lambda state: state.newest),
+            Column("pending", lambda state: " ".join(state.pending)),
+            Column("size", lambda state: "" if state.size is None else units.amount(state.size)),
+        ),
+        document=_database,
+    )
+    state = Ledger.state(database_url(shell_of(context).loaded.settings))
+    output.show(view, [state], form)
+    if state.version is None:
+        output.say("no tables of ours there yet: the first command that needs them makes them")
+    elif state.pending:
+        output.say("vmrunner db upgrade runs what is pending; of SQLite any other command does")
+    elif state.version > state.newest:
+        output.warn("a newer vmrunner made these tables: use that one")
+    return exit_codes.OK
+
+
+def _database(state: LedgerState) -> DatabaseDocument:
+    return {
+        "url": state.url,
+        "version": state.version,
+        "newest": state.newest,
+        "pending": list(state.pending),
+        "bytes": state.size,
+    }
 
 
 @db.command("current")

@@ -25,6 +25,8 @@ from vmrunner.services.document_types.builds import SpecDocument as SpecDocument
 from vmrunner.services.document_types.builds import StepDocument as StepDocument
 from vmrunner.services.document_types.builds import UsageDocument as UsageDocument
 from vmrunner.services.document_types.command_line import BackupDocument as BackupDocument
+from vmrunner.services.document_types.command_line import ConfigFileDocument as ConfigFileDocument
+from vmrunner.services.document_types.command_line import DatabaseDocument as DatabaseDocument
 from vmrunner.services.document_types.command_line import DryRunDocument as DryRunDocument
 from vmrunner.services.document_types.command_line import GuardPartDocument as GuardPartDocument
 from vmrunner.services.document_types.command_line import ImageDocument as ImageDocument
@@ -35,6 +37,7 @@ from vmrunner.services.document_types.command_line import SealedDocument as Seal
 from vmrunner.services.document_types.command_line import SettingDocument as SettingDocument
 from vmrunner.services.document_types.command_line import SourceFilesDocument as SourceFilesDocument
 from vmrunner.services.document_types.command_line import TrustedDocument as TrustedDocument
+from vmrunner.services.document_types.command_line import VersionDocument as VersionDocument
 from vmrunner.services.document_types.operations import ActionDocument as ActionDocument
 from vmrunner.services.document_types.operations import BudgetDocument as BudgetDocument
 from vmrunner.services.document_types.operations import CacheDocument as CacheDocument

@@ -69,6 +69,34 @@ class SettingDocument(TypedDict):
     origin: str
 
 
+class ConfigFileDocument(TypedDict):
+    """A place where a configuration file may be, and whether one is used there."""
+
+    source: str
+    path: str
+    state: str
+
+
+class DatabaseDocument(TypedDict):
+    """The ledger's database; `version` of its tables, null: it has none; `pending`: upgrades that
+    they lack."""
+
+    url: str
+    version: str | None
+    newest: str
+    pending: list[str]
+    bytes: Size | None
+
+
+class VersionDocument(TypedDict):
+    """This program; `tables`: the newest version of a ledger that it knows."""
+
+    vmrunner: str
+    python: str
+    platform: str
+    tables: str
+
+
 class TrustedDocument(TypedDict):
     """A project's file that is trusted for one content."""
 
