@@ -165,7 +165,9 @@ def test_a_wrong_document_is_answered_with_the_names(cli: Cli, home: Path) -> No
     assert b"did you mean 'build'?" in done.err
     for page in document_schemas.PAGES.values():
         assert page.kind.encode() in done.err
-    assert cli("config", "schema", "--document", "build", "--job").code == 2
+    for other in ("--job", "--openapi"):
+        assert cli("config", "schema", "--document", "build", other).code == 2
+    assert json.loads(cli("config", "schema", "--openapi").out)["openapi"].startswith("3.1")
 
 
 def test_the_types_of_documents_cost_no_command_time() -> None:

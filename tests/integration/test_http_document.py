@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import jsonschema
+import openapi_spec_validator
 import pytest
 
 from tests.support.http_service import Service
+from vmrunner.server import api_document
+from vmrunner.server.routes import answers
 
+ROOT = Path(__file__).parents[2]
 API = "/api/v1"
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -20,13 +27,55 @@ def test_the_document_tells_of_tokens_and_problems(http: Service) -> None:
     assert document["paths"][f"{API}/token"]["post"]["security"] == [], "it needs none"
     for path, item in document["paths"].items():
         for operation in item.values():
-            told = operation["responses"]
-            assert ("422" in told, told["default"]["content"]) == (False, PROBLEM), path
+            for status, answer in operation["responses"].items():
+                if not status.startswith(("2", "3")):
+                    assert answer["content"] == PROBLEM, (path, status)
+            assert {"401", "403", "503", "default"} <= operation["responses"].keys(), path
     for said in ({}, {"steps": 5, "timeot": 1}, {"steps": ["x"], "name": "../x"}):
         answer = client.post(f"{API}/builds", json=said)
         assert answer.headers["content-type"] in PROBLEM
         jsonschema.validate(answer.json(), schemas["Problem"])
     assert not any("ValidationError" in name for name in schemas)
+
+
+def test_the_document_in_docs_is_the_served_one(http: Service) -> None:
+    file = ROOT / "docs/openapi.json"
+    written = file.read_text()
+    assert written == api_document.text(), f"run python -m vmrunner.server.api_document {file}"
+    assert json.loads(written) == http.client("").get(f"{API}/openapi.json").json()
+
+
+def test_the_document_is_complete(http: Service) -> None:
+    document = json.loads((ROOT / "docs/openapi.json").read_text())
+    openapi_spec_validator.validate(document)
+    operations = [
+        (path, operation) for path, item in document["paths"].items() for operation in item.values()
+    ]
+    names = [operation["operationId"] for _, operation in operations]
+    assert len(set(names)) == len(names)
+    assert {"submit_build", "list_builds", "show_build", "cancel_build", "read_log"} < set(names)
+    assert document["servers"]
+    assert document["info"]["license"]["identifier"] == "Apache-2.0"
+    assert document["info"]["contact"]
+    tags = {tag["name"] for tag in document["tags"] if tag["description"]}
+    for path, operation in operations:
+        assert set(operation["tags"]) <= tags, path
+        for status, answer in operation["responses"].items():
+            assert "X-Request-Id" in answer["headers"], (path, status)
+            assert status == "304" or all(c["schema"] for c in answer["content"].values()), path
+            if status in ("429", "503"):
+                assert "Retry-After" in answer["headers"], (path, status)
+
+
+def test_examples_of_bodies_are_taken(http: Service) -> None:
+    document = api_document.text()
+    for item in json.loads(document)["paths"].values():
+        for operation in item.values():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is not None:
+                name = content["schema"]["$ref"].rpartition("/")[2]
+                (kind,) = [kind for kind in answers.BODIES if kind.__name__ == name]
+                kind.model_validate(content["example"])
 
 
 def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 import vmrunner
+from tests.support import api_answers
 from tests.support.fake_runner import PROVIDERS
 from tests.support.scripted_app import CountedApp
 from vmrunner.cli.commands.serve import server_parts
@@ -60,7 +61,10 @@ class Service:
         """Without a token, one that may do all."""
         shown = self.token() if token is None else token
         headers = {"Authorization": f"Bearer {shown}"} if shown else {}
-        client = httpx.Client(base_url=self.url, headers=headers, **{"timeout": 30, **options})
+        hooks = {"response": [api_answers.check]}
+        client = httpx.Client(
+            base_url=self.url, headers=headers, event_hooks=hooks, **{"timeout": 30, **options}
+        )
         self._clients.append(client)
         return client
 

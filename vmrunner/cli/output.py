@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import IO, Any, Final, Generic, TextIO, TypeVar
 
-from vmrunner.lib import ci_commands
+from vmrunner.lib import ci_commands, request_names
 from vmrunner.lib.terminal import clean as clean
 
 T = TypeVar("T")
@@ -270,6 +270,10 @@ class PlainFormatter(logging.Formatter):
         lines = super().format(record).splitlines()
         return ci_commands.text("\n".join(map(clean, lines)), os.environ)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        request = request_names.CURRENT.get()
+        return super().formatMessage(record) + (f" [request {request}]" if request else "")
+
 
 class JsonFormatter(logging.Formatter):
     """Records as one line of JSON each, with the ids of builds, VMs and engines that they name."""
@@ -284,6 +288,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": text,
         }
+        if request := request_names.CURRENT.get():
+            document["request"] = request
         document |= getattr(record, "fields", {})
         for name, pattern in _IDS.items():
             if name not in document and (found := pattern.search(text)):

@@ -17,3 +17,11 @@ def path(name: str) -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"{name}: not in this installation of vmrunner")
+
+
+def openapi() -> Path:
+    """The OpenAPI document of the HTTP API. Raises FileNotFoundError."""
+    for place in (_PACKAGE / "_data", _PACKAGE.parent / "docs"):
+        if (found := place / "openapi.json").is_file():
+            return found
+    raise FileNotFoundError("openapi.json: not in this installation of vmrunner")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-from typing import Any
-
 from anyio import CapacityLimiter
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from vmrunner.model import Principal
-from vmrunner.server import login, problems, request_bodies
+from vmrunner.server import api_document, login, problems, request_bodies
 from vmrunner.server.authentication import Authentication
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.change_watcher import ChangeWatcher
@@ -23,32 +19,25 @@ from vmrunner.server.metrics import Metrics
 from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
 from vmrunner.server.oidc_login import OidcLogins
+from vmrunner.server.packed_document import PackedDocument
 from vmrunner.server.port_connections import PortConnections
 from vmrunner.server.port_pages import PortPages
+from vmrunner.server.request_ids import RequestIds
 from vmrunner.server.routes import (
     admin_pages,
-    artifacts,
     build_details,
     build_page,
-    builds,
     caches,
     costs,
-    instances,
-    log_windows,
-    logs,
-    operations,
     ports,
-    sandboxes,
-    sources,
     system,
     terminals,
-    token,
     vm_page,
 )
+from vmrunner.server.transfer import Transfer
 from vmrunner.services import fleet
 from vmrunner.services.uploads import ComingBytes
 
-API = "/api/v1"
 UPLOADS = 4  # of one token at once
 LOOKS = 2  # of one token at once: each asks all clouds
 SANDBOX_CALLS = 40  # of one token at once, each of which waits for a VM: a sandbox runs 32 commands
@@ -65,12 +54,11 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     a token."""
     app = FastAPI(
         title="vmrunner",
-        version=version("vmrunner"),
-        description="One fresh virtual machine per build, nothing left behind.",
-        openapi_url=f"{API}/openapi.json",
+        openapi_url=None,  # `system` has it, as bytes that are made once
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,  # to an address made of what the caller calls us, without TLS
+        generate_unique_id_function=api_document.short_name,
     )
     app.state.parts = parts
     app.state.watcher = ChangeWatcher(lambda build: parts.ledger.builds.progress(build))
@@ -98,53 +86,17 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.logins = OidcLogins(issuer_keys)
     app.state.oidc_threads = CapacityLimiter(EXCHANGES)
     problems.install(app, of_problem)
-    for part in (
-        builds, sandboxes, terminals, ports, logs, log_windows, artifacts, sources, instances,
-        caches, operations, costs, token,
-    ):  # fmt: skip
-        app.include_router(part.router, prefix=API)
+    api_document.include(app)
+    app.state.api_document = PackedDocument(lambda: api_document.document(app))
+    for part in (terminals, ports):
+        app.include_router(part.router, prefix=api_document.API)
     for part in (system, login, build_page, build_details, vm_page, admin_pages):
         app.include_router(part.router)
     for routes in (costs, caches):
         app.include_router(routes.pages)
     app.mount("/static", PageFiles(directory=STATIC))
-    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    app.add_middleware(Transfer)
     app.add_middleware(Authentication, parts=parts, everybody=everybody)
     app.add_middleware(PortPages, parts=parts, everybody=everybody)
+    app.add_middleware(RequestIds)  # last: outermost
     return app
-
-
-def _document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that routes read by themselves."""
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-        )
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for body in builds.BODIES:
-            schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas |= schema.pop("$defs", {})
-            schemas[body.__name__] = schema
-        _tell_problems(document)
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-        document["paths"][f"{API}/token"]["post"]["security"] = []
-        app.openapi_schema = document
-    return app.openapi_schema
-
-
-def _tell_problems(document: dict[str, Any]) -> None:
-    """Say of each route that its errors are problem documents: FastAPI's own are none of ours."""
-    schemas = document["components"]["schemas"]
-    schemas["Problem"] = problems.SCHEMA
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    response = {"description": "A problem", "content": {problems.MEDIA_TYPE: schema}}
-    for item in document["paths"].values():
-        for operation in item.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = response

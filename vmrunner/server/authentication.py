@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 _COOKIE: Final = "vmrunner_login"
 CSRF: Final = "x-csrf-token"
 #: Paths that need no token; those that end in a slash with all below them.
-OPEN: Final = ("/healthz", "/api/v1/token", "/login", "/login/", "/static/")
+OPEN: Final = (
+    "/healthz", "/api/v1/token", "/api/v1/openapi.json", "/login", "/login/", "/static/",
+)  # fmt: skip
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 WEBSOCKET: Final = "WebSocket"  # in place of a method
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -85,12 +87,10 @@ class Authentication:
             target = quote(scope["path"] + (f"?{query}" if query else ""), safe="/")
             raise HttpProblem(303, "log in first", headers={"Location": f"/login?next={target}"})
         if caller is None:
-            wanted = {"WWW-Authenticate": "Bearer"}
             raise HttpProblem(
                 401,
                 "no valid token: none, or one that is revoked or over",
                 fix="Authorization: Bearer vmr_…; vmrunner token create makes one",
-                headers=wanted,
             )
         if caller.cookie and method == WEBSOCKET:
             _refuse_other_origin(headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import BaseModel, Field, StrictBool, field_validator, model_validator
 
@@ -15,7 +15,7 @@ from vmrunner.config.jobfile import JobArtifact, JobCache, JobDefaults, JobStep
 from vmrunner.config.validation_errors import checked
 from vmrunner.lib.config_section import Seconds
 from vmrunner.model import ArtifactRule, Network
-from vmrunner.server import body_lengths
+from vmrunner.server import body_lengths, shown_bodies
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _LISTED: Final[Mapping[str, type[BaseModel]]] = {
@@ -36,6 +36,8 @@ def _without_nulls(value: Any, model: type[BaseModel]) -> Any:
 
 class _AskedFor(JobDefaults):
     """Request over HTTP: values only. The client resolves paths, variables and git."""
+
+    _sandbox: ClassVar[bool] = False
 
     source: str | None = Field(
         default=None, description="The digest that PUT /sources gave: sha256:…"
@@ -65,6 +67,7 @@ class _AskedFor(JobDefaults):
         that is null is one that was not said, as clients made from the API's document say it."""
         if not isinstance(value, dict):
             return value
+        value = shown_bodies.request_of(value, sandbox=cls._sandbox)
         body_lengths.check(value)
         body = _without_nulls(value, cls)
         for name, model in _LISTED.items():
@@ -136,6 +139,8 @@ class BuildBody(_AskedFor):
 
 class SandboxBody(_AskedFor):
     """A sandbox: a build without steps. Its network is none unless said."""
+
+    _sandbox = True
 
     max_ttl: Seconds | None = Field(default=None, description="As far as it may be extended.")
 

@@ -12,10 +12,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from vmrunner import errors
 from vmrunner.config.fault_words import in_words, written
-from vmrunner.lib import units
+from vmrunner.lib import request_names, units
+from vmrunner.services.document_types import Fault, Problem
 
 log = logging.getLogger("vmrunner.server")
 
@@ -45,36 +47,11 @@ _SECRET: Final = ("env", "secrets", "password", "token")
 _LONGEST: Final = 200  # characters of a value
 _READ: Final = 1000  # … of a detail
 _HIGHEST: Final = 2.0**53  # a number beyond is another one to many readers
-_TEXT: Final = {"type": ["string", "null"]}
-#: A problem document in the OpenAPI document.
-SCHEMA: Final = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "fix": _TEXT,
-        "field": _TEXT,
-        "value": {"description": "What the field had, where that is one word or number."},
-        "error": _TEXT | {"description": "The name of the exception in Python."},
-        "errors": {
-            "description": "All faults, where there are several.",
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "field": _TEXT,
-                    "value": {},
-                    "detail": {"type": "string"},
-                    "fix": _TEXT,
-                },
-            },
-        },
-    },
-}
-_RETRY_AFTER: Final = "10"  # seconds
+_LATER: Final = {"Retry-After": "10"}  # seconds
+#: Headers of problems that do not bring them.
+_HEADERS: Final[Mapping[int, dict[str, str]]] = {
+    401: {"WWW-Authenticate": "Bearer"}, 429: _LATER, 503: _LATER,
+}  # fmt: skip
 
 
 class HttpProblem(Exception):
@@ -102,11 +79,11 @@ def problem(
     error: str = "",
     field: str = "",
     value: Scalar = None,
-    more: list[dict[str, Any]] | None = None,
+    more: list[Fault] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """One problem document. `error`: the class of the exception that it was."""
-    document: dict[str, Any] = {
+    document: Problem = {
         "type": f"urn:vmrunner:problem:{error or status}",
         "title": _TITLES.get(status, "error"),
         "status": status,
@@ -118,7 +95,12 @@ def problem(
     }
     if more:
         document["errors"] = more
-    return JSONResponse(document, status, dict(headers or {}), media_type=MEDIA_TYPE)
+    if name := request_names.CURRENT.get():
+        document["request_id"] = name
+    more_headers = _HEADERS.get(status, {}) | dict(headers or {})
+    if name:
+        more_headers["X-Request-Id"] = name  # what nobody foresaw passes no middleware of ours
+    return JSONResponse(document, status, more_headers, media_type=MEDIA_TYPE)
 
 
 _TITLES: Final = {
@@ -160,7 +142,10 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
 
     @app.exception_handler(HTTPException)
     async def _starlette(request: Request, error: HTTPException) -> Response:
-        found = problem(error.status_code, str(error.detail), headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_methods(request))
+        found = problem(error.status_code, str(error.detail), headers=headers)
         return show(request, found)
 
     @app.exception_handler(ClientDisconnect)
@@ -171,6 +156,19 @@ def install(app: FastAPI, show: Callable[[Request, JSONResponse], Response]) -> 
     async def _unforeseen(request: Request, error: Exception) -> Response:
         log.error("%s", error, exc_info=error)
         return show(request, problem(500, "it is in the log of the server", error="InternalError"))
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods of this path. Starlette knows those of the first route that has it."""
+    taken = [
+        method
+        for method in ("DELETE", "GET", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+    return [*taken, "HEAD"] if "GET" in taken else taken
 
 
 def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None) -> JSONResponse:
@@ -190,11 +188,10 @@ def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None)
         field=field,
         value=_value(body or {}, field),
         more=[_fault(fault, body or {}) for fault in (error, *more)] if more else None,
-        headers={"Retry-After": _RETRY_AFTER} if status in (429, 503) else None,
     )
 
 
-def _fault(error: errors.VmrunnerError, body: Mapping[str, Any]) -> dict[str, Any]:
+def _fault(error: errors.VmrunnerError, body: Mapping[str, Any]) -> Fault:
     detail = str(error.args[0])
     field = _field(detail)
     value = _value(body, field)

@@ -59,7 +59,9 @@ PAGES: Final[Mapping[str, PageShape]] = {
     "ImageVerdictPage": PageShape("image_verdict", (types.ImageVerdictDocument,)),
     "InstancePage": PageShape("instance", (types.InstanceDocument,)),
     "LatchPage": PageShape("latch", (types.LatchDocument,)),
-    "LogLinePage": PageShape("log_line", (types.LogLineDocument,)),
+    "LogLinePage": PageShape("log_line", (types.LogLineDocument,), ("next",)),
+    "LogSearchPage": PageShape("log_search", (types.LogSearchDocument,)),
+    "LogSectionPage": PageShape("log_section", (types.LogSectionDocument,), ("ended",)),
     "LogWindowPage": PageShape("log_line", (types.LogLineDocument,), ("next",)),
     "LogSectionPage": PageShape("log_section", (types.LogSectionDocument,), ("ended",)),
     "LogSearchPage": PageShape("log_search", (types.LogSearchDocument,)),
@@ -80,7 +82,7 @@ PAGES: Final[Mapping[str, PageShape]] = {
 #: Answers without an envelope.
 _BARE: Final = (
     types.DestroyDocument, types.DigestDocument, types.DrainingDocument,
-    types.ExchangedTokenDocument, types.LeaseDocument,
+    types.ExchangedTokenDocument, types.LeaseDocument, types.Problem,
 )  # fmt: skip
 #: Documents that have more in some places: to a reader one type, whose fields may be missing.
 _VARIANTS: Final[Mapping[type, tuple[type, ...]]] = {
@@ -97,6 +99,7 @@ _BESIDE: Final[Mapping[str, Schema]] = {
     "new": {"type": "boolean", "description": "False: it was there, by its idempotency key."},
     "ended": {"type": "boolean", "description": "True: no line will follow."},
     "warnings": _TEXTS,
+    "ended": {"type": "boolean", "description": "No line will follow."},
     "alarms": _TEXTS,
     "unread": {**_TEXTS, "description": "What could not be read of the clouds."},
 }

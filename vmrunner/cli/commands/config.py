@@ -170,13 +170,19 @@ def config_schema(
             "--document", metavar="KIND", help="That of a document of -o json, such as build."
         ),
     ] = None,
+    openapi: Annotated[
+        bool, typer.Option("--openapi", help="The OpenAPI document of the HTTP API.")
+    ] = False,
 ) -> int:
     """The JSON Schema of vmrunner.toml."""
     from vmrunner.config import jobfile, sources
+    from vmrunner.lib import resources
 
-    if job and document is not None:
-        raise ConfigError("--job, --document: they are two schemas", hint="leave one out")
-    if document is not None:
+    if job + openapi + (document is not None) > 1:
+        raise ConfigError("--job, --document, --openapi: they are several", hint="keep one")
+    if openapi:
+        schema = json.loads(resources.openapi().read_bytes())
+    elif document is not None:
         from vmrunner.services import document_schemas
 
         schema = document_schemas.schema(document)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from vmrunner.model import Principal
 from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.routes.answers import BINARY, OCTETS, TAR, answers
 from vmrunner.server.routes.common import Parts, Reader, ask_store, listing, visible_build
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.artifact_archive import archive
@@ -16,10 +17,12 @@ from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import artifact_document
 
 router = APIRouter(tags=["artifacts"])
-TAR = "application/x-tar"
 
 
-@router.get("/builds/{build}/artifacts")
+@router.get(
+    "/builds/{build}/artifacts",
+    responses=answers("ArtifactPage", problems=(409, 429), others={TAR: BINARY}),
+)
 async def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
     """List what the build brought back; with `Accept: application/x-tar` all of it."""
     return await ask_store(request, lambda: _all(build, request, parts, principal))
@@ -39,7 +42,15 @@ def _all(build: str, request: Request, parts: ServerParts, principal: Principal)
     return listing("artifact", map(artifact_document, found))
 
 
-@router.get("/builds/{build}/artifacts/{path:path}")
+@router.get(
+    "/builds/{build}/artifacts/{path:path}",
+    responses=answers(
+        problems=(409, 429),
+        others={OCTETS: BINARY},
+        headers=("Content-Disposition",),
+        described="The file",
+    ),
+)
 async def get_artifact(
     build: str, path: str, request: Request, parts: Parts, principal: Reader
 ) -> CallerStream:

@@ -7,9 +7,10 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from vmrunner.config.field_checks import LABELS
+from vmrunner.config import field_checks
+from vmrunner.errors import ConfigError
 from vmrunner.ledger.build_listing import BuildPage
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Seconds, Section
@@ -17,6 +18,7 @@ from vmrunner.model import BuildRecord, BuildState, Principal, Reason, Result
 from vmrunner.server import request_bodies
 from vmrunner.server.build_body import BuildBody, SandboxBody
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.routes.answers import Answers, answers, json_body, polled
 from vmrunner.server.routes.common import (
     PageParameters,
     Parameters,
@@ -41,8 +43,6 @@ from vmrunner.services.documents import (
 )
 
 router = APIRouter(tags=["builds"])
-#: Bodies that routes read by themselves, for the OpenAPI document.
-BODIES: list[type[BaseModel]] = []
 #: Bytes of what the builds of one page were asked for with: of more, the page has fewer builds.
 LISTED: Final = 1 << 20
 
@@ -59,7 +59,7 @@ class BuildFilter(PageParameters):
     provider: str | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
     since: str | None = None
     until: str | None = None
-    label: list[str] = Field(default_factory=list, max_length=LABELS)
+    label: list[str] = Field(default_factory=list, max_length=field_checks.LABELS)
     mine: bool = False
 
     def words(self) -> build_filter.FilterWords:
@@ -94,14 +94,17 @@ class ExtendBody(Section):
     by: Seconds
 
 
-def body_schema(kind: type[BaseModel]) -> dict[str, object]:
-    """The schema of a body that the route reads by itself."""
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    BODIES.append(kind)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+#: Headers of a request that submits.
+HEADERS: Final = ("IdempotencyKey", "TraceParent")
 
 
-@router.get("/builds")
+def submission(page: str) -> Answers:
+    """Answers to a submission: 200 of what was there already, or for a dry run."""
+    made = answers(page, status=201, problems=(409, 502), headers=("Location",))
+    return made | answers(page, "SpecPage", headers=("Location",), described="It is there, or dry")
+
+
+@router.get("/builds", responses=polled("BuildPage"))
 def list_builds(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:
@@ -157,7 +160,21 @@ def waiting_reasons(
     return queue_reasons.waiting(parts.ledger, parts.limits(), rows, principal)
 
 
-@router.post("/builds", status_code=201, openapi_extra=body_schema(BuildBody))
+_EXAMPLE: Final = {
+    "steps": ["make test"],
+    "container": "debian:trixie",
+    "labels": {"team": "core"},
+    "timeout": "20m",
+    "network": {"allow": ["packages.example.org"]},
+}
+
+
+@router.post(
+    "/builds",
+    status_code=201,
+    responses=submission("BuildPage"),
+    openapi_extra=json_body(BuildBody, _EXAMPLE, HEADERS),
+)
 async def submit_build(
     request: Request,
     parts: Parts,
@@ -178,7 +195,7 @@ async def submitted(
     dry_run: bool,
 ) -> JSONResponse:
     """Queue what the body asks for."""
-    body = await request_bodies.model(request, kind)
+    body = _keyed(await request_bodies.model(request, kind), request)
     if dry_run:
         checked = await ask_cloud(
             request,
@@ -216,7 +233,25 @@ async def submitted(
     return answer
 
 
-@router.get("/builds/{build}")
+def _keyed(body: BuildBody | SandboxBody, request: Request) -> BuildBody | SandboxBody:
+    """The body with the idempotency key of the request's head. Raises ConfigError where it
+    has another."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return body
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]  # as the IETF's draft has it
+    key = field_checks.idempotency_key(key, "Idempotency-Key")
+    if not key.isascii():
+        raise ConfigError("Idempotency-Key: it is not ASCII", hint="say it in the body")
+    if body.idempotency_key not in (None, key):
+        raise ConfigError(
+            "idempotency_key: the header Idempotency-Key has another", hint="say one of them"
+        )
+    return body.model_copy(update={"idempotency_key": key})
+
+
+@router.get("/builds/{build}", responses=polled("BuildPage", problems=(409,)))
 async def show_build(
     build: str,
     request: Request,
@@ -252,7 +287,11 @@ def _whole(parts: ServerParts, principal: Principal, row: BuildRecord) -> JSONRe
     return listing("build", [document])
 
 
-@router.post("/builds/{build}/cancel", openapi_extra=body_schema(CancelBody))
+@router.post(
+    "/builds/{build}/cancel",
+    responses=answers("BuildPage", problems=(409,)),
+    openapi_extra=json_body(CancelBody, {"reason": "user"}),
+)
 async def cancel_build(
     build: str, request: Request, parts: Parts, principal: Submitter
 ) -> JSONResponse:
@@ -270,7 +309,11 @@ async def cancel_build(
     return listing("build", [build_document(row)])
 
 
-@router.post("/builds/{build}/extend", openapi_extra=body_schema(ExtendBody))
+@router.post(
+    "/builds/{build}/extend",
+    responses=answers("BuildPage", problems=(409, 502)),
+    openapi_extra=json_body(ExtendBody, {"by": "20m"}),
+)
 async def extend_build(
     build: str, request: Request, parts: Parts, principal: Submitter
 ) -> JSONResponse:
@@ -285,7 +328,7 @@ async def extend_build(
     return listing("build", [build_document(await ask_cloud(request, work))])
 
 
-@router.post("/builds/{build}/remove")
+@router.post("/builds/{build}/remove", responses=answers("BuildPage", problems=(409,)))
 def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
     """Remove the log and the artifacts of a build that ended. Its row and events stay."""
     row = visible_build(parts, principal, build)
@@ -293,7 +336,7 @@ def remove_build(build: str, parts: Parts, principal: Submitter) -> JSONResponse
     return listing("build", [build_document(row)])
 
 
-@router.post("/builds/{build}/lease")
+@router.post("/builds/{build}/lease", responses=answers("LeaseDocument", problems=(409,)))
 def renew_lease(build: str, parts: Parts, principal: Submitter) -> JSONResponse:
     """Say that the client of a foreground build is there: for 60 s more; 0 where it has ended."""
     row = visible_build(parts, principal, build)

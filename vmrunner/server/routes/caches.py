@@ -13,6 +13,7 @@ from vmrunner.model import TokenScope
 from vmrunner.model.caches import MOST_CACHES
 from vmrunner.server import html_times
 from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
+from vmrunner.server.routes.answers import answers
 from vmrunner.server.routes.common import Parameters, Parts, Reader, Submitter, listing
 from vmrunner.services import caches
 
@@ -25,7 +26,7 @@ class CacheParameters(Parameters):
     limit: int = Field(default=1000, ge=1, le=MOST_CACHES)
 
 
-@router.get("/caches")
+@router.get("/caches", responses=answers("CachePage"))
 def list_caches(
     parts: Parts, principal: Reader, wanted: Annotated[CacheParameters, Query()]
 ) -> JSONResponse:
@@ -34,7 +35,7 @@ def list_caches(
     return listing("cache", map(caches.cache_document, found))
 
 
-@router.post("/caches/{cache}/remove")
+@router.post("/caches/{cache}/remove", responses=answers("CachePage", problems=(409,)))
 def remove_cache(cache: str, parts: Parts, principal: Submitter) -> JSONResponse:
     """Remove one: no build gets it from then on."""
     tenant = caches.visible_to(principal)

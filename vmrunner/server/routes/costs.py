@@ -13,6 +13,7 @@ from vmrunner.core import cost_report
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Seconds
 from vmrunner.server.html_tables import Cell, TableLink, TableRow, table
+from vmrunner.server.routes.answers import answers
 from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
 from vmrunner.services import costs
 from vmrunner.services.documents import cost_document
@@ -28,7 +29,7 @@ class CostParameters(Parameters):
     since: Seconds = 7 * cost_report.DAY
 
 
-@router.get("/costs")
+@router.get("/costs", responses=answers("CostPage"))
 def list_costs(
     parts: Parts, principal: Reader, wanted: Annotated[CostParameters, Query()]
 ) -> JSONResponse:

@@ -13,6 +13,7 @@ from vmrunner.server.authentication import refuse_filtered
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.problems import HttpProblem
+from vmrunner.server.routes.answers import answers, polled
 from vmrunner.server.routes.common import (
     PageParameters,
     Parts,
@@ -39,7 +40,7 @@ class InstanceFilter(PageParameters):
     cloud: bool = False
 
 
-@router.get("/instances")
+@router.get("/instances", responses=polled("FleetPage", problems=(429,)))
 def list_instances(
     request: Request,
     parts: Parts,
@@ -81,13 +82,15 @@ def _beside_clouds(
     return listing("instance", documents, unread=list(found.unread))
 
 
-@router.get("/instances/{instance}")
+@router.get("/instances/{instance}", responses=polled("InstancePage", problems=(409,)))
 def show_instance(instance: str, parts: Parts, principal: Reader) -> JSONResponse:
     """One VM, as the ledger has it."""
     return listing("instance", [instance_document(visible_instance(parts, principal, instance))])
 
 
-@router.post("/instances/{instance}/destroy")
+@router.post(
+    "/instances/{instance}/destroy", responses=answers("DestroyDocument", problems=(409, 502))
+)
 async def destroy_instance(
     instance: str, request: Request, parts: Parts, principal: Submitter
 ) -> JSONResponse:

@@ -12,6 +12,7 @@ from vmrunner.model import BuildRecord, LogLine
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.log_stream import LINE
+from vmrunner.server.routes.answers import answers
 from vmrunner.server.routes.common import (
     Number,
     Parameters,
@@ -46,7 +47,7 @@ class SearchParameters(Parameters):
     after: Number = 0
 
 
-@router.get("/builds/{build}/logs/lines")
+@router.get("/builds/{build}/logs/lines", responses=answers("LogLinePage", problems=(409,)))
 async def read_lines(
     build: str,
     request: Request,
@@ -74,7 +75,7 @@ def _line_document(line: log_windows.WindowLine) -> LogLineDocument:
     return document
 
 
-@router.get("/builds/{build}/logs/outline")
+@router.get("/builds/{build}/logs/outline", responses=answers("LogSectionPage", problems=(409,)))
 async def read_outline(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
     """The sections of the log: a step each, with its first line and its last, which is less than
     the first where there is none. `ended`: no line will follow."""
@@ -113,7 +114,7 @@ def _section_document(row: BuildRecord, section: LogSection) -> LogSectionDocume
     }
 
 
-@router.get("/builds/{build}/logs/search")
+@router.get("/builds/{build}/logs/search", responses=answers("LogSearchPage", problems=(409, 429)))
 async def search_log(
     build: str,
     request: Request,

@@ -23,6 +23,7 @@ from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.log_stream import LogPlace, last_line, page_from, place_after
 from vmrunner.server.news_stream import NewsPage, SharedPages, event_bytes
 from vmrunner.server.problems import HttpProblem
+from vmrunner.server.routes import answers
 from vmrunner.server.routes.common import (
     Number,
     Parameters,
@@ -74,7 +75,29 @@ class EventParameters(Parameters):
     after: Number = 0
 
 
-@router.get("/builds/{build}/logs")
+_LOG: Final = {
+    "text/plain": answers.TEXT,
+    SSE: {**answers.TEXT, "description": "Events `line` with the line, and `end` with the build."},
+}
+_EVENTS: Final = {
+    SSE: {**answers.TEXT, "description": "Events of each kind, and `end` with the build."},
+}
+
+
+@router.get(
+    "/builds/{build}/logs",
+    responses={
+        **answers.answers(
+            problems=(409, 416, 429), others=_LOG, headers=("Accept-Ranges",), described="The log"
+        ),
+        **answers.answers(
+            status=206,
+            others={"text/plain": answers.TEXT},
+            headers=("Accept-Ranges", "Content-Range"),
+            described="A part of the log",
+        ),
+    },
+)
 async def read_log(
     build: str, request: Request, parts: Parts, watcher: Watcher, principal: Reader
 ) -> Response:
@@ -140,7 +163,12 @@ def _last_id(request: Request) -> int:
     return int(header)
 
 
-@router.get("/builds/{build}/chunks")
+@router.get(
+    "/builds/{build}/chunks",
+    responses=answers.answers(
+        "ChunkPage", problems=(409, 429), others={RAW: answers.BINARY}, described="Chunks"
+    ),
+)
 async def read_chunks(
     build: str,
     request: Request,
@@ -207,7 +235,12 @@ def chunk_head(chunk: Chunk) -> ChunkHeadDocument:
     }
 
 
-@router.get("/builds/{build}/events")
+@router.get(
+    "/builds/{build}/events",
+    responses=answers.answers(
+        "EventPage", problems=(409, 429), others=_EVENTS, described="What happened"
+    ),
+)
 def read_events(
     build: str,
     request: Request,

@@ -17,7 +17,7 @@ from vmrunner.reaper.report import Report
 from vmrunner.server import request_bodies
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
-from vmrunner.server.routes.builds import body_schema
+from vmrunner.server.routes.answers import answers, json_body, polled
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
 from vmrunner.services import audit as audits
 from vmrunner.services import draining, nodes, pools
@@ -76,19 +76,23 @@ class DrainPoolBody(Section):
     """Nothing more needs to be said."""
 
 
-@router.get("/pools")
+@router.get("/pools", responses=polled("PoolPage"))
 def list_pools(parts: Parts, _: WholeReader) -> JSONResponse:
     """The pools: what each wants, has, serves, costs."""
     return listing("pool", map(pool_document, pools.status(parts.ledger, parts.providers)))
 
 
-@router.get("/pools/{pool}")
+@router.get("/pools/{pool}", responses=polled("PoolPage"))
 def show_pool(pool: str, parts: Parts, _: WholeReader) -> JSONResponse:
     """One pool, and why it is empty."""
     return listing("pool", [pool_document(pools.one(parts.ledger, parts.providers, pool))])
 
 
-@router.post("/pools/{pool}/resize", openapi_extra=body_schema(ResizeBody))
+@router.post(
+    "/pools/{pool}/resize",
+    responses=answers("PoolPage"),
+    openapi_extra=json_body(ResizeBody, {"size": 2}),
+)
 async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """Another size, until the configuration changes."""
     body = await request_bodies.model(request, ResizeBody)
@@ -96,7 +100,11 @@ async def resize_pool(pool: str, request: Request, parts: Parts, admin: Admin) -
     return await run_in_threadpool(show_pool, pool, parts, admin)
 
 
-@router.post("/pools/{pool}/drain", openapi_extra=body_schema(DrainPoolBody))
+@router.post(
+    "/pools/{pool}/drain",
+    responses=answers("PoolPage"),
+    openapi_extra=json_body(DrainPoolBody, {}),
+)
 async def drain_pool(pool: str, request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """End its VMs that wait, and make no more."""
     await request_bodies.model(request, DrainPoolBody)
@@ -104,7 +112,7 @@ async def drain_pool(pool: str, request: Request, parts: Parts, admin: Admin) ->
     return await run_in_threadpool(show_pool, pool, parts, admin)
 
 
-@router.get("/nodes")
+@router.get("/nodes", responses=answers("NodePage"))
 def list_nodes(parts: Parts, _: WholeReader) -> JSONResponse:
     """The engines, and which of them reaps."""
     return listing(
@@ -112,7 +120,7 @@ def list_nodes(parts: Parts, _: WholeReader) -> JSONResponse:
     )
 
 
-@router.get("/actions")
+@router.get("/actions", responses=answers("ActionPage"))
 def list_actions(
     parts: Parts, _: WholeReader, wanted: Annotated[ActionParameters, Query()]
 ) -> JSONResponse:
@@ -120,7 +128,7 @@ def list_actions(
     return listing("action", map(action_document, parts.ledger.actions.latest(wanted.limit)))
 
 
-@router.get("/audit")
+@router.get("/audit", responses=answers("SurvivorPage", problems=(429, 502)))
 def audit(
     request: Request,
     parts: Parts,
@@ -131,7 +139,11 @@ def audit(
     return _audit(request, parts, principal, wanted)
 
 
-@router.post("/audit", openapi_extra=body_schema(AuditBody))
+@router.post(
+    "/audit",
+    responses=answers("SurvivorPage", problems=(502,)),
+    openapi_extra=json_body(AuditBody, {"older_than": "6h", "tag": "team=ci"}),
+)
 async def audit_by_body(request: Request, parts: Parts, principal: WholeReader) -> JSONResponse:
     """The same, for who sends what to look at as a body."""
     body = await request_bodies.model(request, AuditBody)
@@ -155,7 +167,11 @@ def _audit(
     return listing("survivor", map(survivor_document, found))
 
 
-@router.post("/reap", openapi_extra=body_schema(ReapBody))
+@router.post(
+    "/reap",
+    responses=answers("VerdictPage", problems=(502,)),
+    openapi_extra=json_body(ReapBody, {"dry_run": True}),
+)
 async def reap(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """One pass of the reaper: what it found and did. All that is said is in the body."""
     body = await request_bodies.model(request, ReapBody)
@@ -181,7 +197,11 @@ def _reap(parts: ServerParts, body: ReapBody, by: str) -> Report:
     )
 
 
-@router.post("/drain", openapi_extra=body_schema(DrainBody))
+@router.post(
+    "/drain",
+    responses=answers("DrainingDocument"),
+    openapi_extra=json_body(DrainBody, {"off": False}),
+)
 async def drain(request: Request, parts: Parts, admin: Admin) -> JSONResponse:
     """Stop launching, everywhere; what runs goes on."""
     body = await request_bodies.model(request, DrainBody)

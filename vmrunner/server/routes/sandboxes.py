@@ -21,12 +21,13 @@ from vmrunner.server import byte_pipes, request_bodies
 from vmrunner.server.build_body import SandboxBody
 from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.dependencies import ServerParts
-from vmrunner.server.routes.artifacts import TAR
+from vmrunner.server.routes.answers import BINARY, OCTETS, TAR, answers, json_body, octets, polled
 from vmrunner.server.routes.builds import (
+    HEADERS,
     BuildFilter,
     SubmitParameters,
-    body_schema,
     chosen,
+    submission,
     submitted,
 )
 from vmrunner.server.routes.common import (
@@ -57,14 +58,15 @@ router = APIRouter(tags=["sandboxes"])
 FILE: Final = 16 << 30  # bytes of one upload
 INPUT: Final = 8 << 20  # … of stdin in one request
 OUTPUT_WAIT: Final = 20.0  # seconds that output is waited for, or that input is read
-_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+#: Problems of what asks a sandbox's VM.
+_ASKED: Final = (409, 410, 429, 502, 504)
 
 
 class CommandBody(Section):
     """A command: `shell` is a line for /bin/sh, `argv` one command. The caller chooses its id; the
     same id starts once."""
 
-    id: Annotated[str, Field(pattern=field_checks.COMMAND_ID.pattern)]
+    id: Annotated[str, Field(pattern=f"^{field_checks.COMMAND_ID.pattern}$")]
     argv: list[str] = Field(min_length=1, max_length=10_000)
     title: Annotated[str, Field(max_length=200)] = ""
     env: dict[str, str] = Field(default_factory=dict)
@@ -150,7 +152,12 @@ async def asked(request: Request, principal: Principal, work: Callable[[], T]) -
         return await to_thread.run_sync(work, limiter=state.sandbox_threads)
 
 
-@router.post("/sandboxes", status_code=201, openapi_extra=body_schema(SandboxBody))
+@router.post(
+    "/sandboxes",
+    status_code=201,
+    responses=submission("SandboxPage"),
+    openapi_extra=json_body(SandboxBody, {"container": "debian:trixie", "ttl": "30m"}, HEADERS),
+)
 async def create_sandbox(
     request: Request,
     parts: Parts,
@@ -162,7 +169,7 @@ async def create_sandbox(
     return await submitted(request, parts, principal, SandboxBody, dry_run=wanted.dry_run)
 
 
-@router.get("/sandboxes")
+@router.get("/sandboxes", responses=polled("SandboxPage"))
 def list_sandboxes(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:
@@ -175,14 +182,14 @@ def list_sandboxes(
     return listing("sandbox", found, next_=page.next)
 
 
-@router.get("/sandboxes/{sandbox}")
+@router.get("/sandboxes/{sandbox}", responses=polled("SandboxPage", problems=(409,)))
 def show_sandbox(sandbox: str, parts: Parts, principal: Reader) -> JSONResponse:
     """One sandbox."""
     row = costed(parts, visible_sandbox(parts, principal, sandbox))
     return listing("sandbox", [build_document(row)])
 
 
-@router.delete("/sandboxes/{sandbox}")
+@router.delete("/sandboxes/{sandbox}", responses=answers("SandboxPage", problems=(409,)))
 def end_sandbox(sandbox: str, parts: Parts, principal: Submitter) -> JSONResponse:
     """End it, with its VM. One that has ended stays as it is."""
     row = visible_sandbox(parts, principal, sandbox)
@@ -193,7 +200,12 @@ def end_sandbox(sandbox: str, parts: Parts, principal: Submitter) -> JSONRespons
 # --- commands -------------------------------------------------------------------------------------
 
 
-@router.post("/sandboxes/{sandbox}/execs", status_code=201, openapi_extra=body_schema(CommandBody))
+@router.post(
+    "/sandboxes/{sandbox}/execs",
+    status_code=201,
+    responses=answers("CommandNamePage", problems=_ASKED, status=201),
+    openapi_extra=json_body(CommandBody, {"id": "c1", "argv": ["make", "test"]}),
+)
 async def start_command(
     sandbox: str, request: Request, parts: Parts, principal: Submitter
 ) -> JSONResponse:
@@ -204,7 +216,7 @@ async def start_command(
     return listing("command", [CommandNameDocument(id=body.id)], status=201)
 
 
-@router.get("/sandboxes/{sandbox}/execs")
+@router.get("/sandboxes/{sandbox}/execs", responses=answers("CommandPage", problems=_ASKED))
 async def list_commands(
     sandbox: str, request: Request, parts: Parts, principal: Reader
 ) -> JSONResponse:
@@ -215,7 +227,10 @@ async def list_commands(
     )
 
 
-@router.get("/sandboxes/{sandbox}/execs/{command}")
+@router.get(
+    "/sandboxes/{sandbox}/execs/{command}",
+    responses=answers("CommandOutputPage", problems=_ASKED),
+)
 async def read_output(
     sandbox: str,
     command: str,
@@ -252,7 +267,8 @@ async def read_output(
 
 @router.put(
     "/sandboxes/{sandbox}/execs/{command}/stdin",
-    openapi_extra={"requestBody": {"content": _BYTES}},
+    responses=answers("CommandNamePage", problems=_ASKED),
+    openapi_extra=octets(OCTETS),
 )
 async def send_input(
     sandbox: str,
@@ -277,7 +293,10 @@ async def send_input(
     return listing("command", [CommandNameDocument(id=command, taken=wanted.offset + len(data))])
 
 
-@router.delete("/sandboxes/{sandbox}/execs/{command}")
+@router.delete(
+    "/sandboxes/{sandbox}/execs/{command}",
+    responses=answers("CommandNamePage", problems=_ASKED),
+)
 async def end_command(
     sandbox: str,
     command: str,
@@ -295,7 +314,10 @@ async def end_command(
 # --- files ----------------------------------------------------------------------------------------
 
 
-@router.get("/sandboxes/{sandbox}/files", response_class=Response)
+@router.get(
+    "/sandboxes/{sandbox}/files",
+    responses=answers("FilePage", problems=_ASKED, others={OCTETS: BINARY, TAR: BINARY}),
+)
 async def read_file(
     sandbox: str,
     request: Request,
@@ -326,7 +348,11 @@ async def read_file(
     )
 
 
-@router.put("/sandboxes/{sandbox}/files", openapi_extra={"requestBody": {"content": _BYTES}})
+@router.put(
+    "/sandboxes/{sandbox}/files",
+    responses=answers("PathPage", problems=_ASKED),
+    openapi_extra=octets(OCTETS, TAR),
+)
 async def write_file(
     sandbox: str,
     request: Request,
@@ -351,7 +377,7 @@ async def write_file(
     return listing("file", [PathDocument(path=path)])
 
 
-@router.delete("/sandboxes/{sandbox}/files")
+@router.delete("/sandboxes/{sandbox}/files", responses=answers("PathPage", problems=_ASKED))
 async def remove_file(
     sandbox: str,
     request: Request,

@@ -8,18 +8,19 @@ from fastapi.responses import JSONResponse
 
 from vmrunner.server import request_bodies
 from vmrunner.server.caller_slots import CallerSlots
+from vmrunner.server.routes.answers import OCTETS, TAR, answers, octets
 from vmrunner.server.routes.common import Parts, Submitter, ask_store
 from vmrunner.services.document_types import DigestDocument
 from vmrunner.services.uploads import Uploads
 
 router = APIRouter(tags=["sources"])
-_TAR = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.put(
     "/sources",
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": _TAR}},
+    responses=answers("DigestDocument", problems=(507,), status=201),
+    openapi_extra=octets(OCTETS, TAR),
 )
 async def put_source(request: Request, parts: Parts, principal: Submitter) -> JSONResponse:
     """Take a tar of a source. The digest in the answer names it in `POST /builds`, for a day."""

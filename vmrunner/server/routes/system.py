@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from vmrunner.errors import LedgerError
 from vmrunner.server.metrics import Metrics
+from vmrunner.server.packed_document import PackedDocument
 from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.common import Parts, Scraper
 
@@ -30,6 +31,13 @@ def readyz(parts: Parts) -> Response:
     except LedgerError:
         raise HttpProblem(503, "the ledger is out of reach") from None
     return JSONResponse({"ready": True, "draining": paused})
+
+
+@router.get("/api/v1/openapi.json")
+def api_document(request: Request) -> Response:
+    """The OpenAPI document, for whoever asks."""
+    found = cast("PackedDocument", request.app.state.api_document)
+    return found.response(request.headers)
 
 
 @router.get("/metrics")

@@ -12,7 +12,7 @@ from pydantic import Field
 from vmrunner.lib.config_section import Section
 from vmrunner.server import request_bodies
 from vmrunner.server.oidc import OidcExchange
-from vmrunner.server.routes.builds import body_schema
+from vmrunner.server.routes.answers import answers, json_body
 from vmrunner.server.routes.common import Parts
 from vmrunner.services.document_types import ExchangedTokenDocument
 from vmrunner.services.documents import iso
@@ -27,7 +27,12 @@ class ExchangeBody(Section):
     jwt: str = Field(min_length=1)
 
 
-@router.post("/token", status_code=201, openapi_extra=body_schema(ExchangeBody))
+@router.post(
+    "/token",
+    status_code=201,
+    responses=answers("ExchangedTokenDocument", status=201),
+    openapi_extra=json_body(ExchangeBody, {"jwt": "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"}),
+)
 async def exchange(request: Request, parts: Parts) -> JSONResponse:
     """Give a token for an identity that the configuration has a rule for."""
     body = await request_bodies.model(

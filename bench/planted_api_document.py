@@ -1,0 +1,62 @@
+"""Bugs to plant in documents, the OpenAPI document and the transfer of answers (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+TRANSFER = "tests/integration/test_http_transfer.py"
+DOCUMENT = "tests/integration/test_http_document.py"
+
+BUGS: Final = (
+    Bug(
+        "pack answers for browsers too",
+        "server/transfer.py",
+        "return takes_gzip(self._headers) and not (caller is not None and caller.cookie)",
+        "return takes_gzip(self._headers)",
+        f"{TRANSFER}::test_bytes_problems_pages_and_browsers_are_not_packed",
+    ),
+    Bug(
+        "let HEAD follow a log to its end",
+        "server/transfer.py",
+        "            self._work.cancel()\n",
+        "",
+        f"{TRANSFER}::test_head_of_what_is_followed_ends_at_once",
+    ),
+    Bug(
+        "take any name of a request into the log",
+        "lib/request_names.py",
+        "wanted if _NAME.fullmatch(wanted) else",
+        "wanted if wanted else",
+        f"{TRANSFER}::test_a_name_that_harms_a_log_is_replaced",
+    ),
+    Bug(
+        "overlook an idempotency key in the head",
+        "server/routes/builds.py",
+        "    if key is None:\n        return body\n",
+        "    if key:\n        return body\n    key = ''\n",
+        f"{TRANSFER}::test_an_idempotency_key_may_stand_in_the_head",
+    ),
+    Bug(
+        "overlook words of a document in any request",
+        "server/shown_bodies.py",
+        "    if _SIGNS <= found.keys():\n",
+        "    if True:\n",
+        f"{TRANSFER}::test_words_of_a_document_are_not_overlooked_in_a_request",
+    ),
+    Bug(
+        "tell the methods of the first route alone",
+        "server/problems.py",
+        '            headers["Allow"] = ", ".join(_methods(request))\n',
+        "            pass\n",
+        f"{TRANSFER}::test_another_method_is_told_all_that_there_are",
+    ),
+    Bug(
+        "write a field that no schema has",
+        "services/documents.py",
+        '        "deletes": row.deletes,\n',
+        '        "deletes": row.deletes, "shape": None,\n',
+        "tests/integration/test_documents.py::test_documents_of_commands_are_as_their_schemas",
+    ),
+)
