@@ -41,8 +41,8 @@ BUGS: Final = (
     Bug(
         "overlook words of a document in any request",
         "server/shown_bodies.py",
-        "    if _SIGNS <= found.keys():\n",
-        "    if True:\n",
+        "    if found.keys() >= _SIGNS:\n",
+        "    if found:\n",
         f"{TRANSFER}::test_words_of_a_document_are_not_overlooked_in_a_request",
     ),
     Bug(

@@ -287,7 +287,7 @@ def test_no_input_that_the_document_allows_is_our_error(http: Service) -> None:
             Path(sys.executable).with_name("schemathesis"), "run", f"{http.url}{API}/openapi.json",
             "-H", f"Authorization: Bearer {http.token()}", "--checks", "not_a_server_error",
             "--phases", "coverage,fuzzing", "--max-examples", "3", "--exclude-path", f"{API}/drain",
-            "--exclude-path", f"{API}/sources",
+            "--exclude-path", f"{API}/sources", "--request-timeout", "60",
             "--seed", "1",
         ],
         capture_output=True, text=True, cwd=http.root,

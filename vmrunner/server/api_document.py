@@ -171,7 +171,6 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     for answer in answered.values():
         answer.setdefault("headers", {})["X-Request-Id"] = answers.header("X-Request-Id")
     operation["responses"] = dict(sorted(answered.items()))
-    parameters.append(answers.PARAMETERS["RequestId"])
 
 
 def _problem(description: str, status: int = 0) -> dict[str, Any]:
@@ -193,7 +192,7 @@ def _components(made: Mapping[str, Any]) -> dict[str, Any]:
     words = set(re.findall(rf'"{answers.SCHEMAS}(\w+)"', json.dumps(made)))
     schemas |= document_schemas.components((words | {"Problem"}) - set(schemas), answers.SCHEMAS)
     problem = schemas["Problem"]
-    problem["properties"]["errors"]["items"] = _untitled(schemas.pop("Fault"))  # stands alone
+    problem["properties"]["errors"]["items"] = _untitled(schemas.pop("OneFault"))  # stands alone
     problem["examples"] = [_EXAMPLE]
     return {
         "schemas": {name: _untitled(schemas[name]) for name in sorted(schemas)},

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from vmrunner import errors
 from vmrunner.config.fault_words import in_words, written
 from vmrunner.lib import request_names, units
-from vmrunner.services.document_types import Fault, Problem
+from vmrunner.services.document_types import OneFault, Problem
 
 log = logging.getLogger("vmrunner.server")
 
@@ -79,7 +79,7 @@ def problem(
     error: str = "",
     field: str = "",
     value: Scalar = None,
-    more: list[Fault] | None = None,
+    more: list[OneFault] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """One problem document. `error`: the class of the exception that it was."""
@@ -191,7 +191,7 @@ def of_error(error: errors.VmrunnerError, body: Mapping[str, Any] | None = None)
     )
 
 
-def _fault(error: errors.VmrunnerError, body: Mapping[str, Any]) -> Fault:
+def _fault(error: errors.VmrunnerError, body: Mapping[str, Any]) -> OneFault:
     detail = str(error.args[0])
     field = _field(detail)
     value = _value(body, field)

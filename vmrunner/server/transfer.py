@@ -31,10 +31,10 @@ class Transfer:
         elif scope["method"] == "GET":
             await self._app(scope, receive, JsonSender(scope, send))
         else:
-            asked = {**scope, "method": "GET"}  # no route has HEAD of its own
+            request = {**scope, "method": "GET"}  # no route has HEAD of its own
             with CancelScope() as work:
                 head = HeadSender(send, work)
-                await self._app(asked, receive, JsonSender(asked, head))
+                await self._app(request, receive, JsonSender(request, head))
 
 
 class HeadSender:

@@ -30,10 +30,8 @@ def _header(name: str, description: str, **more: Any) -> dict[str, Any]:
     }
 
 
-_ID: Final = "^[A-Za-z0-9._-]{1,128}$"
 #: Headers of requests.
 PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "RequestId": _header("X-Request-Id", "A name of the request for logs.", pattern=_ID),
     "IdempotencyKey": _header(
         "Idempotency-Key", "The same as `idempotency_key` in the body.", minLength=1, maxLength=255
     ),

@@ -47,7 +47,7 @@ class SearchParameters(Parameters):
     after: Number = 0
 
 
-@router.get("/builds/{build}/logs/lines", responses=answers("LogLinePage", problems=(409,)))
+@router.get("/builds/{build}/logs/lines", responses=answers("LogWindowPage", problems=(409,)))
 async def read_lines(
     build: str,
     request: Request,

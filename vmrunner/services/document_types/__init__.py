@@ -57,7 +57,7 @@ from vmrunner.services.document_types.operations import RemovalDocument as Remov
 from vmrunner.services.document_types.operations import SurvivorDocument as SurvivorDocument
 from vmrunner.services.document_types.operations import TokenDocument as TokenDocument
 from vmrunner.services.document_types.operations import VerdictDocument as VerdictDocument
-from vmrunner.services.document_types.problems import Fault as Fault
+from vmrunner.services.document_types.problems import OneFault as OneFault
 from vmrunner.services.document_types.problems import Problem as Problem
 from vmrunner.services.document_types.sandboxes import CommandDocument as CommandDocument
 from vmrunner.services.document_types.sandboxes import CommandEndDocument as CommandEndDocument

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from vmrunner.services.document_types.values import Scalar
 
 
-class Fault(TypedDict):
+class OneFault(TypedDict):
     """One of several faults."""
 
     field: str | None
@@ -32,5 +32,5 @@ class Problem(TypedDict):
     field: str | None
     value: Scalar
     error: str | None
-    errors: NotRequired[list[Fault]]
+    errors: NotRequired[list[OneFault]]
     request_id: NotRequired[str]
