@@ -45,7 +45,6 @@ NAMES = {
     "cache": "c-x",
     "sandbox": "b-x",
     "command": "x-1",
-    "port": "8000",
     "name": "x",
 }
 
