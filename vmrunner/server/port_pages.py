@@ -314,7 +314,7 @@ class PortPages:
         )
         connection = HTTPConnection(scope)
         async with connected(connection, entrant.principal, entrance, port) as (channel, entry):
-            stream = PortStream(channel, scope["app"].state.entry_threads)
+            stream = PortStream(channel, scope["app"].state.entry_threads.of(row.id))
             try:
                 if scope["type"] == "http":
                     await HttpExchange(request, stream, scope["method"]).run(receive, send)
