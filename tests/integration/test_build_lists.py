@@ -108,6 +108,9 @@ RARE: dict[str, BuildChoice] = {
     "nothing since": BuildChoice(since=1e9),
     "failed this hour": BuildChoice(since=300_000.0 - 3600, results=[Result.FAILURE]),
     "queued": BuildChoice(active=True),
+    "running": BuildChoice(states=[BuildState.RUNNING, BuildState.HELD]),
+    "first in line": BuildChoice(states=[BuildState.QUEUED], above=""),
+    "newer": BuildChoice(results=[Result.TIMEOUT], above="b"),
 }
 
 

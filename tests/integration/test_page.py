@@ -109,6 +109,7 @@ def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
     mine = Visitor(browser, http, http.token(TENANT, labels={"team": "a"}))
     assert mine.page.locator("nav").first.inner_text().split() == [
+        "Overview",
         "Builds",
         "VMs",
         "Costs",

@@ -51,6 +51,8 @@ def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
         found.append(_b.tenant == choice.tenant)
     if choice.states:
         found.append(_any(_b.state, choice.states))
+        if BuildState.FINISHED not in choice.states:
+            found.append(_OPEN)  # of them there is an index: many have finished
     if choice.results:
         found.append(_any(_b.result, choice.results))
     if choice.before is not None:

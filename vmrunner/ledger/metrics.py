@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select, tuple_
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.labels import owned
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, PAST_COUNTS, POOL_STARTS, SIGHTINGS
 from vmrunner.model import BuildState, BuildUsage, InstanceState, Phase
@@ -132,6 +134,20 @@ class LedgerMetrics:
             FinishedBuild(r[0], r[1], codec.phases(r[2]), r[3] or "", r[4], codec.usage_from(r[5]))
             for r in found
         ]
+
+    def ended_since(
+        self, moment: float, own: Mapping[str, str], limit: int
+    ) -> list[tuple[float, str, Sequence[Phase]]]:
+        """Return when, with which result and by which phases the builds ended that did so since
+        then, the last ones first; those of the principal with this label filter."""
+        query = (
+            select(_b.finished_at, _b.result, _b.phases)
+            .where(_b.finished_at >= moment, *owned(own))
+            .order_by(_b.finished_at.desc())
+            .limit(limit)
+        )
+        found = self._database.read(lambda c: c.execute(query).all())
+        return [(row[0], row[1] or "", codec.phases(row[2])) for row in found]
 
     def deaths(self) -> list[tuple[str, int]]:
         """The number of instances that are gone, by the reason of their death."""

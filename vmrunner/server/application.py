@@ -15,6 +15,7 @@ from vmrunner.server.entries import PortVisits
 from vmrunner.server.entry_threads import EntryThreads
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html import STATIC, PageFiles, of_problem
+from vmrunner.server.kept_answers import KeptAnswers
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
@@ -29,6 +30,7 @@ from vmrunner.server.routes import (
     build_page,
     caches,
     costs,
+    overview_page,
     ports,
     system,
     terminals,
@@ -36,6 +38,7 @@ from vmrunner.server.routes import (
 )
 from vmrunner.server.transfer import Transfer
 from vmrunner.services import fleet
+from vmrunner.services.overview import BuildHistory
 from vmrunner.services.uploads import ComingBytes
 
 UPLOADS = 4  # of one token at once
@@ -46,6 +49,7 @@ CLOUD_THREADS = 40  # for requests that ask a cloud: one that hangs holds up no 
 SEARCHES = 2  # in logs, of one token at once
 SEARCH_THREADS = 2  # for all of them: each computes, for a second at most
 STORE_THREADS = 40  # for what reads or writes the store, likewise
+HISTORY_KEPT = 30.0  # seconds that a history of the overview is kept
 EXCHANGES = 64  # at once: an identity may wait for its issuer, and no other request for that
 
 
@@ -80,6 +84,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.cloud_threads = CapacityLimiter(CLOUD_THREADS)
     app.state.store_threads = CapacityLimiter(STORE_THREADS)
     app.state.pages = SharedPages(threads=app.state.store_threads)
+    app.state.histories = KeptAnswers[BuildHistory](HISTORY_KEPT)
     app.state.cloud_look = CloudLook(lambda: fleet.look(parts.ledger, parts.providers))
     issuer_keys = IssuerKeys(parts.now)
     app.state.oidc = OidcExchange(issuer_keys)
@@ -90,7 +95,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.api_document = PackedDocument(lambda: api_document.document(app))
     for part in (terminals, ports):
         app.include_router(part.router, prefix=api_document.API)
-    for part in (system, login, build_page, build_details, vm_page, admin_pages):
+    for part in (system, login, build_page, build_details, overview_page, vm_page, admin_pages):
         app.include_router(part.router)
     for routes in (costs, caches):
         app.include_router(routes.pages)

@@ -35,7 +35,10 @@ _HEADERS: Final = {
 }
 _KEPT: Final = ("retry-after", "allow")  # headers of a problem
 #: The pages of everybody; those of a token without a label filter; and those of an admin.
-_PAGES: Final = (("/", "Builds"), ("/vms", "VMs"), ("/costs", "Costs"), ("/caches", "Caches"))
+_PAGES: Final = (
+    ("/overview", "Overview"), ("/", "Builds"), ("/vms", "VMs"), ("/costs", "Costs"),
+    ("/caches", "Caches"),
+)  # fmt: skip
 _WHOLE: Final = (
     ("/pools", "Pools"), ("/nodes", "Nodes"), ("/audit", "Audit"), ("/actions", "Actions"),
 )  # fmt: skip

@@ -51,13 +51,12 @@ def builds(request: Request, parts: Parts, principal: Reader) -> Response:
     except ConfigError as error:
         wrong = "; ".join(filter(None, (str(error.args[0]), error.hint)))
         status = 422
-    shown = people.named(parts.ledger, costs.until_now(parts.ledger, parts.providers, page.builds))
-    reasons = waiting_reasons(parts, principal, shown)
+    reasons = waiting_reasons(parts, principal, list(page.builds))
     return rendered(
         request,
         "builds.html",
         status,
-        rows=[_row(row, reasons.get(row.id, "")) for row in shown],
+        rows=list_rows(parts, page.builds, reasons),
         wrong=wrong,
         filter={name: query.get(name, [""])[0] for name in (*_MANY[2:], *_ONE)},
         kept=_kept(query),
@@ -143,6 +142,14 @@ def _kept(query: Query) -> list[tuple[str, str]]:
     """Words of the filter for which its form has no field."""
     found = [(name, word) for name in _MANY[:2] for word in query.get(name, ())]
     return found + [(name, word) for name in _MANY[2:] for word in query.get(name, ())[1:]]
+
+
+def list_rows(
+    parts: ServerParts, builds: Sequence[BuildRecord], reasons: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return builds as lists show them. `reasons`: why some wait, by id."""
+    shown = people.named(parts.ledger, costs.until_now(parts.ledger, parts.providers, builds))
+    return [_row(row, reasons.get(row.id, "")) for row in shown]
 
 
 def _row(row: BuildRecord, waiting: str) -> dict[str, Any]:
