@@ -74,7 +74,7 @@ def test_a_hostile_artifact_is_downloaded_and_never_shown(http: Service, visitor
     http.ended(build)
     page.goto(f"{http.url}/builds/{build}")
     with page.expect_download() as download:
-        page.click("#artifacts a")
+        page.click("#artifacts a.file")
     assert Path(download.value.path()).read_text() == "<script>alert(1)</script>"
     assert page.url == f"{http.url}/builds/{build}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,64 @@ def test_an_empty_log_says_so(http: Service, visitor: Visitor) -> None:
     page.goto(f"{http.url}/builds/{build}")
     expect(page.locator("#lines")).to_have_text("0 lines")
     expect(page.locator("#found-next")).to_be_visible()
+
+
+JUNIT = """<testsuite><testcase classname="tests.test_a" name="test_good" time="0.1"/><testcase
+ classname="tests.test_a" name="test_&lt;b&gt;bad" time="2.5"><failure message="1 is not 2">the
+ traceback &lt;script&gt;alert(1)&lt;/script&gt;</failure></testcase></testsuite>""".replace(
+    "\n", ""
+)
+
+
+def test_failed_tests_are_shown(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    rules = [{"path": "out/*", "always": True}]
+    build = submit(http, f"artifact out/junit.xml {JUNIT}\nexit 1", artifacts=rules)
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    expect(page.locator("#tests h2")).to_contain_text("1 of 2 failed")
+    failed = page.locator("#tests details")
+    expect(failed.locator("summary")).to_contain_text("test_<b>bad")
+    expect(failed.locator("summary")).to_contain_text("1 is not 2")
+    expect(failed.locator(".took")).to_have_text("2.5s")
+    failed.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(failed.locator("pre")).to_contain_text("<script>alert(1)</script>")
+    told = only(http.client().get(f"{API}/builds/{build}/tests"))
+    assert (told["total"], told["failed"], told["failures"][0]["name"]) == (2, 1, "test_<b>bad")
+    other = http.tenant(team="x")
+    assert other.get(f"{API}/builds/{build}/tests").status_code == 404
+
+
+def test_artifacts_are_looked_at_and_come_as_one_zip(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    text = "artifact out/a.txt <b>bold</b>\nartifact out/b/c.txt two"
+    build = submit(http, text, name="nightly", artifacts=["out/**"])
+    http.ended(build)
+    page.goto(f"{http.url}/builds/{build}")
+    page.get_by_role("link", name="Look at out/a.txt").click()
+    expect(page.locator("pre.artifact")).to_have_text("<b>bold</b>")
+    page.go_back()
+    with page.expect_download() as download:
+        page.click("text=All as a zip")
+    assert download.value.suggested_filename == f"nightly-{build}.zip"
+    with zipfile.ZipFile(download.value.path()) as found:
+        assert found.testzip() is None
+        assert found.namelist() == ["out/a.txt", "out/b/c.txt"]
+        assert found.read("out/b/c.txt") == b"two"
+
+
+def test_builds_of_a_name_are_plotted(http: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    builds = []
+    for code in (0, 1, 0):
+        builds.append(submit(http, f"exit {code}", name="nightly"))
+        http.ended(builds[-1])
+    submit(http, "exit 0", name="other")
+    page.goto(f"{http.url}/builds/{builds[1]}")
+    expect(page.locator("#before rect")).to_have_count(2)
+    page.goto(f"{http.url}/builds/{builds[-1]}")
+    bars = page.locator("#before rect")
+    names = [bars.nth(n).get_attribute("class") for n in range(3)]
+    assert names == ["success", "failure", "success"]
+    expect(page.locator("#before p")).to_contain_text("2 of 3 succeeded")

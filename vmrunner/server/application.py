@@ -38,6 +38,7 @@ from vmrunner.server.routes import (
 )
 from vmrunner.server.transfer import Transfer
 from vmrunner.services import fleet
+from vmrunner.services.junit_reports import ReadReports
 from vmrunner.services.overview import BuildHistory
 from vmrunner.services.uploads import ComingBytes
 
@@ -72,6 +73,7 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)
     app.state.search_slots = CallerSlots("searches in logs", lambda: SEARCHES)
     app.state.search_threads = CapacityLimiter(SEARCH_THREADS)
+    app.state.test_reports = ReadReports()
     app.state.large_bodies = request_bodies.LargeBodies()
     app.state.look_slots = CallerSlots("looks at the clouds", lambda: LOOKS)
     app.state.sandbox_slots = CallerSlots("calls to sandboxes", lambda: SANDBOX_CALLS)

@@ -63,5 +63,6 @@ def install(environment: Environment) -> None:
         return pass_context(lambda context, at: shown(at, context["now"]))
 
     environment.filters |= {
+        "span": units.span,
         "ago": of_context(ago), "lasting": of_context(lasting), "until": of_context(until),
     }  # fmt: skip

@@ -72,6 +72,7 @@ PAGES: Final[Mapping[str, PageShape]] = {
     "SettingPage": PageShape("setting", (types.SettingDocument,)),
     "SpecPage": PageShape("build_spec", (types.SpecDocument,), ("warnings",)),
     "SurvivorPage": PageShape("survivor", (types.SurvivorDocument,)),
+    "TestsPage": PageShape("tests", (types.TestsDocument,)),
     "TokenPage": PageShape("token", (types.TokenDocument,)),
     "TrustedPage": PageShape("trusted", (types.TrustedDocument,)),
     "VersionPage": PageShape("version", (types.VersionDocument,)),

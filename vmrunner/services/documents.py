@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vmrunner.reaper.retention import Removal
     from vmrunner.services import document_types as types
     from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.junit_reports import ReportedTests
     from vmrunner.services.nodes import Node
     from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
 
@@ -341,6 +342,28 @@ def start_of(build: BuildRecord, rows: Iterable[Instance]) -> Start | None:
 
 def artifact_document(artifact: Artifact) -> types.ArtifactDocument:
     return {"path": artifact.path, "size": artifact.size}
+
+
+def tests_document(found: ReportedTests) -> types.TestsDocument:
+    """Results of the tests in a build's reports: what these say is the build's own word."""
+    return {
+        "total": found.total,
+        "failed": found.failed,
+        "skipped": found.skipped,
+        "seconds": round(found.seconds, 3),
+        "failures": [
+            {
+                "name": shown(test.name),
+                "suite": shown(test.suite),
+                "report": shown(test.report),
+                "seconds": test.seconds,
+                "message": shown(test.message),
+                "text": shown(test.text),
+            }
+            for test in found.failures
+        ],
+        "unread": [shown(line) for line in found.unread],
+    }
 
 
 def log_line_document(line: LogLine) -> types.LogLineDocument:

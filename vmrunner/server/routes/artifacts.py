@@ -2,44 +2,100 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
-from vmrunner.model import Principal
+from vmrunner.errors import NotFound, StoreError
+from vmrunner.model import BuildRecord, Principal
 from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.answers import BINARY, OCTETS, TAR, answers
 from vmrunner.server.routes.common import Parts, Reader, ask_store, listing, visible_build
 from vmrunner.server.routes.logs import INERT
-from vmrunner.services.artifact_archive import archive
+from vmrunner.services.artifact_archive import archive, zipped
 from vmrunner.services.artifacts import Artifacts
-from vmrunner.services.documents import artifact_document
+from vmrunner.services.documents import artifact_document, tests_document
+from vmrunner.services.follow import ended
+from vmrunner.services.junit_reports import ReadReports, ReportedTests
 
 router = APIRouter(tags=["artifacts"])
+ZIP = "application/zip"
+log = logging.getLogger("vmrunner.server")
 
 
 @router.get(
     "/builds/{build}/artifacts",
-    responses=answers("ArtifactPage", problems=(409, 429), others={TAR: BINARY}),
+    responses=answers("ArtifactPage", problems=(409, 429), others={TAR: BINARY, ZIP: BINARY}),
 )
 async def list_artifacts(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
-    """List what the build brought back; with `Accept: application/x-tar` all of it."""
+    """List what the build brought back; with `Accept: application/x-tar` all of it, or with
+    `application/zip`."""
     return await ask_store(request, lambda: _all(build, request, parts, principal))
 
 
 def _all(build: str, request: Request, parts: ServerParts, principal: Principal) -> Response:
     row = visible_build(parts, principal, build)
     found = Artifacts.of(row, parts.artifact_files)
-    if TAR in request.headers.get("accept", ""):
+    for media_type, packed in ((TAR, archive), (ZIP, zipped)):
+        if media_type in request.headers.get("accept", ""):
+            return CallerStream(
+                packed(found.files()),
+                slots=request.app.state.stream_slots,
+                principal=principal,
+                headers=INERT,
+                media_type=media_type,
+            )
+    return listing("artifact", map(artifact_document, found))
+
+
+@router.get(
+    "/builds/{build}/artifacts.zip",
+    responses=answers(problems=(409, 429), others={ZIP: BINARY}, described="A zip"),
+)
+async def zip_artifacts(
+    build: str, request: Request, parts: Parts, principal: Reader
+) -> CallerStream:
+    """All that the build brought back, as a zip, for a browser."""
+
+    def work() -> CallerStream:
+        row = visible_build(parts, principal, build)
+        name = quote(f"{row.spec.name or 'build'}-{row.id}.zip", safe="")
         return CallerStream(
-            archive(found.files()),
+            zipped(Artifacts.of(row, parts.artifact_files).files()),
             slots=request.app.state.stream_slots,
             principal=principal,
-            headers=INERT,
-            media_type=TAR,
+            headers={**INERT, "Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
+            media_type=ZIP,
         )
-    return listing("artifact", map(artifact_document, found))
+
+    return await ask_store(request, work)
+
+
+@router.get("/builds/{build}/tests", responses=answers("TestsPage", problems=(409,)))
+async def read_tests(build: str, request: Request, parts: Parts, principal: Reader) -> Response:
+    """Results of the tests in the JUnit reports among the artifacts (`*junit*.xml`,
+    `TEST-*.xml`); no document where there is none."""
+
+    def work() -> Response:
+        row = visible_build(parts, principal, build)
+        found = tests_of(request, parts, row)
+        return listing("tests", [] if found is None else [tests_document(found)])
+
+    return await ask_store(request, work)
+
+
+def tests_of(request: Request, parts: ServerParts, row: BuildRecord) -> ReportedTests | None:
+    """The results of a build's tests; None: it brought no report, or none is there yet."""
+    if row.collected is None or row.removed_at is not None or not ended(row):
+        return None
+    reports: ReadReports = request.app.state.test_reports
+    try:
+        return reports.of(row.id, row.collected, lambda: parts.artifact_files(row.id))
+    except (NotFound, StoreError) as error:
+        log.warning("reports of tests: %s", error)
+        return None
 
 
 @router.get(

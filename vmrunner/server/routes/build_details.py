@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -11,6 +11,7 @@ from vmrunner.config import cache_checks
 from vmrunner.errors import StoreError
 from vmrunner.lib import units
 from vmrunner.model import (
+    BuildChoice,
     BuildEvent,
     BuildRecord,
     BuildState,
@@ -22,6 +23,7 @@ from vmrunner.model import (
 )
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.html import rendered
+from vmrunner.server.routes.artifacts import tests_of
 from vmrunner.server.routes.builds import waiting_reasons
 from vmrunner.server.routes.common import (
     Parts,
@@ -34,6 +36,7 @@ from vmrunner.server.routes.common import (
 )
 from vmrunner.services import (
     build_history,
+    build_times,
     command_line,
     costs,
     event_words,
@@ -52,6 +55,10 @@ from vmrunner.services.log_outline import sections
 router = APIRouter(include_in_schema=False)
 _LAST_LINES: Final = 15  # of the log of a step that failed, which the page begins with
 _LINE: Final = 400  # bytes of each
+_PLOTTED: Final = 30  # builds of one name, at most
+_PLOTTED_BYTES: Final = 1 << 20  # of their specs
+_FEWEST: Final = 2
+_SHOWN: Final = 256 << 10  # bytes of an artifact that is looked at
 _TITLE: Final = 200  # characters of a step's name
 _EVENTS: Final = 500  # the newest
 
@@ -91,6 +98,8 @@ def _build(build: str, request: Request, parts: ServerParts, principal: Principa
         artifacts=[
             {"path": shown(found.path), "size": units.amount(found.size)} for found in artifacts
         ],
+        tests=tests_of(request, parts, row),
+        before=_before(parts, principal, row),
         vms=[_vm(vm) for vm in instances],
         events=_event_rows(row, events),
         more_events=max(0, len(events) - _EVENTS),
@@ -126,6 +135,27 @@ def _last_lines(parts: ServerParts, row: BuildRecord, events: Sequence[BuildEven
         return ""
     text = b"\n".join(log_text.plain(line.data) + b"\xe2\x80\xa6" * line.cut for line in lines)
     return text.decode(errors="replace")
+
+
+def _before(parts: ServerParts, principal: Principal, row: BuildRecord) -> dict[str, Any] | None:
+    """A plot of how long builds of this name took, this and those before it; None: it would have
+    one bar at most."""
+    if not row.spec.name:
+        return None
+    choice = BuildChoice(
+        states=[BuildState.FINISHED],
+        name=row.spec.name,
+        own=principal.labels,
+        before=f"{row.id}~",  # and itself
+    )
+    rows = [found for found in _last(parts, choice) if found.result is not None]
+    if len(rows) < _FEWEST:
+        return None
+    return build_times.plot(rows[::-1])
+
+
+def _last(parts: ServerParts, choice: BuildChoice) -> Sequence[BuildRecord]:
+    return parts.ledger.builds.page(choice, _PLOTTED, _PLOTTED_BYTES).builds
 
 
 def _steps(row: BuildRecord, runs: Sequence[StepRun]) -> list[dict[str, Any]]:
@@ -231,6 +261,39 @@ def _event_rows(row: BuildRecord, events: Sequence[BuildEvent]) -> list[dict[str
         for event in events[-_EVENTS:]
         if event.kind != EventKind.TRACE
     ]
+
+
+@router.get("/builds/{build}/artifacts/{path:path}")
+async def artifact(
+    build: str, path: str, request: Request, parts: Parts, principal: Reader
+) -> Response:
+    """The beginning of an artifact, as text."""
+    return await ask_store(request, lambda: _artifact(build, path, request, parts, principal))
+
+
+def _artifact(
+    build: str, path: str, request: Request, parts: ServerParts, principal: Principal
+) -> Response:
+    row = visible_build(parts, principal, build)
+    pieces, size = Artifacts.of(row, parts.artifact_files).read(path)
+    data = b""
+    for piece in pieces:
+        data += piece
+        if len(data) > _SHOWN:
+            break
+    if isinstance(pieces, Generator):
+        pieces.close()  # it has a file open
+    text = None if b"\0" in data else log_text.plain(data[:_SHOWN]).decode(errors="replace")
+    return rendered(
+        request,
+        "artifact.html",
+        id=row.id,
+        build_name=row.spec.name or row.id,
+        path=shown(path),
+        size=units.amount(size),
+        text=text,
+        cut=size > _SHOWN,
+    )
 
 
 @router.post("/builds/{build}/again")

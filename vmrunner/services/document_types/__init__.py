@@ -12,6 +12,7 @@ from vmrunner.services.document_types.builds import ChunkDocument as ChunkDocume
 from vmrunner.services.document_types.builds import ChunkHeadDocument as ChunkHeadDocument
 from vmrunner.services.document_types.builds import EndedBuildDocument as EndedBuildDocument
 from vmrunner.services.document_types.builds import EventDocument as EventDocument
+from vmrunner.services.document_types.builds import FailedTestDocument as FailedTestDocument
 from vmrunner.services.document_types.builds import InstanceDocument as InstanceDocument
 from vmrunner.services.document_types.builds import ListedBuildDocument as ListedBuildDocument
 from vmrunner.services.document_types.builds import LogLineDocument as LogLineDocument
@@ -23,6 +24,7 @@ from vmrunner.services.document_types.builds import ResultDocument as ResultDocu
 from vmrunner.services.document_types.builds import ShownBuildDocument as ShownBuildDocument
 from vmrunner.services.document_types.builds import SpecDocument as SpecDocument
 from vmrunner.services.document_types.builds import StepDocument as StepDocument
+from vmrunner.services.document_types.builds import TestsDocument as TestsDocument
 from vmrunner.services.document_types.builds import UsageDocument as UsageDocument
 from vmrunner.services.document_types.command_line import BackupDocument as BackupDocument
 from vmrunner.services.document_types.command_line import ConfigFileDocument as ConfigFileDocument

@@ -163,6 +163,29 @@ class ArtifactDocument(TypedDict):
     size: Size
 
 
+class FailedTestDocument(TypedDict):
+    """A test that failed. `text`: the end of what it wrote."""
+
+    name: str
+    suite: str
+    report: str
+    seconds: Seconds | None
+    message: str
+    text: str
+
+
+class TestsDocument(TypedDict):
+    """Results of the tests in a build's JUnit reports. `failures`: the first of the `failed`;
+    `unread`: reports that could not be read, and why."""
+
+    total: int
+    failed: int
+    skipped: int
+    seconds: Seconds
+    failures: list[FailedTestDocument]
+    unread: list[str]
+
+
 class BuildDocument(SpecDocument):
     """A build. `cost` is null where a price is unknown."""
 
