@@ -37,7 +37,7 @@ def _exactly(files: ArtifactFiles, entry: ArtifactEntry) -> Iterator[bytes]:
 
 
 class _Sent(io.RawIOBase):
-    """What a zip's writer wrote since it was taken."""
+    """Bytes that the writer of a zip wrote since they were taken."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
