@@ -146,7 +146,8 @@ def action_page(request: Request, parts: Parts, _: WholeReader) -> Response:
         )
         for action in actions
     ]
-    return table(request, "Actions", ("Time", "Who", "Did", "To", "With"), rows)
+    columns = ("Time", "Who", "Did", "To", "With")
+    return table(request, "Actions", columns, rows, empty="No action is noted yet.")
 
 
 @router.get("/tokens")

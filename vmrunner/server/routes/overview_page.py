@@ -47,9 +47,9 @@ def show_overview(request: Request, parts: Parts, principal: Reader) -> Response
         today=costs.short(history.today) or "$0",
         is_known=history.today.usd is not None,
         charts=[
-            ("Builds that ended, by hour (UTC)", _ends(history)),
-            ("Time in the queue, by hour (UTC)", _waits(history)),
-            ("Cost of builds, by day (UTC)", _costs(history)),
+            ("Builds ended, by hour", _ends(history)),
+            ("Time in the queue, by hour", _waits(history)),
+            ("Cost of builds, by day", _costs(history)),
         ],
         server=parts.settings().server.url or str(request.base_url).rstrip("/"),
         house=None if own else overview.house_now(parts.ledger, parts.providers),
@@ -57,7 +57,7 @@ def show_overview(request: Request, parts: Parts, principal: Reader) -> Response
 
 
 def _hour(start: float) -> str:
-    return f"{datetime.fromtimestamp(start, UTC):%H}:00"
+    return f"{datetime.fromtimestamp(start, UTC):%H}:00 UTC"
 
 
 def _ends(history: BuildHistory) -> Chart:

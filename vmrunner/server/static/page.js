@@ -4,6 +4,9 @@ import { unanswered } from "./connection.js";
 const csrf = document.querySelector("meta[name=csrf]")?.content ?? "";
 const told = document.getElementById("told");
 
+// On a phone the links are one line that scrolls: begin where one is.
+document.querySelector("header nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-post]");
   if (!button) return;
