@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -58,14 +59,14 @@ def run(world: Entered, *words: str, data: bytes = b"") -> subprocess.CompletedP
 class Seat:
     """A vmrunner at a terminal that a test types at."""
 
-    def __init__(self, world: Entered, *words: str) -> None:
+    def __init__(self, settings: dict[str, str], *words: str) -> None:
         self.keyboard, screen = pty.openpty()
         self.resize(91, 29)
         self.before = termios.tcgetattr(screen)
         self.screen = screen
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *PROGRAM, *words],
-            env=environment(world), stdin=screen, stdout=screen, stderr=screen,
+            env=settings, stdin=screen, stdout=screen, stderr=screen,
         )  # fmt: skip
         self.seen = b""
 
@@ -99,7 +100,7 @@ class Seat:
 
 @contextlib.contextmanager
 def seated(world: Entered, *words: str) -> Iterator[Seat]:
-    seat = Seat(world, *words)
+    seat = Seat(environment(world), *words)
     try:
         yield seat
     finally:
@@ -189,6 +190,34 @@ def test_who_types_can_always_leave(world: Entered) -> None:
         seat.type(b"\r~.")
         assert seat.end() == 129
     wait_for(lambda: not Path(f"/proc/{int(found[1])}").exists())
+
+
+def test_a_node_that_is_killed_is_told_plainly(tmp_path: Path) -> None:
+    """As by the kernel: nobody says farewell."""
+    node = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.entered_server", str(tmp_path), "1"],
+        cwd=Path(__file__).parents[2], start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert node.stdout is not None
+    assert node.stdin is not None
+    place = json.loads(node.stdout.readline())
+    settings = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm",
+        "VMRUNNER_SERVER": place["url"], "VMRUNNER_TOKEN": place["tokens"][0],
+    }  # fmt: skip
+    seat = Seat(settings, "ssh", "b-1")
+    try:
+        seat.type(b"PS1=; echo $((40 + 2))\r")
+        seat.shows(rb"42\r\n")
+        os.killpg(node.pid, signal.SIGKILL)
+        assert seat.end() == 125
+        assert b"broke off: the server is gone" in seat.seen
+    finally:
+        seat.close()
+        node.stdin.close()
+        node.stdout.close()
+        node.wait()
 
 
 @pytest.mark.parametrize(

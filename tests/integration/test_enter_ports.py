@@ -21,8 +21,8 @@ from tests.support.sandboxes import SandboxWorld
 from tests.support.sandboxes import sandbox as sandbox  # the fixture
 from tests.support.session_world import sshd as sshd
 from tests.support.session_world import world as world
-from tests.support.sshd import Sshd, free_port, wait_for
-from vmrunner.model import TokenScope
+from tests.support.sshd import Proxy, Sshd, free_port, wait_for
+from vmrunner.model import Address, TokenScope
 from vmrunner.server import entries, port_connections
 from vmrunner.server.routes.ports import PROTOCOL
 
@@ -203,6 +203,30 @@ def test_python_has_a_terminal_over_a_server(served: Entered) -> None:
             with pytest.raises(vmrunner.errors.Conflict, match=r"stops|broke off"):
                 terminal.read(timeout=30)
         found.close()
+
+
+def test_a_port_comes_back_with_another_node(served: Entered, service: Service) -> None:
+    """What is open ends with the node that carries it; what is opened next goes to the next one."""
+    token = served.token(scopes=READ_TOO)
+    node = Proxy(Address("127.0.0.1", served.http.listener.port))
+    url = f"http://{node.address.host}:{node.address.port}"
+    with contextlib.closing(vmrunner.Runner(url=url, token=token)) as runner:
+        found = vmrunner.Sandbox.connect("b-2", runner=runner)
+        with found.forward(service.port) as forward:
+            with socket.create_connection(forward.address, timeout=20) as local:
+                local.sendall(b"one")
+                assert local.recv(3) == b"one"
+                node.cut()
+                assert local.recv(1) == b""
+            with socket.create_connection(forward.address, timeout=20) as local:
+                local.sendall(b"two")
+                assert local.recv(3) == b"two"
+        with found.terminal(["sleep", "600"]) as terminal:
+            node.cut()
+            with pytest.raises(vmrunner.errors.Conflict, match="broke off"):
+                terminal.read(timeout=30)
+        found.close()
+    node.close()
 
 
 def test_a_vm_of_another_host_names_its_node(served: Entered, service: Service) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.vm.home import Home, text, wait_until
+from tests.vm.home import VMRUNNER, Home, text, wait_until
 from tests.vm.terminal import Terminal
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -158,6 +161,106 @@ def test_programs_and_people_have_terminals(shared: tuple[Home, str]) -> None:
         shell.type("tty; exit 6\n")
         shell.wait_for(rb"/dev/pts/\d+\r\n")
         assert shell.end() == 6
+
+
+SERVED = """
+import sys, time, urllib.request, vmrunner
+
+sandbox = vmrunner.Sandbox.connect(sys.argv[1])
+service = sandbox.popen(["python3", "-m", "http.server", "--bind", "127.0.0.1", "8123"])
+with sandbox.forward(8123) as port:
+    for _ in range(120):
+        try:
+            print(urllib.request.urlopen(port.url).status)
+            break
+        except OSError:
+            time.sleep(0.5)
+sandbox.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def served(shared: tuple[Home, str]) -> Iterator[dict[str, str]]:
+    """The environment of somebody who has the URL of a server over that home, and a token."""
+    home, _ = shared
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    done = home.run("token", "create", "me", "--scope", "read,submit,enter")
+    token = done.stdout.decode().strip()
+    with (home.root / "serve.log").open("wb") as log:
+        server = home.start("serve", "--listen", listen, stdout=log, stderr=log)
+    try:
+        place = {"VMRUNNER_SERVER": f"http://{listen}", "VMRUNNER_TOKEN": token}
+        wait_until(lambda: home.run("ps", **place).returncode == 0, seconds=120, what="it to serve")
+        yield place
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def test_a_vm_is_entered_over_a_server(shared: tuple[Home, str], served: dict[str, str]) -> None:
+    home, sandbox = shared
+    for program, shown in (
+        (TERMINALS, [str(b"33 101\r\nvt100\r\n"), "130", "5", "terminal: nosuch: not found"]),
+        (SERVED, ["200"]),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, sandbox],
+            env=home.env | served, cwd=home.root / "cwd", capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.stdout.splitlines() == shown, done.stderr
+    evil = bytes(range(256)) * 4096
+    done = subprocess.run(
+        [VMRUNNER, "sandbox", "exec", "-i", sandbox, "--", "sh", "-c", "cat; exit 7"],
+        env=home.env | served, input=evil, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout == evil) == (7, True), text(done.stderr)
+    done = home.run("ssh", sandbox, "--", "sh", "-c", "id -u; cat /proc/1/comm", **served)
+    assert (done.returncode, done.stdout) == (0, b"0\nsystemd\n"), text(done.stderr)
+    request = urllib.request.Request(
+        f"{served['VMRUNNER_SERVER']}/api/v1/sandboxes/{sandbox}/ports/8123/",
+        headers={"Authorization": f"Bearer {served['VMRUNNER_TOKEN']}"},
+    )
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+        assert answer.headers["Content-Security-Policy"].startswith("sandbox ")
+
+
+def test_a_held_build_is_entered_over_a_server(
+    shared: tuple[Home, str], served: dict[str, str]
+) -> None:
+    home, _ = shared
+    done = home.run(
+        "run", "--network", "open", "--keep-on-failure", "10m", "--",
+        "sh", "-c", "echo x >f; false",
+        **served,
+    )  # fmt: skip
+    assert done.returncode == 1, text(done.stderr)
+    (build,) = [row["id"] for row in home.builds() if row["state"] == "held"]
+    done = home.run("ssh", "--container", build, "--", "cat", "f", **served)
+    assert (done.returncode, done.stdout) == (0, b"x\n"), text(done.stderr)
+    service = home.start(
+        "ssh", "--container", build, "--",
+        "python3", "-m", "http.server", "--bind", "127.0.0.1", "8123",
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **served,
+    )  # fmt: skip
+    request = urllib.request.Request(
+        f"{served['VMRUNNER_SERVER']}/api/v1/builds/{build}/ports/8123/f",
+        headers={"Authorization": f"Bearer {served['VMRUNNER_TOKEN']}"},
+    )
+
+    def read() -> bytes:
+        with contextlib.suppress(OSError), urllib.request.urlopen(request) as answer:
+            content: bytes = answer.read()
+            return content
+        return b""
+
+    assert wait_until(read, seconds=120, what="the service") == b"x\n"
+    service.kill()
+    service.wait()
+    assert home.run("cancel", build, **served).returncode == 0
 
 
 def test_the_examples_run(shared: tuple[Home, str]) -> None:
