@@ -51,8 +51,8 @@ BUGS: Final = (
     Bug(
         "enter: a quota that binds containers lets root in",
         "server/routes/terminals.py",
-        "if not order.container and (quota",
-        "if order.container and (quota",
+        "        if not order.container:\n",
+        "        if order.container:\n",
         f"{TERMINALS}::test_a_bound_token_is_no_root_of_a_vm",
     ),
     Bug(
@@ -65,8 +65,8 @@ BUGS: Final = (
     Bug(
         "enter: a silent VM is never asked",
         "server/entered_streams.py",
-        "            await self._ask(self._stream.check)\n            if now",
-        "            if now",
+        "            await self._ask(self._stream.check)\n",
+        "",
         f"{TERMINALS}::test_a_vm_that_falls_silent_is_noticed",
     ),
     Bug(
@@ -159,6 +159,13 @@ BUGS: Final = (
         "            raise self._error or self._closed(error) from None",
         "            return None",
         f"{CLI}::test_a_server_that_dies_is_told_plainly",
+    ),
+    Bug(
+        "leases: a held build ends with its client",
+        "ledger/submitter_leases.py",
+        "_b.state.not_in([BuildState.FINISHED.value, BuildState.HELD.value])",
+        "_b.state != BuildState.FINISHED.value",
+        "tests/integration/test_ledger_tokens.py::test_a_held_build_outlives_its_client",
     ),
     Bug(
         "client: the terminal stays raw",

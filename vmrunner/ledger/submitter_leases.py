@@ -20,7 +20,9 @@ _RENEW = Prepared(
 )
 _OPEN = Prepared(
     lambda: select(_b.id, _b.lease_until).where(
-        _b.lease_until.is_not(None), _b.state != BuildState.FINISHED.value, _b.cancel.is_(None)
+        _b.lease_until.is_not(None),
+        _b.state.not_in([BuildState.FINISHED.value, BuildState.HELD.value]),
+        _b.cancel.is_(None),
     )
 )
 
@@ -36,5 +38,5 @@ class SubmitterLeases:
 
     def open(self) -> dict[str, float]:
         """The leases of builds that have not ended, each by the clock of the server that renewed it
-        last: a renewal shows by its change."""
+        last: a renewal shows by its change. A build that is held has ended to its client."""
         return {row[0]: row[1] for row in self._database.read(lambda c: _OPEN(c).all())}
