@@ -7,10 +7,18 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from tests.support.ledger_builds import launch, spec, submitted
+from tests.support.ledger_builds import launch, ref, spec, submitted
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import Ledger
-from vmrunner.model import BuildState, Principal, Reason, Result, TokenQuota, TokenScope
+from vmrunner.model import (
+    BuildState,
+    InstanceState,
+    Principal,
+    Reason,
+    Result,
+    TokenQuota,
+    TokenScope,
+)
 
 READ = frozenset({TokenScope.READ})
 
@@ -121,10 +129,11 @@ def test_a_held_build_outlives_its_client(ledger: Ledger) -> None:
     """To enter it one has until its hold is over, not as long as a lease lasts."""
     ledger.builds.submit(spec(), id="b-1", now=0.0, lease_until=60.0)
     assert ledger.instances.start([launch(ledger, "b-1", "vm-1")], until=200.0)
+    assert ledger.instances.record([("vm-1", 1, ref("i-1"))], 1.0) == {"vm-1"}
     advance = ledger.builds.advance
     advance("b-1", epoch=1, to=BuildState.CONNECTING, now=2.0)
-    advance("b-1", epoch=1, to=BuildState.PREPARING, now=3.0)
-    advance("b-1", epoch=1, to=BuildState.RUNNING, now=4.0)
+    advance("b-1", epoch=1, to=BuildState.PREPARING, now=3.0, instance_to=InstanceState.READY)
+    advance("b-1", epoch=1, to=BuildState.RUNNING, now=4.0, instance_to=InstanceState.BUSY)
     assert ledger.submitter_leases.open() == {"b-1": 60.0}
     ledger.builds.hold(
         "b-1", hold_until=90.0, epoch=1, now=5.0, result=Result.FAILURE, reason=Reason.EXIT_CODE
