@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx
+import httpx2
 from azure.core import MatchConditions
 from vmrunner_localclouds.azure import NO_ROOM, UNHEARD_GUEST
 
@@ -205,9 +205,9 @@ def test_the_serial_port_is_read_at_a_signed_address(arm: Arm) -> None:
         arm.group, "vm-1", sas_uri_expiration_time_in_minutes=5
     )
     url = found.serial_console_log_blob_uri
-    assert httpx.get(url).content == b"Debian GNU/Linux 13 vm-1 ttyS0\n"
+    assert httpx2.get(url).content == b"Debian GNU/Linux 13 vm-1 ttyS0\n"
     arm.clock.sleep(301)
-    assert httpx.get(url).status_code == 403
+    assert httpx2.get(url).status_code == 403
 
 
 def test_a_vm_without_room_stays_failed_until_deleted(arm: Arm) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import httpx
+import httpx2
 import pytest
 from vmrunner_localclouds.azure import (
     COMPUTE_THROTTLED,
@@ -259,11 +259,11 @@ def read_all(arm: Arm) -> None:
         f"{arm.machine.id}?$expand=instanceView",
     ]
     for path in paths:
-        url = httpx.URL(f"{cloud.url}{path}").copy_merge_params({"api-version": guard.COMPUTE})
-        assert httpx.get(url, headers=BEARER).status_code == 200, path
+        url = httpx2.URL(f"{cloud.url}{path}").copy_merge_params({"api-version": guard.COMPUTE})
+        assert httpx2.get(url, headers=BEARER).status_code == 200, path
     tags = f"{cloud.url}{group}/providers/Microsoft.Resources/tags/default?api-version={guard.TAGS}"
     merged = {"operation": "Merge", "properties": {"tags": {"a": "b"}}}
-    assert httpx.patch(tags, json=merged, headers=BEARER).status_code == 200
+    assert httpx2.patch(tags, json=merged, headers=BEARER).status_code == 200
 
 
 def delete_all(arm: Arm) -> None:

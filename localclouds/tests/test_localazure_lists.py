@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import httpx2
 from vmrunner_localclouds.azure import price
 
 from tests.support.arm import SIZE, Arm, arm, refused
@@ -60,10 +60,10 @@ def test_a_group_tells_what_is_in_it(arm: Arm) -> None:
     arm.cloud.snapshot(arm.group, "snap", tags={"team": "core"})
     base = f"{arm.cloud.url}/subscriptions/{arm.cloud.subscription}/resourceGroups/{arm.group}"
     asked = {"api-version": "2021-04-01"}
-    assert httpx.get(base, params=asked).json()["location"] == "westeurope"
+    assert httpx2.get(base, params=asked).json()["location"] == "westeurope"
 
     def kinds(**more: str) -> list[str]:
-        answer = httpx.get(
+        answer = httpx2.get(
             f"{base}/resources", params=asked | {f"${k}": v for k, v in more.items()}
         )
         return sorted(one["type"].rpartition("/")[2] for one in answer.json()["value"])
@@ -73,7 +73,7 @@ def test_a_group_tells_what_is_in_it(arm: Arm) -> None:
     assert kinds() == whole
     assert kinds(filter="tagName eq 'team' and tagValue eq 'core'") == ["snapshots"]
     assert kinds(filter="resourceType eq 'Microsoft.Compute/disks'") == ["disks"]
-    wrong = httpx.get(f"{base}/resources", params=asked | {"$filter": "zones eq '1'"})
+    wrong = httpx2.get(f"{base}/resources", params=asked | {"$filter": "zones eq '1'"})
     assert wrong.json()["error"]["code"] == "InvalidFilterInQueryString"
 
 
@@ -109,14 +109,14 @@ def test_prices_are_told_to_anybody_page_by_page(arm: Arm) -> None:
     arm.cloud.prices = [price("westeurope", f"Standard_D{n}s_v5", n / 20) for n in range(1, 6)]
     arm.cloud.prices.append(price("northeurope", SIZE, 0.09))
     asked = {"$filter": "armRegionName eq 'westeurope' and contains(armSkuName, '_v5')"}
-    page = httpx.get(f"{arm.cloud.url}/api/retail/prices", params=asked).json()
+    page = httpx2.get(f"{arm.cloud.url}/api/retail/prices", params=asked).json()
     found = [item["retailPrice"] for item in page["Items"]]
-    page = httpx.get(page["NextPageLink"]).json()
+    page = httpx2.get(page["NextPageLink"]).json()
     found += [item["retailPrice"] for item in page["Items"]]
     assert page["NextPageLink"] is None
     assert found == [0.05, 0.1, 0.15, 0.2, 0.25]
     either = {"$filter": f"armSkuName eq '{SIZE}' or armSkuName eq 'none'"}
-    page = httpx.get(f"{arm.cloud.url}/api/retail/prices", params=either).json()
+    page = httpx2.get(f"{arm.cloud.url}/api/retail/prices", params=either).json()
     assert [item["armRegionName"] for item in page["Items"]] == ["westeurope", "northeurope"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 from unittest import mock
 
-import httpx
+import httpx2
 from vmrunner_localclouds.azure import AzureMachine, AzureRequest, LocalAzure
 from vmrunner_localclouds.azure.fixtures import add_version
 from vmrunner_localclouds.azure.resource_ids import VERSION
@@ -109,7 +109,7 @@ class AzureSide(HttpSide):
         self.site = self.local.furnish()
         self.scope = Scope(KIND, self.local.subscription, self.site.group)
         self._others = self._within.enter_context(
-            httpx.Client(
+            httpx2.Client(
                 base_url=self.local.url,
                 headers={"Authorization": f"Bearer {THEIRS}"},
                 verify=_NO_TLS,

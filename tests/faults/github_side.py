@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.faults.cloud_side import CloudResource
 from tests.faults.commands import reachable
@@ -254,14 +254,14 @@ class ForgeProcess:
     close = kill
 
 
-class _Transport(httpx.BaseTransport):
+class _Transport(httpx2.BaseTransport):
     """The way to GitHub. A request and its answer are two effects: either may be the last."""
 
     def __init__(self, process: ForgeProcess, github: FakeGithub) -> None:
         self._process = process
         self._way = github.transport()
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         point = f"{request.method} {request.url.path}"
         counts = request.method != "GET"
         if counts:
@@ -269,14 +269,14 @@ class _Transport(httpx.BaseTransport):
         fate = self._process.world.fate
         fault = fate() if fate is not None else None
         if fault is Fault.LOST_REQUEST:
-            raise httpx.ConnectError("the world cut it off")
+            raise httpx2.ConnectError("the world cut it off")
         if fault is Fault.SERVER_ERROR:
-            return httpx.Response(502)
+            return httpx2.Response(502)
         if fault is Fault.THROTTLE:
-            return httpx.Response(429, headers={"retry-after": "20"})
+            return httpx2.Response(429, headers={"retry-after": "20"})
         answer = self._way.handle_request(request)
         if fault is Fault.LOST_RESPONSE:
-            raise httpx.ReadTimeout("the world lost the answer")
+            raise httpx2.ReadTimeout("the world lost the answer")
         if counts:
             self._process.reach(f"after {point}")
         return answer

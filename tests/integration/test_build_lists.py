@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from sqlalchemy import Connection
 
@@ -143,7 +143,7 @@ def test_few_among_many_are_found_by_an_index(ledger: Ledger) -> None:
 # --- over HTTP ------------------------------------------------------------------------------------
 
 
-def listed(client: httpx.Client, **query: Any) -> list[str]:
+def listed(client: httpx2.Client, **query: Any) -> list[str]:
     answer = client.get(f"{API}/builds", params=query)
     assert answer.status_code == 200, answer.text
     return [build["id"].removeprefix("b-") for build in answer.json()["items"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import Message
@@ -220,7 +220,7 @@ def test_a_body_whose_length_nobody_tells_is_bounded(
     pieces = (content[at : at + 65536] for at in range(0, len(content), 65536))
     try:
         answer = http.client().post(f"{API}{path}", content=pieces)
-    except httpx.WriteError:
+    except httpx2.WriteError:
         return  # it was hung up on before it had sent all
     assert answer.status_code == status, answer.text
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.http_service import OTHERS, TENANT, Service, only, service
@@ -379,8 +379,8 @@ def test_no_more_connections_than_files_allow(
 
 def _answers(http: Service) -> bool:
     try:
-        return httpx.get(f"{http.url}/healthz").status_code == 200
-    except httpx.TransportError:
+        return httpx2.get(f"{http.url}/healthz").status_code == 200
+    except httpx2.TransportError:
         return False
 
 

@@ -12,7 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.http_service import OTHERS, TENANT, Service, only, service
@@ -24,7 +24,7 @@ from vmrunner.server.client_leases import GAP, SubmitterWatch
 API = "/api/v1"
 
 
-def submit(client: httpx.Client, *lines: str, **more: Any) -> dict[str, Any]:
+def submit(client: httpx2.Client, *lines: str, **more: Any) -> dict[str, Any]:
     return only(client.post(f"{API}/builds", json={"steps": ["\n".join(lines)], **more}))
 
 

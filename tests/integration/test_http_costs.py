@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 import vmrunner
@@ -24,7 +24,7 @@ from vmrunner.model import Budget, BudgetPeriod, Cost, PriceSource, Reason, Resu
 API = "/api/v1"
 
 
-def built(http: Service, client: httpx.Client, **more: Any) -> str:
+def built(http: Service, client: httpx2.Client, **more: Any) -> str:
     """A build that ended, and whose VM is gone."""
     build: str = only(client.post(f"{API}/builds", json={"steps": ["say x"], **more}))["id"]
     http.ended(build)
@@ -32,7 +32,7 @@ def built(http: Service, client: httpx.Client, **more: Any) -> str:
     return build
 
 
-def lines(client: httpx.Client, **query: str) -> list[dict[str, Any]]:
+def lines(client: httpx2.Client, **query: str) -> list[dict[str, Any]]:
     answer = client.get(f"{API}/costs", params=query)
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["items"]
@@ -114,7 +114,7 @@ def test_a_tokens_builds_cost_no_more_than_its_quota(http: Service) -> None:
 def test_an_identity_whose_rule_limits_no_more_is_free(http: Service) -> None:
     """The rule of `server.oidc` was changed, and its tokens live for an hour."""
 
-    def client(**quota: float) -> httpx.Client:
+    def client(**quota: float) -> httpx2.Client:
         said = TokenQuota(**quota)
         return http.client(http.token(TENANT, labels={"a": "b"}, quota=said, actor="oidc:x"))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 import vmrunner
@@ -283,7 +283,7 @@ def test_a_tenant_sees_its_own_sandboxes_alone(
     made = only(ours.post("/api/v1/sandboxes", json={"ttl": "5m"}))
     assert made["labels"] == {"team": "a"}
     path = f"/api/v1/sandboxes/{made['id']}"
-    calls: list[Callable[[httpx.Client], httpx.Response]] = [
+    calls: list[Callable[[httpx2.Client], httpx2.Response]] = [
         lambda c: c.get(path),
         lambda c: c.delete(path),
         lambda c: c.post(f"{path}/execs", json={"id": "c1", "argv": ["true"]}),

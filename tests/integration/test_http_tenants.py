@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.integration.test_http_sandboxes import Pretended
@@ -159,7 +159,7 @@ def test_nobody_elses_build_counts_as_a_runner(http: Service, labels: dict[str, 
 
 def test_a_sandbox_is_called_by_its_tenant_alone(served: tuple[Service, Pretended]) -> None:
     found, _ = served
-    core: httpx.Client = found.tenant(team="core")
+    core: httpx2.Client = found.tenant(team="core")
     evil = found.tenant(repository="evil/fork")
     dev = only(core.post(f"{API}/sandboxes", json={"name": "dev"}))["id"]
     worn = {"name": "dev", "labels": CORE}

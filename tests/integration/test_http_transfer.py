@@ -8,7 +8,7 @@ import json
 import logging
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.http_service import Service, only
@@ -78,7 +78,7 @@ def test_a_changed_build_is_sent_again(http: Service) -> None:
 # --- packed ---------------------------------------------------------------------------------------
 
 
-def coding(answer: httpx.Response) -> str | None:
+def coding(answer: httpx2.Response) -> str | None:
     return answer.headers.get("content-encoding")
 
 
@@ -219,7 +219,7 @@ def test_the_log_has_the_name_of_the_request(
 def test_an_idempotency_key_may_stand_in_the_head(http: Service) -> None:
     client = http.client()
 
-    def submit(path: str, key: str, body: dict[str, Any]) -> httpx.Response:
+    def submit(path: str, key: str, body: dict[str, Any]) -> httpx2.Response:
         return client.post(f"{API}/{path}", json=body, headers={"Idempotency-Key": key})
 
     for path, body in (("builds", {"steps": ["true"]}), ("sandboxes", {})):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from mcp import Client
@@ -319,17 +319,17 @@ ACCEPT = {"Accept": "application/json, text/event-stream"}
 
 def test_over_http_a_token_is_needed_and_browsers_are_refused(served: str) -> None:
     right = {**ACCEPT, "Authorization": f"Bearer {TOKEN}"}
-    assert httpx.post(served, json=HELLO, headers=ACCEPT).status_code == 401
+    assert httpx2.post(served, json=HELLO, headers=ACCEPT).status_code == 401
     wrong = {**ACCEPT, "Authorization": "Bearer a-token-of-enough-characterz"}
-    assert httpx.post(served, json=HELLO, headers=wrong).status_code == 401
+    assert httpx2.post(served, json=HELLO, headers=wrong).status_code == 401
     for bad in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
-        assert httpx.post(served, json=HELLO, headers={**right, **bad}).status_code in (403, 421)
-    assert httpx.post(served, json=HELLO, headers=right).status_code == 200
+        assert httpx2.post(served, json=HELLO, headers={**right, **bad}).status_code in (403, 421)
+    assert httpx2.post(served, json=HELLO, headers=right).status_code == 200
 
 
 def test_who_says_nothing_holds_no_connection(served: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD", 0.1)
-    with socket.create_connection(("127.0.0.1", httpx.URL(served).port or 0), 20) as silent:
+    with socket.create_connection(("127.0.0.1", httpx2.URL(served).port or 0), 20) as silent:
         assert silent.recv(1) == b""
 
 
@@ -337,7 +337,7 @@ class Session:
     """One session over HTTP, as a client that keeps one speaks."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(headers={**ACCEPT, "Authorization": f"Bearer {TOKEN}"})
+        self._client = httpx2.Client(headers={**ACCEPT, "Authorization": f"Bearer {TOKEN}"})
         self._url = url
         answer = self._client.post(url, json=HELLO)
         self._client.headers["mcp-session-id"] = answer.headers["mcp-session-id"]
@@ -379,7 +379,7 @@ def test_a_session_ends_though_a_command_runs(
     (build,) = runner.list()
 
     def work() -> None:
-        with contextlib.suppress(httpx.HTTPError):  # it is closed amid that
+        with contextlib.suppress(httpx2.HTTPError):  # it is closed amid that
             session.call("sandbox_run", sandbox=build.id, command="sleep 600")
 
     pretended.runs.clear()

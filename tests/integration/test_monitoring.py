@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -85,7 +85,7 @@ def test_a_real_prometheus_scrapes_it_with_a_token(http: Service, tmp_path: Path
     config.write_text(yaml.safe_dump(example))
     with (
         (tmp_path / "prometheus.log").open("wb") as log,
-        httpx.Client() as client,
+        httpx2.Client() as client,
         subprocess.Popen(
             [
                 "prometheus", f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/tsdb",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -42,7 +42,7 @@ def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
     found.close()
 
 
-def submit(client: httpx.Client, *lines: str, **more: Any) -> str:
+def submit(client: httpx2.Client, *lines: str, **more: Any) -> str:
     answer = client.post(f"{API}/builds", json={"steps": ["\n".join(lines)], **more})
     name: str = only(answer)["id"]
     return name
@@ -167,7 +167,7 @@ def test_a_list_that_is_refreshed_keeps_the_focus(http: Service, visitor: Visito
 # --- without a browser's good manners -------------------------------------------------------------
 
 
-def login(http: Service, **said: str) -> httpx.Response:
+def login(http: Service, **said: str) -> httpx2.Response:
     return http.client("").post("/login", data=said)
 
 

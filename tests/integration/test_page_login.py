@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -82,12 +82,12 @@ class Person:
 
     def answered(self, address: str) -> str:
         """Be known to the issuer. Return where it sends the browser."""
-        return httpx.get(address).headers["location"]
+        return httpx2.get(address).headers["location"]
 
-    def comes_back(self, address: str) -> httpx.Response:
+    def comes_back(self, address: str) -> httpx2.Response:
         return self.client.get(address)
 
-    def logs_in(self, target: str = "/", name: str = "example") -> httpx.Response:
+    def logs_in(self, target: str = "/", name: str = "example") -> httpx2.Response:
         return self.comes_back(self.answered(self.asks(target, name)))
 
     @property
@@ -95,7 +95,7 @@ class Person:
         return self.client.get("/").status_code == 200
 
 
-def refused(person: Person, answer: httpx.Response, status: int, words: str) -> None:
+def refused(person: Person, answer: httpx2.Response, status: int, words: str) -> None:
     assert (answer.status_code, words in answer.text) == (status, True), answer.text
     assert not person.is_known
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -54,14 +54,14 @@ def base(port: int, build: str = "b-2") -> str:
     return f"/api/v1/builds/{build}/ports/{port}"
 
 
-def browser(served: Entered) -> httpx.Client:
+def browser(served: Entered) -> httpx2.Client:
     """One that is logged in."""
     client = served.http.client("")
     assert client.post("/login", data={"token": served.token(scopes=LOGIN)}).status_code == 303
     return client
 
 
-def entered_port(served: Entered, port: int) -> tuple[httpx.Client, str]:
+def entered_port(served: Entered, port: int) -> tuple[httpx2.Client, str]:
     """A browser that opened a port, and the path with its key."""
     client = browser(served)
     answer = client.get(f"{base(port)}/", headers=BROWSER)
@@ -131,7 +131,7 @@ def test_a_cookie_is_of_one_port_alone(served: Entered, web: WebService) -> None
     other.close()
 
 
-def csrf(served: Entered, client: httpx.Client) -> str:
+def csrf(served: Entered, client: httpx2.Client) -> str:
     cookie = client.cookies.get(f"vmrunner_login_{served.http.listener.port}")
     found = served.ledger.tokens.login(cookie or "", 1.0)
     assert found is not None
@@ -209,7 +209,7 @@ def test_an_answer_that_breaks_off_is_no_whole_one(served: Entered) -> None:
     client = served.http.client(served.token())
     for head in (b"Content-Length: 100", b"Transfer-Encoding: chunked"):
         service = RawService(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n5\r\nhello" % head)
-        with pytest.raises(httpx.RemoteProtocolError):
+        with pytest.raises(httpx2.RemoteProtocolError):
             client.get(f"{base(service.port)}/")
         service.close()
 
@@ -311,7 +311,7 @@ def test_a_port_has_a_host_name_of_its_own(served: Entered, web: WebService) -> 
     answer = login.post("/login", data={"token": served.token(scopes=LOGIN)})
     shown = answer.headers["set-cookie"].split(";")[0]
     sent = login.get(f"{base(web.port)}/x?y=1", headers={**BROWSER, "Cookie": shown})
-    target = httpx.URL(sent.headers["location"])
+    target = httpx2.URL(sent.headers["location"])
     assert (target.scheme, target.host, target.path) == ("https", own, "/x")
     assert "set-cookie" not in sent.headers
     plain = served.http.client("")
@@ -357,7 +357,7 @@ def test_another_ports_page_sends_nothing_here(served: Entered, web: WebService)
     login = served.http.client("")
     answer = login.post("/login", data={"token": served.token(scopes=LOGIN)})
     shown = {**BROWSER, "Cookie": answer.headers["set-cookie"].split(";")[0]}
-    target = httpx.URL(login.get(f"{base(web.port)}/", headers=shown).headers["location"])
+    target = httpx2.URL(login.get(f"{base(web.port)}/", headers=shown).headers["location"])
     plain = served.http.client("")
     handed = plain.get(target.raw_path.decode(), headers={"Host": own, **BROWSER})
     mine = {"Host": own, "Cookie": handed.headers["set-cookie"].split(";")[0]}

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema_rs
 from fastapi import FastAPI
 
@@ -54,7 +54,7 @@ def _validator(name: str) -> jsonschema_rs.Validator:
     return jsonschema_rs.validator_for(schema, validate_formats=True)
 
 
-def check(answer: httpx.Response) -> None:
+def check(answer: httpx2.Response) -> None:
     """An event hook of a client."""
     request = answer.request
     found = operation(request.method, request.url.raw_path.decode().partition("?")[0])

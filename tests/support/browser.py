@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.support.http_service import Service
@@ -36,7 +36,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
 
 
 def _netloc(url: str) -> str:
-    return httpx.URL(url).netloc.decode()
+    return httpx2.URL(url).netloc.decode()
 
 
 class Visitor:

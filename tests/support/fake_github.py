@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from email.utils import formatdate
 
-import httpx
+import httpx2
 
 from tests.support.github_answers import (
     API,
@@ -26,15 +26,15 @@ __all__ = ["API", "ORG", "SERVICE", "TOKEN", "Answer", "FakeGithub", "FakeRunner
 class FakeGithub(GithubAnswers):
     """One organisation, and what happens there. Safe in threads."""
 
-    def transport(self) -> httpx.MockTransport:
-        def handle(request: httpx.Request) -> httpx.Response:
+    def transport(self) -> httpx2.MockTransport:
+        def handle(request: httpx2.Request) -> httpx2.Response:
             body = json.loads(request.content) if request.content else None
             found = self.ask(request.method, str(request.url), request.headers, body)
             content = {} if found.body is None else {"content": json.dumps(found.body)}
             date = {"date": formatdate(self.now(), usegmt=True)} if self.dated else {}
-            return httpx.Response(found.status, headers={**date, **found.headers}, **content)
+            return httpx2.Response(found.status, headers={**date, **found.headers}, **content)
 
-        return httpx.MockTransport(handle)
+        return httpx2.MockTransport(handle)
 
     def next(self, path: str, answer: Answer | Exception, times: int = 1) -> None:
         """Let the next requests whose path holds this fare so."""

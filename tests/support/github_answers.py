@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
+import httpx2
 import jwt
 
 HOST = "https://github.com"
@@ -99,7 +99,7 @@ class GithubAnswers:
             bearer = headers.get("authorization", "").partition(" ")[2]
             self.asked.append(Asked(method, parts.path, bearer, body))
             if self.down:
-                raise httpx.ConnectError("nobody listens")
+                raise httpx2.ConnectError("nobody listens")
             for number, (path, answer) in enumerate(self.trouble):
                 if path in parts.path:
                     del self.trouble[number]

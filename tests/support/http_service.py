@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 import vmrunner
 from tests.support import api_answers
@@ -42,7 +42,7 @@ class Service:
         self.listener = HttpListener(("127.0.0.1", 0), self.parts, everybody=everybody)
         self.url = self.listener.url
         self.runner = vmrunner.Runner(app=self.app)
-        self._clients: list[httpx.Client] = []
+        self._clients: list[httpx2.Client] = []
 
     def use(self, parts: ServerParts) -> None:
         """Serve these from now on, at another address."""
@@ -57,18 +57,18 @@ class Service:
         )
         return secret
 
-    def client(self, token: str | None = None, **options: Any) -> httpx.Client:
+    def client(self, token: str | None = None, **options: Any) -> httpx2.Client:
         """Without a token, one that may do all."""
         shown = self.token() if token is None else token
         headers = {"Authorization": f"Bearer {shown}"} if shown else {}
         hooks = {"response": [api_answers.check]}
-        client = httpx.Client(
+        client = httpx2.Client(
             base_url=self.url, headers=headers, event_hooks=hooks, **{"timeout": 30, **options}
         )
         self._clients.append(client)
         return client
 
-    def tenant(self, **labels: str) -> httpx.Client:
+    def tenant(self, **labels: str) -> httpx2.Client:
         return self.client(self.token(TENANT, labels=labels))
 
     def ended(self, build: str) -> vmrunner.Build:
@@ -94,7 +94,7 @@ def service(
         found.close()
 
 
-def only(answer: httpx.Response) -> dict[str, Any]:
+def only(answer: httpx2.Response) -> dict[str, Any]:
     """The one document of an answer."""
     assert answer.status_code < 300, answer.text
     (document,) = answer.json()["items"]

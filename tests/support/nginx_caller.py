@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 from websockets.sync.client import connect
 
 import vmrunner
@@ -67,11 +67,11 @@ def main() -> None:
         sandbox.close()
     headers = {"Authorization": f"Bearer {token}"}
     base = f"/api/v1/builds/b-2/ports/{port}"
-    with httpx.Client(base_url=url, headers=headers, verify=certificates.trusted()) as client:
+    with httpx2.Client(base_url=url, headers=headers, verify=certificates.trusted()) as client:
         found["page"] = client.post(f"{base}/a%2Fb?x=1", content=EVIL).json()
         found["upgrade"] = client.get("/api/v1/builds/b-1/terminal").status_code
     own = f"{port}-b-2.ports.example.org"
-    with httpx.Client(headers=headers, verify=certificates.trusted()) as client:
+    with httpx2.Client(headers=headers, verify=certificates.trusted()) as client:
         found["own"] = client.get(f"https://{own}/own").json()["path"]
     with connect(
         f"wss://builds.example.org/api/v1/builds/b-2/ports/{echo}/", ssl=certificates.trusted(),

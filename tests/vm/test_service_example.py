@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from playwright.sync_api import expect
 
@@ -58,5 +58,5 @@ def test_the_service_comes_up_shows_its_build_and_goes(place: Path, tmp_path: Pa
     assert down.returncode == 0, text(down.stderr)
     assert (place.exists(), postgres.exists()) == (False, False)
     assert list(processes_with([str(place), str(postgres)])) == []
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/healthz")
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{url}/healthz")

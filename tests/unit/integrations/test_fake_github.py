@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import jsonschema
 import jwt
 import pytest
@@ -40,7 +40,7 @@ def test_an_answer_is_of_the_documented_shape(path: str, *, proved: bool) -> Non
         proof["exp"] += 0 if proved else 3600
         token = jwt.encode(proof, "k" * 32, algorithm="HS256")
     headers = {"Authorization": f"Bearer {token if proved or 'install' in path else 'wrong'}"}
-    with httpx.Client(transport=github.transport()) as client:
+    with httpx2.Client(transport=github.transport()) as client:
         answer = client.post(fake_github.API + CALLS[path], headers=headers)
     answers = DOCUMENT["paths"][path]["post"]["responses"]
     if not proved:

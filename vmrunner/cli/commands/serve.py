@@ -166,7 +166,7 @@ def log_to_stderr(form: LogFormat) -> None:
     logging.basicConfig(level=logging.DEBUG if debugging() else logging.INFO)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_formatter(form))
-    for chatty in ("alembic", "apscheduler", "fabric", "httpcore", "httpx", "invoke", "paramiko"):
+    for chatty in ("alembic", "apscheduler", "fabric", "httpcore2", "httpx2", "invoke", "paramiko"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

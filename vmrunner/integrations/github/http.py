@@ -15,7 +15,7 @@ from vmrunner.lib import units
 from vmrunner.services.client import certificates
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 CONNECT: Final = 10.0  # seconds
 ANSWER: Final = 75.0  # … a poll for a message is answered after 50
@@ -32,15 +32,15 @@ class GithubHttp:
     host's, which need not be right. `transport` is another way than the network, for tests."""
 
     def __init__(
-        self, *, now: Callable[[], float], transport: httpx.BaseTransport | None = None
+        self, *, now: Callable[[], float], transport: httpx2.BaseTransport | None = None
     ) -> None:
-        import httpx
+        import httpx2
 
         self.clock = now
         self._ahead = 0.0  # seconds by which GitHub's is
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             headers={"User-Agent": f"vmrunner/{version('vmrunner')}"},
-            timeout=httpx.Timeout(ANSWER, connect=CONNECT),
+            timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
             verify=certificates.trusted(),
             follow_redirects=False,
             transport=transport,
@@ -63,11 +63,11 @@ class GithubHttp:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         """Return the decoded answer; None when it is empty. Raises GithubError."""
-        import httpx
+        import httpx2
 
         try:
-            target = httpx.URL(url).copy_merge_params(dict(params or {}))
-        except httpx.InvalidURL:
+            target = httpx2.URL(url).copy_merge_params(dict(params or {}))
+        except httpx2.InvalidURL:
             raise GithubAway("GitHub named an address that is none") from None
         if target.scheme != "https" and not units.is_loopback(target.host):
             raise GithubError(
@@ -82,7 +82,7 @@ class GithubHttp:
             ) as answer:
                 self._note_clock(answer)
                 data = _read(answer).removeprefix(_BOM)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise GithubAway(f"{target.host}: {error or type(error).__name__}") from None
         if answer.status_code >= 300:
             raise self._failure(method, answer, data)
@@ -93,14 +93,14 @@ class GithubHttp:
         except (ValueError, RecursionError):
             raise GithubAway(f"{_where(method, answer)} answered what is no JSON") from None
 
-    def _note_clock(self, answer: httpx.Response) -> None:
+    def _note_clock(self, answer: httpx2.Response) -> None:
         try:
             date = parsedate_to_datetime(answer.headers.get("date", ""))
             self._ahead = date.timestamp() - self.clock()
         except (OverflowError, ValueError):
             return  # it tells no time
 
-    def _failure(self, method: str, answer: httpx.Response, data: bytes) -> GithubError:
+    def _failure(self, method: str, answer: httpx2.Response, data: bytes) -> GithubError:
         status = answer.status_code
         kind, message = _error_in(data)
         text = f"{_where(method, answer)} answered {status}" + (f": {message}" if message else "")
@@ -108,7 +108,7 @@ class GithubHttp:
             return GithubAway(text, status=status, wait=wait and min(wait, LONGEST_LIMIT))
         return GithubError(text, status=status, kind=kind)
 
-    def _wait(self, answer: httpx.Response, message: str) -> float | None:
+    def _wait(self, answer: httpx2.Response, message: str) -> float | None:
         """Return in how many seconds it may be asked again; None where it is no limit, or does not
         say."""
         head, now = answer.headers, self.now()
@@ -124,7 +124,7 @@ class GithubHttp:
         return None
 
 
-def _shown(scheme: str, bearer: str, target: httpx.URL) -> str:
+def _shown(scheme: str, bearer: str, target: httpx2.URL) -> str:
     """The header that shows a token. Raises GithubError for one that no header can hold: the
     library would tell it with the token in its words."""
     if not bearer.isascii() or not bearer.isprintable():
@@ -132,7 +132,7 @@ def _shown(scheme: str, bearer: str, target: httpx.URL) -> str:
     return f"{scheme} {bearer}"
 
 
-def _read(answer: httpx.Response) -> bytes:
+def _read(answer: httpx2.Response) -> bytes:
     """Return all of an answer. Raises GithubAway for one without an end."""
     data, until = bytearray(), time.monotonic() + WHOLE
     for piece in answer.iter_bytes():
@@ -142,7 +142,7 @@ def _read(answer: httpx.Response) -> bytes:
     return bytes(data)
 
 
-def _where(method: str, answer: httpx.Response) -> str:
+def _where(method: str, answer: httpx2.Response) -> str:
     """Name a request. Its query is left out, which may hold a token."""
     return f"{method} {answer.url.copy_with(query=None)}"
 

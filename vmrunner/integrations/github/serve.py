@@ -25,7 +25,7 @@ from vmrunner.integrations.github.state import ScaleSetState
 from vmrunner.lib.token_bucket import Bucket
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
     from vmrunner.config.forges import GithubSettings, ScaleSetSettings
     from vmrunner.services.protocols import Service
@@ -45,7 +45,7 @@ class GithubServer:
         settings: GithubSettings,
         *,
         now: Callable[[], float] = time.time,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         """Raises ConfigError when nothing is configured, a secret cannot be read, or a scale set's
         runners could never be."""

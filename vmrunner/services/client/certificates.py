@@ -13,10 +13,10 @@ from vmrunner.errors import ConfigError
 def trusted() -> ssl.SSLContext:
     """Return the usual authorities, or those of `SSL_CERT_FILE` or `SSL_CERT_DIR`. Made once: it
     takes longer than a request. Raises ConfigError."""
-    import httpx
+    import httpx2
 
     try:
-        return httpx.create_ssl_context()
+        return httpx2.create_ssl_context()
     except OSError as error:  # SSLError is one
         name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
         raise ConfigError(

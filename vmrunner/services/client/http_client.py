@@ -19,7 +19,7 @@ from vmrunner.lib import cancellation
 from vmrunner.services.client import certificates
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class HttpClient:
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
-        self._client: httpx.Client | None = None
+        self._client: httpx2.Client | None = None
         self._lock = threading.Lock()
 
     def hasty(self, timeout: float) -> HttpClient:
@@ -68,19 +68,19 @@ class HttpClient:
         """Headers of every request: who asks."""
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
-    def _open(self) -> httpx.Client:
+    def _open(self) -> httpx2.Client:
         """Imported late: most commands speak to no server."""
-        import httpx
+        import httpx2
 
         with self._lock:
             if self._client is None:
                 headers = self.headers
                 if parent := trace_context.parse(os.environ.get("TRACEPARENT", "")):
                     headers["traceparent"] = str(parent)
-                self._client = httpx.Client(
+                self._client = httpx2.Client(
                     base_url=self.url,
                     headers=headers,
-                    timeout=httpx.Timeout(self._timeout, connect=CONNECT),
+                    timeout=httpx2.Timeout(self._timeout, connect=CONNECT),
                     verify=certificates.trusted(),
                     trust_env=True,  # proxies, as every client of the user
                 )
@@ -134,7 +134,7 @@ class HttpClient:
         headers = {"Accept": accept}
         with self._translated(), ExitStack() as stack:
 
-            def ask() -> httpx.Response:
+            def ask() -> httpx2.Response:
                 answer = stack.enter_context(
                     self._open().stream("GET", API + path, params=query, headers=headers)
                 )
@@ -186,7 +186,7 @@ class HttpClient:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        import httpx
+        import httpx2
 
         try:
             yield
@@ -195,7 +195,7 @@ class HttpClient:
                 f"value: {error.object[:60]!r} is not UTF-8, and a server takes nothing else",
                 hint="give it a name that is",
             ) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ServerUnreachable(
                 f"{self.url}: {str(error) or type(error).__name__}",
                 hint="is it up, and VMRUNNER_SERVER right?",

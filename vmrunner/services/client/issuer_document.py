@@ -15,7 +15,7 @@ BYTES: Final = 1 << 20  # of one
 
 
 def fetch(url: str) -> Any:
-    """The JSON document at a URL; no redirect is followed. Raises OSError, ValueError and httpx's
+    """The JSON document at a URL; no redirect is followed. Raises OSError, ValueError and httpx2's
     errors."""
     return _document("GET", url, (200,))
 
@@ -37,12 +37,12 @@ def _document(method: str, url: str, statuses: tuple[int, ...], **options: Any) 
 async def _body(
     method: str, url: str, statuses: tuple[int, ...], options: Mapping[str, Any]
 ) -> bytes:
-    import httpx
+    import httpx2
 
     # A short answer that unpacks to a long one is none.
     plain = {"Accept-Encoding": "identity", "Accept": "application/json"}
     async with (
-        httpx.AsyncClient(
+        httpx2.AsyncClient(
             timeout=WHOLE, verify=certificates.trusted(), follow_redirects=False, headers=plain
         ) as client,
         client.stream(method, url, **options) as answer,

@@ -36,13 +36,13 @@ def post(url: str, key: bytes, *, event: str, name: str, body: bytes, now: float
         "Vmrunner-Timestamp": timestamp,
         "Vmrunner-Signature": signature(key, timestamp, body),
     }
-    import httpx
+    import httpx2
 
     try:
         code = asyncio.run(asyncio.wait_for(_code(url, headers, body), WHOLE))
     except TimeoutError:
         return f"no answer within {WHOLE:.0f} s"
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         return f"{type(error).__name__}: {error}".rstrip(": ")[:TOLD]
     if 300 <= code < 400:
         return f"it answered {code}, and no redirect is followed"
@@ -51,12 +51,12 @@ def post(url: str, key: bytes, *, event: str, name: str, body: bytes, now: float
 
 async def _code(url: str, headers: dict[str, str], body: bytes) -> int:
     """Return the answer's code; its body is not read."""
-    import httpx
+    import httpx2
 
-    limits = httpx.Timeout(WHOLE, connect=CONNECT)
+    limits = httpx2.Timeout(WHOLE, connect=CONNECT)
     trusted = certificates.trusted()
     async with (
-        httpx.AsyncClient(timeout=limits, verify=trusted, follow_redirects=False) as client,
+        httpx2.AsyncClient(timeout=limits, verify=trusted, follow_redirects=False) as client,
         client.stream("POST", url, headers=headers, content=body) as answer,
     ):
         return answer.status_code
