@@ -187,7 +187,7 @@ def test_artifacts_are_looked_at_and_come_as_one_zip(http: Service, visitor: Vis
     build = submit(http, text, name="nightly", artifacts=["out/**"])
     http.ended(build)
     page.goto(f"{http.url}/builds/{build}")
-    page.get_by_role("link", name="Look at out/a.txt").click()
+    page.get_by_role("link", name="View out/a.txt").click()
     expect(page.locator("pre.artifact")).to_have_text("<b>bold</b>")
     page.go_back()
     with page.expect_download() as download:

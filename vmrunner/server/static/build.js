@@ -21,6 +21,9 @@ async function copy(text) {
   return copied;
 }
 
+// What failed is told at the end of its output.
+for (const output of document.querySelectorAll(".failed pre")) output.scrollTop = output.scrollHeight;
+
 const part = document.getElementById("terminal-part");
 const place = document.getElementById("terminal-place");
 let terminal = null;   // xterm.js is large: it is loaded when somebody wants it
