@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
 from tests.support.browser import Visitor, chromium
@@ -213,3 +214,29 @@ def test_builds_of_a_name_are_plotted(http: Service, visitor: Visitor) -> None:
     names = [bars.nth(n).get_attribute("class") for n in range(3)]
     assert names == ["success", "failure", "success"]
     expect(page.locator("#before p")).to_contain_text("2 of 3 succeeded")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_a_builds_page(http: Service, browser: Browser, scheme: str) -> None:
+    rules = [{"path": "out/*", "always": True}]
+    failed = submit(
+        http, "say one", f"artifact out/junit.xml {JUNIT}\nhex 1b5b33316d650a\nexit 1", "say x",
+        artifacts=rules, name="nightly", labels={"team": "a"},
+    )  # fmt: skip
+    http.ended(failed)
+    http.ended(submit(http, "exit 0", name="nightly"))
+    running = submit(http, f"many 1200\nhex {'41' * 6000}0a\nsleep 600")
+    wait_until(lambda: http.app.ledger.builds.get(running).state.value == "running")
+    visitor = Visitor(browser, http, http.token(), color_scheme=scheme)
+    page, wrong = visitor.page, {}
+    for path in (failed, running, f"{failed}/artifacts/out/junit.xml"):
+        page.goto(f"{http.url}/builds/{path}")
+        if "/" not in path:
+            page.locator("#log[data-ready]").wait_for()
+            page.locator("details").evaluate_all("all => all.forEach(e => { e.open = true; })")
+            page.fill("#search", "1")
+            expect(page.locator("#found")).to_contain_text("line", timeout=SOON)
+        found = Axe().run(page).response["violations"]
+        wrong[path] = [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found]
+    assert {path: found for path, found in wrong.items() if found} == {}
+    visitor.close()

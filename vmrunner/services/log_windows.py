@@ -75,7 +75,7 @@ class _Taken:
         """Take the lines of a chunk; False: no more is wanted of what follows it."""
         self._read += len(chunk.data)
         data, at = chunk.data, 0
-        while at < len(data) and not (len(self._lines) >= self._count or self._kept >= KEPT_BYTES):
+        while at < len(data) and not self.full:
             if not self._size:
                 self._time = chunk.time
             end = data.find(b"\n", at)

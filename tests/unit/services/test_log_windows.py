@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -88,8 +89,12 @@ def test_a_search_sees_what_is_shown() -> None:
 
 def test_a_line_without_end_costs_little_memory() -> None:
     log = Log([b"x" * (1 << 18)] * 40 + [b"needle", b" and more\nneedle\n"])
+    tracemalloc.start()
     found = log_search.search(log, "needle")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert (found.lines, found.searched, found.done) == ([1, 2], 2, True)
+    assert peak < 6 << 20, "of 10 MiB"
 
 
 def test_a_search_ends_after_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
