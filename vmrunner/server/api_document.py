@@ -189,6 +189,8 @@ def _components(made: Mapping[str, Any]) -> dict[str, Any]:
         schemas[kind.__name__] = schema
     for name, schema in list(schemas.items()):
         _lift(name, schema, schemas)
+    for schema in schemas.values():
+        _tell_defaults(schema)
     words = set(re.findall(rf'"{answers.SCHEMAS}(\w+)"', json.dumps(made)))
     schemas |= document_schemas.components((words | {"Problem"}) - set(schemas), answers.SCHEMAS)
     problem = schemas["Problem"]
@@ -215,6 +217,16 @@ def _lift(name: str, schema: dict[str, Any], schemas: dict[str, Any]) -> None:
             schemas[table] = {**form, "title": table}
             form.clear()
             form["$ref"] = answers.SCHEMAS + table
+
+
+def _tell_defaults(schema: dict[str, Any]) -> None:
+    """Tell the defaults of what is sent in words: to some generators a field with one is always
+    there, and so must be sent."""
+    for field in schema.get("properties", {}).values():
+        default = field.pop("default", None)
+        if default not in (None, "", [], {}):
+            text = f"Default: {json.dumps(default)}."
+            field["description"] = " ".join(filter(None, [field.get("description"), text]))
 
 
 def _untitled(schema: dict[str, Any]) -> dict[str, Any]:
