@@ -139,6 +139,9 @@ def test_who_logs_in_is_a_name_everywhere(http: Service, provider: OidcProvider)
     assert "ada@example.org" in person.client.get(f"/builds/{build['id']}").text
     (listed,) = person.client.get(f"{API}/builds").json()["items"]
     assert listed["actor_name"] == "ada@example.org"
+    for name in ("ada@example.org", "248", f"oidc:{provider.url}#248"):
+        found = person.client.get(f"{API}/builds", params={"actor": name}).json()["items"]
+        assert [item["id"] for item in found] == [build["id"]], name
     assert "ada@example.org" in http.client().get("/actions", headers={"Accept": "text/html"}).text
     (action,) = [a for a in http.app.ledger.actions.latest() if a.verb == "login"]
     assert (action.actor, action.detail) == (f"oidc:{provider.url}#248", provider.url)
