@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.support.entered import ENTER, Entered, entered
 from tests.support.http_service import ALL, TENANT
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.timeout(120)
 BROWSER = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 LOGIN = ENTER | {TokenScope.READ}
 DOMAIN = "*.ports.example.org"
+CHAT = [Subprotocol("chat")]
 
 
 @pytest.fixture
@@ -223,6 +226,79 @@ def test_a_service_that_is_silent_is_given_up(
     service.close()
 
 
+def test_a_right_that_ends_ends_a_socket_that_is_silent(
+    served: Entered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_proxy, "RECHECK", 0.05)
+    echo = EchoSocket()
+    headers = {"Authorization": f"Bearer {served.token()}"}
+    url = f"{served.http.url.replace('http', 'ws', 1)}{base(echo.port)}/"
+    with connect(url, additional_headers=headers, subprotocols=CHAT, proxy=None) as socket:
+        socket.send("in")
+        assert socket.recv(timeout=20) == "in"
+        served.ledger.tokens.revoke(served.ledger.tokens.list()[-1].id, 1.0)
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.recv(timeout=20)
+    assert caught.value.rcvd is not None
+    assert caught.value.rcvd.code == 4401
+    echo.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "ws"])
+def test_a_build_that_ends_ends_its_answers(
+    served: Entered, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    monkeypatch.setattr(port_proxy, "RECHECK", 0.05)
+    token = served.token()
+    if kind == "ws":
+        echo = EchoSocket()
+        url = f"{served.http.url.replace('http', 'ws', 1)}{base(echo.port, 'b-1')}/"
+        headers = {"Authorization": f"Bearer {token}"}
+        with connect(url, additional_headers=headers, subprotocols=CHAT, proxy=None) as socket:
+            served.finish()
+            with pytest.raises(ConnectionClosed, match="b-1 has no VM"):
+                socket.recv(timeout=20)
+        echo.close()
+    else:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"
+        service = RawService(head, stays=True)
+        path = f"{base(service.port, 'b-1')}/"
+        with served.http.client(token).stream("GET", path) as answer:
+            served.finish()
+            with pytest.raises(httpx.RemoteProtocolError):
+                answer.read()
+        service.close()
+    ours = [each for each in caplog.records if not each.name.startswith("websockets")]
+    assert [each for each in ours if each.exc_info] == []
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101", b"HTTP/1.1 101 S\r\nX: 1\r\n\r\n"])
+def test_a_handshake_that_comes_to_nothing_is_told(
+    served: Entered, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(port_proxy, "HEAD_TIMEOUT", 0.3)
+    service = RawService(answer, stays=True)
+    headers = {"Authorization": f"Bearer {served.token()}"}
+    ws = served.http.url.replace("http", "ws", 1)
+    with (
+        pytest.raises(InvalidStatus) as caught,
+        connect(f"{ws}{base(service.port)}/", additional_headers=headers, proxy=None),
+    ):
+        pass
+    assert caught.value.response.status_code in (502, 504)
+    service.close()
+
+
+def test_odd_names_of_ports_are_none(served: Entered) -> None:
+    shown = {"Cookie": "vmrunner_port=a.0.b"}
+    nobody, somebody = served.http.client(""), served.http.client(served.token())
+    for port in ("9" * 5000, "00000080", "²"):
+        path = f"/api/v1/builds/b-2/ports/{port}/"
+        assert nobody.get(path, headers=shown).status_code == 401
+        assert somebody.get(path).status_code == 422
+    assert somebody.get("/api/v1/builds/b-2%00/ports/80/").status_code == 404
+
+
 def test_no_request_is_smuggled_into_a_vm(served: Entered) -> None:
     service = RawService(b"HTTP/1.1 204 No Content\r\n\r\n")
     client = served.http.client(served.token())
@@ -302,6 +378,17 @@ def test_ports_are_closed_to_others(served: Entered, web: WebService) -> None:
     assert browser(served).post(f"{base(web.port)}/").status_code == 403, "a login opens it first"
 
 
+def raw(url: str, target: str, host: str) -> bytes:
+    """The head of the answer to a target that no client would send so."""
+    place = httpx.URL(url)
+    with socket.create_connection((place.host, place.port or 80), timeout=20) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        found = b""
+        while b"\r\n\r\n" not in found and (data := connection.recv(1 << 16)):
+            found += data
+    return found
+
+
 @pytest.mark.parametrize(
     "served", [{"url": "https://builds.example.org", "port_domain": DOMAIN}], indirect=True
 )
@@ -345,6 +432,10 @@ def test_a_port_has_a_host_name_of_its_own(served: Entered, web: WebService) -> 
     served.http.clock[:] = [served.http.parts.now() + 61]
     late = plain.get(target.raw_path.decode(), headers={"Host": own, **BROWSER})
     assert "set-cookie" not in late.headers, "a handover is worth a minute"
+    for elsewhere in ("//evil.example/x", "/\\evil.example/x"):
+        url = f"http://{plain.base_url.host}:{plain.base_url.port}"
+        sent = raw(url, f"{elsewhere}?vmrunner_enter=x", own)
+        assert b"location: /evil.example/x\r\n" in sent.lower()
     unknown = plain.get("/z?q=1", headers={"Host": own, **BROWSER})
     assert unknown.headers["location"] == f"https://builds.example.org{base(web.port)}/z?q=1"
 

@@ -102,6 +102,20 @@ class LoopBell:
         return True
 
 
+class Pace:
+    """Slows down who sends small pieces: each costs this event loop as much as a large one."""
+
+    def __init__(self) -> None:
+        self._pieces, self._since = 0, time.monotonic()
+
+    async def took(self, pieces: int) -> None:
+        """Count so many, and wait where they are too many."""
+        self._pieces += pieces
+        if self._pieces >= FRAMES:
+            await asyncio.sleep(max(0.0, self._since + FRAMES_SPAN - time.monotonic()))
+            self._pieces, self._since = 0, time.monotonic()
+
+
 class StreamPump:
     """Carries one stream to its end. `shown` and `typed`: bytes that went to and came from the
     caller."""
@@ -215,15 +229,12 @@ class StreamPump:
     # --- from the caller ---
 
     async def _up(self) -> Ending:
-        frames, since = 0, time.monotonic()
+        pace = Pace()
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return Ending(None)
-            frames += 1
-            if frames >= FRAMES:
-                await asyncio.sleep(max(0.0, since + FRAMES_SPAN - time.monotonic()))
-                frames, since = 0, time.monotonic()
+            await pace.took(1)
             if (data := message.get("bytes")) is not None:
                 self._active = time.monotonic()
                 await self._type(memoryview(data))

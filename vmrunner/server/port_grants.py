@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COOKIE: Final = "cookie"  # uses of a proof, of which none is worth another
 KEY: Final = "key"  # in a path
-HANDOVER: Final = "handover"  # in a URL, once
+HANDOVER: Final = "handover"  # in a URL, for a moment
 HANDOVER_LASTS: Final = 60.0  # seconds
 _CODE: Final = 40  # characters
 _LONGEST: Final = 200

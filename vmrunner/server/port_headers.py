@@ -6,9 +6,10 @@ none."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
+from urllib.parse import urljoin, urlsplit
 
 Header = tuple[bytes, bytes]
 
@@ -22,6 +23,12 @@ _CALLERS: Final = frozenset({
     b"host", b"authorization", b"cookie", b"expect", b"content-length", b"origin", b"referer",
     b"forwarded", b"x-real-ip", b"x-csrf-token", b"x-request-id", b"traceparent", b"tracestate",
 })  # fmt: skip
+#: Of a caller too, from proxies before us that know who it is, some with a credential of its.
+_PROXIES: Final = (
+    b"x-forwarded-", b"x-auth-", b"x-amzn-", b"x-goog-", b"x-ms-", b"x-envoy-", b"cf-",
+    b"x-client-", b"x-cluster-client-", b"x-original-", b"x-remote-", b"remote-", b"true-client-",
+    b"fastly-client-", b"fly-", b"x-vercel-", b"x-azure-", b"tailscale-", b"x-pomerium-",
+)  # fmt: skip
 #: Of a VM, which would reach beyond its port.
 _FAR: Final = frozenset({
     b"set-cookie", b"clear-site-data", b"strict-transport-security", b"alt-svc",
@@ -53,7 +60,7 @@ def to_vm(headers: Iterable[Header], port: int, prefix: str, *, own_origin: bool
     found += [
         (name, value)
         for name, value in given
-        if name not in gone and not name.startswith((b"x-forwarded-", b"sec-websocket-"))
+        if name not in gone and not name.startswith((*_PROXIES, b"sec-websocket-"))
     ]
     if own_origin and (cookies := _foreign_cookies(given)):
         found.append((b"cookie", cookies))
@@ -65,16 +72,23 @@ def to_vm(headers: Iterable[Header], port: int, prefix: str, *, own_origin: bool
     return found
 
 
-def from_vm(headers: Iterable[Header], port: int, prefix: str, *, own_origin: bool) -> list[Header]:
-    """Headers of an answer as a browser gets them."""
+def from_vm(
+    headers: Iterable[Header], port: int, prefix: str, request_url: str, *, own_origin: bool
+) -> list[Header]:
+    """Headers of an answer as a browser gets them. `request_url`: `http://HOST/PATH`, by which host the
+    request came, and for what of the port."""
     given = [(name.lower(), value) for name, value in headers]
     gone = HOP_BY_HOP | _FAR | _named_by_connection(given)
+    if b"transfer-encoding" in dict(given):  # which says where the answer ends
+        gone |= {b"content-length"}
     if not own_origin:
         gone |= _SHARED
     found = [(name, value) for name, value in given if name not in gone]
     for name, value in given:
         if name in (b"location", b"content-location"):
-            found.append((name, _here(value, port, prefix)))
+            place = _here(value, port)
+            if own_origin or (place := _kept_within(place, prefix, request_url)):
+                found.append((name, place))
         elif name == b"set-cookie" and own_origin:
             found += [(name, cookie) for cookie in _own_cookie(value)]
     if not own_origin:
@@ -108,24 +122,50 @@ def _foreign_cookies(headers: Iterable[Header]) -> bytes:
 def _own_cookie(value: bytes) -> Iterator[bytes]:
     """A cookie as its own host's alone; nothing where it would be another's, or is none."""
     text = value.decode("latin-1")
-    try:
-        cookies = SimpleCookie(text)
-    except CookieError:
-        return
-    first = text.partition("=")[0].strip()
-    if first.lower().startswith(OURS) or any(name.lower().startswith(OURS) for name in cookies):
+    if text.lstrip("= \t").lower().startswith(OURS):  # a value without a name becomes the name
         return
     words = [word for word in text.split(";") if word.partition("=")[0].strip().lower() != "domain"]
     yield ";".join(words).encode("latin-1")
 
 
-def _here(target: bytes, port: int, prefix: str) -> bytes:
-    """A place that a VM names, as the browser reaches it."""
+#: A place elsewhere. What is none, and begins like one, browsers read in ways of their own.
+_ADDRESS: Final = re.compile(
+    r"(https?:)?//(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d*)?(?=[/?#]|$)"
+)
+_ADDRESS_LIKE: Final = re.compile(r"[a-z][a-z0-9+.-]*:|//")
+_DOT: Final = re.compile("%2e", re.IGNORECASE)
+
+
+def _kept_within(place: bytes, prefix: str, request_url: str) -> bytes:
+    """A place that a VM names below a path of this server: elsewhere, or below the prefix. Whatever
+    it names of this server otherwise a browser would open with the page's cookie. Empty: browsers
+    would not agree where it is."""
+    text = place.decode("latin-1").strip()
+    if "\\" in text or not text.isprintable():
+        return b""
+    address = _ADDRESS.match(text.lower())
+    if address is not None:
+        if address["host"].strip("[]") != urlsplit(request_url).hostname:
+            return place
+        text = text[address.end() :] or "/"
+    elif _ADDRESS_LIKE.match(text.lower()):
+        return b""
+    if text.startswith(f"{prefix}/"):
+        text = text.removeprefix(prefix)
+    try:
+        whole = urlsplit(urljoin(request_url, _DOT.sub(".", text)))
+    except ValueError:
+        return b""
+    if not whole.path.startswith("/"):
+        return b""
+    return f"{prefix}{whole._replace(scheme='', netloc='').geturl()}".encode("latin-1")
+
+
+def _here(target: bytes, port: int) -> bytes:
+    """A place that a VM names; of its own port the path alone."""
     for host in (b"localhost", b"127.0.0.1"):
         for scheme in (b"http://", b"https://"):
             start = scheme + host + b":%d" % port
             if target == start or target.startswith((start + b"/", start + b"?")):
                 target = target[len(start) :] or b"/"
-    if target.startswith(b"/") and not target.startswith((b"//", b"/\\")):
-        return prefix.encode("ascii", "replace") + target
     return target

@@ -25,7 +25,7 @@ from vmrunner.server.port_proxy import HttpExchange, PortRequest, WebSocketRelay
 from vmrunner.server.port_stream import PortStream
 from vmrunner.server.problems import HttpProblem, of_error
 from vmrunner.server.routes.common import visible_build
-from vmrunner.server.routes.ports import connected, port_number
+from vmrunner.server.routes.ports import PORT_DIGITS, connected, port_number
 from vmrunner.server.routes.terminals import hang_up
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class PortPages:
     def _target(self, scope: Scope) -> _Target | None:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
         path: bytes = scope.get("raw_path") or scope["path"].encode()
+        if not path.startswith(b"/"):
+            raise HttpProblem(400, "what is asked for is no path")
         host = Headers(scope=scope).get("host", "").partition(":")[0].lower()
         domain = self._parts.settings().server.port_domain.removeprefix("*")
         if domain and host.endswith(domain):
@@ -131,6 +133,8 @@ class PortPages:
         kind, word, port, rest = match.groups()
         key = _KEY.fullmatch(rest)
         name = unquote(word.decode("latin-1"))
+        if "\0" in name:
+            raise HttpProblem(404, "nothing is named with a NUL character")
         if key is not None:
             return _Target(
                 kind.decode(), name, port.decode("latin-1"), b"/" + key[2] + query, key[1].decode()
@@ -164,7 +168,7 @@ class PortPages:
         return None if login is None else _Entrant(Principal.of(login.token), login)
 
     async def _proved(self, proof: str, use: str, target: _Target) -> PortLogin | None:
-        if not proof or not target.port.isdecimal():
+        if not proof or not target.port.isdecimal() or len(target.port) > PORT_DIGITS:
             return None
         tokens, now = self._parts.ledger.tokens, self._parts.now()
         return await to_thread.run_sync(
@@ -269,7 +273,8 @@ class PortPages:
         if proof is None or method not in _OPENS:
             return None
         others = "&".join(pair for pair in pairs if pair != proof)
-        answer = _redirect(path + (f"?{others}" if others else ""))
+        local = f"/{path.lstrip('/' + chr(92))}"  # of two slashes the rest would be a host
+        answer = _redirect(local + (f"?{others}" if others else ""))
         login = await self._proved(proof.partition("=")[2], port_grants.HANDOVER, target)
         if login is not None:
             answer.set_cookie(

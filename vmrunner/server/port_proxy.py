@@ -6,20 +6,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import h11
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, WebSocketException
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.typing import Origin, Subprotocol
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI
 
-from vmrunner.server.entered_streams import RECHECK, Ending, StreamEnded
+from vmrunner.errors import VmrunnerError
+from vmrunner.server.entered_streams import IDLE, RECHECK, Ending, Pace, StreamEnded
 from vmrunner.server.port_headers import Header, from_vm, to_vm
 from vmrunner.server.port_stream import PortStream
 from vmrunner.server.problems import HttpProblem
@@ -29,8 +30,15 @@ from vmrunner.session.ssh.channel_io import ConnectionLost
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+T = TypeVar("T")
+
 HEAD_TIMEOUT: Final = 300.0  # seconds until an answer's head must have come
 HEAD: Final = 64 << 10  # bytes of it
+HINTS: Final = 20  # answers of status 1xx before that
+#: Bytes that are looked at in one go: pieces of a few bytes each hold up the event loop.
+SLICE: Final = 512
+SMALL: Final = 1024  # bytes: who sends pieces of less is slowed down
+FEW: Final = 8  # pieces of one slice; with more others have their turn
 _ABNORMAL: Final = (1005, 1006, 1015)  # close codes that nobody may send
 
 
@@ -49,6 +57,13 @@ class PortRequest:
     idle: float
     still_allowed: Callable[[], Awaitable[None]]
 
+    async def watch(self) -> None:
+        """Look at the caller's right for ever, also while nothing comes. Raises StreamEnded,
+        VmrunnerError."""
+        while True:
+            await asyncio.sleep(RECHECK)
+            await self.still_allowed()
+
     @property
     def forwarded(self) -> list[Header]:
         """The headers that the VM gets."""
@@ -57,7 +72,9 @@ class PortRequest:
 
     def answered(self, headers: Sequence[Header]) -> list[Header]:
         """The headers that the browser gets."""
-        found = from_vm(headers, self.port, self.prefix, own_origin=self.own_origin)
+        host = next((value for name, value in self.headers if name == b"host"), b"")
+        request_url = f"http://{host.decode('latin-1')}{self.target.decode('latin-1')}"
+        found = from_vm(headers, self.port, self.prefix, request_url, own_origin=self.own_origin)
         if self.is_readable and (b"origin", b"null") in self.headers:
             found.append((b"access-control-allow-origin", b"null"))
         return found
@@ -70,27 +87,21 @@ class HttpExchange:
         self._request, self._stream = request, stream
         self._method = method
         self._peer = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD)
-        self._checked = time.monotonic()
+        self._until = time.monotonic() + HEAD_TIMEOUT  # for the head
         self._started = False
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Serve it. An answer that breaks off half-way ends without its end. Raises HttpProblem and
         VmrunnerError before it has begun."""
-        await self._write(self._head())
-        upload = asyncio.create_task(self._upload(receive))
-        download = asyncio.create_task(self._download(send))
         try:
-            await asyncio.wait((upload, download), return_when=asyncio.FIRST_COMPLETED)
-            if upload.done() and not download.done() and not upload.result():
-                return  # the caller has left
-            await download
-        except (h11.RemoteProtocolError, TimeoutError, ConnectionLost, StreamEnded) as error:
-            if not self._started:
-                raise _bad_gateway(error) from None
-        finally:
-            for task in (upload, download):
-                task.cancel()
-            await asyncio.gather(upload, download, return_exceptions=True)
+            await self._write(self._head())
+            await _first_ended(self._download(send), self._request.watch(), self._upload(receive))
+        except (h11.ProtocolError, TimeoutError, VmrunnerError, StreamEnded) as error:
+            if self._started:
+                return
+            if isinstance(error, VmrunnerError) and not isinstance(error, ConnectionLost):
+                raise
+            raise _bad_gateway(error) from None
 
     def _head(self) -> h11.Request:
         headers = [*self._request.forwarded, (b"connection", b"close")]
@@ -105,13 +116,13 @@ class HttpExchange:
         data = self._peer.send(event)
         return not data or await self._stream.write(data)
 
-    async def _upload(self, receive: Receive) -> bool:
-        """Send the body, and then wait until the caller leaves; returns False then."""
+    async def _upload(self, receive: Receive) -> None:
+        """Send the body, and then wait until the caller leaves."""
         takes = True
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return False
+                return
             if not takes or self._peer.our_state is not h11.SEND_BODY:
                 continue  # it answered without it
             if data := message.get("body"):
@@ -120,30 +131,55 @@ class HttpExchange:
                 takes = await self._write(h11.EndOfMessage())
 
     async def _download(self, send: Send) -> None:
+        pace, hints = Pace(), 0
         while True:
-            event = self._peer.next_event()
-            if event is h11.NEED_DATA:
-                patience = self._request.idle if self._started else HEAD_TIMEOUT
-                self._peer.receive_data(await self._stream.read(patience))
-                if time.monotonic() - self._checked >= RECHECK:
-                    self._checked = time.monotonic()
-                    await self._request.still_allowed()
-            elif isinstance(event, h11.Response):
-                headers = self._request.answered(list(event.headers))
-                start = {"type": "http.response.start", "status": event.status_code}
-                self._started = True
-                await send({**start, "headers": headers})
-            elif isinstance(event, h11.Data):
-                body = {"type": "http.response.body", "body": bytes(event.data)}
-                await send({**body, "more_body": True})
-            elif isinstance(event, h11.EndOfMessage):
-                await send({"type": "http.response.body", "body": b""})
-                return
-            elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
-                raise h11.RemoteProtocolError("it ended without an answer")
+            left = self._until - time.monotonic()
+            data = await self._stream.read(self._request.idle if self._started else max(left, 0))
+            body, pieces = bytearray(), 0
+            for start in range(0, max(len(data), 1), SLICE):
+                self._peer.receive_data(data[start : start + SLICE])
+                before = pieces
+                while (event := self._peer.next_event()) is not h11.NEED_DATA:
+                    pieces += 1
+                    if isinstance(event, h11.Response):
+                        await self._start(event, send)
+                    elif isinstance(event, h11.Data):
+                        body += event.data
+                    elif isinstance(event, h11.EndOfMessage):
+                        await send({"type": "http.response.body", "body": bytes(body)})
+                        return
+                    elif isinstance(event, h11.InformationalResponse) and hints < HINTS:
+                        hints += 1
+                    else:
+                        raise h11.RemoteProtocolError("it ended without an answer")
+                if pieces - before > FEW:
+                    await asyncio.sleep(0)
+            if body:
+                await send({"type": "http.response.body", "body": bytes(body), "more_body": True})
+            await pace.took(max(pieces - len(data) // SMALL, 0))
+
+    async def _start(self, response: h11.Response, send: Send) -> None:
+        headers = self._request.answered(list(response.headers))
+        self._started = True
+        start = {"type": "http.response.start", "status": response.status_code}
+        await send({**start, "headers": headers})
+
+
+async def _first_ended(*ways: Coroutine[Any, Any, T]) -> T:
+    """Do them at once, until one has ended. Return or raise what that does."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(task for task in tasks if task in done).result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _bad_gateway(error: Exception) -> HttpProblem:
+    if isinstance(error, StreamEnded):
+        return HttpProblem(401, error.ending.reason)
     if isinstance(error, TimeoutError):
         return HttpProblem(504, "the service in the VM did not answer in time")
     return HttpProblem(502, f"the service in the VM gave no answer of HTTP: {error}"[:300])
@@ -157,9 +193,9 @@ class WebSocketRelay:
         forwarded = request.forwarded
         origin = next((value for name, value in forwarded if name == b"origin"), None)
         offered = [Subprotocol(word) for word in socket.scope["subprotocols"]]
-        target = request.target.decode("ascii")
+        path, _, query = request.target.decode("latin-1").partition("?")
         self._peer = ClientProtocol(
-            parse_uri(f"ws://localhost:{request.port}{target}"),
+            WebSocketURI(False, "localhost", request.port, path, query),
             origin=None if origin is None else Origin(origin.decode("latin-1")),
             subprotocols=offered or None,
             max_size=FRAME,
@@ -170,7 +206,7 @@ class WebSocketRelay:
                 self._opening.headers[name.decode("ascii")] = value.decode("latin-1")
         self._pieces: list[bytes] = []
         self._is_text = False
-        self._checked = time.monotonic()
+        self._pace = Pace()
 
     async def run(self) -> Ending:
         """Carry it to its end. Raises HttpProblem where the service takes none."""
@@ -182,24 +218,28 @@ class WebSocketRelay:
             [(name.lower().encode(), value.encode("latin-1", "replace"))
              for name, value in response.headers.raw_items()]
         )  # fmt: skip
-        kept = [pair for pair in headers if not pair[0].startswith(b"sec-websocket-")]
+        kept = [
+            pair for pair in headers if not pair[0].startswith((b"sec-websocket-", b"content-"))
+        ]
         await self._socket.accept(chosen, kept)
-        tasks = [asyncio.create_task(way) for way in (self._down(), self._up())]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return next(task for task in tasks if task in done).result()
+            return await _first_ended(self._down(), self._up(), self._request.watch())
         except StreamEnded as error:
             return error.ending
         except WebSocketDisconnect:
             return Ending(None)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        except TimeoutError:
+            return Ending(IDLE, f"nothing came for {self._request.idle:.0f} s")
+        except (VmrunnerError, WebSocketException) as error:
+            return Ending(1011, str(error))
 
     async def _answer(self) -> Response:
+        until = time.monotonic() + HEAD_TIMEOUT
         while True:
-            data = await self._stream.read(HEAD_TIMEOUT)
+            try:
+                data = await self._stream.read(max(until - time.monotonic(), 0))
+            except (TimeoutError, ConnectionLost) as failure:
+                raise _bad_gateway(failure) from None
             if data:
                 self._peer.receive_data(data)
             else:
@@ -218,10 +258,7 @@ class WebSocketRelay:
 
     async def _down(self) -> Ending:
         while True:
-            for event in self._peer.events_received():
-                if isinstance(event, Frame):
-                    await self._take(event)
-            await self._flush()  # pongs
+            await self._take_all()
             if self._peer.close_rcvd is not None or self._peer.parser_exc is not None:
                 close = self._peer.close_rcvd
                 code = close.code if close is not None else 1002
@@ -230,10 +267,19 @@ class WebSocketRelay:
             data = await self._stream.read(self._request.idle)
             if not data:
                 return Ending(1001, "the service has ended")
-            self._peer.receive_data(data)
-            if time.monotonic() - self._checked >= RECHECK:
-                self._checked = time.monotonic()
-                await self._request.still_allowed()
+            for start in range(0, len(data), SLICE):
+                self._peer.receive_data(data[start : start + SLICE])
+                await self._pace.took(await self._take_all())
+
+    async def _take_all(self) -> int:
+        """Take the frames that came; return how many small ones those were."""
+        small = 0
+        for event in self._peer.events_received():
+            if isinstance(event, Frame):
+                small += len(event.data) < SMALL
+                await self._take(event)
+        await self._flush()  # pongs
+        return small
 
     async def _take(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):

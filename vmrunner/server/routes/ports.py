@@ -32,6 +32,7 @@ from vmrunner.session.ssh.port_channel import PortChannel
 
 router = APIRouter(tags=["ports"])
 PROTOCOL: Final = "vmrunner.port.v1"
+PORT_DIGITS: Final = 5
 
 
 @router.websocket("/builds/{build}/ports/{port}")
@@ -106,7 +107,7 @@ async def connected(
 
 def port_number(word: str) -> int:
     """A port as a path has it. Raises HttpProblem."""
-    if not word.isdecimal() or len(word) > 5 or not 1 <= int(word) < 1 << 16:
+    if not word.isdecimal() or len(word) > PORT_DIGITS or not 1 <= int(word) < 1 << 16:
         raise HttpProblem(422, f"port: {word[:20]!r} is none", fix="a number from 1 to 65535")
     return int(word)
 
