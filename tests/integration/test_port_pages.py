@@ -265,7 +265,7 @@ def test_a_build_that_ends_ends_its_answers(
         path = f"{base(service.port, 'b-1')}/"
         with served.http.client(token).stream("GET", path) as answer:
             served.finish()
-            with pytest.raises(httpx.RemoteProtocolError):
+            with pytest.raises(httpx2.RemoteProtocolError):
                 answer.read()
         service.close()
     ours = [each for each in caplog.records if not each.name.startswith("websockets")]
@@ -380,7 +380,7 @@ def test_ports_are_closed_to_others(served: Entered, web: WebService) -> None:
 
 def raw(url: str, target: str, host: str) -> bytes:
     """The head of the answer to a target that no client would send so."""
-    place = httpx.URL(url)
+    place = httpx2.URL(url)
     with socket.create_connection((place.host, place.port or 80), timeout=20) as connection:
         connection.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         found = b""

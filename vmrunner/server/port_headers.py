@@ -75,8 +75,8 @@ def to_vm(headers: Iterable[Header], port: int, prefix: str, *, own_origin: bool
 def from_vm(
     headers: Iterable[Header], port: int, prefix: str, request_url: str, *, own_origin: bool
 ) -> list[Header]:
-    """Headers of an answer as a browser gets them. `request_url`: `http://HOST/PATH`, by which host the
-    request came, and for what of the port."""
+    """Headers of an answer as a browser gets them. `request_url`: `http://HOST/PATH`, by which
+    host the request came, and for what of the port."""
     given = [(name.lower(), value) for name, value in headers]
     gone = HOP_BY_HOP | _FAR | _named_by_connection(given)
     if b"transfer-encoding" in dict(given):  # which says where the answer ends
