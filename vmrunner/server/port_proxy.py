@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import h11
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -57,7 +57,7 @@ class PortRequest:
     idle: float
     still_allowed: Callable[[], Awaitable[None]]
 
-    async def watch(self) -> None:
+    async def watch(self) -> NoReturn:
         """Look at the caller's right for ever, also while nothing comes. Raises StreamEnded,
         VmrunnerError."""
         while True:
