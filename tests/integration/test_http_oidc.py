@@ -95,6 +95,7 @@ def http(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             "builds": 2,
         },
         {"match": {"repository": "org/docs"}, "labels": {"team": "docs"}, "scopes": ["read"]},
+        {"match": {"repository": "org/debug"}, "labels": {"team": "debug"}, "scopes": ["enter"]},
     ]
     here = {"issuer": issuer.url, "audience": AUDIENCE, "rules": rules}
     there = here | {"audience": SECOND, "rules": [rules[0] | {"labels": {"team": "second"}}]}
@@ -128,6 +129,15 @@ def plain(data: bytes) -> str:
 
 def exchange(http: Service, shown: str) -> Any:
     return http.client("").post(f"{API}/token", json={"jwt": shown})
+
+
+def test_a_rule_lets_an_identity_enter(http: Service, issuer: Issuer) -> None:
+    """If it says so: none does by itself."""
+    answer = exchange(http, identity(issuer, RSA, "one", repository="org/debug"))
+    assert (answer.status_code, answer.json()["scopes"]) == (201, ["enter"])
+    client = http.client(answer.json()["token"])
+    assert client.get(f"{API}/builds").status_code == 403
+    assert client.get(f"{API}/builds/b-1/terminal").status_code == 426
 
 
 @pytest.mark.parametrize(("key", "name"), [(RSA, "one"), (EC, "two")])
