@@ -195,6 +195,21 @@ def test_a_cookie_opens_it_for_our_pages_alone(world: Entered, origin: str) -> N
         assert terminal.end()["code"] == 0
 
 
+def test_behind_tls_a_page_without_it_opens_none(
+    tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with entered(tmp_path, sshd, monkeypatch, server={"url": "https://b.example.org"}) as world:
+        token = world.token(scopes=ENTER | {TokenScope.READ})
+        answer = world.http.client("").post("/login", data={"token": token})
+        host = world.http.url.partition("://")[2]
+        shown = {"Cookie": answer.headers["set-cookie"].split(";")[0]}
+        plain = shown | {"Origin": f"http://{host}"}
+        assert refused(world, token="", additional_headers=plain)["status"] == 403
+        secure = shown | {"Origin": f"https://{host}"}
+        with world.terminal("echo", "in", token="", additional_headers=secure) as terminal:
+            assert terminal.end()["code"] == 0
+
+
 @pytest.mark.parametrize("end", ["revoked", "expired", "finished"])
 def test_a_terminal_ends_with_its_token_and_its_build(
     world: Entered, monkeypatch: pytest.MonkeyPatch, end: str

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,9 +19,10 @@ from playwright.sync_api import Browser, expect
 from tests.support.browser import chromium
 from tests.support.http_service import Service, only, service
 from tests.support.oidc_provider import CLIENT, EC, RSA, SECRET, OidcProvider
+from vmrunner.config.oidc import LoginRule
 from vmrunner.config.settings import ServerSettings
 from vmrunner.model import TokenScope
-from vmrunner.server.oidc_login import LASTS
+from vmrunner.server.oidc_login import LASTS, LoginAttempt
 from vmrunner.services import login_checks
 
 API = "/api/v1"
@@ -316,6 +319,26 @@ def test_whom_no_rule_is_for_stays_out(http: Service, provider: OidcProvider) ->
     assert Person(http).logs_in().status_code == 200
 
 
+def test_an_address_that_nobody_verified_makes_no_label(
+    http: Service, provider: OidcProvider
+) -> None:
+    rule = LoginRule(match={"groups": "people"}, labels={"owner": "{email}"})
+    former = http.parts.settings
+
+    def changed() -> Any:
+        server = former().server
+        login = [issuer.model_copy(update={"rules": [rule]}) for issuer in server.login]
+        return former().model_copy(update={"server": server.model_copy(update={"login": login})})
+
+    http.use(replace(http.parts, settings=changed))
+    http.runner._host.ensure("fake")
+    provider.forged = {"groups": ["people"], "email": "bob", "email_verified": False}
+    somebody = Person(http)
+    refused(somebody, somebody.logs_in(), 403, "label owner cannot be made")
+    provider.forged["email_verified"] = True
+    assert Person(http).logs_in().status_code == 200
+
+
 def test_a_wrong_secret_of_ours_lets_nobody_in(
     http: Service, provider: OidcProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,7 +408,12 @@ def test_doctor_says_whether_people_can_log_in(
 def test_cookies_that_we_did_not_make_begin_nothing(http: Service) -> None:
     person = Person(http)
     state = "abcdefghijklmnop"
-    for value in ("", "x", "e30=", "W10=", "eyJpc3N1ZXIiOiAxfQ==", "=" * 3000):
+    attempt = asdict(LoginAttempt.new("example", "/", time.time()))
+    odd = [{**attempt, name: "\ud800"} for name in attempt]
+    odd += [attempt | {"began_at": at} for at in (None, float("nan"), 10**400)]
+    forged = [base64.urlsafe_b64encode(json.dumps(each).encode()).decode() for each in odd]
+    deep = base64.urlsafe_b64encode(b"[" * 30_000).decode()
+    for value in ("", "x", "e30=", "W10=", "eyJpc3N1ZXIiOiAxfQ==", "=" * 3000, deep, *forged):
         headers = {"Cookie": f"vmrunner_attempt_{state[:12]}={value}"}
         path = f"/login/example/callback?state={state}&code=x"
         assert person.client.get(path, headers=headers).status_code == 403, value

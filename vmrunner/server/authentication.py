@@ -93,7 +93,7 @@ class Authentication:
                 fix="Authorization: Bearer vmr_…; vmrunner token create makes one",
             )
         if caller.cookie and method == WEBSOCKET:
-            _refuse_other_origin(headers)
+            _refuse_other_origin(headers, self._parts)
         elif caller.cookie and method not in _SAFE:
             _refuse_forged(caller, headers)
         return caller
@@ -145,10 +145,12 @@ def _refuse_forged(caller: VerifiedCaller, headers: Headers) -> None:
         raise HttpProblem(403, "the request did not come from a page of this server")
 
 
-def _refuse_other_origin(headers: Headers) -> None:
-    """A browser sends its cookies with every WebSocket, whichever page opens it, and says which."""
-    origin = headers.get("origin", "").partition("://")[2]
-    if not origin or origin != headers.get("host", ""):
+def _refuse_other_origin(headers: Headers, parts: ServerParts) -> None:
+    """A browser sends its cookies with every WebSocket, whichever page opens it, and says which.
+    A page of this host that came without TLS may be anybody's."""
+    scheme, _, origin = headers.get("origin", "").partition("://")
+    is_plain = scheme != "https" and parts.settings().server.url.startswith("https://")
+    if is_plain or not origin or origin != headers.get("host", ""):
         raise HttpProblem(403, "the WebSocket was not opened by a page of this server")
 
 

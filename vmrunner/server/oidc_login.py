@@ -22,7 +22,7 @@ from vmrunner.services import tokens
 from vmrunner.services.client import issuer_document
 
 if TYPE_CHECKING:
-    from vmrunner.config.oidc import LoginIssuer, LoginRule
+    from vmrunner.config.oidc import LoginIssuer
     from vmrunner.ledger import Ledger
     from vmrunner.server.oidc import IssuerKeys
 
@@ -67,10 +67,12 @@ class LoginAttempt:
         """The attempt that `cookie` wrote; None for anything else."""
         try:
             found = cls(**json.loads(base64.urlsafe_b64decode(value)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             return None
-        kinds = {"began_at": float}
-        is_whole = all(isinstance(v, kinds.get(k, str)) for k, v in asdict(found).items())
+        values = asdict(found)
+        is_whole = isinstance(values.pop("began_at"), float) and all(
+            isinstance(value, str) and value.isprintable() for value in values.values()
+        )
         return found if is_whole else None
 
 
@@ -109,14 +111,16 @@ class OidcLogins:
         _check_answer(issuer, attempt, answer, now)
         shown = self._identity(issuer, attempt, answer.get("code", ""), url)
         try:
-            claims = oidc.verified(
+            claims = _believed(oidc.verified(
                 self._keys, shown, issuer.issuer, issuer.client_id,
                 hosts=issuer.hosts, is_only_audience=False,
-            )  # fmt: skip
+            ))  # fmt: skip
             oidc.refuse_untimely(claims, now, LEEWAY)
             actor = oidc.actor_of(issuer.issuer, claims)
             _check_party(issuer, attempt, claims)
-            rule = next((rule for rule in issuer.rules if _admits(rule, claims)), None)
+            rule = next(
+                (rule for rule in issuer.rules if oidc.matches(rule, claims, lists=True)), None
+            )
             if rule is None:
                 raise LoginRefused(
                     f"{issuer.name} knows you as {name_of(claims)}, "
@@ -225,18 +229,17 @@ def _check_party(issuer: LoginIssuer, attempt: LoginAttempt, claims: Mapping[str
         raise oidc.unproved("it is of another login")
 
 
-def _admits(rule: LoginRule, claims: Mapping[str, Any]) -> bool:
-    """True if a rule is for this person. An address that nobody verified is anybody's."""
-    if "email" in rule.match and claims.get("email_verified") is not True:
-        return False
-    return oidc.matches(rule, claims, lists=True)
+def _believed(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The claims but an address that nobody verified: it may be another's, and so would be what a
+    rule, a label or a name has of it."""
+    is_verified = claims.get("email_verified") is True
+    return {name: value for name, value in claims.items() if is_verified or name != "email"}
 
 
 def name_of(claims: Mapping[str, Any]) -> str:
-    """Return a person's name for others: a verified address, or what the issuer calls them."""
-    names = [claims.get("email") if claims.get("email_verified") is True else None]
-    names += [claims.get(claim) for claim in ("preferred_username", "name", "sub")]
-    for name in names:
+    """Return a person's name for others: the address, or what the issuer calls them."""
+    for claim in ("email", "preferred_username", "name", "sub"):
+        name = claims.get(claim)
         if isinstance(name, str) and name.strip() and name.isprintable():
             return name.strip()[:_LONGEST_NAME]
     return "somebody without a name"
