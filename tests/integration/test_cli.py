@@ -189,6 +189,14 @@ def test_ci_steps_are_groups_and_commands_of_builds_are_text(
 # --- looking -------------------------------------------------------------------------------------
 
 
+def test_show_tells_which_tests_failed(anywhere: Cli) -> None:
+    report = "<testsuite><testcase classname='a' name='b'><failure message='why'/></testcase><x>"
+    line = f"artifact out/junit.xml {report}</x></testsuite>"
+    build = anywhere("run", "-a", "out/*", *script(line)).last[3]
+    shown = anywhere("show", build).out.decode()
+    assert "\ntests\n  1 of 1 failed\n  a b: why\n" in shown
+
+
 def test_ps_show_and_logs(anywhere: Cli) -> None:
     done = anywhere("run", "-l", "team=core", "--name", "first", *script(*numbered(5), "exit 2"))
     anywhere("run", "--name", "second", "--", "say", "x")

@@ -200,6 +200,23 @@ def test_artifacts_are_looked_at_and_come_as_one_zip(http: Service, visitor: Vis
         assert found.read("out/b/c.txt") == b"two"
 
 
+def test_an_artifact_that_is_no_text_is_not_shown(http: Service, tmp_path: Path) -> None:
+    text = "artifact out/a.bin x\nartifact out/b.html <script>"
+    build = submit(http, text, artifacts=["out/*"])
+    http.ended(build)
+    (file,) = tmp_path.rglob("a.bin")
+    file.write_bytes(b"\0x")
+    client = http.client()
+    answer = client.get(f"/builds/{build}/artifacts/out/a.bin")
+    assert "It is no text" in answer.text
+    shown = client.get(f"/builds/{build}/artifacts/out/b.html")
+    assert "&lt;script&gt;" in shown.text
+    assert shown.headers["content-type"].startswith("text/html")
+    assert "script-src 'self'" in shown.headers["content-security-policy"]
+    assert client.get(f"/builds/{build}/artifacts/../../etc/passwd").status_code == 404
+    assert http.tenant(team="x").get(f"/builds/{build}/artifacts/out/b.html").status_code == 404
+
+
 def test_builds_of_a_name_are_plotted(http: Service, visitor: Visitor) -> None:
     page = visitor.page
     builds = []

@@ -250,6 +250,25 @@ def test_a_lost_server_loses_no_line(http: Service, browser: Browser, tmp_path: 
     assert rows(page) == list(range(1, 102))
 
 
+def test_a_lost_login_leads_back_to_the_line(
+    http: Service, browser: Browser, tmp_path: Path
+) -> None:
+    page = Visitor(browser, http, http.token()).page
+    build = submit(http, f"many 50\nuntil {tmp_path / 'go'}\nsay the last")
+    opened(page, http, build, "#L7")
+    expect(page.locator("#L7.here")).to_be_visible(timeout=SOON)
+    for token in http.app.ledger.tokens.list():
+        http.app.ledger.tokens.revoke(token.id, 1.0)
+    expect(page.locator("#connection")).to_contain_text("Your login is over", timeout=SOON)
+    expect(page.locator("#L7")).to_be_visible()
+    page.locator("#connection a").click()
+    page.fill("input[name=token]", http.token())
+    page.click("button")
+    page.wait_for_url(f"{http.url}/builds/{build}#L7")
+    (tmp_path / "go").touch()
+    expect(page.locator("#L51")).to_be_visible(timeout=SOON)
+
+
 def test_new_lines_leave_a_selection_and_a_place(
     http: Service, visitor: Visitor, tmp_path: Path
 ) -> None:

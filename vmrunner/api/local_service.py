@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.service_parts import ServiceParts
     from vmrunner.services.artifacts import Artifacts
     from vmrunner.services.destroy import DestroyedVm
+    from vmrunner.services.document_types import TestsDocument
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
     from vmrunner.services.protocols import ServingHost
@@ -108,6 +109,14 @@ class LocalService:
         from vmrunner.services import people
 
         return people.named(self.ledger, rows)
+
+    def tests(self, row: BuildRecord) -> TestsDocument | None:
+        """Results of the tests in its reports; None: it brought none, or they cannot be had."""
+        from vmrunner.services import junit_reports
+        from vmrunner.services.documents import tests_document
+
+        found = junit_reports.of_build(row, self._parts.artifact_files)
+        return None if found is None else tests_document(found)
 
     def artifacts(self, row: BuildRecord) -> Artifacts:
         """Files that it brought back."""

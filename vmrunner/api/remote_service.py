@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from vmrunner.errors import ConfigError, NotUploaded
 from vmrunner.model import Reason
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmrunner.model import BuildRecord, Instance, Start, StoredCache
     from vmrunner.reaper.report import Report
     from vmrunner.services.artifacts import Artifact
+    from vmrunner.services.document_types import TestsDocument
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.pools import PoolStatus
     from vmrunner.services.protocols import ServingHost
@@ -166,6 +167,11 @@ class RemoteService:
     def named(self, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
         """Return them with the names of who submitted them: so the server sent them."""
         return list(rows)
+
+    def tests(self, row: BuildRecord) -> TestsDocument | None:
+        """Results of the tests in its reports; None: it brought none, or they cannot be had."""
+        found = self.client.listed(f"/builds/{segment(row.id)}/tests")
+        return cast("TestsDocument", found[0]) if found else None
 
     def artifacts(self, row: BuildRecord) -> RemoteArtifacts:
         """Files that it brought back."""

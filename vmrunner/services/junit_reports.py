@@ -6,6 +6,7 @@ not read at all, so that it has no entities.
 
 from __future__ import annotations
 
+import logging
 import re
 import stat
 import threading
@@ -16,7 +17,12 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.parsers import expat
 
+from vmrunner.errors import NotFound, StoreError
+from vmrunner.model import BuildRecord
+from vmrunner.services.follow import ended
 from vmrunner.store.build_artifacts import ArtifactEntry, ArtifactFiles
+
+log = logging.getLogger("vmrunner")
 
 #: By the name of a file: `junit.xml`, `build/junit-unit.xml`, `target/surefire-reports/TEST-x.xml`.
 _NAMED: Final = re.compile(r"(?:.*/)?(?:[^/]*junit[^/]*|TEST-[^/]*)\.xml", re.IGNORECASE)
@@ -77,6 +83,24 @@ def results(
             break
         _read(found, entry, files)
     return found
+
+
+def of_build(
+    build: BuildRecord,
+    find: Callable[[str], ArtifactFiles],
+    read: Callable[[str, int, Callable[[], ArtifactFiles]], ReportedTests | None] | None = None,
+) -> ReportedTests | None:
+    """The results of a build whose artifacts `find` finds; None: it brought no report, or they are
+    not to be had. `read`: one that remembers."""
+    if build.collected is None or build.removed_at is not None or not ended(build):
+        return None
+    try:
+        if read is None:
+            return results(find(build.id))
+        return read(build.id, build.collected, lambda: find(build.id))
+    except (NotFound, StoreError) as error:
+        log.warning("reports of tests: %s", error)
+        return None
 
 
 def _read(found: ReportedTests, entry: ArtifactEntry, files: ArtifactFiles) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vmrunner.services.client import RemoteLedger
     from vmrunner.services.command_output import OnOutput
     from vmrunner.services.destroy import DestroyedVm
+    from vmrunner.services.document_types import TestsDocument
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.logs import ReadsLog
     from vmrunner.services.pools import PoolStatus
@@ -228,6 +229,9 @@ class Service(Protocol):
 
     def named(self, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
         """The same rows with the names of the tokens that submitted them."""
+
+    def tests(self, row: BuildRecord) -> TestsDocument | None:
+        """Results of the tests in its reports; None: it brought none, or they cannot be had."""
 
     def artifacts(self, row: BuildRecord) -> BuildArtifacts:
         """Files that it brought back."""

@@ -226,6 +226,7 @@ def _describe(
     for title, lines in (
         ("phases", views.timeline(row, now, unicode=unicode_out())),
         ("steps", views.steps(row, events)),
+        ("tests", views.tests(shell.service.tests(row))),
         ("caches", views.caches(events)),
         (
             "artifacts",

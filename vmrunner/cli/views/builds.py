@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from vmrunner.cli.output import Column, ListView
 from vmrunner.lib import units
@@ -20,6 +21,9 @@ from vmrunner.model import (
 from vmrunner.services import build_history, costs, people
 from vmrunner.services.documents import build_document, event_document, iso, listed_document
 from vmrunner.services.fleet import FleetVm, fleet_document
+
+if TYPE_CHECKING:
+    from vmrunner.services.document_types import TestsDocument
 
 _RESULT_COLOURS = {
     Result.SUCCESS: "green",
@@ -243,6 +247,18 @@ def caches(events: Iterable[BuildEvent]) -> list[str]:
             outcome = str(data["outcome"]).replace("_", " ")
             lines.append(f"{outcome}  {data['key']}  {data['path']}{size}{why}")
     return lines
+
+
+def tests(found: TestsDocument | None) -> list[str]:
+    """How many tests failed, and which."""
+    if found is None:
+        return []
+    lines = [f"{found['failed']} of {found['total']} failed"]
+    for test in found["failures"]:
+        name = f"{test['suite']} {test['name']}".strip()
+        lines.append(short(f"{name}: {test['message']}" if test["message"] else name, 160))
+    hidden = found["failed"] - len(found["failures"])
+    return lines + ([f"and {hidden} more"] if hidden else []) + list(found["unread"])
 
 
 def _result(build: BuildRecord) -> str:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
-from vmrunner.errors import NotFound, StoreError
 from vmrunner.model import BuildRecord, Principal
 from vmrunner.server.caller_slots import CallerStream
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.answers import BINARY, OCTETS, TAR, answers
 from vmrunner.server.routes.common import Parts, Reader, ask_store, listing, visible_build
 from vmrunner.server.routes.logs import INERT
+from vmrunner.services import junit_reports
 from vmrunner.services.artifact_archive import archive, zipped
 from vmrunner.services.artifacts import Artifacts
 from vmrunner.services.documents import artifact_document, tests_document
-from vmrunner.services.follow import ended
 from vmrunner.services.junit_reports import ReadReports, ReportedTests
 
 router = APIRouter(tags=["artifacts"])
 ZIP = "application/zip"
-log = logging.getLogger("vmrunner.server")
 
 
 @router.get(
@@ -88,14 +85,8 @@ async def read_tests(build: str, request: Request, parts: Parts, principal: Read
 
 def tests_of(request: Request, parts: ServerParts, row: BuildRecord) -> ReportedTests | None:
     """The results of a build's tests; None: it brought no report, or none is there yet."""
-    if row.collected is None or row.removed_at is not None or not ended(row):
-        return None
     reports: ReadReports = request.app.state.test_reports
-    try:
-        return reports.of(row.id, row.collected, lambda: parts.artifact_files(row.id))
-    except (NotFound, StoreError) as error:
-        log.warning("reports of tests: %s", error)
-        return None
+    return junit_reports.of_build(row, parts.artifact_files, reports.of)
 
 
 @router.get(
