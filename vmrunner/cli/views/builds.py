@@ -250,7 +250,7 @@ def caches(events: Iterable[BuildEvent]) -> list[str]:
 
 
 def tests(found: TestsDocument | None) -> list[str]:
-    """How many tests failed, and which."""
+    """Number of the tests that failed, and a line for each."""
     if found is None:
         return []
     lines = [f"{found['failed']} of {found['total']} failed"]
