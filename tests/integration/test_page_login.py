@@ -184,6 +184,20 @@ def test_a_key_of_another_kind_signs_as_well(http: Service, provider: OidcProvid
     assert Person(http).logs_in().status_code == 200
 
 
+def test_a_provider_may_want_our_secret_in_the_form(http: Service, provider: OidcProvider) -> None:
+    provider.document = {"token_endpoint_auth_methods_supported": ["client_secret_post"]}
+    assert Person(http).logs_in().status_code == 200
+
+
+def test_another_site_begins_no_login(http: Service) -> None:
+    """Each begins with a cookie: a browser with many of them is refused."""
+    person = Person(http)
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    answer = person.client.get("/login/example?next=/vms", headers=foreign)
+    assert (answer.status_code, "set-cookie" in answer.headers) == (200, False)
+    assert "/login/example?next=/vms" in answer.text
+
+
 def test_two_tabs_log_in_beside_each_other(http: Service) -> None:
     person = Person(http)
     first, second = person.asks("/vms"), person.asks("/caches")

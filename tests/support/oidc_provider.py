@@ -99,12 +99,15 @@ class OidcProvider:
     def token(self, form: dict[str, str], basic: str) -> tuple[int, dict[str, Any]]:
         """Answer a request for a token. A code counts once."""
         asked = self.codes.pop(form.get("code", ""), None)
-        name, _, secret = base64.b64decode(basic.partition(" ")[2]).decode().partition(":")
+        shown = base64.b64decode(basic.partition(" ")[2]).decode()
+        name, _, secret = (unquote_plus(word) for word in shown.partition(":"))
+        if "token_endpoint_auth_methods_supported" in self.document:
+            name, secret = form["client_id"], form.get("client_secret", "")
         challenge = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
-        shown = base64.urlsafe_b64encode(challenge).decode().rstrip("=")
-        if (unquote_plus(name), unquote_plus(secret)) != (CLIENT, self.secret):
+        made = base64.urlsafe_b64encode(challenge).decode().rstrip("=")
+        if (name, secret) != (CLIENT, self.secret):
             self.faults.append("invalid_client")
-        elif asked is None or (form["grant_type"], form["redirect_uri"], shown) != (
+        elif asked is None or (form["grant_type"], form["redirect_uri"], made) != (
             "authorization_code", asked["redirect_uri"], asked["code_challenge"],
         ):  # fmt: skip
             self.faults.append("invalid_grant")

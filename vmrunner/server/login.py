@@ -27,7 +27,7 @@ router = APIRouter(include_in_schema=False)
 LASTS: Final = 8 * 3600.0  # seconds
 _FORM: Final = 8 * 1024  # bytes
 _ATTEMPT: Final = "vmrunner_attempt"
-_TARGET: Final = 1024  # characters of the page after a login
+_TARGET: Final = 512  # characters of the page after a login
 
 
 @router.get("/login")
@@ -83,6 +83,10 @@ async def begin(name: str, request: Request, parts: Parts) -> Response:
     """Send a person to the issuer of this name."""
     issuer, url = _issuer(parts, name), parts.settings().server.url
     target = _next(request.query_params.get("next", "/"))
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        return _ask(
+            request, parts, target
+        )  # another site begins no login: it could heap up cookies
     attempt = LoginAttempt.new(name, target if len(target) <= _TARGET else "/", parts.now())
     logins = cast("OidcLogins", request.app.state.logins)
     try:

@@ -95,7 +95,7 @@ class OidcLogins:
             "code_challenge": base64.urlsafe_b64encode(challenge).decode().rstrip("="),
             "code_challenge_method": "S256",
         }
-        place = self._address(issuer, "authorization_endpoint")
+        place, _ = self._address(issuer, "authorization_endpoint")
         return f"{place}{'&' if '?' in place else '?'}{urlencode(query)}"
 
     def finish(
@@ -148,11 +148,12 @@ class OidcLogins:
         except Conflict:
             raise LoginRefused("This login was used before. Begin again.") from None
 
-    def _address(self, issuer: LoginIssuer, name: str) -> str:
+    def _address(self, issuer: LoginIssuer, name: str) -> tuple[str, Mapping[str, Any]]:
+        """Return an address of the issuer's, and the document that names it."""
         try:
             document = self._keys.document(issuer.issuer, issuer.hosts)
             if document is not None:
-                return issuer.own_address(document, name)
+                return issuer.own_address(document, name), document
         except HttpProblem:
             pass  # as many wait for it as may
         except ValueError as error:
@@ -161,7 +162,7 @@ class OidcLogins:
 
     def _identity(self, issuer: LoginIssuer, attempt: LoginAttempt, code: str, url: str) -> str:
         """Return the identity token that the issuer gives for a code."""
-        place = self._address(issuer, "token_endpoint")
+        place, document = self._address(issuer, "token_endpoint")
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -170,7 +171,12 @@ class OidcLogins:
             "code_verifier": attempt.verifier,
         }
         try:
-            return _identity_token(issuer_document.post(place, form, _client(issuer)))
+            secret = issuer.secret()
+            if secret and _takes_secret_in_form(document):
+                form["client_secret"] = secret
+                return _identity_token(issuer_document.post(place, form))
+            user = _client(issuer, secret) if secret else None
+            return _identity_token(issuer_document.post(place, form, user))
         except ConfigError as error:
             log.warning("no login at %s: %s", issuer.name, error)
             raise LoginRefused("This server cannot log you in: its log says why.", 503) from None
@@ -194,10 +200,15 @@ def comes_back_at(url: str, name: str) -> str:
     return f"{url}/login/{name}/callback"
 
 
-def _client(issuer: LoginIssuer) -> tuple[str, str] | None:
+def _takes_secret_in_form(document: Mapping[str, Any]) -> bool:
+    """True where an issuer says that it takes no secret but in the form (`client_secret_post`)."""
+    methods = document.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+    return "client_secret_post" in methods and "client_secret_basic" not in methods
+
+
+def _client(issuer: LoginIssuer, secret: str) -> tuple[str, str]:
     """Name and password of this server at the issuer, as RFC 6749, 2.3.1 writes them."""
-    secret = issuer.secret()
-    return (quote_plus(issuer.client_id), quote_plus(secret)) if secret else None
+    return quote_plus(issuer.client_id), quote_plus(secret)
 
 
 def _check_answer(
