@@ -121,6 +121,14 @@ def test_a_password_of_a_database_is_not_in_it(
     assert json.loads(files["doctor.json"])
 
 
+def test_a_private_key_of_many_lines_is_not_in_it(cli: Cli, home: Path) -> None:
+    begin, end = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"
+    log = home / "serve.log"
+    log.write_text(f"a\n{begin}\ncanary\ncanary\n{end}\nb\n{begin}\ncanary\n")
+    assert cli("support", "dump", "--to", "d.tgz", "--log", "serve.log", "--no-doctor").code == 0
+    assert unpacked(home / "d.tgz")["logs/serve.log"] == b"a\n***\nb\n***"
+
+
 def test_a_dump_overwrites_nothing_and_is_bounded(cli: Cli, home: Path) -> None:
     (home / "d.tgz").write_text("mine")
     assert cli("support", "dump", "--to", "d.tgz", "--no-doctor").code == 5

@@ -59,7 +59,7 @@ def zipped(files: ArtifactFiles) -> Iterator[bytes]:
     """Yield a zip of them all: files and links, with modes and times. A name that is no UTF-8 has
     U+FFFD for each such byte."""
     sent = _Sent()
-    names: set[str] = set()
+    names: dict[str, int] = {}
     with zipfile.ZipFile(sent, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as target:
         for entry in files.ls():
             member = _member(entry, names)
@@ -74,11 +74,14 @@ def zipped(files: ArtifactFiles) -> Iterator[bytes]:
     yield sent.take()
 
 
-def _member(entry: ArtifactEntry, names: set[str]) -> zipfile.ZipInfo:
-    name = shown(entry.path)
+def _member(entry: ArtifactEntry, names: dict[str, int]) -> zipfile.ZipInfo:
+    """The member of an entry. `names`: those that are taken, with how many wanted each: no name is
+    tried twice for another."""
+    name = wanted = shown(entry.path)
     while name in names:
-        name += "_"
-    names.add(name)
+        names[wanted] += 1
+        name = f"{wanted}_{names[wanted]}"
+    names[name] = 0
     seconds = entry.mtime_ns // 1_000_000_000
     moment = datetime.fromtimestamp(max(0, min(seconds, 1 << 33)), UTC)
     year = max(_YEARS[0], min(moment.year, _YEARS[1]))

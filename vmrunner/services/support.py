@@ -53,7 +53,7 @@ _CREDENTIALS: Final = tuple(
         rb"(?:AKIA|ASIA)[A-Z0-9]{16}",
         rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
         rb"(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/=-]{8,}",
-        rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
+        rb"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
         rb"(?<=://)[^/\s\"'@]+(?=@)",
         rb"(?i:(?<=password=)|(?<=passwd=))[^&\s\"']+",
     )
