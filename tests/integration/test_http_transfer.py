@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from tests.support.http_service import Service, only
+from tests.support.pools import POOL
 from tests.support.scripted_app import wait_until
 from vmrunner.cli.output import JsonFormatter, PlainFormatter
 from vmrunner.errors import LedgerError
@@ -303,3 +304,34 @@ def test_words_of_a_document_are_not_overlooked_in_a_request(http: Service) -> N
             422,
             field,
         ), answer.text
+
+
+# --- what the document allows ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("pools/fast/resize", '{"size": 3.0}'),
+        ("builds?dry_run=true", '{"steps": ["x"], "cpus": 2.0, "memory": 1073741824.0}'),
+    ],
+)
+def test_a_whole_number_may_be_written_with_a_point(http: Service, path: str, body: str) -> None:
+    """To JSON Schema 128.0 is an integer."""
+    http.app.ledger.pools.declare({"fast": POOL}, "e-1", 0.0)
+    answer = http.client().post(f"{API}/{path}", content=body)
+    assert answer.status_code == 200, answer.text
+    wrong = http.client().post(f"{API}/{path}", content=body.replace(".0", ".5"))
+    assert wrong.status_code == 422, wrong.text
+
+
+def test_vms_beside_clouds_may_be_narrowed(http: Service) -> None:
+    builds = [made(http)["id"] for _ in range(2)]
+    for build in builds:
+        http.ended(build)
+    client = http.client()
+    rows = client.get(f"{API}/instances").json()["items"]
+    for query in ({"build": builds[0]}, {"state": "gone"}, {"after": rows[0]["id"]}):
+        plain = client.get(f"{API}/instances", params=query).json()["items"]
+        beside = client.get(f"{API}/instances", params={**query, "cloud": True}).json()["items"]
+        assert [vm["id"] for vm in beside] == [vm["id"] for vm in plain] != [], query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, WithJsonSchema
 
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
@@ -34,6 +34,12 @@ def _flag(value: object) -> object:
     raise ValueError("neither true nor false; write one of the two, without quotes in a file")
 
 
+def _whole(value: object) -> object:
+    """Take 128.0 for the whole number that it is, as JSON has it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[StrictInt, BeforeValidator(_whole, json_schema_input_type=int)]
 Flag = Annotated[bool, BeforeValidator(_flag, json_schema_input_type=bool)]
 Seconds = Annotated[
     float,

@@ -70,6 +70,8 @@ def size(value: object, field: str = "size") -> int:
     """Bytes, from "4GiB", "4G" (the same, as Docker reads it), "4GB" (decimal) or a number."""
     if isinstance(value, str) and len(value) > _LONGEST:
         raise ConfigError(f"{field}: {value[:40]!r}… is not a size", hint=_SIZE_FIX)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON has one number, however it is written
     found = _size(value)
     if found is None or not 0 <= found <= _MOST:
         raise ConfigError(f"{field}: {value!r} is not a size", hint=_SIZE_FIX)

@@ -49,9 +49,21 @@ class CloudView:
     unread: Sequence[str]
 
 
-def fleet(ledger: Ledger, providers: ProviderSet, *, gone: bool, limit: int) -> Fleet:
+def fleet(
+    ledger: Ledger,
+    providers: ProviderSet,
+    *,
+    gone: bool,
+    limit: int,
+    only: Sequence[Instance] | None = None,
+) -> Fleet:
     """Ask all clouds, and return what they show beside the rows. `gone`: rows of what is gone too,
-    the newest `limit`; else all that are open, since what is there would seem to have none."""
+    the newest `limit`; else all that are open, since what is there would seem to have none.
+    `only`: these rows, and nothing else that is there."""
+    if only is not None:
+        seen, names = look(ledger, providers), {row.id for row in only}
+        theirs = [resource for resource in seen.shown if resource.instance in names]
+        return Fleet(vms=timed(providers, beside(ledger, only, theirs)), unread=seen.unread)
     rows = ledger.instances.list(active=None if gone else True, limit=limit if gone else None)
     seen = look(ledger, providers)
     return Fleet(vms=timed(providers, beside(ledger, rows, seen.shown)), unread=seen.unread)

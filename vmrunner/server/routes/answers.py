@@ -90,13 +90,14 @@ def json_body(
     """A body of JSON that the route reads by itself. `parameters`: names in `PARAMETERS`."""
     BODIES.append(kind)
     content = {"schema": named(kind.__name__), "example": dict(example)}
-    document: dict[str, Any] = {"requestBody": {"required": True, "content": {JSON: content}}}
+    required = any(field.is_required() for field in kind.model_fields.values())
+    document: dict[str, Any] = {"requestBody": {"required": required, "content": {JSON: content}}}
     if parameters:
         document["parameters"] = [PARAMETERS[name] for name in parameters]
     return document
 
 
-def octets(*medias: str) -> dict[str, Any]:
+def octets(*medias: str, required: bool = False) -> dict[str, Any]:
     """A body of bytes."""
     content = {media: {"schema": BINARY} for media in medias}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": required, "content": content}}

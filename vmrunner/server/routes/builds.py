@@ -18,6 +18,7 @@ from vmrunner.model import BuildRecord, BuildState, Principal, Reason, Result
 from vmrunner.server import request_bodies
 from vmrunner.server.build_body import BuildBody, SandboxBody
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.routes import query_words
 from vmrunner.server.routes.answers import Answers, answers, json_body, polled
 from vmrunner.server.routes.common import (
     PageParameters,
@@ -52,14 +53,14 @@ class BuildFilter(PageParameters):
     `*` at its end what begins so; `label`: NAME=VALUE. `since`, `until`: a time (RFC 3339), or so
     long ago (24h): of a finished build when it finished, of another when it was submitted."""
 
-    state: list[str] = Field(default_factory=list, max_length=len(BuildState))
-    result: list[str] = Field(default_factory=list, max_length=len(Result))
-    name: str | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
-    actor: list[str] = Field(default_factory=list, max_length=build_filter.MOST_ACTORS)
-    provider: str | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
-    since: str | None = None
-    until: str | None = None
-    label: list[str] = Field(default_factory=list, max_length=field_checks.LABELS)
+    state: list[query_words.State] = Field(default_factory=list, max_length=len(BuildState))
+    result: list[query_words.Outcome] = Field(default_factory=list, max_length=len(Result))
+    name: query_words.Name | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
+    actor: list[query_words.Name] = Field(default_factory=list, max_length=build_filter.MOST_ACTORS)
+    provider: query_words.Name | None = Field(default=None, max_length=build_filter.LONGEST_WORD)
+    since: query_words.Moment | None = None
+    until: query_words.Moment | None = None
+    label: list[query_words.Label] = Field(default_factory=list, max_length=field_checks.LABELS)
     mine: bool = False
 
     def words(self) -> build_filter.FilterWords:

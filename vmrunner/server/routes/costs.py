@@ -15,6 +15,7 @@ from vmrunner.lib.config_section import Seconds
 from vmrunner.server.html_tables import Cell, TableLink, TableRow, table
 from vmrunner.server.routes.answers import answers
 from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
+from vmrunner.server.routes.query_words import DURATION, Grouping
 from vmrunner.services import costs
 from vmrunner.services.documents import cost_document
 
@@ -25,8 +26,8 @@ pages = APIRouter(include_in_schema=False)
 class CostParameters(Parameters):
     """`by`: `provider`, `day`, or `label:NAME`; `since`: such as 7d, or seconds."""
 
-    by: str = Field(default="provider", max_length=200)
-    since: Seconds = 7 * cost_report.DAY
+    by: Grouping = Field(default="provider", max_length=200)
+    since: Annotated[Seconds, Field(json_schema_extra={"pattern": DURATION})] = 7 * cost_report.DAY
 
 
 @router.get("/costs", responses=answers("CostPage"))

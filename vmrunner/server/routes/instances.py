@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from vmrunner.model import Principal
+from vmrunner.ledger.row_reading import Readable
+from vmrunner.model import Instance, Principal
 from vmrunner.server.authentication import refuse_filtered
 from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
-from vmrunner.server.problems import HttpProblem
 from vmrunner.server.routes.answers import answers, polled
 from vmrunner.server.routes.common import (
     PageParameters,
@@ -33,7 +33,8 @@ router = APIRouter(tags=["instances"])
 
 class InstanceFilter(PageParameters):
     """`state=active`: those that are not gone; `build`: its alone; `cloud`: beside what the clouds
-    show now, all of them on one page, for a token that sees all."""
+    show now, all of them on one page, for a token that sees all; what has no row is there where
+    nothing narrows them."""
 
     state: Literal["active", "gone"] | None = None
     build: str | None = None
@@ -50,13 +51,7 @@ def list_instances(
     """The VMs of the builds that the token sees, newest first; without a filter all."""
     if wanted.cloud:
         return _beside_clouds(request.app.state.look_slots, parts, principal, wanted)
-    rows = parts.ledger.instances.list(
-        build=wanted.build,
-        active=None if wanted.state is None else wanted.state == "active",
-        limit=wanted.limit + 1,
-        own=principal.labels,
-        before=wanted.after,
-    )
+    rows = _rows(parts, principal, wanted, wanted.limit + 1)
     # One that cannot be read is no end of the list.
     names = sorted({row.id for row in rows} | rows.unread, reverse=True)
     next_ = names[wanted.limit - 1] if len(names) > wanted.limit else None
@@ -64,19 +59,30 @@ def list_instances(
     return listing("instance", map(instance_document, shown), next_=next_)
 
 
+def _rows(
+    parts: ServerParts, principal: Principal, wanted: InstanceFilter, limit: int
+) -> Readable[Instance]:
+    return parts.ledger.instances.list(
+        build=wanted.build,
+        active=None if wanted.state is None else wanted.state == "active",
+        limit=limit,
+        own=principal.labels,
+        before=wanted.after,
+    )
+
+
 def _beside_clouds(
     slots: CallerSlots, parts: ServerParts, principal: Principal, wanted: InstanceFilter
 ) -> JSONResponse:
     refuse_filtered(principal)
-    if wanted.build is not None or wanted.state == "gone" or wanted.after is not None:
-        raise HttpProblem(
-            422,
-            "cloud: it goes with state=active and limit alone",
-            fix="leave out build, after and state=gone",
-        )
+    narrow = wanted.build is not None or wanted.after is not None or wanted.state == "gone"
     with slots.held(principal):
         found = fleets.fleet(
-            parts.ledger, parts.providers, gone=wanted.state is None, limit=wanted.limit
+            parts.ledger,
+            parts.providers,
+            gone=wanted.state is None,
+            limit=wanted.limit,
+            only=_rows(parts, principal, wanted, wanted.limit) if narrow else None,
         )
     documents = [fleets.fleet_document(vm, cloud=True) for vm in found.vms]
     return listing("instance", documents, unread=list(found.unread))

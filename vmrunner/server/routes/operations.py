@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import Field, StrictBool, StrictInt
+from pydantic import Field, StrictBool
 
 from vmrunner.lib import units
-from vmrunner.lib.config_section import Section
+from vmrunner.lib.config_section import Section, Whole
 from vmrunner.model import MOST_VMS, Principal
 from vmrunner.reaper.report import Report
 from vmrunner.server import request_bodies
@@ -19,6 +19,7 @@ from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.answers import answers, json_body, polled
 from vmrunner.server.routes.common import Admin, Parameters, Parts, WholeReader, ask_cloud, listing
+from vmrunner.server.routes.query_words import Duration, Pair
 from vmrunner.services import audit as audits
 from vmrunner.services import draining, nodes, pools
 from vmrunner.services import reap as reaping
@@ -42,16 +43,16 @@ class AuditParameters(Parameters):
     """`tag`: KEY=VALUE, of machines of any maker; `older_than`: such as 2h."""
 
     provider: str | None = None
-    tag: str | None = None
-    older_than: str | None = None
+    tag: Pair | None = None
+    older_than: Duration | None = None
 
 
 class AuditBody(Section):
     """The words of `GET /audit`."""
 
     provider: str | None = None
-    tag: str | None = None
-    older_than: str | None = None
+    tag: Pair | None = None
+    older_than: Duration | None = None
 
 
 class ReapBody(Section):
@@ -69,7 +70,7 @@ class DrainBody(Section):
 
 
 class ResizeBody(Section):
-    size: StrictInt = Field(ge=0, le=MOST_VMS)
+    size: Whole = Field(ge=0, le=MOST_VMS)
 
 
 class DrainPoolBody(Section):

@@ -20,7 +20,7 @@ router = APIRouter(tags=["sources"])
     "/sources",
     status_code=201,
     responses=answers("DigestDocument", problems=(507,), status=201),
-    openapi_extra=octets(OCTETS, TAR),
+    openapi_extra=octets(OCTETS, TAR, required=True),
 )
 async def put_source(request: Request, parts: Parts, principal: Submitter) -> JSONResponse:
     """Take a tar of a source. The digest in the answer names it in `POST /builds`, for a day."""
