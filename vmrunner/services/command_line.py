@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
+from typing import Final
 
 from vmrunner.lib import units
 from vmrunner.model import BuildSpec, Network
+
+#: Who pastes them has a terminal that obeys them.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def command_of(spec: BuildSpec) -> str:
@@ -19,7 +24,19 @@ def command_of(spec: BuildSpec) -> str:
     else:
         for step in steps:
             words += ["--step", step.run if step.run is not None else shlex.join(step.argv)]
-    return shlex.join(words)
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    """A word for bash or zsh, with control characters spelled out."""
+    if _CONTROL.search(word) is None:
+        return shlex.quote(word)
+    text = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + _CONTROL.sub(_spelled, text) + "'"
+
+
+def _spelled(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def _options(spec: BuildSpec) -> Iterator[str]:
