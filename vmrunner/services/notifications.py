@@ -51,7 +51,9 @@ class Webhook:
 
 def open_webhook(settings: NotifySettings) -> Webhook:
     """Read its secret. Raises ConfigError."""
-    return Webhook(name=settings.name, url=settings.url, key=settings.key())
+    key = settings.key()
+    webhooks.standard_key(key)
+    return Webhook(name=settings.name, url=settings.url, key=key)
 
 
 def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callable[[], None]]:

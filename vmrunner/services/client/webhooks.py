@@ -7,21 +7,46 @@ sends a byte every few seconds passes all others.
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 from importlib.metadata import version
 from typing import Final
 
+from vmrunner.errors import ConfigError
 from vmrunner.services.client import certificates
 
 CONNECT: Final = 5.0  # seconds
 WHOLE: Final = 15.0  # … for a request, however it is spent
+_STANDARD: Final = b"whsec_"
 TOLD: Final = 300  # characters of why it failed, which may have been written by the receiver
 
 
 def signature(key: bytes, timestamp: str, body: bytes) -> str:
     """HMAC-SHA256 over the timestamp, a dot and the body, as it is sent."""
     return "sha256=" + hmac.new(key, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def standard_signature(key: bytes, name: str, timestamp: str, body: bytes) -> str:
+    """The signature of Standard Webhooks (v1): HMAC-SHA256 in base64 over id, timestamp and body,
+    with dots between. Raises ConfigError for a `whsec_` secret that is not base64."""
+    signed = b".".join((name.encode(), timestamp.encode(), body))
+    digest = hmac.new(standard_key(key), signed, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+def standard_key(key: bytes) -> bytes:
+    """The bytes that sign by Standard Webhooks: of `whsec_…` what it encodes, else the secret
+    itself. Raises ConfigError."""
+    if not key.startswith(_STANDARD):
+        return key
+    text = key.removeprefix(_STANDARD)
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        raise ConfigError(
+            "a secret that begins with whsec_ goes on in base64", hint="openssl rand -base64 32"
+        ) from None
 
 
 def post(url: str, key: bytes, *, event: str, name: str, body: bytes, now: float) -> str:
@@ -35,6 +60,9 @@ def post(url: str, key: bytes, *, event: str, name: str, body: bytes, now: float
         "Vmrunner-Event-Id": name,
         "Vmrunner-Timestamp": timestamp,
         "Vmrunner-Signature": signature(key, timestamp, body),
+        "webhook-id": name,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": standard_signature(key, name, timestamp, body),
     }
     import httpx2
 
