@@ -1,5 +1,5 @@
-"""The tables `[[notify]]` of the configuration: webhooks, and the secrets that sign what they are
-told."""
+"""The tables `[[notify]]` of the configuration: webhooks, with the secrets that sign what they are
+told, and people, by the services that they read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -22,15 +22,19 @@ _NAME: Final = re.compile(f"[a-z][a-z0-9-]{{0,{_LONGEST - 1}}}")
 
 
 class NotifySettings(Section):
-    """A webhook."""
+    """A webhook, or people."""
 
+    kind: Literal["webhook", "people"] = Field(
+        default="webhook", description="people: a short text by Slack, Teams, mail and so on."
+    )
     name: str = Field(
         default="", description="For you, and for `vmrunner notify`; default: the host of its URL."
     )
-    url: str = Field(description="Where to. It is yours alone: no caller can name one.")
+    url: str = Field(default="", description="Where to. It is yours alone: no caller can name one.")
     secret: str = Field(
         min_length=1,
-        description="Signs what is sent: a variable's name, or @ and the path of a file.",
+        description="Signs what is sent, or of people is Apprise's URL, which holds a password: a "
+        "variable's name, or @ and the path of a file.",
     )
     events: list[NotifyEvent] = Field(
         default_factory=list, description="Default: all; with match, build.ended alone."
@@ -54,13 +58,15 @@ class NotifySettings(Section):
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
-        if not _NAME.fullmatch(value):
+        if value and not _NAME.fullmatch(value):
             raise ValueError("not a name; lower-case letters, digits and -, such as chat")
         return value
 
     @field_validator("url")
     @classmethod
     def _web(cls, value: str) -> str:
+        if not value:
+            return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or not value.isprintable():
             raise ValueError("not a URL; such as https://hooks.example.org/vmrunner")
@@ -72,6 +78,16 @@ class NotifySettings(Section):
     @classmethod
     def _named(cls, value: str) -> str:
         return named_secret.check(value)
+
+    @model_validator(mode="after")
+    def _addressed(self) -> NotifySettings:
+        if self.kind == "webhook" and not self.url:
+            raise ValueError("it has no url; such as https://hooks.example.org/vmrunner")
+        if self.kind == "people" and self.url:
+            raise ValueError("people's url is a secret; name it by `secret`, and leave `url` out")
+        if not self.name:
+            raise ValueError("it has no name; lower-case letters, digits and -, such as chat")
+        return self
 
     @model_validator(mode="after")
     def _labelled(self) -> NotifySettings:

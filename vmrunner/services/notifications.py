@@ -21,7 +21,8 @@ from vmrunner.ledger.outbox import FORGOTTEN, GIVE_UP, LONGEST_PAUSE
 from vmrunner.lib import ids, units
 from vmrunner.lib.backoff import backoff
 from vmrunner.model import TRACES, EndpointStatus, Finding, Level, Notification, NotifyEndpoint
-from vmrunner.services.client import webhooks
+from vmrunner.services import notice_text
+from vmrunner.services.client import people, webhooks
 from vmrunner.services.documents import ended_document, envelope, iso
 
 if TYPE_CHECKING:
@@ -42,27 +43,37 @@ _AT_ONCE: Final = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Webhook:
-    """An endpoint with what it takes to send."""
+    """An endpoint with what it takes to send. `people`: `key` is Apprise's URL, and `server_url`
+    that of the page, or ""."""
 
     name: str
     url: str
     key: bytes
+    people: bool = False
+    server_url: str = ""
 
 
-def open_webhook(settings: NotifySettings) -> Webhook:
+def open_webhook(settings: NotifySettings, server_url: str = "") -> Webhook:
     """Read its secret. Raises ConfigError."""
-    key = settings.key()
-    webhooks.standard_key(key)
-    return Webhook(name=settings.name, url=settings.url, key=key)
+    key, of_people = settings.key(), settings.kind == "people"
+    if of_people:
+        people.require()
+    else:
+        webhooks.standard_key(key)
+    return Webhook(
+        name=settings.name, url=settings.url, key=key, people=of_people, server_url=server_url
+    )
 
 
-def senders(ledger: Ledger, settings: list[NotifySettings]) -> dict[str, Callable[[], None]]:
+def senders(
+    ledger: Ledger, settings: list[NotifySettings], server_url: str = ""
+) -> dict[str, Callable[[], None]]:
     """A sender for each of them, by name. One whose secret is not here is left to other nodes: no
     build waits for a webhook, so no engine does."""
     found = {}
     for endpoint in settings:
         try:
-            deliver = delivery(ledger, open_webhook(endpoint))
+            deliver = delivery(ledger, open_webhook(endpoint, server_url))
             found[endpoint.name] = OutboxSender(ledger, endpoint.name, deliver).run
         except ConfigError as error:
             log.warning("nothing is sent from here: %s", error)
@@ -88,10 +99,17 @@ def delivery(
 
     def deliver(notification: Notification, now: float) -> str:
         body = body_of(ledger, notification)
+        if webhook.people:
+            return _tell(webhook, body)
         event = notification.event.value
         return post(webhook.url, webhook.key, event=event, name=notification.id, body=body, now=now)
 
     return deliver
+
+
+def _tell(webhook: Webhook, body: bytes) -> str:
+    text = notice_text.text_of(json.loads(body), webhook.server_url)
+    return people.tell(webhook.key, text) if text else ""
 
 
 class OutboxSender:
@@ -204,6 +222,8 @@ def try_out(webhook: Webhook, installation: str, now: float) -> tuple[str, str]:
     """Send a test event, past the outbox. Return its id, and why it was not taken."""
     name = ids.event_id()
     body = _body(installation, name, TEST, now, envelope(TEST, []))
+    if webhook.people:
+        return name, _tell(webhook, body)
     return name, webhooks.post(webhook.url, webhook.key, event=TEST, name=name, body=body, now=now)
 
 

@@ -38,9 +38,9 @@ class OutboxTasks:
 
     def senders(self, settings: Settings) -> dict[str, Callable[[], None]]:
         """A sender for each endpoint, by name."""
-        return notifications.senders(self._ledger, settings.notify) | traces.senders(
-            self._ledger, os.environ, settings.server.url
-        )
+        return notifications.senders(
+            self._ledger, settings.notify, settings.server.url
+        ) | traces.senders(self._ledger, os.environ, settings.server.url)
 
     def declare(self) -> None:
         """Let events be written for the endpoints that there are."""

@@ -36,7 +36,7 @@ def test(
 
     shell = shell_of(context)
     settings = notifications.one_of(shell.app.settings.notify, name)
-    webhook = notifications.open_webhook(settings)
+    webhook = notifications.open_webhook(settings, shell.app.settings.server.url)
     event, error = notifications.try_out(webhook, shell.app.ledgers.installation, time.time())
     if error:
         output.warn(f"{name} did not take {event}: {error}")
