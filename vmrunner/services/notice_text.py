@@ -36,8 +36,8 @@ def _step(build: Mapping[str, Any]) -> str:
     """The step that failed and how, else why the build ended."""
     for number, step in enumerate(build.get("steps") or (), 1):
         if code := step.get("exit_code"):
-            said = step.get("name") or step.get("run") or " ".join(step.get("argv") or ())
-            return f"step {number} '{_line(str(said), _LONGEST_STEP)}' exit {code}"
+            command = step.get("name") or step.get("run") or " ".join(step.get("argv") or ())
+            return f"step {number} '{_line(str(command), _LONGEST_STEP)}' exit {code}"
     return _line(str(build.get("message") or build.get("reason") or ""), _LONGEST_STEP)
 
 
