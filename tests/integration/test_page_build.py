@@ -53,6 +53,7 @@ def test_a_page_follows_its_build_to_the_end(
     http: Service, visitor: Visitor, tmp_path: Path
 ) -> None:
     page, go = visitor.page, tmp_path / "go"
+    page.clock.install()
     http.app.ledger.pause(True, 1.0)
     build = submit(http, f"say one\nuntil {go}", "say two", name="nightly")
     page.goto(f"{http.url}/builds/{build}")
@@ -79,7 +80,8 @@ def test_a_page_follows_its_build_to_the_end(
     assert page.evaluate("window.same"), "without a reload"
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(6000)
+    page.clock.fast_forward(60_000)
+    page.evaluate("new Promise((done) => requestAnimationFrame(done))")
     assert asked == [], "what is over is not asked for"
 
 

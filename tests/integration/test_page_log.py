@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import Visitor, chromium
 from tests.support.http_service import Service, only, service
+from tests.support.scripted_app import wait_until
 from vmrunner.server.listener import HttpListener
 
 API = "/api/v1"
@@ -104,11 +105,12 @@ def test_earlier_lines_come_while_one_scrolls_up(http: Service, visitor: Visitor
     assert rows(page) == list(range(rows(page)[0], 20_001))
     box = page.locator("#log")
     box.focus()
-    for _ in range(60):  # by the keyboard alone, up to where the end is let go
-        if rows(page)[-1] < 20_000:
-            break
+
+    def end_is_let_go() -> bool:
         page.keyboard.press("Home")
-        page.wait_for_timeout(20)
+        return rows(page)[-1] < 20_000
+
+    wait_until(end_is_let_go)
     found = rows(page)
     assert found == list(range(found[0], found[-1] + 1))
     assert len(found) <= 4_100, "the page does not grow"
