@@ -299,6 +299,21 @@ def test_odd_names_of_ports_are_none(served: Entered) -> None:
     assert somebody.get("/api/v1/builds/b-2%00/ports/80/").status_code == 404
 
 
+def test_a_body_has_one_length_in_the_vm(served: Entered) -> None:
+    """Of two that a caller says, one would be taken by a service that reads as others do not."""
+    service = RawService(b"HTTP/1.1 204 No Content\r\n\r\n")
+    head = (
+        f"POST {base(service.port)}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n"
+        f"Authorization: Bearer {served.token()}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", served.http.listener.port), 20) as caller:
+        caller.sendall(head.encode() + b"3\r\nabc\r\n0\r\n\r\n")
+        assert caller.recv(1 << 16).startswith(b"HTTP/1.1 204")
+    (received,) = service.received
+    assert b"content-length" not in received.lower()
+    service.close()
+
+
 def test_no_request_is_smuggled_into_a_vm(served: Entered) -> None:
     service = RawService(b"HTTP/1.1 204 No Content\r\n\r\n")
     client = served.http.client(served.token())

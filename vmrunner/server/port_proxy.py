@@ -105,11 +105,11 @@ class HttpExchange:
 
     def _head(self) -> h11.Request:
         headers = [*self._request.forwarded, (b"connection", b"close")]
-        for name, value in self._request.headers:
-            if name.lower() == b"content-length":
-                headers.append((b"content-length", value))
-            elif name.lower() == b"transfer-encoding":
-                headers.append((b"transfer-encoding", b"chunked"))
+        given = {name.lower(): value for name, value in self._request.headers}
+        if b"transfer-encoding" in given:  # and never a length beside it
+            headers.append((b"transfer-encoding", b"chunked"))
+        elif b"content-length" in given:
+            headers.append((b"content-length", given[b"content-length"]))
         return h11.Request(method=self._method, target=self._request.target, headers=headers)
 
     async def _write(self, event: h11.Event) -> bool:
