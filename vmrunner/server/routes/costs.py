@@ -11,11 +11,10 @@ from pydantic import Field
 
 from vmrunner.core import cost_report
 from vmrunner.lib import units
-from vmrunner.lib.config_section import Seconds
 from vmrunner.server.html_tables import Cell, TableLink, TableRow, table
 from vmrunner.server.routes.answers import answers
 from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
-from vmrunner.server.routes.query_words import DURATION, Grouping
+from vmrunner.server.routes.query_words import Grouping, Span
 from vmrunner.services import costs
 from vmrunner.services.documents import cost_document
 
@@ -27,7 +26,7 @@ class CostParameters(Parameters):
     """`by`: `provider`, `day`, or `label:NAME`; `since`: such as 7d, or seconds."""
 
     by: Grouping = Field(default="provider", max_length=200)
-    since: Annotated[Seconds, Field(json_schema_extra={"pattern": DURATION})] = 7 * cost_report.DAY
+    since: Span = 7 * cost_report.DAY
 
 
 @router.get("/costs", responses=answers("CostPage"))

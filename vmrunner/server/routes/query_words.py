@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
+from vmrunner.lib.config_section import Seconds
 from vmrunner.lib.units import LABEL_CHARACTERS
 from vmrunner.model import BuildState, Result
 from vmrunner.services.build_filter import ACTIVE
@@ -14,7 +15,7 @@ from vmrunner.services.build_filter import ACTIVE
 _DAY: Final = "[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 _TIME: Final = "T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](Z|[+-]0[0-9]:[0-5][0-9])"
 _SPAN: Final = "[0-9]{1,6}(\\.[0-9]{1,3})?(ms|s|m|h)?|[0-9]{1,3}(d|w)"
-DURATION: Final = f"^({_SPAN})$"
+_DURATION: Final = f"^({_SPAN})$"
 _LABEL: Final = "^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?"
 
 State: TypeAlias = Annotated[
@@ -27,7 +28,18 @@ Name: TypeAlias = Annotated[str, Field(json_schema_extra={"pattern": "^[!-)+-~]+
 Moment: TypeAlias = Annotated[
     str, Field(json_schema_extra={"pattern": f"^({_DAY}({_TIME})?|{_SPAN})$"})
 ]
-Duration: TypeAlias = Annotated[str, Field(json_schema_extra={"pattern": DURATION})]
+Duration: TypeAlias = Annotated[str, Field(json_schema_extra={"pattern": _DURATION})]
+Span: TypeAlias = Annotated[
+    Seconds,
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "description": "30m, 1h30m, 90s, or seconds",
+            "minimum": 0,
+            "pattern": _DURATION,
+        }
+    ),
+]
 Label: TypeAlias = Annotated[
     str, Field(json_schema_extra={"pattern": f"{_LABEL}=[ -~]{{0,{LABEL_CHARACTERS}}}$"})
 ]
