@@ -52,8 +52,8 @@ def test_a_silent_vm_holds_up_no_other(world: Entered, sshd: Sshd) -> None:
         assert first.recv(64).startswith(b"HTTP/1.1 "), "its connection is open"
         world.proxy.stalled.set()
         stack.callback(world.proxy.stalled.clear)
-        for _ in range(5):
+        for _ in range(12):
             stack.enter_context(asking(world, path, token))
-        wait_for(lambda: slots._busy.total() == 5)
+        wait_for(lambda: slots._busy.total() == 12)
         with world.terminal("echo", "in") as terminal:
             assert terminal.end()["code"] == 0
