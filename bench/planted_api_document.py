@@ -18,13 +18,6 @@ BUGS: Final = (
         f"{TRANSFER}::test_bytes_problems_pages_and_browsers_are_not_packed",
     ),
     Bug(
-        "let HEAD follow a log to its end",
-        "server/transfer.py",
-        "            self._work.cancel()\n",
-        "",
-        f"{TRANSFER}::test_head_of_what_is_followed_ends_at_once",
-    ),
-    Bug(
         "take any name of a request into the log",
         "lib/request_names.py",
         "wanted if _NAME.fullmatch(wanted) else",

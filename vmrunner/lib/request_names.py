@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from contextvars import ContextVar
 from typing import Final
 
@@ -14,6 +14,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 def begin(wanted: str) -> str:
     """Name this request as its caller wants it, where that is a word that harms no log."""
-    name = wanted if _NAME.fullmatch(wanted) else secrets.token_hex(8)
+    name = wanted if _NAME.fullmatch(wanted) else os.urandom(8).hex()
     CURRENT.set(name)
     return name
