@@ -77,13 +77,6 @@ BUGS: Final = (
         f"{TERMINALS}::test_an_idle_terminal_is_closed",
     ),
     Bug(
-        "enter: pings are answered to who reads nothing",
-        "server/websocket_connections.py",
-        "        self.transport.pause_reading()  # each ping has an answer\n",
-        "",
-        f"{FRAMES}::test_who_takes_nothing_has_little_kept_for_him",
-    ),
-    Bug(
         "enter: small messages wait without number",
         "server/websocket_connections.py",
         "if self.queue.qsize() >= WAITING:",
