@@ -1,6 +1,7 @@
 """A stand-in OpenID provider on loopback. It checks what a client sends as OpenID Connect Core 1.0,
-3.1.2 and 3.1.3 (https://openid.net/specs/openid-connect-core-1_0.html) and RFC 7636 (PKCE) say,
-read on 2026-12-01, and answers what a test wants."""
+3.1.2 and 3.1.3 (https://openid.net/specs/openid-connect-core-1_0.html) and RFC 7636 (PKCE) say, and
+answers what a test wants. Read on 2026-12-01: of the first its opening and, as others quote them,
+the checks of identity tokens (3.1.3.7)."""
 
 from __future__ import annotations
 
