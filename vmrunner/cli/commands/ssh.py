@@ -24,7 +24,6 @@ from vmrunner.cli.context import over_server, server_of, shell_of
 from vmrunner.cli.output import Column, Format, ListView
 from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
-from vmrunner.services.client.http_client import segment
 
 if TYPE_CHECKING:
     from vmrunner.lib.channels import Channel
@@ -63,6 +62,8 @@ def _over_server(context: typer.Context, build: str, command: list[str], *, into
     """The same, by the server: as with ssh, a command in the VM is at no terminal."""
     terminal = remote_command.at_terminal() and (into or not command)
     client = server_of(context)
+    from vmrunner.services.client.http_client import segment  # httpx: no other command waits for it
+
     path = f"/builds/{segment(build)}/terminal"
     return remote_command.run(client, path, command, terminal=terminal, container=into)
 
