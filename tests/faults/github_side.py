@@ -29,7 +29,7 @@ from vmrunner.integrations.github.scaler import RunnerScaler
 from vmrunner.integrations.github.service import ActionsService
 from vmrunner.integrations.github.state import ScaleSetState
 from vmrunner.integrations.gitlab.executor import JOB
-from vmrunner.model import BuildRecord, BuildState, Process, Reason, Result
+from vmrunner.model import BuildChoice, BuildRecord, BuildState, Process, Reason, Result
 from vmrunner.providers.fake import Fault
 
 JOB_SECONDS = 8.0
@@ -162,7 +162,7 @@ class GithubWorld(World):
         return list(self.truth.builds.list())
 
     def running(self) -> list[BuildRecord]:
-        return list(self.truth.builds.list(states=[BuildState.RUNNING]))
+        return list(self.truth.builds.chosen(BuildChoice(states=[BuildState.RUNNING])))
 
     def all_done(self) -> bool:
         done = all(job.state == "completed" for job in self.github.jobs.values())

@@ -180,14 +180,14 @@ class HttpSide(abc.ABC):
             self._by_others(lambda tags=tags: self._image(tags))  # type: ignore[misc]
 
     def _by_others(self, make: Callable[[], object]) -> list[Any]:
-        """What somebody else makes."""
-        before = set(self.machines)
-        self._planting = True
+        """What somebody else makes, at no rate that concerns us."""
+        before, throttles = set(self.machines), self.local.throttles
+        self._planting, self.local.throttles = True, False
         try:
             make()
             return [thing for ref, thing in self.machines.items() if ref not in before]
         finally:
-            self._planting = False
+            self._planting, self.local.throttles = False, throttles
 
     @abc.abstractmethod
     def _make(self, kind: Kind, scope: Scope, tags: Mapping[str, str]) -> None: ...

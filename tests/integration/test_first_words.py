@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,7 +118,7 @@ def test_a_watched_list_leaves_the_terminal_as_it_was(
         if error := next(rounds):
             raise error
 
-    monkeypatch.setattr(builds, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(builds, "time", SimpleNamespace(sleep=sleep, time=time.time))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     done = cli("ps", "-a", "-w")
     assert done.code == 130
@@ -135,7 +136,7 @@ def test_a_watched_list_fits_the_screen(cli: Cli, monkeypatch: pytest.MonkeyPatc
     def sleep(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(builds, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(builds, "time", SimpleNamespace(sleep=sleep, time=time.time))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(output, "screen_lines", lambda: 5)
     done = cli("ps", "-a", "-w")

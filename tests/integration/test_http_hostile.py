@@ -379,7 +379,6 @@ def test_metrics_are_what_prometheus_reads(http: Service) -> None:
         ("/builds?state=qeued", "state", "did you mean 'queued'"),
         ("/costs?since=nan", "since", "write it like 30m"),
         ("/costs?by=team", "by", "label:NAME"),
-        ("/instances?cloud=true&state=gone", "cloud", "leave out"),
         ("/builds/{build}/chunks?wait=maybe", "wait", "write one of the two"),
     ],
 )

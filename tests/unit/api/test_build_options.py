@@ -28,7 +28,7 @@ from vmrunner.lib import units
 from vmrunner.lib.config_section import Bytes, Seconds
 from vmrunner.model import BuildRecord, BuildSpec, BuildState, CacheRule
 from vmrunner.services import requests
-from vmrunner.services.documents import build_document
+from vmrunner.services.documents import build_document, spec_document
 from vmrunner.services.host_access import HostAccess
 
 SETTINGS = Settings.model_validate(
@@ -240,9 +240,9 @@ def test_a_field_that_one_of_them_lacks_is_found(
 
 
 def test_a_field_that_the_document_lacks_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def but_spot(spec: BuildSpec) -> list[Any]:
-        return [one for one in fields(spec) if one.name != "spot"]
+    def but_spot(spec: BuildSpec) -> dict[str, Any]:
+        return {name: value for name, value in spec_document(spec).items() if name != "spot"}
 
-    monkeypatch.setattr("vmrunner.services.documents.fields", but_spot)
+    monkeypatch.setattr("vmrunner.services.documents.spec_document", but_spot)
     with pytest.raises(KeyError, match="spot"):
         lands("spot")

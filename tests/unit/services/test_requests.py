@@ -202,7 +202,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
             "(a repository: git+https://github.com/x/y@REF)",
         ),
         ({"source": "git@github.com:x/y"}, "source: 'git@github.com:x/y' is not a directory (a"),
-        ({"source": "/nonexistent"}, "source: '/nonexistent' does not exist"),
+        ({"source": "/no/such/place"}, "source: '/no/such/place' does not exist"),
         ({"source": "/etc/hostname"}, "source: '/etc/hostname' is not a directory"),
         ({"source": "git+-x@main"}, "source: 'git+-x@main' is not git+URL@REF"),
         ({"artifacts": (ArtifactRule(glob="/etc/*"),)}, "artifact: '/etc/*' is not below the work"),
