@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import random
 import shutil
 import sys
 import tempfile
@@ -190,5 +189,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    random.seed(0)  # nothing of ours draws from it but the ledger's back-off
     raise SystemExit(main())

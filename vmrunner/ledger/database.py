@@ -8,7 +8,6 @@ runs on a server that was not there before, until its users have recognised what
 
 from __future__ import annotations
 
-import random
 import sqlite3
 import threading
 import time
@@ -28,6 +27,7 @@ from vmrunner.errors import LedgerError
 from vmrunner.ledger import change_counter, connections, fork_safety
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
 from vmrunner.ledger.statements import Prepared, Rows
+from vmrunner.lib import jitter
 from vmrunner.lib.fair_limit import FairLimit
 
 T = TypeVar("T")
@@ -186,7 +186,7 @@ class Database:
                     raise HeldUp from error
                 if attempt == RETRIES - 1 or sqlstate(error) not in _CONFLICTS:
                     raise translated(error, self.url) from error
-            time.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311
+            time.sleep(jitter.between(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
 
     def copy_to(self, copy: sqlite3.Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +16,7 @@ from vmrunner.integrations.github.messages import (
 )
 from vmrunner.integrations.github.service import ActionsService
 from vmrunner.integrations.github.state import ScaleSetState
+from vmrunner.lib import jitter
 from vmrunner.lib.backoff import backoff
 from vmrunner.lib.token_bucket import Limit
 
@@ -195,4 +195,4 @@ def explanation(error: VmrunnerError, name: str) -> str:
 
 
 def spread() -> float:
-    return random.random()  # noqa: S311 - no secret
+    return jitter.between(0, 1)

@@ -10,7 +10,6 @@ there and takes its time must not be kept from it by our own knocking.
 from __future__ import annotations
 
 import contextlib
-import random
 import select
 import socket
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vmrunner.errors import VmrunnerError
+from vmrunner.lib import jitter
 from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import Address
 
@@ -154,4 +154,4 @@ class BannerProbe:
 
 def _pause(rule: tuple[float, float, float], age: float) -> float:
     part, least, most = rule
-    return min(max(age / part, least), most) * random.uniform(0.8, 1.2)  # noqa: S311
+    return min(max(age / part, least), most) * jitter.between(0.8, 1.2)

@@ -14,7 +14,6 @@ import io
 import itertools
 import json
 import logging
-import random
 import socket
 import threading
 import time
@@ -27,6 +26,7 @@ import fabric
 import paramiko
 from invoke.runners import Runner
 
+from vmrunner.lib import jitter
 from vmrunner.lib.channels import TCP, Channel
 from vmrunner.model import Access, Address
 from vmrunner.session.ssh.banner_probe import Aborted as Aborted
@@ -106,7 +106,7 @@ class Dialer:
             except (OSError, EOFError, paramiko.SSHException, RuntimeError) as error:
                 why = explain(error)
             pause = _HANDSHAKE_RETRIES[min(tries, len(_HANDSHAKE_RETRIES) - 1)]
-            pause *= random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            pause *= jitter.between(0.8, 1.2)
             if time.monotonic() + pause >= until:
                 raise Unreachable(f"no SSH to {address}: {why}")
             if self._aborted.wait(pause):
