@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +10,16 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.support.browser import Visitor, chromium
+from tests.support.browser import Visitor
 from tests.support.caches import save
-from tests.support.http_service import TENANT, Service, only, service
+from tests.support.http_service import TENANT, Service, only
+from tests.support.page_fixtures import browser as browser
+from tests.support.page_fixtures import http as http
+from tests.support.page_fixtures import visitor as visitor
 from tests.support.scripted_app import wait_until
 from vmrunner.model import CacheRule, CacheScope
 
 API = "/api/v1"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        found.runner._host.ensure("fake")
-        yield found
-
-
-@pytest.fixture
-def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
-    found = Visitor(browser, http, http.token())
-    yield found
-    found.close()
 
 
 def submit(client: httpx2.Client, *lines: str, **more: Any) -> str:

@@ -9,9 +9,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Visitor, chromium
+from tests.support.browser import Visitor
 from tests.support.caches import save
 from tests.support.http_service import Service, only, service
+from tests.support.page_fixtures import browser as browser
 from tests.support.scripted_app import wait_until
 from vmrunner.model import CacheRule, CacheScope
 
@@ -22,12 +23,6 @@ PAGES = (
     "/overview", "/", "/?state=queued&name=none", "/?label=core", "/vms", "/vms?gone=true",
     "/costs", "/caches", "/pools", "/nodes", "/audit", "/actions", "/tokens", "/nowhere",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +12,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 
-from tests.support.browser import Visitor, chromium
-from tests.support.http_service import Service, only, service
+from tests.support.browser import Visitor
+from tests.support.http_service import Service, only
+from tests.support.page_fixtures import browser as browser
+from tests.support.page_fixtures import http as http
+from tests.support.page_fixtures import visitor as visitor
 from tests.support.scripted_app import wait_until
 
 API = "/api/v1"
 SOON = 20_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        found.runner._host.ensure("fake")
-        yield found
-
-
-@pytest.fixture
-def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
-    found = Visitor(browser, http, http.token())
-    yield found
-    found.close()
 
 
 def submit(http: Service, *steps: str, **more: Any) -> str:

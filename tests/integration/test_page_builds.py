@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.support.browser import Visitor, chromium
+from tests.support.browser import Visitor
 from tests.support.http_service import TENANT, Service, only, service
+from tests.support.page_fixtures import browser as browser
 from vmrunner.server.routes import build_page
 
 API = "/api/v1"
@@ -23,12 +24,6 @@ def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
     with service(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
         yield found
 
 

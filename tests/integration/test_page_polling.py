@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Browser
 
-from tests.support.browser import Visitor, chromium
-from tests.support.http_service import Service, only, service
+from tests.support.browser import Visitor
+from tests.support.http_service import Service, only
+from tests.support.page_fixtures import browser as browser
+from tests.support.page_fixtures import http as http
 
 API = "/api/v1"
 POLL = {"HX-Request": "true", "Accept": "text/html"}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-@pytest.fixture
-def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.chdir(tmp_path)
-    with service(tmp_path) as found:
-        found.runner._host.ensure("fake")
-        yield found
 
 
 def submit(http: Service, name: str) -> str:

@@ -8,20 +8,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Visitor, chromium
+from tests.support.browser import Visitor
 from tests.support.entered import Entered, entered
 from tests.support.http_service import ALL, TENANT
+from tests.support.page_fixtures import browser as browser
 from tests.support.session_world import sshd as sshd  # the fixture
 from tests.support.sshd import Sshd
 
 pytestmark = pytest.mark.timeout(120)
 SOON = 20_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
 
 
 @pytest.fixture
