@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pty
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.entered import Entered, entered
+from tests.support.entered_server import node
 from tests.support.session_world import sshd as sshd  # the fixture
 from tests.support.sshd import Sshd, wait_for
 from vmrunner.cli.remote_command import EscapeKeys
@@ -194,30 +194,20 @@ def test_who_types_can_always_leave(world: Entered) -> None:
 
 def test_a_node_that_is_killed_is_told_plainly(tmp_path: Path) -> None:
     """As by the kernel: nobody says farewell."""
-    node = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.entered_server", str(tmp_path), "1"],
-        cwd=Path(__file__).parents[2], start_new_session=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert node.stdout is not None
-    assert node.stdin is not None
-    place = json.loads(node.stdout.readline())
-    settings = {
-        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm",
-        "VMRUNNER_SERVER": place["url"], "VMRUNNER_TOKEN": place["tokens"][0],
-    }  # fmt: skip
-    seat = Seat(settings, "ssh", "b-1")
-    try:
-        seat.type(b"PS1=; echo $((40 + 2))\r")
-        seat.shows(rb"42\r\n")
-        os.killpg(node.pid, signal.SIGKILL)
-        assert seat.end() == 125
-        assert b"broke off: the server is gone" in seat.seen
-    finally:
-        seat.close()
-        node.stdin.close()
-        node.stdout.close()
-        node.wait()
+    with node(tmp_path) as (process, url, token):
+        settings = {
+            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "TERM": "xterm",
+            "VMRUNNER_SERVER": url, "VMRUNNER_TOKEN": token,
+        }  # fmt: skip
+        seat = Seat(settings, "ssh", "b-1")
+        try:
+            seat.type(b"PS1=; echo $((40 + 2))\r")
+            seat.shows(rb"42\r\n")
+            os.killpg(process.pid, signal.SIGKILL)
+            assert seat.end() == 125
+            assert b"broke off: the server is gone" in seat.seen
+        finally:
+            seat.close()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from websockets.sync.client import ClientConnection
 import vmrunner
 from tests.integration.test_http_terminals import refused
 from tests.support.entered import ENTER, Entered, entered, send
+from tests.support.entered_server import node
 from tests.support.sandboxes import SandboxWorld
 from tests.support.sandboxes import sandbox as sandbox  # the fixture
 from tests.support.session_world import sshd as sshd
@@ -227,6 +230,29 @@ def test_a_port_comes_back_with_another_node(served: Entered, service: Service) 
                 terminal.read(timeout=30)
         found.close()
     node.close()
+
+
+def test_a_node_that_is_killed_ends_its_ports(
+    tmp_path: Path, sandbox: SandboxWorld, service: Service
+) -> None:
+    """As by the kernel, amid a connection: it ends here too, and so does the next one."""
+    with (
+        node(tmp_path, sandbox.world.guest.run / "socket") as (process, url, token),
+        contextlib.closing(vmrunner.Runner(url=url, token=token)) as runner,
+    ):
+        found = vmrunner.Sandbox.connect("b-2", runner=runner)
+        with (
+            found.forward(service.port) as forward,
+            socket.create_connection(forward.address, timeout=20) as local,
+        ):
+            local.sendall(b"one")
+            assert local.recv(3) == b"one"
+            os.killpg(process.pid, signal.SIGKILL)
+            assert local.recv(1) == b""
+            with socket.create_connection(forward.address, timeout=20) as late:
+                assert late.recv(1) == b""
+        with pytest.raises(vmrunner.errors.VmrunnerError):
+            found.terminal(["sleep", "600"])
 
 
 def test_a_vm_of_another_host_names_its_node(served: Entered, service: Service) -> None:

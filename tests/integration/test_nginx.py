@@ -93,6 +93,7 @@ def test_who_is_behind_nginx_enters_as_anybody(
     found = json.loads(done.stdout)
     assert found["ssh"] == [9, True, ""]
     assert "/dev/pts/" in found["terminal"]
+    assert "42 by TLS" in found["page's terminal"]
     assert found["forward"] == "HTTP/1.1 200 OK"
     page = found["page"]
     assert (page["path"], page["body"]) == ("/a%2Fb?x=1", 512_000)

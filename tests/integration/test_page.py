@@ -87,7 +87,7 @@ def test_wishes_are_made_from_the_page(http: Service, visitor: Visitor) -> None:
 
 def test_a_tenant_sees_its_own_alone(http: Service, browser: Browser) -> None:
     other = submit(http.client(), "say x", labels={"team": "b"}, name="theirs")
-    mine = Visitor(browser, http, http.token(TENANT, labels={"team": "a"}))
+    mine = Visitor(browser, http.url, http.token(TENANT, labels={"team": "a"}))
     assert mine.page.locator("nav").first.inner_text().split() == [
         "Overview",
         "Builds",
@@ -108,7 +108,7 @@ def test_on_a_phone_nothing_is_cut_off(http: Service, browser: Browser) -> None:
     save(http.app.ledger, "o", CacheScope(tenant="local", own=""), long)
     http.ended(build)
     phone = Visitor(
-        browser, http, http.token(), color_scheme="dark", viewport={"width": 360, "height": 700}
+        browser, http.url, http.token(), color_scheme="dark", viewport={"width": 360, "height": 700}
     )
     for path in ("/", f"/builds/{build}", "/vms", "/costs", "/caches", "/nodes"):
         phone.page.goto(f"{http.url}{path}")

@@ -58,7 +58,7 @@ def test_axe_finds_nothing(http: Service, browser: Browser, scheme: str) -> None
     http.app.ledger.pause(True, 1.0)
     submit(http, "waits", "say x")
     save(http.app.ledger, "o", CacheScope(tenant="local", own=""), CacheRule(key="k", path="/p"))
-    visitor = Visitor(browser, http, http.token(), color_scheme=scheme)
+    visitor = Visitor(browser, http.url, http.token(), color_scheme=scheme)
     page, wrong = visitor.page, {}
     for path in PAGES:
         page.goto(f"{http.url}{path}")
@@ -78,7 +78,7 @@ def test_what_ends_something_can_be_left_by_key(http: Service, browser: Browser)
     """Enter on the button asks; Enter again, and Escape, leave it; the button has the focus."""
     running = submit(http, "runs", "sleep 600")
     wait_until(lambda: http.app.ledger.builds.get(running).state.value == "running")
-    visitor = Visitor(browser, http, http.token())
+    visitor = Visitor(browser, http.url, http.token())
     page = visitor.page
     page.goto(f"{http.url}/vms")
     button, dialog = page.get_by_role("button", name="Destroy").first, page.get_by_role("dialog")
@@ -98,7 +98,7 @@ def test_what_ends_something_can_be_left_by_key(http: Service, browser: Browser)
 
 
 def test_the_first_key_leads_past_the_links(http: Service, browser: Browser) -> None:
-    visitor = Visitor(browser, http, http.token())
+    visitor = Visitor(browser, http.url, http.token())
     page = visitor.page
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="To the content")).to_be_focused()

@@ -226,7 +226,7 @@ def test_axe_finds_nothing_on_a_builds_page(http: Service, browser: Browser, sch
     http.ended(submit(http, "exit 0", name="nightly"))
     running = submit(http, f"many 1200\nhex {'41' * 6000}0a\nsleep 600")
     wait_until(lambda: http.app.ledger.builds.get(running).state.value == "running")
-    visitor = Visitor(browser, http, http.token(), color_scheme=scheme)
+    visitor = Visitor(browser, http.url, http.token(), color_scheme=scheme)
     page, wrong = visitor.page, {}
     for path in (failed, running, f"{failed}/artifacts/out/junit.xml"):
         page.goto(f"{http.url}/builds/{path}")

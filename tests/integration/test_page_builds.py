@@ -87,7 +87,7 @@ def test_one_pages_through_the_list_both_ways(
     monkeypatch.setattr(build_page, "_PAGE", 3)
     for number in range(8):
         submit(http, f"n{number}", labels={"team": "a"})
-    visitor = Visitor(browser, http, http.token())
+    visitor = Visitor(browser, http.url, http.token())
     page, names = visitor.page, visitor.page.locator("tbody .what a")
     newer = page.get_by_role("link", name="Newer")
     older = page.get_by_role("link", name="Older")
@@ -112,7 +112,7 @@ def test_one_pages_through_the_list_both_ways(
 def test_links_above_the_list_say_how_many_wait(http: Service, browser: Browser) -> None:
     submit(http, "one")
     submit(http, "two")
-    visitor = Visitor(browser, http, http.token())
+    visitor = Visitor(browser, http.url, http.token())
     page = visitor.page
     queued = page.get_by_role("link", name="queued 2")
     queued.click()
@@ -127,7 +127,7 @@ def test_links_above_the_list_say_how_many_wait(http: Service, browser: Browser)
 
 def test_a_word_is_taken_out_of_the_filter(http: Service, browser: Browser) -> None:
     submit(http, "one")
-    visitor = Visitor(browser, http, http.token())
+    visitor = Visitor(browser, http.url, http.token())
     page = visitor.page
     page.goto(f"{http.url}/?name=other&state=queued")
     page.get_by_role("link", name="name: other").click()
@@ -154,7 +154,7 @@ def test_a_tenant_counts_its_own_alone(http: Service) -> None:
 def test_a_hostile_build_is_text(http: Service, browser: Browser) -> None:
     body = {"steps": [f"say <script>document.title='taken'</script>{'x' * 20_000}"]}
     only(http.client().post(f"{API}/builds", json=body))
-    visitor = Visitor(browser, http, http.token(), viewport={"width": 390, "height": 800})
+    visitor = Visitor(browser, http.url, http.token(), viewport={"width": 390, "height": 800})
     expect(visitor.page.locator("tbody .command")).to_contain_text("<script>")
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
     assert visitor.page.title() == "Builds · vmrunner"

@@ -19,7 +19,7 @@ SOON = 15_000  # milliseconds: a few polls
 
 @pytest.fixture
 def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
-    found = Visitor(browser, http, http.token())
+    found = Visitor(browser, http.url, http.token())
     yield found
     found.context.close()  # Chromium notes what it was refused as an error
 

@@ -214,7 +214,7 @@ def test_the_log_is_one_tab_stop_a_step(http: Service, visitor: Visitor) -> None
 
 def test_a_lost_server_loses_no_line(http: Service, browser: Browser, tmp_path: Path) -> None:
     go, more = tmp_path / "go", tmp_path / "more"
-    page = Visitor(browser, http, http.token()).page
+    page = Visitor(browser, http.url, http.token()).page
     text = f"many 50\nuntil {go}\nmany 50\nuntil {more}\nsay the last"
     build = submit(http, text)
     opened(page, http, build)
@@ -234,7 +234,7 @@ def test_a_lost_server_loses_no_line(http: Service, browser: Browser, tmp_path: 
 def test_a_lost_login_leads_back_to_the_line(
     http: Service, browser: Browser, tmp_path: Path
 ) -> None:
-    page = Visitor(browser, http, http.token()).page
+    page = Visitor(browser, http.url, http.token()).page
     build = submit(http, f"many 50\nuntil {tmp_path / 'go'}\nsay the last")
     opened(page, http, build, "#L7")
     expect(page.locator("#L7.here")).to_be_visible(timeout=SOON)

@@ -78,7 +78,7 @@ def test_the_overview_follows_what_happens(
     http: Service, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with chromium(tmp_path_factory.mktemp("chromium")) as browser:
-        visitor = Visitor(browser, http, http.token(), viewport={"width": 390, "height": 844})
+        visitor = Visitor(browser, http.url, http.token(), viewport={"width": 390, "height": 844})
         page = visitor.page
         page.goto(f"{http.url}/overview")
         expect(page.locator("#overview")).to_contain_text("vmrunner run -- make test")

@@ -48,7 +48,7 @@ def test_selected_text_and_scroll_stay_where_they_are(http: Service, browser: Br
     body = {"steps": ["say x"]}
     for number in range(30):
         only(http.client().post(f"{API}/builds", json=body | {"name": f"nightly-{number}"}))
-    visitor = Visitor(browser, http, http.token(), viewport={"width": 900, "height": 400})
+    visitor = Visitor(browser, http.url, http.token(), viewport={"width": 900, "height": 400})
     page = visitor.page
     row = page.locator("tbody tr").nth(20).locator("td").first
     row.scroll_into_view_if_needed()

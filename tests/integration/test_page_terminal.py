@@ -27,7 +27,7 @@ def world(tmp_path: Path, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def visitor(browser: Browser, world: Entered) -> Iterator[Visitor]:
-    found = Visitor(browser, world.http, world.http.token(ALL))
+    found = Visitor(browser, world.http.url, world.http.token(ALL))
     yield found
     found.close()
 
@@ -100,7 +100,7 @@ def test_polls_leave_it_alone(world: Entered, visitor: Visitor) -> None:
 
 
 def test_without_the_scope_there_is_none(world: Entered, browser: Browser) -> None:
-    reader = Visitor(browser, world.http, world.http.token(TENANT))
+    reader = Visitor(browser, world.http.url, world.http.token(TENANT))
     reader.page.goto(f"{world.http.url}/builds/{world.build}")
     expect(reader.page.locator("#log[data-ready]")).to_be_attached()
     assert reader.page.locator("#terminal, #terminal-part").count() == 0
@@ -108,7 +108,7 @@ def test_without_the_scope_there_is_none(world: Entered, browser: Browser) -> No
 
 
 def test_a_lost_connection_is_told(world: Entered, browser: Browser) -> None:
-    page = Visitor(browser, world.http, world.http.token(ALL)).page
+    page = Visitor(browser, world.http.url, world.http.token(ALL)).page
     open_shell(page, world)
     world.http.listener.close()
     notice = page.locator(".terminal-notice")

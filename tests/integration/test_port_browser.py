@@ -57,7 +57,7 @@ def test_a_hostile_page_works_and_reaches_nothing(served: Entered, tmp_path: Pat
     web.answers["/app.js"] = (200, [("Content-Type", "text/javascript")], APP)
     web.answers["/look.css"] = (200, [("Content-Type", "text/css")], b"p { color: rgb(1, 2, 3) }")
     with chromium(tmp_path / "profile") as browser:
-        visitor = Visitor(browser, served.http, served.token(scopes=ENTER | {TokenScope.READ}))
+        visitor = Visitor(browser, served.http.url, served.token(scopes=ENTER | {TokenScope.READ}))
         page = visitor.page
         page.goto(f"{served.http.url}/api/v1/builds/b-2/ports/{web.port}/")
         page.wait_for_function("document.title === 'done'")

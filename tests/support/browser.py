@@ -10,8 +10,6 @@ from typing import Any
 import httpx2
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.support.http_service import Service
-
 CHROMIUM = "/usr/bin/chromium"
 #: It asks nobody but the page's own server.
 FLAGS = (
@@ -42,19 +40,19 @@ def _netloc(url: str) -> str:
 class Visitor:
     """A page in which somebody is logged in. What went wrong in it, and whom it asked."""
 
-    def __init__(self, browser: Browser, http: Service, token: str, **options: Any) -> None:
+    def __init__(self, browser: Browser, url: str, token: str, **options: Any) -> None:
         self.context = browser.new_context(**options)
         self.page: Page = self.context.new_page()
         self.wrong: list[str] = []
         self.asked: set[str] = set()
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("console", lambda said: self._note(said.type, said.text))
+        self.page.on("console", lambda message: self._note(message.type, message.text))
         self.page.on("request", lambda request: self.asked.add(_netloc(request.url)))
-        self.page.goto(f"{http.url}/")
+        self.page.goto(f"{url}/")
         self.page.fill("input[name=token]", token)
         self.page.click("button")
-        self.page.wait_for_url(f"{http.url}/")
-        self._server = _netloc(http.url)
+        self.page.wait_for_url(f"{url}/")
+        self._server = _netloc(url)
 
     def press(self, name: str) -> None:
         """Press a button that asks first, and mean it."""

@@ -17,6 +17,7 @@ import httpx2
 from websockets.sync.client import connect
 
 import vmrunner
+from tests.support.browser import Visitor, chromium
 from vmrunner.services.client import certificates
 
 PROGRAM = [sys.executable, "-m", "vmrunner"]
@@ -41,6 +42,21 @@ def at_terminal(*words: str) -> str:
         finally:
             os.dup2(before, 1)
     return shown.decode("utf-8", "replace")
+
+
+def at_pages_terminal(url: str, token: str) -> str:
+    """What a shell shows that somebody types into in the page of the build `b-1`."""
+    with chromium(Path(os.environ["HOME"])) as browser:
+        visitor = Visitor(browser, url, token, ignore_https_errors=True)
+        page = visitor.page
+        page.goto(f"{url}/builds/b-1")
+        page.click("#terminal")
+        page.locator(".xterm-helper-textarea").wait_for()
+        page.keyboard.type("echo $((40 + 2)) by TLS; exit 7\n")
+        page.get_by_text("The shell has ended (7).").wait_for()
+        shown: str = page.locator(".xterm-rows").inner_text().replace("\xa0", " ")
+        visitor.close()
+    return shown
 
 
 def main() -> None:
@@ -79,6 +95,7 @@ def main() -> None:
     ) as websocket:  # fmt: skip
         websocket.send("through nginx")
         found["websocket"] = websocket.recv(timeout=30)
+    found["page's terminal"] = at_pages_terminal(url, token)
     print(json.dumps(found))
 
 

@@ -32,6 +32,6 @@ def http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 @pytest.fixture
 def visitor(browser: Browser, http: Service) -> Iterator[Visitor]:
     """A browser that is logged in."""
-    found = Visitor(browser, http, http.token())
+    found = Visitor(browser, http.url, http.token())
     yield found
     found.close()
