@@ -202,4 +202,11 @@ BUGS: Final = (
         "        pass",
         f"{CLI}::test_a_person_enters_a_build_over_a_server",
     ),
+    Bug(
+        "enter: what another token may have is anybody's of its tenant",
+        "server/routes/common.py",
+        "    ceilings.check_entry(row, principal.quota)\n",
+        "",
+        "tests/integration/test_http_terminals.py::test_nobody_enters_what_he_could_not_submit",
+    ),
 )

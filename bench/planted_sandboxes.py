@@ -210,7 +210,7 @@ BUGS: Final = (
     ),
     Bug(
         "sandbox: one of another tenant is found",
-        "server/routes/sandboxes.py",
+        "server/routes/common.py",
         "    row = visible_build(parts, principal, word)\n",
         "    row = parts.ledger.builds.find(word)\n",
         f"{HTTP}::test_a_tenant_sees_its_own_sandboxes_alone",

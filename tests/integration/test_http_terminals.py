@@ -19,7 +19,7 @@ from tests.support.entered import ENTER, PROTOCOL, Entered, entered, send
 from tests.support.http_service import ALL, OTHERS, TENANT
 from tests.support.session_world import sshd as sshd  # the fixture
 from tests.support.sshd import Sshd, wait_for
-from vmrunner.model import TokenQuota, TokenScope
+from vmrunner.model import Network, TokenQuota, TokenScope
 from vmrunner.server import entered_streams
 from vmrunner.server.routes import terminals
 from vmrunner.session.ssh.channel_io import ConnectionLost
@@ -159,10 +159,37 @@ def test_a_held_builds_container_is_entered(world: Entered) -> None:
 @pytest.mark.parametrize("quota", [{"docker": False}, {"network": "none"}])
 def test_a_bound_token_is_no_root_of_a_vm(world: Entered, quota: dict[str, Any]) -> None:
     token = world.token(quota=TokenQuota.of(quota))
-    with world.terminal("id", token=token) as terminal:
+    where = {
+        "token": token,
+        "path": f"builds/{world.running('b-3', network=Network.NONE)}/terminal",
+    }
+    with world.terminal("id", **where) as terminal:
         assert terminal.end()["status"] == 403
-    with world.terminal("echo", "in", token=token, container=True) as terminal:
+    with world.terminal("echo", "in", container=True, **where) as terminal:
         assert terminal.end()["code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("quota", "build", "field"),
+    [
+        ({"network": "none"}, {}, "network"),
+        ({"docker": False}, {"docker": True}, "docker"),
+        ({"docker": False}, {"privileged": True}, "privileged"),
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    ["builds/ID/terminal", "sandboxes/ID/terminal", "builds/ID/ports/80", "builds/ID/ports/80/"],
+)
+def test_nobody_enters_what_he_could_not_submit(
+    world: Entered, quota: dict[str, Any], build: dict[str, Any], field: str, path: str
+) -> None:
+    """Another token of the same tenant was given more: whoever is inside has it too."""
+    name = world.running("b-3", sandbox_ttl=600.0, steps=(), **build)
+    token = world.token(quota=TokenQuota.of(quota))
+    problem = refused(world, path.replace("ID", name), token=token)
+    assert problem["status"] == 403
+    assert f"b-3 has more than the token may have: {field}" in problem["detail"]
 
 
 @pytest.mark.parametrize("limits", [{"docker": False}, {"network": "none"}])

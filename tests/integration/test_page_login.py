@@ -419,6 +419,17 @@ def test_doctor_says_whether_people_can_log_in(
     )  # fmt: skip
 
 
+def test_doctor_tells_of_a_rule_that_lets_in_all(provider: OidcProvider) -> None:
+    matches = ({"iss": provider.url}, {"aud": CLIENT, "azp": CLIENT}, {"iss": "x", "hd": "y.org"})
+    rules = [{"match": match, "scopes": ["read"]} for match in matches]
+    login = [{"name": "example", "issuer": provider.url, "client_id": CLIENT, "rules": rules}]
+    server = ServerSettings.model_validate({"url": "https://a.example.org", "login": login})
+    open_to_all = [f.message for f in login_checks.findings(server) if "everybody" in f.message]
+    assert [message.partition(" lets")[0] for message in open_to_all] == [
+        "rule 1 of example", "rule 2 of example",
+    ]  # fmt: skip
+
+
 def test_cookies_that_we_did_not_make_begin_nothing(http: Service) -> None:
     person = Person(http)
     state = "abcdefghijklmnop"

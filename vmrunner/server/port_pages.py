@@ -4,6 +4,7 @@ nothing but this port; what the VM sends never has the page's origin."""
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,7 +16,7 @@ from starlette.requests import HTTPConnection, cookie_parser
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from vmrunner.errors import Conflict, VmrunnerError
+from vmrunner.errors import VmrunnerError
 from vmrunner.model import Principal, TokenScope
 from vmrunner.server import port_grants
 from vmrunner.server.authentication import Authentication, cookie_name, refuse_foreign
@@ -24,7 +25,7 @@ from vmrunner.server.port_grants import PortLogin
 from vmrunner.server.port_proxy import HttpExchange, PortRequest, WebSocketRelay, scheme_of
 from vmrunner.server.port_stream import PortStream
 from vmrunner.server.problems import HttpProblem, of_error
-from vmrunner.server.routes.common import visible_build
+from vmrunner.server.routes.common import enterable_build
 from vmrunner.server.routes.ports import PORT_DIGITS, connected, port_number
 from vmrunner.server.routes.terminals import hang_up
 
@@ -176,13 +177,11 @@ class PortPages:
         )
 
     async def _visible(self, target: _Target, principal: Principal) -> BuildRecord:
-        """The build. Raises HttpProblem, NotFound, Conflict."""
+        """The build. Raises HttpProblem, NotFound, Conflict, NotAllowed."""
         if TokenScope.ENTER not in principal.scopes:
             raise HttpProblem(403, "the token has no scope enter")
-        row = await to_thread.run_sync(visible_build, self._parts, principal, target.word)
-        if target.kind == "sandboxes" and row.spec.sandbox_ttl is None:
-            raise Conflict(f"{row.id} is a build, no sandbox")
-        return row
+        find = functools.partial(enterable_build, sandbox=target.kind == "sandboxes")
+        return await to_thread.run_sync(find, self._parts, principal, target.word)
 
     # --- what ---
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vmrunner.config.build_request import BuildRequest
     from vmrunner.config.settings import Settings
     from vmrunner.ledger import Ledger
-    from vmrunner.model import TokenQuota
+    from vmrunner.model import BuildRecord, TokenQuota
 
 
 def network(wanted: NetworkPolicy | None, settings: Settings) -> NetworkPolicy:
@@ -72,6 +72,18 @@ def check_quota(spec: BuildSpec, quota: TokenQuota) -> None:
             f"image: the token is not for {(spec.image or '')[:80]!r}",
             hint="leave it out" + _listed(quota.images or ()),
         )
+
+
+def check_entry(build: BuildRecord, quota: TokenQuota) -> None:
+    """Raises NotAllowed for a build that the token's holder could not have submitted: inside it he
+    has what it was given."""
+    try:
+        check_quota(build.spec, quota)
+    except NotAllowed as error:
+        raise NotAllowed(
+            f"{build.id} has more than the token may have: {error.args[0]}",
+            hint="a token without this ceiling",
+        ) from None
 
 
 def check_root(settings: Settings, quota: TokenQuota) -> None:

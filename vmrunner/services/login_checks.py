@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner.errors import ConfigError
 from vmrunner.model import Finding, Level
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from vmrunner.config.settings import ServerSettings
 
 _CHECK = "logins"
+#: Claims that everybody whom an issuer sends here has alike.
+_OF_ALL: Final = frozenset({"iss", "aud", "azp"})
 
 
 def findings(server: ServerSettings) -> Iterator[Finding]:
-    """Ask each issuer for its document, and read each secret."""
+    """Ask each issuer for its document, read each secret, and look for rules that let in all."""
     for issuer in server.login:
+        yield from _open_rules(issuer)
         try:
             issuer.secret()
             _check_document(issuer)
@@ -39,6 +42,18 @@ def findings(server: ServerSettings) -> Iterator[Finding]:
                 check=_CHECK,
                 level=Level.OK,
                 message=f"{issuer.name} answers; it must send people back to {place}",
+            )
+
+
+def _open_rules(issuer: LoginIssuer) -> Iterator[Finding]:
+    for number, rule in enumerate(issuer.rules, 1):
+        if _OF_ALL.issuperset(rule.match):
+            yield Finding(
+                check=_CHECK,
+                level=Level.WARNING,
+                message=f"rule {number} of {issuer.name} lets in everybody whom it knows: "
+                f"its match is of {', '.join(sorted(rule.match))} alone",
+                fix="match a claim of people too, such as groups, hd or email",
             )
 
 

@@ -11,12 +11,12 @@ from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from vmrunner.errors import NotFound
+from vmrunner.errors import Conflict, NotFound
 from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
 from vmrunner.server.authentication import Requires
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
-from vmrunner.services import costs
+from vmrunner.services import ceilings, costs
 from vmrunner.services.documents import envelope
 
 T = TypeVar("T")
@@ -101,6 +101,25 @@ async def ask_store(request: Request, work: Callable[[], T]) -> T:
 def visible_build(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:
     """Find a build among those that the principal sees. Raises NotFound."""
     return parts.ledger.builds.find(word, principal.labels)
+
+
+def visible_sandbox(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:
+    """Find a sandbox among them. Raises NotFound, Conflict."""
+    row = visible_build(parts, principal, word)
+    if row.spec.sandbox_ttl is None:
+        raise Conflict(f"{row.id} is a build, no sandbox")
+    return row
+
+
+def enterable_build(
+    parts: ServerParts, principal: Principal, word: str, *, sandbox: bool
+) -> BuildRecord:
+    """Find a build or a sandbox whose container the principal may use. Raises NotFound, Conflict,
+    NotAllowed."""
+    find = visible_sandbox if sandbox else visible_build
+    row = find(parts, principal, word)
+    ceilings.check_entry(row, principal.quota)
+    return row
 
 
 def costed(parts: ServerParts, build: BuildRecord) -> BuildRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
@@ -14,9 +15,8 @@ from fastapi.responses import JSONResponse
 from pydantic import Field, StrictBool
 
 from vmrunner.config import field_checks
-from vmrunner.errors import Conflict
 from vmrunner.lib.config_section import Seconds, Section
-from vmrunner.model import BuildRecord, CommandOrder, Principal
+from vmrunner.model import CommandOrder, Principal
 from vmrunner.server import byte_pipes, request_bodies
 from vmrunner.server.build_body import SandboxBody
 from vmrunner.server.caller_slots import CallerStream
@@ -36,8 +36,9 @@ from vmrunner.server.routes.common import (
     Reader,
     Submitter,
     costed,
+    enterable_build,
     listing,
-    visible_build,
+    visible_sandbox,
 )
 from vmrunner.server.routes.logs import INERT
 from vmrunner.services.cancel import cancel
@@ -131,17 +132,10 @@ class WriteParameters(FileParameters):
     what: Literal["content", "dir"] = "content"
 
 
-def visible_sandbox(parts: ServerParts, principal: Principal, word: str) -> BuildRecord:
-    """Find a sandbox among the builds that the principal sees. Raises NotFound, Conflict."""
-    row = visible_build(parts, principal, word)
-    if row.spec.sandbox_ttl is None:
-        raise Conflict(f"{row.id} is a build, no sandbox")
-    return row
-
-
 async def reached(parts: ServerParts, principal: Principal, word: str) -> SandboxClient:
-    """A client of a sandbox that the principal sees."""
-    row = await run_in_threadpool(visible_sandbox, parts, principal, word)
+    """A client of a sandbox that the principal may use."""
+    find = functools.partial(enterable_build, sandbox=True)
+    row = await run_in_threadpool(find, parts, principal, word)
     return parts.sandbox(row.id)
 
 

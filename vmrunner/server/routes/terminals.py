@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
@@ -15,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from vmrunner.config import field_checks
 from vmrunner.core.boxes import SHELL
-from vmrunner.errors import Conflict, VmrunnerError
+from vmrunner.errors import VmrunnerError
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Section
 from vmrunner.model import CommandOrder, Principal, TokenScope
@@ -34,7 +35,7 @@ from vmrunner.server.entered_streams import (
 )
 from vmrunner.server.entries import Entry
 from vmrunner.server.problems import HttpProblem
-from vmrunner.server.routes.common import Enterer, visible_build
+from vmrunner.server.routes.common import Enterer, enterable_build
 from vmrunner.services import ceilings, entering
 from vmrunner.services.entering import EnteredCommand, Entrance, EntryOrder
 from vmrunner.session.ssh.channel_io import ConnectionLost
@@ -126,12 +127,11 @@ def upgrade_required() -> HttpProblem:
 
 
 async def entered(socket: HTTPConnection, word: str, *, sandbox: bool) -> tuple[Principal, str]:
-    """The principal of a request, and the build that it enters. Raises HttpProblem, NotFound."""
+    """The principal of a request, and the build that it enters. Raises HttpProblem, NotFound,
+    Conflict, NotAllowed."""
     principal = await ENTER(socket)
-    parts: ServerParts = socket.app.state.parts
-    row = await to_thread.run_sync(visible_build, parts, principal, word)
-    if sandbox and row.spec.sandbox_ttl is None:
-        raise Conflict(f"{row.id} is a build, no sandbox")
+    find = functools.partial(enterable_build, sandbox=sandbox)
+    row = await to_thread.run_sync(find, socket.app.state.parts, principal, word)
     return principal, row.id
 
 
