@@ -9,14 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
-from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from tests.support.loopback_registry import LoopbackRegistry, archive, packed
 from vmrunner import images
 from vmrunner.errors import ConfigError
 from vmrunner.images import recipe as recipes
@@ -32,74 +30,14 @@ from .home import CACHE, Home, processes_with, text, wait_until
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
 
 
-# --- a registry of our own ----------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of a Debian docker-registry on loopback that holds `tiny:1`."""
-    for program, package in (("docker-registry", "docker-registry"), ("skopeo", "skopeo")):
-        assert shutil.which(program), f"missing {program}: apt-get install {package}"
     home = tmp_path_factory.mktemp("registry")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = {
-        "version": 0.1,
-        "log": {"level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(home / "data")}},
-        "http": {"addr": address},
-    }
-    (home / "config.yml").write_text(json.dumps(config))
-    with (home / "log").open("wb") as log:
-        server = subprocess.Popen(
-            ["docker-registry", "serve", str(home / "config.yml")], stdout=log, stderr=log
-        )
-    try:
-        wait_until(lambda: answers(address), seconds=60, what="the registry")
-        tiny_image(home / "tiny.tar")
-        copy = ["skopeo", "copy", "--dest-tls-verify=false", f"docker-archive:{home}/tiny.tar"]
-        subprocess.run([*copy, f"docker://{address}/tiny:1"], check=True, capture_output=True)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def answers(address: str) -> bool:
-    host, _, port = address.partition(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
-
-
-def tiny_image(to: Path) -> None:
-    """An image of one file, as `docker save` would write it."""
-    layer = packed({"hello": b"hello\n"})
-    config = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {"Cmd": ["/hello"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{sha256(layer).hexdigest()}"]},
-        }
-    ).encode()
-    manifest = [{"Config": "config.json", "RepoTags": ["tiny:1"], "Layers": ["layer.tar"]}]
-    files = {
-        "config.json": config,
-        "layer.tar": layer,
-        "manifest.json": json.dumps(manifest).encode(),
-    }
-    to.write_bytes(packed(files))
-
-
-def packed(files: dict[str, bytes]) -> bytes:
-    buffer = BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, BytesIO(content))
-    return buffer.getvalue()
+    with LoopbackRegistry(home) as registry:
+        layer = packed({"hello": b"hello\n"})
+        registry.push("tiny:1", archive(home / "tiny.tar", [layer], Cmd=["/hello"]))
+        yield registry.address
 
 
 # --- the build ----------------------------------------------------------------------------------
