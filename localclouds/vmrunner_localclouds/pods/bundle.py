@@ -1,4 +1,4 @@
-"""What a runtime is told of a container: its `config.json`, made of a pod's document.
+"""Configuration of a container for a runtime, `config.json`, made of a pod's document.
 
 Read are: image, command, args, env (values, secretKeyRef), workingDir, securityContext (user,
 group, capabilities, privilege escalation, read-only root), memory limit, volumeMounts. All else of

@@ -44,7 +44,7 @@ class Execution:
         self.stderr = cast("IO[bytes]", process.stderr)
 
     def wait(self) -> int:
-        """Its exit code; 128 and more for a signal."""
+        """Wait for its end. Returns the exit code, 128 and more for a signal."""
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
@@ -146,7 +146,7 @@ class RunningPod:
     # --- what others ask ---------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Its `PodStatus`."""
+        """Return its `PodStatus`."""
         with self._lock:
             return self._state.document(time.time())
 

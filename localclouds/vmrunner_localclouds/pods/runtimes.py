@@ -30,14 +30,14 @@ class Runtime(Protocol):
         """The words before a command."""
 
     def begin(self, hints: Mapping[str, str], memory: int) -> None:
-        """What comes before the first container. `memory`: bytes for all of the pod; 0: no limit
+        """Do what comes before the first container. `memory`: bytes for all of the pod; 0: no limit
         for it as a whole."""
 
     def fit(self, config: dict[str, Any], container: str) -> MemoryGroup:
-        """Make a container's configuration this runtime's; what minds its memory."""
+        """Make a container's configuration this runtime's. Returns what minds its memory."""
 
     def end(self) -> None:
-        """What comes after the last."""
+        """Do what comes after the last."""
 
 
 class Runc:

@@ -16,7 +16,7 @@ def moment(seconds: float) -> str:
 
 @dataclass
 class ContainerState:
-    """What came of one container so far."""
+    """State of one container so far."""
 
     name: str
     image: str
@@ -79,7 +79,7 @@ class ContainerState:
 
 @dataclass
 class PodState:
-    """What came of a pod so far."""
+    """State of a pod so far."""
 
     created: float
     inits: Sequence[ContainerState]
