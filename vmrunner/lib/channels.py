@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,6 +18,11 @@ from vmrunner.model import Address
 
 class Channel(Protocol):
     """The way to the sshds of one provider's instances."""
+
+    @property
+    def half_closes(self) -> bool:
+        """True if one way of a stream can end and the other go on. Nothing that is sent over one
+        may need that: who is done hangs up."""
 
     def open(self, address: Address) -> socket.socket:
         """Begin a stream to the instance of this address; waits for nothing.
@@ -30,8 +36,37 @@ class Channel(Protocol):
         """True if what is sent there stays on this host: then packing costs more than the way."""
 
 
+@dataclass(slots=True)
+class Ending:
+    """Why a stream ended, where that was not as it should be."""
+
+    why: str = ""
+
+    def check(self) -> None:
+        """Raises ConnectionError with the words, if there are any."""
+        if self.why:
+            raise ConnectionError(self.why)
+
+
+class CarriedStream(socket.socket):
+    """The near end of a stream that something else than the system carries. Its reader hears why
+    it ended; who makes another socket of its descriptor takes `ending` along."""
+
+    def __init__(self, fileno: int) -> None:
+        super().__init__(fileno=fileno)
+        self.ending = Ending()
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        data = super().recv(size, flags)
+        if not data:
+            self.ending.check()
+        return data
+
+
 class TcpChannel:
     """TCP to a host and its port."""
+
+    half_closes = True
 
     def open(self, address: Address) -> socket.socket:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
@@ -55,6 +90,8 @@ class TcpChannel:
 
 class UnixSocketChannel:
     """A Unix socket of this host, whose path is the address' host."""
+
+    half_closes = True
 
     def open(self, address: Address) -> socket.socket:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

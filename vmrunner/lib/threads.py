@@ -83,10 +83,11 @@ class DaemonThreadPool:
     def _run(self) -> None:
         while (item := self._work.get()) is not None:
             future, work = item
-            try:
-                future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - it belongs to the reader
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:  # noqa: BLE001 - it belongs to the reader
+                    future.set_exception(error)
             with self._lock:
                 self._idle += 1
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import thirdparty
-from tests.support.port_forward import port_forwarding
+from tests.support.exec_server import stream_server
 from vmrunner.errors import ConfigError
 from vmrunner.lib.channels import TCP, UNIX_SOCKET
 from vmrunner.model import Address
@@ -75,11 +75,11 @@ def test_a_channel_is_tcp_unless_the_driver_names_one(site: Path) -> None:
 
 def test_a_channel_may_be_made_of_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that goes through a cloud's own door, with its credentials."""
-    named = "tests.support.port_forward:channel"
+    named = "tests.support.exec_server:channel"
     driver = Driver(kind="far", settings="", open=lambda _: provider, channel=named)
     monkeypatch.setattr(registry, "drivers", lambda: {"far": driver})
-    with port_forwarding() as server, socket.create_server(("127.0.0.1", 0)) as listener:
-        provider: Any = SimpleNamespace(url=server.url)
+    with stream_server() as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        provider: Any = SimpleNamespace(url=server.url, token=server.token)
         server.pods[Address("ns/pod")] = Address(*listener.getsockname())
         channel = registry.channel("far", lambda: registry.load("far", "x"))
         with channel.open(Address("ns/pod")) as stream, listener.accept()[0] as peer:

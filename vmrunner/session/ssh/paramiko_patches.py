@@ -16,6 +16,7 @@ import paramiko
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.packet import Packetizer
 
+from vmrunner.lib.channels import CarriedStream, Ending
 from vmrunner.session.ssh.channel_io import ASK_AFTER, DEAD_AFTER
 from vmrunner.session.ssh.receive_buffer import ReceiveBuffer
 
@@ -39,13 +40,16 @@ class PatchedSocket(socket.socket):
     call to the system another thread may take the interpreter."""
 
     heard = 0.0
+    _ending = Ending()
     _ahead = b""
     _at = 0  # so much of it was handed on
 
     @classmethod
     def over(cls, plain: socket.socket) -> PatchedSocket:
         """A patched socket in place of this one."""
+        ending = plain.ending if isinstance(plain, CarriedStream) else Ending()
         wire = cls(fileno=plain.detach())
+        wire._ending = ending
         if wire.family == socket.AF_UNIX:
             seconds, rest = divmod(SEND_TIMEOUT, 1000)
             patience = struct.pack("ll", seconds, rest * 1000)
@@ -60,6 +64,8 @@ class PatchedSocket(socket.socket):
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         if self._at == len(self._ahead):
             self._ahead, self._at = super().recv(max(size, AHEAD), flags), 0
+            if not self._ahead:
+                self._ending.check()
             self.heard = time.monotonic()
         data = self._ahead[self._at : self._at + size]
         self._at += len(data)
