@@ -37,8 +37,8 @@ class Channel(Protocol):
 
 
 @dataclass(slots=True)
-class Ending:
-    """Why a stream ended, where that was not as it should be."""
+class StreamEnd:
+    """Reason why a stream ended, where that was not as it should be."""
 
     why: str = ""
 
@@ -54,7 +54,7 @@ class CarriedStream(socket.socket):
 
     def __init__(self, fileno: int) -> None:
         super().__init__(fileno=fileno)
-        self.ending = Ending()
+        self.ending = StreamEnd()
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         data = super().recv(size, flags)

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from vmrunner.lib.channels import CarriedStream, Ending
+from vmrunner.lib.channels import CarriedStream, StreamEnd
 from vmrunner.lib.threads import DaemonThreadPool
 from vmrunner.model import Address
 
@@ -45,7 +45,7 @@ _STDIN, _STDOUT, _STDERR, _STATUS, _END = 0, 1, 2, 3, 255
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebSocketTarget:
-    """Where a stream begins, with the credentials of this very moment."""
+    """Place where a stream begins, with the credentials of this very moment."""
 
     url: str  # wss://…
     subprotocols: tuple[str, ...]  # offered, the best first: `EXEC`, or names of what is raw
@@ -136,7 +136,7 @@ def _run(loop: asyncio.AbstractEventLoop, pool: DaemonThreadPool) -> None:
 
 
 def _forget() -> None:
-    """In a child of fork the thread is not there."""
+    """Begin anew in a child of fork: the thread is not there."""
     global _CARRIER
     _CARRIER = _Carrier()
 
@@ -146,14 +146,14 @@ os.register_at_fork(after_in_child=_forget)
 
 
 class _BrokenError(Exception):
-    """It cannot go on; says why."""
+    """A stream that cannot go on; the message says why."""
 
 
 class _Stream:
     """One stream: a socket's far end, and the WebSocket that carries what goes through it."""
 
     def __init__(
-        self, far: socket.socket, ending: Ending, target: Callable[[], WebSocketTarget]
+        self, far: socket.socket, ending: StreamEnd, target: Callable[[], WebSocketTarget]
     ) -> None:
         self._far = far
         self._ending = ending
@@ -304,8 +304,8 @@ class _Stream:
             raise _BrokenError(self._with_stderr(why or "the stream ended without a status"))
 
     def _with_stderr(self, why: str) -> str:
-        said = _plain(self._stderr)
-        return f"{why}: {said}" if said else why
+        words = _plain(self._stderr)
+        return f"{why}: {words}" if words else why
 
     async def _watch(self, connection: ClientConnection) -> None:
         """Ask whether the server is there. Raises _BrokenError once it was silent for too long."""
@@ -325,7 +325,7 @@ class _Stream:
 
 
 async def _piece(reading: Awaitable[bytes]) -> bytes:
-    """What was read; a socket that was closed before all was taken has ended."""
+    """Read; a socket that was closed before all was taken has ended."""
     try:
         return await reading
     except OSError:
@@ -353,10 +353,10 @@ def _failure(text: bytes) -> str:
         status = json.loads(text)
         if status.get("status") == "Success":
             return ""
-        said = _plain(str(status.get("message") or status.get("reason") or "").encode())
+        words = _plain(str(status.get("message") or status.get("reason") or "").encode())
     except (ValueError, AttributeError, RecursionError):
-        said = _plain(text)
-    return said or "the stream failed, and no reason was given"
+        words = _plain(text)
+    return words or "the stream failed, and no reason was given"
 
 
 def _plain(text: bytes) -> str:

@@ -16,7 +16,7 @@ import paramiko
 from paramiko.common import MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA
 from paramiko.packet import Packetizer
 
-from vmrunner.lib.channels import CarriedStream, Ending
+from vmrunner.lib.channels import CarriedStream, StreamEnd
 from vmrunner.session.ssh.channel_io import ASK_AFTER, DEAD_AFTER
 from vmrunner.session.ssh.receive_buffer import ReceiveBuffer
 
@@ -40,14 +40,14 @@ class PatchedSocket(socket.socket):
     call to the system another thread may take the interpreter."""
 
     heard = 0.0
-    _ending = Ending()
+    _ending = StreamEnd()
     _ahead = b""
     _at = 0  # so much of it was handed on
 
     @classmethod
     def over(cls, plain: socket.socket) -> PatchedSocket:
         """A patched socket in place of this one."""
-        ending = plain.ending if isinstance(plain, CarriedStream) else Ending()
+        ending = plain.ending if isinstance(plain, CarriedStream) else StreamEnd()
         wire = cls(fileno=plain.detach())
         wire._ending = ending
         if wire.family == socket.AF_UNIX:
