@@ -1,0 +1,151 @@
+"""ResourceQuotas (plugin/pkg/admission/resourcequota/controller.go, pkg/quota/v1/evaluator/core of
+1.34.2): what a new object would use is held against each quota of its namespace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner_localclouds.kube.api_error import Json, forbidden
+from vmrunner_localclouds.kube.controllers import Controller
+from vmrunner_localclouds.kube.kinds import PODS, RESOURCE_QUOTAS, Kind
+from vmrunner_localclouds.kube.store import Change
+
+if TYPE_CHECKING:
+    from vmrunner_localclouds.kube.cloud import LocalKube
+
+Usage = dict[str, Fraction]
+
+_PLAIN: Final = frozenset(
+    {
+        *("pods", "secrets", "configmaps", "services", "persistentvolumeclaims"),
+        *("resourcequotas", "replicationcontrollers"),
+    }
+)
+_COMPUTE: Final = ("cpu", "memory", "ephemeral-storage")
+_SUFFIXES: Final = {"": Fraction(1), "m": Fraction(1, 1000), "u": Fraction(1, 10**6)}
+_SUFFIXES.update({"n": Fraction(1, 10**9), "k": Fraction(1000)})
+_SUFFIXES.update({s: Fraction(1000) ** n for n, s in enumerate("MGTPE", 2)})
+_SUFFIXES.update({f"{s}i": Fraction(1024) ** n for n, s in enumerate("KMGTPE", 1)})
+
+
+def quantity(text: object) -> Fraction:
+    """A number of a Quantity: `500m`, `4Gi`, `1e3`."""
+    found = re.fullmatch(r"([+-]?[0-9.]+)(?:([eE][+-]?\d+)|([numkKMGTPE]i?)?)", str(text))
+    assert found is not None, text
+    number, exponent, suffix = found.groups()
+    if exponent:
+        return Fraction(number) * Fraction(10) ** int(exponent[1:])
+    return Fraction(number) * _SUFFIXES[suffix or ""]
+
+
+class QuotaController(Controller):
+    """Keeps `status.used`, and refuses what would be too much."""
+
+    def __init__(self, cloud: LocalKube) -> None:
+        super().__init__(cloud)
+        cloud.store.listeners.append(self._changed)
+
+    def admit(self, kind: Kind, shown: Json) -> None:
+        """Raises `KubeRefusal`: 403, with the words of the real one."""
+        metadata = shown["metadata"]
+        namespace = metadata.get("namespace", "")
+        for quota in self._cloud.store.all(RESOURCE_QUOTAS, namespace) if namespace else ():
+            hard = {
+                name: quantity(value) for name, value in (quota["spec"].get("hard") or {}).items()
+            }
+            wanted = {key: value for key, value in usage(kind, shown).items() if key in hard}
+            name = quota["metadata"]["name"]
+            if kind is PODS and (unsaid := sorted(_computed(hard) - set(wanted))):
+                text = f"failed quota: {name}: must specify {','.join(unsaid)} for: "
+                text += ",".join(each["name"] for each in shown["spec"]["containers"])
+                raise forbidden(kind.resource, metadata["name"], text)
+            used = self.used(namespace, hard)
+            over = sorted(
+                key for key, more in wanted.items() if more and used[key] + more > hard[key]
+            )
+            if over:
+                told = (
+                    f"requested: {_told(over, wanted)}, used: {_told(over, used)}, "
+                    f"limited: {_told(over, hard)}"
+                )
+                text = f"exceeded quota: {name}, {told}"
+                raise forbidden(kind.resource, metadata["name"], text)
+
+    def used(self, namespace: str, names: Iterable[str]) -> Usage:
+        """The sums of these resources in a namespace."""
+        total: Usage = dict.fromkeys(names, Fraction(0))
+        for kind, shown in self._cloud.store.everything():
+            if shown["metadata"].get("namespace") == namespace and not _ended(kind, shown):
+                for key, value in usage(kind, shown).items():
+                    if key in total:
+                        total[key] += value
+        return total
+
+    def _changed(self, change: Change) -> None:
+        namespace = change.object["metadata"].get("namespace", "")
+        if not namespace or (change.kind is RESOURCE_QUOTAS and change.type == "DELETED"):
+            return
+        if any(True for _ in self._cloud.store.all(RESOURCE_QUOTAS, namespace)):
+            self.soon(lambda: self._count(namespace))
+
+    def _count(self, namespace: str) -> None:
+        for quota in self._cloud.store.all(RESOURCE_QUOTAS, namespace):
+            hard = quota["spec"].get("hard") or {}
+            used = self.used(namespace, hard)
+            status = {"hard": hard, "used": {name: _written(value) for name, value in used.items()}}
+            if quota.get("status") != status:
+                self._cloud.store.replace(RESOURCE_QUOTAS, quota, {**quota, "status": status})
+
+
+def usage(kind: Kind, shown: Json) -> Usage:
+    """The share of one object, by the names that a quota may limit."""
+    found: Usage = {f"count/{kind.resource}": Fraction(1)}
+    if not kind.group and kind.plural in _PLAIN:
+        found[kind.plural] = Fraction(1)
+    if kind is PODS:
+        for part in ("requests", "limits"):
+            for name in _COMPUTE:
+                if (value := _pod(shown["spec"], part, name)) is not None:
+                    found[f"{part}.{name}"] = value
+                    if part == "requests":
+                        found[name] = value
+    return found
+
+
+def _pod(spec: Mapping[str, Any], part: str, name: str) -> Fraction | None:
+    """The sum over containers, or the largest of the init containers; None: one says nothing."""
+
+    def each(field: str) -> list[Fraction | None]:
+        return [
+            quantity(told) if (told := (c.get("resources", {}).get(part) or {}).get(name)) else None
+            for c in spec.get(field) or ()
+        ]
+
+    values = each("containers")
+    if any(value is None for value in values):
+        return None
+    first = [value for value in each("initContainers") if value is not None]
+    return max([sum((value for value in values if value is not None), Fraction(0)), *first])
+
+
+def _computed(hard: Usage) -> set[str]:
+    names = {*_COMPUTE, *(f"{part}.{name}" for part in ("requests", "limits") for name in _COMPUTE)}
+    return names & set(hard)
+
+
+def _ended(kind: Kind, shown: Json) -> bool:
+    """True for a pod that has ended: it uses nothing (pkg/quota/v1/evaluator/core/pods.go)."""
+    return kind is PODS and shown["status"].get("phase") in ("Succeeded", "Failed")
+
+
+def _told(names: list[str], values: Usage) -> str:
+    return ",".join(f"{name}={_written(values[name])}" for name in names)
+
+
+def _written(value: Fraction) -> str:
+    if value.denominator == 1:
+        return str(value.numerator)
+    return f"{value.numerator * 1000 // value.denominator}m"
