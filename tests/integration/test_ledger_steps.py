@@ -9,13 +9,24 @@ from tests.support.ledger_builds import finished, running
 from vmrunner.errors import Conflict
 from vmrunner.ledger import Ledger, removals
 from vmrunner.ledger.statements import Prepared
-from vmrunner.model import Reason, Result
+from vmrunner.model import ObjectKind, Reason, Result, StoredObject
 
 DAY = 86_400.0
 
 
 def chunks_of(ledger: Ledger, *builds: str) -> int:
     return sum(len(ledger.logs.read(build)) for build in builds)
+
+
+def stored_log(ledger: Ledger, build: str) -> str:
+    """The name of its log's object."""
+    new = StoredObject(
+        name=f"log-of-{build}", kind=ObjectKind.LOG, digest="d", size=1, created_at=1.0,
+        build=build,
+    )  # fmt: skip
+    ledger.objects.begin(new)
+    assert ledger.objects.conclude(new, epoch=1)
+    return new.name
 
 
 def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> None:
@@ -35,6 +46,21 @@ def test_retention_leaves_the_ledger_to_others_in_between(ledger: Ledger) -> Non
     assert max(steps) <= 64
     assert chunks_of(ledger, *names) == 0
     assert chunks_of(ledger, recent) == 2
+
+
+def test_retention_lets_go_of_many_stored_logs_at_once(ledger: Ledger) -> None:
+    """A million logs a day lie in the store: a pause after each would be longer than the day."""
+    names = [finished(ledger, f"b-{n:03}") for n in range(300)]
+    late = finished(ledger, "b-late", chunks=2)
+    logs = [stored_log(ledger, name) for name in names[:3]]
+    pauses: list[float] = []
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY, sleep=pauses.append).count == 301
+    assert len(pauses) < 5
+    assert chunks_of(ledger, late) == 0
+    assert {ledger.builds.get(name).removed_at for name in (*names, late)} == {60 * DAY}
+    found = [ledger.objects.get(log) for log in logs]
+    assert [one.unreferenced_since for one in found] == [60 * DAY] * 3
+    assert ledger.removals.remove_old(60 * DAY, 30 * DAY).count == 0
 
 
 def test_retention_looks_at_each_build_once(ledger: Ledger) -> None:

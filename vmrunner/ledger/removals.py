@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, tuple_, update
 
 from vmrunner.errors import Conflict, LedgerError, VmrunnerError
 from vmrunner.ledger.build_writes import fetch
@@ -37,9 +37,10 @@ _KEPT: Final = (
     _b.finished_at < arg("now"),
     _b.finished_at < arg("now") - func.coalesce(_b.keep_logs, arg("keep")),
 )
+_HAS_CHUNKS: Final = exists().where(_c.build == _b.id)
 _OLD = Prepared(
     lambda: (
-        select(_b.finished_at, _b.id)
+        select(_b.finished_at, _b.id, _HAS_CHUNKS)
         .where(*_KEPT, tuple_(_b.finished_at, _b.id) > tuple_(arg("at"), arg("id")))
         .order_by(_b.finished_at, _b.id)
         .limit(_BUILDS)
@@ -53,19 +54,27 @@ _LAST = Prepared(
 )
 _REMOVE_LAST = Prepared(lambda: delete(CHUNKS).where(_c.build == arg("build"), _c.seq > arg("end")))
 _LOG_DONE = Prepared(lambda: update(BUILDS).where(_b.id == arg("build")).values(log_due=None))
-_MARK = Prepared(
-    lambda: (
-        update(BUILDS)
-        .where(_b.id == arg("build"), _FINISHED)
-        .values(
-            log_object=None,
-            artifacts_object=None,
-            collected=None,
-            log_due=None,
-            removed_at=arg("now"),
+
+
+def _marks(*which: ColumnElement[bool]) -> Prepared:
+    """A statement by which a build that ended has nothing more."""
+    return Prepared(
+        lambda: (
+            update(BUILDS)
+            .where(_b.id == arg("build"), _FINISHED, *which)
+            .values(
+                log_object=None,
+                artifacts_object=None,
+                collected=None,
+                log_due=None,
+                removed_at=arg("now"),
+            )
         )
     )
-)
+
+
+_MARK = _marks()
+_MARK_WITHOUT_CHUNKS = _marks(~_HAS_CHUNKS)
 _LET_GO = Prepared(
     lambda: (
         update(OBJECTS)
@@ -108,8 +117,13 @@ class Removals:
         while builds := self._database.read(
             lambda c: _OLD(c, now=now, keep=keep, at=last[0], id=last[1]).all()  # noqa: B023
         ):
-            for at, build in builds:
-                last = at, build
+            last = builds[-1][0], builds[-1][1]
+            stored = [build for _, build, has_chunks in builds if not has_chunks]
+            if stored:
+                self._database.write(lambda c: _let_go(c, stored, now))  # noqa: B023
+                removed += len(stored)
+                sleep(_PAUSE)
+            for build in (build for _, build, has_chunks in builds if has_chunks):
                 try:
                     self.remove(build, now, sleep=sleep)
                 except LedgerError:
@@ -144,6 +158,13 @@ class Removals:
             done = self._database.write(step)
             if not done:
                 sleep(max(_PAUSE, time.monotonic() - began))
+
+
+def _let_go(connection: Connection, builds: Sequence[str], now: float) -> None:
+    """Let go of what lies in the store, of builds that have nothing here."""
+    rows = [{"build": build, "now": now} for build in sorted(builds)]
+    _MARK_WITHOUT_CHUNKS.many(connection, rows)
+    _LET_GO.many(connection, rows)
 
 
 def _drop_last(connection: Connection, build: str) -> bool:
