@@ -22,6 +22,7 @@ locals {
     "20-ssh.sh",
     "30-cloud-init.sh",
     "40-docker.sh",
+    "42-userns.sh",
     "45-gvisor.sh",
     "50-trim.sh",
     "60-resident.sh",

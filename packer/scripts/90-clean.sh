@@ -13,3 +13,5 @@ rm -rf /var/log/journal
 # mmdebstrap's own file there is in use: without it, its last apt-get would work on the host.
 find /tmp /var/tmp -mindepth 1 -maxdepth 1 -not -name 'mmdebstrap.*' -exec rm -rf {} +
 find /root -maxdepth 1 -type f -name '.*_history' -delete
+# What systemd does after an update is done.
+touch -r /usr /etc/.updated /var/.updated

@@ -73,31 +73,30 @@ def build(cache: Path, of: Distribution) -> str:
     work.mkdir(parents=True)
     root, mirror = work / "root.tar", work / "mirror.sh"
     mirror.write_text(_MIRROR.replace("WANTED", of.wanted))
-    rootfs._mmdebstrap(
-        of.suite,
-        list(of.packages),
-        to=root,
-        tmp=rootfs.scratch(cache),
-        what=f"making a plain {of.suite}",
-        programs=ChildPrograms(),
-        report=lambda *_: None,
-        hooks=[*of.hooks, f'--customize-hook=sh {mirror} "$1"'],
-    )
-    pax_names.mark(root)
+    with root.open("wb") as file:
+        rootfs._mmdebstrap(
+            of.suite,
+            list(of.packages),
+            to=file,
+            tmp=rootfs.scratch(cache),
+            what=f"making a plain {of.suite}",
+            programs=ChildPrograms(),
+            report=lambda *_: None,
+            hooks=[*of.hooks, f'--customize-hook=sh {mirror} "$1"'],
+        )
     rootfs.scratch(cache).rmdir()
     return from_root(cache, root, "stock").name
 
 
 def from_root(cache: Path, root: Path, name: str) -> LocalImage:
     """An image of nothing but this root, a tar, which goes; in this cache, under this name."""
-    pax_names.mark(root)
     home, raw, programs = (
         cache / "images" / ("57ac4" + "0" * 15),
         root.with_suffix(".raw"),
         ChildPrograms(),
     )
     home.mkdir(parents=True)
-    disk.make(root, raw, SIZE, programs)
+    disk.make(lambda to: pax_names.copy(root, to), raw, SIZE, programs)
     disk.extract_kernel(root, home)
     disk.convert(raw, home / local_images.DISK, programs)
     raw.unlink()

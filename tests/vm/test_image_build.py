@@ -18,10 +18,10 @@ from tests.support.loopback_registry import LoopbackRegistry, archive, packed
 from vmrunner import images
 from vmrunner.errors import ConfigError
 from vmrunner.images import recipe as recipes
-from vmrunner.images.local import rootfs
+from vmrunner.images.local import docker_store, rootfs
 from vmrunner.images.local.builder import build
 from vmrunner.images.local.programs import ChildPrograms
-from vmrunner.images.recipe import Container, Inputs, Recipe
+from vmrunner.images.recipe import Container, Docker, Inputs, Recipe
 from vmrunner.lib.resources import GUEST
 from vmrunner.model import Level
 
@@ -80,8 +80,8 @@ build(load(Path(sys.argv[1])), cache=Path(sys.argv[2]),
 """
 
 
-def killed_while_booting(registry: str, cache: Path, file: Path) -> None:
-    """Start a build in a process of its own and kill it, hard, when its VM boots."""
+def killed_while_filling(registry: str, cache: Path, file: Path) -> None:
+    """Start a build in a process of its own and kill it, hard, while it fills the disk."""
     file.write_text(
         f"""
         name = "small"
@@ -100,30 +100,30 @@ def killed_while_booting(registry: str, cache: Path, file: Path) -> None:
     with child:
         assert child.stdout is not None
         for line in child.stdout:
-            if line.startswith("boot booting"):
-                wait_until(lambda: qemus(cache), seconds=60, what="the builder's VM")
+            if line.startswith("disk "):
+                wait_until(lambda: fillers(cache), seconds=60, what="the disk to be made")
                 os.kill(child.pid, signal.SIGKILL)
                 break
         else:
-            pytest.fail("the build ended before it booted")
+            pytest.fail("the build ended before it made a disk")
 
 
-def qemus(cache: Path) -> list[str]:
-    return [line for line in processes_with([str(cache)]) if "qemu-system" in line]
+def fillers(cache: Path) -> list[str]:
+    return [line for line in processes_with([str(cache)]) if "mke2fs" in line]
 
 
 @pytest.mark.long  # `make test` builds and verifies the default one
 def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
-    killed_while_booting(registry, cache, tmp_path / "small.toml")
-    wait_until(lambda: not qemus(cache), seconds=60, what="the end of the dead builder's VM")
-    assert list((cache / "stages").glob(".part-*"))
+    killed_while_filling(registry, cache, tmp_path / "small.toml")
+    wait_until(lambda: not fillers(cache), seconds=60, what="the end of the dead builder's mke2fs")
+    assert list((cache / "images").glob(".new-*"))
     assert images.images(cache) == []
 
     stages: list[str] = []
     recipe = small(registry)
     image = build(recipe, cache=cache, progress=lambda p: stages.append(p.stage))
-    assert set(stages) == {"disk", "boot", "image"}, "what was made before is made again"
-    assert not list((cache / "stages").glob(".part-*"))
+    assert set(stages) == {"disk", "image"}, "what was made before is made again"
+    assert not list((cache / "images").glob(".new-*"))
     assert image == images.resolve(cache, "small")
     assert image.containers == ("made:1", "pulled:1")
 
@@ -139,7 +139,7 @@ def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
     (guest / "extra.py").write_text("# more\n")
     changed = Inputs.read(guest)
     other = build(recipe, cache=cache, inputs=changed, progress=lambda p: stages.append(p.stage))
-    assert set(stages) == {"image"}
+    assert set(stages) == {"disk", "image"}
     assert other.hash != image.hash
 
     # A damaged image is refused, and made again from what is kept.
@@ -153,7 +153,9 @@ def test_a_small_image(registry: str, cache: Path, tmp_path: Path) -> None:
 
 
 def pull(container: Container, to: Path) -> None:
-    rootfs.pull(container, to=to, programs=ChildPrograms(), report=lambda *_: None)
+    to.mkdir(exist_ok=True)
+    at = docker_store.place(Docker())
+    rootfs.pull(container, to=to, at=at, programs=ChildPrograms(), report=lambda *_: None)
 
 
 def test_what_a_registry_refuses(registry: str, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_what_a_registry_refuses(registry: str, tmp_path: Path) -> None:
         nobody = f"127.0.0.1:{closed.getsockname()[1]}/tiny:1"
         with pytest.raises(ConfigError, match="cannot be reached"):
             pull(Container(name="x:3", pull=nobody, insecure=True), tmp_path / "x")
-    assert [p.name for p in tmp_path.iterdir()] == []
+    assert list((tmp_path / "x").iterdir()) == []
 
 
 def test_two_builders_do_not_fight(cache: Path) -> None:

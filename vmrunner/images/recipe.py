@@ -57,7 +57,7 @@ from vmrunner.lib import resources
 from vmrunner.lib.config_section import Section
 
 #: Raised when the builder itself makes something else from the same inputs.
-VERSION: Final = 2
+VERSION: Final = 3
 GIB: Final = 1 << 30
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -265,7 +265,6 @@ class Inputs:
     base_packages: tuple[str, ...]
     scripts: Mapping[str, bytes]  # name -> text, run in the order of names
     unchanged: bytes  # the script that fails when they do something else the second time
-    load: bytes  # the script that runs in the booted image
     supervisor: Mapping[str, bytes]  # path under /usr/lib/vmrunner -> content
 
     @classmethod
@@ -284,7 +283,6 @@ class Inputs:
             base_packages=tuple(x for x in lines if x and not x.startswith("#")),
             scripts={p.name: p.read_bytes() for p in sorted((packer / "scripts").glob("*.sh"))},
             unchanged=(packer / "provision" / "40-unchanged.sh").read_bytes(),
-            load=(packer / "boot" / "load.sh").read_bytes(),
             supervisor={**program, "supervisor": launcher},
         )
 
@@ -298,21 +296,20 @@ def root_hash(recipe: Recipe, inputs: Inputs) -> str:
     return _digest("root", recipe.suite, vm_packages(recipe, inputs), scripts, environment)
 
 
-def container_hash(container: Container) -> str:
-    """A container image's tar; its command and environment are set when it is loaded."""
+def container_hash(container: Container, *, userns: bool = False) -> str:
+    """A container image as it lies in Docker's store; its command and environment come later."""
     if container.pull is not None:
-        return _digest("pull", container.pull, container.name, container.insecure)
-    return _digest("container", container.suite, sorted(container.packages))
+        return _digest("pull", container.pull, container.name, container.insecure, userns)
+    return _digest("container", container.suite, sorted(container.packages), userns)
 
 
 def disk_hash(recipe: Recipe, inputs: Inputs) -> str:
     """The disk with everything in it but the supervisor and the manifest."""
     containers = [
-        [container_hash(c), c.name, c.command, dict(c.env)] if c.pull is None else container_hash(c)
+        [container_hash(c, userns=recipe.docker.userns), c.name, c.command, dict(c.env)]
         for c in recipe.containers
     ]
-    load = hashlib.sha256(inputs.load).hexdigest()
-    return _digest("disk", root_hash(recipe, inputs), containers, load, recipe.disk)
+    return _digest("disk", root_hash(recipe, inputs), containers, recipe.disk)
 
 
 def image_hash(recipe: Recipe, inputs: Inputs) -> str:

@@ -41,7 +41,6 @@ class ImageToBuild:
 
     recipe: Recipe
     cache: Path
-    accel: str
     why: str
 
     def make(self, progress: OnImage) -> None:
@@ -49,7 +48,7 @@ class ImageToBuild:
         made it meanwhile."""
         from vmrunner import images
 
-        images.build(self.recipe, cache=self.cache, progress=progress, accel=self.accel)
+        images.build(self.recipe, cache=self.cache, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +103,7 @@ def _local(
         _sized(spec, recipe, providers)
         _disk(spec, section, providers, recipe.name, recipe.disk)
         why = str(error.args[0])
-        making = ImageToBuild(recipe=recipe, cache=paths.cache, accel=section.accel, why=why)
+        making = ImageToBuild(recipe=recipe, cache=paths.cache, why=why)
         return PreflightResult(making=making)
     except BadOrder as error:
         raise _usable(error) from error

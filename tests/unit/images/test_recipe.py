@@ -23,7 +23,6 @@ INPUTS = Inputs(
     base_packages=("docker.io",),
     scripts={"10-a.sh": b"a", "90-clean.sh": b"c"},
     unchanged=b"u",
-    load=b"load",
     supervisor={"supervisor": b"s", "guest/supervisor.py": b"g"},
 )
 
@@ -111,12 +110,16 @@ def test_a_tag_is_latest_unless_it_says_more() -> None:
 
 
 def hashes(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
+    made, pulled = (
+        recipes.container_hash(container, userns=recipe.docker.userns)
+        for container in recipe.containers
+    )
     return {
         "root": recipes.root_hash(recipe, inputs),
         "disk": recipes.disk_hash(recipe, inputs),
         "image": recipes.image_hash(recipe, inputs),
-        "made": recipes.container_hash(recipe.containers[0]),
-        "pulled": recipes.container_hash(recipe.containers[1]),
+        "made": made,
+        "pulled": pulled,
     }
 
 
@@ -126,7 +129,11 @@ def hashes(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
         (recipe(name="other"), {}, {"image"}),
         (recipe(suite="forky"), {}, {"root", "disk", "image"}),
         (recipe(packages=["htop"]), {}, {"root", "disk", "image"}),
-        (recipe(docker={"userns": True}), {}, {"root", "disk", "image"}),
+        (
+            recipe(docker={"userns": True}),
+            {},
+            {"root", "made", "pulled", "disk", "image"},
+        ),
         (recipe(docker={"registry_mirror": "http://m"}), {}, {"root", "disk", "image"}),
         (recipe(docker={"address_pool": "10.0.0.0/8"}), {}, {"root", "disk", "image"}),
         (recipe(disk="9GiB"), {}, {"disk", "image"}),

@@ -124,16 +124,13 @@ def build(
     ] = False,
     accel: Annotated[
         str | None,
-        typer.Option(
-            metavar="ACCEL", help="auto, kvm or tcg; default: as configured. Local images."
-        ),
+        typer.Option(metavar="ACCEL", help="Nothing boots any more: of no effect. Local images."),
     ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
     """Make an image. A local one that is there is not made again, a broken-off build goes on. In a
     cloud it is a candidate: `promote` lets builds have it."""
     from vmrunner import images
-    from vmrunner.providers.settings import LocalSettings
 
     shell = shell_of(context)
     _check_options({"--ttl": ttl, "--base": base}, provider)
@@ -146,15 +143,12 @@ def build(
         if form in (Format.TABLE, Format.WIDE):
             output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
         return exit_codes.OK
-    sections = shell.loaded.settings.providers.values()
-    configured = [section.accel for section in sections if isinstance(section, LocalSettings)]
     finished = "the stages that are finished are kept, and the next build goes on from there"
     with signals.tidied_up(finished), ImageProgress() as progress:
         image = images.build(
             images.find(recipe),
             cache=shell.app.paths.cache,
             progress=progress,
-            accel=accel or (configured[0] if configured else "auto"),
             fresh=fresh,
         )
     output.show(imageviews.view(), [imageviews.of_local(image)], form)

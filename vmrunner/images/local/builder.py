@@ -1,10 +1,11 @@
 """Build a local image: stages whose results are kept by hash, so that a broken-off build goes on.
 
     root ─────────┐
-    container(s) ─┴→ disk (one boot) → image (supervisor and manifest, qcow2)
+    container(s) ─┴→ disk (with supervisor and manifest) → image (qcow2)
 
-The supervisor goes in last: a change of it costs seconds. One builder at a time in a cache; what a
-dead builder left is removed by the next one.
+Nothing boots: a container image is brought into the form that Docker's store has while it is made.
+Only roots are kept, so that a change of the supervisor costs seconds. One builder at a time in a
+cache; what a dead builder left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -17,29 +18,30 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Final
+from typing import IO, Any, Final
 
-from vmrunner.errors import BadOrder, ConfigError
+from vmrunner.errors import BadOrder, ConfigError, ImageError
 from vmrunner.images import recipe as recipes
 from vmrunner.images.cloud import stage as staging
-from vmrunner.images.local import disk, rootfs
+from vmrunner.images.local import disk, docker_store, layers, pax_names, rootfs
+from vmrunner.images.local.docker_store import Stored
+from vmrunner.images.local.layers import Xattr
 from vmrunner.images.local.programs import ChildPrograms, require
 from vmrunner.images.recipe import GIB, Container, Inputs, Recipe
 from vmrunner.lib import cache_dirs, local_images, private_dirs
 from vmrunner.lib.file_bytes import digest_of
 from vmrunner.lib.local_images import LocalImage
-from vmrunner.providers.qemu import accel
 
 _FREE_CACHE: Final = 5 * GIB  # tars, the raw disk and the qcow2, for the default recipe
 _FREE_TMP: Final = 3 * GIB  # unpacked roots
 _KEEP: Final = 7 * 86400.0  # seconds that a stage which no build uses is kept
-_KEPT: Final = 3  # roots and disks: about 2 GiB each pair
+_KEPT: Final = 3  # roots, of half a GiB each
 _PART: Final = ".part-"
 
 
@@ -62,15 +64,14 @@ def build(
     *,
     cache: Path,
     progress: Callback = lambda _: None,
-    accel: str = "auto",
     inputs: Inputs | None = None,
     fresh: bool = False,
 ) -> LocalImage:
     """Return the image of this recipe, building what of it is not in the cache yet.
 
-    `fresh` makes every stage again (newer Debian packages, a moved registry tag). `accel` is
-    "auto", "kvm" or "tcg". `inputs`: other scripts and programs than ours. Raises ConfigError for
-    what the user can mend, ImageError otherwise.
+    `fresh` makes every stage again (newer Debian packages, a moved registry tag). `inputs`: other
+    scripts and programs than ours. Raises ConfigError for what the user can mend, ImageError
+    otherwise.
     """
     inputs = inputs or Inputs.read()
     wanted = recipes.image_hash(recipe, inputs)
@@ -81,7 +82,7 @@ def build(
     with private_dirs.guarded(), _lock(cache, progress):
         if not fresh and (complete := _complete(cache, wanted)) is not None:
             return complete
-        job = _Job(recipe, inputs, cache, progress, accel, fresh)
+        job = _Job(recipe, inputs, cache, progress, fresh)
         try:
             return job.run(wanted)
         finally:
@@ -96,7 +97,6 @@ class _Job:
     inputs: Inputs
     cache: Path
     progress: Callback
-    accel: str
     fresh: bool
     programs: ChildPrograms = field(default_factory=ChildPrograms)
     _telling: threading.Lock = field(default_factory=threading.Lock)
@@ -113,61 +113,26 @@ class _Job:
         self._sweep(scratch)
         _check_space(self.cache, _FREE_CACHE)
         _check_space(scratch, _FREE_TMP)
-        base = self._disk(scratch)
-        image = self._image(base, wanted, started)
-        self._prune(base)
+        root, containers = self._roots(scratch)
+        image = self._image(root, containers, wanted, started)
+        self._prune()
         with contextlib.suppress(OSError):
             scratch.rmdir()
         return image
 
     # --- stages ---------------------------------------------------------------------------------
 
-    def _disk(self, scratch: Path) -> Path:
-        """The directory with the loaded raw disk, its kernel and its initrd."""
-        done = self.stages / f"disk-{recipes.disk_hash(self.recipe, self.inputs)}"
-        if done.is_dir() and not self.fresh:
-            os.utime(done)
-            return done
-        root, tars = self._roots(scratch)
-        with self._part(done) as part:
-            raw = part / "disk.raw"
-            with self._stage("disk") as report:
-                report(0.0, "making the file system")
-                disk.make(root, raw, self.recipe.disk, self.programs)
-                disk.extract_kernel(root, part)
-            with self._stage("boot") as report:
-                work = part / "work"
-                work.mkdir()
-                chosen = accel.choose(
-                    self.accel,
-                    qemu="qemu-system-x86_64",
-                    kernel=part / local_images.KERNEL,
-                    cache_dir=self.cache,
-                )
-                disk.boot(
-                    raw,
-                    part,
-                    containers=list(zip(self.recipe.containers, tars, strict=True)),
-                    load=self.inputs.load,
-                    clean=self.inputs.scripts["90-clean.sh"],
-                    accel=chosen.name,
-                    work=work,
-                    programs=self.programs,
-                    report=report,
-                )
-                shutil.rmtree(work)
-        return done
-
     def _roots(self, scratch: Path) -> tuple[Path, list[Path]]:
-        """The tars of the VM's root and of every container image, made side by side."""
+        """The tar of the VM's root and a directory for every container image, made side by side."""
         root = self.stages / f"root-{recipes.root_hash(self.recipe, self.inputs)}.tar"
-        tars = [
-            self.stages / f"container-{recipes.container_hash(c)}.tar"
+        userns = self.recipe.docker.userns
+        containers = [
+            self.stages / f"container-{recipes.container_hash(c, userns=userns)}"
             for c in self.recipe.containers
         ]
         todo: dict[Path, Callable[[], None]] = {root: lambda: self._vm_root(root, scratch)}
-        for container, tar in zip(self.recipe.containers, tars, strict=True):
-            todo[tar] = partial(self._container, container, tar, scratch)
+        for container, place in zip(self.recipe.containers, containers, strict=True):
+            todo[place] = partial(self._container, container, place, scratch)
         for path in todo:
             if path.exists() and not self.fresh:
                 os.utime(path)
@@ -179,7 +144,7 @@ class _Job:
             except BaseException:
                 self.programs.stop()  # the other roots are for nothing now
                 raise
-        return root, tars
+        return root, containers
 
     def _vm_root(self, to: Path, scratch: Path) -> None:
         with self._stage("root") as report, self._part(to) as part:
@@ -193,49 +158,39 @@ class _Job:
             )
 
     def _container(self, container: Container, to: Path, scratch: Path) -> None:
+        at, programs = docker_store.place(self.recipe.docker), self.programs
         with self._stage(container.name) as report, self._part(to) as part:
             if container.pull is not None:
-                rootfs.pull(container, to=part, programs=self.programs, report=report)
+                stored = rootfs.pull(container, to=part, at=at, programs=programs, report=report)
             else:
-                rootfs.container_root(
-                    container, to=part, tmp=scratch, programs=self.programs, report=report
+                stored = rootfs.container_root(
+                    container, to=part, at=at, tmp=scratch, programs=programs, report=report
                 )
+            stored.note()
 
-    def _image(self, base: Path, wanted: str, started: float) -> LocalImage:
+    def _image(self, root: Path, containers: list[Path], wanted: str, started: float) -> LocalImage:
         final = self.cache / "images" / wanted
         new = Path(mkdtemp(prefix=".new-", dir=final.parent))
+        work = new / "work"
+        work.mkdir()
+        raw = work / "disk.raw"
+        manifest = staging.manifest(self.recipe, wanted, time.time())
+        with self._stage("disk") as report:
+            self._disk(raw, work, root, containers, manifest)
+            report(0.9, "the kernel")
+            disk.extract_kernel(root, new)
         with self._stage("image") as report:
-            report(0.0, "copying the disk")
-            work = new / "work"
-            work.mkdir()
-            raw = work / "disk.raw"
-            argv = ["cp", "--sparse=always", "--", str(base / "disk.raw"), str(raw)]
-            self.programs.run(argv, what="copying the disk", timeout=600)
-            report(0.3, "adding the supervisor")
-            manifest = staging.manifest(self.recipe, wanted, time.time())
+            sbom = disk.read(raw, disk.SBOM, work, self.programs)
+            if sbom is not None:
+                (new / local_images.SBOM).write_bytes(sbom)
+            report(0.1, "compacting")
+            disk.convert(raw, new / local_images.DISK, self.programs)
+            shutil.rmtree(work)
+            report(0.7, "checksums")
             digests = {
                 name: hashlib.sha256(text).hexdigest()
                 for name, text in self.inputs.supervisor.items()
             }
-            inside = (json.dumps(manifest, indent=1) + "\n").encode()
-            files = [
-                (disk.MANIFEST, inside, 0o644),
-                *(
-                    (f"{disk.LIBRARY}/{name}", text, recipes.mode(text))
-                    for name, text in self.inputs.supervisor.items()
-                ),
-            ]
-            disk.inject(raw, files, work, self.programs)
-            disk.check_clean(raw, work, self.programs)
-            sbom = disk.read(raw, disk.SBOM, work, self.programs)
-            if sbom is not None:
-                (new / local_images.SBOM).write_bytes(sbom)
-            report(0.5, "compacting")
-            disk.convert(raw, new / local_images.DISK, self.programs)
-            for name in (local_images.KERNEL, local_images.INITRD):
-                shutil.copyfile(base / name, new / name)
-            shutil.rmtree(work)
-            report(0.9, "checksums")
             outside = {
                 **manifest,
                 "supervisor": digests,
@@ -249,6 +204,37 @@ class _Job:
             new.chmod(0o755)
             _replace(new, final)
         return local_images.read(final)
+
+    def _disk(
+        self,
+        raw: Path,
+        work: Path,
+        root: Path,
+        containers: list[Path],
+        manifest: Mapping[str, Any],
+    ) -> None:
+        """The raw disk with everything in it. The manifest comes last: where it is, all is."""
+        inside = (json.dumps(manifest, indent=1) + "\n").encode()
+        stored = [
+            (container, Stored.read(place))
+            for container, place in zip(self.recipe.containers, containers, strict=True)
+        ]
+        xattrs: list[Xattr] = []
+
+        def content(to: IO[bytes]) -> None:
+            pax_names.copy(root, to)
+            xattrs.extend(docker_store.write(stored, to, docker_store.place(self.recipe.docker)))
+            for name, text in self.inputs.supervisor.items():
+                path = f"{disk.LIBRARY}/{name}".lstrip("/")
+                layers.put_file(to, path, text, recipes.mode(text))
+            layers.put_file(to, disk.MANIFEST.lstrip("/"), inside, 0o644)
+
+        disk.make(content, raw, self.recipe.disk, self.programs)
+        disk.set_xattrs(raw, xattrs, work, self.programs)
+        disk.check(raw, self.programs)
+        disk.check_clean(raw, work, self.programs)
+        if disk.read(raw, disk.MANIFEST, work, self.programs) != inside:
+            raise ImageError("the disk was not written to its end")
 
     # --- housekeeping ---------------------------------------------------------------------------
 
@@ -286,14 +272,14 @@ class _Job:
             _remove(rubbish_path)
         rootfs.sweep(scratch, self.programs)
 
-    def _prune(self, used: Path) -> None:
+    def _prune(self) -> None:
         """Remove stages that no build used for a while, and large ones that others superseded."""
         old = time.time() - _KEEP
         newest = sorted(self.stages.iterdir(), key=lambda p: p.stat().st_mtime, reverse=True)
-        for kind in ("root", "disk", "container"):
+        for kind in ("root", "disk", "container"):  # versions before this one kept disks too
             for number, stage in enumerate(p for p in newest if p.name.startswith(f"{kind}-")):
                 many = kind != "container" and number >= _KEPT
-                if stage != used and (many or stage.stat().st_mtime < old):
+                if kind == "disk" or many or stage.stat().st_mtime < old:
                     _remove(stage)
 
 
@@ -306,7 +292,7 @@ def _complete(cache: Path, wanted: str) -> LocalImage | None:
 
 
 def _require(recipe: Recipe) -> None:
-    programs = ["mmdebstrap", "mke2fs", "e2fsck", "debugfs", "qemu-img", "qemu-system-x86_64"]
+    programs = ["mmdebstrap", "mke2fs", "e2fsck", "debugfs", "qemu-img"]
     if os.geteuid() != 0:
         programs.append("newuidmap")
     if any(c.pull is not None for c in recipe.containers):

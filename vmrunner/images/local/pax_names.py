@@ -1,4 +1,4 @@
-"""Make a tar readable for mke2fs, which knows names only in the C locale.
+"""Copy a tar for mke2fs, which knows names only in the C locale.
 
 libarchive refuses to turn a UTF-8 name into that locale, and mke2fs calls no setlocale(). A record
 `hdrcharset=BINARY` in the entry's extended header makes it take the bytes as they are.
@@ -11,38 +11,35 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
-_BLOCK: Final = 512
-_RECORD: Final = b"21 hdrcharset=BINARY\n"
+BLOCK: Final = 512
+RECORD: Final = b"21 hdrcharset=BINARY\n"
 _SMALL: Final = 1 << 20  # an extended header is never larger
 
 
-def mark(tar: Path) -> None:
-    """Rewrite `tar` with the record in every extended header that has a byte above ASCII."""
+def copy(tar: Path, to: IO[bytes]) -> None:
+    """Copy all members, with the record in every extended header that has a byte above ASCII. The
+    zeros at the end stay behind: others may follow."""
     with tar.open("rb") as source:
-        found = list(_foreign(source))
-        if not found:
-            return
-        new = tar.with_suffix(".marked")
-        with new.open("wb") as target:
-            at = 0
-            for start, header, body in found:
-                _copy(source, target, at, start)
-                target.write(_extended(header, _RECORD + body))
-                at = start + _BLOCK + _padded(len(body))
-            _copy(source, target, at, tar.stat().st_size)
-    new.replace(tar)
+        at = 0
+        for start, stop, header, body in _changed(source):
+            send(source, to, at, start)
+            to.write(_extended(header, RECORD + body) if body else b"")
+            at = stop
 
 
-def _foreign(source: IO[bytes]) -> Iterator[tuple[int, bytes, bytes]]:
-    """(offset, header block, body) of extended headers that hold a byte above ASCII."""
+def _changed(source: IO[bytes]) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """(start, stop, header block, body) of extended headers that hold a byte above ASCII; then the
+    end of the last member, without a body."""
     at = 0
-    while len(header := os.pread(source.fileno(), _BLOCK, at)) == _BLOCK and any(header[:1]):
+    while len(header := os.pread(source.fileno(), BLOCK, at)) == BLOCK and any(header[:1]):
         size = _size(header[124:136])
+        after = at + BLOCK + padded(size)
         if header[156:157] == b"x" and size < _SMALL:
-            body = os.pread(source.fileno(), size, at + _BLOCK)
+            body = os.pread(source.fileno(), size, at + BLOCK)
             if not body.isascii():
-                yield at, header, body
-        at += _BLOCK + _padded(size)
+                yield at, after, header, body
+        at = after
+    yield at, at, b"", b""
 
 
 def _size(field: bytes) -> int:
@@ -58,14 +55,19 @@ def _extended(header: bytes, body: bytes) -> bytes:
     block[124:136] = f"{len(body):011o}".encode() + b"\0"
     block[148:156] = b" " * 8
     block[148:156] = f"{sum(block):06o}".encode() + b"\0 "
-    return bytes(block) + body + b"\0" * (_padded(len(body)) - len(body))
+    return bytes(block) + body + b"\0" * (padded(len(body)) - len(body))
 
 
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
+def padded(size: int) -> int:
+    """Bytes of as many whole blocks as `size` bytes take."""
+    return -(-size // BLOCK) * BLOCK
 
 
-def _copy(source: IO[bytes], target: IO[bytes], start: int, end: int) -> None:
+def send(source: IO[bytes], target: IO[bytes], start: int, end: int) -> None:
+    """Copy the bytes from `start` to `end` of a file. Raises OSError where it has fewer."""
     target.flush()
     while start < end:
-        start += os.sendfile(target.fileno(), source.fileno(), start, end - start)
+        sent = os.sendfile(target.fileno(), source.fileno(), start, end - start)
+        if not sent:
+            raise OSError(f"{source.name} is cut")
+        start += sent

@@ -12,9 +12,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, TypeVar, cast
 
 from vmrunner.errors import ConfigError, ImageError
 
@@ -34,12 +35,16 @@ PACKAGES: Final[Mapping[str, str]] = {
 LIBARCHIVE: Final = "libarchive13t64"
 
 #: When the builder is gone (or says so) its program ends with all that it started. A shell stands
-#: between, because mmdebstrap ignores the signal and goes on.
+#: between, because mmdebstrap ignores the signal and goes on. Input is passed by number, since a
+#: shell gives what runs in the background none.
 _GUARD: Final = """
 trap 'trap "" TERM; kill -TERM 0; sleep 2; kill -KILL 0' TERM
-"$@" &
+exec 3<&0
+"$@" <&3 3<&- &
 wait $!
 """
+
+T = TypeVar("T")
 
 _TAIL: Final = 20  # lines of output that an error shows
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -93,12 +98,13 @@ class ChildPrograms:
         timeout: float,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
         line: Callable[[str], None] | None = None,
     ) -> str:
         """Run to the end and return the last of its output (standard error only when `stdout`
         is given). Raises ImageError, after ending it, on failure or after `timeout` seconds."""
-        child = self.start(argv, stdout=stdout, env=env, cwd=cwd)
+        child = self.start(argv, stdin=stdin, stdout=stdout, env=env, cwd=cwd)
         tail: deque[str] = deque(maxlen=400)
         try:
             done = _pump(child, timeout, tail, line)
@@ -115,6 +121,7 @@ class ChildPrograms:
         self,
         argv: Sequence[str],
         *,
+        stdin: IO[bytes] | None = None,
         stdout: IO[bytes] | None = None,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
@@ -125,7 +132,7 @@ class ChildPrograms:
                 raise ImageError("stopped")
             child = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", self.guard, "sh", *argv],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
                 stdout=subprocess.PIPE if stdout is None else stdout,
                 stderr=subprocess.STDOUT if stdout is None else subprocess.PIPE,
                 env=dict(env) if env is not None else environment(),
@@ -164,6 +171,29 @@ class ChildPrograms:
         """Ask the guard alone to end: it knows how what it guards wants to be told."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(child.pid, signal.SIGTERM)
+
+
+def joined(write: Callable[[IO[bytes]], object], read: Callable[[IO[bytes]], T]) -> T:
+    """Run both ends of a pipe, and return what `read` does. Each end stays open until its error is
+    noted, so that what failed first is raised, and not what the other end makes of it."""
+    errors: list[BaseException] = []
+
+    def end(file: IO[bytes], work: Callable[[IO[bytes]], Any]) -> Any:
+        try:
+            return work(file)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                file.close()
+
+    out, into = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(end, os.fdopen(out, "rb"), read)
+        end(os.fdopen(into, "wb"), write)
+    if errors:
+        raise errors[0]
+    return cast("T", result.result())
 
 
 def _pump(

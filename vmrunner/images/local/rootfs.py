@@ -1,4 +1,4 @@
-"""Root file systems as tars: the VM's, and container images made or pulled. No root needed.
+"""Root file systems: the VM's as a tar, and container images made or pulled. No root needed.
 
 As an ordinary user mmdebstrap works in a user namespace, whose root can read neither our home nor
 our cache: its temporary directory is under /var/tmp, and all that passes goes through pipes.
@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from vmrunner.errors import ConfigError, ImageError
-from vmrunner.images.local import pax_names
-from vmrunner.images.local.programs import ChildPrograms, environment
-from vmrunner.images.recipe import Container, Inputs, Recipe, vm_packages
+from vmrunner.images.local import docker_store
+from vmrunner.images.local.docker_store import Stored
+from vmrunner.images.local.layers import Place
+from vmrunner.images.local.programs import ChildPrograms, environment, joined
+from vmrunner.images.recipe import Container, Inputs, Recipe, container_hash, vm_packages
 
 Report = Callable[[float | None, str], None]  # fraction of the stage, what it does
 
@@ -104,63 +106,77 @@ def vm_root(
     first = f'chroot "$1" sh /{_INSIDE}/05-initramfs.sh'
     every = f'chroot "$1" sh /{_INSIDE}/all'
     try:
-        _mmdebstrap(
-            recipe.suite,
-            vm_packages(recipe, inputs),
-            to=to,
-            tmp=tmp,
-            what="making the VM's root",
-            programs=programs,
-            report=report,
-            hooks=[
-                f"--essential-hook={put}",
-                f"--essential-hook={first}",
-                f"--customize-hook={every}",
-                f'--customize-hook=rm -rf "$1/{_INSIDE}"',
-            ],
-        )
-        pax_names.mark(to)
+        with to.open("wb") as tar:
+            _mmdebstrap(
+                recipe.suite,
+                vm_packages(recipe, inputs),
+                to=tar,
+                tmp=tmp,
+                what="making the VM's root",
+                programs=programs,
+                report=report,
+                hooks=[
+                    f"--essential-hook={put}",
+                    f"--essential-hook={first}",
+                    f"--customize-hook={every}",
+                    f'--customize-hook=rm -rf "$1/{_INSIDE}"',
+                ],
+            )
     finally:
         bundle.unlink(missing_ok=True)
 
 
 def container_root(
-    container: Container, *, to: Path, tmp: Path, programs: ChildPrograms, report: Report
-) -> None:
-    """A container image's root from Debian packages, as a tar in `to`."""
-    _mmdebstrap(
-        container.suite,
-        list(container.packages),
-        to=to,
-        tmp=tmp,
-        what=f"making {container.name}",
-        programs=programs,
-        report=report,
-        hooks=['--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'],
-    )
+    container: Container,
+    *,
+    to: Path,
+    at: Place,
+    tmp: Path,
+    programs: ChildPrograms,
+    report: Report,
+) -> Stored:
+    """A container image from Debian packages, as it lies in Docker's store, in the directory
+    `to`."""
+
+    def make(tar: IO[bytes]) -> None:
+        _mmdebstrap(
+            container.suite,
+            list(container.packages),
+            to=tar,
+            tmp=tmp,
+            what=f"making {container.name}",
+            programs=programs,
+            report=report,
+            hooks=['--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'],
+        )
+
+    name = container_hash(container)
+    return joined(make, lambda tar: docker_store.from_root(tar, to, name, at))
 
 
-def pull(container: Container, *, to: Path, programs: ChildPrograms, report: Report) -> None:
-    """A container image from its registry, as an archive that `docker load` takes, in `to`.
+def pull(
+    container: Container, *, to: Path, at: Place, programs: ChildPrograms, report: Report
+) -> Stored:
+    """A container image from its registry, as it lies in Docker's store, in the directory `to`.
 
     Registry credentials are skopeo's own business (`skopeo login`)."""
     assert container.pull is not None
     report(None, f"pulling {container.pull}")
     options = ["--src-tls-verify=false"] if container.insecure else []
     argv = ["skopeo", "copy", "--override-os", "linux", *options, f"docker://{container.pull}"]
-    part = to.with_suffix(".pull")
-    part.unlink(missing_ok=True)
+    archive = to / "archive.tar"
     try:
         programs.run(
-            [*argv, f"docker-archive:{part}:{container.name}"],
+            [*argv, f"docker-archive:{archive}:{container.name}"],
             what=f"pulling {container.pull}",
             timeout=_TIMEOUT,
         )
-        part.replace(to)
     except ImageError as error:
+        archive.unlink(missing_ok=True)
         raise pull_error(container, str(error)) from None
-    finally:
-        part.unlink(missing_ok=True)
+    stored = docker_store.from_archive(archive, to, at)
+    archive.unlink()
+    return stored
 
 
 def pull_error(container: Container, output: str) -> ConfigError | ImageError:
@@ -191,7 +207,7 @@ def _mmdebstrap(
     suite: str,
     packages: list[str],
     *,
-    to: Path,
+    to: IO[bytes],
     tmp: Path,
     what: str,
     programs: ChildPrograms,
@@ -214,15 +230,14 @@ def _mmdebstrap(
             if sign in text:
                 report(fraction, words)
 
-    with to.open("wb") as file:
-        programs.run(
-            argv,
-            what=what,
-            timeout=_TIMEOUT,
-            env=environment(TMPDIR=str(tmp), DEBIAN_FRONTEND="noninteractive"),
-            stdout=file,
-            line=line,
-        )
+    programs.run(
+        argv,
+        what=what,
+        timeout=_TIMEOUT,
+        env=environment(TMPDIR=str(tmp), DEBIAN_FRONTEND="noninteractive"),
+        stdout=to,
+        line=line,
+    )
 
 
 def _pack_scripts(recipe: Recipe, inputs: Inputs, to: Path) -> None:

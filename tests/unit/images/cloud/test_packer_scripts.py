@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 
 from tests.support.packer import PACKER
 from vmrunner.images import recipe
-from vmrunner.images.local import disk, rootfs
+from vmrunner.images.local import docker_store, rootfs
 
 SCRIPTS = sorted(PACKER.rglob("*.sh"))
 
@@ -58,11 +57,13 @@ def test_a_container_is_imported_as_the_local_builder_imports_it(containers: Mod
         command=tuple(MADE["command"]),
         env=MADE["env"],
     )
-    script = disk.boot_script([given], b"", b"", "nonce").decode()
-    (line,) = [line for line in script.splitlines() if line.startswith("import ")]
-    _, _, name, *flags = shlex.split(line)
     root, into = containers.make(MADE)
-    assert into == ["docker", "import", *flags, "-", name]
+    changes = ['CMD ["bash", "-c", "echo \\"$HOME\\""]', 'ENV LANG="C.UTF-8"']
+    changes.append(f'ENV PATH="{recipe.PATH}"')
+    flags = [word for change in changes for word in ("--change", change)]
+    assert into == ["docker", "import", *flags, "-", given.name]
+    config = json.loads(docker_store._config(given, (), ""))["config"]
+    assert config == {"Cmd": MADE["command"], "Env": ["LANG=C.UTF-8", f"PATH={recipe.PATH}"]}
     assert "--include=git,python3" in root
     assert (containers.EXCLUDED, containers.KEPT) == (rootfs._EXCLUDED, rootfs._KEPT)
 
