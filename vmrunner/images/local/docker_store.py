@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 
 from vmrunner.errors import ImageError
 from vmrunner.images.local import layers, pax_names
-from vmrunner.images.local.layers import Layer, Place, Xattr
+from vmrunner.images.local.layers import Layer, StoreRoot, Xattr
 from vmrunner.images.recipe import Container, Docker
 
 _FACTS: Final = "store.json"
@@ -41,12 +41,12 @@ _LARGEST: Final = 8 << 20  # bytes of an image's manifest or configuration
 _HUB: Final = ("docker.io/", "index.docker.io/")
 
 
-def place(docker: Docker) -> Place:
+def place(docker: Docker) -> StoreRoot:
     """Docker's store in a VM with these settings; the users of its namespace are those that
     packer/scripts/42-userns.sh gives it."""
     if docker.userns:
-        return Place(root="var/lib/docker/100000.100000", first=100000)
-    return Place(root="var/lib/docker")
+        return StoreRoot(root="var/lib/docker/100000.100000", first=100000)
+    return StoreRoot(root="var/lib/docker")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Stored:
         return self.directory / f"{number}.tar"
 
 
-def from_root(source: IO[bytes], directory: Path, name: str, at: Place) -> Stored:
+def from_root(source: IO[bytes], directory: Path, name: str, at: StoreRoot) -> Stored:
     """An image of one layer: the root whose tar is read from `source`. `name`: tells it apart."""
     stored = Stored(directory, ())
     with stored.tar(0).open("wb") as to:
@@ -86,7 +86,7 @@ def from_root(source: IO[bytes], directory: Path, name: str, at: Place) -> Store
     return Stored(directory, (layer,))
 
 
-def from_archive(archive: Path, directory: Path, at: Place) -> Stored:
+def from_archive(archive: Path, directory: Path, at: StoreRoot) -> Stored:
     """The image of an archive as `docker save` writes them. Raises ImageError where it is none."""
     stored = Stored(directory, ())
     try:
@@ -110,7 +110,7 @@ def from_archive(archive: Path, directory: Path, at: Place) -> Stored:
     return Stored(directory, tuple(found), config)
 
 
-def write(images: Sequence[tuple[Container, Stored]], to: IO[bytes], at: Place) -> list[Xattr]:
+def write(images: Sequence[tuple[Container, Stored]], to: IO[bytes], at: StoreRoot) -> list[Xattr]:
     """Write a store with these images to a tar of the VM's root, without its end. Returns the
     attributes that its files get afterwards."""
     roots = [at.root] if at.first == 0 else [str(Path(at.root).parent), at.root]
@@ -140,8 +140,8 @@ def write(images: Sequence[tuple[Container, Stored]], to: IO[bytes], at: Place) 
         name = _familiar(container.name)
         repository = name.rpartition(":")[0]
         repositories.setdefault(repository, {})[name] = f"sha256:{digest}"
-    known = json.dumps({"Repositories": repositories}, separators=(",", ":")).encode()
-    layers.put_file(to, f"{at.root}/image/overlay2/repositories.json", known, 0o600)
+    names_file = json.dumps({"Repositories": repositories}, separators=(",", ":")).encode()
+    layers.put_file(to, f"{at.root}/image/overlay2/repositories.json", names_file, 0o600)
     return xattrs
 
 

@@ -62,12 +62,12 @@ class Layer:
 
     @property
     def link(self) -> str:
-        """Its short name."""
+        """Short name of its directory."""
         return short_name(self.cache)
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreRoot:
     """Docker's store in a VM. `root`: its directory, without slashes around. `first`: the user and
     group that root of a container is in the VM."""
 
@@ -100,7 +100,7 @@ def put(to: IO[bytes], members: Iterable[tarfile.TarInfo]) -> None:
 
 
 def write(
-    source: IO[bytes], to: IO[bytes], *, cache: str, below: Sequence[Layer], place: Place
+    source: IO[bytes], to: IO[bytes], *, cache: str, below: Sequence[Layer], place: StoreRoot
 ) -> Layer:
     """Write the members of one layer's tar to a tar of the VM's root, without its end.
 
@@ -151,7 +151,7 @@ class _Writer:
     source: IO[bytes]
     to: IO[bytes]
     cache: str
-    place: Place
+    place: StoreRoot
     digest: Any = field(default_factory=hashlib.sha256)
     split: _Split = field(default_factory=_Split)
     raw: bytearray = field(default_factory=bytearray)  # headers and padding since the last file
@@ -250,8 +250,8 @@ class _Writer:
 
     def _placed(self, member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         """The member as one of the VM's root; None: it tells Docker something, and is no file."""
-        known = tarfile.SUPPORTED_TYPES
-        if member.issparse() or member.type == tarfile.GNUTYPE_SPARSE or member.type not in known:
+        readable = set(tarfile.SUPPORTED_TYPES) - {tarfile.GNUTYPE_SPARSE}
+        if member.issparse() or member.type not in readable:
             raise ImageError(f"layer: {member.name!r}: no file of this type can be read")
         parts = _inside(member.name)
         parent, base = self._parent(parts), parts[-1] if parts else ""

@@ -20,7 +20,7 @@ from typing import IO, Final
 from vmrunner.errors import ConfigError, ImageError
 from vmrunner.images.local import docker_store
 from vmrunner.images.local.docker_store import Stored
-from vmrunner.images.local.layers import Place
+from vmrunner.images.local.layers import StoreRoot
 from vmrunner.images.local.programs import ChildPrograms, environment, joined
 from vmrunner.images.recipe import Container, Inputs, Recipe, container_hash, vm_packages
 
@@ -130,7 +130,7 @@ def container_root(
     container: Container,
     *,
     to: Path,
-    at: Place,
+    at: StoreRoot,
     tmp: Path,
     programs: ChildPrograms,
     report: Report,
@@ -155,7 +155,7 @@ def container_root(
 
 
 def pull(
-    container: Container, *, to: Path, at: Place, programs: ChildPrograms, report: Report
+    container: Container, *, to: Path, at: StoreRoot, programs: ChildPrograms, report: Report
 ) -> Stored:
     """A container image from its registry, as it lies in Docker's store, in the directory `to`.
 

@@ -21,11 +21,11 @@ from vmrunner.errors import ImageError
 from vmrunner.images.local import disk, docker_store, layers
 from vmrunner.images.local.crc64 import crc64
 from vmrunner.images.local.docker_store import Stored
-from vmrunner.images.local.layers import Layer, Place, Xattr
+from vmrunner.images.local.layers import Layer, StoreRoot, Xattr
 from vmrunner.images.local.programs import ChildPrograms
 from vmrunner.images.recipe import Container, Docker
 
-AT = Place("var/lib/docker")
+AT = StoreRoot("var/lib/docker")
 CACHE = "ab" * 32
 CAPABILITY = base64.b64decode("AQAAAgAEAAAAAAAAAAAAAAAAAAA=")
 
@@ -49,7 +49,9 @@ def member(
     return info, content
 
 
-def written(tar: bytes, *, below: tuple[Layer, ...] = (), at: Place = AT) -> tuple[Layer, bytes]:
+def written(
+    tar: bytes, *, below: tuple[Layer, ...] = (), at: StoreRoot = AT
+) -> tuple[Layer, bytes]:
     to = io.BytesIO()
     layer = layers.write(io.BytesIO(tar), to, cache=CACHE, below=below, place=at)
     return layer, to.getvalue() + b"\0" * 1024
@@ -64,7 +66,7 @@ def files(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     return found
 
 
-def told_again(layer: Layer, store: bytes, at: Place = AT) -> bytes:
+def told_again(layer: Layer, store: bytes, at: StoreRoot = AT) -> bytes:
     """The layer's tar, put together from Docker's record and the files as Docker would."""
     there = files(store)
     home = f"{at.root}/{layers.LAYERS}/{layer.chain.removeprefix('sha256:')}"
