@@ -539,4 +539,11 @@ BUGS: Final = (
         "    return rows\n",
         "tests/faults/test_lives.py::test_a_page_knows_the_rows_of_what_lost_its_name",
     ),
+    Bug(
+        "reaper: a sweep that is made again stands for the pass",
+        "reaper/reaper.py",
+        "(SWEEP,) if sweep else (PASS, SWEEP) if again else (PASS,)",
+        "(SWEEP,) if sweep or again else (PASS,)",
+        "tests/unit/reaper/test_silence.py::test_the_ledgers_condemned_wait_for_no_listing",
+    ),
 )

@@ -342,11 +342,13 @@ class Node:
         now, world = self.world.clock(), self.world
         if now - self._passed >= world.pass_seconds:
             self._passed = now
-            sweep = self.sweeps and now - self._swept >= world.sweep_seconds
-            self._swept = now if sweep else self._swept
             # In the air a pass goes on as a task of its own, and a later round tells of it: to
             # wait for it here would keep the baton that it needs.
-            self.reaping.run(sweep=sweep, seconds=0.0 if world.airborne else LOST)
+            seconds = 0.0 if world.airborne else LOST
+            self.reaping.run(sweep=False, seconds=seconds)
+            if self.sweeps and now - self._swept >= world.sweep_seconds:
+                self._swept = now
+                self.reaping.run(sweep=True, seconds=seconds)
 
     def _keep_store(self) -> None:
         """What `serve` does beside; it collects more often than that, since worlds are short."""

@@ -60,19 +60,20 @@ class Reaper:
         orphans: bool = False,
         seconds: float = LOST,
     ) -> Report:
-        """One pass over every provider (of `only`), side by side: the ledger, and the cloud where
-        `sweep` or a hole says. `orphans`: those that the cap holds back too. What takes longer than
+        """One pass over every provider (of `only`), side by side: the ledger, or the cloud too with
+        `sweep`. A sweep that has a hole is made again beside a pass: what the ledger condemns
+        waits for no listing. `orphans`: those that the cap holds back too. What takes longer than
         `seconds` goes on, and a later pass reports it."""
         passes: dict[tuple[str, str], Callable[[], Report]] = {}
         for name, provider in self._drivers(only):
             memory = self._memory_of(name, provider)
-            early = not self._rounds.busy(name, SWEEP) and self._is_due_again(memory)
-            one_pass = ReapPass(
-                self._parts, memory, name, provider,
-                sweep=sweep or early, dry_run=dry_run, orphans=orphans,
-            )  # fmt: skip
-            key = name, SWEEP if sweep or early else PASS
-            passes[key] = partial(self._guarded, name, one_pass)
+            again = not self._rounds.busy(name, SWEEP) and self._is_due_again(memory)
+            for what in (SWEEP,) if sweep else (PASS, SWEEP) if again else (PASS,):
+                one_pass = ReapPass(
+                    self._parts, memory, name, provider,
+                    sweep=what == SWEEP, dry_run=dry_run, orphans=orphans,
+                )  # fmt: skip
+                passes[name, what] = partial(self._guarded, name, one_pass)
         report = self._rounds.run(passes, seconds)
         return replace(report, unread=tuple(dict.fromkeys(report.unread)))
 

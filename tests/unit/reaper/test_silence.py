@@ -1,11 +1,11 @@
-"""Silence of a place that could not be seen, which is no VM's fault."""
+"""Silence of a place that could not be seen: no VM's fault, and no reason to wait."""
 
 from __future__ import annotations
 
 from tests.support.engine_parts import EngineParts
 from vmrunner.engine.membership import Membership
-from vmrunner.model import Death, InstanceState
-from vmrunner.providers.fake import Fault
+from vmrunner.model import Death, InstanceState, Reason, Result
+from vmrunner.providers.fake import Call, Fault
 from vmrunner.reaper.reaper import Reaper
 
 
@@ -25,3 +25,24 @@ def test_a_vm_is_stuck_only_while_its_place_was_seen(parts: EngineParts) -> None
     reaper.run(sweep=True)
     ended = parts.ledger.instances.get(row.id)
     assert (ended.state, ended.death) == (InstanceState.DELETING, Death.STUCK)
+
+
+def test_the_ledgers_condemned_wait_for_no_listing(parts: EngineParts) -> None:
+    """A sweep that is made again may take minutes, where a cloud is slow."""
+    build, row = parts.running(ttl=10_000.0)
+    reaper = Reaper(parts.context, Membership(one_host=True), lambda: 1e6)
+    parts.cloud.fail("sweep", Fault.SERVER_ERROR)
+    reaper.run(sweep=True)
+    parts.ledger.builds.finish(
+        build.id, epoch=build.epoch, now=parts.clock(), result=Result.SUCCESS,
+        reason=Reason.EXIT_CODE,
+    )  # fmt: skip
+    states: list[InstanceState] = []
+
+    def note(call: Call) -> None:
+        if call.method == "sweep":
+            states.append(parts.ledger.instances.get(row.id).state)
+
+    parts.cloud.on_call = note
+    reaper.run(sweep=False)
+    assert states[0] is InstanceState.DELETING
