@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 from tests.support import thirdparty
 from tests.support.ec2 import KINDS, credentials
 from vmrunner.lib import ids
-from vmrunner.model import Kind, Network, Order, Role, Scope, Spec
-from vmrunner.providers import Provider, load, registry
+from vmrunner.model import Identity, Kind, Network, Order, Role, Scope, Shape, Spec
+from vmrunner.providers import Provider, StartsUnits, load, registry
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.gce.labels import labels
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmrunner_localclouds.azure import LocalAzure
     from vmrunner_localclouds.ec2 import LocalCloud
     from vmrunner_localclouds.gce import LocalGce
+    from vmrunner_localclouds.kube import LocalKube
 
     from vmrunner.providers.port_images import ImageRequest
 
@@ -237,6 +238,41 @@ class AzureDriver:
         self.cloud.image(self.site.group, wish.name, tags=wish.tags)
 
 
+class KubernetesDriver:
+    """A namespace of the local cluster, with VMs or pods in it. `root`: for what probes showed."""
+
+    shortest = 8.0
+    kinds = (Kind.INSTANCE, Kind.SCHEDULE, Kind.SECRET, Kind.DISK)
+    native_deadline = True
+
+    def __init__(self, cloud: LocalKube, clock: Clock, root: Path, runs: str) -> None:
+        self.clock = clock
+        self.cloud = cloud
+        self.root = root
+        self.runs = runs
+        cloud.boot_seconds = cloud.delete_seconds = 5
+
+    def open(self) -> Provider:
+        image = f"registry.example/vmrunner@sha256:{'a' * 64}"
+        chosen = {"vmi": {"image": image}, "pod": {"unit_image": image, "runtime_class": "gvisor"}}
+        return load(
+            "kubernetes",
+            "cluster",
+            installation=INSTALLATION,
+            cache_dir=self.root / "cache",
+            kubeconfig=str(self.cloud.kubeconfig),
+            namespace=self.cloud.namespace,
+            runs=self.runs,
+            **chosen[self.runs],
+        )
+
+    def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
+        return _wait(self.clock, true, seconds)
+
+    def stray(self, scope: Scope) -> Scope:
+        return scope._replace(account="00000000-0000-4000-8000-0000000000aa")
+
+
 def _wait(clock: Clock, true: Callable[[], T], seconds: float) -> T:
     for _ in range(int(seconds)):
         value = true()
@@ -266,6 +302,13 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
         clock = Clock()
         with LocalAzure(clock=clock, sleep=clock.sleep) as microsoft:
             yield AzureDriver(microsoft, clock)
+    elif kind in ("vmi", "pod"):
+        from vmrunner_localclouds.kube import LocalKube
+
+        clock = Clock()
+        with LocalKube(clock=clock, sleep=clock.sleep) as cluster:
+            yield KubernetesDriver(cluster, clock, root, kind)
+            assert not cluster.rejected
     elif kind == "elsewhere":
         driver = ElsewhereDriver(root / "site")
         try:
@@ -297,16 +340,20 @@ def _clean(driver: Driver) -> None:
 
 
 def make_order(provider: Provider, *, ttl: float = 600) -> Order:
-    """An order for a VM whose guest does nothing; the contract looks at it from outside."""
+    """An order for a VM whose guest does nothing; the contract looks at it from outside. A guest
+    sends nothing from this machine, where who starts it has no need to see that first."""
+    network = Network.OPEN if isinstance(provider, StartsUnits) else Network.NONE
     return Order(
         instance=ids.instance_id(),
         build=ids.build_id(),
         installation=INSTALLATION,
         generation=GENERATION,
         role=Role.BUILD,
-        offer=provider.offers(Spec(network=Network.NONE))[0],
+        offer=provider.offers(Spec(network=network))[0],
         deadline=float(int(provider.now() + ttl)),
         max_ttl=14400.0,
         user_data=b"#cloud-config\n{}\n",
-        network=Network.NONE,  # a test's guest sends nothing from this machine
+        network=network,
+        identity=Identity(user_key="ssh-ed25519 A", host_key="-", host_public="ssh-ed25519 B"),
+        shape=Shape(container="registry.example/build", runtime="runc", log_bytes=1 << 20),
     )

@@ -41,6 +41,8 @@ DRIVERS = [
     pytest.param("ec2"),
     pytest.param("gce"),
     pytest.param("azure"),
+    pytest.param("vmi"),
+    pytest.param("pod"),
     pytest.param("elsewhere"),
     pytest.param("qemu", marks=pytest.mark.vm),
 ]
@@ -80,7 +82,8 @@ def test_it_says_who_and_where_it_is(provider: Provider) -> None:
     assert provider.creates > 0
     kinds = {scope.kind for scope in provider.scopes}
     assert kinds <= registry.drivers().keys()
-    assert {registry.drivers()[kind].units for kind in kinds} == {isinstance(provider, StartsUnits)}
+    may = {registry.drivers()[kind].units for kind in kinds}
+    assert not isinstance(provider, StartsUnits) or may == {True}
     offers = provider.offers(Spec())
     assert offers
     assert all(isinstance(offer, Offer) and offer.scope in provider.scopes for offer in offers)

@@ -1,0 +1,31 @@
+"""The box of a pod: its container is the build's, started by the cluster, with vmrunner's own
+beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vmrunner.model import BuildSpec, NetworkPolicy, Shape, Trait
+
+
+class PodBox:
+    """`Box` of a pod. `probed`: network none is kept where a probe saw the policy hold; offers and
+    creates refuse it where none did."""
+
+    def __init__(self, *, probed: bool) -> None:
+        self.keeps = frozenset({Trait.NO_NETWORK} if probed else ())
+
+    def ahead(self, shape: Shape, network: NetworkPolicy) -> None:  # noqa: ARG002
+        return None
+
+    def job_fields(self, spec: BuildSpec) -> Mapping[str, object]:  # noqa: ARG002
+        return {"unit": True}
+
+    def inside(
+        self,
+        command: Sequence[str],
+        *,
+        held: bool,  # noqa: ARG002
+        terminal: str,  # noqa: ARG002
+    ) -> list[str]:
+        return list(command)

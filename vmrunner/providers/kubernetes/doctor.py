@@ -1,0 +1,232 @@
+"""`doctor` for Kubernetes: whether the namespace is reached, the right to delete, then what a
+launch needs. Each finding with its fix; one that fails hinders no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from vmrunner.errors import CredentialsRefused
+from vmrunner.lib import resources
+from vmrunner.model import Finding, Spec
+from vmrunner.providers.common.call_failed import CallFailed
+from vmrunner.providers.common.findings import (
+    bad,
+    each,
+    of_clock,
+    of_failure,
+    of_holes,
+    ok,
+    warning,
+)
+from vmrunner.providers.kubernetes import bodies, error_codes
+from vmrunner.providers.kubernetes.client import JOBS, JOBS_META, PODS, VMIS
+from vmrunner.providers.kubernetes.labels import PREFIX
+from vmrunner.providers.kubernetes.permissions import DELETE
+from vmrunner.providers.kubernetes.probes import Verdict
+
+if TYPE_CHECKING:
+    from vmrunner.providers.kubernetes.provider import KubernetesProvider
+
+Check = Callable[["KubernetesProvider"], Iterator[Finding]]
+
+_LOOK: Final = "see docs/kubernetes.md"
+#: Tokens are not judged by this host's clock; past it certificates are.
+_REFUSED: Final = 3600.0
+_OWN: Final = "the node's own runtime"
+_BASE: Final = "vmrunner image build --unit --push REGISTRY/NAME, and set unit_image"
+
+
+def check(provider: KubernetesProvider) -> list[Finding]:
+    """Run all checks. Whether the namespace is reached comes first: without it nothing else can be
+    told."""
+    try:
+        scope = provider.identity.read()
+    except CallFailed as failed:
+        return [of_failure("namespace", failed.error, _LOOK)]
+    found = [ok("namespace", f"{scope.place}, {scope.account}, at {provider.client.server}")]
+    checks = {name: partial(part, provider) for name, part in _CHECKS}
+    return [*found, *each(checks, _LOOK)]
+
+
+def _delete(provider: KubernetesProvider) -> Iterator[Finding]:
+    if provider.permissions.ask(DELETE):
+        yield ok("delete", f"{DELETE} is allowed")
+    else:
+        yield bad(
+            "delete", f"{DELETE} is denied", f"allow it: {_role()}; nothing is launched before"
+        )
+
+
+def _rights(provider: KubernetesProvider) -> Iterator[Finding]:
+    missing = [right for right in provider.permissions.missing() if right != DELETE]
+    if missing:
+        names = ", ".join(map(str, missing))
+        why = "; from Kubernetes 1.35 a stream needs create too" if _streams(missing) else ""
+        yield bad("rights", f"denied: {names}{why}", f"allow them: {_role()}")
+    else:
+        yield ok("rights", "all that are needed, and to streams get and create")
+
+
+def _streams(missing: list[Any]) -> bool:
+    return any("/" in right.resource and right.verb == "create" for right in missing)
+
+
+def _alone(provider: KubernetesProvider) -> Iterator[Finding]:
+    """Check that no other installation is in the namespace: each would take the other's for
+    leftovers of nobody."""
+    own = provider.options.installation
+    selector = f"{PREFIX}installation,{PREFIX}installation!={own}"
+    answer = provider.client.page(JOBS_META, labelSelector=selector, limit="1")
+    for item in answer.get("items") or ():
+        whose = item["metadata"]["labels"][f"{PREFIX}installation"]
+        yield bad(
+            "namespace",
+            f"it holds {item['metadata']['name']} of another installation, {whose}",
+            f"give this one its own: providers.{provider.name}.namespace",
+        )
+        return
+    yield ok("namespace", "nothing of another installation is in it")
+
+
+def _sweep(provider: KubernetesProvider) -> Iterator[Finding]:
+    yield from of_holes(provider.sweep(), f"see that these credentials have the role: {_role()}")
+
+
+def _kind(provider: KubernetesProvider) -> Iterator[Finding]:
+    """Check that the cluster takes what would be asked for: its kinds, runtime class, policies."""
+    provider.options.check_launch()
+    options = provider.options
+    meta = {"name": "vmrunner-check", "labels": {f"{PREFIX}installation": options.installation}}
+    provider.client.create(JOBS, bodies.timer(meta, 1), dry=True)
+    yield ok("jobs", "a deadline's Job passes the cluster's admission")
+    if options.runs == "vmi":
+        provider.client.page(VMIS, limit="1")
+        yield ok("KubeVirt", "virtualmachineinstances are there")
+        return
+    if options.runtime_class is None:
+        yield warning(
+            "wall",
+            'wall = "none": builds share the node\'s kernel',
+            "set runtime_class to one with a wall, such as kata-qemu or gvisor",
+        )
+    container = {"name": "check", "image": options.unit_image, "securityContext": bodies.confined()}
+    spec = {**bodies.pod_base(options), "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+    provider.client.create(PODS, pod, dry=True)
+    yield ok("runtime class", f"{options.runtime_class or _OWN} is taken")
+
+
+def _controllers(provider: KubernetesProvider) -> Iterator[Finding]:
+    verdict = provider.probes.controllers()
+    if verdict.shown:
+        yield ok("controllers", verdict.words)
+        return
+    yield bad(
+        "controllers",
+        f"{verdict.words}: only the guest's timer and vmrunner's reaper end what is left",
+        "start kube-controller-manager with its job, ttl-after-finished and garbage-collector",
+    )
+
+
+def _exec(provider: KubernetesProvider) -> Iterator[Finding]:
+    options = provider.options
+    if options.runs != "pod":
+        return
+    found = provider.probes.unit()
+    named = options.runtime_class or _OWN
+    if found["exec"].shown:
+        yield ok("exec", f"{named}: {found['exec'].words}")
+        yield from _recipe(found["recipe"])
+    else:
+        yield bad(
+            "exec",
+            f"{named}: {found['exec'].words}",
+            "set runtime_class to one whose pods `kubectl exec` reaches, and a unit_image that its "
+            "nodes can pull",
+        )
+
+
+def _recipe(verdict: Verdict) -> Iterator[Finding]:
+    from vmrunner.providers.kubernetes import unit_recipe
+
+    wanted = unit_recipe.current()
+    if verdict.words == wanted:
+        yield ok("unit image", f"recipe {wanted}")
+    else:
+        shown = verdict.words or "unknown"
+        yield bad("unit image", f"its recipe is {shown}, this vmrunner's {wanted}", _BASE)
+
+
+def _network(provider: KubernetesProvider) -> Iterator[Finding]:
+    options = provider.options
+    if options.network_policy == "never" or options.unit_image is None:
+        why = 'network_policy = "never"' if options.unit_image else "no unit_image to probe with"
+        yield warning(
+            "network none",
+            f"{why}: network none is refused where the cluster would have to keep it",
+            _BASE if options.unit_image is None else 'set network_policy = "probe"',
+        )
+        return
+    verdict = provider.probes.unit()["network"]
+    if verdict.shown:
+        yield ok("network none", verdict.words)
+    else:
+        yield warning(
+            "network none",
+            f"{verdict.words}: network none is refused",
+            f"apply {resources.path('deploy') / 'kubernetes/network.yaml'}, and use a network "
+            "plugin that keeps policies",
+        )
+
+
+def _offers(provider: KubernetesProvider) -> Iterator[Finding]:
+    offer = provider.offers(Spec())[0]
+    yield ok("launch", f"{offer.machine_type} in {offer.place}")
+
+
+def _quota(provider: KubernetesProvider) -> Iterator[Finding]:
+    """Check what a launch would meet, where the namespace has a quota that may be read."""
+    try:
+        answer = provider.client.call("GET", provider.client.path(QUOTAS))
+    except CallFailed as failed:
+        if isinstance(failed.error, CredentialsRefused) or error_codes.is_unknown_kind(failed):
+            return
+        raise
+    for quota in answer.get("items") or ():
+        status = quota.get("status") or {}
+        hard, used = status.get("hard") or {}, status.get("used") or {}
+        for name in sorted(hard):
+            if hard[name] == used.get(name) and hard[name] != "0":
+                yield warning(
+                    "quota",
+                    f"{quota['metadata']['name']}: {name} is used up: {hard[name]}",
+                    "raise it, or run fewer at once",
+                )
+
+
+QUOTAS: Final = PODS._replace(plural="resourcequotas")
+
+
+def _clock(provider: KubernetesProvider) -> Iterator[Finding]:
+    yield of_clock(provider.clock.skew or 0.0, refused=_REFUSED, whose="the cluster")
+
+
+def _role() -> str:
+    return f"kubectl apply -f {resources.path('deploy') / 'kubernetes/role.yaml'}"
+
+
+_CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("delete", _delete),
+    ("rights", _rights),
+    ("namespace", _alone),
+    ("sweep", _sweep),
+    ("cluster", _kind),
+    ("controllers", _controllers),
+    ("exec", _exec),
+    ("network none", _network),
+    ("launch", _offers),
+    ("quota", _quota),
+    ("clock", _clock),
+)

@@ -1,0 +1,114 @@
+"""The rights that these credentials have, asked of the API server itself.
+
+Credentials that may create and not delete leave bills behind: without the right to delete nothing
+is launched, and everything is still swept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from vmrunner.errors import CredentialsRefused
+from vmrunner.providers.common.clock import boottime
+from vmrunner.providers.common.permissions import GRANTED, REFUSED
+from vmrunner.providers.kubernetes.client import KubeClient
+from vmrunner.providers.kubernetes.options import KubernetesOptions
+
+_REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class Verb(NamedTuple):
+    """One right in the namespace."""
+
+    verb: str
+    resource: str  # with its subresource: pods/exec
+    group: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}"
+
+
+DELETE: Final = Verb("delete", "jobs", "batch")
+_JOBS: Final = tuple(Verb(v, "jobs", "batch") for v in ("delete", "create", "get", "list", "patch"))
+_SECRETS: Final = tuple(Verb(v, "secrets") for v in ("delete", "create", "get", "list"))
+_PODS: Final = tuple(Verb(v, "pods") for v in ("delete", "create", "get", "list", "patch"))
+_VMIS: Final = tuple(
+    Verb(v, "virtualmachineinstances", "kubevirt.io") for v in ("delete", "create", "get", "list")
+)
+_CLAIMS: Final = tuple(Verb(v, "persistentvolumeclaims") for v in ("delete", "create", "get"))
+#: From Kubernetes 1.35 a WebSocket needs `create` beside `get`.
+_EXEC: Final = tuple(Verb(v, "pods/exec") for v in ("get", "create"))
+_FORWARD: Final = tuple(
+    Verb(v, "virtualmachineinstances/portforward", "subresources.kubevirt.io")
+    for v in ("get", "create")
+)
+_REST: Final = (
+    Verb("get", "namespaces"),
+    Verb("list", "persistentvolumeclaims"),
+    Verb("get", "pods/log"),
+)
+
+
+def needed(options: KubernetesOptions) -> Iterator[Verb]:
+    """Yield the rights of such a provider, the one to delete first."""
+    yield from _JOBS
+    yield from _SECRETS
+    yield from _PODS
+    yield from _EXEC if options.runs == "pod" else (*_VMIS, *_FORWARD)
+    yield from _CLAIMS if options.volume is not None else ()
+    yield from _REST
+
+
+class KubePermissions:
+    """The knowledge of the right to delete. Thread-safe."""
+
+    def __init__(
+        self,
+        options: KubernetesOptions,
+        client: KubeClient,
+        elapsed: Callable[[], float] = boottime,
+    ) -> None:
+        self._options = options
+        self._client = client
+        self._elapsed = elapsed
+        self._lock = threading.Lock()
+        self._may: bool | None = None
+        self._until = float("-inf")
+
+    def demand(self) -> None:
+        """Raises `CredentialsRefused` when we may not delete, `CallFailed` when that cannot be
+        told."""
+        with self._lock:
+            if self._elapsed() >= self._until:
+                self._may = self.ask(DELETE)
+                self._until = self._elapsed() + (GRANTED if self._may else REFUSED)
+            if self._may:
+                return
+        raise CredentialsRefused(
+            f"{self._options.name} may not delete what it would launch",
+            hint="apply deploy/kubernetes/role.yaml in its namespace; nothing is launched before",
+        )
+
+    def ask(self, right: Verb) -> bool:
+        """True if these credentials have a right. Raises `CallFailed`."""
+        resource, _, part = right.resource.partition("/")
+        attributes = {
+            "namespace": self._options.namespace,
+            "verb": right.verb,
+            "group": right.group,
+            "resource": resource,
+            **({"subresource": part} if part else {}),
+        }
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._client.call("POST", _REVIEWS, body=body)
+        return (answer.get("status") or {}).get("allowed") is True
+
+    def missing(self) -> list[Verb]:
+        """Return the rights that are not there. Raises `CallFailed`."""
+        return [right for right in needed(self._options) if not self.ask(right)]
