@@ -1,0 +1,169 @@
+"""What pods and VMs show, as kubelets and KubeVirt write it, in the core's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.providers.kubernetes.orders import NAME, SCOPE, UID
+from vmrunner.model import Power, Reason
+from vmrunner.providers.kubernetes import states
+from vmrunner.providers.kubernetes.states import View
+
+THEN = "2026-11-30T10:00:00Z"
+NOW = states.moment(THEN) or 0.0
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": UID}
+    meta = {"name": NAME, "uid": "pod-uid", "creationTimestamp": THEN, "ownerReferences": [owner]}
+    return {"metadata": meta, "status": status}
+
+
+def container(name: str, *, started: bool = True, **state: Any) -> dict[str, Any]:
+    return {"name": name, "started": started, "state": state or {"running": {"startedAt": THEN}}}
+
+
+def ended(code: int, reason: str = "Completed") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": reason}}
+
+
+def view(shown: dict[str, Any], later: float = 0.0) -> View:
+    return states.pod_view(shown, NOW + later)
+
+
+def conditions(kind: str, reason: str, status: str = "True") -> list[dict[str, Any]]:
+    fields = {"type": kind, "status": status, "reason": reason, "lastTransitionTime": THEN}
+    return [{**fields, "message": f"{reason}: 0/3 nodes are available"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "power", "detail"),
+    [
+        ({"phase": "Succeeded"}, Power.DEAD, ""),
+        ({"phase": "Failed", "reason": "DeadlineExceeded"}, Power.DEAD, "deadline"),
+        (
+            {
+                "phase": "Failed",
+                "reason": "Evicted",
+                "message": "Container build exceeded its local ephemeral storage limit",
+            },
+            Power.DEAD,
+            "disk_full",
+        ),
+        ({"phase": "Unknown"}, Power.RUNNING, "its node does not answer"),
+        ({"phase": "Pending"}, Power.PENDING, ""),
+        ({}, Power.PENDING, ""),
+    ],
+)
+def test_a_pods_phase_is_its_power(status: dict[str, Any], power: Power, detail: str) -> None:
+    found = view(pod(**status))
+    assert (found.power, found.detail) == (power, detail)
+    assert not found.self_ended
+    assert not found.preempted
+
+
+def test_it_runs_once_vmrunners_container_has_started() -> None:
+    both = [container("vmrunner", started=False), container("build")]
+    assert view(pod(phase="Running", containerStatuses=both)).power is Power.PENDING
+    both[0] = container("vmrunner")
+    found = view(pod(phase="Running", containerStatuses=both))
+    assert found.power is Power.RUNNING
+    assert str(found.address) == f"pods/{NAME}:22"
+
+
+def test_the_builds_end_is_not_the_pods() -> None:
+    """Its log and artifacts are still inside."""
+    both = [container("vmrunner"), container("build", **ended(7))]
+    assert view(pod(phase="Running", containerStatuses=both)).power is Power.RUNNING
+
+
+def test_without_vmrunners_container_the_unit_is_lost() -> None:
+    both = [container("vmrunner", **ended(137, "OOMKilled")), container("build")]
+    found = view(pod(phase="Running", containerStatuses=both))
+    assert found.power is Power.STOPPING
+    assert "OOMKilled (exit code 137)" in found.detail
+    assert not found.self_ended
+
+
+@pytest.mark.parametrize(
+    ("status", "preempted"),
+    [
+        ({"reason": "Evicted", "message": "The node was low on resource: memory"}, True),
+        ({"reason": "Preempting"}, True),
+        ({"reason": "Terminated", "message": "Pod was terminated in response to shutdown"}, True),
+        ({"reason": "NodeLost"}, True),
+        ({"conditions": conditions("DisruptionTarget", "PreemptionByScheduler")}, True),
+        ({"conditions": conditions("DisruptionTarget", "TerminationByKubelet")}, True),
+        ({"conditions": conditions("DisruptionTarget", "TerminationByKubelet", "False")}, False),
+        ({"reason": "SomethingElse"}, False),
+        ({"containerStatuses": [container("vmrunner", **ended(1, "Error"))]}, False),
+    ],
+)
+def test_what_its_node_takes_back_is_preempted(status: dict[str, Any], preempted: bool) -> None:
+    found = view(pod(phase="Failed", **status))
+    assert (found.power, found.preempted, found.self_ended) == (Power.DEAD, preempted, False)
+
+
+@pytest.mark.parametrize(("later", "unfit"), [(59, None), (60, Reason.NO_CAPACITY)])
+def test_no_node_for_a_minute_is_no_capacity(later: float, unfit: Reason | None) -> None:
+    waits = conditions("PodScheduled", "Unschedulable", "False")
+    found = view(pod(phase="Pending", conditions=waits), later)
+    assert (found.power, found.unfit) == (Power.PENDING, unfit)
+    assert "0/3 nodes are available" in found.detail
+    vm = states.vmi_view(pod(phase="Scheduling", conditions=waits), NOW + later)
+    assert (vm.power, vm.unfit) == (Power.PENDING, unfit)
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "InvalidImageName"])
+def test_an_image_that_cannot_be_had_is_named(reason: str) -> None:
+    waiting = {"waiting": {"reason": reason, "message": "manifest unknown"}}
+    part = {"name": "build", "image": "nothing:1", "state": waiting}
+    for key in ("containerStatuses", "initContainerStatuses"):
+        found = view(pod(phase="Pending", **{key: [part]}))
+        assert (found.power, found.unfit) == (Power.PENDING, Reason.IMAGE)
+        assert found.detail == f"nothing:1: {reason}: manifest unknown"
+    part["state"] = {"waiting": {"reason": "ContainerCreating"}}
+    assert view(pod(phase="Pending", containerStatuses=[part])).unfit is None
+
+
+def test_a_node_without_room_is_no_capacity() -> None:
+    found = view(pod(phase="Failed", reason="OutOfcpu", message="Node didn't have enough"))
+    assert (found.power, found.unfit) == (Power.DEAD, Reason.NO_CAPACITY)
+
+
+def test_what_is_being_deleted_is_alive_until_it_is_gone() -> None:
+    shown = pod(phase="Running", containerStatuses=[container("vmrunner")])
+    shown["metadata"]["deletionTimestamp"] = THEN
+    assert view(shown, 86400).power is Power.STOPPING
+    assert states.vmi_view(shown, NOW).power is Power.STOPPING
+
+
+@pytest.mark.parametrize(
+    ("status", "power", "self_ended"),
+    [
+        ({"phase": "Pending"}, Power.PENDING, False),
+        ({"phase": "Scheduled"}, Power.PENDING, False),
+        ({"phase": "Running"}, Power.PENDING, False),
+        ({"phase": "Running", "interfaces": [{"name": "default"}]}, Power.PENDING, False),
+        ({"phase": "Running", "interfaces": [{"ipAddress": "10.0.0.3"}]}, Power.RUNNING, False),
+        ({"phase": "Succeeded"}, Power.DEAD, True),
+        ({"phase": "Failed"}, Power.DEAD, False),
+        ({"phase": "Unknown"}, Power.RUNNING, False),
+    ],
+)
+def test_a_vms_phase_is_its_power(status: dict[str, Any], power: Power, self_ended: bool) -> None:
+    found = states.vmi_view(pod(**status), NOW)
+    assert (found.power, found.self_ended) == (power, self_ended)
+    host = f"virtualmachineinstances/{NAME}:22"
+    assert (str(found.address) == host) is (status.get("interfaces") == [{"ipAddress": "10.0.0.3"}])
+
+
+def test_another_of_that_name_is_another_instance() -> None:
+    found = states.pod_seen(SCOPE, pod(phase="Pending"), NOW)
+    assert found.ref.id == f"{NAME}/{UID}"
+    assert found.created_at == NOW
+    alone = pod(phase="Pending")
+    alone["metadata"]["ownerReferences"] = []
+    assert states.pod_seen(SCOPE, alone, NOW).ref.id == f"{NAME}/pod-uid"
