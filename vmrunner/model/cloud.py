@@ -31,7 +31,7 @@ class Kind(StrEnum):
     GROUP = "security_group"  # bills nothing, but is in the way
     SPOT_REQUEST = "spot_request"
     SCHEDULE = "schedule"
-    SECRET = "secret"  # bills nothing, and holds keys
+    SECRET = "secret"  # noqa: S105 - it bills nothing, and holds keys
 
 
 class Role(StrEnum):

@@ -97,7 +97,7 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "azure", "fake"])
+@pytest.mark.parametrize("kind", ["qemu", "ec2", "gce", "azure", "kubernetes", "fake"])
 def test_new_provider_keys_need_trust_until_known_harmless(kind: str) -> None:
     fields = registry.settings_of(registry.drivers()[kind]).model_fields
     table = {"providers": {"p": dict.fromkeys([*fields, "next"], 1)}}

@@ -23,7 +23,7 @@ from vmrunner.providers.port import Driver
 from vmrunner.providers.registry import drivers
 
 ROOT = Path(__file__).parents[3]
-OURS = {"azure", "ec2", "fake", "gce", "qemu"}
+OURS = {"azure", "ec2", "fake", "gce", "kubernetes", "qemu"}
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from vmrunner.core.boxes import Box
 from vmrunner.errors import BadOrder, NoCapacity
@@ -46,10 +47,10 @@ from vmrunner.providers.port import LookPace
 CREATES: Final = 32
 
 
-def opened(options: KubernetesOptions, **more: object) -> KubernetesProvider:
-    """The provider of these options."""
-    made = PodProvider if options.runs == "pod" else KubernetesProvider
-    return made(options, **more)  # type: ignore[arg-type]
+def opened(options: KubernetesOptions, **clocks: Any) -> KubernetesProvider:
+    """The provider of these options. `clocks`: as of `KubernetesProvider`."""
+    kind = PodProvider if options.runs == "pod" else KubernetesProvider
+    return kind(options, **clocks)
 
 
 class KubernetesProvider:
@@ -66,15 +67,18 @@ class KubernetesProvider:
         *,
         buckets: Buckets | None = None,
         elapsed: Callable[[], float] = boottime,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`elapsed` and the clock of `buckets` are for tests with a virtual one."""
+        """`elapsed`, `sleep` and the clock of `buckets` are for tests with a virtual one."""
         options.check()
         self.options = options
         self.clock = CloudClock(elapsed=elapsed)
         self.client = KubeClient(options, self.clock, buckets=buckets)
         self.identity = NamespaceIdentity(self.client, options.namespace, elapsed)
         self.permissions = KubePermissions(options, self.client, elapsed)
-        self.probes = KubeProbes(options, self.client, self.identity, self.now)
+        self.probes = KubeProbes(
+            options, self.client, self.identity, self.now, sleep=sleep, elapsed=elapsed
+        )
         kinds = KINDS_OF[options.runs]
         self._dry = DryPools(elapsed)
         self._creator = KubeCreator(options, self.client, self._dry, self.now)
