@@ -116,11 +116,12 @@ def vmi_view(vmi: JSON, now: float) -> View:
     """The state of a VM."""
     status = vmi.get("status") or {}
     phase = status.get("phase")
-    if phase == "Succeeded":
+    deleted = bool(vmi["metadata"].get("deletionTimestamp"))
+    if phase == "Succeeded" and not deleted:
         return View(Power.DEAD, "the guest switched itself off", self_ended=True)
-    if phase == "Failed":
-        return View(Power.DEAD, _words(status) or "it failed")
-    if vmi["metadata"].get("deletionTimestamp"):
+    if phase in ("Succeeded", "Failed"):
+        return View(Power.DEAD, _words(status) or ("it was deleted" if deleted else "it failed"))
+    if deleted:
         return View(Power.STOPPING, "it is being deleted")
     if phase in ("Running", "Unknown"):
         return _running_vmi(vmi, status, phase)
@@ -199,6 +200,14 @@ def _cause(ended: JSON) -> str:
 
 
 def _pending(status: JSON, now: float) -> View:
+    synchronized = condition(status, "Synchronized")
+    if synchronized.get("reason") == "FailedCreate":
+        # KubeVirt took the VM, and the cluster refuses the pod that it would run in.
+        text = str(synchronized.get("message") or "")
+        full = Reason.QUOTA if "exceeded quota" in text else Reason.NO_CAPACITY
+        since = moment(synchronized.get("lastTransitionTime"))
+        late = since is None or now - since >= PLACED_WITHIN
+        return View(Power.PENDING, text, unfit=full if late else None)
     placed = condition(status, "PodScheduled")
     since = moment(placed.get("lastTransitionTime"))
     if placed.get("reason") == "Unschedulable" and since is not None:

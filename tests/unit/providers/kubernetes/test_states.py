@@ -160,6 +160,22 @@ def test_a_vms_phase_is_its_power(status: dict[str, Any], power: Power, self_end
     assert (str(found.address) == host) is (status.get("interfaces") == [{"ipAddress": "10.0.0.3"}])
 
 
+def test_a_vm_that_was_deleted_did_not_switch_itself_off() -> None:
+    """KubeVirt writes Succeeded for both."""
+    shown = pod(phase="Succeeded")
+    shown["metadata"]["deletionTimestamp"] = THEN
+    found = states.vmi_view(shown, NOW)
+    assert (found.power, found.self_ended, found.detail) == (Power.DEAD, False, "it was deleted")
+
+
+def test_a_vm_whose_pod_is_refused_is_no_capacity() -> None:
+    for words, unfit in (("exceeded quota: q", Reason.QUOTA), ("denied", Reason.NO_CAPACITY)):
+        waits = conditions("Synchronized", "FailedCreate", "False")
+        waits[0]["message"] = words
+        found = states.vmi_view(pod(phase="Pending", conditions=waits), NOW + 60)
+        assert (found.power, found.unfit, found.detail) == (Power.PENDING, unfit, words)
+
+
 def test_another_of_that_name_is_another_instance() -> None:
     found = states.pod_seen(SCOPE, pod(phase="Pending"), NOW)
     assert found.ref.id == f"{NAME}/{UID}"
