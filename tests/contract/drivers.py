@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vmrunner_localclouds.azure import LocalAzure
     from vmrunner_localclouds.ec2 import LocalCloud
     from vmrunner_localclouds.gce import LocalGce
-    from vmrunner_localclouds.kube import LocalKube
 
+    from tests.support.kube_driver import Cluster
     from vmrunner.providers.port_images import ImageRequest
 
 T = TypeVar("T")
@@ -239,32 +239,22 @@ class AzureDriver:
 
 
 class KubernetesDriver:
-    """A namespace of the local cluster, with VMs or pods in it. `root`: for what probes showed."""
+    """A namespace of the local cluster, with VMs or pods in it. The two differ by `kubeconfig`."""
 
     shortest = 8.0
     kinds = (Kind.INSTANCE, Kind.SCHEDULE, Kind.SECRET, Kind.DISK)
     native_deadline = True
 
-    def __init__(self, cloud: LocalKube, clock: Clock, root: Path, runs: str) -> None:
-        self.clock = clock
-        self.cloud = cloud
-        self.root = root
+    def __init__(self, cluster: Cluster, runs: str) -> None:
+        self.clock = cluster.clock
+        self.cluster = cluster
         self.runs = runs
-        cloud.boot_seconds = cloud.delete_seconds = 5
+        cloud = cluster.cloud
+        cloud.virt.seconds = cloud.kubelet.seconds = 5
+        cloud.virt.stop_seconds = cloud.kubelet.stop_seconds = 5
 
     def open(self) -> Provider:
-        image = f"registry.example/vmrunner@sha256:{'a' * 64}"
-        chosen = {"vmi": {"image": image}, "pod": {"unit_image": image, "runtime_class": "gvisor"}}
-        return load(
-            "kubernetes",
-            "cluster",
-            installation=INSTALLATION,
-            cache_dir=self.root / "cache",
-            kubeconfig=str(self.cloud.kubeconfig),
-            namespace=self.cloud.namespace,
-            runs=self.runs,
-            **chosen[self.runs],
-        )
+        return self.cluster.provider(self.runs)
 
     def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
         return _wait(self.clock, true, seconds)
@@ -303,12 +293,11 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
         with LocalAzure(clock=clock, sleep=clock.sleep) as microsoft:
             yield AzureDriver(microsoft, clock)
     elif kind in ("vmi", "pod"):
-        from vmrunner_localclouds.kube import LocalKube
+        from tests.support.kube_driver import cluster
 
-        clock = Clock()
-        with LocalKube(clock=clock, sleep=clock.sleep) as cluster:
-            yield KubernetesDriver(cluster, clock, root, kind)
-            assert not cluster.rejected
+        with cluster() as kube:
+            yield KubernetesDriver(kube, kind)
+            assert not kube.cloud.rejected
     elif kind == "elsewhere":
         driver = ElsewhereDriver(root / "site")
         try:

@@ -76,6 +76,8 @@ def cluster(**more: Any) -> Iterator[Cluster]:
 
 def make_order(provider: KubernetesProvider, *, ttl: float = 600, **more: Any) -> Order:
     """An order for something that does nothing."""
+    for _ in range(2):
+        provider.identity.read()  # a clock that contradicts the host's is believed the second time
     given: dict[str, Any] = {
         "instance": ids.instance_id(),
         "build": ids.build_id(),

@@ -93,6 +93,7 @@ def test_sizes_and_limits_of_cost_are_a_projects_to_say(file: Path) -> None:
 
 SIZES = {
     "accel", "cpus", "disk", "disk_type", "instance_types", "kind", "machine_types",
+    "sizes",
     "max_instances", "memory", "region", "spot", "zones",
 }  # fmt: skip
 

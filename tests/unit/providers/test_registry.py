@@ -17,6 +17,7 @@ from tests.support import thirdparty
 from tests.support.exec_server import stream_server
 from vmrunner.errors import ConfigError
 from vmrunner.lib.channels import TCP, UNIX_SOCKET
+from vmrunner.lib.websocket_channel import WebSocketChannel
 from vmrunner.model import Address
 from vmrunner.providers import Provider, registry
 from vmrunner.providers.port import Driver
@@ -70,6 +71,7 @@ def test_a_channel_is_tcp_unless_the_driver_names_one(site: Path) -> None:
         raise AssertionError("it was opened")
 
     found = {kind: registry.channel(kind, opened) for kind in (*OURS, "elsewhere", "gone")}
+    assert isinstance(found.pop("kubernetes"), WebSocketChannel)
     assert found == {kind: UNIX_SOCKET if kind == "qemu" else TCP for kind in found}
 
 

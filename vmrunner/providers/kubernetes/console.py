@@ -10,6 +10,7 @@ from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.console import CONSOLE_BYTES
 from vmrunner.providers.kubernetes import error_codes
 from vmrunner.providers.kubernetes.client import PODS, KubeClient
+from vmrunner.providers.kubernetes.error_codes import UNKNOWN_KIND
 from vmrunner.providers.kubernetes.labels import split
 from vmrunner.providers.kubernetes.states import OURS
 
@@ -37,6 +38,6 @@ def _log(client: KubeClient, pod: str, container: str) -> str:
         return client.log(pod, container, limit=CONSOLE_BYTES)
     except CallFailed as failed:
         # A container that has not begun has no log, which is told as a bad request.
-        if error_codes.is_missing(failed) or failed.code == "BadRequest":
+        if error_codes.is_missing(failed) or failed.code in ("BadRequest", UNKNOWN_KIND):
             return ""
         raise
