@@ -73,6 +73,6 @@ BUGS: Final = (
         "services/client/people.py",
         "_without(answer, secret)[:TOLD]",
         "answer[:TOLD]",
-        f"{PEOPLE}::test_a_failure_tells_no_part_of_the_url",
+        f"{PEOPLE}::test_what_a_failure_says_of_the_url_is_masked",
     ),
 )

@@ -151,7 +151,7 @@ BUGS: Final = (
         "services/client/websocket.py",
         "            raise self._error or self._closed(error) from None",
         "            return None",
-        f"{CLI}::test_a_server_that_dies_is_told_plainly",
+        f"{CLI}::test_a_node_that_is_killed_is_told_plainly",
     ),
     Bug(
         "leases: a held build ends with its client",

@@ -137,6 +137,14 @@ def test_a_failure_tells_no_part_of_the_url(chat: Chat) -> None:
         assert "TokenOfIt" not in error
 
 
+def test_what_a_failure_says_of_the_url_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a service of Apprise's puts into its words."""
+    echo = "import json, sys; print(json.dumps('no: ' + json.load(sys.stdin)['url']))"
+    monkeypatch.setattr(people, "_PROGRAM", echo)
+    error = people.tell(b"slack://TokenOfIt/more-of-it@host", "text")
+    assert error == "no: ***"
+
+
 def test_people_are_told_by_the_outbox_until_they_take_it(ledger: Ledger, chat: Chat) -> None:
     named(ledger, "team")
     for build, result in (("b-1", Result.SUCCESS), ("b-2", Result.FAILURE)):

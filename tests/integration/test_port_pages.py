@@ -143,7 +143,8 @@ def csrf(served: Entered, client: httpx2.Client) -> str:
 
 def test_what_a_vm_sends_has_no_power_over_the_page(served: Entered, web: WebService) -> None:
     headers = [
-        ("Set-Cookie", "vmrunner_login_1=evil; Path=/"), ("Clear-Site-Data", '"cookies"'),
+        ("Set-Cookie", "theirs=evil; Path=/"), ("Clear-Site-Data", '"cookies"'),
+        ("Set-Cookie", "vmrunner_login_1=evil; Path=/"),
         ("Service-Worker-Allowed", "/"), ("Strict-Transport-Security", "max-age=1"),
         ("Alt-Svc", 'h3="evil:1"'), ("WWW-Authenticate", "Basic"), ("Connection", "X-Evil"),
         ("X-Evil", "1"), ("Access-Control-Allow-Origin", "*"), ("X-Own", "1"),
@@ -156,7 +157,7 @@ def test_what_a_vm_sends_has_no_power_over_the_page(served: Entered, web: WebSer
         assert client.get(f"{keyed}moved").headers["location"] == f"{keyed}next"
     answer = client.get(keyed)
     assert answer.headers["x-own"] == "1"
-    for name, _ in headers[:7]:
+    for name, _ in headers[:8]:
         assert name.lower() not in answer.headers or name == "Connection", name
     assert "x-evil" not in answer.headers
     assert "access-control-allow-origin" not in answer.headers
