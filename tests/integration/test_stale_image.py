@@ -42,7 +42,7 @@ class Builder:
         self.error: BaseException | None = None
 
     def __call__(
-        self, recipe: Recipe, *, cache: Path, progress: Callable[[Progress], None], accel: str
+        self, recipe: Recipe, *, cache: Path, progress: Callable[[Progress], None]
     ) -> LocalImage:
         self.asked.append(recipe.name)
         self.sources.append(len(list((self.root / "data").rglob("sources/*.tar"))))

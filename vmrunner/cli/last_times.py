@@ -29,8 +29,12 @@ class LastTimes:
         """Return " (2m the last time)", or nothing."""
         from vmrunner.lib import units
 
-        seconds = self._read().get(step)
+        seconds = self.seconds(step)
         return "" if seconds is None else f" ({units.span(seconds)} the last time)"
+
+    def seconds(self, step: str) -> float | None:
+        """Seconds that a step took the last time, where that is known."""
+        return self._read().get(step)
 
     def note(self, step: str, seconds: float) -> None:
         """Keep how long a step took."""

@@ -1,24 +1,22 @@
-"""`vmrunner image build|stage|ls|verify`, and the progress of an image that a first build makes."""
+"""`vmrunner image build|stage|ls|verify`."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vmrunner.cli import exit_codes, output, signals
 from vmrunner.cli.commands import image_gc, image_template
 from vmrunner.cli.context import CliContext, shell_of
-from vmrunner.cli.last_times import LastTimes
+from vmrunner.cli.image_progress import ImageProgress
 from vmrunner.cli.output import Format
 from vmrunner.cli.views import images as imageviews
 from vmrunner.errors import BadOrder, ConfigError, LedgerError, NotFound
 
 if TYPE_CHECKING:
-    from vmrunner.images import Progress
     from vmrunner.model import MadeImage
 
 app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True)
@@ -27,79 +25,6 @@ Recipe = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="A recipe that ships with vmrunner, or a .toml file."),
 ]
-
-
-class ImageProgress:
-    """Shows an image build: bars on a terminal, a line a stage elsewhere. Nothing is shown before
-    there is something to tell; then first of all `why` it is made."""
-
-    def __init__(self, why: str = "") -> None:
-        self._why = why
-        self._live = sys.stderr.isatty() and output.coloured(sys.stderr)
-        self._bars: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._printed: set[tuple[str, bool]] = set()
-        self._times = LastTimes()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-
-    def __call__(self, progress: Progress) -> None:
-        if self._why:
-            output.say(f"{self._why}: it is made now")
-            self._why = ""
-        step = f"image: {progress.stage}"
-        if self._live:
-            self._bar(progress, self._times.hint(step))
-        else:
-            self._line(progress, step)
-        if progress.fraction == 1.0 and progress.seconds >= 1.0:  # else it was there already
-            self._times.note(step, progress.seconds)
-
-    def _line(self, progress: Progress, step: str) -> None:
-        from vmrunner.lib import units
-
-        over = progress.fraction == 1.0
-        if (progress.stage, over) in self._printed:
-            return
-        self._printed.add((progress.stage, over))
-        took = f" took {units.span(progress.seconds)}" if over else f" …{self._times.hint(step)}"
-        output.say(f"image: {progress.stage}{took}")
-
-    def _bar(self, progress: Progress, hint: str) -> None:
-        if self._bars is None:
-            self._bars = _bars()
-            self._bars.start()
-        task = self._tasks.get(progress.stage)
-        if task is None:
-            task = self._bars.add_task(progress.stage, total=None, message="")
-            self._tasks[progress.stage] = task
-        total = None if progress.fraction is None else 1.0
-        self._bars.update(
-            task,
-            total=total,
-            completed=progress.fraction or 0.0,
-            message=output.clean(progress.message)[:60] or hint.strip(),
-        )
-        if progress.fraction == 1.0:
-            self._bars.stop_task(task)
-
-
-def _bars() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description:<12}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}", markup=False),
-        console=Console(stderr=True),
-    )
 
 
 @app.command()

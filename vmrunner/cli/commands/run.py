@@ -153,7 +153,7 @@ def run(
 
 def carry_out(shell: CliContext, request: BuildRequest, options: FollowOptions) -> int:
     """Check, submit, follow, and give the exit code."""
-    from vmrunner.cli.commands.images import ImageProgress
+    from vmrunner.cli.image_progress import ImageProgress
     from vmrunner.cli.signals import Signals
     from vmrunner.lib import process
 

@@ -48,12 +48,14 @@ _PART: Final = ".part-"
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """One event of a build. `fraction` is of this stage, None when it cannot be told; the stage
-    is over when it is 1.0. `seconds` since the stage began."""
+    is over when it is 1.0. `seconds` since the stage began. `plan`: of the first event alone, the
+    stages to come, of which those of a group run side by side."""
 
     stage: str
     fraction: float | None
     seconds: float
     message: str = ""
+    plan: tuple[tuple[str, ...], ...] = ()
 
 
 Callback = Callable[[Progress], None]
@@ -130,16 +132,20 @@ class _Job:
             self.stages / f"container-{recipes.container_hash(c, userns=userns)}"
             for c in self.recipe.containers
         ]
-        todo: dict[Path, Callable[[], None]] = {root: lambda: self._vm_root(root, scratch)}
+        todo: dict[Path, tuple[str, Callable[[], None]]] = {
+            root: ("root", lambda: self._vm_root(root, scratch))
+        }
         for container, place in zip(self.recipe.containers, containers, strict=True):
-            todo[place] = partial(self._container, container, place, scratch)
+            todo[place] = container.name, partial(self._container, container, place, scratch)
         for path in todo:
             if path.exists() and not self.fresh:
                 os.utime(path)
-        work = [make for path, make in todo.items() if self.fresh or not path.exists()]
+        missing = [item for path, item in todo.items() if self.fresh or not path.exists()]
+        plan = (tuple(name for name, _ in missing), ("disk",), ("image",))
+        self.progress(Progress(stage="plan", fraction=0.0, seconds=0.0, plan=plan))
         with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
             try:
-                for result in [pool.submit(make) for make in work]:
+                for result in [pool.submit(make) for _, make in missing]:
                     result.result()
             except BaseException:
                 self.programs.stop()  # the other roots are for nothing now

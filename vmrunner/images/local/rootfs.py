@@ -234,7 +234,11 @@ def _mmdebstrap(
         argv,
         what=what,
         timeout=_TIMEOUT,
-        env=environment(TMPDIR=str(tmp), DEBIAN_FRONTEND="noninteractive"),
+        env=environment(
+            TMPDIR=str(tmp),
+            DEBIAN_FRONTEND="noninteractive",
+            DPKG_FORCE="unsafe-io",  # nothing of it outlives a crash: it is packed at the end
+        ),
         stdout=to,
         line=line,
     )
