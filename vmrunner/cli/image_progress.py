@@ -159,7 +159,7 @@ def _bars(left: Callable[[], str]) -> Any:
     from rich.text import Text
 
     class Message(ProgressColumn):
-        """What a stage does, or how long all of it will take."""
+        """A stage's message, or the time until all of it is done."""
 
         def render(self, task: Any) -> Text:
             message = task.fields["message"]

@@ -47,7 +47,7 @@ def test_a_machine_slower_than_the_last_time_is_believed() -> None:
     assert remaining.seconds > 300
 
 
-def test_a_stage_past_its_time_is_never_said_to_be_done() -> None:
+def test_a_stage_past_its_time_is_not_done() -> None:
     remaining = RemainingTime((("root",),), lambda _: 60.0, clock=lambda: 1000.0)
     remaining.note(event("root", 0.0, 500.0))
     assert remaining.seconds > 0
