@@ -68,10 +68,10 @@ BUGS: Final = (
     Bug(
         "forget the row before the object is deleted",
         "store/object_gc.py",
-        "            if not self._delete(store, row.name, total):\n"
-        "                return\n            objects.forget(row.name)\n",
-        "            objects.forget(row.name)\n"
-        "            if not self._delete(store, row.name, total):\n                return\n",
+        "            gone = self._delete_all(store, names, total)\n"
+        "            objects.forget(*gone)\n",
+        "            objects.forget(*names)\n"
+        "            gone = self._delete_all(store, names, total)\n",
         f"{GC}::test_a_crash_while_it_deletes_is_gone_on_with",
     ),
     Bug(
@@ -105,7 +105,7 @@ BUGS: Final = (
     Bug(
         "delete an object and keep its row",
         "store/object_gc.py",
-        "            objects.forget(row.name)\n",
+        "            objects.forget(*gone)\n",
         "",
         "tests/faults/test_points.py -k everything_sleeps_for_an_hour[stored]",
     ),

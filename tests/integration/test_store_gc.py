@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from tests.support.stored import Breaking, Killed, plain_ledger
 from vmrunner.errors import StoreError
 from vmrunner.ledger import Ledger
 from vmrunner.model import ObjectKind, ObjectState, Reason, Result
-from vmrunner.store import ListedObject, ObjectStore, digest_of, object_gc, open_store
+from vmrunner.store import DeletesMany, ListedObject, ObjectStore, digest_of, object_gc, open_store
 from vmrunner.store.object_gc import ObjectGc
 from vmrunner.store.put import put
 from vmrunner.store.source_transfer import SourceTransfer
@@ -199,6 +199,41 @@ def test_a_store_that_goes_away_amid_gc_is_left_alone(
     world.store.deletes = 0
     world.gc.run()
     assert world.store.deletes == object_gc.FAILURES
+
+
+def test_much_garbage_goes_in_few_requests(
+    tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request for each of a million logs a day would take longer than the day."""
+    ledger = plain_ledger(tmp_path / "data")
+    world = World(ledger, tmp_path, store)
+    for n in range(5):
+        world.source(b"%d" % n)
+    world.now += 2 * DAY
+    store.delete(world.store.names()[0])  # by somebody else
+    deleted: list[str] = []
+    if isinstance(store, DeletesMany):
+        monkeypatch.setattr(store, "delete", deleted.append)
+    world.gc = ObjectGc(ledger, lambda: store, keep=KEEP, shared=True, clock=lambda: world.now)
+    assert world.gc.run().count == 5
+    assert (world.store.names(), ledger.objects.page(""), deleted) == ([], [], [])
+    ledger.close()
+
+
+def test_a_store_that_refuses_many_is_asked_for_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(3):
+        world.source(b"%d" % n)
+    world.now += 2 * DAY
+    asked: list[int] = []
+
+    def refuse(names: Sequence[str]) -> None:
+        asked.append(len(names))
+        raise StoreError("store: not implemented")
+
+    monkeypatch.setattr(world.store, "delete_all", refuse, raising=False)
+    assert (world.gc.run().count, asked, world.store.names()) == (3, [3], [])
 
 
 def test_what_is_pointed_at_is_never_marked(world: World) -> None:

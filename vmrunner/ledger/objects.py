@@ -289,15 +289,25 @@ class Objects:
         if unreferenced or referenced:
             self._database.write(work)
 
-    def mark_deleting(self, name: str, *, unreferenced_before: float) -> bool:
-        """Decide that it is to be deleted, if nothing has pointed at it since before then."""
-        return self._database.write(
-            lambda c: _MARK_DELETING(c, name=name, before=unreferenced_before).rowcount == 1
-        )
+    def mark_deleting(self, *names: str, unreferenced_before: float) -> set[str]:
+        """Decide that these are to be deleted, if nothing has pointed at them since before then.
+        Returns those of which it is decided."""
+        ordered, before = sorted(names), unreferenced_before
 
-    def forget(self, name: str) -> None:
-        """Drop the row of one that is deleted."""
-        self._database.write(lambda c: _FORGET(c, name=name))
+        def work(connection: Connection) -> set[str]:
+            return {
+                name
+                for name in ordered
+                if _MARK_DELETING(connection, name=name, before=before).rowcount == 1
+            }
+
+        return self._database.write(work) if ordered else set()
+
+    def forget(self, *names: str) -> None:
+        """Drop the rows of those that are deleted."""
+        rows = [{"name": name} for name in sorted(names)]
+        if rows:
+            self._database.write(lambda c: _FORGET.many(c, rows))
 
     def known(self, after: str, last: str) -> set[str]:
         """Return the names of all objects after the one name, up to the other."""

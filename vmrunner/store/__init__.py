@@ -6,6 +6,7 @@ Nothing that ends a build or kills its VM waits for any of it.
 
 from vmrunner.lib.file_bytes import digest_of as digest_of
 from vmrunner.store.base import PIECE as PIECE
+from vmrunner.store.base import DeletesMany as DeletesMany
 from vmrunner.store.base import ListedObject as ListedObject
 from vmrunner.store.base import ObjectStore as ObjectStore
 from vmrunner.store.base import damaged as damaged

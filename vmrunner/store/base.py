@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from vmrunner.errors import DamagedObject
 from vmrunner.lib import private_dirs
@@ -49,6 +49,15 @@ class ObjectStore(Protocol):
 
     def path(self, name: str) -> Path | None:
         """Return the object's file, if this store has it on this host."""
+
+
+@runtime_checkable
+class DeletesMany(Protocol):
+    """A store that removes many objects in few requests."""
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        """Remove them; those that are not there are removed already. Raises StoreError when some
+        may not have been."""
 
 
 def verified(pieces: Iterator[bytes], digest: str, name: str) -> Iterator[bytes]:

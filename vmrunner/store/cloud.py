@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -78,6 +78,10 @@ class CloudStore:
                 obstore.delete(self._store, name)
             except FileNotFoundError:
                 return
+
+    def delete_all(self, names: Sequence[str]) -> None:
+        with self._translated(f"{len(names)} objects cannot be deleted"):
+            obstore.delete(self._store, list(names))
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
         with self._translated("it cannot be listed"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,7 @@ from vmrunner.core.reap_plan import Sighting, SightingKind
 from vmrunner.errors import StoreError
 from vmrunner.lib import ids
 from vmrunner.model import ObjectState, StoredObject
-from vmrunner.store import ListedObject, ObjectStore
+from vmrunner.store import DeletesMany, ListedObject, ObjectStore
 
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
@@ -100,13 +100,17 @@ class ObjectGc:
             after = page[-1][0].name
             if not dry_run:
                 self._mark(page, now)
-            for row, referenced in page:
-                if row.state is ObjectState.DELETING:
-                    begun.append(row)
-                elif not referenced and self._is_over(row, now):
-                    self._collect(store, row, total, now, dry_run=dry_run)
-        for row in begun:
-            self._collect(store, row, total, now, dry_run=dry_run)
+            begun += (row for row, _ in page if row.state is ObjectState.DELETING)
+            over = [
+                row
+                for row, referenced in page
+                if row.state is not ObjectState.DELETING
+                and not referenced
+                and self._is_over(row, now)
+            ]
+            self._collect(store, over, total, now, dry_run=dry_run)
+        for first in range(0, len(begun), _PAGE):
+            self._collect(store, begun[first : first + _PAGE], total, now, dry_run=dry_run)
 
     def _mark(self, page: list[tuple[StoredObject, bool]], now: float) -> None:
         stored = [(row, yes) for row, yes in page if row.state is ObjectState.STORED]
@@ -127,24 +131,40 @@ class ObjectGc:
     def _collect(
         self,
         store: ObjectStore,
-        row: StoredObject,
+        rows: Sequence[StoredObject],
         total: CollectedGarbage,
         now: float,
         *,
         dry_run: bool,
     ) -> None:
-        objects = self._ledger.objects
+        """Delete the objects of these rows, and then the rows."""
         if not dry_run:
-            before = now - UNREFERENCED
-            if row.state is not ObjectState.DELETING and not objects.mark_deleting(
-                row.name, unreferenced_before=before
-            ):
-                return  # something points at it by now
-            if not self._delete(store, row.name, total):
-                return
-            objects.forget(row.name)
-        total.count += 1
-        total.size += row.size
+            objects = self._ledger.objects
+            fresh = [row.name for row in rows if row.state is not ObjectState.DELETING]
+            # Something may point at some by now.
+            marked = objects.mark_deleting(*fresh, unreferenced_before=now - UNREFERENCED)
+            names = [
+                row.name for row in rows if row.state is ObjectState.DELETING or row.name in marked
+            ]
+            gone = self._delete_all(store, names, total)
+            objects.forget(*gone)
+            rows = [row for row in rows if row.name in gone]
+        total.count += len(rows)
+        total.size += sum(row.size for row in rows)
+
+    def _delete_all(
+        self, store: ObjectStore, names: Sequence[str], total: CollectedGarbage
+    ) -> set[str]:
+        """Delete objects; return the names of those that are gone. Raises as `_delete`."""
+        if isinstance(store, DeletesMany) and len(names) > 1:
+            try:
+                store.delete_all(names)
+            except StoreError as error:
+                log.info("gc: %s; each by itself", error)
+            else:
+                self._in_row = 0
+                return set(names)
+        return {name for name in names if self._delete(store, name, total)}
 
     # --- objects without one ---
 
