@@ -42,9 +42,16 @@ BUGS: Final = (
     Bug(
         "number what nobody asks for",
         "ledger/change_counter.py",
-        "        if names - _QUIET:\n",
-        "        if names:\n",
+        "        changes = bool(names - _QUIET)\n",
+        "        changes = bool(names)\n",
         f"{CHANGES}::test_a_log_and_a_lease_are_no_change",
+    ),
+    Bug(
+        "mark all changes alike",
+        "ledger/change_counter.py",
+        "-txid_current()",
+        "-1",
+        f"{CHANGES}::test_a_backup_beside_makes_no_change_dear",
     ),
     Bug(
         "never read all again",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection
 
 from tests.support.ledger_builds import launch, running, spec, submitted, template_launch
@@ -48,6 +50,29 @@ def test_a_reader_follows_each_change(ledger: Ledger) -> None:
     assert names(reader) == ({"vm-2"}, {"b-2", "b-3"})
     fresh, kept = ledger.open_rows().read(0.0), reader.read(0.0)
     assert (kept.rows, kept.builds) == (fresh.rows, fresh.builds)
+
+
+def test_a_backup_beside_makes_no_change_dear(postgres: Server, data_dir: Path) -> None:
+    """PostgreSQL keeps index entries for who still sees them: a mark of all changes grew with each,
+    and each change went through them all."""
+    url = postgres.new()
+    ledger = Ledger.open(url, data_dir=data_dir)
+    question = "SELECT heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'builds'"
+    flush = "SELECT pg_stat_force_next_flush()"
+    with psycopg.connect(url) as backup, psycopg.connect(url, autocommit=True) as statistics:
+        backup.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        backup.execute("SELECT count(*) FROM builds")
+        pages = [0]
+        for part in range(3):
+            for n in range(100):
+                submitted(ledger, f"b-{part}-{n}")
+            ledger._database.read(lambda c: c.exec_driver_sql(flush).scalar())
+            row = statistics.execute(question).fetchone()
+            assert row is not None
+            pages.append(int(row[0]))
+    ledger.close()
+    _, second, third = (after - before for before, after in itertools.pairwise(pages))
+    assert third < 1.25 * second
 
 
 def test_engines_mind_a_templates_vm_once_it_dies(ledger: Ledger) -> None:

@@ -1,17 +1,20 @@
 """The change counter: which builds and instances changed since a reader read them.
 
-A transaction that changes some leaves their `revision` empty, and last of all draws the next number
-and writes it there. It draws under a lock that it holds until it has committed: so numbers become
-visible in their order, and a reader that saw number N misses nothing up to N. Since the lock comes
-last, its holder waits for none. What only its own readers ask for is no change: a log's size, a
-client's lease, where things lie in the store.
+A transaction that changes some marks them in their `revision`, and last of all draws the next
+number and writes it there. It draws under a lock that it holds until it has committed: so numbers
+become visible in their order, and a reader that saw number N misses nothing up to N. Since the lock
+comes last, its holder waits for none. What only its own readers ask for is no change: a log's size,
+a client's lease, where things lie in the store.
+
+PostgreSQL keeps what was marked in the index until nobody can see it any more, and a draw goes
+through all entries of its mark: so each transaction has a mark of its own there.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Update, null
+from sqlalchemy import Connection, Insert, Update, literal_column, null
 
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 
@@ -25,8 +28,8 @@ _FLAG: Final = "vmrunner.changed"
 #: One statement, and so one round trip, where a server is asked.
 _DRAW: Final = (
     "WITH drawn AS (UPDATE revisions SET last = last + 1 RETURNING last), "
-    "b AS (UPDATE builds SET revision = drawn.last FROM drawn WHERE revision IS NULL) "
-    "UPDATE instances SET revision = drawn.last FROM drawn WHERE revision IS NULL"
+    "b AS (UPDATE builds SET revision = drawn.last FROM drawn WHERE revision = -txid_current()) "
+    "UPDATE instances SET revision = drawn.last FROM drawn WHERE revision = -txid_current()"
 )
 _DRAW_HERE: Final = (
     "UPDATE revisions SET last = last + 1",
@@ -35,15 +38,16 @@ _DRAW_HERE: Final = (
 )
 
 
-def revised(statement: Any) -> tuple[Any, bool]:
-    """The statement, made to leave what it changes without a revision, and true where it does."""
-    if isinstance(statement, Insert) and statement.table in _TABLES:
-        return statement, True
-    if isinstance(statement, Update) and statement.table in _TABLES:
+def revised(statement: Any, dialect: str) -> tuple[Any, bool]:
+    """The statement, made to mark what it changes, and true where it does."""
+    changes = isinstance(statement, Insert | Update) and statement.table in _TABLES
+    if changes and isinstance(statement, Update):
         names = {getattr(column, "name", column) for column in statement._values or ()}
-        if names - _QUIET:
-            return statement.values(revision=null()), True
-    return statement, False
+        changes = bool(names - _QUIET)
+    if not changes:
+        return statement, False
+    mark = null() if dialect == "sqlite" else literal_column("-txid_current()")
+    return statement.values(revision=mark), True
 
 
 def begin(connection: Connection) -> None:

@@ -70,7 +70,8 @@ class Prepared:
     def _ready(self, connection: Connection) -> tuple[str, dict[str, Any]]:
         ready = self._compiled.get(connection.dialect.name)
         if ready is None:
-            statement, self._revises = change_counter.revised(self._make())
+            dialect = connection.dialect.name
+            statement, self._revises = change_counter.revised(self._make(), dialect)
             compiled = statement.compile(
                 dialect=connection.dialect, compile_kwargs={"render_postcompile": True}
             )
