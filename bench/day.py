@@ -177,7 +177,9 @@ def size_table(
     return table
 
 
-def goals(world: World, build_ms: float, wal: float, late: Sequence[float]) -> Table:
+def goals(
+    world: World, build_ms: float, wal: float, changes: float, late: Sequence[float]
+) -> Table:
     table = Table("figure", "goal", "found")
     samples = world.meter.samples
 
@@ -192,6 +194,7 @@ def goals(world: World, build_ms: float, wal: float, late: Sequence[float]) -> T
     line("p95 of a wait beyond capacity", f"≤ {WAIT_S:g} s", percentile(list(late), 0.95), " s")
     line("the longest", "", max(late, default=0.0), " s")
     line("WAL of a build", "", wal / 1024, " KiB")
+    line("changes of a build, one after the other is durable", "", changes, "")
     line("ticks a build", "", len(samples["tick"]) / len(world.submitted), "")
     for name in NAMES:
         line(name, "0", world.broken_promises[name], "")
@@ -222,11 +225,13 @@ def main(arguments: list[str] | None = None) -> int:
             with psycopg.connect(world.url, autocommit=True) as connection:
                 connection.execute("CREATE EXTENSION pg_stat_statements")
         empty, before = size_of(world.url, dense=False), server.cpu
-        wal = _wal(world.url)
+        written = _written(world.url)
         play(world, chosen.hours, chosen.minutes)
         server_cpu = server.cpu - before
         count = len(world.submitted)
-        wal = (_wal(world.url) - wal) / count
+        wal, changes = (
+            (now - was) / count for now, was in zip(_written(world.url), written, strict=True)
+        )
         virtual = (world.clock() - world.began) / 3600
         world.count_forgotten()
         if chosen.statements:
@@ -261,17 +266,20 @@ def main(arguments: list[str] | None = None) -> int:
             f"retention, {what}: {1000 * cpu / count:.2f} ms of CPU a build, {wall:.1f} s, and "
             f"{paused:.1f} s of pauses"
         )
-    console.print(goals(world, build_ms, wal, late))
+    console.print(goals(world, build_ms, wal, changes, late))
     for finding in world.findings[:20]:
         console.print(finding, soft_wrap=True)
     print(" ".join(f"{name}={world.broken_promises[name]}" for name in NAMES), flush=True)
     return int(any(world.broken_promises.values()))
 
 
-def _wal(url: str) -> int:
+def _written(url: str) -> tuple[int, int]:
+    """Bytes of WAL, and numbers of the change counter: all changes take them in turn."""
+    question = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn, last FROM revisions"
     with psycopg.connect(url) as connection:
-        row = connection.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn").fetchone()
-        return int(row[0]) if row else 0
+        row = connection.execute(question).fetchone()
+        assert row is not None
+        return int(row[0]), int(row[1])
 
 
 def _tell_statements(url: str, count: int, console: Console) -> None:

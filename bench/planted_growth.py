@@ -187,4 +187,27 @@ BUGS: Final = (
         "        if False:\n",
         f"{ROWS}::test_many_sets_of_labels_are_bounded",
     ),
+    Bug(
+        "pause after each log that is let go of",
+        "ledger/removals.py",
+        "if not has_chunks]",
+        "if has_chunks is None]",
+        "tests/integration/test_ledger_steps.py::"
+        "test_retention_lets_go_of_many_stored_logs_at_once",
+    ),
+    Bug(
+        "give up a page of objects that are not deleted together",
+        "store/object_gc.py",
+        '                log.info("gc: %s; each by itself", error)\n',
+        '                log.info("gc: %s; each by itself", error)\n                return set()\n',
+        f"{GC}::test_a_store_that_refuses_many_is_asked_for_each",
+    ),
+    Bug(
+        "keep the logs that were taken and not uploaded",
+        "store/uploader.py",
+        "                    objects.put_off_logs(taken[number:], now=now + CLAIM, due=again)\n",
+        "                    objects.put_off_logs([build], now=now + CLAIM, due=again)\n",
+        "tests/integration/test_store_logs.py::"
+        "test_logs_that_an_upload_takes_and_leaves_are_others",
+    ),
 )

@@ -40,7 +40,7 @@ EFFECTS = {
     "engines": {"join", "beat", "leave"},
     "sightings": {"record"},
     "pools": {"declare", "note", "take_over", "ready", "park", "claim", "missed"},
-    "objects": {"begin", "conclude", "put_off_log", "mark", "mark_deleting", "forget"},
+    "objects": {"begin", "conclude", "put_off_logs", "mark", "mark_deleting", "forget"},
     "removals": {"drop_stored"},
 }
 #: What else a ledger has: it may be out of reach too.

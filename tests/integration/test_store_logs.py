@@ -118,6 +118,37 @@ def test_a_held_build_keeps_its_log_until_its_end(world: World) -> None:
     assert world.ledger.logs.read("b-1") == []
 
 
+def test_logs_that_an_upload_takes_and_leaves_are_others(world: World) -> None:
+    """It takes many at once; what it does not come to is another's, at once or after a while."""
+    for n in range(4):
+        world.build(f"b-{n}")
+    world.uploader.run(until=lambda: world.store.puts == 1)
+    assert world.store.puts == 1
+    world.store.away = True
+    world.another().run()
+    world.store.away = False
+    world.another().run()
+    assert world.store.puts == 1, "the store was away a moment ago"
+    world.now += uploader.STORE_RETRY
+    world.another().run()
+    assert world.store.puts == 4
+    assert [world.ledger.logs.read(f"b-{n}") for n in range(4)] == [[]] * 4
+
+
+def test_what_one_takes_no_other_uploads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(4):
+        world.build(f"b-{n}")
+    second, put = world.another(), world.store.put
+
+    def put_beside_another(name: str, source: Path, *, digest: str) -> None:
+        put(name, source, digest=digest)
+        second.run()
+
+    monkeypatch.setattr(world.store, "put", put_beside_another)
+    world.uploader.run()
+    assert world.store.puts == 4
+
+
 def test_a_store_that_is_away_for_an_hour_loses_nothing(world: World) -> None:
     chunks = world.build()
     world.store.away = True
@@ -155,7 +186,7 @@ def crash_at(world: World, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
 @pytest.mark.parametrize(
     "point",
     [
-        "put_off_log", "put_off_log done", "begin", "begin done", "put", "put done", "conclude",
+        "put_off_logs", "put_off_logs done", "begin", "begin done", "put", "put done", "conclude",
         "conclude done",
     ],
 )  # fmt: skip

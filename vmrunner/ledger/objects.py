@@ -6,7 +6,7 @@ the object's row: the second to come finds another state, and lets go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, update
@@ -257,16 +257,20 @@ class Objects:
             ]
         )
 
-    def put_off_log(self, build: str, *, now: float, due: float) -> bool:
-        """Take a build's log to upload it: until `due` no other will. False: another was faster."""
-        return self._database.write(
-            lambda c: (
-                _PUT_OFF_LOG(
-                    c, build=build, now=now, latest=now + LONGEST_LOG_CLAIM, due=due
-                ).rowcount
-                == 1
-            )
-        )
+    def put_off_logs(self, builds: Sequence[str], *, now: float, due: float) -> list[str]:
+        """Take these logs to upload them: until `due` no other will. Returns those that no other
+        had taken, in their order."""
+        latest = now + LONGEST_LOG_CLAIM
+
+        def work(connection: Connection) -> set[str]:
+            return {
+                build
+                for build in sorted(builds)
+                if _PUT_OFF_LOG(connection, build=build, now=now, latest=latest, due=due).rowcount
+            }
+
+        taken = self._database.write(work)
+        return [build for build in builds if build in taken]
 
     # --- gc ---
 

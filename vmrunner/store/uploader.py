@@ -41,7 +41,8 @@ FAILURES: Final = 3  # after so many the store is out of reach: the rest of a pa
 #: whole and leaves a row for gc.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 UPLOADS: Final = ".uploads"  # the lock of who uploads from this host
-_AT_ONCE: Final = 64
+_AT_ONCE: Final = 64  # logs that are taken
+_CHUNKS: Final = 100  # of a log, that are read at once
 
 
 class Uploader:
@@ -124,16 +125,17 @@ class Uploader:
     def _logs(self, until: Callable[[], bool]) -> None:
         objects = self._ledger.objects
         while due := objects.logs_due(self._clock(), _AT_ONCE):
-            for build in due:
+            now = self._clock()
+            taken = objects.put_off_logs(due, now=now, due=now + CLAIM)
+            for number, build in enumerate(taken):
                 if until():
+                    objects.put_off_logs(taken[number:], now=now + CLAIM, due=self._clock())
                     return
-                now = self._clock()
-                if not objects.put_off_log(build, now=now, due=now + CLAIM):
-                    continue
                 try:
                     self._each(build, self._log)
                 except StoreError:
-                    objects.put_off_log(build, now=now + CLAIM, due=self._clock() + STORE_RETRY)
+                    again = self._clock() + STORE_RETRY
+                    objects.put_off_logs(taken[number:], now=now + CLAIM, due=again)
                     raise
 
     def _log(self, build: BuildRecord) -> None:
@@ -147,10 +149,12 @@ class Uploader:
         self._ledger.removals.drop_stored(build.id)
 
     def _chunks(self, build: str) -> Iterator[Chunk]:
-        after = 0
-        while found := self._ledger.logs.read(build, after_seq=after, limit=100):
+        after, more = 0, True
+        while more:
+            found = self._ledger.logs.read(build, after_seq=after, limit=_CHUNKS)
             yield from found
-            after = found[-1].seq
+            more = len(found) == _CHUNKS
+            after = found[-1].seq if found else after
 
     def _put(self, build: BuildRecord, kind: ObjectKind, file: Path) -> None:
         item = put(
