@@ -87,12 +87,13 @@ class KubeApi:
         *,
         content: str = "application/json",
         token: str | None = None,
+        accept: str = "application/json",
         **query: Any,
     ) -> Answer:
         if query:
             path += ("&" if "?" in path else "?") + urlencode(query, doseq=True)
         headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
-        headers["Accept"] = "application/json"
+        headers["Accept"] = accept
         if body is not None:
             headers["Content-Type"] = content
         data = json.dumps(body).encode() if body is not None else None

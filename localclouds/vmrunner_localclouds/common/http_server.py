@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,10 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class HttpAnswer(NamedTuple):
+    """An answer; or, with `takes_over`, who speaks on the connection from here on, to its end."""
+
     status: int
     body: bytes = b""
     content: str = ""  # the type of the body
     headers: Mapping[str, str] = MappingProxyType({})
+    takes_over: Callable[[BaseHTTPRequestHandler], object] | None = None
 
 
 class LoopbackServer(ThreadingHTTPServer):
@@ -73,6 +76,10 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.service.serve(self.command, self.path, headers, body)
         if answer is None:
             self.close_connection = True
+            return
+        if answer.takes_over is not None:
+            self.close_connection = True
+            answer.takes_over(self)
             return
         self.send_response(answer.status)
         for name, value in answer.headers.items():

@@ -54,7 +54,8 @@ class Access:
     def __init__(self, cloud: LocalKube) -> None:
         self._cloud = cloud
         self.users: dict[str, User] = {}  # by token
-        self.asks_create = False  # of a WebSocket too: Kubernetes 1.35 and later
+        #: Of a WebSocket too: Kubernetes 1.35 and later.
+        self.asks_create = tuple(map(int, cloud.version.split("."))) >= (1, 35)
 
     def token(self, user: User) -> str:
         """A new token of a user's."""

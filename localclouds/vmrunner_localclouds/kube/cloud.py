@@ -6,20 +6,25 @@ import base64
 import contextlib
 import heapq
 import json
+import socket
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
 
 from vmrunner_localclouds.common.faults import RequestFate
 from vmrunner_localclouds.common.json_cloud import JsonCloud
-from vmrunner_localclouds.kube import deletes, kubelet, writes
+from vmrunner_localclouds.kube import connect, deletes, kubelet, writes
 from vmrunner_localclouds.kube.access import ADMIN, Access
 from vmrunner_localclouds.kube.api_error import Json
+from vmrunner_localclouds.kube.connect import Stream
+from vmrunner_localclouds.kube.definitions import DefinitionController
 from vmrunner_localclouds.kube.endpoint import KubeEndpoint
+from vmrunner_localclouds.kube.exec_streams import Program
 from vmrunner_localclouds.kube.faults import KubeFaults
 from vmrunner_localclouds.kube.garbage import GarbageCollector
 from vmrunner_localclouds.kube.jobs import JobController, JobStrategy, TtlController
@@ -97,6 +102,12 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         self.jobs = JobController(self)
         self.ttl = TtlController(self)
         self.garbage = GarbageCollector(self)
+        DefinitionController(self)
+        #: The program behind an exec stream into a pod that is a state alone; None: there is none.
+        self.programs: Callable[[KubeMachine, str, Sequence[str]], Program] | None = None
+        #: The connection to a port of a machine that is a state alone.
+        self.ports: Callable[[KubeMachine, int], socket.socket] | None = None
+        self.streams: set[Stream] = set()  # that are open
         self._endpoint = self._api = KubeEndpoint(self)
         self._directory = tempfile.TemporaryDirectory(prefix="localkube-")
         with self.held():
@@ -140,6 +151,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         self.kubeconfig.write_text(json.dumps(self.config(self.token)))  # which is YAML too
 
     def stop(self) -> None:
+        self.cut_streams()
         super().stop()
         self._directory.cleanup()
 
@@ -233,6 +245,20 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
     def embody(self, _: KubeMachine) -> bool:
         """Give a VMI its VM, where this cluster has any. False: it is a state alone."""
         return False
+
+    def streamed(self, stream: Stream) -> Callable[[BaseHTTPRequestHandler], None]:
+        return connect.streamed(self.streams, stream)
+
+    def cut_streams(self) -> None:
+        """Break all streams and watches off."""
+        for stream in list(self.streams):
+            stream.cut()
+
+    def handler_of(self, pod: Json) -> str:
+        """The handler of a pod's runtime class: `runsc`."""
+        name = pod["spec"].get("runtimeClassName")
+        found = self.store.get(RUNTIME_CLASSES, "", name) if name else None
+        return str(found["handler"]) if found is not None else "runc"
 
     def lose_node(self) -> None:
         """Let the node go silent; its pods run on."""

@@ -10,17 +10,34 @@ from typing import TYPE_CHECKING, Final
 from vmrunner_localclouds.common.faults import RequestFate
 from vmrunner_localclouds.common.http_server import HttpAnswer
 from vmrunner_localclouds.common.json_cloud import JsonEndpoint
-from vmrunner_localclouds.kube import deletes, discovery, reads, writes
+from vmrunner_localclouds.kube import (
+    connect,
+    deletes,
+    discovery,
+    pod_logs,
+    reads,
+    reviews,
+    views,
+    writes,
+)
 from vmrunner_localclouds.kube.api_error import Json, KubeRefusal, status_document
-from vmrunner_localclouds.kube.kinds import Kind
-from vmrunner_localclouds.kube.requests import KubeRequest
+from vmrunner_localclouds.kube.kinds import PODS, SERVICE_ACCOUNTS, Kind
+from vmrunner_localclouds.kube.requests import KubeRequest, streams
 from vmrunner_localclouds.kube.tls import Certificate, TlsServer
 from vmrunner_localclouds.kube.vendor_limits import limit
+from vmrunner_localclouds.kube.views import View
+from vmrunner_localclouds.kube.watches import Watch
 
 if TYPE_CHECKING:
     from vmrunner_localclouds.kube.cloud import LocalKube
 
 _JSON: Final = "application/json"
+_SUCCESS: Final[Json] = {
+    "kind": "Status",
+    "apiVersion": "v1",
+    "metadata": {},
+    "status": "Success",
+}
 _WRONG: Final = frozenset({400, 406, 413, 415, 422})
 
 
@@ -76,27 +93,45 @@ class KubeEndpoint(JsonEndpoint[KubeRequest, RequestFate]):
                 413, f"Request entity too large: limit is {limit('bytes of a request'):.0f}"
             )
         cloud.access.admit(user, request)
+        accept = request.headers.get("accept", "")
         if not request.resource:
             found = discovery.document(cloud, request.path)
             if isinstance(found, str):
                 return HttpAnswer(200, found.encode(), "text/plain; charset=utf-8")
             return _answer(200, found)
+        if streams(request):
+            return connect.answer(cloud, request)
+        if request.resource in reviews.NAMES:
+            return _answer(201, reviews.review(cloud, user, request))
         kind = cloud.kinds.get((request.group, request.version, request.resource))
         if kind is None:
             raise KubeRefusal(404, "the server could not find the requested resource")
-        return self._of_kind(kind, request)
+        if request.subresource and request.subresource not in {"status"} & set(kind.subresources):
+            return self._of_subresource(kind, request)
+        return self._of_kind(kind, request, views.view(cloud, kind, accept))
 
-    def _of_kind(self, kind: Kind, request: KubeRequest) -> HttpAnswer:
+    def _of_subresource(self, kind: Kind, request: KubeRequest) -> HttpAnswer:
+        cloud, place = self._cloud, (kind, request.subresource, request.verb)
+        if place == (PODS, "log", "get"):
+            pod = writes.current(cloud, kind, request)
+            return HttpAnswer(200, pod_logs.read(cloud, request, pod), "text/plain")
+        if place == (PODS, "eviction", "create"):
+            pod = writes.current(cloud, kind, request)
+            deletes.delete(cloud, kind, pod, request.document.get("deleteOptions") or {})
+            return _answer(201, _SUCCESS)
+        if place == (SERVICE_ACCOUNTS, "token", "create"):
+            return _answer(201, reviews.account_token(cloud, request))
+        raise KubeRefusal(404, "the server could not find the requested resource")
+
+    def _of_kind(self, kind: Kind, request: KubeRequest, view: View) -> HttpAnswer:
         cloud = self._cloud
-        if request.subresource not in (
-            "",
-            *(each for each in kind.subresources if each == "status"),
-        ):
-            raise KubeRefusal(404, "the server could not find the requested resource")
+        if request.verb == "watch" or (request.verb == "get" and request.flag("watch")):
+            watch = Watch(cloud, kind, request, view)
+            return HttpAnswer(200, takes_over=cloud.streamed(watch))
         if request.verb == "get":
-            return _answer(200, writes.current(cloud, kind, request))
+            return _answer(200, view(writes.current(cloud, kind, request)))
         if request.verb == "list":
-            return _answer(200, reads.listed(cloud, kind, request))
+            return _answer(200, view(reads.listed(cloud, kind, request)))
         if request.verb == "delete":
             return self._delete(kind, request)
         if request.verb == "deletecollection":
@@ -107,9 +142,8 @@ class KubeEndpoint(JsonEndpoint[KubeRequest, RequestFate]):
             raise KubeRefusal(405, text)
         written = makers[request.verb](cloud, kind, request)
         text = "; ".join(written.warnings)
-        return _answer(
-            written.status, written.object, {"Warning": f'299 - "{text}"'} if text else {}
-        )
+        headers = {"Warning": f'299 - "{text}"'} if text else {}
+        return _answer(written.status, view(written.object), headers)
 
     def _delete(self, kind: Kind, request: KubeRequest) -> HttpAnswer:
         cloud = self._cloud
@@ -127,8 +161,7 @@ class KubeEndpoint(JsonEndpoint[KubeRequest, RequestFate]):
         details = {"name": metadata["name"], "kind": kind.plural, "uid": metadata["uid"]}
         if kind.group:
             details["group"] = kind.group
-        status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-        return _answer(200, status | {"details": details})
+        return _answer(200, _SUCCESS | {"details": details})
 
     def _delete_all(self, kind: Kind, request: KubeRequest) -> HttpAnswer:
         listed = reads.listed(self._cloud, kind, request)

@@ -270,7 +270,17 @@ def _evict(cloud: LocalKube) -> None:
         return
     for pod in cloud.store.all(PODS):
         if pod["spec"].get("nodeName") == NODE:
-            cloud.delete(PODS, pod)
+            condition = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "lastProbeTime": None,
+                "lastTransitionTime": timestamps.written(cloud.now()),
+                "reason": "DeletionByTaintManager",
+                "message": "Taint manager: deleting due to NoExecute taint",
+            }
+            conditions = [*pod["status"].get("conditions", ()), condition]
+            status = {**pod["status"], "conditions": conditions}
+            cloud.delete(PODS, cloud.store.replace(PODS, pod, {**pod, "status": status}))
 
 
 def find(cloud: LocalKube) -> None:

@@ -27,6 +27,8 @@ class KubeMachine:
     history: list[str] = field(default_factory=list)  # its phases, and `gone`
     body: Vm | None = None  # of a VMI: with one it runs when that runs
     running: Any = None  # of a pod: its containers, where they are real
+    serial: bytes = b""  # of a VMI's first serial port, where it has no body
+    logs: dict[str, bytes] = field(default_factory=dict)  # of containers that are not real
 
     @property
     def name(self) -> str:
@@ -69,6 +71,18 @@ class KubeMachine:
     def status(self) -> Json:
         status: Json = self.last.get("status") or {}
         return status
+
+    @property
+    def output(self) -> bytes:
+        """The output of its first serial port."""
+        return self.serial if self.body is None else self.body.console
+
+    def log(self, container: str) -> bytes:
+        """Bytes that a container has written."""
+        if self.running is None:
+            return self.logs.get(container, b"")
+        written: bytes = self.running.log(container)
+        return written
 
     def note(self, shown: Json, phase: str) -> None:
         self.last = shown

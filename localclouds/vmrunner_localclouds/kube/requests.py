@@ -10,7 +10,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from vmrunner_localclouds.kube.api_error import Json, KubeRefusal, bad_request
+from vmrunner_localclouds.kube import protobuf
+from vmrunner_localclouds.kube.api_error import Json, bad_request
 from vmrunner_localclouds.kube.kinds import KUBEVIRT_STREAMS, NAMESPACES, Kind
 
 _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
@@ -87,10 +88,8 @@ class KubeRequest:
     @property
     def parsed(self) -> Any:
         """The body, parsed anew: JSON, or YAML where its type names that."""
-        if self.content.endswith("protobuf"):
-            raise KubeRefusal(
-                415, f"the body of the request was in an unknown format - {self.content}"
-            )
+        if self.content == protobuf.CONTENT:
+            return protobuf.decoded(self.body)
         try:
             if self.content.endswith("yaml"):
                 return yaml.safe_load(self.body)

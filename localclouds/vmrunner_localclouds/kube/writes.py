@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from vmrunner_localclouds.kube import deletes, metadata, patches
+from vmrunner_localclouds.kube import apply, deletes, metadata, patches
 from vmrunner_localclouds.kube.api_error import (
     Cause,
     Json,
@@ -49,15 +49,19 @@ def update(cloud: LocalKube, kind: Kind, request: KubeRequest) -> Written:
     before = current(cloud, kind, request)
     shown, warnings = _decoded(cloud, kind, request, request.document)
     status = request.subresource == "status"
+    apply.updated(cloud, kind, before, shown, _manager(request))
     written = change(cloud, kind, before, shown, status=status, dry=_dry(request))
     return Written(200, written, warnings)
 
 
 def patch(cloud: LocalKube, kind: Kind, request: KubeRequest) -> Written:
+    if request.content == patches.APPLY:
+        return _apply(cloud, kind, request)
     before = current(cloud, kind, request)
     shown = _patched(cloud, kind, request, before)
     shown, warnings = _decoded(cloud, kind, request, shown)
     status = request.subresource == "status"
+    apply.updated(cloud, kind, before, shown, _manager(request))
     written = change(cloud, kind, before, shown, status=status, dry=_dry(request))
     return Written(200, written, warnings)
 
@@ -143,6 +147,32 @@ def change(
 
 
 # --- within ---
+
+
+def _apply(cloud: LocalKube, kind: Kind, request: KubeRequest) -> Written:
+    """Server-side apply: it makes what is not there."""
+    manager = request.option("fieldManager")
+    if not manager:
+        raise bad_request("PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")
+    config, warnings = _decoded(cloud, kind, request, request.document)
+    if config["metadata"].get("managedFields"):
+        raise bad_request("metadata.managedFields must be nil")
+    namespace = request.namespace if kind.namespaced else ""
+    before = cloud.store.get(kind, namespace, request.name)
+    force, dry = request.flag("force"), _dry(request)
+    if kind is SECRETS:
+        take_text(config)
+    shown = apply.applied(cloud, kind, before, config, manager, force=force)
+    if before is None:
+        return Written(201, add(cloud, kind, shown, request.namespace, dry=dry), warnings)
+    del shown["metadata"]["resourceVersion"]
+    return Written(200, change(cloud, kind, before, shown, dry=dry), warnings)
+
+
+def _manager(request: KubeRequest) -> str:
+    """The name of who writes: as it says, or by its program (handlers/create.go)."""
+    agent = request.headers.get("user-agent", "unknown").partition("/")[0]
+    return request.option("fieldManager") or agent
 
 
 def _patched(cloud: LocalKube, kind: Kind, request: KubeRequest, before: Json) -> Json:
