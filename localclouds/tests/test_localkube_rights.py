@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kube import KubeApi, job, pod, secret, vmi
+from tests.support.kube import KubeApi, job, pod, secret, token_of, vmi
 from tests.support.kube import kube as kube  # the fixture
 
 RULES = [
@@ -25,34 +25,11 @@ RULES = [
         "verbs": ["get"],
     },
 ]
-RBAC = "rbac.authorization.k8s.io"
-
-
-def token_of(kube: KubeApi, rules: list[dict[str, Any]] = RULES) -> str:
-    """A token of an account with this role, in this namespace alone."""
-    subject = {"kind": "ServiceAccount", "name": "vmrunner", "namespace": kube.namespace}
-    reference = {"apiGroup": RBAC, "kind": "Role", "name": "vmrunner"}
-    bodies = (
-        {"apiVersion": "v1", "kind": "ServiceAccount"},
-        {"apiVersion": f"{RBAC}/v1", "kind": "Role", "rules": rules},
-        {
-            "apiVersion": f"{RBAC}/v1",
-            "kind": "RoleBinding",
-            "subjects": [subject],
-            "roleRef": reference,
-        },
-    )
-    for body in bodies:
-        made = kube.create({**body, "metadata": {"name": "vmrunner"}}, fieldValidation="Strict")
-        assert made.status == 201, made
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    answer = kube.ask("POST", kube.path("serviceaccounts", "vmrunner", "token"), request)
-    return str(answer.body["status"]["token"])
 
 
 def test_a_role_grants_what_it_names_and_no_more(kube: KubeApi) -> None:
     """plugin/pkg/auth/authorizer/rbac/rbac.go, pkg/apis/rbac/v1/evaluation_helpers.go."""
-    token = token_of(kube)
+    token = token_of(kube, RULES)
     kube.create(secret("mine"))
     kube.create(secret("theirs"))
     statuses = {
@@ -109,7 +86,7 @@ def test_one_learns_ones_rights(
         "spec": {"resourceAttributes": wanted | ({"subresource": sub} if sub else {})},
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    answer = kube.ask("POST", path, body, token=token_of(kube))
+    answer = kube.ask("POST", path, body, token=token_of(kube, RULES))
     assert answer.status == 201
     assert answer.body["status"]["allowed"] is allowed
 
@@ -122,7 +99,9 @@ def test_one_lists_ones_rights(kube: KubeApi) -> None:
         "spec": {"namespace": kube.namespace},
     }
     path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
-    found = kube.ask("POST", path, body, token=token_of(kube)).body["status"]["resourceRules"]
+    found = kube.ask("POST", path, body, token=token_of(kube, RULES)).body["status"][
+        "resourceRules"
+    ]
     told = [each for each in found if "jobs" in each["resources"]]
     assert set(told[0]["verbs"]) == {"create", "get", "list", "delete", "patch"}
 
@@ -130,7 +109,7 @@ def test_one_lists_ones_rights(kube: KubeApi) -> None:
 @pytest.mark.standin
 def test_a_token_expires(kube: KubeApi) -> None:
     """kubernetes.io, "Managing Service Accounts": tokens are bound in time; 401 after it."""
-    token = token_of(kube)
+    token = token_of(kube, RULES)
     assert kube.ask("GET", kube.path("pods"), token=token).status == 200
     kube.clock.advance(3601)
     assert kube.ask("GET", kube.path("pods"), token=token).status == 401

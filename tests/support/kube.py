@@ -282,6 +282,33 @@ def vmi(name: str = "vm-1", *, owners: list[dict[str, Any]] | None = None) -> di
     }
 
 
+# --- rights ---
+
+_RBAC: Final = "rbac.authorization.k8s.io"
+
+
+def token_of(kube: KubeApi, rules: list[dict[str, Any]]) -> str:
+    """A token of an account with this role, in this namespace alone."""
+    subject = {"kind": "ServiceAccount", "name": "vmrunner", "namespace": kube.namespace}
+    reference = {"apiGroup": _RBAC, "kind": "Role", "name": "vmrunner"}
+    bodies = (
+        {"apiVersion": "v1", "kind": "ServiceAccount"},
+        {"apiVersion": f"{_RBAC}/v1", "kind": "Role", "rules": rules},
+        {
+            "apiVersion": f"{_RBAC}/v1",
+            "kind": "RoleBinding",
+            "subjects": [subject],
+            "roleRef": reference,
+        },
+    )
+    for body in bodies:
+        made = kube.create({**body, "metadata": {"name": "vmrunner"}}, fieldValidation="Strict")
+        assert made.status == 201, made
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    answer = kube.ask("POST", kube.path("serviceaccounts", "vmrunner", "token"), request)
+    return str(answer.body["status"]["token"])
+
+
 # --- fixtures ---
 
 

@@ -85,6 +85,38 @@ MaxStartups 100:30:200
         self._log.close()
 
 
+class InetdSshd:
+    """An sshd for each stream, on pipes: nothing listens."""
+
+    def __init__(self, directory: Path) -> None:
+        program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
+        if program is None:
+            raise RuntimeError("sshd is missing: apt-get install openssh-server")
+        host, user = keys.generate(), keys.generate()
+        self.user = getpass.getuser()
+        self.access = Access(user_private=user.private, host_public=host.public)
+        config = (
+            f"HostKey {directory}/host_key\nAuthorizedKeysFile {directory}/authorized_keys\n"
+            "StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n"
+            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nSetEnv HOME={directory}\n"
+        )
+        for name, text in (
+            ("host_key", host.private),
+            ("authorized_keys", user.public + "\n"),
+            ("config", config),
+        ):
+            (directory / name).write_text(text)
+            (directory / name).chmod(0o600)
+        if self.user == "root":
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self._command = [program, "-i", "-e", "-f", str(directory / "config")]
+
+    def start(self, *_: object) -> subprocess.Popen[bytes]:
+        """Start one, whatever was to be started."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
 @contextmanager
 def running(directory: Path) -> Iterator[Sshd]:
     sshd = Sshd(directory)

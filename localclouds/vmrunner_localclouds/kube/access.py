@@ -38,7 +38,7 @@ ADMIN: Final = User(name="system:admin", groups=(_MASTERS, "system:authenticated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class Act:
     """One act, as a rule grants it. `resource` has its subresource: `pods/exec`."""
 
     verb: str
@@ -87,26 +87,26 @@ class Access:
                 return
             text = f'forbidden: User "{user.name}" cannot get path "{request.path}"'
             raise KubeRefusal(403, text)
-        wish = wish_of(request)
-        if not self.may(user, wish):
-            raise KubeRefusal(403, _refusal(user, wish), details={"kind": wish.resource})
-        if self.asks_create and wish.verb == "get" and _upgrades(request):
-            created = Wish(
+        act = act_of(request)
+        if not self.may(user, act):
+            raise KubeRefusal(403, _refusal(user, act), details={"kind": act.resource})
+        if self.asks_create and act.verb == "get" and _upgrades(request):
+            created = Act(
                 verb="create",
-                group=wish.group,
-                resource=wish.resource,
-                namespace=wish.namespace,
-                name=wish.name,
+                group=act.group,
+                resource=act.resource,
+                namespace=act.namespace,
+                name=act.name,
             )
             if not self.may(user, created):
-                raise KubeRefusal(403, _refusal(user, created), details={"kind": wish.resource})
+                raise KubeRefusal(403, _refusal(user, created), details={"kind": act.resource})
 
-    def may(self, user: User, wish: Wish) -> bool:
+    def may(self, user: User, act: Act) -> bool:
         if _MASTERS in user.groups:
             return True
-        if wish.resource.startswith("selfsubject"):
+        if act.resource.startswith("selfsubject"):
             return True  # `system:basic-user`
-        return any(_covers(rule, wish) for rule in self.rules(user, wish.namespace))
+        return any(_covers(rule, act) for rule in self.rules(user, act.namespace))
 
     def rules(self, user: User, namespace: str) -> Iterator[Json]:
         """The rules that hold for a user in a namespace, or in none of them."""
@@ -131,9 +131,9 @@ class Access:
             yield from found.get("rules") or ()
 
 
-def wish_of(request: KubeRequest) -> Wish:
+def act_of(request: KubeRequest) -> Act:
     sub = request.subresource.partition("/")[0]
-    return Wish(
+    return Act(
         verb=request.verb,
         group=request.group,
         resource=f"{request.resource}/{sub}" if sub else request.resource,
@@ -162,24 +162,24 @@ def _binds(binding: Json, user: User) -> bool:
     return False
 
 
-def _covers(rule: Json, wish: Wish) -> bool:
+def _covers(rule: Json, act: Act) -> bool:
     """True if a rule grants this: pkg/apis/rbac/v1/evaluation_helpers.go."""
     names: list[Any] = rule.get("resourceNames") or []
-    _, _, sub = wish.resource.partition("/")
-    wanted = {"*", wish.resource} | ({f"*/{sub}"} if sub else set())
+    _, _, sub = act.resource.partition("/")
+    wanted = {"*", act.resource} | ({f"*/{sub}"} if sub else set())
     return (
-        bool({"*", wish.verb} & set(rule["verbs"]))
-        and bool({"*", wish.group} & set(rule.get("apiGroups") or ()))
+        bool({"*", act.verb} & set(rule["verbs"]))
+        and bool({"*", act.group} & set(rule.get("apiGroups") or ()))
         and bool(wanted & set(rule.get("resources") or ()))
-        and (not names or wish.name in names)
+        and (not names or act.name in names)
     )
 
 
-def _refusal(user: User, wish: Wish) -> str:
-    plain = wish.resource.partition("/")[0]
-    what = f"{plain}.{wish.group}" if wish.group else plain
-    named = f' "{wish.name}"' if wish.name else ""
-    text = f'{what}{named} is forbidden: User "{user.name}" cannot {wish.verb} resource '
-    text += f'"{wish.resource}" in API group "{wish.group}"'
-    where = f' in the namespace "{wish.namespace}"' if wish.namespace else " at the cluster scope"
+def _refusal(user: User, act: Act) -> str:
+    plain = act.resource.partition("/")[0]
+    what = f"{plain}.{act.group}" if act.group else plain
+    named = f' "{act.name}"' if act.name else ""
+    text = f'{what}{named} is forbidden: User "{user.name}" cannot {act.verb} resource '
+    text += f'"{act.resource}" in API group "{act.group}"'
+    where = f' in the namespace "{act.namespace}"' if act.namespace else " at the cluster scope"
     return text + where

@@ -75,8 +75,8 @@ def forbidden(resource: str, name: str, why: str) -> KubeRefusal:
 
 def invalid(kind: str, name: str, causes: Sequence[Cause]) -> KubeRefusal:
     """`kind` has its group: `Job.batch`."""
-    told = [f"{cause.field}: {cause.message}" for cause in causes]
-    text = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+    messages = [f"{cause.field}: {cause.message}" for cause in causes]
+    text = messages[0] if len(messages) == 1 else f"[{', '.join(messages)}]"
     details = _details(kind, name) | {"causes": [cause._asdict() for cause in causes]}
     return KubeRefusal(422, f'{kind} "{name}" is invalid: {text}', details=details)
 

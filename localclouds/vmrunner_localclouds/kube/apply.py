@@ -185,12 +185,12 @@ def _remove(schemas: Schemas, schema: Json, value: Any, path: Path) -> None:
 def _owners(cloud: LocalKube, kind: Kind, before: Json | None) -> dict[_Owner, set[Path]]:
     if before is None:
         return {}
-    told = before["metadata"].get("managedFields")
-    if not told:
+    managed = before["metadata"].get("managedFields")
+    if not managed:
         found = paths(cloud.schemas, _schema(cloud, kind), before)
         return {_Owner(_FIRST, "Update"): {path for path in found if not _is_system(path)}}
     return {
-        _Owner(each["manager"], each["operation"]): set(_flat(each["fieldsV1"])) for each in told
+        _Owner(each["manager"], each["operation"]): set(_flat(each["fieldsV1"])) for each in managed
     }
 
 
@@ -237,7 +237,7 @@ def _conflict(kind: Kind, clashes: list[tuple[_Owner, Path]]) -> KubeRefusal:
         }
         for owner, path in clashes
     ]
-    told = "\n".join(f"- {cause['message']}: {cause['field']}" for cause in causes)
+    lines = "\n".join(f"- {cause['message']}: {cause['field']}" for cause in causes)
     count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
-    text = f"Apply failed with {count}: {told[2:] if len(causes) == 1 else told}"
+    text = f"Apply failed with {count}: {lines[2:] if len(causes) == 1 else lines}"
     return KubeRefusal(409, text, details={"causes": causes})

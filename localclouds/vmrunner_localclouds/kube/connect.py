@@ -165,12 +165,12 @@ def _dialled(cloud: LocalKube, shown: Json, port: int) -> socket.socket:
     return cloud.ports(machine, port)
 
 
-def _chosen(request: KubeRequest, known: tuple[str, ...]) -> str | None:
-    """The subprotocol; None: none that is offered is known. Raises `KubeRefusal`."""
+def _chosen(request: KubeRequest, spoken: tuple[str, ...]) -> str | None:
+    """The subprotocol; None: none that is offered is spoken. Raises `KubeRefusal`."""
     if request.headers.get("upgrade", "").lower() != "websocket":
         raise bad_request("Upgrade request required")
     offered = request.headers.get("sec-websocket-protocol", "").replace(",", " ").split()
-    return next((each for each in known if each in offered), None)
+    return next((each for each in spoken if each in offered), None)
 
 
 def _takes_over(cloud: LocalKube, stream: Stream) -> HttpAnswer:

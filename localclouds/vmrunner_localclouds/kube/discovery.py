@@ -151,13 +151,13 @@ def _openapi(cloud: LocalKube, group: str, version: str) -> Json:
         if (kind.group, kind.version) != (group, version):
             continue
         where = "/namespaces/{namespace}" if kind.namespaced else ""
-        known = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+        names = {"group": kind.group, "version": kind.version, "kind": kind.kind}
         operation = {
             "operationId": f"patch{kind.kind}",
             "parameters": parameters,
             "responses": {"200": {"description": "OK"}},
             "x-kubernetes-action": "patch",
-            "x-kubernetes-group-version-kind": known,
+            "x-kubernetes-group-version-kind": names,
         }
         paths[f"{prefix}{where}/{kind.plural}/{{name}}"] = {"patch": operation}
     if not paths:

@@ -35,8 +35,10 @@ class RawStream:
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         websocket = WebSocket(handler, self._chosen)
-        with self._far:
+        try:
             self._carry(websocket)
+        finally:
+            self._far.close()
 
     def opening(self, websocket: WebSocket) -> None:
         """Send what comes before the bytes."""

@@ -43,15 +43,15 @@ def decoded(body: bytes) -> Json:
     kind = head[2].decode()
     if kind not in _SPECS:
         raise bad_request(f"not in this cluster: {kind} as {CONTENT}")
-    known: _Fields = {2: ("spec", _SPECS[kind])}
-    return {"apiVersion": head[1].decode(), "kind": kind, **_named(envelope.get(2, b""), known)}
+    fields: _Fields = {2: ("spec", _SPECS[kind])}
+    return {"apiVersion": head[1].decode(), "kind": kind, **_named(envelope.get(2, b""), fields)}
 
 
-def _named(data: bytes, known: _Fields) -> Json:
+def _named(data: bytes, fields: _Fields) -> Json:
     found: Json = {}
     for number, value in _fields(data):
-        if number in known:
-            name, inner = known[number]
+        if number in fields:
+            name, inner = fields[number]
             if inner is not None:
                 found[name] = _named(value, inner)
             else:

@@ -67,11 +67,11 @@ class QuotaController(Controller):
                 key for key, more in wanted.items() if more and used[key] + more > hard[key]
             )
             if over:
-                told = (
-                    f"requested: {_told(over, wanted)}, used: {_told(over, used)}, "
-                    f"limited: {_told(over, hard)}"
+                sums_shown = (
+                    f"requested: {_shown(over, wanted)}, used: {_shown(over, used)}, "
+                    f"limited: {_shown(over, hard)}"
                 )
-                text = f"exceeded quota: {name}, {told}"
+                text = f"exceeded quota: {name}, {sums_shown}"
                 raise forbidden(kind.resource, metadata["name"], text)
 
     def used(self, namespace: str, names: Iterable[str]) -> Usage:
@@ -120,7 +120,9 @@ def _pod(spec: Mapping[str, Any], part: str, name: str) -> Fraction | None:
 
     def each(field: str) -> list[Fraction | None]:
         return [
-            quantity(told) if (told := (c.get("resources", {}).get(part) or {}).get(name)) else None
+            quantity(amount)
+            if (amount := (c.get("resources", {}).get(part) or {}).get(name))
+            else None
             for c in spec.get(field) or ()
         ]
 
@@ -141,7 +143,7 @@ def _ended(kind: Kind, shown: Json) -> bool:
     return kind is PODS and shown["status"].get("phase") in ("Succeeded", "Failed")
 
 
-def _told(names: list[str], values: Usage) -> str:
+def _shown(names: list[str], values: Usage) -> str:
     return ",".join(f"{name}={_written(values[name])}" for name in names)
 
 

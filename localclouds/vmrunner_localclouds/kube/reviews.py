@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vmrunner_localclouds.kube import timestamps
-from vmrunner_localclouds.kube.access import User, Wish
+from vmrunner_localclouds.kube.access import Act, User
 from vmrunner_localclouds.kube.api_error import Json, KubeRefusal, bad_request, not_found
 from vmrunner_localclouds.kube.kinds import SERVICE_ACCOUNTS
 from vmrunner_localclouds.kube.requests import KubeRequest
@@ -44,14 +44,14 @@ def _allowed(cloud: LocalKube, user: User, spec: Json) -> bool:
     resource = wanted.get("resource", "")
     if wanted.get("subresource"):
         resource += f"/{wanted['subresource']}"
-    wish = Wish(
+    act = Act(
         verb=wanted.get("verb", ""),
         group=wanted.get("group", ""),
         resource=resource,
         namespace=wanted.get("namespace", ""),
         name=wanted.get("name", ""),
     )
-    return cloud.access.may(user, wish)
+    return cloud.access.may(user, act)
 
 
 def _rules(cloud: LocalKube, user: User, namespace: str) -> Json:

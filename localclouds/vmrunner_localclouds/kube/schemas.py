@@ -76,8 +76,8 @@ class Schemas:
     def _by_name(self, name: str) -> Check:
         made = self._made.get(name)
         if made is None:
-            known = self._definitions[name]
-            made = _quantity if name == _QUANTITIES else self._compile(known)
+            schema = self._definitions[name]
+            made = _quantity if name == _QUANTITIES else self._compile(schema)
             self._made[name] = made
         return made
 

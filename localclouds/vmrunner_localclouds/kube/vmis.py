@@ -281,5 +281,5 @@ def _condition(
     cloud: LocalKube, kind: str, status: str, reason: str = "", message: str = ""
 ) -> Json:
     at = timestamps.written(cloud.now())
-    told = {key: value for key, value in (("reason", reason), ("message", message)) if value}
-    return {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": at} | told
+    words = {key: value for key, value in (("reason", reason), ("message", message)) if value}
+    return {"type": kind, "status": status, "lastProbeTime": None, "lastTransitionTime": at} | words

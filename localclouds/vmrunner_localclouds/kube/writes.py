@@ -215,8 +215,8 @@ def _decoded(
             raise bad_request(prefix + problem.message)
     unknown = [problem for problem in found if problem.kind == "unknown"]
     if unknown and mode == "Strict":
-        told = ", ".join(problem.message for problem in unknown)
-        raise bad_request(f"{prefix}strict decoding error: {told}")
+        messages = ", ".join(problem.message for problem in unknown)
+        raise bad_request(f"{prefix}strict decoding error: {messages}")
     for problem in unknown:
         assert problem.holder is not None
         cloud.rejected.append(f"{request.action}: {problem.message}")
