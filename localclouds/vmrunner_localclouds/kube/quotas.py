@@ -118,7 +118,7 @@ def usage(kind: Kind, shown: Json) -> Usage:
 def _pod(spec: Mapping[str, Any], part: str, name: str) -> Fraction | None:
     """The sum over containers, or the largest of the init containers; None: one says nothing."""
 
-    def each(field: str) -> list[Fraction | None]:
+    def amounts_of(field: str) -> list[Fraction | None]:
         return [
             quantity(amount)
             if (amount := (c.get("resources", {}).get(part) or {}).get(name))
@@ -126,10 +126,10 @@ def _pod(spec: Mapping[str, Any], part: str, name: str) -> Fraction | None:
             for c in spec.get(field) or ()
         ]
 
-    values = each("containers")
+    values = amounts_of("containers")
     if any(value is None for value in values):
         return None
-    first = [value for value in each("initContainers") if value is not None]
+    first = [value for value in amounts_of("initContainers") if value is not None]
     return max([sum((value for value in values if value is not None), Fraction(0)), *first])
 
 
