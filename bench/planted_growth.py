@@ -43,8 +43,8 @@ BUGS: Final = (
     Bug(
         "wait for an upgrade without end",
         "ledger/database.py",
-        "self._begun(engine, servers, connections.READING)",
-        "self._begun(engine, servers, connections.SERVER)",
+        "{connections.READING}",
+        "{connections.SERVER}",
         f"{CONNECTIONS}::test_a_read_waits_seconds_for_who_changes_tables",
     ),
     Bug(

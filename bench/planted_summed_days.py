@@ -51,8 +51,8 @@ BUGS: Final = (
     Bug(
         "read rows and sums at two moments",
         "ledger/database.py",
-        "self._snapshots if snapshot else self._engine",
-        "self._engine",
+        'connections.SNAPSHOT if snapshot else ""',
+        '""',
         f"{DAYS}::test_a_report_sees_one_moment",
     ),
     Bug(

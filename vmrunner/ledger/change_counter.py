@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Insert, Update, literal_column, null
 
+from vmrunner.ledger import connections
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 
 _TABLES: Final = (BUILDS, INSTANCES)
@@ -61,8 +62,12 @@ def note(connection: Connection) -> None:
 
 
 def draw(connection: Connection) -> None:
-    """Give what this transaction changed the next number, as the last that it does."""
-    if connection.info.pop(_FLAG, None):
-        sqlite = connection.dialect.name == "sqlite"
-        for statement in _DRAW_HERE if sqlite else (_DRAW,):
-            connection.exec_driver_sql(statement)
+    """Give what this transaction changed the next number, as the last that it does. PostgreSQL's
+    ends with that."""
+    if not connection.info.pop(_FLAG, None):
+        return
+    if connection.dialect.name != "sqlite":
+        connections.commit(connection, _DRAW)
+        return
+    for statement in _DRAW_HERE:
+        connections.driver(connection).execute(statement).close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +36,8 @@ IMPATIENT: Final = f"{SERVER}, set_config('lock_timeout', '500ms', true)"
 #: Reads wait for changes of the tables themselves alone. An upgrade does that for
 #: moments; if it takes longer, a reaper goes by tags.
 READING: Final = f"{SERVER}, set_config('lock_timeout', '3s', true)"
+#: How a transaction begins of which all statements see one moment.
+SNAPSHOT: Final = "ISOLATION LEVEL REPEATABLE READ"
 HELD_UP: Final = "55P03"  # what the server says of a row that did not come in time
 
 
@@ -101,6 +103,42 @@ def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
 
     event.listen(engine, "connect", opened)
     event.listen(engine, "begin", begun)
+
+
+def execute(client: Any, text: str, values: Mapping[str, Any]) -> Any:
+    """The cursor of a statement that the driver runs in its transaction."""
+    if isinstance(client, sqlite3.Connection):
+        return client.execute(text, values)
+    from vmrunner.ledger import postgres_calls  # only who has PostgreSQL has its driver
+
+    return postgres_calls.run(client, text, values)
+
+
+def begin(connection: Connection, text: str) -> str:
+    """Begin a transaction of PostgreSQL's, by statements that end with `SERVER`: which it is."""
+    from vmrunner.ledger import postgres_calls
+
+    row = postgres_calls.run_script(driver(connection), text).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def look_up(connection: Connection, text: str, values: Mapping[str, Any]) -> tuple[str, Any]:
+    """Read in one round trip to PostgreSQL, and a transaction of its own: which server it is, and
+    the first row of a statement."""
+    from vmrunner.ledger import postgres_calls
+
+    server, found = postgres_calls.look_up(driver(connection), READING, text, values)
+    row = server.fetchone()
+    assert row is not None
+    return str(row[0]), found.fetchone()
+
+
+def commit(connection: Connection, last: str = "") -> None:
+    """End a transaction of PostgreSQL's, if it has not ended, with this as its last statement."""
+    from vmrunner.ledger import postgres_calls
+
+    postgres_calls.commit(driver(connection), last)
 
 
 def cause_of(error: BaseException) -> BaseException:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
@@ -26,7 +26,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import change_counter, connections, fork_safety
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
-from vmrunner.ledger.statements import Prepared, Rows
+from vmrunner.ledger.statements import Prepared
 from vmrunner.lib import jitter
 from vmrunner.lib.fair_limit import FairLimit
 
@@ -62,11 +62,6 @@ class Database:
         self.sqlite = url.get_backend_name() == "sqlite"
         self._engine = connect(url)
         self._writer = self._engine.execution_options(vmrunner_write=True)
-        self._snapshots = (
-            self._engine
-            if self.sqlite
-            else self._engine.execution_options(isolation_level="REPEATABLE READ")
-        )
         assert self._engine.dialect.dbapi is not None
         self._error = self._engine.dialect.dbapi.Error
         self._forbidden = self._engine.dialect.dbapi.IntegrityError
@@ -132,20 +127,22 @@ class Database:
         see one moment, as SQLite's do anyway."""
         self._refuse()
         with self._entered():
-            return self._read(work, servers, self._snapshots if snapshot else self._engine)
+            return self._read(work, servers, connections.SNAPSHOT if snapshot else "")
 
-    def _read(self, work: Callable[[Connection], T], servers: set[str] | None, engine: Engine) -> T:
+    def _read(self, work: Callable[[Connection], T], servers: set[str] | None, level: str) -> T:
+        begin = f"BEGIN {level}; {connections.READING}"
         try:
-            with self._begun(engine, servers, connections.READING) as connection:
+            with self._begun(self._engine, servers, begin) as connection:
                 return work(connection)
         except (SQLAlchemyError, self._error) as error:
             raise translated(error, self.url) from error
 
     def look_up(self, statement: Prepared, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement that finds it at once: by a key."""
-        if not self.sqlite:
-            return self.read(lambda connection: statement(connection, **values).first())
         self._refuse()
+        if not self.sqlite:
+            with self._entered():
+                return self._look_up_there(statement, values)
         with self._entered(), self._looking:
             try:
                 looker = self._looker = self._looker or self._engine.connect()
@@ -155,6 +152,26 @@ class Database:
                 if isinstance(error, (SQLAlchemyError, self._error)):
                     raise translated(error, self.url) from error
                 raise
+
+    def _look_up_there(
+        self, statement: Prepared, values: Mapping[str, Any]
+    ) -> tuple[Any, ...] | None:
+        """The same at a server: nothing of it counts before that is trusted."""
+
+        def ask(connection: Connection) -> tuple[str, Any]:
+            return connections.look_up(connection, *statement.bound(connection, values))
+
+        try:
+            while True:
+                with self._place(self._readers):
+                    connection, (server, row) = self._connected(self._engine, ask)
+                    connection.close()
+                if server in self._servers:
+                    found: tuple[Any, ...] | None = row
+                    return found
+                self._recognise(server)
+        except (SQLAlchemyError, self._error) as error:
+            raise translated(error, self.url) from error
 
     def write(
         self,
@@ -202,7 +219,7 @@ class Database:
         """Ask whether this database is still for us. What `wrong` says is what every transaction of
         this process is refused with, until it says nothing. Raises LedgerError then."""
         with self._entered():
-            self._refusal = self._read(wrong, set(), self._engine)
+            self._refusal = self._read(wrong, set(), "")
         self._refuse()
 
     def _refuse(self) -> None:
@@ -221,8 +238,9 @@ class Database:
         self._servers |= servers
 
     @contextmanager
-    def _begun(self, engine: Engine, servers: set[str] | None, ask: str) -> Iterator[Connection]:
-        """A transaction, on a server that is trusted or taken down in `servers`."""
+    def _begun(self, engine: Engine, servers: set[str] | None, begin: str) -> Iterator[Connection]:
+        """A transaction, on a server that is trusted or taken down in `servers`. `begin`: begins it
+        at a server, and asks which that is."""
         if self.sqlite:
             with engine.begin() as connection:
                 yield connection
@@ -230,13 +248,15 @@ class Database:
         limit = self._writers if engine is self._writer else self._readers
         while True:
             with self._place(limit):
-                connection, server = self._connected(engine, ask)
+                connection, server = self._connected(
+                    engine, lambda new: connections.begin(new, begin)
+                )
                 with connection, self._watched(connection):
                     if servers is not None:
                         servers.add(server)
                     if servers is not None or server in self._servers:
-                        with connection.begin():
-                            yield connection
+                        yield connection
+                        connections.commit(connection)  # else it is rolled back when given back
                         return
             self._recognise(server)
 
@@ -270,15 +290,15 @@ class Database:
         if record.info[_LOSSES] != self._losses:
             raise DisconnectionError
 
-    def _connected(self, engine: Engine, ask: str) -> tuple[Connection, str]:
-        """A connection in the middle of a transaction that has asked for its server. If one that
-        was kept is lost, a new one."""
+    def _connected(self, engine: Engine, first: Callable[[Connection], T]) -> tuple[Connection, T]:
+        """A connection, and what it was asked first: which server it has. If one that was kept is
+        lost, a new one."""
         for new in (False, True):
             connection = engine.connect()
             client = driver(connection)
             try:
                 with self._watched(connection):
-                    return connection, Rows(client.execute(ask)).scalar()
+                    return connection, first(connection)
             except self._error as error:
                 lost = client.closed
                 connection.invalidate(error)
@@ -301,8 +321,8 @@ class Database:
         self, patience: float | None, servers: set[str] | None, waits: bool
     ) -> Iterator[Connection]:
         if not self.sqlite:
-            ask = connections.SERVER if waits else connections.IMPATIENT
-            with self._begun(self._writer, servers, ask) as connection:
+            begin = f"BEGIN; {connections.SERVER if waits else connections.IMPATIENT}"
+            with self._begun(self._writer, servers, begin) as connection:
                 yield connection
             return
         with self._in_turn(BUSY_MS / 1000 if patience is None else patience) as seconds:

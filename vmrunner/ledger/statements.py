@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from vmrunner.ledger import change_counter
-from vmrunner.ledger.connections import driver
+from vmrunner.ledger.connections import driver, execute
 
 Statement = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
@@ -82,11 +82,17 @@ class Prepared:
         return ready
 
     def __call__(self, connection: Connection, **values: Any) -> Rows:
+        return Rows(execute(driver(connection), *self.bound(connection, values)))
+
+    def bound(
+        self, connection: Connection, values: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """The text for the connection's driver, and its values."""
         text, constants = self._ready(connection)
         parameters = constants.copy()
         for name, value in values.items():
             parameters[_ARG + name] = value
-        return Rows(driver(connection).execute(text, parameters))
+        return text, parameters
 
     def many(self, connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Execute the statement once for each row, in one call of the driver; nothing is
