@@ -25,6 +25,7 @@ from vmrunner.model import (
     Offer,
     Order,
     PoolSpec,
+    Price,
     Rate,
     Role,
     Scope,
@@ -252,12 +253,14 @@ class EngineContext(WorkContext):
     _ticks_in: int | None = None  # the thread of the tick that runs
     _ticks: int = 0
     _scopes: dict[int, _DriverScopes] = field(default_factory=dict)  # by driver's id
+    _quotes: dict[Scope, Mapping[str, Price]] = field(default_factory=dict)  # read in this tick
 
     @contextlib.contextmanager
     def ticking(self) -> Iterator[None]:
         """Let a tick run in this thread: in it nothing waits for a cloud."""
         self._ticks += 1
         unused = self._ticks - SCOPES_KEPT
+        self._quotes = {}
         self._scopes = {name: entry for name, entry in self._scopes.items() if entry.tick > unused}
         self._ticks_in = threading.get_ident()
         try:
@@ -290,6 +293,11 @@ class EngineContext(WorkContext):
 
     def rate(self, provider: str, offer: Offer, role: Role) -> Rate:
         """The rate of a VM of this offer in this role, as far as the ledger and the driver know; no
-        cloud is asked."""
-        quoted = self.ledger.prices.of(offer.scope)
+        cloud is asked. A tick reads the ledger's prices of a place once."""
+        if threading.get_ident() != self._ticks_in:
+            quoted: Mapping[str, Price] = self.ledger.prices.of(offer.scope)
+        elif offer.scope in self._quotes:
+            quoted = self._quotes[offer.scope]
+        else:
+            quoted = self._quotes[offer.scope] = self.ledger.prices.of(offer.scope)
         return rate_of(self.providers[provider], offer, role, quoted, self.clock())
