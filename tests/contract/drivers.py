@@ -83,16 +83,17 @@ class FakeDriver:
 
 
 class ElsewhereDriver(FakeDriver):
-    """The same behind the driver of another distribution, installed in `site`."""
+    """The same behind a driver of another distribution, installed in `site`."""
 
-    def __init__(self, site: Path) -> None:
+    def __init__(self, site: Path, kind: str) -> None:
         super().__init__()
+        self._kind = kind
         self._path = str(thirdparty.install(site))
         sys.path.insert(0, self._path)
         registry.drivers.cache_clear()
 
     def open(self) -> Provider:
-        return load("elsewhere", "there", installation=INSTALLATION, cloud=self.cloud)
+        return load(self._kind, "there", installation=INSTALLATION, cloud=self.cloud)
 
     def close(self) -> None:
         sys.path.remove(self._path)
@@ -298,8 +299,8 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
         with cluster() as kube:
             yield KubernetesDriver(kube, kind)
             assert not kube.cloud.rejected
-    elif kind == "elsewhere":
-        driver = ElsewhereDriver(root / "site")
+    elif kind in ("elsewhere", "nameless"):
+        driver = ElsewhereDriver(root / "site", kind)
         try:
             yield driver
         finally:

@@ -19,14 +19,15 @@ from tests.faults.store_side import KEEP, check_source
 from tests.faults.tasks import Crash, InTheAir, Task
 from tests.support.inline_pool import Inline
 from tests.support.ledger_builds import orders
-from vmrunner.engine import provider_answers, reporter
+from vmrunner.engine import provider_answers, reporter, sessions
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError
-from vmrunner.model import BuildState, PoolSpec, Process, Reason, Result
+from vmrunner.model import BuildRecord, BuildState, PoolSpec, Process, Reason, Result
 from vmrunner.reaper.concurrent_passes import LOST
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.session import End, SessionJob
+from vmrunner.session.protocol import EndFrame
 from vmrunner.store.object_gc import ObjectGc
 from vmrunner.store.uploader import Uploader
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 reporter.WRITE_RETRY = 0.0  # time is played: nobody waits for it
 provider_answers.ANSWER_WAIT = 0.0
+sessions.CONTAINER_PAUSE = 0.0
 
 LOG = b"one\ntwo\nthree\n"
 
@@ -119,7 +121,12 @@ class Session:
                 lost=False,
             )
         say.state(BuildState.COLLECTING)
-        code = world.code_of(job.build)
+        return self._exited(job.build)
+
+    def _exited(self, build: BuildRecord) -> End:
+        if build.id in self.world.gone:
+            return EndFrame(Reason.VM_LOST, None, "", container_gone=True).end
+        code = self.world.code_of(build)
         return End(
             result=Result.SUCCESS if code == 0 else Result.FAILURE,
             reason=Reason.EXIT_CODE,

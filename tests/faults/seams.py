@@ -55,7 +55,7 @@ class Seam:
     def __init__(self, node: Node, part: Any, effects: set[str], label: str) -> None:
         self._node, self._part, self._effects, self._label = node, part, effects, label
         # They are asked for by `isinstance`.
-        for ability in ("arm", "seal", "park", "wake", "guarded_roles"):
+        for ability in ("arm", "seal", "park", "wake", "guarded_roles", "ended"):
             if hasattr(part, ability):
                 setattr(self, ability, self.__getattr__(ability))
         if hasattr(part, "box"):

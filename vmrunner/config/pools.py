@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from vmrunner.config.longest_life import longest_life
 from vmrunner.config.network_policy import Policy
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
@@ -136,11 +137,12 @@ def spec_of(settings: Settings, name: str, pool: PoolSettings) -> PoolSpec:
             raise ConfigError(
                 f"{field}.spot: a spot VM cannot be parked", hint='kind = "hot", or leave spot out'
             )
-    if lifetime(spec) > settings.limits.max_ttl:
+    longest = longest_life(settings, provider)
+    if lifetime(spec) > longest.seconds:
         raise ConfigError(
             f"{field}: idle + ttl + 5 min is {units.exact(lifetime(spec))}, more than "
-            f"limits.max_ttl, {units.exact(settings.limits.max_ttl)}",
-            hint="lower idle or ttl, or raise limits.max_ttl",
+            f"{longest.owner}",
+            hint=f"a lower idle or ttl, or {longest.fix}",
         )
     return spec
 

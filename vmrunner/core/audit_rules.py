@@ -221,7 +221,9 @@ def _thing(
     now: float, r: Resource, row: Instance | None, limits: Limits, builders: Collection[str]
 ) -> list[Survivor]:
     """The faults of one living resource of this installation. A schedule bills nothing and has a
-    deadline of its own, past that of the VM that it ends."""
+    deadline of its own, past that of the VM that it ends; a definition has none."""
+    if r.ref.kind is Kind.DEFINITION:
+        return []
     schedule = r.ref.kind is Kind.SCHEDULE
     of_row = row.end if row and not schedule else None
     deadlines = [d for d in (r.expires_at, of_row) if d is not None]

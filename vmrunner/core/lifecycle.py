@@ -15,6 +15,7 @@ from vmrunner.model import (
     BuildRecord,
     BuildState,
     BuildUsage,
+    ContainerEnd,
     Death,
     Instance,
     InstanceState,
@@ -71,6 +72,7 @@ class InstanceSign(StrEnum):
     BORN = "born"  # it exists; its row does not know its reference yet
     REACHABLE = "reachable"  # it is on and has an address: a session may connect
     PARKED = "parked"  # it is off, as we asked
+    UNFIT = "unfit"  # it was accepted, and cannot be placed or started
     PREEMPTED = "preempted"  # the cloud took it back
     SELF_ENDED = "self_ended"  # the guest switched itself off
     LOST = "lost"  # it stopped, or it is dead, and nothing of ours asked for that
@@ -78,7 +80,14 @@ class InstanceSign(StrEnum):
 
 
 #: Signs that a VM ended by itself.
-ENDED: Final = (InstanceSign.PREEMPTED, InstanceSign.SELF_ENDED, InstanceSign.LOST)
+ENDED: Final = (
+    InstanceSign.UNFIT,
+    InstanceSign.PREEMPTED,
+    InstanceSign.SELF_ENDED,
+    InstanceSign.LOST,
+)
+#: Reasons of `Seen.unfit` after which another offer may do.
+SCARCE: Final = (Reason.NO_CAPACITY, Reason.QUOTA)
 
 
 def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
@@ -89,6 +98,8 @@ def sign(instance: Instance, seen: Seen | None) -> InstanceSign:
         return InstanceSign.DEAD if seen.power is Power.DEAD else InstanceSign.NOTHING
     if seen.preempted:
         return InstanceSign.PREEMPTED
+    if seen.unfit is not None and instance.state is _I.BOOTING:
+        return InstanceSign.UNFIT
     if instance.state in _PARKS and seen.power is not Power.DEAD:
         return _sign_of_parked(instance, seen)
     if seen.self_ended:
@@ -202,7 +213,8 @@ FORGOTTEN: Final = 600.0
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
     """End of a build, or of one attempt of it. `lost`: it was ours to lose, so that a retry is
-    fair; only the engine knows whether there will be one."""
+    fair; only the engine knows whether there will be one. `container_gone`: the build's container
+    ended without its last word, and who ran it may know how."""
 
     result: Result
     reason: Reason
@@ -210,6 +222,7 @@ class End:
     message: str = ""
     lost: bool = False
     usage: BuildUsage = NO_USAGE
+    container_gone: bool = False
 
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
@@ -249,6 +262,32 @@ def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
     )
 
 
+def end_of_container(end: End, seen: ContainerEnd | None) -> End:
+    """The end of a build whose container is gone without a word, by what its provider saw. What is
+    not known is never the build's failure, and never its success."""
+    code = None if seen is None else seen.exit_code
+    usage = end.usage
+    if seen is not None and seen.out_of_memory:
+        message = seen.message or "the container was killed: its memory was used up"
+        return End(
+            result=Result.FAILURE, reason=Reason.OUT_OF_MEMORY, exit_code=code, message=message,
+            usage=usage,
+        )  # fmt: skip
+    if seen is not None and (code or seen.signal):
+        number = seen.signal or ((code or 0) - 128 if 128 < (code or 0) <= 128 + 64 else None)
+        message = f"the container was ended by signal {number}" if number else "the container ended"
+        return End(
+            result=Result.FAILURE,
+            reason=Reason.SIGNAL if number else Reason.EXIT_CODE,
+            exit_code=code or 128 + (number or 0),
+            message=seen.message or message,
+            usage=usage,
+        )
+    known = "it ended with 0 before its steps had" if code == 0 else "nobody knows how"
+    message = f"the container is gone without a word: {known}"
+    return End(result=Result.ERROR, reason=Reason.VM_LOST, message=message, lost=True, usage=usage)
+
+
 def out_of_time(build: BuildRecord) -> End:
     """Return the end of a build that no VM can be asked for any more."""
     return end_of(build, Death.EXPIRED, "no time is left for another attempt")
@@ -262,8 +301,8 @@ def end_of_sign(
     message: str = "",
     unfit: Reason | None = None,
 ) -> End:
-    """Return the end of a build whose instance shows PREEMPTED, SELF_ENDED or LOST. `expired`: it
-    ended past its deadline, by whichever layer was first. `unfit`: as in `Seen`."""
+    """Return the end of a build whose instance shows one of `ENDED`. `expired`: it ended past its
+    deadline, by whichever layer was first. `unfit`: as in `Seen`."""
     if build.cancel is not None:
         return cancelled(build.cancel)
     if expired:

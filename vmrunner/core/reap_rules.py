@@ -7,14 +7,22 @@ ledger after, so that what is stale can only under-delete. Dry run is "do not ap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmrunner.core.lifecycle import SweepId, counts_twice
 from vmrunner.core.reap_plan import CloseRow, Deletion, ReapPlan, Sighting, SightingKind
 from vmrunner.core.row_index import RowIndex
 from vmrunner.core.row_rules import URGENCY, marks, overlong
-from vmrunner.core.sweep_view import CLOCK_SKEW, SweepView, duplicate, expiry, of_this_ledger, ours
+from vmrunner.core.sweep_view import (
+    CLOCK_SKEW,
+    UNUSED,
+    SweepView,
+    duplicate,
+    expiry,
+    of_this_ledger,
+    ours,
+)
 from vmrunner.model import (
     SERVING,
     Death,
@@ -38,7 +46,8 @@ class ReapInput:
     is not there. `since`: when a node last began to watch without a break, `seen`: the same of
     single scopes: no silence before that counts. `early_deaths`: by instance id, from
     `lifecycle.early_death`. `release`: a person looked at the orphans and wants them dead, however
-    many they are."""
+    many they are. `used`: names of definitions in the offers of rows that are open, or of the last
+    `UNUSED` seconds; None: that is not known."""
 
     now: float
     rows: Mapping[str, Instance]
@@ -50,6 +59,7 @@ class ReapInput:
     early_deaths: Mapping[str, Death] = field(default_factory=dict)
     release: bool = False
     unread: bool = False
+    used: Collection[str] | None = None
 
 
 def decide(given: ReapInput) -> ReapPlan:
@@ -143,6 +153,7 @@ class _Rules:
     def __init__(self, given: ReapInput) -> None:
         self.now, self.rows, self.sweep_view = given.now, given.rows, given.sweep_view
         self.sweep, self.release, self.unread = given.sweep, given.release, given.unread
+        self.used = given.used
         self.index = RowIndex(given.rows.values())
         self.limits = given.sweep_view.limits
         self.installation, self.generation = (
@@ -163,6 +174,8 @@ class _Rules:
         live, or is not ours."""
         if not ours(resource, self.installation) or not resource.alive:
             return None
+        if resource.ref.kind is Kind.DEFINITION:
+            return _kill(resource, None, Death.LEFTOVER, None) if self.unused(resource) else None
         row = self.row_of(resource)
         expires = expiry(resource, row, self.limits, self.first_seen(resource))
         reason: Death | None = None
@@ -177,6 +190,12 @@ class _Rules:
         if reason is None:
             return None
         return _kill(resource, row, reason, expires, force=self.asked_before(resource))
+
+    def unused(self, resource: Resource) -> bool:
+        """True if a definition is old, and no row of late names it."""
+        if self.sweep is None or self.unread or self.used is None or resource.created_at is None:
+            return False
+        return self.now > resource.created_at + UNUSED and resource.ref.id not in self.used
 
     def kill_to_come(self, resource: Resource) -> Deletion | None:
         """The kill to come of a resource that expires before long."""
@@ -335,6 +354,7 @@ class _Rules:
         if (
             self.sweep is None
             or not ours(resource, self.installation)
+            or resource.ref.kind is Kind.DEFINITION
             or self.row_of(resource) is not None
         ):
             return False

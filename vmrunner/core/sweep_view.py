@@ -29,6 +29,9 @@ from vmrunner.model import (
 #: What expires within so many seconds is told with a sweep, to be killed without another one.
 CLOCK_SKEW: Final = 3600.0
 
+#: Seconds for which a definition is kept that nobody uses.
+UNUSED: Final = 7 * 86400.0
+
 
 def ours(resource: Resource, installation: str) -> bool:
     """True if a resource is, by tag and role, this very installation's, made for a build, a pool
@@ -42,6 +45,7 @@ def of_this_ledger(resource: Resource, installation: str, generation: str) -> bo
     return (
         ours(resource, installation)
         and resource.role in SERVING
+        and resource.ref.kind is not Kind.DEFINITION
         and resource.alive
         and resource.tag("generation") == generation
     )
@@ -61,8 +65,10 @@ def expiry(
     Only where neither can be read its age counts, against the `max_ttl` of its birth where a tag
     tells it: a limit that is lowered later shortens no promise. `seen` is when it was first seen,
     for a resource without a time of birth. A schedule is what ends a VM past its deadline: its own
-    tag alone counts. None: unknown.
+    tag alone counts. None: unknown, or a definition, which ends once nobody uses it.
     """
+    if resource.ref.kind is Kind.DEFINITION:
+        return None
     tagged = resource.expires_at
     if row is None:
         if tagged is not None:
@@ -163,6 +169,8 @@ class SweepView:
 
     def _settled(self, resource: Resource, row: Instance | None, now: float) -> bool:
         """True if the resource is as it should be, for longer than until the next sweeps."""
+        if resource.ref.kind is Kind.DEFINITION:
+            return resource.created_at is None or now <= resource.created_at + UNUSED
         if row is None:
             unknown = of_this_ledger(resource, self.installation, self.generation)
             if unknown or resource.created_at is None:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from vmrunner.core import requirements
 from vmrunner.core.lifecycle import End, end_of, may_retry, of_sandbox, out_of_time, too_late
-from vmrunner.core.scheduling import Refusal
+from vmrunner.core.scheduling import PlannedStart, Refusal
 from vmrunner.engine import lifecycle_log
 from vmrunner.engine.context import WorkContext
 from vmrunner.ledger import BuildEnd, DeathMark
@@ -25,8 +25,11 @@ from vmrunner.model import (
     EventKind,
     Instance,
     InstanceState,
+    Market,
+    Offer,
     Reason,
     Result,
+    Scope,
     Spec,
 )
 from vmrunner.store.build_artifacts import directory_of
@@ -48,6 +51,21 @@ class _Refused(NamedTuple):
     machine: Spec
 
 
+class _Unfit(NamedTuple):
+    """An offer that was taken and could not be placed: why, and when (monotonic)."""
+
+    message: str
+    at: float
+
+
+_Place = tuple[Scope, str, str, Market]
+
+
+def _place(offer: Offer) -> _Place:
+    """All of an offer but its price and image, which may change from one question to the next."""
+    return offer.scope, offer.machine_type, offer.place, offer.market
+
+
 class BuildCompletion:
     """The ends of one engine's builds. Each call may raise Fenced: another owns the build then."""
 
@@ -55,6 +73,7 @@ class BuildCompletion:
         self._context = context
         self.refusals: dict[str, Refusal] = {}  # by build, at its last try; monotonic
         self._waits: dict[str, _Refused] = {}
+        self._unfit: dict[str, dict[_Place, _Unfit]] = {}  # by build
         self._waits_for = context.providers, context.limits
 
     def verdict(self, build: BuildRecord, row: Instance, end: End) -> Instance | None:
@@ -90,6 +109,33 @@ class BuildCompletion:
         end = End(result=Result.ERROR, reason=Reason.NO_CAPACITY, message=message, lost=True)
         return self._retry(build, row, Death.REFUSED, end, counted=False)
 
+    def unfit(self, build: BuildRecord, row: Instance, message: str) -> Instance | None:
+        """The provider cannot place what it accepted: that ends, the next offer is tried, and this
+        was no attempt. Returns the VM's row as it is then."""
+        unfit = _Unfit(message, self._context.monotonic())
+        self._unfit.setdefault(build.id, {})[_place(row.offer)] = unfit
+        end = End(result=Result.ERROR, reason=Reason.NO_CAPACITY, message=message, lost=True)
+        return self._retry(build, row, Death.REFUSED, end, counted=False)
+
+    def fitting(self, starts: Sequence[PlannedStart]) -> list[PlannedStart]:
+        """The launches, without the offers that could not be placed. A build of which none is left
+        ends, or waits, as when all are refused."""
+        found = []
+        for start in starts:
+            unfit = self._unfit.get(start.build.id, {})
+            offers = tuple(offer for offer in start.offers if _place(offer) not in unfit)
+            if offers:
+                found.append(replace(start, offers=offers))
+                continue
+            self._unfit.pop(start.build.id)
+            message = unfit[_place(start.offers[-1])].message
+            end = End(result=Result.ERROR, reason=Reason.NO_CAPACITY, message=message)
+            if start.build.spec.queue_timeout is None:
+                self.finish(start.build, end)
+            else:
+                self._wait(start.build, end)
+        return found
+
     def dead(self, build: BuildRecord, row: Instance) -> None:
         """End a build whose VM is dying or gone, and that has no verdict yet, or was held."""
         death = row.death or Death.VANISHED
@@ -116,20 +162,14 @@ class BuildCompletion:
             self.finish(build, end)
             return
         context = self._context
-        provider_now, now = self._now(build), context.monotonic()
+        provider_now = self._now(build)
         queued = context.ledger.builds.put_back(
             build.id,
             epoch=build.epoch,
             now=provider_now,
             before=provider_now - context.limits.limits.newborn,
         )
-        former = self._waits.get(build.id)
-        refused = 1 if former is None else former.refused + 1
-        self._queued(queued, end, refused=refused)
-        until = now + backoff(REFUSED_WAIT, refused - 1, LONGEST_REFUSED_WAIT)
-        self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
-        machine = requirements.machine(build.spec)
-        self._waits[build.id] = _Refused(refused, build.spec.provider, machine)
+        self._wait(queued, end)
 
     def given(self, build: BuildRecord) -> None:
         """A build got a VM: those that wait for such a machine try again soon."""
@@ -151,6 +191,9 @@ class BuildCompletion:
             if now > refusal.until + WAIT_FORGOTTEN:
                 del self.refusals[name]
                 self._waits.pop(name, None)
+        for name, unfit in list(self._unfit.items()):
+            if now > max(place.at for place in unfit.values()) + WAIT_FORGOTTEN:
+                del self._unfit[name]
 
     def _hurry(self, build: str, until: float) -> None:
         self._waits[build] = self._waits[build]._replace(refused=0)
@@ -194,6 +237,16 @@ class BuildCompletion:
         return dying
 
     # --- within ---
+
+    def _wait(self, build: BuildRecord, end: End) -> None:
+        """Pause the tries of a build that is in the queue."""
+        now, former = self._context.monotonic(), self._waits.get(build.id)
+        refused = 1 if former is None else former.refused + 1
+        self._queued(build, end, refused=refused)
+        until = now + backoff(REFUSED_WAIT, refused - 1, LONGEST_REFUSED_WAIT)
+        self.refusals[build.id] = Refusal(until, quota=end.reason is Reason.QUOTA)
+        machine = requirements.machine(build.spec)
+        self._waits[build.id] = _Refused(refused, build.spec.provider, machine)
 
     def _end(
         self, build: BuildRecord, end: End, row: Instance | None, death: Death | None = None
@@ -255,6 +308,7 @@ class BuildCompletion:
     def _forget(self, build: BuildRecord) -> None:
         self.refusals.pop(build.id, None)
         self._waits.pop(build.id, None)
+        self._unfit.pop(build.id, None)
 
     def _queued(self, build: BuildRecord, end: End, **more: int) -> None:
         context = self._context

@@ -403,8 +403,9 @@ class Engine:
                 self._completion.finish(reject.build, end)
         self._pool_manager.claim(decided.claims)
         with context.guard("launch"):
-            self._launcher.start(decided.starts)
-            self._pool_manager.missed(start.build for start in decided.starts)
+            starts = self._completion.fitting(decided.starts)
+            self._launcher.start(starts)
+            self._pool_manager.missed(start.build for start in starts)
         ours = any(build.spec.provider in self.launches for build in queued)
         return ours, decided
 

@@ -47,7 +47,7 @@ from vmrunner.model import (
     Result,
     Role,
 )
-from vmrunner.providers import capabilities
+from vmrunner.providers import capabilities, registry
 from vmrunner.providers.deletion import delete_each
 
 FIRST_WAIT: Final = 1.0  # seconds before a create is sent again; doubled each time
@@ -221,7 +221,7 @@ class Launcher:
     def _launch(self, build: BuildRecord, offer: Offer, epoch: int) -> LaunchRequest:
         context, provider = self._context, build.spec.provider
         now = context.providers[provider].now()
-        longest = context.limits.limits.max_ttl
+        longest = self._longest(offer)
         ends = now + min(build.spec.ttl, longest)
         if build.attempt:  # all attempts together, however long this one had to wait
             first = context.ledger.instances.first_birth(build.id)
@@ -238,12 +238,18 @@ class Launcher:
     def _pool_launch(self, pool: Pool, offer: Offer) -> LaunchRequest:
         context, spec = self._context, pool.spec
         now = context.providers[spec.provider].now()
-        longest = context.limits.limits.max_ttl
+        longest = self._longest(offer)
         row = self._intent(spec.provider, offer, Role.POOL, now, now + min(lifetime(spec), longest))
         row = replace(row, pool=spec.name, shape=pool.shape)
         order, access = context.orders.for_pool(spec, row.id, offer, row.deadline)
         order = replace(order, max_ttl=longest)
         return LaunchRequest(build_id=None, seen_epoch=0, instance=row, order=order, access=access)
+
+    def _longest(self, offer: Offer) -> float:
+        """Seconds that a VM of this offer may live: its kind may give less than the limits do."""
+        driver = registry.find(offer.scope.kind)
+        most = self._context.limits.limits.max_ttl
+        return most if driver is None else min(most, driver.max_ttl)
 
     def _intent(self, provider: str, offer: Offer, role: Role, now: float, ends: float) -> Instance:
         """The row of a VM that is to be asked for. `ends`: its deadline, which is cut to whole

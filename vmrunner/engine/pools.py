@@ -13,7 +13,7 @@ from typing import Final
 
 from vmrunner.core import pools as rules
 from vmrunner.core import requirements
-from vmrunner.core.lifecycle import ENDED, FORGOTTEN, End, InstanceSign
+from vmrunner.core.lifecycle import ENDED, FORGOTTEN, SCARCE, End, InstanceSign
 from vmrunner.core.scheduling import ANYWHERE, Offers, PlannedClaim, SchedulingPlan
 from vmrunner.engine import lifecycle_log
 from vmrunner.engine.context import EngineContext, log
@@ -408,7 +408,7 @@ class PoolManager:
                 row.id, epoch=row.epoch, to=InstanceState.PARKED, now=context.now(row)
             )
         elif what in ENDED:
-            self._trouble(row, EmptyReason.BOOT)
+            self._trouble(row, EmptyReason.CAPACITY if seen.unfit in SCARCE else EmptyReason.BOOT)
             self._end(snapshot, row, seen.detail or "it ended while it waited")
 
     def reached(self, row: Instance) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from vmrunner.core.lifecycle import ENDED, End, InstanceSign, cancelled, end_of_sign, sign
+from vmrunner.core.lifecycle import ENDED, SCARCE, End, InstanceSign, cancelled, end_of_sign, sign
 from vmrunner.core.row_rules import marks
 from vmrunner.engine import lifecycle_log
 from vmrunner.engine.completion import BuildCompletion
@@ -381,6 +381,10 @@ class Reconciler:
         """The VM ended under its build. Its session may have the exit code already: ask it."""
         if build.state is BuildState.HELD:
             self._mark(snapshot, row, Death.DONE)
+        elif seen.unfit in SCARCE and self._context.now(row) < row.end and build.cancel is None:
+            self._drop(snapshot, build, row)
+            if (dying := self._completion.unfit(build, row, seen.detail)) is not None:
+                snapshot.update(dying)
         elif self._sessions.of(build.id) is not None:
             reason = Reason.PREEMPTED if what is InstanceSign.PREEMPTED else Reason.VM_LOST
             self._sessions.stop(build.id, reason, what)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from vmrunner.core import trace_context
-from vmrunner.core.lifecycle import End, InstanceSign
+from vmrunner.core.lifecycle import End, InstanceSign, end_of_container
 from vmrunner.engine.context import EngineContext, log
 from vmrunner.engine.reporter import LedgerReporter
-from vmrunner.errors import CredentialsRefused, Fenced, StoreError
-from vmrunner.model import TRACES, BuildRecord, EventKind, Instance, Reason, Result
-from vmrunner.providers import TellsUsage, registry
+from vmrunner.errors import CredentialsRefused, Fenced, ProviderError, StoreError
+from vmrunner.model import TRACES, BuildRecord, ContainerEnd, EventKind, Instance, Reason, Result
+from vmrunner.providers import TellsContainer, TellsUsage, registry
 from vmrunner.store.build_artifacts import directory_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: So long a build whose VM is there waits for a store that is out of reach, and between two tries.
 STORE_PATIENCE: Final = 300.0
 STORE_RETRY: Final = 5.0
+#: Questions to a system how a container ended, and seconds between them: it may hear of it later.
+CONTAINER_QUESTIONS: Final = 20
+CONTAINER_PAUSE: Final = 1.0
 TELL_AGAIN: Final = 60.0  # seconds; that threads or memory are short is told again then
 LEAST_LOG: Final = 64 * 1024  # bytes that an attempt may say, whatever those before it said
 
@@ -214,7 +217,10 @@ class SessionManager:
             stopped = active.stopped
         if stopped is not None:
             session.stop(stopped)
-        return self._measured(session.run(), active.instance)
+        end = session.run()
+        if end.container_gone:
+            end = end_of_container(end, self._container_end(active))
+        return self._measured(end, active.instance)
 
     def _job(self, active: ActiveSession) -> SessionJob:
         # Only now: a caller with sessions of its own needs no SSH library.
@@ -240,6 +246,22 @@ class SessionManager:
             guest_due=_guest_due(active.instance),
             traceparent=self._traceparent(build),
         )
+
+    def _container_end(self, active: ActiveSession) -> ContainerEnd | None:
+        """The end of its container as its provider knows it; None: it does not."""
+        instance = active.instance
+        for _ in range(CONTAINER_QUESTIONS):
+            try:
+                provider = self._context.provider_of(instance)
+                if not isinstance(provider, TellsContainer) or instance.ref is None:
+                    return None
+                if (found := provider.ended(instance.ref)) is not None:
+                    return found
+            except ProviderError as error:
+                log.warning("%s: how its container ended: %s", instance.id, error)
+            if active.stopping.wait(CONTAINER_PAUSE):
+                return None
+        return None
 
     def _measured(self, end: End, instance: Instance) -> End:
         """The end, with what who runs the VM saw that it used."""

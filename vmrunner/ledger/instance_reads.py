@@ -163,6 +163,17 @@ class InstanceReads:
 
         return frozenset(readable(codec.scope, self._database.read(work)))
 
+    def images(self, provider: str, since: float) -> frozenset[str]:
+        """Images of this provider's instances that are not gone, or were asked for since that time.
+        Raises Unreadable where one cannot be read."""
+
+        def work(connection: Connection) -> list[tuple[Any, ...]]:
+            low = instances_since(since)
+            asked_for = _OFFERED_SINCE(connection, provider=provider, low=low).all()
+            return [*_OFFERED(connection, provider=provider).all(), *asked_for]
+
+        return frozenset(codec.image_of_offer(row) for row in self._database.read(work))
+
     def launched(self, provider: str) -> bool:
         """True if this provider ever asked for an instance."""
         return self._database.read(lambda c: _ANY(c, provider=provider).first()) is not None

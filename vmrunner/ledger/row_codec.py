@@ -196,8 +196,17 @@ def instance(row: Sequence[Any]) -> Instance:
 
 def scope(row: Sequence[Any]) -> Scope:
     """Return the scope of the offer that a row begins with. Raises Unreadable."""
+    return _offer(row).scope
+
+
+def image_of_offer(row: Sequence[Any]) -> str:
+    """Return the image of the offer that a row begins with. Raises Unreadable."""
+    return _offer(row).image
+
+
+def _offer(row: Sequence[Any]) -> Offer:
     try:
-        return offer_from(row[0]).scope
+        return offer_from(row[0])
     except Exception as error:
         raise Unreadable(f"an offer cannot be read: {_why(error)}") from error
 

@@ -31,7 +31,10 @@ class Kind(StrEnum):
     GROUP = "security_group"  # bills nothing, but is in the way
     SPOT_REQUEST = "spot_request"
     SCHEDULE = "schedule"
-    SECRET = "secret"  # noqa: S105 - it bills nothing, and holds keys
+    SECRET = "secret"  # noqa: S105 - bills nothing, and holds a VM's keys
+    #: A form that orders name, such as a task definition: bills nothing, and has no row. Its id is
+    #: what `Offer.image` says.
+    DEFINITION = "definition"
 
 
 class Role(StrEnum):
@@ -240,8 +243,20 @@ class Seen:
     detail: str = ""  # the provider's own words: preempted, guest shut down, …
     preempted: bool = False
     self_ended: bool = False  # the guest switched itself off
-    unfit: Reason | None = None  # it could not be launched, and no other could: why
+    #: Why the system accepted it and cannot place or start it: of `NO_CAPACITY` and `QUOTA` the
+    #: next offer is tried, of other reasons none would help.
+    unfit: Reason | None = None
     start: Start | None = None  # how it came up, once that is known
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerEnd:
+    """End of a unit's container as the system that ran it saw it. None: not known."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    message: str = ""  # the system's own words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

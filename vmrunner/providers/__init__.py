@@ -15,6 +15,7 @@ from vmrunner.providers.port import (
     Seals,
     ShowsGuardedRoles,
     StartsUnits,
+    TellsContainer,
     TellsPrices,
     TellsUsage,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Seals",
     "ShowsGuardedRoles",
     "StartsUnits",
+    "TellsContainer",
     "TellsPrices",
     "TellsUsage",
     "load",

@@ -6,6 +6,7 @@ by `look` and `sweep`. Only `lifecycle` and `reaper` draw conclusions from absen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from vmrunner.core.boxes import Box
     from vmrunner.model import (
         Bill,
+        ContainerEnd,
         Finding,
         HostUsage,
         Key,
@@ -217,6 +219,15 @@ class StartsUnits(Protocol):
         """Way to the supervisor in the unit, with the promises that are kept."""
 
 
+@runtime_checkable
+class TellsContainer(Protocol):
+    """A provider of units whose system tells how a container ended that said no last word."""
+
+    def ended(self, ref: Ref) -> ContainerEnd | None:
+        """The end of the build's container in this unit; None: it is not known, or not yet. Raises
+        `ProviderError`."""
+
+
 class TemplateMaker(Protocol):
     """Makes the frozen VMs that builds' VMs of one shape start from."""
 
@@ -294,5 +305,10 @@ class Driver:
     #: to its instances' sshd (`lib/channels.py`); without it that is TCP to their address.
     channel: str = ""
     machine_types: str = ""  # its setting that lists the types it offers; "": none does
-    units: bool = False  # its providers may start units (`StartsUnits`)
+    units: bool = False  # its providers may start units (`StartsUnits`), as they are configured
+    #: The cloud shows the name of an instance, so that it is found by that. False: `look` finds
+    #: recorded references alone. Whoever was not answered sends the identical order again, nobody
+    #: else concludes anything: the row ends as one without its VM, the VM as one without a row.
+    names: bool = True
+    max_ttl: float = math.inf  # seconds: no VM of it can live for longer
     guard: str = ""  # who makes one: "vmrunner", or the Terraform module at this path in `deploy/`

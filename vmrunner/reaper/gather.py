@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from vmrunner.core.row_index import refs_of
-from vmrunner.core.sweep_view import SweepView, ours
+from vmrunner.core.sweep_view import UNUSED, SweepView, ours
 from vmrunner.engine.context import WorkContext, log
 from vmrunner.engine.early_deaths import early_deaths
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import VmrunnerError
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.open_rows import OpenRowsReader
-from vmrunner.model import BuildRecord, Death, Instance, Resource
+from vmrunner.model import BuildRecord, Death, Instance, Kind, Resource
 from vmrunner.providers import Provider
 from vmrunner.reaper.ledger_calls import AsksLedger, at_once
 
@@ -32,6 +32,7 @@ class LedgerView:
     builds: dict[str, BuildRecord] = field(default_factory=dict)
     early_deaths: dict[str, Death] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
+    used: frozenset[str] | None = None  # names of definitions, where a sweep shows old ones
     down: str = ""
 
     def fail(self, error: Exception) -> None:
@@ -143,6 +144,9 @@ def _read(
     membership.update(ask(ledger.engines.list), context.monotonic())
     strange = {r.instance for r in sweep_view.resources if r.instance} - ledger_view.by_id.keys()
     sweep_view.rowed = ask(lambda: ledger.instances.known(strange))
+    if any(r.ref.kind is Kind.DEFINITION for r in sweep_view.resources):
+        since = provider.now() - UNUSED
+        ledger_view.used = ask(lambda: ledger.instances.images(provider.name, since))
     rows = ledger_view.by_id.values()
     ledger_view.early_deaths = ask(
         lambda: early_deaths(context, membership, rows, ledger_view.builds, ledger_view.unread)

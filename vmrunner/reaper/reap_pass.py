@@ -18,7 +18,7 @@ from vmrunner.core.reachability import Reachability
 from vmrunner.core.reap_plan import Deletion, ReapPlan, Sighting
 from vmrunner.core.reap_rules import ReapInput
 from vmrunner.core.row_index import RowIndex
-from vmrunner.core.sweep_view import SweepView
+from vmrunner.core.sweep_view import UNUSED, SweepView
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import WorkContext
 from vmrunner.engine.membership import Membership
@@ -217,6 +217,7 @@ class ReapPass:
                 early_deaths=ledger_view.early_deaths,
                 release=self._orphans,
                 unread=bool(ledger_view.unread),
+                used=ledger_view.used,
             )
         )
         if self._sweep:
@@ -318,7 +319,7 @@ class ReapPass:
         self._kill(
             k
             for k in plan.kills
-            if k.reason is not Death.EXPIRED and still_condemned(self._context, k)
+            if k.reason is not Death.EXPIRED and still_condemned(self._context, self._provider, k)
         )
 
     def _dying(self, rows: Mapping[str, Instance]) -> list[Instance]:
@@ -442,14 +443,17 @@ def close_dead(context: WorkContext, provider: Provider, row: Instance) -> bool:
     )
 
 
-def still_condemned(context: WorkContext, kill: Deletion) -> bool:
+def still_condemned(context: WorkContext, provider: Provider, kill: Deletion) -> bool:
     """True if what condemned it, inside `E`, is still so. All of it can only become so,
     never cease: a row that is closed, a reference that is recorded, an id that has no row."""
     instances = context.ledger.instances
     with context.guard("check"):
         rows = instances.these([kill.instance] if kill.instance else [])
+        if kill.ref.kind is Kind.DEFINITION:
+            return kill.ref.id not in instances.images(provider.name, provider.now() - UNUSED)
         if kill.reason is Death.ORPHAN:
-            return not instances.known([kill.instance or ""])
+            known = instances.known([kill.instance] if kill.instance else [])
+            return not known and not instances.recorded([kill.ref])
         if kill.reason is Death.LEFTOVER:
             return bool(rows) and rows[0].state is InstanceState.GONE
         if kill.reason is Death.DUPLICATE:

@@ -15,6 +15,7 @@ from vmrunner.config import cache_checks, field_checks, registry_auth
 from vmrunner.config.build_request import BuildFields
 from vmrunner.config.build_request import BuildRequest as BuildRequest
 from vmrunner.config.build_request import SandboxRequest as SandboxRequest
+from vmrunner.config.longest_life import LongestLife, longest_life
 from vmrunner.config.settings import Settings
 from vmrunner.config.validation_errors import placed, together
 from vmrunner.errors import ConfigError
@@ -148,8 +149,9 @@ def check_again(spec: BuildSpec, settings: Settings) -> None:
     settings.provider(spec.provider)
     ceilings.check(spec, settings)
     ceilings.network(spec.network, settings)
-    if spec.ttl > settings.limits.max_ttl:
-        raise _too_long(spec.ttl, settings.limits.max_ttl)
+    longest = longest_life(settings, spec.provider)
+    if spec.ttl > longest.seconds:
+        raise _too_long(spec.ttl, longest)
 
 
 def placed_error(error: ConfigError, locations: Mapping[str, str]) -> ConfigError:
@@ -248,7 +250,7 @@ class _Times:
 
 
 def _sandbox_times(request: SandboxRequest, settings: Settings) -> _Times:
-    boot, longest = Limits().booting, settings.limits.max_ttl
+    boot, longest = Limits().booting, longest_life(settings, request.provider)
     ttl = SANDBOX_TTL if request.ttl is None else request.ttl
     most = ttl if request.max_ttl is None else request.max_ttl
     if ttl <= 0:
@@ -258,12 +260,12 @@ def _sandbox_times(request: SandboxRequest, settings: Settings) -> _Times:
             f"max-ttl: {units.exact(most)} is shorter than the ttl {units.exact(ttl)}",
             hint="at least that, or leave it out",
         )
-    if most + boot > longest:
+    if most + boot > longest.seconds:
         field = "ttl" if request.max_ttl is None else "max-ttl"
         raise ConfigError(
             f"{field}: {units.exact(most)} and {units.exact(boot)} to boot are above "
-            f"limits.max_ttl {units.exact(longest)}",
-            hint=f"at most {units.exact(longest - boot)}, or a larger limits.max_ttl",
+            f"{longest.owner}",
+            hint=f"at most {units.exact(longest.seconds - boot)}, or {longest.fix}",
         )
     return _Times(timeout=most + boot, ttl=most + boot, sandbox_ttl=ttl)
 
@@ -285,18 +287,18 @@ def _network(request: BuildRequest, settings: Settings) -> NetworkPolicy:
 
 
 def _times(request: BuildRequest, settings: Settings) -> _Times:
-    longest = settings.limits.max_ttl
+    longest = longest_life(settings, request.provider)
     timeout = request.timeout if request.timeout is not None else settings.defaults.timeout
     shown = units.exact(timeout)
     if timeout <= 0:
         raise ConfigError(f"timeout: {shown} leaves no time", hint="more than 0")
-    if timeout >= longest:
+    if timeout >= longest.seconds:
         raise ConfigError(
-            f"timeout: {shown} is not below limits.max_ttl {units.exact(longest)}",
-            hint="a shorter timeout, or a larger limits.max_ttl",
+            f"timeout: {shown} is not below {longest.owner}",
+            hint=f"a shorter timeout, or {longest.fix}",
         )
     if request.ttl is None:
-        ttl = min(timeout + ROOM, longest)
+        ttl = min(timeout + ROOM, longest.seconds)
         return _Times(timeout=timeout, ttl=ttl, warnings=_hold(request.keep_on_failure, ttl))
     ttl = request.ttl
     if ttl <= timeout:
@@ -304,7 +306,7 @@ def _times(request: BuildRequest, settings: Settings) -> _Times:
             f"ttl: {units.exact(ttl)} is not longer than the timeout {shown}",
             hint=f"at least {units.exact(timeout + LITTLE_ROOM)}",
         )
-    if ttl > longest:
+    if ttl > longest.seconds:
         raise _too_long(ttl, longest)
     warnings = _hold(request.keep_on_failure, ttl)
     if ttl - timeout < LITTLE_ROOM:
@@ -313,10 +315,10 @@ def _times(request: BuildRequest, settings: Settings) -> _Times:
     return _Times(timeout=timeout, ttl=ttl, warnings=warnings)
 
 
-def _too_long(ttl: float, longest: float) -> ConfigError:
+def _too_long(ttl: float, longest: LongestLife) -> ConfigError:
     return ConfigError(
-        f"ttl: {units.exact(ttl)} is above limits.max_ttl {units.exact(longest)}",
-        hint="a shorter ttl, or a larger limits.max_ttl",
+        f"ttl: {units.exact(ttl)} is above {longest.owner}",
+        hint=f"a shorter ttl, or {longest.fix}",
     )
 
 

@@ -40,6 +40,9 @@ REASONS: Final = frozenset(
 )
 
 
+#: … but for this, of a container that ended without a word: its provider is asked how.
+CONTAINER_GONE: Final = "container_gone"
+
 #: What it may tell beside its end.
 VM_EVENTS: Final = frozenset(
     {
@@ -84,6 +87,7 @@ class EndFrame:
     exit_code: int | None
     message: str
     usage: BuildUsage = NO_USAGE
+    container_gone: bool = False
 
     @property
     def end(self) -> End:
@@ -105,6 +109,7 @@ class EndFrame:
             exit_code=self.exit_code,
             message=self.message,
             usage=self.usage,
+            container_gone=self.container_gone,
         )
 
 
@@ -202,6 +207,9 @@ class FrameDecoder:
 
     def _ended(self, event: dict[str, Any]) -> EndFrame:
         reason = event.get("reason")
+        if reason == CONTAINER_GONE:
+            text = _text(event.get("message"))
+            return EndFrame(Reason.VM_LOST, None, text, _usage(event), container_gone=True)
         if not isinstance(reason, str) or reason not in REASONS:
             raise ProtocolViolation(
                 f"the VM ended the build for an unknown reason {str(reason)[:40]!r}"

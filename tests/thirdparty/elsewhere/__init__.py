@@ -17,6 +17,25 @@ def open(name: str, **options: Any) -> Provider:  # noqa: A001
     return ElsewhereProvider(name, **options)
 
 
+def nameless(name: str, **options: Any) -> Provider:
+    """Open one whose cloud shows whose a VM is, and not which."""
+    from elsewhere.provider import NamelessProvider
+
+    return NamelessProvider(name, **options)
+
+
+#: Of two systems, one has it shorter: no VM there lives for more than eight hours, and its system
+#: may start containers itself, if somebody configures that.
+NAMELESS = Driver(
+    kind="nameless",
+    settings="elsewhere.settings:NamelessSettings",
+    open=nameless,
+    needs=frozenset({"installation"}),
+    names=False,
+    units=True,
+    max_ttl=8 * 3600.0,
+)
+
 DRIVER = Driver(
     kind="elsewhere",
     settings="elsewhere.settings:ElsewhereSettings",

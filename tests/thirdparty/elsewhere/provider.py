@@ -26,6 +26,8 @@ class ElsewhereOptions:
 class ElsewhereProvider(FakeProvider):
     """The fake cloud's, in scopes of its own."""
 
+    kind = "elsewhere"
+
     def __init__(
         self, name: str, *, installation: str, cloud: Cloud | None = None, **said: Any
     ) -> None:
@@ -35,7 +37,7 @@ class ElsewhereProvider(FakeProvider):
         super().__init__(
             name,
             cloud or Cloud(WallClock()),
-            scopes=[Scope("elsewhere", "account", self.options.region)],
+            scopes=[Scope(self.kind, "account", self.options.region)],
             machine_types=["big"],
             usd_hour=0.0,
             page_size=2,
@@ -45,3 +47,14 @@ class ElsewhereProvider(FakeProvider):
     def check(self) -> Sequence[Finding]:
         where = f"{self.options.region} obeys {self.installation}"
         return (Finding(check="delete", level=Level.OK, message=where),)
+
+
+class NamelessProvider(ElsewhereProvider):
+    """The same over a cloud that has no place for a VM's name. Images are what is owned."""
+
+    kind = "nameless"
+
+    def __init__(self, name: str, *, cloud: Cloud | None = None, **said: Any) -> None:
+        cloud = cloud or Cloud(WallClock())
+        cloud.shows_names = False
+        super().__init__(name, cloud=cloud, **said)

@@ -19,3 +19,10 @@ class ElsewhereSettings(ProviderSettings):
     max_instances: int | None = Field(default=None, ge=1)
 
     harmless: ClassVar[frozenset[str]] = ProviderSettings.harmless | {"memory", "region"}
+
+
+class NamelessSettings(ProviderSettings):
+    """VMs without names."""
+
+    kind: Literal["nameless"]
+    max_instances: int | None = Field(default=None, ge=1)

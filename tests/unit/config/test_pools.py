@@ -49,7 +49,7 @@ def test_a_schedule_and_a_hit_rate_are_sizes_too() -> None:
         ({"hit_rate": 0.5}, "pools.fast: hit_rate needs max"),
         ({"hit_rate": 0.5, "min": 4, "max": 3}, r"min <= max \(min = 4, max = 3\)"),
         ({"size": 1, "provider": "aws"}, "pools.fast.provider: no provider 'aws' is configured"),
-        ({"size": 1, "ttl": "4h"}, r"idle \+ ttl \+ 5 min is 4h35m, more than limits.max_ttl, 4h"),
+        ({"size": 1, "ttl": "4h"}, r"idle \+ ttl \+ 5 min is 4h35m, more than limits.max_ttl 4h"),
         ({"size": 1, "kind": "parked", "provider": "far"}, "pools.fast.kind: far is of a kind"),
         ({"size": 1, "kind": "parked", "spot": True}, "pools.fast.spot: a spot VM cannot"),
         ({"size": 1, "container_runtime": "runsc"}, "pools.fast.container_runtime: only cont"),

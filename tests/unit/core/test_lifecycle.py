@@ -10,10 +10,12 @@ from vmrunner.core.lifecycle import (
     BUILD_NEXT,
     CANCEL_GRACE,
     INSTANCE_NEXT,
+    End,
     InstanceSign,
     cancelled,
     early_death,
     end_of,
+    end_of_container,
     end_of_sign,
     may_retry,
     sign,
@@ -22,6 +24,8 @@ from vmrunner.model import (
     Address,
     BuildRecord,
     BuildState,
+    BuildUsage,
+    ContainerEnd,
     Death,
     Instance,
     InstanceState,
@@ -147,6 +151,43 @@ def test_a_vm_is_not_retried_where_none_would_be_better() -> None:
             unfit=Reason.CREDENTIALS,
         )
         assert (end.reason, end.lost) == (reason, state is BuildState.RUNNING)
+
+
+def test_what_cannot_be_placed_is_unfit_before_it_is_up() -> None:
+    unfit = seen(Power.PENDING, unfit=Reason.NO_CAPACITY)
+    dead = seen(Power.DEAD, unfit=Reason.NO_CAPACITY)
+    booting = row(state=I.BOOTING, ref=REF)
+    assert [sign(booting, one) for one in (unfit, dead)] == [InstanceSign.UNFIT] * 2
+    assert sign(row(state=I.BUSY, ref=REF), unfit) is InstanceSign.NOTHING
+    assert sign(row(state=I.DELETING, ref=REF), unfit) is InstanceSign.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("known", "result", "reason", "code"),
+    [
+        (None, Result.ERROR, Reason.VM_LOST, None),
+        (ContainerEnd(), Result.ERROR, Reason.VM_LOST, None),
+        (ContainerEnd(exit_code=0), Result.ERROR, Reason.VM_LOST, None),
+        (ContainerEnd(exit_code=7), Result.FAILURE, Reason.EXIT_CODE, 7),
+        (ContainerEnd(exit_code=137), Result.FAILURE, Reason.SIGNAL, 137),
+        (ContainerEnd(signal=9), Result.FAILURE, Reason.SIGNAL, 137),
+        (
+            ContainerEnd(exit_code=137, out_of_memory=True),
+            Result.FAILURE,
+            Reason.OUT_OF_MEMORY,
+            137,
+        ),
+    ],
+)
+def test_a_container_without_a_word_ends_by_what_was_seen(
+    known: ContainerEnd | None, result: Result, reason: Reason, code: int | None
+) -> None:
+    usage = BuildUsage(cpu_seconds=3.0)
+    end = End(result=Result.ERROR, reason=Reason.VM_LOST, container_gone=True, usage=usage)
+    end = end_of_container(end, known)
+    assert (end.result, end.reason, end.exit_code) == (result, reason, code)
+    assert end.lost is (reason is Reason.VM_LOST), "what nobody knows is no failure of the build"
+    assert (end.usage, end.container_gone) == (usage, False)
 
 
 def test_retries_stop_at_the_first_step_or_longest_life() -> None:

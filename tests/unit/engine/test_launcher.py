@@ -10,6 +10,7 @@ from tests.support.engine_parts import EngineParts, Later
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.launcher import DISTRUST, FIRST_WAIT, CreateResults, Launcher
 from vmrunner.model import Budget, BudgetPeriod, Death, InstanceState, Reason, Result
+from vmrunner.providers import registry
 from vmrunner.providers.fake import Fault
 
 
@@ -204,3 +205,15 @@ def test_an_ask_is_logged_once_and_a_refusal(
         ("asked", ids | {"machine": row.offer.machine_type}),
         ("refused", ids | {"reason": "NoCapacity"}),
     ]
+
+
+def test_no_vm_is_promised_more_than_its_kind_can_give(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is in the queue: who put it there may not have known that kind."""
+    known = registry.find
+    monkeypatch.setattr(registry, "find", lambda kind: replace(known(kind), max_ttl=3600.0))
+    Launcher(parts.context).start([parts.planned(parts.submit(ttl=4 * 3600))])
+    _, row = parts.rows()
+    assert row.deadline <= row.created_at + 3600
+    assert parts.ledger.instances.order(row.id).max_ttl == 3600

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.model import BuildUsage, Reason
+from vmrunner.model import BuildUsage, Reason, Result
 from vmrunner.session.protocol import (
     SLACK,
     EndFrame,
@@ -158,3 +158,14 @@ def test_another_connection_goes_on_in_the_middle() -> None:
         LogFrame(2, b"llo"),
         EventFrame("step_started", 5, {"step": 0}),
     ]
+
+
+def test_a_container_that_is_gone_is_no_verdict() -> None:
+    """Whatever the VM says beside it: the system that ran it is asked."""
+    (frame,) = frames().feed(
+        event(0, "ended", 0, reason="container_gone", exit_code=0, message="it hung up")
+    )
+    assert isinstance(frame, EndFrame)
+    end = frame.end
+    assert (end.result, end.reason, end.exit_code) == (Result.ERROR, Reason.VM_LOST, None)
+    assert (end.container_gone, end.message) == (True, "it hung up")

@@ -13,19 +13,21 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from vmrunner.errors import ProviderError, Uncertain
 from vmrunner.model import (
     MORTAL,
     TAG,
     Address,
+    ContainerEnd,
     Fate,
     Key,
     Kind,
     Order,
     Outcome,
     Power,
+    Reason,
     Ref,
     Resource,
     Scope,
@@ -34,6 +36,9 @@ from vmrunner.model import (
     tags_of,
 )
 from vmrunner.providers.fake.faults import Call, Fault, Plan
+
+#: Tags of what shows no names.
+_WHOSE: Final = tuple(f"{TAG}{name}" for name in ("installation", "generation", "role"))
 
 
 class Ticking(Protocol):
@@ -90,6 +95,8 @@ class FakeMachine:
     died_at: float | None = None
     tombstone: float = 3600.0  # so long it is shown as dead
     near: str = ""  # what makes it look like vmrunner's, whatever its tags say
+    unfit: Reason | None = None  # it cannot be placed
+    container: ContainerEnd | None = None  # of a unit: how its container ended
 
     @property
     def born_of_us(self) -> bool:
@@ -120,6 +127,8 @@ class FakeMachine:
 
     def seen(self, now: float) -> Seen:
         power = self.power_at(now)
+        if self.unfit is not None:
+            power = Power.PENDING if power is Power.RUNNING else power
         return Seen(
             ref=self.ref,
             power=power,
@@ -127,6 +136,8 @@ class FakeMachine:
             created_at=self.created_at,
             preempted=self.preempted,
             self_ended=self.self_ended,
+            unfit=self.unfit,
+            detail="it cannot be placed" if self.unfit else "",
             start=Start.COLD,
         )
 
@@ -158,6 +169,8 @@ class Cloud:
         self.token_seconds: float | None = None  # so long a create is idempotent; None: for ever
         self.native_deadline = False  # the cloud itself ends a VM at E
         self.arms: float | None = None  # it ends an armed VM so many seconds past E; None: never
+        self.shows_names = True  # else it shows whose a VM is, and not which
+        self.unplaceable: dict[str, Reason] = {}  # machine types that are accepted, and never come
         self.seals = False  # it has a metadata service that can be switched off
         self.guest_timer: float | None = None  # the guest ends itself so long past E, if it can
         self.poweroff_kills = True  # a guest's own poweroff: dead, else stopped and billing …
@@ -226,10 +239,11 @@ class Cloud:
             if existing.order != order:
                 raise Uncertain(f"{order.instance} exists, with other parameters")
             return existing
-        machine = self.plant(order.offer.scope, tags_of(order), order=order)
+        machine = self.plant(order.offer.scope, self._tags_of(order), order=order)
+        machine.unfit = self.unplaceable.get(order.offer.machine_type)
         if self.disks:
             for kind in self.belongings:
-                child = self.plant(order.offer.scope, tags_of(order), kind=kind)
+                child = self.plant(order.offer.scope, self._tags_of(order), kind=kind)
                 child.parent = machine
                 machine.children.append(child)
         if self.native_deadline:
@@ -238,6 +252,10 @@ class Cloud:
             at = order.deadline + self.guest_timer
             self.later(at, lambda: None if machine.hung else self.power_off(machine))
         return machine
+
+    def _tags_of(self, order: Order) -> dict[str, str]:
+        tags = tags_of(order)
+        return tags if self.shows_names else {name: tags[name] for name in _WHOSE}
 
     def _deadline(self, machine: FakeMachine) -> None:
         if not (machine.stopped and self.stop_disarms):
@@ -248,7 +266,7 @@ class Cloud:
         several one that lives, and then the oldest. `installation`: only what is its own."""
         if key.ref is not None:
             return self.machines.get(Ref(key.scope, Kind.INSTANCE, key.ref))
-        named = self._named.get((key.scope, key.instance), ())
+        named = self._named.get((key.scope, key.instance), ()) if self.shows_names else ()
         candidates = [
             machine for machine in named if not installation or _is_of(machine, installation)
         ]
@@ -393,9 +411,13 @@ class Cloud:
     # --- what a test asks ---
 
     def of(self, instance: str) -> list[FakeMachine]:
-        """Every VM that carries this instance id, in the order of creation."""
+        """Every VM that carries this instance id, or was made for it, in the order of creation."""
         tag = f"{TAG}instance"
-        return [m for m in self.things(Kind.INSTANCE) if m.tags.get(tag) == instance]
+        return [
+            m
+            for m in self.things(Kind.INSTANCE)
+            if m.tags.get(tag, m.order.instance if m.order else None) == instance
+        ]
 
     def things(self, kind: Kind | None = None) -> Iterator[FakeMachine]:
         """Yield all that ever was, of one kind or of every, dead or alive, by the time it is

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from vmrunner.errors import BadOrder, ProviderError, Uncertain
 from vmrunner.model import (
+    ContainerEnd,
     Fate,
     Finding,
     Key,
@@ -220,6 +221,9 @@ class FakeProvider:
         if machine is None or machine.died_at is not None:
             raise BadOrder(f"there is no {ref.id}")
         return machine
+
+    def ended(self, ref: Ref) -> ContainerEnd | None:
+        return self._call("ended", lambda: self._machine(ref).container, ref.scope, ref)
 
     def console(self, ref: Ref) -> str:
         return self._call("console", lambda: self.cloud.consoles.get(ref.id, ""), ref.scope, ref.id)
