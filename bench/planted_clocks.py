@@ -225,7 +225,7 @@ BUGS: Final = (
     Bug(
         "an orphan that has a row by now dies",
         "reaper/reap_pass.py",
-        '            return not instances.known([kill.instance or ""])\n',
+        "            return not (instances.known(named) or instances.recorded([kill.ref]))\n",
         "            return True\n",
         f"{RECHECK}::test_an_orphan_that_has_a_row_lives",
     ),

@@ -283,8 +283,8 @@ def end_of_container(end: End, seen: ContainerEnd | None) -> End:
             message=seen.message or message,
             usage=usage,
         )
-    known = "it ended with 0 before its steps had" if code == 0 else "nobody knows how"
-    message = f"the container is gone without a word: {known}"
+    how = "it ended with 0 before its steps had" if code == 0 else "nobody knows how"
+    message = f"the container is gone without a word: {how}"
     return End(result=Result.ERROR, reason=Reason.VM_LOST, message=message, lost=True, usage=usage)
 
 

@@ -452,8 +452,8 @@ def still_condemned(context: WorkContext, provider: Provider, kill: Deletion) ->
         if kill.ref.kind is Kind.DEFINITION:
             return kill.ref.id not in instances.images(provider.name, provider.now() - UNUSED)
         if kill.reason is Death.ORPHAN:
-            known = instances.known([kill.instance] if kill.instance else [])
-            return not known and not instances.recorded([kill.ref])
+            named = [kill.instance] if kill.instance else []
+            return not (instances.known(named) or instances.recorded([kill.ref]))
         if kill.reason is Death.LEFTOVER:
             return bool(rows) and rows[0].state is InstanceState.GONE
         if kill.reason is Death.DUPLICATE:
