@@ -61,7 +61,8 @@ def test_its_settings_are_configuration_as_ours_are(far: Path) -> None:
     (far / "vmrunner.toml").write_text(CONFIG + "regoin = 'x'\n")
     assert "providers.there.regoin: no such key (did you mean 'region'?)" in ran("ps", code=2)
     (far / "vmrunner.toml").write_text(CONFIG.replace("elsewhere", "elsewere"))
-    assert "one of: azure, ec2, elsewhere, fake, gce, kubernetes, nameless, qemu" in ran("ps", code=2)
+    kinds = "azure, ec2, elsewhere, fake, gce, kubernetes, nameless, qemu"
+    assert f"one of: {kinds}" in ran("ps", code=2)
 
 
 def test_what_it_does_not_call_harmless_needs_trust(far: Path) -> None:
