@@ -32,7 +32,8 @@ from vmrunner.model import Limits, Order, Result, Role, Spec
 from vmrunner.providers import Provider
 from vmrunner.providers.common.rate_limits import Buckets, Quota
 
-CALLS, CPU, WALL = 1.1, 1.5, 1.2  # against the script
+CALLS, CPU, WALL = 1.1, 1.6, 1.2  # against the script, where answers come at once
+SLOW_CPU, SLOW_WALL = 1.3, 1.0  # the same, where each takes what it takes in the world
 CAPTION: Final = (
     "Builds: vmrunner / the script, which keeps no ledger and no limits on its calls (vmrunner's "
     "are opened wide). Under the ledger this disk alone does {syncs:.0f} fdatasync/s."
@@ -199,16 +200,17 @@ def compared(
     ours: Callable[[int], Spent],
     script: Callable[[int], Spent],
     *,
+    cpu: float = CPU,
     wall: float | None = None,
 ) -> list[Row]:
-    """So many builds on both sides, which take turns: medians. `wall`: the bound on it."""
+    """So many builds on both sides, which take turns: medians. `cpu`, `wall`: their bounds."""
     script(4)  # what is loaded once is loaded
     ours(4)
     both = [(script(count), ours(count)) for _ in range(pairs)]
     rows = []
     for what, bound, unit, of in (
         ("API calls", CALLS, "", lambda side: float(side.calls.total())),
-        ("CPU", CPU, " s", lambda side: side.cpu),
+        ("CPU", cpu, " s", lambda side: side.cpu),
         ("wall time", wall, " s", lambda side: side.wall),
     ):
         pair = [(of(mine), of(theirs)) for theirs, mine in both]
@@ -251,7 +253,8 @@ def compare(
 
     def both(latency: float) -> list[Row]:
         sides = (partial(side, latency=latency) for side in (ours, script))
-        return compared(options.builds, options.pairs, *sides, wall=WALL)
+        cpu, wall = (SLOW_CPU, SLOW_WALL) if latency else (CPU, WALL)
+        return compared(options.builds, options.pairs, *sides, cpu=cpu, wall=wall)
 
     rows = both(0.0)
     for latency in options.latency:
