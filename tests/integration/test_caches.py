@@ -26,7 +26,7 @@ from vmrunner.store.uploader import Uploader
 
 pytestmark = pytest.mark.timeout(120)
 
-NO_WALL = "from vmrunner.guest import caches; caches.enter = lambda pid: None"
+NO_WALL = "from vmrunner.guest import caches; caches.enter = lambda *_: None"
 OLDER = f"{NO_WALL}; del caches.COMMANDS['put_cache']; supervisor.__doc__ = '--epoch'"
 
 

@@ -17,22 +17,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from . import docker, verdict
 from . import pull as pulling
+from . import verdict
 from .cgroup import Cgroup
-from .state import EventLog, Spool, clock
+from .state import ContainerError, EventLog, Spool, clock
 
 if TYPE_CHECKING:
-    import socket
-
     from .caches import CacheWork
     from .exit_events import ExitEvents
+    from .runtime import Answer
     from .state import Place
 
 READ = 1 << 20
 TICK = 1.0  # seconds between looks at timeouts and the disk
 TERM_GRACE = 10.0  # from TERM to KILL
-KILL_GRACE = 60.0  # from KILL to "it will not die"
 DOCKER_RETRIES = 30  # seconds that a restarting dockerd is waited for
 ADMIT_PAUSE = 0.2  # seconds
 PARTING = 0.1  # seconds that a last word waits: what Docker does at the end would delay the log
@@ -40,11 +38,12 @@ DISK_LOW = 32 << 20  # bytes free on the work directory's disk that count as ful
 
 
 class GuestBuild:
-    """The loop over the build's FIFOs and Docker's answer."""
+    """The loop over the build's FIFOs and the word of who runs its container."""
 
     def __init__(self, place: Place, *, work: str) -> None:
         self._place = place
         self._work = work
+        self._runtime = place.runtime
         self._job = place.job()
         self._events = EventLog(place.events)
         full = self._events.last("log_full") is not None
@@ -55,7 +54,7 @@ class GuestBuild:
         self._answers = place.fifo("answers")
         self._heard = b""  # a control line that is not whole yet
         self._first = int(self._job.get("prestarted", 0))  # process of the container, if known
-        self._cgroup = Cgroup(self._job.get("container_id", ""), self._first)
+        self._cgroup = Cgroup(place, self._job.get("container_id", ""), self._first)
         self._caches = self._cache_work()
         self._disk_low = False
         self._why = ""  # why we end it ourselves
@@ -88,7 +87,7 @@ class GuestBuild:
         with suppress(ModuleNotFoundError):  # in a stock image, whose user-data has no room
             from .caches import CacheWork
 
-            return CacheWork(self._place, self._job, self._events, tell=self._add, pid=self._pid)
+            return CacheWork(self._place, self._job, self._events, tell=self._add, work=self._work)
         return None
 
     # --- start -----------------------------------------------------------------------------
@@ -108,10 +107,10 @@ class GuestBuild:
             else:
                 self._answer("again")
             code = self._watch()
-        except docker.DockerError as error:
-            self._end(*verdict.of_error(self._job, self._events, error))
+        except ContainerError as error:
+            self._end(*verdict.of_error(self._place, self._job, self._events, error))
         else:
-            self._end(*verdict.of_exit(self._job, self._events, code, self._why))
+            self._end(*verdict.of_exit(self._place, self._job, self._events, code, self._why))
 
     def _create(self) -> bool:
         """Let Docker make the container, of an image that may have to be pulled first. Return False
@@ -119,16 +118,16 @@ class GuestBuild:
         that died here begins again."""
         if self._job.get("prestarted"):
             return True
-        body = docker.container(self._job, place=self._place, work=self._work)
-        pull = pulling.Pull(self._job["container"], self._place.read("registry"))
+        pull = None
         while True:
             try:
-                docker.create(body)
-            except docker.DockerError as error:
+                self._runtime.create(self._job, self._place, self._work)
+            except ContainerError as error:
                 if self._job["network"] == "none" or not pulling.missing(error):
                     raise
             else:
                 return True
+            pull = pull or self._runtime.pull(self._job["container"], self._place.read("registry"))
             pull.check()
             if not self._pull(pull):
                 return False
@@ -143,7 +142,7 @@ class GuestBuild:
                 return False
             if clock() >= again:
                 break
-        with suppress(docker.DockerError), pull.ask() as connection:  # `check` has its words
+        with suppress(ContainerError), pull.ask() as connection:  # `check` has its words
             for part in self._attend(connection):
                 pull.feed(part)
                 if not part and self._must_end():
@@ -152,7 +151,7 @@ class GuestBuild:
 
     def _start(self) -> None:
         if not self._job.get("prestarted"):
-            docker.start()
+            self._runtime.start(self._place)
         self._add("container")
 
     def _add(self, kind: str, **data: str | int | float | bool | None) -> None:
@@ -169,7 +168,7 @@ class GuestBuild:
         while True:
             try:
                 return self._follow()
-            except docker.DockerError as error:
+            except ContainerError as error:
                 if error.status or not patience:
                     raise
             patience -= 1
@@ -183,27 +182,27 @@ class GuestBuild:
             ends = self._parting or self._exits
             if (self._next and not ends) or clock() >= began + TICK:
                 break
-        if self._code is None and not self._await_docker():
+        if self._code is None and not self._await_end():
             return None
         self._settle(give_up=True)
         while self._copy(READ):
             pass
         return self._code
 
-    def _await_docker(self) -> bool:
+    def _await_end(self) -> bool:
         """Wait until Docker tells the exit code, or the kernel, which is faster. False: it cannot
         be killed."""
-        with docker.send("POST", f"/containers/{docker.NAME}/wait") as exit_wait:
-            response = b""  # its head comes at once, its body when the container has ended
+        with self._runtime.wait(self._place) as exit_wait:
+            response = b""
             for part in self._attend(exit_wait):
                 response += part
                 if not part and not self._look(clock()):
                     return False
         if self._code is None:
-            self._code = docker.exit_code(response)
+            self._code = self._runtime.exit_code(response, self._job, self._events)
         return True
 
-    def _attend(self, answer: socket.socket | None) -> Iterator[bytes]:
+    def _attend(self, answer: Answer | None) -> Iterator[bytes]:
         """Yield the parts of Docker's answer, and nothing when it is time to look at timeouts and
         wishes, until its end or the container's. The FIFOs are minded meanwhile."""
         poll = select.poll()
@@ -222,7 +221,7 @@ class GuestBuild:
             if self._log in ready:
                 self._copy(READ)
             if answer is not None and answer.fileno() in ready:
-                if not (part := docker.received(answer)):
+                if not (part := self._runtime.received(answer)):
                     return
                 yield part
             if self._exits and self._exits.fileno() in ready:
@@ -311,14 +310,14 @@ class GuestBuild:
 
             try:
                 show_boot_id(self._place, self._pid())
-            except docker.DockerError:
+            except ContainerError:
                 time.sleep(ADMIT_PAUSE)
                 return False
         return True
 
     def _pid(self) -> int:
-        """The container's first process, which Docker is asked for once."""
-        self._first = self._first or int(docker.inspect()["State"]["Pid"])
+        """The container's first process, which is asked for once."""
+        self._first = self._first or self._runtime.first(self._place)[1]
         return self._first
 
     def _settle(self, *, give_up: bool = False) -> None:
@@ -348,7 +347,7 @@ class GuestBuild:
                 self._settle(give_up=True)
                 self._answer("stop")
                 self._terminate()
-        elif self._killed_at and now > self._killed_at + KILL_GRACE:
+        elif self._killed_at and now > self._killed_at + self._runtime.KILL_GRACE:
             return False
         elif now >= self._kill_at:
             self._kill_at = now + TERM_GRACE
@@ -360,18 +359,12 @@ class GuestBuild:
         if self._job["runtime"] == "runc":
             self._cgroup.terminate()
             return
-        with suppress(docker.DockerError):  # then it is killed without a word
-            docker.terminate()
+        with suppress(ContainerError):  # then it is killed without a word
+            self._runtime.terminate(self._place)
 
     def _kill(self) -> None:
-        """Kill all of the container at once. Docker refuses when it is gone already, and when so
-        much had to die that no end was seen in time: who waits for the end finds out either."""
         self._cgroup.kill()
-        try:
-            docker.call("POST", f"/containers/{docker.NAME}/kill?signal=KILL")
-        except docker.DockerError as error:
-            if not error.status:
-                raise
+        self._runtime.kill(self._place)
 
     def _must_end(self) -> bool:
         """True if the build is not wanted any more, before its container is there."""

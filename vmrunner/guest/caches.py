@@ -19,10 +19,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from . import docker, syscalls
+from . import syscalls
 from .cache_archive import Bounded, NotCached, deadline, pack, unpack
 from .command_io import Output
-from .state import OTHER_ATTEMPT, EventLog, Place, clock
+from .state import OTHER_ATTEMPT, ContainerError, EventLog, Place, clock
 
 if TYPE_CHECKING:
     from .command_io import Request
@@ -44,15 +44,15 @@ class CacheWork:
         events: EventLog,
         *,
         tell: Callable[..., None],
-        pid: Callable[[], int],
+        work: str,
     ) -> None:
-        """`tell`: adds an event; `pid`: the container's first process."""
+        """`tell`: adds an event; `work`: the work directory."""
         self._place = place
         self._job = job
         self._rules = job["caches"]
         self._events = events
         self._tell = tell
-        self._pid = pid
+        self._directory = work
         self._child = 0
         self._packs = False
         self._began = 0.0
@@ -72,13 +72,13 @@ class CacheWork:
         if not numbers or done or not (self._all_well() if packs else line == "ready"):
             return False
         try:
-            pid = self._pid()
-        except docker.DockerError as error:
+            self._place.runtime.reach(self._place)
+        except ContainerError as error:
             for number in numbers:
                 self._tell("cache", **_report(number, packed=packs, error=str(error)))
             return False
         self._owed, self._packs, self._began = line, packs, clock()
-        self._begin(pid, numbers)
+        self._begin(numbers)
         return True
 
     def _wanted(self, *, packs: bool) -> list[int]:
@@ -119,7 +119,7 @@ class CacheWork:
                 reports[report["cache"]] = report
         return reports
 
-    def _begin(self, pid: int, numbers: list[int]) -> None:
+    def _begin(self, numbers: list[int]) -> None:
         """Start the process. It rings at the FIFO `control` in the end."""
         self._place.write("caches", "")
         os.makedirs(self._place.caches, 0o700, exist_ok=True)
@@ -128,7 +128,7 @@ class CacheWork:
         if self._child:
             return
         try:
-            self._work(pid, parent, numbers)
+            self._work(parent, numbers)
         except BaseException as error:  # noqa: BLE001 - a fork must not return into its parent
             print(f"caches: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
@@ -136,7 +136,7 @@ class CacheWork:
 
     # --- in the child ---
 
-    def _work(self, pid: int, parent: int, numbers: list[int]) -> None:
+    def _work(self, parent: int, numbers: list[int]) -> None:
         control = f"{self._place.box}/control"
         bell = os.open(control, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         report = os.open(f"{self._place.run}/caches", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -145,13 +145,15 @@ class CacheWork:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("500")
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        inside = self._place.runtime.path_inside
         sys.path.clear()  # from here on nothing may be loaded: it would be the container's
         sys.meta_path.clear()
-        enter(pid)
+        enter(self._place, self._directory)
         syscalls.die_with(parent)  # only now: other rights take that back
         for number in numbers:
-            root, fd = self._rules[number]["path"], files[number]
+            fd = files[number]
             try:
+                root = inside(self._rules[number]["path"], self._directory)
                 with os.fdopen(fd, "wb" if self._packs else "rb") as file:
                     if self._packs:
                         out = Bounded(file, self._job["cache_bytes"])
@@ -180,9 +182,9 @@ def _report(number: int, *, packed: bool, size: int = 0, error: str = "") -> dic
     return {"cache": number, "packed": packed, "bytes": size, "error": error[:WORDS]}
 
 
-def enter(pid: int) -> None:
-    """Go where that process sees its files, as root there."""
-    syscalls.enter_container(pid)
+def enter(place: Place, work: str) -> None:
+    """Go where the container sees its files, as root there."""
+    place.runtime.enter(place, work)
 
 
 # --- commands ------------------------------------------------------------------------------------

@@ -6,15 +6,16 @@ import os
 import signal
 from contextlib import suppress
 
-from . import docker
+from .state import ContainerError, Place
 
 
 class Cgroup:
-    """Found when it is first needed, by Docker unless it is known already. Where there is none,
+    """Found when it is first needed, by the runtime unless it is known. Where there is none,
     nothing is in it."""
 
-    def __init__(self, container: str = "", pid: int = 0) -> None:
+    def __init__(self, place: Place, container: str = "", pid: int = 0) -> None:
         """`container`: its id, with `pid`, the driver's, as the VM sees it."""
+        self._place = place
         self._id = container
         self._pid = pid if container else 0
         self.figures: dict[str, int | float] = {}  # of what it has used
@@ -57,11 +58,10 @@ class Cgroup:
         """The directory of the container's own cgroup. Raises OSError where there is none."""
         try:
             if not self._pid:
-                found = docker.inspect()
-                self._id, self._pid = str(found["Id"]), int(found["State"]["Pid"])
+                self._id, self._pid = self._place.runtime.first(self._place)
             with open(f"/proc/{self._pid}/cgroup", encoding="utf-8") as file:
                 path = file.read().strip().rpartition("::")[2]
-        except (docker.DockerError, KeyError, TypeError, ValueError) as error:
+        except (ContainerError, ValueError) as error:
             raise FileNotFoundError("no cgroup can be found") from error
         if self._id not in path:
             raise FileNotFoundError("the container has no cgroup of its own")

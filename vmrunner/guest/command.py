@@ -13,19 +13,21 @@ import fcntl
 import os
 import select
 import shlex
-import shutil
 import signal
 import time
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import docker
 from .command_follower import CallerSink
-from .command_group import CommandGroup, is_full
 from .command_records import end, has_room, taken
 from .container_files import exports
 from .state import Place, clock
 
+if TYPE_CHECKING:
+    from .runtime import Group
+
+FIFOS = ("in", "out", "err", "tell", "go")
+FILES = (*FIFOS, "run.sh")
 STREAM = 8 << 20  # bytes that are kept of one stream
 READ = 256 << 10
 TICK = 0.5  # seconds between looks at the timeout and at the shell
@@ -77,11 +79,11 @@ class Command:
         self._sink = sink
         self._order = order
         self._path = path
-        self._box = f"{place.box}/commands/{order['id']}"
+        self._box = f"commands/{order['id']}"  # in the box
         self._streams = {name: Stream(place, f"{path}/{name}") for name in ("out", "err")}
         self._pipes: dict[int, Stream] = {}
         self._partial = b""  # words of the shell that are not whole yet
-        self._group: CommandGroup | None = None
+        self._group: Group | None = None
         self._shell: int | None = None  # a descriptor that is readable once it ended
         self._began = clock()
         self._kill_at: float | None = None
@@ -131,7 +133,7 @@ class Command:
         """Leave nothing of it that runs."""
         if self._group is not None:
             self._group.kill()
-        shutil.rmtree(self._box, ignore_errors=True)
+        self._place.discard(self._box, FILES)
 
     def _take(self, poll: select.poll) -> None:
         """Wait for news, and take it in."""
@@ -143,6 +145,10 @@ class Command:
             self._close_input()
         if self._tell in ready and self._read_shell() and self._shell is not None:
             poll.register(self._shell, select.POLLIN)
+        if ready.get(self._tell, 0) & select.POLLHUP and self._code is None:
+            self._code = KILLED
+            assert self._group is not None
+            self._group.kill()
         if self._shell in ready and self._code is None and not self._read_shell():
             self._code = KILLED  # it did not say how the command ended
             assert self._group is not None
@@ -152,26 +158,24 @@ class Command:
             self._sink = None  # it has gone: others may follow
 
     def _prepare(self) -> None:
-        os.makedirs(self._box, 0o755)
+        self._place.make_directory(self._box)
         mask = os.umask(0)
-        stdin = ["in"] if self._order["stdin"] else []
-        for name in ("out", "err", "tell", "go", *stdin):
-            os.mkfifo(f"{self._box}/{name}", 0o666)
+        for name in FIFOS if self._order["stdin"] else FIFOS[1:]:
+            self._place.make_fifo(f"{self._box}/{name}")
         os.umask(mask)
         self._pipes = {self._fifo(name): stream for name, stream in self._streams.items()}
-        self._tell, self._go = self._fifo("tell"), self._fifo("go")
+        self._tell, self._go = self._place.ear(f"{self._box}/tell"), self._fifo("go")
         if self._order["stdin"]:
             self._input = self._fifo("in")
         self._wake = os.open(f"{self._path}/wake", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(f"{self._box}/run.sh", "wb") as file:
-            file.write(script(self._order))
+        self._place.put(f"{self._box}/run.sh", script(self._order, self._place.begin))
 
     def _fifo(self, name: str) -> int:
-        """Both ways, so that it never ends and opening it never waits."""
-        return os.open(f"{self._box}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        return self._place.fifo(f"{self._box}/{name}")
 
     def _tell_driver(self, line: str) -> None:
-        fd = os.open(f"{self._place.box}/answers", os.O_RDWR | os.O_CLOEXEC)
+        fd = self._place.fifo("answers")
+        os.set_blocking(fd, True)
         os.write(fd, f"{line}\n".encode())
         os.close(fd)
 
@@ -190,7 +194,8 @@ class Command:
     def _log(self, data: bytes) -> None:
         """Write to the sandbox's log, which is stored: what no command of it may hold up."""
         if self._log_fifo is None:
-            self._log_fifo = os.open(f"{self._place.box}/log", os.O_RDWR | os.O_CLOEXEC)
+            self._log_fifo = self._place.fifo("log")
+            os.set_blocking(self._log_fifo, True)
         while data:
             data = data[os.write(self._log_fifo, data) :]
 
@@ -206,19 +211,19 @@ class Command:
         for line in lines:
             word, _, number = line.decode("ascii", "replace").partition(" ")
             if word == "begin" and self._group is None:
-                self._begin()
+                self._begin(int(number) if number.isdigit() and len(number) < 10 else 0)
             elif word == "end" and number.isdigit() and len(number) < 10 and self._code is None:
                 self._code = int(number) & 255
         return True
 
-    def _begin(self) -> None:
-        """Put the shell into a group of its own; let it go on."""
-        root = container_pid(self._place)
-        pid = shell_of(root, os.fstat(self._tell))
-        self._group = CommandGroup.make(root, self._order["id"], pid)
+    def _begin(self, shell: int) -> None:
+        """Put the shell into a group of its own; let it go on. `shell`: its pid, as it sees it."""
+        name = self._order["id"]
+        self._group = self._place.runtime.command_group(self._place, name, self._tell, shell)
         self._group.save(f"{self._path}/group")
-        with suppress(ProcessLookupError):  # then its end is seen by who follows
-            self._shell = os.pidfd_open(pid)
+        if self._group.shell is not None:
+            with suppress(ProcessLookupError):  # then its end is seen by who follows
+                self._shell = os.pidfd_open(self._group.shell)
         self._began = clock()
         os.write(self._go, b"go\n")
         self._close_input()
@@ -235,7 +240,7 @@ class Command:
         """End it when its time is over, or when the driver does not start it."""
         now, limit = clock(), self._order["timeout"]
         if self._group is None:
-            if now >= self._began + CROWDED and is_full(container_pid(self._place)):
+            if now >= self._began + CROWDED and self._place.runtime.is_crowded(self._place):
                 raise OSError("the container has as many processes as it may: end some")
             if now >= self._began + START:
                 raise OSError(f"the container did not start it within {START:.0f} s")
@@ -267,7 +272,7 @@ class Command:
     def _clean(self) -> None:
         assert self._group is not None
         self._group.remove()
-        shutil.rmtree(self._box, ignore_errors=True)
+        self._place.discard(self._box, FILES)
         self._tell_driver("reap")
 
     def _drain(self) -> None:
@@ -279,7 +284,7 @@ class Command:
                     os.read(fd, READ)
 
 
-def script(order: dict[str, Any]) -> bytes:
+def script(order: dict[str, Any], begin: str = Place.begin) -> bytes:
     """The shell's part; `$here` is BOX as the container sees it."""
     env = {name: value.encode() for name, value in order["env"].items()}
     line = shlex.join(order["argv"])
@@ -292,7 +297,7 @@ def script(order: dict[str, Any]) -> bytes:
     place = shlex.quote(order["cwd"])
     text = f"""box=$here/commands/{order["id"]}
 exec 3>&- 4>&- 5>"$box/tell" <"{stdin}" >"$box/out" 6>"$box/err" 2>"/dev/null"
-echo begin >&5
+{begin}
 read -r _ <"$box/go"
 (
 . "$here/env"
@@ -306,10 +311,10 @@ echo "end $?" >&5
 
 
 def container_pid(place: Place) -> int:
-    """Return the driver's pid in the VM. Docker is asked once."""
+    """Return the driver's pid in the VM. It is asked once."""
     text = place.read("container")
     if not text:
-        pid = place.job().get("prestarted") or docker.inspect()["State"]["Pid"]
+        pid = place.job().get("prestarted") or place.runtime.first(place)[1]
         text = str(pid)
         place.write("container", text)
     return int(text)

@@ -36,6 +36,10 @@ class CommandGroup:
             shell, _, cgroup = file.read().partition(" ")
         return cls(cgroup, int(shell))
 
+    @property
+    def shell(self) -> int:
+        return self._shell
+
     def save(self, path: str) -> None:
         with open(f"{path}.new", "w", encoding="utf-8") as file:
             file.write(f"{self._shell} {self._cgroup}")

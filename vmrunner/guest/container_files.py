@@ -1,43 +1,14 @@
-"""Preparation of a container: Docker, firewall and spool, and the files of ours that it sees, at
-/vmrunner and /run/secrets."""
+"""The files of ours that a container sees, at /vmrunner and /run/secrets."""
 
 from __future__ import annotations
 
 import base64
 import os
 import shlex
-import shutil
-import socket
 from typing import TYPE_CHECKING, Any
-
-from . import docker
 
 if TYPE_CHECKING:
     from .state import Place
-
-
-NO_METADATA = "metadata.nft"  # loaded before any step starts
-
-
-def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
-    """Prepare what a container of this shape needs, whatever is to run in it."""
-    wake_docker()
-    run("nft", "-f", os.path.join(os.path.dirname(__file__), NO_METADATA))
-    os.makedirs(work, 0o755, exist_ok=True)
-    size = int(str(job["log_bytes"])) + (4 << 20)
-    if not os.path.ismount(place.spool):
-        run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", place.spool)
-    if job["runtime"] != "runc" and not os.path.ismount(place.shown):
-        run("mount", "-o", "bind,ro", place.box, place.shown)
-
-
-def wake_docker() -> None:
-    """Let dockerd start beside what comes first: it takes seconds."""
-    try:
-        with socket.socket(socket.AF_UNIX) as waking:
-            waking.connect(docker.SOCKET)  # systemd listens there, and no program starts for it
-    except OSError:
-        run("systemctl", "start", "--no-block", "docker.service", check=False)
 
 
 def run(*argv: str, check: bool = True) -> None:
@@ -59,21 +30,24 @@ def fill_box(place: Place, job: dict[str, Any]) -> None:
         files[f"{number}.env"] = exports(env)
         files[f"{number}.sh"] = step["script"].encode()
     for name, data in files.items():
-        with open(f"{place.box}/{name}", "wb") as file:
-            file.write(data)
+        place.put(name, data)
     for name, data in secrets.items():
         with open(f"{place.secrets}/{name}", "wb") as file:
             file.write(data)
-    driver = f"{place.box}/driver.sh"
-    if not os.path.exists(driver):  # a container that waits is reading it
-        shutil.copyfile(os.path.join(os.path.dirname(__file__), "driver.sh"), driver)
+    if not place.has("driver.sh"):  # a container that waits is reading it
+        place.put("driver.sh", own("driver.sh"))
     mask = os.umask(0)
     try:
         for name in ("log", "control", "answers"):
-            if not os.path.exists(f"{place.box}/{name}"):
-                os.mkfifo(f"{place.box}/{name}", 0o666)
+            place.make_fifo(name)
     finally:
         os.umask(mask)
+
+
+def own(name: str) -> bytes:
+    """A file that lies beside this one."""
+    with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
+        return file.read()
 
 
 def exports(env: dict[str, bytes]) -> bytes:

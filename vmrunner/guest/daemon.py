@@ -28,8 +28,8 @@ from . import caches as caches
 from . import command as command
 from . import command_follower as command_follower
 from . import direct_start as direct_start
-from . import docker, identity, syscalls
 from . import exit_events as exit_events
+from . import identity, syscalls
 from . import port_forward as port_forward
 from . import prestart as prestarting
 from . import sandbox_commands as sandbox_commands
@@ -38,7 +38,7 @@ from . import usage as usage
 from . import userns as userns
 from .preforked import Spare
 from .socket_answers import Obey, answer
-from .state import EventLog, Place
+from .state import ContainerError, EventLog, Place
 from .warm_up import rehearse
 
 RESTART_PAUSE = 0.5  # seconds before a child that died is started again
@@ -51,15 +51,24 @@ PRESTARTS = 3
 SPARES = 2  # the first command of a build, and its supervisor
 QUIET = 1.0  # seconds without news before spares are made: they would delay a build that starts
 
-_LAUNCH = signal.SIGUSR1  # from a command: start the build's supervisor
+LAUNCH = signal.SIGUSR1  # from a command: start the build's supervisor
 _ANSWER, _BUILD = b"A", b"B"  # what a spare may be told to do
 
 
 class Resident:
     """The loop over socket, children, identity and deadline."""
 
-    def __init__(self, place: Place, work: str, obey: Obey, run_build: Callable[..., int]) -> None:
-        """`obey` and `run_build` are the supervisor's."""
+    def __init__(
+        self,
+        place: Place,
+        work: str,
+        obey: Obey,
+        run_build: Callable[..., int],
+        *,
+        switch_off: Callable[[], None] = syscalls.power_off,
+    ) -> None:
+        """`obey` and `run_build` are the supervisor's; `switch_off` ends this machine."""
+        self._switch_off = switch_off
         self._place = place
         self._work = work
         self._obey = obey
@@ -96,7 +105,7 @@ class Resident:
     def run(self) -> int:
         gc.freeze()  # a collection in a fork would copy every page of ours
         signal.set_wakeup_fd(self._signals[1])
-        for number in (signal.SIGCHLD, _LAUNCH):
+        for number in (signal.SIGCHLD, LAUNCH):
             signal.signal(number, lambda *_: None)
         if identity.expected():
             if shape := identity.seed():
@@ -134,7 +143,7 @@ class Resident:
         if self._unacknowledged:
             self._acknowledge()
         if identity.overdue(self._place):
-            syscalls.power_off()
+            self._switch_off()
         now = time.monotonic()
         due = [start for at, start in self._again if at <= now]
         self._again = [(at, start) for at, start in self._again if at > now]
@@ -172,7 +181,7 @@ class Resident:
         def launch() -> None:
             if os.getppid() != parent:  # without an answer the caller asks the next one
                 raise RuntimeError("the resident that would start the build is gone")
-            os.kill(parent, _LAUNCH)
+            os.kill(parent, LAUNCH)
 
         return answer(connection, self._place, self._work, launch, self._obey)
 
@@ -186,7 +195,7 @@ class Resident:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, _LAUNCH):
+            for number in (signal.SIGCHLD, LAUNCH):
                 signal.signal(number, signal.SIG_DFL)
             self._listener.close()
             for spare in self._spares:  # it ends when its parent has ended
@@ -224,7 +233,7 @@ class Resident:
         self._kept[start()] = start
 
     def _heed(self, signals: bytes) -> None:
-        if _LAUNCH in signals:
+        if LAUNCH in signals:
             self._build()
         while True:
             try:
@@ -307,7 +316,7 @@ class Resident:
             try:
                 prestarting.prestart(self._place, shape, self._work)
                 break
-            except (OSError, docker.DockerError) as error:
+            except (OSError, ContainerError) as error:
                 self._report(f"no container waits: {error}")
                 if not remaining:
                     return 0

@@ -13,27 +13,26 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from . import userns as remap
+from .container_files import run
+from .state import ContainerError
 
 if TYPE_CHECKING:
-    from .state import Place
-
+    from .command_group import CommandGroup
+    from .pull import Pull
+    from .runtime import Answer
+    from .state import EventLog, Place
 
 SOCKET = "/run/docker.sock"
 NAME = "vmrunner-build"
+
+KILL_GRACE = 60.0  # seconds from KILL to "it will not die"
 
 # So that root in the container can unpack archives, install packages and end its own processes.
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL"]
 PROCESSES = 4096
 EXEC = 10  # seconds; what is not heard by then is killed anyway
+NO_METADATA = "metadata.nft"  # loaded before any step starts
 ROOT_RESERVE = 320 << 20  # memory kept for sshd, dockerd and the supervisor
-
-
-class DockerError(Exception):
-    """Docker said no. `status` is HTTP's; 0: it did not answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def call(method: str, path: str, body: object = None, *, timeout: float = 60) -> Any:
@@ -60,7 +59,7 @@ def send(
         connection.sendall(head.encode() + data)
     except OSError as error:
         connection.close()
-        raise DockerError(0, f"dockerd cannot be reached: {error}") from error
+        raise ContainerError(0, f"dockerd cannot be reached: {error}") from error
     return connection
 
 
@@ -71,7 +70,7 @@ def answer(connection: socket.socket) -> Any:
         while part := connection.recv(65536):
             parts.append(part)
     except OSError as error:
-        raise DockerError(0, f"dockerd did not answer: {error}") from error
+        raise ContainerError(0, f"dockerd did not answer: {error}") from error
     return decoded(b"".join(parts))
 
 
@@ -82,40 +81,126 @@ def decoded(response: bytes) -> Any:
         status = int(head.split(None, 2)[1])
         value = json.loads(body) if body.strip() else None
     except (IndexError, ValueError) as error:
-        raise DockerError(0, "dockerd closed the connection") from error
+        raise ContainerError(0, "dockerd closed the connection") from error
     if status >= 400:
         message = value.get("message", "") if isinstance(value, dict) else ""
-        raise DockerError(status, str(message) or f"status {status}")
+        raise ContainerError(status, str(message) or f"status {status}")
     return value
 
 
-def received(connection: socket.socket) -> bytes:
+def received(connection: Answer) -> bytes:
     """Bytes that have come on the connection; b"" at its end."""
     try:
         return connection.recv(65536)
     except OSError as error:
-        raise DockerError(0, f"dockerd did not answer: {error}") from error
+        raise ContainerError(0, f"dockerd did not answer: {error}") from error
 
 
-def exit_code(response: bytes) -> int:
+def wait(place: Place) -> socket.socket:
+    """A connection whose answer has its head at once, its body when the container has ended."""
+    return send("POST", f"/containers/{NAME}/wait")
+
+
+def exit_code(response: bytes, job: dict[str, Any], events: EventLog) -> int:
     """Return the exit code from Docker's answer to a wait. Its head comes first: a dockerd that
     dies leaves it alone."""
     answer = decoded(response)
     if not isinstance(answer, dict) or "StatusCode" not in answer:
-        raise DockerError(0, "dockerd ended in the middle of an answer")
+        raise ContainerError(0, "dockerd ended in the middle of an answer")
     return int(answer["StatusCode"])
 
 
-def create(body: dict[str, Any]) -> None:
+def lay_out(place: Place, job: dict[str, Any], work: str) -> None:
+    """Prepare what a container of this shape needs, whatever is to run in it."""
+    wake()
+    run("nft", "-f", os.path.join(os.path.dirname(__file__), NO_METADATA))
+    os.makedirs(work, 0o755, exist_ok=True)
+    make_volume(place.spool, int(str(job["log_bytes"])) + (4 << 20))
+    if job["runtime"] != "runc" and not os.path.ismount(place.shown):
+        run("mount", "-o", "bind,ro", place.box, place.shown)
+
+
+def wake() -> None:
+    """Let dockerd start beside what comes first: it takes seconds."""
+    try:
+        with socket.socket(socket.AF_UNIX) as waking:
+            waking.connect(SOCKET)  # systemd listens there, and no program starts for it
+    except OSError:
+        run("systemctl", "start", "--no-block", "docker.service", check=False)
+
+
+def make_volume(path: str, size: int) -> None:
+    """Mount a tmpfs there, unless there is one."""
+    if not os.path.ismount(path):
+        run("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "vmrunner", path)
+
+
+def enter(place: Place, work: str) -> None:
+    """Go where the container sees its files, as root there."""
+    from . import syscalls
+    from .command import container_pid
+
+    syscalls.enter_container(container_pid(place))
+
+
+def reach(place: Place) -> None:
+    from .command import container_pid
+
+    container_pid(place)
+
+
+def path_inside(path: str, work: str) -> str:
+    return path
+
+
+def enter_network(place: Place) -> None:
+    """Go where the container has its network."""
+    from . import syscalls
+    from .command import container_pid
+
+    descriptor = os.open(f"/proc/{container_pid(place)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.set_namespace(descriptor)
+    os.close(descriptor)
+
+
+def is_crowded(place: Place) -> bool:
+    from .command import container_pid
+    from .command_group import is_full
+
+    return is_full(container_pid(place))
+
+
+def command_group(place: Place, name: str, tell: int, shell: int) -> CommandGroup:
+    """A group for the shell of a command that has that FIFO open."""
+    from .command import container_pid, shell_of
+    from .command_group import CommandGroup
+
+    root = container_pid(place)
+    return CommandGroup.make(root, name, shell_of(root, os.fstat(tell)))
+
+
+def saved_group(place: Place, path: str) -> CommandGroup:
+    from .command_group import CommandGroup
+
+    return CommandGroup.load(path)
+
+
+def create(job: dict[str, Any], place: Place, work: str) -> None:
     """Make the container, unless there is one: a process that died may have had it made."""
+    body = container(job, place=place, work=work)
     try:
         call("POST", f"/containers/create?name={NAME}", body, timeout=120)
-    except DockerError as error:
+    except ContainerError as error:
         if error.status != 409:
             raise
 
 
-def start() -> None:
+def is_there() -> bool:
+    """True if somebody listens, maybe for a dockerd that starts then."""
+    return os.path.exists(SOCKET)
+
+
+def start(place: Place) -> None:
     call("POST", f"/containers/{NAME}/start", timeout=120)
 
 
@@ -128,11 +213,45 @@ def inspect() -> dict[str, Any]:
     """Docker's document of the container."""
     found = call("GET", f"/containers/{NAME}/json")
     if not isinstance(found, dict):
-        raise DockerError(0, "dockerd ended in the middle of an answer")
+        raise ContainerError(0, "dockerd ended in the middle of an answer")
     return found
 
 
-def terminate() -> None:
+def first(place: Place) -> tuple[str, int]:
+    """The container's id, and its first process as we see it. Raises ContainerError."""
+    try:
+        found = inspect()
+        return str(found["Id"]), int(found["State"]["Pid"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContainerError(0, "Docker knows no process of it") from error
+
+
+def kill(place: Place) -> None:
+    """Kill all of it at once. Docker refuses when it is gone already, and when so much had to die
+    that no end was seen in time: who waits for the end finds out either."""
+    try:
+        call("POST", f"/containers/{NAME}/kill?signal=KILL")
+    except ContainerError as error:
+        if not error.status:
+            raise
+
+
+def saw_oom() -> bool:
+    """True if Docker knows that the container ended for want of memory."""
+    try:
+        state = inspect()["State"]
+    except ContainerError:
+        return False
+    return bool(state.get("OOMKilled"))
+
+
+def pull(name: str, login: str) -> Pull:
+    from .pull import Pull
+
+    return Pull(name, login)
+
+
+def terminate(place: Place) -> None:
     """TERM to all processes in the container but its first, sent from inside: the processes of a
     sandbox are not the VM's."""
     request = {"Cmd": ["/bin/sh", "-c", "kill -TERM -1"], "User": "0:0"}

@@ -36,7 +36,7 @@ if [ "$step" != driver.sh ]; then
   [ "$step" != 0.sh ] || tell ready
   [ -e "$0" ] || exit 0
   [ "$answer" = "start 0" ] || tell "start ${step%.sh}"
-  exec 3>&- 4>&-
+  exec 3>&- 4>&- 5>&-
   unset -f tell
   unset here answer step
   . "${0%/*}/env"
@@ -47,6 +47,7 @@ fi
 
 exec 3<>"$here/control" 4<>"$here/answers" <"/dev/null"
 exec 1<>"$here/log" 2>&1
+[ ! -p "$here/alive" ] || . "$here/beside.sh"
 
 step=0
 while [ "$step" = 0 ] || [ -e "$here/$step.sh" ]; do

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from . import docker, syscalls
+from . import syscalls
 from .container_files import fill_box
-from .state import Place
+from .state import ContainerError, Place
 
 if TYPE_CHECKING:
     from .command_io import Request
+    from .runtime import Runtime
 
 SHAPE = ("container", "runtime", "network")  # and "log_bytes", at least
 READY = "prestarted"  # the file: shape and first process of the container; {}: there is none
@@ -37,7 +38,7 @@ def obey(request: Request) -> int:
     try:
         prestart(request.place, json.loads(received()), request.work)
         rehearse(request.place)
-    except docker.DockerError as error:
+    except ContainerError as error:
         request.out.complain(str(error))
         return 1
     return 0
@@ -48,21 +49,21 @@ COMMANDS = {"prestart": obey}
 
 def prestart(place: Place, shape: dict[str, Any], work: str) -> None:
     """Make the container and wait until its driver asks. One at a time; again is harmless."""
-    from .container_files import lay_out
     from .sandbox_commands import make_room
 
     with _one_at_a_time(place):
         if place.read(READY) or place.job():  # there is one, or a build came first
             return
         job = {**shape, "build": "", "docker": False, "privileged": False, "env": {}, "steps": []}
-        lay_out(place, job, work)
+        runtime = place.runtime
+        runtime.lay_out(place, job, work)
         make_room(place)
         fill_box(place, {**job, "secrets": {}})
-        _await_socket()
-        docker.create(docker.container(job, place=place, work=work))
-        docker.start()
-        found = docker.inspect()
-        ready = {"shape": shape, "pid": found["State"]["Pid"], "id": found["Id"]}
+        _await_runtime(runtime)
+        runtime.create(job, place, work)
+        runtime.start(place)
+        name, pid = runtime.first(place)
+        ready = {"shape": shape, "pid": pid, "id": name}
         with _fifo(place, "control") as control:
             _await(control)
         leave_room(place)
@@ -136,8 +137,8 @@ def take(place: Place, job: dict[str, Any]) -> int:
             job["container_id"] = ready["id"]  # Docker would take long to say it
             return int(ready["pid"])
         try:
-            docker.remove()
-        except docker.DockerError as error:
+            place.runtime.remove()
+        except ContainerError as error:
             if error.status != 404:  # else the build would run in it
                 raise
         with suppress(OSError):
@@ -153,10 +154,10 @@ def _fits(shape: dict[str, Any], job: dict[str, Any]) -> bool:
     return all(job[name] == shape[name] for name in SHAPE)
 
 
-def _await_socket() -> None:
+def _await_runtime(runtime: Runtime) -> None:
     """Early in a boot systemd does not listen for dockerd yet."""
     until = time.monotonic() + SOCKET_TIMEOUT
-    while not os.path.exists(docker.SOCKET) and time.monotonic() < until:
+    while not runtime.is_there() and time.monotonic() < until:
         time.sleep(0.05)
 
 

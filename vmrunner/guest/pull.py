@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from . import docker
+from .state import ContainerError
 
 if TYPE_CHECKING:
     import socket
@@ -22,11 +23,11 @@ LINE = 64 << 10  # bytes of one; a longer one is no word of Docker's
 WORDS = 300  # characters of its complaint
 
 
-class NotPulled(docker.DockerError):
+class NotPulled(ContainerError):
     """The image is not here and cannot be pulled; the message is Docker's, in one line."""
 
 
-def missing(error: docker.DockerError) -> bool:
+def missing(error: ContainerError) -> bool:
     """True if the error says that there is no such image."""
     return error.status == 404 and "image" in str(error)
 

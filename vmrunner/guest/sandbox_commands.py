@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import time
 from contextlib import suppress
@@ -21,7 +20,6 @@ from typing import Any
 
 from .command import READ, Command
 from .command_follower import CallerSink, follow
-from .command_group import CommandGroup
 from .command_io import Request, received
 from .command_records import (
     ALL,
@@ -37,6 +35,7 @@ from .command_records import (
     running,
     taken,
 )
+from .container_files import own
 from .port_forward import forward
 from .sandbox_files import operate
 from .state import Place
@@ -52,33 +51,27 @@ LOOK_PAUSE = 0.02  # seconds between looks for what a command does next
 
 def lay_out(place: Place) -> None:
     """Prepare what commands need, before the container asks for its build."""
-    script = f"{place.box}/{SCRIPT}"
-    if not os.path.exists(script):
+    if not place.has(SCRIPT):
         make_room(place)
-    os.rename(script, f"{place.box}/sandbox")
+    place.rename(SCRIPT, "sandbox")
 
 
 def make_room(place: Place) -> None:
     """Make the directories of commands, and leave their script ready. A container that waits has
     them: to start a program takes a tenth of a second in an emulated VM."""
-    from .container_files import run
-
-    os.makedirs(f"{place.box}/commands", 0o755, exist_ok=True)
+    place.make_directory("commands")
     os.makedirs(f"{place.run}/running", 0o700, exist_ok=True)
     commands = f"{place.run}/commands"
     os.makedirs(commands, 0o700, exist_ok=True)
-    if not os.path.ismount(commands):
-        size = f"size={ALL + AT_ONCE * SPARE},mode=0700"
-        run("mount", "-t", "tmpfs", "-o", size, "vmrunner", commands)
-    script = f"{place.box}/{SCRIPT}"  # last: it says that all is there
-    shutil.copyfile(os.path.join(os.path.dirname(__file__), SCRIPT), f"{script}.new")
-    os.rename(f"{script}.new", script)
+    place.runtime.make_volume(commands, ALL + AT_ONCE * SPARE)
+    place.put(f"{SCRIPT}.new", own(SCRIPT))
+    place.rename(f"{SCRIPT}.new", SCRIPT)  # last: it says that all is there
 
 
 def start(request: Request) -> int:
     """Start the command on stdin, unless it was; follow it, where offsets are given."""
     place = request.place
-    if not os.path.exists(f"{place.box}/sandbox"):
+    if not place.has("sandbox"):
         request.out.complain("no sandbox was started here")
         return UNKNOWN
     text = received()
@@ -152,13 +145,14 @@ def attach(request: Request) -> int:
 
 def send_signal(request: Request) -> int:
     """Send a signal to all processes of a command, once it has begun; KILL ends its shell too."""
-    path, number = directory(request.place, request.arguments[0]), int(request.arguments[1])
+    place = request.place
+    path, number = directory(place, request.arguments[0]), int(request.arguments[1])
     if not os.path.exists(f"{path}/order"):
         request.out.complain(f"there is no command {request.arguments[0]}")
         return UNKNOWN
     while not ended(path):
         with suppress(FileNotFoundError):
-            group = CommandGroup.load(f"{path}/group")
+            group = place.runtime.saved_group(place, f"{path}/group")
             break
         if not lives(path):
             return 0
@@ -219,8 +213,7 @@ def _open_input(place: Place, path: str) -> int | None:
     """Return a command's stdin, once it is there; None: it has ended."""
     while not ended(path):
         with suppress(FileNotFoundError):
-            fifo = f"{place.box}/commands/{os.path.basename(path)}/in"
-            return os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+            return place.fifo(f"commands/{os.path.basename(path)}/in")
         if not lives(path):
             break
         time.sleep(LOOK_PAUSE)

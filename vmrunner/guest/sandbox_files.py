@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
-from . import syscalls
-from .command import container_pid
 from .command_io import Output, Request
 
 FAILED = 10  # exit code: the request could not be met; {"errno", "message"} is the complaint
@@ -38,11 +36,11 @@ def operate(request: Request) -> int:
     """Do what the request says."""
     operation, rest = _operation()
     work = OPERATIONS[operation["do"]]
-    root = container_pid(request.place)
+    runtime = request.place.runtime
     sys.path.clear()  # from here on nothing may be loaded: it would be the container's
-    syscalls.enter_container(root)
+    runtime.enter(request.place, request.work)
     try:
-        work(str(operation["path"]), request.out, rest)
+        work(runtime.path_inside(str(operation["path"]), request.work), request.out, rest)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "EIO")
         reason = getattr(error, "strerror", None) or error

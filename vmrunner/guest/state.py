@@ -26,14 +26,26 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 TAIL = 256 * 1024  # of a log over its cap: how much of the end is kept
 OTHER_ATTEMPT = 6  # exit code: this VM has started another one
 MARK = 128  # room for the line that says what was cut
+
+
+class ContainerError(Exception):
+    """Who runs the container said no. `status`, where it speaks HTTP; 0: it did not answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Stale(Exception):
@@ -41,9 +53,14 @@ class Stale(Exception):
 
 
 class Place:
-    """The directories. `run` is a tmpfs."""
+    """The directories, and who runs the container. `run` is a tmpfs."""
+
+    begin = "echo begin >&5"  # how the shell of a command says that it is there
 
     def __init__(self, run: str = "/run/vmrunner", lib: str = "/var/lib/vmrunner") -> None:
+        from . import docker
+
+        self.runtime: Runtime = docker
         self.run = run
         self.spool = f"{run}/spool"
         self.log = f"{run}/spool/log"
@@ -77,6 +94,34 @@ class Place:
     def fifo(self, name: str) -> int:
         """Open one of the box, both ways: it never ends, and opening it never waits."""
         return os.open(f"{self.box}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def ear(self, name: str) -> int:
+        """Open one whose writer may be seen to be gone, where nothing else tells that."""
+        return self.fifo(name)
+
+    def has(self, name: str) -> bool:
+        """True if the box has such a file."""
+        return os.path.exists(f"{self.box}/{name}")
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file of the box."""
+        with open(f"{self.box}/{name}", "wb") as file:
+            file.write(data)
+
+    def make_fifo(self, name: str) -> None:
+        """Have a FIFO in the box that everybody may use, once `umask` lets them."""
+        if not self.has(name):
+            os.mkfifo(f"{self.box}/{name}", 0o666)
+
+    def make_directory(self, name: str) -> None:
+        os.makedirs(f"{self.box}/{name}", 0o755, exist_ok=True)
+
+    def rename(self, name: str, to: str) -> None:
+        os.rename(f"{self.box}/{name}", f"{self.box}/{to}")
+
+    def discard(self, name: str, files: tuple[str, ...]) -> None:
+        """Remove a directory of the box, in which these were made."""
+        shutil.rmtree(f"{self.box}/{name}", ignore_errors=True)
 
     def woke(self) -> bool:
         """True if this VM is a clone, whose kernel has the boot id of all clones."""

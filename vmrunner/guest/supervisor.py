@@ -30,7 +30,7 @@ from contextlib import suppress
 from typing import Any
 
 from .command_io import Output, Request, received
-from .container_files import fill_box, lay_out, run, wake_docker
+from .container_files import fill_box, run
 from .follow import follow
 from .state import OTHER_ATTEMPT, EventLog, Place, Stale
 
@@ -112,7 +112,7 @@ def unpack(request: Request) -> int:
             from .prestart import prestart_meanwhile
 
             prestart_meanwhile(request.place, json.loads(request.arguments[0]), request.work)
-    wake_docker()
+    request.place.runtime.wake()
     os.makedirs(request.work, 0o755, exist_ok=True)
     if os.listdir(request.work):  # the directory itself may be mounted in a container that waits
         run("find", request.work, "-mindepth", "1", "-delete")
@@ -161,7 +161,7 @@ def prepare(place: Place, job: dict[str, Any], work: str) -> None:
 
         job["prestarted"] = take(place, job)
     if not job["prestarted"]:
-        lay_out(place, job, work)
+        place.runtime.lay_out(place, job, work)
     owner = remap.root(job)
     if owner is not None:
         run("chown", "-hR", f"{owner}:{owner}", work)
@@ -198,8 +198,7 @@ def cancel(request: Request) -> int:
     place = request.place
     if not place.read("cancel"):
         place.write("cancel", request.arguments[0])
-    fd = os.open(f"{place.box}/control", os.O_RDWR | os.O_NONBLOCK)
-    os.write(fd, b"\n")
+    os.write(place.fifo("control"), b"\n")
     return 0
 
 

@@ -53,6 +53,11 @@ def enter_container(pid: int) -> None:
         os.setgid(0)
         os.setuid(0)
     os.chdir("/")
+    keep_rights_to_files()
+
+
+def keep_rights_to_files() -> None:
+    """Have no capability but those to files."""
     head = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
     kept = (ctypes.c_uint32 * 6)(_FILES, _FILES, 0, 0, 0, 0)  # effective, permitted, inheritable
     _check(_libc.capset(head, kept), "capset")

@@ -13,7 +13,7 @@ import pytest
 
 from vmrunner.guest import daemon, docker, identity, prestart, supervisor
 from vmrunner.guest.daemon import Resident
-from vmrunner.guest.state import Place
+from vmrunner.guest.state import ContainerError, Place
 
 SHAPE = {"container": "debian:trixie", "runtime": "runc", "network": "open", "log_bytes": 64 << 20}
 JOB: dict[str, Any] = {**SHAPE, "container": "another", "docker": False, "privileged": False}
@@ -60,14 +60,14 @@ def test_a_build_gets_no_container_that_could_not_be_removed(
     place: Place, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     def remove() -> None:
-        raise docker.DockerError(status, "no")
+        raise ContainerError(status, "no")
 
     monkeypatch.setattr(docker, "remove", remove)
     place.write(prestart.READY, json.dumps({"shape": SHAPE, "pid": 7, "id": "c0"}))
     if status == 404:  # there is none
         assert prestart.take(place, JOB) == 0
     else:
-        with pytest.raises(docker.DockerError):
+        with pytest.raises(ContainerError):
             prestart.take(place, JOB)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from vmrunner.guest import docker
 from vmrunner.guest.cgroup import Cgroup
+from vmrunner.guest.state import Place
 
 FILES = {
     "memory.peak": "7340032\n",
@@ -28,7 +29,7 @@ def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_containers_figures_are_read(group: Path) -> None:
-    usage = Cgroup()
+    usage = Cgroup(Place())
     usage.look()
     assert usage.figures.keys() == {*FIGURES, "network_received", "network_sent"}
     assert usage.figures.items() >= FIGURES.items()
@@ -37,7 +38,7 @@ def test_a_containers_figures_are_read(group: Path) -> None:
 def test_a_figure_that_cannot_be_read_is_unknown(group: Path) -> None:
     (group / "memory.peak").unlink()
     (group / "cpu.stat").write_text("nonsense\n")
-    usage = Cgroup()
+    usage = Cgroup(Place())
     usage.look()
     assert {"memory_peak", "cpu_seconds"}.isdisjoint(usage.figures)
     assert usage.figures["disk_read"] == 4097
@@ -46,7 +47,7 @@ def test_a_figure_that_cannot_be_read_is_unknown(group: Path) -> None:
 def test_the_last_figures_outlive_the_container(
     group: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = Cgroup()
+    usage = Cgroup(Place())
     usage.look()
 
     def gone(_: Cgroup) -> str:
@@ -60,7 +61,7 @@ def test_the_last_figures_outlive_the_container(
 
 def test_without_a_container_nothing_is_known() -> None:
     """Such as where Docker cannot be asked."""
-    usage = Cgroup()
+    usage = Cgroup(Place())
     usage.look()
     assert usage.figures == {}
 
@@ -69,4 +70,4 @@ def test_docker_is_not_asked_for_what_is_known(monkeypatch: pytest.MonkeyPatch) 
     """It would take the processor of a small VM before a first line had left."""
     monkeypatch.setattr(docker, "inspect", lambda: pytest.fail("asked"))
     with pytest.raises(FileNotFoundError, match="no cgroup of its own"):
-        Cgroup("no-container", os.getpid()).read("cpu.stat")
+        Cgroup(Place(), "no-container", os.getpid()).read("cpu.stat")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmrunner.cli import exit_codes, output, signals
-from vmrunner.cli.commands import image_gc, image_template
+from vmrunner.cli.commands import image_gc, image_template, image_unit
 from vmrunner.cli.context import CliContext, shell_of
 from vmrunner.cli.image_progress import ImageProgress
 from vmrunner.cli.output import Format
@@ -51,10 +51,23 @@ def build(
         str | None,
         typer.Option(metavar="ACCEL", help="Nothing boots any more: of no effect. Local images."),
     ] = None,
+    unit: Annotated[
+        bool,
+        typer.Option("--unit", help="The image that a system starts beside a build's container."),
+    ] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="REGISTRY/NAME", help="With --unit: push it; prints its digest."),
+    ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
     """Make an image. A local one that is there is not made again, a broken-off build goes on. In a
     cloud it is a candidate: `promote` lets builds have it."""
+    if unit or push is not None:
+        alien = {"RECIPE": None if recipe == "default" else recipe, "--provider": provider}
+        return image_unit.build(
+            shell_of(context), alien | {"--accel": accel}, unit=unit, push=push, fresh=fresh
+        )
     from vmrunner import images
 
     shell = shell_of(context)
@@ -158,9 +171,14 @@ def verify(
             metavar="IMAGE", help="A name or the beginning of a hash; default: the newest."
         ),
     ] = None,
+    unit: Annotated[
+        bool, typer.Option("--unit", help="The unit image of this version: read it and start it.")
+    ] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
     """Read every byte of a local image and boot it; check what must be in it."""
+    if unit:
+        return image_unit.verify(shell_of(context), image, form)
     from vmrunner import images
     from vmrunner.cli.views.findings import show_findings
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 from vmrunner.lib import resources
@@ -15,6 +16,13 @@ OF_TYPES: Final = ("__future__", "collections.abc", "typing")
 #: What waits in a VM of our images before its build is known, for which a stock image has no time;
 #: and what its user-data has no room for.
 OF_OUR_IMAGES: Final = {
+    "beside.py",
+    "beside.sh",
+    "runtime.py",
+    "unit.py",
+    "unit_launcher.py",
+    "unit_sshd.conf",
+    "unit_sshd.sh",
     "cache_archive.py",
     "caches.py",
     "command.py",
@@ -50,8 +58,12 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     names = {p.name for p in guest.glob("[!.]*.*")} - OF_OUR_IMAGES
     files = {f"guest/{name}": (guest / name).read_text() for name in sorted(names)}
     files["launcher"] = files.pop("guest/launcher.py")
-    for name in [n for n in files if n == "launcher" or n.endswith(".py")]:
-        files[name] = _lean(files[name], program=name == "launcher")
+    programs = [name for name in files if name == "launcher" or name.endswith(".py")]
+    trees = {name: ast.parse(files[name]) for name in programs}
+    _drop_unused(list(trees.values()))
+    for name, tree in trees.items():
+        first = files[name].partition("\n")[0] + "\n" if name == "launcher" else ""
+        files[name] = first + _lean(tree)
     files["supervisor"] = (here / "waiting.sh").read_text()
     files["bootstrap.sh"] = (here / "bootstrap.sh").read_text()
     files["docker.sh"] = (scripts / "40-docker.sh").read_text()
@@ -69,10 +81,48 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     }
 
 
-def _lean(text: str, *, program: bool) -> str:
+def _drop_unused(trees: Sequence[ast.Module]) -> None:
+    """Take away the functions and the constants whose names nothing in these programs has: what
+    they are for is not in a stock image."""
+    while True:
+        names = {name for tree in trees for name in _names(tree)}
+        found = False
+        for tree in trees:
+            bodies: list[ast.Module | ast.ClassDef] = [tree]
+            bodies += [part for part in tree.body if isinstance(part, ast.ClassDef)]
+            for node in bodies:
+                kept = [part for part in node.body if _defined(part) in {None, *names}]
+                found = found or len(kept) < len(node.body)
+                node.body = kept
+        if not found:
+            return
+
+
+def _defined(node: ast.stmt) -> str | None:
+    """The name that a function or an assignment gives; None for what is to stay."""
+    name = ""
+    if isinstance(node, ast.FunctionDef):
+        name = node.name
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+    return None if not name or name.startswith("__") else name
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    """All names that are read in a program."""
+    for node in ast.walk(_Untyped().visit(deepcopy(tree))):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.alias):
+            yield node.name
+
+
+def _lean(tree: ast.Module) -> str:
     """Return the same program without a word for people or type checkers: clouds take 16 KiB of
     user-data."""
-    tree = _Untyped().visit(ast.parse(text))
+    tree = _Untyped().visit(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
             ast.get_docstring(node) is not None
@@ -82,12 +132,11 @@ def _lean(text: str, *, program: bool) -> str:
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
-    first = text.partition("\n")[0] + "\n" if program else ""
     # `unparse` writes line breaks inside of strings as escapes.
     lines = re.sub(r"\n\n+", "\n", ast.unparse(tree))
     lines = re.sub(r"(?m)^import \w+(\nimport \w+)+$", _joined, lines)
     thin = re.sub("(?m)^ +", lambda indent: " " * (len(indent[0]) // 4), lines)
-    return f"{first}{thin}\n"
+    return f"{thin}\n"
 
 
 def _joined(imports: re.Match[str]) -> str:
@@ -95,13 +144,17 @@ def _joined(imports: re.Match[str]) -> str:
 
 
 class _Untyped(ast.NodeTransformer):
-    """Leaves out what only type checkers read."""
+    """Leaves out what only type checkers read, and what needs a file that is not there."""
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         return None if node.module in OF_TYPES else node
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+    def visit_With(self, node: ast.With) -> ast.AST:
+        absent = ast.unparse(node.items[0]) == "suppress(ModuleNotFoundError)"
+        return ast.Pass() if absent else self.generic_visit(node)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         if node.value is None:
