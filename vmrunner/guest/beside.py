@@ -100,7 +100,8 @@ class UnitPlace(Place):
             os.rename(last, new, src_dir_fd=above, dst_dir_fd=below)
 
     def discard(self, name: str, files: tuple[str, ...]) -> None:
-        """What the build made there beside them stays: to look for it could take for ever."""
+        """Remove a directory with these. More that the build made there stays: to look for it could
+        take for ever."""
         with suppress(OSError), _Parent(self.box, f"{name}/.") as (directory, _):
             for file in files:
                 with suppress(OSError):
@@ -202,7 +203,7 @@ def received(answer: Answer, /) -> bytes:
 
 
 def exit_code(response: bytes, job: dict[str, Any], events: EventLog) -> int | None:
-    """By the driver's last word: it ends when a step has failed, or the last one is done."""
+    """Exit code by the driver's last word: it ends when a step has failed, or the last one is done."""
     last = events.last("step_ended")
     if last is None or not (last["exit_code"] or last["step"] + 1 == len(job["steps"])):
         return None

@@ -35,7 +35,7 @@ class Group(Protocol):
 
     @property
     def shell(self) -> int | None:
-        """Its shell's pid, where we see it."""
+        """Pid of its shell, where we see it."""
 
     def save(self, path: str) -> None: ...
     def processes(self) -> list[int]: ...

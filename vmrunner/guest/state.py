@@ -41,7 +41,7 @@ MARK = 128  # room for the line that says what was cut
 
 
 class ContainerError(Exception):
-    """Who runs the container said no. `status`, where it speaks HTTP; 0: it did not answer."""
+    """A no of who runs the container. `status`, where it speaks HTTP; 0: it did not answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
