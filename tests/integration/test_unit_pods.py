@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -126,10 +125,9 @@ def test_a_container_that_dies_is_told_within_a_second(
             "inside": "kill -9 1; kill -STOP 1; sleep 600",
             "node": "sleep 600",
         }
+        order = job("echo up; " + scripts[how])
         thread = threading.Thread(
-            target=unit.call,
-            args=("start", "0", "0"),
-            kwargs={"stdin": job("echo up; " + scripts[how])},
+            target=unit.call, args=("start", "0", "0"), kwargs={"stdin": order}
         )
         thread.start()
         wait_for(lambda: "step_started" in unit.events())
@@ -148,15 +146,3 @@ def test_a_container_that_dies_is_told_within_a_second(
             assert last["reason"] == "container_gone"
             assert state["exitCode"] == 128 + signal.SIGKILL
         thread.join(30)
-
-
-def test_no_unit_asks_for_a_shared_namespace(pods: Pods, images: tuple[str, str]) -> None:
-    with unit_pod(pods, *images) as unit:
-        seen = unit.output("ls /proc | grep -c '^[0-9]'", container="build")
-        assert int(seen) < 8
-        assert (
-            os.fspath(Path("/proc/1/root/run/identity"))
-            not in unit.output(
-                "find /proc/1/root/run -maxdepth 1 2>/dev/null", container="build"
-            ).decode()
-        )

@@ -100,14 +100,14 @@ def packed(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def programs(names: Sequence[str]) -> bytes:
+def programs(names: Sequence[str], modules: Sequence[Path] = ()) -> bytes:
     """A tar of this machine's programs, with the libraries that they load: a root file system in
-    which they run."""
+    which they run. `modules`: what they load besides, of which the libraries alone are taken."""
     files: dict[str, Path] = {}
-    for name in names:
-        path = shutil.which(name)
-        assert path, f"no {name} here"
-        files[f"bin/{Path(name).name}"] = Path(path).resolve()
+    for name in (*names, *map(str, modules)):
+        path = shutil.which(name) or name
+        if name in names:
+            files[f"bin/{Path(name).name}"] = Path(path).resolve()
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False).stdout
         for word in listed.split():
             if word.startswith("/"):

@@ -23,10 +23,39 @@ from vmrunner.session.ssh import keys
 
 SUPERVISOR: Final = f"/{unit_recipe.LIBRARY}/supervisor"
 _PROGRAMS: Final = (
-    "sh bash env find grep gzip kill mkdir python3 rm sleep tar test cat ls "
+    "sh bash env find grep gzip kill mkdir /usr/bin/python3 rm sleep tar test cat ls "
     "/usr/sbin/sshd /usr/lib/openssh/sshd-session /usr/lib/openssh/sshd-auth"
 )
-_UNUSED: Final = {"test", "idlelib", "ensurepip", "pydoc_data", "tkinter", "unittest"}
+_UNUSED: Final = frozenset(
+    [
+        "__pycache__",
+        "test",
+        "idlelib",
+        "ensurepip",
+        "pydoc_data",
+        "tkinter",
+        "unittest",
+        "asyncio",
+        "multiprocessing",
+        "xml",
+        "email",
+        "http",
+        "distutils",
+        "turtledemo",
+        "curses",
+        "dbm",
+        "sqlite3",
+        "wsgiref",
+        "lib2to3",
+        "xmlrpc",
+        "venv",
+        "logging",
+        "concurrent",
+        "html",
+        "dist-packages",
+        "site-packages",
+    ]
+)
 _OURS: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SYS_CHROOT", "KILL"]
 _BUILDS: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL"]
 
@@ -34,7 +63,8 @@ _BUILDS: Final = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID
 def unit_image(registry: LoopbackRegistry, home: Path) -> str:
     """A unit image of this machine's own programs and our files, pushed; its name. To make the real
     one takes a minute: `images/unit_image.py`."""
-    layers = [programs(_PROGRAMS.split()), _python(), _ours()]
+    modules = list((Path(sysconfig.get_path("stdlib")) / "lib-dynload").glob("_ctypes.*.so"))
+    layers = [programs(_PROGRAMS.split(), modules), _python(), _ours()]
     return registry.push("unit:1", archive(home / "unit.tar", layers, Env=["PATH=/bin:/usr/bin"]))
 
 
@@ -45,7 +75,7 @@ def _python() -> bytes:
         tar.add(
             library,
             arcname=str(library).lstrip("/"),
-            filter=lambda m: None if set(m.name.split("/")) & _UNUSED else m,
+            filter=lambda m: None if _UNUSED & set(m.name.split("/")) else m,
         )
     return buffer.getvalue()
 

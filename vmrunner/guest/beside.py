@@ -228,9 +228,9 @@ def end(place: Place) -> None:
     _write(place, "answers", "stop")
 
 
-def tell(place: Place, wish: str) -> None:
+def tell(place: Place, order: str) -> None:
     """Have a signal sent in the container."""
-    _write(place, "wishes", wish)
+    _write(place, "wishes", order)
 
 
 def _write(place: Place, name: str, line: str) -> None:
