@@ -271,7 +271,7 @@ def ssh(unit: UnitPod, home: Path, command: str) -> subprocess.CompletedProcess[
             [
                 *("ssh", "-F", "none", "-i", str(home / "key"), "-o", "HostKeyAlias=unit"),
                 *("-o", f"UserKnownHostsFile={home / 'known'}", "-o", "StrictHostKeyChecking=yes"),
-                *("-o", f"ProxyCommand=exec 3<&0; cat <{down} & exec cat <&3 >{up}"),
+                *("-o", f"ProxyCommand=sh -c 'exec 3<&0; cat <{down} & exec cat <&3 >{up}'"),
                 *("root@unit", command),
             ],
             capture_output=True,
