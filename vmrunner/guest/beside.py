@@ -203,7 +203,7 @@ def received(answer: Answer, /) -> bytes:
 
 
 def exit_code(response: bytes, job: dict[str, Any], events: EventLog) -> int | None:
-    """Exit code by the driver's last word: it ends when a step has failed, or the last one is done."""
+    """Exit code by the driver's last word: it ends when a step has failed or the last is done."""
     last = events.last("step_ended")
     if last is None or not (last["exit_code"] or last["step"] + 1 == len(job["steps"])):
         return None
