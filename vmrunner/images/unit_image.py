@@ -110,13 +110,14 @@ def _make_root(root: Path, cache: Path, report: Callable[[str], None]) -> None:
     container = Container(name=_NAME, suite=unit_recipe.SUITE, packages=unit_recipe.PACKAGES)
     part = root.with_name(f".part-{root.name}")
     try:
-        rootfs.container_root(
-            container,
-            to=part,
-            tmp=scratch,
-            programs=programs,
-            report=lambda _, text: report(text),
-        )
+        with part.open("wb") as tar:
+            rootfs.package_root(
+                container,
+                to=tar,
+                tmp=scratch,
+                programs=programs,
+                report=lambda _, text: report(text),
+            )
         part.replace(root)
     finally:
         programs.stop()

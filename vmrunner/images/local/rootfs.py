@@ -126,6 +126,22 @@ def vm_root(
         bundle.unlink(missing_ok=True)
 
 
+def package_root(
+    container: Container, *, to: IO[bytes], tmp: Path, programs: ChildPrograms, report: Report
+) -> None:
+    """The root of a container image from Debian packages, as a tar."""
+    _mmdebstrap(
+        container.suite,
+        list(container.packages),
+        to=to,
+        tmp=tmp,
+        what=f"making {container.name}",
+        programs=programs,
+        report=report,
+        hooks=['--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'],
+    )
+
+
 def container_root(
     container: Container,
     *,
@@ -139,16 +155,7 @@ def container_root(
     `to`."""
 
     def make(tar: IO[bytes]) -> None:
-        _mmdebstrap(
-            container.suite,
-            list(container.packages),
-            to=tar,
-            tmp=tmp,
-            what=f"making {container.name}",
-            programs=programs,
-            report=report,
-            hooks=['--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'],
-        )
+        package_root(container, to=tar, tmp=tmp, programs=programs, report=report)
 
     name = container_hash(container)
     return joined(make, lambda tar: docker_store.from_root(tar, to, name, at))

@@ -1,0 +1,78 @@
+"""Bugs to plant in a unit's supervisor and in the pods that stand in for a node (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+BESIDE = "guest/beside.py"
+TESTS = "tests/integration/test_unit_guest.py"
+PODS = "localclouds/vmrunner_localclouds/pods"
+POD_TESTS = "localclouds/tests/test_pods.py"
+
+BUGS: Final = (
+    Bug(
+        "follow links in the box",
+        BESIDE,
+        "os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_PATH | os.O_CLOEXEC",
+        f"{TESTS}::test_what_is_no_fifo_is_not_opened",
+    ),
+    Bug(
+        "open whatever lies in the box",
+        BESIDE,
+        "if not stat.S_ISFIFO(os.fstat(seen).st_mode):",
+        "if False:",
+        f"{TESTS}::test_what_is_no_fifo_is_not_opened",
+    ),
+    Bug(
+        "follow links between the box's directories",
+        BESIDE,
+        "flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
+        f"{TESTS}::test_no_directory_of_the_box_leads_elsewhere",
+    ),
+    Bug(
+        "take the code of a step for that of a container that died",
+        BESIDE,
+        'if last is None or not (last["exit_code"] or last["step"] + 1 == len(job["steps"])):',
+        "if last is None:",
+        f"{TESTS}::test_a_driver_that_dies_without_a_word_is_gone",
+    ),
+    Bug(
+        "send a wish for all to none",
+        "guest/beside.sh",
+        'kill -"$signal" -1',
+        'kill -"$signal" 1',
+        f"{TESTS}::test_a_cancelled_build_is_told_then_killed",
+    ),
+    Bug(
+        "take a unit's files from anywhere",
+        BESIDE,
+        "    os.chroot(work)\n",
+        "",
+        f"{TESTS}::test_files_of_a_units_sandbox_lie_in_its_work",
+    ),
+    Bug(
+        "go on after a unit's end",
+        "guest/unit.py",
+        "if identity.overdue(self._place):",
+        "if False:",
+        f"{TESTS}::test_at_its_end_a_unit_kills_and_leaves",
+    ),
+    Bug(
+        "tell nobody of a container's memory",
+        f"{PODS}/memory.py",
+        "            return self._killed\n",
+        "            return False\n",
+        f"{POD_TESTS}::test_who_uses_up_its_memory_is_told_so",
+    ),
+    Bug(
+        "raise a pod's deadline",
+        f"{PODS}/pod.py",
+        "self._limit = seconds if self._limit is None else min(self._limit, seconds)",
+        "self._limit = seconds",
+        f"{POD_TESTS}::test_a_deadline_ends_the_pod_and_is_only_lowered",
+    ),
+)
