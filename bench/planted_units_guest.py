@@ -1,4 +1,4 @@
-"""Bugs to plant in a unit's supervisor and in the pods that stand in for a node (`mutations.py`)."""
+"""Bugs to plant in a unit's supervisor, and in the pods of tests (`mutations.py`)."""
 
 from __future__ import annotations
 
