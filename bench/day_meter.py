@@ -13,11 +13,13 @@ from typing import Any
 #: Parts that are not vmrunner's: the played world, and what judges it.
 BENCH, CLOUD, BUCKET, JUDGES, CLIENT = "bench", "cloud", "bucket", "judges", "client"
 STAND_INS = (BENCH, CLOUD, BUCKET, JUDGES, CLIENT)
-LEDGER = "ledger"
+LEDGER, SESSIONS = "ledger", "sessions"
+#: What no sample has in it: sessions have threads of their own.
+ASIDE = (*STAND_INS, SESSIONS)
 
 
 class Meter:
-    """CPU of this process, by (part, whether it is in the ledger). `aside`: of what is not ours."""
+    """CPU of this process, by (part, whether it is in the ledger). `aside`: what samples leave out."""
 
     def __init__(self) -> None:
         self.cpu: Counter[tuple[str, bool]] = Counter()
@@ -31,7 +33,7 @@ class Meter:
         cpu, wall = time.process_time(), time.perf_counter()
         key = self._stack[-1]
         self.cpu[key] += cpu - self._cpu
-        if key[0] in STAND_INS:
+        if key[0] in ASIDE:
             self.aside_cpu += cpu - self._cpu
             self.aside_wall += wall - self._wall
         self._cpu, self._wall = cpu, wall
@@ -54,8 +56,8 @@ class Meter:
 
     @contextmanager
     def sampled(self, name: str) -> Iterator[None]:
-        """One sample of the wall time, and one of the CPU, of what follows, without what is not
-        ours. In seconds."""
+        """One sample of the wall time, and one of the CPU, of what follows, without what is
+        `ASIDE`. In seconds."""
         self._turn()
         wall, cpu = self._wall - self.aside_wall, self._cpu - self.aside_cpu
         yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from bench.day_load import DAY, LOG
+from bench.day_meter import SESSIONS
 from bench.engine import Paths, orders
 from tests.faults.cloud_side import CloudResource
 from tests.faults.host_side import Host
@@ -98,7 +99,7 @@ class Played:
                 self.world.at(self.world.up_at + 1.0, wake)
             elif turn == self._turn and not self.node.dead and not self._greenlet.dead:
                 self._turn += 1
-                with self.world.meter.part("sessions"):
+                with self.world.meter.part(SESSIONS):
                     self._greenlet.switch()
 
         self.world.at(when, wake)
@@ -173,7 +174,7 @@ class Node:
         return Membership(one_host=False, alive=alive)
 
     def _spawn(self, work: Callable[[], None]) -> None:
-        with self.world.meter.part("sessions"):
+        with self.world.meter.part(SESSIONS):
             greenlet(work, self.world.hub).switch()
 
     def _alive(self, part: str, work: Callable[[], object]) -> Callable[[], bool]:
