@@ -47,11 +47,11 @@ BUGS: Final = (
         f"{CHANGES}::test_a_log_and_a_lease_are_no_change",
     ),
     Bug(
-        "mark all changes alike",
+        "number another transaction's changes",
         "ledger/change_counter.py",
-        "-txid_current()",
-        "-1",
-        f"{CHANGES}::test_a_backup_beside_makes_no_change_dear",
+        'literal_column("-txid_current()")',
+        'literal_column("1-txid_current()")',
+        f"{CHANGES}::test_a_reader_follows_each_change",
     ),
     Bug(
         "never read all again",
