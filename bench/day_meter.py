@@ -19,7 +19,7 @@ ASIDE = (*STAND_INS, SESSIONS)
 
 
 class Meter:
-    """CPU of this process, by (part, whether it is in the ledger). `aside`: what samples leave out."""
+    """CPU of this process, by (part, whether in the ledger). `aside`: what samples leave out."""
 
     def __init__(self) -> None:
         self.cpu: Counter[tuple[str, bool]] = Counter()
