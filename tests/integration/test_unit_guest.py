@@ -317,6 +317,21 @@ def test_files_of_a_units_sandbox_lie_in_its_work(unit: UnitGuest) -> None:
     for name in ("link", "up"):
         done = unit.call("file", stdin=operation("read", str(unit.work / name)))
         assert (done.returncode, done.stdout) == (10, b"")
-    outside = unit.call("file", stdin=operation("read", "/etc/passwd"))
-    assert outside.returncode == 10
-    assert b"outside" in outside.stderr
+
+
+def test_files_elsewhere_are_the_business_of_the_images_programs(
+    unit: UnitGuest, tmp_path: Path
+) -> None:
+    sandbox(unit)
+    file = tmp_path / "elsewhere/a file"
+    written = unit.call("file", stdin=operation("write", str(file), b"content\n"))
+    assert (written.returncode, file.read_bytes()) == (0, b"content\n"), written.stderr
+    assert unit.call("file", stdin=operation("read", str(file))).stdout == b"content\n"
+    listed = unit.call("file", stdin=operation("list", str(file.parent)))
+    entry = json.loads(listed.stdout)
+    assert (entry["name"], entry["kind"], entry["size"]) == ("a file", "file", 8)
+    absent = unit.call("file", stdin=operation("read", str(tmp_path / "absent")))
+    assert (absent.returncode, json.loads(absent.stderr)["errno"]) == (10, "ENOENT")
+    packed = unit.call("file", stdin=operation("pack", "/etc"))
+    assert b"alone in a unit" in packed.stderr
+    assert "content" not in log(unit)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,6 +21,7 @@ from . import syscalls
 from .state import ContainerError, EventLog, Place
 
 if TYPE_CHECKING:
+    from .command_io import Output
     from .pull import Pull
     from .runtime import Answer
 
@@ -257,6 +259,15 @@ def remove() -> NoReturn:
 
 def reach(place: Place) -> None:
     """Nothing: the work directory is ours too."""
+
+
+def by_programs(
+    path: str, work: str
+) -> Callable[[Place, dict[str, Any], Output, Iterator[bytes], str], None] | None:
+    from .unit_files import operate
+
+    path = os.path.normpath(os.path.join(work, path))
+    return None if path == work or path.startswith(f"{work}/") else operate
 
 
 def path_inside(path: str, work: str) -> str:

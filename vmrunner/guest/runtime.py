@@ -6,10 +6,12 @@ Modules are its realisations. Each call may raise ContainerError.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from .command_io import Output
     from .pull import Pull
     from .state import EventLog, Place
 
@@ -104,6 +106,12 @@ class Runtime(Protocol):
 
     def enter(self, place: Place, work: str) -> None:
         """Go where the container sees its files, with no more rights than root has there."""
+
+    def by_programs(
+        self, path: str, work: str
+    ) -> Callable[[Place, dict[str, Any], Output, Iterator[bytes], str], None] | None:
+        """An operation on such a file by the container's own programs; None: `enter` leads to
+        it."""
 
     def path_inside(self, path: str, work: str) -> str:
         """The path there of a file that the container knows by this one. Raises OSError for one

@@ -37,9 +37,13 @@ def operate(request: Request) -> int:
     operation, rest = _operation()
     work = OPERATIONS[operation["do"]]
     runtime = request.place.runtime
+    by_programs = runtime.by_programs(str(operation["path"]), request.work)
     sys.path.clear()  # from here on nothing may be loaded: it would be the container's
-    runtime.enter(request.place, request.work)
     try:
+        if by_programs is not None:
+            by_programs(request.place, operation, request.out, rest, request.work)
+            return 0
+        runtime.enter(request.place, request.work)
         work(runtime.path_inside(str(operation["path"]), request.work), request.out, rest)
     except (OSError, ValueError, OverflowError, RecursionError) as error:
         name = errno.errorcode.get(getattr(error, "errno", None) or 0, "EIO")

@@ -20,6 +20,7 @@ OF_OUR_IMAGES: Final = {
     "beside.sh",
     "runtime.py",
     "unit.py",
+    "unit_files.py",
     "unit_launcher.py",
     "unit_sshd.conf",
     "unit_sshd.sh",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from vmrunner.errors import BadOrder
 from vmrunner.model import BuildSpec, NetworkPolicy, Shape, Trait
 
 
@@ -23,9 +24,14 @@ class PodBox:
 
     def inside(
         self,
-        command: Sequence[str],
+        command: Sequence[str],  # noqa: ARG002
         *,
-        held: bool,  # noqa: ARG002
-        terminal: str,  # noqa: ARG002
+        held: bool,
+        terminal: str,
     ) -> list[str]:
-        return list(command)
+        """Raises BadOrder: vmrunner's container neither sees nor enters the build's."""
+        field = "tty: true" if terminal else f"container: {'held' if held else 'true'}"
+        raise BadOrder(
+            f"{field}: nothing enters the container of a pod, where vmrunner is in another one",
+            hint="use `sandbox exec` without a terminal, or a provider that starts VMs",
+        )
