@@ -44,8 +44,12 @@ def wide() -> frozenset[str]:
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     listed = wide()
+    if "VMRUNNER_TEST_KUBE_URL" in os.environ:  # a real control plane: tests/support/kube.py
+        apart = [item for item in items if item.get_closest_marker("standin")]
+        config.hook.pytest_deselected(items=apart)
+        items[:] = [item for item in items if item not in apart]
     for item in items:
         if listed & {item.nodeid, item.nodeid.partition("[")[0]}:
             item.add_marker("wide")

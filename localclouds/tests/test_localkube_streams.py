@@ -72,7 +72,8 @@ def heard(connection: ClientConnection) -> tuple[bytes, bytes, dict[str, Any]]:
     """Output, errors and the last Status, to the end of the stream."""
     streams = {1: b"", 2: b"", 3: b""}
     try:
-        for message in connection:
+        while True:
+            message = connection.recv(timeout=60)
             assert isinstance(message, bytes)
             streams[message[0]] += message[1:]
     except ConnectionClosed:
@@ -114,7 +115,7 @@ def test_v4_knows_no_end_of_one_way(kube: KubeApi) -> None:
     with opened(kube, exec_path(kube, "cat"), (V4,)) as connection:
         connection.send(b"\xff\0")
         connection.send(b"\0more")
-        messages = [connection.recv() for _ in range(2)]
+        messages = [connection.recv(timeout=60) for _ in range(2)]
         assert messages == [b"\1", b"\1more"]
 
 
@@ -181,10 +182,10 @@ def test_a_stream_can_be_cut_off(kube: KubeApi) -> None:
     kube.create(pod())
     with opened(kube, exec_path(kube, "cat")) as connection:
         connection.send(b"\0here")
-        assert [connection.recv(), connection.recv()] == [b"\1", b"\1here"]
+        assert [connection.recv(timeout=60), connection.recv(timeout=60)] == [b"\1", b"\1here"]
         kube.local.cut_streams()
         with pytest.raises(ConnectionClosed):
-            connection.recv()
+            connection.recv(timeout=60)
 
 
 def test_newer_servers_ask_for_create_too(kube: KubeApi) -> None:
@@ -244,16 +245,16 @@ def test_the_port_of_a_vmi_is_raw(kube: KubeApi, echo: Echo) -> None:
     path = kube.path(VMI, "vm-1", "portforward/22/tcp")
     with opened(kube, path, (PLAIN,)) as connection:
         assert connection.subprotocol == PLAIN
-        assert connection.recv() == b"hello"
+        assert connection.recv(timeout=60) == b"hello"
         connection.send(b"x" * 100_000)
         got = b""
         while len(got) < 100_000:
-            piece = connection.recv()
+            piece = connection.recv(timeout=60)
             assert isinstance(piece, bytes)
             got += piece
         connection.send(b"bye")
         with pytest.raises(ConnectionClosed):
-            connection.recv()
+            connection.recv(timeout=60)
     assert echo.ended.wait(10)
 
 
@@ -261,7 +262,7 @@ def test_the_end_of_a_client_is_the_vms_too(kube: KubeApi, echo: Echo) -> None:
     kube.local.ports = echo.dial
     kube.create(vmi())
     with opened(kube, kube.path(VMI, "vm-1", "portforward/22/tcp"), (PLAIN,)) as connection:
-        assert connection.recv() == b"hello"
+        assert connection.recv(timeout=60) == b"hello"
     assert echo.ended.wait(10)
 
 
@@ -284,9 +285,9 @@ def test_a_console_shows_what_was_written(kube: KubeApi) -> None:
     (machine,) = kube.local.machines
     machine.serial = b"booting\n"
     with opened(kube, kube.path(VMI, "vm-1", "console"), (PLAIN,)) as connection:
-        assert connection.recv() == b"booting\n"
+        assert connection.recv(timeout=60) == b"booting\n"
         machine.serial += b"login:"
-        assert connection.recv() == b"login:"
+        assert connection.recv(timeout=60) == b"login:"
 
 
 @pytest.mark.parametrize("runtime", ["", "gvisor", "kata-qemu"])
@@ -299,9 +300,9 @@ def test_a_pods_port_is_reached_without_a_wall_alone(
     kube.create(pod(**({"runtimeClassName": runtime} if runtime else {})))
     path = f"{kube.path('pods', 'vm-1', 'portforward')}?ports=22"
     with opened(kube, path, (V4,)) as connection:
-        heads = [connection.recv(), connection.recv()]
+        heads = [connection.recv(timeout=60), connection.recv(timeout=60)]
         assert heads == [b"\0\x16\0", b"\1\x16\0"]
-        answer = connection.recv()
+        answer = connection.recv(timeout=60)
         assert isinstance(answer, bytes)
         if runtime:
             assert (answer[:1], b"connection refused" in answer) == (b"\1", True)

@@ -322,20 +322,21 @@ def kubernetes(**more: Any) -> Iterator[KubeApi]:
         try:
             yield api
         finally:
-            if more.get("real") or api._local is None:
+            if api._local is None:
                 api.ask("DELETE", f"/api/v1/namespaces/{api.namespace}")
             api.close()
 
 
 @contextmanager
-def _server(**more: Any) -> Iterator[KubeApi]:
+def _server(*, real_clock: bool = False, **more: Any) -> Iterator[KubeApi]:
     if url := os.environ.get(URL):
         file = os.environ.get(CA)
         authority = Path(file).read_bytes() if file else None
         yield KubeApi(url, os.environ[TOKEN], authority, None, Clock())
         return
     clock = Clock()
-    with LocalKube(clock=clock, sleep=clock.sleep, **more) as local:
+    time_of = {} if real_clock else {"clock": clock, "sleep": clock.sleep}
+    with LocalKube(**time_of, **more) as local:
         yield KubeApi(local.url, local.token, local.authority, local, clock)
 
 

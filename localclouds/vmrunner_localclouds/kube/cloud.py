@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from vmrunner_localclouds.common.faults import RequestFate
 from vmrunner_localclouds.common.json_cloud import JsonCloud
-from vmrunner_localclouds.kube import connect, deletes, kubelet, writes
+from vmrunner_localclouds.kube import connect, deletes, guest_vms, kubelet, writes
 from vmrunner_localclouds.kube.access import ADMIN, Access
 from vmrunner_localclouds.kube.api_error import Json
 from vmrunner_localclouds.kube.connect import Stream
@@ -44,12 +44,14 @@ from vmrunner_localclouds.kube.machines import GONE, KubeMachine
 from vmrunner_localclouds.kube.namespaces import NamespaceController, NamespaceStrategy
 from vmrunner_localclouds.kube.pod_rules import PodStrategy
 from vmrunner_localclouds.kube.quotas import QuotaController
+from vmrunner_localclouds.kube.real_pods import RealPods
 from vmrunner_localclouds.kube.requests import KubeRequest
 from vmrunner_localclouds.kube.schemas import Schemas
 from vmrunner_localclouds.kube.secret_rules import SecretStrategy
 from vmrunner_localclouds.kube.store import Change, Store
 from vmrunner_localclouds.kube.strategies import Strategy
 from vmrunner_localclouds.kube.vmis import VirtController, VmiStrategy, is_launcher
+from vmrunner_localclouds.pods import Pods
 from vmrunner_localclouds.vms import Vms
 
 NAMESPACE: Final = "vmrunner"
@@ -62,8 +64,8 @@ _CLASSES: Final = {"gvisor": "runsc", "kata-qemu": "kata-qemu", "runc": "runc"}
 class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
     """One cluster of one node. All plain attributes may be changed at any time, and all of its
     controllers (`scheduler`, `kubelet`, `virt`, `jobs`, `ttl`, `garbage`, `namespaces`, `quotas`)
-    can be slow, off or wrong. With `vms` a real VM is behind every VMI; then the clock must be the
-    real one."""
+    can be slow, off or wrong. With `vms` a real VM is behind every VMI, with `pods` real containers
+    behind every pod; then the clock must be the real one."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         sleep: Callable[[float], object] | None = None,
         version: str = VERSION,
         vms: Vms | None = None,
+        pods: Pods | None = None,
     ) -> None:
         super().__init__(clock, sleep, KubeFaults(), vms)
         self.version = version
@@ -103,6 +106,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         self.ttl = TtlController(self)
         self.garbage = GarbageCollector(self)
         DefinitionController(self)
+        self.containers = RealPods(self, pods) if pods is not None else None
         #: The program behind an exec stream into a pod that is a state alone; None: there is none.
         self.programs: Callable[[KubeMachine, str, Sequence[str]], Program] | None = None
         #: The connection to a port of a machine that is a state alone.
@@ -148,11 +152,15 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
 
     def start(self, port: int = 0) -> None:
         super().start(port)
+        if self.containers is not None:
+            self.containers.begin()
         self.kubeconfig.write_text(json.dumps(self.config(self.token)))  # which is YAML too
 
     def stop(self) -> None:
         self.cut_streams()
         super().stop()
+        if self.containers is not None:
+            self.containers.close()
         self._directory.cleanup()
 
     @property
@@ -242,9 +250,12 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         else:
             self.virt.finish(machine.last)
 
-    def embody(self, _: KubeMachine) -> bool:
+    def embody(self, machine: KubeMachine) -> bool:
         """Give a VMI its VM, where this cluster has any. False: it is a state alone."""
-        return False
+        if self.bodies is None:
+            return False
+        guest_vms.embody(machine, self.bodies)
+        return True
 
     def streamed(self, stream: Stream) -> Callable[[BaseHTTPRequestHandler], None]:
         return connect.streamed(self.streams, stream)

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Final, Protocol
 
 from vmrunner_localclouds.common.http_server import HttpAnswer
-from vmrunner_localclouds.kube import exec_streams, forwards
+from vmrunner_localclouds.kube import exec_streams, forwards, pod_logs
 from vmrunner_localclouds.kube.api_error import Json, KubeRefusal, bad_request, conflict, not_found
 from vmrunner_localclouds.kube.exec_streams import ExecStream, Program
 from vmrunner_localclouds.kube.forwards import ConsoleStream, PodPort, RawStream
@@ -52,14 +52,7 @@ def answer(cloud: LocalKube, request: KubeRequest) -> HttpAnswer:
 
 def _exec(cloud: LocalKube, request: KubeRequest, pod: Json) -> HttpAnswer:
     name = pod["metadata"]["name"]
-    containers = [each["name"] for each in pod["spec"]["containers"]]
-    container = request.option("container")
-    if not container and len(containers) > 1:
-        text = f"a container name must be specified for pod {name}, choose one of:"
-        raise bad_request(f"{text} [{' '.join(containers)}]")
-    container = container or containers[0]
-    if container not in containers:
-        raise bad_request(f"container {container} is not valid for pod {name}")
+    container = pod_logs.container_of(request, pod, ("containers",))
     if not pod["spec"].get("nodeName"):
         raise bad_request(f"pod {name} does not have a host assigned")
     if pod["status"].get("phase") in ("Succeeded", "Failed"):
@@ -80,7 +73,10 @@ def _exec(cloud: LocalKube, request: KubeRequest, pod: Json) -> HttpAnswer:
         if not _runs(machine.status, container):
             raise OSError(f'unable to upgrade connection: container not found ("{container}")')
         if machine.running is not None:
-            program: Program = machine.running.exec(container, list(command))
+            try:
+                program: Program = machine.running.exec(container, list(command))
+            except LookupError as error:
+                raise OSError(f"error executing command in container: {error}") from None
             return program
         if cloud.programs is None:
             raise OSError("error executing command in container: this pod is a state alone")

@@ -83,6 +83,11 @@ class Kubelet(Controller):
         self._addresses = 0
         cloud.store.listeners.append(self._changed)
 
+    @property
+    def host(self) -> Json:
+        """The node's part of a pod's status."""
+        return {"hostIP": ADDRESS, "hostIPs": [{"ip": ADDRESS}]}
+
     def exit(self, pod: Json, container: str, code: int, reason: str) -> None:
         at = timestamps.written(self._cloud.now())
         self._write(pod, pod_status.exited(pod["status"], container, code, reason, at))
@@ -96,6 +101,11 @@ class Kubelet(Controller):
         """Start the containers of a pod, or start them now that their images can be had."""
         pod = self._of(uid)
         if pod is None or "deletionTimestamp" in pod["metadata"] or _ended(pod):
+            return
+        machine = self._cloud.machine(uid)
+        if self._cloud.containers is not None and machine is not None:
+            if machine.running is None:
+                self._cloud.containers.start(machine)
             return
         at = timestamps.written(self._cloud.now())
         spec = pod["spec"]
@@ -125,9 +135,12 @@ class Kubelet(Controller):
     # --- within ---
 
     def _changed(self, change: Change) -> None:
-        if change.kind is not PODS or change.type == "DELETED":
+        if change.kind is not PODS:
             return
         pod, before = change.object, change.before
+        if change.type == "DELETED":
+            self._forget(pod["metadata"]["uid"])
+            return
         if not pod["spec"].get("nodeName"):
             return
         uid = pod["metadata"]["uid"]
@@ -152,7 +165,20 @@ class Kubelet(Controller):
         machine = self._cloud.machine(uid)
         if machine is not None and machine.stuck:
             return
-        self.finish(pod)
+        if machine is not None and machine.running is not None:
+            assert self._cloud.containers is not None
+            grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
+            self._cloud.containers.stop(machine, float(grace))
+        else:
+            self.finish(pod)
+
+    def _forget(self, uid: str) -> None:
+        """End the containers of a pod whose object went without waiting for them."""
+        machine = self._cloud.machine(uid)
+        if machine is not None and machine.running is not None:
+            assert self._cloud.containers is not None
+            containers = self._cloud.containers
+            self.soon(lambda: containers.stop(machine, 0.0))
 
     def finish(self, pod: Json) -> None:
         """Write that all containers of a deleted pod are dead, and remove it."""
@@ -181,7 +207,11 @@ class Kubelet(Controller):
         self._write(pod, status)
 
     def _arm(self, pod: Json) -> None:
+        machine = self._cloud.machine(pod["metadata"]["uid"])
         seconds, began = pod["spec"].get("activeDeadlineSeconds"), pod["status"].get("startTime")
+        if machine is not None and machine.running is not None and seconds is not None:
+            machine.running.limit(seconds)
+            return
         if seconds is None or not began or _ended(pod):
             return
         due = timestamps.read(began) + seconds + self.deadline_late

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vmrunner_localclouds.kube.api_error import Json, bad_request
@@ -14,18 +15,7 @@ if TYPE_CHECKING:
 def read(cloud: LocalKube, request: KubeRequest, pod: Json) -> bytes:
     """The bytes that a container has written. Raises `KubeRefusal`."""
     name = pod["metadata"]["name"]
-    containers = [
-        each["name"]
-        for field in ("initContainers", "containers")
-        for each in pod["spec"].get(field) or ()
-    ]
-    container = request.option("container")
-    if not container and len(pod["spec"]["containers"]) > 1:
-        text = f"a container name must be specified for pod {name}, choose one of:"
-        raise bad_request(f"{text} [{' '.join(containers)}]")
-    container = container or pod["spec"]["containers"][0]["name"]
-    if container not in containers:
-        raise bad_request(f"container {container} is not valid for pod {name}")
+    container = container_of(request, pod, ("initContainers", "containers"))
     statuses = pod["status"].get("containerStatuses", ())
     if not any(each["name"] == container and "waiting" not in each["state"] for each in statuses):
         text = f'container "{container}" in pod "{name}" is waiting to start: ContainerCreating'
@@ -37,3 +27,17 @@ def read(cloud: LocalKube, request: KubeRequest, pod: Json) -> bytes:
     if (most := request.number("limitBytes")) is not None:
         data = data[:most]
     return data
+
+
+def container_of(request: KubeRequest, pod: Json, fields: Sequence[str]) -> str:
+    """The container that a request means. Raises `KubeRefusal`."""
+    name = pod["metadata"]["name"]
+    containers = [each["name"] for field in fields for each in pod["spec"].get(field) or ()]
+    container = request.option("container")
+    if not container and len(pod["spec"]["containers"]) > 1:
+        text = f"a container name must be specified for pod {name}, choose one of:"
+        raise bad_request(f"{text} [{' '.join(containers)}]")
+    container = container or str(pod["spec"]["containers"][0]["name"])
+    if container not in containers:
+        raise bad_request(f"container {container} is not valid for pod {name}")
+    return container

@@ -212,7 +212,8 @@ class VirtController(Controller):
             return
         launcher = self.launcher(current)
         if launcher is not None:
-            if "deletionTimestamp" not in launcher["metadata"]:
+            deleted = "deletionTimestamp" in current["metadata"]
+            if deleted and "deletionTimestamp" not in launcher["metadata"]:
                 self._cloud.delete(PODS, launcher)
             return
         self._cloud.remove_finalizer(VMIS, current, FINALIZER)

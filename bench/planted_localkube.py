@@ -1,0 +1,57 @@
+"""Bugs to plant in the local Kubernetes (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+KUBE = "localclouds/vmrunner_localclouds/kube"
+API, ENDS = "localclouds/tests/test_localkube.py", "localclouds/tests/test_localkube_ends.py"
+RIGHTS = "localclouds/tests/test_localkube_rights.py"
+STREAMS = "localclouds/tests/test_localkube_streams.py"
+
+BUGS: Final = (
+    Bug(
+        "Local Kubernetes: a namesake of an owner that is gone is an owner",
+        f"{KUBE}/garbage.py",
+        'return found is not None and found["metadata"]["uid"] == owner["uid"]',
+        "return found is not None",
+        f"{ENDS}::test_another_object_of_that_name_is_no_owner",
+    ),
+    Bug(
+        "Local Kubernetes: Foreground waits for all dependents",
+        f"{KUBE}/garbage.py",
+        'if any(o["uid"] == uid and o.get("blockOwnerDeletion") for o in _owners(dependent))',
+        'if any(o["uid"] == uid for o in _owners(dependent))',
+        f"{ENDS}::test_foreground_waits_only_for_what_blocks",
+    ),
+    Bug(
+        "Local Kubernetes: a pod's deadline may be raised",
+        f"{KUBE}/pod_rules.py",
+        "elif old is not None and new > old:",
+        "elif old is not None and new < 0:",
+        f"{ENDS}::test_a_pods_deadline_is_only_lowered",
+    ),
+    Bug(
+        "Local Kubernetes: a later page shows what came since",
+        f"{KUBE}/reads.py",
+        "        return token.version, kept\n",
+        "        return token.version, store.all(kind)\n",
+        f"{API}::test_pages_of_a_list_are_one_snapshot",
+    ),
+    Bug(
+        "Local Kubernetes: a rule for some names is one for all",
+        f"{KUBE}/access.py",
+        "and (not names or act.name in names)",
+        "",
+        f"{RIGHTS}::test_a_role_grants_what_it_names_and_no_more",
+    ),
+    Bug(
+        "Local Kubernetes: v4 knows the end of one way",
+        f"{KUBE}/exec_streams.py",
+        "if self._ends_streams and message[:1]",
+        "if message[:1]",
+        f"{STREAMS}::test_v4_knows_no_end_of_one_way",
+    ),
+)
