@@ -10,7 +10,7 @@ from unittest import mock
 
 from vmrunner_localclouds.kube import KubeMachine, LocalKube, timestamps
 from vmrunner_localclouds.kube.access import User
-from vmrunner_localclouds.kube.kinds import CLAIMS, NAMESPACES, PODS, RESOURCE_QUOTAS, SECRETS, VMIS
+from vmrunner_localclouds.kube.kinds import KINDS, NAMESPACES, PODS, RESOURCE_QUOTAS, SECRETS, VMIS
 from vmrunner_localclouds.kube.kinds import Kind as ApiKind
 
 from tests.faults import kube_requests
@@ -25,12 +25,14 @@ from vmrunner.providers.kubernetes.labels import PREFIX, instance_id, job_owner,
 from vmrunner.providers.kubernetes.provider import KubernetesProvider
 
 THEIRS: Final = "theirs"
+CLAIMS: Final = next(kind for kind in KINDS if kind.plural == "persistentvolumeclaims")
 
 
 class SlowKube(LocalKube):
     """A cluster with the knobs of the other local clouds."""
 
     visibility_lag = 0.0  # its lists are what the store holds
+    throttles = False
 
     @property
     def boot_seconds(self) -> float:
