@@ -94,6 +94,10 @@ class HttpSide(abc.ABC):
     def dry_up(self) -> None:
         """None of the pools that a build may have gives anything."""
 
+    def fill(self) -> None:
+        """They do again."""
+        self.local.dry.clear()
+
     # --- time ---
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,6 +140,10 @@ class KubeSide(HttpSide):
         quota = {"metadata": {"name": "none"}, "spec": {"hard": {"secrets": "0"}}}
         self.local.add_object(RESOURCE_QUOTAS, quota)
 
+    def fill(self) -> None:
+        (quota,) = self.local.all(RESOURCE_QUOTAS)
+        self.local.delete(RESOURCE_QUOTAS, quota)
+
     def die(self, machine: KubeVm) -> None:
         """Somebody deletes it, and it is gone at once."""
         with self.local.held():
@@ -199,7 +204,7 @@ class KubeSide(HttpSide):
 
     def _make(self, kind: Kind, scope: Scope, said: Mapping[str, str]) -> None:
         self._planted += 1
-        labels = {PREFIX + key.removeprefix(TAG): value for key, value in said.items()}
+        labels = {PREFIX + key.removeprefix(TAG): _written(value) for key, value in said.items()}
         meta = {"name": f"planted-{self._planted:03d}", "labels": labels}
         if kind is Kind.INSTANCE:
             self.local.add_object(self.machine_kind, {"metadata": meta, "spec": self._spec()})
@@ -232,6 +237,11 @@ class KubeSide(HttpSide):
             kind, shown = self.local.store.find(uid)
             meta = {**shown["metadata"], "creationTimestamp": timestamps.written(then)}
             self.local.store.replace(kind, shown, {**shown, "metadata": meta})
+
+
+def _written(value: str) -> str:
+    """A label takes few signs, and at its ends fewer."""
+    return re.sub(r"^[^A-Za-z0-9]|[^A-Za-z0-9._-]|[^A-Za-z0-9]$", "x", value)
 
 
 class PodSide(KubeSide):
