@@ -18,7 +18,7 @@ from tests.faults import kube_requests
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide
 from tests.support.kube_driver import IMAGE, Cluster
-from vmrunner.model import TAG, Kind, Power, Ref, Scope
+from vmrunner.model import TAG, Kind, Power, Reason, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.kubernetes import states
 from vmrunner.providers.kubernetes.identity import KIND
@@ -98,7 +98,8 @@ class KubeSide(HttpSide):
     plantable = (Kind.INSTANCE, *leftovers)
     listings = kube_requests.LISTINGS
     ending = "jobs.delete"
-    page = "limit"
+    page = "vmrunner.providers.kubernetes.sweep.PAGE"
+    dry_reason = Reason.QUOTA
     fates = kube_requests.FATES
     troubles = kube_requests.TROUBLES
     more = kube_requests.MORE

@@ -171,7 +171,7 @@ def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
     build, later = http.submit(), http.submit(queue_timeout=400)
     http.node()
     http.run(100)
-    assert http.truth.builds.get(build.id).reason is Reason.NO_CAPACITY
+    assert http.truth.builds.get(build.id).reason is http.cloud.dry_reason
     assert http.truth.builds.get(later.id).state is BuildState.QUEUED
     http.cloud.fill()
     http.run(400, until=http.quiet)
