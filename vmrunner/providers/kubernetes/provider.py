@@ -223,7 +223,7 @@ class PodProvider(KubernetesProvider):
         return PodBox(probed=self.options.network_policy == "probe")
 
     def ended(self, ref: Ref) -> ContainerEnd | None:
-        """As `TellsContainer` has it."""
+        """End of the build's container, as its node saw it; None: it is not known."""
         name, _ = split(ref.id)
         with edge():
             if ref.scope != self.identity.scope():
