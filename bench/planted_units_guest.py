@@ -48,11 +48,11 @@ BUGS: Final = (
         f"{TESTS}::test_a_cancelled_build_is_told_then_killed",
     ),
     Bug(
-        "take a unit's files from anywhere",
+        "look for all files in the work directory",
         BESIDE,
-        "    os.chroot(work)\n",
-        "",
-        f"{TESTS}::test_files_of_a_units_sandbox_lie_in_its_work",
+        'return None if path == work or path.startswith(f"{work}/") else operate',
+        "return None",
+        f"{TESTS}::test_files_elsewhere_are_the_business_of_the_images_programs",
     ),
     Bug(
         "go on after a unit's end",
