@@ -47,6 +47,7 @@ lint: setup
 	scripts/short-files
 	scripts/tree --check
 	.venv/bin/python scripts/tables --check
+	.venv/bin/python scripts/statements --check
 
 soak: setup
 	.venv/bin/vmrunner image build

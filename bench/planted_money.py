@@ -14,7 +14,7 @@ BUGS: Final = (
     Bug(
         "launch beside a budget that is being declared",
         "ledger/budgets.py",
-        "connection.execute(select(LEDGER.c.id).with_for_update(read=True, key_share=True))",
+        "run(connection, select(LEDGER.c.id).with_for_update(read=True, key_share=True))",
         "pass",
         f"{BUDGETS}::test_a_budget_that_is_being_declared_counts",
     ),

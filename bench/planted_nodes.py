@@ -112,8 +112,8 @@ BUGS: Final = (
     Bug(
         "keep what a look that was interrupted began with",
         "ledger/database.py",
-        "self._stop_looking()  # what was not read to its end",
-        "pass  # what was not read to its end",
+        "self._stop_looking()  # a look that was not read to its end",
+        "pass  # a look that was not read to its end",
         "tests/integration/test_ledger_shared.py::test_a_look_that_was_interrupted_hides_nothing",
     ),
     Bug(

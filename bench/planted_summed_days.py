@@ -44,8 +44,8 @@ BUGS: Final = (
     Bug(
         "read no rows of the day in which a report begins",
         SPENDING,
-        "if first < whole else []",
-        "if first > whole else []",
+        "if first < whole\n",
+        "if first > whole\n",
         f"{DAYS}::test_rows_in_sums_are_read_no_more",
     ),
     Bug(

@@ -92,7 +92,7 @@ BUGS: Final = (
     Bug(
         "end a build whose event is lost",
         "ledger/build_writes.py",
-        "                outbox.put_ended(connection, build, now)",
+        "                put_ended(connection, build, now)",
         "                pass  # as if it were told later",
         "tests/faults/test_lives.py::test_a_build_lives_and_leaves_nothing",
     ),

@@ -204,6 +204,4 @@ class _NodesDatabase(Database):
                 context.is_disconnect |= context.connection.connection.driver_connection.closed
 
         event.listen(self._engine, "do_connect", connect)
-        event.listen(self._engine, "connect", self._new_connection)
-        event.listen(self._engine, "checkout", self._kept_connection)
         event.listen(self._engine, "handle_error", failed)

@@ -20,6 +20,7 @@ from vmrunner import Runner, aio
 from vmrunner.errors import ConfigError
 from vmrunner.ledger import Ledger, build_listing
 from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger.sql import real
 from vmrunner.model import BuildChoice, BuildState, Reason, Result, TokenScope
 
 API = "/api/v1"
@@ -119,7 +120,7 @@ def test_few_among_many_are_found_by_an_index(ledger: Ledger) -> None:
     sqlite = ledger._database.sqlite
 
     def plan(connection: Connection, choice: BuildChoice) -> list[str]:
-        query = build_listing.chosen(connection, choice, codec.BUILD[0]).limit(101)
+        query = real(build_listing.chosen(connection, choice, codec.BUILD[0]).limit(101))
         sql = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
         explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN"
         return [str(row[-1]) for row in connection.exec_driver_sql(f"{explain} {sql}")]

@@ -22,6 +22,7 @@ from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger import Ledger, tables, upgrade
 from vmrunner.ledger.connections import connect
 from vmrunner.ledger.models import METADATA
+from vmrunner.ledger.sql import columns_of
 from vmrunner.ledger.urls import parse_url
 from vmrunner.lib import local_files
 from vmrunner.model import BuildState, CacheRule, CacheScope, Death, Reason, Result
@@ -209,7 +210,7 @@ def test_the_migrations_make_exactly_the_tables(ledger: Ledger, url: str) -> Non
 
 def test_statements_are_written_of_the_tables_that_there_are() -> None:
     defined = {name: list(found.columns.keys()) for name, found in METADATA.tables.items()}
-    assert {found.name: list(found.columns.keys()) for found in tables.ALL} == defined
+    assert {found.name: list(columns_of(found)) for found in tables.ALL} == defined
 
 
 def test_the_newest_version_is_alembics_head() -> None:

@@ -70,8 +70,16 @@ def test_a_command_loads_what_it_needs(argv: tuple[str, ...], module: str) -> No
     modules = loaded(*argv)
     assert {name for name in modules if name.startswith(COMMANDS)} == {COMMANDS + module}
     assert modules & (HEAVY | OF_REQUESTS) == set()
-    assert ("sqlalchemy" in modules) is (argv[0] != "config")
     assert ("vmrunner.model.builds" in modules) is (argv[0] != "config")
+
+
+@pytest.mark.parametrize(
+    "argv", [("ps", "-a"), ("ps",), ("show", "b-1"), ("logs", "b-1"), ("vm", "ls"), ("costs",)]
+)
+def test_who_reads_needs_neither_sqlalchemy_nor_pydantic(argv: tuple[str, ...]) -> None:
+    loaded(*argv)  # from here on it is known that the configuration is valid
+    heavy = {"sqlalchemy", "pydantic", "cryptography", "asyncio", "vmrunner.ledger.outbox"}
+    assert loaded(*argv) & (HEAVY | OF_REQUESTS | heavy) == set()
 
 
 def test_a_build_is_checked_without_what_runs_it() -> None:
@@ -86,10 +94,16 @@ def test_a_reap_needs_no_engine() -> None:
     assert modules & {"apscheduler", "vmrunner.engine.engine", "vmrunner.runtime.daemon"} == set()
 
 
-def test_help_loads_no_models() -> None:
-    """The options of `run` are written out for that: the fields of a request are pydantic's."""
+def test_the_help_of_all_loads_no_command() -> None:
     modules = loaded("--help")
-    assert COMMANDS + "guard" in modules
+    assert {name for name in modules if name.startswith(COMMANDS)} == set()
+    assert modules & {"pydantic", "vmrunner.model.builds"} == set()
+
+
+def test_help_of_a_command_loads_no_models() -> None:
+    """The options of `run` are written out for that: the fields of a request are pydantic's."""
+    modules = loaded("run", "--help")
+    assert COMMANDS + "run" in modules
     assert modules & {"pydantic", "vmrunner.model.builds"} == set()
 
 

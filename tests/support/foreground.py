@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.scripted_app import wait_until
-from vmrunner.config import settings, sources
+from vmrunner.config import sources
+from vmrunner.config.paths import Paths
 from vmrunner.ledger import Ledger
 from vmrunner.model import BuildRecord
 from vmrunner.runtime.ledger_opener import LedgerOpener
@@ -63,7 +64,7 @@ class Home:
         """Read here: a process of its own costs a second."""
         environ = {"VMRUNNER_DATABASE_URL": f"sqlite:///{self.root}/data/vmrunner/ledger.db"}
         loaded = sources.load(environ=environ, start=self.root)
-        paths = settings.Paths(data=self.root / "data/vmrunner", cache=self.root)
+        paths = Paths(data=self.root / "data/vmrunner", cache=self.root)
         self._opener = LedgerOpener(loaded.settings, paths)  # it closes with the last of these
         return self._opener.open()
 

@@ -16,7 +16,6 @@ from vmrunner.model import (
     BuildRecord,
     BuildSpec,
     BuildState,
-    Identity,
     Instance,
     InstanceState,
     Kind,
@@ -29,7 +28,6 @@ from vmrunner.model import (
     Result,
     Role,
     Scope,
-    Shape,
     Step,
 )
 
@@ -44,8 +42,6 @@ SPEC = BuildSpec(
     ttl=100.0,
 )
 PROCESS = Process(machine="m", boot="b", pid_namespace="4026531836", pid=7, started=99)
-IDENTITY = Identity(user_key="ssh-ed25519 A", host_key="HOST KEY", host_public="ssh-ed25519 B")
-SHAPE = Shape(container="c", runtime="runc", log_bytes=1 << 20)
 USER_DATA = b"#cloud-config\nhost key: HOST-PRIVATE-KEY\xff\n\n"
 
 
@@ -114,7 +110,7 @@ class orders:  # noqa: N801 - called as what it makes
         return Order(
             instance=instance, installation=self.ledger.installation, role=role,
             generation=self.ledger.generation, offer=offer, deadline=deadline,
-            user_data=USER_DATA, identity=IDENTITY, shape=SHAPE, **{"build": "", **whose},
+            user_data=USER_DATA, **{"build": "", **whose},
         )  # fmt: skip
 
 

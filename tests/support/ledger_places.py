@@ -8,7 +8,8 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from tests.support.stored import Breaking
-from vmrunner.config.settings import Paths, Settings
+from vmrunner.config.paths import Paths
+from vmrunner.config.settings import Settings
 from vmrunner.ledger import Ledger
 from vmrunner.model import ObjectKind
 from vmrunner.services.backup import Backup, backup

@@ -7,15 +7,17 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from typer.core import TyperArgument, TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from vmrunner import __version__
 from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import CliContext, Joiner, debugging, over_server, refused_over_server
+from vmrunner.cli.plain_options import make_plain
+from vmrunner.cli.summaries import SUMMARIES
 from vmrunner.cli.trailing_command import WithCommand
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib import units
@@ -24,34 +26,17 @@ if TYPE_CHECKING:
     from vmrunner.services.document_types import VersionDocument
 
 
-class _Argument(TyperArgument):
-    """An argument whose help does not tell what Python holds it in (`<list[str]>`)."""
-
-    def display_type_rich(self, ctx: Any) -> None:  # noqa: ARG002 - as it is called
-        return None
-
-
 class _ByTask(TyperGroup):
     """A group whose help lists its commands under the tasks that they are for."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         width = formatter.width - 6 - max(map(len, _COMMANDS))
         for task, names in _TASKS.items():
-            helps = [(name, self.get_command(ctx, name)) for name in names]
+            helps = [TyperCommand(name, help=SUMMARIES[name]) for name in names]
             with formatter.section(task):
                 formatter.write_dl(
-                    [(name, found.get_short_help_str(width)) for name, found in helps if found]
+                    [(command.name or "", command.get_short_help_str(width)) for command in helps]
                 )
-
-
-def _in_plain_words(command: Any) -> Any:
-    """The same command, with all below it, in whose help arguments have no type."""
-    for param in command.params:
-        if isinstance(param, TyperArgument):
-            param.__class__ = _Argument
-    for below in getattr(command, "commands", {}).values():
-        _in_plain_words(below)
-    return command
 
 
 #: So many new objects make it worth a look for garbage. What is imported is none.
@@ -177,9 +162,17 @@ def _root(
     pass
 
 
+def _needed(words: Sequence[str]) -> Collection[str]:
+    """The commands that a command line needs: the one that it names; for the help of all, none; for
+    a mistake or completion, all."""
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is None and words and {*words} <= {"-h", "--help", "-V", "--version"}:
+        return ()
+    return [first] if first in _COMMANDS else _COMMANDS
+
+
 def app(words: Sequence[str] = ()) -> typer.Typer:
-    """The command line. Of the commands only that is loaded which the first of `words` names; all
-    are where it names none: for help, a mistake, or completion."""
+    """The command line, with the commands that `words` need."""
     made = typer.Typer(
         name="vmrunner",
         cls=_ByTask,
@@ -190,8 +183,7 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(_root)
-    first = next((word for word in words if not word.startswith("-")), None)
-    for name in [first] if first in _COMMANDS else _COMMANDS:
+    for name in _needed(words):
         module, _, what = _COMMANDS[name].partition(":")
         command = getattr(importlib.import_module(f"{__name__}{module}"), what)
         if isinstance(command, typer.Typer):
@@ -210,7 +202,7 @@ def _refuse_server(words: Sequence[str]) -> None:
 
 
 def _command(words: Sequence[str]) -> Any:
-    return _in_plain_words(typer.main.get_command(app(words)))
+    return make_plain(typer.main.get_command(app(words)))
 
 
 def garm() -> int:

@@ -37,7 +37,7 @@ class CliContext:
         """The configuration, with origins."""
         from vmrunner.config import sources
 
-        return sources.load()
+        return sources.load(lazily=True)
 
     @cached_property
     def app(self) -> App:

@@ -67,7 +67,7 @@ class LastTimes:
         end()
 
     def _file(self) -> Path:
-        from vmrunner.config.settings import cache_path
+        from vmrunner.config.paths import cache_path
 
         return (self._directory or cache_path()) / FILE
 

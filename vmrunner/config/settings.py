@@ -1,18 +1,12 @@
-"""One frozen `Settings`, and the `Paths` that follow from it. Where values come from, and in which
-order, is `sources`."""
+"""One frozen `Settings`. Where values come from, and in which order, is `sources`."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import uuid
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-import platformdirs
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from vmrunner.config.budgets import BudgetSettings, budgets
@@ -25,7 +19,7 @@ from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
 from vmrunner.lib import database_url as databaseurl
-from vmrunner.lib import units
+from vmrunner.lib import ids, units
 from vmrunner.lib.config_section import Bytes, Flag, Seconds, Section
 from vmrunner.lib.database_url import SQLITE
 from vmrunner.lib.store_url import StoreUrl
@@ -35,10 +29,8 @@ from vmrunner.providers.settings import ProviderSettings
 
 
 def _uuid(value: object) -> str:
-    """Return a UUID as it is written in tags: an id that differs in a letter's case is
-    another's."""
     try:
-        return str(uuid.UUID(str(value).strip()))
+        return ids.canonical_uuid(str(value))
     except ValueError:
         raise ValueError("not a UUID; it lies beside the ledger, in `installation`") from None
 
@@ -377,76 +369,3 @@ class Settings(Section):
     def provider_options(self, name: str) -> dict[str, Any]:
         """The driver's own options of one provider, those that are set."""
         return self.providers[name].options()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Paths:
-    """Paths of this host. `data` belongs to one ledger, `cache` to the user."""
-
-    data: Path
-    cache: Path
-
-    @property
-    def ledger(self) -> Path:
-        return self.data / "ledger.db"
-
-    @property
-    def sources(self) -> Path:
-        """Packed sources, one `<build>.tar` each, until the build ends."""
-        return self.data / "sources"
-
-    @property
-    def artifacts(self) -> Path:
-        """Return the directory of artifacts, with one directory a build."""
-        return self.data / "artifacts"
-
-    @property
-    def store(self) -> Path:
-        """Return the directory of the store, unless the configuration names another."""
-        return self.data / "store"
-
-    @property
-    def wake(self) -> Path:
-        return self.data / "wake"
-
-    @property
-    def engine_log(self) -> Path:
-        """Return the log of background engines."""
-        return self.data / "engine.log"
-
-    def state(self, kind: str) -> Path:
-        """Return the directory in which the providers of one kind keep their machines."""
-        return self.data / kind
-
-
-def database_url(settings: Settings) -> str:
-    """The ledger's URL: as configured, else SQLite under the XDG data directory."""
-    if settings.database.url:
-        return settings.database.url
-    return f"{SQLITE}{platformdirs.user_data_path('vmrunner') / 'ledger.db'}"
-
-
-def paths(settings: Settings) -> Paths:
-    """Everything of one ledger lies together: the default one's under the XDG data directory, of a
-    SQLite file that was named in `FILE.d` beside it, and of a server in a directory per URL."""
-    data = platformdirs.user_data_path("vmrunner")
-    url = settings.database.url
-    if url.startswith(SQLITE):
-        file = Path(databaseurl.file(url))
-        if file != data / "ledger.db":
-            data = file.with_name(file.name + ".d")
-    elif url:
-        where = databaseurl.server(url)
-        name = f"{where.host}:{where.port or ''}{where.path}?{where.query}"
-        data = data / "servers" / hashlib.sha256(name.encode()).hexdigest()[:12]
-    return Paths(data=data, cache=cache_path())
-
-
-def store_url(settings: Settings) -> str:
-    """The store's URL: as configured, else a directory beside the ledger."""
-    return settings.store.url or f"file://{quote(str(paths(settings).store))}"
-
-
-def cache_path() -> Path:
-    """Return the directory of images, whatever ledger is in use."""
-    return platformdirs.user_cache_path("vmrunner")

@@ -12,20 +12,20 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import platformdirs
-import tomli_w
-from pydantic import ValidationError
 
-from vmrunner.config import trust
-from vmrunner.config.settings import Settings, database_url, paths
-from vmrunner.config.validation_errors import Where, explained
+from vmrunner.config import known_settings, trust
+from vmrunner.config.paths import database_url, paths
 from vmrunner.errors import ConfigError
-from vmrunner.lib import config_section, units
 from vmrunner.lib import database_url as databaseurl
+from vmrunner.lib import units
 from vmrunner.lib.database_url import MASK, SQLITE
-from vmrunner.providers import registry
+
+if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
+    from vmrunner.config.validation_errors import Where
 
 log = logging.getLogger("vmrunner")
 
@@ -99,6 +99,8 @@ class LoadedSettings:
 
     def _counts(self, path: Path_) -> str:
         """Return the unit of a number, as `section.unit` tells it."""
+        from vmrunner.lib import config_section
+
         table: Any = self.settings
         for part in path[:-1]:
             table = table.get(part) if isinstance(table, Mapping) else getattr(table, part)
@@ -111,6 +113,8 @@ class LoadedSettings:
     def _used(self) -> dict[Path_, tuple[Any, str]]:
         """Defaults in place of values that are not set: a driver's, and the ledger's
         own."""
+        from vmrunner.providers import registry
+
         used: dict[Path_, tuple[Any, str]] = {}
         with contextlib.suppress(ConfigError):  # several providers, and none is the default
             used["default_provider",] = self.settings.provider(), "default"
@@ -140,10 +144,12 @@ def load(
     environ: Mapping[str, str] | None = None,
     start: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    lazily: bool = False,
 ) -> LoadedSettings:
     """The configuration as it holds in directory `start` (default: here). `flags` is a nested
-    table of what the command line said. Raises `ConfigError` with file, key and fix."""
-    return read(environ=environ, start=start, flags=flags).trusted()
+    table of what the command line said. `lazily`: one that was valid before is not validated before
+    it has to be (`known_settings`). Raises `ConfigError` with file, key and fix."""
+    return read(environ=environ, start=start, flags=flags, lazily=lazily).trusted()
 
 
 def read(
@@ -151,6 +157,7 @@ def read(
     environ: Mapping[str, str] | None = None,
     start: Path | None = None,
     flags: Mapping[str, Any] | None = None,
+    lazily: bool = False,
 ) -> LoadedSettings:
     """The same, to be looked at: also with what a project may not say (`LoadedSettings.held`)."""
     environ = os.environ if environ is None else environ
@@ -167,8 +174,30 @@ def read(
         if layer.file is not None:
             own = dict(_leaves(merged))
         _merge(merged, layer.values, (), layer.origin, origins)
+
+    def validate() -> Settings:
+        return _validated(merged, origins)
+
+    settings = known_settings.settings(merged, validate) if lazily else validate()
+    held = {
+        key: layer.file
+        for layer in layers
+        if layer.file is not None
+        for key in trust.held(layer.values, own, merged)
+        if origins.get(key) == layer.origin  # nothing stronger says it
+    }
+    return LoadedSettings(settings=settings, origins=origins, held=held)
+
+
+def _validated(values: Mapping[str, Any], origins: Mapping[Path_, str]) -> Settings:
+
+    from pydantic import ValidationError
+
+    from vmrunner.config.settings import Settings
+    from vmrunner.config.validation_errors import explained
+
     try:
-        settings = Settings.model_validate(merged)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise explained(
             error, Settings, lambda where: _place(where, origins), hide=_hidden
@@ -179,14 +208,7 @@ def read(
         except ConfigError as error:
             place = _place(("default_provider",), origins)
             raise ConfigError(f"{place}{error.args[0]}", hint=error.hint) from None
-    held = {
-        key: layer.file
-        for layer in layers
-        if layer.file is not None
-        for key in trust.held(layer.values, own, merged)
-        if origins.get(key) == layer.origin  # nothing stronger says it
-    }
-    return LoadedSettings(settings=settings, origins=origins, held=held)
+    return settings
 
 
 class ConfigPlace(NamedTuple):
@@ -223,6 +245,8 @@ def dump(settings: Settings) -> str:
     """The settings as TOML that reads back to the same, without the secret key."""
     values = settings.model_dump(mode="json", exclude_none=True, exclude={"secret_key"})
     values["database"] = {"url": database_url(settings)}
+    import tomli_w
+
     return tomli_w.dumps(values)
 
 
@@ -422,6 +446,8 @@ def _hidden(name: str) -> bool:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of `vmrunner.toml`."""
+    from vmrunner.config.settings import Settings
+
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Settings.model_json_schema(),

@@ -19,7 +19,6 @@ import platformdirs
 
 from vmrunner.errors import ConfigError, NotFound
 from vmrunner.lib import private_dirs
-from vmrunner.providers import registry
 
 Key = tuple[str, ...]
 
@@ -92,6 +91,8 @@ def _is_held(key: Key, own: Mapping[Key, object], merged: Mapping[str, Any]) -> 
         kind = merged["providers"][key[1]].get("kind")
         if key[2] == "kind" and own.get(key, kind) != kind:
             return True  # the user's VMs of that name would be out of sight
+        from vmrunner.providers import registry
+
         driver = registry.find(kind)
         return driver is None or key[2] not in registry.settings_of(driver).harmless
     protects = {prefix[:2] for prefix in own} & _PROTECTING  # a table is its keys

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select
-
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.sql import Connection, delete, select
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import ACTIONS
 

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection, inspect
-from sqlalchemy.engine import URL
-
 from vmrunner.ledger import postgres_copy, sqlite_copy
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.connections import single_transaction
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.sql import Connection
 from vmrunner.ledger.transfer_types import Member
+from vmrunner.ledger.urls import LedgerUrl
 
 T = TypeVar("T")
 
@@ -61,7 +60,7 @@ def save(database: Database, file: Path) -> LedgerCopy:
     return _read(sqlite_copy.url_of(file), _facts)
 
 
-def look(url: URL, path: Path | None) -> LedgerInPlace:
+def look(url: LedgerUrl, path: Path | None) -> LedgerInPlace:
     """See what is there, whatever its version."""
     if path is not None and not (path.exists() and path.stat().st_size):
         return LedgerInPlace()
@@ -71,7 +70,7 @@ def look(url: URL, path: Path | None) -> LedgerInPlace:
 
 
 def put_back(
-    url: URL, path: Path | None, file: Path, *, version: str, gone: Iterable[str], now: float
+    url: LedgerUrl, path: Path | None, file: Path, *, version: str, gone: Iterable[str], now: float
 ) -> None:
     """Put a copy in the place of what is there, in one transaction: whole or not at all, and never
     with the generation of the ledger that it was made of. Nothing is launched from it until a
@@ -101,7 +100,7 @@ def _settling(version: str, gone: Iterable[str], now: float) -> list[str]:
     return texts
 
 
-def _read(url: URL, work: Callable[[Connection], T]) -> T:
+def _read(url: LedgerUrl, work: Callable[[Connection], T]) -> T:
     with single_transaction(url) as connection:
         return work(connection)
 
@@ -128,9 +127,7 @@ def _facts(connection: Connection) -> LedgerCopy:
 
 
 def _in_place(connection: Connection) -> LedgerInPlace:
-    tables = {"builds", "instances", "images", "tokens"} & set(
-        inspect(connection).get_table_names()
-    )
+    tables = {"builds", "instances", "images", "tokens"} & schema.tables(connection)
     members = connection.exec_driver_sql(
         "SELECT id, process, kind, joined_at, seen_at FROM engines"
     )

@@ -12,8 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, select, update
-
 from vmrunner.core import budgets as rules
 from vmrunner.core.budgets import Accounts, Overdraft
 from vmrunner.errors import OverBudget
@@ -22,7 +20,8 @@ from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.labels import forced_names, having
 from vmrunner.ledger.row_reading import readable
-from vmrunner.ledger.statements import Prepared, arg, inserts
+from vmrunner.ledger.sql import Connection, delete, select, update
+from vmrunner.ledger.statements import Prepared, arg, inserts, run
 from vmrunner.ledger.tables import BUDGET_CHARGES, BUDGET_SPENT, BUDGETS, BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.transfer_types import LaunchRequest
 from vmrunner.model import (
@@ -91,7 +90,7 @@ class Admission:
     ) -> None:
         self._connection = connection
         if not database.sqlite:  # a budget that is being declared counts: see `_alone`
-            connection.execute(select(LEDGER.c.id).with_for_update(read=True, key_share=True))
+            run(connection, select(LEDGER.c.id).with_for_update(read=True, key_share=True))
         self._accounts = _accounts(connection, database, {"", *actors}, now, lock=True)
         self._forced = forced_names(connection)
 
@@ -172,7 +171,7 @@ def _alone(connection: Connection, database: Database) -> None:
     """Hold back launches until the transaction ends: they would not see a new budget. A launch
     under way comes first."""
     if not database.sqlite:
-        connection.execute(select(LEDGER.c.id).with_for_update())
+        run(connection, select(LEDGER.c.id).with_for_update())
 
 
 def _put(
@@ -194,7 +193,7 @@ def _put(
         wanted = select(_i.id, _b.tenant).join_from(
             INSTANCES, BUILDS, _b.id == _i.build, isouter=True
         )
-        for instance, tenant in connection.execute(wanted.where(condition, *its)).all():
+        for instance, tenant in run(connection, wanted.where(condition, *its)).all():
             if budget.match == credited_labels(budget.match, tenant or LOCAL_TENANT, forced):
                 _CHARGE(connection, budget=budget.name, instance=instance)
 
@@ -211,7 +210,7 @@ def _accounts(
     query = query.where(_g.actor.in_(sorted(actors))).order_by(_g.name)
     if lock and not database.sqlite:  # which has one writer anyway
         query = query.with_for_update()
-    budgets = {row[0]: _budget(row) for row in connection.execute(query).all()}
+    budgets = {row[0]: _budget(row) for row in run(connection, query).all()}
     spent: defaultdict[tuple[str, float], float] = defaultdict(float)
     live: dict[str, dict[str, Instance]] = {}
     for name, budget in budgets.items():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqlalchemy import Connection, case, false, select, update
-
 from vmrunner.core import pricing
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.row_reading import readable
+from vmrunner.ledger.sql import Connection, case, false, select, update
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Cost

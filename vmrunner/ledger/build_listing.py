@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final
-
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, union_all
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.labels import having, owned
 from vmrunner.ledger.row_reading import readable
+from vmrunner.ledger.sql import (
+    ColumnElement,
+    Connection,
+    Select,
+    Statement,
+    and_,
+    func,
+    or_,
+    select,
+    union_all,
+)
+from vmrunner.ledger.statements import ALL_ROWS, Prepared, arg, run
 from vmrunner.ledger.tables import BUILDS, PEOPLE, TOKENS
 from vmrunner.model import BuildChoice, BuildRecord, BuildState
 
@@ -32,7 +43,7 @@ def chosen(
     if choice.actors:
         tokens = select(_t.actor).where(_t.name.in_(choice.actors))
         persons = select(_p.actor).where(_p.name.in_(choice.actors))
-        found = connection.execute(union_all(tokens, persons)).scalars()
+        found = run(connection, union_all(tokens, persons)).scalars()
         conditions.append(_any(_b.actor, {*choice.actors, *found}))
     if choice.provider is not None:
         its = [_b.provider == choice.provider]
@@ -40,6 +51,26 @@ def chosen(
     conditions += _in_time(connection, choice)
     order = _b.id.desc() if choice.above is None else _b.id.asc()
     return select(*columns).where(*conditions).order_by(order)
+
+
+def _plain(active: bool | None) -> Statement:
+    wanted = select(*codec.BUILD).where(*_of_columns(BuildChoice(active=active)))
+    return wanted.order_by(_b.id.desc()).limit(arg("limit"))
+
+
+_OTHERS: Final = [field.name for field in fields(BuildChoice) if field.name != "active"]
+_ANYTHING: Final[tuple[object, ...]] = (None, (), [], {})
+#: The builds of a choice by nothing else, as most are: newest first.
+_PLAIN = {active: Prepared(partial(_plain, active)) for active in (None, True, False)}
+
+
+def first(
+    connection: Connection, choice: BuildChoice, limit: int | None
+) -> Iterable[Sequence[Any]]:
+    """The rows of the first builds of a choice, newest first."""
+    if all(getattr(choice, name) in _ANYTHING for name in _OTHERS):
+        return _PLAIN[choice.active](connection, limit=ALL_ROWS if limit is None else limit).all()
+    return run(connection, chosen(connection, choice, *codec.BUILD).limit(limit))
 
 
 def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
@@ -102,7 +133,7 @@ def _either(
     """The condition for what has finished, and the one for what has not: each has its index. Of few
     builds it names the ids: who goes by id from the newest would pass by all that came later."""
     some = select(_b.id).where(_DONE, *done).limit(_FEW + 1).subquery()
-    if connection.execute(select(func.count()).select_from(some)).scalar_one() > _FEW:
+    if run(connection, select(func.count()).select_from(some)).scalar_one() > _FEW:
         return or_(and_(_DONE, *done), and_(_OPEN, *begun))
     ids = (select(_b.id).where(state, *such) for state, such in ((_DONE, done), (_OPEN, begun)))
     return _b.id.in_(union_all(*ids))
@@ -124,7 +155,7 @@ def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> 
     last: str | None = None
     remaining, more = size, False
     sizes = chosen(connection, choice, _b.id, func.length(_b.spec)).limit(limit + 1)
-    for count, (name, length) in enumerate(connection.execute(sizes).all()):
+    for count, (name, length) in enumerate(run(connection, sizes).all()):
         remaining -= length
         if more := count == limit or (remaining < 0 and count > 0):
             break
@@ -133,7 +164,7 @@ def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> 
         return BuildPage()
     backwards = choice.above is not None
     edge = _b.id <= last if backwards else _b.id >= last
-    found = connection.execute(chosen(connection, choice, *codec.BUILD).where(edge))
+    found = run(connection, chosen(connection, choice, *codec.BUILD).where(edge))
     # By the row: one that cannot be read is no end of the list.
     builds = readable(codec.build, found)
     if backwards:

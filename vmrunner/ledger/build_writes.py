@@ -11,8 +11,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Unpack
 
-from sqlalchemy import (
+from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
+from vmrunner.errors import Conflict, Fenced
+from vmrunner.ledger import removed_vms
+from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger.build_costs import settle
+from vmrunner.ledger.database import Database
+from vmrunner.ledger.events import put_event
+from vmrunner.ledger.shared_writes import SharedWrites
+from vmrunner.ledger.sql import (
     Connection,
+    Statement,
     Update,
     and_,
     case,
@@ -25,16 +34,7 @@ from sqlalchemy import (
     true,
     update,
 )
-
-from vmrunner.core.lifecycle import BUILD_NEXT, INSTANCE_NEXT
-from vmrunner.errors import Conflict, Fenced
-from vmrunner.ledger import outbox, removed_vms
-from vmrunner.ledger import row_codec as codec
-from vmrunner.ledger.build_costs import settle
-from vmrunner.ledger.database import Database
-from vmrunner.ledger.events import put_event
-from vmrunner.ledger.shared_writes import SharedWrites
-from vmrunner.ledger.statements import Prepared, Statement, arg
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, EVENTS, INSTANCES
 from vmrunner.ledger.transfer_types import BuildEnd, DeathMark
 from vmrunner.model import (
@@ -413,6 +413,8 @@ class BuildWrites:
         mark: DeathMark | None = None,
         **values: Any,
     ) -> Callable[[Connection], Ended]:
+        from vmrunner.ledger.outbox import put_ended
+
         def work(connection: Connection) -> Ended:
             row = statement(
                 connection, id=build_id, epoch=epoch, now=now,
@@ -424,7 +426,7 @@ class BuildWrites:
             facts = {name: values[name] for name in ("result", "reason") if name in values}
             put_event(connection, build_id, row[-1], EventKind.PHASE, now, state=to.value, **facts)
             if to is not BuildState.QUEUED:  # of one that is held, the first time counts
-                outbox.put_ended(connection, build, now)
+                put_ended(connection, build, now)
             if to is BuildState.HELD and build.instance is not None:
                 _move_instance(connection, build.instance, epoch, InstanceState.HELD, now)
             instance = build.instance if mark is None else mark.instance or build.instance

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, update
-
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import build_listing
 from vmrunner.ledger import row_codec as codec
@@ -21,7 +19,8 @@ from vmrunner.ledger.labels import owned
 from vmrunner.ledger.objects import referenced_source
 from vmrunner.ledger.row_reading import Readable, RowCache, readable
 from vmrunner.ledger.shared_writes import SharedWrites
-from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
+from vmrunner.ledger.sql import ColumnElement, Connection, Statement, func, or_, select, update
+from vmrunner.ledger.statements import Prepared, arg, inserts, run
 from vmrunner.ledger.tables import BUILDS, LABELS
 from vmrunner.ledger.tokens import refuse_more
 from vmrunner.model import (
@@ -333,7 +332,7 @@ class Builds(BuildWrites):
 
         def work(connection: Connection) -> BuildRecord:
             if not self._database.sqlite:  # before a reaper looks whether its VM is to die
-                connection.execute(select(_b.id).where(_b.id == build_id).with_for_update())
+                run(connection, select(_b.id).where(_b.id == build_id).with_for_update())
             row = EXTEND(connection, id=build_id, seconds=seconds, now=now).first()
             if row is None:
                 raise _not_extended(fetch(connection, build_id), seconds, now)
@@ -348,7 +347,7 @@ class Builds(BuildWrites):
     def counts(self, own: Mapping[str, str] | None = None) -> dict[str, int]:
         """The numbers of builds of the principal with this label filter, by state."""
         query = select(_b.state, func.count()).where(*owned(own or {})).group_by(_b.state)
-        return self._database.read(lambda c: {row[0]: row[1] for row in c.execute(query)})
+        return self._database.read(lambda c: {row[0]: row[1] for row in run(c, query)})
 
     def open_counts(self, own: Mapping[str, str] | None = None) -> dict[str, int]:
         """The same of those that have not ended, of which there are few."""
@@ -356,7 +355,7 @@ class Builds(BuildWrites):
             _b.state != BuildState.FINISHED.value, *owned(own or {})
         )
         return self._database.read(
-            lambda c: {row[0]: row[1] for row in c.execute(query.group_by(_b.state))}
+            lambda c: {row[0]: row[1] for row in run(c, query.group_by(_b.state))}
         )
 
     def list(
@@ -376,8 +375,7 @@ class Builds(BuildWrites):
         """The first of them, newest first."""
 
         def work(connection: Connection) -> Readable[BuildRecord]:
-            query = build_listing.chosen(connection, choice, *codec.BUILD).limit(limit)
-            return readable(codec.build, connection.execute(query))
+            return readable(codec.build, build_listing.first(connection, choice, limit))
 
         return self._database.read(work)
 

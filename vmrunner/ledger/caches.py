@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import (
+from vmrunner.errors import Conflict, NotFound
+from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.objects import stored
+from vmrunner.ledger.sql import (
     ColumnElement,
     Connection,
+    Statement,
     Text,
     and_,
-    cast,
+    as_type,
     delete,
     exists,
     func,
     select,
     update,
 )
-
-from vmrunner.errors import Conflict, NotFound
-from vmrunner.ledger.database import Database, Duplicate
-from vmrunner.ledger.objects import stored
-from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import CACHES, OBJECTS
 from vmrunner.lib import ids
 from vmrunner.model import CacheRule, CacheScope, ObjectKind, ObjectState, StoredCache, StoredObject
@@ -42,7 +42,7 @@ _EXACT = Prepared(
     lambda: select(*_COLUMNS).select_from(_WITH_OBJECT).where(_HERE, _c.key == arg("key"))
 )
 #: As the database counts: bytes, where that has no encoding.
-_LENGTH: Final = func.length(cast(arg("begin"), Text))
+_LENGTH: Final = func.length(as_type(arg("begin"), Text))
 _BEGINS = Prepared(
     lambda: (
         select(*_COLUMNS)

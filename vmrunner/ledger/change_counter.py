@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, Insert, Update, literal_column, null
-
 from vmrunner.ledger import connections
+from vmrunner.ledger.sql import Connection
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 
-_TABLES: Final = (BUILDS, INSTANCES)
+_TABLES: Final = (BUILDS.name, INSTANCES.name)
 _QUIET: Final = {
     "artifacts_object", "chunks", "collected", "events", "idempotency_key", "keep_logs",
     "lease_until", "log_bytes", "log_due", "log_lines", "log_object", "owner_until", "removed_at",
@@ -41,7 +40,9 @@ _DRAW_HERE: Final = (
 
 def revised(statement: Any, dialect: str) -> tuple[Any, bool]:
     """The statement, made to mark what it changes, and true where it does."""
-    changes = isinstance(statement, Insert | Update) and statement.table in _TABLES
+    from sqlalchemy import Insert, Update, literal_column, null
+
+    changes = isinstance(statement, Insert | Update) and str(statement.table) in _TABLES
     if changes and isinstance(statement, Update):
         names = {getattr(column, "name", column) for column in statement._values or ()}
         changes = bool(names - _QUIET)

@@ -7,14 +7,13 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
-
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import LedgerError
+from vmrunner.ledger.urls import LedgerUrl
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
 BUSY_MS: Final = 30_000
 POOL_SIZE: Final = 8  # connections that are kept open
@@ -46,15 +45,27 @@ def driver(connection: Connection) -> Any:
     return connection.connection.driver_connection
 
 
-def connect(url: URL, *, migrating: bool = False) -> Engine:
+def client_of(backend: str) -> Any:
+    """The module of a database's driver."""
+    if backend == "sqlite":
+        return sqlite3
+    import psycopg
+
+    return psycopg
+
+
+def connect(url: LedgerUrl, *, migrating: bool = False) -> Engine:
     """An engine with our settings. `migrating`: one connection, no foreign keys, since SQLite
     alters a table by making it anew."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
     if url.get_backend_name() == "sqlite":
         pool: dict[str, Any] = (
             {"poolclass": NullPool} if migrating else {"pool_size": POOL_SIZE, "max_overflow": 56}
         )
         engine = create_engine(
-            url, paramstyle="named", connect_args={"timeout": BUSY_MS / 1000}, **pool
+            url.of_sqlalchemy, paramstyle="named", connect_args={"timeout": BUSY_MS / 1000}, **pool
         )
         _sqlite_events(engine, migrating=migrating)
         return engine
@@ -64,10 +75,10 @@ def connect(url: URL, *, migrating: bool = False) -> Engine:
     # Behind a proxy that pools transactions the next one may run in another session of the server,
     # which does not know the statements that this one prepared.
     arguments: dict[str, Any] = {"prepare_threshold": None, **defaults(url)}
-    return create_engine(url, connect_args=arguments, **pool)
+    return create_engine(url.of_sqlalchemy, connect_args=arguments, **pool)
 
 
-def defaults(url: URL) -> dict[str, Any]:
+def defaults(url: LedgerUrl) -> dict[str, Any]:
     """Options of a PostgreSQL client beside such a URL, unless that sets them."""
     options: dict[str, Any] = {
         "connect_timeout": 10,
@@ -85,17 +96,24 @@ def defaults(url: URL) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in url.query}
 
 
+def set_up_sqlite(connection: sqlite3.Connection, *, migrating: bool) -> None:
+    """Give a new connection our settings."""
+    connection.isolation_level = None  # the driver begins nothing by itself
+    pragmas = [
+        f"busy_timeout = {BUSY_MS}",
+        "synchronous = FULL",  # NORMAL loses commits when the power fails
+    ]
+    if not migrating:  # else the file may be another's, and must stay as it is
+        pragmas += ["journal_mode = WAL", "foreign_keys = 1"]
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
 def _sqlite_events(engine: Engine, *, migrating: bool) -> None:
+    from sqlalchemy import event
+
     def opened(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        pragmas = [
-            f"busy_timeout = {BUSY_MS}",
-            "synchronous = FULL",  # NORMAL loses commits when the power fails
-        ]
-        if not migrating:  # else the file may be another's, and must stay as it is
-            pragmas += ["journal_mode = WAL", "foreign_keys = 1"]
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}").close()
+        set_up_sqlite(connection, migrating=migrating)
 
     def begun(connection: Connection) -> None:
         writes = connection.get_execution_options().get("vmrunner_write")
@@ -143,7 +161,7 @@ def commit(connection: Connection, last: str = "") -> None:
 
 def cause_of(error: BaseException) -> BaseException:
     """The driver's own error."""
-    return error.orig if isinstance(error, DBAPIError) and error.orig else error
+    return getattr(error, "orig", None) or error
 
 
 def sqlstate(error: BaseException) -> str:
@@ -151,7 +169,7 @@ def sqlstate(error: BaseException) -> str:
     return getattr(cause_of(error), "sqlstate", None) or ""
 
 
-def translated(error: BaseException, url: URL) -> LedgerError:
+def translated(error: BaseException, url: LedgerUrl) -> LedgerError:
     """Translate a failure of the database into a LedgerError."""
     cause = cause_of(error)
     words = (str(cause).strip() or type(cause).__name__).splitlines()[0]
@@ -176,8 +194,10 @@ def _full(file: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def single_transaction(url: URL, **options: Any) -> Iterator[Connection]:
+def single_transaction(url: LedgerUrl, **options: Any) -> Iterator[Connection]:
     """A transaction on a connection of its own, which may migrate. Raises LedgerError."""
+    from sqlalchemy.exc import SQLAlchemyError
+
     engine = connect(url, migrating=True).execution_options(**options)
     try:
         with engine.begin() as connection:

@@ -13,22 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, runtime_checkable
 from weakref import WeakSet, WeakValueDictionary
-
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnection
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import change_counter, connections, fork_safety
 from vmrunner.ledger.connections import BUSY_MS, cause_of, connect, driver, sqlstate, translated
+from vmrunner.ledger.direct import DirectConnection
 from vmrunner.ledger.statements import Prepared
+from vmrunner.ledger.urls import LedgerUrl
 from vmrunner.lib import jitter
 from vmrunner.lib.fair_limit import FairLimit
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
 T = TypeVar("T")
 
@@ -55,25 +56,23 @@ class HeldUp(Exception):
 
 class Database:
     """A database that runs the ledger's transactions. Safe in threads, and in a process that
-    forks."""
+    forks. Until something is written, and while one thread reads, it does without SQLAlchemy, by
+    one connection of the driver."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: LedgerUrl) -> None:
         self.url = url
         self.sqlite = url.get_backend_name() == "sqlite"
-        self._engine = connect(url)
-        self._writer = self._engine.execution_options(vmrunner_write=True)
-        assert self._engine.dialect.dbapi is not None
-        self._error = self._engine.dialect.dbapi.Error
-        self._forbidden = self._engine.dialect.dbapi.IntegrityError
+        client = connections.client_of(url.get_backend_name())
+        self._error: type[Exception] = client.Error
+        self._forbidden: type[Exception] = client.IntegrityError
+        self._made: Engine | None = None
+        self._making = threading.RLock()
         self._users: WeakSet[object] = WeakSet()
         self._servers: set[str] = set()  # those that we trust
         self._refusal = ""  # why nothing runs
         self._gate = fork_safety.TransactionGate()
         self._limit_connections()
         self._losses = 0
-        if not self.sqlite:
-            event.listen(self._engine, "connect", self._new_connection)
-            event.listen(self._engine, "checkout", self._kept_connection)
         self._quiet = True  # at the moment of a fork: nothing was open
         # Writers of one process queue here, in turn, instead of in SQLite's busy loop, which
         # sleeps and is not fair; then one connection serves them all.
@@ -82,8 +81,36 @@ class Database:
         # Threads that read beside each other take seven times as long: each call of the driver
         # gives up the interpreter and waits for it. So short reads have a connection in turn.
         self._looking = threading.Lock()
-        self._looker: Connection | None = None
+        self._looker: DirectConnection | None = None
         fork_safety.watch(self)
+
+    @property
+    def _engine(self) -> Engine:
+        with self._making:
+            if self._made is None:
+                self._made = connect(self.url)
+                if not self.sqlite:
+                    from sqlalchemy import event
+
+                    event.listen(self._made, "connect", self._new_connection)
+                    event.listen(self._made, "checkout", self._kept_connection)
+                    if self._looking.acquire(blocking=False):
+                        self._stop_looking()
+                        self._looking.release()
+            return self._made
+
+    @cached_property
+    def _writer(self) -> Engine:
+        return self._engine.execution_options(vmrunner_write=True)
+
+    @property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """The classes of all errors of the database."""
+        if self._made is None:
+            return (self._error,)
+        from sqlalchemy.exc import SQLAlchemyError
+
+        return SQLAlchemyError, self._error
 
     def _limit_connections(self) -> None:
         """SQLAlchemy's own pool gives a connection to the first that asks when it comes back, which
@@ -132,24 +159,58 @@ class Database:
     def _read(self, work: Callable[[Connection], T], servers: set[str] | None, level: str) -> T:
         begin = f"BEGIN {level}; {connections.READING}"
         try:
+            if self._made is None and self._looking.acquire(blocking=False):
+                try:
+                    return self._read_directly(work, servers, begin)
+                finally:
+                    self._looking.release()
             with self._begun(self._engine, servers, begin) as connection:
                 return work(connection)
-        except (SQLAlchemyError, self._error) as error:
+        except self._failures as error:
             raise translated(error, self.url) from error
+
+    def _read_directly(
+        self, work: Callable[[Connection], T], servers: set[str] | None, begin: str
+    ) -> T:
+        """Read by the one connection, of which this thread has the turn."""
+        while True:
+            looker = self._looker = self._looker or DirectConnection(self.url)
+            try:
+                server = looker.begin(begin)
+            except self._error:
+                lost = looker.used and not self.sqlite and looker.driver_connection.closed
+                self._stop_looking()
+                if lost:
+                    continue
+                raise
+            try:
+                if servers is not None:
+                    servers.add(server)
+                if self.sqlite or servers is not None or server in self._servers:
+                    return work(looker.statements)
+            except (self._error, KeyboardInterrupt):
+                self._stop_looking()  # what was not read to its end keeps what it began with
+                raise
+            finally:
+                if self._looker is looker:
+                    looker.end()
+            self._recognise(server)
 
     def look_up(self, statement: Prepared, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement that finds it at once: by a key."""
         self._refuse()
         if not self.sqlite:
             with self._entered():
+                if self._made is None:
+                    return self._read(lambda c: statement(c, **values).first(), None, "")
                 return self._look_up_there(statement, values)
         with self._entered(), self._looking:
             try:
-                looker = self._looker = self._looker or self._engine.connect()
-                return statement(looker, **values).first()
+                looker = self._looker = self._looker or DirectConnection(self.url)
+                return statement(looker.statements, **values).first()
             except BaseException as error:
-                self._stop_looking()  # what was not read to its end keeps what it began with
-                if isinstance(error, (SQLAlchemyError, self._error)):
+                self._stop_looking()  # a look that was not read to its end keeps what it began with
+                if isinstance(error, self._failures):
                     raise translated(error, self.url) from error
                 raise
 
@@ -170,7 +231,7 @@ class Database:
                     found: tuple[Any, ...] | None = row
                     return found
                 self._recognise(server)
-        except (SQLAlchemyError, self._error) as error:
+        except self._failures as error:
             raise translated(error, self.url) from error
 
     def write(
@@ -196,7 +257,7 @@ class Database:
                     done = work(connection)
                     change_counter.draw(connection)
                     return done
-            except (SQLAlchemyError, self._error) as error:
+            except self._failures as error:
                 if isinstance(cause_of(error), self._forbidden):
                     raise Duplicate(str(error)) from error
                 if not waits and sqlstate(error) == connections.HELD_UP:
@@ -212,7 +273,7 @@ class Database:
             try:
                 with self._engine.connect() as connection:
                     driver(connection).backup(copy)
-            except (SQLAlchemyError, self._error) as error:
+            except self._failures as error:
                 raise translated(error, self.url) from error
 
     def check(self, wrong: Callable[[Connection], str]) -> None:
@@ -266,6 +327,8 @@ class Database:
             try:
                 stack.enter_context(limit.place(connections.CONNECTION_WAIT))
             except TimeoutError:
+                from sqlalchemy.exc import TimeoutError as NoConnection
+
                 wait = connections.CONNECTION_WAIT
                 raise NoConnection(f"no connection was free for {wait:g} s") from None
             yield
@@ -288,6 +351,8 @@ class Database:
         self, _client: object, record: ConnectionPoolEntry, _fairy: object
     ) -> None:
         if record.info[_LOSSES] != self._losses:
+            from sqlalchemy.exc import DisconnectionError
+
             raise DisconnectionError
 
     def _connected(self, engine: Engine, first: Callable[[Connection], T]) -> tuple[Connection, T]:
@@ -356,11 +421,11 @@ class Database:
                 self._kept = None
         with self._looking:
             self._stop_looking()
-        self._engine.dispose()
+        if self._made is not None:
+            self._made.dispose()
 
     def _stop_looking(self) -> None:
         if self._looker is not None:
-            self._looker.invalidate()
             self._looker.close()
             self._looker = None
 
@@ -376,17 +441,18 @@ class Database:
 
     def after_fork_there(self) -> None:
         self._turn, self._looking = threading.RLock(), threading.Lock()
+        self._making = threading.RLock()
         self._limit_connections()
         self._gate = fork_safety.TransactionGate(refuses=not self._quiet)
         if not self._quiet:
-            fork_safety.abandon((self._engine, self._kept, self._looker))
+            fork_safety.abandon((self._made, self._kept, self._looker))
 
 
 #: By what it is on its disk or server.
 _SHARED: Final[WeakValueDictionary[Hashable, Database]] = WeakValueDictionary()
 
 
-def shared(url: URL) -> Database:
+def shared(url: LedgerUrl) -> Database:
     """The database of this URL in this process: all who open one ledger share its connections."""
     key = _identity(url)
     with fork_safety.opening:
@@ -396,10 +462,10 @@ def shared(url: URL) -> Database:
         return found
 
 
-def _identity(url: URL) -> Hashable:
+def _identity(url: LedgerUrl) -> Hashable:
     """A key that all URLs of one database share. A SQLite file that was replaced is another."""
     if url.get_backend_name() == "sqlite" and url.database is not None:
         path = Path(url.database).resolve()
         found = path.stat()
         return path, found.st_dev, found.st_ino
-    return url.render_as_string(hide_password=False)
+    return url.render_as_string()

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any, Final
 
-from sqlalchemy import Connection, TableClause, case, func, select, update
-
 from vmrunner.core.cost_report import CostKind, DayKey, DaySum, Owner
+from vmrunner.ledger.sql import Connection, TableClause, case, func, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import COST_DAYS, SUMMED_DAYS
 from vmrunner.model import PriceSource

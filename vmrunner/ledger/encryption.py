@@ -1,25 +1,32 @@
 """Sealing: what must not be read from the database, under a secret that is kept elsewhere.
 
-Fernet, the recipe of the `cryptography` package. Several keys, separated by commas, allow a
-rotation: the first seals, all unseal.
+Fernet, the recipe of the `cryptography` package, which is loaded when something is sealed or
+unsealed. Several keys, separated by commas, allow a rotation: the first seals, all unseal.
 """
 
 from __future__ import annotations
 
+import base64
+import hmac
+import os
 from contextlib import suppress
 from pathlib import Path
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from typing import TYPE_CHECKING
 
 from vmrunner.errors import ConfigError
 from vmrunner.lib import local_files
 
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+_KEY = 32  # bytes; the first half of them signs
+_SIGNATURE = 32  # bytes at the end of a token
 _MAKE_ONE = "make one with: openssl rand -base64 32 | tr '+/' '-_'"
 
 
 def make_key() -> str:
     """A new secret, as text of 44 characters."""
-    return Fernet.generate_key().decode()
+    return base64.urlsafe_b64encode(os.urandom(_KEY)).decode()
 
 
 class Encryption:
@@ -33,12 +40,25 @@ class Encryption:
         self._keys = self._parsed(secret)
 
     def seal(self, data: bytes) -> bytes:
-        return self._current()[0].encrypt(data)
+        return _fernet(self._current()[0]).encrypt(data)
+
+    def sealed(self, token: bytes) -> bool:
+        """True of a token that was sealed under this secret, by its signature."""
+        with suppress(ValueError):
+            raw = base64.urlsafe_b64decode(token)
+            body, signature = raw[:-_SIGNATURE], raw[-_SIGNATURE:]
+            return any(
+                hmac.compare_digest(hmac.digest(key[: _KEY // 2], body, "sha256"), signature)
+                for key in self._current()
+            )
+        return False
 
     def unseal(self, token: bytes) -> bytes:
         """Raises ConfigError when it was sealed under another secret, or altered."""
+        from cryptography.fernet import InvalidToken, MultiFernet
+
         try:
-            return MultiFernet(self._current()).decrypt(token)
+            return MultiFernet(map(_fernet, self._current())).decrypt(token)
         except InvalidToken as error:
             raise ConfigError(
                 f"{self.source} is not the secret that this ledger was sealed with",
@@ -48,14 +68,16 @@ class Encryption:
     def resealed(self, token: bytes) -> bytes | None:
         """Return the same under the first key; None when it is that already. Raises ConfigError as
         `unseal` does."""
-        first = self._current()[0]
+        from cryptography.fernet import InvalidToken
+
+        first = _fernet(self._current()[0])
         try:
             first.decrypt(token)
         except InvalidToken:
             return first.encrypt(self.unseal(token))
         return None
 
-    def _current(self) -> list[Fernet]:
+    def _current(self) -> list[bytes]:
         version = _version(self.file)
         if self.file is not None and version != self._version:
             # A file that is gone or broken does not stop a process that has read it.
@@ -64,17 +86,31 @@ class Encryption:
             self._version = version
         return self._keys
 
-    def _parsed(self, secret: str) -> list[Fernet]:
-        try:
-            keys = [Fernet(part.strip()) for part in secret.split(",") if part.strip()]
-        except ValueError as error:
+    def _parsed(self, secret: str) -> list[bytes]:
+        keys = [_key(part.strip()) for part in secret.split(",") if part.strip()]
+        if not all(keys):
             raise ConfigError(
                 f"{self.source} holds no usable key: each must be 32 bytes in URL-safe base64",
                 hint=_MAKE_ONE,
-            ) from error
+            )
         if not keys:
             raise ConfigError(f"{self.source} is empty", hint=_MAKE_ONE)
         return keys
+
+
+def _key(text: str) -> bytes:
+    """The bytes of a key; none: it is unusable."""
+    try:
+        key = base64.urlsafe_b64decode(text)
+    except ValueError:
+        return b""
+    return key if len(key) == _KEY else b""
+
+
+def _fernet(key: bytes) -> Fernet:
+    from cryptography.fernet import Fernet
+
+    return Fernet(base64.urlsafe_b64encode(key))
 
 
 def _version(file: Path | None) -> tuple[int, int] | None:

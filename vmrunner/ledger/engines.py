@@ -7,11 +7,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
-
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger import upgrade
 from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.sql import Connection, and_, delete, func, or_, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import ENGINES, HEARTBEATS, LEASES
 from vmrunner.ledger.transfer_types import Lease, Member

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from sqlalchemy import Connection, func, select, update
-
 from vmrunner.errors import NotFound
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
+from vmrunner.ledger.sql import Connection, func, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, EVENTS
 from vmrunner.model import BuildEvent, EventKind

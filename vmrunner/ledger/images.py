@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import or_, select, update
-
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.row_reading import Readable, readable
+from vmrunner.ledger.sql import or_, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import IMAGES
 from vmrunner.model import ImageState, MadeImage, Scope

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache, partial
+from itertools import product
 from typing import Any
-
-from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.ledger import row_codec as codec
@@ -14,7 +13,8 @@ from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.labels import owned_by
 from vmrunner.ledger.row_reading import Readable, RowCache, readable
-from vmrunner.ledger.statements import Prepared, Statement, arg
+from vmrunner.ledger.sql import ColumnElement, Connection, Select, Statement, func, or_, select
+from vmrunner.ledger.statements import ALL_ROWS, Prepared, arg, run
 from vmrunner.ledger.tables import INSTANCES
 from vmrunner.lib.ids import instances_since
 from vmrunner.model import Access, Death, Instance, InstanceState, Order, Ref, Scope, Start
@@ -68,6 +68,26 @@ _FIRST_BIRTH = Prepared(
     )
 )
 _ACCESS = Prepared(lambda: select(_i.access).where(_i.id == arg("id")))
+
+
+def _listed(build: bool, active: bool | None, before: bool) -> Select[*tuple[Any, ...]]:
+    """The instances of a build, that are not gone or gone, before an id, each where it is asked
+    for; newest first."""
+    conditions: list[ColumnElement[bool]] = []
+    if build:
+        conditions.append(_i.build == arg("build"))
+    if active is not None:
+        gone = _i.state == InstanceState.GONE.value
+        conditions.append(~gone if active else gone)
+    if before:
+        conditions.append(_i.id < arg("before"))
+    return select(*codec.INSTANCE).where(*conditions).order_by(_i.id.desc()).limit(arg("limit"))
+
+
+_LISTED = {
+    (build, active, before): Prepared(partial(_listed, build, active, before))
+    for build, active, before in product((False, True), (None, True, False), (False, True))
+}
 
 
 class InstanceReads:
@@ -139,7 +159,7 @@ class InstanceReads:
         """The ids, of these, that have a row, whether or not it can be read."""
         queries = [select(_i.id).where(_i.id.in_(some)) for some in parts_of(ids)]
         return frozenset(
-            self._database.read(lambda c: [name for q in queries for name in c.scalars(q)])
+            self._database.read(lambda c: [name for q in queries for name in run(c, q).scalars()])
             if queries
             else ()
         )
@@ -147,7 +167,7 @@ class InstanceReads:
     def starts(self, ids: Collection[str]) -> dict[str, Start]:
         """The way in which each of these came to its build, as far as that is known."""
         queries = [select(_i.id, _i.start).where(_i.id.in_(some)) for some in parts_of(ids)]
-        found = self._database.read(lambda c: [row for q in queries for row in c.execute(q)])
+        found = self._database.read(lambda c: [row for q in queries for row in run(c, q)])
         return {name: Start(start) for name, start in found if start}
 
     def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
@@ -192,13 +212,9 @@ class InstanceReads:
         """Return the access to an instance. Raises NotFound, also once the row is closed."""
         return codec.access_from(self._unseal(_ACCESS, instance_id))
 
-    def _where(
-        self, *conditions: ColumnElement[bool], limit: int | None = None
-    ) -> Readable[Instance]:
+    def _where(self, *conditions: ColumnElement[bool]) -> Readable[Instance]:
         query = select(*codec.INSTANCE).where(*conditions).order_by(_i.id.desc())
-        if limit is not None:
-            query = query.limit(limit)
-        return self._database.read(lambda c: readable(codec.instance, c.execute(query)))
+        return self._database.read(lambda c: readable(codec.instance, run(c, query)))
 
     def _unseal(self, statement: Prepared, instance_id: str) -> bytes:
         row = self._database.look_up(statement, id=instance_id)
@@ -218,16 +234,16 @@ class InstanceReads:
         """Newest first. `active`: only those not gone (True) or gone (False); `own`: only those
         of builds of the principal with this label filter; `before`: only those whose id sorts
         before that."""
-        conditions: list[ColumnElement[bool]] = []
-        if build is not None:
-            conditions.append(_i.build == build)
-        if active is not None:
-            gone = _i.state == InstanceState.GONE.value
-            conditions.append(~gone if active else gone)
-        if before is not None:
-            conditions.append(_i.id < before)
-        conditions += owned_by(_i.build, own or {})
-        return self._where(*conditions, limit=limit)
+        given = {"build": build, "before": before, "limit": ALL_ROWS if limit is None else limit}
+        values = {name: value for name, value in given.items() if value is not None}
+        listed = _LISTED[build is not None, active, before is not None]
+        if own:
+            listed = Prepared(
+                lambda: _listed(build is not None, active, before is not None).where(
+                    *owned_by(_i.build, own)
+                )
+            )
+        return self._database.read(lambda c: readable(codec.instance, listed(c, **values).all()))
 
 
 def _rows_of(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, func, select, update
-
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_costs import settle
 from vmrunner.ledger.build_writes import MARK_DELETING, instance_move
 from vmrunner.ledger.events import add_event
 from vmrunner.ledger.instance_reads import InstanceReads
-from vmrunner.ledger.statements import Prepared, arg
+from vmrunner.ledger.sql import Connection, func, select, update
+from vmrunner.ledger.statements import Prepared, arg, run
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState, Death, EventKind, Instance, InstanceState
 
@@ -139,8 +138,8 @@ class InstanceWrites(InstanceReads):
         """Take their builds' rows before their own, in order. SQLite has one writer anyway."""
         if not self._database.sqlite:
             wanted = select(_i.build).where(_i.id.in_(list(instances)))
-            connection.execute(
-                select(_b.id).where(_b.id.in_(wanted)).order_by(_b.id).with_for_update()
+            run(
+                connection, select(_b.id).where(_b.id.in_(wanted)).order_by(_b.id).with_for_update()
             )
 
     def _close(

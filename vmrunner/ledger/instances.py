@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, exists, func, select, update
-
 from vmrunner.errors import Fenced, OverBudget
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.budgets import Admission
@@ -18,7 +16,8 @@ from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.instance_writes import InstanceWrites
 from vmrunner.ledger.pool_vms import fills
-from vmrunner.ledger.statements import Prepared, arg, inserts
+from vmrunner.ledger.sql import Connection, exists, func, select, update
+from vmrunner.ledger.statements import Prepared, arg, inserts, run
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.transfer_types import LaunchRequest, Started
 from vmrunner.model import (
@@ -290,7 +289,7 @@ class Instances(InstanceWrites):
         """The launches that have room, in their order. No other engine claims until the transaction
         ends."""
         if not self._database.sqlite:  # which has one writer anyway
-            connection.execute(select(LEDGER.c.id).with_for_update())
+            run(connection, select(LEDGER.c.id).with_for_update())
         taken = Counter(dict(_TAKEN(connection).all()))
         fitting = []
         for launch in launches:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
-
-from vmrunner.core.cost_report import Owner
-from vmrunner.ledger.statements import Prepared
+from vmrunner.ledger.sql import ColumnElement, Connection, and_, func, or_, select
+from vmrunner.ledger.statements import Prepared, run
 from vmrunner.ledger.tables import BUILDS, LABELS, TOKENS
 from vmrunner.model.principals import TRUSTED_TENANTS
+
+if TYPE_CHECKING:
+    from vmrunner.core.cost_report import Owner
 
 _b, _l, _t = BUILDS.c, LABELS.c, TOKENS.c
 _FORCED = Prepared(
@@ -62,8 +63,10 @@ def forced_names(connection: Connection) -> set[str]:
 
 def owners_of(connection: Connection, tenants: Mapping[str, str]) -> dict[str, Owner]:
     """Return the owners of these builds, whose tenants are given."""
+    from vmrunner.core.cost_report import Owner
+
     labels: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     query = select(_l.build, _l.name, _l.value).where(_l.build.in_(tenants))
-    for build, name, value in connection.execute(query):
+    for build, name, value in run(connection, query):
         labels[build].append((name, value))
     return {build: Owner(tenant, tuple(sorted(labels[build]))) for build, tenant in tenants.items()}

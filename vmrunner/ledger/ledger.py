@@ -8,44 +8,48 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-from sqlalchemy import Connection, select, update
+from typing import TYPE_CHECKING
 
 from vmrunner.errors import ConfigError, LedgerError
-from vmrunner.ledger import backups, fork_safety, removed_vms, replication
+from vmrunner.ledger import fork_safety
 from vmrunner.ledger import upgrade as schema
-from vmrunner.ledger.actions import Actions
-from vmrunner.ledger.budgets import Budgets
-from vmrunner.ledger.builds import Builds
-from vmrunner.ledger.caches import Caches
 from vmrunner.ledger.database import Database, Duplicate, shared
 from vmrunner.ledger.encryption import Encryption, make_key
-from vmrunner.ledger.engines import Engines
-from vmrunner.ledger.events import Events
-from vmrunner.ledger.images import Images
-from vmrunner.ledger.instances import Instances
-from vmrunner.ledger.logs import Logs
-from vmrunner.ledger.metrics import LedgerMetrics
-from vmrunner.ledger.objects import Objects
-from vmrunner.ledger.old_rows import OldRows
-from vmrunner.ledger.open_rows import OpenRowsReader
-from vmrunner.ledger.outbox import Outbox
-from vmrunner.ledger.pools import Pools
-from vmrunner.ledger.prices import Prices
-from vmrunner.ledger.removals import Removals
 from vmrunner.ledger.restore_detection import RememberedState, RestoreDetector, place_of
-from vmrunner.ledger.sealed_values import SealedValues
-from vmrunner.ledger.settled_costs import SettledCosts
 from vmrunner.ledger.shared_writes import SharedWrites
-from vmrunner.ledger.sightings import Sightings
-from vmrunner.ledger.spending import Spending
+from vmrunner.ledger.sql import Connection, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
-from vmrunner.ledger.submitter_leases import SubmitterLeases
 from vmrunner.ledger.tables import INSTANCES, LEDGER
-from vmrunner.ledger.tokens import Tokens
 from vmrunner.ledger.urls import parse_url, sqlite_path
 from vmrunner.lib import database_url, local_files
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import backups
+    from vmrunner.ledger.actions import Actions
+    from vmrunner.ledger.budgets import Budgets
+    from vmrunner.ledger.builds import Builds
+    from vmrunner.ledger.caches import Caches
+    from vmrunner.ledger.engines import Engines
+    from vmrunner.ledger.events import Events
+    from vmrunner.ledger.images import Images
+    from vmrunner.ledger.instances import Instances
+    from vmrunner.ledger.logs import Logs
+    from vmrunner.ledger.metrics import LedgerMetrics
+    from vmrunner.ledger.objects import Objects
+    from vmrunner.ledger.old_rows import OldRows
+    from vmrunner.ledger.open_rows import OpenRowsReader
+    from vmrunner.ledger.outbox import Outbox
+    from vmrunner.ledger.pools import Pools
+    from vmrunner.ledger.prices import Prices
+    from vmrunner.ledger.removals import Removals
+    from vmrunner.ledger.sealed_values import SealedValues
+    from vmrunner.ledger.settled_costs import SettledCosts
+    from vmrunner.ledger.sightings import Sightings
+    from vmrunner.ledger.spending import Spending
+    from vmrunner.ledger.submitter_leases import SubmitterLeases
+    from vmrunner.ledger.tokens import Tokens
 
 log = logging.getLogger("vmrunner")
 
@@ -106,29 +110,142 @@ class Ledger:
         self._database = database
         database.used_by(self)
         self._witness = witness
-        together = SharedWrites(database)
-        self.builds = Builds(database, seal, together)
-        self.instances = Instances(database, seal, witness.note)
-        self.pools = Pools(database, witness.note)
-        self.actions = Actions(database)
-        self.images = Images(database)
-        self.logs = Logs(database, together)
-        self.metrics = LedgerMetrics(database)
-        self.objects = Objects(database)
-        self.caches = Caches(database)
-        self.outbox = Outbox(database)
-        self.removals = Removals(database)
-        self.old_rows = OldRows(database)
-        self.settled_costs = SettledCosts(database)
-        self.sealed = SealedValues(database, seal)
-        self.events = Events(database, together)
-        self.engines = Engines(database)
-        self.sightings = Sightings(database)
-        self.submitter_leases = SubmitterLeases(database)
-        self.tokens = Tokens(database)
-        self.prices = Prices(database)
-        self.budgets = Budgets(database)
-        self.spending = Spending(database)
+        self._seal = seal
+        self._together = SharedWrites(database)
+
+    # --- parts, each loaded when it is used: no command uses them all ---
+
+    @cached_property
+    def builds(self) -> Builds:
+        from vmrunner.ledger.builds import Builds
+
+        return Builds(self._database, self._seal, self._together)
+
+    @cached_property
+    def instances(self) -> Instances:
+        from vmrunner.ledger.instances import Instances
+
+        return Instances(self._database, self._seal, self._witness.note)
+
+    @cached_property
+    def pools(self) -> Pools:
+        from vmrunner.ledger.pools import Pools
+
+        return Pools(self._database, self._witness.note)
+
+    @cached_property
+    def actions(self) -> Actions:
+        from vmrunner.ledger.actions import Actions
+
+        return Actions(self._database)
+
+    @cached_property
+    def images(self) -> Images:
+        from vmrunner.ledger.images import Images
+
+        return Images(self._database)
+
+    @cached_property
+    def logs(self) -> Logs:
+        from vmrunner.ledger.logs import Logs
+
+        return Logs(self._database, self._together)
+
+    @cached_property
+    def metrics(self) -> LedgerMetrics:
+        from vmrunner.ledger.metrics import LedgerMetrics
+
+        return LedgerMetrics(self._database)
+
+    @cached_property
+    def objects(self) -> Objects:
+        from vmrunner.ledger.objects import Objects
+
+        return Objects(self._database)
+
+    @cached_property
+    def caches(self) -> Caches:
+        from vmrunner.ledger.caches import Caches
+
+        return Caches(self._database)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        from vmrunner.ledger.outbox import Outbox
+
+        return Outbox(self._database)
+
+    @cached_property
+    def removals(self) -> Removals:
+        from vmrunner.ledger.removals import Removals
+
+        return Removals(self._database)
+
+    @cached_property
+    def old_rows(self) -> OldRows:
+        from vmrunner.ledger.old_rows import OldRows
+
+        return OldRows(self._database)
+
+    @cached_property
+    def settled_costs(self) -> SettledCosts:
+        from vmrunner.ledger.settled_costs import SettledCosts
+
+        return SettledCosts(self._database)
+
+    @cached_property
+    def sealed(self) -> SealedValues:
+        from vmrunner.ledger.sealed_values import SealedValues
+
+        return SealedValues(self._database, self._seal)
+
+    @cached_property
+    def events(self) -> Events:
+        from vmrunner.ledger.events import Events
+
+        return Events(self._database, self._together)
+
+    @cached_property
+    def engines(self) -> Engines:
+        from vmrunner.ledger.engines import Engines
+
+        return Engines(self._database)
+
+    @cached_property
+    def sightings(self) -> Sightings:
+        from vmrunner.ledger.sightings import Sightings
+
+        return Sightings(self._database)
+
+    @cached_property
+    def submitter_leases(self) -> SubmitterLeases:
+        from vmrunner.ledger.submitter_leases import SubmitterLeases
+
+        return SubmitterLeases(self._database)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        from vmrunner.ledger.tokens import Tokens
+
+        return Tokens(self._database)
+
+    @cached_property
+    def prices(self) -> Prices:
+        from vmrunner.ledger.prices import Prices
+
+        return Prices(self._database)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        from vmrunner.ledger.budgets import Budgets
+
+        return Budgets(self._database)
+
+    @cached_property
+    def spending(self) -> Spending:
+        from vmrunner.ledger.spending import Spending
+
+        return Spending(self._database)
 
     @classmethod
     def open(
@@ -196,10 +313,14 @@ class Ledger:
     def open_rows(self, *, images: bool = True) -> OpenRowsReader:
         """Return a new reader of what is open, for one who reads it again and again. `images`: see
         there."""
+        from vmrunner.ledger.open_rows import OpenRowsReader
+
         return OpenRowsReader(self._database, images=images)
 
     def failover_risk(self) -> str:
         """A message about how a failover could lose what was committed; "": nothing known."""
+        from vmrunner.ledger import replication
+
         return "" if self._database.sqlite else self._database.read(replication.risk)
 
     @staticmethod
@@ -238,11 +359,15 @@ class Ledger:
 
     def copy_to(self, file: Path) -> backups.LedgerCopy:
         """Copy all of it into a new file, as it is at one moment. Nothing waits for that."""
+        from vmrunner.ledger import backups
+
         return backups.save(self._database, file)
 
     @staticmethod
     def in_place(url: str) -> backups.LedgerInPlace:
         """See what is at `url`, where a copy is to be put."""
+        from vmrunner.ledger import backups
+
         parsed = parse_url(url)
         return backups.look(parsed, sqlite_path(parsed))
 
@@ -250,6 +375,8 @@ class Ledger:
     def put_back(url: str, file: Path, *, version: str, gone: Iterable[str], now: float) -> None:
         """Put a copy in the place of the ledger at `url`, as another generation, of the newest
         version."""
+        from vmrunner.ledger import backups
+
         parsed = parse_url(url)
         path = sqlite_path(parsed)
         with _making(path, path.parent if path else None):
@@ -332,7 +459,8 @@ def _identity(
             f"{field} is {wanted}, but the ledger belongs to installation {found.installation}",
             hint=f'use the ledger of {wanted}, or set installation = "{found.installation}"',
         )
-    if seal.unseal(found.canary) != _CANARY:
+    # Its signature tells, without what unseals.
+    if not seal.sealed(found.canary) and seal.unseal(found.canary) != _CANARY:
         raise ConfigError(f"{seal.source} is not the secret of this ledger")
     if kept != found.installation:
         local_files.replace(path, found.installation)
@@ -373,6 +501,8 @@ def _knows(connection: Connection, memory: RememberedState) -> bool:
         return True
     row = _EPOCH(connection, id=memory.instance).first()
     if row is None:
+        from vmrunner.ledger import removed_vms
+
         return removed_vms.was_removed(connection, memory.instance)
     # One that cannot be read is there all the same.
     return not isinstance(row[0], int) or row[0] >= memory.epoch

@@ -9,13 +9,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from sqlalchemy import Connection, func, select, update
-
 from vmrunner.errors import Fenced
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.shared_writes import Repeated, SharedWrites
+from vmrunner.ledger.sql import Connection, func, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, CHUNKS
 from vmrunner.model import Chunk, ChunkPlace

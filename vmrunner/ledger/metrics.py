@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select, tuple_
-
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.labels import owned
-from vmrunner.ledger.statements import Prepared, arg
+from vmrunner.ledger.sql import Connection, func, select, tuple_
+from vmrunner.ledger.statements import Prepared, arg, run
 from vmrunner.ledger.tables import BUILDS, INSTANCES, PAST_COUNTS, POOL_STARTS, SIGHTINGS
 from vmrunner.model import BuildState, BuildUsage, InstanceState, Phase
 
@@ -146,7 +145,7 @@ class LedgerMetrics:
             .order_by(_b.finished_at.desc())
             .limit(limit)
         )
-        found = self._database.read(lambda c: c.execute(query).all())
+        found = self._database.read(lambda c: run(c, query).all())
         return [(row[0], row[1] or "", codec.phases(row[2])) for row in found]
 
     def deaths(self) -> list[tuple[str, int]]:

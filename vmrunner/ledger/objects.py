@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, case, delete, exists, func, or_, select, update
-
 from vmrunner.errors import NotFound
 from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.sql import Connection, and_, case, delete, exists, func, or_, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, CACHES, OBJECTS
 from vmrunner.model import BuildState, ObjectKind, ObjectState, StoredObject

@@ -13,8 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, exists, select, tuple_, update
-
 from vmrunner.core import cost_report
 from vmrunner.core.cost_report import Owner
 from vmrunner.errors import Unreadable
@@ -24,7 +22,8 @@ from vmrunner.ledger.day_sums import GONE, SUMMED
 from vmrunner.ledger.labels import owners_of
 from vmrunner.ledger.removals import RemovedBuilds
 from vmrunner.ledger.removed_vms import note_removed
-from vmrunner.ledger.statements import Prepared, arg, inserts
+from vmrunner.ledger.sql import Connection, Select, delete, exists, select, tuple_, update
+from vmrunner.ledger.statements import Prepared, arg, inserts, run
 from vmrunner.ledger.tables import (
     BUDGET_CHARGES,
     BUILDS,
@@ -165,25 +164,25 @@ class OldRows:
     def _builds(self, connection: Connection, names: Sequence[str]) -> None:
         found = select(_b.id, _b.provider, _b.result, _b.reason, _b.cost, _b.tenant)
         query = found.where(_b.id.in_(names)).order_by(_b.id)
-        rows = connection.execute(self._locked(query)).all()
+        rows = run(connection, self._locked(query)).all()
         names = [row[0] for row in rows]  # that no other process removed meanwhile
         owners = owners_of(connection, {row[0]: row[5] for row in rows})
         query = select(*codec.INSTANCE, _i.summed).where(_i.build.in_(names))
-        _sum_up(connection, connection.execute(query).all(), owners)
+        _sum_up(connection, run(connection, query).all(), owners)
         ended: defaultdict[tuple[str, str, str], list[float]] = defaultdict(list)
         for _, provider, result, reason, usd, _ in rows:
             ended[provider, result or "", reason or ""].append(usd)
         for key, costs in sorted(ended.items()):
             _add_count(connection, "build", *key, len(costs), sum(costs))
         for table in (POOL_STARTS, LABELS, EVENTS, INSTANCES):
-            connection.execute(delete(table).where(table.c.build.in_(names)))
-        connection.execute(delete(BUILDS).where(_b.id.in_(names)))
+            run(connection, delete(table).where(table.c.build.in_(names)))
+        run(connection, delete(BUILDS).where(_b.id.in_(names)))
 
     def _vms(self, connection: Connection, names: Sequence[str]) -> None:
         query = select(*codec.INSTANCE, _i.summed).where(_i.id.in_(names)).order_by(_i.id)
-        rows = connection.execute(self._locked(query)).all()
+        rows = run(connection, self._locked(query)).all()
         _sum_up(connection, rows, {})
-        connection.execute(delete(INSTANCES).where(_i.id.in_([row[0] for row in rows])))
+        run(connection, delete(INSTANCES).where(_i.id.in_([row[0] for row in rows])))
 
     def _locked(self, query: Select[Any]) -> Select[Any]:
         """Another node may be at the same rows: it counts them, or we do."""

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
-
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.row_reading import readable
+from vmrunner.ledger.sql import ColumnElement, Connection, and_, or_, select
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER, REVISIONS
 from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Role

@@ -14,11 +14,9 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
-from sqlalchemy.engine import Connection
-
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.labels import forced_names
+from vmrunner.ledger.sql import Connection, and_, delete, exists, func, or_, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import NOTIFY_ENDPOINTS, OUTBOX
 from vmrunner.lib import ids

@@ -7,14 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, case, exists, select, update
-
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.budgets import Admission
 from vmrunner.ledger.build_writes import DYING, moved
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.events import put_event
-from vmrunner.ledger.statements import Prepared, Statement, arg, inserts
+from vmrunner.ledger.sql import Connection, Statement, case, exists, select, update
+from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEASES, LEDGER, POOL_STARTS
 from vmrunner.model import BuildRecord, BuildState, EventKind, Instance, InstanceState, Start
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, case, delete, exists, func, or_, select, update
-
 from vmrunner.core.pools import shape_of
 from vmrunner.errors import Unreadable
 from vmrunner.ledger import row_codec as codec
@@ -14,6 +12,7 @@ from vmrunner.ledger.actions import add_action
 from vmrunner.ledger.build_writes import DYING
 from vmrunner.ledger.pool_vms import PoolVms, lease, note_start
 from vmrunner.ledger.row_reading import Readable, readable
+from vmrunner.ledger.sql import Connection, case, delete, exists, func, or_, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import BUILDS, INSTANCES, POOL_PLACES, POOL_STARTS, POOLS
 from vmrunner.model import BuildRecord, BuildState, EmptyReason, Instance, Pool, PoolPlace, PoolSpec

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.engine import URL
-
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger.connections import defaults, single_transaction
+from vmrunner.ledger.sql import Connection
 from vmrunner.ledger.tables import ALL
+from vmrunner.ledger.urls import LedgerUrl
 
 T = TypeVar("T")
 
@@ -23,7 +22,7 @@ _TABLES: Final = (*(table.name for table in ALL), "alembic_version")
 _PLAIN: Final = ("--no-owner", "--no-privileges")
 
 
-def save(url: URL, file: Path, facts: Callable[[Connection], T]) -> T:
+def save(url: LedgerUrl, file: Path, facts: Callable[[Connection], T]) -> T:
     """Dump it into a new file, in pg_dump's custom format; return what `facts` reads in the very
     snapshot of the dump."""
     with single_transaction(url, isolation_level="REPEATABLE READ") as connection:
@@ -40,7 +39,7 @@ def save(url: URL, file: Path, facts: Callable[[Connection], T]) -> T:
         return found
 
 
-def put_back(url: URL, file: Path, statements: Iterable[str]) -> None:
+def put_back(url: LedgerUrl, file: Path, statements: Iterable[str]) -> None:
     """Put a dump in the place of the tables that are there, and run these statements, all in one
     transaction."""
     drop = f"DROP TABLE IF EXISTS {', '.join(_TABLES)} CASCADE"
@@ -56,10 +55,10 @@ def put_back(url: URL, file: Path, statements: Iterable[str]) -> None:
         )  # fmt: skip
 
 
-def _run(url: URL | None, program: str, *arguments: str) -> None:
+def _run(url: LedgerUrl | None, program: str, *arguments: str) -> None:
     environment = dict(os.environ)
     if url is not None:
-        _, options = url.get_dialect()().create_connect_args(url)
+        options = dict(url.arguments)
         password = options.pop("password", None)
         if password is not None:  # not in the argument list, which any user may read
             environment["PGPASSWORD"] = str(password)

@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, select
-
 from vmrunner.ledger.database import Database, Duplicate
+from vmrunner.ledger.sql import Connection, delete, func, select
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import PRICES
 from vmrunner.model import Price, Scope

@@ -10,11 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, tuple_, update
-
 from vmrunner.errors import Conflict, LedgerError, VmrunnerError
 from vmrunner.ledger.build_writes import fetch
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.sql import (
+    ColumnElement,
+    Connection,
+    delete,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, CHUNKS, OBJECTS
 from vmrunner.model import BuildState, ObjectState

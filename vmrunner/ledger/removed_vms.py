@@ -13,8 +13,7 @@ import time
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Connection, func, select, update
-
+from vmrunner.ledger.sql import Connection, func, select, update
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import LEDGER
 from vmrunner.lib import ids

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, text
+from vmrunner.ledger.sql import Connection, text
+from vmrunner.ledger.statements import run
 
 #: Who may not see the state of a standby sees that there is one.
 _STATE: Final = text(
@@ -15,7 +16,7 @@ _STATE: Final = text(
 
 def risk(connection: Connection) -> str:
     """A message about how committed transactions may be lost; "": nothing is known of that."""
-    commit, names, standbys = connection.execute(_STATE).one()
+    commit, names, standbys = run(connection, _STATE).one()
     if commit == "off":
         return "synchronous_commit is off: when the server crashes, its last commits are lost"
     if standbys and (not names or commit == "local"):

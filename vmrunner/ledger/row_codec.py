@@ -9,13 +9,12 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Final, TypeVar
-
-from pydantic import TypeAdapter
-from sqlalchemy import ColumnClause
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from vmrunner.errors import NotFound, Unreadable
+from vmrunner.ledger.sql import ColumnClause
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES
+from vmrunner.lib import plain_json
 from vmrunner.model import (
     NO_USAGE,
     Access,
@@ -47,6 +46,9 @@ from vmrunner.model import (
     Scope,
     Start,
 )
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -91,9 +93,19 @@ _ADAPTERS: Final[dict[Any, TypeAdapter[Any]]] = {}
 
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     """Made when it is first used: no command needs them all."""
+    from pydantic import TypeAdapter
+
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
+
+
+def _read(kind: type[T], text: str) -> T:
+    """A value out of its JSON, by pydantic where that is not plain: it takes long to load."""
+    try:
+        return plain_json.value_of(kind, text)
+    except plain_json.Doubt:
+        return _adapter(kind).validate_json(text)
 
 
 def _text(value: object) -> str:
@@ -104,22 +116,22 @@ def _text(value: object) -> str:
 # same frozen value.
 @lru_cache(maxsize=2048)
 def spec_from(text: str) -> BuildSpec:
-    return _adapter(BuildSpec).validate_json(text)
+    return _read(BuildSpec, text)
 
 
 @lru_cache(maxsize=2048)
 def offer_from(text: str) -> Offer:
-    return _adapter(Offer).validate_json(text)
+    return _read(Offer, text)
 
 
 @lru_cache(maxsize=256)
 def process_from(text: str) -> Process:
-    return _adapter(Process).validate_json(text)
+    return _read(Process, text)
 
 
 @lru_cache(maxsize=256)
 def pool_spec_from(text: str) -> PoolSpec:
-    return _adapter(PoolSpec).validate_json(text)
+    return _read(PoolSpec, text)
 
 
 def pool_spec_text(spec: PoolSpec) -> str:
@@ -148,7 +160,7 @@ def usage_text(usage: BuildUsage) -> str | None:
 
 
 def usage_from(text: str | None) -> BuildUsage:
-    return NO_USAGE if text is None else _adapter(BuildUsage).validate_json(text)
+    return NO_USAGE if text is None else _read(BuildUsage, text)
 
 
 def phase_text(state: str, now: float) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import TableClause, select, update
-
 from vmrunner.errors import ConfigError
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
+from vmrunner.ledger.sql import TableClause, select, update
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 

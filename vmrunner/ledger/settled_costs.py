@@ -15,8 +15,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, or_, select, tuple_, update
-
 from vmrunner.core import cost_report
 from vmrunner.core.cost_report import DayKey, DaySum, Spent
 from vmrunner.errors import Unreadable
@@ -24,7 +22,8 @@ from vmrunner.ledger import spent_rows
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.day_sums import SUMMED, Room
 from vmrunner.ledger.labels import owners_of
-from vmrunner.ledger.statements import Prepared, arg
+from vmrunner.ledger.sql import Connection, or_, select, tuple_, update
+from vmrunner.ledger.statements import Prepared, arg, run
 from vmrunner.ledger.tables import BUILDS, INSTANCES
 from vmrunner.model import BuildState
 
@@ -90,14 +89,12 @@ class SettledCosts:
         self, connection: Connection, builds: Collection[str], alone: Sequence[str], before: float
     ) -> int:
         query = select(_b.id, _b.tenant, _b.state).where(_b.id.in_(builds)).order_by(_b.id)
-        found = connection.execute(
-            query if self._database.sqlite else query.with_for_update()
-        ).all()
+        found = run(connection, query if self._database.sqlite else query.with_for_update()).all()
         over = {row[0]: row[1] for row in found if row[2] == BuildState.FINISHED.value}
         owners = owners_of(connection, over)
         vms = select(*spent_rows.COLUMNS, _i.summed, _i.gone_at)
         vms = vms.where(or_(_i.build.in_(over), _i.id.in_(alone))).order_by(_i.id)
-        rows = connection.execute(vms if self._database.sqlite else vms.with_for_update()).all()
+        rows = run(connection, vms if self._database.sqlite else vms.with_for_update()).all()
         groups: defaultdict[str, list[Sequence[Any]]] = defaultdict(list)
         for row in rows:
             groups[row[1] or row[0]].append(row)
@@ -118,7 +115,7 @@ class SettledCosts:
         for mark, names in marks.items():
             if names:
                 statement = update(INSTANCES).where(_i.id.in_(names)).values(summed=mark)
-                connection.execute(statement)
+                run(connection, statement)
         return len(marks[True])
 
 

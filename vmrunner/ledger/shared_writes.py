@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import Connection
-
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import fork_safety
 from vmrunner.ledger.connections import driver
 from vmrunner.ledger.database import Database, HeldUp
+from vmrunner.ledger.sql import Connection
 
 T = TypeVar("T")
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Connection, delete, or_, select
-
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.sql import Connection, delete, or_, select
 from vmrunner.ledger.statements import Prepared, arg, inserts
 from vmrunner.ledger.tables import SIGHTINGS
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
-
-from sqlalchemy import Connection, case, false, func, select, true
 
 from vmrunner.core import cost_report, pricing
 from vmrunner.core.cost_report import DayKey, DaySum, Owner, Spent
@@ -17,7 +16,17 @@ from vmrunner.ledger.day_sums import GONE, SUMMED
 from vmrunner.ledger.instance_reads import parts_of
 from vmrunner.ledger.labels import forced_names, owned_by
 from vmrunner.ledger.row_reading import Readable, readable
-from vmrunner.ledger.statements import Prepared, arg
+from vmrunner.ledger.sql import (
+    ColumnElement,
+    Connection,
+    Statement,
+    case,
+    false,
+    func,
+    select,
+    true,
+)
+from vmrunner.ledger.statements import Prepared, arg, run
 from vmrunner.ledger.tables import BUILDS, IMAGES, INSTANCES, LABELS
 from vmrunner.model import Instance, InstanceState, MadeImage
 from vmrunner.model.principals import TRUSTED_TENANTS, credited_labels, tenant_labels
@@ -31,6 +40,35 @@ _BUILD_END = (
     .scalar_subquery()
 )
 
+
+def _open(mine: Collection[ColumnElement[bool]] = ()) -> Statement:
+    return select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
+
+
+def _never_summed(mine: Collection[ColumnElement[bool]] = ()) -> Statement:
+    return _gone(_i.summed.is_(None), mine)
+
+
+def _unsummed(mine: Collection[ColumnElement[bool]] = ()) -> Statement:
+    return _gone(_i.summed == false(), mine)
+
+
+def _gone(summed: ColumnElement[bool], mine: Collection[ColumnElement[bool]]) -> Statement:
+    return select(*spent_rows.COLUMNS).where(summed, _i.gone_at >= arg("earliest"), *mine)
+
+
+def _cut(mine: Collection[ColumnElement[bool]] = ()) -> Statement:
+    """VMs that are in the sums of days, of a day in which the time lies."""
+    return select(*spent_rows.COLUMNS, _BUILD_END).where(
+        _i.summed == true(),
+        _i.gone_at >= arg("earliest"),
+        *mine,
+        _i.gone_at < arg("longest"),
+        _i.created_at < arg("whole"),
+    )
+
+
+_SINCE = Prepared(_open), Prepared(_never_summed), Prepared(_unsummed), Prepared(_cut)
 _IMAGES = Prepared(
     lambda: select(*codec.IMAGE).where(_m.closed_at.is_(None) | (_m.closed_at >= arg("since")))
 )
@@ -55,30 +93,27 @@ class Spending:
         which that time lies."""
         first, whole = cost_report.midnight(moment), cost_report.next_midnight(moment)
         earliest = moment - pricing.MINIMUM  # the last minute may be billed whole
-        mine = owned_by(_i.build, own)
-        open_rows = select(*codec.INSTANCE).where(_i.state != InstanceState.GONE.value, *mine)
-        such = (_i.gone_at >= earliest, *mine)
-        counted = [
-            select(*spent_rows.COLUMNS).where(summed, *such)
-            for summed in (_i.summed.is_(None), _i.summed == false())
-        ]
-        part = select(*spent_rows.COLUMNS, _BUILD_END).where(
-            _i.summed == true(),
-            *such,
-            _i.gone_at < whole + cost_report.LONGEST_SUMMED,
-            _i.created_at < whole,
-        )
+        longest = whole + cost_report.LONGEST_SUMMED
+        statements: Sequence[Prepared] = _SINCE
+        if own:
+            mine = owned_by(_i.build, own)
+            statements = [
+                Prepared(partial(make, mine)) for make in (_open, _never_summed, _unsummed, _cut)
+            ]
+        still, *counted, cut = statements
 
         def work(connection: Connection) -> SpendingRows:
-            found = [row for query in counted for row in connection.execute(query)]
-            cut = connection.execute(part).all() if first < whole else []
+            found = [row for each in counted for row in each(connection, earliest=earliest).all()]
+            parted = (
+                cut(connection, earliest=earliest, longest=longest, whole=whole).all()
+                if first < whole
+                else []
+            )
             days = GONE.between(connection, first, whole)
             days += SUMMED.between(connection, whole, math.inf)
             spent = readable(spent_rows.spent, found)
-            spent += readable(lambda row: spent_rows.spent(row, whole), cut)
-            return SpendingRows(
-                readable(codec.instance, connection.execute(open_rows).all()), spent, days
-            )
+            spent += readable(lambda row: spent_rows.spent(row, whole), parted)
+            return SpendingRows(readable(codec.instance, still(connection).all()), spent, days)
 
         found = self._database.read(work, snapshot=True)
         return found._replace(days=_visible(found.days, own))
@@ -101,7 +136,7 @@ class Spending:
 
         def work(connection: Connection) -> dict[str, str]:
             forced = forced_names(connection)
-            rows = (row for query in queries for row in connection.execute(query))
+            rows = (row for query in queries for row in run(connection, query))
             return {
                 build: value
                 for name, build, value, tenant in rows

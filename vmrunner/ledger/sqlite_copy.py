@@ -9,19 +9,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.engine import URL
-
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import upgrade as schema
 from vmrunner.ledger.connections import BUSY_MS, translated
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.urls import LedgerUrl
 
 _DAMAGED: Final = "the ledger's file is damaged: {}"
 
 
-def url_of(file: Path) -> URL:
+def url_of(file: Path) -> LedgerUrl:
     """Return the URL of a copy."""
-    return URL.create("sqlite", database=str(file))
+    return LedgerUrl(f"sqlite:///{file}", file)
 
 
 def save(database: Database, file: Path) -> None:
@@ -37,7 +36,7 @@ def save(database: Database, file: Path) -> None:
         raise translated(error, url_of(file)) from error
 
 
-def put_back(url: URL, path: Path, file: Path, statements: Iterable[str]) -> None:
+def put_back(url: LedgerUrl, path: Path, file: Path, statements: Iterable[str]) -> None:
     """Put a copy in the place of the file at `path`, after these statements, as the newest version
     of the tables. Other processes may have that file open: they see all of it or nothing."""
     staged = path.with_name(f".{path.name}.restore")

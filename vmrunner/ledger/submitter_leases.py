@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, update
-
 from vmrunner.errors import NotFound
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.sql import select, update
 from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS
 from vmrunner.model import BuildState

@@ -5,16 +5,19 @@ than most commands do.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
-from sqlalchemy import TableClause, Text, column, table
+from vmrunner.ledger.sql import DeferredTable
+
+if TYPE_CHECKING:
+    from sqlalchemy import TableClause
 
 #: Columns whose `+` joins text.
 _TEXT: Final = frozenset({"phases"})
 
 
 def _table(name: str, columns: str) -> TableClause:
-    return table(name, *(column(c, Text()) if c in _TEXT else column(c) for c in columns.split()))
+    return cast("TableClause", DeferredTable(name, columns, _TEXT))
 
 
 ACTIONS: Final = _table("actions", "id at actor verb subject detail")

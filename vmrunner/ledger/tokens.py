@@ -9,12 +9,11 @@ import secrets
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, select, update
-
 from vmrunner.errors import Conflict, NotFound, QuotaUsedUp
 from vmrunner.ledger.database import Database, Duplicate
 from vmrunner.ledger.labels import forced_names
-from vmrunner.ledger.statements import Prepared, arg, inserts
+from vmrunner.ledger.sql import Connection, delete, func, select, update
+from vmrunner.ledger.statements import Prepared, arg, inserts, run
 from vmrunner.ledger.tables import BUILDS, LOGINS, PEOPLE, TOKENS
 from vmrunner.lib import ids
 from vmrunner.model import BuildState, Token, TokenQuota, TokenScope
@@ -82,7 +81,7 @@ def refuse_more(connection: Connection, actor: str, most: int) -> None:
     """Raise QuotaUsedUp, which undoes the transaction, when it gave the actor more builds than so
     many."""
     if connection.dialect.name != "sqlite":  # two that submit at once see each other
-        connection.execute(select(_t.id).where(_t.actor == actor).with_for_update())
+        run(connection, select(_t.id).where(_t.actor == actor).with_for_update())
     if (_UNENDED(connection, actor=actor).scalar() or 0) > most:
         raise QuotaUsedUp(
             f"{most} builds of this token have not ended, its quota",

@@ -9,23 +9,24 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
-
-from sqlalchemy import Connection, column, event, func, inspect, select, table, text
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.ledger.connections import (
     HELD_UP,
+    client_of,
     connect,
     driver,
     single_transaction,
     sqlstate,
     translated,
 )
+from vmrunner.ledger.direct import DirectConnection
+from vmrunner.ledger.sql import Connection, column, select, table
 from vmrunner.ledger.statements import Prepared
 from vmrunner.ledger.tables import ALL
+from vmrunner.ledger.urls import LedgerUrl
 from vmrunner.lib import database_url
 from vmrunner.lib.table_versions import MIGRATIONS as MIGRATIONS
 from vmrunner.lib.table_versions import known as known
@@ -38,11 +39,24 @@ _COLLISIONS: Final = (HELD_UP, "40P01")  # "deadlock detected"
 _FOUND = Prepared(lambda: select(column("version_num")).select_from(table("alembic_version")))
 
 
+#: The names of a database's tables.
+_TABLES: Final = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' "
+    "ESCAPE '~'",
+    "postgresql": "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
+}
+
+
+def tables(connection: Connection) -> set[str]:
+    """The names of the database's tables."""
+    return {row[0] for row in connection.exec_driver_sql(_TABLES[connection.dialect.name])}
+
+
 def version(connection: Connection) -> str | None:
     """The database's version; None when it has no tables of ours yet."""
-    if not inspect(connection).has_table("alembic_version"):
+    if "alembic_version" not in tables(connection):
         return None
-    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    found = _FOUND(connection).scalar()
     return None if found is None else str(found)
 
 
@@ -58,16 +72,17 @@ def difference(connection: Connection) -> str:
     )
 
 
-def _ours(connection: Connection, url: URL) -> str | None:
+def _ours(connection: Connection, url: LedgerUrl) -> str | None:
     """Return the version of a database that may be ours. Raises ConfigError for another
     program's."""
-    found = version(connection)
-    tables = set(inspect(connection).get_table_names())
+    found, present = version(connection), tables(connection)
     # A server's database may be shared, as long as no name is taken twice.
-    strange = tables if url.get_backend_name() == "sqlite" else tables & {ours.name for ours in ALL}
-    if (found is None and strange) or (found is not None and "ledger" not in tables):
-        some = ", ".join(sorted(tables)[:3])
-        shown = database_url.shown(url.render_as_string(hide_password=False))
+    strange = present
+    if url.get_backend_name() != "sqlite":
+        strange = present & {ours.name for ours in ALL}
+    if (found is None and strange) or (found is not None and "ledger" not in present):
+        some = ", ".join(sorted(strange or present)[:3])
+        shown = database_url.shown(url.render_as_string())
         raise ConfigError(
             f"database.url: {shown} is another program's: it has the tables {some}",
             hint="name another one, with VMRUNNER_DATABASE_URL or [database] url",
@@ -86,22 +101,25 @@ def behind(found: str | None) -> bool:
     return found != versions[-1]
 
 
-def current(url: URL) -> str | None:
+def current(url: LedgerUrl) -> str | None:
     """The version of the database at `url`."""
-    with single_transaction(url) as connection:
-        return _ours(connection, url)
+    try:
+        with closing(DirectConnection(url, migrating=True)) as connection:
+            return _ours(connection.statements, url)
+    except client_of(url.get_backend_name()).Error as error:
+        raise translated(error, url) from error
 
 
-def state(url: URL) -> tuple[str | None, int | None]:
+def state(url: LedgerUrl) -> tuple[str | None, int | None]:
     """The same, and bytes of the whole database where a server tells them."""
     with single_transaction(url) as connection:
         size = None
         if connection.dialect.name != "sqlite":
-            size = connection.execute(select(func.pg_database_size(func.current_database())))
+            size = connection.exec_driver_sql("SELECT pg_database_size(current_database())")
         return _ours(connection, url), None if size is None else size.scalar_one()
 
 
-def upgrade(url: URL) -> str:
+def upgrade(url: LedgerUrl) -> str:
     """Bring the database at `url` to the newest version; returns that version.
 
     All or nothing, but for tables on a server that others use meanwhile: there one migration after
@@ -133,7 +151,7 @@ def _run(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _only_upgrade(url: URL) -> Iterator[None]:
+def _only_upgrade(url: LedgerUrl) -> Iterator[None]:
     """Wait until no other upgrade of this database runs, and keep others waiting. Raises
     LedgerError after a while.
 
@@ -154,9 +172,12 @@ def _only_upgrade(url: URL) -> Iterator[None]:
         yield
 
 
-def _run_beside_others(url: URL) -> None:
+def _run_beside_others(url: LedgerUrl) -> None:
     """Run the migrations on tables that others use. A change of a table waits for its turn only
     shortly, since all others stand behind it, and comes back later."""
+    from sqlalchemy import event
+    from sqlalchemy.exc import SQLAlchemyError
+
     engine = connect(url, migrating=True)
     event.listen(engine, "begin", _wait_shortly)
     try:

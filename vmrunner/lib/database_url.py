@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
-from urllib.parse import urlencode
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlencode
 
 MASK: Final = "***"
 SQLITE: Final = "sqlite:///"
 
 _URL: Final = re.compile(
     r"(?P<scheme>[\w+]+)://"
-    r"(?:[^:/]*(?::[^@]*)?@)?"
+    r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
     r"(?:(?:\[(?P<v6>[^/?]+)\]|(?P<host>[^/:?]+))?(?::(?P<port>[^/?]*))?)?"
     r"(?P<path>/[^?]*)?"
     r"(?:\?(?P<query>.*))?",
@@ -53,6 +53,34 @@ def server(url: str) -> DatabaseServer:
     return DatabaseServer(
         host, int(port) if port else None, found["path"] or "", found["query"] or ""
     )
+
+
+class ConnectArguments(NamedTuple):
+    """Words of a URL to a client: the database, all else by name, and parameters."""
+
+    database: str | None
+    arguments: dict[str, Any]
+    query: dict[str, str | tuple[str, ...]]
+
+
+def connect_arguments(url: str) -> ConnectArguments:
+    """A URL whose hosts are spread, taken apart for a client. Raises ValueError."""
+    found = _URL.match(url)
+    if found is None:
+        raise ValueError("not a URL; such as postgresql://user@host/name")
+    words = parse_qs(found["query"] or "")
+    query = {name: v[0] if len(v) == 1 else tuple(v) for name, v in words.items()}
+    database = found["path"][1:] if found["path"] else None
+    named: dict[str, Any] = {
+        "host": found["v6"] or found["host"],
+        "port": int(found["port"]) if found["port"] else None,
+        "user": unquote(found["user"] or ""),
+        "password": unquote(found["password"] or ""),
+        "dbname": database,
+    }
+    arguments = {name: value for name, value in named.items() if value}
+    arguments |= {name: ",".join(values) for name, values in words.items()}
+    return ConnectArguments(database, arguments, query)
 
 
 def spread(url: str) -> str:

@@ -10,6 +10,14 @@ if TYPE_CHECKING:
 _TIME: Final = 10  # characters of a ULID that tell its time
 
 
+def canonical_uuid(text: str) -> str:
+    """A UUID as it is written in tags: an id that differs in a letter's case is another's. Raises
+    ValueError."""
+    import uuid
+
+    return str(uuid.UUID(text.strip()))
+
+
 def build_id() -> str:
     """A new build id, `b-<lower-case ULID>`."""
     return f"b-{_new()}"

@@ -294,6 +294,7 @@ class Driver:
     #: "module:name" of USD an hour by machine type, or by the items of its bills (`Bills`).
     prices: str = ""
     priced_on: str = ""  # the day of that table, as 2025-01-31
+    host_clock: bool = False  # its VMs are timed by this machine's clock, always
     own_host: bool = False  # its VMs run on the user's own machine, and cost nothing
     #: A scope is one host: only its processes reach the VMs there, and each VM ends at its deadline
     #: by that host's clock, without any other process.

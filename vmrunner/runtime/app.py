@@ -11,23 +11,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from vmrunner.config import settings as config
-from vmrunner.config.settings import Paths, Settings
+from vmrunner.config import paths as config
+from vmrunner.config.paths import Paths
 from vmrunner.errors import VmrunnerError
 from vmrunner.lib import process
-from vmrunner.model import Budget, Limits, PoolSpec
 from vmrunner.runtime.background import SERVE, BackgroundEngines
 from vmrunner.runtime.ledger_opener import LedgerOpener
 from vmrunner.runtime.provider_set import ProviderSet
 from vmrunner.runtime.service_parts import ServiceParts
-from vmrunner.store import open_store
 
 if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
     from vmrunner.engine.context import EngineLimits, MakesOrders
     from vmrunner.engine.engine import Engine
     from vmrunner.engine.pool_warm_ups import WarmUps
     from vmrunner.engine.sessions import Sessions
     from vmrunner.ledger import Ledger
+    from vmrunner.model import Budget, PoolSpec
     from vmrunner.providers import Provider
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
@@ -78,6 +78,8 @@ class App:
     @property
     def store(self) -> ObjectStore:
         """The store, open; nothing is asked of it for that."""
+        from vmrunner.store import open_store
+
         if self._store is None:
             table = self.settings.store
             self._store = open_store(
@@ -109,6 +111,8 @@ class App:
         """The places where this provider has VMs or images, or launched so lately that something
         may be left, as far as the ledger can be asked: it may have been configured otherwise
         then."""
+        from vmrunner.model import Limits
+
         since = time.time() - self.settings.limits.max_ttl - Limits().newborn
         try:
             scopes = self.ledger.instances.places(name, since) | self.ledger.images.places(name)
@@ -198,6 +202,7 @@ class App:
 
     def limits(self) -> EngineLimits:
         from vmrunner.engine.context import EngineLimits
+        from vmrunner.model import Limits
 
         table = self.settings.limits
         each = {

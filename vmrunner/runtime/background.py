@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vmrunner.config import sources
-from vmrunner.engine.membership import beats, seems_alive
 from vmrunner.errors import ConfigError, LedgerError
 from vmrunner.lib import database_url, ids, private_dirs, process
 from vmrunner.model import STARTING, Process
 
 if TYPE_CHECKING:
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.ledger import Ledger
 
 log = logging.getLogger("vmrunner")
@@ -54,6 +54,8 @@ def served(
     me, now = process.current(), ledger.engines.now()
     members = ledger.engines.list()
     up = {m.process for m in members if m.kind not in {STARTING, *_NO_ENGINE}}
+    from vmrunner.engine.membership import beats, seems_alive
+
     serving = [
         member
         for member in members
@@ -71,6 +73,8 @@ def served(
 
 def since(ledger: Ledger) -> float | None:
     """Since when the oldest engine serves that stays and lives; None: there is none."""
+    from vmrunner.engine.membership import seems_alive
+
     now = ledger.engines.now()
     staying = [
         member.joined_at - member.ahead

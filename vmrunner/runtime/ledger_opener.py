@@ -8,12 +8,13 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.config import settings as config
-from vmrunner.config.settings import Paths, Settings
+from vmrunner.config import paths as config
+from vmrunner.config.paths import Paths
 from vmrunner.errors import LedgerError, VmrunnerError
 from vmrunner.lib import database_url
 
 if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
     from vmrunner.ledger import Ledger
 
 

@@ -8,22 +8,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.config import settings as config
-from vmrunner.config.settings import Settings
+from vmrunner.config import paths as config
 from vmrunner.errors import ConfigError, VmrunnerError
-from vmrunner.providers import registry
-from vmrunner.providers.call_counts import ProviderCalls
-from vmrunner.providers.retired_providers import RetiredProvider, clock_at, driver_at, kept, present
 
 if TYPE_CHECKING:
+    from vmrunner.config.settings import Settings
     from vmrunner.core.boxes import Box
     from vmrunner.ledger import Ledger
     from vmrunner.lib.channels import Channel
     from vmrunner.model import Instance, Scope
     from vmrunner.providers import Provider
+    from vmrunner.providers.call_counts import ProviderCalls
+    from vmrunner.providers.retired_providers import RetiredProvider
 
 log = logging.getLogger("vmrunner")
 
@@ -31,7 +31,7 @@ log = logging.getLogger("vmrunner")
 _FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
     "database.url": config.database_url,
     "installation": lambda settings: settings.installation,
-    "secret_key": lambda settings: settings.secret_key,
+    "secret_key": lambda settings: settings.secret_key and settings.secret_key.get_secret_value(),
     "store": lambda settings: settings.store,
     "server.listen": lambda settings: settings.server.listen,
 }
@@ -50,11 +50,17 @@ class ProviderSet:
     ) -> None:
         self.settings = settings  # `renew` replaces them
         self._ledger = ledger
-        self.calls = ProviderCalls()
         self._open = open
         self._open_kind = open_kind
         self._lock = threading.RLock()
         self._drivers: dict[str, Provider] = {}
+
+    @cached_property
+    def calls(self) -> ProviderCalls:
+        """Counts of the calls of all drivers."""
+        from vmrunner.providers.call_counts import ProviderCalls
+
+        return ProviderCalls()
 
     def get(self, name: str) -> Provider:
         """The driver of one provider. Raises ConfigError when its options or its SDK are not as
@@ -70,24 +76,33 @@ class ProviderSet:
     def reaching(self, name: str, scope: Scope) -> Provider:
         """The driver that has this scope: of this name, or any, since the name may be another
         account's by now; where none has it, the one of this name."""
+        from vmrunner.providers.retired_providers import driver_at
+
         named = self.get(name)
         found = (driver_at(driver, scope) for driver in chain((named,), self._configured({scope})))
         return next((driver for driver in found if driver is not None), named)
 
     def channel_to(self, instance: Instance) -> Channel:
         """The channel to its sshd; only one that needs its provider opens that."""
+        from vmrunner.providers import registry
+
         return registry.channel(
             instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
         )
 
     def box_of(self, instance: Instance) -> Box:
         """The box that realises the container's image in it, as `channel_to`."""
+        from vmrunner.providers import registry
+
         return registry.box(
             instance.scope.kind, lambda: self.reaching(instance.provider, instance.scope)
         )
 
     def reaches(self, instance: Instance) -> bool:
         """False: it is a VM of another host, which only that one's processes reach."""
+        from vmrunner.providers import registry
+        from vmrunner.providers.retired_providers import driver_at
+
         if not registry.is_host_bound(instance.scope.kind):
             return True
         driver = self.reaching(instance.provider, instance.scope)
@@ -120,6 +135,10 @@ class ProviderSet:
         """The clock that the VMs of a provider are timed by, those of one scope of it where its
         drivers differ, as far as it can be had; else ours.
         `ask`: an answer of the cloud tells its time, and whose the scope is, so get one first."""
+        from vmrunner.providers.retired_providers import clock_at
+
+        if not ask and self._timed_here(name):
+            return time.time()
         try:
             driver = self.reaching(name, scope) if ask and scope is not None else self.get(name)
             if ask:
@@ -128,9 +147,19 @@ class ProviderSet:
         except VmrunnerError:
             return time.time()
 
+    def _timed_here(self, name: str) -> bool:
+        """True of a provider whose VMs are timed by this machine's clock, which needs no driver."""
+        from vmrunner.providers import registry
+
+        table = self.settings.providers.get(name)
+        driver = None if table is None else registry.find(table.kind)
+        return driver is not None and driver.host_clock
+
     def renew(self, settings: Settings, old: Mapping[str, Provider]) -> dict[str, Provider]:
         """Take other settings, while `old` are in use; returns what is to be used from now on.
         Raises ConfigError, and then nothing has changed."""
+        from vmrunner.providers.retired_providers import kept, present
+
         before = self.settings
         for field, fixed in _FIXED.items():
             if fixed(settings) != fixed(before):
@@ -168,6 +197,9 @@ class ProviderSet:
         """A provider that is not in the configuration any more: any that verified the scopes of
         its rows, as after a renaming; for the others one is opened by what the scopes tell.
         ConfigError where these credentials do not reach them."""
+        from vmrunner.providers import registry
+        from vmrunner.providers.retired_providers import RetiredProvider
+
         scopes = self._dropped().get(name, set())
         drivers = [candidate for candidate in self._configured(scopes) if candidate.scopes & scopes]
         unreached = scopes - _reached(drivers)

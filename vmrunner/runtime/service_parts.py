@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.background import BackgroundEngines

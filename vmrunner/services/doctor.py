@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.engine.context import EngineLimits
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider

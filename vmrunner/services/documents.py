@@ -9,27 +9,29 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from vmrunner.lib import units
-from vmrunner.model import (
-    AllowList,
-    BuildEvent,
-    BuildRecord,
-    BuildSpec,
-    CommandSummary,
-    FileEntry,
-    Instance,
-    LogLine,
-    NetworkPolicy,
-    Start,
-    Step,
-    Token,
-)
+from vmrunner.model import AllowList
 from vmrunner.services import build_history
 
 if TYPE_CHECKING:
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
     from vmrunner.ledger.actions import Action
-    from vmrunner.model import BudgetState, EndpointStatus, Finding
+    from vmrunner.model import (
+        BudgetState,
+        BuildEvent,
+        BuildRecord,
+        BuildSpec,
+        CommandSummary,
+        EndpointStatus,
+        FileEntry,
+        Finding,
+        Instance,
+        LogLine,
+        NetworkPolicy,
+        Start,
+        Step,
+        Token,
+    )
     from vmrunner.reaper.report import ReportLine
     from vmrunner.reaper.retention import Removal
     from vmrunner.services import document_types as types

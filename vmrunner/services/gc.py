@@ -17,7 +17,8 @@ from vmrunner.store.object_gc import ObjectGc
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.ledger import Ledger
     from vmrunner.store import ObjectStore
 

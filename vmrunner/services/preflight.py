@@ -23,7 +23,8 @@ from vmrunner.providers.settings import LocalSettings
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.images import LocalImage, Progress, Recipe
     from vmrunner.ledger import Ledger
     from vmrunner.runtime.provider_set import ProviderSet

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmrunner.config import settings as config
+from vmrunner.config import paths as config
 from vmrunner.engine.membership import seems_alive
 from vmrunner.errors import ConfigError, Conflict, NotFound, StoreError
 from vmrunner.ledger import Ledger, upgrade
@@ -18,7 +18,8 @@ from vmrunner.services.backup_manifest import LEDGER, OBJECTS, BackupManifest
 from vmrunner.store import ObjectStore, verified
 
 if TYPE_CHECKING:
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.ledger.backups import CopiedObject, LedgerInPlace
     from vmrunner.ledger.transfer_types import Member
 

@@ -22,7 +22,8 @@ from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import cancel, ceilings, preflight, requests, sources
 
 if TYPE_CHECKING:
-    from vmrunner.config.settings import Paths, Settings
+    from vmrunner.config.paths import Paths
+    from vmrunner.config.settings import Settings
     from vmrunner.images import Progress
     from vmrunner.lib.archive.files import ArchiveTotal
     from vmrunner.model import BuildRecord, Process

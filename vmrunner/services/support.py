@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.config import named_secret, sources
-from vmrunner.config.settings import database_url
+from vmrunner.config.paths import database_url
 from vmrunner.errors import ConfigError, VmrunnerError
 from vmrunner.lib.masking import MASK, Masker
 from vmrunner.services import doctor, nodes, pools, versions

@@ -18,7 +18,7 @@ from vmrunner.lib import private_dirs, units
 from vmrunner.store.fetch import ROOM
 
 if TYPE_CHECKING:
-    from vmrunner.config.settings import Paths
+    from vmrunner.config.paths import Paths
     from vmrunner.store.source_transfer import SourceTransfer
 
 _ALGORITHM: Final = "sha256:"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from vmrunner import images
-from vmrunner.config import settings
+from vmrunner.config import paths
 from vmrunner.errors import BadOrder
 from vmrunner.lib import local_images
 from vmrunner.lib.local_images import LocalImage
@@ -51,7 +51,7 @@ class Vms:
         """`cache`: where images lie, by default the user's; it must have the default one, as this
         version of vmrunner makes it. `accelerator`: auto, kvm or tcg. `cpus` of a VM; None: two, or
         one where it is emulated. `memory` of a VM, bytes. Raises BadOrder, with the fix."""
-        cache = cache or settings.cache_path()
+        cache = cache or paths.cache_path()
         image = local_images.resolve(cache, local_images.DEFAULT, images.current)
         qemu = launch_plan.need(launch_plan.emulator())
         chosen = accel.choose(accelerator, qemu=qemu, kernel=image.kernel, cache_dir=cache)

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from sqlalchemy.engine import make_url
 
+from vmrunner.config import paths, sources
 from vmrunner.config import settings as config
-from vmrunner.config import sources
 from vmrunner.config.settings import Settings
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError
@@ -274,19 +274,19 @@ def test_an_ec2_driver_is_told_its_provider_as_written(tmp_path: Path) -> None:
 def test_relative_sqlite_paths_mean_beside_the_file_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "vmrunner.toml").write_text("[database]\nurl = 'sqlite:///state/l.db'")
     settings = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "vmrunner.toml")).settings
-    assert config.database_url(settings) == f"sqlite:///{tmp_path}/state/l.db"
-    assert config.paths(settings).data == tmp_path / "state" / "l.db.d"
+    assert paths.database_url(settings) == f"sqlite:///{tmp_path}/state/l.db"
+    assert paths.paths(settings).data == tmp_path / "state" / "l.db.d"
 
 
 def test_each_ledger_has_a_data_directory_of_its_own(tmp_path: Path) -> None:
     xdg = tmp_path / "xdg-data" / "vmrunner"
     default = Settings()
-    assert config.database_url(default) == f"sqlite:///{xdg}/ledger.db"
-    assert config.paths(default).data == xdg
+    assert paths.database_url(default) == f"sqlite:///{xdg}/ledger.db"
+    assert paths.paths(default).data == xdg
     same = Settings.model_validate({"database": {"url": f"sqlite:///{xdg}/ledger.db"}})
-    assert config.paths(same).data == xdg
+    assert paths.paths(same).data == xdg
     one, two, again = (
-        config.paths(Settings.model_validate({"database": {"url": url}})).data
+        paths.paths(Settings.model_validate({"database": {"url": url}})).data
         for url in ("postgresql://a@h/one", "postgresql://a@h/two", "postgresql://b:pw@h/one")
     )
     assert one == again
@@ -304,7 +304,7 @@ def test_a_dump_reads_back_to_the_same(tmp_path: Path) -> None:
     settings = load(tmp_path).settings
     (tmp_path / "dumped.toml").write_text(sources.dump(settings))
     again = load(tmp_path, VMRUNNER_CONFIG=str(tmp_path / "dumped.toml")).settings
-    explicit = {"database": config.DatabaseSettings(url=config.database_url(settings))}
+    explicit = {"database": config.DatabaseSettings(url=paths.database_url(settings))}
     assert again == settings.model_copy(update=explicit)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from vmrunner.config import paths, sources
 from vmrunner.config import settings as config
-from vmrunner.config import sources
 from vmrunner.errors import ConfigError
 from vmrunner.lib.store_url import StoreUrl
 
@@ -21,7 +21,7 @@ def test_the_default_is_a_directory_beside_the_ledger(tmp_path: Path) -> None:
     settings = config.Settings.model_validate(
         {"database": {"url": f"sqlite:///{tmp_path}/a b/ledger.db"}}
     )
-    url = StoreUrl.parse(config.store_url(settings))
+    url = StoreUrl.parse(paths.store_url(settings))
     assert url == StoreUrl("file", "", f"{tmp_path}/a b/ledger.db.d/store")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner.config.settings import Paths, Settings
+from vmrunner.config.paths import Paths
+from vmrunner.config.settings import Settings
 from vmrunner.errors import LedgerError
 from vmrunner.ledger import Ledger
 from vmrunner.runtime.ledger_opener import SILENCE_KEPT, LedgerOpener

@@ -195,7 +195,7 @@ def config_schema(
 @db.command("upgrade")
 def db_upgrade(context: typer.Context) -> int:
     """Bring the tables to this version; SQLite does it by itself."""
-    from vmrunner.config.settings import database_url
+    from vmrunner.config.paths import database_url
     from vmrunner.ledger import Ledger
 
     output.print_out(Ledger.upgrade(database_url(shell_of(context).loaded.settings)))
@@ -205,7 +205,7 @@ def db_upgrade(context: typer.Context) -> int:
 @db.command("status")
 def db_status(context: typer.Context, form: Output = Format.TABLE) -> int:
     """The version of the tables, the upgrades that they lack, and their size. Changes nothing."""
-    from vmrunner.config.settings import database_url
+    from vmrunner.config.paths import database_url
     from vmrunner.ledger import Ledger
     from vmrunner.lib import units
 
@@ -244,7 +244,7 @@ def _database(state: LedgerState) -> DatabaseDocument:
 @db.command("current")
 def db_current(context: typer.Context) -> int:
     """The version of the tables."""
-    from vmrunner.config.settings import database_url
+    from vmrunner.config.paths import database_url
     from vmrunner.ledger import Ledger
 
     version = Ledger.current(database_url(shell_of(context).loaded.settings))

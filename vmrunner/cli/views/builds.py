@@ -20,10 +20,10 @@ from vmrunner.model import (
 )
 from vmrunner.services import build_history, costs, people
 from vmrunner.services.documents import build_document, event_document, iso, listed_document
-from vmrunner.services.fleet import FleetVm, fleet_document
 
 if TYPE_CHECKING:
     from vmrunner.services.document_types import TestsDocument
+    from vmrunner.services.fleet import FleetVm
 
 _RESULT_COLOURS = {
     Result.SUCCESS: "green",
@@ -129,6 +129,8 @@ def machine_view(*, cloud: bool) -> ListView[FleetVm]:
         Column("ref", _ref, wide=True),
         Column("place", lambda m: m.row.offer.place if m.row else "", wide=True),
     ]
+    from vmrunner.services.fleet import fleet_document
+
     return ListView(
         kind="instance", columns=columns, document=lambda m: fleet_document(m, cloud=cloud)
     )

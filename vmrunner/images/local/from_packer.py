@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from vmrunner.config.settings import cache_path
+from vmrunner.config.paths import cache_path
 from vmrunner.errors import ConfigError, ImageError, VmrunnerError
 from vmrunner.images.local import disk
 from vmrunner.images.local.builder import facts

@@ -49,6 +49,7 @@ DRIVER = Driver(
     open=open,
     needs=frozenset({"state_dir", "cache_dir", "installation", "current"}),
     options="vmrunner.providers.qemu.options:QemuOptions",
+    host_clock=True,
     own_host=True,
     host_bound=True,
     channel="vmrunner.providers.qemu:channel",

@@ -1,0 +1,48 @@
+"""Planted bugs of commands that start at once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+KNOWN: Final = "tests/unit/config/test_known_settings.py"
+FROZEN: Final = "tests/unit/ledger/test_frozen_statements.py"
+
+BUGS: Final[tuple[Bug, ...]] = (
+    Bug(
+        "know a configuration by less than its values",
+        "config/known_settings.py",
+        "[_version(), _code(), values]",
+        "[_version(), _code(), sorted(values)]",
+        f"{KNOWN}::test_whatever_changed_is_validated",
+    ),
+    Bug(
+        "believe a cache that another may have written",
+        "config/known_settings.py",
+        "found.st_mode & 0o077 or above.st_mode & 0o077",
+        "found.st_mode & 0o007 or above.st_mode & 0o007",
+        f"{KNOWN}::test_what_others_may_have_written_is_not_believed",
+    ),
+    Bug(
+        "leave a frozen statement as it was",
+        "ledger/compiled/sqlite.json",
+        '"removals._LET_GO": ["UPDATE objects',
+        '"removals._LET_GO": ["UPDATE  objects',
+        f"{FROZEN}::test_each_frozen_statement_is_what_is_compiled",
+    ),
+    Bug(
+        "take any token for one that was sealed here",
+        "ledger/encryption.py",
+        "return any(\n                hmac",
+        "return True or any(\n                hmac",
+        "tests/unit/ledger/test_encryption.py::test_a_token_is_known_by_its_signature",
+    ),
+    Bug(
+        "take any whole number for a plain one of a union",
+        "lib/plain_json.py",
+        "if len(found) != 1 or (None in members and type(value) is int):",
+        "if len(found) != 1:",
+        "tests/unit/lib/test_plain_json.py::test_whatever_else_it_is_is_left_to_pydantic",
+    ),
+)
