@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.errors import CredentialsRefused
-from vmrunner.lib import resources
+from vmrunner.lib import resources, unit_recipe
 from vmrunner.model import Finding, Spec
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.findings import (
@@ -149,10 +149,12 @@ def _exec(provider: KubernetesProvider) -> Iterator[Finding]:
 
 
 def _recipe(verdict: Verdict) -> Iterator[Finding]:
-    if verdict.words:
-        yield ok("unit image", f"recipe {verdict.words}")
+    wanted = unit_recipe.current()
+    if verdict.words == wanted:
+        yield ok("unit image", f"recipe {wanted}")
     else:
-        yield bad("unit image", "it is not one that vmrunner made", _BASE)
+        shown = verdict.words or "none of vmrunner's"
+        yield bad("unit image", f"its recipe is {shown}, this vmrunner's {wanted}", _BASE)
 
 
 def _network(provider: KubernetesProvider) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from vmrunner.lib import ids
+from vmrunner.lib import ids, unit_recipe
 from vmrunner.lib.websocket_channel import EXEC, WebSocketChannel
 from vmrunner.model import Address, Role
 from vmrunner.providers.common.call_failed import CallFailed
@@ -156,7 +156,7 @@ class KubeProbes:
             meta = {**self._meta(name, seconds=1), "ownerReferences": [_owner(name, uid)]}
             secret = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque"}
             self._client.create(SECRETS, secret)
-            ended = self._until(lambda: not self._is_there(JOBS, name))
+            ended = self._until(lambda: self._is_ended(name))
             collected = ended and self._until(lambda: not self._is_there(SECRETS, name))
         finally:
             self._drop(JOBS, name, uid)
@@ -191,7 +191,7 @@ class KubeProbes:
         if echo.strip() != "vmrunner":
             return self._nothing(f"exec in a probe pod answered {echo[:80]!r}", exec=False)
         found = {"exec": self._verdict(True, "a pod of it is reached by exec")}
-        recipe = self._run(pod, "cat", RECIPE).strip()
+        recipe = self._run(pod, "cat", f"/{unit_recipe.HASH}").strip()
         found["recipe"] = self._verdict(True, recipe)
         answer = self._run(pod, "python3", "-c", REACH).strip()
         reached = answer.removeprefix("reached:").strip()
@@ -264,6 +264,16 @@ class KubeProbes:
             raise
         return True
 
+    def _is_ended(self, name: str) -> bool:
+        """True once its deadline ended a Job, be it that a collector is still to take it away."""
+        try:
+            shown = self._client.get(JOBS, name)
+        except CallFailed as failed:
+            if error_codes.is_missing(failed):
+                return True
+            raise
+        return "deletionTimestamp" in shown["metadata"]
+
     def _phase(self, name: str) -> str:
         return str((self._client.get(PODS, name).get("status") or {}).get("phase") or "")
 
@@ -315,10 +325,6 @@ class KubeProbes:
         facts = (str(scope), options.runs, options.runtime_class, options.unit_image, options.dns)
         name = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         return cache / "kubernetes" / f"probes-{name}.json"
-
-
-#: A file of the unit image: the hash of the recipe that it was built by.
-RECIPE: Final = "/usr/lib/vmrunner/recipe"
 
 
 def _owner(name: str, uid: str) -> dict[str, str]:

@@ -1,0 +1,304 @@
+"""`doctor` for Kubernetes: each planted mistake with its fix; and what a try alone shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from vmrunner_localclouds.kube.access import User
+from vmrunner_localclouds.kube.kinds import (
+    JOBS,
+    PODS,
+    RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
+)
+
+from tests.support.kube_driver import Cluster, cluster, make_order
+from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, NoCapacity
+from vmrunner.lib import unit_recipe
+from vmrunner.model import Finding, Level, Network, Spec
+from vmrunner.providers.kubernetes.permissions import needed
+from vmrunner.providers.kubernetes.provider import KubernetesProvider
+
+Plant = Callable[[Cluster], dict[str, Any]]
+
+
+class Containers:
+    """What runs in a probe's pod: programs of this host, as far as a probe asks for them."""
+
+    def __init__(self, *, recipe: str = unit_recipe.current(), reached: str = "") -> None:
+        self.answers = {"cat": recipe, "python3": f"reached: {reached}"}
+
+    def __call__(self, _: Any, __: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        words = ["echo", self.answers[command[0]]] if command[0] in self.answers else command
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+@pytest.fixture
+def kube() -> Iterator[Cluster]:
+    with cluster() as made:
+        yield made
+
+
+def inside(kube: Cluster, containers: Containers) -> None:
+    """Each pod has these containers in it."""
+    kube.cloud.programs = containers
+
+
+def findings(provider: KubernetesProvider) -> dict[str, Finding]:
+    """The worst of each check."""
+    order = (Level.OK, Level.WARNING, Level.ERROR)
+    found: dict[str, Finding] = {}
+    for one in provider.check():
+        if one.check == "clock":
+            continue  # a virtual one
+        if one.check not in found or order.index(one.level) > order.index(found[one.check].level):
+            found[one.check] = one
+    return found
+
+
+def test_where_all_is_well_nothing_is_wrong(kube: Cluster) -> None:
+    inside(kube, Containers())
+    for runs in ("vmi", "pod"):
+        found = findings(kube.provider(runs, unit_image=_IMAGE))
+        assert {f.level for f in found.values()} == {Level.OK}, found
+    assert found["exec"].message == "gvisor: a pod of it is reached by exec"
+    assert not kube.cloud.all(JOBS)
+    kube.wait(lambda: not kube.cloud.all(PODS) and not kube.cloud.all(SECRETS))
+
+
+_IMAGE = f"registry.example/unit@sha256:{'b' * 64}"
+
+
+def no_file(kube: Cluster) -> dict[str, Any]:
+    return {"kubeconfig": str(kube.cache / "none")}
+
+
+def no_context(_: Cluster) -> dict[str, Any]:
+    return {"context": "production"}
+
+
+def bad_token(kube: Cluster) -> dict[str, Any]:
+    config = kube.cache / "config"
+    config.write_text(yaml.safe_dump(kube.cloud.config("wrong")))
+    return {"kubeconfig": str(config)}
+
+
+def no_namespace(_: Cluster) -> dict[str, Any]:
+    return {"namespace": "builds"}
+
+
+def bad_authority(kube: Cluster) -> dict[str, Any]:
+    kube.cloud.renew_certificate()
+    return {}
+
+
+def no_class(kube: Cluster) -> dict[str, Any]:
+    return {"runs": "pod", "runtime_class": "kata-fc", "unit_image": _IMAGE}
+
+
+def a_tag(_: Cluster) -> dict[str, Any]:
+    return {"image": "registry.example/vmrunner:latest"}
+
+
+def another_installation(kube: Cluster) -> dict[str, Any]:
+    provider = kube.provider(installation="00000000-0000-4000-8000-00000000000f")
+    order = make_order(provider)
+    provider.create(dataclasses.replace(order, installation="00000000-0000-4000-8000-00000000000f"))
+    return {}
+
+
+def no_collector(kube: Cluster) -> dict[str, Any]:
+    kube.cloud.garbage.on = False
+    return {}
+
+
+def no_deadlines(kube: Cluster) -> dict[str, Any]:
+    kube.cloud.jobs.on = False
+    return {}
+
+
+def an_old_unit(kube: Cluster) -> dict[str, Any]:
+    inside(kube, Containers(recipe="0123456789"))
+    return {"runs": "pod", "unit_image": _IMAGE}
+
+
+def an_open_network(kube: Cluster) -> dict[str, Any]:
+    inside(kube, Containers(reached="the API server"))
+    return {"runs": "pod", "unit_image": _IMAGE}
+
+
+def a_used_up_quota(kube: Cluster) -> dict[str, Any]:
+    quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}
+    kube.cloud.add_object(RESOURCE_QUOTAS, quota)
+    spec = {"containers": [{"name": "c", "image": "i"}]}
+    kube.cloud.add_object(PODS, {"metadata": {"name": "busy"}, "spec": spec})
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "words", "fix"),
+    [
+        (no_file, "namespace", "no such file", "set kubeconfig or KUBECONFIG"),
+        (no_context, "namespace", "no context 'production'", "one of: local"),
+        (bad_token, "namespace", "401", "renew the token"),
+        (no_namespace, "namespace", 'namespaces "builds" not found', "make the namespace"),
+        (bad_authority, "namespace", "certificate verify failed", "certificate-authority"),
+        (no_class, "cluster", "kata-fc", "kubectl get runtimeclass"),
+        (a_tag, "cluster", "registry.example/vmrunner:latest", "name it by its digest"),
+        (another_installation, "namespace", "of another installation", "give this one its own"),
+        (no_collector, "controllers", "collector left what it owned", "garbage-collector"),
+        (no_deadlines, "controllers", "no controller ended it", "kube-controller-manager"),
+        (an_old_unit, "unit image", "its recipe is 0123456789", "image build --unit"),
+        (an_open_network, "network none", "reaches the API server", "network.yaml"),
+        (a_used_up_quota, "quota", "pods is used up", "raise it"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_planted_mistake_is_told_with_its_fix(
+    kube: Cluster, plant: Plant, check: str, words: str, fix: str
+) -> None:
+    options = plant(kube)
+    provider = kube.provider(options.pop("runs", "vmi"), **options)
+    found = findings(provider)[check]
+    assert found.level is not Level.OK
+    assert words in found.message
+    assert fix in found.fix
+
+
+def user(kube: Cluster, *left_out: str) -> Path:
+    """A kubeconfig of somebody who has all rights that are needed but these."""
+    provider = kube.provider("pod")
+    rights = {*needed(kube.provider().options), *needed(provider.options)}
+    rules = [
+        {"verbs": [r.verb], "apiGroups": [r.group], "resources": [r.resource]}
+        for r in rights
+        if str(r) not in left_out
+    ]
+    cloud = kube.cloud
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ci"}
+    subject = {"kind": "User", "name": "ci", "apiGroup": "rbac.authorization.k8s.io"}
+    cloud.add_object(ROLES, {"metadata": {"name": "ci"}, "rules": rules})
+    binding = {"metadata": {"name": "ci"}, "roleRef": reference, "subjects": [subject]}
+    cloud.add_object(ROLE_BINDINGS, binding)
+    token = cloud.access.token(User(name="ci", groups=("system:authenticated",)))
+    config = kube.cache / "config"
+    config.write_text(yaml.safe_dump(cloud.config(token)))
+    return config
+
+
+@pytest.mark.parametrize("runs", ["vmi", "pod"])
+def test_the_role_has_all_that_is_needed(kube: Cluster, runs: str) -> None:
+    inside(kube, Containers())
+    provider = kube.provider(runs, kubeconfig=str(user(kube)), unit_image=_IMAGE)
+    found = findings(provider)
+    assert {f.level for f in found.values()} == {Level.OK}, found
+
+
+@pytest.mark.parametrize("right", ["patch jobs", "create pods/exec", "get namespaces"])
+def test_a_missing_right_is_named(kube: Cluster, right: str) -> None:
+    inside(kube, Containers())
+    provider = kube.provider("pod", kubeconfig=str(user(kube, right)))
+    found = findings(provider)
+    if right == "get namespaces":
+        assert found["namespace"].level is Level.ERROR
+        assert "role.yaml" in found["namespace"].fix
+        return
+    assert found["rights"].message.startswith(f"denied: {right}")
+    assert ("1.35" in found["rights"].message) is (right == "create pods/exec")
+    assert "role.yaml" in found["rights"].fix
+
+
+def test_who_may_not_delete_launches_nothing(kube: Cluster) -> None:
+    provider = kube.provider(kubeconfig=str(user(kube, "delete jobs")))
+    with pytest.raises(CredentialsRefused, match="may not delete"):
+        provider.offers(Spec())
+    assert findings(provider)["delete"].level is Level.ERROR
+    assert list(provider.sweep())
+
+
+def test_a_class_that_exec_does_not_reach_is_refused(kube: Cluster) -> None:
+    """The words are the cluster's own."""
+    found = findings(kube.provider("pod"))["exec"]
+    assert found.level is Level.ERROR
+    assert found.message.startswith("gvisor: exec in a probe pod: ")
+    assert "kubectl exec" in found.fix
+
+
+def test_probes_are_made_once_a_day(kube: Cluster) -> None:
+    inside(kube, Containers())
+    provider = kube.provider("pod")
+    for _ in range(2):
+        findings(provider)
+        findings(kube.provider("pod"))  # another process of this host
+    assert kube.cloud.count("jobs.create") - kube.cloud.count("pods.create") >= 1
+    assert kube.cloud.count("pods.create") == 1 + 4  # one dry run a check
+    kube.clock.advance(86401)
+    findings(provider)
+    assert kube.cloud.count("pods.create") == 2 + 5
+
+
+def test_network_none_waits_for_its_probe(kube: Cluster) -> None:
+    inside(kube, Containers())
+    provider = kube.provider("pod")
+    wanted = Spec(network=Network.NONE)
+    with pytest.raises(NoCapacity, match="is probed first"):
+        provider.offers(wanted)
+    provider.probes.unit()  # waits for the one that was begun
+    assert provider.offers(wanted)
+    assert provider.holds_no_network
+
+
+def test_network_none_is_refused_where_no_policy_holds(kube: Cluster) -> None:
+    inside(kube, Containers(reached="169.254.169.254, the internet"))
+    provider = kube.provider("pod")
+    provider.probes.unit()
+    with pytest.raises(BadOrder, match=r"reaches 169\.254\.169\.254, the internet"):
+        provider.offers(Spec(network=Network.NONE))
+    order = dataclasses.replace(make_order(provider), network=Network.NONE)
+    with pytest.raises(BadOrder):
+        provider.create(order)
+    never = kube.provider("pod", network_policy="never")
+    with pytest.raises(BadOrder, match="never"):
+        never.offers(Spec(network=Network.NONE))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"runs": "pod", "runtime_class": None}, "share the node's kernel"),
+        ({"runs": "pod", "wall": "thin"}, "wall"),
+        ({"namespace": "A"}, "namespace"),
+        ({"sizes": ()}, "sizes"),
+        ({"sizes": ("2",)}, "'2'"),
+        ({"usd_hour": {"8x8GiB": 1.0}}, "8x8GiB"),
+        ({"dns": ()}, "dns"),
+        ({"image": {"volume": 1}}, "image"),
+        ({"image": {"data_volume": {"claim": "a", "size": "big"}}}, "size"),
+    ],
+)
+def test_wrong_options_are_refused_with_a_fix(
+    kube: Cluster, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        kube.provider(**options)
+    assert error.value.hint
+
+
+def test_what_a_pod_cannot_keep_is_refused(kube: Cluster) -> None:
+    provider = kube.provider("pod")
+    for spec in (Spec(spot=True), Spec(image="x"), Spec(cpus=64), Spec(disk=1 << 50)):
+        with pytest.raises(BadOrder) as error:
+            provider.offers(spec)
+        assert error.value.hint
+    offers = kube.provider("pod", sizes=("2x4GiB", "4x8GiB"), usd_hour={"2x4GiB": 0.09}).offers
+    assert [o.machine_type for o in offers(Spec(cpus=3))] == ["4x8GiB"]
+    assert [o.usd_hour for o in offers(Spec())] == [0.09, 0.0]
