@@ -117,6 +117,8 @@ def test_v4_knows_no_end_of_one_way(kube: KubeApi) -> None:
         connection.send(b"\0more")
         messages = [connection.recv(timeout=60) for _ in range(2)]
         assert messages == [b"\1", b"\1more"]
+        connection.send(b"\0again")
+        assert connection.recv() == b"\1again"
 
 
 def test_streams_that_are_not_wanted_carry_nothing(kube: KubeApi) -> None:
