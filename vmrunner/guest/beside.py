@@ -23,7 +23,7 @@ from .state import ContainerError, EventLog, Place
 if TYPE_CHECKING:
     from .command_io import Output
     from .pull import Pull
-    from .runtime import Answer
+    from .runtime import ContainerWord
 
 KILL_GRACE = 10.0  # seconds from KILL: the whole unit is deleted then
 BOX = "/vmrunner"
@@ -196,11 +196,11 @@ def start(place: Place) -> None:
     """Nothing: its driver waits at the FIFOs."""
 
 
-def wait(place: Place) -> Answer:
+def wait(place: Place) -> ContainerWord:
     return _Gone(place)
 
 
-def received(answer: Answer, /) -> bytes:
+def received(answer: ContainerWord, /) -> bytes:
     return answer.recv(1)
 
 

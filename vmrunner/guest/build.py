@@ -25,7 +25,7 @@ from .state import ContainerError, EventLog, Spool, clock
 if TYPE_CHECKING:
     from .caches import CacheWork
     from .exit_events import ExitEvents
-    from .runtime import Answer
+    from .runtime import ContainerWord
     from .state import Place
 
 READ = 1 << 20
@@ -202,7 +202,7 @@ class GuestBuild:
             self._code = self._runtime.exit_code(response, self._job, self._events)
         return True
 
-    def _attend(self, answer: Answer | None) -> Iterator[bytes]:
+    def _attend(self, answer: ContainerWord | None) -> Iterator[bytes]:
         """Yield the parts of Docker's answer, and nothing when it is time to look at timeouts and
         wishes, until its end or the container's. The FIFOs are minded meanwhile."""
         poll = select.poll()

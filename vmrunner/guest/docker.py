@@ -19,7 +19,7 @@ from .state import ContainerError
 if TYPE_CHECKING:
     from .command_group import CommandGroup
     from .pull import Pull
-    from .runtime import Answer
+    from .runtime import ContainerWord
     from .state import EventLog, Place
 
 SOCKET = "/run/docker.sock"
@@ -88,7 +88,7 @@ def decoded(response: bytes) -> Any:
     return value
 
 
-def received(connection: Answer) -> bytes:
+def received(connection: ContainerWord) -> bytes:
     """Bytes that have come on the connection; b"" at its end."""
     try:
         return connection.recv(65536)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from .state import EventLog, Place
 
 
-class Answer(Protocol):
+class ContainerWord(Protocol):
     """A file that is readable when the runtime has something to say."""
 
     def fileno(self) -> int: ...
     def settimeout(self, seconds: float | None, /) -> None: ...
     def recv(self, size: int, /) -> bytes: ...
-    def __enter__(self) -> Answer: ...
+    def __enter__(self) -> ContainerWord: ...
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -74,10 +74,10 @@ class Runtime(Protocol):
     def start(self, place: Place) -> None:
         """Start the container's driver."""
 
-    def wait(self, place: Place) -> Answer:
+    def wait(self, place: Place) -> ContainerWord:
         """Open what becomes readable at the container's end."""
 
-    def received(self, answer: Answer, /) -> bytes:
+    def received(self, answer: ContainerWord, /) -> bytes:
         """Part of that; b"" when it has ended."""
 
     def exit_code(self, response: bytes, job: dict[str, Any], events: EventLog) -> int | None:
