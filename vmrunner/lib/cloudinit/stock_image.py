@@ -12,6 +12,7 @@ from typing import Any, Final
 from vmrunner.lib import resources
 
 LIBRARY: Final = "/usr/lib/vmrunner"
+OF_UNITS: Final = "beside.sh"  # in the line of the driver's that no VM needs
 OF_TYPES: Final = ("__future__", "collections.abc", "typing")
 #: What waits in a VM of our images before its build is known, for which a stock image has no time;
 #: and what its user-data has no room for.
@@ -68,6 +69,8 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     files["supervisor"] = (here / "waiting.sh").read_text()
     files["bootstrap.sh"] = (here / "bootstrap.sh").read_text()
     files["docker.sh"] = (scripts / "40-docker.sh").read_text()
+    driver = files["guest/driver.sh"].splitlines(keepends=True)
+    files["guest/driver.sh"] = "".join(line for line in driver if OF_UNITS not in line)
     for name in ("guest/driver.sh", "supervisor", "bootstrap.sh", "docker.sh"):
         files[name] = without_comments(files[name])
     return early, {
@@ -83,8 +86,8 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
 
 
 def _drop_unused(trees: Sequence[ast.Module]) -> None:
-    """Take away the functions and the constants whose names nothing in these programs has: what
-    they are for is not in a stock image."""
+    """Take away the functions and the constants whose names nothing in these programs has, since
+    what they are for is not in a stock image, and the modules that these alone have read."""
     while True:
         names = {name for tree in trees for name in _names(tree)}
         found = False
@@ -96,7 +99,14 @@ def _drop_unused(trees: Sequence[ast.Module]) -> None:
                 found = found or len(kept) < len(node.body)
                 node.body = kept
         if not found:
-            return
+            break
+    for tree in trees:
+        read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        tree.body = [
+            part
+            for part in tree.body
+            if not isinstance(part, ast.Import) or any(name.name in read for name in part.names)
+        ]
 
 
 def _defined(node: ast.stmt) -> str | None:
