@@ -1,0 +1,116 @@
+"""Bugs to plant in the driver of Kubernetes (`mutations.py`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from bench.planted import Bug
+
+DRIVER = "tests/integration/test_kubernetes.py"
+DOCTOR = "tests/integration/test_kubernetes_doctor.py"
+LIMITS = "tests/integration/test_kubernetes_limits.py"
+BODIES = "tests/unit/providers/kubernetes/test_bodies.py"
+STATES = "tests/unit/providers/kubernetes/test_states.py"
+CODES = "tests/unit/providers/kubernetes/test_error_codes.py"
+
+BUGS: Final = (
+    Bug(
+        "adopt whatever has the name in a cluster",
+        "providers/kubernetes/create.py",
+        "        if not same_order(found, order):\n",
+        "        if not found:\n",
+        f"{DRIVER}::test_a_strangers_object_of_that_name_is_left_alone",
+    ),
+    Bug(
+        "adopt another generation's order in a cluster",
+        "providers/kubernetes/labels.py",
+        '        and labels.get(f"{PREFIX}generation") == order.generation\n'
+        "        and notes.get(ORDER) == digest(order)\n",
+        "",
+        f"{DRIVER}::test_another_installations_order_is_not_adopted",
+    ),
+    Bug(
+        "delete by name alone in a cluster",
+        "providers/kubernetes/client.py",
+        '            "preconditions": {"uid": uid},\n',
+        "",
+        f"{DRIVER}::test_another_uid_is_never_deleted",
+    ),
+    Bug(
+        "trust a cluster's garbage collector",
+        "providers/kubernetes/delete.py",
+        "        return since is not None and self._now() - since >= COLLECTED_WITHIN\n",
+        "        return since is None\n",
+        f"{DRIVER}::test_without_a_collector_a_second_delete_ends_it",
+    ),
+    Bug(
+        "force a pod away while its node lives",
+        "providers/kubernetes/delete.py",
+        "lost = force and kind.plural == PODS.plural and self._is_lost(found)",
+        "lost = force and kind.plural == PODS.plural",
+        f"{DRIVER}::test_a_lost_nodes_pod_lives_until_it_is_gone",
+    ),
+    Bug(
+        "take what is missing in another namespace for dead",
+        "providers/kubernetes/describe.py",
+        "        if lost:\n            self._identity.confirm(scope)\n",
+        "",
+        f"{DRIVER}::test_a_namespace_made_anew_is_another_scope",
+    ),
+    Bug(
+        "conclude from a sweep of a namespace made anew",
+        "providers/kubernetes/sweep.py",
+        "            wrong = dict.fromkeys(KINDS, str(failed))\n",
+        "            pass\n",
+        f"{DRIVER}::test_a_namespace_made_anew_amid_a_sweep_proves_nothing",
+    ),
+    Bug(
+        "raise a Job's deadline",
+        "providers/kubernetes/deadlines.py",
+        "if not isinstance(present, int) or seconds >= present:",
+        "if not isinstance(present, int):",
+        f"{DRIVER}::test_a_lowered_deadline_ends_it_then_and_is_never_raised",
+    ),
+    Bug(
+        "let a build see the processes of vmrunner in its pod",
+        "providers/kubernetes/bodies.py",
+        '        "shareProcessNamespace": False,\n',
+        '        "shareProcessNamespace": True,\n',
+        f"{BODIES}::test_nothing_shares_processes_or_the_nodes_network",
+    ),
+    Bug(
+        "leave an orphan of a birth whose Job is gone",
+        "providers/kubernetes/bodies.py",
+        "    if uid is not None:\n",
+        "    if uid is None:\n",
+        f"{BODIES}::test_each_child_names_its_job_by_uid",
+    ),
+    Bug(
+        "blame a build for the end of its pod",
+        "providers/kubernetes/states.py",
+        "    return View(Power.DEAD, detail, preempted=taken)\n",
+        "    return View(Power.DEAD, detail, preempted=taken, self_ended=True)\n",
+        f"{STATES}::test_a_pods_phase_is_its_power",
+    ),
+    Bug(
+        "believe a gateway that says 404 of a cluster",
+        "providers/kubernetes/error_codes.py",
+        '    return failed.code == "NotFound"\n',
+        '    return failed.code in ("NotFound", "404")\n',
+        f"{CODES}::test_a_gateways_words_prove_nothing",
+    ),
+    Bug(
+        "keep network none without a probe",
+        "providers/kubernetes/provider.py",
+        '            raise NoCapacity(f"network: none: {self.name} is probed',
+        '            return\n            print(f"network: none: {self.name} is probed',
+        f"{DOCTOR}::test_network_none_waits_for_its_probe",
+    ),
+    Bug(
+        "look at many pods one by one",
+        "providers/kubernetes/describe.py",
+        "        if len(names) <= SINGLY:\n",
+        "        if len(names) <= 10**6:\n",
+        f"{DRIVER}::test_many_are_looked_at_in_one_list",
+    ),
+)

@@ -1,0 +1,83 @@
+"""Whole builds in pods with real containers: the driver, exec to the unit's sshd, log, artifacts,
+the exit code; and nothing left in the cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from vmrunner_localclouds.kube import LocalKube
+from vmrunner_localclouds.kube.kinds import JOBS, PODS, SECRETS
+from vmrunner_localclouds.pods import Pods
+
+from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, programs
+from tests.support.sshd import wait_for
+from tests.support.unit_pods import unit_image
+
+pytestmark = pytest.mark.timeout(300)
+VMRUNNER = Path(sys.executable).with_name("vmrunner")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The unit image, and a build's."""
+    home = tmp_path_factory.mktemp("registry")
+    with LoopbackRegistry(home) as registry:
+        layers = [programs([*SHELL.split(), "tar", "gzip"])]
+        build = registry.push("build:1", archive(home / "b.tar", layers, Env=["PATH=/bin"]))
+        yield unit_image(registry, home), build
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalKube]:
+    with Pods(tmp_path / "pods") as pods, LocalKube(pods=pods) as cloud:
+        yield cloud
+
+
+def run(
+    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """`vmrunner run`, as a newcomer would, with nothing but this provider."""
+    config = home / "config/vmrunner/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(
+        f'[providers.cluster]\nkind = "kubernetes"\nruns = "pod"\nruntime_class = "{runtime}"\n'
+        f'kubeconfig = "{cluster.kubeconfig}"\nunit_image = "{unit}"\nsizes = ["1x512MiB"]\n'
+        'disk = "1GiB"\n'
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMRUNNER_", "XDG_"))}
+    dirs = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("DATA", "STATE", "CACHE")}
+    (home / "cwd").mkdir(exist_ok=True)
+    return subprocess.run(
+        [VMRUNNER, "run", "--provider", "cluster", *words],
+        env=kept | dirs | {"XDG_CONFIG_HOME": str(home / "config")},
+        cwd=home / "cwd",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("runtime", ["runc", "gvisor"])
+def test_a_whole_build_in_a_pod(
+    tmp_path: Path, cluster: LocalKube, images: tuple[str, str], runtime: str
+) -> None:
+    """Its log and artifact, another's exit code; then their Jobs, secrets and pods are gone."""
+    unit, image = images
+    words = ("--container", image, "--artifact", "out.txt", "--artifacts-to", "got")
+    script = "echo hello; echo made >out.txt"
+    done = run(tmp_path, cluster, unit, runtime, *words, "--", "sh", "-c", script)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert "hello" in done.stdout
+    assert (tmp_path / "cwd/got/out.txt").read_text() == "made\n"
+    done = run(tmp_path, cluster, unit, runtime, "--container", image, "--", "sh", "-c", "exit 7")
+    assert done.returncode == 7, done.stderr
+    wait_for(lambda: not any(cluster.all(kind) for kind in (JOBS, SECRETS, PODS)))
+    assert not cluster.rejected
