@@ -5,7 +5,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.kube import JSON_PATCH, MERGE, STRATEGIC, KubeApi, job, pod, secret, vmi
+from tests.support.kube import (
+    JSON_PATCH,
+    MERGE,
+    STRATEGIC,
+    KubeApi,
+    job,
+    kubernetes,
+    pod,
+    secret,
+    vmi,
+)
 from tests.support.kube import kube as kube  # the fixture
 
 
@@ -254,3 +264,44 @@ def test_nobody_is_let_in_without_a_token(kube: KubeApi) -> None:
 def _need_kubevirt(kube: KubeApi) -> None:
     found = kube.ask("GET", "/apis/kubevirt.io/v1")
     assert found.status == 200, "this cluster has no KubeVirt"
+
+
+@pytest.mark.standin
+@pytest.mark.parametrize("version", ["1.33", "1.37"])
+def test_other_versions_take_the_same_bodies(version: str) -> None:
+    with kubernetes(version=version) as kube:
+        for body in (job(), pod(), secret(), vmi()):
+            assert kube.create(body, fieldValidation="Strict").status == 201
+        assert kube.ask("GET", "/version").body["minor"] == version.partition(".")[2]
+
+
+def test_a_definition_makes_its_kind_known(kube: KubeApi) -> None:
+    """kubernetes.io, "Extend the Kubernetes API with CustomResourceDefinitions"."""
+    spec = {"type": "object", "properties": {"size": {"type": "integer"}}, "required": ["size"]}
+    schema = {"type": "object", "properties": {"spec": spec}}
+    names = {"plural": "things", "singular": "thing", "kind": "Thing"}
+    version = {"name": "v1", "served": True, "storage": True}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"},
+        "spec": {
+            "group": "example.com",
+            "scope": "Namespaced",
+            "names": names,
+            "versions": [version | {"schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    assert kube.ask("POST", path, definition, fieldValidation="Strict").status == 201
+    body = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}}
+    kube.until(lambda: kube.list("things.example.com").status == 200)
+    made = kube.create(body | {"spec": {"size": 1}}, fieldValidation="Strict")
+    assert made.status == 201
+    wrong = body | {"metadata": {"name": "b"}}
+    for bad in ({"size": "large"}, {"size": 1, "shape": "round"}, {}):
+        assert kube.create(wrong | {"spec": bad}, fieldValidation="Strict").status in (400, 422)
+    changed = kube.patch("things.example.com", "a", {"spec": {"size": 2}})
+    assert (changed.status, changed.body["metadata"]["generation"]) == (200, 2)
+    kube.ask("DELETE", f"{path}/things.example.com")
+    kube.until(lambda: kube.list("things.example.com").status == 404)

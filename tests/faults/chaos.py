@@ -46,7 +46,7 @@ class Episode:
     #: What may befall a VM.
     strikes: Sequence[str] = ("die", "preempt", "power off", "hang", "protect", "revert")
     #: What of others' stands beside it.
-    plants: Sequence[Kind] = tuple(Kind)
+    plants: Sequence[Kind] = tuple(kind for kind in Kind if kind is not Kind.DEFINITION)
     span = 1200.0  # seconds in which builds are submitted
     #: The share of episodes whose calls, and passes of a reaper, are in the air.
     aloft = 0.3

@@ -46,7 +46,7 @@ def draw_nature(world: World, draw: Random) -> None:
     cloud.unsteady = draw.choice((0.0, 0.0, 5.0, 25.0))
     cloud.chance = Random(draw.random())
     cloud.disks = draw.random() < 0.2
-    every = tuple(kind for kind in Kind if kind is not Kind.INSTANCE)
+    every = tuple(kind for kind in Kind if kind not in (Kind.INSTANCE, Kind.DEFINITION))
     cloud.belongings = draw.choice(((Kind.DISK,), every))
     cloud.disks_stay = draw.random() < 0.5
     cloud.poweroff_kills = draw.random() < 0.7
@@ -68,7 +68,7 @@ def draw_foreign(draw: Random, mine: str, ours: dict[str, str]) -> dict[str, str
             {"vmrunner:installation": mine + "0"},
             {"vmrunner:installation": mine.upper() + " "},
             {"vmrunner:installation": ""},
-            {"vmrunner:instance": ours["vmrunner:instance"]},
+            {"vmrunner:instance": ours.get("vmrunner:instance", "vm-1")},
             ours | {"vmrunner:installation": "another"},
             ours | {"vmrunner:role": "guard"},
             ours | {"vmrunner:role": ""},

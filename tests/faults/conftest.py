@@ -17,6 +17,7 @@ from tests.faults.ec2_side import Ec2Side
 from tests.faults.gce_side import GceSide
 from tests.faults.github_side import GithubWorld
 from tests.faults.http_side import HttpSide
+from tests.faults.kube_side import KubeSide, PodSide
 from tests.faults.scenarios import others
 from tests.faults.world import World, make_template
 
@@ -69,7 +70,9 @@ def _crowded(make_world: Callable[..., World], side: type[HttpSide]) -> Callable
     return make
 
 
-@pytest.fixture(params=[Ec2Side, GceSide, AzureSide], ids=lambda side: side.driver)
+@pytest.fixture(
+    params=[Ec2Side, GceSide, AzureSide, KubeSide, PodSide], ids=lambda side: side.driver
+)
 def side(request: pytest.FixtureRequest) -> type[HttpSide]:
     """Which cloud it is."""
     chosen: type[HttpSide] = request.param
@@ -89,6 +92,13 @@ def make_ec2(make_world: Callable[..., World]) -> Callable[..., World]:
 @pytest.fixture
 def make_gce(make_world: Callable[..., World]) -> Callable[..., World]:
     return _crowded(make_world, GceSide)
+
+
+@pytest.fixture(params=[KubeSide, PodSide], ids=lambda side: side.driver)
+def make_kube(
+    request: pytest.FixtureRequest, make_world: Callable[..., World]
+) -> Callable[..., World]:
+    return _crowded(make_world, request.param)
 
 
 @pytest.fixture

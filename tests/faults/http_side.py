@@ -13,7 +13,7 @@ from vmrunner_localclouds.common.faults import LOST_REQUEST
 
 from tests.faults import images
 from tests.faults.http_resources import HttpResource, HttpVm
-from vmrunner.model import Kind, Power, Ref, Scope
+from vmrunner.model import Kind, Power, Reason, Ref, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.fake import Call, Fault, Plan
 
@@ -36,6 +36,8 @@ class HttpSide(abc.ABC):
     ending: ClassVar[str]
     #: What may befall its VMs in `http_chaos`.
     strikes: ClassVar[tuple[str, ...]] = ("die", "preempt", "power off", "hang", "protect")
+    #: Why a build ends where they are all dry.
+    dry_reason: ClassVar[Reason] = Reason.NO_CAPACITY
     #: What says how many things are on a page of a list.
     page: ClassVar[str] = ""
     #: What a fault of the cloud in memory is here.
@@ -93,6 +95,10 @@ class HttpSide(abc.ABC):
     @abc.abstractmethod
     def dry_up(self) -> None:
         """None of the pools that a build may have gives anything."""
+
+    def fill(self) -> None:
+        """They do again."""
+        self.local.dry.clear()
 
     # --- time ---
 

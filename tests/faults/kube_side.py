@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +11,14 @@ from unittest import mock
 
 from vmrunner_localclouds.kube import KubeMachine, LocalKube, timestamps
 from vmrunner_localclouds.kube.access import User
-from vmrunner_localclouds.kube.kinds import CLAIMS, NAMESPACES, PODS, RESOURCE_QUOTAS, SECRETS, VMIS
+from vmrunner_localclouds.kube.kinds import KINDS, NAMESPACES, PODS, RESOURCE_QUOTAS, SECRETS, VMIS
 from vmrunner_localclouds.kube.kinds import Kind as ApiKind
 
 from tests.faults import kube_requests
 from tests.faults.http_resources import HttpResource, HttpVm, OrderTags
 from tests.faults.http_side import HttpSide
 from tests.support.kube_driver import IMAGE, Cluster
-from vmrunner.model import TAG, Kind, Power, Ref, Scope
+from vmrunner.model import TAG, Kind, Power, Reason, Ref, Scope
 from vmrunner.providers.fake import Call, Clock
 from vmrunner.providers.kubernetes import states
 from vmrunner.providers.kubernetes.identity import KIND
@@ -25,12 +26,14 @@ from vmrunner.providers.kubernetes.labels import PREFIX, instance_id, job_owner,
 from vmrunner.providers.kubernetes.provider import KubernetesProvider
 
 THEIRS: Final = "theirs"
+CLAIMS: Final = next(kind for kind in KINDS if kind.plural == "persistentvolumeclaims")
 
 
 class SlowKube(LocalKube):
     """A cluster with the knobs of the other local clouds."""
 
     visibility_lag = 0.0  # its lists are what the store holds
+    throttles = False
 
     @property
     def boot_seconds(self) -> float:
@@ -95,7 +98,8 @@ class KubeSide(HttpSide):
     plantable = (Kind.INSTANCE, *leftovers)
     listings = kube_requests.LISTINGS
     ending = "jobs.delete"
-    page = "limit"
+    page = "vmrunner.providers.kubernetes.sweep.PAGE"
+    dry_reason = Reason.QUOTA
     fates = kube_requests.FATES
     troubles = kube_requests.TROUBLES
     more = kube_requests.MORE
@@ -136,6 +140,10 @@ class KubeSide(HttpSide):
         """A quota lets no secret in, which comes before each of them."""
         quota = {"metadata": {"name": "none"}, "spec": {"hard": {"secrets": "0"}}}
         self.local.add_object(RESOURCE_QUOTAS, quota)
+
+    def fill(self) -> None:
+        (quota,) = self.local.all(RESOURCE_QUOTAS)
+        self.local.delete(RESOURCE_QUOTAS, quota)
 
     def die(self, machine: KubeVm) -> None:
         """Somebody deletes it, and it is gone at once."""
@@ -197,7 +205,7 @@ class KubeSide(HttpSide):
 
     def _make(self, kind: Kind, scope: Scope, said: Mapping[str, str]) -> None:
         self._planted += 1
-        labels = {PREFIX + key.removeprefix(TAG): value for key, value in said.items()}
+        labels = {PREFIX + key.removeprefix(TAG): _written(value) for key, value in said.items()}
         meta = {"name": f"planted-{self._planted:03d}", "labels": labels}
         if kind is Kind.INSTANCE:
             self.local.add_object(self.machine_kind, {"metadata": meta, "spec": self._spec()})
@@ -230,6 +238,11 @@ class KubeSide(HttpSide):
             kind, shown = self.local.store.find(uid)
             meta = {**shown["metadata"], "creationTimestamp": timestamps.written(then)}
             self.local.store.replace(kind, shown, {**shown, "metadata": meta})
+
+
+def _written(value: str) -> str:
+    """A label takes few signs, and at its ends fewer."""
+    return re.sub(r"^[^A-Za-z0-9]|[^A-Za-z0-9._-]|[^A-Za-z0-9]$", "x", value)
 
 
 class PodSide(KubeSide):

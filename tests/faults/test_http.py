@@ -31,6 +31,7 @@ from tests.faults.ec2_side import Ec2Side
 from tests.faults.gce_side import GceSide
 from tests.faults.http_chaos import HttpEpisode
 from tests.faults.http_side import HttpSide
+from tests.faults.kube_side import KubeSide, PodSide
 from tests.faults.scenarios import SCENARIOS, Scenario, begin
 from tests.faults.world import TTL, World
 from vmrunner.model import BuildRecord
@@ -60,7 +61,7 @@ each_kind = pytest.mark.parametrize("kind", TROUBLES)
 #: Where nothing can be armed or sealed, there is no such scenario.
 LIVES = [
     pytest.param(side, scenario, id=f"{side.driver}-{scenario.name}")
-    for side in (Ec2Side, GceSide, AzureSide)
+    for side in (Ec2Side, GceSide, AzureSide, KubeSide, PodSide)
     for scenario in CHOSEN
     if side.seals or scenario.name != "armed"
 ]

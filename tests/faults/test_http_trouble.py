@@ -20,13 +20,21 @@ from tests.faults.crash_points import (
 from tests.faults.ec2_side import Ec2Side
 from tests.faults.gce_side import GceSide
 from tests.faults.http_side import HttpSide
+from tests.faults.kube_side import KubeSide, PodSide
 from tests.faults.scenarios import SCENARIOS, begin
 from tests.faults.world import LIMITS, World
 from vmrunner.model import BuildState, InstanceState, Kind, Market, Reason, Result
 from vmrunner.providers.fake import Call
 
 Make = Callable[..., World]
-BIRTHS = ("RunInstances", "instances.insert", "virtualMachines.put")
+BIRTHS = (
+    "RunInstances",
+    "instances.insert",
+    "virtualMachines.put",
+    "virtualmachineinstances.create",
+    "pods.create",
+)
+SIDES = (Ec2Side, GceSide, AzureSide, KubeSide, PodSide)
 FLOW = {scenario.name: scenario for scenario in SCENARIOS}
 #: What stays where a kind cannot be listed: a disk waits until its VM is seen to be dead.
 UNSEEN = {
@@ -41,6 +49,11 @@ UNSEEN = {
     "disks.list": {Kind.DISK},
     "networkInterfaces.list": {Kind.INTERFACE, Kind.ADDRESS},
     "publicIPAddresses.list": {Kind.ADDRESS},
+    # Kubernetes': what has a Job goes with it, and what has none waits for its instance's absence.
+    "virtualmachineinstances.list": {Kind.SECRET, Kind.DISK},
+    "pods.list": {Kind.SECRET, Kind.DISK},
+    "secrets.list": {Kind.SECRET},
+    "persistentvolumeclaims.list": {Kind.DISK},
 }
 
 
@@ -66,7 +79,7 @@ def aws(make_ec2: Make) -> World:
 
 @pytest.mark.parametrize(
     ("side", "listing"),
-    [(side, name) for side in (Ec2Side, GceSide, AzureSide) for name in side.listings],
+    [(side, name) for side in SIDES for name in side.listings],
 )
 def test_a_kind_that_may_not_be_listed_saves_no_other(http: World, listing: str) -> None:
     """All that a reaper may find, and one kind that it may not see: VMs end all the same, by their
@@ -158,9 +171,9 @@ def test_where_all_pools_are_dry_the_build_says_so(http: World) -> None:
     build, later = http.submit(), http.submit(queue_timeout=400)
     http.node()
     http.run(100)
-    assert http.truth.builds.get(build.id).reason is Reason.NO_CAPACITY
+    assert http.truth.builds.get(build.id).reason is http.cloud.dry_reason
     assert http.truth.builds.get(later.id).state is BuildState.QUEUED
-    http.cloud.local.dry.clear()
+    http.cloud.fill()
     http.run(400, until=http.quiet)
     assert http.truth.builds.get(later.id).result is Result.SUCCESS
     nothing_of_ours(http)

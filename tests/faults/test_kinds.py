@@ -46,7 +46,9 @@ def test_whatever_belongs_to_a_vm_goes_after_it(make_world: Make) -> None:
     """Left behind by the cloud: no child dies before its parent, and none stays."""
     world = make_world()
     world.cloud.disks = world.cloud.disks_stay = True
-    world.cloud.belongings = tuple(kind for kind in Kind if kind is not Kind.INSTANCE)
+    world.cloud.belongings = tuple(
+        kind for kind in Kind if kind not in (Kind.INSTANCE, Kind.DEFINITION)
+    )
     world.submit()
     world.node()
     world.settle()

@@ -135,6 +135,17 @@ def test_with_a_queue_timeout_it_waits_for_a_place(make_world: Make) -> None:
     assert (done.result, done.attempt) == (Result.SUCCESS, 1)
 
 
+def test_nobody_waits_for_a_place_for_ever(make_world: Make) -> None:
+    world = make_world(cloud=Sized)
+    world.cloud.unplaceable |= dict.fromkeys((SMALL, LARGE), Reason.NO_CAPACITY)
+    build = world.submit(queue_timeout=40)
+    world.node()
+    world.settle()
+    done = world.truth.builds.get(build.id)
+    assert (done.result, done.reason) == (Result.ERROR, Reason.QUEUE_TIMEOUT)
+    assert len(world.cloud.machines) <= 6
+
+
 def test_an_image_that_cannot_be_had_is_tried_once(make_world: Make) -> None:
     world = make_world(cloud=Sized)
     world.cloud.unplaceable |= dict.fromkeys((SMALL, LARGE), Reason.IMAGE)

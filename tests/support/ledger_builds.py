@@ -16,6 +16,7 @@ from vmrunner.model import (
     BuildRecord,
     BuildSpec,
     BuildState,
+    Identity,
     Instance,
     InstanceState,
     Kind,
@@ -28,6 +29,7 @@ from vmrunner.model import (
     Result,
     Role,
     Scope,
+    Shape,
     Step,
 )
 
@@ -42,6 +44,8 @@ SPEC = BuildSpec(
     ttl=100.0,
 )
 PROCESS = Process(machine="m", boot="b", pid_namespace="4026531836", pid=7, started=99)
+IDENTITY = Identity(user_key="ssh-ed25519 A", host_key="HOST KEY", host_public="ssh-ed25519 B")
+SHAPE = Shape(container="c", runtime="runc", log_bytes=1 << 20)
 USER_DATA = b"#cloud-config\nhost key: HOST-PRIVATE-KEY\xff\n\n"
 
 
@@ -110,7 +114,7 @@ class orders:  # noqa: N801 - called as what it makes
         return Order(
             instance=instance, installation=self.ledger.installation, role=role,
             generation=self.ledger.generation, offer=offer, deadline=deadline,
-            user_data=USER_DATA, **{"build": "", **whose},
+            user_data=USER_DATA, identity=IDENTITY, shape=SHAPE, **{"build": "", **whose},
         )  # fmt: skip
 
 

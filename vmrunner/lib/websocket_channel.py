@@ -181,6 +181,8 @@ class _Stream:
             self._ending.why = ": ".join(words)
         finally:
             await _cancelled(first, opening)
+            if not opening.cancelled() and opening.exception() is None:
+                connection = opening.result()  # also one that opened while we hung up
             self._far.close()
             if connection is not None:
                 with contextlib.suppress(Exception):

@@ -146,7 +146,8 @@ def _read(
     sweep_view.rowed = ask(lambda: ledger.instances.known(strange))
     if any(r.ref.kind is Kind.DEFINITION for r in sweep_view.resources):
         since = provider.now() - UNUSED
-        ledger_view.used = ask(lambda: ledger.instances.images(provider.name, since))
+        with context.guard("definitions"):
+            ledger_view.used = ask(lambda: ledger.instances.images(provider.name, since))
     rows = ledger_view.by_id.values()
     ledger_view.early_deaths = ask(
         lambda: early_deaths(context, membership, rows, ledger_view.builds, ledger_view.unread)

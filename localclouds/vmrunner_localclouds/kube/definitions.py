@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmrunner_localclouds.kube import timestamps
 from vmrunner_localclouds.kube.api_error import Json
@@ -12,7 +12,12 @@ from vmrunner_localclouds.kube.store import Change
 if TYPE_CHECKING:
     from vmrunner_localclouds.kube.cloud import LocalKube
 
-_META = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
+#: Fields that every object has, whatever its definition says.
+_COMMON: Final[Json] = {
+    "apiVersion": {"type": "string"},
+    "kind": {"type": "string"},
+    "metadata": {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"},
+}
 
 
 class DefinitionController:
@@ -62,7 +67,7 @@ def _kinds(definition: Json) -> list[tuple[Kind, Json]]:
             continue
         published = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         free = published.get("x-kubernetes-preserve-unknown-fields") or not published
-        schema = {**published, "properties": {**published.get("properties", {}), "metadata": _META}}
+        schema = {**published, "properties": {**published.get("properties", {}), **_COMMON}}
         kind = Kind(
             kind=names["kind"],
             plural=names["plural"],

@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from vmrunner.errors import CredentialsRefused
-from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.clock import boottime
 from vmrunner.providers.common.permissions import GRANTED, REFUSED
-from vmrunner.providers.kubernetes import error_codes
 from vmrunner.providers.kubernetes.client import KubeClient
 from vmrunner.providers.kubernetes.options import KubernetesOptions
 
@@ -84,7 +82,7 @@ class KubePermissions:
         told."""
         with self._lock:
             if self._elapsed() >= self._until:
-                self._may = self._asked()
+                self._may = self.ask(DELETE)
                 self._until = self._elapsed() + (GRANTED if self._may else REFUSED)
             if self._may:
                 return
@@ -92,15 +90,6 @@ class KubePermissions:
             f"{self._options.name} may not delete what it would launch",
             hint="apply deploy/kubernetes/role.yaml in its namespace; nothing is launched before",
         )
-
-    def _asked(self) -> bool:
-        """True too where the server has no such question: then deletes themselves tell."""
-        try:
-            return self.ask(DELETE)
-        except CallFailed as failed:
-            if error_codes.is_unknown_kind(failed):
-                return True
-            raise
 
     def ask(self, right: Verb) -> bool:
         """True if these credentials have a right. Raises `CallFailed`."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from vmrunner.core.boxes import Box
 from vmrunner.errors import BadOrder, NoCapacity
 from vmrunner.model import (
+    ContainerEnd,
     Fate,
     Finding,
     Key,
@@ -29,17 +30,19 @@ from vmrunner.providers.common.call_failed import CallFailed, edge
 from vmrunner.providers.common.capacity_pools import DryPools, walk
 from vmrunner.providers.common.clock import CloudClock, boottime
 from vmrunner.providers.common.rate_limits import Buckets
-from vmrunner.providers.kubernetes import console, doctor
+from vmrunner.providers.kubernetes import console, doctor, error_codes
 from vmrunner.providers.kubernetes.box import PodBox
-from vmrunner.providers.kubernetes.client import KubeClient
+from vmrunner.providers.kubernetes.client import PODS, KubeClient
 from vmrunner.providers.kubernetes.create import KubeCreator
 from vmrunner.providers.kubernetes.deadlines import DeadlineLowerer
 from vmrunner.providers.kubernetes.delete import KubeDeleter
 from vmrunner.providers.kubernetes.describe import KINDS_OF, KubeDescriber
 from vmrunner.providers.kubernetes.identity import NamespaceIdentity
+from vmrunner.providers.kubernetes.labels import instance_id, split
 from vmrunner.providers.kubernetes.options import DISK, KubernetesOptions, Size
 from vmrunner.providers.kubernetes.permissions import KubePermissions
 from vmrunner.providers.kubernetes.probes import KubeProbes
+from vmrunner.providers.kubernetes.states import container_end
 from vmrunner.providers.kubernetes.sweep import KubeSweep
 from vmrunner.providers.port import LookPace
 
@@ -218,6 +221,20 @@ class PodProvider(KubernetesProvider):
     @property
     def box(self) -> Box:
         return PodBox(probed=self.options.network_policy == "probe")
+
+    def ended(self, ref: Ref) -> ContainerEnd | None:
+        """End of the build's container, as its node saw it; None: it is not known."""
+        name, _ = split(ref.id)
+        with edge():
+            if ref.scope != self.identity.scope():
+                return None
+            try:
+                pod = self.client.get(PODS, name)
+            except CallFailed as failed:
+                if error_codes.is_missing(failed):
+                    return None
+                raise
+            return container_end(pod) if instance_id(pod["metadata"]) == ref.id else None
 
     def _check_network(self, network: NetworkPolicy) -> None:
         """Raises `BadOrder` for `none` where a probe saw no policy hold, `NoCapacity` until one

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from vmrunner.model import Address, Kind, Power, Reason, Ref, Scope, Seen
+from vmrunner.model import Address, ContainerEnd, Kind, Power, Reason, Ref, Scope, Seen
 from vmrunner.providers.kubernetes.labels import instance_id
 
 JSON = Mapping[str, Any]
@@ -145,6 +145,21 @@ def moment(text: object) -> float | None:
     if not isinstance(text, str):
         return None
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def container_end(pod: JSON) -> ContainerEnd | None:
+    """The end of a pod's build container, as its node saw it; None: it has not ended, or nobody
+    saw that."""
+    ended = _terminated(pod.get("status") or {}, BUILD)
+    if ended is None or ended.get("exitCode") is None:
+        return None
+    signal = ended.get("signal")
+    return ContainerEnd(
+        exit_code=int(ended["exitCode"]),
+        signal=int(signal) if signal else None,
+        out_of_memory=ended.get("reason") == "OOMKilled",
+        message=_cause(ended),
+    )
 
 
 # --- within ---

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.providers.kubernetes.orders import NAME, SCOPE, UID
-from vmrunner.model import Power, Reason
+from vmrunner.model import ContainerEnd, Power, Reason
 from vmrunner.providers.kubernetes import states
 from vmrunner.providers.kubernetes.states import View
 
@@ -174,6 +174,20 @@ def test_a_vm_whose_pod_is_refused_is_no_capacity() -> None:
         waits[0]["message"] = words
         found = states.vmi_view(pod(phase="Pending", conditions=waits), NOW + 60)
         assert (found.power, found.unfit, found.detail) == (Power.PENDING, unfit, words)
+
+
+def test_a_silent_containers_end_is_the_nodes_word() -> None:
+    def end(**state: Any) -> ContainerEnd | None:
+        return states.container_end(pod(containerStatuses=[container("build", **state)]))
+
+    assert end() is None
+    killed = end(**ended(137, "OOMKilled"))
+    assert killed is not None
+    assert (killed.exit_code, killed.out_of_memory) == (137, True)
+    failed = end(**ended(7, "Error"))
+    assert failed is not None
+    assert (failed.exit_code, failed.out_of_memory, failed.signal) == (7, False, None)
+    assert states.container_end(pod(containerStatuses=[container("vmrunner", **ended(7))])) is None
 
 
 def test_another_of_that_name_is_another_instance() -> None:
