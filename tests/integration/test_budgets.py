@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from tests.support.ledger_builds import ACCESS, OFFER, launch, orders, ref, spec, submitted
 from tests.support.pools import POOL, instance
 from vmrunner.errors import OverBudget
 from vmrunner.ledger import LaunchRequest, Ledger, budgets
 from vmrunner.ledger.pool_vms import lease
+from vmrunner.ledger.sql import select
+from vmrunner.ledger.statements import run
 from vmrunner.ledger.tables import BUDGET_SPENT
 from vmrunner.model import (
     LOCAL_TENANT,
@@ -214,7 +215,7 @@ def test_days_that_are_long_over_are_forgotten(ledger: Ledger) -> None:
         assert let_in(ledger, wished(ledger, str(n), now)) == 1
         over(ledger, str(n), now + HOUR)
     assert let_in(ledger, wished(ledger, "last", NOON + 121 * 24 * HOUR)) == 1
-    table = ledger.budgets._database.read(lambda c: c.execute(select(BUDGET_SPENT.c.start)).all())
+    table = ledger.budgets._database.read(lambda c: run(c, select(BUDGET_SPENT.c.start)).all())
     assert len(table) == 2
 
 

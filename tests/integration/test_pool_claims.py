@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
 from tests.support.ledger_builds import ACCESS, OFFER, orders, raced, submitted
 from tests.support.pools import POOL, instance, waiting
 from vmrunner.ledger import LaunchRequest, Ledger
 from vmrunner.ledger import row_codec as codec
+from vmrunner.ledger.sql import update
+from vmrunner.ledger.statements import run
 from vmrunner.ledger.tables import POOLS
 from vmrunner.model import BuildState, Death, InstanceState, PoolPlace, Reason, Result, Start
 
@@ -194,7 +195,7 @@ def test_a_field_that_a_former_version_lacked_is_no_change(ledger: Ledger) -> No
     del former["machine_type"]
 
     def write(text: str) -> None:
-        ledger._database.write(lambda c: c.execute(update(POOLS).values(spec=text)))
+        ledger._database.write(lambda c: run(c, update(POOLS).values(spec=text)))
 
     write(json.dumps(former))
     ledger.pools.declare({"fast": POOL}, "e-1", 102.0)

@@ -7,7 +7,6 @@ everything is closed before a fork, and opened again where it is needed.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections import Counter
@@ -102,6 +101,8 @@ class TransactionGate:
 
 def abandon(thing: object) -> None:
     """Keep a thing for ever, unfreed: to free it would end what its other process goes on with."""
+    import ctypes
+
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 

@@ -35,7 +35,6 @@ from vmrunner.model import (
     Offer,
     Order,
     Phase,
-    PoolSpec,
     PriceSource,
     Process,
     Rate,
@@ -49,6 +48,8 @@ from vmrunner.model import (
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+
+    from vmrunner.model import PoolSpec
 
 T = TypeVar("T")
 
@@ -131,6 +132,8 @@ def process_from(text: str) -> Process:
 
 @lru_cache(maxsize=256)
 def pool_spec_from(text: str) -> PoolSpec:
+    from vmrunner.model import PoolSpec
+
     return _read(PoolSpec, text)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from vmrunner.config import settings as config
 from vmrunner.config import sources
+from vmrunner.config.paths import paths
 from vmrunner.errors import ConfigError
 from vmrunner.providers.ec2.settings import Ec2Settings, ImageSettings
 from vmrunner.providers.gce.settings import GceSettings
@@ -102,7 +103,7 @@ def complaint(place: Path, **environ: str) -> str | None:
         loaded = sources.load(environ=environ, start=place)
     except ConfigError as error:
         return str(error)
-    config.paths(loaded.settings)
+    paths(loaded.settings)
     loaded.rows()
     sources.dump(loaded.settings)
     return None

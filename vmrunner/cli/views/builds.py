@@ -18,10 +18,11 @@ from vmrunner.model import (
     Result,
     Start,
 )
-from vmrunner.services import build_history, costs, people
+from vmrunner.services import build_history, people
 from vmrunner.services.documents import build_document, event_document, iso, listed_document
 
 if TYPE_CHECKING:
+    from vmrunner.model import Cost
     from vmrunner.services.document_types import TestsDocument
     from vmrunner.services.fleet import FleetVm
 
@@ -32,6 +33,12 @@ _RESULT_COLOURS = {
     Result.TIMEOUT: "yellow",
     Result.CANCELLED: "yellow",
 }
+
+
+def _cost(cost: Cost) -> str:
+    from vmrunner.services import costs
+
+    return costs.short(cost)
 
 
 def build_view(
@@ -65,7 +72,7 @@ def build_view(
             Column("start", lambda b: found.value if (found := start(b)) else "", wide=True),
             Column("reason", lambda b: b.reason.value if b.reason else "", wide=True),
             Column("waiting", lambda b: short(why.get(b.id, ""), 60), wide=True),
-            Column("cost", lambda b: costs.short(b.cost), wide=True),
+            Column("cost", lambda b: _cost(b.cost), wide=True),
             Column("labels", lambda b: _labels(b.spec.labels), wide=True),
             Column("command", _command),
         ),
