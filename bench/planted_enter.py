@@ -209,4 +209,12 @@ BUGS: Final = (
         "",
         "tests/integration/test_http_terminals.py::test_nobody_enters_what_he_could_not_submit",
     ),
+    Bug(
+        "enter: answers to pings that nobody takes are kept",
+        "server/websocket_connections.py",
+        "        self.transport.pause_reading()  # each ping has an answer\n",
+        "",
+        "tests/integration/test_hostile_frames.py"
+        "::test_who_takes_no_answer_to_pings_is_read_no_more",
+    ),
 )

@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
-from tests.support.entered import Entered, EnteredTerminal, entered, send
+from tests.support.entered import PROTOCOL, Entered, EnteredTerminal, entered, send
 from tests.support.session_world import sshd as sshd  # the fixture
 from tests.support.sshd import Sshd, wait_for
 from vmrunner.server import connections, entered_streams, websocket_connections
@@ -168,6 +168,30 @@ def test_who_takes_nothing_has_little_kept_for_him(
                 wire.sendall(frame(PING, b"x" * 125) * 100)
         assert resident() - before < 48 * MIB
         wait_for(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_who_takes_no_answer_to_pings_is_read_no_more(world: Entered) -> None:
+    """A caller by hand: a library takes them."""
+    listener = world.http.listener
+    request = (
+        "GET /api/v1/builds/b-1/terminal HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nAuthorization: Bearer {world.token()}\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {'A' * 22}==\r\n"
+        f"Sec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"
+    )
+    with socket.socket() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.connect(("127.0.0.1", listener.port))
+        wire.sendall(request.encode() + frame(TEXT, json.dumps(SOME).encode()))
+        assert wire.recv(12) == b"HTTP/1.1 101"
+        wire.settimeout(2)
+        pings = frame(PING, b"x" * 125) * 100
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 32 * MIB:
+                wire.sendall(pings)
+                sent += len(pings)
+    assert sent < 32 * MIB
 
 
 def test_a_half_closed_caller_is_let_go(world: Entered) -> None:
