@@ -119,7 +119,7 @@ def test_a_broken_one_is_left_out_and_told(
     value, why = BROKEN[kind]
     thirdparty.metadata(site, "broken", **{kind: value})
     caplog.set_level(logging.WARNING)
-    assert registry.drivers().keys() == OURS | {"elsewhere"}
+    assert registry.drivers().keys() == OURS | {"elsewhere", "nameless"}
     assert registry.drivers()["qemu"].settings.startswith("vmrunner.")
     (told,) = caplog.messages
     assert told.startswith(f"driver {kind} ({value}) is left out: ")
