@@ -20,6 +20,7 @@ from vmrunner.lib import ids
 from vmrunner.model import Fate, Key, Kind, Power, Ref
 from vmrunner.providers.common.capacity_pools import DRY
 from vmrunner.providers.kubernetes.delete import UNSEEN
+from vmrunner.providers.kubernetes.describe import KINDS_OF
 from vmrunner.providers.kubernetes.provider import KubernetesProvider
 
 MODES = ("vmi", "pod")
@@ -354,6 +355,37 @@ def test_many_are_looked_at_in_one_list(kube: Cluster, provider: KubernetesProvi
     assert len(kube.cloud.requests) - before == 1
     provider.look(keys[:3])
     assert len(kube.cloud.requests) - before == 4
+
+
+def test_labels_that_somebody_took_away_kill_nothing(
+    kube: Cluster, provider: KubernetesProvider
+) -> None:
+    """A list by labels is not the whole list: what it lacks may be alive."""
+    orders = [make_order(provider) for _ in range(6)]
+    refs = [provider.create(order) for order in orders]
+    api = KINDS_OF[provider.options.runs][0]
+    keys = [
+        Key(order.offer.scope, order.instance, ref.id)
+        for order, ref in zip(orders, refs, strict=True)
+    ]
+    for order in orders[:5]:
+        stripped = {"metadata": {"labels": None}}
+        provider.client.patch(api, order.instance, stripped, how="merge-patch")
+        assert all(seen.power is not Power.DEAD for seen in provider.look(keys).values())
+    provider.delete([refs[5]])
+    kube.wait(lambda: provider.look(keys)[keys[5]].power is Power.DEAD)
+    assert [provider.look(keys)[key].power is Power.DEAD for key in keys] == [False] * 5 + [True]
+
+
+def test_an_answer_that_is_no_list_proves_nothing(
+    kube: Cluster, provider: KubernetesProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = [make_order(provider) for _ in range(5)]
+    keys = [Key(o.offer.scope, o.instance, provider.create(o).id) for o in orders]
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+    monkeypatch.setattr(provider.client, "call", lambda *_, **__: status)
+    with pytest.raises(Uncertain):
+        provider.look(keys)
 
 
 def test_pods_of_a_former_configuration_are_seen(kube: Cluster) -> None:

@@ -17,6 +17,8 @@ import pytest
 from tests.support.sshd import wait_for
 from tests.support.unit_guest import UnitGuest, living, unit_guest
 from vmrunner.guest.beside import UnitPlace
+from vmrunner.guest.caches import CacheWork
+from vmrunner.guest.state import EventLog
 from vmrunner.model import Reason
 
 pytestmark = pytest.mark.timeout(120)
@@ -219,6 +221,19 @@ def test_nothing_is_written_through_what_lies_there(
     place.put("0.sh", b"echo a step")
     assert (tmp_path / "out/secret").read_text() == "host key"
     assert (tmp_path / "box/0.sh").read_text() == "echo a step"
+
+
+def test_the_bell_of_the_caches_is_no_link(place: UnitPlace, tmp_path: Path) -> None:
+    """Their process rings at `control`: through a link it would write what is ours."""
+    (tmp_path / "box/control").symlink_to(tmp_path / "out/secret")
+    job = {"caches": [{"path": "c"}], "cache_bytes": 1, "cache_gzip": False}
+    (tmp_path / "run/spool").mkdir()
+    work = CacheWork(
+        place, job, EventLog(place.events), tell=lambda *_, **__: None, work=str(tmp_path)
+    )
+    work._begin([])
+    os.waitpid(work._child, 0)
+    assert (tmp_path / "out/secret").read_text() == "host key"
 
 
 def test_no_directory_of_the_box_leads_elsewhere(place: UnitPlace, tmp_path: Path) -> None:

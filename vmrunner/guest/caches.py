@@ -137,8 +137,7 @@ class CacheWork:
     # --- in the child ---
 
     def _work(self, parent: int, numbers: list[int]) -> None:
-        control = f"{self._place.box}/control"
-        bell = os.open(control, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        bell = self._place.fifo("control")
         report = os.open(f"{self._place.run}/caches", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         files = {number: self._open(number) for number in numbers}
         check = deadline(SECONDS)

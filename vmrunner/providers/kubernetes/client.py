@@ -89,7 +89,11 @@ class KubeClient:
     def page(self, kind: ApiKind, **query: str) -> JSON:
         """Read one page of a list. Without a version it is what the store holds now. Raises
         `CallFailed`."""
-        return self.call("GET", self.path(kind), accept=_accept(kind, of_list=True), **query)
+        answer = self.call("GET", self.path(kind), accept=_accept(kind, of_list=True), **query)
+        if not str(answer["kind"]).endswith("List"):  # what is not in it would count as gone
+            error = ValueError(f"it is a {answer['kind']} and no list")
+            raise error_codes.unanswered(error, action="GET", where=kind.plural)
+        return answer
 
     def patch(self, kind: ApiKind, name: str, body: Any, *, how: str) -> JSON:
         """Change an object. `how`: json-patch or merge-patch. Raises `CallFailed`."""

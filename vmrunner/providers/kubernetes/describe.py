@@ -48,16 +48,13 @@ class KubeDescriber:
         scope = self._identity.scope()
         unmatched = {key.instance: key for key in keys if key.scope == scope}
         found: dict[Key, Seen] = {}
-        for kind in self._kinds:
-            # Another kind is there where the configuration was another.
-            wanted = [key for key in unmatched.values() if key.ref or kind is self._kinds[0]]
-            for item in self._items(kind, [key.instance for key in wanted]) if wanted else ():
-                key = unmatched.get(str(item["metadata"]["name"]))
-                if key is None or not self._is(item, key):
-                    continue
-                del unmatched[key.instance]
-                found[key] = seen_of(kind, scope, item, self._now())
+        by_labels = len(unmatched) > SINGLY
+        self._match(scope, unmatched, found)
         lost = [key for key in unmatched.values() if key.ref is not None]
+        if lost and by_labels:
+            # A label is anybody's to change: nothing is dead because it lacks one.
+            self._match(scope, {key.instance: key for key in lost}, found, whole=True)
+            lost = [key for key in lost if key not in found]
         if lost:
             self._identity.confirm(scope)
         for key in lost:
@@ -67,12 +64,32 @@ class KubeDescriber:
 
     # --- within ---
 
-    def _items(self, kind: ApiKind, names: Sequence[str]) -> Iterator[JSON]:
+    def _match(
+        self,
+        scope: Scope,
+        unmatched: dict[str, Key],
+        found: dict[Key, Seen],
+        *,
+        whole: bool = False,
+    ) -> None:
+        """Move what is there from `unmatched` to `found`. `whole`: whatever its labels are."""
+        for kind in self._kinds:
+            # Another kind is there where the configuration was another.
+            wanted = [key for key in unmatched.values() if key.ref or kind is self._kinds[0]]
+            names = [key.instance for key in wanted]
+            for item in self._items(kind, names, whole=whole) if wanted else ():
+                key = unmatched.get(str(item["metadata"]["name"]))
+                if key is None or not self._is(item, key):
+                    continue
+                del unmatched[key.instance]
+                found[key] = seen_of(kind, scope, item, self._now())
+
+    def _items(self, kind: ApiKind, names: Sequence[str], *, whole: bool) -> Iterator[JSON]:
         if len(names) <= SINGLY:
             yield from self._singly(kind, names)
             return
-        selector = f"{PREFIX}installation={self._installation}"
-        if len(names) <= NAMED:
+        selector = "" if whole else f"{PREFIX}installation={self._installation}"
+        if not whole and len(names) <= NAMED:
             selector = f"{PREFIX}instance in ({','.join(sorted(names))})"
         yield from listed(self._client, kind, selector)
 

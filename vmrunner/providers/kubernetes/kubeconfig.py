@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import os
+import re
 import ssl
 import subprocess
 import tempfile
@@ -32,6 +33,7 @@ _VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8
 PLUGIN_TIMEOUT: Final = 60.0
 EARLY: Final = 30.0
 _NOT_TAKEN: Final = ("auth-provider", "username", "password")
+_TOKEN: Final = re.compile(r"[!-~]+")
 
 Table = Mapping[str, Any]
 
@@ -80,11 +82,19 @@ class Credentials:
     def token(self, *, anew: bool = False) -> str | None:
         """The bearer token; None: there is none. `anew`: the last one was refused. Raises
         ConfigError."""
+        token = self._user.get("token")
         if path := self._user.get("tokenFile"):
-            return self._of_file(self._base / str(path), anew=anew)
-        if self._user.get("token"):
-            return str(self._user["token"])
-        return self._of_plugin(anew=anew).get("token") if "exec" in self._user else None
+            token = self._of_file(self._base / str(path), anew=anew)
+        elif not token and "exec" in self._user:
+            token = self._of_plugin(anew=anew).get("token")
+        if not token:
+            return None
+        token = str(token).strip()
+        if not _TOKEN.fullmatch(token):  # a library's own complaint would show it
+            raise ConfigError(
+                f"{self._where}: its token holds what no header takes", hint="write it anew"
+            )
+        return token
 
     def certificate(self) -> tuple[str, str] | None:
         """The user's certificate and key as PEM; None: there is none. Raises ConfigError."""
@@ -116,7 +126,13 @@ class Credentials:
             ends = self._plugin.get("expirationTimestamp")
             if self._plugin and not anew and (not ends or _time(str(ends)) - EARLY > time.time()):
                 return self._plugin
-            self._plugin = self._run(self._user["exec"])
+            status = self._run(_table(self._user["exec"], f"{self._where}: exec"))
+            try:
+                _time(str(status.get("expirationTimestamp") or "9999-01-01T00:00:00Z"))
+            except ValueError as error:
+                text = f"{self._where}: exec: expirationTimestamp is no time"
+                raise ConfigError(text, hint="correct the plugin") from error
+            self._plugin = status
             return self._plugin
 
     def _run(self, plugin: Table) -> dict[str, Any]:
@@ -128,10 +144,10 @@ class Credentials:
         if plugin.get("provideClusterInfo"):
             spec["cluster"] = self._cluster
         request = {"kind": "ExecCredential", "apiVersion": version, "spec": spec}
-        more = {str(item["name"]): str(item["value"]) for item in plugin.get("env") or ()}
         program = str(self._base / command) if "/" in command else command
         hint = " ".join(str(plugin.get("installHint") or f"run {command}, and mend it").split())
         try:
+            more = {str(item["name"]): str(item["value"]) for item in plugin.get("env") or ()}
             done = subprocess.run(
                 [program, *map(str, plugin.get("args") or ())],
                 env={**os.environ, **more, "KUBERNETES_EXEC_INFO": json.dumps(request)},
@@ -142,10 +158,14 @@ class Credentials:
             )
             status = dict(json.loads(done.stdout)["status"])
         except subprocess.CalledProcessError as error:
-            last = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            words = f"exit code {error.returncode}: {''.join(last)[:200]}"
+            last = "".join(error.stderr.decode(errors="replace").strip().splitlines()[-1:])
+            shown = "".join(c if c.isprintable() else "?" for c in last[:200])
+            words = f"exit code {error.returncode}: {shown}"
             raise ConfigError(f"{self._where}: exec {command}: {words}", hint=hint) from error
-        except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:  # its words show the arguments
+            words = f"no answer within {PLUGIN_TIMEOUT:.0f} s"
+            raise ConfigError(f"{self._where}: exec {command}: {words}", hint=hint) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
             words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             raise ConfigError(f"{self._where}: exec {command}: {words}", hint=hint) from error
         return status
@@ -164,7 +184,12 @@ class _Files:
                 table = yaml.safe_load(path.read_text())
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, yaml.YAMLError) as error:
+            except yaml.MarkedYAMLError as error:  # its words show the line, a token's too
+                mark = error.problem_mark
+                place = f"line {mark.line + 1}: " if mark else ""
+                text = f"kubeconfig: {path}: {place}{error.problem}"
+                raise ConfigError(text, hint="correct it") from None
+            except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
                 text = " ".join(str(error).split())[:200]
                 raise ConfigError(f"kubeconfig: {path}: {text}", hint="correct it") from error
             if isinstance(table, dict):
@@ -173,12 +198,10 @@ class _Files:
     def named(self, what: str, name: str) -> tuple[Path, Table]:
         """The entry of the list `what`s that is called so."""
         for path, table in self.tables:
-            for entry in table.get(f"{what}s") or ():
-                if isinstance(entry, dict) and entry.get("name") == name:
-                    return path, entry.get(what) or {}
-        names = [
-            str(e.get("name")) for _, table in self.tables for e in table.get(f"{what}s") or ()
-        ]
+            for entry in _entries(table, what):
+                if entry.get("name") == name:
+                    return path, _table(entry.get(what) or {}, f"kubeconfig {path}: {what} {name}")
+        names = [str(e.get("name")) for _, table in self.tables for e in _entries(table, what)]
         hint = f"one of: {', '.join(names) or 'none is there'}"
         raise ConfigError(f"kubeconfig: it has no {what} {name!r}", hint=hint)
 
@@ -245,6 +268,19 @@ def _pem(table: Table, key: str, base: Path) -> str | None:
         return (base / str(table[key])).read_text() if table.get(key) else None
     except (OSError, ValueError, binascii.Error) as error:
         raise ConfigError(f"kubeconfig: {key}: {error}", hint="write it anew") from error
+
+
+def _entries(table: Table, what: str) -> list[Table]:
+    """Entries of the list `what`s; what is none is as if it were not there."""
+    found = table.get(f"{what}s")
+    return [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []
+
+
+def _table(value: object, where: str) -> Table:
+    """Raises ConfigError for what is none."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: it is no table", hint="write the kubeconfig anew")
+    return value
 
 
 def _time(text: str) -> float:

@@ -29,6 +29,10 @@ _NO_IMAGE: Final = frozenset(
         "RegistryUnavailable",
     }
 )
+#: Ends of a container that never ran.
+_NOT_STARTED: Final = frozenset({"ContainerCannotRun", "StartError"})
+#: KubeVirt's word for a VM whose node it gave up.
+NODE_SILENT: Final = "NodeUnresponsive"
 #: Ends of a pod that are its node's or the scheduler's doing.
 _TAKEN_BACK: Final = frozenset(
     {
@@ -104,6 +108,8 @@ def pod_view(pod: JSON, now: float) -> View:
     if lost is not None:
         # Who follows the build is gone, and its log with it: it will not come back.
         return View(Power.STOPPING, f"vmrunner's own container ended: {_cause(lost)}")
+    if phase == "Running" and (why := _never_began(status)):
+        return View(Power.PENDING, why, unfit=Reason.IMAGE)
     if phase == "Running" and _is_started(status):
         host = POD_HOST + str(pod["metadata"]["name"])
         return View(Power.RUNNING, address=Address(host))
@@ -119,6 +125,9 @@ def vmi_view(vmi: JSON, now: float) -> View:
     deleted = bool(vmi["metadata"].get("deletionTimestamp"))
     if phase == "Succeeded" and not deleted:
         return View(Power.DEAD, "the guest switched itself off", self_ended=True)
+    if phase == "Failed" and status.get("reason") == NODE_SILENT and not deleted:
+        # KubeVirt gives up its node, on which it may go on.
+        return View(Power.RUNNING, "its node does not answer")
     if phase in ("Succeeded", "Failed"):
         return View(Power.DEAD, _words(status) or ("it was deleted" if deleted else "it failed"))
     if deleted:
@@ -148,10 +157,19 @@ def moment(text: object) -> float | None:
 
 
 def container_end(pod: JSON) -> ContainerEnd | None:
-    """The end of a pod's build container, as its node saw it; None: it has not ended, or nobody
-    saw that."""
-    ended = _terminated(pod.get("status") or {}, BUILD)
+    """The end of a pod's build container, as its node saw it; None: it has not ended, nobody saw
+    that, or it was ended with its pod, which tells nothing of the build."""
+    status = pod.get("status") or {}
+    ended = _terminated(status, BUILD)
     if ended is None or ended.get("exitCode") is None:
+        return None
+    with_its_pod = (
+        pod["metadata"].get("deletionTimestamp")
+        or status.get("reason")
+        or condition(status, "DisruptionTarget").get("status") == "True"
+        or _terminated(status, OURS) is not None
+    )
+    if with_its_pod and ended.get("reason") != "OOMKilled":
         return None
     signal = ended.get("signal")
     return ContainerEnd(
@@ -200,6 +218,18 @@ def _is_started(status: JSON) -> bool:
     """True if vmrunner's container passed its startup probe."""
     ours = container(status, OURS)
     return bool(ours.get("started")) and "running" in (ours.get("state") or {})
+
+
+def _never_began(status: JSON) -> str:
+    """The words for why the build's container could not be started; "": it could, or may."""
+    ended = _terminated(status, BUILD)
+    if ended is None or ended.get("reason") not in _NOT_STARTED:
+        return ""
+    words = str(ended.get("message") or "")
+    if "/bin/sh" in words and "no such file" in words.lower():
+        image = container(status, BUILD).get("image") or "the image"
+        return f"container image {image} has no /bin/sh, which steps need"
+    return _cause(ended)
 
 
 def _terminated(status: JSON, name: str) -> JSON | None:

@@ -158,3 +158,57 @@ def test_certificates_are_taken_from_the_table(tmp_path: Path) -> None:
     assert cluster.credentials.certificate() == ("not a certificate", "not a certificate")
     with pytest.raises(ConfigError, match="cannot be used"):
         cluster.context()
+
+
+@pytest.mark.parametrize("token", ["geheim\nX-Evil: 1", "geheim\u00e9", "geheim\u2026", "geheim b"])
+def test_a_token_is_never_shown(tmp_path: Path, token: str) -> None:
+    """A library that is given what no header takes would tell all of it."""
+    credentials = found(write(tmp_path / "g", {"token": token})).credentials
+    with pytest.raises(ConfigError, match="no header takes") as error:
+        credentials.token()
+    assert "geheim" not in str(error.value)
+    assert found(write(tmp_path / "h", {"token": "abc\n"})).credentials.token() == "abc"
+    (tmp_path / "i").write_text("users:\n- name: u\n  user:\n    token: geheim: x\n")
+    with pytest.raises(ConfigError, match="line 4") as error:
+        found(tmp_path / "i")
+    assert "geheim" not in str(error.value)
+
+
+def test_a_plugin_that_hangs_shows_no_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubeconfig, "PLUGIN_TIMEOUT", 0.05)
+    user = plugin(tmp_path, "__import__('time').sleep(60)", args=["--key=geheim"])
+    with pytest.raises(ConfigError, match="no answer within") as error:
+        found(write(tmp_path / "j", user)).credentials.token()
+    assert "geheim" not in str(error.value)
+
+
+_SPEAKS: dict[str, Any] = {"apiVersion": "client.authentication.k8s.io/v1", "command": "echo"}
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        "text",
+        [1],
+        5,
+        {"exec": None},
+        {"exec": "text"},
+        {"exec": {**_SPEAKS, "env": 5}},
+        {"exec": {**_SPEAKS, "env": [{"name": "a"}]}},
+        {"exec": {**_SPEAKS, "args": ['{"status": {"token": "a", "expirationTimestamp": "b"}}']}},
+    ],
+)
+def test_what_makes_no_sense_is_a_fault_of_the_configuration(tmp_path: Path, user: Any) -> None:
+    with pytest.raises(ConfigError):
+        found(write(tmp_path / "k", user)).credentials.token()
+
+
+@pytest.mark.parametrize("what", ["clusters", "users", "contexts"])
+@pytest.mark.parametrize("value", [5, "text", [5], [None]])
+def test_a_list_that_is_none_names_nothing(tmp_path: Path, what: str, value: Any) -> None:
+    path = write(tmp_path / "l", {"token": "a"})
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {what: value}))
+    with pytest.raises(ConfigError, match="it has no"):
+        found(path)

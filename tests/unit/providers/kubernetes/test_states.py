@@ -197,3 +197,52 @@ def test_another_of_that_name_is_another_instance() -> None:
     alone = pod(phase="Pending")
     alone["metadata"]["ownerReferences"] = []
     assert states.pod_seen(SCOPE, alone, NOW).ref.id == f"{NAME}/pod-uid"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reason": "Evicted"},
+        {"reason": "DeadlineExceeded"},
+        {"conditions": conditions("DisruptionTarget", "TerminationByKubelet")},
+        {"ours": ended(143, "Error")},
+        {"deleted": True},
+    ],
+    ids=["evicted", "deadline", "preempted", "both ended", "deleted"],
+)
+def test_what_ended_with_its_pod_is_no_failure(changes: dict[str, Any]) -> None:
+    """A kubelet that ends a pod kills the build too: that is not the build's own end."""
+
+    def seen(reason: str) -> ContainerEnd | None:
+        more = {k: v for k, v in changes.items() if k in ("reason", "conditions")}
+        ours = container("vmrunner", **changes.get("ours", {}))
+        shown = pod(
+            phase="Running",
+            containerStatuses=[container("build", **ended(137, reason)), ours],
+            **more,
+        )
+        if changes.get("deleted"):
+            shown["metadata"]["deletionTimestamp"] = THEN
+        return states.container_end(shown)
+
+    assert seen("Error") is None
+    killed = seen("OOMKilled")  # that its own memory was used up stays true
+    assert killed is not None
+    assert killed.out_of_memory
+
+
+def test_a_vm_on_a_silent_node_may_be_alive() -> None:
+    """KubeVirt writes `Failed` once it gives the node up; nobody saw the VM's end."""
+    found = states.vmi_view(pod(phase="Failed", reason="NodeUnresponsive"), NOW)
+    assert found.power is Power.RUNNING
+    assert states.vmi_view(pod(phase="Failed"), NOW).power is Power.DEAD
+
+
+def test_an_image_without_a_shell_is_told_at_once() -> None:
+    """Nobody would ever open the FIFOs."""
+    words = 'exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown'
+    state = {"terminated": {"exitCode": 128, "reason": "StartError", "message": words}}
+    build = {**container("build", **state), "image": "registry.example/empty"}
+    found = view(pod(phase="Running", containerStatuses=[container("vmrunner"), build]))
+    assert (found.power, found.unfit) == (Power.PENDING, Reason.IMAGE)
+    assert "registry.example/empty has no /bin/sh" in found.detail
