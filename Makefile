@@ -86,7 +86,7 @@ lock: setup
 	  --no-emit-package vmrunner --no-emit-package vmrunner-localclouds \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock pyproject.toml localclouds/pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
-	  --extra aws --extra azure --extra gcp --extra notify --extra otel --extra postgres --extra server --constraints requirements.lock \
+	  --extra aws --extra azure --extra gcp --extra kubernetes --extra notify --extra otel --extra postgres --extra server --constraints requirements.lock \
 	  --generate-hashes --no-header --no-annotate -o deploy/container/requirements.txt pyproject.toml
 	.venv/bin/uv pip compile -q --python-version 3.13 --python-platform linux \
 	  --generate-hashes --no-header --no-annotate \

@@ -136,6 +136,22 @@ def an_open_network(kube: Cluster) -> dict[str, Any]:
     return {"runs": "pod", "unit_image": _IMAGE}
 
 
+def no_unit(_: Cluster) -> dict[str, Any]:
+    return {"runs": "pod", "unit_image": None}
+
+
+def finished_jobs_stay(kube: Cluster) -> dict[str, Any]:
+    kube.cloud.ttl.on = False
+    return {}
+
+
+def a_small_quota(kube: Cluster) -> dict[str, Any]:
+    quota = {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "1"}}}
+    kube.cloud.add_object(RESOURCE_QUOTAS, quota)
+    inside(kube, Containers())
+    return {"runs": "pod", "unit_image": _IMAGE}
+
+
 def a_used_up_quota(kube: Cluster) -> dict[str, Any]:
     quota = {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}
     kube.cloud.add_object(RESOURCE_QUOTAS, quota)
@@ -159,6 +175,9 @@ def a_used_up_quota(kube: Cluster) -> dict[str, Any]:
         (no_deadlines, "controllers", "no controller ended it", "kube-controller-manager"),
         (an_old_unit, "unit image", "its recipe is 0123456789", "image build --unit"),
         (an_open_network, "network none", "reaches the API server", "network.yaml"),
+        (no_unit, "cluster", "unit_image: none", "image build --unit"),
+        (finished_jobs_stay, "controllers", "no controller ended it", "ttl-after-finished"),
+        (a_small_quota, "quota", "requests.cpu=2", "raise the namespace's ResourceQuota"),
         (a_used_up_quota, "quota", "pods is used up", "raise it"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

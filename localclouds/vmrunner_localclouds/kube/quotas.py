@@ -126,11 +126,11 @@ def _pod(spec: Mapping[str, Any], part: str, name: str) -> Fraction | None:
             for c in spec.get(field) or ()
         ]
 
-    values = amounts_of("containers")
-    if any(value is None for value in values):
+    values, first = amounts_of("containers"), amounts_of("initContainers")
+    if None in (*values, *first):  # `Constraints` of that file holds both to it
         return None
-    first = [value for value in amounts_of("initContainers") if value is not None]
-    return max([sum((value for value in values if value is not None), Fraction(0)), *first])
+    total = sum((value for value in values if value is not None), Fraction(0))
+    return max([total, *(value for value in first if value is not None)])
 
 
 def _computed(hard: Usage) -> set[str]:

@@ -10,6 +10,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from vmrunner.errors import BadOrder
@@ -25,6 +26,11 @@ SECRET: Final = 1 << 20
 ANNOTATIONS: Final = 256 << 10
 #: What vmrunner's own container of a pod may take: a build's memory is none of it.
 OUR_MEMORY: Final = "256Mi"
+#: Of a container that does little: a quota refuses a pod of which one container names no request.
+SMALL: Final[JSON] = {
+    "requests": {"cpu": "100m", "memory": "64Mi"},
+    "limits": {"cpu": "1", "memory": "128Mi"},
+}
 #: Where the log waits until it is sent, beside what it may hold.
 SPOOL: Final = 4 << 20
 _SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
@@ -226,6 +232,12 @@ def pod(order: Order, uid: str, options: KubernetesOptions, now: float) -> JSON:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata(order, uid), "spec": spec}
 
 
+def room(size: Size, more: Mapping[str, str] = MappingProxyType({})) -> JSON:
+    """Resources of a container of this size, and `more`: what it asks for is what it gets."""
+    amounts = {"cpu": str(size.cpus), "memory": quantity(size.memory), **more}
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
 def pod_base(options: KubernetesOptions) -> JSON:
     """The part that every pod of ours has, a probe too: no token, no names of services, no shared
     processes, the resolvers of the configuration."""
@@ -277,6 +289,7 @@ def _lay(image: str) -> JSON:
         "image": image,
         "command": [_SUPERVISOR, "lay"],
         "securityContext": confined(),
+        "resources": SMALL,
         "volumeMounts": [{"name": "box", "mountPath": "/vmrunner"}],
     }
 
@@ -307,11 +320,6 @@ def _beside(image: str) -> JSON:
 
 
 def _build(image: str, size: Size, options: KubernetesOptions, *, read_only: bool) -> JSON:
-    room = {
-        "cpu": str(size.cpus),
-        "memory": quantity(size.memory),
-        "ephemeral-storage": quantity(options.disk or DISK),
-    }
     box: JSON = {"name": "box", "mountPath": "/vmrunner"}
     return {
         "name": "build",
@@ -320,7 +328,7 @@ def _build(image: str, size: Size, options: KubernetesOptions, *, read_only: boo
         "command": ["/bin/sh", "/vmrunner/driver.sh"],
         "workingDir": "/work",
         "securityContext": {"runAsUser": 0, **confined(*_BUILDS)},
-        "resources": {"requests": dict(room), "limits": dict(room)},
+        "resources": room(size, {"ephemeral-storage": quantity(options.disk or DISK)}),
         "volumeMounts": [
             box | ({"readOnly": True} if read_only else {}),
             {"name": "work", "mountPath": "/work"},

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.errors import CredentialsRefused
+from vmrunner.errors import CredentialsRefused, QuotaExceeded
 from vmrunner.lib import resources, unit_recipe
 from vmrunner.model import Finding, Spec
 from vmrunner.providers.common.call_failed import CallFailed
@@ -111,10 +112,21 @@ def _kind(provider: KubernetesProvider) -> Iterator[Finding]:
             'wall = "none": builds share the node\'s kernel',
             "set runtime_class to one with a wall, such as kata-qemu or gvisor",
         )
-    container = {"name": "check", "image": options.unit_image, "securityContext": bodies.confined()}
+    container = {
+        "name": "check",
+        "image": options.unit_image,
+        "securityContext": bodies.confined(),
+        "resources": bodies.room(min(options.machine_sizes, key=attrgetter("cpus", "memory"))),
+    }
     spec = {**bodies.pod_base(options), "containers": [container]}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
-    provider.client.create(PODS, pod, dry=True)
+    try:
+        provider.client.create(PODS, pod, dry=True)
+    except CallFailed as failed:
+        if not isinstance(failed.error, QuotaExceeded):
+            raise
+        # Judged last: the class was taken. Others' builds may be what fills it.
+        yield warning("quota", f"no build fits: {failed.error.args[0]}", failed.error.hint)
     yield ok("runtime class", f"{options.runtime_class or _OWN} is taken")
 
 

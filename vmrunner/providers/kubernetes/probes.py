@@ -224,10 +224,7 @@ class KubeProbes:
             "image": self._options.unit_image,
             "command": ["sleep", str(LIFE)],
             "securityContext": bodies.confined(),
-            "resources": {
-                "requests": {"cpu": "100m", "memory": "64Mi"},
-                "limits": {"cpu": "1", "memory": "128Mi"},
-            },
+            "resources": bodies.SMALL,
         }
         spec = {
             **bodies.pod_base(self._options),
