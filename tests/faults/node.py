@@ -126,6 +126,8 @@ class Session:
     def _exited(self, build: BuildRecord) -> End:
         if build.id in self.world.gone:
             return EndFrame(Reason.VM_LOST, None, "", container_gone=True).end
+        if build.id in self.world.killed:
+            return EndFrame(Reason.SIGNAL, 137, "").end
         code = self.world.code_of(build)
         return End(
             result=Result.SUCCESS if code == 0 else Result.FAILURE,

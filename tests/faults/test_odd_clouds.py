@@ -182,3 +182,18 @@ def test_the_system_is_asked_how_a_container_ended(
     done = world.truth.builds.get(build.id)
     assert done.reason is reason
     assert world.cloud.counts["ended"] >= 1
+
+
+def test_the_system_is_asked_why_a_step_was_killed(make_world: Make) -> None:
+    world = make_world()
+    build = world.submit()
+    world.killed.add(build.id)
+    seen = ContainerEnd(exit_code=137, out_of_memory=True)
+    world.when(
+        lambda: bool(world.started),
+        lambda: [setattr(m, "container", seen) for m in world.cloud.machines.values()],
+    )
+    world.node()
+    world.settle()
+    done = world.truth.builds.get(build.id)
+    assert (done.reason, done.exit_code) == (Reason.OUT_OF_MEMORY, 137)

@@ -116,6 +116,7 @@ class World(Promises):
         self.seconds: dict[str, float] = {}  # by build, where it is not `build_seconds`
         self.codes: dict[str, int] = {}
         self.gone: set[str] = set()  # builds whose container ends without a word
+        self.killed: set[str] = set()  # builds whose step ends by KILL
         self.started: Counter[tuple[str, int]] = Counter()
         self.plans: dict[str, list[Any]] = {}
         self.next_call: list[Any] = []  # what becomes of the next calls, whichever they are

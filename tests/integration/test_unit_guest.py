@@ -3,10 +3,13 @@ them are all that they share."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import socket
+import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -180,6 +183,98 @@ def test_a_job_for_docker_is_none_for_a_unit(unit: UnitGuest) -> None:
     done = unit.call("start", "0", "0", stdin=json.dumps(order).encode())
     assert done.returncode == 1
     assert b"this is a unit" in done.stderr
+
+
+# --- source and artifacts, while the image has processes of its own -------------------------------
+
+
+@pytest.fixture
+def swapping(unit: UnitGuest) -> Iterator[Path]:
+    """A directory beside the work directory, to which `d` in there is a link half of the time."""
+    out, directory, link = unit.directory / "out", unit.work / "d", unit.work / "link"
+    out.mkdir()
+    (out / "secret").write_text("host key")
+    script = (
+        f"while :; do rm -rf {link} {directory}.1; mkdir -p {directory}; "
+        f"echo inside >{directory}/secret; mv -T {directory} {directory}.1; "
+        f"ln -s {out} {link}; mv -T {link} {directory}; rm {directory}; done"
+    )
+    with subprocess.Popen(["/bin/sh", "-c", script], stderr=subprocess.DEVNULL) as swapper:
+        try:
+            wait_for((unit.work / "d.1").exists)
+            yield out
+        finally:
+            swapper.kill()
+
+
+def test_no_artifact_is_read_outside_the_work_directory(unit: UnitGuest, swapping: Path) -> None:
+    (unit.work / "fixed").symlink_to(swapping)
+    (unit.work / "up").symlink_to("../out")
+    globs = json.dumps(["d/secret", "d/*", "d*/**", "fixed/secret", "up/*"]).encode()
+    for _ in range(15):
+        done = unit.call("collect", stdin=globs)
+        assert b"host key" not in done.stdout
+        counts = json.loads(done.stdout.partition(b"\n")[0])
+        assert counts[3:] == [0, 0]
+
+
+def test_no_source_is_written_outside_the_work_directory(unit: UnitGuest, swapping: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for number in range(400):
+            member = tarfile.TarInfo(f"d/{number}")
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"ours"))
+    for _ in range(8):
+        unit.call("unpack", "--gzip", stdin=buffer.getvalue())
+        assert [path.name for path in swapping.iterdir()] == ["secret"]
+        assert (swapping / "secret").read_text() == "host key"
+
+
+def test_source_becomes_the_work_directory_of_a_unit(unit: UnitGuest) -> None:
+    (unit.work / "old/below").mkdir(parents=True)
+    (unit.work / "other").symlink_to("/etc")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, kind in (("./a", tarfile.DIRTYPE), ("./a/run", tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.uid = kind, 0o775, 1000
+            tar.addfile(member, io.BytesIO())
+        member = tarfile.TarInfo("a/link")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(member)
+    done = unit.call("unpack", stdin=buffer.getvalue())
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in unit.work.iterdir()] == ["a"]
+    status = (unit.work / "a/run").stat()
+    assert (status.st_mode & 0o7777, status.st_uid) == (0o775, 0)
+    assert str((unit.work / "a/link").readlink()) == "/etc/passwd"
+    broken = unit.call("unpack", stdin=b"no tar at all" * 100)
+    assert (broken.returncode, broken.stderr) == (1, b"invalid header\n")
+
+
+def test_artifacts_of_a_unit_are_a_tar(unit: UnitGuest) -> None:
+    (unit.work / "dir/inner").mkdir(parents=True)
+    (unit.work / "dir/inner/file").write_text("content")
+    os.link(unit.work / "dir/inner/file", unit.work / "dir/again")
+    (unit.work / "dir/link").symlink_to("inner/file")
+    os.mkfifo(unit.work / "dir/fifo")
+    done = unit.call("collect", "--gzip", stdin=json.dumps(["dir", "dir/*", "none"]).encode())
+    assert done.returncode == 0, done.stderr
+    counts, _, data = done.stdout.partition(b"\n")
+    assert json.loads(counts) == [1, 4, 0]
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+        kinds = {member.name: member.type for member in tar}
+        assert kinds == {
+            "./dir": tarfile.DIRTYPE,
+            "./dir/again": tarfile.REGTYPE,
+            "./dir/inner": tarfile.DIRTYPE,
+            "./dir/inner/file": tarfile.REGTYPE,
+            "./dir/link": tarfile.SYMTYPE,
+        }
+        file = tar.extractfile("./dir/again")
+        assert file is not None
+        assert file.read() == b"content"
 
 
 # --- a spoiled box --------------------------------------------------------------------------------

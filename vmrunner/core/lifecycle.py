@@ -210,6 +210,10 @@ FORGOTTEN: Final = 600.0
 # --- how a build ends when its instance does -----------------------------------------------------
 
 
+#: Exit code of what was killed.
+KILLED: Final = 137
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class End:
     """End of a build, or of one attempt of it. `lost`: it was ours to lose, so that a retry is
@@ -223,6 +227,13 @@ class End:
     lost: bool = False
     usage: BuildUsage = NO_USAGE
     container_gone: bool = False
+
+    @property
+    def asks_container(self) -> bool:
+        """True if how the build's container ended may change this: it went without a word, or a
+        step of it was killed, maybe for want of memory."""
+        killed = self.reason is Reason.SIGNAL and self.exit_code == KILLED
+        return self.container_gone or killed
 
 
 def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
@@ -263,8 +274,11 @@ def end_of(build: BuildRecord, death: Death, message: str = "") -> End:
 
 
 def end_of_container(end: End, seen: ContainerEnd | None) -> End:
-    """The end of a build whose container is gone without a word, by what its provider saw. What is
-    not known is never the build's failure, and never its success."""
+    """The end of a build of which its container's end may tell more, by what its provider saw: one
+    that is gone without a word, or whose step was killed. What is not known is never the build's
+    failure, and never its success."""
+    if not end.container_gone and (seen is None or not seen.out_of_memory):
+        return end
     code = None if seen is None else seen.exit_code
     usage = end.usage
     if seen is not None and seen.out_of_memory:

@@ -218,7 +218,7 @@ class SessionManager:
         if stopped is not None:
             session.stop(stopped)
         end = session.run()
-        if end.container_gone:
+        if end.asks_container:
             end = end_of_container(end, self._container_end(active))
         return self._measured(end, active.instance)
 

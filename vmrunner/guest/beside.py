@@ -48,9 +48,10 @@ class UnitPlace(Place):
         secrets: str = SECRETS,
     ) -> None:
         super().__init__(run, lib)
-        from . import beside
+        from . import beside, unit_tars
 
         self.runtime = beside
+        self.commands = unit_tars.COMMANDS
         self.box, self.secrets = box, secrets
 
     def woke(self) -> bool:

@@ -61,6 +61,7 @@ class Place:
         from . import docker
 
         self.runtime: Runtime = docker
+        self.commands: dict[str, Any] = {}  # those that are done in another way here
         self.run = run
         self.spool = f"{run}/spool"
         self.log = f"{run}/spool/log"

@@ -83,7 +83,7 @@ def obey(
     command, arguments = (argv[0], argv[1:]) if argv else ("", [])
     code, request = 1, None
     try:
-        handler = COMMANDS.get(command) or of_our_images(command)
+        handler = place.commands.get(command) or COMMANDS.get(command) or of_our_images(command)
         if handler is None or arguments[:1] != ["--epoch"]:
             out.complain(__doc__ or "")
         else:

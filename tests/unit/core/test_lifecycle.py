@@ -190,6 +190,17 @@ def test_a_container_without_a_word_ends_by_what_was_seen(
     assert (end.usage, end.container_gone) == (usage, False)
 
 
+def test_a_killed_step_is_out_of_memory_where_that_was_seen() -> None:
+    killed = End(result=Result.FAILURE, reason=Reason.SIGNAL, exit_code=137)
+    assert killed.asks_container
+    for known in (None, ContainerEnd(exit_code=137), ContainerEnd(exit_code=1)):
+        assert end_of_container(killed, known) is killed
+    end = end_of_container(killed, ContainerEnd(exit_code=137, out_of_memory=True))
+    assert (end.reason, end.exit_code) == (Reason.OUT_OF_MEMORY, 137)
+    for other in (replace(killed, exit_code=143), replace(killed, reason=Reason.EXIT_CODE)):
+        assert not other.asks_container
+
+
 def test_retries_stop_at_the_first_step_or_longest_life() -> None:
     limits = Limits()
     ask = {"now": NOW, "limits": limits}

@@ -25,6 +25,7 @@ OF_OUR_IMAGES: Final = {
     "unit_launcher.py",
     "unit_sshd.conf",
     "unit_sshd.sh",
+    "unit_tars.py",
     "cache_archive.py",
     "caches.py",
     "command.py",

@@ -29,10 +29,12 @@ _NO_IMAGE: Final = frozenset(
         "RegistryUnavailable",
     }
 )
-#: Ends of a container that never ran.
-_NOT_STARTED: Final = frozenset({"ContainerCannotRun", "StartError"})
 #: KubeVirt's word for a VM whose node it gave up.
 NODE_SILENT: Final = "NodeUnresponsive"
+#: A container that waits for one of these, or ended by it, was never started.
+_NO_START: Final = frozenset(
+    {"ContainerCannotRun", "CreateContainerError", "RunContainerError", "StartError"}
+)
 #: Ends of a pod that are its node's or the scheduler's doing.
 _TAKEN_BACK: Final = frozenset(
     {
@@ -102,14 +104,14 @@ def pod_view(pod: JSON, now: float) -> View:
     phase = status.get("phase")
     if phase in ("Succeeded", "Failed"):
         return _ended_pod(status)
-    lost = _terminated(status, OURS)
+    lost, unstarted = _terminated(status, OURS), _unstarted(status)
     if pod["metadata"].get("deletionTimestamp"):
         return View(Power.STOPPING, "it is being deleted", preempted=_is_taken_back(status))
     if lost is not None:
         # Who follows the build is gone, and its log with it: it will not come back.
         return View(Power.STOPPING, f"vmrunner's own container ended: {_cause(lost)}")
-    if phase == "Running" and (why := _never_began(status)):
-        return View(Power.PENDING, why, unfit=Reason.IMAGE)
+    if unstarted is not None:
+        return unstarted
     if phase == "Running" and _is_started(status):
         host = POD_HOST + str(pod["metadata"]["name"])
         return View(Power.RUNNING, address=Address(host))
@@ -220,22 +222,28 @@ def _is_started(status: JSON) -> bool:
     return bool(ours.get("started")) and "running" in (ours.get("state") or {})
 
 
-def _never_began(status: JSON) -> str:
-    """The words for why the build's container could not be started; "": it could, or may."""
-    ended = _terminated(status, BUILD)
-    if ended is None or ended.get("reason") not in _NOT_STARTED:
-        return ""
-    words = str(ended.get("message") or "")
-    if "/bin/sh" in words and "no such file" in words.lower():
-        image = container(status, BUILD).get("image") or "the image"
-        return f"container image {image} has no /bin/sh, which steps need"
-    return _cause(ended)
-
-
 def _terminated(status: JSON, name: str) -> JSON | None:
     """The end of a container; None: it has not ended."""
     found = (container(status, name).get("state") or {}).get("terminated")
     return found if found else None
+
+
+def _unstarted(status: JSON) -> View | None:
+    """The state of a pod whose build's container could not be started: nobody would ever read what
+    its build is told. None: it could, or nobody has tried."""
+    found = container(status, BUILD)
+    state = found.get("state") or {}
+    failed = next((s for s in state.values() if s and s.get("reason") in _NO_START), None)
+    if failed is None:
+        return None
+    text, image = str(failed.get("message") or ""), found.get("image") or BUILD
+    lower = text.lower()
+    if "/bin/sh" in text and ("no such file" in lower or "not found" in lower):
+        text = f"container image {image} has no /bin/sh, which steps need"
+        return View(Power.STOPPING, text, unfit=Reason.IMAGE)
+    text = f"container image {image} could not be started: {failed['reason']}: {text[:500]}"
+    other = "exec format error" in text  # it is of another processor
+    return View(Power.STOPPING, text, unfit=Reason.IMAGE if other else None)
 
 
 def _cause(ended: JSON) -> str:

@@ -168,6 +168,33 @@ def test_a_vm_that_was_deleted_did_not_switch_itself_off() -> None:
     assert (found.power, found.self_ended, found.detail) == (Power.DEAD, False, "it was deleted")
 
 
+NO_SHELL = 'runc create failed: exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown'
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "words", "unfit", "detail"),
+    [
+        ("terminated", "StartError", NO_SHELL, Reason.IMAGE, "has no /bin/sh, which steps need"),
+        ("waiting", "RunContainerError", NO_SHELL, Reason.IMAGE, "has no /bin/sh"),
+        ("terminated", "StartError", "exec format error", Reason.IMAGE, "exec format error"),
+        ("terminated", "StartError", "no room for a shim", None, "no room for a shim"),
+    ],
+)
+def test_a_build_that_cannot_be_started_is_told_at_once(
+    kind: str, reason: str, words: str, unfit: Reason | None, detail: str
+) -> None:
+    """Though vmrunner's own container is well, and would wait for ever."""
+    shown = pod(phase="Running")
+    shown["status"]["containerStatuses"] = [
+        {"name": "vmrunner", "started": True, "state": {"running": {}}},
+        {"name": "build", "image": "i:1", "state": {kind: {"reason": reason, "message": words}}},
+    ]
+    found = states.pod_view(shown, NOW)
+    assert (found.power, found.unfit) == (Power.STOPPING, unfit)
+    assert found.detail.startswith("container image i:1 ")
+    assert detail in found.detail
+
+
 def test_a_vm_whose_pod_is_refused_is_no_capacity() -> None:
     for words, unfit in (("exceeded quota: q", Reason.QUOTA), ("denied", Reason.NO_CAPACITY)):
         waits = conditions("Synchronized", "FailedCreate", "False")
