@@ -263,13 +263,3 @@ def test_a_vm_on_a_silent_node_may_be_alive() -> None:
     found = states.vmi_view(pod(phase="Failed", reason="NodeUnresponsive"), NOW)
     assert found.power is Power.RUNNING
     assert states.vmi_view(pod(phase="Failed"), NOW).power is Power.DEAD
-
-
-def test_an_image_without_a_shell_is_told_at_once() -> None:
-    """Nobody would ever open the FIFOs."""
-    words = 'exec: "/bin/sh": stat /bin/sh: no such file or directory: unknown'
-    state = {"terminated": {"exitCode": 128, "reason": "StartError", "message": words}}
-    build = {**container("build", **state), "image": "registry.example/empty"}
-    found = view(pod(phase="Running", containerStatuses=[container("vmrunner"), build]))
-    assert (found.power, found.unfit) == (Power.PENDING, Reason.IMAGE)
-    assert "registry.example/empty has no /bin/sh" in found.detail
