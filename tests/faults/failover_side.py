@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import event
 
-from vmrunner.ledger import Ledger
+from vmrunner.ledger import Ledger, postgres_calls
+from vmrunner.ledger.connections import READING
 from vmrunner.ledger.database import Database
+from vmrunner.ledger.direct import DirectConnection
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.restore_detection import RestoreDetector, place_of
-from vmrunner.ledger.urls import parse_url
+from vmrunner.ledger.urls import LedgerUrl, parse_url
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -85,6 +87,8 @@ class Servers:
             return sqlite3.connect(self.file, **options)
 
         event.listen(database._engine, "do_connect", connect)
+        here = lambda: DirectConnection(LedgerUrl("sqlite:", self.file))  # noqa: E731
+        setattr(database, "_direct", here)  # noqa: B010 - a method of its class
 
     def fail_over(self, behind: Path | None = None) -> None:
         """The primary is gone; its standby is promoted when the window is over. `behind`: what that
@@ -155,6 +159,8 @@ class _Connection(sqlite3.Connection):
 
     def execute(self, text: str, *rest: Any) -> sqlite3.Cursor:
         self._reach()
+        if text.startswith("BEGIN") and self.in_transaction:  # the engine's own, after ours
+            text = "SELECT 1"
         if text == "BEGIN IMMEDIATE":
             if not self._servers.promoted:
                 raise sqlite3.OperationalError("cannot execute UPDATE in a read-only transaction")
@@ -187,6 +193,43 @@ class _Connection(sqlite3.Connection):
         if self.closed:
             super().rollback()
             raise sqlite3.OperationalError("the connection is closed: its server is gone")
+
+
+class _Calls:
+    """PostgreSQL's calls, at a driver that is SQLite's."""
+
+    @staticmethod
+    def run_script(client: _Connection, text: str) -> sqlite3.Cursor:
+        """Begin a transaction and ask for the server; only those that read wait for tables."""
+        _, _, question = text.partition("; ")
+        client.execute("BEGIN" if question == READING else "BEGIN IMMEDIATE")
+        return client.execute(question)
+
+    @staticmethod
+    def look_up(
+        client: _Connection, first: str, text: str, values: Mapping[str, Any]
+    ) -> tuple[sqlite3.Cursor, sqlite3.Cursor]:
+        return client.execute(first), client.execute(text, values)
+
+    @staticmethod
+    def commit(client: _Connection, first: str = "") -> None:
+        assert not first, "SQLite's dialect draws numbers by statements of its own"
+        if client.in_transaction:
+            client.commit()
+
+
+def _spoken(name: str) -> Callable[..., Any]:
+    """A call that reaches the servers which are played here, and others as it does."""
+    real, played = getattr(postgres_calls, name), getattr(_Calls, name)
+
+    def call(client: Any, *values: Any) -> Any:
+        return (played if isinstance(client, _Connection) else real)(client, *values)
+
+    return call
+
+
+for _name in ("run_script", "look_up", "commit"):
+    setattr(postgres_calls, _name, _spoken(_name))
 
 
 class _NodesDatabase(Database):

@@ -174,7 +174,7 @@ class Database:
     ) -> T:
         """Read by the one connection, of which this thread has the turn."""
         while True:
-            looker = self._looker = self._looker or DirectConnection(self.url)
+            looker = self._looker = self._looker or self._direct()
             try:
                 server = looker.begin(begin)
             except self._error:
@@ -196,6 +196,9 @@ class Database:
                     looker.end()
             self._recognise(server)
 
+    def _direct(self) -> DirectConnection:
+        return DirectConnection(self.url)
+
     def look_up(self, statement: Prepared, **values: Any) -> tuple[Any, ...] | None:
         """Return the first row of a statement that finds it at once: by a key."""
         self._refuse()
@@ -206,7 +209,7 @@ class Database:
                 return self._look_up_there(statement, values)
         with self._entered(), self._looking:
             try:
-                looker = self._looker = self._looker or DirectConnection(self.url)
+                looker = self._looker = self._looker or self._direct()
                 return statement(looker.statements, **values).first()
             except BaseException as error:
                 self._stop_looking()  # a look that was not read to its end keeps what it began with
@@ -341,8 +344,9 @@ class Database:
         try:
             yield
         finally:
-            if client.closed and losses == self._losses:
-                self._losses += 1
+            if client.closed:
+                connection.invalidate()  # else the pool would roll back what is gone
+                self._losses += losses == self._losses
 
     def _new_connection(self, _: object, record: ConnectionPoolEntry) -> None:
         record.info[_LOSSES] = self._losses
