@@ -343,10 +343,12 @@ class Database:
         client, losses = driver(connection), connection.info[_LOSSES]
         try:
             yield
-        finally:
+        except BaseException as error:
             if client.closed:
-                connection.invalidate()  # else the pool would roll back what is gone
-                self._losses += losses == self._losses
+                connection.invalidate(error)  # else the pool would roll back what is gone
+            if client.closed and losses == self._losses:
+                self._losses += 1
+            raise
 
     def _new_connection(self, _: object, record: ConnectionPoolEntry) -> None:
         record.info[_LOSSES] = self._losses
