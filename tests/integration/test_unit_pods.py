@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,6 +101,21 @@ def test_a_build_that_ends_at_once_loses_nothing(unit: UnitPod) -> None:
     assert unit.container("build")["state"]["terminated"]["exitCode"] == 3
     code, output, _ = unit.call("collect", stdin=json.dumps(["result"]).encode())
     assert code == 0
+    assert output.startswith(b"[1]\n")
+    assert b"made\n" in output
+
+
+def test_the_work_directory_is_reached_with_fewer_rights(unit: UnitPod) -> None:
+    """Our container has not all that root of a VM has; what goes there alone goes all the same."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("a/b")
+        member.size = 5
+        tar.addfile(member, io.BytesIO(b"made\n"))
+    code, _, complaint = unit.call("unpack", stdin=buffer.getvalue())
+    assert code == 0, complaint
+    code, output, complaint = unit.call("collect", stdin=json.dumps(["a/*"]).encode())
+    assert code == 0, complaint
     assert output.startswith(b"[1]\n")
     assert b"made\n" in output
 

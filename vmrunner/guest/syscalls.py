@@ -57,9 +57,13 @@ def enter_container(pid: int) -> None:
 
 
 def keep_rights_to_files() -> None:
-    """Have no capability but those to files."""
+    """Have no capability but those to files, as far as we have them: a unit's container has less
+    than root of a VM."""
     head = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
-    kept = (ctypes.c_uint32 * 6)(_FILES, _FILES, 0, 0, 0, 0)  # effective, permitted, inheritable
+    held = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable
+    _check(_libc.capget(head, held), "capget")
+    files = held[1] & _FILES
+    kept = (ctypes.c_uint32 * 6)(files, files, 0, 0, 0, 0)
     _check(_libc.capset(head, kept), "capset")
 
 
