@@ -190,7 +190,7 @@ def test_a_container_without_a_word_ends_by_what_was_seen(
     assert (end.usage, end.container_gone) == (usage, False)
 
 
-def test_a_killed_step_is_out_of_memory_where_that_was_seen() -> None:
+def test_a_killed_step_lacked_memory_where_that_was_seen() -> None:
     killed = End(result=Result.FAILURE, reason=Reason.SIGNAL, exit_code=137)
     assert killed.asks_container
     for known in (None, ContainerEnd(exit_code=137), ContainerEnd(exit_code=1)):
