@@ -14,7 +14,7 @@ from vmrunner_localclouds.kube import LocalKube
 from vmrunner_localclouds.kube.kinds import JOBS, PODS, SECRETS
 from vmrunner_localclouds.pods import Pods
 
-from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, programs
+from tests.support.loopback_registry import LOGIN, SHELL, LoopbackRegistry, archive, programs
 from tests.support.sshd import wait_for
 from tests.support.unit_pods import unit_image
 
@@ -81,3 +81,31 @@ def test_a_whole_build_in_a_pod(
     assert done.returncode == 7, done.stderr
     wait_for(lambda: not any(cluster.all(kind) for kind in (JOBS, SECRETS, PODS)))
     assert not cluster.rejected
+
+
+def test_a_private_image_is_pulled_by_its_login(
+    tmp_path: Path, cluster: LocalKube, images: tuple[str, str]
+) -> None:
+    (tmp_path / "registry").mkdir()
+    with LoopbackRegistry(tmp_path / "registry", locked=True) as registry:
+        layers = archive(tmp_path / "p.tar", [programs(SHELL.split())], Env=["PATH=/bin"])
+        image = registry.push("private:1", layers)
+        words = ("--container", image, "--", "sh", "-c", "echo it is here")
+        login = ("--registry-secret", "LOGIN", "--secret", f"LOGIN=@{tmp_path / 'login'}")
+        (tmp_path / "login").write_text(LOGIN)
+        done = run(tmp_path, cluster, images[0], "runc", *login, *words)
+        assert done.returncode == 0, done.stderr
+        assert "it is here" in done.stdout
+        assert "geheim" not in done.stdout + done.stderr
+    wait_for(lambda: not any(cluster.all(kind) for kind in (JOBS, SECRETS, PODS)))
+
+
+def test_an_image_without_a_shell_ends_at_once(
+    tmp_path: Path, cluster: LocalKube, images: tuple[str, str]
+) -> None:
+    (tmp_path / "registry").mkdir()
+    with LoopbackRegistry(tmp_path / "registry") as registry:
+        image = registry.push("bare:1", archive(tmp_path / "b.tar", [programs(["cat"])]))
+        done = run(tmp_path, cluster, images[0], "runc", "--container", image, "--", "true")
+    assert done.returncode != 0
+    assert f"container image {image} has no /bin/sh, which steps need" in done.stderr

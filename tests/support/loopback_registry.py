@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 _START: Final = 60.0  # seconds
+LOGIN: Final = "somebody:geheim"
+_USERS: Final = "somebody:$2y$05$abcdefghijklmnopqrstuuVWu8RjbNovPZWAMRdd7iqaaG0mI53Uu\n"
 #: What a shell image has, of this machine's own.
 SHELL: Final = (
     "sh cat chmod cp dd echo env false head id kill ln ls mkdir mkfifo mv ps pwd readlink rm seq "
@@ -23,23 +25,28 @@ SHELL: Final = (
 
 
 class LoopbackRegistry:
-    """A context manager. `address`: its host and port."""
+    """A context manager. `address`: its host and port. `locked`: it asks for `LOGIN`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, locked: bool = False) -> None:
         for program in ("docker-registry", "skopeo"):
             assert shutil.which(program), f"missing {program}: apt-get install {program}"
         self._home = home
+        self._locked = locked
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
 
     def __enter__(self) -> LoopbackRegistry:
-        config = {
+        config: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "error"},
             "storage": {"filesystem": {"rootdirectory": str(self._home / "data")}},
             "http": {"addr": self.address},
         }
+        if self._locked:
+            (self._home / "users").write_text(_USERS)
+            users = {"realm": "here", "path": str(self._home / "users")}
+            config["auth"] = {"htpasswd": users}
         (self._home / "config.yml").write_text(json.dumps(config))
         words = ["docker-registry", "serve", str(self._home / "config.yml")]
         with (self._home / "log").open("wb") as log:
@@ -63,6 +70,7 @@ class LoopbackRegistry:
         """Push a docker archive; the image's name by its digest."""
         digest = self._home / "digest"
         words = ["skopeo", "copy", "--dest-tls-verify=false", f"--digestfile={digest}"]
+        words += [f"--dest-creds={LOGIN}"] if self._locked else []
         subprocess.run(
             [*words, f"docker-archive:{archive}", f"docker://{self.address}/{name}"],
             check=True,

@@ -193,7 +193,7 @@ class UnitPod:
     """One unit that runs."""
 
     def __init__(self, pods: Pods, unit: str, image: str, runtime: str, **more: Any) -> None:
-        ttl = more.pop("ttl", 600)
+        ttl, leak = more.pop("ttl", 600), more.pop("leak", False)
         self.host, self.user = keys.generate(), keys.generate()
         identity = {
             "authorized_keys": f"{self.user.public}\n".encode(),
@@ -201,9 +201,14 @@ class UnitPod:
             "host_key.pub": f"{self.host.public}\n".encode(),
             "deadline": f"{time.time() + ttl:.0f}\n".encode(),
         }
+        self.identity = identity
+        document = body(unit, image, runtime=runtime, **more)
+        if leak:  # what no driver may ever ask for
+            mount = {"name": "identity", "mountPath": "/var/leak", "readOnly": True}
+            document["spec"]["containers"][1]["volumeMounts"].append(mount)
         self.pod: RunningPod = pods.start(
             "vm-1",
-            body(unit, image, runtime=runtime, **more),
+            document,
             secrets={"vm-1": identity},
             runtime=runtime,
         )

@@ -38,6 +38,17 @@ def header(image: str, secret: bytes) -> str:
     return base64.urlsafe_b64encode(json.dumps(payload).encode()).decode()
 
 
+def docker_config(image: str, secret: bytes) -> str:
+    """Return the Docker configuration that has such a secret for the image's registry alone. Raises
+    ConfigError."""
+    registry = registry_of(image)
+    entry = _credentials(registry, secret)
+    if "username" in entry:
+        pair = f"{entry['username']}:{entry['password']}"
+        entry = {**entry, "auth": base64.b64encode(pair.encode()).decode()}
+    return json.dumps({"auths": {_HUB_ADDRESS if registry == HUB else registry: entry}})
+
+
 def hidden(image: str, secret: bytes) -> tuple[bytes, ...]:
     """Parts of it that no log may show, beside the secret as a whole."""
     credentials = _credentials(registry_of(image), secret)

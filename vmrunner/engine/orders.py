@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vmrunner.config import registry_auth
 from vmrunner.core import requirements
 from vmrunner.core.pools import lifetime
 from vmrunner.ledger import Ledger
@@ -35,8 +36,17 @@ class OrderFactory:
             network=build.spec.network,
             identity=None if build.spec.bootstrap else order.identity,
             shape=requirements.container(build.spec, log_bytes=self._log_bytes),
+            pull=self._login(build, offer),
         )
         return order, access
+
+    def _login(self, build: BuildRecord, offer: Offer) -> str | None:
+        """The login that a system which starts the build's image itself pulls it with."""
+        name = build.spec.registry_secret
+        if name is None or not registry.drivers()[offer.scope.kind].units:
+            return None
+        secret = self._ledger.builds.secrets(build.id).get(name)
+        return None if secret is None else registry_auth.docker_config(build.spec.container, secret)
 
     def for_pool(
         self, spec: PoolSpec, instance: str, offer: Offer, deadline: float

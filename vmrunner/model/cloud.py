@@ -213,6 +213,7 @@ class Order:
     identity: Identity | None = None  # also in `user_data`; None: only there
     shape: Shape | None = None
     pool: str | None = None
+    pull: str | None = field(default=None, repr=False)  # of a unit: a Docker configuration
 
 
 def tags_of(order: Order) -> dict[str, str]:

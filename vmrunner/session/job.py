@@ -137,7 +137,8 @@ def order(job: SessionJob, now: float, caches: Sequence[Mapping[str, object]] = 
             for step in spec.steps
         ],
     }
-    if (login := job.secrets.get(spec.registry_secret or "")) is not None:
+    login = job.secrets.get(spec.registry_secret or "")
+    if login is not None and not message.get("unit"):  # there the system has pulled it
         message["registry_auth"] = registry_auth.header(spec.container, login)
     if caches and job.caches is not None:
         message["caches"] = list(caches)

@@ -37,6 +37,8 @@ _SUPERVISOR: Final = "/usr/lib/vmrunner/supervisor"
 _DROPPED: Final[JSON] = {"drop": ["ALL"]}
 _OURS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "SYS_CHROOT", "KILL")
 _BUILDS: Final = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETUID", "SETGID", "KILL")
+#: The key of a login by which a node pulls an image.
+_LOGIN: Final = ".dockerconfigjson"
 _SECCOMP: Final[JSON] = {"type": "RuntimeDefault"}
 
 
@@ -121,6 +123,8 @@ def secret(order: Order, uid: str, options: KubernetesOptions) -> JSON:
         data = {"userdata": order.user_data}
     else:
         data = identity_files(order.identity, order.deadline)
+        if order.pull is not None:
+            data[_LOGIN] = order.pull.encode()
     size = sum(map(len, data.values()))
     if size > SECRET:
         raise BadOrder(f"user-data: {size} bytes, a Secret takes {SECRET}")
@@ -129,7 +133,7 @@ def secret(order: Order, uid: str, options: KubernetesOptions) -> JSON:
         "kind": "Secret",
         "metadata": metadata(order, uid),
         "immutable": True,
-        "type": "Opaque",
+        "type": "kubernetes.io/dockerconfigjson" if _LOGIN in data else "Opaque",
         "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
     }
 
@@ -229,6 +233,8 @@ def pod(order: Order, uid: str, options: KubernetesOptions, now: float) -> JSON:
             {"name": "work", "emptyDir": {}},
         ],
     }
+    if order.pull is not None:
+        spec["imagePullSecrets"] = [{"name": order.instance}]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata(order, uid), "spec": spec}
 
 

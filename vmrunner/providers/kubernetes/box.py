@@ -14,7 +14,8 @@ class PodBox:
     creates refuse it where none did."""
 
     def __init__(self, *, probed: bool) -> None:
-        self.keeps = frozenset({Trait.NO_NETWORK} if probed else ())
+        kept = {Trait.PRIVATE_PULL} | ({Trait.NO_NETWORK} if probed else set())
+        self.keeps = frozenset(kept)
 
     def ahead(self, shape: Shape, network: NetworkPolicy) -> None:  # noqa: ARG002
         return None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jsonschema
 import kubernetes_validate
 import pytest
+from hypothesis import strategies as st
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
@@ -118,6 +121,63 @@ def test_the_builds_container_sees_no_identity() -> None:
     assert "env" not in build
     assert "envFrom" not in build
     assert all("restartPolicy" not in c for c in spec["containers"] + spec["initContainers"])
+
+
+SHARED = ("shareProcessNamespace", "pidMode", "hostPID", "hostIPC", "hostNetwork")
+
+
+def shared(body: Any) -> set[str]:
+    """Fields by which anything is shared with what is beside it."""
+    found = {key for part in _parts([body]) for key in SHARED if part.get(key)}
+    return found | {key for part in _parts([body]) for key in ("hostPath",) if key in part}
+
+
+NAMES = st.text("abcdefghij", min_size=1, max_size=8)
+OPTIONS = st.fixed_dictionaries(
+    {
+        "runs": st.just("pod"),
+        "runtime_class": st.sampled_from([None, "kata-qemu", "gvisor", "runsc"]),
+        "node_selector": st.dictionaries(NAMES, NAMES, max_size=2),
+        "tolerations": st.sampled_from([(), ({"operator": "Exists"},)]),
+        "priority_class": st.none() | NAMES,
+        "disk": st.none() | st.integers(1, 1 << 44),
+        "dns": st.sampled_from([("9.9.9.9",), ("::1", "1.1.1.1")]),
+    }
+)
+ORDERS = st.fixed_dictionaries(
+    {
+        "network": st.sampled_from(list(Network)),
+        "role": st.sampled_from(list(Role)),
+        "tags": st.dictionaries(st.sampled_from([*SHARED, "team"]), NAMES, max_size=3),
+        "pull": st.none() | st.just('{"auths":{}}'),
+        "deadline": st.floats(NOW, NOW + 1e7),
+    }
+)
+
+
+@hypothesis.given(OPTIONS, ORDERS, st.sampled_from(["1x512MiB", "2x4GiB", "64x512GiB"]))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_no_request_ever_shares_a_namespace(
+    configured: dict[str, Any], changes: dict[str, Any], size: str
+) -> None:
+    pods, made = options(**configured), order(**changes)
+    made = replace(made, offer=replace(made.offer, machine_type=size))
+    sent = [bodies.job(made, NOW), bodies.secret(made, UID, pods)]
+    sent += [bodies.pod(made, UID, pods, NOW), {"spec": bodies.pod_base(pods)}]
+    assert [shared(body) for body in sent] == [set()] * 4
+    assert shared({"spec": {**sent[2]["spec"], "shareProcessNamespace": True}})
+
+
+def test_a_login_is_in_the_secret_and_nowhere_else() -> None:
+    login = '{"auths":{"r":{"auth":"Y2FuYXJ5"}}}'
+    made, pods = order(pull=login), options(runs="pod")
+    secret, pod = bodies.secret(made, UID, pods), bodies.pod(made, UID, pods, NOW)
+    assert secret["type"] == "kubernetes.io/dockerconfigjson"
+    assert base64.b64decode(secret["data"][".dockerconfigjson"]) == login.encode()
+    assert pod["spec"]["imagePullSecrets"] == [{"name": NAME}]
+    assert core_problems(secret, VERSIONS[0]) == core_problems(pod, VERSIONS[0]) == []
+    assert "Y2FuYXJ5" not in json.dumps(pod) + json.dumps(bodies.job(made, NOW)) + repr(made)
+    assert "imagePullSecrets" not in bodies.pod(order(), UID, pods, NOW)["spec"]
 
 
 def test_gvisor_opens_fifos_where_they_can_be_written() -> None:
