@@ -75,4 +75,26 @@ BUGS: Final = (
         "self._limit = seconds",
         f"{POD_TESTS}::test_a_deadline_ends_the_pod_and_is_only_lowered",
     ),
+    Bug(
+        "pack a unit's artifacts outside of its root",
+        BESIDE,
+        "        self.commands = unit_tars.COMMANDS\n",
+        "",
+        f"{TESTS}::test_no_artifact_is_read_outside_the_work_directory",
+    ),
+    Bug(
+        "keep who owned a unit's source elsewhere",
+        "guest/unit_tars.py",
+        "return member.replace(uid=0, gid=0, ",
+        "return member.replace(",
+        f"{TESTS}::test_source_becomes_the_work_directory_of_a_unit",
+    ),
+    Bug(
+        "wait for a container that never started",
+        "providers/kubernetes/states.py",
+        "    if unstarted is not None:\n        return unstarted\n",
+        "",
+        "tests/unit/providers/kubernetes/test_states.py::"
+        "test_a_build_that_cannot_be_started_is_told_at_once",
+    ),
 )
