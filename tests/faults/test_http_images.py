@@ -68,6 +68,7 @@ def test_an_unfinished_image_ends_and_no_other_does(
     assert [one.alive for one in (left, theirs, lasting)] == [False, True, True]
 
 
+@pytest.mark.parametrize("side", [Ec2Side, GceSide, AzureSide], indirect=True)
 def test_an_image_finished_after_the_sweep_lives_on(make_http: Make, side: type[HttpSide]) -> None:
     """The reaper knows its deadline by then, and looks once more before it deletes."""
     world = make_http(sweep_seconds=1e9)

@@ -87,7 +87,12 @@ def test_each_row_is_told_by_its_own_drivers_clock(ledger: Ledger) -> None:
     slow, fast = Clock(100.0), Clock(90000.0)
     here = FakeProvider("local", Cloud(fast), scopes=(Scope("other", "host", "host"),))
     former = FakeProvider("local", Cloud(slow), scopes=(row.scope,))
-    given: Any = SimpleNamespace(providers=["local"]), lambda: ledger, None, None
+    given: Any = (
+        SimpleNamespace(providers={"local": SimpleNamespace(kind="fake")}),
+        lambda: ledger,
+        None,
+        None,
+    )
     providers = ProviderSet(*given)
     providers._drivers = {"local": RetiredProvider("local", [former], here)}
     (shown,) = fleet.timed(providers, [(row, None)])

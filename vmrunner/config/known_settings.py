@@ -99,6 +99,11 @@ class KnownTable:
         self.__dict__.update(values)
         self._valid = valid
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The table's own class, by which `isinstance` tells what it is a table of."""
+        return type(self._valid())
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._valid(), name)
 

@@ -174,11 +174,11 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ),
         (
             "[providers.aws]\nkind = 'ec9'",
-            "providers.aws.kind: no kind 'ec9' (one of: azure, ec2, fake, gce, qemu)",
+            "providers.aws.kind: no kind 'ec9' (one of: azure, ec2, fake, gce, kubernetes, qemu)",
         ),
         (
             "[providers.aws]\naccel = 'tcg'",
-            "providers.aws.kind: missing (one of: azure, ec2, fake, gce, qemu)",
+            "providers.aws.kind: missing (one of: azure, ec2, fake, gce, kubernetes, qemu)",
         ),
         (
             "[providers.local]\nkind = 'qemu'\nacel = 'tcg'",
