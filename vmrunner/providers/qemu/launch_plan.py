@@ -87,7 +87,7 @@ class HostPrograms:
 def digest(order: Order) -> str:
     """Names an order: the identical one again has the same."""
     fields = dataclasses.asdict(order)
-    for later in ("max_ttl", "identity", "shape", "pool"):
+    for later in ("max_ttl", "identity", "shape", "pool", "pull"):
         if fields[later] is None:  # an order of the time before it could tell has its old name
             del fields[later]
     for later in ("docker", "privileged") if fields.get("shape") else ():
