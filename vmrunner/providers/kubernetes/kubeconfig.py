@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import re
 import ssl
-import subprocess
 import tempfile
 import threading
 import time
@@ -25,13 +23,11 @@ from typing import Any, Final
 import yaml
 
 from vmrunner.errors import ConfigError
+from vmrunner.providers.kubernetes import exec_plugin
 
 #: Where a pod finds its service account.
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-#: Seconds that a plugin may take, and before its token's end from which it is asked again.
-PLUGIN_TIMEOUT: Final = 60.0
-EARLY: Final = 30.0
+EARLY: Final = 30.0  # seconds before its token's end from which a plugin is asked again
 _NOT_TAKEN: Final = ("auth-provider", "username", "password")
 _TOKEN: Final = re.compile(r"[!-~]+")
 
@@ -126,7 +122,8 @@ class Credentials:
             ends = self._plugin.get("expirationTimestamp")
             if self._plugin and not anew and (not ends or _time(str(ends)) - EARLY > time.time()):
                 return self._plugin
-            status = self._run(_table(self._user["exec"], f"{self._where}: exec"))
+            plugin = _table(self._user["exec"], f"{self._where}: exec")
+            status = exec_plugin.run(plugin, self._base, self._where, self._cluster)
             try:
                 _time(str(status.get("expirationTimestamp") or "9999-01-01T00:00:00Z"))
             except ValueError as error:
@@ -134,41 +131,6 @@ class Credentials:
                 raise ConfigError(text, hint="correct the plugin") from error
             self._plugin = status
             return self._plugin
-
-    def _run(self, plugin: Table) -> dict[str, Any]:
-        version, command = str(plugin.get("apiVersion")), str(plugin.get("command"))
-        if version not in _VERSIONS:
-            fix = f"one that speaks {_VERSIONS[0]}"
-            raise ConfigError(f"{self._where}: exec: apiVersion {version!r}", hint=fix)
-        spec: dict[str, Any] = {"interactive": False}
-        if plugin.get("provideClusterInfo"):
-            spec["cluster"] = self._cluster
-        request = {"kind": "ExecCredential", "apiVersion": version, "spec": spec}
-        program = str(self._base / command) if "/" in command else command
-        hint = " ".join(str(plugin.get("installHint") or f"run {command}, and mend it").split())
-        try:
-            more = {str(item["name"]): str(item["value"]) for item in plugin.get("env") or ()}
-            done = subprocess.run(
-                [program, *map(str, plugin.get("args") or ())],
-                env={**os.environ, **more, "KUBERNETES_EXEC_INFO": json.dumps(request)},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=PLUGIN_TIMEOUT,
-                check=True,
-            )
-            status = dict(json.loads(done.stdout)["status"])
-        except subprocess.CalledProcessError as error:
-            last = "".join(error.stderr.decode(errors="replace").strip().splitlines()[-1:])
-            shown = "".join(c if c.isprintable() else "?" for c in last[:200])
-            words = f"exit code {error.returncode}: {shown}"
-            raise ConfigError(f"{self._where}: exec {command}: {words}", hint=hint) from error
-        except subprocess.TimeoutExpired:  # its words show the arguments
-            words = f"no answer within {PLUGIN_TIMEOUT:.0f} s"
-            raise ConfigError(f"{self._where}: exec {command}: {words}", hint=hint) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            raise ConfigError(f"{self._where}: exec {command}: {words}", hint=hint) from error
-        return status
 
 
 @dataclass(slots=True)

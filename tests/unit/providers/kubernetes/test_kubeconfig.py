@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from vmrunner.errors import ConfigError
-from vmrunner.providers.kubernetes import kubeconfig
+from vmrunner.providers.kubernetes import exec_plugin, kubeconfig
 from vmrunner.providers.kubernetes.kubeconfig import Cluster
 
 PLUGIN = """#!{python}
@@ -177,7 +177,7 @@ def test_a_token_is_never_shown(tmp_path: Path, token: str) -> None:
 def test_a_plugin_that_hangs_shows_no_argument(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubeconfig, "PLUGIN_TIMEOUT", 0.05)
+    monkeypatch.setattr(exec_plugin, "TIMEOUT", 0.05)
     user = plugin(tmp_path, "__import__('time').sleep(60)", args=["--key=geheim"])
     with pytest.raises(ConfigError, match="no answer within") as error:
         found(write(tmp_path / "j", user)).credentials.token()
