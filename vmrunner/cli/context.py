@@ -37,7 +37,8 @@ class CliContext:
         """The configuration, with origins."""
         from vmrunner.config import sources
 
-        return sources.load(lazily=True)
+        # What is known lies in the cache of a machine with a ledger: a mere client leaves nothing.
+        return sources.load(lazily=_SERVER not in os.environ)
 
     @cached_property
     def app(self) -> App:

@@ -105,7 +105,7 @@ class LoadedSettings:
         for part in path[:-1]:
             table = table.get(part) if isinstance(table, Mapping) else getattr(table, part)
         return (
-            config_section.unit(type(table), path[-1])
+            config_section.unit(table.__class__, path[-1])  # of one that is known it is its own
             if isinstance(table, config_section.Section)
             else ""
         )

@@ -47,6 +47,11 @@ class Rows:
         self._cursor.close()
         return row
 
+    def one(self) -> tuple[Any, ...]:
+        """The only row. Raises ValueError where there is none."""
+        (row,) = self.all()
+        return row
+
     def all(self) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = self._cursor.fetchall()
         return rows
