@@ -104,7 +104,7 @@ def test_an_execution_carries_bytes_both_ways(pods: Pods, image: str, runtime: s
         secrets={},
         runtime=runtime,
     )
-    until(lambda: phase(running)() == "Running", seconds=20)
+    until(lambda: phase(running)() == "Running", seconds=60)
     execution = running.exec("only", ["sh", "-c", "wc -c; echo complaint >&2; exit 5"])
     execution.stdin.write(bytes(1_000_000))
     execution.stdin.close()
@@ -139,7 +139,7 @@ def test_who_uses_up_its_memory_is_told_so(pods: Pods, image: str) -> None:
         ),
         secrets={},
     )
-    until(lambda: "running" in running.status()["containerStatuses"][1]["state"], seconds=20)
+    until(lambda: "running" in running.status()["containerStatuses"][1]["state"], seconds=60)
     running.kill("killed")
     greedy_end, killed_end = (
         status["state"]["terminated"] for status in ended(running)["containerStatuses"]
@@ -159,7 +159,7 @@ def test_a_deadline_ends_the_pod_and_is_only_lowered(pods: Pods, image: str) -> 
         ),
         secrets={},
     )
-    until(lambda: phase(running)() == "Running", seconds=20)
+    until(lambda: phase(running)() == "Running", seconds=60)
     running.limit(0)
     running.limit(900)
     status = ended(running)
@@ -181,7 +181,7 @@ def test_an_image_that_is_not_there_is_waited_for(
     absent = name.format(registry=registry.address)
     running = pods.start("absent", pod(container("only", absent, "true")), secrets={})
     found = lambda: running.status()["containerStatuses"][0]["state"]["waiting"]["reason"]  # noqa: E731
-    until(lambda: found() == reason)
+    until(lambda: found() == reason, seconds=60)
     assert phase(running)() == "Pending"
     running.close()
 
@@ -209,7 +209,7 @@ def test_layers_hide_and_do_not_leave_their_image(pods: Pods, image: str) -> Non
 def test_a_pod_has_a_network_of_its_own(pods: Pods, image: str, registry: LoopbackRegistry) -> None:
     show = "cat /proc/net/dev /etc/hosts; sleep 600"
     running = pods.start("network", pod(container("only", image, show)), secrets={})
-    until(lambda: b"localhost" in running.log("only"), seconds=20)
+    until(lambda: b"localhost" in running.log("only"), seconds=60)
     with pytest.raises(ConnectionRefusedError):
         running.dial(int(registry.address.partition(":")[2]))
     log = running.log("only").decode()
@@ -247,7 +247,7 @@ def test_all_containers_die_with_their_parent(tmp_path: Path, image: str, runtim
         assert child.stdout.readline() == b"running\n"
         assert living(tmp_path)
         child.kill()
-    until(lambda: not living(tmp_path))
+    until(lambda: not living(tmp_path), seconds=60)
 
 
 def living(directory: Path) -> list[str]:
