@@ -191,7 +191,7 @@ class World:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("UPDATE revisions SET last = last + 1")
             for table in (tables.BUILDS, tables.INSTANCES, tables.EVENTS):
-                names = [column.name for column in table.columns]
+                names = list(table.column_names)
                 listed = ", ".join(f'"{name}"' for name in names)
                 values = ", ".join(new[table.name].get(name, f'"{name}"') for name in names)
                 such = where.get(table.name, f"build = '{build}'")

@@ -69,7 +69,7 @@ def copy(ledger: Ledger, count: int, owner: str, deadline: float) -> None:
 
     def work(connection: Connection) -> None:
         for table in (tables.BUILDS, tables.INSTANCES):
-            names = [column.name for column in table.columns]
+            names = list(table.column_names)
             values = [
                 f"'{owner}'" if name == "owner" else new.get((table.name, name), f'"{name}"')
                 for name in names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browser import Visitor
 from tests.support.http_service import Service, only
@@ -59,6 +59,31 @@ def test_a_log_is_followed_and_linked_to(http: Service, visitor: Visitor, tmp_pa
     expect(page.locator("#log h3")).to_contain_text("exit 3")
     assert rows(page) == list(range(1, 41)), "each line once"
     expect(page.locator("#L7.here")).to_be_visible()
+
+
+def test_a_reader_stays_where_the_first_step_is_known_late(
+    http: Service, visitor: Visitor, tmp_path: Path
+) -> None:
+    """Lines of no step become those of the step, with whoever reads them."""
+    page, go = visitor.page, tmp_path / "go"
+    answers = iter(['{"items": [], "ended": false}'])
+
+    def answer(route: Route) -> None:
+        empty = next(answers, None)
+        if empty is None:
+            route.continue_()
+        else:
+            route.fulfill(body=empty, content_type="application/json")
+
+    page.route("**/outline", answer)
+    build = submit(http, "\n".join([*(f"say line {n}" for n in range(1, 40)), f"until {go}"]))
+    opened(page, http, build, "#L7")
+    expect(page.locator("#L7.here")).to_contain_text("line 7", timeout=SOON)
+    go.touch()
+    expect(page.locator("h1")).to_contain_text("success", timeout=SOON)
+    expect(page.locator("#log h3")).to_contain_text("say line 1", timeout=SOON)
+    expect(page.locator("#L7.here")).to_be_visible()
+    expect(page.locator("#L39")).to_contain_text("line 39")
 
 
 def test_a_long_log_opens_at_its_end(http: Service, visitor: Visitor) -> None:

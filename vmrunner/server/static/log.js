@@ -178,9 +178,15 @@ function LogView(log) {
   let outlining = Promise.resolve();
   function refresh() {
     outlining = outlining.then(async () => {
-      const before = parts.at(-1);
+      const before = parts.at(-1), here = log.querySelector(".here");
+      const place = here ? Number(here.id.slice(1)) : firstSeen();
       if (!await outline()) return;
       const now = parts.at(-1);
+      if (!parts.includes(before) && !follows) {   // its lines are a step's now: its reader stays at them
+        if (here) await reveal(place);
+        else (await parts.find((part) => part.has(place))?.showLine(place))?.scrollIntoView({ block: "start" });
+        return;
+      }
       if (now === before || !follows || selected()) return;
       if (before && !before.touched && parts.includes(before)) before.close();  // its reader follows
       await now.showEnd();
