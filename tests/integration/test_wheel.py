@@ -35,13 +35,13 @@ kind = "azure"
 subscription = "5f0c2a4e-0000-4000-8000-6ac1d5f6f2b7"
 resource_group = "vmrunner"
 """
-#: The clouds' drivers and the server need an extra. The launchers are programs in
+#: The clouds' drivers, PostgreSQL and the server need an extra. The launchers are programs in
 #: VMs and units, the migrations are run by Alembic, in the first command that asks the ledger.
 IMPORTS = """
 import importlib, pkgutil, vmrunner
 apart = (
     "vmrunner.guest.launcher", "vmrunner.guest.unit_launcher", "vmrunner.ledger.migrations.",
-    "vmrunner.integrations.github.", "vmrunner.integrations.mcp.",
+    "vmrunner.ledger.postgres_calls", "vmrunner.integrations.github.", "vmrunner.integrations.mcp.",
     "vmrunner.providers.azure.", "vmrunner.providers.ec2.", "vmrunner.providers.gce.",
     "vmrunner.server.", "vmrunner.services.telemetry.otlp",
 )
