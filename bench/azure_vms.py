@@ -43,6 +43,7 @@ ROOM: Final = 1_000_000  # of each quota: a new subscription has room for few
 
 def serve(pipe: Connection, *, latency: float) -> None:
     with LocalAzure() as cloud:
+        cloud.throttles = False  # both sides are to be as fast as they can
         cloud.answer_seconds = dict.fromkeys(routes.KNOWN, latency)
         cloud.boot_seconds = cloud.delete_seconds = OPERATION
         cloud.quotas = {
