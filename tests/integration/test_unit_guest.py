@@ -18,28 +18,13 @@ from typing import Any
 import pytest
 
 from tests.support.sshd import wait_for
-from tests.support.unit_guest import UnitGuest, living, unit_guest
+from tests.support.unit_guest import UnitGuest, job, living, unit_guest
 from vmrunner.guest.beside import UnitPlace
 from vmrunner.guest.caches import CacheWork
 from vmrunner.guest.state import EventLog
 from vmrunner.model import Reason
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def job(*scripts: str, **changes: Any) -> bytes:
-    """An order as a session sends it to a unit."""
-    order = {
-        "unit": True,
-        "build": "b-1",
-        "attempt": "b-1/1",
-        "timeout": 60.0,
-        "log_bytes": 4 << 20,
-        "env": {},
-        "secrets": {},
-        "steps": [{"script": script, "env": {}, "timeout": None} for script in scripts],
-    }
-    return json.dumps({**order, **changes}).encode()
 
 
 @pytest.fixture

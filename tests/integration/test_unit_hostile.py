@@ -12,6 +12,7 @@ from vmrunner_localclouds.pods import Pods
 
 from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, programs
 from tests.support.sshd import wait_for
+from tests.support.unit_guest import job
 from tests.support.unit_pods import UnitPod, unit_image, unit_pod
 
 pytestmark = pytest.mark.timeout(240)
@@ -31,24 +32,11 @@ def unit(tmp_path_factory: pytest.TempPathFactory, images: tuple[str, str]) -> I
         yield unit
 
 
-def job(script: str, log_bytes: int) -> bytes:
-    return json.dumps(
-        {
-            "unit": True,
-            "build": "b-1",
-            "attempt": "b-1/1",
-            "timeout": 120.0,
-            "log_bytes": log_bytes,
-            "env": {},
-            "secrets": {},
-            "steps": [{"script": script, "env": {}, "timeout": None}],
-        }
-    ).encode()
-
-
 def test_a_flood_of_log_stays_within_its_bounds(unit: UnitPod) -> None:
     flood = "yes 0123456789abcdef | head -c 200000000; echo; echo the last line; exit 5"
-    code, _, complaint = unit.call("start", "0", "0", stdin=job(flood, 4 << 20))
+    code, _, complaint = unit.call(
+        "start", "0", "0", stdin=job(flood, timeout=120.0, log_bytes=4 << 20)
+    )
     assert code == 0, complaint
     log = unit.output("cat /run/vmrunner/spool/log")
     assert len(log) <= 4 << 20
@@ -70,7 +58,7 @@ def ours(unit: UnitPod) -> list[int]:
 def test_each_process_of_ours_may_die_in_turn(unit: UnitPod) -> None:
     """The build goes on, and no line of it is lost."""
     script = "echo begun; i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.5; done"
-    order = job(script, 4 << 20)
+    order = job(script, timeout=120.0)
     thread = threading.Thread(target=unit.call, args=("start", "0", "0"), kwargs={"stdin": order})
     thread.start()
     wait_for(lambda: "step_started" in unit.events())

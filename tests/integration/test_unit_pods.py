@@ -16,6 +16,7 @@ from vmrunner_localclouds.pods import Pods
 
 from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, programs
 from tests.support.sshd import wait_for
+from tests.support.unit_guest import job
 from tests.support.unit_pods import UnitPod, ssh, unit_image, unit_pod
 
 pytestmark = pytest.mark.timeout(180)
@@ -41,20 +42,6 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pods]:
 def unit(request: pytest.FixtureRequest, pods: Pods, images: tuple[str, str]) -> Iterator[UnitPod]:
     with unit_pod(pods, *images, runtime=request.param) as unit:
         yield unit
-
-
-def job(*scripts: str, **changes: Any) -> bytes:
-    order = {
-        "unit": True,
-        "build": "b-1",
-        "attempt": "b-1/1",
-        "timeout": 60.0,
-        "log_bytes": 4 << 20,
-        "env": {},
-        "secrets": {},
-        "steps": [{"script": script, "env": {}, "timeout": None} for script in scripts],
-    }
-    return json.dumps({**order, **changes}).encode()
 
 
 def built(unit: UnitPod, *scripts: str, **changes: Any) -> tuple[bytes, dict[str, Any]]:

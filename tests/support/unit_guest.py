@@ -3,12 +3,14 @@ process 1 of a PID namespace, with the two directories that they share."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.guest import ROOT, Followed
 from tests.support.programs import INTERPRETER_LINE
@@ -27,6 +29,21 @@ sys.exit(unit.main(sys.argv[1:], place, {work!r}))
 """
 #: The driver is process 1 of a namespace: what it is told to kill is killed there alone.
 CONTAINED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+
+
+def job(*scripts: str, **changes: Any) -> bytes:
+    """An order as a session sends it to a unit."""
+    order = {
+        "unit": True,
+        "build": "b-1",
+        "attempt": "b-1/1",
+        "timeout": 60.0,
+        "log_bytes": 4 << 20,
+        "env": {},
+        "secrets": {},
+        "steps": [{"script": script, "env": {}, "timeout": None} for script in scripts],
+    }
+    return json.dumps({**order, **changes}).encode()
 
 
 class UnitGuest:

@@ -108,8 +108,7 @@ class KubeDeleter:
         try:
             return self._client.delete(kind, name, uid, grace=grace)
         except CallFailed as failed:
-            # A conflict: what is there has another uid.
-            if error_codes.is_missing(failed) or failed.code == "Conflict":
+            if error_codes.is_missing(failed) or error_codes.is_another(failed):
                 return None
             raise
 

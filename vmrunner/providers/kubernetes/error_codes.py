@@ -126,6 +126,12 @@ def is_missing(failed: CallFailed) -> bool:
     return failed.code == "NotFound"
 
 
+def is_another(failed: CallFailed) -> bool:
+    """True if what is there has another uid than the one that was meant. Other conflicts, of a
+    write beside it or an admission plugin, tell nothing of that."""
+    return failed.code == "Conflict" and "UID in" in str(failed)
+
+
 def is_unknown_kind(failed: CallFailed) -> bool:
     """True if this cluster has no such kind: none of it can be there."""
     return failed.code == UNKNOWN_KIND
