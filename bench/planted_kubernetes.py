@@ -113,4 +113,26 @@ BUGS: Final = (
         "        if len(names) <= 10**6:\n",
         f"{DRIVER}::test_many_are_looked_at_in_one_list",
     ),
+    Bug(
+        "kubernetes: a cluster that was never reached is an empty one",
+        "providers/kubernetes/sweep.py",
+        "                raise failed.error from failed",
+        "                return",
+        "tests/integration/test_kubernetes.py"
+        "::test_a_cluster_that_was_never_reached_is_no_empty_one",
+    ),
+    Bug(
+        "audit: who shows nothing at all has no survivor",
+        "services/audit.py",
+        "    return pages, [] if pages else [",
+        "    return pages, [] if pages is not None else [",
+        "tests/unit/reaper/test_gather.py::test_a_sweep_that_shows_nothing_at_all_is_blind",
+    ),
+    Bug(
+        "reaper: who shows nothing at all was seen whole",
+        "reaper/gather.py",
+        '            sweep_view.stopped = "it showed nothing at all"',
+        "            pass",
+        "tests/unit/reaper/test_gather.py::test_a_sweep_that_shows_nothing_at_all_is_blind",
+    ),
 )

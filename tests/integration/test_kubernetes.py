@@ -482,3 +482,11 @@ def _plain(kind: Any) -> dict[str, Any]:
     if kind is PODS:
         return {"containers": [{"name": "vmrunner", "image": "theirs"}]}
     return {"domain": {"memory": {"guest": "1Gi"}, "devices": {}}}
+
+
+def test_a_cluster_that_was_never_reached_is_no_empty_one(kube: Cluster, runs: str) -> None:
+    """Nothing at all was shown, and `audit` took that for "no survivor"."""
+    new = kube.provider(runs)
+    kube.cloud.faults.fail("namespaces.get", *[LOST_REQUEST] * 20)
+    with pytest.raises(Uncertain):
+        swept(new)

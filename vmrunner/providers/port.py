@@ -67,7 +67,8 @@ class Provider(Protocol):
 
     def sweep(self) -> Iterator[Page]:
         """Yield all that the provider shows in its scopes, of any maker, page by page, every state
-        but the dead. A failed part is a page with `error`; it never raises half way."""
+        but the dead. A failed part is a page with `error`; it never raises half way. An empty part
+        is a page too: of a sweep without any page nothing is known."""
 
     def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
         """Delete resources of any kind. Missing is success; accepted is not finished. One bad item

@@ -106,9 +106,11 @@ def _read_pages(
     breaks_off: bool,
 ) -> dict[str, Instance]:
     kept: dict[str, Instance] = {}
+    shown = False
     sweep_view.begun = provider.now()
     try:
         for page in provider.sweep():
+            shown = True
             rows = rows_of(page.resources)
             names = sweep_view.take(page, rows, provider.now())
             kept |= {name: rows[name] for name in names & rows.keys()}
@@ -116,6 +118,8 @@ def _read_pages(
                 on_page(page.resources, rows)
             if sweep_view.jumped and breaks_off:
                 break
+        if not shown:  # an empty place is a page too
+            sweep_view.stopped = "it showed nothing at all"
     except Exception as error:  # noqa: BLE001
         log.error("sweeping %s: %s", provider.name, error, exc_info=_unexpected(error))
         sweep_view.stopped = f"it ended early: {type(error).__name__}: {error}"

@@ -170,7 +170,7 @@ def _list(name: str, provider: Provider) -> tuple[list[Page], list[Survivor]]:
         pages.extend(provider.sweep())
     except Exception as error:  # noqa: BLE001 - one provider never hides the others
         return pages, [audit_rules.unread(name, f"{type(error).__name__}: {error}")]
-    return pages, []
+    return pages, [] if pages else [audit_rules.unread(name, "it showed nothing at all")]
 
 
 def _unopened(broken: Mapping[str, VmrunnerError], only: str | None) -> list[Survivor]:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.engine_parts import EngineParts
 from tests.support.ledger_builds import SCOPE, template_launch
 from tests.support.pools import waiting
+from vmrunner.core.audit_rules import AuditFault
 from vmrunner.core.sweep_view import SweepView
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import LedgerError
@@ -20,6 +21,7 @@ from vmrunner.lib.process import current
 from vmrunner.model import Death, Instance, Kind, Page, PoolPlace, Resource, Scope
 from vmrunner.providers.fake import Call, Fault
 from vmrunner.reaper.gather import LedgerView, gather
+from vmrunner.services.audit import survivors
 
 
 def gathered(parts: EngineParts, **options: Any) -> tuple[SweepView, LedgerView]:
@@ -185,6 +187,18 @@ def test_a_sweep_that_raises_counts_as_far_as_it_came(
     sweep_view, known = gathered(parts)
     assert (sweep_view.alive, sweep_view.whole) == ({row.ref}, frozenset())
     assert set(known.by_id) == {row.id}
+
+
+def test_a_sweep_that_shows_nothing_at_all_is_blind(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty place has a page that says so: without one it is a driver's fault, or nobody
+    answered."""
+    monkeypatch.setattr(parts.provider, "sweep", lambda: iter(()))
+    sweep_view, _ = gathered(parts)
+    assert "nothing at all" in sweep_view.stopped
+    found = survivors(parts.ledger, parts.context.limits.limits, "local", parts.provider)
+    assert [line.fault for line in found] == [AuditFault.UNREAD]
 
 
 def test_rows_of_another_account_are_nobody_s_business(parts: EngineParts) -> None:

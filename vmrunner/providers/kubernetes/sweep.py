@@ -60,14 +60,16 @@ class KubeSweep:
     now: Callable[[], float]
 
     def pages(self) -> Iterator[Page]:
-        """Yield every page of every kind; one that fails hinders no other."""
+        """Yield every page of every kind; one that fails hinders no other. Raises ProviderError
+        where it was never known which namespace this is: no page could say of what it is."""
         former = self.identity.quietly()
         try:
             scope = patiently(self.identity.read)
         except CallFailed as failed:
-            if former is not None:
-                for kind in KINDS:
-                    yield Page(scope=former, kind=kind, error=str(failed), time=self.now())
+            if former is None:
+                raise failed.error from failed
+            for kind in KINDS:
+                yield Page(scope=former, kind=kind, error=str(failed), time=self.now())
             return
         wrong: dict[Kind, str] = {}
         for reader in READERS:
