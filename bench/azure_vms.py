@@ -29,6 +29,7 @@ from azure.mgmt.network import NetworkManagementClient
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vmrunner_localclouds.azure import LocalAzure, routes
+from vmrunner_localclouds.azure import create as local_creates
 
 from bench.clouds import Endpoint, Spent, answer, compare, endpoint, order, spent, unlimited
 from vmrunner.providers.azure import create_request
@@ -42,6 +43,7 @@ ROOM: Final = 1_000_000  # of each quota: a new subscription has room for few
 
 
 def serve(pipe: Connection, *, latency: float) -> None:
+    local_creates.DEPLOYMENTS = ROOM  # of one image at once: the script waits for none
     with LocalAzure() as cloud:
         cloud.throttles = False  # both sides are to be as fast as they can
         cloud.answer_seconds = dict.fromkeys(routes.KNOWN, latency)
