@@ -7,6 +7,7 @@ from typing import Final
 from bench.planted import Bug
 
 KNOWN: Final = "tests/unit/config/test_known_settings.py"
+PLAIN: Final = "tests/unit/config/test_plain_request.py"
 FROZEN: Final = "tests/unit/ledger/test_frozen_statements.py"
 
 BUGS: Final[tuple[Bug, ...]] = (
@@ -19,7 +20,7 @@ BUGS: Final[tuple[Bug, ...]] = (
     ),
     Bug(
         "believe a cache that another may have written",
-        "config/known_settings.py",
+        "config/remembered.py",
         "found.st_mode & 0o077 or above.st_mode & 0o077",
         "found.st_mode & 0o007 or above.st_mode & 0o007",
         f"{KNOWN}::test_what_others_may_have_written_is_not_believed",
@@ -51,5 +52,33 @@ BUGS: Final[tuple[Bug, ...]] = (
         "        return type(self._valid())\n",
         "        return KnownTable\n",
         "tests/integration/test_image_gc_local.py::test_old_local_images_go_and_those_in_use_stay",
+    ),
+    Bug(
+        "plain requests: drop what is wrong among what is right",
+        "config/plain_request.py",
+        "    except ConfigError:\n        found = {}\n",
+        "    except ConfigError:\n        return request({})\n",
+        f"{PLAIN}::test_one_wrong_value_among_right_ones_is_not_dropped",
+    ),
+    Bug(
+        "plain requests: take no processor for one",
+        "config/plain_request.py",
+        "partial(field_checks.whole, least=1)",
+        "partial(field_checks.whole, least=0)",
+        f"{PLAIN}::test_whatever_else_it_is_has_the_words_of_pydantic",
+    ),
+    Bug(
+        "known settings: keep what decides whose a build is",
+        "config/known_settings.py",
+        "(name in plain or value == defaults[name])",
+        "(name in plain or value)",
+        f"{KNOWN}::test_an_option_that_decides_whose_it_is_is_not_kept",
+    ),
+    Bug(
+        "take the default image of other code for ours",
+        "images/current_image.py",
+        '    yield from resources.GUEST.glob("[!.]*.*")\n',
+        "",
+        "tests/unit/images/test_current_image.py::test_whatever_changed_in_it_is_another_image",
     ),
 )

@@ -66,6 +66,7 @@ def main() -> None:
         environment |= {f"XDG_{name}_HOME": f"{home}/{name}" for name in ("CONFIG", "DATA")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the first run writes it
         # The cache stays the user's: a dry run looks for the VM image there.
+        environment.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
         data = Path(home) / "DATA/vmrunner"
         ledger = Ledger.open(f"sqlite:///{data}/ledger.db", data_dir=data)
         started(ledger)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vmrunner.config import jobfile
 from vmrunner.config.jobfile import SelectedJob
-from vmrunner.config.validation_errors import together
+from vmrunner.config.placed_faults import together
 
 
 def chosen(text: bytes, job: str | None = None) -> SelectedJob:

@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vmrunner.config.build_request import BuildRequest
     from vmrunner.images import Progress
     from vmrunner.model import BuildRecord, Process
     from vmrunner.services.protocols import Service
-    from vmrunner.services.requests import BuildRequest
 
 log = logging.getLogger("vmrunner")
 

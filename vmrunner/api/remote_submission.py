@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vmrunner.config.build_request import BuildRequest, SandboxRequest
-from vmrunner.config.validation_errors import together
+from vmrunner.config.placed_faults import together
 from vmrunner.errors import ConfigError
 from vmrunner.lib.file_bytes import pieces_of
 from vmrunner.services import cache_keys, sources

@@ -26,9 +26,9 @@ from vmrunner.services import build_filter
 from vmrunner.services.build_filter import FilterWords
 from vmrunner.services.follow import BuildFollower
 from vmrunner.services.logs import LogReader, lines
-from vmrunner.services.requests import BuildRequest, SandboxRequest
 
 if TYPE_CHECKING:
+    from vmrunner.config.build_request import BuildRequest, SandboxRequest
     from vmrunner.config.settings import Settings
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine

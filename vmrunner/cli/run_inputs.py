@@ -46,15 +46,16 @@ def env(pairs: Sequence[str], files: Sequence[Path]) -> dict[str, str]:
     return found | dict(units.env(text) for text in pairs)
 
 
-def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> BuildRequest:
+def request(
+    options: Mapping[str, Any], steps: tuple[Step, ...] | None, *, whole: bool = True
+) -> BuildRequest:
     """The request that the options of `run` make. It holds values: variables and files are read
-    here."""
-    from vmrunner.config import cache_checks
-    from vmrunner.config.build_request import BuildRequest
+    here. `whole`: it will be merged with a job's."""
+    from vmrunner.config import cache_checks, plain_request
     from vmrunner.lib import units
     from vmrunner.services import secrets
 
-    values = {name: options[name] for name in BuildRequest.model_fields if name in options}
+    values = {name: options[name] for name in plain_request.READERS if name in options}
     values |= {
         "steps": steps,
         "env": env(options["env"] or (), options["env_file"] or ()),
@@ -63,6 +64,10 @@ def request(options: Mapping[str, Any], steps: tuple[Step, ...] | None) -> Build
         "caches": [cache_checks.option(text) for text in options["cache"] or ()],
         "labels": dict(units.label(text) for text in options["label"] or ()),
     }
+    if not whole:
+        return plain_request.request(values)
+    from vmrunner.config.build_request import BuildRequest
+
     return BuildRequest(**values)
 
 
@@ -170,12 +175,12 @@ def files_document(files: Sequence[SourceFile]) -> dict[str, Any]:
 
 
 def _text(key: str, value: object) -> str:
-    from vmrunner.config import build_request
+    from vmrunner.config import plain_request
     from vmrunner.lib import units
 
     if isinstance(value, str):
         return value
-    if isinstance(value, float | int) and (unit := build_request.unit(key)):
+    if isinstance(value, float | int) and (unit := plain_request.unit(key)):
         return units.exact(value) if unit == "seconds" else units.amount(int(value))
     if isinstance(value, Mapping):
         return shlex.join(f"{name}={text}" for name, text in value.items())

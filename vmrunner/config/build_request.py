@@ -4,7 +4,7 @@ text: job files, Python and the command line take it from here, and `BuildSpec` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -18,10 +18,9 @@ from pydantic import (
 )
 
 from vmrunner.config import cache_checks, field_checks
-from vmrunner.config.network_policy import Policy
+from vmrunner.config.policy_field import Policy
 from vmrunner.config.validation_errors import FieldError, checked, converted, option_name, spoken
 from vmrunner.errors import ConfigError
-from vmrunner.lib import config_section
 from vmrunner.lib.config_section import Bytes, Seconds, Section
 from vmrunner.model import RUNTIMES, ArtifactRule, CacheRule, Step
 
@@ -133,6 +132,7 @@ class BuildRequest(BuildFields):
     by whichever door. Raises ConfigError with field, value and fix."""
 
     model_config = ConfigDict(strict=True)
+    is_sandbox: ClassVar[bool] = False
 
     steps: Annotated[tuple[Step, ...], converted(field_checks.steps)] | None = None
     secrets: Annotated[Mapping[str, bytes], converted(field_checks.secret_values)] = Field(
@@ -213,9 +213,6 @@ class SandboxRequest(BuildRequest):
     """A sandbox: a build without steps, which lives for `ttl` from when it is ready, and may be
     extended up to `max_ttl`."""
 
+    is_sandbox: ClassVar[bool] = True
+
     max_ttl: Seconds | None = Field(default=None, description="As far as it may be extended.")
-
-
-def unit(name: str) -> str:
-    """The unit of the number in this field: "seconds", "bytes" or ""."""
-    return config_section.unit(BuildRequest, name)

@@ -24,7 +24,8 @@ from pydantic_core import CoreSchema
 
 from vmrunner.config import cache_checks, field_checks
 from vmrunner.config.build_request import BuildFields, Text
-from vmrunner.config.validation_errors import FieldError, Where, checked, explained, together
+from vmrunner.config.placed_faults import together
+from vmrunner.config.validation_errors import FieldError, Where, checked, explained
 from vmrunner.config.yaml import parse
 from vmrunner.errors import ConfigError
 from vmrunner.lib import globs, units

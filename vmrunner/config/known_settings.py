@@ -2,34 +2,38 @@
 a few values of them.
 
 That a configuration was valid is remembered by a file in the user's cache, whose name is a hash of
-every value that the configuration says, and of the code that checks these. It holds the limits,
-which all that waits is told by, and nothing secret. All but a few values are validated
-nevertheless, once one is asked for.
+every value that the configuration says, and of the code that checks these. It holds the limits and
+the defaults, by which a request is checked, and of providers what a project's file may set: nothing
+secret. All other values are validated nevertheless, once one is asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from vmrunner.config.paths import cache_path
-from vmrunner.lib import ids, private_dirs
+from vmrunner.config import network_policy, provider_names, remembered
+from vmrunner.lib import ids
+from vmrunner.model import Network
 
 if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
+    from vmrunner.providers.settings import ProviderSettings
 
 _PACKAGE: Final = Path(__file__).parents[1]
 #: The packages whose code decides what is valid.
 _CODE: Final = ("config", "core", "lib", "model")
-_MOST: Final = 100  # configurations that are remembered
-_LIMITS: Final = ("max_ttl", "max_instances", "log_bytes", "artifact_bytes", "source_bytes")
+_LIMITS: Final = (
+    "max_ttl", "max_instances", "log_bytes", "artifact_bytes", "source_bytes", "privileged",
+    "docker", "images",
+)  # fmt: skip
+_DEFAULTS: Final = ("container", "container_runtime", "timeout")
+_PLAIN: Final = (str, int, float, bool, type(None))
 
 
 def settings(values: Mapping[str, Any], validate: Callable[[], Settings]) -> Settings:
@@ -41,8 +45,7 @@ def settings(values: Mapping[str, Any], validate: Callable[[], Settings]) -> Set
         return cast("Settings", KnownSettings(values, kept, validate))
     valid = validate()
     if name is not None:
-        with contextlib.suppress(OSError):
-            _remember(name, valid)
+        _remember(name, valid)
     return valid
 
 
@@ -66,7 +69,11 @@ class KnownSettings:
 
     @cached_property
     def limits(self) -> Any:
-        return KnownTable(self._kept["limits"], lambda: self._valid.limits)
+        return KnownTable(_read(self._kept["limits"]), lambda: self._valid.limits)
+
+    @cached_property
+    def defaults(self) -> Any:
+        return KnownTable(_read(self._kept["defaults"]), lambda: self._valid.defaults)
 
     @property
     def secret_key(self) -> Any:
@@ -78,11 +85,22 @@ class KnownSettings:
         name = self._values.get("installation")
         return None if name is None else ids.canonical_uuid(name)
 
+    @property
+    def default_provider(self) -> str | None:
+        return self._values.get("default_provider")
+
+    def provider(self, wanted: str | None = None) -> str:
+        return provider_names.chosen(wanted, self.default_provider, self.providers)
+
+    def provider_options(self, name: str) -> dict[str, Any]:
+        options = self._kept["providers"][name]["options"]
+        return self._provider(name).options() if options is None else dict(options)
+
     @cached_property
     def providers(self) -> dict[str, Any]:
         return {
-            name: KnownTable(table, partial(self._provider, name))
-            for name, table in self._kept["providers"].items()
+            name: KnownTable(kept["table"], partial(self._provider, name))
+            for name, kept in self._kept["providers"].items()
         }
 
     def _provider(self, name: str) -> Any:
@@ -148,39 +166,45 @@ def _code() -> list[tuple[str, int, int]]:
     return sorted(files)
 
 
-def _directory() -> Path:
-    return cache_path() / "valid"
-
-
 def _remembered(name: str) -> dict[str, Any] | None:
-    """Content of the file of this name; None: there is none that only this user can have made."""
-    try:
-        above = os.lstat(_directory())
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(_directory() / name, flags)) as file:
-            found = os.fstat(file.fileno())
-            private = not (found.st_mode & 0o077 or above.st_mode & 0o077)
-            mine = found.st_uid == above.st_uid == os.geteuid()
-            plain = stat.S_ISREG(found.st_mode) and stat.S_ISDIR(above.st_mode)
-            kept: dict[str, Any] = json.load(file) if private and mine and plain else {}
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(kept, dict) and kept.keys() == {"limits", "providers"}
+    """Content of the file of this name; None: it is not there, or is not whole."""
+    kept = remembered.read(name)
+    whole = isinstance(kept, dict) and kept.keys() == {"limits", "defaults", "providers"}
     return kept if whole else None
+
+
+def _read(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a table that was written down."""
+    return {**table, "network": network_policy.policy(table["network"], "network")}
+
+
+def _written(table: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """These values of a table, as JSON has them."""
+    network = table.network
+    shown = network.value if isinstance(network, Network) else {"allow": list(network.allow)}
+    return {**{field: getattr(table, field) for field in fields}, "network": shown}
+
+
+def _provider_written(table: ProviderSettings) -> dict[str, Any]:
+    """The part of a provider's table that is not secret, and its options where none may be."""
+    plain = {name: getattr(table, name) for name in sorted(table.harmless)}
+    plain = {name: value for name, value in plain.items() if type(value) in _PLAIN}
+    options = table.options()
+    defaults = {name: field.default for name, field in type(table).model_fields.items()}
+    whole = all(
+        type(value) in _PLAIN and (name in plain or value == defaults[name])
+        for name, value in options.items()
+    )
+    return {
+        "table": {**plain, "boots_local_images": table.boots_local_images},
+        "options": options if whole else None,
+    }
 
 
 def _remember(name: str, valid: Settings) -> None:
     kept = {
-        "limits": {field: getattr(valid.limits, field) for field in _LIMITS},
-        "providers": {
-            name: {"kind": table.kind, "max_instances": table.max_instances}
-            for name, table in valid.providers.items()
-        },
+        "limits": _written(valid.limits, _LIMITS),
+        "defaults": _written(valid.defaults, _DEFAULTS),
+        "providers": {name: _provider_written(table) for name, table in valid.providers.items()},
     }
-    directory = private_dirs.make(_directory())
-    old = sorted(directory.iterdir(), key=lambda file: file.lstat().st_mtime, reverse=True)
-    for file in old[_MOST - 1 :]:
-        file.unlink(missing_ok=True)
-    flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW
-    with os.fdopen(os.open(directory / name, flags, 0o600), "w") as written:
-        json.dump(kept, written)
+    remembered.write(name, kept)

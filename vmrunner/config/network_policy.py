@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
-
-from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+from typing import Final
 
 from vmrunner.config import field_checks
 from vmrunner.config.fault_words import written
-from vmrunner.config.validation_errors import FieldError, option_name
 from vmrunner.errors import ConfigError
 from vmrunner.model import AllowList, Network, NetworkPolicy
 
 MOST_HOSTS: Final = 100  # entries
 
-_WORDS: Final = [policy.value for policy in Network]
-_IN_ONE_WORD: Final = "allow="
+WORDS: Final = [policy.value for policy in Network]
+IN_ONE_WORD: Final = "allow="
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _SUCH_AS: Final = "such as packages.example.org, *.example.net or example.org:8443"
@@ -28,7 +25,7 @@ _NAMELESS: Final = {22: "SSH", 53: "DNS"}
 
 def policy(value: object, field: str) -> NetworkPolicy:
     """Return the policy that this says. Raises ConfigError."""
-    if isinstance(value, str) and value in _WORDS:
+    if isinstance(value, str) and value in WORDS:
         return Network(value)
     if isinstance(value, AllowList):
         return _allow_list(value.allow, field)
@@ -39,9 +36,9 @@ def policy(value: object, field: str) -> NetworkPolicy:
                 hint='{ allow = ["HOST[:PORT]", …] }, and nothing else',
             )
         return _allow_list(value["allow"], field)
-    if isinstance(value, str) and value.startswith(_IN_ONE_WORD):
-        return _allow_list(value.removeprefix(_IN_ONE_WORD).split(","), field)
-    return Network(field_checks.choice(value, field, "policy", [*_WORDS, "allow=HOST[:PORT],…"]))
+    if isinstance(value, str) and value.startswith(IN_ONE_WORD):
+        return _allow_list(value.removeprefix(IN_ONE_WORD).split(","), field)
+    return Network(field_checks.choice(value, field, "policy", [*WORDS, "allow=HOST[:PORT],…"]))
 
 
 def _allow_list(entries: object, field: str) -> AllowList:
@@ -121,41 +118,3 @@ def _ascii(name: str, text: str, field: str) -> str:
 def _refused(field: str, text: str, why: str, fix: str) -> ConfigError:
     shown = text if len(text) <= 80 else f"{text[:77]}..."
     return ConfigError(f"{field}: {shown!r} {why}", hint=fix)
-
-
-def _validated(value: Any, info: ValidationInfo) -> NetworkPolicy:
-    try:
-        return policy(value, option_name(info))
-    except ConfigError as error:
-        words = not isinstance(value, Mapping) and not str(value).startswith(_IN_ONE_WORD)
-        listed = "neither 'open' nor 'none' nor a table with `allow`; such as none"
-        raise FieldError(error, in_file=listed if words else "") from None
-
-
-#: The type of a field that holds one.
-Policy = Annotated[
-    NetworkPolicy,
-    BeforeValidator(_validated),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"enum": _WORDS, "type": "string"},
-                {"pattern": f"^{_IN_ONE_WORD}.", "type": "string"},
-                {
-                    "additionalProperties": False,
-                    "properties": {
-                        "allow": {
-                            "description": "HOST, HOST:PORT, *.HOST or *.HOST:PORT.",
-                            "items": {"type": "string"},
-                            "maxItems": MOST_HOSTS,
-                            "minItems": 1,
-                            "type": "array",
-                        }
-                    },
-                    "required": ["allow"],
-                    "type": "object",
-                },
-            ]
-        }
-    ),
-]

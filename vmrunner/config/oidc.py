@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from vmrunner.config import named_secret
-from vmrunner.config.network_policy import Policy
+from vmrunner.config.policy_field import Policy
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Flag, Seconds, Section
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import Field, field_validator
 
 from vmrunner.config.longest_life import longest_life
-from vmrunner.config.network_policy import Policy
+from vmrunner.config.policy_field import Policy
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
 from vmrunner.errors import ConfigError

@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
+from vmrunner.config import provider_names
 from vmrunner.config.budgets import BudgetSettings, budgets
 from vmrunner.config.lazy_tables import LateTable, LateUnion
-from vmrunner.config.network_policy import Policy
 from vmrunner.config.notify import NotifySettings
 from vmrunner.config.oidc import IdentityRule, LoginIssuer, OidcIssuer
+from vmrunner.config.policy_field import Policy
 from vmrunner.config.pools import PoolSettings
 from vmrunner.config.validation_errors import FieldError
 from vmrunner.core import cron_line
@@ -338,33 +339,8 @@ class Settings(Section):
         return value
 
     def provider(self, wanted: str | None = None) -> str:
-        """The configured name for `--provider`: a name, or a kind that only one of them has.
-        None is the default provider."""
-        field = "provider"
-        if wanted is None:
-            wanted, field = self.default_provider, "default_provider"
-        if wanted is None:
-            if len(self.providers) == 1:
-                return next(iter(self.providers))
-            names = ", ".join(sorted(self.providers))
-            raise ConfigError(
-                f"default_provider: not set, and there are several providers: {names}",
-                hint="set it, or use --provider",
-            )
-        if wanted in self.providers:
-            return wanted
-        having = [name for name, provider in self.providers.items() if provider.kind == wanted]
-        if len(having) == 1:
-            return having[0]
-        if having:
-            raise ConfigError(
-                f"{field}: {wanted!r} is the kind of several providers",
-                hint=f"name one: {', '.join(sorted(having))}",
-            )
-        raise ConfigError(
-            f"{field}: no provider {wanted[:80]!r} is configured",
-            hint=units.did_you_mean(wanted, self.providers),
-        )
+        """The configured name for `--provider`: see `provider_names.chosen`."""
+        return provider_names.chosen(wanted, self.default_provider, self.providers)
 
     def provider_options(self, name: str) -> dict[str, Any]:
         """The driver's own options of one provider, those that are set."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import types
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
 from vmrunner.config.fault_words import in_words, shortened, written
 from vmrunner.config.lazy_tables import LateTable, LateUnion
+from vmrunner.config.placed_faults import placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units
 
@@ -81,27 +81,6 @@ def spoken(error: ValidationError, options: Collection[str]) -> ConfigError:
     if kind == "string_too_short":
         return ConfigError(f"{name}: {text}", hint=fix)
     return ConfigError(f"{name}: {shortened(repr(first['input']))} is {text}", hint=fix)
-
-
-_LINE: Final = re.compile(r":(\d+): \Z")
-
-
-def placed(error: ConfigError, place: str) -> ConfigError:
-    """The same, with where it was written: "FILE:LINE: ", "FILE: " or ""."""
-    found = _LINE.search(place)
-    line = int(found[1]) if found else 0
-    return ConfigError(f"{place}{error.args[0]}", hint=error.hint, line=line)
-
-
-def together(errors: Iterable[ConfigError]) -> ConfigError:
-    """All of them, each once and by line: the first, and the others as its `more`."""
-    distinct: dict[str, ConfigError] = {}
-    for error in errors:
-        alone = ConfigError(str(error.args[0]), hint=error.hint, line=error.line)
-        for fault in (alone, *error.more):
-            distinct.setdefault(str(fault), fault)
-    first, *more = sorted(distinct.values(), key=lambda fault: fault.line)
-    return ConfigError(str(first.args[0]), hint=first.hint, more=more, line=first.line)
 
 
 def explained(

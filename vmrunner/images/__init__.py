@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from functools import cache
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner.images.local.builder import Progress, build
-from vmrunner.images.recipe import Container, Inputs, Recipe, find, image_hash, load
+from vmrunner.images.current_image import current, speaks_ours
 from vmrunner.lib.local_images import DEFAULT, LocalImage, NotMade, images, resolve
 
 if TYPE_CHECKING:
+    from vmrunner.images.local.builder import Progress, build
+    from vmrunner.images.recipe import Container, Inputs, Recipe, find, load
     from vmrunner.model import Finding
 
 __all__ = [
     "DEFAULT",
     "Container",
+    "Inputs",
     "LocalImage",
     "NotMade",
     "Progress",
@@ -31,24 +31,17 @@ __all__ = [
     "verify",
 ]
 
-
-@cache
-def current() -> str:
-    """The hash that the default image has as this version of vmrunner makes it. Asked once: an
-    engine that an upgrade passed by goes on with the image that belongs to its own code."""
-    return image_hash(find(DEFAULT), Inputs.read())
-
-
-def speaks_ours(image: LocalImage) -> bool:
-    """True if the supervisor in this image is ours, byte by byte. Of an image by another recipe,
-    more cannot be known."""
-    return image.hash == current() or dict(image.supervisor) == _supervisor()
+#: What is loaded when it is first used: a build whose image is there needs none of it.
+_LATE: Final = {
+    **dict.fromkeys(("Progress", "build"), "vmrunner.images.local.builder"),
+    **dict.fromkeys(("Container", "Inputs", "Recipe", "find", "load"), "vmrunner.images.recipe"),
+}
 
 
-@cache
-def _supervisor() -> Mapping[str, str]:
-    files = Inputs.read().supervisor
-    return {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return globals().setdefault(name, getattr(importlib.import_module(_LATE[name]), name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def verify(image: LocalImage) -> list[Finding]:

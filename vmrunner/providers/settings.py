@@ -22,6 +22,8 @@ class ProviderSettings(Section):
     #: Keys that a project's file may set unasked. The others decide whose account, network and
     #: image get a build's source and secrets, and where credentials are sent.
     harmless: ClassVar[frozenset[str]] = frozenset({"kind", "max_instances"})
+    #: True of a provider that boots images of this host's cache (`BootsLocalImages`).
+    boots_local_images: ClassVar[bool] = False
 
     def options(self) -> dict[str, Any]:
         """The driver's own, those that are set."""
@@ -29,7 +31,9 @@ class ProviderSettings(Section):
 
 
 class LocalSettings(ProviderSettings):
-    """Settings of a provider that boots images of this host's cache (`BootsLocalImages`)."""
+    """Settings of a provider that boots images of this host's cache."""
+
+    boots_local_images: ClassVar[bool] = True
 
     if TYPE_CHECKING:
         accel: str

@@ -15,8 +15,9 @@ from vmrunner.services.submit import AdmittedBuild
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import BuildRecord, BuildSpec, Principal
-    from vmrunner.services.requests import BuildRequest, CheckedRequest
+    from vmrunner.services.requests import CheckedRequest
     from vmrunner.services.submit import Submission
 
 #: Seconds that the client of a foreground build may be silent.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from vmrunner.core import ceilings
 from vmrunner.errors import ConfigError, NotAllowed
 from vmrunner.model import AllowList, BuildSpec, ImageState, Network, NetworkPolicy
-from vmrunner.providers.settings import LocalSettings
 
 if TYPE_CHECKING:
     from vmrunner.config.build_request import BuildRequest
@@ -108,7 +107,7 @@ def check_image(spec: BuildSpec, settings: Settings, ledger: Ledger, *, remote: 
     that is set."""
     listed = settings.limits.images
     section = settings.providers[spec.provider]
-    if spec.image is None or isinstance(section, LocalSettings):
+    if spec.image is None or section.boots_local_images:
         return  # all images on this host were made here
     if listed is None and not remote:
         return

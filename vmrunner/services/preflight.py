@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from vmrunner.config import registry_auth
 from vmrunner.core import requirements
@@ -19,7 +19,6 @@ from vmrunner.model import RUNSC, AllowList, BuildSpec, Level, Network
 from vmrunner.providers import capabilities
 from vmrunner.providers.port import BootsLocalImages
 from vmrunner.providers.port_guard import CanHaveGuard
-from vmrunner.providers.settings import LocalSettings
 from vmrunner.runtime import background
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.images import LocalImage, Progress, Recipe
     from vmrunner.ledger import Ledger
+    from vmrunner.providers.settings import LocalSettings
     from vmrunner.runtime.provider_set import ProviderSet
 
 OnImage = Callable[["Progress"], None]
@@ -65,10 +65,10 @@ def check(
 ) -> PreflightResult:
     """Raises `ConfigError`, or the provider's own refusal."""
     section = settings.providers[spec.provider]
-    if isinstance(section, LocalSettings):
+    if section.boots_local_images:
         if not background.one_host(ledger) and background.served(ledger, [spec.provider]):
             return PreflightResult()  # the machine that will run it is another one
-        return _local(spec, section, paths, providers)
+        return _local(spec, cast("LocalSettings", section), paths, providers)
     _offered(spec, providers)
     return PreflightResult(warnings=_unguarded(spec.provider, ledger, providers))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from vmrunner.config.build_request import BuildRequest
     from vmrunner.core.audit_rules import Survivor
     from vmrunner.core.cost_report import CostLine
     from vmrunner.images import Progress
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from vmrunner.services.fleet import Fleet
     from vmrunner.services.logs import ReadsLog
     from vmrunner.services.pools import PoolStatus
-    from vmrunner.services.requests import BuildRequest, CheckedRequest
+    from vmrunner.services.requests import CheckedRequest
     from vmrunner.services.submit import AdmittedBuild, PackedBuild
 
 

@@ -9,15 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeGuard, TypeVar
 
 from vmrunner.config import cache_checks, field_checks, registry_auth
-from vmrunner.config.build_request import BuildFields
-from vmrunner.config.build_request import BuildRequest as BuildRequest
-from vmrunner.config.build_request import SandboxRequest as SandboxRequest
 from vmrunner.config.longest_life import LongestLife, longest_life
-from vmrunner.config.settings import Settings
-from vmrunner.config.validation_errors import placed, together
+from vmrunner.config.placed_faults import placed, together
 from vmrunner.errors import ConfigError
 from vmrunner.lib import secret_patterns, units
 from vmrunner.model import RUNSC, ArtifactRule, BuildSpec, Limits, Network, NetworkPolicy, Step
@@ -26,7 +22,9 @@ from vmrunner.services import secrets as secretvalues
 from vmrunner.services.host_access import HostAccess, HostAccessCheck
 
 if TYPE_CHECKING:
+    from vmrunner.config.build_request import BuildRequest, SandboxRequest
     from vmrunner.config.jobfile import SelectedJob
+    from vmrunner.config.settings import Settings
     from vmrunner.model import CacheRule
 
 T = TypeVar("T")
@@ -102,7 +100,7 @@ def check(request: BuildRequest, settings: Settings) -> CheckedRequest:
     """Raises `ConfigError` for all that cannot be, each with the line of the job file that says it.
     The source is not read here."""
     checks = _Checks(request)
-    if isinstance(request, SandboxRequest):
+    if _is_sandbox(request):
         checks.run(partial(_sandboxed, request))
         times = checks.run(partial(_sandbox_times, request, settings), "ttl")
     else:
@@ -182,6 +180,8 @@ def from_job(
     """The request of one job; its paths are relative to its file. What `request` says wins, and the
     job's is not looked at. What is wrong in the file, or what `host_access` does not allow, are
     its `faults`: `check` raises them."""
+    from vmrunner.config.build_request import BuildFields, BuildRequest
+
     job, request = chosen.job, request or BuildRequest()
     taking = HostAccessCheck(chosen, leave)
     faults = list(chosen.faults)
@@ -231,6 +231,11 @@ def _commanded(request: BuildRequest) -> None:
 OF_STEPS: Final = (
     "steps", "artifacts", "caches", "timeout", "keep_on_failure", "retry_on_loss", "bootstrap"
 )  # fmt: skip
+
+
+def _is_sandbox(request: BuildRequest) -> TypeGuard[SandboxRequest]:
+    """`isinstance` would load what few commands need."""
+    return request.is_sandbox
 
 
 def _sandboxed(request: SandboxRequest) -> None:
@@ -345,7 +350,7 @@ def _runtime(request: BuildRequest, settings: Settings) -> str:
             "caches: runsc (gVisor) keeps the container's files to itself",
             hint="--container-runtime runc, or leave them out",
         )
-    if runtime == RUNSC and isinstance(request, SandboxRequest):
+    if runtime == RUNSC and request.is_sandbox:
         raise ConfigError(
             "container-runtime: a sandbox cannot be in runsc: its commands are ended and its "
             "files reached by the VM's kernel",

@@ -22,6 +22,7 @@ from vmrunner.model import LOCAL_TENANT
 from vmrunner.services import cancel, ceilings, preflight, requests, sources
 
 if TYPE_CHECKING:
+    from vmrunner.config.build_request import BuildRequest
     from vmrunner.config.paths import Paths
     from vmrunner.config.settings import Settings
     from vmrunner.images import Progress
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from vmrunner.runtime.provider_set import ProviderSet
     from vmrunner.runtime.service_parts import ServiceParts
     from vmrunner.services.preflight import ImageToBuild
-    from vmrunner.services.requests import BuildRequest, CheckedRequest
+    from vmrunner.services.requests import CheckedRequest
     from vmrunner.store.source_transfer import SourceTransfer
 
 log = logging.getLogger("vmrunner")

@@ -21,7 +21,8 @@ from vmrunner import cli
 from vmrunner.api.keywords import BuildOptions, SandboxOptions, build_request
 from vmrunner.cli import run_inputs
 from vmrunner.config import jobfile
-from vmrunner.config.build_request import BuildFields, BuildRequest, SandboxRequest, unit
+from vmrunner.config.build_request import BuildFields, BuildRequest, SandboxRequest
+from vmrunner.config.plain_request import unit
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.lib import units

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from vmrunner.config.build_request import BuildRequest, unit
+from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.plain_request import unit
 from vmrunner.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vmrunner.config import known_settings, sources
+from vmrunner.config import known_settings, remembered, sources
 from vmrunner.config.known_settings import KnownSettings
 from vmrunner.config.sources import LoadedSettings
 from vmrunner.errors import ConfigError
@@ -60,6 +60,45 @@ def test_what_was_valid_is_known_with_the_same_values(cache: Path, tmp_path: Pat
     assert not {word for word in words.values() if word != "7"} & {*kept.split('"')}
     assert "s3cret" not in kept
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_limits_and_defaults_are_known_as_they_were_validated(cache: Path, tmp_path: Path) -> None:
+    words = {
+        "LIMITS__NETWORK": '{"allow": ["Example.org", "*.example.net:8443"]}',
+        "LIMITS__PRIVILEGED": "true",
+        "LIMITS__IMAGES": '["a", "b"]',
+        "DEFAULTS__NETWORK": "none",
+        "DEFAULTS__TIMEOUT": "90m",
+        "DEFAULTS__CONTAINER": "python:3.13",
+        "PROVIDERS__HERE__KIND": "qemu",
+        "PROVIDERS__HERE__DISK": "8GiB",
+        "DEFAULT_PROVIDER": "here",
+    }
+    first, second = load(tmp_path, **words).settings, load(tmp_path, **words).settings
+    assert isinstance(second, KnownSettings)
+    for name in ("limits", "defaults"):
+        fields = type(getattr(first, name)).model_fields
+        table = getattr(second, name)
+        assert {key: getattr(table, key) for key in fields} == dict(getattr(first, name))
+        assert "network" in vars(table)
+    for name in ("local", "here"):
+        assert second.provider_options(name) == first.provider_options(name)
+        assert second.providers[name].boots_local_images
+        assert second.providers[name].disk == first.providers[name].disk
+    assert (second.provider(), second.provider("here")) == ("here", "here")
+    with pytest.raises(ConfigError, match="'qemu' is the kind of several"):
+        second.provider("qemu")
+    assert "_valid" not in vars(second), "all that was known"
+
+
+def test_an_option_that_decides_whose_it_is_is_not_kept(cache: Path, tmp_path: Path) -> None:
+    words = {"PROVIDERS__LOCAL__KIND": "qemu", "PROVIDERS__LOCAL__DNS": "192.0.2.53"}
+    load(tmp_path, **words)
+    settings = load(tmp_path, **words).settings
+    assert isinstance(settings, KnownSettings)
+    assert settings.provider_options("local")["dns"] == "192.0.2.53"
+    (file,) = cache.iterdir()
+    assert "192.0.2.53" not in file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -135,7 +174,7 @@ def test_a_driver_of_others_is_asked_each_time(cache: Path, tmp_path: Path) -> N
 
 
 def test_few_are_remembered(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_settings, "_MOST", 3)
+    monkeypatch.setattr(remembered, "_MOST", 3)
     for number in range(1, 7):
         load(tmp_path, LIMITS__MAX_INSTANCES=str(number))
     assert len(list(cache.iterdir())) == 3

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from vmrunner.config import jobfile
-from vmrunner.config.validation_errors import together
+from vmrunner.config.build_request import BuildRequest
+from vmrunner.config.placed_faults import together
 from vmrunner.errors import ConfigError
 from vmrunner.services import requests
 from vmrunner.services.host_access import HostAccess
-from vmrunner.services.requests import BuildRequest
 
 ENVIRON = {"AWS_SECRET_ACCESS_KEY": "HOST-AWS-SECRET", "TOKEN": "hunter2"}
 Ask = Callable[..., BuildRequest]

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from vmrunner.config import pools
-from vmrunner.config.build_request import SandboxRequest
+from vmrunner.config.build_request import BuildRequest, SandboxRequest
 from vmrunner.config.settings import Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import Step
 from vmrunner.providers import registry
 from vmrunner.services import requests
-from vmrunner.services.requests import BuildRequest
 
 TABLES: dict[str, Any] = {
     "providers": {"brief": {"kind": "qemu"}},

@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.job_files import chosen
 from vmrunner.config import jobfile
+from vmrunner.config.build_request import BuildRequest
 from vmrunner.config.settings import DefaultSettings, Settings
 from vmrunner.errors import ConfigError
 from vmrunner.model import ArtifactRule, Network, Step
 from vmrunner.services import requests, secrets
 from vmrunner.services.host_access import HostAccess
-from vmrunner.services.requests import BuildRequest
 
 SETTINGS = Settings.model_validate(
     {"providers": {"local": {"kind": "qemu"}}, "limits": {"max_ttl": "2h"}}

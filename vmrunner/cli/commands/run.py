@@ -18,8 +18,9 @@ from vmrunner.errors import LedgerError, VmrunnerError
 
 if TYPE_CHECKING:
     from vmrunner.cli.signals import Signals
+    from vmrunner.config.build_request import BuildRequest
     from vmrunner.model import BuildEvent, BuildRecord
-    from vmrunner.services.requests import BuildRequest, CheckedRequest
+    from vmrunner.services.requests import CheckedRequest
 
 log = logging.getLogger("vmrunner")
 
@@ -143,7 +144,7 @@ def run(
     words = words or []
     steps = run_inputs.steps(context.meta.get("command") or (), step or ())
     file = run_inputs.job_file(words, file, steps)
-    request = run_inputs.request(options, steps)
+    request = run_inputs.request(options, steps, whole=file is not None)
     if file is not None:
         leave = HostAccess(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
         request = run_inputs.with_job(request, file, words[0] if words else None, leave)
