@@ -9,6 +9,7 @@ from bench.planted import Bug
 
 WINDOWS = "tests/unit/services/test_log_windows.py"
 REPORTS = "tests/unit/services/test_junit_reports.py"
+LOG = "tests/integration/test_page_log.py"
 CONNECTION = "tests/integration/test_page_connection.py"
 
 BUGS: Final = (
@@ -74,5 +75,19 @@ BUGS: Final = (
         "(self._text + text)[-_TEXT:]",
         "self._text + text",
         f"{REPORTS}::test_many_failures_are_counted_and_few_are_kept",
+    ),
+    Bug(
+        "draw the rows of a log anew once their step is known",
+        "server/static/log.js",
+        "part.adopt(rows.filter((row) => part.has(numberOf(row))));",
+        "part.adopt([]);",
+        f"{LOG}::test_a_selection_survives_steps_that_are_known_late",
+    ),
+    Bug(
+        "lose what is selected where its row moves to another part",
+        "server/static/log_part.js",
+        "    chosen.setBaseAndExtent(...ends);",
+        "    chosen.empty();",
+        f"{LOG}::test_a_selection_survives_a_step_that_grew_into_another",
     ),
 )

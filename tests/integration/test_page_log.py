@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.support.browser import Visitor
@@ -17,7 +19,10 @@ from vmrunner.server.listener import HttpListener
 
 API = "/api/v1"
 SOON = 20_000  # milliseconds
-PLACE = "[log.scrollTop, log.clientHeight, log.scrollHeight]"
+NO_STEPS = '{"items": [], "ended": false}'
+TOP = "row.getBoundingClientRect().top - log.getBoundingClientRect().top"
+REMEMBER = f"n => {{ window.row = document.getElementById(`L${{n}}`); return {TOP}; }}"
+SELECT = "n => getSelection().selectAllChildren(document.querySelector(`#L${n} .text`))"
 
 
 def submit(http: Service, *steps: str, **more: Any) -> str:
@@ -61,21 +66,40 @@ def test_a_log_is_followed_and_linked_to(http: Service, visitor: Visitor, tmp_pa
     expect(page.locator("#L7.here")).to_be_visible()
 
 
+def outlines(page: Page, answers: Callable[[], str | None]) -> None:
+    """Answer the page's questions for its steps with these; None: with what the server says."""
+
+    def answer(route: Route) -> None:
+        body = answers()
+        if body is None:
+            route.continue_()
+        else:
+            route.fulfill(body=body, content_type="application/json")
+
+    page.route("**/outline", answer)
+
+
+def remember(page: Page, line: int) -> float:
+    """Select a line, once it is there, in sight. Where it is in the box, in pixels."""
+    page.locator(f"#L{line}").scroll_into_view_if_needed(timeout=SOON)
+    page.evaluate(SELECT, line)
+    place: float = page.evaluate(REMEMBER, line)
+    return place
+
+
+def kept(page: Page, place: float, text: str) -> None:
+    """The row that was remembered is the same element, where it was, and selected."""
+    assert page.evaluate("[row.isConnected, getSelection().toString()]") == [True, text]
+    assert page.evaluate(TOP) == pytest.approx(place, abs=2), "but for fractions of a pixel"
+
+
 def test_a_reader_stays_where_the_first_step_is_known_late(
     http: Service, visitor: Visitor, tmp_path: Path
 ) -> None:
     """Lines of no step become those of the step, with whoever reads them."""
     page, go = visitor.page, tmp_path / "go"
-    answers = iter(['{"items": [], "ended": false}'])
-
-    def answer(route: Route) -> None:
-        empty = next(answers, None)
-        if empty is None:
-            route.continue_()
-        else:
-            route.fulfill(body=empty, content_type="application/json")
-
-    page.route("**/outline", answer)
+    answers = iter([NO_STEPS])
+    outlines(page, lambda: next(answers, None))
     build = submit(http, "\n".join([*(f"say line {n}" for n in range(1, 40)), f"until {go}"]))
     opened(page, http, build, "#L7")
     expect(page.locator("#L7.here")).to_contain_text("line 7", timeout=SOON)
@@ -281,13 +305,54 @@ def test_new_lines_leave_a_selection_and_a_place(
     page, go = visitor.page, tmp_path / "go"
     build = submit(http, f"many 200\nuntil {go}\nmany 200\nsay the last")
     opened(page, http, build)
-    expect(page.locator("#L200")).to_be_in_viewport()
-    page.evaluate("getSelection().selectAllChildren(document.querySelector('#L190 .text'))")
-    before = page.evaluate(PLACE)
+    expect(page.locator("#L200")).to_be_in_viewport(timeout=SOON)
+    before = remember(page, 190)
     go.touch()
     expect(page.locator("#L401")).to_be_attached(timeout=SOON)
-    assert page.evaluate("getSelection().toString()") == "line 190 of many"
-    assert page.evaluate(PLACE)[:2] == before[:2]
+    kept(page, before, "line 190 of many")
+
+
+@pytest.mark.parametrize("line", [50, 200])
+def test_a_selection_survives_steps_that_are_known_late(
+    http: Service, visitor: Visitor, tmp_path: Path, line: int
+) -> None:
+    """Its row goes to the part of its step, as it is."""
+    page, go = visitor.page, tmp_path / "go"
+    known: list[bool] = []
+    outlines(page, lambda: None if known else NO_STEPS)
+    build = submit(http, "many 100", f"many 100\nuntil {go}\nsay the last")
+    opened(page, http, build)
+    expect(page.locator("#L200")).to_be_in_viewport(timeout=SOON)
+    before = remember(page, line)
+    known.append(True)
+    go.touch()
+    expect(page.locator("#log h3 button")).to_have_count(2, timeout=SOON)
+    expect(page.locator("#L201")).to_be_attached(timeout=SOON)
+    kept(page, before, f"line {line if line <= 100 else line - 100} of many")
+    assert rows(page) == list(range(1, 202)), "each line once"
+
+
+def test_a_selection_survives_a_step_that_grew_into_another(
+    http: Service, visitor: Visitor, tmp_path: Path
+) -> None:
+    """Lines came before it was known that a second step wrote them."""
+    page, go, next_ = visitor.page, tmp_path / "go", tmp_path / "next"
+    former: list[str] = []
+    build = submit(http, f"many 100\nuntil {next_}", f"many 100\nuntil {go}\nsay the last")
+    outline = http.client().get
+    outlines(page, lambda: former[0] if former else None)
+    opened(page, http, build)
+    expect(page.locator("#log h3 button")).to_have_count(1, timeout=SOON)
+    expect(page.locator("#L100")).to_be_in_viewport(timeout=SOON)
+    former.append(outline(f"{API}/builds/{build}/logs/outline").text)
+    next_.touch()
+    before = remember(page, 150)
+    former.clear()
+    go.touch()
+    expect(page.locator("#log h3 button")).to_have_count(2, timeout=SOON)
+    expect(page.locator("#L201")).to_be_attached(timeout=SOON)
+    kept(page, before, "line 50 of many")
+    assert rows(page) == list(range(1, 202)), "each line once"
 
 
 def test_a_search_keeps_to_the_tenants_own(http: Service) -> None:

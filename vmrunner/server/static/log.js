@@ -1,7 +1,7 @@
 // The log of a build: its steps, each with the lines that are looked at, from the end on; new ones as
 // they come; a link to every line.
 import { noted, unanswered } from "./connection.js";
-import { LogPart, number } from "./log_part.js";
+import { LogPart, firstSeen, number, numberOf, still } from "./log_part.js";
 import { LogSearch } from "./log_search.js";
 import { follow } from "./log_stream.js";
 import { rowOf } from "./log_text.js";
@@ -40,15 +40,11 @@ function LogView(log) {
     reveal: (line) => reveal(line),
     rows: () => log.querySelectorAll(".block > div"),
     total: () => total,
-    near: () => (follows ? Infinity : firstSeen()),
+    near: () => {
+      const row = follows ? null : firstSeen(log);
+      return row ? numberOf(row) : Infinity;
+    },
   });
-
-  function firstSeen() {
-    const { top: edge } = log.getBoundingClientRect();
-    for (const row of log.querySelectorAll(".block > div"))
-      if (row.getBoundingClientRect().bottom > edge) return Number(row.id.slice(1));
-    return Infinity;
-  }
 
   // --- its steps ---
 
@@ -58,24 +54,40 @@ function LogView(log) {
     if (!noted(answer.status)) return false;
     const document_ = await answer.json();
     const sections = document_.items.length ? document_.items : [NONE];
-    const former = new Map(parts.map((part) => [`${part.section.attempt} ${part.section.step}`, part]));
     total = Math.max(total, sections.at(-1).last);
     if (!document_.ended) sections.at(-1).last = Math.max(sections.at(-1).last, total);
+    still(log, () => arrange(sections));
+    tell();
+    return true;
+  }
+
+  // Show these sections. Rows that are there stay, in whichever part they are by now.
+  function arrange(sections) {
+    const former = new Map(parts.map((part) => [`${part.section.attempt} ${part.section.step}`, part]));
+    const rows = [];
     parts = sections.map((section) => {
       const key = `${section.attempt} ${section.step}`;
       const part = former.get(key);
       former.delete(key);
-      if (part) { part.update(section); return part; }
-      const fresh = new LogPart(log, url, section, (rows) => search.paint(rows));
+      if (part) {
+        part.update(section);
+        part.heading.hidden = section === NONE;
+        rows.push(...part.release());
+        return part;
+      }
+      const fresh = new LogPart(log, url, section, (found) => search.paint(found));
       fresh.heading.hidden = section === NONE;
       observer.observe(fresh.earlier);
       observer.observe(fresh.later);
       return fresh;
     });
-    for (const part of former.values()) part.element.remove();
+    for (const part of former.values()) {
+      rows.push(...part.lines.querySelectorAll(".block > div"));
+      part.element.remove();
+    }
     parts.forEach((part, n) => { if (log.children[n] !== part.element) log.insertBefore(part.element, log.children[n] ?? null); });
-    tell();
-    return true;
+    rows.sort((one, other) => numberOf(one) - numberOf(other));
+    for (const part of parts) part.adopt(rows.filter((row) => part.has(numberOf(row))));
   }
 
   // The part that is looked at first: the one that failed, or the last that said something.
@@ -107,8 +119,8 @@ function LogView(log) {
     const part = parts.find((each) => each.has(line));
     const row = await part?.showLine(line);
     for (const other of log.querySelectorAll(".here")) other.classList.remove("here");
-    if (!row) { status.textContent = `There is no line ${number(line)}: the log has ${number(total)}.`; return; }
-    status.textContent = "";
+    status.textContent = part ? "" : `There is no line ${number(line)}: the log has ${number(total)}.`;
+    if (!row) return;   // or its reader went elsewhere meanwhile
     row.classList.add("here");
     if (!scroll) return;
     follows = false;
@@ -178,19 +190,14 @@ function LogView(log) {
   let outlining = Promise.resolve();
   function refresh() {
     outlining = outlining.then(async () => {
-      const before = parts.at(-1), here = log.querySelector(".here");
-      const place = here ? Number(here.id.slice(1)) : firstSeen();
+      const before = parts, last = parts.at(-1);
       if (!await outline()) return;
       const now = parts.at(-1);
-      if (!parts.includes(before) && !follows) {   // its lines are a step's now: its reader stays at them
-        if (here) await reveal(place);
-        else (await parts.find((part) => part.has(place))?.showLine(place))?.scrollIntoView({ block: "start" });
-        return;
-      }
-      if (now === before || !follows || selected()) return;
-      if (before && !before.touched && parts.includes(before)) before.close();  // its reader follows
-      await now.showEnd();
-      scrollToEnd();
+      if (now === last || !follows || selected()) return;
+      for (const part of parts)   // its reader follows: what was open of itself is closed
+        if (part !== now && !part.touched && (part === last || !before.includes(part))) part.close();
+      if (!(now.open && now.whole)) await now.showEnd();
+      if (follows && !selected()) scrollToEnd();
     });
     return outlining;
   }

@@ -9,6 +9,27 @@ const BLOCK = 100;          // … in one element, which is laid out when it is 
 const LINE = 19;            // pixels of a line, about
 
 export const number = (n) => n.toLocaleString("en");
+export const numberOf = (row) => Number(row.id.slice(1));
+
+// The first row of the log that its reader sees some of.
+export function firstSeen(log) {
+  const { top } = log.getBoundingClientRect();
+  const below = (element) => element.getBoundingClientRect().bottom > top;
+  return [...([...log.querySelectorAll(".block")].find(below)?.children ?? [])].find(below);
+}
+
+// Change what is in the log; what its reader sees stays where it is, and what is selected selected.
+export function still(log, change) {
+  const row = firstSeen(log), before = row?.getBoundingClientRect().top;
+  const chosen = getSelection();
+  const ends = [chosen.anchorNode, chosen.anchorOffset, chosen.focusNode, chosen.focusOffset];
+  log.style.overflowAnchor = "none";
+  change();
+  if (row?.isConnected) log.scrollTop += row.getBoundingClientRect().top - before;
+  if (log.contains(ends[0]) && ends[2].isConnected && (chosen.anchorNode !== ends[0] || chosen.focusNode !== ends[2]))
+    chosen.setBaseAndExtent(...ends);
+  requestAnimationFrame(() => { log.style.overflowAnchor = ""; });
+}
 
 // Fetch lines, from `first` to `last`: none when the server does not answer, or has them no more.
 async function fetched(url, first, last) {
@@ -42,8 +63,8 @@ export class LogPart {
     this.body.append(this.earlier, this.lines, this.later);
     this.element.append(this.heading, this.body);
     this.toggle.addEventListener("click", () => { this.touched = true; this.open ? this.close() : this.showEnd(); });
-    this.close();
     this.update(section);
+    this.close();
   }
 
   gap(name, load) {
@@ -79,7 +100,31 @@ export class LogPart {
       part.textContent = text;
       return part;
     }));
-    while (this.hi > this.last && this.lines.lastElementChild) this.drop(this.lines.lastElementChild);
+    this.note();
+  }
+
+  // Let go of the rows that are another part's by now.
+  release() {
+    if (this.lo >= this.first && this.hi <= this.last) return [];
+    const rows = [...this.lines.querySelectorAll(".block > div")].filter((row) => !this.has(numberOf(row)));
+    for (const row of rows) {
+      const block = row.parentElement;
+      row.remove();
+      if (!block.childElementCount) block.remove();
+    }
+    [this.lo, this.hi] = this.lines.childElementCount
+      ? [Math.max(this.lo, this.first), Math.min(this.hi, this.last)]
+      : [this.first, this.first - 1];
+    this.note();
+    return rows;
+  }
+
+  // Take over rows that another part let go of, in order, unless its reader has closed it.
+  adopt(rows) {
+    if (!rows.length || (this.touched && !this.open)) return;
+    if (this.hi < this.lo) [this.lo, this.hi] = [numberOf(rows[0]), numberOf(rows[0]) - 1];
+    this.body.hidden = false;
+    this.attach(rows.filter((row, n) => numberOf(row) === this.hi + 1 + n));
     this.note();
   }
 
@@ -104,14 +149,18 @@ export class LogPart {
   }
 
   close() {
+    this.wanted = null;
     this.body.hidden = true;
     this.lines.replaceChildren();
     [this.lo, this.hi] = [this.first, this.first - 1];
-    if (this.section) this.note();
+    this.note();
   }
 
-  // Show the newest lines.
-  showEnd() { return this.showFrom(this.last - COUNT + 1); }
+  // Show the newest lines, those too that come meanwhile.
+  async showEnd() {
+    await this.showFrom(this.last - COUNT + 1);
+    if (!this.whole) await this.grow(1);
+  }
 
   // Show the lines around one.
   async showLine(line) {
@@ -123,7 +172,10 @@ export class LogPart {
     this.body.hidden = false;
     this.note();
     first = Math.max(this.first, first);
+    const wanted = this.wanted = {};   // by whoever asks last
     const found = await fetched(this.url, first, Math.min(this.last, first + COUNT - 1));
+    if (this.wanted !== wanted) return;
+    this.wanted = null;
     this.lines.replaceChildren();
     [this.lo, this.hi] = [first, first - 1];
     this.add(found);
@@ -132,7 +184,7 @@ export class LogPart {
 
   // Load more lines at one end, and let go of what is far at the other.
   async grow(towards) {
-    if (this.loading) return;
+    if (this.loading || this.wanted) return;
     this.loading = true;
     try {
       const [first, last] = towards < 0
@@ -140,15 +192,15 @@ export class LogPart {
         : [this.hi + 1, Math.min(this.last, this.hi + COUNT)];
       const found = await fetched(this.url, first, last);
       const usable = towards < 0 ? found.at(-1)?.seq === this.lo - 1 : found[0]?.seq === this.hi + 1;
-      if (usable) this.still(() => (towards < 0 ? this.prepend(found) : this.append(found)));
+      if (usable) still(this.log, () => (towards < 0 ? this.prepend(found) : this.append(found)));
     } finally {
       this.loading = false;
     }
   }
 
   prepend(found) {
-    const blocks = [];
-    for (let n = 0; n < found.length; n += BLOCK) blocks.push(this.block(found.slice(n, n + BLOCK)));
+    const rows = found.map((line) => rowOf(line)), blocks = [];
+    for (let n = 0; n < rows.length; n += BLOCK) blocks.push(this.block(rows.slice(n, n + BLOCK)));
     this.lines.prepend(...blocks);
     this.lo = found[0].seq;
     while (this.hi - this.lo >= MOST) this.drop(this.lines.lastElementChild);
@@ -176,32 +228,35 @@ export class LogPart {
     this.note();
   }
 
-  // Add lines after the last that is there; one that is there already is replaced.
+  // Add lines after the last that is there; one that is there already, and was longer since, is replaced.
   add(found) {
     for (const line of found) {
-      const old = this.row(line.seq);
-      if (old) old.replaceWith(rowOf(line));
+      const old = this.row(line.seq), fresh = old && rowOf(line);
+      if (old && old.children[1].textContent !== fresh.children[1].textContent) old.replaceWith(fresh);
     }
-    const fresh = found.filter((line) => line.seq > this.hi);
+    this.attach(found.filter((line) => line.seq > this.hi).map((line) => rowOf(line)));
+  }
+
+  // Put rows after the last.
+  attach(rows) {
     let at = 0;
     const tail = this.lines.lastElementChild;
     if (tail && tail.childElementCount < BLOCK) {
-      at = Math.min(fresh.length, BLOCK - tail.childElementCount);
-      this.fill(tail, fresh.slice(0, at));
+      at = Math.min(rows.length, BLOCK - tail.childElementCount);
+      this.fill(tail, rows.slice(0, at));
     }
-    for (; at < fresh.length; at += BLOCK) this.lines.append(this.block(fresh.slice(at, at + BLOCK)));
-    if (fresh.length) this.hi = fresh.at(-1).seq;
+    for (; at < rows.length; at += BLOCK) this.lines.append(this.block(rows.slice(at, at + BLOCK)));
+    if (rows.length) this.hi = numberOf(rows.at(-1));
   }
 
-  block(found) {
+  block(rows) {
     const block = document.createElement("div");
     block.className = "block";
-    this.fill(block, found);
+    this.fill(block, rows);
     return block;
   }
 
-  fill(block, found) {
-    const rows = found.map((line) => rowOf(line));
+  fill(block, rows) {
     block.append(...rows);
     block.style.containIntrinsicBlockSize = `auto ${block.childElementCount * LINE}px`;
     this.onRows(rows);
@@ -212,18 +267,6 @@ export class LogPart {
     if (block === this.lines.firstElementChild) this.lo += lines;
     else this.hi -= lines;
     block.remove();
-  }
-
-  // Change what is in the page; what its reader sees stays where it is.
-  still(change) {
-    const top = this.log.getBoundingClientRect().top;
-    const seen = [...this.lines.children].find((block) => block.getBoundingClientRect().bottom > top);
-    const row = seen && [...seen.children].find((child) => child.getBoundingClientRect().bottom > top);
-    const before = row?.getBoundingClientRect().top;
-    this.log.style.overflowAnchor = "none";
-    change();
-    if (row?.isConnected) this.log.scrollTop += row.getBoundingClientRect().top - before;
-    requestAnimationFrame(() => { this.log.style.overflowAnchor = ""; });
   }
 }
 
