@@ -163,7 +163,7 @@ def early_death(
     """The authorised death of an instance inside its deadline; None: it may live.
 
     `now` is the clock of the ledger's writers, `instance_now` the instance's own (None: the same),
-    by which a hold ends as `E` does; `submitter` tells whether the build's submitter lives (None:
+    by which a hold and a deadline end; `submitter` tells whether the build's submitter lives (None:
     it has none, or that cannot be told)."""
     if build is None or build.finished or build.instance != instance.id:
         return Death.DONE  # nothing will use it again

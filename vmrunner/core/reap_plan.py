@@ -30,7 +30,7 @@ class Sighting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deletion:
-    """A resource that must be deleted. Inside `E` its row is checked once more first."""
+    """A resource that must be deleted. Before its deadline its row is checked once more first."""
 
     ref: Ref
     reason: Death

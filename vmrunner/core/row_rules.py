@@ -11,8 +11,8 @@ from vmrunner.model import DYING, Death, Instance, InstanceState, Limits, Scope
 #: The order in which reasons are acted on.
 URGENCY: Final = {reason: rank for rank, reason in enumerate(Death)}
 
-#: States that end when they last too long. Never `busy`, never `held`: those end at `E`. Nor
-#: `ready` while no build has claimed it: its pool ends it.
+#: States that end when they last too long. Not `busy` or `held`, which end at the deadline, nor
+#: `ready` while no build has claimed it: its pool ends that.
 _LIMITED: Final = (
     InstanceState.REQUESTED,
     InstanceState.BOOTING,

@@ -16,7 +16,7 @@ from vmrunner.engine.sessions import SessionManager
 from vmrunner.engine.snapshot import Snapshot
 from vmrunner.model import BuildRecord, BuildState, Instance, InstanceState, Scope
 
-#: A session is told so long before `E`, so that it can hand over the last of its log.
+#: Seconds before a VM's deadline at which its session is told to hand over the last of its log.
 LOG_HANDOVER: Final = 5.0
 
 

@@ -55,7 +55,7 @@ def spared(
         return list(kills)
     try:
         rows = ledger.images.list()
-    except Exception as error:  # noqa: BLE001 - whatever it is, nothing vetoes an end past `E`
+    except Exception as error:  # noqa: BLE001 - whatever it is, nothing vetoes an end past a deadline
         log.warning("images past their time, without the ledger: %s", error)
         return list(kills)
     rest, now = [], provider.now()

@@ -16,8 +16,8 @@ FORCED_TRIES: Final = 2  # in one pass, of what is past its deadline
 
 
 def kill(provider: Provider, kills: Iterable[Deletion]) -> Outcomes:
-    """Delete what is condemned. Past `E` there is no time to count attempts, nor to wait for the
-    next pass: what refuses to die is forced at once, and asked once more where that fails too."""
+    """Delete what is condemned. What is past its deadline waits for no next pass: where it refuses
+    it is deleted with force at once, and once more where that fails too."""
     wanted, now = list(kills), provider.now()
     done = _ask(provider, wanted)
     overdue = [replace(k, force=True) for k in wanted if now > (k.expires_at or now)]

@@ -1,8 +1,8 @@
 """One pass over one provider: list the cloud, read the ledger, decide, apply.
 
-Past `E` a kill needs no ledger, so a sweep goes on without one. Inside `E` the row is compared
-once more before each effect, since what the pass read may be old. Every page, row and resource
-fails for itself alone.
+Past its deadline a VM is killed without the ledger, so a sweep goes on without one. Before it the
+row is compared once more before each effect, since what the pass read may be old. A page, row or
+resource that fails stops no other.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class ReapPass:
         self.overdue: dict[Ref, Deletion] = {}
 
     def run(self) -> Report:
-        """Do all of it. What is known to be past `E` dies first: no listing, page or ledger may
-        delay that (promise 1)."""
+        """Run the pass. What is known to be past its deadline dies first: no listing, page or
+        ledger may delay that (promise 1)."""
         self._kill_overdue()
         sweep_view, ledger_view = self._gather()
         plan = self._decide(sweep_view, ledger_view)
@@ -138,8 +138,8 @@ class ReapPass:
     def _kill_overdue(
         self, resources: Iterable[Resource] = (), rows: Mapping[str, Instance] = _NO_ROWS
     ) -> None:
-        """Kill what is past `E`, of what was known and of the VMs on this page: neither waits for
-        the rest of a listing. Images go when all of the pass is done."""
+        """Kill what is past its deadline, of what was known and of the VMs on this page: neither
+        waits for the rest of a listing. Images are deleted last, by `_end_images`."""
         limits, installation = self._context.limits.limits, self._context.ledger.installation
         now, pending = self._provider.now(), self._memory.pending
         index = RowIndex(rows.values())
@@ -175,8 +175,8 @@ class ReapPass:
         return sweep_view, ledger_view
 
     def _kill_without_ledger(self) -> None:
-        """Kill what is past `E` by the rows that were read last. Of a row without a reference the
-        VM is looked for: its request may have arrived since the last sweep."""
+        """Kill what is past its deadline by the rows that were read last. A row without a
+        reference has its VM looked for: the create may have arrived since the last sweep."""
         provider, pending = self._provider, self._memory.pending
         now = provider.now()
         late = within(provider, pending.rows_due(now))
@@ -285,7 +285,7 @@ class ReapPass:
         self.outcomes |= kill(self._provider, kills)
 
     def _kill_expired(self, plan: ReapPlan) -> None:
-        """Kills past `E` come first: nothing may delay them."""
+        """Kill what is past its deadline before all else: nothing may delay that."""
         expired = (k for k in plan.kills if k.reason is Death.EXPIRED)
         late = [k for k in expired if k.ref not in self.outcomes]
         self._kill(k for k in late if not image_kills.is_image(k))
@@ -315,7 +315,7 @@ class ReapPass:
                     self._parts.completion.finish(ending, end_of(build, death))
 
     def _kill_condemned(self, plan: ReapPlan) -> None:
-        """Kills inside `E`, each compared with the ledger once more."""
+        """Kill what must die before its deadline, each compared with the ledger once more."""
         self._kill(
             k
             for k in plan.kills
@@ -331,8 +331,8 @@ class ReapPass:
         return [row for row in dying if row.ref is None or row.ref not in self.outcomes]
 
     def _is_ours_to_delete(self, row: Instance) -> bool:
-        """True if this reaper deletes it: past `E` whatever its owner, inside `E` when it has none,
-        or its owner lets a turn pass: a process that is stopped is not gone."""
+        """True if this reaper deletes it: past its deadline whoever its owner is; before that when
+        the owner is gone, or let a turn pass (a process that is stopped is not gone)."""
         if row.state is not InstanceState.DELETING or self._context.provider_of(row) is None:
             return False
         now = self._context.now(row)
@@ -444,8 +444,7 @@ def close_dead(context: WorkContext, provider: Provider, row: Instance) -> bool:
 
 
 def still_condemned(context: WorkContext, provider: Provider, kill: Deletion) -> bool:
-    """True if what condemned it, inside `E`, is still so. All of it can only become so,
-    never cease: a row that is closed, a reference that is recorded, an id that has no row."""
+    """True if the reason to kill it before its deadline still holds by the ledger as it is now."""
     instances = context.ledger.instances
     with context.guard("check"):
         rows = instances.these([kill.instance] if kill.instance else [])
