@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import importlib
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.support import thirdparty
 from tests.support.ec2 import KINDS, credentials
 from vmrunner.lib import ids
 from vmrunner.model import Identity, Kind, Network, Order, Role, Scope, Shape, Spec
-from vmrunner.providers import Provider, StartsUnits, load, registry
+from vmrunner.providers import Provider, StartsUnits, load
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 from vmrunner.providers.gce.labels import labels
 
@@ -83,23 +83,35 @@ class FakeDriver:
 
 
 class ElsewhereDriver(FakeDriver):
-    """The same behind a driver of another distribution, installed in `site`."""
+    """The same behind a driver of another distribution."""
 
-    def __init__(self, site: Path, kind: str) -> None:
+    def __init__(self, kind: str) -> None:
         super().__init__()
         self._kind = kind
-        self._path = str(thirdparty.install(site))
-        sys.path.insert(0, self._path)
-        registry.drivers.cache_clear()
 
     def open(self) -> Provider:
         return load(self._kind, "there", installation=INSTALLATION, cloud=self.cloud)
 
-    def close(self) -> None:
-        sys.path.remove(self._path)
-        registry.drivers.cache_clear()
-        for name in [name for name in sys.modules if name.partition(".")[0] == "elsewhere"]:
-            del sys.modules[name]
+
+class FormerDriver:
+    """A driver of another distribution, frozen as it was written for a former port."""
+
+    shortest = 8.0
+    kinds = (Kind.INSTANCE,)
+    native_deadline = True
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.cloud = importlib.import_module("formerly.provider").Machines(clock=self.clock)
+
+    def open(self) -> Provider:
+        return load("former", "there", installation=INSTALLATION, cloud=self.cloud)
+
+    def wait(self, true: Callable[[], T], seconds: float = 120) -> T:
+        return _wait(self.clock, true, seconds)
+
+    def stray(self, scope: Scope) -> Scope:
+        return scope._replace(account="another")
 
 
 class QemuDriver:
@@ -301,11 +313,11 @@ def _driver(kind: str, root: Path) -> Iterator[Driver]:
             # Of a container that never began there is no log, which is told as a bad request.
             assert not [text for text in kube.cloud.rejected if "/log" not in text]
     elif kind in ("elsewhere", "nameless"):
-        driver = ElsewhereDriver(root / "site", kind)
-        try:
-            yield driver
-        finally:
-            driver.close()
+        with thirdparty.importable(root / "site"):
+            yield ElsewhereDriver(kind)
+    elif kind == "former":
+        with thirdparty.importable(root / "site", thirdparty.FORMER):
+            yield FormerDriver()
     else:
         yield FakeDriver() if kind == "fake" else QemuDriver(root)
 

@@ -44,6 +44,7 @@ DRIVERS = [
     pytest.param("vmi"),
     pytest.param("pod"),
     pytest.param("elsewhere"),
+    pytest.param("former"),
     pytest.param("nameless"),
     pytest.param("qemu", marks=pytest.mark.vm),
 ]
