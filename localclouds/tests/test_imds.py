@@ -26,7 +26,7 @@ class Guest:
     """An instance, and what its VM would see."""
 
     def __init__(self, aws: Amazon, **more: Any) -> None:
-        said: dict[str, Any] = {
+        options: dict[str, Any] = {
             "ImageId": aws.site.image,
             "InstanceType": "m7i.large",
             "MinCount": 1,
@@ -43,7 +43,7 @@ class Guest:
             ],
         }
         self.client = boto3.client("ec2", endpoint_url=aws.cloud.url, region_name=REGION)
-        (self.item,) = self.client.run_instances(**(said | more))["Instances"]
+        (self.item,) = self.client.run_instances(**(options | more))["Instances"]
         self.machine = aws.cloud.by_id[self.item["InstanceId"]]
         self.server = MetadataServer(Ec2Metadata(self.machine))
 
@@ -128,17 +128,17 @@ def test_every_listed_name_reads_as_the_api_says(guest: Guest) -> None:
         return found
 
     top = "/2021-03-23/meta-data/"
-    said = {path.removeprefix(top): text for path, text in walk(top).items()}
-    assert said["instance-id"] == guest.item["InstanceId"]
-    assert said["ami-id"] == guest.item["ImageId"]
-    assert said["local-ipv4"] == guest.item["PrivateIpAddress"]
-    assert said["public-ipv4"] == guest.item["PublicIpAddress"]
-    assert said["placement/availability-zone"] == guest.item["Placement"]["AvailabilityZone"]
-    assert said["placement/region"] == REGION
+    values = {path.removeprefix(top): text for path, text in walk(top).items()}
+    assert values["instance-id"] == guest.item["InstanceId"]
+    assert values["ami-id"] == guest.item["ImageId"]
+    assert values["local-ipv4"] == guest.item["PrivateIpAddress"]
+    assert values["public-ipv4"] == guest.item["PublicIpAddress"]
+    assert values["placement/availability-zone"] == guest.item["Placement"]["AvailabilityZone"]
+    assert values["placement/region"] == REGION
     (nic,) = guest.item["NetworkInterfaces"]
-    assert said["mac"] == nic["MacAddress"]
+    assert values["mac"] == nic["MacAddress"]
     assert (
-        said[f"network/interfaces/macs/{nic['MacAddress']}/interface-id"]
+        values[f"network/interfaces/macs/{nic['MacAddress']}/interface-id"]
         == nic["NetworkInterfaceId"]
     )
     document = json.loads(guest.read("/latest/dynamic/instance-identity/document"))

@@ -52,8 +52,8 @@ def world() -> Iterator[World]:
 def ask(vm: StandIn, path: str, method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
     path, _, query = path.partition("?")
     pairs = dict(pair.split("=", 1) for pair in query.split("&") if pair)
-    asked = MetadataRequest(method=method, path=path, headers=headers, query=pairs, body=body)
-    reply = vm.answer(asked)
+    request = MetadataRequest(method=method, path=path, headers=headers, query=pairs, body=body)
+    reply = vm.answer(request)
     return reply.body if reply.status == 200 else str(reply.status).encode()
 
 
@@ -85,11 +85,11 @@ def test_its_firmware_and_its_disc_are_azures(world: World) -> None:
     assert vm.guest.disk == 10 << 30
     wa = "{http://schemas.microsoft.com/windowsazure}"
     root = ElementTree.fromstring(file_on(vm.guest.seed))
-    told = root.find(f"./{wa}ProvisioningSection/{wa}LinuxProvisioningConfigurationSet")
-    assert told is not None
-    assert base64.b64decode(told.findtext(f"{wa}CustomData") or "") == DATA
-    assert told.findtext(f"{wa}HostName") == "vm-1"
-    assert told.findtext(f"{wa}UserName") == "builder"
+    provisioning = root.find(f"./{wa}ProvisioningSection/{wa}LinuxProvisioningConfigurationSet")
+    assert provisioning is not None
+    assert base64.b64decode(provisioning.findtext(f"{wa}CustomData") or "") == DATA
+    assert provisioning.findtext(f"{wa}HostName") == "vm-1"
+    assert provisioning.findtext(f"{wa}UserName") == "builder"
 
 
 def file_on(disc: bytes) -> bytes:
@@ -108,11 +108,11 @@ def test_a_guest_is_told_what_it_is(world: World) -> None:
     vm = world.born("vm-1")
     path = "/metadata/instance?api-version=2021-08-01&extended=true"
     assert ask(vm, path) == b"400"  # nobody asks it by chance
-    told = json.loads(ask(vm, path, metadata="true"))
-    assert told["compute"]["name"] == "vm-1"
-    assert told["compute"]["osProfile"]["adminUsername"] == "builder"
-    assert told["compute"]["tagsList"] == [{"name": "vmrunner:instance", "value": "vm-1"}]
-    (interface,) = told["network"]["interface"]
+    document = json.loads(ask(vm, path, metadata="true"))
+    assert document["compute"]["name"] == "vm-1"
+    assert document["compute"]["osProfile"]["adminUsername"] == "builder"
+    assert document["compute"]["tagsList"] == [{"name": "vmrunner:instance", "value": "vm-1"}]
+    (interface,) = document["network"]["interface"]
     assert interface["macAddress"] == vm.guest.mac.replace(":", "").upper()
     assert interface["ipv4"]["ipAddress"][0]["publicIpAddress"] == vm.guest.address
     assert DATA not in ask(vm, path, metadata="true")
@@ -154,7 +154,7 @@ def test_what_the_program_prints_is_a_configuration(world: World) -> None:
     del printed["kind"], printed["max_instances"]
     options = AzureOptions(name="azure", installation=INSTALLATION, **printed)
     provider = AzureProvider(options)
-    wrong = [one for one in provider.check() if one.level is Level.ERROR]
+    wrong = [finding for finding in provider.check() if finding.level is Level.ERROR]
     assert wrong == []
     assert [offer.place for offer in provider.offers(Spec())] == [
         "westeurope-1",

@@ -59,8 +59,8 @@ def test_it_runs_when_its_vm_does_and_has_its_address(world: World) -> None:
         assert vm.guest.firmware["product"] == "Google Compute Engine"
         assert vm.guest.firmware["serial"].startswith("GoogleCloud-")
         path, ask = "/computeMetadata/v1/instance/name", {"metadata-flavor": "Google"}
-        said = vm.answer(MetadataRequest(method="GET", path=path, headers=ask))
-        assert said.body.decode() == name
+        reply = vm.answer(MetadataRequest(method="GET", path=path, headers=ask))
+        assert reply.body.decode() == name
     assert [vm.guest.disk for vm in (both, private)] == [12 << 30, 10 << 30]
 
 
@@ -116,10 +116,10 @@ def test_its_own_deadline_kills_it_though_nobody_asks(world: World) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
     vm = world.born("vm-1", scheduling={**DYING, "termination_time": at})
     world.wait_for("vm-1", "RUNNING")
-    asked = len(world.cloud.requests)
+    requests = len(world.cloud.requests)
     world.cloud.skew = 600
     until(lambda: vm.killed)
-    assert len(world.cloud.requests) == asked
+    assert len(world.cloud.requests) == requests
     assert world.cloud.alive == world.cloud.disks == []
 
 
@@ -131,16 +131,16 @@ def test_a_vm_that_breaks_or_cannot_start_stays_off(world: World) -> None:
     world.born("vm-2")
     for name in ("vm-1", "vm-2"):
         world.wait_for(name, "TERMINATED")
-    told = world.cloud.shelf("operations", f"zones/{world.zone}").values()
-    assert [one["operationType"] for one in told].count("compute.instances.hostError") == 2
+    operations = world.cloud.shelf("operations", f"zones/{world.zone}").values()
+    assert [o["operationType"] for o in operations].count("compute.instances.hostError") == 2
 
 
 def test_its_serial_port_says_what_it_said(world: World) -> None:
     vm = world.born("vm-1")
     vm.console = "boot \N{HEAVY CHECK MARK} \n".encode() + b"\xff"
     where = {"project": world.project, "zone": world.zone, "instance": "vm-1"}
-    told = world.instances.get_serial_port_output(request=where)
-    assert told.contents.startswith("boot \N{HEAVY CHECK MARK} \n")
+    output = world.instances.get_serial_port_output(request=where)
+    assert output.contents.startswith("boot \N{HEAVY CHECK MARK} \n")
 
 
 def test_with_the_cloud_all_its_vms_end(world: World) -> None:

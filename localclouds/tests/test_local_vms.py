@@ -33,7 +33,7 @@ class World:
         self.ec2 = boto3.client("ec2", endpoint_url=self.cloud.url, region_name=REGION)
 
     def launch(self, *, public: bool = True, behaviour: str = "terminate", **more: Any) -> str:
-        told = self.ec2.run_instances(
+        answer = self.ec2.run_instances(
             ImageId=self.site.image,
             InstanceType="m7i.large",
             MinCount=1,
@@ -48,11 +48,11 @@ class World:
             ],
             **more,
         )
-        return str(told["Instances"][0]["InstanceId"])
+        return str(answer["Instances"][0]["InstanceId"])
 
     def item(self, instance: str) -> dict[str, Any]:
-        told = self.ec2.describe_instances(InstanceIds=[instance])
-        found: dict[str, Any] = told["Reservations"][0]["Instances"][0]
+        answer = self.ec2.describe_instances(InstanceIds=[instance])
+        found: dict[str, Any] = answer["Reservations"][0]["Instances"][0]
         return found
 
     def wait(self, instance: str, state: str) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def test_it_runs_when_its_vm_does_and_has_its_address(world: World) -> None:
         assert uuid.startswith("ec2")  # by this and the serial cloud-init knows EC2
         assert vm.guest.firmware["serial"] == uuid
     assert [vm.guest.disk for vm in world.vms.made] == [12 << 30, 8 << 30]
-    asked = MetadataRequest(method="GET", path="/latest/meta-data/instance-id", headers={})
-    assert [vm.answer(asked).body.decode() for vm in world.vms.made] == [both, private]
+    request = MetadataRequest(method="GET", path="/latest/meta-data/instance-id", headers={})
+    assert [vm.answer(request).body.decode() for vm in world.vms.made] == [both, private]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_a_guest_that_switches_off_ends_as_the_launch_said(
     world.wait(instance, "running")
     world.vms.made[0].code = 0
     assert world.wait(instance, state)["StateReason"]["Code"] == code
-    left = world.ec2.describe_volumes()["Volumes"]
-    assert bool(left) is (state == "stopped")
+    volumes = world.ec2.describe_volumes()["Volumes"]
+    assert bool(volumes) is (state == "stopped")
 
 
 def test_terminate_kills_it_before_it_says_so(world: World) -> None:
@@ -146,8 +146,8 @@ def test_a_vm_that_breaks_is_no_wish_of_its_guest(world: World) -> None:
 def test_its_console_is_what_it_said(world: World) -> None:
     instance = world.launch()
     world.vms.made[0].console = "boot \N{HEAVY CHECK MARK} \n".encode() + b"\xff"
-    told = world.ec2.get_console_output(InstanceId=instance)
-    assert told["Output"].startswith("boot \N{HEAVY CHECK MARK} \n")
+    answer = world.ec2.get_console_output(InstanceId=instance)
+    assert answer["Output"].startswith("boot \N{HEAVY CHECK MARK} \n")
 
 
 def test_with_the_cloud_all_its_vms_end(world: World) -> None:
@@ -207,7 +207,7 @@ def test_a_guest_may_have_two_services_and_a_seed() -> None:
 
 def test_a_connection_is_carried_whole_both_ways() -> None:
     body = os.urandom(1 << 20)
-    server = MetadataServer(lambda asked: Reply(200, asked.path.encode() + body))
+    server = MetadataServer(lambda request: Reply(200, request.path.encode() + body))
     ours, theirs = socket.socketpair()
     forward = Path(command_line.__file__).with_name("forward.py")
     command = [sys.executable, "-I", "-S", str(forward), str(server.port)]

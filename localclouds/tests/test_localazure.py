@@ -51,16 +51,16 @@ def test_a_create_waits_for_nobody(arm: Arm) -> None:
     """The first answer of it comes at once, with the address of its operation on this server."""
     arm.cloud.boot_seconds = 45.0
     arm.cloud.retry_after = 7
-    said: dict[str, Any] = {}
+    headers: dict[str, Any] = {}
 
     def heard(response: Any) -> None:
-        said.update(response.http_response.headers, status=response.http_response.status_code)
+        headers.update(response.http_response.headers, status=response.http_response.status_code)
 
     more = {"polling": False, "raw_response_hook": heard}
     arm.vms.begin_create_or_update(arm.group, "vm-1", arm.body("vm-1"), **more)
-    assert said["status"] == 201
-    assert said["Azure-AsyncOperation"].startswith(f"{arm.cloud.url}/subscriptions/")
-    assert said["Retry-After"] == "7"
+    assert headers["status"] == 201
+    assert headers["Azure-AsyncOperation"].startswith(f"{arm.cloud.url}/subscriptions/")
+    assert headers["Retry-After"] == "7"
     assert arm.machine.state == "starting"
 
 

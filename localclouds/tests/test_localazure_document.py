@@ -55,8 +55,8 @@ def arm(azure: Microsoft) -> Iterator[Arm]:
 def test_the_documents_are_of_the_guards_versions() -> None:
     wanted = {"virtualMachines": guard.COMPUTE, "disks": guard.DISK, "snapshots": guard.DISK}
     wanted |= dict.fromkeys(("networkInterfaces", "publicIPAddresses"), guard.NETWORK)
-    told = {kind.rpartition("/")[2]: version for kind, version in kinds().items()}
-    assert wanted.items() <= told.items()
+    versions = {kind.rpartition("/")[2]: version for kind, version in kinds().items()}
+    assert wanted.items() <= versions.items()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,9 @@ def test_a_drivers_life_is_as_published(
         provider.wake(ref)
     provider.delete([ref] if armed is None else [ref, armed])
     assert problems(heard) == []
-    assert {"virtualMachines.put", "virtualMachines.delete"} <= {one.action for one in heard}
+    assert {"virtualMachines.put", "virtualMachines.delete"} <= {
+        exchange.action for exchange in heard
+    }
 
 
 def test_a_gallerys_image_is_asked_for_as_published(
@@ -103,7 +105,7 @@ def test_images_are_promoted_as_published(azure: Microsoft, heard: list[Exchange
     images.promote(made, 100.0)
     images.remove(made)
     assert problems(heard) == []
-    assert {"images.patch", "images.delete"} <= {one.action for one in heard}
+    assert {"images.patch", "images.delete"} <= {exchange.action for exchange in heard}
 
 
 @pytest.mark.parametrize(
@@ -119,8 +121,8 @@ def test_what_fails_is_told_as_published(
     swept(azure.provider())
     assert problems(heard) == []
     later = isinstance(fate, FailedLater)
-    assert any(("error" in json.loads(one.answer.body or "{}")) for one in heard)
-    assert any(one.action == "operations.get" for one in heard) == later
+    assert any(("error" in json.loads(exchange.answer.body or "{}")) for exchange in heard)
+    assert any(exchange.action == "operations.get" for exchange in heard) == later
 
 
 def test_refusals_are_told_as_published(azure: Microsoft, arm: Arm, heard: list[Exchange]) -> None:
@@ -150,8 +152,8 @@ def test_what_is_not_published_is_noticed(
     arm.create("vm-1")
     monkeypatch.setattr(AzureMachine, "instance_view", lambda _: {"computername": "vm-1"})
     arm.vms.instance_view(arm.group, "vm-1")
-    told = " ".join(problems(heard))
-    assert all(word in told for word in ("'deleteOptions'", "'All'", "'computername'"))
+    found = " ".join(problems(heard))
+    assert all(word in found for word in ("'deleteOptions'", "'All'", "'computername'"))
 
 
 # --- all that it answers --------------------------------------------------------------------------
@@ -225,14 +227,14 @@ def schedules(arm: Arm) -> None:
     """Of three, one is called off, one strikes, and one is about no VM."""
     actions, place = arm.schedule.scheduled_actions, arm.site.location
     at = datetime.fromtimestamp(arm.clock() + 600, UTC)
-    asked = {
+    request = {
         "schedule": {"deadline": at.isoformat(), "timezone": "UTC", "deadlineType": "InitiateAt"},
         "executionParameters": {"retryPolicy": {"retryCount": 1, "retryWindowInMinutes": 10}},
         "resources": {"ids": [arm.machine.id, arm.machine.id, f"{arm.machine.id}0"]},
         "correlationid": "c",
     }
-    told = actions.virtual_machines_submit_deallocate(place, asked).results
-    names = [one.operation.operation_id for one in told if one.operation]
+    results = actions.virtual_machines_submit_deallocate(place, request).results
+    names = [result.operation.operation_id for result in results if result.operation]
     actions.virtual_machines_cancel_operations(
         place, {"operationIds": names[:1], "correlationid": "c"}
     )
@@ -243,19 +245,24 @@ def schedules(arm: Arm) -> None:
 
 def read_all(arm: Arm) -> None:
     cloud, site = arm.cloud, arm.site
-    home = f"/subscriptions/{cloud.subscription}"
-    group, compute = f"{home}/resourceGroups/{arm.group}", "providers/Microsoft.Compute"
+    subscription = f"/subscriptions/{cloud.subscription}"
+    group, compute = f"{subscription}/resourceGroups/{arm.group}", "providers/Microsoft.Compute"
     ours = cloud.site(arm.group, "guard")["id"]
     gallery, version = site.version.partition("/images/")[0], site.version
     paths = [
-        *(f"{home}/resourceGroups", group, f"{group}/resources", ours, gallery),
-        *(f"{group}/providers/Microsoft.Authorization/{one}" for one in ("permissions", "locks")),
-        f"{home}/{compute}/skus",
-        *(f"{above}/providers/{kind}" for above in (home, group) for kind in WHOLE),
-        *(f"{home}/{one}/locations/{site.location}/usages" for one in PROVIDERS),
+        *(f"{subscription}/resourceGroups", group, f"{group}/resources", ours, gallery),
+        *(f"{group}/providers/Microsoft.Authorization/{kind}" for kind in ("permissions", "locks")),
+        f"{subscription}/{compute}/skus",
+        *(f"{above}/providers/{kind}" for above in (subscription, group) for kind in WHOLE),
+        *(f"{subscription}/{provider}/locations/{site.location}/usages" for provider in PROVIDERS),
         *(version, version.rpartition("/")[0], f"{site.network}/subnets", site.subnet),
         *(version.partition("/versions/")[0], f"{gallery}/images"),
-        *(site.image, site.network, site.firewall, *(one["id"] for one in cloud.remaining)),
+        *(
+            site.image,
+            site.network,
+            site.firewall,
+            *(r["id"] for r in cloud.remaining),
+        ),
         f"{arm.machine.id}?$expand=instanceView",
     ]
     for path in paths:
@@ -286,6 +293,10 @@ def test_all_that_is_answered_is_as_published(arm: Arm, heard: list[Exchange]) -
     for part in (made_alone, states_of_a_vm, read_all, delete_all):
         part(arm)
     assert problems(heard) == []
-    assert {one.action for one in heard} == set(KNOWN)
-    bare = {one.action for one in heard if one.answer.body and not schemas(one.request)[1]}
+    assert {exchange.action for exchange in heard} == set(KNOWN)
+    bare = {
+        exchange.action
+        for exchange in heard
+        if exchange.answer.body and not schemas(exchange.request)[1]
+    }
     assert bare == UNPUBLISHED

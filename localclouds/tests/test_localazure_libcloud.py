@@ -49,11 +49,11 @@ def test_another_client_lists_what_was_made(arm: Arm) -> None:
     arm.create("vm-1")
     arm.create("vm-2", arm.body("vm-2", priority="Spot"))
     other = driver(arm.cloud)
-    one, two = other.list_nodes()
-    assert (one.name, one.state, two.name) == ("vm-1", NodeState.RUNNING, "vm-2")
-    assert one.private_ips[0].startswith("10.8.")
-    assert one.public_ips[0].startswith("198.18.")
-    assert one.extra["tags"] == {"vmrunner:instance": "vm-1"}
+    first, second = other.list_nodes()
+    assert (first.name, first.state, second.name) == ("vm-1", NodeState.RUNNING, "vm-2")
+    assert first.private_ips[0].startswith("10.8.")
+    assert first.public_ips[0].startswith("198.18.")
+    assert first.extra["tags"] == {"vmrunner:instance": "vm-1"}
     assert [v.name.partition("_")[0] for v in other.list_volumes(arm.group)] == ["vm-1", "vm-2"]
     arm.cloud.page_size = 100  # it turns no pages of the rest
     (network,) = other.ex_list_networks()

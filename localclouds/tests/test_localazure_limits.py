@@ -107,8 +107,8 @@ def order(arm: Arm, size: str, image: str, **storage: Any) -> tuple[int, str]:
     """What becomes of a VM of a size from an image: (0, "") for one that is made."""
     body = arm.body("vm-1", hardwareProfile={"vmSize": size})
     disk = {**body["properties"]["storageProfile"]["osDisk"], **storage.pop("disk", {})}
-    said = {"imageReference": {"id": image}, "osDisk": disk, **storage}
-    body["properties"]["storageProfile"] = said
+    profile = {"imageReference": {"id": image}, "osDisk": disk, **storage}
+    body["properties"]["storageProfile"] = profile
     try:
         arm.create("vm-1", body)
     except HttpResponseError as error:
@@ -187,7 +187,9 @@ def size_of_a_subnet(arm: Arm) -> None:
 
 def quota_of_addresses(arm: Arm) -> None:
     arm.create("vm-1")
-    used = {one.name.value: one.current_value for one in arm.network.usages.list("westeurope")}
+    used = {
+        usage.name.value: usage.current_value for usage in arm.network.usages.list("westeurope")
+    }
     assert used["PublicIPAddresses"] == 1
     assert "cores" not in used  # and Microsoft.Compute tells none of these
 
@@ -196,8 +198,8 @@ def case_of_a_size_in_a_price(arm: Arm) -> None:
     arm.cloud.prices = [price("westeurope", "Standard_D2s_v5", 0.1)]
 
     def told(name: str) -> int:
-        asked = urlencode({"$filter": f"armSkuName eq '{name}'"})
-        with urlopen(f"{arm.cloud.url}/api/retail/prices?{asked}") as answer:
+        query = urlencode({"$filter": f"armSkuName eq '{name}'"})
+        with urlopen(f"{arm.cloud.url}/api/retail/prices?{query}") as answer:
             return len(json.load(answer)["Items"])
 
     assert (told("Standard_D2s_v5"), told("standard_d2s_v5")) == (1, 0)
@@ -228,5 +230,5 @@ def test_who_ignores_a_limit_is_refused(arm: Arm, name: str) -> None:
 
 
 def test_each_limit_has_its_page_and_its_case() -> None:
-    assert {one.name for one in limits.LIMITS} == CASES.keys()
-    assert all(one.page.startswith("https://") and one.read for one in limits.LIMITS)
+    assert {limit.name for limit in limits.LIMITS} == CASES.keys()
+    assert all(limit.page.startswith("https://") and limit.read for limit in limits.LIMITS)

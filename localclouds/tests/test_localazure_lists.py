@@ -59,21 +59,21 @@ def test_a_group_tells_what_is_in_it(arm: Arm) -> None:
     arm.create("vm-1")
     arm.cloud.snapshot(arm.group, "snap", tags={"team": "core"})
     base = f"{arm.cloud.url}/subscriptions/{arm.cloud.subscription}/resourceGroups/{arm.group}"
-    asked = {"api-version": "2021-04-01"}
-    assert httpx2.get(base, params=asked).json()["location"] == "westeurope"
+    query = {"api-version": "2021-04-01"}
+    assert httpx2.get(base, params=query).json()["location"] == "westeurope"
 
     def kinds(**more: str) -> list[str]:
         answer = httpx2.get(
-            f"{base}/resources", params=asked | {f"${k}": v for k, v in more.items()}
+            f"{base}/resources", params=query | {f"${k}": v for k, v in more.items()}
         )
-        return sorted(one["type"].rpartition("/")[2] for one in answer.json()["value"])
+        return sorted(resource["type"].rpartition("/")[2] for resource in answer.json()["value"])
 
     whole = ["disks", "galleries", "images", "networkInterfaces", "networkSecurityGroups"]
     whole += ["publicIPAddresses", "snapshots", "virtualMachines", "virtualNetworks"]
     assert kinds() == whole
     assert kinds(filter="tagName eq 'team' and tagValue eq 'core'") == ["snapshots"]
     assert kinds(filter="resourceType eq 'Microsoft.Compute/disks'") == ["disks"]
-    wrong = httpx2.get(f"{base}/resources", params=asked | {"$filter": "zones eq '1'"})
+    wrong = httpx2.get(f"{base}/resources", params=query | {"$filter": "zones eq '1'"})
     assert wrong.json()["error"]["code"] == "InvalidFilterInQueryString"
 
 
@@ -108,8 +108,8 @@ def test_networks_images_and_versions_are_told(arm: Arm) -> None:
 def test_prices_are_told_to_anybody_page_by_page(arm: Arm) -> None:
     arm.cloud.prices = [price("westeurope", f"Standard_D{n}s_v5", n / 20) for n in range(1, 6)]
     arm.cloud.prices.append(price("northeurope", SIZE, 0.09))
-    asked = {"$filter": "armRegionName eq 'westeurope' and contains(armSkuName, '_v5')"}
-    page = httpx2.get(f"{arm.cloud.url}/api/retail/prices", params=asked).json()
+    query = {"$filter": "armRegionName eq 'westeurope' and contains(armSkuName, '_v5')"}
+    page = httpx2.get(f"{arm.cloud.url}/api/retail/prices", params=query).json()
     found = [item["retailPrice"] for item in page["Items"]]
     page = httpx2.get(page["NextPageLink"]).json()
     found += [item["retailPrice"] for item in page["Items"]]
@@ -136,18 +136,18 @@ def submit(arm: Arm, *ids: str, seconds: float = 600, kind: str = "InitiateAt") 
 
 
 def state(arm: Arm, operation: str) -> str:
-    asked = {"operationIds": [operation], "correlationid": "c"}
+    request = {"operationIds": [operation], "correlationid": "c"}
     (found,) = arm.schedule.scheduled_actions.virtual_machines_get_operation_status(
-        "westeurope", asked
+        "westeurope", request
     ).results
     return str(found.operation.state.value)
 
 
 def test_a_vm_is_deallocated_at_its_time(arm: Arm) -> None:
     made = arm.create("vm-1")
-    told = submit(arm, made.id, f"{made.id}-none").results
-    assert [one.error_code for one in told] == [None, "ResourceNotFound"]
-    operation = told[0].operation
+    results = submit(arm, made.id, f"{made.id}-none").results
+    assert [result.error_code for result in results] == [None, "ResourceNotFound"]
+    operation = results[0].operation
     assert operation.state == "PendingScheduling"
     assert state(arm, operation.operation_id) == "Scheduled"
     arm.clock.sleep(599)
@@ -160,10 +160,10 @@ def test_a_vm_is_deallocated_at_its_time(arm: Arm) -> None:
 def test_a_cancelled_deallocation_does_not_come(arm: Arm) -> None:
     made = arm.create("vm-1")
     operation = submit(arm, made.id).results[0].operation.operation_id
-    asked = {"operationIds": [operation], "correlationid": "c"}
+    request = {"operationIds": [operation], "correlationid": "c"}
     actions = arm.schedule.scheduled_actions
-    (told,) = actions.virtual_machines_cancel_operations("westeurope", asked).results
-    assert told.operation.state == "Cancelled"
+    (result,) = actions.virtual_machines_cancel_operations("westeurope", request).results
+    assert result.operation.state == "Cancelled"
     arm.clock.sleep(601)
     assert arm.power("vm-1") == "running"
 

@@ -189,8 +189,8 @@ def test_our_own_shapes_are_the_clients() -> None:
     }
     for ours, theirs in pairs.items():
         fields = dict.fromkeys(ours.__annotations__)
-        known = set(theirs(fields))  # type: ignore[call-overload]
-        assert known == set(fields)
+        accepted = set(theirs(fields))  # type: ignore[call-overload]
+        assert accepted == set(fields)
         attributes = {n for n in vars(theirs) if not n.startswith("_")}
         assert len(attributes) == len(fields), theirs
 

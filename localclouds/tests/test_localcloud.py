@@ -63,7 +63,7 @@ def run(ec2: Any, site: Ec2Site, **more: Any) -> str:
     kinds = ["instance", "volume", "network-interface"]
     if "InstanceMarketOptions" in more:
         kinds.append("spot-instances-request")
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "ImageId": site.image,
         "InstanceType": "m7i.large",
         "MinCount": 1,
@@ -73,7 +73,7 @@ def run(ec2: Any, site: Ec2Site, **more: Any) -> str:
         ],
         "TagSpecifications": [{"ResourceType": kind, "Tags": TAG} for kind in kinds],
     }
-    name: str = ec2.run_instances(**(asked | more))["Instances"][0]["InstanceId"]
+    name: str = ec2.run_instances(**(options | more))["Instances"][0]["InstanceId"]
     return name
 
 
@@ -146,8 +146,8 @@ def test_tags_and_disks_follow_the_call_and_the_image(
         "InvalidParameterValue"
     )
     ec2.terminate_instances(InstanceIds=[name])
-    (left,) = ec2.describe_volumes()["Volumes"]
-    assert (left["State"], left["Attachments"]) == ("available", [])  # as the image says
+    (remaining,) = ec2.describe_volumes()["Volumes"]
+    assert (remaining["State"], remaining["Attachments"]) == ("available", [])  # as the image says
     assert ec2.describe_network_interfaces()["NetworkInterfaces"] == []
     (request,) = ec2.describe_spot_instance_requests()["SpotInstanceRequests"]
     assert request["State"] == "closed"
@@ -182,19 +182,19 @@ def test_stop_protection_protects_from_termination_too(
 def test_with_a_zone_disrupted_only_other_ids_are_answered(
     cloud: LocalCloud, site: Ec2Site, ec2: Any
 ) -> None:
-    here, there = (
+    first, second = (
         run(ec2, site, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": subnet}])
         for subnet in site.subnets[:2]
     )
     cloud.outages.add(f"{REGION}a")
     assert refused(ec2.describe_instances) == "Unavailable"
-    mine = [{"Name": "instance-id", "Values": [there]}]
+    mine = [{"Name": "instance-id", "Values": [second]}]
     assert refused(lambda: ec2.describe_instances(Filters=mine)) == "Unavailable"
-    assert refused(lambda: state(ec2, here)) == "Unavailable"
+    assert refused(lambda: state(ec2, first)) == "Unavailable"
     assert refused(lambda: run(ec2, site)) == "InsufficientInstanceCapacity"
-    assert state(ec2, there) == "running"
+    assert state(ec2, second) == "running"
     cloud.outages.clear()
-    assert state(ec2, here) == "running"
+    assert state(ec2, first) == "running"
 
 
 def test_a_stuck_machine_needs_force(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
@@ -236,31 +236,31 @@ def test_one_that_is_stopped_starts_from_its_disk(
     mine = {"InstanceIds": [name]}
     assert refused(lambda: ec2.stop_instances(**mine)) == "IncorrectInstanceState"  # pending
     clock.advance(5)
-    born = _one(ec2, name)
+    machine = _one(ec2, name)
     for before in ("running", "stopping"):
-        (told,) = ec2.stop_instances(**mine)["StoppingInstances"]
-        assert told["PreviousState"]["Name"] == before
-        assert told["CurrentState"] == {"Code": 64, "Name": "stopping"}
+        (change,) = ec2.stop_instances(**mine)["StoppingInstances"]
+        assert change["PreviousState"]["Name"] == before
+        assert change["CurrentState"] == {"Code": 64, "Name": "stopping"}
     assert refused(lambda: ec2.start_instances(**mine)) == "IncorrectInstanceState"
     clock.advance(7)
     ec2.stop_instances(**mine)
     stopped = _one(ec2, name)
     assert stopped["State"]["Name"] == "stopped"
     assert stopped["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
-    assert stopped["BlockDeviceMappings"] == born["BlockDeviceMappings"]
+    assert stopped["BlockDeviceMappings"] == machine["BlockDeviceMappings"]
     assert "PublicIpAddress" not in stopped
     for before in ("stopped", "pending"):
-        (told,) = ec2.start_instances(**mine)["StartingInstances"]
-        assert told["PreviousState"]["Name"] == before
-        assert told["CurrentState"] == {"Code": 0, "Name": "pending"}
+        (change,) = ec2.start_instances(**mine)["StartingInstances"]
+        assert change["PreviousState"]["Name"] == before
+        assert change["CurrentState"] == {"Code": 0, "Name": "pending"}
     clock.advance(5)
     ec2.start_instances(**mine)
     woken = _one(ec2, name)
     assert woken["State"]["Name"] == "running"
     assert not woken.get("StateReason", {}).get("Code")
-    assert woken["LaunchTime"].timestamp() == clock() - 5 > born["LaunchTime"].timestamp()
-    assert woken["PrivateIpAddress"] == born["PrivateIpAddress"]
-    assert woken["PublicIpAddress"] != born["PublicIpAddress"]
+    assert woken["LaunchTime"].timestamp() == clock() - 5 > machine["LaunchTime"].timestamp()
+    assert woken["PrivateIpAddress"] == machine["PrivateIpAddress"]
+    assert woken["PublicIpAddress"] != machine["PublicIpAddress"]
     ec2.terminate_instances(**mine)
     for call in (ec2.stop_instances, ec2.start_instances):
         assert refused(lambda call=call: call(**mine)) == "IncorrectInstanceState"
@@ -353,7 +353,7 @@ def test_pools_run_dry_and_quotas_end(cloud: LocalCloud, site: Ec2Site, ec2: Any
 
 
 def test_what_goes_wrong_happens_or_does_not(cloud: LocalCloud, site: Ec2Site, ec2: Any) -> None:
-    for trouble, error, born in (
+    for trouble, error, machines in (
         (LOST_REQUEST, ConnectionClosedError, 0),
         (LOST_ANSWER, ConnectionClosedError, 1),
         (AFTER_ALL, ClientError, 2),
@@ -362,7 +362,7 @@ def test_what_goes_wrong_happens_or_does_not(cloud: LocalCloud, site: Ec2Site, e
         cloud.faults.fail("RunInstances", trouble)
         with pytest.raises(error):
             run(ec2, site)
-        assert len(cloud.machines) == born
+        assert len(cloud.machines) == machines
     cloud.faults.deny("DescribeVolumes")
     assert refused(ec2.describe_volumes) == "UnauthorizedOperation"
     cloud.faults.allow("DescribeVolumes")
@@ -389,11 +389,11 @@ def test_accounts_regions_rights_and_quotas(cloud: LocalCloud) -> None:
     cloud.disabled.add("me-south-1")
     assert refused(client(cloud, region="me-south-1").describe_instances) == "AuthFailure"
     cloud.faults.deny("TerminateInstances")
-    told = client(cloud, "iam").simulate_principal_policy(
+    decisions = client(cloud, "iam").simulate_principal_policy(
         PolicySourceArn="arn:aws:iam::111122223333:user/ci",
         ActionNames=["ec2:TerminateInstances", "ec2:RunInstances"],
     )["EvaluationResults"]
-    assert [one["EvalDecision"] for one in told] == ["explicitDeny", "allowed"]
+    assert [decision["EvalDecision"] for decision in decisions] == ["explicitDeny", "allowed"]
     cloud.quotas["L-1216C47A"] = 5.0
     quotas = client(cloud, "service-quotas")
     quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]

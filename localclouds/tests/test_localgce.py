@@ -120,15 +120,15 @@ def test_stop_takes_its_time(gce: Google) -> None:
     assert gce.cloud.disks == []
 
 
-@pytest.mark.parametrize(("action", "left"), [("DELETE", 0), ("STOP", 1)])
-def test_a_spot_machine_is_taken_back(gce: Google, action: str, left: int) -> None:
+@pytest.mark.parametrize(("action", "remaining"), [("DELETE", 0), ("STOP", 1)])
+def test_a_spot_machine_is_taken_back(gce: Google, action: str, remaining: int) -> None:
     spot = {"provisioning_model": "SPOT", "instance_termination_action": action}
     gce.insert("vm-1", scheduling=spot)
     shown = gce.get("vm-1").scheduling
     assert (shown.on_host_maintenance, shown.automatic_restart) == ("TERMINATE", False)
     assert shown.preemptible
     gce.machine.preempt()
-    assert (len(gce.cloud.alive), len(gce.cloud.disks)) == (left, left)
+    assert (len(gce.cloud.alive), len(gce.cloud.disks)) == (remaining, remaining)
     listed = gce.operations.list(project=gce.project, zone=gce.zone)
     kinds = {operation.operation_type for operation in listed}
     assert "compute.instances.preempted" in kinds
@@ -277,8 +277,8 @@ def test_a_launch_is_refused(gce: Google, what: str) -> None:
 def test_a_launch_in_no_zone_or_project(gce: Google) -> None:
     body = gce.body("vm-1")
     for project, zone, status in ((gce.project, "mars-west1-a", 400), ("other", gce.zone, 404)):
-        asked = {"project": project, "zone": zone, "instance_resource": body}
-        assert refused(lambda a=asked: gce.instances.insert_unary(a, retry=None))[0] == status
+        request = {"project": project, "zone": zone, "instance_resource": body}
+        assert refused(lambda a=request: gce.instances.insert_unary(a, retry=None))[0] == status
 
 
 def test_labels_metadata_and_scheduling_change(gce: Google) -> None:
@@ -316,8 +316,8 @@ def test_its_serial_port(gce: Google) -> None:
     gce.insert("vm-1")
     gce.machine.serial = b"Booting\xff\n"
     where = {"project": gce.project, "zone": gce.zone, "instance": "vm-1"}
-    said = gce.instances.get_serial_port_output(request=where, retry=None)
-    assert (said.contents, said.next_) == ("Booting\ufffd\n", 9)
+    output = gce.instances.get_serial_port_output(request=where, retry=None)
+    assert (output.contents, output.next_) == ("Booting\ufffd\n", 9)
     rest = gce.instances.get_serial_port_output(request={**where, "start": 8}, retry=None)
     assert rest.contents == "\n"
 
@@ -348,7 +348,7 @@ def test_many_at_once(gce: Google) -> None:
         "network_interfaces": body.network_interfaces,
         "labels": {"a": "b"},
     }
-    asked = {
+    options = {
         "project": gce.project,
         "zone": gce.zone,
         "bulk_insert_instance_resource_resource": {
@@ -357,7 +357,7 @@ def test_many_at_once(gce: Google) -> None:
             "instance_properties": properties,
         },
     }
-    operation = gce.instances.bulk_insert_unary(request=asked, retry=None)
+    operation = gce.instances.bulk_insert_unary(request=options, retry=None)
     assert gce.wait(operation).status.name == "DONE"
     assert sorted(m.name for m in gce.cloud.alive) == ["vm-01", "vm-02", "vm-03"]
     assert {m.name: m.labels for m in gce.cloud.alive}["vm-01"] == {"a": "b"}

@@ -80,15 +80,15 @@ def schema_of(answer: Any) -> str:
 
 def test_recorded_answers_are_as_the_document_says() -> None:
     bad = {}
-    known = recorded()
-    for name, answer in known.items():
+    answers = recorded()
+    for name, answer in answers.items():
         try:
             validation.check(answer, schema_of(answer), "answer")
         except validation.Invalid as invalid:
             bad[name] = invalid.unknown or invalid.path.rpartition(".")[2]
     assert bad == EXPECTED
     assert set(bad.values()) == set(OUTDATED)
-    assert len(known) == 289
+    assert len(answers) == 289
 
 
 # --- shapes --------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def shapes(answers: list[Any]) -> dict[str, dict[str, set[str]]]:
 
 def everything(gce: Google) -> Iterator[Any]:
     """One of each answer that the local GCE gives, as it is on the wire."""
-    home = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
+    project_url = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
     zone, region = f"zones/{gce.zone}", f"regions/{gce.site.region}"
     timed = {
         "termination_time": written(gce.clock() + 500),
@@ -149,7 +149,7 @@ def everything(gce: Google) -> Iterator[Any]:
         *("/aggregated/machineTypes", "/aggregated/subnetworks"),
     ]
     for path in paths:
-        answer = requests.get(home + path, timeout=10)
+        answer = requests.get(project_url + path, timeout=10)
         assert answer.status_code == 200, (path, answer.text)
         yield answer.json()
 
@@ -200,7 +200,7 @@ def send(gce: Google, body: Any, **query: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "named"),
     [
         (
             {"scheduling": {"maxRunTime": {"seconds": "60"}}},
@@ -217,10 +217,10 @@ def send(gce: Google, body: Any, **query: str) -> tuple[int, str]:
         ({"name": ""}, "resource.name"),
     ],
 )
-def test_a_field_that_google_would_not_take(gce: Google, change: Any, told: str) -> None:
+def test_a_field_that_google_would_not_take(gce: Google, change: Any, named: str) -> None:
     body = _body(gce) | change
     status, message = send(gce, body)
-    assert (status, told in message) == (400, True), message
+    assert (status, named in message) == (400, True), message
     assert gce.cloud.machines == []
     assert gce.cloud.rejected
 
@@ -232,11 +232,11 @@ def _body(gce: Google) -> dict[str, Any]:
 def test_a_parameter_that_google_would_not_take(gce: Google) -> None:
     status, message = send(gce, _body(gce), requestID="x")
     assert (status, "requestID" in message) == (400, True)
-    home = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
+    project_url = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
     for query in ({"maxResults": "many"}, {"includeAllScopes": "maybe"}, {"nonsense": "1"}):
-        answer = requests.get(f"{home}/aggregated/instances", params=query, timeout=10)
+        answer = requests.get(f"{project_url}/aggregated/instances", params=query, timeout=10)
         assert answer.status_code == 400, query
-    bad = requests.get(f"{home}/zones/{gce.zone}/instances/VM", timeout=10)
+    bad = requests.get(f"{project_url}/zones/{gce.zone}/instances/VM", timeout=10)
     assert "Must be a match" in bad.json()["error"]["message"]
 
 
@@ -255,14 +255,14 @@ def test_what_only_the_service_writes_is_ignored(gce: Google) -> None:
 
 
 def test_methods_that_nobody_has(gce: Google) -> None:
-    home = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
+    project_url = f"{gce.cloud.url}/compute/v1/projects/{gce.project}"
     for verb, path, status in (
         ("GET", "/nonsense", 404),
         ("PUT", f"/zones/{gce.zone}/instances", 404),
         ("POST", f"/zones/{gce.zone}/instances/vm-1/reset", 501),
         ("GET", "/global/healthChecks", 501),
     ):
-        answer = requests.request(verb, home + path, timeout=10)
+        answer = requests.request(verb, project_url + path, timeout=10)
         assert answer.status_code == status, path
     assert requests.get(f"{gce.cloud.url}/", timeout=10).status_code == 404
 
@@ -278,8 +278,8 @@ def test_the_client_can_say_nothing_that_the_document_lacks(schema: str) -> None
     """The client is made from another revision of the API: were it the newer one, what it says
     would be refused for no fault of its user's."""
     fields = getattr(compute_v1, schema).pb().DESCRIPTOR.fields
-    known = discovery.schema(schema)["properties"]
-    assert {field.json_name for field in fields} <= set(known)
+    properties = discovery.schema(schema)["properties"]
+    assert {field.json_name for field in fields} <= set(properties)
 
 
 def test_all_that_we_answer_is_googles() -> None:

@@ -40,7 +40,7 @@ def test_sections_of_an_aggregated_list(gce: Google) -> None:
         f"zones/{zone}" for zone in gce.cloud.shelf("zones", "global")
     )
     here = shown["items"].pop(f"zones/{gce.zone}")
-    assert [one["name"] for one in here["instances"]] == ["vm-1"]
+    assert [instance["name"] for instance in here["instances"]] == ["vm-1"]
     assert "warning" not in here
     for scope, section in shown["items"].items():
         assert section["warning"]["code"] == "NO_RESULTS_ON_PAGE"
@@ -171,7 +171,7 @@ def test_what_a_project_has(gce: Google) -> None:
     images = gce.client(compute_v1.ImagesClient)
     image = images.get_from_family(family="vmrunner", retry=None, **where)
     assert images.get(image=image.name, retry=None, **where).id == image.id
-    assert [one.name for one in images.list(**where)] == [image.name]
+    assert [found.name for found in images.list(**where)] == [image.name]
     network = gce.client(compute_v1.NetworksClient).get(network="vmrunner", retry=None, **where)
     assert not network.auto_create_subnetworks
     subnetworks = gce.client(compute_v1.SubnetworksClient)
@@ -210,13 +210,13 @@ def _leftovers(gce: Google) -> dict[str, Callable[[], list[str]]]:
 
     def of(kind: type[Any], attribute: str) -> list[str]:
         pages = gce.client(kind).aggregated_list(**where)
-        return sorted(one.name for _, part in pages for one in getattr(part, attribute))
+        return sorted(item.name for _, part in pages for item in getattr(part, attribute))
 
     return {
         "disks": lambda: of(compute_v1.DisksClient, "disks"),
         "addresses": lambda: of(compute_v1.AddressesClient, "addresses"),
         "snapshots": lambda: [
-            one.name for one in gce.client(compute_v1.SnapshotsClient).list(**where)
+            snapshot.name for snapshot in gce.client(compute_v1.SnapshotsClient).list(**where)
         ],
     }
 

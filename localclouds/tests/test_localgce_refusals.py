@@ -22,9 +22,11 @@ def aggregated(gce: Google, **query: str) -> requests.Response:
 def test_an_aggregated_list_omits_a_missing_zone_or_fails(gce: Google) -> None:
     away = f"zones/{gce.site.zones[1]}"
     gce.cloud.unreachable.add(away)
-    told = aggregated(gce).json()
-    assert told["items"][away]["warning"]["code"] == "UNREACHABLE"
-    assert [one.partition("/zones/")[2] for one in told["unreachables"]] == [gce.site.zones[1]]
+    document = aggregated(gce).json()
+    assert document["items"][away]["warning"]["code"] == "UNREACHABLE"
+    assert [unreachable.partition("/zones/")[2] for unreachable in document["unreachables"]] == [
+        gce.site.zones[1]
+    ]
     gce.cloud.partial_lists = False
     assert aggregated(gce).status_code == 503
     gce.cloud.unreachable.clear()
@@ -48,11 +50,13 @@ def test_not_every_machine_type_supports_each_maintenance_policy(
 ) -> None:
     gce.cloud.immovable.add("n2-standard-2")
     where = f"zones/{gce.zone}/machineTypes/{kind}"
-    said = {"machine_type": where, "scheduling": {"on_host_maintenance": policy}}
-    status, _, message = refused(lambda: gce.insert("vm-1", **said))
+    options = {"machine_type": where, "scheduling": {"on_host_maintenance": policy}}
+    status, _, message = refused(lambda: gce.insert("vm-1", **options))
     assert status == 400
     assert why in message
-    gce.insert("vm-2", **(said | {"machine_type": f"zones/{gce.zone}/machineTypes/c3-standard-4"}))
+    gce.insert(
+        "vm-2", **(options | {"machine_type": f"zones/{gce.zone}/machineTypes/c3-standard-4"})
+    )
     assert len(gce.cloud.alive) == 1
 
 
@@ -72,9 +76,9 @@ def test_an_image_has_a_state_and_none_again(gce: Google) -> None:
     images = gce.client(compute_v1.ImagesClient)
     name = gce.site.image.rpartition("/")[2]
     for state in ("DEPRECATED", ""):
-        said = {"state": state} if state else {}
+        query = {"state": state} if state else {}
         images.deprecate_unary(
-            project=gce.project, image=name, deprecation_status_resource=said, retry=None
+            project=gce.project, image=name, deprecation_status_resource=query, retry=None
         )
         shown = images.get(project=gce.project, image=name, retry=None)
         assert shown.deprecated.state == state

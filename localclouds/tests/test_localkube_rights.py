@@ -102,8 +102,8 @@ def test_one_lists_ones_rights(kube: KubeApi) -> None:
     found = kube.ask("POST", path, body, token=token_of(kube, RULES)).body["status"][
         "resourceRules"
     ]
-    told = [each for each in found if "jobs" in each["resources"]]
-    assert set(told[0]["verbs"]) == {"create", "get", "list", "delete", "patch"}
+    rules = [each for each in found if "jobs" in each["resources"]]
+    assert set(rules[0]["verbs"]) == {"create", "get", "list", "delete", "patch"}
 
 
 @pytest.mark.standin

@@ -207,10 +207,10 @@ def test_kubectl_tells_of_pods_and_jobs(kubectl: Kubectl) -> None:
         kubectl.create(body)
     table = kubectl.run("get", "pods,jobs")
     assert "pod/vm-1" in table
-    told = kubectl.run("describe", "pod", "vm-1")
-    assert "Name:             vm-1" in told
-    told = kubectl.run("describe", "job", "vm-1")
-    assert "Active Deadline Seconds:     3300s" in told
+    described = kubectl.run("describe", "pod", "vm-1")
+    assert "Name:             vm-1" in described
+    described = kubectl.run("describe", "job", "vm-1")
+    assert "Active Deadline Seconds:     3300s" in described
     assert kubectl.run("get", "pod", "vm-1", "-o", "jsonpath={.spec.restartPolicy}") == "Never"
     kubectl.run("delete", "pod", "vm-1", "--wait")
     kubectl.run("wait", "--for=delete", "pod/vm-1", "--timeout=5s")
@@ -223,9 +223,9 @@ def test_kubectl_applies_by_the_server(kubectl: Kubectl) -> None:
     apply = ("apply", "--server-side", "-f", "-")
     kubectl.run(*apply, body=job(seconds=100, suspend=False))
     other = ("--field-manager", "other")
-    told = kubectl.run(*apply, *other, body=job(seconds=50), code=1)
-    assert "conflict with" in told
-    assert ".spec.activeDeadlineSeconds" in told
+    refusal = kubectl.run(*apply, *other, body=job(seconds=50), code=1)
+    assert "conflict with" in refusal
+    assert ".spec.activeDeadlineSeconds" in refusal
     kubectl.run(*apply, *other, "--force-conflicts", body=job(seconds=50))
     found = kubectl.kube.get("jobs.batch", "vm-1").body
     assert found["spec"]["activeDeadlineSeconds"] == 50
@@ -251,8 +251,8 @@ def test_kubectl_lists_rights(kube: KubeApi, tmp_path: Path) -> None:
     stranger = Kubectl(kube, tmp_path)
     kube.token = admin
     lines = stranger.run("auth", "can-i", "--list").splitlines()
-    (told,) = (line for line in lines if line.startswith("pods/exec"))
-    assert told.endswith("[create get]")
+    (right,) = (line for line in lines if line.startswith("pods/exec"))
+    assert right.endswith("[create get]")
     assert stranger.run("auth", "can-i", "create", "pods", "--subresource=exec") == "yes\n"
     assert "no" in stranger.run("auth", "can-i", "delete", "pods", code=1)
     assert ":vmrunner" in stranger.run("auth", "whoami")

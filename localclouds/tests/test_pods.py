@@ -219,9 +219,9 @@ def test_a_pod_has_a_network_of_its_own(pods: Pods, image: str, registry: Loopba
 
 
 def test_a_pod_shares_none_of_the_hosts_namespaces(pods: Pods, image: str) -> None:
-    for wish in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"):
+    for field in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"):
         with pytest.raises(ValueError, match="shares no namespace"):
-            pods.start("shared", pod(container("only", image, "true"), **{wish: True}), secrets={})
+            pods.start("shared", pod(container("only", image, "true"), **{field: True}), secrets={})
 
 
 CHILD = """

@@ -50,13 +50,13 @@ class MinuteCounts:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._calls: dict[Hashable, tuple[int, int]] = {}  # calls in a minute
+        self._counts: dict[Hashable, tuple[int, int]] = {}  # calls in a minute
 
     def take(self, key: Hashable, limit: VendorLimit) -> bool:
         """Count one call of `key`. False: the minute's calls are used up."""
         minute = int(self._now() // 60)
-        counted, calls = self._calls.get(key, (minute, 0))
-        calls = calls if counted == minute else 0
-        granted = calls < limit.value
-        self._calls[key] = (minute, calls + granted)
+        counted, count = self._counts.get(key, (minute, 0))
+        count = count if counted == minute else 0
+        granted = count < limit.value
+        self._counts[key] = (minute, count + granted)
         return granted

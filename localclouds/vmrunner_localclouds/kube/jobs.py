@@ -147,9 +147,9 @@ class TtlController(Controller):
         ttl = job["spec"].get("ttlSecondsAfterFinished")
         if ttl is None or "deletionTimestamp" in job["metadata"]:
             return
-        left = timestamps.read(finished(job)) + ttl - self._cloud.now()
+        seconds = timestamps.read(finished(job)) + ttl - self._cloud.now()
         uid = job["metadata"]["uid"]
-        self.soon(lambda: self._delete(uid), max(left, 0.0))
+        self.soon(lambda: self._delete(uid), max(seconds, 0.0))
 
     def _delete(self, uid: str) -> None:
         found = self._cloud.store.find(uid)

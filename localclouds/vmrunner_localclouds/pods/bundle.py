@@ -46,8 +46,8 @@ def config(
     hostname: str,
 ) -> dict[str, Any]:
     """The document, without what is a runtime's own. Raises Refused."""
-    if asked := [key for key in UNKNOWN if key in container]:
-        raise Refused(f"{container['name']}: {', '.join(asked)} is not to be had here")
+    if unknown := [key for key in UNKNOWN if key in container]:
+        raise Refused(f"{container['name']}: {', '.join(unknown)} is not to be had here")
     security = container.get("securityContext", {})
     if security.get("privileged"):
         raise Refused(f"{container['name']}: no container is privileged here")
@@ -130,7 +130,7 @@ def _number(name: str, file: Path) -> int:
 
 
 def _capabilities(security: Document) -> list[str]:
-    asked = security.get("capabilities", {})
-    dropped = set(asked.get("drop", ()))
+    capabilities = security.get("capabilities", {})
+    dropped = set(capabilities.get("drop", ()))
     kept = [] if "ALL" in dropped else [c for c in _CAPABILITIES if c not in dropped]
-    return sorted({*kept, *asked.get("add", ())})
+    return sorted({*kept, *capabilities.get("add", ())})

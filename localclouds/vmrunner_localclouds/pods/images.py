@@ -106,9 +106,9 @@ class Images:
         return done.stdout
 
     def _unpacked(self, location: str, digest: str, login: bytes) -> Image:
-        home = self._directory / digest.replace(":", "-")
-        if not (home / "config.json").exists():
-            part = home.with_suffix(".part")
+        directory = self._directory / digest.replace(":", "-")
+        if not (directory / "config.json").exists():
+            part = directory.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             (part / "root").mkdir(parents=True)
             copy = ["copy", "--src-tls-verify=false", "--dest-decompress"]
@@ -117,11 +117,11 @@ class Images:
                 source = f"docker://{location}"
             self._skopeo([*copy, source, f"dir:{part}/pulled"], login)
             _unpack(part)
-            part.replace(home)
-        config = json.loads((home / "config.json").read_text()).get("config") or {}
+            part.replace(directory)
+        config = json.loads((directory / "config.json").read_text()).get("config") or {}
         return Image(
             digest=digest,
-            root=home / "root",
+            root=directory / "root",
             entrypoint=tuple(config.get("Entrypoint") or ()),
             command=tuple(config.get("Cmd") or ()),
             env=tuple(config.get("Env") or (f"PATH={_PATH}",)),
