@@ -15,6 +15,7 @@ GUEST = "tests/integration/test_sandbox_guest.py"
 GROUPS = "tests/unit/cli/test_ci_groups.py"
 BODIES = "tests/integration/test_http_odd_bodies.py"
 SIGNALS = "tests/integration/test_cli_signals.py"
+HINTS = "tests/unit/cli/test_waits_with_hints.py"
 EXTRACTION = "tests/unit/session/test_extraction.py"
 
 BUGS: Final = (
@@ -262,5 +263,12 @@ BUGS: Final = (
         "*here.parents):\n        if (marked := _marked(directory)) is None:",
         "*here.parents):\n        if (marked := None) is None:",
         f"{CONTENTS}::test_a_configuration_that_hides_the_work_tree_is_refused",
+    ),
+    Bug(
+        "a retry has the time of the pull before it",
+        "cli/follow.py",
+        "self._began.get(build.attempt, ready[0])",
+        "max(self._began.values(), default=ready[0])",
+        f"{HINTS}::test_a_pull_says_what_it_took_last",
     ),
 )

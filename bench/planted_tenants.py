@@ -11,6 +11,7 @@ OIDC = "tests/integration/test_http_oidc.py"
 ATTACKS = "tests/integration/test_http_attacks.py"
 BOUNDS = "tests/integration/test_http_bounds.py"
 CEILINGS = "tests/integration/test_http_ceilings.py"
+TURNS = "tests/unit/lib/test_turns.py"
 DISGUISED = "tests/unit/lib/test_disguised_repositories.py"
 
 BUGS: Final = (
@@ -251,5 +252,20 @@ BUGS: Final = (
         "if checked.spec.image is None or not",
         "if True or not",
         f"{ATTACKS}::test_an_image_that_is_not_here_tells_nothing_of_others",
+    ),
+    Bug(
+        "work that is costly goes on while one rests",
+        "lib/turns.py",
+        "                    time.sleep(owed)\n",
+        "                    self._lock.release()\n                    time.sleep(owed)\n"
+        "                    self._lock.acquire()\n",
+        f"{TURNS}::test_while_one_rests_no_other_works",
+    ),
+    Bug(
+        "short works never rest",
+        "lib/turns.py",
+        "self._owed += time.thread_time() - began",
+        "self._owed = time.thread_time() - began",
+        f"{TURNS}::test_many_short_works_rest_as_one_long_does",
     ),
 )

@@ -113,6 +113,24 @@ def size(ledger: Ledger) -> float:
     return float(ledger._database.read(lambda c: c.execute(query).scalar_one())) / 2**30
 
 
+def ask_all(ledger: Ledger, last: str, title: str) -> dict[str, float]:
+    """Seconds of each question, shown as they are found: a large ledger takes an hour."""
+    taken = {}
+    for name, work in questions(ledger, last).items():
+        taken[name] = timed(work)
+        print(f"{title}: {name}: {taken[name] * 1e3:.1f} ms", flush=True)
+    return taken
+
+
+@contextmanager
+def shown(what: str) -> Iterator[list[object]]:
+    """Print what a piece of work took, with the results that it puts in the list."""
+    begin, cpu, results = time.monotonic(), time.process_time(), list[object]()
+    yield results
+    took = f"{time.monotonic() - begin:.1f} s, {time.process_time() - cpu:.1f} s of CPU"
+    print(f"{what} ({', '.join(map(str, results))}): {took}", flush=True)
+
+
 def questions(ledger: Ledger, last: str) -> dict[str, Callable[[], object]]:
     def report(by: str, days: float) -> Callable[[], object]:
         return lambda: costs.report(ledger, PROVIDERS, by=by, since=days * DAY)
@@ -146,12 +164,12 @@ def timed(work: Callable[[], object]) -> float:
     return best
 
 
-def nights(ledger: Ledger, now: float) -> tuple[int, float, int]:
-    """Retain until nothing more goes. Return the builds, the seconds, and how many nights."""
-    begin, count, rounds = time.monotonic(), 0, 0
+def nights(ledger: Ledger, now: float) -> tuple[int, int]:
+    """Retain until nothing more goes. Return the number of builds and of nights."""
+    count, rounds = 0, 0
     while went := OldRows(ledger._database).remove(now - ROWS, now, sleep=lambda _: None).count:
         count, rounds = count + went, rounds + 1
-    return count, time.monotonic() - begin, rounds
+    return count, rounds
 
 
 @contextmanager
@@ -180,32 +198,29 @@ def main() -> None:
     now = time.time()
     with opened(postgres=options.postgres) as ledger:
         template(ledger)
-        begin = time.monotonic()
-        fill(ledger, options.days, options.builds, now)
+        with shown("builds written") as results:
+            fill(ledger, options.days, options.builds, now)
+            results.append(options.days * options.builds)
         if options.postgres:
             ledger._database.write(lambda c: c.execute(text("ANALYZE")))
-        print(
-            f"{options.days * options.builds} builds in {time.monotonic() - begin:.0f} s",
-            flush=True,
-        )
         last = f"b-{options.days * options.builds:09}"
-        table = Table("question", "rows alone, ms", "with sums of days, ms", "after retention, ms")
-        before = {name: timed(work) for name, work in questions(ledger, last).items()}
-        begin = time.monotonic()
-        summed = ledger.settled_costs.add(now, sleep=lambda _: None)
-        print(f"sums of {summed} VMs in {time.monotonic() - begin:.0f} s", flush=True)
-        with_sums = {name: timed(work) for name, work in questions(ledger, last).items()}
+        before = ask_all(ledger, last, "rows alone")
+        with shown("VMs in sums of days") as results:
+            results.append(ledger.settled_costs.add(now, sleep=lambda _: None))
+        with_sums = ask_all(ledger, last, "with sums")
         grown = size(ledger)
-        count, seconds, rounds = nights(ledger, now)
-        print(f"retention: {count} builds in {seconds:.0f} s, {rounds} nights", flush=True)
+        with shown("retention: builds, nights") as results:
+            results += nights(ledger, now)
         if options.postgres:
             with ledger._database._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(text("VACUUM ANALYZE"))
-        night = nights(ledger, now + DAY)
-        print(f"the next night: {night[0]} builds in {night[1]:.1f} s")
-        for name, work in questions(ledger, last).items():
-            times = (before[name], with_sums[name], timed(work))
+        with shown("the next night: builds, nights") as results:
+            results += nights(ledger, now + DAY)
+        after = ask_all(ledger, last, "after retention")
+        table = Table("question", "rows alone, ms", "with sums of days, ms", "after retention, ms")
+        for name in before:
+            times = (before[name], with_sums[name], after[name])
             table.add_row(name, *(f"{duration * 1e3:.1f}" for duration in times))
         console.print(table)
         print(

@@ -55,10 +55,17 @@ def test_the_second_signal_leaves_and_says_what_ends_the_vm(home: Home) -> None:
     assert f"leaving {build.id}: its VM ends with the next `vmrunner reap`, at" in err.decode()
 
 
+def last_times(home: Home, content: str) -> None:
+    times = home.root / "cache/vmrunner"
+    times.mkdir(parents=True, exist_ok=True)
+    (times / "last-times.json").write_text(content)
+
+
 def test_a_pull_of_the_containers_image_is_told_and_timed(home: Home) -> None:
+    last_times(home, '{"pull: python:3": 120}')
     pulled = home.root / "pulled"
     run = home.start("run", "--container", "python:3", *home.job(f"pull {pulled}", "say hello"))
-    read_until(run, b"pulling container image python:3")
+    read_until(run, b"pulling container image python:3: it is not in the VM image (2m00s the last")
     pulled.touch()
     out, _ = finish(run)
     assert (run.returncode, out) == (0, b"hello\n")
@@ -86,9 +93,7 @@ def test_a_watched_list_gives_the_terminal_back_when_killed(home: Home) -> None:
 
 def test_artifacts_on_their_way_are_told_and_timed(home: Home) -> None:
     """Minutes passed without a word between `collecting` and the end."""
-    times = home.root / "cache/vmrunner"
-    times.mkdir(parents=True, exist_ok=True)
-    (times / "last-times.json").write_text('{"artifacts: nightly": 120}')
+    last_times(home, '{"artifacts: nightly": 120}')
     brought = home.root / "brought"
     job = home.job("artifact out.txt x", f"bring {brought}")
     run = home.start("run", "--name", "nightly", "-a", "out.txt", *job)

@@ -1,5 +1,5 @@
 """A VM with the kernel of the clouds' images obeys the sleep button that Compute Engine presses,
-and goes on when it is woken."""
+goes on when it is woken, and obeys the power button, which both clouds press to stop a VM."""
 
 from __future__ import annotations
 
@@ -38,28 +38,32 @@ class Machine:
         line = {"execute": command, "arguments": arguments}
         self._wire.sendall(json.dumps(line).encode() + b"\n")
 
-    def press_until(self, event: str, command: str, **arguments: Any) -> None:
+    def press_until(self, event: str, command: str, **arguments: Any) -> Any:
+        """Press until that happens; returns what is told with it."""
         until = time.monotonic() + PATIENCE
-        while not self._happened(event, 5.0):
+        while (found := self._happened(event, 5.0)) is None:
             assert time.monotonic() < until, f"no {event}: {self._console.read_text()[-2000:]}"
             self.tell(command, **arguments)
+        return found
 
-    def _happened(self, event: str, seconds: float) -> bool:
+    def _happened(self, event: str, seconds: float) -> Any:
+        """The event's data; None: not within these seconds."""
         until = time.monotonic() + seconds
         while True:
             *lines, self._data = self._data.split(b"\n")
             for number, line in enumerate(lines):
-                if json.loads(line).get("event") == event:
+                message = json.loads(line)
+                if message.get("event") == event:
                     self._data = b"\n".join([*lines[number + 1 :], self._data])
-                    return True
+                    return message.get("data", {})
             left = until - time.monotonic()
             if left <= 0:
-                return False
+                return None
             self._wire.settimeout(left)
             try:
                 self._data += self._wire.recv(1 << 16)
             except TimeoutError:
-                return False
+                return None
 
 
 @contextmanager
@@ -101,8 +105,10 @@ def booted(place: Path) -> Iterator[Machine]:
             child.kill()
 
 
-def test_it_sleeps_and_wakes(tmp_path: Path) -> None:
+def test_it_sleeps_wakes_and_powers_off(tmp_path: Path) -> None:
     sleep = [{"type": "qcode", "data": "sleep"}]
     with booted(tmp_path) as machine:
         machine.press_until("SUSPEND", "send-key", keys=sleep)
         machine.press_until("WAKEUP", "system_wakeup")
+        how = machine.press_until("SHUTDOWN", "system_powerdown")
+        assert how == {"guest": True, "reason": "guest-shutdown"}

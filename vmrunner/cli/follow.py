@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -82,6 +82,34 @@ class StatusLine:
         return line
 
 
+class PullNotice:
+    """A word when the steps wait for the container's image, which may take minutes: with how long
+    that took the last time."""
+
+    def __init__(self, times: LastTimes) -> None:
+        self._times = times
+        self._began: dict[int, float] = {}  # attempt -> epoch seconds
+        self._begun = 0  # the attempt whose container is there
+
+    def may_come(self, build: BuildRecord) -> bool:
+        """True while the attempt's container is not there."""
+        return build.state is BuildState.RUNNING and self._begun != build.attempt
+
+    def tell(self, build: BuildRecord, events: Iterable[BuildEvent]) -> None:
+        """Tell of the pull that new events of the attempt show; or keep how long it took."""
+        step = f"pull: {build.spec.container}"
+        at = {event.kind: event.time for event in events}
+        if EventKind.PULLING in at:
+            self._began[build.attempt] = at[EventKind.PULLING]
+        ready = [at[kind] for kind in (EventKind.CONTAINER, EventKind.STEP_STARTED) if kind in at]
+        if ready:
+            self._begun = build.attempt
+            self._times.note(step, ready[0] - self._began.get(build.attempt, ready[0]))
+        elif EventKind.PULLING in at:
+            text = f"pulling container image {build.spec.container}: it is not in the VM image"
+            output.say(f"{text}{self._times.hint(step)}")
+
+
 class TerminalFollower:
     """Shows one build to its end. `own`: it is this process's, and ends with it."""
 
@@ -121,9 +149,9 @@ class TerminalFollower:
         self._over = False
         self._why = ""
         self._heard = 0  # events
-        self._begun = 0  # the attempt whose container is there
         self._deadline: float | None = None
         self._times = LastTimes()
+        self._pull = PullNotice(self._times)
         self._hint: str | None = None  # how long artifacts took the last time, once it was read
         self._arrived = ""  # how much of them
 
@@ -174,7 +202,8 @@ class TerminalFollower:
             if why and why != self._why:
                 output.say(f"it waits: {why}")
             self._why = why or self._why
-            self._tell_of_pull(row)
+            if self._pull.may_come(row):
+                self._pull.tell(row, self._events(row))
 
     def _collecting(self, row: BuildRecord) -> tuple[str, str]:
         """Progress of the collecting of artifacts: how long it took the last time, for
@@ -200,16 +229,6 @@ class TerminalFollower:
         )
         self._heard = events[-1].seq if events else self._heard
         return [event for event in events if event.data.get("attempt") == row.attempt]
-
-    def _tell_of_pull(self, row: BuildRecord) -> None:
-        """Say it when the steps wait for the container's image: that may take minutes."""
-        if row.state is not BuildState.RUNNING or self._begun == row.attempt:
-            return
-        kinds = {event.kind for event in self._events(row)}
-        if kinds & {"container", "step_started"}:
-            self._begun = row.attempt
-        elif "pulling" in kinds:
-            output.say(f"pulling container image {row.spec.container}: it is not in the VM image")
 
     def _tell_of_ledger(self, error: LedgerError) -> None:
         if self._talk:

@@ -120,10 +120,9 @@ class Globs:
         """True if a glob matches this path, or a directory that it lies below. `directory` says
         that the path is one itself, or a link that may lead to one. Raises ConfigError once all
         paths together took too long."""
-        with turns.costly():
-            began = time.thread_time()
-            found = self._match(path.split("/"), directory=directory)
-            self._spent += time.thread_time() - began
+        began = time.thread_time()
+        found = self._match(path.split("/"), directory=directory)
+        self._spent += time.thread_time() - began
         if self._spent > MATCH_SECONDS:
             raise ConfigError(
                 f"artifacts: the globs take longer than {MATCH_SECONDS:g} s for what is there",
@@ -170,8 +169,9 @@ class _Directory:
     def below(self, component: str) -> _Directory:
         directory = self._below.get(component)
         if directory is None:
-            at = ((glob, glob.step(at, component)) for glob, at in self.pairs)
-            directory = _Directory(tuple(pair for pair in at if pair[1]))
+            with turns.costly():
+                at = ((glob, glob.step(at, component)) for glob, at in self.pairs)
+                directory = _Directory(tuple(pair for pair in at if pair[1]))
             self._below[component] = directory
         return directory
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from vmrunner.model import Chunk
+from vmrunner.lib import turns
 from vmrunner.services import log_text
 from vmrunner.services.log_windows import ReadsChunks
 
 SECONDS: Final = 1.0  # of one part, about
 BYTES: Final = 64 << 20  # … that it looks at
 LINES: Final = 10_000  # … that it finds, up to those of one chunk more
+_PIECE: Final = 64 << 10  # bytes of one turn: the interpreter is held while they are looked at
 _LINE: Final = 1 << 20  # bytes of a line that are kept until it ends; a longer one in parts
 
 
@@ -37,7 +38,9 @@ def search(
     chunks = log.read(after_line=after, limit=2)  # the first may hold nothing after that line
     while chunks:
         for chunk in chunks:
-            looking.feed(chunk)
+            for at in range(0, len(chunk.data), _PIECE):
+                with turns.costly():
+                    looking.feed(chunk.data[at : at + _PIECE])
             size += len(chunk.data)
         over = clock() >= until or size >= BYTES or len(looking.lines) >= LINES
         if over and looking.searched > after:  # else the same would be asked for again
@@ -55,13 +58,13 @@ class _Looking:
         self.lines: list[int] = []
         self.searched = after  # whole lines
 
-    def feed(self, chunk: Chunk) -> None:
-        end = chunk.data.rfind(b"\n") + 1
+    def feed(self, data: bytes) -> None:
+        end = data.rfind(b"\n") + 1
         if end:
-            self._look(self._rest + chunk.data[:end])
-            self._rest, self._hit = chunk.data[end:], False
+            self._look(self._rest + data[:end])
+            self._rest, self._hit = data[end:], False
         else:
-            self._rest += chunk.data
+            self._rest += data
         if len(self._rest) > _LINE:
             self._hit = self._hit or self._needle in _shown(self._rest)
             self._rest = self._rest[1 - len(self._needle) :] if len(self._needle) > 1 else b""

@@ -26,6 +26,7 @@ from vmrunner.errors import ConfigError, Conflict, VmrunnerError
 from vmrunner.lib import terminal, unix_sockets
 
 if TYPE_CHECKING:
+    from vmrunner.core.boxes import Box
     from vmrunner.lib.channels import Channel
     from vmrunner.model import Access, Address
     from vmrunner.services.artifacts import Artifact
@@ -90,18 +91,31 @@ def enter(
     instance, access = vm_of(shell.ledger, row)
     if instance.address is None:
         raise Conflict(f"the VM of {row.id} has no address yet", hint="wait until it has booted")
+    channel, address = shell.app.providers.channel_to(instance), instance.address
     if into:
+        box = shell.app.providers.box_of(instance)
         held = row.state is BuildState.HELD
         if held:
-            output.say("its container is started again, which may take a minute on a busy machine")
-        box = shell.app.providers.box_of(instance)
+            _start_again(access, channel, address, box)
         name = secrets.token_hex(16) if terminal else ""
         if command:
             command = command_words(command, cwd, env or {})
         command = box.inside(command, held=held, terminal=name)
-    channel = shell.app.providers.channel_to(instance)
-    stream = _stream(channel, instance.address)
-    return _ssh(access, stream, command, terminal=terminal, stdin=stdin)
+    return _ssh(access, _stream(channel, address), command, terminal=terminal, stdin=stdin)
+
+
+def _start_again(access: Access, channel: Channel, address: Address, box: Box) -> None:
+    """Start the container of a build that has ended, unless it runs. Raises ExitNow when it does
+    not start."""
+    from vmrunner.cli.last_times import LastTimes
+
+    words = box.inside(["true"], held=True, terminal="")
+    with LastTimes().steps("ssh: ") as begin:
+        known = begin("container started again") or ", which may take a minute on a busy machine"
+        output.say(f"its container is started again{known}")
+        failed = _ssh(access, _stream(channel, address), words, stdin=False)
+        if failed:
+            raise exit_codes.ExitNow(failed)
 
 
 def _stream(channel: Channel, address: Address) -> socket.socket:
