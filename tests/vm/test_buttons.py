@@ -16,12 +16,14 @@ from typing import Any, Final
 
 import pytest
 
+from tests.vm.home import wait_until
 from tests.vm.qemu_fixture import image
 from vmrunner.providers.qemu import seed
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
 
 SCRIPT: Final = Path(__file__).parents[2] / "packer/provision/65-buttons.sh"
+ALIVE: Final = "it goes on"
 #: Seconds for a boot and a sleep, and for a wake. Emulated, beside others.
 PATIENCE: Final = 900.0
 
@@ -37,6 +39,15 @@ class Machine:
     def tell(self, command: str, **arguments: Any) -> None:
         line = {"execute": command, "arguments": arguments}
         self._wire.sendall(json.dumps(line).encode() + b"\n")
+
+    def goes_on(self) -> None:
+        """It says so once more from now on."""
+        before = self._console.read_text(errors="replace").count(ALIVE)
+        wait_until(
+            lambda: self._console.read_text(errors="replace").count(ALIVE) > before,
+            seconds=PATIENCE,
+            what="a sign of life",
+        )
 
     def press_until(self, event: str, command: str, **arguments: Any) -> Any:
         """Press until that happens; returns what is told with it."""
@@ -79,6 +90,7 @@ def booted(place: Path) -> Iterator[Machine]:
         f"- echo {script} | base64 -d >/run/buttons.sh\n"
         "- VMRUNNER_PLATFORM=gce sh /run/buttons.sh\n"
         "- systemctl start --no-block vmrunner-buttons.service\n"
+        f"- systemd-run --no-block sh -c 'while sleep 1; do echo {ALIVE} >/dev/ttyS0; done'\n"
     )
     files = {"user-data": user_data.encode(), "meta-data": b"instance-id: buttons\n"}
     source.write_bytes(seed.image(files))
@@ -105,10 +117,15 @@ def booted(place: Path) -> Iterator[Machine]:
             child.kill()
 
 
-def test_it_sleeps_wakes_and_powers_off(tmp_path: Path) -> None:
+def test_it_sleeps_and_goes_on_when_woken(tmp_path: Path) -> None:
     sleep = [{"type": "qcode", "data": "sleep"}]
     with booted(tmp_path) as machine:
         machine.press_until("SUSPEND", "send-key", keys=sleep)
         machine.press_until("WAKEUP", "system_wakeup")
+        machine.goes_on()
+
+
+def test_it_powers_off(tmp_path: Path) -> None:
+    with booted(tmp_path) as machine:
         how = machine.press_until("SHUTDOWN", "system_powerdown")
-        assert how == {"guest": True, "reason": "guest-shutdown"}
+    assert how == {"guest": True, "reason": "guest-shutdown"}

@@ -18,7 +18,7 @@ SWITCH: Final = 0.0005
 SHORT: Final = 0.005
 
 
-class Turns:
+class CostlyTurns:
     """A lock, and the rest that is owed by those who had it."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Turns:
                     time.sleep(owed)
 
 
-costly: Final = Turns().costly
+costly: Final = CostlyTurns().costly
 
 
 def often() -> None:

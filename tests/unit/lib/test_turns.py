@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from vmrunner.lib import turns
-from vmrunner.lib.turns import SHORT, Turns
+from vmrunner.lib.turns import SHORT, CostlyTurns
 
 
 class Clock:
     """A thread's time that only `work` lets go on, and the rests that were had."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, work: Turns) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, work: CostlyTurns) -> None:
         self.now, self.rests, self._work = 0.0, list[tuple[float, bool]](), work
         fake = SimpleNamespace(thread_time=lambda: self.now, sleep=self._rest)
         monkeypatch.setattr(turns, "time", fake)
@@ -36,7 +36,7 @@ class Clock:
 def test_while_one_rests_no_other_works(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight builds that collected had the interpreter all the time: each worked while seven
     rested."""
-    work = Turns()
+    work = CostlyTurns()
     clock = Clock(monkeypatch, work)
     with work.costly():
         clock.now += 0.3
@@ -46,7 +46,7 @@ def test_while_one_rests_no_other_works(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_many_short_works_rest_as_one_long_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    work = Turns()
+    work = CostlyTurns()
     clock = Clock(monkeypatch, work)
     for _ in range(12):
         with work.costly():

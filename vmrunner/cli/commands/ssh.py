@@ -111,8 +111,8 @@ def _start_again(access: Access, channel: Channel, address: Address, box: Box) -
 
     words = box.inside(["true"], held=True, terminal="")
     with LastTimes().steps("ssh: ") as begin:
-        known = begin("container started again") or ", which may take a minute on a busy machine"
-        output.say(f"its container is started again{known}")
+        expected = begin("container started again") or ", which may take a minute on a busy machine"
+        output.say(f"its container is started again{expected}")
         failed = _ssh(access, _stream(channel, address), words, stdin=False)
         if failed:
             raise exit_codes.ExitNow(failed)
