@@ -2,10 +2,10 @@
 
     python bench/mutations.py [--sample N] [--jobs N] [WORD…]
 
-Every bug (`planted*.py`) is a replacement of source text, applied alone in a
-copy of the tree. Prints the table; exit 1 when a bug is not noticed, or when its text is no longer
-there. First the named tests run without a bug: what fails anyway notices nothing. Each job has a
-copy of its own; bugs of the same tests go to one job.
+Every bug (`planted*.py`) is a replacement of source text, applied alone in a copy of the tree.
+Prints the table; exit 1 when a bug is not noticed, or when its text is no longer there. First the
+named tests run without a bug, together, and alone where that failed: what fails anyway notices
+nothing. Each job has a copy of its own; bugs of the same tests go to one job.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import functools
 import importlib
 import os
 import queue
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,14 +55,19 @@ def copy_of(root: Path) -> Path:
     return root
 
 
+def pytest(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """A run of pytest with these arguments in that tree."""
+    command = [sys.executable, "-m", "pytest", "-q", "--timeout=120", "-p", "no:cacheprovider"]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root}/localclouds"}
+    return subprocess.run(
+        [*command, *arguments], cwd=root, env=environment, capture_output=True, check=False
+    )
+
+
 def outcome(root: Path, tests: str) -> str:
     """The outcome of these tests in that tree, until the first that fails: "passed", "failed" or
     "hung" (it ran into its timeout)."""
-    command = [sys.executable, "-m", "pytest", "-qx", "--timeout=120", "-p", "no:cacheprovider"]
-    environment = os.environ | {"PYTHONPATH": f"{root}:{root}/localclouds"}
-    done = subprocess.run(
-        [*command, *tests.split()], cwd=root, env=environment, capture_output=True, check=False
-    )
+    done = pytest(root, "-x", *tests.split())
     if done.returncode not in (0, 1):  # nothing ran: the name is wrong, or the code broken
         raise SystemExit(f"{tests}:\n{done.stdout.decode()[-2000:]}{done.stderr.decode()[-500:]}")
     if done.returncode == 0:
@@ -87,11 +94,21 @@ def verdict(root: Path, bug: Bug) -> str:
         os.utime(path, ns=(sound.st_atime_ns, sound.st_mtime_ns))  # no byte code of the bug is used
 
 
-def verdicts(roots: queue.Queue[Path], bugs: list[Bug]) -> list[str]:
+def passing(root: Path, names: Iterable[str], jobs: int) -> frozenset[str]:
+    """Those of these tests (files, or file::test) that pass in that tree, all run together."""
+    plain = {name for name in names if " " not in name}
+    done = pytest(root, f"-n{jobs}", "--dist=loadfile", "-rfE", *sorted(plain))
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.stdout.decode()[-2000:])
+    bad = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout.decode(), re.MULTILINE)
+    return frozenset(name for name in plain if not any(test.startswith(name) for test in bad))
+
+
+def verdicts(roots: queue.Queue[Path], sound_tests: frozenset[str], bugs: list[Bug]) -> list[str]:
     """The verdicts on bugs that the same tests must notice, in a copy of their own."""
-    root = roots.get()
+    root, tests = roots.get(), bugs[0].tests
     try:
-        sound = outcome(root, bugs[0].tests) == "passed"
+        sound = tests in sound_tests or outcome(root, tests) == "passed"
         results = [verdict(root, bug) if sound else "fails without it too" for bug in bugs]
     finally:
         roots.put(root)
@@ -128,7 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
         roots: queue.Queue[Path] = queue.Queue()
         for job in range(options.jobs):
             roots.put(copy_of(Path(name) / str(job)))
-        results = list(jobs.map(functools.partial(verdicts, roots), by_tests.values()))
+        sound_tests = passing(roots.queue[0], by_tests, options.jobs)
+        judge = functools.partial(verdicts, roots, sound_tests)
+        results = list(jobs.map(judge, by_tests.values()))
     for same, outcomes in zip(by_tests.values(), results, strict=True):
         for bug, result in zip(same, outcomes, strict=True):
             table.add_row(bug.name, bug.file, bug.tests.removeprefix("tests/"), result)
