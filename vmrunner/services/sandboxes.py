@@ -6,7 +6,9 @@ it has. What a command prints comes masked (command_output.py)."""
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,8 +34,6 @@ from vmrunner.model import (
     StreamName,
 )
 from vmrunner.services.command_output import MaskedCommandOutput, OnOutput
-from vmrunner.services.sandbox_call_limits import VM_PATIENCE, MovingBytes, look
-from vmrunner.services.sandbox_connections import WarmConnections
 from vmrunner.services.sandbox_terminal import SandboxTerminal
 from vmrunner.session.protocol import ProtocolViolation
 from vmrunner.session.sandbox_calls import SandboxCalls, StaleEpoch
@@ -50,6 +50,9 @@ T = TypeVar("T")
 CONNECT: Final = 15.0  # seconds for one connection
 LASTED: Final = 15.0  # seconds that a connection lasted which was worth it
 ASK_RETRY: Final = 0.2  # seconds before it is asked again
+VM_PATIENCE: Final = 60.0  # seconds without an answer of the VM, after which it is given up
+LOOK_INTERVAL: Final = 1.0  # seconds between looks whether the call is still waited for
+KEPT_CONNECTIONS: Final = 4  # connections that are kept open for later
 QUIET: Final = 0.05  # seconds without more output after which what there is is handed on
 READ: Final = 1 << 20  # bytes of output that are handed on at once
 
@@ -377,3 +380,96 @@ def over(row: BuildRecord) -> str:
     result, reason = row.result, row.reason
     ended = f"{result.value if result else ''}, {reason.value if reason else ''}"
     return f"sandbox {row.id} is over: {ended}" + (f": {row.message}" if row.message else "")
+
+
+class WarmConnections:
+    """Safe in threads. Each is given to one caller at a time. A process that was forked begins
+    anew: whatever it said or closed would be its parent's."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._begin([])
+
+    def _begin(self, inherited: list[tuple[str, client.Connection]]) -> None:
+        self._process = os.getpid()
+        self._inherited = inherited  # never used, nor let go of
+        self._lock = threading.Lock()
+        self._kept: list[tuple[str, client.Connection]] = []
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._process != os.getpid():
+            self._begin(self._kept)
+        with self._lock:
+            yield
+
+    def take(self, instance: str) -> client.Connection | None:
+        """Return one to this VM that is open. Those that ended meanwhile are let go."""
+        with self._alone():
+            dead = [kept for kept in self._kept if not kept[1].is_open]
+            self._kept = [kept for kept in self._kept if kept not in dead]
+            found = next((kept for kept in self._kept if kept[0] == instance), None)
+            if found is not None:
+                self._kept.remove(found)
+        for _, connection in dead:
+            connection.close()
+        return None if found is None else found[1]
+
+    def give_back(self, instance: str, connection: client.Connection) -> None:
+        """Keep it for later; close it where there are enough."""
+        with self._alone():
+            if not self._closed and len(self._kept) < KEPT_CONNECTIONS:
+                self._kept.append((instance, connection))
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close them, and each that comes back from now on."""
+        with self._alone():
+            self._closed = True
+            kept, self._kept = self._kept, []
+        for _, connection in kept:
+            connection.close()
+
+
+class MovingBytes:
+    """Bytes that go to a VM or come from it, and the pulse that ends a call amid which none have
+    for long: root in there may stall it. `data`: what goes there."""
+
+    def __init__(self, data: Iterable[bytes] = ()) -> None:
+        self._data = data
+        self.comes_once = isinstance(data, Iterator)
+        self.again = True  # while no byte has moved that cannot move again
+        self._last = time.monotonic()
+
+    def receiver(self, on_bytes: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """Return a receiver that notes that bytes came."""
+
+        def take(data: bytes) -> None:
+            self.again = False
+            on_bytes(data)
+            self._last = time.monotonic()
+
+        return take
+
+    def taken(self) -> Iterator[bytes]:
+        """Yield pieces, noting that each came and was taken."""
+        for piece in self._data:
+            self.again = not self.comes_once
+            self._last = time.monotonic()
+            yield piece
+            self._last = time.monotonic()
+
+    def pulse(self) -> float:
+        """Raise ConnectionLost after so long without a byte."""
+        cancellation.check()
+        silent = time.monotonic() - self._last
+        if silent >= VM_PATIENCE:
+            raise client.ConnectionLost(f"no byte for {silent:.0f} s")
+        return min(VM_PATIENCE - silent, LOOK_INTERVAL)
+
+
+def look() -> float:
+    """The pulse of a call that takes as long as it takes."""
+    cancellation.check()
+    return LOOK_INTERVAL

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from vmrunner_localclouds.azure import filters, fixtures, quotas, skus, timestamps
+from vmrunner_localclouds.azure import filters, fixtures, quotas, timestamps
 from vmrunner_localclouds.azure.api_error import ArmRefusal, Json, no_group, not_found
 from vmrunner_localclouds.azure.faults import FailedLater
 from vmrunner_localclouds.azure.operations import ArmAnswer
@@ -141,7 +141,7 @@ def sizes(cloud: LocalAzure, request: AzureRequest, _: FailedLater | None) -> Ar
         sku
         for location in locations
         if location in fixtures.LOCATIONS
-        for sku in skus.of(cloud, location)
+        for sku in _skus(cloud, location)
     ]
     return _page(cloud, request, found)
 
@@ -186,3 +186,55 @@ def _page(cloud: LocalAzure, request: AzureRequest, found: Iterable[Json]) -> Ar
         mark = "&" if "?" in head else "?"
         body["nextLink"] = f"{cloud.url}{head}{mark}{_TOKEN}={end}"
     return ArmAnswer(200, body)
+
+
+def _skus(cloud: LocalAzure, location: str) -> list[Json]:
+    return [_sku(cloud, location, name, size) for name, size in fixtures.SIZES.items()]
+
+
+def _sku(cloud: LocalAzure, location: str, name: str, size: fixtures.Size) -> Json:
+    zones = list(fixtures.LOCATIONS[location])
+    forbidden = (
+        [
+            {
+                "type": "Location",
+                "values": [location],
+                "restrictionInfo": {"locations": [location]},
+                "reasonCode": "NotAvailableForSubscription",
+            }
+        ]
+        if (location, name) in cloud.restricted
+        else []
+    )
+    return {
+        "resourceType": "virtualMachines",
+        "name": name,
+        "tier": "Standard",
+        "size": name.removeprefix("Standard_"),
+        "family": size.family,
+        "locations": [location],
+        "locationInfo": [{"location": location, "zones": zones, "zoneDetails": []}],
+        "capabilities": [
+            {"name": key, "value": value}
+            for key, value in (
+                ("MaxResourceVolumeMB", str(size.local * 1024)),
+                *((("CachedDiskBytes", str(size.cache << 30)),) if size.cache else ()),
+                ("vCPUs", str(size.cpus)),
+                ("HyperVGenerations", size.generations),
+                *((("DiskControllerTypes", size.controllers),) if size.controllers else ()),
+                *((("NvmeDiskSizeInMiB", str(size.nvme << 10)),) if size.nvme else ()),
+                *(
+                    (("SupportedEphemeralOSDiskPlacements", ",".join(size.placements)),)
+                    if size.nvme
+                    else ()
+                ),
+                ("MemoryGB", f"{size.memory:g}"),
+                ("CpuArchitectureType", size.architecture),
+                ("LowPriorityCapable", "True"),
+                ("EphemeralOSDiskSupported", str(bool(size.placements))),
+                ("HibernationSupported", str(size.hibernates)),
+                ("PremiumIO", "True"),
+            )
+        ],
+        "restrictions": forbidden,
+    }

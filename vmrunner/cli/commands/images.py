@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vmrunner.cli import exit_codes, output, signals
-from vmrunner.cli.commands import image_gc, image_template, image_unit
+from vmrunner.cli.commands import image_gc, image_template
 from vmrunner.cli.context import CliContext, shell_of
 from vmrunner.cli.image_progress import ImageProgress
 from vmrunner.cli.output import Format
@@ -17,6 +17,8 @@ from vmrunner.cli.views import images as imageviews
 from vmrunner.errors import BadOrder, ConfigError, LedgerError, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vmrunner.model import MadeImage
 
 app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True)
@@ -65,7 +67,7 @@ def build(
     cloud it is a candidate: `promote` lets builds have it."""
     if unit or push is not None:
         alien = {"RECIPE": None if recipe == "default" else recipe, "--provider": provider}
-        return image_unit.build(
+        return _build_unit(
             shell_of(context), alien | {"--accel": accel}, unit=unit, push=push, fresh=fresh
         )
     from vmrunner import images
@@ -178,7 +180,7 @@ def verify(
 ) -> int:
     """Read every byte of a local image and boot it; check what must be in it."""
     if unit:
-        return image_unit.verify(shell_of(context), image, form)
+        return _verify_unit(shell_of(context), image, form)
     from vmrunner import images
     from vmrunner.cli.views.findings import show_findings
 
@@ -188,6 +190,42 @@ def verify(
     except BadOrder as error:
         raise NotFound(str(error.args[0]), hint=error.hint) from None
     return show_findings(images.verify(found), form)
+
+
+def _build_unit(
+    shell: CliContext,
+    others: Mapping[str, str | None],
+    *,
+    unit: bool,
+    push: str | None,
+    fresh: bool,
+) -> int:
+    """Make it, and push it. `others`: options that mean nothing here, with what was given."""
+    from vmrunner.images import unit_image
+
+    if not unit:
+        raise ConfigError(f"--push {push}: only for unit images", hint="add --unit")
+    for option, value in others.items():
+        if value is not None:
+            raise ConfigError(f"{option}: {value}: not for unit images", hint="leave it out")
+    image = unit_image.build(cache=shell.app.paths.cache, fresh=fresh, report=output.say)
+    output.say(f"unit image {image.hash}: {image.digest} in {image.directory}")
+    if push is not None:
+        output.say(f"pushing to {push}")
+        print(unit_image.push(image, push))  # noqa: T201
+    return exit_codes.OK
+
+
+def _verify_unit(shell: CliContext, image: str | None, form: Format) -> int:
+    """Read it and start it, making it first where it is not there."""
+    from vmrunner.cli.views.findings import show_findings
+    from vmrunner.images import unit_image
+    from vmrunner.images.verification import unit_trial
+
+    if image is not None:
+        raise ConfigError(f"IMAGE: {image}: --unit verifies this version's", hint="leave it out")
+    found = unit_image.build(cache=shell.app.paths.cache, report=output.say)
+    return show_findings(unit_trial.verify(found), form)
 
 
 app.command()(image_gc.promote)

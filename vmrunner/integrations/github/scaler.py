@@ -16,7 +16,7 @@ from typing import Final
 
 from vmrunner.config.forges import ScaleSetSettings
 from vmrunner.errors import LedgerError
-from vmrunner.integrations.github import exit_codes, plan
+from vmrunner.integrations.github import plan
 from vmrunner.integrations.github.errors import GithubError
 from vmrunner.integrations.github.messages import ScaleSet
 from vmrunner.integrations.github.plan import JobNews, RunnersSeen
@@ -28,6 +28,20 @@ from vmrunner.model import BuildRecord, Result
 log = logging.getLogger("vmrunner.github")
 
 _GONE: Final = 404
+
+#: Exit codes of GitHub's runner.
+_CODES: Final = {
+    0: "it is done",
+    1: "it was refused or ended: its registration is over, or it may not run",
+    2: "it gave up for now",
+    3: "it wanted to update itself",
+    4: "it wanted to update itself",
+    5: "another runner of its name is up",
+    6: "its configuration was renewed",
+    7: "GitHub takes its version no more: use a newer image",
+    126: "the image's runner cannot be executed",
+    127: "the image has no runner where the command looks for it",
+}
 
 
 class RunnerScaler:
@@ -183,7 +197,12 @@ class RunnerScaler:
 def _tell(row: BuildRecord, name: str, *, jobless: bool) -> None:
     """Log a runner's end, with what its exit code means."""
     result = row.result.value if row.result else ""
-    why = exit_codes.meaning(row.exit_code) if row.exit_code is not None else row.message
+    why = _meaning(row.exit_code) if row.exit_code is not None else row.message
     level = logging.INFO if row.result is Result.SUCCESS and not jobless else logging.WARNING
     job = ", without a job that we heard of" if jobless else ""
     log.log(level, "runner %s, build %s: %s%s: %s", name, row.id, result, job, why)
+
+
+def _meaning(code: int) -> str:
+    """The meaning of a runner's exit code."""
+    return _CODES.get(code, "no code that the runner documents")
