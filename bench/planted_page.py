@@ -10,7 +10,6 @@ from bench.planted import Bug
 WINDOWS = "tests/unit/services/test_log_windows.py"
 REPORTS = "tests/unit/services/test_junit_reports.py"
 LOG = "tests/integration/test_page_log.py"
-CONNECTION = "tests/integration/test_page_connection.py"
 
 BUGS: Final = (
     Bug(

@@ -23,8 +23,6 @@ from tests.support.kube import KubeApi, job, pod, secret, token_of, vmi
 from tests.support.kube import kube as kube  # the fixture
 from tests.support.sshd import wait_for
 
-OWNED = {"pods", "secrets"}
-
 
 class Stranger(Protocol):
     """One client, as far as the scenario asks."""

@@ -12,7 +12,7 @@ import yaml
 
 from vmrunner_localclouds.kube import protobuf
 from vmrunner_localclouds.kube.api_error import Json, bad_request
-from vmrunner_localclouds.kube.kinds import KUBEVIRT_STREAMS, NAMESPACES, Kind
+from vmrunner_localclouds.kube.kinds import KUBEVIRT_STREAMS, NAMESPACES
 
 _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 _OFF: Final = ("", "0", "f", "false")
@@ -104,9 +104,6 @@ class KubeRequest:
         if not isinstance(parsed, dict):
             raise bad_request("the body of the request is not an object")
         return parsed
-
-    def is_for(self, kind: Kind) -> bool:
-        return (self.group, self.version, self.resource) == (kind.group, kind.version, kind.plural)
 
 
 class _Place:

@@ -9,11 +9,6 @@ def written(epoch: float) -> str:
     return datetime.fromtimestamp(int(epoch), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def precise(epoch: float) -> str:
-    """A MicroTime."""
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def read(text: str) -> float:
     """Raises ValueError when it is not RFC 3339."""
     return datetime.fromisoformat(text).timestamp()

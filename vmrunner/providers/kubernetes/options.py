@@ -81,11 +81,6 @@ class KubernetesOptions(CloudOptions):
             return self.unit_image or ""
         return f"claim/{self.volume['claim']}" if self.volume is not None else str(self.image or "")
 
-    @property
-    def container_class(self) -> str | None:
-        """Return the runtime class of its pods; None: the node's own."""
-        return self.runtime_class if self.runs == "pod" else None
-
     def check(self) -> None:
         """Raises `ConfigError` with the field, its value and the fix."""
         if self.runs not in ("vmi", "pod"):
