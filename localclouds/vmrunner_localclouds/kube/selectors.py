@@ -4,7 +4,7 @@ fields that each kind has."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from vmrunner_localclouds.kube.api_error import Json, bad_request
@@ -124,5 +124,25 @@ def _field(name: str, value: str, *, equal: bool) -> Match:
         for key in path:
             found = (found or {}).get(key)
         return (str(found if found is not None else "") == value) is equal
+
+    return match
+
+
+def of_policy(selector: Json) -> Match:
+    """The selector of a network policy or a Job: `matchLabels` and `matchExpressions`."""
+    wanted = selector.get("matchLabels") or {}
+    tests: Mapping[str, Callable[[Mapping[str, str], str, Sequence[str]], bool]] = {
+        "In": lambda labels, key, values: labels.get(key) in values,
+        "NotIn": lambda labels, key, values: labels.get(key) not in values,
+        "Exists": lambda labels, key, _: key in labels,
+        "DoesNotExist": lambda labels, key, _: key not in labels,
+    }
+
+    def match(shown: Json) -> bool:
+        found = _labels(shown)
+        return all(found.get(key) == value for key, value in wanted.items()) and all(
+            tests[each["operator"]](found, each["key"], each.get("values") or ())
+            for each in selector.get("matchExpressions") or ()
+        )
 
     return match
