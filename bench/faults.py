@@ -1,6 +1,6 @@
 """Builds in a hostile world: crashes, lost answers, dead guests, wrong clocks, failing stores.
 
-    python bench/faults.py --builds 100000 --seed 1 [--state FILE] [--episode N]
+    python bench/faults.py --builds 100000 --seed 1 [--state FILE] [--episode N] [--cloud DRIVER]
 
 Each episode is a world of its own (`tests/faults/world.py`): the real ledger on SQLite, engine and
 reaper, against the fake cloud and played sessions, on a virtual clock and with the numbers of
@@ -8,6 +8,8 @@ production (a pass over the ledger every 30 s, a sweep every 300 s, G = 60 s). A
 checked at every step. Prints how long what passed its deadline lived on, and as its last line
 `survivors=0 murders=0 doubles=0 forgotten=0`; exit 1 unless all are 0. `--state` makes it
 resumable; an episode is a function of the seed and its number, so `--episode` shows one again.
+`--cloud` plays over HTTP against that local cloud, with the real driver: `kubernetes` has VMs,
+`pods` pods.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -29,14 +33,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tests.faults.azure_side import AzureSide
 from tests.faults.broken import Broken
 from tests.faults.chaos import EACH, Episode
+from tests.faults.ec2_side import Ec2Side
+from tests.faults.gce_side import GceSide
+from tests.faults.http_chaos import HttpEpisode
+from tests.faults.http_side import HttpSide
+from tests.faults.kube_side import KubeSide, PodSide
 from tests.faults.world import make_template
 
 #: What a broken promise counts as.
 KINDS = {"1": "survivors", "2": "murders", "3": "doubles"}
 NAMES = ("survivors", "murders", "doubles", "forgotten")
 BOUNDS = (5, 10, 20, 30, 45, 60)
+SIDES = {side.driver: side for side in (Ec2Side, GceSide, AzureSide, KubeSide, PodSide)}
 
 
 @dataclass
@@ -78,8 +89,17 @@ class Hosted(Episode):
     hosts = 1.0
 
 
+def over_http(side: type[HttpSide], template: Path, root: Path, seed: str, builds: int) -> Episode:
+    """An episode at a local cloud."""
+    return HttpEpisode(template, root, seed, builds, side)
+
+
 def play(
-    tally: Tally, template: Path, number: int, builds: int, kind: type[Episode] = Episode
+    tally: Tally,
+    template: Path,
+    number: int,
+    builds: int,
+    kind: Callable[[Path, Path, str, int], Episode] = Episode,
 ) -> None:
     """One episode, into the tally."""
     root = Path(tempfile.mkdtemp(prefix="episode-", dir=template.parent))
@@ -148,11 +168,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episode", type=int, help="only this one, with what the engine logs")
     parser.add_argument("--failovers", action="store_true", help="of the ledger, in every episode")
     parser.add_argument("--hosts", action="store_true", help="with local VMs, in every episode")
+    parser.add_argument("--cloud", choices=SIDES, help="over HTTP, against this local cloud")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     chosen = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     tally = Tally(chosen.seed)
-    kind = FailingOver if chosen.failovers else Hosted if chosen.hosts else Episode
+    kind: Callable[[Path, Path, str, int], Episode] = (
+        FailingOver if chosen.failovers else Hosted if chosen.hosts else Episode
+    )
+    if chosen.cloud:
+        kind = partial(over_http, SIDES[chosen.cloud])
     if chosen.state and chosen.state.exists():
         tally = Tally(**json.loads(chosen.state.read_text()))
         if tally.seed != chosen.seed:

@@ -30,6 +30,13 @@ BUGS: Final = (
         f"{DRIVER}::test_another_installations_order_is_not_adopted",
     ),
     Bug(
+        "take a full quota's word for what is born in a cluster",
+        "providers/kubernetes/create.py",
+        'failed.code == "AlreadyExists" or self._is_born(kind, order, failed):',
+        'failed.code == "AlreadyExists":',
+        f"{DRIVER}::test_a_full_quota_refuses_nothing_that_is_born",
+    ),
+    Bug(
         "delete by name alone in a cluster",
         "providers/kubernetes/client.py",
         '            "preconditions": {"uid": uid},\n',

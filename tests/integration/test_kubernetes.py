@@ -179,6 +179,23 @@ def test_a_birth_refused_half_way_leaves_nothing(
         kube.clock.advance(DRY)
 
 
+def test_a_full_quota_refuses_nothing_that_is_born(
+    kube: Cluster, provider: KubernetesProvider
+) -> None:
+    """An order that is sent again, its first answer lost: admission comes before names. What runs
+    by then is not taken along."""
+    kind = KIND[provider.options.runs]
+    for child in (SECRETS, kind):
+        kube.cloud.faults.fail(f"{kind.plural}.create", LOST_ANSWER)
+        order = make_order(provider)
+        with pytest.raises(Uncertain):
+            provider.create(order)
+        kube.cloud.faults.fail(f"{child.plural}.create", QUOTA)
+        ref = provider.create(order)
+        assert kube.wait(lambda o=order, r=ref: look(provider, o, r)).power is not Power.DEAD
+        assert "jobs.delete" not in [request.action for request in kube.cloud.requests]
+
+
 # --- death ---------------------------------------------------------------------------------------
 
 

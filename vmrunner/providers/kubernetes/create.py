@@ -82,16 +82,30 @@ class KubeCreator:
 
     def _child(self, kind: ApiKind, order: Order, uid: str, body: Callable[[], JSON]) -> None:
         """Make one of the objects that the Job owns. One that is refused takes the Job with it:
-        nothing is to stay of a birth that failed."""
+        nothing is to stay of a birth that failed. A full quota refuses also what is there, of an
+        order that is sent again: admission comes before the name is looked for."""
         try:
             self._client.create(kind, body())
         except CallFailed as failed:
-            if failed.code == "AlreadyExists":
+            if failed.code == "AlreadyExists" or self._is_born(kind, order, failed):
                 self._adopt(kind, order, uid)
                 return
             if not isinstance(failed.error, Uncertain):
                 self._clean_up(order, uid)
             raise
+
+    def _is_born(self, kind: ApiKind, order: Order, failed: CallFailed) -> bool:
+        """True if an object whose create was refused is there of an earlier one. Raises
+        `Uncertain` when that cannot be told."""
+        if isinstance(failed.error, Uncertain):
+            return False
+        try:
+            self._client.get(kind, order.instance)
+        except CallFailed as missing:
+            if error_codes.is_missing(missing) or error_codes.is_unknown_kind(missing):
+                return False
+            raise Uncertain(f"{failed}; whether it is there: {missing}") from missing
+        return True
 
     def _adopt(self, kind: ApiKind, order: Order, uid: str) -> None:
         found = self._there(kind, order)
