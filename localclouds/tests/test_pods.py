@@ -87,7 +87,7 @@ def test_containers_of_a_pod_meet_in_its_volumes(pods: Pods, image: str, runtime
     status = ended(running)
     running.close()
     assert running.log("first") == b"hello\n"
-    assert running.log("second").startswith(b"of both")
+    assert b"of both" in running.log("second")  # runc copies each of the two streams by itself
     assert b"ead-only" in running.log("second")
     codes = {s["name"]: s["state"]["terminated"]["exitCode"] for s in status["containerStatuses"]}
     assert codes == {"first": 7, "second": 0}

@@ -31,13 +31,25 @@ Plant = Callable[[Cluster], dict[str, Any]]
 
 
 class Containers:
-    """What runs in a probe's pod: programs of this host, as far as a probe asks for them."""
+    """What runs in a probe's pod: programs of this host, as far as a probe asks for them. It is
+    `reached` by a pod of network none, `open_` by one of network open, `free` by one without the
+    label."""
 
-    def __init__(self, *, recipe: str = unit_recipe.current(), reached: str = "") -> None:
-        self.answers = {"cat": recipe, "python3": f"reached: {reached}"}
+    def __init__(
+        self,
+        *,
+        recipe: str = unit_recipe.current(),
+        reached: str = "",
+        open_: str = "the internet",
+        free: str = "the DNS service",
+    ) -> None:
+        self.recipe = recipe
+        self.reached = {"none": reached, "open": open_, None: free}
 
-    def __call__(self, _: Any, __: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        words = ["echo", self.answers[command[0]]] if command[0] in self.answers else command
+    def __call__(self, machine: Any, _: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        label = machine.last["metadata"]["labels"].get("vmrunner/network")
+        answers = {"cat": self.recipe, "python3": f"reached: {self.reached[label]}"}
+        words = ["echo", answers[command[0]]] if command[0] in answers else command
         pipe = subprocess.PIPE
         return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe)
 
@@ -136,6 +148,11 @@ def an_open_network(kube: Cluster) -> dict[str, Any]:
     return {"runs": "pod", "unit_image": _IMAGE}
 
 
+def a_broken_network(kube: Cluster) -> dict[str, Any]:
+    inside(kube, Containers(open_="", free=""))
+    return {"runs": "pod", "unit_image": _IMAGE}
+
+
 def no_unit(_: Cluster) -> dict[str, Any]:
     return {"runs": "pod", "unit_image": None}
 
@@ -175,6 +192,7 @@ def a_used_up_quota(kube: Cluster) -> dict[str, Any]:
         (no_deadlines, "controllers", "no controller ended it", "kube-controller-manager"),
         (an_old_unit, "unit image", "its recipe is 0123456789", "image build --unit"),
         (an_open_network, "network none", "reaches the API server", "network.yaml"),
+        (a_broken_network, "network none", "shows no wall", "let pods of network open out"),
         (no_unit, "cluster", "unit_image: none", "image build --unit"),
         (finished_jobs_stay, "controllers", "no controller ended it", "ttl-after-finished"),
         (a_small_quota, "quota", "requests.cpu=2", "raise the namespace's ResourceQuota"),
@@ -258,11 +276,11 @@ def test_probes_are_made_once_a_day(kube: Cluster) -> None:
     for _ in range(2):
         findings(provider)
         findings(kube.provider("pod"))  # another process of this host
-    assert kube.cloud.count("jobs.create") - kube.cloud.count("pods.create") >= 1
-    assert kube.cloud.count("pods.create") == 1 + 4  # one dry run a check
+    assert kube.cloud.count("jobs.create") == 2 + 4
+    assert kube.cloud.count("pods.create") == 2 + 4  # one dry run a check
     kube.clock.advance(86401)
     findings(provider)
-    assert kube.cloud.count("pods.create") == 2 + 5
+    assert kube.cloud.count("pods.create") == 4 + 5
 
 
 def test_network_none_waits_for_its_probe(kube: Cluster) -> None:
@@ -274,6 +292,25 @@ def test_network_none_waits_for_its_probe(kube: Cluster) -> None:
     provider.probes.unit()  # waits for the one that was begun
     assert provider.offers(wanted)
     assert provider.holds_no_network
+
+
+def test_a_wall_is_shown_by_who_passes_beside_it(kube: Cluster) -> None:
+    """A pod that reaches nothing where nothing is to be reached shows no wall."""
+    for number, (open_, free, words) in enumerate(
+        (
+            ("the internet", "", "one of network open reaches the internet"),
+            ("", "the API server", "one without the label reaches the API server"),
+            ("", "", "shows no wall"),
+        )
+    ):
+        inside(kube, Containers(open_=open_, free=free))
+        provider = kube.provider("pod", dns=(f"192.0.2.{number + 1}",))  # another class, as it were
+        verdict = provider.probes.unit()["network"]
+        assert words in verdict.words
+        assert verdict.shown is bool(open_ or free)
+        assert provider.holds_no_network is verdict.shown
+    with pytest.raises(BadOrder, match="shows no wall"):
+        provider.offers(Spec(network=Network.NONE))
 
 
 def test_network_none_is_refused_where_no_policy_holds(kube: Cluster) -> None:

@@ -42,6 +42,7 @@ from vmrunner_localclouds.kube.kinds import (
 from vmrunner_localclouds.kube.kubelet import Kubelet, Scheduler
 from vmrunner_localclouds.kube.machines import GONE, KubeMachine
 from vmrunner_localclouds.kube.namespaces import NamespaceController, NamespaceStrategy
+from vmrunner_localclouds.kube.network_plugin import NetworkPlugin
 from vmrunner_localclouds.kube.pod_rules import PodStrategy
 from vmrunner_localclouds.kube.quotas import QuotaController
 from vmrunner_localclouds.kube.real_pods import RealPods
@@ -63,9 +64,9 @@ _CLASSES: Final = {"gvisor": "runsc", "kata-qemu": "kata-qemu", "runc": "runc"}
 
 class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
     """One cluster of one node. All plain attributes may be changed at any time, and all of its
-    controllers (`scheduler`, `kubelet`, `virt`, `jobs`, `ttl`, `garbage`, `namespaces`, `quotas`)
-    can be slow, off or wrong. With `vms` a real VM is behind every VMI, with `pods` real containers
-    behind every pod; then the clock must be the real one."""
+    controllers (`scheduler`, `kubelet`, `virt`, `jobs`, `ttl`, `garbage`, `namespaces`, `quotas`,
+    `network`) can be slow, off or wrong. With `vms` a real VM is behind every VMI, with `pods` real
+    containers behind every pod; then the clock must be the real one."""
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class LocalKube(JsonCloud[KubeMachine, KubeRequest, RequestFate]):
         self.jobs = JobController(self)
         self.ttl = TtlController(self)
         self.garbage = GarbageCollector(self)
+        self.network = NetworkPlugin(self)
         DefinitionController(self)
         self.containers = RealPods(self, pods) if pods is not None else None
         #: The program behind an exec stream into a pod that is a state alone; None: there is none.

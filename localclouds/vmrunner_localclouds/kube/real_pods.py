@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from vmrunner_localclouds.kube import events
@@ -14,6 +15,7 @@ from vmrunner_localclouds.kube.machines import KubeMachine
 if TYPE_CHECKING:
     from vmrunner_localclouds.kube.cloud import LocalKube
     from vmrunner_localclouds.pods import Pods
+    from vmrunner_localclouds.pods.walls import Wall
 
 _TICK: Final = 0.2  # seconds between looks at what is due
 _MOUNT_AGAIN: Final = 1.0  # seconds until a secret is looked for again
@@ -67,6 +69,10 @@ class RealPods:
         except ValueError as error:
             text = f"Failed to create pod sandbox: {error}"
             events.tell(cloud, pod, "FailedCreatePodSandBox", text, "kubelet", bad=True)
+
+    def wall_in(self, walls: Mapping[str, Wall]) -> None:
+        """Let these walls, by pods' addresses, be all that there are."""
+        self._pods.wall_in(walls)
 
     def stop(self, machine: KubeMachine, grace: float) -> None:
         """End a deleted pod's containers; then its object goes."""

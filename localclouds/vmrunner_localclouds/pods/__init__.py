@@ -25,9 +25,16 @@ from vmrunner_localclouds.pods.images import Images
 from vmrunner_localclouds.pods.node import Node
 from vmrunner_localclouds.pods.pod import Execution as Execution
 from vmrunner_localclouds.pods.pod import RunningPod as RunningPod
+from vmrunner_localclouds.pods.walls import Wall
 
 #: The programs, and the Debian packages that have them.
-PROGRAMS: Final = {"runc": "runc", "runsc": "runsc", "skopeo": "skopeo", "ip": "iproute2"}
+PROGRAMS: Final = {
+    "runc": "runc",
+    "runsc": "runsc",
+    "skopeo": "skopeo",
+    "ip": "iproute2",
+    "nft": "nftables",
+}
 _PREFIX: Final = "vmrunner-pod"
 RUNTIMES: Final = ("runc", "runsc")
 
@@ -82,6 +89,11 @@ class Pods:
         with self._lock:
             self._pods.append(started)
         return started
+
+    def wall_in(self, walls: Mapping[str, Wall]) -> None:
+        """Let these walls, by pods' addresses, be all that there are."""
+        if self._node is not None:
+            self._node.wall_in(walls)
 
     def close(self) -> None:
         """End all pods, and what they live in."""

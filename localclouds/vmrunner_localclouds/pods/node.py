@@ -1,7 +1,8 @@
 """The namespaces in which all pods of one process live: of processes, mounts, networks, IPC.
 
-Their process 1 dies with us, and with it all that was started there, mounts and networks too. On
-their bridge, which leads nowhere else, each pod gets an address. The host sees none of it.
+Their process 1 dies with us, and with it all that was started there, mounts and networks too. Each
+pod has an address, and reaches the others and what stands in for the world (`neighbours.py`), as
+far as walls let it (`walls.py`); nothing else is there to be reached. The host sees none of it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
 
+from vmrunner_localclouds.pods.neighbours import ADDRESSES, Neighbours
+from vmrunner_localclouds.pods.walls import Wall, ruleset
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 #: Where pods' mounts and networks are, in these namespaces.
 PLACE: Final = "/run/pods"
 NETWORKS: Final = "/run/netns"
-_BRIDGE: Final = "pods"
 _GATEWAY: Final = "10.88.0.1"
+_PODS: Final = "10.88.0."  # and their number
 _PATIENCE: Final = 60  # seconds for a program
 _MOST: Final = 250  # pods at a time that have an address
 # runsc takes a network for the host's where it sees /proc/sys/net/core/rmem_default, which newer
@@ -32,11 +36,10 @@ _MOST: Final = 250  # pods at a time that have an address
 _SETUP: Final = f"""
 mount -t tmpfs -o mode=755 run /run
 mkdir -p {PLACE} {NETWORKS}
+echo 1 >/proc/sys/net/ipv4/ip_forward
 mount -t tmpfs none /proc/sys/net
 ip link set lo up
-ip link add {_BRIDGE} type bridge
-ip addr add {_GATEWAY}/24 dev {_BRIDGE}
-ip link set {_BRIDGE} up
+for address in {_GATEWAY} {" ".join(ADDRESSES)}; do ip addr add $address/32 dev lo; done
 """
 
 
@@ -46,6 +49,7 @@ class Node:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._addresses: dict[str, int] = {}
+        self._neighbours: Neighbours | None = None
 
     def __enter__(self) -> Node:
         theirs, self._alive = os.pipe()
@@ -74,6 +78,7 @@ class Node:
         ]
         try:
             self.shell(_SETUP)
+            self._neighbours = Neighbours(f"/proc/{self._keeper}/ns/net")
         except BaseException:
             self.__exit__()
             raise
@@ -81,6 +86,8 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         """End all that runs in it."""
+        if self._neighbours is not None:
+            self._neighbours.close()
         os.close(self._alive)
         self._unshare.wait()
 
@@ -125,19 +132,31 @@ class Node:
             if number is None:
                 raise OSError(f"{_MOST} pods have an address; there are no more")
             self._addresses[name] = number
-        address, link = f"10.88.0.{number}", f"veth{number}"
+        address, link = f"{_PODS}{number}", _link(number)
         self.shell(
             f"""
             ip netns add {name}
             ip link add {link} type veth peer name eth0 netns {name}
-            ip link set {link} master {_BRIDGE} up
+            ip link set {link} up
+            ip route add {address}/32 dev {link} src {_GATEWAY}
             ip -n {name} link set lo up
-            ip -n {name} addr add {address}/24 dev eth0
+            ip -n {name} addr add {address}/32 dev eth0
             ip -n {name} link set eth0 up
-            ip -n {name} route add default via {_GATEWAY}
+            ip -n {name} route add {_GATEWAY}/32 dev eth0
+            ip -n {name} route add default via {_GATEWAY} dev eth0
             """
         )
         return address
+
+    def wall_in(self, walls: Mapping[str, Wall]) -> None:
+        """Let these walls, by pods' addresses, be all that there are."""
+        numbers = {address: int(address.removeprefix(_PODS)) for address in walls}
+        links = {_link(numbers[address]): wall for address, wall in walls.items()}
+        with TemporaryFile() as rules:
+            rules.write(ruleset(links).encode())
+            rules.seek(0)
+            if code := self.start(["nft", "-f", "-"], stdin=rules).wait(_PATIENCE):
+                raise OSError(f"nft refuses the walls of {', '.join(walls)}: {code}")
 
     def dial(self, name: str, port: int) -> socket.socket:
         """A connection to a port on the loopback of a pod's network, as a kubelet's port-forward
@@ -155,10 +174,19 @@ class Node:
         return socket.create_connection(("127.0.0.1", port), timeout=10)
 
     def disconnect(self, name: str) -> None:
-        """Take a pod's network away."""
+        """Take a pod's network away: its link first, which would outlive the namespace for a while
+        and be in the way of whoever has the address next."""
+        number = self._addresses.get(name)
+        if number is not None:
+            self.run("ip", "link", "delete", _link(number), check=False)
         self.run("ip", "netns", "delete", name, check=False)
         with self._lock:
             self._addresses.pop(name, None)
+
+
+def _link(number: int) -> str:
+    """The node's end of a pod's link."""
+    return f"veth{number}"
 
 
 def descendants(pid: int) -> list[int]:

@@ -221,6 +221,7 @@ class RunningPod:
         address = self._node.connect(self._id)
         with self._lock:
             self._state.address = address
+        self._changed()  # whoever walls it in has done so before anything of it runs
         while True:
             try:
                 for container in (*self._inits, *self._containers):

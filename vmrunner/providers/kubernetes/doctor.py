@@ -25,7 +25,7 @@ from vmrunner.providers.kubernetes import bodies, error_codes
 from vmrunner.providers.kubernetes.client import JOBS, JOBS_META, PODS, VMIS
 from vmrunner.providers.kubernetes.labels import PREFIX
 from vmrunner.providers.kubernetes.permissions import DELETE
-from vmrunner.providers.kubernetes.probes import Verdict
+from vmrunner.providers.kubernetes.probes import NO_CONTROL, Verdict
 
 if TYPE_CHECKING:
     from vmrunner.providers.kubernetes.provider import KubernetesProvider
@@ -182,13 +182,12 @@ def _network(provider: KubernetesProvider) -> Iterator[Finding]:
     verdict = provider.probes.unit()["network"]
     if verdict.shown:
         yield ok("network none", verdict.words)
-    else:
-        yield warning(
-            "network none",
-            f"{verdict.words}: network none is refused",
-            f"apply {resources.path('deploy') / 'kubernetes/network.yaml'}, and use a network "
-            "plugin that keeps policies",
-        )
+        return
+    policies = resources.path("deploy") / "kubernetes/network.yaml"
+    fix = f"apply {policies}, and use a network plugin that keeps policies"
+    if verdict.words == NO_CONTROL:
+        fix = f"let pods of network open out to the internet, as {policies} does"
+    yield warning("network none", f"{verdict.words}: network none is refused", fix)
 
 
 def _offers(provider: KubernetesProvider) -> Iterator[Finding]:

@@ -33,6 +33,8 @@ LIFE: Final = 300
 STEP_TIMEOUT: Final = 90.0
 POLL: Final = 1.0
 _PROBE: Final = "probe"  # the container's name
+#: Words of a verdict: no pod reaches anything, so none is shown to be walled in.
+NO_CONTROL: Final = "no pod reaches anything, so one of network none shows no wall"
 #: Prints what it reaches of: the API server, a cluster's usual DNS service, the metadata service,
 #: the internet. Each is given 3 s.
 REACH: Final = """
@@ -104,8 +106,8 @@ class KubeProbes:
 
     def unit(self) -> Mapping[str, Verdict]:
         """Verdicts of a pod of the unit image: "exec", whether it is reached; "recipe", its image's
-        hash as words; "network", whether a pod of `network: none` gets nowhere. Raises
-        `CallFailed`."""
+        hash as words; "network", whether a pod of `network: none` gets nowhere while another one
+        gets somewhere. Raises `CallFailed`."""
         return self._tried("unit", self._try_unit)
 
     def network(self) -> Verdict:
@@ -171,15 +173,41 @@ class KubeProbes:
         job = bodies.timer(self._meta(name, seconds=LIFE), LIFE)
         uid = str(self._client.create(JOBS, job)["metadata"]["uid"])
         try:
-            self._client.create(PODS, self._pod(name, uid))
-            if not self._until(lambda: self._phase(name) not in ("Pending", "")):
-                return self._nothing(f"a probe pod did not start: {self._why(name)}")
+            if trouble := self._start(name, _owner(name, uid), "none"):
+                return self._nothing(trouble)
             try:
-                return self._entered(name)
+                found = self._entered(name)
             except OSError as error:
                 return self._nothing(f"exec in a probe pod: {error}", exec=False)
+            if found["network"].shown:
+                found["network"] = self._controlled(name, _owner(name, uid))
+            return found
         finally:
             self._drop(JOBS, name, uid)
+
+    def _start(self, pod: str, owner: Mapping[str, str], network: str) -> str:
+        """Start a pod; the reason for which it does not run, or nothing."""
+        self._client.create(PODS, self._pod(pod, owner, network))
+        if self._until(lambda: self._phase(pod) not in ("Pending", "")):
+            return ""
+        return f"a probe pod did not start: {self._why(pod)}"
+
+    def _controlled(self, job: str, owner: Mapping[str, str]) -> Verdict:
+        """Verdict on a pod of network none that reached nothing. It tells of a wall where another
+        pod reaches something: one of network open, or, in a cluster that has no way to the
+        internet, one that no policy of ours selects."""
+        for network, words in (("open", "one of network open"), ("", "one without the label")):
+            pod = f"{job}-{network or 'free'}"
+            if trouble := self._start(pod, owner, network):
+                return self._verdict(None, f"{trouble}, to compare with one of network none")
+            try:
+                reached = self._reached(pod)
+            except OSError as error:
+                return self._verdict(None, f"exec in a probe pod: {error}")
+            if reached:
+                text = f"a pod of network none reaches nothing, {words} reaches {reached}"
+                return self._verdict(True, text)
+        return self._verdict(False, NO_CONTROL)
 
     def _nothing(self, words: str, **shown: bool) -> Mapping[str, Verdict]:
         names = ("exec", "recipe", "network")
@@ -193,15 +221,20 @@ class KubeProbes:
         found = {"exec": self._verdict(True, "a pod of it is reached by exec")}
         recipe = self._run(pod, "cat", f"/{unit_recipe.HASH}").strip()
         found["recipe"] = self._verdict(True, recipe)
-        answer = self._run(pod, "python3", "-c", REACH).strip()
-        reached = answer.removeprefix("reached:").strip()
-        if not answer.startswith("reached:"):
-            found["network"] = self._verdict(None, f"the probe answered {answer[:80]!r}")
-        elif reached:
-            found["network"] = self._verdict(False, f"a pod of network none reaches {reached}")
-        else:
-            found["network"] = self._verdict(True, "a pod of network none reaches nothing")
+        try:
+            reached = self._reached(pod)
+            words = f"a pod of network none reaches {reached or 'nothing'}"
+            found["network"] = self._verdict(not reached, words)
+        except OSError as error:
+            found["network"] = self._verdict(None, str(error))
         return found
+
+    def _reached(self, pod: str) -> str:
+        """What a pod reaches, in words. Raises OSError."""
+        answer = self._run(pod, "python3", "-c", REACH).strip()
+        if not answer.startswith("reached:"):
+            raise OSError(f"the probe answered {answer[:80]!r}")
+        return answer.removeprefix("reached:").strip()
 
     def _run(self, pod: str, *command: str) -> str:
         """Return what a command in the probe's container wrote. Raises OSError."""
@@ -216,9 +249,10 @@ class KubeProbes:
                 output = (output + piece)[:4096]
         return output.decode(errors="replace")
 
-    def _pod(self, name: str, uid: str) -> dict[str, Any]:
+    def _pod(self, name: str, owner: Mapping[str, str], network: str) -> dict[str, Any]:
         meta = self._meta(name, seconds=LIFE)
-        meta["labels"][NETWORK] = "none"
+        if network:
+            meta["labels"][NETWORK] = network
         container = {
             "name": _PROBE,
             "image": self._options.unit_image,
@@ -232,7 +266,7 @@ class KubeProbes:
             "terminationGracePeriodSeconds": 0,
             "containers": [container],
         }
-        meta["ownerReferences"] = [_owner(name, uid)]
+        meta["ownerReferences"] = [owner]
         return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
 
     def _meta(self, name: str, *, seconds: int) -> dict[str, Any]:
