@@ -107,10 +107,24 @@ BUGS: Final = (
         f"{CODES}::test_a_gateways_words_prove_nothing",
     ),
     Bug(
+        "take a pod that reaches nothing for walled in",
+        "providers/kubernetes/probes.py",
+        'if found["network"].shown:',
+        "if False:",
+        f"{DOCTOR}::test_a_wall_is_shown_by_who_passes_beside_it",
+    ),
+    Bug(
+        "end a build of network none while its cluster is probed",
+        "providers/kubernetes/provider.py",
+        "            raise Throttled(text, wait=POLL)\n",
+        "            raise NoCapacity(text)\n",
+        f"{DOCTOR}::test_network_none_waits_for_its_probe",
+    ),
+    Bug(
         "keep network none without a probe",
         "providers/kubernetes/provider.py",
-        '            raise NoCapacity(f"network: none: {self.name} is probed',
-        '            return\n            print(f"network: none: {self.name} is probed',
+        "            raise Throttled(text, wait=POLL)\n",
+        "            return\n",
         f"{DOCTOR}::test_network_none_waits_for_its_probe",
     ),
     Bug(

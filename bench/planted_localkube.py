@@ -11,7 +11,30 @@ API, ENDS = "localclouds/tests/test_localkube.py", "localclouds/tests/test_local
 RIGHTS = "localclouds/tests/test_localkube_rights.py"
 STREAMS = "localclouds/tests/test_localkube_streams.py"
 
+POLICIES = "localclouds/tests/test_network_plugin.py"
+
 BUGS: Final = (
+    Bug(
+        "Local Kubernetes: the node lets all of its pods reach it",
+        "localclouds/vmrunner_localclouds/pods/walls.py",
+        "priority 0; {'; '.join([answers, *out])}; }}\"",
+        'priority 0; {answers}; }}"',
+        f"{POLICIES}::test_a_wall_drops_what_no_passage_lets_through",
+    ),
+    Bug(
+        "Local Kubernetes: a policy of egress isolates for ingress alone",
+        f"{KUBE}/network_plugin.py",
+        'default = ["Ingress", *(["Egress"] if spec.get("egress") else [])]',
+        'default = ["Ingress"]',
+        f"{POLICIES}::test_a_policy_isolates_for_its_types_alone",
+    ),
+    Bug(
+        "Local Kubernetes: one policy overrules another",
+        f"{KUBE}/network_plugin.py",
+        "for spec in isolating\n",
+        "for spec in isolating[:1]\n",
+        f"{POLICIES}::test_policies_add_to_one_another",
+    ),
     Bug(
         "Local Kubernetes: a namesake of an owner that is gone is an owner",
         f"{KUBE}/garbage.py",

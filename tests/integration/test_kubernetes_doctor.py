@@ -21,7 +21,7 @@ from vmrunner_localclouds.kube.kinds import (
 )
 
 from tests.support.kube_driver import Cluster, cluster, make_order
-from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, NoCapacity
+from vmrunner.errors import BadOrder, ConfigError, CredentialsRefused, NoCapacity, Throttled
 from vmrunner.lib import unit_recipe
 from vmrunner.model import Finding, Level, Network, Spec
 from vmrunner.providers.kubernetes.permissions import needed
@@ -287,11 +287,19 @@ def test_network_none_waits_for_its_probe(kube: Cluster) -> None:
     inside(kube, Containers())
     provider = kube.provider("pod")
     wanted = Spec(network=Network.NONE)
-    with pytest.raises(NoCapacity, match="is probed first"):
+    with pytest.raises(Throttled, match="is probed first"):
         provider.offers(wanted)
     provider.probes.unit()  # waits for the one that was begun
     assert provider.offers(wanted)
     assert provider.holds_no_network
+
+
+def test_a_probe_that_cannot_run_says_why(kube: Cluster) -> None:
+    """A build is told, and waits for no verdict that may never come."""
+    provider = kube.provider("pod")  # whose pods run nothing
+    provider.probes.unit()
+    with pytest.raises(NoCapacity, match="could not be probed: exec in a probe pod"):
+        provider.offers(Spec(network=Network.NONE))
 
 
 def test_a_wall_is_shown_by_who_passes_beside_it(kube: Cluster) -> None:

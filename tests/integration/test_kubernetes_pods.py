@@ -3,9 +3,6 @@ the exit code; and nothing left in the cluster."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +11,12 @@ from vmrunner_localclouds.kube import LocalKube
 from vmrunner_localclouds.kube.kinds import JOBS, PODS, SECRETS
 from vmrunner_localclouds.pods import Pods
 
+from tests.support.kube_builds import run
 from tests.support.loopback_registry import LOGIN, SHELL, LoopbackRegistry, archive, programs
 from tests.support.sshd import wait_for
 from tests.support.unit_pods import unit_image
 
 pytestmark = pytest.mark.timeout(300)
-VMRUNNER = Path(sys.executable).with_name("vmrunner")
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +33,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
 def cluster(tmp_path: Path) -> Iterator[LocalKube]:
     with Pods(tmp_path / "pods") as pods, LocalKube(pods=pods) as cloud:
         yield cloud
-
-
-def run(
-    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
-) -> subprocess.CompletedProcess[str]:
-    """`vmrunner run`, as a newcomer would, with nothing but this provider."""
-    config = home / "config/vmrunner/config.toml"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(
-        f'[providers.cluster]\nkind = "kubernetes"\nruns = "pod"\nruntime_class = "{runtime}"\n'
-        f'kubeconfig = "{cluster.kubeconfig}"\nunit_image = "{unit}"\nsizes = ["1x512MiB"]\n'
-        'disk = "1GiB"\n'
-    )
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMRUNNER_", "XDG_"))}
-    dirs = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("DATA", "STATE", "CACHE")}
-    (home / "cwd").mkdir(exist_ok=True)
-    return subprocess.run(
-        [VMRUNNER, "run", "--provider", "cluster", *words],
-        env=kept | dirs | {"XDG_CONFIG_HOME": str(home / "config")},
-        cwd=home / "cwd",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("runtime", ["runc", "gvisor"])

@@ -23,7 +23,7 @@ from vmrunner.session.ssh import keys
 
 SUPERVISOR: Final = f"/{unit_recipe.LIBRARY}/supervisor"
 _PROGRAMS: Final = (
-    "sh bash env find grep gzip head kill mkdir /usr/bin/python3 rm sleep tar test cat ls "
+    "sh bash echo env find grep gzip head kill mkdir /usr/bin/python3 rm sleep tar test cat ls "
     "/usr/sbin/sshd /usr/lib/openssh/sshd-session /usr/lib/openssh/sshd-auth"
 )
 _UNUSED: Final = frozenset(

@@ -1,5 +1,5 @@
-"""One job on every provider, with real VMs: whatever runs it, what comes back is the same, and
-nothing of it is left in the cloud."""
+"""One job on every provider, with real VMs and real pods: whatever runs it, what comes back is the
+same, and nothing of it is left in the cloud."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.vm.local_azure import LocalAzure
 from tests.vm.local_cloud import Local, newcomer
 from tests.vm.local_ec2 import BY_USER, LocalEc2
 from tests.vm.local_gce import LocalGce
+from tests.vm.local_kube import LocalGvisor, LocalKube
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -23,6 +24,7 @@ SCENARIO: Final = Path(__file__).parents[2] / "examples/scenario"
 #: Beside `qemu`. In `make test` Azure's VMs boot, build and end in `test_local_azure.py`.
 CLOUDS: Final = [
     pytest.param((LocalEc2, LocalGce), id="ec2, gce"),
+    pytest.param((LocalKube, LocalGvisor), id="kubernetes, gvisor"),
     pytest.param((LocalAzure,), id="azure", marks=pytest.mark.long),
 ]
 
@@ -83,6 +85,8 @@ def nothing_of_it_is_left(cloud: Local, row: dict[str, Any]) -> None:
         case LocalAzure():
             cloud.wait_for(row["id"], "gone", seconds=60)
             assert cloud.parts(row["id"]) == []
+        case LocalKube():
+            wait_until(lambda: cloud.objects() == [], seconds=60, what="its objects to be gone")
 
 
 @pytest.mark.parametrize("clouds", CLOUDS, indirect=True)
@@ -94,6 +98,7 @@ def test_one_job_is_the_same_on_every_provider(home: Home, clouds: list[Local]) 
     print(text(first.out))
     assert first.code == 3
     assert b"bytes: \x00\xff\n" in first.out
+    assert b"reaches nothing\n" in first.out
     assert first.out.endswith(b"20000\n1 of 2 tests failed\n")
     assert sorted(first.artifacts) == ["out/numbers.txt", "out/source.tar.gz"]
     for other in others:

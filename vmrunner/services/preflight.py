@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vmrunner.config import registry_auth
 from vmrunner.core import requirements
-from vmrunner.errors import BadOrder, ConfigError, NoCapacity, ProviderError, QuotaExceeded
+from vmrunner.errors import (
+    BadOrder,
+    ConfigError,
+    NoCapacity,
+    ProviderError,
+    QuotaExceeded,
+    Throttled,
+)
 from vmrunner.lib import units
 from vmrunner.model import RUNSC, AllowList, BuildSpec, Level, Network
 from vmrunner.providers import capabilities
@@ -135,7 +142,7 @@ def _offered(spec: BuildSpec, providers: ProviderSet) -> None:
     """Check that its provider has such a machine."""
     try:
         capabilities.offers(providers.get(spec.provider), requirements.machine(spec))
-    except (NoCapacity, QuotaExceeded):
+    except (NoCapacity, QuotaExceeded, Throttled):
         return  # for now; the queue waits for it as long as the user says
     except BadOrder as error:
         raise _usable(error) from error

@@ -1,7 +1,7 @@
 """A local Kubernetes for as long as it runs: VMs behind VMIs where the local image is there, or
 containers behind pods, or states alone.
 
-python -m vmrunner_localclouds.kube [--port N] [--behind vms|pods|nothing]
+python -m vmrunner_localclouds.kube [--port N] [--behind vms|pods|nothing] [--mirror NAME=ADDRESS]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +25,10 @@ PORT: Final = 5003
 
 
 @contextmanager
-def behind(what: str, directory: Path) -> Iterator[dict[str, Any]]:
+def behind(what: str, directory: Path, mirrors: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """The real parts of a cluster. Raises VmrunnerError or OSError, with the fix."""
     if what == "pods":
-        with Pods(directory) as pods:
+        with Pods(directory, registries=mirrors) as pods:
             yield {"pods": pods}
     elif what == "vms":
         vms = Vms.open()
@@ -46,14 +46,22 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"{PORT}; 0 takes a free one")
     parser.add_argument("--behind", choices=("vms", "pods", "nothing"), default="nothing")
+    parser.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="NAME=ADDRESS",
+        help="a registry on loopback that pods ask in place of NAME: docker.io=127.0.0.1:5000",
+    )
     options = parser.parse_args()
+    mirrors = dict(mirror.partition("=")[::2] for mirror in options.mirror)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads: they inherit it
     try:
         with (
             tempfile.TemporaryDirectory(prefix="localkube-pods-") as place,
-            behind(options.behind, Path(place)) as parts,
+            behind(options.behind, Path(place), mirrors) as parts,
         ):
             _serve(LocalKube(**parts), options.port)
     except (VmrunnerError, OSError) as error:

@@ -116,10 +116,11 @@ class RunningPod:
         self._images = images
         self._secrets = secrets
         self._on_change = on_change
-        self._runtime: Runtime = (
-            Runc(key) if runtime == "runc" else Runsc(key, directory / "sandbox", node)
-        )
         spec = pod["spec"]
+        hostname = str(spec.get("hostname", name))
+        self._runtime: Runtime = (
+            Runc(key) if runtime == "runc" else Runsc(key, directory / "sandbox", node, hostname)
+        )
         if spec.get("restartPolicy", "Always") != "Never":
             raise ValueError(f"{name}: restartPolicy is known of Never alone")
         if any(spec.get(k) for k in ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")):

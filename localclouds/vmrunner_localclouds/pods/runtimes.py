@@ -72,8 +72,9 @@ class Runsc:
         *("--host-uds=none", "--overlay2=none", "--network=sandbox"),
     )
 
-    def __init__(self, pod: str, directory: Path, node: Node) -> None:
+    def __init__(self, pod: str, directory: Path, node: Node, hostname: str) -> None:
         self._pod = pod
+        self._hostname = hostname
         self._directory = directory
         self._node = node
         self._hints: dict[str, str] = {}
@@ -90,6 +91,7 @@ class Runsc:
             "ociVersion": "1.0.2",
             "process": {"user": {"uid": 0, "gid": 0}, "args": ["/pause"], "cwd": "/"},
             "root": {"path": str(root), "readonly": True},
+            "hostname": self._hostname,  # of all in it
             "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "linux": {"namespaces": [{"type": kind} for kind in kinds]},
             "annotations": {f"{_CRI}.container-type": "sandbox", **self._hints},

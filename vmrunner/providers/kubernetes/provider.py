@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from vmrunner.core.boxes import Box
-from vmrunner.errors import BadOrder, NoCapacity
+from vmrunner.errors import BadOrder, NoCapacity, Throttled
 from vmrunner.model import (
     ContainerEnd,
     Fate,
@@ -41,7 +41,7 @@ from vmrunner.providers.kubernetes.identity import NamespaceIdentity
 from vmrunner.providers.kubernetes.labels import instance_id, split
 from vmrunner.providers.kubernetes.options import DISK, KubernetesOptions, Size
 from vmrunner.providers.kubernetes.permissions import KubePermissions
-from vmrunner.providers.kubernetes.probes import KubeProbes
+from vmrunner.providers.kubernetes.probes import POLL, UNKNOWN, KubeProbes
 from vmrunner.providers.kubernetes.states import container_end
 from vmrunner.providers.kubernetes.sweep import KubeSweep
 from vmrunner.providers.port import LookPace
@@ -237,13 +237,16 @@ class PodProvider(KubernetesProvider):
             return container_end(pod) if instance_id(pod["metadata"]) == ref.id else None
 
     def _check_network(self, network: NetworkPolicy) -> None:
-        """Raises `BadOrder` for `none` where a probe saw no policy hold, `NoCapacity` until one
-        has."""
+        """Raises, for `none`, `BadOrder` where a probe saw no policy hold, `Throttled` while the
+        first one runs, `NoCapacity` where it could not."""
         if network is not Network.NONE:
             return
         verdict = self.probes.network()
+        if verdict is UNKNOWN:
+            text = f"network: none: {self.name} is probed first, by pods that take a moment"
+            raise Throttled(text, wait=POLL)
         if verdict.shown is None:
-            raise NoCapacity(f"network: none: {self.name} is probed first: {verdict.words}")
+            raise NoCapacity(f"network: none: {self.name} could not be probed: {verdict.words}")
         if not verdict.shown:
             raise BadOrder(
                 f"network: none: {self.name} cannot keep that: {verdict.words}",

@@ -1,0 +1,39 @@
+"""Whole builds in pods of a local Kubernetes, as a newcomer runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from vmrunner_localclouds.kube import LocalKube
+
+_VMRUNNER: Final = Path(sys.executable).with_name("vmrunner")
+
+
+def run(
+    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """`vmrunner run` with nothing but this provider."""
+    config = home / "config/vmrunner/config.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(
+        f'[providers.cluster]\nkind = "kubernetes"\nruns = "pod"\nruntime_class = "{runtime}"\n'
+        f'kubeconfig = "{cluster.kubeconfig}"\nunit_image = "{unit}"\nsizes = ["1x512MiB"]\n'
+        'disk = "1GiB"\n'
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMRUNNER_", "XDG_"))}
+    dirs = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("DATA", "STATE", "CACHE")}
+    (home / "cwd").mkdir(exist_ok=True)
+    return subprocess.run(
+        [_VMRUNNER, "run", "--provider", "cluster", *words],
+        env=kept | dirs | {"XDG_CONFIG_HOME": str(home / "config")},
+        cwd=home / "cwd",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
