@@ -77,7 +77,7 @@ def _address(pod: Json) -> str:
 def _passages(
     specs: Sequence[Json], kind: str, rules: str, peer: str, peers: _Peers
 ) -> list[Passage] | None:
-    """What policies of a kind allow together; None: none is of it."""
+    """Passages that policies of a kind allow together; None: none is of it."""
     isolating = [spec for spec in specs if kind in _types(spec)]
     if not isolating:
         return None
@@ -92,7 +92,7 @@ def _passages(
 
 
 def _types(spec: Json) -> Sequence[str]:
-    """By default Ingress always, and Egress where a rule for it is."""
+    """The kinds of a policy: by default Ingress always, and Egress where a rule for it is."""
     default = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
     return spec.get("policyTypes") or default
 
@@ -105,7 +105,7 @@ def _port(port: Json) -> tuple[str, int, int]:
 
 
 class _Peers:
-    """Whom a policy of one namespace can mean."""
+    """Pods and ranges that a policy of one namespace can mean."""
 
     def __init__(
         self, pods: Mapping[str, Json], namespaces: Sequence[Json], namespace: str

@@ -18,7 +18,7 @@ PORTS: Final = (53, 80, 443)
 
 
 class Neighbours:
-    """Those of one network namespace, until `close`."""
+    """The stand-ins of one network namespace, until `close`."""
 
     def __init__(self, network: str) -> None:
         """`network`: the namespace's file."""

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 @dataclass(frozen=True)
 class Passage:
-    """What may pass a wall: `peers` are ranges, each with those that are excepted of it; `ports`
+    """A hole in a wall: `peers` are ranges, each with those that are excepted of it; `ports`
     are protocol, first and last port. None: all."""
 
     peers: Sequence[tuple[str, Sequence[str]]] | None = None
@@ -19,8 +19,8 @@ class Passage:
 
 @dataclass(frozen=True)
 class Wall:
-    """What may leave a pod, and what may come in. None: all; empty: nothing. What answers to that
-    may pass too, and the node reaches its pods always."""
+    """A wall around a pod: what may leave it, and what may come in. None: all; empty: nothing.
+    Answers pass too, and the node reaches its pods always."""
 
     leaving: Sequence[Passage] | None = None
     entering: Sequence[Passage] | None = None
@@ -58,7 +58,7 @@ def _chain(name: str, side: str, passages: Sequence[Passage]) -> str:
 
 
 def _rules(side: str, passage: Passage) -> Iterator[str]:
-    """What passes returns to the chain that asked."""
+    """Rules by which what may pass returns to the chain before."""
     peers = [""] if passage.peers is None else [_peer(side, *peer) for peer in passage.peers]
     ports = [""] if passage.ports is None else [_port(*port) for port in passage.ports]
     for peer in peers:

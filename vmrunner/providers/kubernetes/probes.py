@@ -230,7 +230,7 @@ class KubeProbes:
         return found
 
     def _reached(self, pod: str) -> str:
-        """What a pod reaches, in words. Raises OSError."""
+        """Names of all that a pod reaches; empty: nothing. Raises OSError."""
         answer = self._run(pod, "python3", "-c", REACH).strip()
         if not answer.startswith("reached:"):
             raise OSError(f"the probe answered {answer[:80]!r}")
