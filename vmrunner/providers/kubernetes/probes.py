@@ -209,11 +209,11 @@ class KubeProbes:
                 return self._verdict(True, text)
         return self._verdict(False, NO_CONTROL)
 
-    def _nothing(self, words: str, **shown: bool) -> Mapping[str, Verdict]:
+    def _nothing(self, words: str, **shown: bool) -> dict[str, Verdict]:
         names = ("exec", "recipe", "network")
         return {name: self._verdict(shown.get(name), words) for name in names}
 
-    def _entered(self, pod: str) -> Mapping[str, Verdict]:
+    def _entered(self, pod: str) -> dict[str, Verdict]:
         """Raises OSError."""
         echo = self._run(pod, "echo", "vmrunner")
         if echo.strip() != "vmrunner":
