@@ -53,4 +53,11 @@ BUGS: Final = (
         "if False:",
         f"{STORE}::test_a_layer_other_than_its_image_says_is_refused",
     ),
+    Bug(
+        "image: the time left has no templates in it",
+        "cli/image_progress.py",
+        "plan = (*plan, *((stage,) for stage in self._later))",
+        "plan = (*plan,)",
+        "tests/unit/cli/test_image_progress.py::test_what_comes_after_the_image_is_in_its_time",
+    ),
 )

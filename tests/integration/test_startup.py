@@ -92,6 +92,21 @@ def test_a_build_is_checked_without_what_runs_it(home: Path) -> None:
     assert modules & (HEAVY | {"pydantic", "vmrunner.images.recipe"}) == set()
 
 
+def test_a_vm_is_asked_for_before_ssh_is_loaded() -> None:
+    """The engine of a command: what a session needs is loaded while its VM starts."""
+    code = """
+import sys
+from vmrunner import Runner
+with Runner() as runner:
+    runner.app.engine("run").close()
+    print({"paramiko", "fabric"} & sys.modules.keys())
+    runner.app.engine("serve").close()
+    print({"paramiko", "fabric"} <= sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["set()", "True"]
+
+
 def test_a_reap_needs_no_engine() -> None:
     modules = loaded("reap", "--dry-run")
     assert "vmrunner.reaper.reaper" in modules

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from vmrunner.cli import output
@@ -61,8 +62,10 @@ class ImageProgress:
     """Shows an image build: bars on a terminal, a line a stage elsewhere. Nothing is shown before
     there is something to tell; then first of all `why` it is made."""
 
-    def __init__(self, why: str = "") -> None:
+    def __init__(self, why: str = "", *, later: Mapping[str, float] = MappingProxyType({})) -> None:
+        """`later`: seconds of what comes after the image, by name."""
         self._why = why
+        self._later = later
         self._live = sys.stderr.isatty() and output.coloured(sys.stderr)
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
@@ -96,10 +99,13 @@ class ImageProgress:
 
     def _usual(self, stage: str) -> float:
         """Seconds of a stage: the last time's, or those of a quiet machine."""
+        if stage in self._later:
+            return self._later[stage]
         last = self._times.seconds(f"image: {stage}")
         return USUAL.get(stage, _CONTAINER) if last is None else last
 
     def _plan(self, plan: tuple[tuple[str, ...], ...]) -> None:
+        plan = (*plan, *((stage,) for stage in self._later))
         self._began = time.monotonic()
         self._remaining = RemainingTime(plan, self._usual)
         if not self._live:

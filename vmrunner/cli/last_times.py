@@ -36,6 +36,11 @@ class LastTimes:
         """Seconds that a step took the last time, where that is known."""
         return self._read().get(step)
 
+    def sum(self, prefix: str) -> float | None:
+        """Seconds of all steps whose names begin so, where any is known."""
+        found = [seconds for step, seconds in self._read().items() if step.startswith(prefix)]
+        return sum(found) if found else None
+
     def note(self, step: str, seconds: float) -> None:
         """Keep how long a step took."""
         if seconds < LEAST_SECONDS:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vmrunner.ledger.statements import Prepared
 
 DIRECTORY: Final = Path(__file__).with_name("compiled")
+NEW_LEDGER: Final = DIRECTORY / "new_ledger.json"
 
 
 def find(statement: Prepared, dialect: str) -> tuple[str, dict[str, Any], bool] | None:
@@ -42,6 +43,16 @@ def named(module: str) -> Iterator[tuple[str, Prepared]]:
         for part, statement in parts.items():
             if isinstance(statement, Prepared) and (statement.name or statement.module == module):
                 yield statement.name or f"{short}.{name}{part}", statement
+
+
+def new_ledger() -> list[str]:
+    """The statements that make the tables of a new SQLite ledger, with their version; none where
+    they were not written."""
+    try:
+        found: list[str] = json.loads(NEW_LEDGER.read_text())
+    except FileNotFoundError:
+        return []
+    return found
 
 
 @cache

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Final
 
 from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.ledger import frozen
 from vmrunner.ledger.connections import (
     HELD_UP,
     client_of,
@@ -126,7 +127,10 @@ def upgrade(url: LedgerUrl) -> str:
     the other, and one that was cut short goes on at the next call."""
     if url.get_backend_name() == "sqlite":
         with single_transaction(url, vmrunner_write=True) as connection:
-            if behind(_ours(connection, url)):
+            found = _ours(connection, url)
+            if found is None:
+                _make(connection)
+            if behind(version(connection)):
                 _run(connection)
         return known()[-1]
     with _only_upgrade(url):
@@ -139,7 +143,20 @@ def upgrade(url: LedgerUrl) -> str:
     return known()[-1]
 
 
-def _run(connection: Connection) -> None:
+def migrate(url: LedgerUrl, *, to: str = "head") -> None:
+    """Make a SQLite ledger by all migrations up to one, each after the other."""
+    with single_transaction(url, vmrunner_write=True) as connection:
+        _run(connection, to)
+
+
+def _make(connection: Connection) -> None:
+    """Make the tables of a new SQLite ledger as migrations would, which takes longer than all else
+    that a first command does."""
+    for statement in frozen.new_ledger():
+        connection.exec_driver_sql(statement)
+
+
+def _run(connection: Connection, to: str = "head") -> None:
     from alembic import command
     from alembic.config import Config
 
@@ -147,7 +164,7 @@ def _run(connection: Connection) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 @contextlib.contextmanager

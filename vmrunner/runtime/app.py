@@ -6,6 +6,7 @@ start of a program has an `App`; all else gets the parts that it needs.
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
     from vmrunner.config.settings import Settings
     from vmrunner.engine.context import EngineLimits, MakesOrders
     from vmrunner.engine.engine import Engine
-    from vmrunner.engine.pool_warm_ups import WarmUps
-    from vmrunner.engine.sessions import Sessions
+    from vmrunner.engine.pool_warm_ups import RunsWarmUp, WarmUps
+    from vmrunner.engine.sessions import RunsSession, Sessions
     from vmrunner.ledger import Ledger
     from vmrunner.model import Budget, PoolSpec
     from vmrunner.providers import Provider
     from vmrunner.providers.port import Need
     from vmrunner.runtime.engine_host import EngineHost
+    from vmrunner.session.job import Reporter, SessionJob
+    from vmrunner.session.warm_up import WarmUpJob
     from vmrunner.store import ObjectStore
     from vmrunner.store.build_artifacts import ArtifactFiles
     from vmrunner.store.build_log import BuildLog
@@ -121,16 +124,25 @@ class App:
         return sorted({scope.place for scope in scopes if scope.kind == kind})
 
     def sessions(self) -> Sessions:
-        """The class that drives a build on its VM."""
-        from vmrunner.session.session import Session
+        """The maker of what drives a build on its VM. A command loads the SSH library only while
+        its VM starts."""
 
-        return Session
+        def made(job: SessionJob, reporter: Reporter) -> RunsSession:
+            from vmrunner.session.session import Session
+
+            return Session(job, reporter)
+
+        return made
 
     def warm_ups(self) -> WarmUps:
-        """The class that prepares a pool's VM for its build."""
-        from vmrunner.session.warm_up import WarmUp
+        """The maker of what prepares a pool's VM for its build."""
 
-        return WarmUp
+        def made(job: WarmUpJob) -> RunsWarmUp:
+            from vmrunner.session.warm_up import WarmUp
+
+            return WarmUp(job)
+
+        return made
 
     def pools(self) -> Mapping[str, PoolSpec]:
         """Return the pools of the configuration."""
@@ -221,6 +233,8 @@ class App:
         """A new engine over these parts. `listen`: it can be woken by other processes."""
         from vmrunner.engine.engine import Engine
 
+        if kind == SERVE:
+            importlib.import_module("vmrunner.session.session")  # no build of its waits for that
         engine = Engine(
             self.ledger,
             self.providers.all(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vmrunner.cli.commands import image_template
 from vmrunner.cli.image_progress import USUAL, ImageProgress, RemainingTime
 from vmrunner.cli.last_times import FILE
 from vmrunner.images import Progress
@@ -67,6 +68,28 @@ def play(progress: ImageProgress) -> None:
             progress(event(stage, 0.0, 0.0))
             progress(event(stage, 0.5, seconds / 2, message="half way"))
             progress(event(stage, 1.0, seconds))
+
+
+def test_what_comes_after_the_image_is_in_its_time(
+    cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    play(ImageProgress(later={"templates": 300.0}))
+    plan, *stages = capfd.readouterr().err.splitlines()
+    assert "then image, then templates: about 6m" in plan
+    assert stages[-1] == "vmrunner: image: image took 6.0s, about 5m00s left"
+
+
+def test_both_templates_take_what_one_took_last(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell: Any = None
+    monkeypatch.setattr(image_template, "_have_defaults", lambda _: True)
+    assert image_template.to_come(shell) == {"templates": 55.0}
+    steps = {"template: boot": 20.0, "template: clone": 5.5, "image: root": 60.0}
+    (cache / FILE).write_text(json.dumps(steps))
+    assert image_template.to_come(shell) == {"templates": 51.0}
+    monkeypatch.setattr(image_template, "_have_defaults", lambda _: False)
+    assert image_template.to_come(shell) == {}
 
 
 def test_without_a_terminal_each_stage_has_a_line(

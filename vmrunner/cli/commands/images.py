@@ -84,9 +84,11 @@ def build(
             output.say(f"a candidate: vmrunner image promote {made.id} lets builds have it")
         return exit_codes.OK
     finished = "the stages that are finished are kept, and the next build goes on from there"
-    with signals.tidied_up(finished), ImageProgress() as progress:
+    found = images.find(recipe)
+    later = image_template.to_come(shell) if found.name == images.DEFAULT else {}
+    with signals.tidied_up(finished), ImageProgress(later=later) as progress:
         image = images.build(
-            images.find(recipe),
+            found,
             cache=shell.app.paths.cache,
             progress=progress,
             fresh=fresh,
