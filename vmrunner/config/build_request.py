@@ -73,7 +73,8 @@ class BuildFields(Section):
     provider: Text | None = Field(default=None, description="A provider's name, or its kind.")
     image: Text | None = Field(default=None, description="The VM's image.")
     bootstrap: StrictBool | None = Field(
-        default=None, description="That image is a plain Debian or Ubuntu."
+        default=None,
+        description="The VM's image is a plain Debian or Ubuntu: install Docker in it.",
     )
     docker: StrictBool | None = Field(default=None, description="Give it a Docker of its own.")
     registry_secret: Text | None = Field(
@@ -84,7 +85,7 @@ class BuildFields(Section):
     )
     source: Text | None = Field(default=None, description="DIR or git+URL@REF.", repr=False)
     env: Annotated[Mapping[str, str], converted(field_checks.environment_table)] = Field(
-        default_factory=dict, description="A variable."
+        default_factory=dict, description="A variable of the steps."
     )
     secrets: Iterable[str] = ()
     artifacts: Sequence[object] = ()
@@ -92,17 +93,23 @@ class BuildFields(Section):
     labels: Annotated[Mapping[str, str], converted(field_checks.label_table)] = Field(
         default_factory=dict, description="A label."
     )
-    timeout: Seconds | None = Field(default=None, description="For the steps.")
-    ttl: Seconds | None = Field(default=None, description="For the VM; default: timeout + 15m.")
-    queue_timeout: Seconds | None = Field(default=None, description="For the wait for a machine.")
+    timeout: Seconds | None = Field(
+        default=None, description="The longest that the steps may take."
+    )
+    ttl: Seconds | None = Field(
+        default=None, description="The longest life of the VM; default: timeout + 15m."
+    )
+    queue_timeout: Seconds | None = Field(
+        default=None, description="The longest wait for a machine."
+    )
     keep_on_failure: Seconds | None = Field(
         default=None, description="Keep the VM that long, for `vmrunner ssh`."
     )
     keep_logs: Seconds | None = Field(
-        default=None, description="So long its log and artifacts are kept."
+        default=None, description="How long its log and artifacts are kept."
     )
     network: Policy | None = Field(default=None, description="open, none, or allow=HOST[:PORT],…")
-    cpus: Count | None = Field(default=None, description="At least so many.")
+    cpus: Count | None = Field(default=None, description="The least number of CPUs.")
     memory: Annotated[Bytes, _at_least(field_checks.LEAST_MEMORY)] | None = Field(
         default=None, description="Such as 4GiB."
     )
@@ -110,7 +117,9 @@ class BuildFields(Section):
         default=None, description="Such as 20GiB."
     )
     spot: StrictBool | None = Field(default=None, description="Prefer spot machines.")
-    retry_on_loss: StrictBool | None = Field(default=None, description="Also when steps had begun.")
+    retry_on_loss: StrictBool | None = Field(
+        default=None, description="If the VM is lost, run again also after steps had begun."
+    )
     priority: Whole | None = Field(default=None, description="Higher starts first; default: 0.")
 
     def over(self, weaker: BuildFields) -> Self:
@@ -141,17 +150,17 @@ class BuildRequest(BuildFields):
     artifacts: Annotated[
         tuple[ArtifactRule, ...],
         converted(field_checks.artifact_rules, input_type=Sequence[str | ArtifactRule]),
-    ] = Field(default=(), description="What to bring back.")
+    ] = Field(default=(), description="Files to bring back.")
     caches: Annotated[
         tuple[CacheRule, ...],
         converted(cache_checks.cache_rules, input_type=Sequence[Mapping[str, Any] | CacheRule]),
     ] = Field(default=(), description="A directory of the container that later builds get.")
     name: Annotated[str, converted(field_checks.build_name, input_type=str)] | None = Field(
-        default=None, description="Usable instead of its id."
+        default=None, description="A name, usable instead of the id."
     )
     idempotency_key: (
         Annotated[str, converted(field_checks.idempotency_key, input_type=str)] | None
-    ) = Field(default=None, description="The same key is the same build.")
+    ) = Field(default=None, description="Submit once: the same key is the same build.")
     _locations: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _taken: tuple[str, ...] = PrivateAttr(default=())
     _faults: tuple[ConfigError, ...] = PrivateAttr(default=())

@@ -48,7 +48,7 @@ class IdentityRule(Section):
 
     match: dict[str, str] = Field(min_length=1, description="Whole values of claims.")
     labels: dict[str, str] = Field(description="Its filter; {claim} stands for a claim's value.")
-    builds: int | None = Field(default=None, ge=1, description="At most so many at once.")
+    builds: int | None = Field(default=None, ge=1, description="The most builds at once.")
     max_ttl: Seconds | None = Field(default=None, description="The longest life of a VM.")
     providers: list[str] | None = None
     usd_per_day: float | None = Field(

@@ -51,10 +51,10 @@ class _AskedFor(JobDefaults):
         repr=False,
     )
     name: Annotated[str, checked(field_checks.build_name)] | None = Field(
-        default=None, description="Usable instead of its id."
+        default=None, description="A name, usable instead of the id."
     )
     idempotency_key: Annotated[str, checked(field_checks.idempotency_key)] | None = Field(
-        default=None, description="The same key is the same build."
+        default=None, description="Submit once: the same key is the same build."
     )
     foreground: StrictBool = Field(
         default=False, description="It ends unless POST …/lease renews its lease within 60 s."

@@ -28,7 +28,7 @@ Id = Annotated[
     ),
 ]
 Output = Annotated[Format, typer.Option("-o", "--output")]
-Timestamps = Annotated[bool, typer.Option("--timestamps")]
+Timestamps = Annotated[bool, typer.Option("--timestamps", help="A time before each line.")]
 _REFRESH = 2.0
 _UNFINISHED = ["active"]  # what `ps` shows unless more is asked for
 _BESIDE = 4  # lines of a watched screen that are no row: heading, reason, how many, cursor
@@ -83,7 +83,7 @@ def ps(
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids alone, one a line.")] = False,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")
+        int, typer.Option(min=1, metavar="N", help="Show this many at most, the newest.")
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:

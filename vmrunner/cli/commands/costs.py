@@ -16,12 +16,10 @@ def costs(
     by: Annotated[
         str, typer.Option("--by", metavar="provider|day|label:NAME", help="The lines of builds.")
     ] = "provider",
-    since: Annotated[
-        str, typer.Option("--since", metavar="DURATION", help="So long ago it begins.")
-    ] = "7d",
+    since: Annotated[str, typer.Option("--since", metavar="DURATION", help="How far back.")] = "7d",
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Costs of builds, of VMs of pools that none used, of images. Estimated, in USD."""
+    """Costs of builds, of pools' VMs that no build used, and of images. Estimated, in USD."""
     from vmrunner.cli.output import Column, ListView
     from vmrunner.core import cost_report
     from vmrunner.core.cost_report import CostLine

@@ -23,7 +23,7 @@ DUPLICATE: Final = 31
 
 
 def garm(context: typer.Context) -> int:
-    """Do what GARM says: the external provider that its configuration names.
+    """The external provider that GARM's configuration names.
 
     GARM_COMMAND is one of CreateInstance, DeleteInstance, GetInstance, ListInstances,
     RemoveAllInstances, Start, Stop and GetVersion; of interface v0.1.1 also

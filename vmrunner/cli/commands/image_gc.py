@@ -59,7 +59,9 @@ def gc(
         typer.Option(metavar="NAME", help="In this one's cloud; default: the local images."),
     ] = None,
     keep: Annotated[int, typer.Option(min=0, metavar="N", help="So many of each name stay.")] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would do; do nothing.")
+    ] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
     """Delete old images that this installation made, and their snapshots: never one that is

@@ -51,7 +51,9 @@ def build(
     ] = False,
     accel: Annotated[
         str | None,
-        typer.Option(metavar="ACCEL", help="Nothing boots any more: of no effect. Local images."),
+        typer.Option(
+            metavar="ACCEL", help="Of no effect any more: making a local image boots nothing."
+        ),
     ] = None,
     unit: Annotated[
         bool,

@@ -27,7 +27,9 @@ Quiet = Annotated[
 
 def reap(
     context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would do; do nothing.")
+    ] = False,
     orphans: Annotated[
         bool,
         typer.Option(
@@ -38,7 +40,8 @@ def reap(
     quiet: Quiet = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Kill what must die: past its deadline, left over, abandoned, not ours to keep. Once."""
+    """Delete once what must not live: VMs past their deadline, abandoned, without a row, and
+    what dead ones left."""
     service = shell_of(context).service
     report = service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
@@ -62,7 +65,7 @@ def audit(
     quiet: Quiet = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """The cloud against the ledger. Kills nothing; exits 7 when anything is alive that should
+    """Compare the clouds with the ledger. Kills nothing; exits 7 when anything is alive that should
     not be."""
     from vmrunner.lib import units
 
@@ -108,7 +111,9 @@ def doctor(
 
 def gc(
     context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say it, do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would do; do nothing.")
+    ] = False,
     orphans: Annotated[
         bool,
         typer.Option(
@@ -121,8 +126,8 @@ def gc(
     ] = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Remove the logs and artifacts of old builds, what nothing in the store needs, and local
-    images that were replaced: once, what `serve` does nightly."""
+    """Do once what `serve` does nightly: remove logs and artifacts of old builds, objects in the
+    store that nothing needs, and local images that were replaced."""
     from vmrunner.services import gc
 
     app = shell_of(context).app

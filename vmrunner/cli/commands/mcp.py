@@ -19,7 +19,7 @@ def mcp(
     context: typer.Context,
     http: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help=f"Over HTTP, for who shows {TOKEN}."),
+        typer.Option(metavar="HOST:PORT", help=f"Over HTTP, to callers with the token in {TOKEN}."),
     ] = None,
     network_at_most: Annotated[
         str,

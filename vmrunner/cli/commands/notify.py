@@ -14,7 +14,7 @@ from vmrunner.cli.output import Column, Format, ListView
 if TYPE_CHECKING:
     from vmrunner.model import EndpointStatus
 
-app = typer.Typer(help="Webhooks, of which `serve` tells what happens.", no_args_is_help=True)
+app = typer.Typer(help="Webhooks: where `serve` sends what happens.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 

@@ -51,7 +51,9 @@ def run(
     image: build_options.Image = None,
     bootstrap: Annotated[
         bool | None,
-        typer.Option("--bootstrap", help="That image is a plain Debian or Ubuntu."),
+        typer.Option(
+            "--bootstrap", help="The VM's image is a plain Debian or Ubuntu: install Docker in it."
+        ),
     ] = None,
     container: build_options.Container = None,
     container_runtime: build_options.Runtime = None,
@@ -80,7 +82,7 @@ def run(
     ] = False,
     artifact: Annotated[
         list[str] | None,
-        typer.Option("-a", "--artifact", metavar="GLOB", help="What to bring back."),
+        typer.Option("-a", "--artifact", metavar="GLOB", help="Files to bring back."),
     ] = None,
     artifacts_to: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Copy the artifacts there.")
@@ -92,10 +94,14 @@ def run(
         ),
     ] = None,
     label: build_options.Label = None,
-    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="For the steps.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="The longest that the steps may take.")
+    ] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="For the VM; default: timeout + 15m."),
+        typer.Option(
+            metavar="DURATION", help="The longest life of the VM; default: timeout + 15m."
+        ),
     ] = None,
     queue_timeout: build_options.QueueTimeout = None,
     keep_on_failure: Annotated[
@@ -113,17 +119,21 @@ def run(
     spot: build_options.Spot = None,
     retry_on_loss: Annotated[
         bool | None,
-        typer.Option("--retry-on-loss", help="Also when steps had begun."),
+        typer.Option(
+            "--retry-on-loss", help="If the VM is lost, run again also after steps had begun."
+        ),
     ] = None,
     priority: build_options.Priority = None,
     privileged: build_options.Privileged = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The same key is the same build.")
+        str | None, typer.Option(metavar="KEY", help="Submit once: the same key is the same build.")
     ] = None,
     detach: Annotated[
         bool, typer.Option("-d", "--detach", help="Print its id and return.")
     ] = False,
-    timestamps: Annotated[bool, typer.Option("--timestamps")] = False,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="A time before each line.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, start nothing.")] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
     result_file: Annotated[

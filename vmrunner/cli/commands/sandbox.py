@@ -65,7 +65,8 @@ def create(
     queue_timeout: build_options.QueueTimeout = None,
     keep_logs: build_options.KeepLogs = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="The same key is the same sandbox.")
+        str | None,
+        typer.Option(metavar="KEY", help="Submit once: the same key is the same sandbox."),
     ] = None,
     wait_timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="Give up when it is not ready by then.")
@@ -104,7 +105,7 @@ def run(
         str | None, typer.Option(metavar="TIME", help="End it then, with all that it started.")
     ] = None,
     env: Annotated[
-        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
+        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable of the steps.")
     ] = None,
     cwd: Annotated[str, typer.Option(metavar="DIR", help="Where it runs.")] = "/work",
     user: Annotated[
@@ -165,7 +166,7 @@ def run_attached(
     interactive: Annotated[bool, typer.Option("-i", "--stdin", help="Send it this stdin.")] = False,
     tty: Annotated[bool, typer.Option("-t", "--tty", help="Let it be at this terminal.")] = False,
     env: Annotated[
-        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable.")
+        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable of the steps.")
     ] = None,
     cwd: Annotated[str, typer.Option(metavar="DIR", help="Where it runs.")] = "/work",
 ) -> int:

@@ -32,7 +32,7 @@ def create(
     ] = None,
     expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Default: never.")] = None,
     builds: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="At most so many at once.")
+        int | None, typer.Option(min=1, metavar="N", help="The most builds at once.")
     ] = None,
     max_ttl: Annotated[
         str | None, typer.Option(metavar="DURATION", help="The longest life of a VM.")
@@ -101,7 +101,7 @@ def revoke(
     context: typer.Context,
     token: Annotated[str, typer.Argument(metavar="TOKEN", help="Its id or name.")],
 ) -> int:
-    """Let a token be valid no more, and end what browsers it logged in."""
+    """End a token, and the browser sessions that it logged in."""
     from vmrunner.services import tokens
 
     found, done = tokens.revoke(shell_of(context).ledger, token)

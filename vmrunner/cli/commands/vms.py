@@ -29,7 +29,7 @@ def ls(
     ] = False,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Gone ones too.")] = False,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="At most so many, the newest.")
+        int, typer.Option(min=1, metavar="N", help="Show this many at most, the newest.")
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
@@ -104,7 +104,7 @@ def destroy(
     gone: Annotated[
         bool,
         typer.Option(
-            "--gone", help="You say that they are gone with their host: no host can look."
+            "--gone", help="Their host is gone for good and cannot be asked: close their rows."
         ),
     ] = False,
 ) -> int:

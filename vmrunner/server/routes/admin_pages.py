@@ -198,6 +198,6 @@ def _expiry(token: Token, now: float) -> object:
 
 @router.post("/tokens/{token}/revoke")
 def revoke(token: str, parts: Parts, admin: Admin) -> Response:
-    """Let a token be valid no more."""
+    """End a token."""
     tokens.revoke(parts.ledger, token, by=admin.actor)
     return JSONResponse({})
