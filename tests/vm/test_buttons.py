@@ -126,6 +126,7 @@ def test_it_sleeps_and_goes_on_when_woken(tmp_path: Path) -> None:
 
 
 def test_it_powers_off(tmp_path: Path) -> None:
+    """In a VM of its own: after its sleep QEMU's q35 notes the button, and interrupts nobody."""
     with booted(tmp_path) as machine:
         how = machine.press_until("SHUTDOWN", "system_powerdown")
     assert how == {"guest": True, "reason": "guest-shutdown"}

@@ -19,8 +19,9 @@ def make(cache: Path, *parts: str) -> Path:
 
 
 def check(cache: Path, *parts: str) -> None:
-    """Raises BadOrder when others may change the directory or file `parts` below the cache. What is
-    below a directory that they may not enter is safe, and so is what is not there."""
+    """Raises BadOrder when others may change the directory or file `parts` below the cache, or this
+    user may not read it, as in a cache that root copied here. What is below a directory that others
+    may not enter is safe, and so is what is not there."""
     place = cache
     for part in (".", *parts):
         place /= part
@@ -32,6 +33,12 @@ def check(cache: Path, *parts: str) -> None:
             raise BadOrder(
                 f"image: {place} belongs to the user {status.st_uid}",
                 hint=f"chown -R {os.geteuid()} {place}, or set XDG_CACHE_HOME",
+            )
+        wanted = os.R_OK | (os.X_OK if stat.S_ISDIR(status.st_mode) else 0)
+        if not os.access(place, wanted):
+            raise BadOrder(
+                f"image: this user may not read {place}, which belongs to the user {status.st_uid}",
+                hint=f"chown -R {os.geteuid()} {place} as root, or set XDG_CACHE_HOME",
             )
         group = 0 if status.st_gid == os.getegid() else stat.S_IWGRP
         if status.st_mode & (stat.S_IWOTH | group):

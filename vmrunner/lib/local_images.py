@@ -95,6 +95,7 @@ def resolve(
 
     Raises `NotMade` when the default recipe would make it; BadOrder with the fix when there is
     none or it is damaged: a damaged one is never passed over for another."""
+    cache_dirs.check(cache, "images")
     if current is not None and wanted in (None, DEFAULT):
         made = cache / "images" / current()
         if made.is_dir():

@@ -122,6 +122,22 @@ def test_what_belongs_to_another_is_refused(
         local_images.images(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["", "images", "images/aaaa1", "images/aaaa1/disk.qcow2"])
+@pytest.mark.parametrize("wanted", [None, "aaaa1"])
+def test_a_cache_that_may_not_be_read_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, wanted: str | None
+) -> None:
+    """As root copies it from elsewhere: it was a traceback's last line, and `image ls` knew of no
+    image."""
+    made = image(tmp_path)
+    for each in (tmp_path, tmp_path / "images", made.directory):
+        each.chmod(0o755)
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / place)
+    with pytest.raises(BadOrder, match="this user may not read") as caught:
+        local_images.resolve(tmp_path, wanted, lambda: "aaaa1")
+    assert f"chown -R {os.geteuid()} {tmp_path / place} as root" in str(caught.value.hint)
+
+
 def test_no_vm_is_made_of_a_changed_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = image(tmp_path / "cache")
     provider = qemu.open(
