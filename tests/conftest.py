@@ -47,16 +47,28 @@ def wide() -> frozenset[str]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     listed = wide()
     if "VMRUNNER_TEST_KUBE_URL" in os.environ:  # a real control plane: tests/support/kube.py
-        apart = [item for item in items if item.get_closest_marker("standin")]
-        config.hook.pytest_deselected(items=apart)
-        items[:] = [item for item in items if item not in apart]
+        _leave_out("standin", config, items)
+    if os.geteuid():
+        _leave_out("root", config, items)
     for item in items:
         if listed & {item.nodeid, item.nodeid.partition("[")[0]}:
             item.add_marker("wide")
 
 
+def _leave_out(marker: str, config: pytest.Config, items: list[pytest.Item]) -> None:
+    apart = [item for item in items if item.get_closest_marker(marker)]
+    config.hook.pytest_deselected(items=apart)
+    items[:] = [item for item in items if item not in apart]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell which tests needed a second try, here and to `scripts/test-parts`."""
+    """Tell what an ordinary user did not run, and which tests needed a second try, here and to
+    `scripts/test-parts`."""
+    if os.geteuid():
+        terminalreporter.write_line(
+            "not run, for they need root: containers of pods and units of a local Kubernetes "
+            "(as root: .venv/bin/pytest -m root)"
+        )
     again = [report.nodeid for report in terminalreporter.stats.get("rerun", [])]
     if again and (listing := os.environ.get("SECOND_TRIES")):
         with Path(listing).open("a") as file:

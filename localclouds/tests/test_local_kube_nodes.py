@@ -15,7 +15,7 @@ from tests.support.kube import KubeApi, job, kubernetes, owner, pod, secret, vmi
 from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, programs
 from tests.support.stand_ins import StandIn, StandIns, until
 
-pytestmark = pytest.mark.standin
+pytestmark = [pytest.mark.root, pytest.mark.standin]
 VMI = "virtualmachineinstances.kubevirt.io"
 
 

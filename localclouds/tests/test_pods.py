@@ -16,6 +16,8 @@ from vmrunner_localclouds.pods import Pods, RunningPod
 from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, packed, programs
 from tests.support.stand_ins import until
 
+pytestmark = pytest.mark.root
+
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackRegistry]:

@@ -18,7 +18,7 @@ from tests.support.loopback_registry import SHELL, LoopbackRegistry, archive, pr
 from tests.support.sshd import wait_for
 from tests.support.unit_pods import unit_image
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 API, DNS, METADATA, INTERNET, RESOLVER = ADDRESSES
 #: Another build's pod, on its node.
 OTHER = "10.88.0.2"

@@ -16,7 +16,7 @@ from tests.support.loopback_registry import LOGIN, SHELL, LoopbackRegistry, arch
 from tests.support.sshd import wait_for
 from tests.support.unit_pods import unit_image
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

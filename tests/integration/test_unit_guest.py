@@ -24,7 +24,7 @@ from vmrunner.guest.caches import CacheWork
 from vmrunner.guest.state import EventLog
 from vmrunner.model import Reason
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

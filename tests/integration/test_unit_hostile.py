@@ -15,7 +15,7 @@ from tests.support.sshd import wait_for
 from tests.support.unit_guest import job
 from tests.support.unit_pods import UnitPod, unit_image, unit_pod
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

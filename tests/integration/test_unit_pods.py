@@ -19,7 +19,7 @@ from tests.support.sshd import wait_for
 from tests.support.unit_guest import job
 from tests.support.unit_pods import UnitPod, ssh, unit_image, unit_pod
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
