@@ -4,8 +4,8 @@ as bad as the bounds let it be, while another tenant asks for its builds.
     python bench/tenants.py [KIND …] [--seconds 4] [--pairs 3]
 
 The service is a process of its own, as is who attacks it over HTTP, and who asks. Quiet and hostile
-seconds take turns, so that whatever else the machine does is in both. On a busy one the ratio is the
-machine's: `chrt -r 1 python …` runs it before all else.
+seconds take turns, so that whatever else the machine does is in both. On a busy one the ratio is
+the machine's: `chrt -r 1 python …` runs it before all else.
 """
 
 from __future__ import annotations
