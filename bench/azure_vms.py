@@ -32,7 +32,7 @@ from vmrunner_localclouds.azure import LocalAzure, routes
 from vmrunner_localclouds.azure import create as local_creates
 
 from bench.clouds import Endpoint, Spent, answer, compare, endpoint, order, spent, unlimited
-from vmrunner.providers.azure import create_request
+from vmrunner.providers.azure import boots, create_request
 from vmrunner.providers.azure.client import QUOTAS, last
 from vmrunner.providers.azure.options import AzureOptions
 from vmrunner.providers.azure.provider import CREATES, AzureProvider
@@ -56,6 +56,7 @@ def serve(pipe: Connection, *, latency: float) -> None:
 
 
 def provider(at: Endpoint) -> AzureProvider:
+    boots.AT_ONCE = ROOM  # nor does the driver: else each that is too many waits for seconds
     options = AzureOptions(
         name="azure",
         installation=INSTALLATION,

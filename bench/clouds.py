@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,6 +39,7 @@ CAPTION: Final = (
     "Builds: vmrunner / the script, which keeps no ledger and no limits on its calls (vmrunner's "
     "are opened wide). Under the ledger this disk alone does {syncs:.0f} fdatasync/s."
 )
+SUBMITTERS: Final = 16  # clients that submit at once
 _OPEN: Final = Limit(1e9, 1e9)
 _SPAWN: Final = multiprocessing.get_context("spawn")  # nothing of the client's is in it
 
@@ -129,7 +131,7 @@ def through_vmrunner(
     directory: Path | None,
     sessions: Sessions = engines.Session,
 ) -> Spent:
-    """From submit to seen dead."""
+    """From submit to seen dead. Clients submit side by side while the engine is at work."""
     with tempfile.TemporaryDirectory(dir=directory) as place:
         root = Path(place)
         url = f"sqlite:///{root}/ledger.db"
@@ -148,10 +150,23 @@ def through_vmrunner(
 
         provider.offers(spec)  # what is asked once is asked: the script did so for its orders
 
+        def submit(_: int) -> None:
+            ledger.builds.submit(spec, id=ids.build_id(), now=time.time())
+            engine.wake()
+
         def work() -> None:
-            for _ in range(builds):
-                ledger.builds.submit(spec, id=ids.build_id(), now=time.time())
-            engine.run(lambda: engine.idle)
+            with ThreadPoolExecutor(SUBMITTERS) as clients:
+                submissions = [clients.submit(submit, number) for number in range(builds)]
+                all_in = False
+
+                def over() -> bool:
+                    nonlocal all_in
+                    before, all_in = all_in, all(each.done() for each in submissions)
+                    return before and engine.idle  # of a tick that saw them all
+
+                engine.run(over)
+            for submission in submissions:
+                submission.result()
 
         found = spent(at, work)
         assert all(build.result is Result.SUCCESS for build in ledger.builds.list())

@@ -264,7 +264,7 @@ class Engine:
         self._reconciler.mark_deleting(snapshot)
         self._terminator.collect(snapshot.rows)
         self._terminator.send_deletes(snapshot.restless_rows())
-        self._poller.poll(snapshot.mine, snapshot.restless, self._launcher.is_pending)
+        self._poller.poll(snapshot.mine, snapshot.restless, self._is_pending)
         self._reconciler.apply_observations(snapshot, self._poller.observations())
         if snapshot.is_new:
             self._poller.forget(snapshot.rows, snapshot.changed)
@@ -289,6 +289,9 @@ class Engine:
         if self._launcher.busy or any(row.state in _SOON for row in snapshot.restless_rows()):
             return FAST_LOOK
         return BUSY_TICK if snapshot.builds or queued else IDLE_TICK
+
+    def _is_pending(self, instance: str) -> bool:
+        return self._launcher.is_pending(instance) or self._terminator.is_pending(instance)
 
     def _creates(self, name: str) -> int:
         return self._context.providers[name].creates

@@ -31,7 +31,8 @@ _CHANGING: Final = (
 FRESH: Final = 60.0  # seconds in such a state that deserve looks at the fastest: `LookPace.fresh`
 OLD: Final = 600.0
 #: The first slot of a place is for what is urgent, and has small batches; what does not fit into
-#: one of these goes to the others, by the thousand.
+#: one of these goes to the others, by the thousand. What changes while the first is taken need not
+#: wait for it: the second may take it, too.
 URGENT: Final = 500
 LOOK_BATCH: Final = 5000
 SLOTS: Final = 4
@@ -97,7 +98,7 @@ class InstancePoller:
     ) -> None:
         """Send looks at all whose turn it is: what changes first, then what waited longest. `such`:
         ids of those whose turn may be before the time that was noted at their last look.
-        `is_pending`: nothing may be there yet."""
+        `is_pending`: a call is under way before whose end a look is of no use."""
         now = self._context.monotonic()
         names = dict.fromkeys([*self._late, *sorted(such)])
         while self._turns and self._turns[0][0] <= now:
@@ -108,7 +109,9 @@ class InstancePoller:
             parts = [wanted[:URGENT]]
             parts += [wanted[n : n + LOOK_BATCH] for n in range(URGENT, len(wanted), LOOK_BATCH)]
             free = [n for n in range(1, SLOTS) if self._slots[(*place, n)].free]
-            for slot, part in zip_longest([0, *free][: len(parts)], parts):
+            urgent = 0 if self._slots[(*place, 0)].free or wanted[0].state not in _CHANGING else 1
+            others = [n for n in free if n != urgent]
+            for slot, part in zip_longest([urgent, *others][: len(parts)], parts):
                 if slot is not None and self._slots[(*place, slot)].free:
                     self._send((*place, slot), part, now)
                 else:
