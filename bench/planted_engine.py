@@ -161,4 +161,25 @@ BUGS: Final = (
         "return pace.changing if age < OLD else pace.steady",
         f"{POLLER}::test_no_pace_lets_a_place_that_answers_count_as_dark",
     ),
+    Bug(
+        "what changes waits for the look that is under way",
+        "engine/poller.py",
+        "_CHANGING else 1\n",
+        "_CHANGING else 0\n",
+        f"{POLLER}::test_what_changes_waits_for_no_other_look",
+    ),
+    Bug(
+        "a delete that is under way is sent once more by another slot",
+        "engine/terminator.py",
+        "and row.id not in flying and",
+        "and",
+        "tests/unit/engine/test_terminator.py::test_one_call_at_a_time_goes_to_a_vm",
+    ),
+    Bug(
+        "a delete without an answer is never looked at",
+        "engine/terminator.py",
+        "instance in batch.instances and batch.sent_at > answers_by",
+        "instance in batch.instances",
+        "tests/unit/engine/test_terminator.py::test_no_look_comes_before_the_answer_for_long",
+    ),
 )

@@ -127,8 +127,12 @@ class WorkContext:
         """The provider that may act on this instance, its very scope verified: the one of its
         name, or any where that has not its scope, as after a renaming, or after its name was given
         to another account. That one is none of our business."""
-        able = (self.providers[name] for name in self._names(instance))
-        found = (driver_at(driver, instance.scope, self.scopes_of) for driver in able)
+        scope, named = instance.scope, self.providers.get(instance.provider)
+        own = None if named is None else driver_at(named, scope, self.scopes_of)
+        if own is not None:  # next to always, and asked of each row in each tick
+            return own
+        others = (self.providers[name] for name in self._names(instance))
+        found = (driver_at(driver, scope, self.scopes_of) for driver in others)
         return next((driver for driver in found if driver is not None), None)
 
     def scopes_of(self, driver: Provider) -> frozenset[Scope]:

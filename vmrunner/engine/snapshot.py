@@ -61,7 +61,9 @@ class Snapshot:
 
     def update(self, row: Instance) -> None:
         """Something of it changed in this very tick. The provider stays that which acts on it."""
-        row = replace(row, provider=self.rows[row.id].provider)
+        provider = self.rows[row.id].provider
+        if row.provider != provider:
+            row = replace(row, provider=provider)
         self.rows[row.id] = row
         self.mine[row.id] = row
         self.restless.add(row.id)

@@ -21,6 +21,10 @@ from vmrunner.ledger.sql import Connection
 T = TypeVar("T")
 
 
+class _Failed(Exception):
+    """One of those that share a transaction failed, and with it all of them."""
+
+
 class Repeated(Exception):
     """A write that stands already; nothing more was written."""
 
@@ -56,6 +60,14 @@ class _Waiting(Generic[T]):
         except Exception:  # noqa: BLE001 - it is done again by itself, and told there
             raw.execute("ROLLBACK TO shared").close()
         raw.execute("RELEASE shared").close()
+
+    def run_unguarded(self, connection: Connection) -> None:
+        """Do it without a savepoint, which costs two statements and is next to never needed. Raises
+        `_Failed`."""
+        try:
+            self.result = [self.work(connection)]
+        except Exception as error:
+            raise _Failed from error
 
     def tell(self) -> None:
         """Wake its thread: it is over."""
@@ -143,18 +155,13 @@ class SharedWrites:
         return waiting.result[0] if waiting.result else self._database.write(waiting.work)
 
     def _write_together(self, writes: Sequence[_Waiting[Any]]) -> None:
-        def run_all(connection: Connection) -> None:
-            if not self._database.sqlite:
-                driver(connection).execute(_IMPATIENT).close()
-            for waiting in writes:
-                waiting.run(connection)
-            if not self._database.sqlite:
-                driver(connection).execute(_PATIENT).close()
-
         error: Exception | None = None
         try:
             if len(writes) > 1:
-                self._database.write(run_all)
+                try:
+                    self._database.write(lambda c: self._run(c, writes, _Waiting.run_unguarded))
+                except _Failed:
+                    self._database.write(lambda c: self._run(c, writes, _Waiting.run))
             elif writes:
                 with suppress(HeldUp):  # done again by itself, as one of many is
                     writes[0].result.append(self._database.write(writes[0].work, waits=False))
@@ -166,6 +173,19 @@ class SharedWrites:
             error = failed
         for waiting in writes:
             waiting.error = error
+
+    def _run(
+        self,
+        connection: Connection,
+        writes: Sequence[_Waiting[Any]],
+        run: Callable[[_Waiting[Any], Connection], None],
+    ) -> None:
+        if not self._database.sqlite:
+            driver(connection).execute(_IMPATIENT).close()
+        for waiting in writes:
+            run(waiting, connection)
+        if not self._database.sqlite:
+            driver(connection).execute(_PATIENT).close()
 
     # --- forks ---
 

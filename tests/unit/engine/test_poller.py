@@ -120,6 +120,15 @@ def test_whoever_finds_no_free_slot_waits_for_the_next() -> None:
     assert len(bench.run(rows, 2 * SLOW + 6, tick=5.0)) == len(rows)
 
 
+def test_what_changes_waits_for_no_other_look() -> None:
+    bench = Bench(seconds=1.0)
+    first, steady, second = booting("vm-1", bench.now), row("vm-2"), booting("vm-3", bench.now)
+    bench.run([first], 0.25)
+    bench.run([first, steady], 0.25)
+    bench.run([first, steady, second], 1.0)
+    assert bench.calls[:2] == [(1001.0, ["vm-1"]), (1001.5, ["vm-3", "vm-2"])]
+
+
 def test_a_vm_that_was_anothers_has_its_turn_again() -> None:
     bench = Bench()
     mine = row("vm-1")

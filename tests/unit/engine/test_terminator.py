@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.support.engine_parts import EngineParts, Later
-from vmrunner.engine.terminator import FIRST_WAIT, Terminator
+from vmrunner.engine.terminator import ANSWERS, FIRST_WAIT, SLOTS, Terminator
 from vmrunner.model import Instance
 from vmrunner.providers.deletion import DELETE_RETRY, FORCE_AFTER
 from vmrunner.providers.fake import Fault
@@ -116,7 +116,7 @@ def test_a_row_without_a_reference_waits_for_a_look(parts: EngineParts) -> None:
     assert not machine.alive
 
 
-def test_one_call_at_a_time_goes_to_a_provider(parts: EngineParts) -> None:
+def test_one_call_at_a_time_goes_to_a_vm(parts: EngineParts) -> None:
     row = parts.dying()
     parts.pool = pool = Later()
     deleting = Deleting(parts, row)
@@ -124,6 +124,32 @@ def test_one_call_at_a_time_goes_to_a_provider(parts: EngineParts) -> None:
     deleting.turn(DELETE_RETRY)
     pool.run()
     assert deleting.asked == 1
+
+
+def test_a_call_under_way_holds_up_no_other_vm(parts: EngineParts) -> None:
+    rows = [parts.dying(f"b-{n}") for n in range(SLOTS + 1)]
+    parts.pool = pool = Later()
+    terminator = Terminator(parts.context)
+    for row in rows:
+        terminator.send_deletes([row])
+    pool.run()
+    assert [parts.machine(row).alive for row in rows] == [False] * SLOTS + [True]
+
+
+def test_no_look_comes_before_the_answer_for_long(parts: EngineParts) -> None:
+    row = parts.dying()
+    parts.pool = pool = Later()
+    deleting = Deleting(parts, row)
+    deleting.turn()
+    assert deleting.terminator.is_pending(row.id)
+    assert not deleting.terminator.is_pending("vm-other")
+    parts.clock.advance(ANSWERS)
+    assert not deleting.terminator.is_pending(row.id), "it may never come"
+    other = Deleting(parts, parts.dying("b-2"))
+    other.turn()
+    pool.run()
+    other.turn()
+    assert not other.terminator.is_pending(other.row.id)
 
 
 def test_one_that_cannot_be_deleted_delays_no_other(parts: EngineParts) -> None:
