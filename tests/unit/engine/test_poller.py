@@ -125,7 +125,7 @@ def test_what_changes_waits_for_no_other_look() -> None:
     first, steady, second = booting("vm-1", bench.now), row("vm-2"), booting("vm-3", bench.now)
     bench.run([first], 0.25)
     bench.run([first, steady], 0.25)
-    bench.run([first, steady, second], 1.0)
+    bench.run([first, steady, second], 1.25)
     assert bench.calls[:2] == [(1001.0, ["vm-1"]), (1001.5, ["vm-3", "vm-2"])]
 
 
