@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import INSERT_EVENT, add_event
 from vmrunner.ledger.instance_writes import InstanceWrites
+from vmrunner.ledger.live_vms import LiveVms
 from vmrunner.ledger.pool_vms import fills
-from vmrunner.ledger.sql import Connection, exists, func, select, update
+from vmrunner.ledger.sql import Connection, exists, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts, run
 from vmrunner.ledger.tables import BUILDS, INSTANCES, LEDGER
 from vmrunner.ledger.transfer_types import LaunchRequest, Started
@@ -59,13 +59,6 @@ _CLAIM = Prepared(
             owner_until=arg("until"),
         )
         .returning(*codec.BUILD, _b.events)
-    )
-)
-_TAKEN = Prepared(
-    lambda: (
-        select(_i.provider, func.count())
-        .where(_i.state != InstanceState.GONE.value, _i.role != Role.IMAGE.value)
-        .group_by(_i.provider)
     )
 )
 _INSERT = inserts(INSTANCES)
@@ -131,6 +124,7 @@ class Instances(InstanceWrites):
     ) -> None:
         super().__init__(database, seal)
         self._started = started
+        self._live = LiveVms(database)
 
     def start(
         self, launches: Sequence[LaunchRequest], *, until: float, rooms: Capacity | None = None
@@ -290,7 +284,7 @@ class Instances(InstanceWrites):
         ends."""
         if not self._database.sqlite:  # which has one writer anyway
             run(connection, select(LEDGER.c.id).with_for_update())
-        taken = Counter(dict(_TAKEN(connection).all()))
+        taken = self._live.count(connection)
         fitting = []
         for launch in launches:
             name = launch.instance.provider

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
@@ -33,7 +33,7 @@ _DRIVEN: Final = and_(
 _MINDED: Final = and_(
     _OPEN, or_(_i.role != Role.IMAGE.value, _i.state == InstanceState.DELETING.value)
 )
-_MARK = Prepared(lambda: select(REVISIONS.c.last, select(LEDGER.c.generation).scalar_subquery()))
+MARK = Prepared(lambda: select(REVISIONS.c.last, select(LEDGER.c.generation).scalar_subquery()))
 
 
 def _instances(which: ColumnElement[bool]) -> tuple[Prepared, Prepared]:
@@ -47,6 +47,19 @@ def _instances(which: ColumnElement[bool]) -> tuple[Prepared, Prepared]:
 _EVERY, _OF_ENGINES = _instances(_OPEN), _instances(_MINDED)
 _ALL_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_DRIVEN).order_by(_b.id))
 _CHANGED_BUILDS = Prepared(lambda: select(*codec.BUILD, _DRIVEN).where(_b.revision > arg("seen")))
+
+
+class Mark(NamedTuple):
+    """A moment of a ledger: the last number of its change counter, the ledger's generation, and how
+    many servers answered by then."""
+
+    revision: int
+    generation: str
+    servers: int
+
+    def leads_to(self, later: Mark) -> bool:
+        """True if all that changed from here on has a higher number."""
+        return later[1:] == self[1:] and later.revision >= self.revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ class OpenRowsReader:
         self._lock = threading.Lock()
         self._instances = _Table(codec.instance)
         self._builds = _Table(codec.build)
-        self._mark: tuple[int, str, int] | None = None  # revision, generation, servers met
+        self._mark: Mark | None = None
         self._whole = 0.0
 
     def read(self, now: float) -> OpenRows:
@@ -125,15 +138,10 @@ class OpenRowsReader:
             )
 
     def _read(self, connection: Connection, now: float) -> frozenset[str] | None:
-        row = _MARK(connection).first()
+        row = MARK(connection).first()
         assert row is not None
-        mark, before = (row[0], row[1], self._database.servers_met), self._mark
-        whole = (
-            before is None
-            or mark[1:] != before[1:]
-            or mark[0] < before[0]
-            or not 0 <= now - self._whole < WHOLE
-        )
+        mark, before = Mark(row[0], row[1], self._database.servers_met), self._mark
+        whole = before is None or not before.leads_to(mark) or not 0 <= now - self._whole < WHOLE
         self._mark = None  # until all is read
         if whole:
             self._instances.take_all(self._all(connection).all())
@@ -141,7 +149,7 @@ class OpenRowsReader:
             self._whole = now
             changed = None
         elif before is not None and mark != before:
-            seen = before[0]
+            seen = before.revision
             changed = frozenset(
                 self._instances.take(self._changed(connection, seen=seen).all())
                 | self._builds.take(_CHANGED_BUILDS(connection, seen=seen).all())
