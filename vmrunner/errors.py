@@ -39,7 +39,7 @@ from collections.abc import Sequence
 
 
 class VmrunnerError(Exception):
-    """Root of the tree."""
+    """Root of all errors that vmrunner raises on purpose. `hint`: the fix, or ""."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -51,9 +51,9 @@ class VmrunnerError(Exception):
 
 
 class ConfigError(VmrunnerError):
-    """A value that cannot be used. The message names the field and the value, the hint the fix.
-    `more` are the others, which are told with the first. `line`: of the file that the message
-    names."""
+    """A value that cannot be used. The message names the field and the value, `hint` the fix.
+    `more`: all other faults that were found with it. `line`: in the file that the message names,
+    or 0."""
 
     def __init__(
         self, message: str, *, hint: str = "", more: Sequence[ConfigError] = (), line: int = 0
@@ -67,7 +67,7 @@ class ConfigError(VmrunnerError):
 
 
 class NotFound(VmrunnerError):
-    """Nothing has this id."""
+    """Nothing has this id or name, as far as the caller may see."""
 
 
 class NotUploaded(NotFound):
@@ -136,11 +136,11 @@ class Fenced(VmrunnerError):
 
 
 class ProviderError(VmrunnerError):
-    """A provider's answer, translated once at the driver's edge."""
+    """A provider refused or failed. Its subclasses say whether anything was created."""
 
 
 class Refused(ProviderError):
-    """The provider said no; nothing was born and nothing happened."""
+    """The provider said no: nothing was created and nothing has changed."""
 
 
 class NoCapacity(Refused):
@@ -172,4 +172,4 @@ class BadOrder(Refused):
 
 
 class Uncertain(ProviderError):
-    """The call may have happened. Only looking can tell."""
+    """The call may or may not have taken effect: only a look at the cloud can tell."""

@@ -26,7 +26,8 @@ log = logging.getLogger("vmrunner")
 
 
 class Build:
-    """A build as it was when it was read; `refresh()` reads it again."""
+    """A build as it was when it was read; `refresh()` reads it again. Times are epoch seconds. What
+    asks the ledger or a server raises `LedgerError`, `ServerUnreachable` or `NotFound`."""
 
     def __init__(self, row: Row, runner: Runner) -> None:
         self._row = row
@@ -44,6 +45,7 @@ class Build:
 
     @property
     def id(self) -> str:
+        """Id: `b-` and 26 characters, which sort by the time of submission."""
         return self._row.id
 
     @property
@@ -53,6 +55,7 @@ class Build:
 
     @property
     def name(self) -> str:
+        """Name, or ""."""
         return self._row.spec.name
 
     @property
@@ -62,30 +65,35 @@ class Build:
 
     @property
     def state(self) -> BuildState:
+        """State at the time when it was read."""
         return self._row.state
 
     @property
     def result(self) -> Result | None:
+        """Result; None: it has not ended."""
         return self._row.result
 
     @property
     def reason(self) -> Reason | None:
+        """Reason for its end; None: it has not ended."""
         return self._row.reason
 
     @property
     def message(self) -> str:
-        """One line beside the reason, to be printed: a guest may have written it."""
+        """One line that says more than the reason, safe to print (a guest may have written it), or
+        ""."""
         return ci_commands.text(clean(self._row.message), os.environ)
 
     @property
     def failed_step(self) -> str | None:
-        """The step in which it ended otherwise than well, by its name or command."""
+        """The step that failed, ran out of time or was cancelled, by its name or command; None: it
+        ended in no step."""
         culprit = self._culprit()
         return None if culprit is None else build_history.title(self._row, culprit.index or 0)
 
     @property
     def ending(self) -> str:
-        """The end in that step, in one line; else its message."""
+        """One line about the end in its `failed_step`; without one its `message`."""
         culprit = self._culprit()
         return self.message if culprit is None else build_history.describe(self._row, culprit)
 
@@ -102,52 +110,59 @@ class Build:
 
     @property
     def exit_code(self) -> int | None:
+        """The exit code of its steps, 0 to 255; None: they did not come to one."""
         return self._row.exit_code
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Return its phases, with times; `phase.seconds(now)` is how long one took."""
+        """Phases so far, in order; `phase.seconds(now)` is how long one took."""
         return self._row.phases
 
     @property
     def cost(self) -> float | None:
-        """USD that its VMs have cost with disk and address, estimated; None: a price is unknown; 0
-        where the machine is your own. `cost_detail` says if it is final, and by which prices."""
+        """Estimated USD for its VMs with disks and addresses: 0 on your own machine, None where a
+        price is unknown. `cost_detail` says whether it is final, and by which prices."""
         return self._row.cost.usd
 
     @property
     def cost_detail(self) -> Cost:
+        """The same with what is known of it: source and date of its prices, whether it is final."""
         return self._row.cost
 
     @property
     def usage(self) -> BuildUsage:
-        """CPU, memory, disk and network that it used, as its VM told at its end; None: unknown."""
+        """CPU seconds, and bytes of memory, disk and network, that it used, as its VM told at its
+        end; each None where unknown."""
         return self._row.usage
 
     @property
     def instance(self) -> str | None:
-        """The id of its VM, the current attempt's."""
+        """The id of the VM of its current attempt; None: there is none."""
         return self._row.instance
 
     @property
     def labels(self) -> Mapping[str, str]:
+        """The labels that it was submitted with."""
         return self._row.spec.labels
 
     @property
     def created_at(self) -> float:
+        """The time of its submission."""
         return self._row.created_at
 
     @property
     def finished_at(self) -> float | None:
+        """The time of its end; None: it has not ended."""
         return self._row.finished_at
 
     @property
     def finished(self) -> bool:
+        """True once it has ended and its VM is not held any more."""
         return self._row.finished
 
     @property
     def artifacts(self) -> BuildArtifacts:
-        """Return its artifacts; complete once it has ended."""
+        """The artifacts that it brought back; complete once it has ended."""
         return self._runner.service.artifacts(self._row)
 
     def refresh(self) -> Build:
@@ -155,8 +170,9 @@ class Build:
         return Build(self._runner.service.ledger.builds.get(self.id), self._runner)
 
     def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
-        """Wait until it has ended. `NotFinished` (a TimeoutError) when `timeout` runs out first;
-        `check`: raise a `BuildError` unless it succeeded."""
+        """Wait until it has ended, for `timeout` at most ("30m", seconds or a timedelta; None:
+        without end). Raises `NotFinished` (a TimeoutError) when that runs out; with `check` a
+        `BuildError` unless it succeeded."""
         return self._runner.wait(self.id, timeout=timeout, check=check)
 
     def logs(self, *, follow: bool = False, after: int = 0) -> Iterator[LogLine]:
@@ -165,7 +181,7 @@ class Build:
         return self._runner.lines(self.id, follow=follow, after=after)
 
     def cancel(self) -> Build:
-        """Cancel it: it ends, and its VM dies. Returns at once."""
+        """Cancel it: it ends, and its VM dies. Returns at once; `wait` for the end."""
         return self._runner.cancel(self.id)
 
 

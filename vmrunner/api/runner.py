@@ -228,8 +228,8 @@ class Runner:
         *,
         submitter: Process | None = None,
     ) -> tuple[Row, bool]:
-        """Check a wish, pack its source and queue it: the build, and whether it is a new one (not
-        one that had its idempotency key already)."""
+        """Check a request, pack its source and queue it. Returns the build, and True if it is a new
+        one, not one that had its idempotency key already."""
         return entry.enter(self.service, request, submitter=submitter)
 
     def enter_sandbox(

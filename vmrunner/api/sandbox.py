@@ -125,7 +125,7 @@ class Sandbox:
     def list(
         *, labels: Mapping[str, str] | None = None, runner: Runner | None = None
     ) -> builtins.list[Build]:
-        """Return the sandboxes that live, newest first."""
+        """The sandboxes that live, newest first, with all of these `labels`."""
         with contextmanager(_given)(runner) as client:
             found = client.list(active=True, labels=labels, limit=None)
             return [build for build in found if build.spec.sandbox_ttl is not None]
@@ -275,13 +275,14 @@ class Sandbox:
     # --- life ---
 
     def extend(self, by: Duration) -> Build:
-        """Let it live so much longer, up to `max_ttl`. Raises Conflict where it cannot."""
+        """Let it live longer by `by` ("20m", seconds or a timedelta), up to `max_ttl`. Raises
+        Conflict beyond that, and once it has ended."""
         row = self._runner.service.extend(self._build.row, units.duration(by, "by"))
         self._build = Build(row, self._runner)
         return self._build
 
     def info(self) -> Build:
-        """Return the build that it is, read anew."""
+        """The build behind it, read anew. Raises NotFound once its rows are removed."""
         self._build = self._build.refresh()
         return self._build
 
@@ -290,11 +291,11 @@ class Sandbox:
         return self.info().state is BuildState.RUNNING
 
     def ssh_command(self) -> str:
-        """Return the command that opens a shell in its container."""
+        """The command line that opens a shell in its container, on this machine."""
         return shlex.join(["vmrunner", "sandbox", "shell", self.id])
 
     def kill(self) -> None:
-        """End it now, with its VM. Again is harmless."""
+        """End it now, with its VM. To end it again does nothing."""
         self._let_go()
         self._runner.end_sandbox(self.id)
 

@@ -240,7 +240,7 @@ class TerminalFollower:
         self._obey()
 
     def _obey(self) -> None:
-        """Do what the user wishes."""
+        """Do what the user asked for by signals."""
         self._leave_if_told()
         if self._signals.count and not self._cancelled:
             self._follower.patiently(lambda: cancel(self._ledger, self._build))

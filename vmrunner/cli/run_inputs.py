@@ -113,7 +113,7 @@ def _job_file_here() -> Path | None:
 def with_job(
     request: BuildRequest, file: Path, name: str | None, leave: HostAccess
 ) -> BuildRequest:
-    """The wish, and what the job of that name adds to it."""
+    """The request, and what the job of that name adds to it."""
     from vmrunner.config import jobfile
     from vmrunner.services import requests
 

@@ -70,9 +70,9 @@ class Box(Protocol):
         """Fields about the container in the job that the supervisor gets with the build's steps."""
 
     def inside(self, command: Sequence[str], *, held: bool, terminal: str) -> list[str]:
-        """Return the words for sshd's root that run a command in the container; without a command
-        a shell. `held`: the build has ended. `terminal`: nothing, or a name for the terminal that
-        they run at, which no other has: what runs there is hung up with it."""
+        """The command line for sshd's root that runs `command`, or a shell where it is empty, in
+        the container. `held`: the build has ended. `terminal`: a name that no other terminal has,
+        or "" without one; all that runs at it is hung up with it."""
 
 
 class DockerBox:

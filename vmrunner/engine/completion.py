@@ -276,7 +276,7 @@ class BuildCompletion:
 
     def _keeps(self, build: BuildRecord, row: Instance, end: End) -> bool:
         """True if the VM is kept for a look inside. Only after a failure of the build's own, on a
-        VM that works, and never against a wish to end it."""
+        VM that works, and never against a cancel."""
         return (
             bool(build.spec.keep_on_failure)
             and end.result in (Result.FAILURE, Result.TIMEOUT)

@@ -310,7 +310,7 @@ class Engine:
         return self._provider_answers[name]
 
     def _concerns(self, build: BuildRecord) -> bool:
-        """True if we can do anything for a build that is driven, or queued with a wish to end."""
+        """True if we can do anything for a build that is driven, or queued and to be ended."""
         return build.state is BuildState.QUEUED or build.spec.provider in self._context.providers
 
     def _leave(self) -> None:

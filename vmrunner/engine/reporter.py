@@ -108,7 +108,7 @@ class LedgerReporter:
         return self.patiently(lambda: self._context.ledger.logs.offset(build.id, build.attempt))
 
     def steps_started(self) -> None:
-        """The attempt's steps may have run from here on: no retry without a wish for it. Before
+        """The attempt's steps may have run from here on: no retry unless it was asked for. Before
         that, what they must not reach is switched off."""
         build = self._build
         self._lower_deadline()

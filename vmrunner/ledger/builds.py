@@ -307,8 +307,8 @@ class Builds(BuildWrites):
     def request_cancel(
         self, build_id: str, reason: Reason, now: float, *, by: str = ""
     ) -> BuildRecord:
-        """Wish it to end; its owner does it. The first wish stands; a finished build is returned as
-        it is. `by`: who asks for it, for people. Raises NotFound."""
+        """Ask for its end, which its owner brings about. The first request stands; a finished build
+        is returned as it is. `by`: who asks for it, for people. Raises NotFound."""
 
         def work(connection: Connection) -> BuildRecord:
             row = _CANCEL(connection, id=build_id, reason=reason.value, now=now).first()

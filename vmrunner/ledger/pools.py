@@ -159,12 +159,12 @@ class Pools(PoolVms):
         def write(connection: Connection) -> Any:
             return _RESIZE(connection, name=name, size=size)
 
-        return self._wish(name, actor, "resize", now, write, str(size))
+        return self._change(name, actor, "resize", now, write, str(size))
 
     def drain(self, name: str, actor: str, now: float) -> bool:
         """End all its VMs that wait, and make none, until the configuration changes or it is
         resized. False: there is no such pool."""
-        return self._wish(name, actor, "drain", now, lambda c: _DRAIN(c, name=name))
+        return self._change(name, actor, "drain", now, lambda c: _DRAIN(c, name=name))
 
     def note(self, name: str, state: PoolPlace) -> None:
         """Note how it is at one place."""
@@ -256,7 +256,7 @@ class Pools(PoolVms):
 
     # --- within ---
 
-    def _wish(
+    def _change(
         self,
         name: str,
         actor: str,

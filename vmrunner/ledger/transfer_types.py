@@ -22,7 +22,7 @@ from vmrunner.model import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchRequest:
-    """A wish to start one build on one new instance, made from what was seen of the build; or a
+    """An order to start one build on one new instance, made from what was seen of the build; or a
     VM for a pool or a template, with no build.
 
     `instance` needs an owner; its epoch and attempt are set by the ledger. Its `created_at` is

@@ -56,7 +56,9 @@ RUNTIMES: Final = (RUNC, RUNSC)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One step. A `run` string is a shell line; an `argv` is one command. Exactly one is set."""
+    """One step: a shell line (`run`) or one command (`argv`), exactly one of them. `name`: shown in
+    its place. `timeout`: "5m", seconds or a timedelta; None: the build's alone holds. `env`: beside
+    the build's."""
 
     run: str | None = None
     argv: tuple[str, ...] = ()
@@ -66,15 +68,17 @@ class Step:
 
     @property
     def title(self) -> str:
+        """Name, else its line or command."""
         return self.name or (self.run if self.run is not None else " ".join(self.argv))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactRule:
-    """A rule for artifacts to bring back: a glob relative to the work directory."""
+    """A rule for artifacts to bring back: a glob relative to the work directory. `always`: also
+    after steps that failed; without it only after success."""
 
     glob: str
-    always: bool = False  # also when the steps failed
+    always: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,7 +154,7 @@ class BuildRecord:
     owner: str | None = None  # engine id of the session owner
     owner_until: float = 0.0
     epoch: int = 0
-    cancel: Reason | None = None  # an authorised wish: user, owner_gone, …
+    cancel: Reason | None = None  # who asked for its end: user, owner_gone, …
     cancelled_at: float | None = None
     hold_until: float | None = None
     steps_started: bool = False

@@ -13,7 +13,8 @@ MOST_CACHES: Final = 10_000  # of one tenant
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheRule:
     """A directory of the container that is restored before the steps and saved after success.
-    `fallback`: beginnings of keys that will do where nothing has this very key, newest first."""
+    `key` may have `{hash:GLOB}`; `path` is absolute. `fallback`: beginnings of keys, tried in order
+    where no cache has the key; of each the newest cache is taken."""
 
     key: str
     path: str

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Network(StrEnum):
-    """The network of a build."""
+    """The network of a build: the internet, or nothing. Hosts by name: `AllowList`."""
 
     OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
     NONE = "none"

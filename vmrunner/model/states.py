@@ -7,7 +7,7 @@ from typing import Final
 
 
 class BuildState(StrEnum):
-    """State of a build; the order of members is the order of life."""
+    """State of a build, in the order in which it goes through them."""
 
     QUEUED = "queued"
     PROVISIONING = "provisioning"

@@ -197,7 +197,7 @@ class HoldsNoNetwork(Protocol):
 
     @property
     def holds_no_network(self) -> bool:
-        """Tell whether it does as it is configured."""
+        """True if it does so, as it is configured."""
 
 
 @runtime_checkable
@@ -309,8 +309,9 @@ class Driver:
     machine_types: str = ""  # its setting that lists the types it offers; "": none does
     units: bool = False  # its providers may start units (`StartsUnits`), as they are configured
     #: The cloud shows the name of an instance, so that it is found by that. False: `look` finds
-    #: recorded references alone. Whoever was not answered sends the identical order again, nobody
-    #: else concludes anything: the row ends as one without its VM, the VM as one without a row.
+    #: recorded references alone. An engine that got no answer sends the identical order again, and
+    #: nothing else is concluded: in time the row ends as one without a VM, the VM as one without a
+    #: row.
     names: bool = True
     max_ttl: float = math.inf  # seconds: no VM of it can live for longer
     guard: str = ""  # who makes one: "vmrunner", or the Terraform module at this path in `deploy/`

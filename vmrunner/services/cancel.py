@@ -1,4 +1,4 @@
-"""The wish that a build ends and its VM dies; who drives it does both."""
+"""Requests that a build end and its VM die; the engine that drives it does both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cancel(
     why: str = "",
     by: str = "",
 ) -> BuildRecord:
-    """Note the wish, and return the build as it is then; one that has finished stays as it is.
+    """Note the request, and return the build as it is then; one that has finished stays as it is.
     `wake` lets the engines look at once; `why` stands beside the actor, for people: `by`, or
     this process's user."""
     who = by or process.user()

@@ -27,7 +27,7 @@ class HostAccess:
 
 
 class HostAccessCheck:
-    """One job's wishes for things of this machine, each held against the leave."""
+    """One job's requests for things of this machine, each held against what was allowed."""
 
     def __init__(self, chosen: SelectedJob, leave: HostAccess) -> None:
         self._chosen = chosen

@@ -34,7 +34,7 @@ from vmrunner.session.supervisor_calls import SupervisorCalls
 #: Wishes that the build hears of: it gets time to end, and its artifacts are still wanted.
 GENTLE: Final = frozenset({Reason.USER, Reason.OWNER_GONE, Reason.BUDGET})
 
-CANCEL_TIMEOUT: Final = 10.0  # seconds for the VM to take note of the wish
+CANCEL_TIMEOUT: Final = 10.0  # seconds for the VM to take note of a cancel
 CANCEL_PATIENCE: Final = 30.0  # seconds until a cancelled build has ended
 START_PATIENCE: Final = 300.0  # seconds from the order until the VM must say that it began
 TIMEOUT_PATIENCE: Final = 120.0  # seconds past its timeout until the supervisor counts as broken

@@ -29,7 +29,7 @@ class GarmProvider:
         self._controller = controller
 
     def create(self, pool: str, wanted: Bootstrap) -> dict[str, Any]:
-        """Start a runner; the same wish again is the same runner, until that has ended. Raises
+        """Start a runner; the same request again is the same runner, until that has ended. Raises
         Conflict when one of its name lives that is another."""
         such = {CONTROLLER: self._controller, NAME: wanted.name}
         former = self._service.ledger.builds.list(labels=such, mine=True)

@@ -1,4 +1,4 @@
-"""Builds: listed, submitted, shown, wished to end."""
+"""Builds: listed, submitted, shown, cancelled."""
 
 from __future__ import annotations
 

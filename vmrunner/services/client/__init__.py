@@ -1,4 +1,4 @@
-"""A server of ours, as its clients see it: the ledger's questions and wishes over HTTP."""
+"""A server of ours, as its clients see it: the ledger's reads and writes over HTTP."""
 
 from vmrunner.services.client.http_client import HttpClient as HttpClient
 from vmrunner.services.client.ledger import RemoteLedger as RemoteLedger

@@ -102,7 +102,7 @@ class HttpClient:
     def post(
         self, path: str, body: Mapping[str, Any] | None = None, /, **parameters: Any
     ) -> dict[str, Any]:
-        """Send a wish; return the answer's document."""
+        """Send a request that changes something; return the answer's document."""
         return self._json("POST", path, parameters, json=dict(body or {}))
 
     def put(

@@ -1,4 +1,4 @@
-"""The questions and wishes of a ledger, put to a server. Methods are named and answer as those of
+"""Reads and writes of a ledger, put to a server. Methods are named and answer as those of
 `vmrunner.ledger`, so that code that follows, shows or cancels a build need not know which it is."""
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class SocketWire(Protocol):
 
 
 class WakeupPipe:
-    """A pipe that wakes a waiting exchange: bytes came, or a wish."""
+    """A pipe that wakes a waiting exchange: bytes came, or a request."""
 
     def __init__(self) -> None:
         self.bell = threading.Event()
