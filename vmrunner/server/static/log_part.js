@@ -216,10 +216,10 @@ export class LogPart {
   // Lines came, up to number `last`; those between what is there and them came too fast. Without
   // `follows` its reader is elsewhere in it, and nothing moves.
   arrive(found, last, follows) {
-    const whole = this.whole;
+    const whole = this.whole, joins = found[0].seq <= this.hi + 1;
     this.last = Math.max(this.last, last);
-    if (this.open && whole && (follows || this.hi - this.lo < MOST)) {
-      if (found[0].seq > this.hi + 1 && follows) {
+    if (this.open && (whole || joins) && (follows || this.hi - this.lo < MOST)) {
+      if (!joins && follows) {
         this.lines.replaceChildren();
         [this.lo, this.hi] = [found[0].seq, found[0].seq - 1];
       }

@@ -26,6 +26,7 @@ PACKET: Final = 128 * 1024
 REKEY: Final = 1 << 35  # bytes
 COMMAND_START_TIMEOUT: Final = ASK_AFTER + DEAD_AFTER  # seconds until a command must have begun
 AHEAD: Final = 256 * 1024  # bytes
+AT_REST: Final = 8 * 1024  # bytes: who waits for the first of them holds memory for so many
 PACKET_LIMIT: Final = PACKET + 16 * 1024  # bytes of a packet with all that is around its data
 GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
@@ -37,12 +38,14 @@ class PatchedSocket(socket.socket):
     """Our own socket under paramiko. Knows when the peer was last heard.
 
     Reads ahead: paramiko asks for sixteen bytes and then for the rest of each packet, and at every
-    call to the system another thread may take the interpreter."""
+    call to the system another thread may take the interpreter. Python sets aside what a call may
+    bring while it waits: little, until much comes."""
 
     heard = 0.0
     _ending = StreamEnd()
     _ahead = b""
     _at = 0  # so much of it was handed on
+    _room = AT_REST
 
     @classmethod
     def over(cls, plain: socket.socket) -> PatchedSocket:
@@ -63,7 +66,9 @@ class PatchedSocket(socket.socket):
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
         if self._at == len(self._ahead):
-            self._ahead, self._at = super().recv(max(size, AHEAD), flags), 0
+            self._ahead, self._at = b"", 0
+            self._ahead = super().recv(max(size, self._room), flags)
+            self._room = AHEAD if len(self._ahead) >= AT_REST else AT_REST
             if not self._ahead:
                 self._ending.check()
             self.heard = time.monotonic()

@@ -8,7 +8,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.session.ssh.paramiko_patches import PatchedSocket
+from vmrunner.session.ssh.paramiko_patches import AT_REST, PatchedSocket
 from vmrunner.session.ssh.receive_buffer import ReceiveBuffer
 
 
@@ -53,3 +53,19 @@ def test_a_wire_reading_ahead_gives_no_more_than_asked(sizes: list[int], data: b
             assert piece or got == data
             got += piece
         assert got == data
+
+
+def test_a_wire_at_rest_sets_little_aside() -> None:
+    """Python allocates what a call may bring, while it waits; much is asked for where much comes."""
+    near, far = socket.socketpair()
+    with near, far, PatchedSocket(fileno=near.detach()) as wire:
+        far.sendall(bytes(100_000))
+        kept = []
+        for _ in range(2):
+            wire.recv(1)
+            kept.append(len(wire._ahead))
+            wire.recv(wire._room)
+        assert kept == [AT_REST, 100_000 - AT_REST], "little first, then all there is"
+        far.sendall(b"x")
+        wire.recv(1)
+        assert wire._room == AT_REST, "it rests again"
