@@ -56,7 +56,7 @@ def test_a_wire_reading_ahead_gives_no_more_than_asked(sizes: list[int], data: b
 
 
 def test_a_wire_at_rest_sets_little_aside() -> None:
-    """Python allocates what a call may bring, while it waits; much is asked for where much comes."""
+    """Python allocates what a call may bring while it waits."""
     near, far = socket.socketpair()
     with near, far, PatchedSocket(fileno=near.detach()) as wire:
         far.sendall(bytes(100_000))
