@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.labels import having, owned
@@ -19,6 +19,7 @@ from vmrunner.ledger.sql import (
     func,
     or_,
     select,
+    text,
     union_all,
 )
 from vmrunner.ledger.statements import ALL_ROWS, Prepared, arg, run
@@ -28,6 +29,8 @@ from vmrunner.model import BuildChoice, BuildRecord, BuildState
 _b, _t, _p = BUILDS.c, TOKENS.c, PEOPLE.c
 _DONE: Final = _b.state == BuildState.FINISHED.value
 _OPEN: Final = _b.state != BuildState.FINISHED.value  # as the partial index over these says it
+#: As the partial index over them says it. A spec is JSON: no text in it has a bare quote.
+_SANDBOX: Final = "replace(spec, '\"sandbox_ttl\":null', '') {} spec"
 _FEW: Final = 20_000  # builds whose ids may be listed for a query: it takes some 30 ms
 _LAST: Final = "\U0010ffff"  # sorts after what any name goes on with
 
@@ -80,6 +83,8 @@ def _of_columns(choice: BuildChoice) -> list[ColumnElement[bool]]:
         found.append(_OPEN if choice.active else _DONE)
     if choice.tenant is not None:
         found.append(_b.tenant == choice.tenant)
+    if choice.sandbox is not None:
+        found.append(cast("Any", text(_SANDBOX.format("=" if choice.sandbox else "<>"))))
     if choice.states:
         found.append(_any(_b.state, choice.states))
         if BuildState.FINISHED not in choice.states:

@@ -48,6 +48,11 @@ class BuildRow(Row, table=True):
         Index("ix_builds_actor_id", "actor", "id"),
         _partial("ix_builds_result_id", "result", "id", where="result IS NOT NULL"),
         _partial(
+            "ix_builds_sandboxes",
+            "id",
+            where="replace(spec, '\"sandbox_ttl\":null', '') = spec",
+        ),
+        _partial(
             "ix_builds_ended", "provider", "result", "reason", "cost", where="state = 'finished'"
         ),
         _partial("ix_builds_lease_until", "lease_until", where="lease_until IS NOT NULL"),

@@ -138,6 +138,7 @@ def chosen(
     *,
     mine: bool = False,
     newer: str | None = None,
+    sandbox: bool | None = None,
 ) -> BuildPage:
     """Return the first of the builds that a filter picks of those that the principal sees; `mine`:
     of those that its very tenant submitted; `newer`: the last of those that are newer than this."""
@@ -150,6 +151,7 @@ def chosen(
         tenant=principal.tenant if mine else None,
         before=after,
         above=newer,
+        sandbox=sandbox,
     )
     return parts.ledger.builds.page(choice, limit, LISTED)
 

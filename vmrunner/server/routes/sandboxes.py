@@ -170,10 +170,9 @@ def list_sandboxes(
     """The sandboxes that the token sees, newest first."""
     page = chosen(
         parts, principal, wanted.words(), wanted.label, wanted.after, wanted.limit,
-        mine=wanted.mine,
+        mine=wanted.mine, sandbox=True,
     )  # fmt: skip
-    found = [build_document(row) for row in page.builds if row.spec.sandbox_ttl is not None]
-    return listing("sandbox", found, next_=page.next)
+    return listing("sandbox", [build_document(row) for row in page.builds], next_=page.next)
 
 
 @router.get("/sandboxes/{sandbox}", responses=polled("SandboxPage", problems=(409,)))
