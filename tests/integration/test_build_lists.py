@@ -70,6 +70,16 @@ def test_each_word_of_a_choice_picks_and_all_hold_together(five: Ledger) -> None
     assert names(five, name="nope*") == names(five, provider="x") == []
 
 
+def test_sandboxes_are_picked_whatever_they_are_called(ledger: Ledger) -> None:
+    hidden = {"env": {"sandbox_ttl": "null", "x": '"sandbox_ttl":null'}}
+    for number in range(1, 7):
+        more = {"sandbox_ttl": 60.0, "steps": ()} if number % 2 else {}
+        submitted(ledger, f"b-{number}", **more, **hidden)
+    assert names(ledger, sandbox=True) == ["5", "3", "1"]
+    assert names(ledger, sandbox=False) == ["6", "4", "2"]
+    assert names(ledger, sandbox=True, name="nope") == []
+
+
 @pytest.mark.parametrize("few", [True, False])
 def test_what_ended_counts_by_its_end(
     five: Ledger, monkeypatch: pytest.MonkeyPatch, few: bool
@@ -112,7 +122,10 @@ RARE: dict[str, BuildChoice] = {
     "running": BuildChoice(states=[BuildState.RUNNING, BuildState.HELD]),
     "first in line": BuildChoice(states=[BuildState.QUEUED], above=""),
     "newer": BuildChoice(results=[Result.TIMEOUT], above="b"),
+    "sandbox": BuildChoice(sandbox=True),
 }
+#: Indexes that few builds are in.
+SMALL = ("ix_builds_open", "ix_builds_sandboxes")
 
 
 def test_few_among_many_are_found_by_an_index(ledger: Ledger) -> None:
@@ -131,7 +144,7 @@ def test_few_among_many_are_found_by_an_index(ledger: Ledger) -> None:
     }
     through = "SCAN builds USING INDEX sqlite_autoindex" if sqlite else "using pk_builds"
     for name, steps in plans.items():
-        whole = [s for s in steps if s.startswith("SCAN builds") and "ix_builds_open" not in s]
+        whole = [s for s in steps if s.startswith("SCAN builds") and not s.endswith(SMALL)]
         assert not [s for s in steps if through in s or "Seq Scan on builds" in s] or (
             not sqlite and any("Merge Join" in s or "Nested Loop" in s for s in steps)
         ), f"{name}: {steps}"
@@ -171,6 +184,17 @@ def test_a_server_is_asked_the_same(http: Service) -> None:
         assert [b.id for b in runner.list(result="failure", since="24h")] == ["b-2"]
         assert [b.id for b in runner.list(result=["failure"], until=at)] == ["b-1"]
         assert [b.id for b in runner.list(name="nightly*", actor="nobody")] == []
+
+
+def test_a_page_of_sandboxes_is_full(http: Service) -> None:
+    ledger, client = http.app.ledger, http.client()
+    for number in range(1, 9):
+        submitted(ledger, f"b-{number}", **({"sandbox_ttl": 60.0} if number in (1, 2, 8) else {}))
+    first = client.get(f"{API}/sandboxes", params={"limit": 2}).json()
+    assert [item["id"] for item in first["items"]] == ["b-8", "b-2"]
+    rest = client.get(f"{API}/sandboxes", params={"limit": 2, "after": first["next"]}).json()
+    assert [item["id"] for item in rest["items"]] == ["b-1"]
+    assert rest.get("next") is None
 
 
 def test_a_tenant_finds_its_own_alone_by_any_word(http: Service) -> None:

@@ -50,7 +50,7 @@ class BuildRow(Row, table=True):
         _partial(
             "ix_builds_sandboxes",
             "id",
-            where="replace(spec, '\"sandbox_ttl\":null', '') = spec",
+            where="spec NOT LIKE '%\"sandbox_ttl\"\\:null%'",
         ),
         _partial(
             "ix_builds_ended", "provider", "result", "reason", "cost", where="state = 'finished'"

@@ -16,8 +16,8 @@ class BuildChoice:
     begins like it. `actors`: submitted by one of them, each an actor or the name of a token.
     `since` and `until` are epoch seconds: a build that finished did so at or after `since` and
     before `until`; another was submitted then. `own`: seen by the principal with this label filter.
-    `tenant`: submitted by that one. `sandbox`: it is one (True), or none (False). `before`: their ids sort before that; `above`: after that, and
-    those next to it come first."""
+    `tenant`: submitted by that one. `sandbox`: it is one (True), or none (False). `before`: their
+    ids sort before that; `above`: after that, and those next to it come first."""
 
     active: bool | None = None
     states: Collection[BuildState] = ()

@@ -9,5 +9,5 @@ down_revision = "0020"
 
 
 def upgrade() -> None:
-    such = "replace(spec, '\"sandbox_ttl\":null', '') = spec"
+    such = "spec NOT LIKE '%\"sandbox_ttl\"\\:null%'"
     steps.add_index("ix_builds_sandboxes", "builds", ["id"], such)
