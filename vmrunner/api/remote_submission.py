@@ -71,7 +71,7 @@ class RemoteSubmitter:
             secrets=dict(request.secrets),
             source=source,
             warnings=tuple(answer.get("warnings", ())),
-            taken=request.taken,
+            host_uses=request.host_uses,
             locations=request.locations,
         )
 

@@ -111,14 +111,14 @@ def _job_file_here() -> Path | None:
 
 
 def with_job(
-    request: BuildRequest, file: Path, name: str | None, leave: HostAccess
+    request: BuildRequest, file: Path, name: str | None, allowed: HostAccess
 ) -> BuildRequest:
     """The request, and what the job of that name adds to it."""
     from vmrunner.config import jobfile
     from vmrunner.services import requests
 
     chosen = jobfile.choose(file, name)
-    merged = request.over(requests.from_job(chosen, os.environ, request=request, leave=leave))
+    merged = request.over(requests.from_job(chosen, os.environ, request=request, allowed=allowed))
     if merged.name is None:
         output.warn(f"job {chosen.name!r} cannot be the build's name: it has none (--name)")
     return merged

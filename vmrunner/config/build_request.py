@@ -162,7 +162,7 @@ class BuildRequest(BuildFields):
         Annotated[str, converted(field_checks.idempotency_key, input_type=str)] | None
     ) = Field(default=None, description="Submit once: the same key is the same build.")
     _locations: Mapping[str, str] = PrivateAttr(default_factory=dict)
-    _taken: tuple[str, ...] = PrivateAttr(default=())
+    _host_uses: tuple[str, ...] = PrivateAttr(default=())
     _faults: tuple[ConfigError, ...] = PrivateAttr(default=())
     _unread: frozenset[str] = PrivateAttr(default=frozenset())
 
@@ -178,9 +178,9 @@ class BuildRequest(BuildFields):
         return self._locations
 
     @property
-    def taken(self) -> tuple[str, ...]:
+    def host_uses(self) -> tuple[str, ...]:
         """Files and variables that a job file takes from this machine."""
-        return self._taken
+        return self._host_uses
 
     @property
     def faults(self) -> tuple[ConfigError, ...]:
@@ -195,21 +195,21 @@ class BuildRequest(BuildFields):
     def of_file(
         self,
         locations: Mapping[str, str],
-        taken: Iterable[str],
+        host_uses: Iterable[str],
         *,
         faults: Iterable[ConfigError] = (),
         unread: frozenset[str] = frozenset(),
     ) -> BuildRequest:
         """The same, said by a job file."""
         copy = self.model_copy()
-        copy._locations, copy._taken = locations, tuple(taken)
+        copy._locations, copy._host_uses = locations, tuple(host_uses)
         copy._faults, copy._unread = tuple(faults), unread
         return copy
 
     def over(self, weaker: BuildFields) -> Self:
         merged = super().over(weaker)
         if isinstance(weaker, BuildRequest):
-            merged._taken = (*weaker.taken, *self.taken)
+            merged._host_uses = (*weaker.host_uses, *self.host_uses)
             merged._locations = {
                 k: at for k, at in weaker.locations.items() if not getattr(self, k)
             }

@@ -64,7 +64,7 @@ class PlainRequest:
 
     is_sandbox: Final = False
     locations: Mapping[str, str] = {}
-    taken: tuple[str, ...] = ()
+    host_uses: tuple[str, ...] = ()
     faults: tuple[ConfigError, ...] = ()
     unread: frozenset[str] = frozenset()
 

@@ -1,6 +1,6 @@
 """Access of a job file to this machine. It is unread code, as the checkout is that it
 lies in: the files beside it are its own; a variable, another file and what only this user can fetch
-need leave."""
+need the user's permission."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class HostAccess:
 class HostAccessCheck:
     """One job's requests for things of this machine, each held against what was allowed."""
 
-    def __init__(self, chosen: SelectedJob, leave: HostAccess) -> None:
+    def __init__(self, chosen: SelectedJob, allowed: HostAccess) -> None:
         self._chosen = chosen
-        self._leave = leave
+        self._allowed = allowed
         self._root = chosen.directory.resolve()
-        self.taken: list[str] = []
+        self.uses: list[str] = []
 
     def source(self, source: str) -> str:
         """The source that a job names, as a path that holds from anywhere."""
@@ -51,12 +51,12 @@ class HostAccessCheck:
         anywhere."""
         name, equals, rest = secret.partition("=")
         if not equals:
-            if name not in self._leave.secrets:
+            if name not in self._allowed.secrets:
                 raise ConfigError(
                     f"secrets: {name!r} is a variable of yours that a job file asks for",
                     hint=f"--secret {name} or {SECRET} {name} gives it",
                 )
-            self.taken.append(f"the variable {name}")
+            self.uses.append(f"the variable {name}")
             return secret
         if not rest.startswith("@"):
             return secret
@@ -72,6 +72,6 @@ class HostAccessCheck:
         return path.resolve().is_relative_to(self._root)
 
     def _foreign(self, key: str, value: str, why: str) -> None:
-        if not self._leave.host_files:
+        if not self._allowed.host_files:
             raise ConfigError(f"{key}: {value!r}: {why}", hint=f"{FILES} allows it")
-        self.taken.append(f"the {'source' if key == 'source' else 'file'} {value}")
+        self.uses.append(f"the {'source' if key == 'source' else 'file'} {value}")

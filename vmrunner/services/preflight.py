@@ -61,9 +61,9 @@ class ImageToBuild:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreflightResult:
-    """A build that may be submitted, once `making` is made. `warnings` are for the user."""
+    """A build that may be submitted, once `image` is made. `warnings` are for the user."""
 
-    making: ImageToBuild | None = None
+    image: ImageToBuild | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -110,9 +110,8 @@ def _local(
         _host(spec, providers)
         _sized(spec, recipe, providers)
         _disk(spec, section, providers, recipe.name, recipe.disk)
-        why = str(error.args[0])
-        making = ImageToBuild(recipe=recipe, cache=paths.cache, why=why)
-        return PreflightResult(making=making)
+        to_build = ImageToBuild(recipe=recipe, cache=paths.cache, why=str(error.args[0]))
+        return PreflightResult(image=to_build)
     except BadOrder as error:
         raise _usable(error) from error
     if spec.bootstrap and image.supervisor:

@@ -42,7 +42,7 @@ class CheckedRequest:
     secrets: Mapping[str, bytes]
     source: str | None = field(default=None, repr=False)  # as it was said, maybe with a password
     warnings: tuple[str, ...] = ()
-    taken: tuple[str, ...] = ()
+    host_uses: tuple[str, ...] = ()  # things of this machine that the job file uses
     locations: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
@@ -137,7 +137,7 @@ def check(request: BuildRequest, settings: Settings) -> CheckedRequest:
         secrets=dict(request.secrets),
         source=source,
         warnings=(*times().warnings, *_unmasked(request)),
-        taken=request.taken,
+        host_uses=request.host_uses,
         locations=request.locations,
     )
 
@@ -175,7 +175,7 @@ def from_job(
     environ: Mapping[str, str],
     *,
     request: BuildRequest | None = None,
-    leave: HostAccess = HostAccess(),  # noqa: B008 - frozen
+    allowed: HostAccess = HostAccess(),  # noqa: B008 - frozen
 ) -> BuildRequest:
     """The request of one job; its paths are relative to its file. What `request` says wins, and the
     job's is not looked at. What is wrong in the file, or what `host_access` does not allow, are
@@ -183,7 +183,7 @@ def from_job(
     from vmrunner.config.build_request import BuildFields, BuildRequest
 
     job, request = chosen.job, request or BuildRequest()
-    taking = HostAccessCheck(chosen, leave)
+    access = HostAccessCheck(chosen, allowed)
     faults = list(chosen.faults)
     values = {
         name: value
@@ -192,14 +192,14 @@ def from_job(
     }
     if (source := values.pop("source", None)) is not None:
         try:
-            values["source"] = taking.source(source)
+            values["source"] = access.source(source)
         except ConfigError as error:
             faults.append(placed(error, chosen.place("source")))
     secrets: dict[str, bytes] = {}
     for text in job.secrets:
         if text.partition("=")[0] not in request.secrets:
             try:
-                secrets |= secretvalues.read([taking.secret(text)], environ)
+                secrets |= secretvalues.read([access.secret(text)], environ)
             except ConfigError as error:
                 faults.append(placed(error, chosen.place("secrets", text)))
     values |= {
@@ -215,7 +215,7 @@ def from_job(
         values["name"] = chosen.name
     locations = {key: at for key in type(job).model_fields if (at := chosen.place(key))}
     return BuildRequest(**values).of_file(
-        locations, taking.taken, faults=faults, unread=chosen.unread
+        locations, access.uses, faults=faults, unread=chosen.unread
     )
 
 

@@ -104,7 +104,7 @@ class Submission:
             )
         for text in passed.warnings:
             warn(text)
-        return AdmittedBuild(checked=checked, image=passed.making)
+        return AdmittedBuild(checked=checked, image=passed.image)
 
     def pack(self, admitted: AdmittedBuild, *, on_image: Callable[[Progress], None]) -> PackedBuild:
         """All that takes time: the source into the spool and the store and, when nothing can be

@@ -115,7 +115,7 @@ def by_job(said: Mapping[str, Any]) -> BuildSpec:
     Path("j.yml").write_text(json.dumps({"jobs": {"a b": {**said, "steps": ["make"]}}}))
     leave = HostAccess(secrets=frozenset({"X1"}))
     return spec(
-        requests.from_job(jobfile.choose(Path("j.yml"), None), {"X1": "me:hunter2"}, leave=leave)
+        requests.from_job(jobfile.choose(Path("j.yml"), None), {"X1": "me:hunter2"}, allowed=leave)
     )
 
 

@@ -53,6 +53,6 @@ def test_a_request_never_changes() -> None:
     with pytest.raises(ValueError, match="frozen"):
         request.name = "b"
     strong = request.of_file({"cpus": "F:1: "}, ["it"])
-    assert (request.locations, request.taken) == ({}, ())
+    assert (request.locations, request.host_uses) == ({}, ())
     assert BuildRequest(cpus=2).over(strong).locations == {}
     assert BuildRequest().over(strong).locations == {"cpus": "F:1: "}

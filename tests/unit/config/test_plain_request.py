@@ -92,7 +92,7 @@ def test_each_field_has_its_reader_and_its_default() -> None:
     plain = plain_request.request({})
     assert isinstance(plain, PlainRequest)
     assert dict(plain) == dict(BuildRequest())
-    for name in ("is_sandbox", "locations", "taken", "faults", "unread"):
+    for name in ("is_sandbox", "locations", "host_uses", "faults", "unread"):
         assert getattr(plain, name) == getattr(BuildRequest(), name)
 
 

@@ -34,7 +34,7 @@ def ask(tmp_path: Path) -> Ask:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
         chosen = jobfile.choose(file, None)
-        asked = requests.from_job(chosen, ENVIRON, request=said, leave=HostAccess(**leave))
+        asked = requests.from_job(chosen, ENVIRON, request=said, allowed=HostAccess(**leave))
         if asked.faults:
             raise together(asked.faults)
         return asked
@@ -71,8 +71,8 @@ def test_what_lies_below_its_directory_needs_none(ask: Ask) -> None:
     assert wish.secrets == dict.fromkeys("ABC", b"in the checkout")
     assert wish.source is not None
     assert wish.source.endswith("/checkout/sub")
-    assert wish.taken == ()
-    assert ask("source: .").taken == ()
+    assert wish.host_uses == ()
+    assert ask("source: .").host_uses == ()
 
 
 def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
@@ -82,7 +82,11 @@ def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
         host_files=True,
     )
     assert wish.secrets == {"TOKEN": b"hunter2", "K": b"HOST KEY"}
-    assert wish.taken == ("the source ../private", "the variable TOKEN", "the file K=@out/id_rsa")
+    assert wish.host_uses == (
+        "the source ../private",
+        "the variable TOKEN",
+        "the file K=@out/id_rsa",
+    )
     with pytest.raises(ConfigError, match="'AWS_SECRET_ACCESS_KEY' is a variable of yours"):
         ask("secrets: [TOKEN, AWS_SECRET_ACCESS_KEY]", secrets=frozenset({"TOKEN"}))
     with pytest.raises(ConfigError, match="'TOKEN' is a variable of yours"):
@@ -92,4 +96,4 @@ def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
 def test_what_the_command_line_gives_itself_is_not_the_jobs(ask: Ask) -> None:
     said = BuildRequest(secrets={"TOKEN": b"given", "K": b"given"}, source="/given")
     wish = ask("source: /etc, secrets: [TOKEN, 'K=@/etc/shadow']", said)
-    assert (wish.secrets, wish.source, wish.taken) == ({}, None, ())
+    assert (wish.secrets, wish.source, wish.host_uses) == ({}, None, ())

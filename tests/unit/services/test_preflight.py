@@ -106,7 +106,7 @@ def test_an_order_that_no_machine_can_meet_is_refused(cloud: Case, provider: Pro
 
 def test_a_cloud_that_is_full_for_now_refuses_nothing(cloud: Case, provider: Provider) -> None:
     provider.error = NoCapacity("full")
-    assert cloud.check(spec()).making is None
+    assert cloud.check(spec()).image is None
 
 
 def test_the_first_launch_tells_what_guards_are_missing(cloud: Case, provider: Provider) -> None:
@@ -218,6 +218,6 @@ def test_a_missing_default_image_is_given_back_to_be_made(
         raise NotMade("there is none yet")
 
     monkeypatch.setattr(images, "resolve", missing)
-    making = host.check(spec()).making
+    making = host.check(spec()).image
     assert making is not None
     assert (making.recipe.name, making.why) == ("default", "there is none yet")

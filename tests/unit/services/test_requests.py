@@ -90,7 +90,7 @@ def test_all_faults_of_a_job_are_told_by_line(tmp_path: Path) -> None:
     path = tmp_path / "j.yml"
     path.write_text(WRONG.replace("\0", "\\0"))
     leave = HostAccess(secrets=frozenset({"UNSET", "TOKEN"}))
-    asked = requests.from_job(jobfile.choose(path, "a"), {"TOKEN": "hunter2"}, leave=leave)
+    asked = requests.from_job(jobfile.choose(path, "a"), {"TOKEN": "hunter2"}, allowed=leave)
     with pytest.raises(ConfigError) as caught:
         requests.check(asked, SETTINGS)
     told = [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]

@@ -156,8 +156,8 @@ def run(
     file = run_inputs.job_file(words, file, steps)
     request = run_inputs.request(options, steps, whole=file is not None)
     if file is not None:
-        leave = HostAccess(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
-        request = run_inputs.with_job(request, file, words[0] if words else None, leave)
+        allowed = HostAccess(secrets=frozenset(allow_secret or ()), host_files=allow_host_files)
+        request = run_inputs.with_job(request, file, words[0] if words else None, allowed)
     follow_options = FollowOptions(form, detach, timestamps, dry_run, artifacts_to, result_file)
     return carry_out(shell, request, follow_options)
 
@@ -175,8 +175,8 @@ def carry_out(shell: CliContext, request: BuildRequest, options: FollowOptions) 
     checked = submission.check(request)
     if options.artifacts_to is not None and not checked.spec.artifacts:
         output.warn("artifacts-to: no artifact is asked for (name what to bring: -a GLOB)")
-    if checked.taken:
-        output.say(f"the job file takes {', '.join(checked.taken)}")
+    if checked.host_uses:
+        output.say(f"the job file takes {', '.join(checked.host_uses)}")
     admitted = submission.admit(checked, warn=output.warn)
     if options.dry_run:
         return _dry_run(checked, options.form, service.source_bytes)
