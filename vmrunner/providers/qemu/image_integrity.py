@@ -45,10 +45,19 @@ def first_difference(wanted: Mapping[Path, str], notes: Path) -> tuple[Path, str
             return path, digest
         found[str(path)] = [*seen, digest]
     if any(recorded.get(path) != fact for path, fact in found.items()):
-        still_present = {path: fact for path, fact in recorded.items() if Path(path).exists()}
+        still_present = {path: fact for path, fact in recorded.items() if _there(path)}
         with contextlib.suppress(OSError):  # another time, then
             state_dir.write_json(notes, {**still_present, **found})
     return None
+
+
+def _there(path: str) -> bool:
+    """True if that file is there; another user's may not be asked for, in a cache that was
+    copied."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def _seen(path: Path) -> Sequence[int]:
