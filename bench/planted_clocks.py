@@ -168,7 +168,7 @@ BUGS: Final = (
     ),
     Bug(
         "a hung pass is begun again each round",
-        "reaper/concurrent_passes.py",
+        "reaper/reaper.py",
         "return running is not None and not running.report.done() and not lost",
         "return False",
         f"{SIDE}::test_a_pass_that_goes_on_is_not_begun_twice",
@@ -259,7 +259,7 @@ BUGS: Final = (
     ),
     Bug(
         "a provider that gets no thread ends the round",
-        "reaper/concurrent_passes.py",
+        "reaper/reaper.py",
         "            if isinstance(error, Throttled):  # no thread: the others go on\n",
         "            if False:\n",
         f"{SIDE}::test_one_that_gets_no_thread_keeps_no_other",

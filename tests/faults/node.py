@@ -24,8 +24,7 @@ from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Fenced, LedgerError
 from vmrunner.model import BuildRecord, BuildState, PoolSpec, Process, Reason, Result
-from vmrunner.reaper.concurrent_passes import LOST
-from vmrunner.reaper.reaper import Reaper
+from vmrunner.reaper.reaper import LOST, Reaper
 from vmrunner.session import End, SessionJob
 from vmrunner.session.protocol import EndFrame
 from vmrunner.store.object_gc import ObjectGc

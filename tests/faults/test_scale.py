@@ -21,7 +21,7 @@ def test_builds_behind_a_long_queue_end_on_time(
 ) -> None:
     """A tick looks at the head of the queue, and at a part of the rest by turns: their own wait and
     their submitters' deaths end them, however many never come to their turn before them."""
-    monkeypatch.setattr("vmrunner.engine.build_queue.QUEUE", 20)
+    monkeypatch.setattr("vmrunner.engine.engine.QUEUE", 20)
     world = make_world(max_instances=1)
     world.build_seconds = 1e9
     for _ in range(100):

@@ -138,7 +138,7 @@ def test_a_build_without_any_provider_keeps_its_queue_timeout(
 def test_a_long_queue_of_others_hides_nothing_of_ours(
     app: HelpedApp, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vmrunner.engine.build_queue.QUEUE", 3)
+    monkeypatch.setattr("vmrunner.engine.engine.QUEUE", 3)
     runner = vmrunner.Runner(app=app)
     for _ in range(4):
         queued(runner, provider="other", priority=9)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from vmrunner.core.lifecycle import End, cancelled
 from vmrunner.core.scheduling import Offers, OffersAnswer, SchedulingPlan, plan
 from vmrunner.engine import cloned_hosts
-from vmrunner.engine.build_queue import BuildQueue
 from vmrunner.engine.cloned_hosts import CloneWatch
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import (
@@ -69,6 +68,7 @@ IDLE_TICK: Final = 2.0
 HEARTBEAT: Final = 5.0
 TROUBLE: Final = 60.0  # the longest pause after ticks that failed for no known reason
 FORGET: Final = 86_400.0  # so long the row of a dead engine is kept, in seconds
+QUEUE: Final = 1000  # builds of the queue that a tick looks at
 LOOKS: Final = 32  # threads a provider at most: a place that is dead holds a few for long
 
 _SOON: Final = (
@@ -78,6 +78,31 @@ _SOON: Final = (
     InstanceState.WAKING,
     InstanceState.DELETING,
 )
+
+
+class BuildQueue:
+    """The queue of one engine. Builds of providers that it does not have end here when their time
+    is over, but never stand in the way of its own. Used by the tick's thread alone."""
+
+    def __init__(self, ledger: Ledger, launches: Callable[[], frozenset[str]]) -> None:
+        self._ledger = ledger
+        self._launches = launches
+        self._first: list[BuildRecord] = []
+        self._walked = ""  # of a long queue, the last build that was looked at
+
+    def read(self, *, changed: bool) -> list[BuildRecord]:
+        """The builds that wait. `changed`: any build may be another than at the last call. Of a
+        long queue its head, and the rest by turns: some of those may be out of time too."""
+        if changed:
+            self._first = self._ledger.builds.queued(QUEUE)
+        if len(self._first) < QUEUE:
+            return self._first
+        builds, queued = self._ledger.builds, list(self._first)
+        for name in self._launches():
+            queued += builds.queued(QUEUE, provider=name)
+        rest = builds.queued_after(self._walked, QUEUE)
+        self._walked = rest[-1].id if rest else ""
+        return list({build.id: build for build in (*queued, *rest)}.values())
 
 
 class Engine:

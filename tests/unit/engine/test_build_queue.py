@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import pytest
 
 from tests.support.engine_parts import EngineParts
-from vmrunner.engine import build_queue
-from vmrunner.engine.build_queue import BuildQueue
+from vmrunner.engine import engine
+from vmrunner.engine.engine import BuildQueue
 from vmrunner.model import BuildRecord, Reason
 
 
 @pytest.fixture
 def queue(parts: EngineParts, monkeypatch: pytest.MonkeyPatch) -> BuildQueue:
-    monkeypatch.setattr(build_queue, "QUEUE", 3)
+    monkeypatch.setattr(engine, "QUEUE", 3)
     return BuildQueue(parts.ledger, lambda: frozenset({"local"}))
 
 

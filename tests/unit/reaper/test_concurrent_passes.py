@@ -15,7 +15,7 @@ from tests.support.inline_pool import Inline
 from vmrunner.engine.engine import Engine
 from vmrunner.errors import Throttled
 from vmrunner.providers.fake import Clock
-from vmrunner.reaper.concurrent_passes import LOST, ConcurrentPasses
+from vmrunner.reaper.reaper import LOST, ConcurrentPasses
 from vmrunner.reaper.report import Report
 
 

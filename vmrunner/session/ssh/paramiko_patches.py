@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
@@ -18,7 +19,6 @@ from paramiko.packet import Packetizer
 
 from vmrunner.lib.channels import CarriedStream, StreamEnd
 from vmrunner.session.ssh.channel_io import ASK_AFTER, DEAD_AFTER
-from vmrunner.session.ssh.receive_buffer import ReceiveBuffer
 
 SEND_TIMEOUT: Final = 12_000  # milliseconds in which sent bytes must be acknowledged
 WINDOW: Final = 8 * 1024 * 1024  # bytes a channel may have on its way to us
@@ -32,6 +32,53 @@ GREETING: Final = 16 * 1024  # bytes before the first packet; OpenSSH sends 40
 
 #: Our own sshd has it. Groups of a peer's choice may cost whole seconds of our CPU.
 EXCHANGES: Final = ("curve25519-sha256@libssh.org",)
+
+
+class ReceiveBuffer:
+    """Bytes received on a channel and not taken yet, in pieces as they came. BufferedPipe, which it
+    replaces, moves all that lies behind a piece when that is taken from the front: up to a whole
+    window. Fed by paramiko's thread, read by ours. One bell may serve several."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._bell = threading.Event()
+
+    def set_event(self, bell: threading.Event) -> None:
+        """Ring this bell now, and for what comes. A waiter clears it before it looks."""
+        self._bell = bell
+        bell.set()
+
+    def feed(self, data: bytes) -> None:
+        with self._lock:
+            self._pieces.append(data)
+            self._size += len(data)
+        self._bell.set()
+
+    def close(self) -> None:
+        """Note that nothing will come any more; what came stays."""
+        self._bell.set()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read_ready(self) -> bool:
+        return self._size > 0
+
+    def read(self, most: int, _timeout: float | None = None) -> bytes:
+        """Up to `most` bytes, none where none are there: it never waits."""
+        taken = []
+        with self._lock:
+            while most and self._pieces:
+                piece = self._pieces.popleft()
+                if len(piece) > most:
+                    self._pieces.appendleft(piece[most:])
+                    piece = piece[:most]
+                taken.append(piece)
+                most -= len(piece)
+                self._size -= len(piece)
+        return b"".join(taken)
 
 
 class PatchedSocket(socket.socket):

@@ -8,8 +8,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmrunner.session.ssh.paramiko_patches import AT_REST, PatchedSocket
-from vmrunner.session.ssh.receive_buffer import ReceiveBuffer
+from vmrunner.session.ssh.paramiko_patches import AT_REST, PatchedSocket, ReceiveBuffer
 
 
 @given(st.lists(st.one_of(st.binary(min_size=1, max_size=9), st.integers(1, 12))))
