@@ -105,7 +105,8 @@ class KubeSide(HttpSide):
     more = kube_requests.MORE
     denied = kube_requests.FORBIDDEN
     strikes = ("die", "preempt", "power off", "hang")
-    retagged = {"sizes": ("2x4GiB", "4x8GiB")}  # noqa: RUF012 - nobody changes it
+    has_spot = False
+    retagged = {"sizes": ("4x8GiB", "2x4GiB")}  # noqa: RUF012 - nobody changes it
     asks = staticmethod(kube_requests.asks)
 
     def __init__(self, clock: Clock) -> None:
@@ -129,8 +130,9 @@ class KubeSide(HttpSide):
         return PODS if self.runs == "pod" else VMIS
 
     def provider(self, installation: str) -> KubernetesProvider:
+        options = {"sizes": ("2x4GiB", "4x8GiB")} | self.options
         return self.cluster.provider(
-            self.runs, name=self.name, installation=installation, **self.options
+            self.runs, name=self.name, installation=installation, **options
         )
 
     def call_of(self, request: Any) -> Call:

@@ -261,7 +261,10 @@ class World(Promises):
     def submit(
         self, *, submitter: int | None = None, source: bytes | None = None, **options: Any
     ) -> BuildRecord:
-        """`source`: what it is to have, if the store takes that."""
+        """`source`: what it is to have, if the store takes that. `spot` is said only where there is
+        such a market."""
+        if not getattr(self.cloud, "has_spot", True):
+            options.pop("spot", None)
         spec = BuildSpec(
             **{
                 "steps": (Step(run="make"),),

@@ -78,6 +78,7 @@ class Init:
         self._place = place
         self._work = work
         place.make()
+        os.chmod(work, 0o755)  # as in a VM: the volume is everybody's at first
         self._take_deadline(f"{identity_files}/deadline")
         self._gone = self._open_gone()
         # Open from here on: of a FIFO that is opened after its writer's end none hears that end.
