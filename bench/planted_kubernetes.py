@@ -12,6 +12,7 @@ LIMITS = "tests/integration/test_kubernetes_limits.py"
 BODIES = "tests/unit/providers/kubernetes/test_bodies.py"
 STATES = "tests/unit/providers/kubernetes/test_states.py"
 CODES = "tests/unit/providers/kubernetes/test_error_codes.py"
+WHOLE = "tests/unit/providers/kubernetes/test_whole_answers.py"
 
 BUGS: Final = (
     Bug(
@@ -105,6 +106,20 @@ BUGS: Final = (
         '    return failed.code == "NotFound"\n',
         '    return failed.code in ("NotFound", "404")\n',
         f"{CODES}::test_a_gateways_words_prove_nothing",
+    ),
+    Bug(
+        "let an answer of a cluster drip for ever",
+        "providers/kubernetes/whole_answers.py",
+        '        end = getattr(_THREAD, "end", None)\n',
+        "        end = None\n",
+        f"{WHOLE}::test_an_answer_has_an_end_as_a_whole",
+    ),
+    Bug(
+        "bound no answer of a cluster that comes by a proxy",
+        "providers/kubernetes/whole_answers.py",
+        "(client._transport, *client._mounts.values())",
+        "(client._transport,)",
+        f"{WHOLE}::test_a_proxys_answer_has_one_too",
     ),
     Bug(
         "take a pod that reaches nothing for walled in",

@@ -58,6 +58,28 @@ def test_collect_packs_each_file_once(guest: Guest, globs: list[str]) -> None:
     ]
 
 
+def test_collect_follows_no_link_out_of_the_work_directory(guest: Guest) -> None:
+    """What is there is the VM's, and its owner root."""
+    secret = guest.work.parent / "outside/secret"
+    secret.parent.mkdir()
+    secret.write_text("of the VM")
+    (guest.work / "a/b").mkdir(parents=True)
+    (guest.work / "a/mine").touch()
+    (guest.work / "a/out").symlink_to(secret.parent)
+    (guest.work / "up").symlink_to("../outside")
+    (guest.work / "far").symlink_to("a/b/../../up")
+    for glob in ("a/out/*", "a/out/secret", "up/**", "far/secret", "a/../up/secret", "up/../*"):
+        done = guest.call("collect", stdin=json.dumps([glob]).encode())
+        assert b"of the VM" not in done.stdout
+        if ".." not in glob:
+            assert done.returncode == 2
+            name = glob.rpartition("/")[0]
+            assert f"{name}: this link leads out of the work directory" in done.stderr.decode()
+    counts, names = collected(guest, "a/*/secret", "**/secret", "a/*")
+    assert counts == [0, 0, 3]  # what `*` meets on its way stops nothing
+    assert names == ["./a/b", "./a/mine", "./a/out"]  # the link itself is the build's
+
+
 def test_collect_walks_through_no_link_but_those_that_are_named(guest: Guest) -> None:
     (guest.work / "real").mkdir(parents=True)
     (guest.work / "real" / "x").touch()

@@ -1,7 +1,8 @@
 """Files that the globs of `collect` name, by a walk of our own over the work directory.
 
 Python's `glob` lets `**` go through links, and two links to `.` then keep it busy for ever. Here
-`**` goes through none; a link that a pattern names, or that `*` meets, is followed as by a shell.
+`**` goes through none; a link that a pattern names, or that `*` meets, is followed as by a shell,
+but none out of the work directory: what is there is not the build's.
 """
 
 from __future__ import annotations
@@ -20,9 +21,13 @@ class TooMuch(Exception):
     """The globs find more than anybody waits for."""
 
 
+class LeadsOut(ValueError):
+    """A glob names a link that leads out of the work directory."""
+
+
 def find(root: str, globs: Sequence[str]) -> tuple[list[int], list[str]]:
     """The number of names that each glob matches, and tar's arguments that bring each of them
-    once. Raises TooMuch."""
+    once. Raises TooMuch or LeadsOut."""
     until = time.monotonic() + SECONDS
     counts = []
     found: set[str] = set()
@@ -52,7 +57,22 @@ def _matches(root: str, glob: str, until: float) -> Iterator[str]:
                     yield name
             elif (name, part) not in seen and os.path.isdir(f"{root}/{name}"):
                 seen.add((name, part))
-                todo.append((name, part))
+                if _stays(root, name):
+                    todo.append((name, part))
+                elif not _is_pattern(parts[part - 1]):
+                    raise LeadsOut(f"{name}: this link leads out of the work directory")
+
+
+def _stays(root: str, name: str) -> bool:
+    """True if what is at this name is inside; so are the directories above it."""
+    path = f"{root}/{name}"
+    if not os.path.islink(path):
+        return True
+    return f"{os.path.realpath(path)}/".startswith(os.path.realpath(root or "/").rstrip("/") + "/")
+
+
+def _is_pattern(part: str) -> bool:
+    return any(letter in part for letter in "*?[")
 
 
 def _step(
@@ -74,7 +94,7 @@ def _step(
 
 def _named(root: str, here: str, part: str, until: float) -> Iterator[str]:
     """Yield the names that one part of a glob means in a directory."""
-    if not any(letter in part for letter in "*?["):
+    if not _is_pattern(part):
         name = f"{here}/{part}" if here else part
         if os.path.lexists(f"{root}/{name}"):
             yield name

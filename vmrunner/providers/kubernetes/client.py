@@ -20,6 +20,7 @@ from vmrunner.providers.common.clock import CloudClock
 from vmrunner.providers.common.rate_limits import Buckets, Quota
 from vmrunner.providers.kubernetes import error_codes, kubeconfig
 from vmrunner.providers.kubernetes.options import KubernetesOptions
+from vmrunner.providers.kubernetes.whole_answers import bound, within
 
 JSON = dict[str, Any]
 
@@ -28,7 +29,8 @@ QUOTAS: Final = {
     "read": Quota(Limit(400, 50)),
     "write": Quota(Limit(1000, 100)),
 }
-ANSWER: Final = 30.0  # seconds
+ANSWER: Final = 30.0  # seconds without a byte of an answer
+WHOLE: Final = 90.0  # seconds for all of it
 CONNECT: Final = 10.0
 #: So many connections at once: as many as creates wait for answers.
 CONNECTIONS: Final = 64
@@ -217,9 +219,10 @@ class KubeClient:
             bearer = {"Authorization": f"Bearer {token}"} if token else {}
             name = {"sni_hostname": cluster.server_name} if cluster.server_name else {}
             url = f"{path}?{urlencode(query)}" if query else path
-            return client.request(
-                method, url, content=data, headers={**headers, **bearer}, extensions=name
-            )
+            with within(WHOLE):
+                return client.request(
+                    method, url, content=data, headers={**headers, **bearer}, extensions=name
+                )
         except ConfigError as error:
             text = f"{method} {path}: {error.args[0]}"
             raise CallFailed("", CredentialsRefused(text, hint=error.hint)) from error
@@ -235,14 +238,17 @@ class KubeClient:
                 limits = httpx2.Limits(
                     max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
                 )
-                self._http = httpx2.Client(
-                    base_url=cluster.server,
-                    verify=cluster.context() if cluster.server.startswith("https:") else True,
-                    timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
-                    limits=limits,
-                    trust_env=True,
+                http: httpx2.Client = bound(
+                    httpx2.Client(
+                        base_url=cluster.server,
+                        verify=cluster.context() if cluster.server.startswith("https:") else True,
+                        timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
+                        limits=limits,
+                        trust_env=True,
+                    )
                 )
-                weakref.finalize(self, self._http.close)
+                weakref.finalize(self, http.close)
+                self._http = http
                 self._cluster = cluster
             return self._cluster, self._http
 

@@ -243,10 +243,13 @@ class KubeProbes:
         path = exec_path(self._client, pod, _PROBE, *command)
         channel = WebSocketChannel(lambda _: self._client.stream(path, EXEC))
         output = b""
+        end = self._elapsed() + STEP_TIMEOUT
         with channel.open(Address(pod)) as stream:
             stream.settimeout(STEP_TIMEOUT)
             while piece := stream.recv(1 << 16):
                 output = (output + piece)[:4096]
+                if self._elapsed() >= end:
+                    raise TimeoutError(f"it still writes after {STEP_TIMEOUT:.0f} s")
         return output.decode(errors="replace")
 
     def _pod(self, name: str, owner: Mapping[str, str], network: str) -> dict[str, Any]:
