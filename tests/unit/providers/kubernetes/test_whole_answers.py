@@ -14,12 +14,13 @@ from vmrunner.providers.kubernetes.whole_answers import bound, within
 
 #: Its end between two reads, or within one.
 LATE = (TimeoutError, httpx2.ReadTimeout)
+DROPS = 150
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 
 
 @contextlib.contextmanager
 def dripping(first: bytes, drop: bytes) -> Iterator[str]:
-    """A server that sends this at once, and then a drop each moment, for ever."""
+    """A server that sends this at once, and then a drop each moment, for far too long."""
     end = threading.Event()
 
     def serve() -> None:
@@ -27,7 +28,9 @@ def dripping(first: bytes, drop: bytes) -> Iterator[str]:
         with connection, contextlib.suppress(OSError):
             connection.recv(1 << 16)
             connection.sendall(first)
-            while not end.wait(0.02):
+            for _ in range(DROPS):
+                if end.wait(0.02):
+                    break
                 connection.sendall(drop)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
