@@ -126,10 +126,9 @@ class ImageProgress:
             return
         self._printed.add((stage, over))
         if over:
-            left = self._remaining is not None and self._remaining.seconds > 0
-            text = (
-                f"{stage} took {units.span(progress.seconds)}{(left and f', {self._left()}') or ''}"
-            )
+            unfinished = self._remaining is not None and self._remaining.seconds > 0
+            text = f"{stage} took {units.span(progress.seconds)}"
+            text += f", {self._left()}" if unfinished else ""
             output.say(f"image: {text}")
         elif self._remaining is None or stage == "waiting":  # else the plan has told of it
             output.say(f"image: {stage} …{self._times.hint(f'image: {stage}')}")
@@ -154,12 +153,12 @@ class ImageProgress:
         if progress.fraction == 1.0:
             self._bars.stop_task(task)
         if self._remaining is not None:
-            elapsed, left = time.monotonic() - self._began, self._remaining.seconds
-            self._bars.update(self._tasks["all"], completed=elapsed / (elapsed + left or 1.0))
+            elapsed, remaining = time.monotonic() - self._began, self._remaining.seconds
+            self._bars.update(self._tasks["all"], completed=elapsed / (elapsed + remaining or 1.0))
 
 
-def _bars(left: Callable[[], str]) -> Any:
-    """Bars, one a stage. `left`: of the whole, asked each time that they are drawn."""
+def _bars(remaining: Callable[[], str]) -> Any:
+    """Bars, one a stage. `remaining` gives the time left of the whole, each time they are drawn."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
     from rich.text import Text
@@ -169,7 +168,7 @@ def _bars(left: Callable[[], str]) -> Any:
 
         def render(self, task: Any) -> Text:
             message = task.fields["message"]
-            return Text(left() if message is None else message)
+            return Text(remaining() if message is None else message)
 
     return Progress(
         TextColumn("{task.description:<14}"),

@@ -72,7 +72,7 @@ def _shown(opened: RemoteCommand, signals: Signals, keyboard: _Keyboard, *, term
         try:
             found = opened.next_frame()
         except VmrunnerError:
-            if keyboard.left:
+            if keyboard.escaped:
                 return 128 + signal.SIGHUP
             raise
         if found is not None:
@@ -100,7 +100,7 @@ class _Keyboard(threading.Thread):
         self._opened = opened
         self._escape = EscapeKeys() if terminal else None
         self._resized, self._bell = os.pipe()
-        self.left = False
+        self.escaped = False
 
     def resize(self) -> None:
         """Let the size be told. It may be called by a signal's handler."""
@@ -132,8 +132,8 @@ class _Keyboard(threading.Thread):
             self._opened.end_input()
             return False
         if self._escape is not None:
-            data, self.left = self._escape.feed(data)
-            if self.left:
+            data, self.escaped = self._escape.feed(data)
+            if self.escaped:
                 self._opened.close()
                 return False
         return self._opened.send(data)

@@ -118,7 +118,7 @@ class ReapPass:
         self._name, self._provider = name, provider
         self._sweep, self._dry_run, self._orphans = sweep, dry_run, orphans
         self._account_known = False
-        self._places: frozenset[str] = frozenset()  # the scopes that it sweeps and remembers
+        self._swept_scopes: frozenset[str] = frozenset()  # the scopes that it sweeps and remembers
         self.outcomes: Outcomes = {}
         self.overdue: dict[Ref, Deletion] = {}
 
@@ -166,7 +166,7 @@ class ReapPass:
             ask=self._parts.ask,
         )
         scopes = self._provider.scopes
-        self._places = frozenset(map(str, scopes))
+        self._swept_scopes = frozenset(map(str, scopes))
         if not ledger_view.down:
             rows = ledger_view.by_id.values()
             self._memory.pending.learn_rows(scopes, rows, ledger_view.unread)
@@ -236,7 +236,7 @@ class ReapPass:
         memory, name = self._context.ledger.sightings, self._provider.name
         try:
             if self._sweep and not ledger_view.down:
-                return self._parts.ask(lambda: memory.list(name, self._places))
+                return self._parts.ask(lambda: memory.list(name, self._swept_scopes))
         except Exception as error:  # noqa: BLE001 - as in `gather`
             ledger_view.fail(error)
         return frozenset()
@@ -272,7 +272,7 @@ class ReapPass:
             self._note_marked(plan, rows)
             self._close(plan)
             if self._may_conclude(ledger_view):
-                ledger.sightings.record(self._provider.name, self._places, plan.sightings)
+                ledger.sightings.record(self._provider.name, self._swept_scopes, plan.sightings)
                 with self._context.guard("images"):
                     newborn = self._context.limits.limits.newborn
                     image_kills.settle(ledger, self._provider, newborn)

@@ -32,7 +32,7 @@ def _words_until(seconds: float) -> str:
 
 
 def ago(at: Moment, now: float) -> Markup:
-    """Return how long ago a moment was: `just now`, `42s ago`, `3h ago`."""
+    """Age of a moment, in words: `just now`, `42s ago`, `3h ago`."""
     return _element(at, "ago", lambda moment: _words_ago(now - moment))
 
 

@@ -66,8 +66,7 @@ class IssuerKeys:
             return issued.keys.get(name)
 
     def document(self, issuer: str, hosts: Sequence[str] = ()) -> Mapping[str, Any] | None:
-        """Return what the issuer says of itself, as OpenID Connect Discovery has it. Raises as
-        `find`."""
+        """The issuer's document of OpenID Connect Discovery; None: none came. Raises as `find`."""
         with self._fresh(issuer, hosts, lambda it: it.document is not None) as issued:
             return issued.document
 
@@ -229,7 +228,7 @@ def matches(rule: IdentityRule, claims: Mapping[str, Any], *, lists: bool = Fals
 
 
 def quota_of(rule: IdentityRule) -> TokenQuota:
-    """Return what a rule limits builds to."""
+    """Limits that a rule sets to builds."""
     return TokenQuota(
         builds=rule.builds,
         max_ttl=rule.max_ttl,

@@ -133,8 +133,8 @@ class HttpExchange:
     async def _download(self, send: Send) -> None:
         pace, hints = Pace(), 0
         while True:
-            left = self._until - time.monotonic()
-            data = await self._stream.read(self._request.idle if self._started else max(left, 0))
+            remaining = max(self._until - time.monotonic(), 0)
+            data = await self._stream.read(self._request.idle if self._started else remaining)
             body, pieces = bytearray(), 0
             for start in range(0, max(len(data), 1), SLICE):
                 self._peer.receive_data(data[start : start + SLICE])

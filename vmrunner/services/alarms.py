@@ -74,10 +74,10 @@ def write_alarms(ledger: Ledger, providers: ProviderSet, *, grace: float, now: f
 
 def write_left(ledger: Ledger, removed: Iterable[Removal], now: float) -> None:
     """Write down, once a day, that a night's run left what should have gone."""
-    left = [removal_document(removal) for removal in removed if removal.failed]
-    if left:
+    failed = [removal_document(removal) for removal in removed if removal.failed]
+    if failed:
         day = int(now // 86_400)
-        _write(ledger, NotifyEvent.RETENTION_FAILING, f"left {day}", now, "removal", left)
+        _write(ledger, NotifyEvent.RETENTION_FAILING, f"left {day}", now, "removal", failed)
 
 
 def _late(row: Instance, late: float) -> Survivor:

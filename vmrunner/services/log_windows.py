@@ -113,7 +113,7 @@ class _Taken:
 
 
 def line_count(log: ReadsChunks, places: Sequence[ChunkPlace]) -> int:
-    """Return how many lines the log of these chunks has; a last one without its newline is one."""
+    """Number of lines in the log of these chunks; a last one without its newline counts."""
     if not places:
         return 0
     chunks = log.read(after_seq=places[-1].seq - 1, limit=1)

@@ -143,7 +143,7 @@ class HouseNow:
 
 
 def house_now(ledger: Ledger, providers: ProviderSet) -> HouseNow:
-    """Return what the ledger knows of the house; no cloud is asked."""
+    """Overview of this installation by its ledger; no cloud is asked."""
     watch = audit.watch(ledger)
     return HouseNow(
         pools=pools.status(ledger, providers),

@@ -49,7 +49,7 @@ class _Moved(MetaPathFinder, Loader):
         sys.modules[module.__name__] = importlib.import_module(_now(module.__name__))
 
     def get_code(self, name: str) -> CodeType | None:
-        """Return what `python -m` runs."""
+        """The code that `python -m` runs."""
         found = importlib.util.find_spec(_now(name))
         assert found is not None
         assert isinstance(found.loader, InspectLoader)

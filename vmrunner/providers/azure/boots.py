@@ -59,7 +59,7 @@ class ManagedBoots:
 
 
 def at_once(image: str) -> int | None:
-    """Return how many VMs may boot from an image at once; None: no limit of it is known."""
+    """Number of VMs that may boot from an image at once; None: no limit of it is known."""
     if is_managed(image):
         return AT_ONCE
     return AT_ONCE_OF_VERSION if galleries.parsed(image) is not None else None

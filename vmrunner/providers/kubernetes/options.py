@@ -76,7 +76,7 @@ class KubernetesOptions(CloudOptions):
 
     @property
     def image_name(self) -> str:
-        """Return what an offer calls the image."""
+        """Name of the image in offers."""
         if self.runs == "pod":
             return self.unit_image or ""
         return f"claim/{self.volume['claim']}" if self.volume is not None else str(self.image or "")

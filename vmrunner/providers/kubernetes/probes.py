@@ -237,7 +237,7 @@ class KubeProbes:
         return answer.removeprefix("reached:").strip()
 
     def _run(self, pod: str, *command: str) -> str:
-        """Return what a command in the probe's container wrote. Raises OSError."""
+        """Output of a command in the probe's container. Raises OSError."""
         from vmrunner.providers.kubernetes.streams import exec_path
 
         path = exec_path(self._client, pod, _PROBE, *command)
