@@ -89,8 +89,8 @@ class Spending:
 
     def since(self, moment: float, own: Mapping[str, str]) -> SpendingRows:
         """Costs of VMs that are there, or were after that time: of all, or of those of builds of
-        the principal with this label filter. Of VMs whose rows are gone the whole day counts in which
-        that time lies."""
+        the principal with this label filter. Of VMs whose rows are gone the whole day counts in
+        which that time lies."""
         first, whole = cost_report.midnight(moment), cost_report.next_midnight(moment)
         earliest = moment - pricing.MINIMUM  # the last minute may be billed whole
         longest = whole + cost_report.LONGEST_SUMMED
