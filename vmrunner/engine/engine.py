@@ -281,7 +281,10 @@ class Engine:
         if not self._clones.over and not self._is_alone():
             return BUSY_TICK
         waiting = self._collect()
-        snapshot = self._reconciler.gather()
+        with self._context.ledger.reading():
+            snapshot = self._reconciler.gather()
+            with self._context.guard("pools"):
+                self._pool_manager.read()
         self._gone_hosts.update(snapshot)
         self._reconciler.take_over(snapshot)
         self._reconciler.collect_session_ends(snapshot)
@@ -296,8 +299,6 @@ class Engine:
         with self._context.guard("park"):
             self._parker.update(snapshot)
         self._deadlines.update(snapshot.restless_rows(), snapshot.newly_open)
-        with self._context.guard("pools"):
-            self._pool_manager.read()
         offers = self._offers()
         queued, decided = self._launch(snapshot, offers)
         with self._context.guard("pools"):

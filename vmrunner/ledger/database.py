@@ -82,6 +82,7 @@ class Database:
         # gives up the interpreter and waits for it. So short reads have a connection in turn.
         self._looking = threading.Lock()
         self._looker: DirectConnection | None = None
+        self._shared = threading.local()  # `connection`: of what this thread reads together
         fork_safety.watch(self)
 
     @property
@@ -153,8 +154,34 @@ class Database:
         trust yet, too; it takes the one that answered, for `trust`. `snapshot`: all its statements
         see one moment, as SQLite's do anyway."""
         self._refuse()
+        shared = getattr(self._shared, "connection", None)
+        if shared is not None and servers is None and not snapshot:
+            try:
+                return work(shared)
+            except self._failures as error:
+                raise translated(error, self.url) from error
         with self._entered():
             return self._read(work, servers, connections.SNAPSHOT if snapshot else "")
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let all that this thread reads meanwhile share one transaction of a server's, of which
+        the begin and the end are round trips. Each statement sees what is committed by then, as in
+        one of its own. In SQLite each read has its own: there it costs next to nothing."""
+        if self.sqlite or self._made is None:
+            yield
+            return
+        self._refuse()
+        try:
+            begin = f"BEGIN; {connections.READING}"
+            with self._entered(), self._begun(self._engine, None, begin) as connection:
+                self._shared.connection = connection
+                try:
+                    yield
+                finally:
+                    del self._shared.connection
+        except self._failures as error:
+            raise translated(error, self.url) from error
 
     def _read(self, work: Callable[[Connection], T], servers: set[str] | None, level: str) -> T:
         begin = f"BEGIN {level}; {connections.READING}"

@@ -6,7 +6,7 @@ import logging
 import secrets
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -316,6 +316,11 @@ class Ledger:
         from vmrunner.ledger.open_rows import OpenRowsReader
 
         return OpenRowsReader(self._database, images=images)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Let all that this thread reads meanwhile share a transaction, where that saves round
+        trips to a server. What it writes meanwhile has its own."""
+        return self._database.reading()
 
     def failover_risk(self) -> str:
         """A message about how a failover could lose what was committed; "": nothing known."""
