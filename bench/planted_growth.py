@@ -45,8 +45,8 @@ BUGS: Final = (
     Bug(
         "wait for an upgrade without end",
         "ledger/database.py",
-        "{connections.READING}",
-        "{connections.SERVER}",
+        "BEGIN {level}; {connections.READING}",
+        "BEGIN {level}; {connections.SERVER}",
         f"{CONNECTIONS}::test_a_read_waits_seconds_for_who_changes_tables",
     ),
     Bug(
@@ -239,5 +239,12 @@ BUGS: Final = (
         "or not before.leads_to(mark) ",
         "",
         f"{LIVE}::test_a_ledger_that_was_set_back_is_counted_anew",
+    ),
+    Bug(
+        "let each read of a tick have a transaction of its own",
+        "ledger/database.py",
+        "if shared is not None and servers is None and not snapshot:",
+        "if False:",
+        "tests/integration/test_ledger_reading.py::test_what_is_read_together_begins_once",
     ),
 )
