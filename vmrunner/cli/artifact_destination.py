@@ -82,7 +82,7 @@ def copy(artifacts: BuildArtifacts, to: Path) -> bool:
     """Copy artifacts; true if all came. That some cannot be copied is told, and hides nothing of
     the build's end; but a caller without them may not take it for a success."""
     try:
-        copied = artifacts.download(to, on_bytes=CopyProgress().add)
+        copied = artifacts.download(to, on_bytes=CopyProgress.of_all(artifacts).add)
     except VmrunnerError as error:
         output.say(f"error: {error}")
         return False
@@ -91,19 +91,34 @@ def copy(artifacts: BuildArtifacts, to: Path) -> bool:
 
 
 class CopyProgress:
-    """Words about a copy that takes long: now and then, how much has come."""
+    """Words about a copy that takes long: now and then, how much has come, and with the `total` how
+    long the rest will take at that pace."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, total: int | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total = total
         self._clock = clock
         self._size = 0
-        self._printed_at = clock()
+        self._began = self._printed_at = clock()
+
+    @classmethod
+    def of_all(cls, artifacts: BuildArtifacts) -> CopyProgress:
+        """Words about the copy of all of them."""
+        return cls(sum(artifact.size for artifact in artifacts.ls()))
 
     def add(self, size: int) -> None:
         """Count so many bytes more."""
         self._size += size
         if (now := self._clock()) - self._printed_at >= PROGRESS:
             self._printed_at = now
-            output.say(f"artifacts: {units.amount(self._size)} are copied so far")
+            output.say(f"artifacts: {units.amount(self._size)}{self._rest(now)}")
+
+    def _rest(self, now: float) -> str:
+        if self._total is None or self._size > self._total:
+            return " are copied so far"
+        left = (now - self._began) * (self._total - self._size) / self._size
+        return f" of {units.amount(self._total)} are copied, about {units.span(left)} left"
 
 
 def came(copied: Sequence[Path], to: Path) -> str:

@@ -195,3 +195,16 @@ def test_a_long_copy_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) ->
         "vmrunner: artifacts: 5.0 MiB are copied so far",
         "vmrunner: artifacts: 10.0 MiB are copied so far",
     ]
+
+
+def test_a_long_copy_of_all_says_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    progress = CopyProgress(total=40 << 20, clock=lambda: now[0])
+    for size in (8 << 20, 24 << 20, 9 << 20):  # more than was told: the store is another by now
+        now[0] += 6
+        progress.add(size)
+    assert capsys.readouterr().err.splitlines() == [
+        "vmrunner: artifacts: 8.0 MiB of 40.0 MiB are copied, about 24s left",
+        "vmrunner: artifacts: 32.0 MiB of 40.0 MiB are copied, about 3.0s left",
+        "vmrunner: artifacts: 41.0 MiB are copied so far",
+    ]

@@ -212,7 +212,8 @@ def artifacts_get(
                 raise ConfigError("to: '-' takes one file", hint="name one PATH that is no link")
             _show(copied[0])
         return exit_codes.OK
-    progress = artifact_destination.CopyProgress()
+    words = artifact_destination.CopyProgress
+    progress = words() if paths else words.of_all(found)
     copied = found.download(to, *(paths or ()), on_bytes=progress.add)
     for path in copied:
         output.print_path(os.fspath(path))
