@@ -252,10 +252,23 @@ class QemuProvider:
             return vm
         template = templates.find(self.options.cache_dir, wanted, self.verified)
         if template is None:
-            templates.note_wanted(self.options.cache_dir, wanted, order)
+            self._note_wanted(vm, order, wanted)
             return vm
         template.use()
         return dataclasses.replace(vm, template=template)
+
+    def _note_wanted(self, vm: VmPlan, order: Order, wanted: str) -> None:
+        """Note a template that was not found; the first time say why one that is there is none."""
+        cache, of = self.options.cache_dir, {"image": vm.image.name, "accel": vm.accel}
+        if templates.note_wanted(cache, wanted, order) and (
+            former := templates.former(cache, order, of)
+        ):
+            _log.warning(
+                "%s: template %s does not fit: its image, QEMU or processor is another than this "
+                "host has now, so the VM boots until `vmrunner image template` or `serve` made a "
+                "new one",
+                *(self.name, former.key),
+            )
 
     def _room(self, order: Order) -> None:
         """Refuse what the disk or the memory could not hold if every VM took all it may."""

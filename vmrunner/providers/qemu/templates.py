@@ -41,6 +41,8 @@ LOCK: Final = ".lock"  # of a key's maker
 _WANTED: Final = ".wanted"
 _REMEMBERED: Final = 6 * 3600.0  # seconds
 
+CPUINFO: Final = "/proc/cpuinfo"
+
 _SLIRP: Final = ("/usr/lib/*/libslirp.so.*", "/usr/lib/libslirp.so.*", "/usr/lib64/libslirp.so.*")
 
 
@@ -93,7 +95,7 @@ def key(words: Sequence[str], order: Order, image: LocalImage, accel: str) -> st
         "network": order.network.inside.value,
         "shape": asdict(order.shape),
         "programs": _builds(Path(words[0])),
-        "host": _host() if accel == "kvm" else "",
+        "host": _host() if accel == "kvm" else _clock(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -183,12 +185,23 @@ def purpose(order: Order) -> dict[str, Any]:
     return {"spec": spec, "shape": asdict(order.shape)}
 
 
-def note_wanted(cache: Path, key: str, order: Order) -> None:
-    """Note that a build would have started from this template, had there been one."""
-    facts = purpose(order)
+def note_wanted(cache: Path, key: str, order: Order) -> bool:
+    """Note that a build would have started from this template, had there been one. Return True if
+    it is the first that did."""
+    facts, note = purpose(order), cache / "templates" / f"{key}{_WANTED}"
     with contextlib.suppress(OSError):  # a cache that is another's, and may only be read
+        first = not note.exists()
         cache_dirs.make(cache, "templates")
-        state_dir.write_json(cache / "templates" / f"{key}{_WANTED}", facts)
+        state_dir.write_json(note, facts)
+        return first
+    return False
+
+
+def former(cache: Path, order: Order, of: Mapping[str, str]) -> Template | None:
+    """Return a template that was made for such orders and does not fit them: its image, QEMU or
+    processor is another. `of`: as in `publish`."""
+    facts = {**purpose(order), "of": dict(of)}
+    return next((found for found in templates(cache) if _same(_facts(found), facts)), None)
 
 
 def forget_wanted(cache: Path, key: str) -> None:
@@ -295,9 +308,22 @@ def _builds(qemu: Path) -> list[tuple[str, int, int]]:
 def _host() -> str:
     """The host's processor as a guest under KVM sees it, and the kernel that shows it."""
     wanted = ("vendor_id", "cpu family", "model\t", "stepping", "microcode", "flags")
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
-    cpu = sorted(line for line in lines if line.startswith(wanted))
-    return "\n".join([platform.release(), platform.version(), *cpu])
+    return "\n".join([platform.release(), platform.version(), *_processor(wanted)])
+
+
+def _clock() -> str:
+    """The host's processor, as far as that says how fast its counter of ticks goes: an emulated
+    guest has that very counter, and learned its pace when the template booted."""
+    wanted = ["vendor_id", "cpu family", "model\t", "model name", "stepping"]
+    if any(" hypervisor" in line for line in _processor(("flags",))):
+        wanted.append("cpu MHz")  # in a VM it is the counter's; elsewhere it goes up and down
+    return "\n".join(_processor(tuple(wanted)))
+
+
+def _processor(wanted: tuple[str, ...]) -> list[str]:
+    """Lines about the first processor that begin so."""
+    lines = Path(CPUINFO).read_text().split("\n\n", 1)[0].splitlines()
+    return sorted(line for line in lines if line.startswith(wanted))
 
 
 def _sync(path: Path) -> None:

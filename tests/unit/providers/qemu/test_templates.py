@@ -10,13 +10,14 @@ import subprocess
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from vmrunner.errors import BadOrder
 from vmrunner.lib.local_images import LocalImage
 from vmrunner.model import AllowList, Identity, Network, Offer, Order, Role, Scope, Shape, Spec
+from vmrunner.providers import qemu
 from vmrunner.providers.qemu import command_line, image_integrity, launch_plan, state_dir, templates
 from vmrunner.providers.qemu.command_line import QemuMachine, QemuStart
 from vmrunner.providers.qemu.launch_plan import HostPrograms, VmPlan
@@ -206,6 +207,25 @@ def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     assert templates.wanted(cache, now=now + 86_400) == []
 
 
+def test_a_template_of_elsewhere_is_told_of_once(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a cache that was copied from another machine: builds booted without a word."""
+    provider = qemu.open("local", state_dir=cache / "s", cache_dir=cache, installation="i")
+    identity = Identity(user_key="u", host_key="h", host_public="p")
+    order = replace(ORDER, identity=identity, offer=replace(ORDER.offer, cpus=ord(KEY[0])))
+    programs = HostPrograms(qemu="/bin/sh", qemu_img="", nft="", pasta=None)
+    plan = VmPlan(order=order, image=replace(IMAGE, channel=True), programs=programs, accel="tcg")
+    assert provider._templated(plan).template is None
+    assert caplog.messages == [], "there is none at all"
+    (cache / "templates" / f"{plan.template_key()}.wanted").unlink()
+    made(cache)
+    for _ in range(2):
+        assert provider._templated(plan).template is None
+    (told,) = caplog.messages
+    assert told.startswith(f"local: template {KEY} does not fit: its image, QEMU or processor is")
+
+
 def test_a_miss_that_nobody_can_answer_is_forgotten(cache: Path) -> None:
     gone = replace(ORDER, offer=replace(ORDER.offer, image="gone"))
     (cache / "images" / "abc").mkdir(parents=True)
@@ -332,14 +352,52 @@ def test_a_build_with_docker_has_no_container_made_ahead() -> None:
     assert [launch_plan._shape(plan) is None for plan in plans] == [False, True]
 
 
-@pytest.mark.parametrize("accel", ["kvm", "tcg"])
-def test_under_kvm_the_key_covers_the_host(accel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its processor is the guest's there. One that is emulated is the same on every host."""
-    keys = []
-    for host in ("6.12.1\nflags: avx2", "6.12.1\nflags: avx2 avx512f"):
-        monkeypatch.setattr(templates, "_host", lambda host=host: host)
-        keys.append(templates.key(["/bin/sh"], ORDER, IMAGE, accel))
-    assert (keys[0] != keys[1]) is (accel == "kvm")
+CPU: Final = {
+    "vendor_id": "GenuineIntel",
+    "model name": "Xeon",
+    "microcode": "0x1",
+    "cpu MHz": "2100.000",
+    "flags": "fpu hypervisor",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({"model name": "EPYC"}, {"tcg"}),
+        ({"cpu MHz": "2600.000"}, {"tcg"}),
+        ({"microcode": "0x2"}, {"kvm"}),
+        ({"vendor_id": "AuthenticAMD"}, {"kvm", "tcg"}),
+        ({"flags": "fpu hypervisor avx2"}, {"kvm"}),
+        ({"release": "6.13"}, {"kvm"}),
+    ],
+)
+def test_the_key_covers_the_hosts_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], counts: set[str]
+) -> None:
+    """Under KVM it is the guest's. An emulated guest has its counter of ticks, and knows its pace
+    from the template's boot: in a cache that came from another machine its clock went wrong."""
+    monkeypatch.setattr(templates, "CPUINFO", tmp_path / "cpuinfo")
+
+    def keys(cpu: dict[str, str]) -> dict[str, str]:
+        monkeypatch.setattr(platform, "release", lambda: cpu.get("release", "6.12"))
+        lines = "".join(f"{name}\t: {value}\n" for name, value in cpu.items())
+        (tmp_path / "cpuinfo").write_text(f"{lines}\n{lines}")
+        return {a: templates.key(["/bin/sh"], ORDER, IMAGE, a) for a in ("kvm", "tcg")}
+
+    before, after = keys(CPU), keys(CPU | changes)
+    assert {accel for accel in before if before[accel] != after[accel]} == counts
+
+
+def test_a_pace_that_goes_up_and_down_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templates, "CPUINFO", tmp_path / "cpuinfo")
+    keys = set()
+    for pace in ("800.000", "3600.000"):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: i5\ncpu MHz\t: {pace}\nflags\t: fpu\n")
+        keys.add(templates.key(["/bin/sh"], ORDER, IMAGE, "tcg"))
+    assert len(keys) == 1
 
 
 def test_a_host_is_its_processor_and_its_kernel() -> None:
