@@ -32,7 +32,7 @@ from vmrunner.model import (
 )
 from vmrunner.providers import Provider, registry
 from vmrunner.providers.hourly_rates import rate_of
-from vmrunner.providers.retired_providers import driver_at, parts, present, scopes_by
+from vmrunner.providers.retired_providers import drivers_of, parts, present
 
 if TYPE_CHECKING:
     from vmrunner.core.boxes import Box
@@ -128,15 +128,30 @@ class WorkContext:
         name, or any where that has not its scope, as after a renaming, or after its name was given
         to another account. That one is none of our business."""
         scope, named = instance.scope, self.providers.get(instance.provider)
-        own = None if named is None else driver_at(named, scope, self.scopes_of)
+        own = None if named is None else self._driver_at(named, scope)
         if own is not None:  # next to always, and asked of each row in each tick
             return own
         others = (self.providers[name] for name in self._names(instance))
-        found = (driver_at(driver, scope, self.scopes_of) for driver in others)
+        found = (self._driver_at(provider, scope) for provider in others)
         return next((driver for driver in found if driver is not None), None)
 
+    def _driver_at(self, provider: Provider, scope: Scope) -> Provider | None:
+        """The one driver of a provider that has this scope."""
+        own, before = drivers_of(provider)
+        if before and any(scope in self.scopes_of(driver) for driver in before):
+            return None
+        for driver in own:  # no generator: asked of each row in each tick
+            if scope in self.scopes_of(driver):
+                return driver
+        return None
+
+    def all_scopes(self, provider: Provider) -> frozenset[Scope]:
+        """The scopes of all drivers of a provider."""
+        own, before = (map(self.scopes_of, drivers) for drivers in drivers_of(provider))
+        return frozenset().union(*own) - frozenset().union(*before)
+
     def scopes_of(self, driver: Provider) -> frozenset[Scope]:
-        """Return the scopes of a driver. That may be a call to a cloud."""
+        """The scopes of a driver. That may be a call to a cloud."""
         return driver.scopes
 
     def reached(
@@ -150,7 +165,7 @@ class WorkContext:
         for row in instances:
             for name in self._names(row):
                 if name not in scopes:
-                    scopes[name] = scopes_by(self.providers[name], self.scopes_of)
+                    scopes[name] = self.all_scopes(self.providers[name])
                 if row.scope in scopes[name]:
                     found.append(row if name == row.provider else replace(row, provider=name))
                     break

@@ -15,7 +15,6 @@ from vmrunner.engine.membership import Membership
 from vmrunner.ledger.open_rows import OpenRows
 from vmrunner.model import BuildRecord, Instance, Scope
 from vmrunner.providers import Provider
-from vmrunner.providers.retired_providers import scopes_by
 
 T = TypeVar("T")
 
@@ -125,9 +124,7 @@ class SnapshotReader:
         changed, providers = found.changed, self._context.providers
         former = self._scopes if found.rows else {}
         scopes = {
-            name: scopes_by(providers[name], self._context.scopes_of)
-            for name in former
-            if name in providers
+            name: self._context.all_scopes(providers[name]) for name in former if name in providers
         }
         if changed is None or providers is not self._providers or scopes != self._scopes:
             changed, names = None, found.rows.keys() | found.builds.keys()

@@ -6,7 +6,7 @@ until nothing of theirs is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vmrunner.errors import ConfigError, Refused
 from vmrunner.model import (
@@ -37,13 +37,6 @@ from vmrunner.providers import (
 )
 from vmrunner.providers.deletion import delete_each
 from vmrunner.providers.port_images import ImageStore, KeepsImages
-
-#: The scopes of one driver; that may be a call to a cloud.
-ScopesOf = Callable[[Provider], frozenset[Scope]]
-
-
-def _verified(driver: Provider) -> frozenset[Scope]:
-    return driver.scopes
 
 
 class RetiredProvider:
@@ -193,29 +186,29 @@ class RetiredProvider:
     def _drivers(self) -> tuple[Provider, ...]:
         return (self.present, *self.former) if self.present is not None else self.former
 
-    def _at(self, scope: Scope, scopes_of: ScopesOf = _verified) -> Provider | None:
-        if any(scope in scopes_of(driver) for driver in self._before):
+    def _at(self, scope: Scope) -> Provider | None:
+        if any(scope in driver.scopes for driver in self._before):
             return None
-        return next((driver for driver in self._drivers if scope in scopes_of(driver)), None)
+        return next((driver for driver in self._drivers if scope in driver.scopes), None)
 
 
 def _scopes(drivers: Iterable[Provider]) -> frozenset[Scope]:
     return frozenset().union(*(driver.scopes for driver in drivers))
 
 
-def driver_at(provider: Provider, scope: Scope, scopes_of: ScopesOf = _verified) -> Provider | None:
+def driver_at(provider: Provider, scope: Scope) -> Provider | None:
     """The one driver that has this scope, and whose clock tells the time there."""
     if isinstance(provider, RetiredProvider):
-        return provider._at(scope, scopes_of)
-    return provider if scope in scopes_of(provider) else None
+        return provider._at(scope)
+    return provider if scope in provider.scopes else None
 
 
-def scopes_by(provider: Provider, scopes_of: ScopesOf) -> frozenset[Scope]:
-    """Return a provider's scopes, where `scopes_of` tells those of each driver."""
-    if not isinstance(provider, RetiredProvider):
-        return scopes_of(provider)
-    before = frozenset().union(*map(scopes_of, provider._before))
-    return frozenset().union(*map(scopes_of, provider._drivers)) - before
+def drivers_of(provider: Provider) -> tuple[tuple[Provider, ...], tuple[Provider, ...]]:
+    """The drivers under a provider's name, the present one first, and those whose scopes are not
+    its own."""
+    if isinstance(provider, RetiredProvider):
+        return provider._drivers, provider._before
+    return (provider,), ()
 
 
 def clock_at(provider: Provider, scope: Scope | None) -> float:
