@@ -195,6 +195,12 @@ def test_show_tells_which_tests_failed(anywhere: Cli) -> None:
     build = anywhere("run", "-a", "out/*", *script(line)).last[3]
     shown = anywhere("show", build).out.decode()
     assert "\ntests\n  1 of 1 failed\n  a b: why\n" in shown
+    (document,) = anywhere("show", build, "-o", "json").items
+    (failure,) = document["tests"].pop("failures")
+    assert document["tests"] == {"total": 1, "failed": 1, "skipped": 0, "seconds": 0, "unread": []}
+    assert {failure[key] for key in ("suite", "name", "message")} == {"a", "b", "why"}
+    other = anywhere("run", *script("say x")).last[3]
+    assert "tests" not in anywhere("show", other, "-o", "json").items[0]
 
 
 def test_ps_show_and_logs(anywhere: Cli) -> None:

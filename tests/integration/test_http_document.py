@@ -45,6 +45,20 @@ def test_the_document_in_docs_is_the_served_one(http: Service) -> None:
     assert json.loads(written) == http.client("").get(f"{API}/openapi.json").json()
 
 
+def test_the_document_lists_the_websockets(http: Service) -> None:
+    """OpenAPI has none: each is listed beside the paths, with its protocol."""
+    document, client = http.client("").get(f"{API}/openapi.json").json(), http.client()
+    listed = document["x-websockets"]
+    assert not listed.keys() & document["paths"].keys()
+    assert len(listed) == 4
+    for path, told in listed.items():
+        assert all(told.values())
+        kind = "terminal" if "terminal" in path else "port"
+        assert told["subprotocol"] == f"vmrunner.{kind}.v1"
+        answer = client.get(path.format(build="b-1", sandbox="b-1", port=80))
+        assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket"), path
+
+
 def test_the_document_is_complete(http: Service) -> None:
     document = json.loads((ROOT / "docs/openapi.json").read_text())
     openapi_spec_validator.validate(document)

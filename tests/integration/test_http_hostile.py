@@ -303,7 +303,7 @@ def test_no_input_that_the_document_allows_is_our_error(http: Service) -> None:
 def test_answers_are_as_the_document_tells(http: Service) -> None:
     """By status, headers, media type and schema; what it forbids is refused, and so are methods
     that it does not have."""
-    wide = "positive_data_acceptance"  # what a word may be, no schema tells as a whole
+    wide = "positive_data_acceptance"  # docs/http.md: what no schema tells
     assert fuzzed(http, "--phases", "examples,coverage", "--exclude-checks", wide) == ""
 
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIWebSocketRoute
 
+from vmrunner.model import TokenScope
 from vmrunner.server import problems
 from vmrunner.server.routes import (
     answers,
@@ -26,8 +27,10 @@ from vmrunner.server.routes import (
     log_windows,
     logs,
     operations,
+    ports,
     sandboxes,
     sources,
+    terminals,
     token,
 )
 from vmrunner.services import document_schemas
@@ -135,6 +138,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         del made["components"]  # of FastAPI's own 422
         made["components"] = _components(made)
         made["security"] = [{"token": []}]
+        made["x-websockets"] = {API + route.path: text for route, text in _websockets()}
         app.openapi_schema = made
     return app.openapi_schema
 
@@ -142,6 +146,24 @@ def document(app: FastAPI) -> dict[str, Any]:
 def _operations(made: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for path, item in made["paths"].items():
         yield from ((path, item[method]) for method in _METHODS if method in item)
+
+
+def _websockets() -> Iterator[tuple[APIWebSocketRoute, dict[str, str]]]:
+    """WebSockets, for which OpenAPI has no words. As an operation each would be a function of
+    generated clients that is always refused, and without a success."""
+    for part in (terminals, ports):
+        for route in part.router.routes:
+            if isinstance(route, APIWebSocketRoute):
+                yield (
+                    route,
+                    {
+                        "operationId": route.name,
+                        "description": route.endpoint.__doc__ or "",
+                        "subprotocol": part.PROTOCOL,
+                        "frames": part.FRAMES,
+                        "scope": TokenScope.ENTER.value,
+                    },
+                )
 
 
 def _complete(path: str, operation: dict[str, Any]) -> None:

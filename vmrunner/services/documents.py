@@ -327,7 +327,7 @@ def shown_document(
     """One build with all that is known of it, as `show` has it. `waiting`: why it is queued."""
     rows, listed = list(instances), list(events)
     start = start_of(build, rows)
-    return {
+    return {  # type: ignore[typeddict-item]  # `tests`, which `show` alone adds
         **ended_document(build, listed),
         "start": start,
         "waiting": waiting,

@@ -169,6 +169,8 @@ def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
         shell.service.waiting([row]).get(row.id),
         shell.service.artifacts(row).known(),
     )
+    if (tests := shell.service.tests(row)) is not None:
+        document["tests"] = tests
     view = build_view()
     output.show(output.ListView(view.kind, view.columns, lambda _: document), [row], form)
     return exit_codes.OK

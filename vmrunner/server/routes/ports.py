@@ -32,6 +32,10 @@ from vmrunner.session.ssh.port_channel import PortChannel
 
 router = APIRouter(tags=["ports"])
 PROTOCOL: Final = "vmrunner.port.v1"
+FRAMES: Final = (
+    "Binary frames are bytes, both ways. Text frames are JSON objects with a type: eof ends one "
+    "way, keep-alive does nothing; from the server error."
+)
 PORT_DIGITS: Final = 5
 
 

@@ -42,6 +42,10 @@ from vmrunner.session.ssh.channel_io import ConnectionLost
 
 router = APIRouter(tags=["terminals"])
 PROTOCOL: Final = "vmrunner.terminal.v1"
+FRAMES: Final = (
+    "Binary frames are bytes, both ways. Text frames are JSON objects with a type: first start, "
+    "then resize, signal, eof and keep-alive; from the server started, stderr, exit and error."
+)
 ENTER: Final = Requires(TokenScope.ENTER)
 START: Final = 256 << 10  # characters of the first frame
 START_TIMEOUT: Final = 20.0  # seconds until it must have come

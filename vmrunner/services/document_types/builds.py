@@ -232,12 +232,13 @@ class ResultDocument(EndedBuildDocument):
 
 
 class ShownBuildDocument(EndedBuildDocument):
-    """A build with all that is known of it."""
+    """A build with all that is known of it. `tests`: of its reports, in `vmrunner show`."""
 
     waiting: str | None
     instances: list[InstanceDocument]
     events: list[EventDocument]
     artifacts_back: list[ArtifactDocument]
+    tests: NotRequired[TestsDocument]
 
 
 class LogLineDocument(TypedDict):
