@@ -327,8 +327,8 @@ def shown_document(
     """One build with all that is known of it, as `show` has it. `waiting`: why it is queued."""
     rows, listed = list(instances), list(events)
     start = start_of(build, rows)
-    return {  # type: ignore[typeddict-item]  # `tests`, which `show` alone adds
-        **ended_document(build, listed),
+    return {
+        **ended_document(build, listed),  # type: ignore[typeddict-item]  # `show` adds `tests`
         "start": start,
         "waiting": waiting,
         "instances": [instance_document(row) for row in rows],
