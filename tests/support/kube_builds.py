@@ -13,10 +13,8 @@ from vmrunner_localclouds.kube import LocalKube
 _VMRUNNER: Final = Path(sys.executable).with_name("vmrunner")
 
 
-def run(
-    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
-) -> subprocess.CompletedProcess[str]:
-    """`vmrunner run` with nothing but this provider."""
+def settings(home: Path, cluster: LocalKube, unit: str, runtime: str) -> None:
+    """Write a configuration with nothing but this provider."""
     config = home / "config/vmrunner/config.toml"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(
@@ -24,6 +22,13 @@ def run(
         f'kubeconfig = "{cluster.kubeconfig}"\nunit_image = "{unit}"\nsizes = ["1x512MiB"]\n'
         'disk = "1GiB"\n'
     )
+
+
+def run(
+    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """`vmrunner run`, by such a configuration."""
+    settings(home, cluster, unit, runtime)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMRUNNER_", "XDG_"))}
     dirs = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("DATA", "STATE", "CACHE")}
     (home / "cwd").mkdir(exist_ok=True)
