@@ -9,6 +9,7 @@ from bench.planted import Bug
 CHANNEL = "tests/contract/test_channel.py"
 BOX = "tests/contract/test_box.py"
 REGISTRY = "tests/unit/providers/test_registry.py"
+FORMER = "tests/contract/test_former_port.py"
 
 BUGS: Final = (
     Bug(
@@ -75,5 +76,19 @@ BUGS: Final = (
         "        stack.enter_context(stream)\n",
         "",
         f"{CHANNEL}::test_the_systems_ssh_takes_it_too",
+    ),
+    Bug(
+        "take a driver that tells no wall for one that has it",
+        "providers/capabilities.py",
+        "    if not isinstance(provider, HoldsNoNetwork) or not provider.holds_no_network:",
+        "    if isinstance(provider, HoldsNoNetwork) and not provider.holds_no_network:",
+        f"{FORMER}::test_what_a_former_driver_does_not_tell_has_defaults",
+    ),
+    Bug(
+        "ask a driver of a former port how often it may be asked",
+        "providers/retired_providers.py",
+        "    return provider.look_every if isinstance(provider, PacesLooks) else LookPace()",
+        "    return provider.look_every",
+        f"{FORMER}::test_what_a_former_driver_does_not_tell_has_defaults",
     ),
 )
