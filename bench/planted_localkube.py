@@ -15,6 +15,15 @@ POLICIES = "localclouds/tests/test_network_plugin.py"
 
 BUGS: Final = (
     Bug(
+        "Local Kubernetes: anybody acts as anybody",
+        f"{KUBE}/access.py",
+        "        if not self.may(user, act):\n"
+        '            raise KubeRefusal(403, _refusal(user, act), details={"kind": act.resource})\n'
+        "        return User",
+        "        return User",
+        f"{RIGHTS}::test_who_acts_as_another_has_the_others_rights",
+    ),
+    Bug(
         "Local Kubernetes: the node lets all of its pods reach it",
         "localclouds/vmrunner_localclouds/pods/walls.py",
         "priority 0; {'; '.join([answers, *out])}; }}\"",

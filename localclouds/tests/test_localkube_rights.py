@@ -3,6 +3,8 @@ Sources are of kubernetes 1.34.2."""
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +106,26 @@ def test_one_lists_ones_rights(kube: KubeApi) -> None:
     ]
     rules = [each for each in found if "jobs" in each["resources"]]
     assert set(rules[0]["verbs"]) == {"create", "get", "list", "delete", "patch"}
+
+
+def test_who_acts_as_another_has_the_others_rights(kube: KubeApi, tmp_path: Path) -> None:
+    """kubernetes.io, "User impersonation": `kubectl --as`, which needs a right of its own."""
+    account = f"system:serviceaccount:{kube.namespace}:vmrunner"
+    token = token_of(kube, RULES)
+
+    def may(verb: str, *as_: str, token: str = "") -> str:
+        words = ("auth", "can-i", verb, "jobs.batch", "-n", kube.namespace, *as_)
+        config = kube.config(tmp_path, token)
+        done = subprocess.run(
+            ["kubectl", "--kubeconfig", config, *words], capture_output=True, text=True, check=False
+        )
+        return (done.stdout + done.stderr).strip()
+
+    assert may("update") == "yes"
+    assert may("update", "--as", account) == "no"
+    assert may("delete", "--as", account) == "yes"
+    assert may("delete", "--as", "somebody") == "no"
+    assert "cannot impersonate" in may("delete", "--as", "system:admin", token=token)
 
 
 @pytest.mark.standin

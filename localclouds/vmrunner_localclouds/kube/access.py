@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from vmrunner_localclouds.kube.api_error import Json, KubeRefusal
+from vmrunner_localclouds.kube.api_error import Json, KubeRefusal, bad_request
 from vmrunner_localclouds.kube.kinds import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmrunner_localclouds.kube.cloud import LocalKube
 
 _MASTERS: Final = "system:masters"
+_ACCOUNT: Final = "system:serviceaccount:"
 #: Paths that every authenticated user may read (`system:discovery`,
 #: `system:public-info-viewer`).
 _PUBLIC: Final = ("/api", "/apis", "/openapi", "/version", "/healthz", "/livez", "/readyz")
@@ -65,10 +66,9 @@ class Access:
 
     def account(self, namespace: str, name: str, seconds: float = math.inf) -> str:
         """A new token of a service account's."""
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
         user = User(
-            name=f"system:serviceaccount:{namespace}:{name}",
-            groups=(*groups, "system:authenticated"),
+            name=f"{_ACCOUNT}{namespace}:{name}",
+            groups=_account_groups(namespace),
             expires=self._cloud.now() + seconds,
         )
         return self.token(user)
@@ -78,7 +78,30 @@ class Access:
         user = self.users.get(request.key)
         if user is None or user.expires <= self._cloud.now():
             raise KubeRefusal(401, "Unauthorized")
-        return user
+        name = request.headers.get("impersonate-user")
+        return user if name is None else self._impersonated(user, name, request)
+
+    def _impersonated(self, user: User, name: str, request: KubeRequest) -> User:
+        """The user whom a request names in its caller's place, as `kubectl --as` does
+        (apiserver/pkg/endpoints/filters/impersonation.go). Raises `KubeRefusal`: 403."""
+        namespace, _, account = name.removeprefix(_ACCOUNT).partition(":")
+        if name.startswith(_ACCOUNT):
+            groups = _account_groups(namespace)
+            act = Act(
+                verb="impersonate",
+                group="",
+                resource="serviceaccounts",
+                namespace=namespace,
+                name=account,
+            )
+        else:
+            groups = ("system:authenticated",)
+            act = Act(verb="impersonate", group="", resource="users", namespace="", name=name)
+        if "impersonate-group" in request.headers:
+            raise bad_request("groups are impersonated by nobody here")
+        if not self.may(user, act):
+            raise KubeRefusal(403, _refusal(user, act), details={"kind": act.resource})
+        return User(name=name, groups=groups)
 
     def admit(self, user: User, request: KubeRequest) -> None:
         """Raises `KubeRefusal`: 403."""
@@ -140,6 +163,11 @@ def act_of(request: KubeRequest) -> Act:
         namespace=request.namespace,
         name=request.name,
     )
+
+
+def _account_groups(namespace: str) -> tuple[str, ...]:
+    groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    return (*groups, "system:authenticated")
 
 
 def _upgrades(request: KubeRequest) -> bool:
