@@ -125,7 +125,7 @@ def burst_of_ours(place: Path, runner: Runner, many: int) -> Burst:
 
 def burst_by_hand(scratch: Path, vm: VmPlan, template: Template, order: Order, many: int) -> Burst:
     """Resume as many by hand."""
-    places = [scratch / f"by-hand-{number}" for number in range(many)]
+    places = [scratch / f"burst-{number}" for number in range(many)]
     for place in places:
         place.mkdir()
         keys(place)

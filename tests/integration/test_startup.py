@@ -107,6 +107,16 @@ with Runner() as runner:
     assert done.stdout.splitlines() == ["set()", "True"]
 
 
+def test_a_keeper_loads_neither_nouns_nor_the_port() -> None:
+    """Each VM of this host waits for its keeper."""
+    code = "import sys, vmrunner.providers.qemu.keeper; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    nouns = {name for name in modules if name.startswith("vmrunner.model.")}
+    assert nouns == {"vmrunner.model.processes"}
+    assert modules & {"vmrunner.providers.port", "vmrunner.providers.registry"} == set()
+
+
 def test_a_reap_needs_no_engine() -> None:
     modules = loaded("reap", "--dry-run")
     assert "vmrunner.reaper.reaper" in modules

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         Limits,
         LogLine,
         Phase,
-        Process,
         Step,
     )
     from vmrunner.model.caches import CacheOutcome, CacheRule, CacheScope, FoundCache, StoredCache
@@ -86,6 +85,7 @@ if TYPE_CHECKING:
         TokenScope,
         tenant_labels,
     )
+    from vmrunner.model.processes import Process
     from vmrunner.model.sandboxes import (
         CommandEnd,
         CommandOrder,
@@ -215,7 +215,7 @@ __all__ = [
 
 #: The files that they are in, each after those that it needs itself.
 _FILES: Final = (
-    "choices", "allow_list", "states", "cloud", "money", "usage", "caches", "builds",
+    "processes", "choices", "allow_list", "states", "cloud", "money", "usage", "caches", "builds",
     "build_choice", "images", "objects", "pools", "principals", "notifications", "sandboxes",
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from vmrunner.model.caches import CacheRule
 from vmrunner.model.choices import Network
 from vmrunner.model.cloud import Address, Key, Offer, Ref, Role, Scope
 from vmrunner.model.money import NO_COST, UNKNOWN_RATE, Cost, Rate
+from vmrunner.model.processes import Process
 from vmrunner.model.states import BuildState, Death, InstanceState, Reason, Result, Start
 from vmrunner.model.usage import NO_USAGE, BuildUsage
 
@@ -22,17 +23,6 @@ LOCAL_TENANT: Final = "local"
 
 #: The kind of an engine that its parent announced, before it is up and says so itself.
 STARTING: Final = "starting"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Process:
-    """Identity of a process, so that "gone" can be said with certainty on the same machine."""
-
-    machine: str  # machine id
-    boot: str  # boot id
-    pid_namespace: str
-    pid: int
-    started: int  # start time in clock ticks since boot
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

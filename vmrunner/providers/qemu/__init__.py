@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmrunner.providers.port import Driver
-
 if TYPE_CHECKING:
     from vmrunner.lib.channels import Channel
-    from vmrunner.providers.port import Provider
+    from vmrunner.providers.port import Driver, Provider
     from vmrunner.providers.qemu.provider import QemuProvider
+
+    DRIVER: Driver
 
 
 def open(  # noqa: A001 - as `Driver` calls it
@@ -43,14 +43,23 @@ def channel(_: Callable[[], Provider]) -> Channel:
     return UNIX_SOCKET
 
 
-DRIVER = Driver(
-    kind="qemu",
-    settings="vmrunner.providers.qemu.settings:QemuSettings",
-    open=open,
-    needs=frozenset({"state_dir", "cache_dir", "installation", "current"}),
-    options="vmrunner.providers.qemu.options:QemuOptions",
-    host_clock=True,
-    own_host=True,
-    host_bound=True,
-    channel="vmrunner.providers.qemu:channel",
-)
+def __getattr__(name: str) -> Any:
+    if name == "DRIVER":
+        return globals().setdefault(name, _driver())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _driver() -> Driver:
+    from vmrunner.providers.port import Driver
+
+    return Driver(
+        kind="qemu",
+        settings="vmrunner.providers.qemu.settings:QemuSettings",
+        open=open,
+        needs=frozenset({"state_dir", "cache_dir", "installation", "current"}),
+        options="vmrunner.providers.qemu.options:QemuOptions",
+        host_clock=True,
+        own_host=True,
+        host_bound=True,
+        channel="vmrunner.providers.qemu:channel",
+    )
