@@ -23,13 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import IO, Any, Final
 
 from vmrunner.errors import BadOrder, ConfigError, ImageError
 from vmrunner.images import recipe as recipes
 from vmrunner.images.cloud import stage as staging
-from vmrunner.images.local import disk, docker_store, layers, pax_names, rootfs
+from vmrunner.images.local import disk, docker_store, layers, pax_names, rootfs, shared_downloads
 from vmrunner.images.local.docker_store import Stored
 from vmrunner.images.local.layers import Xattr
 from vmrunner.images.local.programs import ChildPrograms, require
@@ -143,7 +143,8 @@ class _Job:
         missing = [item for path, item in todo.items() if self.fresh or not path.exists()]
         plan = (tuple(name for name, _ in missing), ("disk",), ("image",))
         self.progress(Progress(stage="plan", fraction=0.0, seconds=0.0, plan=plan))
-        with ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+        workers = min(2, os.cpu_count() or 1)
+        with self._downloads(many=len(missing) > 1), ThreadPoolExecutor(workers) as pool:
             try:
                 for result in [pool.submit(make) for _, make in missing]:
                     result.result()
@@ -151,6 +152,19 @@ class _Job:
                 self.programs.stop()  # the other roots are for nothing now
                 raise
         return root, containers
+
+    @contextlib.contextmanager
+    def _downloads(self, *, many: bool) -> Iterator[None]:
+        """Have the roots that are made inside fetch what they share once."""
+        if not many:
+            yield
+            return
+        with (
+            TemporaryDirectory(prefix=_PART, dir=self.stages) as place,
+            shared_downloads.shared(Path(place)) as variables,
+        ):
+            self.programs.fetching = variables
+            yield
 
     def _vm_root(self, to: Path, scratch: Path) -> None:
         with self._stage("root") as report, self._part(to) as part:

@@ -82,10 +82,12 @@ def require(*programs: str) -> None:
 @dataclass(eq=False)
 class ChildPrograms:
     """The programs of one build, so that all of them can be ended when one fails. Thread-safe.
-    `guard`: the shell's script between, which ends them on SIGTERM within `patience` seconds."""
+    `guard`: the shell's script between, which ends them on SIGTERM within `patience` seconds;
+    `fetching`: variables of those that fetch packages."""
 
     guard: str = _GUARD
     patience: float = 15.0
+    fetching: Mapping[str, str] = field(default_factory=dict)
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     stopped: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)

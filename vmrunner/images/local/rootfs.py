@@ -245,6 +245,7 @@ def _mmdebstrap(
             TMPDIR=str(tmp),
             DEBIAN_FRONTEND="noninteractive",
             DPKG_FORCE="unsafe-io",  # nothing of it outlives a crash: it is packed at the end
+            **programs.fetching,
         ),
         stdout=to,
         line=line,
