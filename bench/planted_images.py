@@ -6,6 +6,7 @@ from typing import Final
 
 from bench.planted import Bug
 
+DOWNLOADS: Final = "tests/unit/images/local/test_shared_downloads.py"
 STORE: Final = "tests/unit/images/local/test_docker_store.py"
 LAYERS: Final = "images/local/layers.py"
 
@@ -59,5 +60,26 @@ BUGS: Final = (
         "plan = (*plan, *((stage,) for stage in self._later))",
         "plan = (*plan,)",
         "tests/unit/cli/test_image_progress.py::test_what_comes_after_the_image_is_in_its_time",
+    ),
+    Bug(
+        "image: what two roots need is fetched twice",
+        "images/local/shared_downloads.py",
+        "if found is None or found.failed:",
+        "if True:",
+        f"{DOWNLOADS}::test_what_two_ask_for_is_fetched_once",
+    ),
+    Bug(
+        "image: a download that failed is given up for good",
+        "images/local/shared_downloads.py",
+        "if found is None or found.failed:",
+        "if found is None:",
+        f"{DOWNLOADS}::test_what_was_cut_off_is_fetched_again",
+    ),
+    Bug(
+        "image: whoever is on this host fetches by our proxy",
+        "images/local/shared_downloads.py",
+        'if not hmac.compare_digest(self.headers.get("Proxy-Authorization", ""), expected):',
+        "if not expected:",
+        f"{DOWNLOADS}::test_others_on_this_host_have_no_use_of_it",
     ),
 )
