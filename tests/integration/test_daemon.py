@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.ledger_builds import orders
+from tests.support.limited_host import Paths, Wall
 from vmrunner.engine import engine as engine_module
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
@@ -35,23 +36,11 @@ from vmrunner.model import (
     Result,
     Step,
 )
-from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
+from vmrunner.providers.fake import SCOPE, Cloud, FakeProvider
 from vmrunner.reaper.once import reap
 from vmrunner.runtime import daemon
 from vmrunner.runtime.daemon import Daemon, DaemonUpdate
 from vmrunner.session import End
-
-
-class Wall(Clock):
-    def __call__(self) -> float:
-        return time.time()
-
-
-@dataclass
-class Paths:
-    sources: Path
-    artifacts: Path
-    wake: Path
 
 
 class Session:

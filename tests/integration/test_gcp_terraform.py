@@ -9,13 +9,15 @@ from typing import Any, Final
 import hcl2
 import pytest
 
+from tests.support.packer import plain
+
 DEPLOY: Final = Path(__file__).parents[2] / "deploy/gcp"
 PINNED: Final = re.compile(r"[a-z0-9-]+==[^\s;]+( \\\n    --hash=sha256:[0-9a-f]{64})+\n")
 
 
 @pytest.fixture(scope="module")
 def module() -> dict[str, Any]:
-    found: dict[str, Any] = _plain(hcl2.loads((DEPLOY / "terraform/main.tf").read_text()))
+    found: dict[str, Any] = plain(hcl2.loads((DEPLOY / "terraform/main.tf").read_text()))
     return found
 
 
@@ -28,14 +30,6 @@ def made(module: dict[str, Any]) -> dict[str, Any]:
         for kind, named in block.items()
         for name, body in named.items()
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items() if key[:2] != "__"}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value.strip('"') if isinstance(value, str) else value
 
 
 def test_the_function_waits_for_the_roles_of_its_build_account(

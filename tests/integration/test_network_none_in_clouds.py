@@ -21,6 +21,7 @@ from tests.support.ec2 import make_order as ec2_order
 from tests.support.gce import Google
 from tests.support.gce import gce as gce  # the fixture
 from tests.support.gce import make_order as gce_order
+from tests.support.packer import plain
 from vmrunner.errors import BadOrder
 from vmrunner.model import Finding, Level, Network, Spec, Trait
 from vmrunner.providers import capabilities
@@ -224,21 +225,13 @@ def open_subnet(azure: Any) -> str:
 
 def made(name: str) -> dict[str, Any]:
     """The resources of a module, by type and name."""
-    read = _plain(hcl2.loads((DEPLOY / name / "terraform/network-none/main.tf").read_text()))
+    read = plain(hcl2.loads((DEPLOY / name / "terraform/network-none/main.tf").read_text()))
     return {
         f"{kind}.{named}": body
         for block in read["resource"]
         for kind, those in block.items()
         for named, body in those.items()
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_plain(key): _plain(one) for key, one in value.items() if key[:2] != "__"}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value.strip('"') if isinstance(value, str) else value
 
 
 def test_the_modules_let_nothing_out() -> None:
