@@ -133,10 +133,10 @@ def _served(
     running: Iterable[tuple[BuildRecord | None, Instance]],
 ) -> Counter[str | tuple[str, str]]:
     """Count the builds that have a VM, by tenant and by owner."""
-    busy: Counter[str | tuple[str, str]] = Counter()
-    for build, row in running:
-        if build is not None and row.state is not InstanceState.GONE:
-            busy.update((build.tenant, owner(build)))
+    gone = InstanceState.GONE
+    builds = [build for build, row in running if build is not None and row.state is not gone]
+    busy: Counter[str | tuple[str, str]] = Counter(build.tenant for build in builds)
+    busy.update(map(owner, builds))
     return busy
 
 
@@ -177,7 +177,9 @@ def plan(
     }
     hopeful = [build for build in queued if decisions[build.id] is None]
     started: list[BuildRecord] = []
-    for build in _in_turn(hopeful, scheduler.refusals, _served(running), started):
+    # Of one alone it is the turn, whoever has how many: most often it is one, among thousands.
+    busy = _served(running) if len(hopeful) > 1 else Counter[str | tuple[str, str]]()
+    for build in _in_turn(hopeful, scheduler.refusals, busy, started):
         decision = decisions[build.id] = scheduler.decide(build)
         if isinstance(decision, PlannedStart | PlannedClaim):
             started.append(build)
