@@ -1,6 +1,6 @@
 """What EC2 costs through vmrunner, beside a script of raw boto3 calls and beside cloud-custodian.
 
-    python bench/ec2.py [--builds 200] [--pairs 3] [--machines 5000] [--expired 500]
+    python bench/ec2.py [--builds 200] [--pairs 3] [--latency 0.1] [--machines 5000] [--expired 500]
 
 Builds: the real engine and driver, with sessions that end at once, from submit until each VM is
 seen dead. The script causes the same effects with as many threads as the engine has for creates,
@@ -39,6 +39,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import clouds
 from bench import engine as engines
 from bench.clouds import (
+    SLOW_CPU,
+    SLOW_WALL,
     Row,
     Spent,
     by_action,
@@ -117,8 +119,8 @@ class Session(engines.Session):
         return verdict
 
 
-def ours(builds: int, directory: Path | None) -> Spent:
-    with account() as at:
+def ours(builds: int, directory: Path | None, latency: float = 0.0) -> Spent:
+    with account(latency) as at:
         armed: defaultdict[str, Event] = defaultdict(Event)
         aws = Provider(at, armed)
 
@@ -128,9 +130,9 @@ def ours(builds: int, directory: Path | None) -> Spent:
         return through_vmrunner(at, aws, INSTALLATION, builds, directory, sessions)
 
 
-def by_script(builds: int) -> Spent:
+def by_script(builds: int, latency: float = 0.0) -> Spent:
     """The costs of a plain script: it checks nothing and retries nothing."""
-    with account() as at:
+    with account(latency) as at:
         aws = Provider(at, {})
         image = aws.catalog.image()
         orders = [order(aws, INSTALLATION) for _ in range(builds)]
@@ -326,7 +328,8 @@ def again(tape: Tape, latency: float, command: Command) -> float:
 
 def main() -> int:
     parser = clouds.arguments(__doc__)
-    parser.add_argument("--machines", type=int, default=5000)
+    parser.add_argument("--latency", type=float, nargs="*", default=[0.1], metavar="SECONDS")
+    parser.add_argument("--machines", type=int, default=5000, help="0: no sweep")
     parser.add_argument("--expired", type=int, default=500)
     arguments = parser.parse_args()
     with credentials():
@@ -337,7 +340,21 @@ def main() -> int:
             by_script,
             wall=WALL,
         )
-        rows += sweeps(arguments.machines, arguments.expired)
+        rows += [
+            row._replace(what=f"{row.what}, answers take {latency} s")
+            for latency in arguments.latency
+            for row in compared(
+                arguments.builds,
+                arguments.pairs,
+                lambda builds: ours(builds, arguments.directory, latency),  # noqa: B023
+                lambda builds: by_script(builds, latency),  # noqa: B023
+                cpu=SLOW_CPU,
+                wall=SLOW_WALL,
+            )
+            if row.time
+        ]
+        if arguments.machines:
+            rows += sweeps(arguments.machines, arguments.expired)
     return show(rows, arguments.directory, CAPTION)
 
 

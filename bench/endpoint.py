@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 import boto3
 from vmrunner_localclouds.ec2 import LocalCloud
+from vmrunner_localclouds.ec2.endpoint import Ec2Endpoint
 
 from bench.clouds import Endpoint, answer, endpoint
 from tests.support.ec2 import ENVIRONMENT, INSTALLATION, REGION
@@ -52,14 +55,33 @@ class Account(Endpoint):
         self.counts()
 
 
-def account() -> AbstractContextManager[Account]:
+class SlowEndpoint(Ec2Endpoint):
+    """One in which each answer takes so many seconds more, and no processor."""
+
+    latency = 0.0
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        time.sleep(self.latency)  # before its turn: the cloud answers one after the other
+        return super().__call__(environ, start_response)
+
+
+class SlowCloud(LocalCloud):
+    """A local EC2 that is as far away as a real one."""
+
+    def __init__(self, latency: float) -> None:
+        super().__init__()
+        self._endpoint = SlowEndpoint(self)
+        self._endpoint.latency = latency
+
+
+def account(latency: float = 0.0) -> AbstractContextManager[Account]:
     """One account, furnished for a launch in one region."""
-    return endpoint(Account, serve)
+    return endpoint(Account, partial(serve, latency=latency))
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, *, latency: float) -> None:
     os.environ.update(ENVIRONMENT)
-    with LocalCloud() as cloud:
+    with SlowCloud(latency) as cloud:
         cloud.throttles = False  # both sides are to be as fast as they can
         answers: dict[str, Callable[[], object]] = {
             "alive": lambda: [machine.id for machine in cloud.alive],

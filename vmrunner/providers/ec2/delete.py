@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from vmrunner.providers.ec2.error_codes import DENIED
 from vmrunner.providers.ec2.resources import snapshots, tags
 from vmrunner.providers.port_images import OWNER, is_unfinished
 
+AT_ONCE: Final = 8  # calls that remove a schedule
 DELETE_BATCH: Final = 100  # ids; EC2 takes 1,000 and recommends fewer
 
 #: A machine that shuts down for so long gets no more grace, in seconds.
@@ -63,6 +65,10 @@ class Ec2Deleter:
         """Delete these, instances first, and return each one's outcome."""
         named = {ref.id: ref for ref in refs if ref.kind is Kind.INSTANCE}
         outcomes = {named[i]: outcome for i, outcome in self._instances(list(named), force).items()}
+        schedules = [ref for ref in refs if ref.kind is Kind.SCHEDULE]
+        if schedules:  # each VM has one, and no call takes several
+            with ThreadPoolExecutor(min(AT_ONCE, len(schedules))) as pool:
+                outcomes |= dict(zip(schedules, pool.map(self._other, schedules), strict=True))
         for ref in refs:
             if ref not in outcomes:
                 outcomes[ref] = self._other(ref)
