@@ -116,7 +116,7 @@ def test_where_nothing_can_be_placed_the_build_ends(make_world: Make) -> None:
     world.cloud.unplaceable |= dict.fromkeys((SMALL, LARGE), Reason.NO_CAPACITY)
     build = world.submit()
     world.node()
-    world.settle()
+    world.run(60, until=world.quiet)
     done = world.truth.builds.get(build.id)
     assert (done.result, done.reason) == (Result.ERROR, Reason.NO_CAPACITY)
     assert done.message == "it cannot be placed"
