@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from tests.support.engine_parts import EngineParts, Later
 from vmrunner.core.scheduling import PlannedStart
 from vmrunner.engine.launcher import DISTRUST, FIRST_WAIT, CreateResults, Launcher
-from vmrunner.model import Budget, BudgetPeriod, Death, InstanceState, Reason, Result
+from vmrunner.errors import Throttled
+from vmrunner.model import Budget, BudgetPeriod, Death, InstanceState, Order, Reason, Ref, Result
 from vmrunner.providers import registry
 from vmrunner.providers.fake import Fault
 
@@ -217,3 +219,25 @@ def test_no_vm_is_promised_more_than_its_kind_can_give(
     _, row = parts.rows()
     assert row.deadline <= row.created_at + 3600
     assert parts.ledger.instances.order(row.id).max_ttl == 3600
+
+
+def test_no_pause_is_longer_than_the_provider_wants(
+    parts: EngineParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[float] = []
+
+    def throttled(order: Order) -> Ref:
+        tries.append(parts.clock())
+        raise Throttled("20 VMs boot from one image", wait=5.0)
+
+    provider = parts.context.providers[parts.planned(parts.submit()).build.spec.provider]
+    monkeypatch.setattr(provider, "create", throttled)
+    launcher = Launcher(parts.context)
+    launcher.start([parts.planned(parts.submit("b-2"))])
+    for _ in range(30):
+        launcher.resend()
+        launcher.collect()
+        parts.clock.advance(1.0)
+    pauses = [after - before for before, after in pairwise(tries)]
+    assert pauses[:3] == [1.0, 2.0, 4.0]
+    assert set(pauses[3:]) == {5.0}
