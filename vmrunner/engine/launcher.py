@@ -330,7 +330,7 @@ class Launcher:
         if isinstance(error, (Fenced, NotFound)):
             log.info("%s is not ours to launch any more: %s", instance.id, text)
         elif isinstance(error, Throttled):
-            self._again(pending, told=error.wait)
+            self._again(pending, longest=error.wait or LONGEST_WAIT)
         elif isinstance(error, (NoCapacity, QuotaExceeded)):
             scarce = isinstance(error, NoCapacity)
             # A quota counts one market, and one family of types: another pool may have room.
@@ -354,10 +354,9 @@ class Launcher:
             pending.doubtful = True
             self._again(pending)
 
-    def _again(self, pending: PendingCreate, told: float = 0.0) -> None:
-        """`told`: the provider's own word for the pause, in seconds: no longer one is made then."""
-        longest = min(told or LONGEST_WAIT, LONGEST_WAIT)
-        wait = backoff(FIRST_WAIT, pending.tries - 1, longest)
+    def _again(self, pending: PendingCreate, longest: float = LONGEST_WAIT) -> None:
+        """`longest`: seconds of the pause at most, as the provider wants it."""
+        wait = backoff(FIRST_WAIT, pending.tries - 1, min(longest, LONGEST_WAIT))
         pending.send_at = self._context.monotonic() + wait
         self._pending[pending.instance.id] = pending
 
