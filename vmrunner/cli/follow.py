@@ -231,8 +231,7 @@ class TerminalFollower:
         return [event for event in events if event.data.get("attempt") == row.attempt]
 
     def _tell_of_ledger(self, error: LedgerError) -> None:
-        if self._talk:
-            output.say(f"waiting for the ledger: {error}")
+        output.say(f"waiting for the ledger: {error}")
 
     def _mind(self, row: BuildRecord) -> None:
         """While our output is not read: see to it that the build is served all the same."""
