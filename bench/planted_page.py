@@ -10,6 +10,7 @@ from bench.planted import Bug
 WINDOWS = "tests/unit/services/test_log_windows.py"
 REPORTS = "tests/unit/services/test_junit_reports.py"
 LOG = "tests/integration/test_page_log.py"
+OVERVIEW = "tests/integration/test_page_overview.py"
 
 BUGS: Final = (
     Bug(
@@ -88,5 +89,19 @@ BUGS: Final = (
         "    chosen.setBaseAndExtent(...ends);",
         "    chosen.empty();",
         f"{LOG}::test_a_selection_survives_a_step_that_grew_into_another",
+    ),
+    Bug(
+        "keep figures of the overview when a build has ended",
+        "server/routes/overview_page.py",
+        "        builds.version,\n",
+        "        None,\n",
+        f"{OVERVIEW}::test_figures_follow_what_stands_beside_them",
+    ),
+    Bug(
+        "make figures of the overview anew at each change, however long that takes",
+        "server/kept_answers.py",
+        "min(whole, PAUSES * kept.took)",
+        "0.0",
+        "tests/unit/server/test_kept_answers.py::test_an_answer_to_another_version_waits_its_pause",
     ),
 )

@@ -14,7 +14,8 @@ from playwright.sync_api import expect
 from tests.support.browser import Visitor, chromium
 from tests.support.http_service import TENANT, Service, only, service
 from tests.support.scripted_app import wait_until
-from vmrunner.model import TokenScope
+from vmrunner.model import Cost, TokenScope
+from vmrunner.server.routes import overview_page
 
 API = "/api/v1"
 PAGE = {"Accept": "text/html"}
@@ -65,6 +66,53 @@ def test_the_overview_tells_each_build_where_it_is(http: Service) -> None:
         assert hidden not in own, hidden
     assert "ill" in part(own, "Failed last")
     http.client().post(f"{API}/builds/{runs}/cancel")
+
+
+def test_figures_follow_what_stands_beside_them(http: Service) -> None:
+    client = http.client()
+
+    def text() -> str:
+        return client.get("/overview", headers=PAGE).text
+
+    assert "of 0 failed" in text()
+    for number, step in enumerate(("exit 2", "say x"), 1):
+        http.ended(submit(http, f"n{number}", step))
+        wait_until(lambda count=number: f"<b>1</b> of {count} failed" in text())
+    assert "2 builds ended in the last 24 hours, 1 failed" in text()
+
+
+def test_a_reaper_that_never_passed_gets_no_tick(http: Service) -> None:
+    line = http.client().get("/overview", headers=PAGE).text.partition("has not passed yet")[0]
+    assert "mark queued" in line.rpartition("<li>")[2]
+
+
+def test_what_has_no_price_hides_no_price() -> None:
+    assert overview_page._today(Cost()) == ("$0", "today")
+    words = "today, and what has no known price"
+    assert overview_page._today(Cost(known=1.5, unpriced=1)) == ("$1.5000", words)
+    assert overview_page._today(Cost(unpriced=1))[0] == "unknown"
+
+
+def test_a_mark_stands_beside_its_long_name_on_phones(
+    http: Service, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    build = submit(http, "a-long-name-of-a-build-of-everything-that-we-have", "exit 2")
+    http.ended(build)
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        visitor = Visitor(browser, http.url, http.token(), viewport={"width": 390, "height": 844})
+        page = visitor.page
+        for path, place in (("/overview", "#failed-title + ul li"), (f"/builds/{build}", "h1")):
+            page.goto(http.url + path)
+            mark = page.locator(f"{place} > .mark").bounding_box()
+            name = page.locator(f"{place} > :nth-child(2)").bounding_box()
+            assert mark
+            assert name
+            assert name["x"] > mark["x"], path
+            assert mark["y"] < name["y"] + 10, path
+            current = page.locator("nav[aria-label=Pages] [aria-current]")
+            words = ("Overview", "page") if path == "/overview" else ("Builds", "true")
+            assert (current.inner_text(), current.get_attribute("aria-current")) == words
+        visitor.close()
 
 
 def test_a_reader_of_all_may_change_nothing(http: Service) -> None:

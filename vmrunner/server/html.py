@@ -114,6 +114,7 @@ def _frame(request: Request, caller: VerifiedCaller | None) -> dict[str, Any]:
         "who": caller.name or people.name(parts.ledger, principal.actor),
         "now": parts.now(),
         "here": request.url.path,
+        "section": "/" if request.url.path.startswith("/builds/") else request.url.path,
         "url": f"{request.url.path}?{request.url.query}",
         "pages": _PAGES + (() if principal.labels else _WHOLE) + (_ADMIN if admin else ()),
         "may_admin": admin,

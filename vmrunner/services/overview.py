@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from statistics import median
@@ -102,20 +102,28 @@ def _days(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildsNow:
-    """Builds that run, or failed last, the newest first; and that wait, the first in line first."""
+    """Builds that run, or failed last, the newest first; and that wait, the first in line first.
+    `newest`: the id of the last that was submitted; "" if there is none."""
 
     running: Sequence[BuildRecord]
     waiting: Sequence[BuildRecord]
     failed: Sequence[BuildRecord]
     counts: Mapping[str, int]
+    newest: str
+
+    @property
+    def version(self) -> Hashable:
+        """The version of these: another one once a build has come, gone on or ended."""
+        ids = tuple(row.id for row in (*self.running, *self.waiting, *self.failed))
+        return self.newest, tuple(sorted(self.counts.items())), ids
 
 
 def builds_now(ledger: Ledger, own: Mapping[str, str]) -> BuildsNow:
     """Return the builds of the principal with this label filter."""
 
-    def some(**choice: object) -> list[BuildRecord]:
+    def some(count: int = SHOWN, **choice: object) -> list[BuildRecord]:
         picked = BuildChoice(own=own, **choice)  # type: ignore[arg-type]
-        return list(ledger.builds.page(picked, SHOWN, _BYTES).builds)
+        return list(ledger.builds.page(picked, count, _BYTES).builds)
 
     under_way = [s for s in BuildState if s not in (BuildState.QUEUED, BuildState.FINISHED)]
     # Of each result alone an index has the newest.
@@ -125,6 +133,7 @@ def builds_now(ledger: Ledger, own: Mapping[str, str]) -> BuildsNow:
         waiting=some(states=[BuildState.QUEUED], above="")[::-1],
         failed=sorted(failed, key=lambda row: row.id, reverse=True)[:SHOWN],
         counts=ledger.builds.open_counts(own),
+        newest=next((row.id for row in some(1)), ""),
     )
 
 

@@ -15,6 +15,27 @@ def test_an_answer_is_made_again_when_it_is_old() -> None:
     assert kept.get("b", lambda: 7.0) == 7.0
 
 
+def test_an_answer_to_another_version_waits_its_pause() -> None:
+    clock = [0.0]
+    kept = KeptAnswers[str](30.0, now=lambda: clock[0])
+
+    def get(at: float, version: int, took: float = 1.0) -> str:
+        def make() -> str:
+            clock[0] += took
+            return f"of {version}"
+
+        clock[0] = at
+        return kept.get("a", make, version)
+
+    assert get(0.0, 1) == "of 1"
+    assert get(20.9, 2) == "of 1", "twenty times what it took"
+    assert get(21.0, 2, took=0.0) == "of 2"
+    assert get(21.0, 3, took=60.0) == "of 3", "what costs nothing is never late"
+    assert get(110.9, 4) == "of 3"
+    assert get(111.0, 4) == "of 4", "the longest time holds all the same"
+    assert get(141.9, 4) == "of 4", "what has not changed is kept"
+
+
 def test_two_who_ask_at_once_get_one_answer() -> None:
     kept, go, made = KeptAnswers[int](30.0), threading.Event(), []
 

@@ -27,11 +27,12 @@ def show_overview(request: Request, parts: Parts, principal: Reader) -> Response
     """Show what runs, what waits and why, what failed, what it costs, and how the house is."""
     kept = cast("KeptAnswers[BuildHistory]", request.app.state.histories)
     own, now = principal.labels, parts.now()
+    builds = overview.builds_now(parts.ledger, own)
     history = kept.get(
         tuple(sorted(own.items())),
         lambda: overview.history(parts.ledger, parts.providers, own, now),
+        builds.version,
     )
-    builds = overview.builds_now(parts.ledger, own)
     reasons = waiting_reasons(parts, principal, list(builds.waiting))
     counts = dict(builds.counts)
     queued = counts.pop(BuildState.QUEUED.value, 0)
@@ -44,8 +45,7 @@ def show_overview(request: Request, parts: Parts, principal: Reader) -> Response
         counts={"running": sum(counts.values()), "queued": queued},
         ended=history.ended,
         failures=history.failed,
-        today=costs.short(history.today) or "$0",
-        is_known=history.today.usd is not None,
+        today=_today(history.today),
         charts=[
             ("Builds ended, by hour", _ends(history)),
             ("Time in the queue, by hour", _waits(history)),
@@ -54,6 +54,15 @@ def show_overview(request: Request, parts: Parts, principal: Reader) -> Response
         server=parts.settings().server.url or str(request.base_url).rstrip("/"),
         house=None if own else overview.house_now(parts.ledger, parts.providers),
     )
+
+
+def _today(cost: Cost) -> tuple[str, str]:
+    """A figure, and the words behind it."""
+    if not cost.unpriced:
+        return costs.short(cost) or "$0", "today"
+    if not cost.known:
+        return "unknown", "is what today cost: no price is known"
+    return f"${cost.known:.4f}", "today, and what has no known price"
 
 
 def _hour(start: float) -> str:
