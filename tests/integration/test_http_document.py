@@ -105,6 +105,27 @@ def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:
     assert client.post(f"{API}/audit").status_code == 200
 
 
+def test_a_body_that_the_document_forbids_is_refused(http: Service) -> None:
+    schemas, client = json.loads(api_document.text())["components"], http.client()
+    build = {"steps": ["say x"]}
+    for name, path, body, field in (
+        ("AuditBody", "audit", {"tag": "team=ci"}, "audit"),
+        ("AuditBody", "audit", {"older_than": "6h"}, "audit"),
+        ("BuildBody", "builds", {**build, "env": {"1A": "x"}}, "env"),
+        ("BuildBody", "builds", {**build, "secrets": {"A-B": "x"}}, "secret"),
+        ("BuildBody", "builds", {"steps": [{"run": "say x", "env": {"A B": "x"}}]}, "steps"),
+        ("SandboxBody", "sandboxes", {"env": {"": "x"}}, "env"),
+    ):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": schemas}
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(body, schema)
+        answer = client.post(f"{API}/{path}", json=body)
+        assert answer.status_code == 422, (name, body)
+        assert answer.json()["detail"].startswith(field), answer.text
+    ours = {**build, "env": {"_A1": "x"}, "secrets": {"b": "x"}}
+    jsonschema.validate(ours, {"$ref": "#/components/schemas/BuildBody", "components": schemas})
+
+
 def test_what_a_body_says_is_refused_in_a_query(http: Service) -> None:
     """Or `?dry_run=true` would kill."""
     for path in (

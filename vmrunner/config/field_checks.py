@@ -28,6 +28,8 @@ _IMAGE: Final = re.compile(
 )
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)  # of a build
 COMMAND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+#: Names of variables, and of secrets, as a schema says them.
+VARIABLES: Final[dict[str, Any]] = {"propertyNames": {"pattern": f"^{units.ENV_NAME.pattern}$"}}
 _USER: Final = re.compile(r"[A-Za-z_0-9][A-Za-z0-9_.-]{0,31}", re.ASCII)
 TITLE: Final = 200  # characters of a command's title
 SECRET_BYTES: Final = 64 << 10

@@ -42,7 +42,10 @@ def _positive(seconds: float | None) -> float | None:
 
 
 Plain = Annotated[str, checked(lambda text, _: units.env_value("it", text))]
-Env = dict[Annotated[str, checked(units.env_name)], Plain]
+Env = Annotated[
+    dict[Annotated[str, checked(units.env_name)], Plain],
+    Field(json_schema_extra=field_checks.VARIABLES),
+]
 Labels = dict[
     Annotated[str, checked(lambda name, _: units.check_label(name, ""))],
     Annotated[str, checked(lambda text, _: units.check_label("label", text))],

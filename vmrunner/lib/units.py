@@ -28,7 +28,7 @@ _SIZE_FIX: Final = "write it like 512MiB, 4GiB, or as bytes"
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 _MOST: Final = (1 << 63) - 1  # bytes: what every database holds
 
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LABEL_KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?", re.ASCII)
 LABEL_CHARACTERS: Final = 255  # of a value, at most
 
@@ -98,7 +98,7 @@ def pair(text: str, field: str) -> tuple[str, str]:
 
 def env_name(name: str, field: str = "env") -> str:
     """The name of an environment variable, checked."""
-    if not _ENV_NAME.fullmatch(name):
+    if not ENV_NAME.fullmatch(name):
         raise ConfigError(
             f"{field}: {name!r} is not a variable's name",
             hint="use letters, digits and _, not beginning with a digit",

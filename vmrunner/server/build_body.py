@@ -48,6 +48,7 @@ class _AskedFor(JobDefaults):
     secrets: dict[str, str] = Field(  # type: ignore[assignment]
         default_factory=dict,
         description="Values by name, to the letter: @FILE is read by the command line alone.",
+        json_schema_extra=field_checks.VARIABLES,
         repr=False,
     )
     name: Annotated[str, checked(field_checks.build_name)] | None = Field(

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import Field, StrictBool
+from pydantic import ConfigDict, Field, StrictBool
 
 from vmrunner.lib import units
 from vmrunner.lib.config_section import Section, Whole
@@ -49,6 +49,10 @@ class AuditParameters(Parameters):
 
 class AuditBody(Section):
     """The words of `GET /audit`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"dependentRequired": {"tag": ["older_than"], "older_than": ["tag"]}}
+    )
 
     provider: str | None = None
     tag: Pair | None = None

@@ -70,7 +70,7 @@ class CommandBody(Section):
     id: Annotated[str, Field(pattern=f"^{field_checks.COMMAND_ID.pattern}$")]
     argv: list[str] = Field(min_length=1, max_length=10_000)
     title: Annotated[str, Field(max_length=200)] = ""
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict, json_schema_extra=field_checks.VARIABLES)
     cwd: str = "/work"
     user: str | None = None
     timeout: Seconds | None = None
