@@ -247,4 +247,11 @@ BUGS: Final = (
         "if False:",
         "tests/integration/test_ledger_reading.py::test_what_is_read_together_begins_once",
     ),
+    Bug(
+        "a cloud that answers again is swept in its turn",
+        "reaper/reap_pass.py",
+        "when = self._context.monotonic() if retry.silent - silent else retry.when",
+        "when = retry.when",
+        "tests/faults/test_grace.py::test_a_cloud_that_answers_again_is_swept_at_once",
+    ),
 )

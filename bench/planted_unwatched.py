@@ -541,8 +541,8 @@ BUGS: Final = (
     Bug(
         "reaper: a sweep that is made again stands for the pass",
         "reaper/reaper.py",
-        "(SWEEP,) if sweep else (PASS, SWEEP) if again else (PASS,)",
-        "(SWEEP,) if sweep or again else (PASS,)",
+        "begun = passes(PASS) | passes(SWEEP)",
+        "begun = passes(SWEEP) or passes(PASS)",
         "tests/unit/reaper/test_silence.py::test_the_ledgers_condemned_wait_for_no_listing",
     ),
 )

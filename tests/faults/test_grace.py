@@ -114,6 +114,28 @@ def test_after_an_outage_past_deadline_a_vm_dies_within_g(world: World, *, drive
     assert world.truth.builds.get(build.id).finished
 
 
+@pytest.mark.parametrize("seconds", [20.0, 310.0, 350.0, 440.0])
+def test_a_cloud_that_answers_again_is_swept_at_once(world: World, seconds: float) -> None:
+    """Nothing but tags tells of the VM, and the reaper began while its cloud was out of reach."""
+    left_alone(world)
+    (machine,) = list(world.ours())
+    world.lose_ledger()
+    world.clock.advance(150.0)  # its deadline is between two sweeps then
+    world.cloud.unreachable.add(machine.ref.scope)
+    world.node(drives=False)
+
+    def out() -> bool:
+        world.trouble = world.clock()
+        return False
+
+    world.run(seconds, until=out)
+    world.cloud.unreachable.clear()
+    assert machine.order is not None
+    late = max(world.clock(), machine.order.deadline) + world.limits.limits.grace
+    world.run(late - world.clock(), until=lambda: not machine.alive)
+    assert not machine.alive
+
+
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
 @pytest.mark.parametrize("drives", [True, False])
 def test_a_vm_is_held_by_the_clock_of_its_promise(

@@ -17,17 +17,14 @@ SECONDS = 120.0  # for all globs together
 NAMES = 200_000  # matched at most; the other side takes fewer
 
 
-class TooMuch(Exception):
-    """The globs find more than anybody waits for."""
-
-
-class LeadsOut(ValueError):
-    """A glob names a link that leads out of the work directory."""
+class BadGlobs(Exception):
+    """The globs find more than anybody waits for, or name a link that leads out of the work
+    directory."""
 
 
 def find(root: str, globs: Sequence[str]) -> tuple[list[int], list[str]]:
     """The number of names that each glob matches, and tar's arguments that bring each of them
-    once. Raises TooMuch or LeadsOut."""
+    once. Raises BadGlobs."""
     until = time.monotonic() + SECONDS
     counts = []
     found: set[str] = set()
@@ -36,7 +33,7 @@ def find(root: str, globs: Sequence[str]) -> tuple[list[int], list[str]]:
         for name in _matches(root, glob, until):
             names.add(name)
             if len(found) + len(names) > NAMES:
-                raise TooMuch(f"over {NAMES} files match: narrow the globs, or bring a directory")
+                raise BadGlobs(f"over {NAMES} files match: narrow the globs, or bring a directory")
         counts.append(len(names))
         found |= names
     return counts, _fewest(root, found)
@@ -60,15 +57,15 @@ def _matches(root: str, glob: str, until: float) -> Iterator[str]:
                 if _stays(root, name):
                     todo.append((name, part))
                 elif not _is_pattern(parts[part - 1]):
-                    raise LeadsOut(f"{name}: this link leads out of the work directory")
+                    raise BadGlobs(f"{name}: this link leads out of the work directory")
 
 
 def _stays(root: str, name: str) -> bool:
     """True if what is at this name is inside; so are the directories above it."""
-    path = f"{root}/{name}"
-    if not os.path.islink(path):
-        return True
-    return f"{os.path.realpath(path)}/".startswith(os.path.realpath(root or "/").rstrip("/") + "/")
+    path, real = f"{root}/{name}", os.path.realpath
+    return not os.path.islink(path) or f"{real(path)}/".startswith(
+        real(f"{root}/").rstrip("/") + "/"
+    )
 
 
 def _is_pattern(part: str) -> bool:
@@ -112,7 +109,7 @@ def _entries(root: str, here: str, until: float) -> Iterator[tuple[str, bool]]:
         with os.scandir(f"{root}/{here}") as entries:
             for entry in entries:
                 if time.monotonic() > until:
-                    raise TooMuch(f"looking for them took over {SECONDS:.0f} s: narrow the globs")
+                    raise BadGlobs(f"looking for them took over {SECONDS:.0f} s: narrow the globs")
                 name = f"{here}/{entry.name}" if here else entry.name
                 yield name, entry.is_dir(follow_symlinks=False)
     except OSError:

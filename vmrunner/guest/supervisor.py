@@ -212,14 +212,14 @@ def status(request: Request) -> int:
 
 def collect(request: Request) -> int:
     """Print how many files each glob matches, as one JSON line; then write a tar of them."""
-    from .artifact_globs import LeadsOut, TooMuch, find
+    from .artifact_globs import BadGlobs, find
 
     try:
         counts, names = find(request.work, json.loads(received()))
         listing = f"{request.place.run}/artifacts"
         with open(listing, "wb") as file:
             file.writelines(b"./" + os.fsencode(name) + b"\0" for name in names)
-    except (TooMuch, LeadsOut, OSError) as error:
+    except (BadGlobs, OSError) as error:
         request.out.complain(str(error))
         return UNCOLLECTED
     request.out.write(json.dumps(counts).encode() + b"\n")

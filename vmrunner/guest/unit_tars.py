@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Callable
 from typing import IO, Any, cast
 
-from .artifact_globs import TooMuch, find
+from .artifact_globs import BadGlobs, find
 from .cache_archive import Bounded, Gzip
 from .command_io import Output, Request, received
 from .state import OTHER_ATTEMPT
@@ -53,7 +53,7 @@ def _inside(request: Request, work: Callable[[], object], failed: int) -> int:
             request.place.runtime.enter(request.place, request.work)
             work()
             code = 0
-        except (TooMuch, OSError, ValueError, OverflowError, tarfile.TarError) as error:
+        except (BadGlobs, OSError, ValueError, OverflowError, tarfile.TarError) as error:
             code = failed
             os.write(writing, str(error).encode(errors="replace")[:WORDS])
         finally:

@@ -63,6 +63,8 @@ _FINAL: Final = (Death.EXPIRED, Death.CANCELLED, Death.ABANDONED, Death.DONE)
 _ANSWERS: Final = (LineFate.ACCEPTED, LineFate.MISSING, LineFate.FAILED)
 
 HOLE: Final = 30.0  # seconds until a hole is looked at again, doubled each time
+#: After so many sweeps in a row that did not list a scope it counts as silent without a look.
+PRESUMED_SILENT: Final = 2
 
 _NO_ROWS: Final[Mapping[str, Instance]] = MappingProxyType({})
 
@@ -70,10 +72,13 @@ _NO_ROWS: Final[Mapping[str, Instance]] = MappingProxyType({})
 @dataclass(frozen=True, slots=True)
 class SweepRetry:
     """The time, monotonic, at which a provider is swept before its turn; `tries`: the number of
-    sweeps in a row with a hole."""
+    sweeps in a row with a hole. `unlisted`: scopes whose VMs the last one did not list; `silent`:
+    those of them that answer nothing else either, as far as is known."""
 
     when: float
     tries: int
+    unlisted: frozenset[Scope] = frozenset()
+    silent: frozenset[Scope] = frozenset()
 
 
 @dataclass(slots=True)
@@ -118,7 +123,7 @@ class ReapPass:
         self._name, self._provider = name, provider
         self._sweep, self._dry_run, self._orphans = sweep, dry_run, orphans
         self._account_known = False
-        self._swept_scopes: frozenset[str] = frozenset()  # the scopes that it sweeps and remembers
+        self._swept: frozenset[Scope] = frozenset()  # the scopes that it sweeps and remembers
         self.outcomes: Outcomes = {}
         self.overdue: dict[Ref, Deletion] = {}
 
@@ -131,6 +136,7 @@ class ReapPass:
         lines = self._lines(plan, ledger_view)
         if not self._dry_run:
             self._apply(plan, ledger_view)
+            self._look_at_unlisted()
         return self._report(plan, lines, sweep_view, ledger_view)
 
     # --- before anything is decided ---
@@ -166,7 +172,7 @@ class ReapPass:
             ask=self._parts.ask,
         )
         scopes = self._provider.scopes
-        self._swept_scopes = frozenset(map(str, scopes))
+        self._swept = frozenset(scopes)
         if not ledger_view.down:
             rows = ledger_view.by_id.values()
             self._memory.pending.learn_rows(scopes, rows, ledger_view.unread)
@@ -236,10 +242,14 @@ class ReapPass:
         memory, name = self._context.ledger.sightings, self._provider.name
         try:
             if self._sweep and not ledger_view.down:
-                return self._parts.ask(lambda: memory.list(name, self._swept_scopes))
+                return self._parts.ask(lambda: memory.list(name, self._swept_names))
         except Exception as error:  # noqa: BLE001 - as in `gather`
             ledger_view.fail(error)
         return frozenset()
+
+    @property
+    def _swept_names(self) -> frozenset[str]:
+        return frozenset(map(str, self._swept))
 
     def _note_reachable(self, scopes: Iterable[Scope], sweep_view: SweepView) -> None:
         for scope in scopes:
@@ -252,11 +262,36 @@ class ReapPass:
         """The next sweep before it is time. For what goes after its parent: at once. A hole may be
         the moment's: at once, and then ever more rarely."""
         now, former, tries = self._context.monotonic(), self._memory.retry, 0
+        unlisted = silent = frozenset[Scope]()
         if sweep_view.holes:
             tries = former.tries + 1 if former else 1
-        if plan.again or tries == 1:
-            return SweepRetry(now, tries)
-        return SweepRetry(now + HOLE * 2 ** min(tries, 10), tries) if tries else None
+            whole = sweep_view.whole
+            unlisted = frozenset(s for s in self._swept if (s, Kind.INSTANCE) not in whole)
+            # What answers and yet is listed never, as by a right that is missing, is no news.
+            silent = unlisted & former.silent if former and tries > PRESUMED_SILENT else unlisted
+        if not plan.again and not tries:
+            return None
+        wait = 0.0 if plan.again or tries == 1 else HOLE * 2 ** min(tries, 10)
+        return SweepRetry(now + wait, tries, unlisted, silent)
+
+    def _look_at_unlisted(self) -> None:
+        """Have the cloud listed at once where a scope answers again whose VMs the last sweep could
+        not list: what has no row may be past its deadline there."""
+        retry = self._memory.retry
+        if self._sweep or retry is None or not retry.unlisted:
+            return
+        silent = frozenset(scope for scope in retry.unlisted if not self._answers(scope))
+        if self._memory.retry is retry:  # else a sweep came to its end meanwhile
+            when = self._context.monotonic() if retry.silent - silent else retry.when
+            self._memory.retry = replace(retry, when=when, silent=silent)
+
+    def _answers(self, scope: Scope) -> bool:
+        """True if a look at this scope has an answer, which is that there is no such VM."""
+        try:
+            self._provider.look([Key(scope, ids.instance_id())])
+        except Exception:  # noqa: BLE001 - what a silent scope raises is told by its sweep
+            return False
+        return True
 
     # --- its effects ---
 
@@ -272,7 +307,7 @@ class ReapPass:
             self._note_marked(plan, rows)
             self._close(plan)
             if self._may_conclude(ledger_view):
-                ledger.sightings.record(self._provider.name, self._swept_scopes, plan.sightings)
+                ledger.sightings.record(self._provider.name, self._swept_names, plan.sightings)
                 with self._context.guard("images"):
                     newborn = self._context.limits.limits.newborn
                     image_kills.settle(ledger, self._provider, newborn)

@@ -69,20 +69,32 @@ class Reaper:
         seconds: float = LOST,
     ) -> Report:
         """One pass over every provider (of `only`), side by side: the ledger, or the cloud too with
-        `sweep`. A sweep that has a hole is made again beside a pass: what the ledger condemns
-        waits for no listing. `orphans`: those that the cap holds back too. What takes longer than
-        `seconds` goes on, and a later pass reports it."""
-        passes: dict[tuple[str, str], Callable[[], Report]] = {}
-        for name, provider in self._drivers(only):
-            memory = self._memory_of(name, provider)
-            again = not self._rounds.busy(name, SWEEP) and self._is_due_again(memory)
-            for what in (SWEEP,) if sweep else (PASS, SWEEP) if again else (PASS,):
-                one_pass = ReapPass(
-                    self._parts, memory, name, provider,
-                    sweep=what == SWEEP, dry_run=dry_run, orphans=orphans,
-                )  # fmt: skip
-                passes[name, what] = partial(self._guarded, name, one_pass)
-        report = self._rounds.run(passes, seconds)
+        `sweep`. A sweep that has a hole is made again beside a pass, since what the ledger condemns
+        waits for no listing, and after a pass that saw an unlisted scope answer again. `orphans`:
+        those that the cap holds back too. What takes longer than `seconds` goes on, and a later
+        pass reports it."""
+        until = self._context.monotonic() + seconds
+        drivers = [(n, p, self._memory_of(n, p)) for n, p in self._drivers(only)]
+
+        def passes(what: str) -> dict[tuple[str, str], Callable[[], Report]]:
+            return {
+                (name, what): partial(
+                    self._guarded, name, ReapPass(
+                        self._parts, memory, name, provider,
+                        sweep=what == SWEEP, dry_run=dry_run, orphans=orphans,
+                    ),
+                )
+                for name, provider, memory in drivers
+                if sweep or what == PASS or self._is_due_again(name, memory)
+            }  # fmt: skip
+
+        if sweep:
+            report = self._rounds.run(passes(SWEEP), seconds)
+        else:
+            begun = passes(PASS) | passes(SWEEP)
+            report = self._rounds.run(begun, seconds)
+            again = {key: work for key, work in passes(SWEEP).items() if key not in begun}
+            report += self._rounds.run(again, max(0.0, until - self._context.monotonic()))
         return replace(report, unread=tuple(dict.fromkeys(report.unread)))
 
     def kill_overdue(
@@ -142,9 +154,10 @@ class Reaper:
         lines = [line_of(provider.name, now, k, None, done.get(k.ref, NOTHING)) for k in kills]
         return Report(lines=tuple(lines))
 
-    def _is_due_again(self, memory: ProviderMemory) -> bool:
+    def _is_due_again(self, name: str, memory: ProviderMemory) -> bool:
         retry = memory.retry
-        return retry is not None and self._context.monotonic() >= retry.when
+        due = retry is not None and self._context.monotonic() >= retry.when
+        return due and not self._rounds.busy(name, SWEEP)
 
     def _pending_at(self, name: str) -> PendingKills:
         return self._pending.setdefault(name, PendingKills())

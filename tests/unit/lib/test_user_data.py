@@ -133,7 +133,8 @@ def test_the_lean_supervisor_is_the_same_program() -> None:
         if path.name in stock_image.OF_OUR_IMAGES:
             continue
         lean = files["launcher" if path.name == "launcher.py" else path.name]
-        assert not Counter(_substance(lean)) - Counter(_substance(path.read_text())), path.name
+        same = lean.replace("raise ImportError", "pass")  # where a module of our images is needed
+        assert not Counter(_substance(same)) - Counter(_substance(path.read_text())), path.name
         gone = _definitions(path.read_text()) - _definitions(lean)
         program = "".join(files.values())
         assert not [name for name in gone if re.search(rf"\b{name}\(", program)]

@@ -104,7 +104,8 @@ def destroy(
     gone: Annotated[
         bool,
         typer.Option(
-            "--gone", help="Their host is gone for good and cannot be asked: close their rows."
+            "--gone",
+            help="Close the rows of VMs that are gone with their host, and cannot be asked.",
         ),
     ] = False,
 ) -> int:

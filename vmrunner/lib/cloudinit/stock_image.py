@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from typing import Any, Final
 
 from vmrunner.lib import resources
@@ -62,7 +61,7 @@ def modules() -> tuple[Sequence[list[str]], dict[str, Any]]:
     files = {f"guest/{name}": (guest / name).read_text() for name in sorted(names)}
     files["launcher"] = files.pop("guest/launcher.py")
     programs = [name for name in files if name == "launcher" or name.endswith(".py")]
-    trees = {name: ast.parse(files[name]) for name in programs}
+    trees = {name: _Untyped().visit(ast.parse(files[name])) for name in programs}
     _drop_unused(list(trees.values()))
     for name, tree in trees.items():
         first = files[name].partition("\n")[0] + "\n" if name == "launcher" else ""
@@ -103,11 +102,10 @@ def _drop_unused(trees: Sequence[ast.Module]) -> None:
             break
     for tree in trees:
         read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        tree.body = [
-            part
-            for part in tree.body
-            if not isinstance(part, ast.Import) or any(name.name in read for name in part.names)
-        ]
+        for part in tree.body:
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                part.names = [name for name in part.names if (name.asname or name.name) in read]
+        tree.body = [part for part in tree.body if getattr(part, "names", True)]
 
 
 def _defined(node: ast.stmt) -> str | None:
@@ -122,7 +120,7 @@ def _defined(node: ast.stmt) -> str | None:
 
 def _names(tree: ast.Module) -> Iterator[str]:
     """All names that are read in a program."""
-    for node in ast.walk(_Untyped().visit(deepcopy(tree))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             yield node.id
         elif isinstance(node, ast.Attribute):
@@ -132,18 +130,12 @@ def _names(tree: ast.Module) -> Iterator[str]:
 
 
 def _lean(tree: ast.Module) -> str:
-    """Return the same program without a word for people or type checkers: clouds take 16 KiB of
-    user-data."""
-    tree = _Untyped().visit(tree)
+    """The same program without a word for people: clouds take 16 KiB of user-data."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
             ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:] or [ast.Pass()]
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
     # `unparse` writes line breaks inside of strings as escapes.
     lines = re.sub(r"\n\n+", "\n", ast.unparse(tree))
     lines = re.sub(r"(?m)^import \w+(\nimport \w+)+$", _joined, lines)
@@ -155,6 +147,13 @@ def _joined(imports: re.Match[str]) -> str:
     return imports[0].replace("\nimport ", ", ")
 
 
+def _needs_our_image(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.ImportFrom) or not node.level:
+        return False
+    names = [node.module] if node.module else [name.name for name in node.names]
+    return any(f"{name}.py" in OF_OUR_IMAGES for name in names)
+
+
 class _Untyped(ast.NodeTransformer):
     """Leaves out what only type checkers read, and what needs a file that is not there."""
 
@@ -162,11 +161,23 @@ class _Untyped(ast.NodeTransformer):
         return None if node.module in OF_TYPES else node
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+        if ast.unparse(node.test) == "TYPE_CHECKING":
+            return None
+        if any(_needs_our_image(part) for part in node.body):
+            node.body = [ast.Raise(ast.Name("ImportError", ast.Load()))]  # as it would anyway
+        return self.generic_visit(node)
 
     def visit_With(self, node: ast.With) -> ast.AST:
         absent = ast.unparse(node.items[0]) == "suppress(ModuleNotFoundError)"
         return ast.Pass() if absent else self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         if node.value is None:
