@@ -81,6 +81,18 @@ def test_figures_follow_what_stands_beside_them(http: Service) -> None:
     assert "2 builds ended in the last 24 hours, 1 failed" in text()
 
 
+def test_who_cancelled_is_named_and_nothing_went_well(http: Service) -> None:
+    http.app.ledger.pause(True, 1.0)
+    build = submit(http, "stays", "say x")
+    http.client().post(f"{API}/builds/{build}/cancel")
+    http.ended(build)
+    text = http.client().get("/overview", headers=PAGE).text
+    assert "0 well, 0 failed, 1 cancelled" in text
+    assert 'rect class="cancelled"' in text
+    text = http.client().get(f"/builds/{build}", headers=PAGE).text
+    assert "Its end was asked for by t: user" in text, "a token's name, not its id"
+
+
 def test_a_reaper_that_never_passed_gets_no_tick(http: Service) -> None:
     line = http.client().get("/overview", headers=PAGE).text.partition("has not passed yet")[0]
     assert "mark queued" in line.rpartition("<li>")[2]

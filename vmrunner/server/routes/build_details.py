@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -51,6 +52,9 @@ from vmrunner.services.build_history import StepRun
 from vmrunner.services.documents import build_document, iso, shown
 from vmrunner.services.follow import ended
 from vmrunner.services.log_outline import sections
+
+if TYPE_CHECKING:
+    from vmrunner.ledger import Ledger
 
 router = APIRouter(include_in_schema=False)
 _LAST_LINES: Final = 15  # of the log of a step that failed, which the page begins with
@@ -101,7 +105,7 @@ def _build(build: str, request: Request, parts: ServerParts, principal: Principa
         tests=tests_of(request, parts, row),
         before=_before(parts, principal, row),
         vms=[_vm(vm) for vm in instances],
-        events=_event_rows(row, events),
+        events=_event_rows(parts.ledger, row, events),
         more_events=max(0, len(events) - _EVENTS),
         command=command_line.command_of(row.spec) if row.spec.steps else "",
         log_name=f"{row.spec.name or 'build'}-{row.id}.log",
@@ -254,13 +258,20 @@ def _vm(vm: Instance) -> dict[str, Any]:
     }
 
 
-def _event_rows(row: BuildRecord, events: Sequence[BuildEvent]) -> list[dict[str, Any]]:
-    """The newest, in the order in which they happened."""
-    return [
-        {"seq": event.seq, "at": iso(event.time), "text": shown(event_words.of_event(row, event))}
-        for event in events[-_EVENTS:]
-        if event.kind != EventKind.TRACE
-    ]
+def _event_rows(
+    ledger: Ledger, row: BuildRecord, events: Sequence[BuildEvent]
+) -> list[dict[str, Any]]:
+    """The newest, in the order in which they happened, with names of people."""
+    newest = [event for event in events[-_EVENTS:] if event.kind != EventKind.TRACE]
+    actors = {by for event in newest if isinstance(by := event.data.get("by"), str)}
+    names = people.names(ledger, actors)
+    rows = []
+    for event in newest:
+        by = event.data.get("by")
+        named = {**event.data, "by": names[by]} if isinstance(by, str) else event.data
+        text = shown(event_words.of_event(row, replace(event, data=named)))
+        rows.append({"seq": event.seq, "at": iso(event.time), "text": text})
+    return rows
 
 
 @router.get("/builds/{build}/artifacts/{path:path}")

@@ -8,7 +8,7 @@ from typing import cast
 from fastapi import APIRouter, Request, Response
 
 from vmrunner.lib import units
-from vmrunner.model import BuildState, Cost
+from vmrunner.model import BuildState, Cost, Result
 from vmrunner.server import charts
 from vmrunner.server.charts import Chart, ChartColumn
 from vmrunner.server.html import rendered
@@ -72,9 +72,12 @@ def _hour(start: float) -> str:
 def _ends(history: BuildHistory) -> Chart:
     columns = []
     for hour in history.hours:
-        well = sum(hour.results.values()) - hour.failed
-        title = f"{well} well, {hour.failed} failed"
-        parts = {"success": float(well), "failure": float(hour.failed)}
+        well = hour.results[Result.SUCCESS]
+        others = sum(hour.results.values()) - well - hour.failed
+        title = f"{well} well, {hour.failed} failed" + (f", {others} cancelled" if others else "")
+        parts = {
+            "success": float(well), "cancelled": float(others), "failure": float(hour.failed),
+        }  # fmt: skip
         columns.append(ChartColumn(title=title, tick=_hour(hour.start), parts=parts))
     most = max((sum(hour.results.values()) for hour in history.hours), default=0)
     summary = f"{history.ended} builds ended in the last 24 hours, {history.failed} failed"
