@@ -154,7 +154,7 @@ class Promises:
         if last is None or last.row.state not in _WAITS:
             return True  # it never was ready: whether it may take that long is not judged here
         pool = next((p for p in self.truth.pools.all() if p.name == row.pool), None)
-        if pool is None or pool.draining or row.shape != shape_of(pool.spec, self.truth.generation):
+        if pool is None or pool.draining or row.shape != shape_of(pool.spec, self._generation()):
             return True
         forgotten = self.clock() > self._named.get(pool.name, -math.inf) + FORGOTTEN
         idle = self.cloud.time_at(row.scope) >= row.created_at + pool.spec.idle + POOL_BOOT - SLACK
@@ -164,6 +164,11 @@ class Promises:
         its = [r for r in rows if (r.pool, r.scope, r.build) == (row.pool, row.scope, None)]
         enough = size is None or sum(r.state not in _DYING for r in its) >= size
         return forgotten or idle or dear or enough or last.surplus or self._is_full()
+
+    def _generation(self) -> str:
+        """The ledger's generation as it is now: who sees that it was set back draws another."""
+        query = "SELECT generation FROM ledger"
+        return self.truth._database.read(lambda c: str(c.exec_driver_sql(query).scalar_one()))
 
     def _was_slow(self, row: Instance) -> bool:
         """True if a VM was given up as stuck that did not work yet, and had its time for that."""
