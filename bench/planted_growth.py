@@ -249,7 +249,7 @@ BUGS: Final = (
     ),
     Bug(
         "a cloud that answers again is swept in its turn",
-        "reaper/reap_pass.py",
+        "reaper/reaper.py",
         "when = self._context.monotonic() if retry.silent - silent else retry.when",
         "when = retry.when",
         "tests/faults/test_grace.py::test_a_cloud_that_answers_again_is_swept_at_once",

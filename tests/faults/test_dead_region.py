@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +18,7 @@ from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
 from vmrunner.engine.membership import Membership
 from vmrunner.lib.process import current
-from vmrunner.model import Kind, Page, Scope
+from vmrunner.model import Key, Kind, Page, Scope, Seen
 from vmrunner.providers.fake import SCOPE, Clock, Cloud, FakeProvider
 from vmrunner.reaper.reaper import Reaper
 from vmrunner.session.session import Session
@@ -170,3 +170,34 @@ def test_a_provider_that_hangs_keeps_no_other_waiting(world: World, tmp_path: Pa
     assert told.ongoing == ()
     assert not here.alive
     assert here.ref.id in {line.id for line in told.lines}
+
+
+class Withholding(FakeProvider):
+    """Its other scope cannot be listed, and keeps back what a look asks."""
+
+    def __init__(self, name: str, cloud: Cloud, gate: threading.Event) -> None:
+        super().__init__(name, cloud)
+        self.scopes = (SCOPE, DEAD)
+        self.gate = gate
+        self.asked = threading.Event()
+
+    def sweep(self) -> Iterator[Page]:
+        yield from super().sweep()
+        yield Page(scope=DEAD, kind=Kind.INSTANCE, error="Read timeout", time=self.now())
+
+    def look(self, ids: Sequence[Key]) -> Mapping[Key, Seen]:
+        if any(key.scope == DEAD for key in ids):
+            self.asked.set()
+            self.gate.wait(60)
+        return super().look(ids)
+
+
+def test_a_scope_that_keeps_its_answers_back_holds_no_pass(world: World, tmp_path: Path) -> None:
+    gate = threading.Event()
+    provider = Withholding("aws", Cloud(Clock(world.clock())), gate)
+    pass_ = reaping(world, tmp_path, [provider])
+    pass_.run(sweep=True)
+    assert pass_.run(sweep=False, seconds=5.0).ongoing == ()
+    assert provider.asked.wait(30)
+    assert pass_.run(sweep=False, seconds=5.0).ongoing == ()
+    gate.set()

@@ -136,7 +136,6 @@ class ReapPass:
         lines = self._lines(plan, ledger_view)
         if not self._dry_run:
             self._apply(plan, ledger_view)
-            self._look_at_unlisted()
         return self._report(plan, lines, sweep_view, ledger_view)
 
     # --- before anything is decided ---
@@ -273,25 +272,6 @@ class ReapPass:
             return None
         wait = 0.0 if plan.again or tries == 1 else HOLE * 2 ** min(tries, 10)
         return SweepRetry(now + wait, tries, unlisted, silent)
-
-    def _look_at_unlisted(self) -> None:
-        """Have the cloud listed at once where a scope answers again whose VMs the last sweep could
-        not list: what has no row may be past its deadline there."""
-        retry = self._memory.retry
-        if self._sweep or retry is None or not retry.unlisted:
-            return
-        silent = frozenset(scope for scope in retry.unlisted if not self._answers(scope))
-        if self._memory.retry is retry:  # else a sweep came to its end meanwhile
-            when = self._context.monotonic() if retry.silent - silent else retry.when
-            self._memory.retry = replace(retry, when=when, silent=silent)
-
-    def _answers(self, scope: Scope) -> bool:
-        """True if a look at this scope has an answer, which is that there is no such VM."""
-        try:
-            self._provider.look([Key(scope, ids.instance_id())])
-        except Exception:  # noqa: BLE001 - what a silent scope raises is told by its sweep
-            return False
-        return True
 
     # --- its effects ---
 

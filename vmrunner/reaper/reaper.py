@@ -19,8 +19,9 @@ from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import WorkContext, log
 from vmrunner.engine.membership import Membership
 from vmrunner.errors import Throttled
+from vmrunner.lib import ids
 from vmrunner.lib.threads import WorkerPool
-from vmrunner.model import InstanceState, Reason
+from vmrunner.model import InstanceState, Key, Reason, Scope
 from vmrunner.providers import Provider
 from vmrunner.providers.deletion import delete_until_dead
 from vmrunner.providers.retired_providers import parts
@@ -35,7 +36,7 @@ from vmrunner.reaper.report import NOTHING, Report, line_of
 LOST: Final = 600.0
 
 #: What a pass over one provider is.
-PASS, SWEEP, OVERDUE = "pass", "sweep", "overdue"
+PASS, SWEEP, OVERDUE, LOOK = "pass", "sweep", "overdue", "look"
 
 
 class Reaper:
@@ -70,7 +71,7 @@ class Reaper:
     ) -> Report:
         """One pass over every provider (of `only`), side by side: the ledger, or the cloud too with
         `sweep`. A sweep that has a hole is made again beside a pass, since what the ledger condemns
-        waits for no listing, and after a pass that saw an unlisted scope answer again. `orphans`:
+        waits for no listing, and at once where an unlisted scope answers again. `orphans`:
         those that the cap holds back too. What takes longer than `seconds` goes on, and a later
         pass reports it."""
         until = self._context.monotonic() + seconds
@@ -91,6 +92,11 @@ class Reaper:
         if sweep:
             report = self._rounds.run(passes(SWEEP), seconds)
         else:
+            self._rounds.begin({
+                (name, LOOK): partial(self._look_at_unlisted, provider, memory)
+                for name, provider, memory in drivers
+                if memory.retry is not None and memory.retry.unlisted and not dry_run
+            })  # fmt: skip
             begun = passes(PASS) | passes(SWEEP)
             report = self._rounds.run(begun, seconds)
             again = {key: work for key, work in passes(SWEEP).items() if key not in begun}
@@ -154,6 +160,18 @@ class Reaper:
         lines = [line_of(provider.name, now, k, None, done.get(k.ref, NOTHING)) for k in kills]
         return Report(lines=tuple(lines))
 
+    def _look_at_unlisted(self, provider: Provider, memory: ProviderMemory) -> Report:
+        """Have the cloud listed at once where a scope answers again whose VMs the last sweep could
+        not list: what has no row may be past its deadline there. Beside all passes, since a scope
+        may keep its answer back."""
+        retry = memory.retry
+        if retry is not None:
+            silent = frozenset(s for s in retry.unlisted if not answers(provider, s))
+            if memory.retry is retry:  # else a sweep came to its end meanwhile
+                when = self._context.monotonic() if retry.silent - silent else retry.when
+                memory.retry = replace(retry, when=when, silent=silent)
+        return Report()
+
     def _is_due_again(self, name: str, memory: ProviderMemory) -> bool:
         retry = memory.retry
         due = retry is not None and self._context.monotonic() >= retry.when
@@ -171,6 +189,15 @@ class Reaper:
         except Exception as error:  # noqa: BLE001 - one provider never stops the others
             log.exception("reaping %s", name)
             return Report(unread=(f"{name}: {type(error).__name__}: {error}",), blind=(name,))
+
+
+def answers(provider: Provider, scope: Scope) -> bool:
+    """True if a look at this scope has an answer, which is that there is no such VM."""
+    try:
+        provider.look([Key(scope, ids.instance_id())])
+    except Exception:  # noqa: BLE001 - what a silent scope raises is told by its sweep
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +221,12 @@ class ConcurrentPasses:
         running = self._running.get((provider, what))
         lost = running is not None and self._now() - running.began > LOST
         return running is not None and not running.report.done() and not lost
+
+    def begin(self, passes: Mapping[tuple[str, str], Callable[[], Report]]) -> None:
+        """Begin them, but for those that go on from before, and wait for none."""
+        with self._lock:
+            for key, work in passes.items():
+                self._begin(key, work)
 
     def run(self, passes: Mapping[tuple[str, str], Callable[[], Report]], seconds: float) -> Report:
         """Begin them all, but for those that go on from before; wait at most `seconds`. What is not
