@@ -70,6 +70,13 @@ BUGS: Final = (
         f"{TESTS}::test_at_its_end_a_unit_kills_and_leaves",
     ),
     Bug(
+        "wait for ever for a driver that died before it began",
+        "guest/unit.py",
+        "            self._due_at = math.inf\n",
+        "            self._due_at = math.inf\n            return\n",
+        f"{TESTS}::test_a_driver_that_died_before_it_began_is_gone",
+    ),
+    Bug(
         "tell nobody of a container's memory",
         f"{PODS}/memory.py",
         "            return self._killed\n",

@@ -104,6 +104,23 @@ def test_a_driver_that_is_dead_already_is_gone(unit: UnitGuest) -> None:
     assert end(unit)["reason"] == "container_gone"
 
 
+def test_a_driver_that_died_before_it_began_is_gone(tmp_path: Path) -> None:
+    """As where an image's shell ends at once: no end of it is heard."""
+    with unit_guest(tmp_path / "unit", come_within=2) as unit:
+        unit.driver.kill()
+        unit.driver.wait(10)
+        unit.call("start", "0", "0", stdin=job("echo never"))
+        assert end(unit)["reason"] == "container_gone"
+
+
+def test_a_driver_that_took_its_time_is_not_gone(tmp_path: Path) -> None:
+    with unit_guest(tmp_path / "unit", come_within=0) as unit:
+        unit.container()
+        build = unit.start(job("sleep 2; exit 5"))
+        assert build.ended is not None
+        assert (build.ended.reason, build.ended.exit_code) == (Reason.EXIT_CODE, 5)
+
+
 def test_a_cancelled_build_is_told_then_killed(
     unit: UnitGuest, meanwhile: Callable[[bytes], None]
 ) -> None:
@@ -159,7 +176,8 @@ def test_at_its_end_a_unit_kills_and_leaves(tmp_path: Path) -> None:
         thread.start()
         assert unit.init.wait(30) == 0
         wait_for(lambda: unit.driver.poll() is not None)
-        thread.join(40)
+    thread.join(10)  # in a unit all of ours ends with its process 1
+    assert not thread.is_alive()
 
 
 def test_a_job_for_docker_is_none_for_a_unit(unit: UnitGuest) -> None:

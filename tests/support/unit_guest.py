@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ sys.path.insert(0, {root!r})
 from vmrunner.guest import beside, build, follow, unit
 build.TERM_GRACE = 0.5
 beside.KILL_GRACE = 1.0
+unit.COME_WITHIN = {come_within!r}
 follow.DEAD_AFTER = 3.0
 place = beside.UnitPlace({run!r}, {lib!r}, box={box!r}, secrets={secrets!r})
 if sys.argv[1] == "beside":
@@ -47,9 +48,9 @@ def job(*scripts: str, **changes: Any) -> bytes:
 
 
 class UnitGuest:
-    """One unit. `ttl`: seconds until its end."""
+    """One unit. `ttl`: seconds until its end. `come_within`: seconds that its driver may take."""
 
-    def __init__(self, directory: Path, *, ttl: float = 600) -> None:
+    def __init__(self, directory: Path, *, ttl: float = 600, come_within: float = 60) -> None:
         self.directory = directory
         self.run, self.box, self.work = directory / "run", directory / "box", directory / "work"
         self.secrets, identity = directory / "secrets", directory / "identity"
@@ -60,6 +61,7 @@ class UnitGuest:
         self.supervisor.write_text(
             PROGRAM.format(
                 line=INTERPRETER_LINE,
+                come_within=come_within,
                 root=str(ROOT),
                 run=str(self.run),
                 lib=str(directory / "lib"),
@@ -108,10 +110,13 @@ class UnitGuest:
         return self._errors.read_text()
 
     def container(self) -> int:
-        """Process 1 of the build's container, as we see it."""
-        path = Path(f"/proc/{self.driver.pid}/task/{self.driver.pid}/children")
-        wait_for(lambda: path.read_text().split())
-        return int(path.read_text().split()[0])
+        """Process 1 of the build's container, as we see it, once it has begun."""
+        children = Path(f"/proc/{self.driver.pid}/task/{self.driver.pid}/children")
+        wait_for(lambda: children.read_text().split())
+        pid = int(children.read_text().split()[0])
+        alive = os.stat(self.box / "alive")
+        wait_for(lambda: any(os.path.samestat(alive, file) for file in _open_files(pid)))
+        return pid
 
     def close(self) -> None:
         print(f"unit's events: {self.events()}\nunit's errors: {self.errors}")
@@ -121,6 +126,12 @@ class UnitGuest:
         self.init.wait(20)
         for process in living(self.directory):
             os.kill(process, 9)
+
+
+def _open_files(pid: int) -> Iterator[os.stat_result]:
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            yield path.stat()
 
 
 def living(directory: Path) -> list[int]:
@@ -136,8 +147,10 @@ def living(directory: Path) -> list[int]:
 
 
 @contextmanager
-def unit_guest(directory: Path, *, ttl: float = 600) -> Iterator[UnitGuest]:
-    guest = UnitGuest(directory, ttl=ttl)
+def unit_guest(
+    directory: Path, *, ttl: float = 600, come_within: float = 60
+) -> Iterator[UnitGuest]:
+    guest = UnitGuest(directory, ttl=ttl, come_within=come_within)
     try:
         yield guest
     finally:

@@ -10,6 +10,7 @@ recipe    prints the hash of this image's recipe
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -27,6 +28,7 @@ from .supervisor import WORK, obey, run_build
 
 TICK = 1.0  # seconds between looks at the deadline
 RESTART_PAUSE = 0.5  # seconds before a supervisor that died is started again
+COME_WITHIN = 60.0  # seconds from a build's order for a driver that was slow to start
 TERMINATED = 128 + signal.SIGTERM
 RECIPE = "/usr/lib/vmrunner/recipe"
 RESIDENT = "resident"  # the file with its pid
@@ -86,6 +88,7 @@ class Init:
         self._signals = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._resident = 0
         self._start_at = 0.0
+        self._due_at: float | None = None  # when the driver must have come; None: no build yet
 
     def _take_deadline(self, path: str) -> None:
         """Take the unit's end, which a former process of ours may know to come earlier."""
@@ -110,6 +113,7 @@ class Init:
             if signal.SIGTERM in self._wait():
                 return TERMINATED
             self._reap()
+            self._look_for_driver()
             if identity.overdue(self._place):
                 beside.end(self._place)
                 return 0
@@ -135,6 +139,15 @@ class Init:
             os.close(alive)
             self._alive = None
             os.write(self._gone, b"\n")  # stays there, for whoever asks, whenever that is
+
+    def _look_for_driver(self) -> None:
+        """Take a driver that never opened `alive` for dead: nobody hears an end without a begin."""
+        if self._due_at is None and self._place.job():
+            self._due_at = time.monotonic() + COME_WITHIN
+        if self._due_at is not None and time.monotonic() >= self._due_at:
+            self._due_at = math.inf
+            with suppress(OSError):  # the build has put something else there: so it has begun
+                os.close(self._place.fifo("alive", os.O_WRONLY))  # an end, unless there is another
 
     def _start(self) -> int:
         pid = os.fork()
