@@ -114,7 +114,7 @@ class UnitGuest:
         children = Path(f"/proc/{self.driver.pid}/task/{self.driver.pid}/children")
         wait_for(lambda: children.read_text().split())
         pid = int(children.read_text().split()[0])
-        alive = os.stat(self.box / "alive")
+        alive = (self.box / "alive").stat()
         wait_for(lambda: any(os.path.samestat(alive, file) for file in _open_files(pid)))
         return pid
 
