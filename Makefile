@@ -1,5 +1,5 @@
 # Two commands for a newcomer on a bare Debian 13 machine: `make demo` and `make test`.
-.PHONY: help setup demo test test-all test-changed check lint bench soak faults mutations lock clean
+.PHONY: help setup demo test test-all test-changed check lint types style bench soak faults mutations lock clean
 .DEFAULT_GOAL := help
 
 PYTEST := .venv/bin/pytest
@@ -40,9 +40,14 @@ check: lint
 	$(PYTEST) -q -n 2 tests/unit
 
 lint: setup
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types style
+
+types:
+	.venv/bin/mypy --strict -p vmrunner -p vmrunner_localclouds -p deploy
+
+style:
 	.venv/bin/ruff check --no-cache .
 	.venv/bin/ruff format --no-cache --check .
-	.venv/bin/mypy --strict -p vmrunner -p vmrunner_localclouds -p deploy
 	.venv/bin/lint-imports
 	scripts/short-files
 	scripts/tree --check
