@@ -6,10 +6,10 @@
     ├── NotFinished            a wait's own timeout ran out first (a TimeoutError too)
     ├── Conflict               it exists already, with other parameters, or another owner holds it
     ├── SandboxOver            a sandbox has ended, or is not ready
-    ├── NotAllowed             the token allows it not
+    ├── NotAllowed             the token does not allow it
     │   ├── QuotaUsedUp        it allows no more at once
-    │   └── NoValidToken       the server knows no such token, or it is over
-    ├── NoRoom                 the disk of the server is too full for an upload
+    │   └── NoValidToken       there is no such token, or it has ended
+    ├── NoRoom                 the server's disk is too full for an upload
     ├── ImageError             an image could not be built; nothing half-built is ever used
     ├── StoreError             the store is out of reach or refused: try again later
     ├── LedgerError            the database failed: a write may or may not have happened
@@ -28,9 +28,9 @@
         ├── BuildFailed        the build's own exit code
         ├── BuildTimeout
         ├── BuildCancelled
-        └── BuildLost          ours to lose: no VM, no connection, no capacity
+        └── BuildLost          vmrunner or the cloud lost it: no VM, connection or capacity
 
-`hint` is one line that says what to do about it.
+`hint` is one line that says how to fix it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from collections.abc import Sequence
 
 
 class VmrunnerError(Exception):
-    """Root of all errors that vmrunner raises on purpose. `hint`: the fix, or ""."""
+    """Root of all errors that vmrunner raises on purpose. `hint`: one line with the fix, or ""."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -52,8 +52,8 @@ class VmrunnerError(Exception):
 
 class ConfigError(VmrunnerError):
     """A value that cannot be used. The message names the field and the value, `hint` the fix.
-    `more`: all other faults that were found with it. `line`: in the file that the message names,
-    or 0."""
+    `more`: the other faults that were found. `line`: line number in the file that the message
+    names, or 0."""
 
     def __init__(
         self, message: str, *, hint: str = "", more: Sequence[ConfigError] = (), line: int = 0
@@ -67,7 +67,7 @@ class ConfigError(VmrunnerError):
 
 
 class NotFound(VmrunnerError):
-    """Nothing has this id or name, as far as the caller may see."""
+    """An id or name that does not exist, or that the caller may not see."""
 
 
 class NotUploaded(NotFound):
@@ -75,27 +75,27 @@ class NotUploaded(NotFound):
 
 
 class NotFinished(VmrunnerError, TimeoutError):
-    """A wait's own timeout ran out before the build ended; the build goes on."""
+    """A wait whose own timeout ran out before the build ended. The build goes on."""
 
 
 class Conflict(VmrunnerError):
-    """Something exists already with other parameters, or its state does not allow the request."""
+    """A request that the state does not allow, or that differs from what exists already."""
 
 
 class SandboxOver(VmrunnerError):
-    """A sandbox has ended, or its VM is gone: nothing can be run in it any more."""
+    """A sandbox that has ended or lost its VM, so that nothing can run in it."""
 
 
 class NotAllowed(VmrunnerError):
-    """The caller's token does not allow it."""
+    """A request that the caller's token does not allow."""
 
 
 class QuotaUsedUp(NotAllowed):
-    """The caller's token allows no more now."""
+    """A request beyond the number that the caller's token allows at once."""
 
 
 class NoValidToken(NotAllowed):
-    """The caller showed the server no token, or one that is wrong, revoked or expired."""
+    """A request without a token, or with one that is wrong, revoked or expired."""
 
 
 class OverBudget(VmrunnerError):
@@ -111,11 +111,11 @@ class ImageError(VmrunnerError):
 
 
 class LedgerError(VmrunnerError):
-    """The ledger's database failed or is out of reach; a write may or may not have happened."""
+    """A failed or unreachable database of the ledger. A write may or may not have happened."""
 
 
 class ServerUnreachable(LedgerError):
-    """The server did not answer, or not as one of ours does; it may have done what it was asked."""
+    """A server without a usable answer. It may have carried out the request."""
 
 
 class StoreError(VmrunnerError):

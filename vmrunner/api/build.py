@@ -1,4 +1,4 @@
-"""Build, the API's handle: a build as it was when it was read, with the things one does to it."""
+"""A build in the Python API: a snapshot of it, and calls to follow or cancel it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ log = logging.getLogger("vmrunner")
 
 
 class Build:
-    """A build as it was when it was read; `refresh()` reads it again. Times are epoch seconds. What
-    asks the ledger or a server raises `LedgerError`, `ServerUnreachable` or `NotFound`."""
+    """A snapshot of a build, from `Runner.submit`, `run`, `get` or `list`. `refresh()` reads it
+    again; nothing here changes by itself. Times are epoch seconds.
+
+    Methods, and `waiting` and `artifacts`, ask the ledger or the server, and raise `LedgerError`,
+    `ServerUnreachable` or `NotFound`."""
 
     def __init__(self, row: Row, runner: Runner) -> None:
         self._row = row
@@ -45,7 +48,7 @@ class Build:
 
     @property
     def id(self) -> str:
-        """Id: `b-` and 26 characters, which sort by the time of submission."""
+        """Id: `b-` and 26 characters. Ids sort by the time of submission."""
         return self._row.id
 
     @property
@@ -55,45 +58,45 @@ class Build:
 
     @property
     def name(self) -> str:
-        """Name, or ""."""
+        """Name from the submission, or ""."""
         return self._row.spec.name
 
     @property
     def spec(self) -> BuildSpec:
-        """The spec that was submitted."""
+        """All options of the submission, with defaults filled in; of secrets the names only."""
         return self._row.spec
 
     @property
     def state(self) -> BuildState:
-        """State at the time when it was read."""
+        """State at the time of the snapshot."""
         return self._row.state
 
     @property
     def result(self) -> Result | None:
-        """Result; None: it has not ended."""
+        """Result; None until the build has ended."""
         return self._row.result
 
     @property
     def reason(self) -> Reason | None:
-        """Reason for its end; None: it has not ended."""
+        """Reason for the end; None until the build has ended."""
         return self._row.reason
 
     @property
     def message(self) -> str:
-        """One line that says more than the reason, safe to print (a guest may have written it), or
-        ""."""
+        """One line with more detail than the reason, or "". A guest may have written it; control
+        characters are removed, so it is safe to print."""
         return ci_commands.text(clean(self._row.message), os.environ)
 
     @property
     def failed_step(self) -> str | None:
-        """The step that failed, ran out of time or was cancelled, by its name or command; None: it
-        ended in no step."""
+        """Name or command of the step that failed, timed out or was cancelled; None if the build
+        did not end in a step."""
         culprit = self._culprit()
         return None if culprit is None else build_history.title(self._row, culprit.index or 0)
 
     @property
     def ending(self) -> str:
-        """One line about the end in its `failed_step`; without one its `message`."""
+        """One line about the end of `failed_step`; `message` if there is no such step."""
         culprit = self._culprit()
         return self.message if culprit is None else build_history.describe(self._row, culprit)
 
@@ -103,70 +106,70 @@ class Build:
 
     @property
     def waiting(self) -> str:
-        """The reason why it is queued, looked up now; "" when it is not."""
+        """Reason why the build waits in the queue, read now; "" if it does not wait."""
         if self.state is not BuildState.QUEUED:
             return ""
         return self._runner.service.waiting([self.refresh()._row]).get(self.id, "")
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code of its steps, 0 to 255; None: they did not come to one."""
+        """Exit code of the steps, 0 to 255; None if they have not ended by themselves."""
         return self._row.exit_code
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """Phases so far, in order; `phase.seconds(now)` is how long one took."""
+        """Phases so far, in order. `phase.seconds(now)` is the duration of one, in seconds."""
         return self._row.phases
 
     @property
     def cost(self) -> float | None:
-        """Estimated USD for its VMs with disks and addresses: 0 on your own machine, None where a
-        price is unknown. `cost_detail` says whether it is final, and by which prices."""
+        """Estimated USD for its VMs with disks and addresses. 0 on your own machine; None if a
+        price is unknown. `cost_detail` has the prices, and tells an estimate from a final sum."""
         return self._row.cost.usd
 
     @property
     def cost_detail(self) -> Cost:
-        """The same with what is known of it: source and date of its prices, whether it is final."""
+        """The cost with the source and date of its prices, and `final`: True if it cannot grow."""
         return self._row.cost
 
     @property
     def usage(self) -> BuildUsage:
-        """CPU seconds, and bytes of memory, disk and network, that it used, as its VM told at its
-        end; each None where unknown."""
+        """CPU seconds and bytes of memory, disk and network that the build used. Its VM reports
+        most of them at the end, and could lie. A figure is None if unknown."""
         return self._row.usage
 
     @property
     def instance(self) -> str | None:
-        """The id of the VM of its current attempt; None: there is none."""
+        """Id of the VM of the current attempt; None if there is none."""
         return self._row.instance
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """The labels that it was submitted with."""
+        """Labels from the submission."""
         return self._row.spec.labels
 
     @property
     def created_at(self) -> float:
-        """The time of its submission."""
+        """Time of the submission, in epoch seconds."""
         return self._row.created_at
 
     @property
     def finished_at(self) -> float | None:
-        """The time of its end; None: it has not ended."""
+        """Time of the end, in epoch seconds; None until the build has ended."""
         return self._row.finished_at
 
     @property
     def finished(self) -> bool:
-        """True once it has ended and its VM is not held any more."""
+        """True once the build has ended and its VM is no longer held."""
         return self._row.finished
 
     @property
     def artifacts(self) -> BuildArtifacts:
-        """The artifacts that it brought back; complete once it has ended."""
+        """Artifacts that the build brought back; complete once it has ended."""
         return self._runner.service.artifacts(self._row)
 
     def refresh(self) -> Build:
-        """The same build, read again."""
+        """Return a new snapshot of the build."""
         return Build(self._runner.service.ledger.builds.get(self.id), self._runner)
 
     def wait(self, *, timeout: str | float | timedelta | None = None, check: bool = False) -> Build:
@@ -176,12 +179,13 @@ class Build:
         return self._runner.wait(self.id, timeout=timeout, check=check)
 
     def logs(self, *, follow: bool = False, after: int = 0) -> Iterator[LogLine]:
-        """Yield its log, line by line from line `after` on: strings with `.seq` (the line's number,
-        from 1) and `.time`. `follow`: until it has ended."""
+        """Yield the lines of the log after line number `after`, as `LogLine`: a string with `.seq`
+        (its number, from 1) and `.time`. With `follow`, wait for more lines until the build has
+        ended."""
         return self._runner.lines(self.id, follow=follow, after=after)
 
     def cancel(self) -> Build:
-        """Cancel it: it ends, and its VM dies. Returns at once; `wait` for the end."""
+        """Cancel the build and end its VM. Returns a new snapshot at once; `wait` for the end."""
         return self._runner.cancel(self.id)
 
 
@@ -194,7 +198,7 @@ _ENDS: Final[Mapping[Result, tuple[type[BuildError], str]]] = {
 
 
 def raise_for(build: Build) -> None:
-    """Raise what a build's end is called, unless it succeeded."""
+    """Raise the `BuildError` that fits the end of a build. A success raises nothing."""
     result = build.result
     if result is None or result is Result.SUCCESS:
         return

@@ -1,4 +1,4 @@
-"""Ends of a build other than success: what `check=True` raises."""
+"""Errors for builds that did not succeed, raised with `check=True`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class BuildError(VmrunnerError):
-    """A build ended otherwise than in success."""
+    """A build that did not end in success. `build`: its snapshot."""
 
     def __init__(self, message: str, *, build: Build, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -19,20 +19,21 @@ class BuildError(VmrunnerError):
 
 
 class BuildFailed(BuildError):
-    """The build's own steps failed; `exit_code` is theirs."""
+    """A build whose own steps failed."""
 
     @property
     def exit_code(self) -> int | None:
+        """Exit code of the steps, 0 to 255; None if they were killed without one."""
         return self.build.exit_code
 
 
 class BuildTimeout(BuildError):
-    """A step, the build or the VM's deadline ran out."""
+    """A build that ran out of time: a step's, its own, or its VM's deadline."""
 
 
 class BuildCancelled(BuildError):
-    """A user cancelled it, or its owner is gone."""
+    """A build that a user cancelled, or whose owner is gone."""
 
 
 class BuildLost(BuildError):
-    """An end that was ours to lose: capacity, image, boot, connection, VM."""
+    """A build that vmrunner or the cloud lost: no capacity, image, boot, connection or VM."""

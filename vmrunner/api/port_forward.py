@@ -19,8 +19,9 @@ ACCEPT_RETRY: Final = 0.5  # seconds from a connection that could not be taken t
 
 
 class PortForward:
-    """Listens on `address` ("127.0.0.1", port) until it is closed: what connects there speaks with
-    the sandbox's port, as from its own loopback. Anybody on this machine may connect."""
+    """A port of this machine's loopback that leads to a port of a sandbox until it is closed.
+    `address`: ("127.0.0.1", port). Every user of this machine can connect; the sandbox sees
+    connections from its own loopback."""
 
     def __init__(self, client: SandboxAccess, port: int, local: int) -> None:
         """`local`: the port here; 0: any."""
@@ -39,15 +40,16 @@ class PortForward:
 
     @property
     def port(self) -> int:
-        """Return the port here."""
+        """Port on this machine."""
         return self.address[1]
 
     @property
     def url(self) -> str:
+        """HTTP address of the port on this machine."""
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """Take no more connections; those that are there go on."""
+        """Accept no more connections. Open ones go on."""
         self._closed.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)

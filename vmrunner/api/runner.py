@@ -39,12 +39,17 @@ SETTLED: float = 10.0  # seconds in which the ledger should know how a build end
 
 
 class Runner:
-    """Builds from this process. With no engine serving the ledger elsewhere, waiting runs one
-    here. `settings`: default, what the configuration files and the environment say. With `url` and
-    `token`, or VMRUNNER_SERVER and VMRUNNER_TOKEN, a server does all that: no ledger, provider or
-    configuration is needed here. `engine`: what an engine of this process is called; None: it is
-    one in the background. `leave` is called in every wait, and what it raises ends that: a build
-    that is ours is cancelled then. Close it when done, or use it in a `with`."""
+    """Starts and follows builds, here or at a server. Close it when done, or use it in a `with`.
+
+    Without a server it uses the ledger of `settings` (default: the configuration files and the
+    environment). If no engine serves that ledger, this process drives builds while it waits.
+
+    With `url` and `token`, or VMRUNNER_SERVER and VMRUNNER_TOKEN, a server does all that; no
+    ledger, provider or configuration is needed here.
+
+    `engine`: name of this process's engine; None starts one in the background instead. `leave` is
+    called again and again in every wait. An exception from it ends the wait, and cancels a build
+    that belongs to this process. Raises `ConfigError` for a configuration that cannot be used."""
 
     def __init__(
         self,
@@ -70,7 +75,7 @@ class Runner:
 
     @property
     def app(self) -> App:
-        """The parts at hand. Raises ConfigError where a server has them."""
+        """Parts of the local application. Raises ConfigError if this Runner uses a server."""
         if self._app is None:
             raise ConfigError("this Runner speaks to a server", hint="ask it on the server")
         return self._app
@@ -82,13 +87,12 @@ class Runner:
         self.close()
 
     def __repr__(self) -> str:
-        """Name of the place that it asks, without what is secret."""
+        """Place of the ledger or server, without secrets."""
         return f"<Runner {self.service.place}>"
 
     def close(self) -> None:
-        """Let go. Builds that `submit` queued belong to the ledger: for those that have not ended,
-        and for what this engine drove beside, a background engine is started, unless one serves
-        them that stays."""
+        """Release everything. Builds from `submit` go on: if no other engine drives those that have
+        not ended, a background engine is started for them."""
         unended = tuple(self._unended)
         self._unended.clear()
         self.service.close(self._host, unended)
@@ -96,7 +100,9 @@ class Runner:
     # --- builds ---
 
     def submit(self, command: Command, /, **options: Unpack[BuildOptions]) -> Build:
-        """Queue a build and return at once. It belongs to the ledger: it outlives this process."""
+        """Queue a build and return at once. The build outlives this process. `command`: a shell
+        line, the words of one command, or a list of `Step`; `options`: those of docs/api.md.
+        Raises `ConfigError` for a value that cannot be used; then nothing is queued."""
         build, _ = self.enter(build_request(command, options))
         self._unended.add(build.id)
         self._host.ensure(build.spec.provider, staying=True)
@@ -112,12 +118,14 @@ class Runner:
         wait_timeout: Duration | None = None,
         **options: Unpack[BuildOptions],
     ) -> Build:
-        """Submit, follow and wait. The build belongs to this process and ends with it.
+        """Submit a build, follow it, and return it once it has ended. The build belongs to this
+        process and ends with it. `command` and `options` as with `submit`.
 
-        `on_log` gets each line. `check`: raise `BuildFailed`, `BuildTimeout`, `BuildCancelled` or
-        `BuildLost` unless it succeeded. An exception on the way (Ctrl-C, in `on_log`) cancels it;
-        so does `wait_timeout`, which raises `NotFinished`. One that had this idempotency key
-        already is another's: it is waited for, and never cancelled."""
+        `on_log` is called with each line of the log. `check`: raise `BuildFailed`, `BuildTimeout`,
+        `BuildCancelled` or `BuildLost` unless it succeeded. An exception meanwhile (Ctrl-C, or
+        from `on_log`) cancels the build. So does the end of `wait_timeout`, which raises
+        `NotFinished`. If `idempotency_key` names a build that exists, that one is waited for and
+        never cancelled."""
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
         build, new = self.enter(build_request(command, options), submitter=process.current())
         if new:
@@ -157,11 +165,14 @@ class Runner:
         limit: int | None = 100,
         **words: Unpack[FilterWords],
     ) -> builtins.list[Build]:
-        """Newest first. `active`: only those that have not finished (True) or have (False).
-        `state`, `result`, `actor`: those of any of these; `name`: of this name, or with `*` at its
-        end beginning so; `provider`; `since`, `until`: a time ("2026-11-30T08:00:00Z", a datetime),
-        or so long ago ("24h"): of a finished build when it finished, of another when it was
-        submitted. An actor is who submitted it, or the name of a token."""
+        """Return builds that match every filter, newest first: at most `limit`, None: all.
+
+        `active`: only unfinished (True) or finished (False) ones. `labels`: all of these. `state`,
+        `result`, `actor`: one value or several, of which one must match; an actor is a submitter,
+        or the name of a token. `name`: the exact name, or with `*` at its end a beginning.
+        `provider`: its name. `since` (inclusive) and `until` (exclusive): a time
+        ("2026-11-30T08:00:00Z", a datetime) or a time ago ("24h"), compared with the end of a
+        finished build and the submission of others. Raises `ConfigError`."""
         if active is not None:
             if words.get("state") is not None:
                 raise ConfigError("active: state says that already", hint="give one of the two")
@@ -171,7 +182,7 @@ class Runner:
         return [Build(row, self) for row in rows]
 
     def cancel(self, build: str) -> Build:
-        """Cancel it: it ends, and its VM dies. Returns at once; wait for it if you need to."""
+        """Cancel a build and end its VM. Returns at once; `wait` for the end. Raises `NotFound`."""
         row = self.service.cancel(self.get(build).id)
         self._host.wake()
         return Build(row, self)
@@ -181,8 +192,9 @@ class Runner:
     def reap(
         self, *, dry_run: bool = False, provider: str | None = None, orphans: bool = False
     ) -> Report:
-        """One pass of the reaper over every provider, or one: what it found and did. `orphans`:
-        also those that the cap on orphans holds back; look at them first."""
+        """Run one pass of the reaper over all providers, or one, and return the VMs that it found
+        and ended. `dry_run`: end nothing. `orphans`: end also those that the cap on orphans holds
+        back; look at them first."""
         return self.service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
 
     def audit(
@@ -192,8 +204,9 @@ class Runner:
         tag: str | None = None,
         older_than: Duration | None = None,
     ) -> builtins.list[Survivor]:
-        """Machines that are alive and should not be; empty: all is well. With `tag` ("KEY=VALUE")
-        and `older_than`: the machines with that tag that are older, of any maker."""
+        """Return the machines that are alive and should not be; an empty list is good. With `tag`
+        ("KEY=VALUE") and `older_than` ("2h"): all older machines with that tag, also those
+        that vmrunner did not make."""
         return self.service.audit(
             provider=provider,
             tag=None if tag is None else units.pair(tag, "tag"),
@@ -201,13 +214,13 @@ class Runner:
         )
 
     def costs(self, *, by: str = "provider", since: Duration = "7d") -> builtins.list[CostLine]:
-        """Costs of that time: of builds by provider, by day (UTC) or by the values
-        of a label (`by="label:team"`), of VMs of pools that no build used, and of images. A
-        `line.cost.usd` of None: a price is unknown."""
+        """Return the costs since so long ago, in USD: of builds, of VMs of pools that no build
+        used, and of images. `by`: "provider", "day" (UTC), or the values of a label
+        ("label:team"). `line.cost.usd` is None if a price is unknown."""
         return self.service.costs(by, units.duration(since, "since"))
 
     def doctor(self, *, provider: str | None = None) -> builtins.list[Finding]:
-        """Check that everything is there, and allowed. Each finding with its fix."""
+        """Check that all that builds need is there and allowed. Returns findings with fixes."""
         from vmrunner.services import doctor
 
         app = self.app
@@ -228,14 +241,14 @@ class Runner:
         *,
         submitter: Process | None = None,
     ) -> tuple[Row, bool]:
-        """Check a request, pack its source and queue it. Returns the build, and True if it is a new
-        one, not one that had its idempotency key already."""
+        """Check a request, pack its source and queue it. Returns the build, and False if it existed
+        already with this idempotency key."""
         return entry.enter(self.service, request, submitter=submitter)
 
     def enter_sandbox(
         self, request: SandboxRequest, *, owned: bool, timeout: float | None
     ) -> Build:
-        """Start a sandbox and wait until it is ready: see `Sandbox.create`."""
+        """Start a sandbox and wait until it is ready; see `Sandbox.create`."""
         build, new = self.enter(request, submitter=process.current() if owned else None)
         self._unended.add(build.id)
         try:
@@ -259,7 +272,7 @@ class Runner:
         raise SandboxOver(f"sandbox {done.id} is over: {done.message or done.reason}")
 
     def end_sandbox(self, build: str) -> None:
-        """End it now, with its VM; while the engine is ours, see that gone."""
+        """End a sandbox now, with its VM. If this process drives it, wait until the VM is gone."""
         self._give_up(build)
         self._unended.discard(build)
 
@@ -273,14 +286,14 @@ class Runner:
         self._settle(build)
 
     def settled(self, build: str) -> Build:
-        """Return a build whose VM seems to be gone: as it ended, if that is known soon."""
+        """Return a build whose VM seems to be gone, with its end if that is known soon."""
         self._follower(build, None).settle(SETTLED)
         return self.get(build)
 
     def lines(
         self, build: str, *, follow: bool, after: int = 0, end: float | None = None
     ) -> Iterator[LogLine]:
-        """The log from line `after` on; with `follow` until the build has ended."""
+        """Yield the lines of a log after number `after`; with `follow` until the build ends."""
         if follow:
             return lines(self._follower(build, end, after=after).chunks())
         return lines(LogReader(self.service.log(build), after=after).new_chunks())
@@ -293,7 +306,8 @@ class Runner:
         end: float | None = None,
         check: bool = False,
     ) -> Build:
-        """Wait until it has ended (or is held). `NotFinished` when the wait's own time runs out."""
+        """Wait until a build has ended or is held. Raises `NotFinished` at the wait's own timeout,
+        and with `check` a `BuildError` unless it succeeded."""
         follower = self._follower(build, _end(timeout) if end is None else end)
         for _ in follower.rounds():
             pass
@@ -346,7 +360,7 @@ def run(
     wait_timeout: Duration | None = None,
     **options: Unpack[BuildOptions],
 ) -> Build:
-    """One build in one fresh VM, from here to its end. See `Runner.run`."""
+    """Run one build in one fresh VM and return it once it has ended; see `Runner.run`."""
     runner = Runner()
     try:
         return runner.run(command, check=check, on_log=on_log, wait_timeout=wait_timeout, **options)

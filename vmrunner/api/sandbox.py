@@ -48,15 +48,18 @@ class CommandResult:
 
     @property
     def stdout(self) -> str:
+        """Output as text: UTF-8, with invalid bytes replaced."""
         return self.stdout_bytes.decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
+        """Error output as text: UTF-8, with invalid bytes replaced."""
         return self.stderr_bytes.decode("utf-8", "replace")
 
 
 class CommandFailed(VmrunnerError):
-    """A command ended with another exit code than 0, and `check` was said. `result` has it all."""
+    """A command with another exit code than 0, or past its timeout, that was run with `check`.
+    `result`: its output and exit code."""
 
     def __init__(self, title: str, result: CommandResult) -> None:
         how = "timed out" if result.timed_out else f"exit code {result.exit_code}"
@@ -67,8 +70,9 @@ class CommandFailed(VmrunnerError):
 
 
 class Sandbox:
-    """One sandbox. Made by `create` or `connect`; in a `with` it is killed at the end. Each call
-    raises `BuildLost` when its VM died, `SandboxOver` once it has ended otherwise."""
+    """A sandbox: a VM with a container in which commands run one by one. Made by `create` or
+    `connect`. The end of a `with` kills it. Each call raises `BuildLost` if its VM died, and
+    `SandboxOver` once it has ended otherwise."""
 
     def __init__(self, build: Build, runner: Runner, *, own_runner: bool = True) -> None:
         self._build = build
@@ -91,12 +95,13 @@ class Sandbox:
         settings: Settings | None = None,
         **options: Unpack[SandboxOptions],
     ) -> Self:
-        """Start a sandbox and wait until it is ready. No network unless `network` says so; it lives
-        for `ttl` (15 minutes), and may be extended up to `max_ttl`.
+        """Start a sandbox and wait until it is ready. By default it has no network, and lives for
+        15 minutes (`ttl`); `extend` prolongs that up to `max_ttl`. `options`: those of a build
+        that are not about steps.
 
-        It belongs to the ledger, so it outlives this process; `owned`: it ends with this process.
-        Raises `BuildLost` when it cannot be had, `NotFinished` when it is not ready within
-        `wait_timeout`: then it is cancelled."""
+        A sandbox outlives this process, unless it is `owned`. Raises `ConfigError` for an option
+        that cannot be used, `BuildLost` if no VM could be started, and `NotFinished` if it is not
+        ready within `wait_timeout`; it is cancelled then."""
         seconds = None if wait_timeout is None else units.duration(wait_timeout, "wait_timeout")
         mine = runner is None
         runner = runner or Runner(settings=settings)
@@ -110,8 +115,8 @@ class Sandbox:
 
     @classmethod
     def connect(cls, sandbox: str, *, runner: Runner | None = None) -> Self:
-        """A sandbox that is there, by its id, the beginning of one, or its name. Leaving a `with`
-        kills it, as ever. Raises `NotFound`, `SandboxOver`."""
+        """Connect to a running sandbox, by its id, the start of its id, or its name. The end of a
+        `with` kills it all the same. Raises `NotFound`, `SandboxOver`."""
         mine = runner is None
         runner = runner or Runner()
         try:
@@ -125,7 +130,7 @@ class Sandbox:
     def list(
         *, labels: Mapping[str, str] | None = None, runner: Runner | None = None
     ) -> builtins.list[Build]:
-        """The sandboxes that live, newest first, with all of these `labels`."""
+        """Return the running sandboxes that have all of these `labels`, newest first."""
         with contextmanager(_given)(runner) as client:
             found = client.list(active=True, labels=labels, limit=None)
             return [build for build in found if build.spec.sandbox_ttl is not None]
@@ -141,11 +146,12 @@ class Sandbox:
 
     @property
     def id(self) -> str:
+        """Id, as of a build."""
         return self._build.id
 
     @property
     def runner(self) -> Runner:
-        """Return the runner that it is asked by."""
+        """The `Runner` through which it is reached."""
         return self._runner
 
     # --- commands ---
@@ -163,9 +169,10 @@ class Sandbox:
         on_stderr: OnText | None = None,
         check: bool = False,
     ) -> CommandResult:
-        """Run a command and wait for its end: a string is a shell line, a list one command.
-        `on_stdout` and `on_stderr` get text as it comes. At `timeout` it is ended, with all that it
-        started: `result.timed_out`. `check`: raise CommandFailed unless its exit code is 0."""
+        """Run a command and return its output and exit code. A string is a shell line, a list is
+        one command. It runs as root, or as `user`. `on_stdout` and `on_stderr` are called with
+        text as it comes. At `timeout` the command ends with all that it started, and
+        `result.timed_out` is True. `check`: raise `CommandFailed` unless the exit code is 0."""
         order = command_order(command, timeout=timeout, env=env or {}, cwd=cwd, user=user)
         parts: dict[StreamName, list[bytes]] = {name: [] for name in StreamName}
         tellers = {
@@ -195,22 +202,23 @@ class Sandbox:
     def follow(
         self, order: CommandOrder, on_output: Callable[[StreamName, bytes], object]
     ) -> CommandEnd:
-        """Run a command, unless its id was run, and hand on what it writes, as bytes."""
+        """Start a command unless its id was started, and pass its output to `on_output`, as bytes.
+        Returns its end."""
         with self.translated():
             return self._client.run(order, on_output)
 
     def start(self, order: CommandOrder) -> None:
-        """Start a command, unless its id was, and return at once."""
+        """Start a command unless its id was started. Returns at once."""
         with self.translated():
             self._client.start(order)
 
     def send_input(self, command: str, offset: int, data: bytes, *, last: bool = False) -> None:
-        """Send what stands at that offset of a command's stdin. `last`: nothing follows."""
+        """Send the bytes at `offset` of a command's stdin. `last`: they are the end of it."""
         with self.translated():
             self._client.send_input(command, offset, data, last=last)
 
     def send_signal(self, command: str, number: int) -> None:
-        """Send a signal to all processes of a command; one that ended is left alone."""
+        """Send signal `number` to all processes of a command. An ended command gets none."""
         with self.translated():
             self._client.signal(command, field_checks.whole(int(number), "number", 1, 64))
 
@@ -225,7 +233,8 @@ class Sandbox:
         cwd: str = "/work",
         user: str | None = None,
     ) -> SandboxProcess:
-        """Start a command and return at once. Iterating yields lines of its stdout, as bytes."""
+        """Start a command and return at once. Iterating over it yields lines of its stdout, as
+        bytes. `stdin`: it can be written to. Other options as with `run`."""
         order = command_order(
             command, timeout=timeout, env=env or {}, cwd=cwd, user=user, stdin=stdin
         )
@@ -242,8 +251,8 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         cwd: str = "/work",
     ) -> Terminal:
-        """Start a command, or a shell, at a terminal of its own. Use it in a `with`, or close it.
-        Raises NotFound where there is no such command."""
+        """Start a command at a terminal of its own; default: a shell. Close the terminal when done,
+        or use it in a `with`. Raises `NotFound` if there is no such command."""
         size = checked_size(columns, rows)
         argv = SHELL if command is None else command
         order = command_order(argv, env=env or {}, cwd=cwd, stdin=True)
@@ -253,20 +262,20 @@ class Sandbox:
     # --- files ---
 
     def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
-        """Copy a directory's content below `to`, or a file into it; of a git work tree what git
-        tracks or does not ignore."""
+        """Copy a file, or the content of a directory, into the directory `to`. Of a git work tree,
+        files that git ignores stay out."""
         self.files.upload(source, to)
 
     def download(
         self, path: str, to: str | os.PathLike[str] = ".", *, most: str | int = DISK
     ) -> Path:
-        """Copy a file to `to`, or what is in a directory below it: `most` bytes, 2 GiB unless said.
-        Returns where it is."""
+        """Copy a file to `to`, or the content of a directory below `to`; return its place. Raises
+        `Conflict` or `BadArchive` beyond `most` bytes (default: 2 GiB)."""
         return self.files.download(path, to, most=most)
 
     def forward(self, port: int, local: int = 0) -> PortForward:
-        """Let this machine's port `local` (0: any) lead to a port of the sandbox. Use it in a
-        `with`, or close it; `close` and `kill` do so too."""
+        """Forward port `local` of this machine's loopback (0: any free one) to a port of the
+        sandbox, until it is closed. The end of a `with`, `close` and `kill` close it too."""
         field_checks.whole(port, "port", 1, 65535)
         opened = PortForward(self._client, port, field_checks.whole(local, "local", 0, 65535))
         self._forwards.append(opened)
@@ -275,32 +284,32 @@ class Sandbox:
     # --- life ---
 
     def extend(self, by: Duration) -> Build:
-        """Let it live longer by `by` ("20m", seconds or a timedelta), up to `max_ttl`. Raises
-        Conflict beyond that, and once it has ended."""
+        """Prolong its life by `by` ("20m", seconds or a timedelta), up to `max_ttl`. Raises
+        `Conflict` beyond that, and once it has ended."""
         row = self._runner.service.extend(self._build.row, units.duration(by, "by"))
         self._build = Build(row, self._runner)
         return self._build
 
     def info(self) -> Build:
-        """The build behind it, read anew. Raises NotFound once its rows are removed."""
+        """Return a new snapshot of its build. Raises `NotFound` once its row is removed."""
         self._build = self._build.refresh()
         return self._build
 
     def is_running(self) -> bool:
-        """True until the ledger knows that it ended."""
+        """Return True until its end is in the ledger."""
         return self.info().state is BuildState.RUNNING
 
     def ssh_command(self) -> str:
-        """The command line that opens a shell in its container, on this machine."""
+        """Return the command line that opens a shell in its container from this machine."""
         return shlex.join(["vmrunner", "sandbox", "shell", self.id])
 
     def kill(self) -> None:
-        """End it now, with its VM. To end it again does nothing."""
+        """End it now, with its VM. A second call does nothing."""
         self._let_go()
         self._runner.end_sandbox(self.id)
 
     def close(self) -> None:
-        """Let go of it: it lives on until its time is over, unless this process owns it."""
+        """Release the connection. The sandbox lives on until its `ttl` ends, unless it is owned."""
         self._let_go()
         if self._own_runner:
             self._runner.close()
@@ -313,7 +322,7 @@ class Sandbox:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Raise what the end of a sandbox is called."""
+        """Turn `SandboxOver` into `BuildLost` if the VM died."""
         try:
             yield
         except SandboxOver as error:
@@ -343,7 +352,7 @@ def command_order(
     stdin: bool = False,
     id: str | None = None,  # noqa: A002 - what it is
 ) -> CommandOrder:
-    """A checked order for one command. Raises ConfigError."""
+    """Return the order for one command. Raises ConfigError for a value that cannot be used."""
     argv: tuple[str, ...] = ()
     if isinstance(command, str):
         argv, title = (("/bin/sh", "-c", command) if command.strip() else ()), command

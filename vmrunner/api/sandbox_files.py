@@ -28,38 +28,38 @@ Translated = Callable[[], AbstractContextManager[None]]
 
 
 class SandboxFiles:
-    """Paths are absolute, or below /work. Each call raises NotFound for what is not there, Conflict
-    for what cannot be done."""
+    """Files of a sandbox. Paths are absolute, or relative to /work. Each call raises `NotFound` if
+    there is no such file, and `Conflict` if the file system refuses."""
 
     def __init__(self, client: SandboxAccess, translated: Translated) -> None:
         self._client = client
         self._translated = translated
 
     def read(self, path: str, *, most: int = MEMORY) -> bytes:
-        """Return the bytes of a file. Raises Conflict where they are more than `most`: a sandbox
-        may have files without end."""
+        """Return the bytes of a file. Raises `Conflict` beyond `most` bytes (256 MiB), since a
+        sandbox may have endless files."""
         parts: list[bytes] = []
         with self._translated():
             self._client.read_file(absolute(path), _bounded(parts.append, path, most))
         return b"".join(parts)
 
     def read_text(self, path: str, *, most: int = MEMORY) -> str:
-        """Return a file as text: UTF-8, with what is none replaced. `most` as with `read`."""
+        """Return a file as text: UTF-8, with invalid bytes replaced. `most` as with `read`."""
         return self.read(path, most=most).decode("utf-8", "replace")
 
     def write(self, path: str, data: bytes | str) -> None:
-        """Write a file, whole or not at all, and the directories above it."""
+        """Write a file, whole or not at all. Directories above it are made."""
         content = field_checks.content(data, "data")
         with self._translated():
             self._client.write_file(absolute(path), [content] if content else [])
 
     def list(self, path: str = "/work") -> list[FileEntry]:
-        """Entries of a directory, by name."""
+        """Return the entries of a directory, sorted by name."""
         with self._translated():
             return self._client.list_files(absolute(path))
 
     def exists(self, path: str) -> bool:
-        """True if there is something of that name; a link counts, wherever it leads."""
+        """Return True if there is an entry of that name; a broken link counts too."""
         try:
             self.stat(path)
         except NotFound:
@@ -67,23 +67,23 @@ class SandboxFiles:
         return True
 
     def stat(self, path: str) -> FileEntry:
-        """The entry at a path: kind, size, mode. A link is not followed."""
+        """Return the entry at a path: kind, size in bytes, mode. A link is not followed."""
         with self._translated():
             return self._client.stat_file(absolute(path))
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a directory with all in it."""
+        """Remove a file, or a directory with its content."""
         with self._translated():
             self._client.remove_file(absolute(path))
 
     def make_dir(self, path: str) -> None:
-        """Make a directory, and those above it. One that is there stays."""
+        """Make a directory, and those above it. An existing one stays as it is."""
         with self._translated():
             self._client.make_dir(absolute(path))
 
     def upload(self, source: str | os.PathLike[str], to: str = "/work") -> None:
-        """Copy a directory's content below `to`, or a file into it. Of a directory that is refused
-        half-way a part may be there: the error says so."""
+        """Copy a file, or the content of a directory, into the directory `to`. If the sandbox
+        refuses a directory half-way, a part of it may be there; the error says so."""
         here, target = Path(source), absolute(to)
         with self._translated():
             if here.is_dir():
@@ -107,8 +107,8 @@ class SandboxFiles:
     def download(
         self, path: str, to: str | os.PathLike[str] = ".", *, most: str | int = DISK
     ) -> Path:
-        """Copy a file to `to`, into it where that is a directory; or what is in a directory below
-        `to`. Returns where it is. Raises Conflict or BadArchive where that is more than `most`."""
+        """Copy a file to `to` (into it, if that is a directory), or the content of a directory
+        below `to`. Returns its place. Raises `Conflict` or `BadArchive` beyond `most` bytes."""
         here, source, cap = Path(to), absolute(path), units.size(most, "most")
         with self._translated():
             # Of what the VM says of itself, its kind alone counts here: no name comes from there.

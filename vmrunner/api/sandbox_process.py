@@ -22,8 +22,8 @@ Translated = Callable[[], AbstractContextManager[None]]
 
 
 class SandboxProcess:
-    """One command. Iterating yields lines of its stdout, as bytes, until it has ended; its stderr
-    gathers in `stderr_bytes`."""
+    """A command that runs in a sandbox. Iterating over it yields lines of its stdout, as bytes,
+    until it has ended. Its stderr is collected in `stderr_bytes`."""
 
     def __init__(self, client: SandboxAccess, order: CommandOrder, translated: Translated) -> None:
         self._client = client
@@ -50,7 +50,7 @@ class SandboxProcess:
             yield line
 
     def take_line(self) -> bytes | None:
-        """Return the next line of its stdout, once there is one; None: it has ended."""
+        """Wait for the next line of its stdout and return it, as bytes; None once it has ended."""
         with self._news:
             while True:
                 cancellation.check()
@@ -63,18 +63,19 @@ class SandboxProcess:
         return None
 
     def keep_line(self, line: bytes | None) -> None:
-        """Let a line that was not taken be the next one."""
+        """Put back a line that was taken but not used; it is the next one."""
         if line is not None:
             with self._news:
                 self._lines.appendleft(line)
 
     @property
     def id(self) -> str:
+        """Id of the command within its sandbox."""
         return self._order.id
 
     @property
     def stderr_bytes(self) -> bytes:
-        """Stderr until now."""
+        """Stderr so far."""
         return b"".join(self._stderr)
 
     @property
@@ -88,10 +89,9 @@ class SandboxProcess:
         return self._end is not None and self._end.timed_out
 
     def write(self, data: bytes | str) -> None:
-        """Send it bytes on its stdin; returns once they were taken. What several threads write
-        comes one after another. Where a call was broken off, as that of a task that was cancelled,
-        a part of its bytes may have been taken: the same bytes again go on from there, and others
-        raise Conflict."""
+        """Write to its stdin; return once all is taken. Writes of several threads follow one
+        another. If a call was interrupted, as by a cancelled task, write the same bytes again:
+        they continue where it stopped. Other bytes raise `Conflict`."""
         content = field_checks.content(data, "data")
         with self._alone():
             if self._broken_off not in (None, content):
@@ -107,7 +107,7 @@ class SandboxProcess:
             self._broken_off = None
 
     def close_stdin(self) -> None:
-        """Tell it that nothing follows."""
+        """Close its stdin."""
         with self._alone(), self._translated():
             self._client.send_input(self.id, self._sent, b"", last=True)
 
@@ -122,13 +122,13 @@ class SandboxProcess:
             self._typing.release()
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to all of its processes; one that ended is left alone."""
+        """Send a signal to all of its processes. A command that has ended gets none."""
         with self._translated():
             self._client.signal(self.id, field_checks.whole(int(number), "number", 1, 64))
 
     def wait(self, timeout: units.Duration | None = None) -> int:
-        """Wait for its end and return its exit code. Raises NotFinished when `timeout` runs out
-        first; it runs on then."""
+        """Wait for its end and return its exit code. Raises `NotFinished` if `timeout` runs out
+        first; the command runs on."""
         seconds = None if timeout is None else units.duration(timeout, "timeout")
         until = None if seconds is None else time.monotonic() + seconds
         while not self._ended.wait(_left(until)):

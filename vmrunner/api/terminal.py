@@ -20,9 +20,9 @@ LARGEST: Final = (1 << 16) - 1  # columns and rows that Linux can tell a program
 
 
 class Terminal:
-    """A command at a terminal. Iterating yields what it shows, as bytes and as it comes, until it
-    has ended. Of unread output 1 MiB is kept: a command that shows more is held back. Closing
-    it, as the end of a `with` does, hangs up on all that runs there."""
+    """A command at a terminal of a sandbox. Iterating over it yields its output, as bytes, until it
+    has ended. At most 1 MiB of unread output is kept; a command that shows more has to wait.
+    `close`, or the end of a `with`, hangs up on all that runs there."""
 
     def __init__(self, opened: OpenedTerminal, translated: Translated) -> None:
         self._opened = opened
@@ -52,8 +52,8 @@ class Terminal:
         return self._exit_code
 
     def read(self, timeout: units.Duration | None = None) -> bytes:
-        """Bytes that it has shown since the last call, once there are some; b"" at its end.
-        Raises NotFinished when `timeout` runs out first."""
+        """Wait for new output and return all of it; b"" once the command has ended. Raises
+        `NotFinished` if `timeout` runs out first."""
         with self._news:
             self._until(lambda: self._shown or self._over, timeout, "it has shown nothing yet")
             if shown := bytes(self._shown):
@@ -64,13 +64,13 @@ class Terminal:
         return b""
 
     def unread(self, shown: bytes) -> None:
-        """Let the next `read` return this first: it was not taken."""
+        """Put back output that was read but not used; the next `read` returns it first."""
         with self._news:
             self._shown[:0] = shown
             self._news.notify_all()
 
     def write(self, data: bytes | str) -> None:
-        """Type it; returns once it was sent. Raises Conflict when the command has ended."""
+        """Type text or bytes; return once they are sent. Raises `Conflict` once it has ended."""
         content = field_checks.content(data, "data")
         with self._typing, self._translated():
             if self._over or not self._opened.send(content):
@@ -78,16 +78,16 @@ class Terminal:
                 raise Conflict("the terminal's command has ended", hint="open another one")
 
     def resize(self, columns: int, rows: int) -> None:
-        """Let it have another size, of which its program is told."""
+        """Change its size; its program is told."""
         size = checked_size(columns, rows)
         with self._translated():
             if not self._over:
                 self._opened.resize(*size)
 
     def wait(self, timeout: units.Duration | None = None) -> int:
-        """Wait for its end and return its exit code. Meanwhile nothing is held back: the newest
-        1 MiB can be read later. Raises NotFinished when `timeout` runs out first; it runs on
-        then."""
+        """Wait for its end and return its exit code. Meanwhile the command never waits for a
+        reader: the newest 1 MiB is kept. Raises `NotFinished` if `timeout` runs out first; the
+        command runs on."""
         with self._news:
             self._waiting += 1
             self._news.notify_all()
@@ -101,7 +101,7 @@ class Terminal:
         return self._exit_code
 
     def close(self) -> None:
-        """Hang up. Again is harmless."""
+        """Hang up on all that runs there. A second call does nothing."""
         with self._news:
             self._over = True
             self._news.notify_all()

@@ -1,4 +1,4 @@
-"""A choice among builds: what a list is asked for, at whichever ledger."""
+"""A filter for lists of builds, the same for every ledger."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vmrunner.model.states import BuildState, Result
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildChoice:
-    """The builds that a list is of: those for which all holds that is not the default.
+    """A filter for a list of builds. A build must match every field that is not the default.
 
-    `active`: not finished (True), or finished (False). `name`: that, or with `*` at its end what
-    begins like it. `actors`: submitted by one of them, each an actor or the name of a token.
-    `since` and `until` are epoch seconds: a build that finished did so at or after `since` and
-    before `until`; another was submitted then. `own`: seen by the principal with this label filter.
-    `tenant`: submitted by that one. `sandbox`: it is one (True), or none (False). `before`: their
-    ids sort before that; `above`: after that, and those next to it come first."""
+    `active`: not finished (True), or finished (False). `name`: the exact name, or with `*` at its
+    end a beginning. `actors`: submitted by one of these, each an actor or the name of a token.
+    `since` (inclusive) and `until` (exclusive): epoch seconds, compared with the end of a finished
+    build and the submission of others. `own`: visible with this label filter. `tenant`: submitted
+    by this one. `sandbox`: a sandbox (True), or none (False). `before`: its id sorts before this
+    one. `above`: its id sorts after this one; the nearest come first."""
 
     active: bool | None = None
     states: Collection[BuildState] = ()

@@ -46,9 +46,9 @@ RUNTIMES: Final = (RUNC, RUNSC)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One step: a shell line (`run`) or one command (`argv`), exactly one of them. `name`: shown in
-    its place. `timeout`: "5m", seconds or a timedelta; None: the build's alone holds. `env`: beside
-    the build's."""
+    """One step of a build. Exactly one of `run` (a shell line) and `argv` (one command) is set.
+    `name`: shown in place of the command. `timeout`: "5m", seconds or a timedelta; None: only the
+    build's. `env`: variables in addition to the build's."""
 
     run: str | None = None
     argv: tuple[str, ...] = ()
@@ -58,14 +58,14 @@ class Step:
 
     @property
     def title(self) -> str:
-        """Name, else its line or command."""
+        """Name, or else the shell line or command."""
         return self.name or (self.run if self.run is not None else " ".join(self.argv))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactRule:
-    """A rule for artifacts to bring back: a glob relative to the work directory. `always`: also
-    after steps that failed; without it only after success."""
+    """Files to bring back: a glob relative to the work directory. `always`: after failed steps too;
+    default: only after success."""
 
     glob: str
     always: bool = False
@@ -73,7 +73,8 @@ class ArtifactRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildSpec:
-    """All that a user submits, except the values of secrets. `ttl` and `timeout` are seconds."""
+    """All options of a build, as submitted, without the values of secrets. Durations are seconds,
+    sizes bytes."""
 
     steps: tuple[Step, ...]
     provider: str
@@ -108,7 +109,7 @@ class BuildSpec:
 
     @property
     def title(self) -> str:
-        """Return its steps in one line."""
+        """Steps, joined into one line."""
         return " ; ".join(step.title for step in self.steps) or "(sandbox)"
 
 
@@ -256,9 +257,9 @@ class ChunkPlace:
 
 
 class LogLine(str):
-    """One line of a log, without its newline, as it may be printed: nothing in it but colours
-    would be obeyed. `raw` is its bytes as they are; `seq` counts lines from 1 and never repeats;
-    `time` is when its first byte came."""
+    """One line of a log as text, without its newline. Terminal sequences other than colours are
+    removed, so it is safe to print. `raw`: its bytes, unchanged. `seq`: its number, from 1; never
+    repeated. `time`: epoch seconds at which its first byte came."""
 
     __slots__ = ("raw", "seq", "time")
     raw: bytes
@@ -275,7 +276,7 @@ class LogLine(str):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Numbers that bound what is started and what is let live, all in seconds or counts."""
+    """Limits on starting VMs and keeping them, in seconds or counts."""
 
     max_ttl: float = 4 * 3600
     max_instances: int = 20

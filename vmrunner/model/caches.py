@@ -13,8 +13,9 @@ MOST_CACHES: Final = 10_000  # of one tenant
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheRule:
     """A directory of the container that is restored before the steps and saved after success.
-    `key` may have `{hash:GLOB}`; `path` is absolute. `fallback`: beginnings of keys, tried in order
-    where no cache has the key; of each the newest cache is taken."""
+    `path`: absolute. `key`: names the cache; `{hash:GLOB}` in it stands for a hash of those source
+    files. `fallback`: starts of keys, tried in order if no cache has the key; the newest cache
+    with such a key is used."""
 
     key: str
     path: str
@@ -60,7 +61,7 @@ class StoredCache:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundCache:
-    """A cache that a build gets, as a file of this host. `exact`: it has the very key."""
+    """A cache for a build, as a file of this host. `exact`: its key is the one asked for."""
 
     key: str
     exact: bool

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Network(StrEnum):
-    """The network of a build: the internet, or nothing. Hosts by name: `AllowList`."""
+    """The network of a build: the internet, or none. `AllowList` has single hosts."""
 
     OPEN = "open"  # the internet; never the host, private ranges, link-local or another VM
     NONE = "none"
@@ -30,7 +30,7 @@ class PoolKind(StrEnum):
 
 
 class NotifyEvent(StrEnum):
-    """Events that a webhook may be told of."""
+    """Events that a webhook can get."""
 
     BUILD_ENDED = "build.ended"
     SURVIVOR = "alarm.survivor"  # a VM is past its deadline and still there

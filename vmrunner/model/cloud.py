@@ -53,7 +53,7 @@ MORTAL: Final = (*SERVING, Role.IMAGE)
 
 
 class Trait(StrEnum):
-    """A thing that a build may ask of who realises its container's image."""
+    """A feature that a build may need of the system that starts its container."""
 
     DOCKER = "docker"  # a Docker of its own
     PRIVILEGED = "privileged"
@@ -85,7 +85,7 @@ class Power(StrEnum):
 
 
 class Scope(NamedTuple):
-    """The place in which a provider really acts, verified by its driver.
+    """The account and place in which a provider really acts, verified by its driver.
 
     EC2: (ec2, account, region); GCE: (gce, project, zone); QEMU: (qemu, machine id, state dir).
     """
@@ -104,7 +104,7 @@ class Scope(NamedTuple):
 
 
 class Ref(NamedTuple):
-    """A provider's own name for a resource."""
+    """The provider's own id of a resource."""
 
     scope: Scope
     kind: Kind
@@ -131,7 +131,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return the address that is written so."""
+        """Return the address in a text, as `str` writes it."""
         host, _, port = text.rpartition(":")
         return cls(text) if text.startswith("/") else cls(host, int(port))
 
@@ -169,8 +169,8 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """Keys that tell a VM from all others, for a provider that can hand them over after the boot.
-    OpenSSH text."""
+    """Keys that identify one VM, for a provider that hands them over after the boot. OpenSSH
+    text."""
 
     user_key: str  # public
     host_key: str  # private
@@ -179,8 +179,8 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """The container that a build will want, if it is one that can be started before the build is
-    known. A unit is started of its image (`providers.port.StartsUnits`)."""
+    """The container of a build, as far as it can be started before the build is known. A unit is
+    started from its image (`providers.port.StartsUnits`)."""
 
     container: str
     runtime: str
@@ -190,7 +190,7 @@ class Shape:
 
     @property
     def waiting(self) -> Shape:
-        """The shape that can wait for such a build: no Docker, and no more rights than usual. The
+        """Return the container that can wait for such a build: without Docker or extra rights. The
         build itself then gets a fresh container."""
         return replace(self, docker=False, privileged=False)
 
@@ -217,7 +217,7 @@ class Order:
 
 
 def tags_of(order: Order) -> dict[str, str]:
-    """The tags that every resource is born with (design §6), for providers that take `:`."""
+    """Return the tags with which every resource is created, for providers that allow `:`."""
     limit = {} if order.max_ttl is None else {f"{TAG}max-ttl": str(int(order.max_ttl))}
     whose = {"pool": order.pool or ""} if order.role is Role.POOL else {"build": order.build}
     return {
@@ -262,7 +262,7 @@ class ContainerEnd:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resource:
-    """One thing that a sweep shows. Tag values are attacker input until they match a row."""
+    """One resource in a sweep. Tag values are attacker input until they match a row."""
 
     ref: Ref
     power: Power
@@ -292,12 +292,12 @@ class Resource:
 
     @property
     def expires_at(self) -> float | None:
-        """The deadline in its tag."""
+        """The deadline from its tag, in epoch seconds."""
         return self._seconds("expires-at")
 
     @property
     def max_ttl(self) -> float | None:
-        """The limit at its birth, in its tag."""
+        """The longest life that was allowed at its creation, in seconds, from its tag."""
         return self._seconds("max-ttl")
 
     def _seconds(self, name: str) -> float | None:

@@ -10,7 +10,7 @@ from vmrunner.model.money import UNKNOWN_RATE, Rate
 
 
 class ImageState(StrEnum):
-    """State of an image. One way only."""
+    """State of an image. It never goes back."""
 
     BUILDING = "building"  # the row is written; its builder may be alive
     READY = "ready"  # it is there, as a candidate or promoted

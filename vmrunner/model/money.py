@@ -28,8 +28,8 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bill:
-    """Things that one VM is billed for: how much of each, by the names of a price list. `parked`:
-    while it is parked."""
+    """Quantities that one VM is billed for, by the names of a price list. `parked`: those while it
+    is parked."""
 
     on: Mapping[str, float]
     parked: Mapping[str, float] = field(default_factory=dict)
@@ -37,8 +37,8 @@ class Bill:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rate:
-    """USD an hour of one VM with its disk and address, frozen when it is asked for. `at`: when its
-    oldest price was true."""
+    """USD an hour of one VM with its disk and address, frozen when it is requested. `at`: date of
+    the oldest price in it, in epoch seconds."""
 
     usd_hour: float | None = None
     parked_usd_hour: float | None = None
@@ -51,8 +51,8 @@ UNKNOWN_RATE: Final = Rate()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """USD that some VMs have cost. `known` is what those cost whose price is known, `unpriced` how
-    many others there are. `final`: nothing can be added any more."""
+    """USD that some VMs have cost. `known`: the sum of those with a price. `unpriced`: the number
+    of the others. `final`: nothing can be added any more."""
 
     known: float = 0.0
     unpriced: int = 0
@@ -62,7 +62,7 @@ class Cost:
 
     @property
     def usd(self) -> float | None:
-        """The whole; None where a price is unknown."""
+        """The whole sum in USD; None if a price is unknown."""
         return None if self.unpriced else self.known
 
 
@@ -85,8 +85,8 @@ class BudgetPeriod(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """USD that builds with these labels may cost in each day or month. `actor`: only those that it
-    submitted. VMs that wait in a pool have neither."""
+    """USD that builds with these labels may cost in each day or month. `actor`: only builds that
+    it submitted. VMs that wait in a pool have neither labels nor actor."""
 
     usd: float
     period: BudgetPeriod
@@ -96,7 +96,7 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """Return its name for people, which tells it from all others."""
+        """Return its name for people, different from that of every other budget."""
         labels = (f"{name}={value}" for name, value in sorted(self.match.items()))
         warns = ["warn"] if self.action is BudgetAction.WARN else []
         actor = [self.actor] if self.actor else []
@@ -108,14 +108,14 @@ class Budget:
         return mine and all(labels.get(name) == value for name, value in self.match.items())
 
     def seen_whole(self, labels: Mapping[str, str]) -> bool:
-        """True if who sees the builds with these labels alone sees all that are paid from it."""
+        """Return True if a viewer of builds with these labels sees all that are paid from it."""
         return bool(self.actor) or labels.items() <= self.match.items()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetState:
-    """State of a budget in one period. `held`: spent, and what VMs that are there may still cost
-    until their deadlines."""
+    """State of a budget in one period, in USD. `held`: the sum spent, plus what living VMs can
+    still cost until their deadlines."""
 
     budget: Budget
     start: float

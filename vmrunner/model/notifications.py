@@ -14,7 +14,7 @@ TRACES: Final = "otel:traces"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotifyEndpoint:
-    """A webhook as the ledger knows it: neither URL nor secret. `match`: labels that a build must
+    """A webhook as the ledger knows it, without URL and secret. `match`: labels that a build must
     have."""
 
     name: str
@@ -27,8 +27,8 @@ class NotifyEndpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notification:
-    """One event for one endpoint. `id` is the event's, the same at every try and for every
-    endpoint; `data` is the document of what the ledger cannot tell later."""
+    """One event for one endpoint. `id`: the event's, the same at every try and for every endpoint.
+    `data`: a document of facts that the ledger will not have later."""
 
     id: str
     endpoint: str
@@ -41,7 +41,7 @@ class Notification:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EndpointStatus:
-    """State of an endpoint. `error`: of its last try; empty when that went well."""
+    """State of an endpoint. `error`: of its last try; "" if that succeeded."""
 
     name: str
     named_at: float

@@ -31,8 +31,8 @@ class EmptyReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolSpec:
-    """A pool as it is configured. Durations are seconds, sizes bytes; None: the provider's own.
-    `machine_type`: of what it offers that alone; then `cpus` and `memory` are None.
+    """A pool as configured. Durations are seconds, sizes bytes; None: the provider's default.
+    `machine_type`: the only one to use; `cpus` and `memory` are then None.
 
     Exactly one sizing is set: `size`, `schedule`, or `hit_rate` with `least` and `most`."""
 
@@ -74,11 +74,11 @@ class PoolSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolPlace:
-    """A pool at one place, as who fills it there sees it.
+    """A pool at one place, as the node sees it that fills it there.
 
-    `place`: the scope of a host, for VMs that only this host can reach: each host has a pool of
-    its own; else "". `failures`: refused fillings and VMs that did not come up, in a row, since
-    `failing_since`."""
+    `place`: the scope of a host whose VMs only that host can reach, so that each host has a pool
+    of its own; else "". `failures`: refused fillings and VMs that did not come up, in a row, since
+    `failing_since` (epoch seconds)."""
 
     place: str
     want: int | None = None  # its size now
@@ -90,7 +90,7 @@ class PoolPlace:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pool:
-    """A row of `pools`, as it was when it was read: what is wanted at all its places."""
+    """A row of `pools`, as it was when it was read, with its state at all places."""
 
     spec: PoolSpec
     shape: str
@@ -106,12 +106,12 @@ class Pool:
 
     @property
     def empty_reason(self) -> EmptyReason | None:
-        """The reason why no VM of it is ready anywhere; None: one is, or no place has reported."""
+        """Reason why no VM of it is ready anywhere; None if one is, or if no place has reported."""
         reasons = [place.empty_reason for place in self.places]
         return None if None in reasons else next(iter(reasons), None)
 
     def at(self, place: str) -> PoolPlace:
-        """The state of it at one place; an empty one where none was reported."""
+        """Return its state at one place; an empty one if none was reported."""
         return next(
             (entry for entry in self.places if entry.place == place), PoolPlace(place=place)
         )

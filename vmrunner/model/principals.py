@@ -41,8 +41,8 @@ def tenant_labels(tenant: str) -> Mapping[str, str]:
 def credited_labels(
     labels: Mapping[str, str], tenant: str, forced: Collection[str]
 ) -> Mapping[str, str]:
-    """The labels of a build by which budgets and receivers are chosen: not those that a tenant gave
-    under a name that tokens force (`forced`), unless its own forces that."""
+    """Return the labels of a build that count for budgets and webhooks: all but those under a name
+    that tokens force (`forced`), unless this tenant's own token forces that name."""
     if tenant in TRUSTED_TENANTS:
         return labels
     own = tenant_labels(tenant)
@@ -55,7 +55,7 @@ def credited_labels(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenQuota:
-    """Limits of the builds of one token; None: none of its own. `max_ttl`: seconds."""
+    """Limits for the builds of one token; None: no limit of its own. `max_ttl`: seconds."""
 
     builds: int | None = None  # at once
     max_ttl: float | None = None
@@ -85,7 +85,7 @@ class TokenQuota:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """A row of `tokens`. `actor`: as which its holder is known, such as `token:t-01…`."""
+    """A row of `tokens`. `actor`: its holder's name in records, such as `token:t-01…`."""
 
     id: str
     name: str
@@ -122,8 +122,8 @@ class Principal:
         return json.dumps(self.labels, sort_keys=True) if self.labels else UNFILTERED
 
     def sees(self, build: BuildRecord) -> bool:
-        """True if a build is its own: its labels are the filter's, and so are its tenant's, or who
-        submitted it may give builds to others."""
+        """Return True if it may see a build: the build has the labels of the filter, and so has
+        its tenant, unless its submitter sees all and may submit for others."""
         own = self.labels.items() <= build.spec.labels.items()
         theirs = build.tenant in TRUSTED_TENANTS
         return own and (theirs or self.labels.items() <= tenant_labels(build.tenant).items())

@@ -16,8 +16,8 @@ class StreamName(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandOrder:
-    """A command to be run once; the caller chooses its `id`. `timeout`: seconds; `user`: by its
-    name in the container, None: root; `stdin`: some will be sent."""
+    """A command to run once. The caller chooses its `id`. `timeout`: seconds. `user`: a name in the
+    container; None: root. `stdin`: True if input will be sent."""
 
     id: str
     argv: tuple[str, ...]
@@ -31,8 +31,8 @@ class CommandOrder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandEnd:
-    """The end of a command. `timed_out`: it was ended at its timeout; `truncated`: it wrote more
-    than is kept of a stream."""
+    """The end of a command. `timed_out`: it was ended at its timeout. `truncated`: it wrote more
+    than the 8 MiB that are kept of a stream."""
 
     exit_code: int
     timed_out: bool = False
@@ -42,8 +42,9 @@ class CommandEnd:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandOutput:
-    """A part of a command's output, masked. `next_stdout` and `next_stderr` are the offsets to go
-    on from: of the bytes as they were written. `end` is None while more may come."""
+    """A part of a command's output, with secrets masked. `next_stdout` and `next_stderr`: the
+    offsets to continue from, in bytes as written, before masking. `end`: None while more may
+    come."""
 
     stdout: bytes
     stderr: bytes
@@ -54,7 +55,7 @@ class CommandOutput:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandSummary:
-    """A command that was started, and how it ended."""
+    """A command that was started, with its end if it has one."""
 
     id: str
     title: str
@@ -63,7 +64,8 @@ class CommandSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """A file of a sandbox. `kind`: file, dir, link or other; `modified`: epoch seconds."""
+    """A file of a sandbox. `kind`: file, dir, link or other. `size`: bytes. `modified`: epoch
+    seconds."""
 
     name: str
     path: str

@@ -7,7 +7,7 @@ from typing import Final
 
 
 class BuildState(StrEnum):
-    """State of a build, in the order in which it goes through them."""
+    """State of a build, in order. Not every build goes through all of them."""
 
     QUEUED = "queued"
     PROVISIONING = "provisioning"
@@ -24,14 +24,14 @@ class Result(StrEnum):
     """Result of a build."""
 
     SUCCESS = "success"
-    FAILURE = "failure"
-    ERROR = "error"
+    FAILURE = "failure"  # of its own steps
+    ERROR = "error"  # of vmrunner or the cloud, never of the steps
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
 
 
 class Reason(StrEnum):
-    """Reason for a build's end. Stable words: scripts branch on them."""
+    """Reason for a build's end, more exact than its result. Stable words, for scripts."""
 
     EXIT_CODE = "exit_code"
     SIGNAL = "signal"
@@ -56,8 +56,7 @@ class Reason(StrEnum):
 
 
 class EventKind(StrEnum):
-    """Kind of what happened to a build, as it is stored. A ledger may hold kinds of another
-    version."""
+    """Kind of a build's event, as stored. A ledger may hold kinds of another version."""
 
     PHASE = "phase"
     TRACE = "trace"  # the submitter's span
@@ -89,7 +88,7 @@ class EventKind(StrEnum):
 
 
 class InstanceState(StrEnum):
-    """State of an instance. One way only; there is no "failed": the death reason says why."""
+    """State of an instance. It never goes back. None is called "failed": `Death` has the reason."""
 
     REQUESTED = "requested"  # the row is written; the provider has not answered
     BOOTING = "booting"  # accepted; we hold its reference
@@ -108,7 +107,7 @@ DYING: Final = (InstanceState.DELETING, InstanceState.GONE)
 
 
 class Start(StrEnum):
-    """Way in which a build came by its VM."""
+    """Origin of a build's VM."""
 
     COLD = "cold"  # it was made and booted for the build
     RESUMED = "resumed"  # … from the frozen state of a settled one
@@ -117,7 +116,7 @@ class Start(StrEnum):
 
 
 class Death(StrEnum):
-    """Reason why an instance or resource must die, in the reaper's order of priority."""
+    """Reason why an instance or resource must end, in the reaper's order of priority."""
 
     EXPIRED = "expired"
     LEFTOVER = "leftover"

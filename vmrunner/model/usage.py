@@ -8,9 +8,9 @@ from typing import Final
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildUsage:
-    """Use of a build, in its last attempt. None: unknown. The first six are of its container, as
-    the VM says: a root there can say anything. The last two are of the whole VM since its start, as
-    its host says."""
+    """Resources that a build's last attempt used; None: unknown. The first six figures are its
+    container's, reported by the VM, where root can forge them. The last two are the whole VM's
+    since its start, measured by its host."""
 
     memory_peak: int | None = None  # bytes at once
     cpu_seconds: float | None = None
@@ -37,7 +37,7 @@ NO_USAGE: Final = BuildUsage()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostUsage:
-    """Use of a VM, as who runs it sees from outside. None: unknown."""
+    """Resources that a VM used, measured by its host. None: unknown."""
 
     cpu_seconds: float | None = None
     disk: int | None = None  # bytes
