@@ -99,17 +99,17 @@ _TASKS: Final[Mapping[str, Mapping[str, str]]] = {
 _COMMANDS: Final = {name: place for task in _TASKS.values() for name, place in task.items()}
 #: Commands that say nothing over a server, and why.
 _HERE: Final[Mapping[str, str]] = {
-    "guard": "it works with the cloud credentials of who calls it",
+    "guard": "it works with your own cloud credentials",
     "image": "images are made and kept where VMs are started",
     "doctor": "it checks the machine, the credentials and the files of an engine",
     "gc": "it removes what lies beside the ledger; `serve` does the same at night",
-    "backup": "it reads the ledger and the store where they lie",
-    "restore": "it makes the ledger and the store where they are to lie",
+    "backup": "it reads the ledger and the store directly",
+    "restore": "it writes the ledger and the store directly",
     "serve": "it serves this machine's own ledger",
-    "token": "who makes tokens is who has the ledger; the page shows and revokes them",
-    "notify": "it reads the outbox of the ledger and calls from the machine that serves",
+    "token": "tokens are made only where the ledger is; the page shows and revokes them",
+    "notify": "it reads the ledger's outbox, and sends from the machine that serves",
     "db": "it works on the ledger's database itself",
-    "support": "it gathers what lies on the machine of a node",
+    "support": "it collects files of a node's machine",
 }
 #: How Typer makes those that are not as the others.
 _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -123,7 +123,7 @@ _MANNERS: Final[Mapping[str, Mapping[str, Any]]] = {
 def version(
     form: Annotated[output.Format, typer.Option("-o", "--output")] = output.Format.TABLE,
 ) -> int:
-    """Print the version of vmrunner; with -o json also of Python and of the tables it knows."""
+    """Print the version. With -o json also that of Python and of the ledger's tables."""
     if form in (output.Format.JSON, output.Format.JSONL):
         from vmrunner.services import versions
 
@@ -145,7 +145,7 @@ def _version(wanted: bool) -> None:
 def help_(
     command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND")] = None,
 ) -> int:
-    """Print the help of a command: the same as COMMAND --help."""
+    """Print the help of a command, as COMMAND --help does."""
     words = [*(command or ()), "--help"]
     _command(words)(args=words, prog_name="vmrunner", standalone_mode=False)
     return exit_codes.OK
@@ -176,7 +176,8 @@ def app(words: Sequence[str] = ()) -> typer.Typer:
     made = typer.Typer(
         name="vmrunner",
         cls=_ByTask,
-        help="One fresh virtual machine per build, nothing left behind.",
+        help="One fresh virtual machine per build, nothing left behind.\n\n"
+        "Start with: vmrunner doctor, then vmrunner run -- uname -a",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

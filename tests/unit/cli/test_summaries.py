@@ -11,3 +11,7 @@ def test_each_summary_is_the_commands_own() -> None:
     assert list(SUMMARIES) == list(_COMMANDS)
     for name, text in SUMMARIES.items():
         assert commands[name].get_short_help_str(1 << 20) == text, name
+
+
+def test_each_summary_fits_a_line_of_80_columns() -> None:
+    assert {name: text for name, text in SUMMARIES.items() if len(text) > 66} == {}

@@ -27,8 +27,8 @@ def backup(
     ],
     form: Output = Format.TABLE,
 ) -> int:
-    """Copy the ledger and all that is in its store, while it is served. The secret key is not in
-    the copy. Exits 7 when something of the store is not either."""
+    """Copy the ledger and its store, while they are in use. The secret key is not in the copy.
+    Exits 7 if something of the store is missing from it."""
     from vmrunner.services import backup
 
     shell = shell_of(context)
@@ -61,7 +61,7 @@ def restore(
     ] = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Put a backup where ledger and store are. Nothing is launched until you say so."""
+    """Restore a backup of ledger and store. Nothing is launched until `drain --off`."""
     from vmrunner.services import restore
 
     app = shell_of(context).here

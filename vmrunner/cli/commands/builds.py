@@ -87,8 +87,8 @@ def ps(
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
-    """The builds of this ledger, newest first: those that have not finished, or all where a state,
-    a result or a time is asked for."""
+    """List builds, newest first. Only unfinished ones, unless you ask for a state, a result or a
+    time."""
     from vmrunner.lib import units
     from vmrunner.services import build_filter
 
@@ -150,7 +150,7 @@ def _table(shell: CliContext, rows: list[BuildRecord], form: Format, *, all_stat
 
 
 def show(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
-    """One build: its end, where the time went, what happened."""
+    """Show one build: its end, phases and events."""
     from vmrunner.cli.views.builds import build_view
     from vmrunner.services.documents import shown_document
 
@@ -243,7 +243,7 @@ def _describe(
 
 
 def events(context: typer.Context, build: Id, form: Output = Format.TABLE) -> int:
-    """The events of one build, in order."""
+    """List the events of one build, in order."""
     from vmrunner.cli.views.builds import event_view
 
     ledger = shell_of(context).service.ledger
@@ -263,7 +263,7 @@ def logs(
     ] = 0,
     form: Output = Format.TABLE,
 ) -> int:
-    """The log so far, on stdout, and nothing else."""
+    """Print the log so far on stdout, and nothing else."""
     from vmrunner.cli.follow import TerminalFollower
     from vmrunner.cli.log_sink import LogSink
     from vmrunner.cli.signals import Signals
@@ -334,7 +334,7 @@ def watch(
     ] = None,
     form: Output = Format.TABLE,
 ) -> int:
-    """Follow a build to its end, as `run` does. Ctrl-C stops watching, and not the build."""
+    """Follow a build to its end, as `run` does. Ctrl-C stops watching, not the build."""
     from vmrunner.cli import artifact_destination
     from vmrunner.cli.commands.run import FollowOptions, conclude
     from vmrunner.cli.follow import TerminalFollower
@@ -359,7 +359,7 @@ def cancel(
     context: typer.Context,
     builds: Annotated[list[str], typer.Argument(metavar="ID", autocompletion=build_ids)],
 ) -> int:
-    """End builds and destroy their VMs. Prints the id of each that was asked to end."""
+    """End builds and destroy their VMs. Prints the id of each."""
     from vmrunner.errors import VmrunnerError
 
     shell = shell_of(context)
@@ -388,7 +388,7 @@ def extend(
     by: Annotated[str, typer.Argument(metavar="DURATION", help="Such as 20m.")],
     form: Output = Format.TABLE,
 ) -> int:
-    """Keep a held build's VM longer, but never past its deadline."""
+    """Keep a held VM longer, never past its deadline."""
     from vmrunner.cli.views.builds import build_view
     from vmrunner.lib import units
     from vmrunner.services.documents import iso

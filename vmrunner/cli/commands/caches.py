@@ -11,14 +11,14 @@ from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import shell_of
 from vmrunner.cli.output import Format
 
-app = typer.Typer(help="Caches: what builds left to later ones.", no_args_is_help=True)
+app = typer.Typer(help="List and remove caches of builds.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 
 
 @app.command()
 def ls(context: typer.Context, form: Output = Format.TABLE) -> int:
-    """The caches, those used last first."""
+    """List caches, the last used first."""
     from vmrunner.lib import units
     from vmrunner.model import StoredCache
     from vmrunner.services.caches import cache_document
@@ -52,7 +52,7 @@ def rm(
         list[str], typer.Argument(metavar="ID", help="As `cache ls` shows it, or its beginning.")
     ],
 ) -> int:
-    """Remove caches: no build gets them from then on. Prints the id of each."""
+    """Remove caches. Prints the id of each."""
     from vmrunner.errors import VmrunnerError
 
     service = shell_of(context).service

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         TrustedDocument,
     )
 
-config = typer.Typer(help="The configuration.", no_args_is_help=True)
-db = typer.Typer(help="The ledger's database.", no_args_is_help=True)
+config = typer.Typer(help="Show the configuration, and trust a project's.", no_args_is_help=True)
+db = typer.Typer(help="Upgrade and check the ledger's database.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 Row = tuple[str, str, str]
@@ -36,7 +36,7 @@ Row = tuple[str, str, str]
 
 @config.command("show")
 def config_show(form: Output = Format.TABLE) -> int:
-    """Every value, and where it came from. Secrets are masked."""
+    """Show every value and where it came from. Secrets are masked."""
     from vmrunner.config import contradictions, sources
 
     loaded = sources.read()
@@ -69,7 +69,7 @@ def _setting(row: Row) -> SettingDocument:
 def config_get(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Such as limits.max_ttl.")],
 ) -> int:
-    """One value alone: text as it is, all else as JSON, and nothing where none is set."""
+    """Print one value: text as it is, all else as JSON. Nothing if it is not set."""
     from vmrunner.config import sources
     from vmrunner.lib import units
 
@@ -90,7 +90,7 @@ def config_get(
 
 @config.command("path")
 def config_path(form: Output = Format.TABLE) -> int:
-    """The files that may configure vmrunner here, weakest first, and which are there. Variables
+    """List the files that configure vmrunner here, weakest first. It says which exist. Variables
     and flags are stronger than all of them."""
     from vmrunner.config import sources
 
@@ -121,8 +121,8 @@ def config_trust(
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no more.")] = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Let a project's file say where data and credentials go. It holds for its present content:
-    read it first."""
+    """Trust a project's file with keys about data and credentials. This holds for its present
+    content alone: read it first."""
     from vmrunner.config import sources, trust
 
     if listed:
@@ -174,7 +174,7 @@ def config_schema(
         bool, typer.Option("--openapi", help="The OpenAPI document of the HTTP API.")
     ] = False,
 ) -> int:
-    """The JSON Schema of vmrunner.toml."""
+    """Print the JSON Schema of vmrunner.toml."""
     from vmrunner.config import jobfile, sources
     from vmrunner.lib import resources
 
@@ -194,7 +194,7 @@ def config_schema(
 
 @db.command("upgrade")
 def db_upgrade(context: typer.Context) -> int:
-    """Bring the tables to this version; SQLite does it by itself."""
+    """Upgrade the tables to this version. SQLite needs no command for it."""
     from vmrunner.config.paths import database_url
     from vmrunner.ledger import Ledger
 
@@ -204,7 +204,7 @@ def db_upgrade(context: typer.Context) -> int:
 
 @db.command("status")
 def db_status(context: typer.Context, form: Output = Format.TABLE) -> int:
-    """The version of the tables, the upgrades that they lack, and their size. Changes nothing."""
+    """Show the version of the tables, missing upgrades, and sizes. Changes nothing."""
     from vmrunner.config.paths import database_url
     from vmrunner.ledger import Ledger
     from vmrunner.lib import units
@@ -243,7 +243,7 @@ def _database(state: LedgerState) -> DatabaseDocument:
 
 @db.command("current")
 def db_current(context: typer.Context) -> int:
-    """The version of the tables."""
+    """Print the version of the tables."""
     from vmrunner.config.paths import database_url
     from vmrunner.ledger import Ledger
 
@@ -260,8 +260,8 @@ def db_rotate_key(
     ] = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Seal all secrets of the ledger under a new key, while it is served. Exits 7 when some are
-    left under another."""
+    """Encrypt the ledger's secrets with a new key, while it is in use. Exits 7 if some are left
+    under another key."""
     from vmrunner.services import key_rotation
 
     ledger = shell_of(context).ledger

@@ -19,7 +19,7 @@ def costs(
     since: Annotated[str, typer.Option("--since", metavar="DURATION", help="How far back.")] = "7d",
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Costs of builds, of pools' VMs that no build used, and of images. Estimated, in USD."""
+    """Add up costs of builds, pools and images, in USD. They are estimates."""
     from vmrunner.cli.output import Column, ListView
     from vmrunner.core import cost_report
     from vmrunner.core.cost_report import CostLine

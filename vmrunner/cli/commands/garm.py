@@ -23,7 +23,7 @@ DUPLICATE: Final = 31
 
 
 def garm(context: typer.Context) -> int:
-    """The external provider that GARM's configuration names.
+    """Run runners of GARM, a VM each (its external provider).
 
     GARM_COMMAND is one of CreateInstance, DeleteInstance, GetInstance, ListInstances,
     RemoveAllInstances, Start, Stop and GetVersion; of interface v0.1.1 also

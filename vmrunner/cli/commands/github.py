@@ -13,7 +13,7 @@ from vmrunner.cli.commands.serve import LogFormat, log_to_stderr
 from vmrunner.cli.context import shell_of
 from vmrunner.errors import ConfigError
 
-app = typer.Typer(help="Runner scale sets at GitHub: one VM a job.", no_args_is_help=True)
+app = typer.Typer(help="Run jobs of GitHub Actions, a VM each.", no_args_is_help=True)
 
 log = logging.getLogger("vmrunner.github")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vmrunner.model import StreamName
 
 app = typer.Typer(
-    help="Custom executor of GitLab Runner, which calls these: one VM a job.",
+    help="Run jobs of GitLab Runner, a VM each (its custom executor).",
     no_args_is_help=True,
 )
 

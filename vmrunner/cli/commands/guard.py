@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from vmrunner.services.document_types import GuardPartDocument
 
 app = typer.Typer(
-    help="The guard in a cloud account: ends what is past its deadline, whatever became of "
-    "vmrunner.",
+    help="Install and check the guard in a cloud account. It ends what is past its deadline, even "
+    "if vmrunner is gone.",
     no_args_is_help=True,
 )
 
@@ -47,13 +47,15 @@ def install(
     provider: Provider,
     region: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGION", help="Mind this one; again for more; `all`: all enabled."),
+        typer.Option(
+            metavar="REGION", help="Region to guard; repeat for more; `all`: all enabled."
+        ),
     ] = None,
     grace: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Time past the deadline in which vmrunner itself may end it: 8m.",
+            help="How long past its deadline a VM is left to vmrunner: 8m.",
         ),
     ] = None,
     everyone: Annotated[
@@ -68,7 +70,7 @@ def install(
     ] = None,
     form: Output = Format.TABLE,
 ) -> int:
-    """Make it, or bring it up to date. What is not said stays as it is."""
+    """Install it, or bring it up to date. Options that you leave out stay as they are."""
     shell = shell_of(context)
     every = region is not None and "all" in region
     spec = GuardSpec(
@@ -86,7 +88,7 @@ def install(
 
 @app.command()
 def status(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
-    """Check that every part is there, as it should be, and works. Exits 7 when not."""
+    """Check that every part is there and works. Exits 7 if not."""
     from vmrunner.services.documents import iso
 
     shell = shell_of(context)
@@ -110,7 +112,7 @@ def status(context: typer.Context, provider: Provider, form: Output = Format.TAB
 
 @app.command()
 def remove(context: typer.Context, provider: Provider, form: Output = Format.TABLE) -> int:
-    """Remove every part. VMs keep their own timers, and nothing in the account minds them."""
+    """Remove every part. VMs keep their other layers, such as their own timers."""
     parts = _shown(_guard(shell_of(context), provider).remove(), form)
     remains = any(part.state is not PartState.ABSENT for part in parts)
     return exit_codes.PARTLY if remains else exit_codes.OK
@@ -124,7 +126,7 @@ def policy(
         Policy,
         typer.Option(
             "--for",
-            help="Whom it binds: vmrunner, the guard, or everybody in an account for builds.",
+            help="Its subject: vmrunner, the guard, or everyone in an account for builds.",
         ),
     ] = Policy.VMRUNNER,
 ) -> int:

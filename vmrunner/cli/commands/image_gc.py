@@ -29,7 +29,7 @@ def promote(
         typer.Option(metavar="NAME", help="The image's provider; default: as the ledger knows it."),
     ] = None,
 ) -> int:
-    """Let builds have this image, when they name none. An older one again is a rollback."""
+    """Give this image to builds that name none. To roll back, promote an older one."""
     from vmrunner.images import retention
 
     shell = shell_of(context)
@@ -58,14 +58,14 @@ def gc(
         str | None,
         typer.Option(metavar="NAME", help="In this one's cloud; default: the local images."),
     ] = None,
-    keep: Annotated[int, typer.Option(min=0, metavar="N", help="So many of each name stay.")] = 3,
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="How many of each name stay.")] = 3,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what it would do; do nothing.")
     ] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Delete old images that this installation made, and their snapshots: never one that is
-    promoted, in use, or among the newest of its name."""
+    """Delete old images of this installation. Their snapshots go too. Never one that is promoted,
+    in use, or among the newest of its name."""
     shell = shell_of(context)
     cleared = (
         _local(shell, keep, dry_run) if provider is None else _cloud(shell, provider, keep, dry_run)

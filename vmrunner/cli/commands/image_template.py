@@ -36,8 +36,8 @@ def template(
         str | None, typer.Option(metavar="SIZE", help="As builds will ask: 20GiB.")
     ] = None,
 ) -> int:
-    """Make the template for builds that ask for this, unless it is there. They start from it
-    instead of booting."""
+    """Make a template, from which such builds start without a boot. Nothing is done if it
+    exists."""
     options = {
         "provider": provider,
         "image": image,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vmrunner.model import MadeImage
 
-app = typer.Typer(help="VM images: what builds boot from.", no_args_is_help=True)
+app = typer.Typer(help="Make and manage the VM images of builds.", no_args_is_help=True)
 
 Recipe = Annotated[
     str,
@@ -36,28 +36,26 @@ def build(
     provider: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="In this one's cloud, by Packer; default: here, for local VMs."
+            metavar="NAME", help="Make it in this provider's cloud, by Packer; default: here."
         ),
     ] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="With --provider: so long its builder may live: 1h."),
+        typer.Option(metavar="DURATION", help="With --provider: longest life of its builder: 1h."),
     ] = None,
     base: Annotated[
         str | None, typer.Option(metavar="BASE", help="With --provider: debian-13 or ubuntu-24.04.")
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Every stage again: newer packages. Local images.")
+        bool, typer.Option("--fresh", help="Make every stage again, with newer packages.")
     ] = False,
     accel: Annotated[
         str | None,
-        typer.Option(
-            metavar="ACCEL", help="Of no effect any more: making a local image boots nothing."
-        ),
+        typer.Option(metavar="ACCEL", help="Has no effect: making a local image boots nothing."),
     ] = None,
     unit: Annotated[
         bool,
-        typer.Option("--unit", help="The image that a system starts beside a build's container."),
+        typer.Option("--unit", help="Make the image that runs beside a build in a pod."),
     ] = False,
     push: Annotated[
         str | None,
@@ -65,8 +63,8 @@ def build(
     ] = None,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Make an image. A local one that is there is not made again, a broken-off build goes on. In a
-    cloud it is a candidate: `promote` lets builds have it."""
+    """Make an image. A local one that exists is not made again, and an interrupted build of one
+    goes on. In a cloud the image is a candidate: `promote` gives it to builds."""
     if unit or push is not None:
         alien = {"RECIPE": None if recipe == "default" else recipe, "--provider": provider}
         return _build_unit(
@@ -140,7 +138,7 @@ def stage(
     ],
     recipe: Recipe = "default",
 ) -> int:
-    """Fill a directory with what Packer's templates take as `stage_dir`, to run Packer by hand."""
+    """Fill a directory to run Packer by hand. Packer's templates take it as `stage_dir`."""
     from vmrunner import images
     from vmrunner.images import recipe as recipes
     from vmrunner.images.cloud import stage as staging
@@ -155,7 +153,7 @@ def ls(
     context: typer.Context,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """The local images and those that this ledger had made in clouds, newest first."""
+    """List images, newest first. Local ones, and those that this ledger made in clouds."""
     from vmrunner import images
 
     shell = shell_of(context)
@@ -182,7 +180,7 @@ def verify(
     ] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
 ) -> int:
-    """Read every byte of a local image and boot it; check what must be in it."""
+    """Check a local image: read all of it and boot it."""
     if unit:
         return _verify_unit(shell_of(context), image, form)
     from vmrunner import images

@@ -26,8 +26,8 @@ def init(
         ),
     ] = True,
 ) -> int:
-    """Write a commented vmrunner.yml with a job that fits what lies here. Overwrites nothing.
-    Prints the names of the files."""
+    """Write a commented vmrunner.yml for this directory. Overwrites nothing. Prints the names of
+    the files."""
     from vmrunner.config import jobfile
     from vmrunner.services import scaffold
 

@@ -40,8 +40,8 @@ def reap(
     quiet: Quiet = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Delete once what must not live: VMs past their deadline, abandoned, without a row, and
-    what dead ones left."""
+    """End all VMs that must not live, once. Those are past their deadline, abandoned or without a
+    row; what dead VMs left is deleted too."""
     service = shell_of(context).service
     report = service.reap(provider=provider, dry_run=dry_run, orphans=orphans)
     _tell(_line_view(), report.lines, form, "nothing has to die", quiet=quiet)
@@ -65,8 +65,7 @@ def audit(
     quiet: Quiet = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Compare the clouds with the ledger. Kills nothing; exits 7 when anything is alive that should
-    not be."""
+    """Report VMs that should not be alive. Ends nothing. Exits 7 if there is any."""
     from vmrunner.lib import units
 
     found = shell_of(context).service.audit(
@@ -93,7 +92,7 @@ def doctor(
     ] = None,
     form: Output = Format.TABLE,
 ) -> int:
-    """Check that everything is there, and allowed. Each finding has its fix."""
+    """Check that all is there and allowed, with fixes."""
     from vmrunner.cli.views.findings import show_findings
     from vmrunner.services import doctor
 
@@ -126,8 +125,8 @@ def gc(
     ] = False,
     form: Output = Format.TABLE,
 ) -> int:
-    """Do once what `serve` does nightly: remove logs and artifacts of old builds, objects in the
-    store that nothing needs, and local images that were replaced."""
+    """Remove old logs, artifacts and rows, as `serve` does nightly. Objects in the store that
+    nothing needs go too, and local images that were replaced."""
     from vmrunner.services import gc
 
     app = shell_of(context).app

@@ -26,7 +26,7 @@ def mcp(
         typer.Option(metavar="POLICY", help="No tool gives more: open, none, allow=HOST,…"),
     ] = "open",
 ) -> int:
-    """Sandboxes and builds as tools of an agent (Model Context Protocol), on stdin and stdout."""
+    """Offer sandboxes and builds to agents as tools (MCP). On stdin and stdout."""
     from vmrunner.api.runner import Runner
     from vmrunner.config import network_policy
 

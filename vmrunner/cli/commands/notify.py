@@ -14,14 +14,14 @@ from vmrunner.cli.output import Column, Format, ListView
 if TYPE_CHECKING:
     from vmrunner.model import EndpointStatus
 
-app = typer.Typer(help="Webhooks: where `serve` sends what happens.", no_args_is_help=True)
+app = typer.Typer(help="Check webhooks and other receivers of events.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 
 
 @app.command()
 def ls(context: typer.Context, form: Output = Format.TABLE) -> int:
-    """Each webhook, and how it fares."""
+    """List webhooks, and how their last tries ended."""
     output.show(_view(time.time()), shell_of(context).ledger.outbox.status(), form)
     return exit_codes.OK
 

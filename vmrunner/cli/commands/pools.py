@@ -10,7 +10,7 @@ from vmrunner.cli import exit_codes, output
 from vmrunner.cli.context import shell_of
 from vmrunner.cli.output import Format
 
-app = typer.Typer(help="VMs that wait for builds.", no_args_is_help=True)
+app = typer.Typer(help="Show and change pools of waiting VMs.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As in the configuration.")]
 Output = Annotated[Format, typer.Option("-o", "--output")]
@@ -18,7 +18,7 @@ Output = Annotated[Format, typer.Option("-o", "--output")]
 
 @app.command()
 def ls(context: typer.Context, form: Output = Format.TABLE) -> int:
-    """The pools that a `serve` has in its configuration: what each wants, has, serves, costs."""
+    """List pools: wanted and ready VMs, hits, costs."""
     from vmrunner.cli.views.pools import pool_view
 
     found = shell_of(context).service.pools()
@@ -30,7 +30,7 @@ def ls(context: typer.Context, form: Output = Format.TABLE) -> int:
 
 @app.command()
 def show(context: typer.Context, name: Name, form: Output = Format.TABLE) -> int:
-    """One pool, and why it is empty."""
+    """Show one pool, and why it is empty."""
     from vmrunner.cli.views.pools import description, pool_view
 
     found = shell_of(context).service.pool(name)
@@ -49,7 +49,7 @@ def resize(
     name: Name,
     size: Annotated[int, typer.Argument(metavar="N", min=0, help="VMs that wait.")],
 ) -> int:
-    """Another size, until the configuration changes."""
+    """Change its size, until the configuration changes."""
     shell_of(context).service.resize_pool(name, size)
     output.say(f"{name} is to have {size}; `vmrunner pool show {name}` tells how far it is")
     return exit_codes.OK
@@ -57,8 +57,8 @@ def resize(
 
 @app.command()
 def drain(context: typer.Context, name: Name) -> int:
-    """End its VMs that wait and make no more, until the configuration changes or it is resized.
-    Builds that have one go on."""
+    """End its waiting VMs and make no more. This holds until the configuration changes or it is
+    resized. Builds that have one go on."""
     shell_of(context).service.drain_pool(name)
     output.say(f"{name} is drained; `vmrunner pool resize {name} N` fills it again")
     return exit_codes.OK

@@ -41,19 +41,17 @@ def run(
     context: typer.Context,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="JOB", help="A job of the file: -f, else vmrunner.yml here."),
+        typer.Argument(metavar="JOB", help="A job of vmrunner.yml, or of the file of -f."),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("-f", "--file", metavar="FILE", help="A job file; JOB is one of its jobs."),
+        typer.Option("-f", "--file", metavar="FILE", help="Job file; default: vmrunner.yml here."),
     ] = None,
     provider: build_options.Provider = None,
     image: build_options.Image = None,
     bootstrap: Annotated[
         bool | None,
-        typer.Option(
-            "--bootstrap", help="The VM's image is a plain Debian or Ubuntu: install Docker in it."
-        ),
+        typer.Option("--bootstrap", help="VM image is a plain Debian or Ubuntu: install Docker."),
     ] = None,
     container: build_options.Container = None,
     container_runtime: build_options.Runtime = None,
@@ -61,23 +59,23 @@ def run(
     source: build_options.Source = None,
     step: Annotated[
         list[str] | None,
-        typer.Option(metavar="LINE", help="A shell line; several are steps, one after another."),
+        typer.Option(metavar="LINE", help="Shell line to run as a step; repeat for more steps."),
     ] = None,
     env: build_options.Env = None,
     env_file: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="A file of lines NAME=VALUE or NAME.")
+        list[Path] | None, typer.Option(metavar="FILE", help="File with lines NAME=VALUE or NAME.")
     ] = None,
     secret: build_options.Secret = None,
     registry_secret: build_options.RegistrySecret = None,
     allow_secret: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A variable that the job file may have as a secret."),
+        typer.Option(metavar="NAME", help="Variable that the job file may use as a secret."),
     ] = None,
     allow_host_files: Annotated[
         bool,
         typer.Option(
             "--allow-host-files",
-            help="The job file may read outside its directory, and fetch from git as you.",
+            help="Let the job file read outside its directory, and use git as you.",
         ),
     ] = False,
     artifact: Annotated[
@@ -90,27 +88,31 @@ def run(
     cache: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=PATH", help="A directory of the container that later builds get."
+            metavar="KEY=PATH", help="Directory of the container to keep for later builds."
         ),
     ] = None,
     label: build_options.Label = None,
     timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="The longest that the steps may take.")
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Longest run of the steps; else 30m, or as configured."
+        ),
     ] = None,
     ttl: Annotated[
         str | None,
-        typer.Option(
-            metavar="DURATION", help="The longest life of the VM; default: timeout + 15m."
-        ),
+        typer.Option(metavar="DURATION", help="Longest life of the VM; default: timeout + 15m."),
     ] = None,
     queue_timeout: build_options.QueueTimeout = None,
     keep_on_failure: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Keep the VM that long, for `vmrunner ssh`."),
+        typer.Option(metavar="DURATION", help="Keep a failed VM this long, for `vmrunner ssh`."),
     ] = None,
     keep_logs: build_options.KeepLogs = None,
     network: Annotated[
-        str | None, typer.Option(metavar="POLICY", help="open, none, or allow=HOST[:PORT],…")
+        str | None,
+        typer.Option(
+            metavar="POLICY", help="open, none, or allow=HOST[:PORT],…; else as configured."
+        ),
     ] = None,
     name: build_options.Name = None,
     cpus: build_options.Cpus = None,
@@ -120,7 +122,7 @@ def run(
     retry_on_loss: Annotated[
         bool | None,
         typer.Option(
-            "--retry-on-loss", help="If the VM is lost, run again also after steps had begun."
+            "--retry-on-loss", help="If the VM is lost, run again even if steps had begun."
         ),
     ] = None,
     priority: build_options.Priority = None,
@@ -129,10 +131,10 @@ def run(
         str | None, typer.Option(metavar="KEY", help="Submit once: the same key is the same build.")
     ] = None,
     detach: Annotated[
-        bool, typer.Option("-d", "--detach", help="Print its id and return.")
+        bool, typer.Option("-d", "--detach", help="Print the build's id and return.")
     ] = False,
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", help="A time before each line.")
+        bool, typer.Option("--timestamps", help="Print a time before each line.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, start nothing.")] = False,
     form: Annotated[Format, typer.Option("-o", "--output")] = Format.TABLE,
@@ -143,9 +145,10 @@ def run(
 ) -> int:
     """Run a command in a container in a fresh VM.
 
-    vmrunner run -- make test
+    vmrunner run --source . --network none -- make test
 
-    The exit code is the command's own; 124 is a timeout, 125 is ours, 130 is Ctrl-C."""
+    The exit code is the command's own. 124: a timeout. 125: vmrunner or the cloud failed, never the
+    command. 130: Ctrl-C."""
     options = locals()  # each field of `BuildRequest` has its parameter: tests hold it
     from vmrunner.cli import run_inputs
     from vmrunner.services.host_access import HostAccess

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vmrunner.api.runner import Runner
     from vmrunner.api.sandbox import Sandbox
 
-app = typer.Typer(help="VMs in which commands are run one by one.", no_args_is_help=True)
+app = typer.Typer(help="Start VMs and run commands in them, one by one.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="ID", autocompletion=build_ids)]
 Output = Annotated[Format, typer.Option("-o", "--output")]
@@ -39,10 +39,11 @@ def create(
     container_runtime: build_options.Runtime = None,
     registry_secret: build_options.RegistrySecret = None,
     ttl: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time that it lives once it is ready.")
+        str | None, typer.Option(metavar="TIME", help="How long it lives once it is ready.")
     ] = None,
     max_ttl: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As far as it may be extended.")
+        str | None,
+        typer.Option(metavar="TIME", help="Longest life that it may be extended to."),
     ] = None,
     network: Annotated[
         str | None,
@@ -69,11 +70,11 @@ def create(
         typer.Option(metavar="KEY", help="Submit once: the same key is the same sandbox."),
     ] = None,
     wait_timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Give up when it is not ready by then.")
+        str | None, typer.Option(metavar="TIME", help="Give up if it is not ready by then.")
     ] = None,
     form: Output = Format.TABLE,
 ) -> int:
-    """Start a sandbox, wait until it is ready and print its id. It outlives this process."""
+    """Start a sandbox and print its id once it is ready. It outlives this process."""
     values = locals()  # each option of `Sandbox.create` has its parameter: a test holds it
     from vmrunner.api.keywords import SandboxOptions
     from vmrunner.api.sandbox import Sandbox
@@ -102,14 +103,15 @@ def run(
     context: typer.Context,
     sandbox: Id,
     timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End it then, with all that it started.")
+        str | None,
+        typer.Option(metavar="TIME", help="End it then, with all that it started."),
     ] = None,
     env: Annotated[
-        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable of the steps.")
+        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="Variable of the command.")
     ] = None,
     cwd: Annotated[str, typer.Option(metavar="DIR", help="Where it runs.")] = "/work",
     user: Annotated[
-        str | None, typer.Option(metavar="USER", help="As whom it runs; default: root.")
+        str | None, typer.Option(metavar="USER", help="The user that it runs as; default: root.")
     ] = None,
     stdin: Annotated[bool, typer.Option("-i", "--stdin", help="Send it this stdin.")] = False,
 ) -> int:
@@ -152,7 +154,7 @@ def run(
 
 @app.command(cls=WithCommand)
 def shell(context: typer.Context, sandbox: Id) -> int:
-    """A shell in a sandbox, with a terminal where this is one; or with -- CMD one command."""
+    """Open a shell in a sandbox, or run CMD there. It is at a terminal if this is one."""
     from vmrunner.cli.remote_command import at_terminal
 
     command: list[str] = context.meta.get("command") or []
@@ -164,13 +166,13 @@ def run_attached(
     context: typer.Context,
     sandbox: Id,
     interactive: Annotated[bool, typer.Option("-i", "--stdin", help="Send it this stdin.")] = False,
-    tty: Annotated[bool, typer.Option("-t", "--tty", help="Let it be at this terminal.")] = False,
+    tty: Annotated[bool, typer.Option("-t", "--tty", help="Give it a terminal.")] = False,
     env: Annotated[
-        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="A variable of the steps.")
+        Pairs, typer.Option("-e", "--env", metavar="NAME=VALUE", help="Variable of the command.")
     ] = None,
     cwd: Annotated[str, typer.Option(metavar="DIR", help="Where it runs.")] = "/work",
 ) -> int:
-    """Run a command in a sandbox, over a connection that is its alone. It ends with that; its
+    """Run a command in a sandbox that ends with this connection. It can have a terminal; its
     output comes byte by byte, and is in no log. The exit code is its own.
 
     vmrunner sandbox exec -it ID -- python3"""
@@ -211,10 +213,10 @@ def cp(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="PATH, or ID:PATH.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="ID:PATH, or PATH.")],
     most: Annotated[
-        str, typer.Option(metavar="SIZE", help="Refuse what is larger, out of a sandbox.")
+        str, typer.Option(metavar="SIZE", help="Refuse more than this out of a sandbox.")
     ] = "2GiB",
 ) -> int:
-    """Copy files into a sandbox, or out of it. Of a directory, what is in it is copied."""
+    """Copy files into a sandbox, or out of it. Of a directory, its content is copied."""
     remote, back = _parted(target), _parted(source)
     if bool(remote[0]) == bool(back[0]):
         raise ConfigError(
@@ -244,7 +246,7 @@ def ls(
     ] = None,
     form: Output = Format.TABLE,
 ) -> int:
-    """Sandboxes that live, the newest first."""
+    """List running sandboxes, newest first."""
     from vmrunner.api.sandbox import Sandbox
     from vmrunner.lib import units
 

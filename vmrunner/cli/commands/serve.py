@@ -52,8 +52,9 @@ def serve(
         LogFormat, typer.Option(help="The format of its own log, on stderr.")
     ] = LogFormat.TEXT,
 ) -> int:
-    """Start and drive builds, and reap, until it is stopped. SIGTERM hands over what runs, SIGHUP
-    reads the configuration again."""
+    """Drive builds and reap VMs until it is stopped. With --listen or `server.listen` it also has
+    the HTTP API and the page. SIGTERM leaves running builds to the next engine; SIGHUP reads the
+    configuration again."""
     from vmrunner.config import sources
     from vmrunner.reaper.clock_witness import ClockWitness
     from vmrunner.runtime.background import BACKGROUND, SERVE

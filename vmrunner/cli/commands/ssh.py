@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vmrunner.services.artifacts import Artifact
     from vmrunner.services.protocols import BuildArtifacts
 
-artifacts = typer.Typer(help="Artifacts: what builds brought back.", no_args_is_help=True)
+artifacts = typer.Typer(help="List and copy the artifacts of builds.", no_args_is_help=True)
 
 _USER: Final = "root"
 _CONNECT: Final = 15.0  # seconds
@@ -43,15 +43,15 @@ def ssh(
     context: typer.Context,
     build: Id,
     into: Annotated[
-        bool, typer.Option("--container", help="The build's container instead of the VM.")
+        bool, typer.Option("--container", help="Enter the build's container, not the VM.")
     ] = False,
 ) -> int:
-    """A shell in a build's VM, or with -- CMD one command; the exit code is its own.
+    """Open a shell in a build's VM, or run CMD there. The exit code is that of CMD or the shell.
 
-    Each word of CMD arrives there as it was given: a shell line is -- sh -c 'a; b'.
+    The VM must be running, or held by --keep-on-failure. You are its root. With --container you
+    are in the build's container instead, as its root, in /work, with its environment.
 
-    It is the VM's root that you are, or with --container the build's own: in its file system, in
-    /work, with its environment; also after its end, while --keep-on-failure keeps the VM."""
+    The words of CMD are passed on as they are. For a shell line write -- sh -c 'a; b'."""
     command: list[str] = context.meta.get("command") or []
     if over_server():
         return _over_server(context, build, command, into=into)
@@ -203,7 +203,7 @@ def artifacts_get(
         Path, typer.Option("--to", metavar="DIR", help="Below this directory. Default: here.")
     ] = Path(),
 ) -> int:
-    """Copy them, and print where each is. One file with `--to -` goes to stdout, as it is."""
+    """Copy artifacts, and print where each is. With `--to -` one file goes to stdout."""
     found = _artifacts(context, build)
     if str(to) == "-":
         with tempfile.TemporaryDirectory() as directory:

@@ -15,7 +15,7 @@ from vmrunner.cli.context import shell_of
 from vmrunner.errors import ConfigError, Conflict
 from vmrunner.lib import units
 
-app = typer.Typer(help="Facts for a bug report.", no_args_is_help=True)
+app = typer.Typer(help="Collect facts for a bug report.", no_args_is_help=True)
 
 
 @app.callback()

@@ -14,7 +14,7 @@ from vmrunner.cli.output import Column, Format, ListView
 if TYPE_CHECKING:
     from vmrunner.model import Token
 
-app = typer.Typer(help="Tokens of the HTTP API.", no_args_is_help=True)
+app = typer.Typer(help="Make and revoke tokens of the HTTP API.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 

@@ -16,7 +16,7 @@ from vmrunner.errors import ConfigError, NotFound, VmrunnerError
 if TYPE_CHECKING:
     from vmrunner.model import Instance
 
-app = typer.Typer(help="The VMs behind builds.", no_args_is_help=True)
+app = typer.Typer(help="List and destroy the VMs behind builds.", no_args_is_help=True)
 
 Output = Annotated[Format, typer.Option("-o", "--output")]
 
@@ -33,7 +33,7 @@ def ls(
     ] = 1000,
     form: Output = Format.TABLE,
 ) -> int:
-    """The VMs that this ledger answers for."""
+    """List the VMs of this ledger."""
     from vmrunner.cli.views.builds import machine_view
     from vmrunner.services.fleet import FleetVm
 
@@ -61,7 +61,7 @@ def show(
     vm: Annotated[str, typer.Argument(metavar="ID", autocompletion=instance_ids)],
     form: Output = Format.TABLE,
 ) -> int:
-    """One VM, as the ledger has it: by its id, or its build's, whose last VM it is."""
+    """Show one VM, as the ledger has it. ID is its own, or a build's, for its last VM."""
     from vmrunner.cli.views.builds import machine_view
     from vmrunner.services.documents import instance_document
     from vmrunner.services.fleet import FleetVm
