@@ -12,6 +12,7 @@ LIMITS = "tests/integration/test_kubernetes_limits.py"
 BODIES = "tests/unit/providers/kubernetes/test_bodies.py"
 STATES = "tests/unit/providers/kubernetes/test_states.py"
 CODES = "tests/unit/providers/kubernetes/test_error_codes.py"
+STARTS = "tests/integration/test_kubernetes_starts.py"
 WHOLE = "tests/unit/providers/kubernetes/test_whole_answers.py"
 
 BUGS: Final = (
@@ -170,5 +171,19 @@ BUGS: Final = (
         '            sweep_view.stopped = "it showed nothing at all"',
         "            pass",
         "tests/unit/reaper/test_gather.py::test_a_sweep_that_shows_nothing_at_all_is_blind",
+    ),
+    Bug(
+        "look at a pod that starts twice a second",
+        "providers/kubernetes/provider.py",
+        "        for pause in STARTING if 0 < len(ids) <= SINGLY else ():\n",
+        "        for pause in ():\n",
+        f"{STARTS}::test_a_pod_that_starts_is_seen_within_one_look",
+    ),
+    Bug(
+        "hurry a cluster for a pod whose image is being pulled",
+        "providers/kubernetes/provider.py",
+        "        return young and seen.power is Power.PENDING",
+        "        return seen.power is Power.PENDING",
+        f"{STARTS}::test_whoever_pulls_an_image_is_looked_at_slowly",
     ),
 )

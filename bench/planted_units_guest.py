@@ -112,4 +112,18 @@ BUGS: Final = (
         "tests/unit/providers/kubernetes/test_states.py::"
         "test_a_build_that_cannot_be_started_is_told_at_once",
     ),
+    Bug(
+        "fill a box that is a link",
+        "guest/unit_lay.py",
+        "os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC",
+        f"{TESTS}::test_a_box_that_is_a_link_is_not_filled",
+    ),
+    Bug(
+        "let SSH into a unit whose supervisor is not there yet",
+        "guest/unit_sshd.sh",
+        "until [ -S /run/vmrunner/socket ]; do",
+        "until true; do",
+        f"{TESTS}::test_ssh_waits_for_the_supervisor_of_a_unit",
+    ),
 )

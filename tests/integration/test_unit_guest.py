@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import tarfile
 import threading
@@ -17,8 +18,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.guest import ROOT
 from tests.support.sshd import wait_for
 from tests.support.unit_guest import UnitGuest, job, living, unit_guest
+from vmrunner.guest import unit_lay
 from vmrunner.guest.beside import UnitPlace
 from vmrunner.guest.caches import CacheWork
 from vmrunner.guest.state import EventLog
@@ -334,6 +337,28 @@ def test_the_bell_of_the_caches_is_no_link(place: UnitPlace, tmp_path: Path) -> 
     assert (tmp_path / "out/secret").read_text() == "host key"
 
 
+def test_whoever_fills_the_box_writes_through_nothing(place: UnitPlace, tmp_path: Path) -> None:
+    for name in unit_lay.SCRIPTS:
+        (tmp_path / "box" / name).symlink_to(tmp_path / "out/secret")
+    mask = os.umask(0o022)
+    try:
+        for _ in range(2):
+            assert unit_lay.lay(place.box) == 0
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "out/secret").read_text() == "host key"
+    modes = {path.name: path.lstat().st_mode for path in (tmp_path / "box").iterdir()}
+    assert modes.pop("driver.sh") == modes.pop("beside.sh") == stat.S_IFREG | 0o644
+    assert modes == dict.fromkeys(unit_lay.FIFOS, stat.S_IFIFO | 0o666)
+
+
+def test_a_box_that_is_a_link_is_not_filled(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "box").symlink_to(tmp_path / "out")
+    with pytest.raises(OSError, match="Not a directory"):
+        unit_lay.lay(str(tmp_path / "box"))
+
+
 def test_no_directory_of_the_box_leads_elsewhere(place: UnitPlace, tmp_path: Path) -> None:
     (tmp_path / "box/commands").symlink_to(tmp_path / "out")
     for write in (place.make_directory, place.make_fifo, place.fifo):
@@ -448,3 +473,39 @@ def test_files_elsewhere_are_the_business_of_the_images_programs(
     packed = unit.call("file", stdin=operation("pack", "/etc"))
     assert b"alone in a unit" in packed.stderr
     assert "content" not in log(unit)
+
+
+@pytest.fixture
+def sshd_script(tmp_path: Path) -> list[str]:
+    """The words that run a unit's way to its sshd, which here tells whether the supervisor is there
+    by then. All that it does is traced on stderr."""
+    sshd = tmp_path / "sshd"
+    sshd.write_text("#!/bin/sh\n[ -S /run/vmrunner/socket ] && echo the supervisor is there\n")
+    sshd.chmod(0o755)
+    script = ROOT / "vmrunner/guest/unit_sshd.sh"
+    inside = "mount -t tmpfs run /run; mkdir /run/vmrunner; "
+    inside += f"mount --bind {sshd} /usr/sbin/sshd; exec sh -x {script}"
+    return ["unshare", "--mount", "sh", "-ec", inside]
+
+
+def test_ssh_waits_for_the_supervisor_of_a_unit(tmp_path: Path, sshd_script: list[str]) -> None:
+    trace = tmp_path / "trace"
+    with trace.open("wb") as errors:
+        process = subprocess.Popen(sshd_script, stdout=subprocess.PIPE, stderr=errors)
+    wait_for(lambda: "sleep" in trace.read_text() or process.poll() is not None)
+    with socket.socket(socket.AF_UNIX) as listener:
+        if process.poll() is None:
+            listener.bind(f"/proc/{process.pid}/root/run/vmrunner/socket")
+        assert process.communicate(timeout=30)[0] == b"the supervisor is there\n"
+
+
+def test_ssh_of_a_unit_without_supervisor_is_refused(
+    tmp_path: Path, sshd_script: list[str]
+) -> None:
+    (tmp_path / "sleep").symlink_to("/bin/true")
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        sshd_script, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the unit's supervisor does not come" in done.stderr

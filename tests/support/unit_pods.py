@@ -28,7 +28,6 @@ _PROGRAMS: Final = (
 )
 _UNUSED: Final = frozenset(
     [
-        "__pycache__",
         "test",
         "idlelib",
         "ensurepip",
@@ -81,7 +80,8 @@ def _python() -> bytes:
 
 
 def _ours() -> bytes:
-    files = {**unit_recipe.files(), unit_recipe.HASH: f"{unit_recipe.current()}\n".encode()}
+    files = {**unit_recipe.files(), **unit_recipe.byte_code()}
+    files[unit_recipe.HASH] = f"{unit_recipe.current()}\n".encode()
     files["etc/passwd"] = (
         b"root:x:0:0::/root:/bin/sh\nsshd:x:1:1::/run/sshd:/bin/false\nnobody:x:2:2::/:/bin/false\n"
     )

@@ -129,10 +129,12 @@ class Engine:
         pools: Mapping[str, PoolSpec] | None = None,
         source_of: SourceOf = no_source,
         caches_of: CachesOf = no_caches,
+        load_sessions: Callable[[], None] | None = None,
     ) -> None:
         """`kind` says what sort of process this is ("serve", "run", …), for people. `orders` makes
         each instance's order. `pools`: to be filled, with `warm_ups`. `source_of` gives a build's
-        packed source, `caches_of` its caches. The rest is for tests with a virtual clock."""
+        packed source, `caches_of` its caches. `load_sessions` is called once a VM is on its way.
+        The rest is for tests with a virtual clock."""
         self.id = ids.engine_id()
         self._process = process
         self._kind = kind
@@ -166,7 +168,7 @@ class Engine:
         self._terminator = Terminator(self._context)
         self._poller = InstancePoller(self._context)
         self._deadlines = DeadlineArmer(self._context)
-        self._sessions = SessionManager(self._context, sessions, spawn)
+        self._sessions = SessionManager(self._context, sessions, spawn, load_sessions)
         self._pool_manager = PoolManager(
             self._context, self._membership, self._launcher, self._sessions, warm_ups, spawn
         )
@@ -390,6 +392,8 @@ class Engine:
                 self._completion.refused(build, end)
         for build in landed.created:
             self._completion.given(build)
+        if landed.created:
+            self._sessions.expect()
         self._pool_manager.refused(landed.unfilled)
         return bool(landed.booting or landed.ended or landed.waiting)
 

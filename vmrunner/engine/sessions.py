@@ -86,7 +86,15 @@ class SessionEnd:
 class SessionManager:
     """All sessions of one engine."""
 
-    def __init__(self, context: EngineContext, sessions: Sessions, spawn: Spawn = thread) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        sessions: Sessions,
+        spawn: Spawn = thread,
+        load: Callable[[], None] | None = None,
+    ) -> None:
+        """`load` loads, once, what sessions need, which takes longer than some VMs take to come."""
+        self._load = load
         self._context = context
         self._sessions = sessions
         self._spawn = spawn
@@ -106,6 +114,13 @@ class SessionManager:
     def builds(self) -> KeysView[str]:
         """Return the ids of the builds that have one."""
         return self._all.keys()
+
+    def expect(self) -> None:
+        """Load what sessions need, beside all else: a VM is on its way."""
+        load, self._load = self._load, None
+        if load is not None:
+            with self._context.guard("load sessions"):
+                self._spawn("load sessions", load)
 
     def touched(self) -> set[str]:
         """Return the builds whose sessions were started, stopped or ended since the last call."""

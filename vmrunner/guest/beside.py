@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import syscalls
 from .state import ContainerError, EventLog, Place
+from .unit_lay import BOX
 
 if TYPE_CHECKING:
     from .command_io import Output
@@ -26,11 +27,9 @@ if TYPE_CHECKING:
     from .runtime import ContainerWord
 
 KILL_GRACE = 10.0  # seconds from KILL: the whole unit is deleted then
-BOX = "/vmrunner"
 SECRETS = "/run/build-secrets"
 IDENTITY = "/run/identity"
 GONE = "gone"
-FIFOS = ("log", "control", "answers", "alive", "wishes")
 ABSENT = "the build's container is another one beside ours: its processes cannot be seen"
 
 

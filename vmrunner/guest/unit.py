@@ -1,7 +1,7 @@
 """Commands of a unit's container: `supervisor lay|beside|ready|recipe`; all others are those of a
 supervisor in a VM.
 
-lay       puts driver and FIFOs into the box, before either container starts
+lay       see unit_lay.py
 beside    process 1 of our container: reaps, starts the resident supervisor and starts it again,
           hears when the build's container is gone, and ends us at the unit's end
 ready     succeeds once the supervisor answers
@@ -20,11 +20,11 @@ import time
 from contextlib import suppress
 
 from . import beside, identity
-from .beside import FIFOS, GONE, IDENTITY, UnitPlace
+from .beside import GONE, IDENTITY, UnitPlace
 from .command_io import Output
-from .container_files import own
 from .daemon import LAUNCH, Resident
 from .supervisor import WORK, obey, run_build
+from .unit_lay import lay
 
 TICK = 1.0  # seconds between looks at the deadline
 RESTART_PAUSE = 0.5  # seconds before a supervisor that died is started again
@@ -32,7 +32,6 @@ COME_WITHIN = 60.0  # seconds from a build's order for a driver that was slow to
 TERMINATED = 128 + signal.SIGTERM
 RECIPE = "/usr/lib/vmrunner/recipe"
 RESIDENT = "resident"  # the file with its pid
-SCRIPTS = ("driver.sh", "beside.sh")
 
 
 def main(argv: list[str], place: UnitPlace | None = None, work: str = WORK) -> int:
@@ -40,7 +39,7 @@ def main(argv: list[str], place: UnitPlace | None = None, work: str = WORK) -> i
     place = place or UnitPlace()
     command = argv[0] if argv else ""
     if command == "lay":
-        return lay(place)
+        return lay(place.box)
     if command == "beside":
         return Init(place, work).run()
     if command == "ready":
@@ -51,16 +50,6 @@ def main(argv: list[str], place: UnitPlace | None = None, work: str = WORK) -> i
     if command == "run":
         return run_build(place, work=work)
     return obey(argv, place, work, Output(1), lambda: _ask_resident(place))
-
-
-def lay(place: UnitPlace) -> int:
-    """Fill the box."""
-    os.umask(0)
-    for name in SCRIPTS:
-        place.put(name, own(name))
-    for name in FIFOS:
-        place.make_fifo(name)
-    return 0
 
 
 def ready(place: UnitPlace) -> int:

@@ -10,6 +10,8 @@ import fcntl
 import os
 import platform
 import shutil
+import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +65,11 @@ def build(
         oci_layout.write(
             part,
             root,
-            {**unit_recipe.files(), unit_recipe.HASH: f"{done.name}\n".encode()},
+            {
+                **unit_recipe.files(),
+                **(unit_recipe.byte_code() if _has_our_python(root) else {}),
+                unit_recipe.HASH: f"{done.name}\n".encode(),
+            },
             directories=_DIRECTORIES,
             left_out=lambda name: name.startswith(_LEFT_OUT),
             labels={unit_recipe.LABEL: done.name},
@@ -121,6 +127,13 @@ def _make_root(root: Path, cache: Path, report: Callable[[str], None]) -> None:
         part.replace(root)
     finally:
         programs.stop()
+
+
+def _has_our_python(root: Path) -> bool:
+    """True if the Python in a root's tar takes byte code of the one that runs this."""
+    suffix = f".{sys.implementation.cache_tag}.pyc"
+    with tarfile.open(root) as tar:
+        return any(member.name.endswith(suffix) for member in tar)
 
 
 def _forget_others(units: Path, kept: Path) -> None:

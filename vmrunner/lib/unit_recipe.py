@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from vmrunner.lib import resources
@@ -34,6 +36,34 @@ def files() -> Mapping[str, bytes]:
     }
     found[f"{LIBRARY}/supervisor"] = found.pop(f"{LIBRARY}/guest/unit_launcher.py")
     found[f"{LIBRARY}/sshd"] = found.pop(f"{LIBRARY}/guest/unit_sshd.sh")
+    return found
+
+
+@cache
+def byte_code() -> Mapping[str, bytes]:
+    """The byte code of these modules for the Python that runs this, by its paths in the image: else
+    each unit compiles them while its build waits."""
+    import py_compile
+    from tempfile import TemporaryDirectory
+
+    found = {}
+    with TemporaryDirectory() as directory:
+        source, compiled = Path(directory) / "source", Path(directory) / "compiled"
+        for name, data in files().items():
+            if not name.startswith(f"{LIBRARY}/guest/") or not name.endswith(".py"):
+                continue
+            source.write_bytes(data)
+            py_compile.compile(
+                str(source),
+                cfile=str(compiled),
+                dfile=f"/{name}",
+                doraise=True,
+                optimize=0,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            path = Path(name)
+            cached = path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
+            found[str(cached)] = compiled.read_bytes()
     return found
 
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Seconds since its last heartbeat in which a `serve` counts as one that is there.
 SERVING: Final = 60.0
+#: What drives a build on its VM: with the SSH library it takes longer to load than all else.
+_SESSION: Final = "vmrunner.session.session"
 
 
 class App:
@@ -234,7 +236,7 @@ class App:
         from vmrunner.engine.engine import Engine
 
         if kind == SERVE:
-            importlib.import_module("vmrunner.session.session")  # no build of its waits for that
+            importlib.import_module(_SESSION)  # no build of its waits for that
         engine = Engine(
             self.ledger,
             self.providers.all(),
@@ -249,6 +251,7 @@ class App:
             pools=self.pools() if kind == SERVE else {},
             source_of=self.sources().fetch,
             caches_of=self.caches().of,
+            load_sessions=_load_sessions,
         )
         if kind == SERVE or self._decides():
             engine.context.budgets = self.budgets()
@@ -303,3 +306,7 @@ def _current_image() -> str:
     from vmrunner import images
 
     return images.current()
+
+
+def _load_sessions() -> None:
+    importlib.import_module(_SESSION)

@@ -384,3 +384,17 @@ def test_a_session_short_of_memory_ends_no_build(
     driver.manager.start(build, row)
     driver.run()
     assert [said.end for said in driver.manager.ends()] == [SUCCESS]
+
+
+def test_what_sessions_need_is_loaded_once(parts: EngineParts) -> None:
+    works: list[Callable[[], None]] = []
+    loads: list[str] = []
+    manager = SessionManager(
+        parts.context, Played(), lambda _, work: works.append(work), lambda: loads.append("loaded")
+    )
+    manager.expect()
+    manager.expect()
+    assert not loads  # beside the tick, which waits for nothing
+    for work in works:
+        work()
+    assert loads == ["loaded"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -78,3 +78,24 @@ def test_the_row_of_a_dead_engine_stays_for_a_day(parts: EngineParts, engine: En
             engine.tick()
             parts.clock.advance(HEARTBEAT)
         assert (member(parts, "e-dead") is not None) is stays
+
+
+def test_what_sessions_need_is_loaded_while_a_vm_comes(parts: EngineParts) -> None:
+    loads: list[str] = []
+    works: dict[str, Callable[[], None]] = {}
+    engine = parts.engine(
+        monotonic=parts.clock,
+        clock=parts.clock,
+        pool=lambda *_: parts.pool,
+        spawn=works.__setitem__,
+        load_sessions=lambda: loads.append("loaded"),
+    )
+    engine.tick()
+    assert not works  # nothing is on its way
+    parts.submit()
+    for _ in range(3):
+        engine.tick()
+        parts.clock.advance(1.0)
+    works["load sessions"]()
+    assert loads == ["loaded"]
+    engine.close()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import marshal
+import sys
 import tarfile
 from pathlib import Path
 
 from tests.support.loopback_registry import packed
-from vmrunner.images import oci_layout
+from vmrunner.images import oci_layout, unit_image
 from vmrunner.lib import unit_recipe
 
 
@@ -60,3 +63,25 @@ def test_a_unit_image_has_our_programs_and_no_vms(tmp_path: Path) -> None:
     assert f"{unit_recipe.LIBRARY}/guest/unit.py" in files
     assert f"{unit_recipe.LIBRARY}/guest/launcher.py" not in files
     assert len(unit_recipe.current()) == 20
+
+
+def test_byte_code_of_a_unit_is_that_of_its_files(tmp_path: Path) -> None:
+    """It is taken without a look at the source, so it must be of that."""
+    code = unit_recipe.byte_code()
+    files = unit_recipe.files()
+    modules = {name for name in files if name.endswith(".py")}
+    for name in modules:
+        cached = importlib.util.cache_from_source(name)
+        data = code[cached]
+        assert data[:4] == importlib.util.MAGIC_NUMBER
+        assert data[4:8] == b"\x01\0\0\0"  # by hash, and that is not checked
+        assert data[8:16] == importlib.util.source_hash(files[name])
+        assert marshal.loads(data[16:]).co_filename == f"/{name}"
+    assert len(code) == len(modules)
+
+
+def test_byte_code_goes_into_an_image_of_the_same_python(tmp_path: Path) -> None:
+    for tag, fits in ((sys.implementation.cache_tag, True), ("cpython-39", False)):
+        root = tmp_path / f"{tag}.tar"
+        root.write_bytes(packed({f"./usr/lib/python3/__pycache__/os.{tag}.pyc": b""}))
+        assert unit_image._has_our_python(root) is fits

@@ -22,6 +22,7 @@ OF_OUR_IMAGES: Final = {
     "unit.py",
     "unit_files.py",
     "unit_launcher.py",
+    "unit_lay.py",
     "unit_sshd.conf",
     "unit_sshd.sh",
     "unit_tars.py",

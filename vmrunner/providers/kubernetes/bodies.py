@@ -301,15 +301,11 @@ def _lay(image: str) -> JSON:
 
 
 def _beside(image: str) -> JSON:
+    # No probe, which would come up to a second late: who connects waits inside (unit_sshd.sh).
     return {
         "name": "vmrunner",
         "image": image,
         "command": [_SUPERVISOR, "beside"],
-        "startupProbe": {
-            "exec": {"command": [_SUPERVISOR, "ready"]},
-            "periodSeconds": 1,
-            "failureThreshold": 60,
-        },
         "securityContext": confined(*_OURS),
         "resources": {
             "requests": {"cpu": "100m", "memory": "128Mi"},

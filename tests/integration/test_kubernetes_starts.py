@@ -1,0 +1,86 @@
+"""Looks at pods that are being started: quick ones at a few of them, within bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.kube_driver import Cluster, cluster, make_order
+from vmrunner.model import Key, Power
+from vmrunner.providers.kubernetes.describe import SINGLY
+from vmrunner.providers.kubernetes.provider import STARTING, STARTS_WITHIN
+
+
+@pytest.fixture
+def kube() -> Iterator[Cluster]:
+    with cluster() as made:
+        yield made
+
+
+def born(kube: Cluster, runs: str, count: int = 1) -> list[Key]:
+    provider = kube.provider(runs)
+    orders = [make_order(provider) for _ in range(count)]
+    return [Key(o.offer.scope, o.instance, provider.create(o).id) for o in orders]
+
+
+def gets(kube: Cluster) -> int:
+    return sum(request.action == "pods.get" for request in kube.cloud.requests)
+
+
+def test_a_pod_that_starts_is_seen_within_one_look(kube: Cluster) -> None:
+    kube.cloud.kubelet.seconds = 0.3
+    keys = born(kube, "pod")
+    provider, began, before = kube.provider("pod"), kube.clock(), gets(kube)
+    assert provider.look(keys)[keys[0]].power is Power.RUNNING
+    assert kube.clock() - began <= 0.4
+    assert gets(kube) - before <= len(STARTING)
+
+
+def test_one_that_takes_longer_is_told_to_be_pending(kube: Cluster) -> None:
+    kube.cloud.kubelet.seconds = 60
+    keys = born(kube, "pod")
+    provider, before = kube.provider("pod"), gets(kube)
+    assert provider.look(keys)[keys[0]].power is Power.PENDING
+    assert gets(kube) - before == 1 + len(STARTING)
+    assert sum(STARTING) > provider.look_every.fresh  # the next look follows at once
+
+
+def test_whoever_pulls_an_image_is_looked_at_slowly(kube: Cluster) -> None:
+    kube.cloud.kubelet.seconds = 60
+    keys = born(kube, "pod")
+    kube.clock.advance(STARTS_WITHIN + 1)
+    provider, before = kube.provider("pod"), gets(kube)
+    assert provider.look(keys)[keys[0]].power is Power.PENDING
+    assert gets(kube) - before == 1
+
+
+def test_many_that_start_are_looked_at_slowly(kube: Cluster) -> None:
+    kube.cloud.kubelet.seconds = 60
+    keys = born(kube, "pod", SINGLY + 1)
+    provider, before = kube.provider("pod"), len(kube.cloud.requests)
+    seen = provider.look(keys)
+    assert {seen[key].power for key in keys} == {Power.PENDING}
+    assert len(kube.cloud.requests) - before <= 2  # the namespace, and one list
+
+
+def test_one_that_runs_waits_for_no_other(kube: Cluster) -> None:
+    """What is told of it is told at once when another of them has changed."""
+    first = born(kube, "pod")
+    kube.cloud.kubelet.seconds = 0.3
+    second = born(kube, "pod")
+    kube.cloud.kubelet.seconds = 60
+    third = born(kube, "pod")
+    keys = [*first, *second, *third]
+    began = kube.clock()
+    seen = kube.provider("pod").look(keys)
+    assert [seen[key].power for key in keys] == [Power.RUNNING, Power.RUNNING, Power.PENDING]
+    assert kube.clock() - began <= 0.4
+
+
+def test_no_vm_is_looked_at_in_a_hurry(kube: Cluster) -> None:
+    kube.cloud.virt.seconds = 60
+    keys = born(kube, "vmi")
+    provider, before = kube.provider("vmi"), len(kube.cloud.requests)
+    assert provider.look(keys)[keys[0]].power is Power.PENDING
+    assert len(kube.cloud.requests) - before <= 2
