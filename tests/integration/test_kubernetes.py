@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from vmrunner_localclouds.kube.kinds import JOBS, NAMESPACES, PODS, SECRETS, VMI
 from tests.support.kube_driver import Cluster, cluster, look, make_order, swept
 from vmrunner.errors import BadOrder, CredentialsRefused, QuotaExceeded, Uncertain
 from vmrunner.lib import ids
-from vmrunner.model import Fate, Key, Kind, Power, Ref
+from vmrunner.model import Fate, Key, Kind, Power, Ref, Seen, Shape
 from vmrunner.providers.common.capacity_pools import DRY
 from vmrunner.providers.kubernetes.delete import UNSEEN
 from vmrunner.providers.kubernetes.describe import KINDS_OF
@@ -357,6 +358,25 @@ def test_an_expired_list_begins_again_amid_a_sweep(
     holes = {page.kind: page.error for page in provider.sweep() if page.error}
     assert holes.keys() == {Kind.SCHEDULE}
     assert order
+
+
+def test_a_look_tells_which_digest_a_tag_became(kube: Cluster) -> None:
+    """With the first address, since no step runs before that."""
+    provider = kube.provider("pod")
+    tagged = make_order(provider)
+    shape = Shape(container=f"r.example/b@sha256:{'b' * 64}", runtime="runc", log_bytes=1)
+    orders = [tagged, make_order(provider, shape=shape)]
+    refs = [provider.create(order) for order in orders]
+
+    def shown() -> list[Seen]:
+        found = (look(provider, *each) for each in zip(orders, refs, strict=True))
+        return [seen for seen in found if seen is not None]
+
+    kube.wait(lambda: all(seen.address for seen in shown()))
+    first, second = shown()
+    digest = sha256(b"registry.example/build").hexdigest()
+    assert first.container == f"registry.example/build@sha256:{digest}"
+    assert second.container == shape.container
 
 
 def test_many_are_looked_at_in_one_list(kube: Cluster, provider: KubernetesProvider) -> None:

@@ -11,8 +11,15 @@ from vmrunner_localclouds.kube import LocalKube
 from vmrunner_localclouds.kube.kinds import JOBS, PODS, SECRETS
 from vmrunner_localclouds.pods import Pods
 
-from tests.support.kube_builds import run
-from tests.support.loopback_registry import LOGIN, SHELL, LoopbackRegistry, archive, programs
+from tests.support.kube_builds import begin, run
+from tests.support.loopback_registry import (
+    LOGIN,
+    SHELL,
+    LoopbackRegistry,
+    archive,
+    packed,
+    programs,
+)
 from tests.support.sshd import wait_for
 from tests.support.unit_pods import unit_image
 
@@ -80,3 +87,40 @@ def test_an_image_without_a_shell_ends_at_once(
         done = run(tmp_path, cluster, images[0], "runc", "--container", image, "--", "true")
     assert done.returncode != 0
     assert f"container image {image} has no /bin/sh, which steps need" in done.stderr
+
+
+def test_a_retry_runs_the_first_attempts_bytes(tmp_path: Path, images: tuple[str, str]) -> None:
+    """Though others were pushed under their tag, and its node has that tag from the registry."""
+    (tmp_path / "registry").mkdir()
+    shell = programs(SHELL.split())
+
+    def version(text: str) -> Path:
+        layers = [shell, packed({"etc/version": f"{text}\n".encode()})]
+        return archive(tmp_path / f"{text}.tar", layers, Env=["PATH=/bin"])
+
+    def pods_of(cluster: LocalKube) -> list[str]:
+        specs = [machine.last["spec"] for machine in cluster.machines if machine.kind is PODS]
+        return [spec["containers"][1]["image"] for spec in specs]
+
+    with (
+        LoopbackRegistry(tmp_path / "registry") as registry,
+        Pods(tmp_path / "pods") as pods,
+        LocalKube(pods=pods) as cluster,
+    ):
+        tag = f"{registry.address}/app:1"
+        first = registry.push("app:1", version("first"))
+        script = "cat /etc/version; test $VMRUNNER_ATTEMPT = 2 || sleep 200"
+        words = ("--retry-on-loss", "--container", tag, "--", "sh", "-c", script)
+        with begin(tmp_path, cluster, images[0], "runc", *words) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline() == "first\n"
+            assert registry.push("app:1", version("second")) != first
+            pods.images.forget(tag)
+            (pod,) = cluster.all(PODS)
+            cluster.delete(PODS, pod)
+            out, err = running.communicate(timeout=120)
+        assert running.returncode == 0, err
+        assert "first" in out
+        assert "second" not in out
+        assert pods_of(cluster) == [tag, first]
+        wait_for(lambda: not any(cluster.all(kind) for kind in (JOBS, SECRETS, PODS)))

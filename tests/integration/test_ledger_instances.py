@@ -13,7 +13,16 @@ from vmrunner.errors import Conflict, Fenced, NotFound
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.database import Duplicate
 from vmrunner.lib import ids
-from vmrunner.model import Address, BuildState, Death, InstanceState, Reason, Result, Scope
+from vmrunner.model import (
+    Address,
+    BuildState,
+    Death,
+    EventKind,
+    InstanceState,
+    Reason,
+    Result,
+    Scope,
+)
 
 S = InstanceState
 
@@ -187,6 +196,30 @@ def test_an_address_is_noted_by_the_owner_alone(ledger: Ledger) -> None:
     assert ledger.instances.get("vm-1").address == Address("127.0.0.1", 2222)
     assert ledger.instances.addresses([("vm-1", 0, Address("127.0.0.2"))]) == set()
     assert ledger.instances.get("vm-1").address == Address("127.0.0.1", 2222)
+
+
+def test_the_first_container_of_a_build_stays_its_own(ledger: Ledger) -> None:
+    """Whatever digest a later look, owner or attempt finds under its tag."""
+    running(ledger)
+    note = ledger.instances.note_containers
+    note([("vm-1", 0, "debian@sha256:0")], 105.0)
+    assert ledger.instances.container("b-1") is None, "it is another owner's"
+    note([("vm-1", 1, "debian@sha256:1"), ("vm-0", 1, "debian@sha256:0")], 106.0)
+    note([("vm-1", 1, "debian@sha256:2")], 107.0)
+    assert ledger.instances.get("vm-1").container == "debian@sha256:1"
+    dying = ledger.instances.mark_deleting("vm-1", seen_epoch=1, death=Death.VANISHED, now=108.0)
+    assert dying is not None
+    build = ledger.builds.requeue("b-1", epoch=dying.epoch, now=109.0)
+    again = launch(ledger, "b-1", "vm-0", seen_epoch=build.epoch)
+    ((_, second),) = ledger.instances.start([again], until=300.0)
+    note([("vm-0", second.epoch, "debian@sha256:3")], 111.0)
+    assert ledger.instances.get("vm-0").container == "debian@sha256:3"
+    assert ledger.instances.container("b-1") == "debian@sha256:1"
+    told = [e.data for e in ledger.events.list("b-1") if e.kind == EventKind.PINNED]
+    assert told == [
+        {"instance": "vm-1", "container": "debian@sha256:1"},
+        {"instance": "vm-0", "container": "debian@sha256:3"},
+    ]
 
 
 def test_a_verdict_and_the_doom_of_its_vm_are_one(ledger: Ledger) -> None:

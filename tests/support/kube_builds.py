@@ -28,17 +28,29 @@ def run(
     home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
 ) -> subprocess.CompletedProcess[str]:
     """`vmrunner run`, by such a configuration."""
+    with begin(home, cluster, unit, runtime, *words) as running:
+        try:
+            out, err = running.communicate(timeout=240)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            raise
+    return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+
+def begin(
+    home: Path, cluster: LocalKube, unit: str, runtime: str, *words: str
+) -> subprocess.Popen[str]:
+    """The same, which runs on."""
     settings(home, cluster, unit, runtime)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VMRUNNER_", "XDG_"))}
     dirs = {f"XDG_{name}_HOME": str(home / name.lower()) for name in ("DATA", "STATE", "CACHE")}
     (home / "cwd").mkdir(exist_ok=True)
-    return subprocess.run(
+    return subprocess.Popen(
         [_VMRUNNER, "run", "--provider", "cluster", *words],
         env=kept | dirs | {"XDG_CONFIG_HOME": str(home / "config")},
         cwd=home / "cwd",
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
     )

@@ -35,10 +35,16 @@ class OrderFactory:
             build=build.id,
             network=build.spec.network,
             identity=None if build.spec.bootstrap else order.identity,
-            shape=requirements.container(build.spec, log_bytes=self._log_bytes),
+            shape=self._shape(build),
             pull=self._login(build, offer),
         )
         return order, access
+
+    def _shape(self, build: BuildRecord) -> Shape | None:
+        """The container: of a later attempt by the digest that the tag stood for at the first."""
+        shape = requirements.container(build.spec, log_bytes=self._log_bytes)
+        pinned = self._ledger.instances.container(build.id) if shape and build.attempt else None
+        return replace(shape, container=pinned) if shape and pinned else shape
 
     def _login(self, build: BuildRecord, offer: Offer) -> str | None:
         """The login that a system which starts the build's image itself pulls it with."""

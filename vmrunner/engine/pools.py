@@ -146,7 +146,11 @@ class PoolManager:
                 return None
             machine = requirements.machine(build.spec)
             found = self._offers.would_get(offers, build.spec.provider, machine)
+            instances = self._context.ledger.instances
+            pinned = instances.container(build.id) if build.attempt else None
             for row in free:
+                if pinned and row.container != pinned:
+                    continue  # its former attempt ran other bytes under that tag
                 now = self._context.now(row)
                 if any(rules.claimable(row, p, build.spec, found, now) for p in pools):
                     free.remove(row)

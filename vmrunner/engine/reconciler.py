@@ -294,6 +294,7 @@ class Reconciler:
         started: list[tuple[str, int, Start]] = []
         dead: list[Instance] = []
         reached: list[tuple[Instance, Address]] = []
+        containers: dict[str, str] = {}  # by instance
         signs: list[tuple[Instance, Seen, InstanceSign]] = []
         for name, observation in seen.items():
             row = snapshot.mine.get(name)
@@ -306,6 +307,8 @@ class Reconciler:
                 dead.append(row)
             elif what is InstanceSign.REACHABLE and observation.address is not None:
                 reached.append((row, observation.address))
+                if observation.container is not None and self._is_by_tag(snapshot, row):
+                    containers[row.id] = observation.container
             elif what is not InstanceSign.NOTHING or row.state is InstanceState.DELETING:
                 signs.append((row, observation, what))
         with context.guard("start"):
@@ -316,7 +319,7 @@ class Reconciler:
         with context.guard("close"):
             self._close(snapshot, dead)
         with context.guard("reach"):
-            self._reach(snapshot, reached)
+            self._reach(snapshot, reached, containers)
 
     def _close(self, snapshot: Snapshot, dead: list[Instance]) -> None:
         """They were to die, and they are seen dead."""
@@ -330,8 +333,14 @@ class Reconciler:
             snapshot.mine.pop(row.id, None)
             snapshot.closed.add(row.id)
 
-    def _reach(self, snapshot: Snapshot, reached: list[tuple[Instance, Address]]) -> None:
-        """They can be connected to: a session each, unless it has one; a pool's are warmed up."""
+    def _reach(
+        self,
+        snapshot: Snapshot,
+        reached: list[tuple[Instance, Address]],
+        containers: Mapping[str, str],
+    ) -> None:
+        """They can be connected to: a session each, unless it has one; a pool's are warmed up.
+        `containers`, by instance, are noted before anything runs in them."""
         context = self._context
         fresh = [
             (row, address)
@@ -341,6 +350,10 @@ class Reconciler:
         ]
         if not fresh:
             return
+        context.ledger.instances.note_containers(
+            [(row.id, row.epoch, containers[row.id]) for row, _ in fresh if row.id in containers],
+            context.clock(),
+        )
         noted = context.ledger.instances.addresses(
             [(row.id, row.epoch, address) for row, address in fresh]
         )
@@ -355,6 +368,12 @@ class Reconciler:
                 self._pools.reached(row)
             elif builds[name].epoch == row.epoch:
                 self._sessions.start(builds[name], row)
+
+    @staticmethod
+    def _is_by_tag(snapshot: Snapshot, row: Instance) -> bool:
+        """True if it is not known yet which digest the container of a unit has."""
+        build = snapshot.builds.get(row.build or "")
+        return row.container is None and (build is None or "@" not in build.spec.container)
 
     def _driven_here(self, snapshot: Snapshot, row: Instance) -> bool:
         build = snapshot.builds.get(row.build or "")

@@ -67,6 +67,14 @@ _FIRST_BIRTH = Prepared(
         ),
     )
 )
+_CONTAINER = Prepared(
+    lambda: (
+        select(_i.container)
+        .where(_i.build == arg("build"), _i.container.is_not(None))
+        .order_by(_i.attempt, _i.id)
+        .limit(1)
+    )
+)
 _ACCESS = Prepared(lambda: select(_i.access).where(_i.id == arg("id")))
 
 
@@ -203,6 +211,12 @@ class InstanceReads:
         those that were refused. None: there was none."""
         row = self._database.look_up(_FIRST_BIRTH, build=build)
         return None if row is None or row[0] is None else float(row[0])
+
+    def container(self, build: str) -> str | None:
+        """The container that the first attempt of a build was reached with, by digest. None: none
+        was, or it was given by a digest, or runs in a VM."""
+        row = self._database.look_up(_CONTAINER, build=build)
+        return None if row is None else str(row[0])
 
     def order(self, instance_id: str) -> Order:
         """The order as it was frozen. Raises NotFound, also once the row is closed."""

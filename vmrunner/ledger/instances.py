@@ -113,6 +113,14 @@ _STARTED = Prepared(
         .values(start=arg("start"))
     )
 )
+_CONTAINER = Prepared(
+    lambda: (
+        update(INSTANCES)
+        .where(_i.id == arg("id"), _i.epoch == arg("epoch"), _i.container.is_(None))
+        .values(container=arg("container"))
+        .returning(_i.build)
+    )
+)
 
 
 class Instances(InstanceWrites):
@@ -197,6 +205,23 @@ class Instances(InstanceWrites):
         def work(connection: Connection) -> None:
             for name, epoch, start in sorted(found):
                 _STARTED(connection, id=name, epoch=epoch, start=start.value)
+
+        if found:
+            self._database.write(work)
+
+    def note_containers(self, found: Sequence[tuple[str, int, str]], now: float) -> None:
+        """Note which digests the tags of units' containers stood for, for (instance id, epoch,
+        container): durable when it returns, so the unit may be spoken to."""
+
+        def work(connection: Connection) -> None:
+            self._lock(connection, [name for name, _, _ in found])
+            for name, epoch, container in sorted(found):
+                row = _CONTAINER(connection, id=name, epoch=epoch, container=container).first()
+                if row is not None and row[0] is not None:
+                    add_event(
+                        connection, row[0], EventKind.PINNED, now, instance=name,
+                        container=container,
+                    )  # fmt: skip
 
         if found:
             self._database.write(work)
@@ -329,6 +354,7 @@ class Instances(InstanceWrites):
             "ordered": self._seal.seal(codec.order_bytes(order)),
             "revision": None,
             "summed": None,
+            "container": None,
         }
 
 

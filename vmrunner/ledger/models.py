@@ -173,6 +173,7 @@ class InstanceRow(Row, table=True):
     ordered: bytes | None = _sealed()
     revision: int | None = _big(default=None, index=True)  # of its last change
     summed: bool | None = None  # True: `summed_days` has it; False: it cannot; None: not yet
+    container: str | None = _json(default=None)  # of a unit, by digest
 
 
 class EventRow(Row, table=True):

@@ -71,6 +71,7 @@ INSTANCE: Final = (
     _i.state_since, _i.deadline, _i.epoch, _i.owner, _i.ref, _i.address, _i.death, _i.message,
     _i.deletes, _i.delete_at, _i.gone_at, _i.pool, _i.shape, _i.start, _i.due,
     _i.claimed_at, _i.usd_hour, _i.parked_usd_hour, _i.price_source, _i.price_at, _i.parked_at,
+    _i.container,
 )  # fmt: skip
 
 #: What `image` reads.
@@ -347,6 +348,7 @@ def _instance(columns: Sequence[Any]) -> Instance:
         claimed_at=finite_or_none(row.claimed_at),
         rate=_rate(row.usd_hour, row.parked_usd_hour, row.price_source, row.price_at),
         parked_at=finite_or_none(row.parked_at),
+        container=row.container,
     )
 
 

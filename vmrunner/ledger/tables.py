@@ -51,7 +51,8 @@ INSTANCES: Final = _table(
     "instances",
     "id build attempt provider role state state_since created_at deadline epoch owner ref address "
     "death message deletes delete_at gone_at pool shape start due claimed_at usd_hour "
-    "parked_usd_hour price_source price_at parked_at offer access ordered revision summed",
+    "parked_usd_hour price_source price_at parked_at offer access ordered revision summed "
+    "container",
 )
 LABELS: Final = _table("labels", "build name value")
 LEASES: Final = _table("leases", "name holder until")

@@ -202,6 +202,7 @@ class Instance:
     due: float | None = None  # when that build must be over: never raised
     rate: Rate = UNKNOWN_RATE  # as it was when it was asked for
     parked_at: float | None = None  # when it was seen parked
+    container: str | None = None  # of a unit whose image was given by a tag: by digest
 
     @property
     def end(self) -> float:

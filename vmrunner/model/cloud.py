@@ -248,6 +248,9 @@ class Seen:
     #: next offer is tried, of other reasons none would help.
     unfit: Reason | None = None
     start: Start | None = None  # how it came up, once that is known
+    #: Of a unit: its container's image by digest, as its system found it. Shown with its first
+    #: address, if ever.
+    container: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

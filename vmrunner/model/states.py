@@ -76,6 +76,7 @@ class EventKind(StrEnum):
     SOURCE = "source"  # so much of it is in the VM
     PULLING = "pulling"  # the container's image
     CONTAINER = "container"  # it is there
+    PINNED = "pinned"  # the container's tag, to the digest that later attempts run
     STEP_STARTED = "step_started"
     STEP_ENDED = "step_ended"
     LOG_FULL = "log_full"

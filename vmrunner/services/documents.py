@@ -191,6 +191,7 @@ def instance_document(row: Instance) -> types.InstanceDocument:
         "machine_type": row.offer.machine_type,
         "market": row.offer.market,
         "image": row.offer.image or None,
+        "container": row.container,
         "ref": row.ref.id if row.ref else None,
         "address": str(row.address) if row.address else None,
         "created_at": iso(row.created_at),

@@ -101,6 +101,7 @@ _WORDS: Final[Mapping[str, Callable[[BuildRecord, _Data], str]]] = {
     ),
     EventKind.PULLING: lambda _, __: "The container's image is being pulled",
     EventKind.CONTAINER: lambda _, __: "The container is there",
+    EventKind.PINNED: lambda _, data: f"All further attempts run {data.get('container')}",
     EventKind.STEP_STARTED: lambda build, data: f"{_step(build, data)} began",
     EventKind.STEP_ENDED: _step_ended,
     EventKind.LOG_FULL: lambda _, __: "The log is as large as it may be: what follows is not kept",

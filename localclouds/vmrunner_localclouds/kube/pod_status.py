@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from vmrunner_localclouds.kube.api_error import Json
+from vmrunner_localclouds.pods.status import image_id
 
 _CONDITIONS: Final = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady")
 DEADLINE: Final = "Pod was active on the node longer than the specified deadline"
@@ -44,10 +45,11 @@ def scheduled(at: str) -> list[Json]:
 def container(spec: Json, state: Json, *, started: bool, ready: bool) -> Json:
     digest = hashlib.sha256(spec["image"].encode()).hexdigest()
     runs = "waiting" not in state
+    named = spec["image"].partition("@")[2] or f"sha256:{digest}"
     return {
         "name": spec["name"],
         "image": spec["image"],
-        "imageID": f"{spec['image'].partition('@')[0]}@sha256:{digest}" if runs else "",
+        "imageID": image_id(spec["image"], named) if runs else "",
         **({"containerID": f"containerd://{digest[::-1]}"} if runs else {}),
         "state": state,
         "lastState": {},

@@ -70,6 +70,11 @@ class Images:
             self._digests[name] = digest
         return image
 
+    def forget(self, name: str) -> None:
+        """Ask the registry at the next pull of a tag, as a node does that never had it."""
+        with self._lock:
+            self._digests.pop(name, None)
+
     def _location(self, name: str) -> str:
         """The image's place in a registry that may be asked."""
         host, slash, path = name.partition("/")

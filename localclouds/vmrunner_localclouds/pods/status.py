@@ -14,6 +14,18 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+def image_id(image: str, digest: str) -> str:
+    """An `imageID`, as containerd tells it: registry and repository in full, without a tag."""
+    head, slash, last = image.partition("@")[0].rpartition("/")
+    name = f"{head}{slash}{last.partition(':')[0]}"
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif not set(".:") & set(first) and first != "localhost":
+        name = f"docker.io/{name}"
+    return f"{name}@{digest}"
+
+
 @dataclass
 class ContainerState:
     """State of one container so far."""
@@ -45,7 +57,7 @@ class ContainerState:
         return {
             "name": self.name,
             "image": self.image,
-            "imageID": f"{self.image.partition('@')[0]}@{self.digest}" if self.digest else "",
+            "imageID": image_id(self.image, self.digest) if self.digest else "",
             **({"containerID": f"containerd://{self.id}"} if self.began is not None else {}),
             "restartCount": 0,
             "started": self.started,

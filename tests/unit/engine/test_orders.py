@@ -90,6 +90,20 @@ def test_the_driver_delays_the_guests_timer_past_the_deadline(
     assert document["fqdn"] == "far"
 
 
+def test_a_later_attempt_is_ordered_by_the_firsts_digest(parts: EngineParts) -> None:
+    _, row = parts.booting()
+    factory = OrderFactory(parts.ledger, log_bytes=1 << 20)
+
+    def container(attempt: int) -> str | None:
+        build = replace(parts.build(), attempt=attempt)
+        order, _ = factory(build, "vm-2", row.offer, 2e9)
+        return order.shape and order.shape.container
+
+    assert container(1) == "debian:trixie", "nothing ran"
+    parts.ledger.instances.note_containers([(row.id, row.epoch, "debian@sha256:1")], 100.0)
+    assert container(1) == "debian@sha256:1"
+
+
 def test_after_a_set_back_orders_have_the_new_generation(
     parts: EngineParts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.support.engine_parts import EngineParts
-from tests.support.ledger_builds import PROCESS
+from tests.support.ledger_builds import OFFER, PROCESS
+from tests.support.pools import waiting
+from vmrunner.core.scheduling import OffersAnswer
 from vmrunner.engine.completion import BuildCompletion
 from vmrunner.engine.context import EngineContext
 from vmrunner.engine.deadlines import DeadlineArmer
@@ -22,7 +25,18 @@ from vmrunner.engine.terminator import Terminator
 from vmrunner.engine.work_selection import LOG_HANDOVER
 from vmrunner.errors import LedgerError
 from vmrunner.ledger.open_rows import OpenRowsReader
-from vmrunner.model import BuildState, Death, InstanceState, Power, Reason, Result
+from vmrunner.model import (
+    BuildState,
+    Death,
+    EventKind,
+    InstanceState,
+    Key,
+    Power,
+    Reason,
+    Result,
+    Seen,
+    Spec,
+)
 from vmrunner.providers.fake import Fault
 from vmrunner.session import End, SessionJob
 
@@ -57,6 +71,9 @@ class Bench:
         self.context = context
         self.membership = Membership(one_host=True, alive=lambda _, one_host: one_host)
         self.completion = BuildCompletion(context)
+        self.pools = PoolManager(
+            context, self.membership, self.launcher, self.sessions, None, lambda _, work: work()
+        )
         self.reconciler = Reconciler(
             context,
             self.membership,
@@ -65,9 +82,7 @@ class Bench:
             self.completion,
             Terminator(context),
             self.poller,
-            PoolManager(
-                context, self.membership, self.launcher, self.sessions, None, lambda _, work: work()
-            ),
+            self.pools,
             DeadlineArmer(context),
         )
         self.parts = parts
@@ -121,6 +136,59 @@ def test_a_vm_that_can_be_reached_gets_one_session(parts: EngineParts, bench: Be
         bench.tick(1)
     assert len(bench.works) == 1
     assert parts.rows()[1].address is not None
+
+
+def test_a_container_is_pinned_before_anything_runs_in_it(
+    parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, pinned = parts.provider.look, list[str | None]()
+
+    def shown(ids: Sequence[Key]) -> dict[Key, Seen]:
+        return {key: replace(seen, container="c@sha256:1") for key, seen in look(ids).items()}
+
+    def spawned(_: str, work: Callable[[], None]) -> None:
+        pinned.append(parts.ledger.instances.container("b-1"))
+        bench.works.append(work)
+
+    monkeypatch.setattr(parts.provider, "look", shown)
+    monkeypatch.setattr(bench.sessions, "_spawn", spawned)
+    parts.booting(container="c:1")
+    for _ in range(3):
+        bench.tick(1)
+    assert pinned == ["c@sha256:1"]
+    assert parts.told(EventKind.PINNED) == 1
+    parts.booting("b-2", container="c@sha256:1")
+    bench.tick(1)
+    assert len(pinned) == 2
+    assert parts.told(EventKind.PINNED, "b-2") == 0, "nothing is written of what is known"
+
+
+def test_a_retry_takes_no_other_bytes_from_a_pool(
+    parts: EngineParts, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, now = parts.ledger, parts.clock()
+
+    def offers(_: str, __: Spec) -> OffersAnswer:
+        return OffersAnswer(offers=(OFFER,))
+
+    parts.running()
+    first = parts.rows()[1]
+    ledger.instances.note_containers([(first.id, first.epoch, "debian@sha256:1")], now)
+    row = waiting(ledger, "vm-other", now=now)
+    bench.pools.read()
+    monkeypatch.setattr("vmrunner.core.pools.claimable", lambda *_: True)
+
+    def found(attempt: int) -> str:
+        find = bench.pools.claimable(bench.reconciler.gather(), offers)
+        vm = find(replace(parts.build(), attempt=attempt))
+        return vm.id if vm is not None else ""
+
+    assert (found(0), found(1)) == (row.id, ""), "what it has is not known"
+    ledger.instances.note_containers([(row.id, row.epoch, "debian@sha256:2")], now)
+    assert (found(0), found(1)) == (row.id, "")
+    same = waiting(ledger, "vm-same", now=now)
+    ledger.instances.note_containers([(same.id, same.epoch, "debian@sha256:1")], now)
+    assert (found(0), found(1)) == (row.id, same.id)
 
 
 def test_the_verdict_of_a_session_ends_build_and_vm(parts: EngineParts, bench: Bench) -> None:

@@ -204,6 +204,7 @@ def _describe(
         "waits": shell.service.waiting([row]).get(row.id, ""),
         "command": views.short(row.spec.title, 100),
         "container": row.spec.container,
+        "pinned": views.pinned(rows),
         "runtime": row.spec.runtime,
         "provider": row.spec.provider,
         "network": str(row.spec.network),

@@ -180,6 +180,12 @@ def life(build: BuildRecord, rows: Iterable[Instance]) -> str:
     return ", ".join(word for word in (when, row.death.value, row.message) if word)
 
 
+def pinned(rows: Iterable[Instance]) -> str:
+    """The container of the first attempt, by the digest that its tag stood for."""
+    attempts = sorted((row.attempt, row.id, row.container) for row in rows if row.container)
+    return attempts[0][2] if attempts else ""
+
+
 def event_view() -> ListView[BuildEvent]:
     """`events`."""
     return ListView(

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from vmrunner.model import Address, ContainerEnd, Kind, Power, Reason, Ref, Scope, Seen
+from vmrunner.providers.kubernetes import image_ids
 from vmrunner.providers.kubernetes.labels import instance_id
 
 JSON = Mapping[str, Any]
@@ -76,7 +77,7 @@ class View(NamedTuple):
 
 def pod_seen(scope: Scope, pod: JSON, now: float) -> Seen:
     """A pod that the API shows. `now`: the cluster's clock."""
-    return _seen(scope, pod, pod_view(pod, now))
+    return _seen(scope, pod, pod_view(pod, now), _pinned(pod))
 
 
 def vmi_seen(scope: Scope, vmi: JSON, now: float) -> Seen:
@@ -84,7 +85,7 @@ def vmi_seen(scope: Scope, vmi: JSON, now: float) -> Seen:
     return _seen(scope, vmi, vmi_view(vmi, now))
 
 
-def _seen(scope: Scope, shown: JSON, view: View) -> Seen:
+def _seen(scope: Scope, shown: JSON, view: View, container: str | None = None) -> Seen:
     meta = shown["metadata"]
     return Seen(
         ref=Ref(scope, Kind.INSTANCE, instance_id(meta)),
@@ -95,6 +96,7 @@ def _seen(scope: Scope, shown: JSON, view: View) -> Seen:
         preempted=view.preempted,
         self_ended=view.self_ended,
         unfit=view.unfit,
+        container=container,
     )
 
 
@@ -244,6 +246,14 @@ def _unstarted(status: JSON) -> View | None:
     text = f"container image {image} could not be started: {failed['reason']}: {text[:500]}"
     other = "exec format error" in text  # it is of another processor
     return View(Power.STOPPING, text, unfit=Reason.IMAGE if other else None)
+
+
+def _pinned(pod: JSON) -> str | None:
+    """The image of the build's container by its digest; None: that is not known."""
+    every: Sequence[JSON] = (pod.get("spec") or {}).get("containers") or ()
+    image = next((each.get("image") for each in every if each.get("name") == BUILD), None)
+    found = container(pod.get("status") or {}, BUILD)
+    return image_ids.pinned(str(image), str(found.get("imageID") or "")) if image else None
 
 
 def _cause(ended: JSON) -> str:

@@ -194,6 +194,7 @@ def _facts(row: BuildRecord, instances: Sequence[Instance]) -> list[tuple[str, o
     facts: Mapping[str, object] = {
         "reason": row.reason.value.replace("_", " ") if row.reason and not row.was_ready else "",
         "container": spec.container + (f" ({spec.runtime})" if spec.runtime != "runc" else ""),
+        "pinned": vm.container if vm else "",
         "provider": spec.provider,
         "machine": vm.offer.machine_type if vm else "",
         "image": spec.image,

@@ -230,6 +230,7 @@ def instance(document: Document) -> Instance:
         pool=document["pool"],
         start=Start(document["start"]) if document["start"] else None,
         due=moment(document["due"]),
+        container=document.get("container"),  # a server of before has none
     )
 
 

@@ -131,6 +131,7 @@ class InstanceDocument(TypedDict):
     machine_type: str
     market: Market
     image: str | None
+    container: str | None  # of a unit: by digest, where it was given by a tag
     ref: str | None
     address: str | None
     created_at: Moment

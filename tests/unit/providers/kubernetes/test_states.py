@@ -73,6 +73,20 @@ def test_it_runs_once_vmrunners_container_has_started() -> None:
     assert str(found.address) == f"pods/{NAME}:22"
 
 
+def test_the_builds_container_is_shown_by_its_digest() -> None:
+    """And vmrunner's own never is."""
+    digest = f"sha256:{'c' * 64}"
+    both = [
+        container("vmrunner") | {"imageID": f"docker.io/library/debian@{digest[:-1]}d"},
+        container("build") | {"imageID": f"docker.io/library/debian@{digest}"},
+    ]
+    images = [{"name": "vmrunner", "image": "debian:1"}, {"name": "build", "image": "debian:1"}]
+    shown = pod(phase="Running", containerStatuses=both) | {"spec": {"containers": images}}
+    assert states.pod_seen(SCOPE, shown, NOW).container == f"debian@{digest}"
+    both[1]["imageID"] = ""
+    assert states.pod_seen(SCOPE, shown, NOW).container is None
+
+
 def test_the_builds_end_is_not_the_pods() -> None:
     """Its log and artifacts are still inside."""
     both = [container("vmrunner"), container("build", **ended(7))]
