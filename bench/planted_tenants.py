@@ -12,6 +12,9 @@ ATTACKS = "tests/integration/test_http_attacks.py"
 BOUNDS = "tests/integration/test_http_bounds.py"
 CEILINGS = "tests/integration/test_http_ceilings.py"
 TURNS = "tests/unit/lib/test_turns.py"
+LIST_TURNS = "tests/unit/server/test_tenant_turns.py"
+LISTED = "tests/unit/server/test_listed_builds.py"
+QUEUE = "tests/unit/services/test_kept_queue.py"
 DISGUISED = "tests/unit/lib/test_disguised_repositories.py"
 
 BUGS: Final = (
@@ -267,5 +270,76 @@ BUGS: Final = (
         "self._owed += time.thread_time() - began",
         "self._owed = time.thread_time() - began",
         f"{TURNS}::test_many_short_works_rest_as_one_long_does",
+    ),
+    Bug(
+        "lists of a tenant take no turns",
+        "server/routes/builds.py",
+        '@router.get("/builds", responses=polled("BuildPage"), dependencies=[IN_TURN])',
+        '@router.get("/builds", responses=polled("BuildPage"))',
+        f"{BOUNDS}::test_while_others_ask_a_tenants_lists_take_turns",
+    ),
+    Bug(
+        "a flood that began alone keeps its places",
+        "server/tenant_turns.py",
+        "if line.busy and self._others_ask(tenant):",
+        "if line.busy == 1 and self._others_ask(tenant):",
+        f"{LIST_TURNS}::test_a_flood_from_before_shrinks_to_one",
+    ),
+    Bug(
+        "a tenant's lists follow each other without a rest",
+        "server/tenant_turns.py",
+        "self._later(min(self._clock() - began, LONGEST), end)",
+        "end()",
+        f"{LIST_TURNS}::test_beside_another_it_has_one_and_rests",
+    ),
+    Bug(
+        "a list that hangs holds up all of its tenant",
+        "server/tenant_turns.py",
+        "timer = self._later(LONGEST, end)",
+        "timer = self._later(LONGEST, lambda: None)",
+        f"{LIST_TURNS}::test_what_hangs_holds_up_others_for_a_moment",
+    ),
+    Bug(
+        "a turn that is given to who has left is lost",
+        "server/tenant_turns.py",
+        "            if not place.done():\n                line.busy += 1\n",
+        "            line.busy += 1\n            if not place.done():\n",
+        f"{LIST_TURNS}::test_a_turn_is_not_lost_on_who_leaves_meanwhile",
+    ),
+    Bug(
+        "a list shows a build as it was before it changed",
+        "server/listed_builds.py",
+        "if kept is not None and kept.build is build and kept.beside == beside:",
+        "if kept is not None and kept.beside == beside:",
+        f"{LISTED}::test_whatever_changes_is_told",
+    ),
+    Bug(
+        "a list gives a build the name or the reason of before",
+        "server/listed_builds.py",
+        "kept.build is build and kept.beside == beside:",
+        "kept.build is build:",
+        f"{LISTED}::test_whatever_changes_is_told",
+    ),
+    Bug(
+        "rows of lists are the values of before",
+        "ledger/row_reading.py",
+        "        before = self._kept.get(row[0])\n"
+        "        if before is not None and before[0] == row:\n",
+        "        before = self._kept.get(row[0])\n        if before is not None:\n",
+        "tests/unit/ledger/test_recent_rows.py",
+    ),
+    Bug(
+        "a costly queue is looked at each time",
+        "services/queue_reasons.py",
+        "self._kept = found if spent > CHEAP else None",
+        "self._kept = None",
+        f"{QUEUE}::test_a_costly_queue_is_kept_for_a_while",
+    ),
+    Bug(
+        "a queue that costs little is shown as it was",
+        "services/queue_reasons.py",
+        "self._kept = found if spent > CHEAP else None",
+        "self._kept = found",
+        f"{QUEUE}::test_a_queue_that_costs_little_is_never_old",
     ),
 )

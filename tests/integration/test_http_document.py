@@ -99,7 +99,12 @@ def test_an_audit_by_a_body_is_in_the_document(http: Service) -> None:
     name = said["schema"]["$ref"].rpartition("/")[2]
     words = document["components"]["schemas"][name]["properties"].keys()
     assert words == {"provider", "tag", "older_than"}
-    for body in ({}, {"provider": "fake"}, {"tag": "team=ci", "older_than": "6h"}):
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    nothing = {"provider": None, "tag": None, "older_than": None}
+    for body in (
+        {}, {"provider": "fake"}, {"tag": "team=ci", "older_than": "6h"}, {"tag": None}, nothing,
+    ):  # fmt: skip
+        jsonschema.validate(body, schema)
         answer = client.post(f"{API}/audit", json=body)
         assert (answer.status_code, answer.json()["kind"]) == (200, "survivor"), answer.text
     assert client.post(f"{API}/audit").status_code == 200
@@ -109,8 +114,9 @@ def test_a_body_that_the_document_forbids_is_refused(http: Service) -> None:
     schemas, client = json.loads(api_document.text())["components"], http.client()
     build = {"steps": ["say x"]}
     for name, path, body, field in (
-        ("AuditBody", "audit", {"tag": "team=ci"}, "audit"),
-        ("AuditBody", "audit", {"older_than": "6h"}, "audit"),
+        ("AuditBody", "audit", {"tag": "team=ci"}, "older_than: missing beside tag"),
+        ("AuditBody", "audit", {"older_than": "6h"}, "tag: missing beside older_than"),
+        ("AuditBody", "audit", {"older_than": "6h", "tag": None}, "tag"),
         ("BuildBody", "builds", {**build, "env": {"1A": "x"}}, "env"),
         ("BuildBody", "builds", {**build, "secrets": {"A-B": "x"}}, "secret"),
         ("BuildBody", "builds", {"steps": [{"run": "say x", "env": {"A B": "x"}}]}, "steps"),
@@ -124,6 +130,23 @@ def test_a_body_that_the_document_forbids_is_refused(http: Service) -> None:
         assert answer.json()["detail"].startswith(field), answer.text
     ours = {**build, "env": {"_A1": "x"}, "secrets": {"b": "x"}}
     jsonschema.validate(ours, {"$ref": "#/components/schemas/BuildBody", "components": schemas})
+
+
+def test_an_audit_names_fields_of_the_request(http: Service) -> None:
+    """Who asks over HTTP has no options of a command line."""
+    client = http.client()
+    for words, field in (
+        ({"tag": "team=ci"}, "older_than"),
+        ({"older_than": "6h"}, "tag"),
+        ({"tag": "team", "older_than": "6h"}, "tag"),
+        ({"tag": "team=ci", "older_than": "soon"}, "older_than"),
+    ):
+        for answer in (
+            client.get(f"{API}/audit", params=words), client.post(f"{API}/audit", json=words),
+        ):  # fmt: skip
+            problem = answer.json()
+            assert (answer.status_code, problem["field"]) == (422, field), answer.text
+            assert "--" not in problem["detail"] + problem["fix"], answer.text
 
 
 def test_what_a_body_says_is_refused_in_a_query(http: Service) -> None:

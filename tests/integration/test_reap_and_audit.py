@@ -128,7 +128,8 @@ def test_machines_of_other_runners_are_audited_by_tag_and_age(
     done = cli(*words)
     assert done.code == 7
     assert [line["ref"] for line in done.items] == [old]
-    assert cli("audit", "--tag", "team=ci").code == 2
+    refused = cli("audit", "--tag", "team=ci")
+    assert (refused.code, b"--older-than: missing beside --tag" in refused.err) == (2, True)
     assert cli("audit", "--older-than", "6h").code == 2
     assert cli("audit", "--tag", "team", "--older-than", "6h").code == 2
     assert cli("audit", "--tag", "team=ci", "--older-than", "soon").code == 2

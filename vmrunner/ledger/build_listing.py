@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cache, partial
+from itertools import product
 from typing import Any, Final, cast
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.labels import having, owned
-from vmrunner.ledger.row_reading import readable
+from vmrunner.ledger.row_reading import RecentRows
 from vmrunner.ledger.sql import (
     ColumnElement,
     Connection,
@@ -61,17 +62,46 @@ def _plain(active: bool | None) -> Statement:
     return wanted.order_by(_b.id.desc()).limit(arg("limit"))
 
 
-_OTHERS: Final = [field.name for field in fields(BuildChoice) if field.name != "active"]
+_WORDS: Final = [field.name for field in fields(BuildChoice)]
 _ANYTHING: Final[tuple[object, ...]] = (None, (), [], {})
+
+
+def _only(choice: BuildChoice, *names: str) -> bool:
+    """True of a choice that goes by nothing but these of its words."""
+    return all(getattr(choice, name) in _ANYTHING for name in _WORDS if name not in names)
+
+
 #: The builds of a choice by nothing else, as most are: newest first.
 _PLAIN = {active: Prepared(partial(_plain, active)) for active in (None, True, False)}
+
+
+def _sizes(active: bool | None, older: bool) -> Statement:
+    conditions = _of_columns(BuildChoice(active=active))
+    if older:
+        conditions.append(_b.id < arg("before"))
+    wanted = select(_b.id, func.length(_b.spec)).where(*conditions)
+    return wanted.order_by(_b.id.desc()).limit(arg("limit"))
+
+
+#: The ids of such builds, and the sizes of their specs; also of those before one.
+_SIZES = {
+    (active, older): Prepared(partial(_sizes, active, older))
+    for active, older in product((None, True, False), (False, True))
+}
+
+
+@cache
+def _these(count: int, newest_first: bool) -> Prepared:
+    order = _b.id.desc() if newest_first else _b.id.asc()
+    ids = [arg(f"id{n}") for n in range(count)]
+    return Prepared(lambda: select(*codec.BUILD).where(_b.id.in_(ids)).order_by(order))
 
 
 def first(
     connection: Connection, choice: BuildChoice, limit: int | None
 ) -> Iterable[Sequence[Any]]:
     """The rows of the first builds of a choice, newest first."""
-    if all(getattr(choice, name) in _ANYTHING for name in _OTHERS):
+    if _only(choice, "active"):
         return _PLAIN[choice.active](connection, limit=ALL_ROWS if limit is None else limit).all()
     return run(connection, chosen(connection, choice, *codec.BUILD).limit(limit))
 
@@ -154,24 +184,37 @@ class BuildPage:
     newer: bool = False
 
 
-def read(connection: Connection, choice: BuildChoice, limit: int, size: int) -> BuildPage:
+def read(
+    connection: Connection,
+    choice: BuildChoice,
+    limit: int,
+    size: int,
+    rows: RecentRows[BuildRecord],
+) -> BuildPage:
     """The first of them, as many as `limit` allows, and `size`, in bytes of their specs; one at
     least."""
-    last: str | None = None
-    remaining, more = size, False
-    sizes = chosen(connection, choice, _b.id, func.length(_b.spec)).limit(limit + 1)
-    for count, (name, length) in enumerate(run(connection, sizes).all()):
+    ids, remaining, more = list[str](), size, False
+    for count, (name, length) in enumerate(_sized(connection, choice, limit + 1)):
         remaining -= length
         if more := count == limit or (remaining < 0 and count > 0):
             break
-        last = name
-    if last is None:
+        ids.append(name)
+    if not ids:
         return BuildPage()
-    backwards = choice.above is not None
-    edge = _b.id <= last if backwards else _b.id >= last
-    found = run(connection, chosen(connection, choice, *codec.BUILD).where(edge))
-    # By the row: one that cannot be read is no end of the list.
-    builds = readable(codec.build, found)
+    # Few statements serve all lengths: the last id is asked for again.
+    count, backwards = 1 << (len(ids) - 1).bit_length(), choice.above is not None
+    values = {f"id{n}": ids[min(n, len(ids) - 1)] for n in range(count)}
+    builds = rows.read(_these(count, not backwards)(connection, **values).all())
+    # By the id: a row that cannot be read is no end of the list.
     if backwards:
         return BuildPage(builds[::-1], builds[0].id if builds else None, newer=more)
-    return BuildPage(builds, last if more else None)
+    return BuildPage(builds, ids[-1] if more else None)
+
+
+def _sized(connection: Connection, choice: BuildChoice, limit: int) -> Iterable[Sequence[Any]]:
+    """The ids of the first builds of a choice, and the sizes of their specs."""
+    if _only(choice, "active", "before"):
+        older = {} if choice.before is None else {"before": choice.before}
+        return _SIZES[choice.active, bool(older)](connection, limit=limit, **older).all()
+    query = chosen(connection, choice, _b.id, func.length(_b.spec)).limit(limit)
+    return run(connection, query).all()

@@ -17,7 +17,7 @@ from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.events import add_event, put_event
 from vmrunner.ledger.labels import owned
 from vmrunner.ledger.objects import referenced_source
-from vmrunner.ledger.row_reading import Readable, RowCache, readable
+from vmrunner.ledger.row_reading import Readable, RecentRows, RowCache, readable
 from vmrunner.ledger.shared_writes import SharedWrites
 from vmrunner.ledger.sql import ColumnElement, Connection, Statement, func, or_, select, update
 from vmrunner.ledger.statements import Prepared, arg, inserts, run
@@ -36,6 +36,8 @@ from vmrunner.model import (
 )
 
 _b = BUILDS.c
+_LISTED: Final = 1024  # builds of lists that are kept decoded
+_LISTED_SIZE: Final = 8 << 10  # characters of each
 _END = "~"  # sorts after all that an id is made of
 
 _INSERT = inserts(
@@ -141,6 +143,7 @@ class Builds(BuildWrites):
         super().__init__(database, shared)
         self._seal = seal
         self._running, self._queue = RowCache(codec.build), RowCache(codec.build)
+        self._listed = RecentRows(codec.build, _LISTED, _LISTED_SIZE)
 
     def submit(
         self,
@@ -381,7 +384,9 @@ class Builds(BuildWrites):
 
     def page(self, choice: BuildChoice, limit: int, size: int) -> BuildPage:
         """The first of them, newest first: `limit` at most, and `size` bytes of their specs."""
-        return self._database.read(lambda c: build_listing.read(c, choice, limit, size))
+        return self._database.read(
+            lambda c: build_listing.read(c, choice, limit, size, self._listed)
+        )
 
 
 def _not_extended(build: BuildRecord, seconds: float, now: float) -> Conflict:

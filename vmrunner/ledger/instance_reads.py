@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
 from typing import Any
@@ -12,7 +12,7 @@ from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.labels import owned_by
-from vmrunner.ledger.row_reading import Readable, RowCache, readable
+from vmrunner.ledger.row_reading import Readable, RecentRows, RowCache, readable
 from vmrunner.ledger.sql import ColumnElement, Connection, Select, Statement, func, or_, select
 from vmrunner.ledger.statements import ALL_ROWS, Prepared, arg, run
 from vmrunner.ledger.tables import INSTANCES
@@ -21,6 +21,7 @@ from vmrunner.model import Access, Death, Instance, InstanceState, Order, Ref, S
 
 _i = INSTANCES.c
 _END = "~"  # sorts after all that an id is made of
+_KEPT, _KEPT_SIZE = 1024, 8 << 10  # VMs of lists that are kept decoded, and characters of each
 _IDS = 500  # as many in one question: databases have a limit
 
 _GET = Prepared(lambda: select(*codec.INSTANCE).where(_i.id == arg("id")))
@@ -47,6 +48,20 @@ def _these(count: int) -> Prepared:
             .order_by(_i.id.desc())
         )
     )
+
+
+@cache
+def _of_builds(count: int) -> Prepared:
+    builds = [arg(f"id{n}") for n in range(count)]
+    return Prepared(
+        lambda: select(*codec.INSTANCE).where(_i.build.in_(builds)).order_by(_i.id.desc())
+    )
+
+
+@cache
+def _starts(count: int) -> Prepared:
+    ids = [arg(f"id{n}") for n in range(count)]
+    return Prepared(lambda: select(_i.id, _i.start).where(_i.id.in_(ids), _i.start.is_not(None)))
 
 
 def _offers(only: ColumnElement[bool]) -> Statement:
@@ -106,6 +121,7 @@ class InstanceReads:
         self._seal = seal
         self._memory = RowCache(codec.instance)
         self._asked_for = RowCache(codec.instance)
+        self._listed = RecentRows(codec.instance, _KEPT, _KEPT_SIZE)
 
     def get(self, instance_id: str) -> Instance:
         """Raises NotFound."""
@@ -138,11 +154,7 @@ class InstanceReads:
         """The rows of these ids, open or gone, as far as there are any. Newest first."""
         found = Readable[Instance]()
         for some in parts_of(ids):
-            # Few statements serve all lengths: the last id is asked for again.
-            count = 1 << (len(some) - 1).bit_length()
-            parameters = {f"id{n}": some[min(n, len(some) - 1)] for n in range(count)}
-            rows = self._database.read(partial(_rows_of, _these(count), parameters))
-            part = self._asked_for.read(rows)
+            part = self._asked_for.read(self._asked(_these, some))
             found.extend(part)
             found.unread |= part.unread
         return found
@@ -151,7 +163,7 @@ class InstanceReads:
         """The rows of these builds, open or gone. Newest first within some hundred builds."""
         found = Readable[Instance]()
         for some in parts_of(builds):
-            found.extend(self._where(_i.build.in_(some)))
+            found.extend(self._listed.read(self._asked(_of_builds, some)))
         return found
 
     def recorded(self, refs: Collection[Ref]) -> Readable[Instance]:
@@ -174,9 +186,8 @@ class InstanceReads:
 
     def starts(self, ids: Collection[str]) -> dict[str, Start]:
         """The way in which each of these came to its build, as far as that is known."""
-        queries = [select(_i.id, _i.start).where(_i.id.in_(some)) for some in parts_of(ids)]
-        found = self._database.read(lambda c: [row for q in queries for row in run(c, q)])
-        return {name: Start(start) for name, start in found if start}
+        found = [row for some in parts_of(ids) for row in self._asked(_starts, some)]
+        return {name: Start(start) for name, start in found}
 
     def places(self, provider: str, since: float | None = None) -> frozenset[Scope]:
         """Return every scope in which this provider has an instance that is not gone, or asked for
@@ -226,6 +237,15 @@ class InstanceReads:
         """Return the access to an instance. Raises NotFound, also once the row is closed."""
         return codec.access_from(self._unseal(_ACCESS, instance_id))
 
+    def _asked(
+        self, statement_of: Callable[[int], Prepared], names: Sequence[str]
+    ) -> Sequence[tuple[Any, ...]]:
+        """The rows of the statement that takes so many names. Few statements serve all lengths:
+        the last name is asked for again."""
+        count = 1 << (len(names) - 1).bit_length()
+        values = {f"id{n}": names[min(n, len(names) - 1)] for n in range(count)}
+        return self._database.read(lambda c: statement_of(count)(c, **values).all())
+
     def _where(self, *conditions: ColumnElement[bool]) -> Readable[Instance]:
         query = select(*codec.INSTANCE).where(*conditions).order_by(_i.id.desc())
         return self._database.read(lambda c: readable(codec.instance, run(c, query)))
@@ -258,12 +278,6 @@ class InstanceReads:
                 )
             )
         return self._database.read(lambda c: readable(codec.instance, listed(c, **values).all()))
-
-
-def _rows_of(
-    statement: Prepared, values: Mapping[str, str], connection: Connection
-) -> list[tuple[Any, ...]]:
-    return statement(connection, **values).all()
 
 
 def parts_of(names: Collection[str]) -> Iterator[list[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -54,6 +56,33 @@ class RowCache(Generic[T]):
         values = readable(decode, rows)
         self._cached = fresh  # at once: several threads read
         return values
+
+
+class RecentRows(Generic[T]):
+    """Decodes rows of lists, which are asked for again and again: a row that is as it was is the
+    same value as before. Keeps the last `most`, of `longest` characters each. Safe in threads."""
+
+    def __init__(self, decode: Callable[[Sequence[Any]], T], most: int, longest: int) -> None:
+        self._decode = decode
+        self._most, self._longest = most, longest
+        self._lock = threading.Lock()
+        self._kept = OrderedDict[str, tuple[Sequence[Any], T]]()
+
+    def read(self, rows: Iterable[Sequence[Any]]) -> Readable[T]:
+        return readable(self._value, rows)
+
+    def _value(self, row: Sequence[Any]) -> T:
+        before = self._kept.get(row[0])
+        if before is not None and before[0] == row:
+            return before[1]
+        value = self._decode(row)
+        if sum(len(cell) for cell in row if isinstance(cell, str)) <= self._longest:
+            with self._lock:
+                self._kept[row[0]] = (row, value)
+                self._kept.move_to_end(row[0])
+                if len(self._kept) > self._most:
+                    self._kept.popitem(last=False)
+        return value
 
 
 @lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -94,6 +94,16 @@ def pair(text: str, field: str) -> tuple[str, str]:
     if not equals or not key:
         raise ConfigError(f"{field}: {text!r} has no name and value", hint="write NAME=VALUE")
     return key, value
+
+
+def together(values: Mapping[str, object]) -> None:
+    """Check that of these values, by their fields, all are given or none. Raises ConfigError."""
+    missing = [field for field, value in values.items() if value is None]
+    given = [field for field in values if field not in missing]
+    if missing and given:
+        raise ConfigError(
+            f"{missing[0]}: missing beside {given[0]}", hint=f"give {' and '.join(values)}, or none"
+        )
 
 
 def env_name(name: str, field: str = "env") -> str:

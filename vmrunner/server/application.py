@@ -16,6 +16,7 @@ from vmrunner.server.entry_threads import EntryThreads
 from vmrunner.server.fleet_cache import CloudLook
 from vmrunner.server.html import STATIC, PageFiles, of_problem
 from vmrunner.server.kept_answers import KeptAnswers
+from vmrunner.server.listed_builds import ListedBuilds
 from vmrunner.server.metrics import Metrics
 from vmrunner.server.news_stream import SharedPages
 from vmrunner.server.oidc import IssuerKeys, OidcExchange
@@ -36,6 +37,8 @@ from vmrunner.server.routes import (
     terminals,
     vm_page,
 )
+from vmrunner.server.routes.common import text_of
+from vmrunner.server.tenant_turns import TenantTurns
 from vmrunner.server.transfer import Transfer
 from vmrunner.services import fleet
 from vmrunner.services.junit_reports import ReadReports
@@ -68,6 +71,8 @@ def make(parts: ServerParts, *, everybody: Principal | None = None) -> FastAPI:
     app.state.parts = parts
     app.state.watcher = ChangeWatcher(lambda build: parts.ledger.builds.progress(build))
     app.state.metrics = Metrics(parts)
+    app.state.tenant_turns = TenantTurns()
+    app.state.listed_builds = ListedBuilds(text_of)
     app.state.upload_slots = CallerSlots("uploads", lambda: UPLOADS)
     app.state.coming_bytes = ComingBytes()
     app.state.stream_slots = CallerSlots("streams", lambda: parts.settings().server.streams)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmrunner.runtime.service_parts import ServiceParts
+from vmrunner.services.queue_reasons import KeptQueue
 
 if TYPE_CHECKING:
     from vmrunner.services.entering import Entrance
@@ -24,3 +25,4 @@ class ServerParts(ServiceParts):
     entrance: Callable[[str], Entrance]
     wake: Callable[[], object]
     now: Callable[[], float] = time.time
+    queue: KeptQueue = field(default_factory=KeptQueue)

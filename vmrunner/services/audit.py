@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from vmrunner.core import audit_rules
 from vmrunner.core.audit_rules import ReaperActivity, Survivor
 from vmrunner.engine.membership import beats
-from vmrunner.errors import ConfigError, LedgerError
+from vmrunner.errors import LedgerError
+from vmrunner.lib import units
 from vmrunner.providers.retired_providers import RetiredProvider, parts
 from vmrunner.reaper.once import last_sweeps
 from vmrunner.runtime import background
@@ -43,11 +44,7 @@ def audit(
     With `tag` and `older_than` (seconds), only this: the machines with that tag that are older,
     of any maker."""
     only = providers.named(provider)
-    if (tag is None) != (older_than is None):
-        raise ConfigError(
-            "audit: --tag and --older-than belong together",
-            hint="--tag team=ci --older-than 6h",
-        )
+    units.together({"tag": tag, "older_than": older_than})
     opened, broken = providers.opened()
     several = [(name, driver) for name, driver in opened.items() if only in (None, name)]
     chosen = [(name, part) for name, driver in several for part in parts(name, driver).values()]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar, overload
 
 from vmrunner.lib import units
@@ -54,8 +55,13 @@ def iso(at: float) -> str: ...
 def iso(at: float | None) -> str | None: ...
 def iso(at: float | None) -> str | None:
     """RFC 3339 in UTC, to the millisecond."""
-    if at is None:
-        return None
+    return None if at is None else _iso(at)
+
+
+@lru_cache(
+    maxsize=8192
+)  # a phase begins when the one before it ends, and lists are asked for again
+def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -19,8 +19,13 @@ _NAMED: Final = (OF_TOKEN, OIDC)
 def named(ledger: Ledger, rows: Iterable[BuildRecord]) -> list[BuildRecord]:
     """Return builds with the names of who submitted them."""
     listed = list(rows)
-    names = ledger.tokens.names({row.actor for row in listed if row.actor.startswith(_NAMED)})
+    names = of_builds(ledger, listed)
     return [replace(row, actor_name=names.get(row.actor, "")) for row in listed]
+
+
+def of_builds(ledger: Ledger, rows: Iterable[BuildRecord]) -> Mapping[str, str]:
+    """The names of those who submitted these builds, by actor, as far as they have one."""
+    return ledger.tokens.names({row.actor for row in rows if row.actor.startswith(_NAMED)})
 
 
 def names(ledger: Ledger, actors: Collection[str]) -> Mapping[str, str]:

@@ -68,6 +68,7 @@ def audit(
     """Report VMs that should not be alive. Ends nothing. Exits 7 if there is any."""
     from vmrunner.lib import units
 
+    units.together({"--tag": tag, "--older-than": older_than})
     found = shell_of(context).service.audit(
         provider=provider,
         tag=None if tag is None else units.pair(tag, "--tag"),

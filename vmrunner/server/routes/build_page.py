@@ -15,7 +15,7 @@ from vmrunner.model import BuildRecord, BuildState, Principal, Result
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.html import rendered
 from vmrunner.server.routes.builds import chosen, waiting_reasons
-from vmrunner.server.routes.common import Parts, Reader
+from vmrunner.server.routes.common import IN_TURN, Parts, Reader
 from vmrunner.services import costs, people
 from vmrunner.services.build_filter import FilterWords
 
@@ -41,7 +41,7 @@ _CHIPS: Final[tuple[tuple[str, str, Sequence[str]], ...]] = (
 Query = Mapping[str, Sequence[str]]
 
 
-@router.get("/")
+@router.get("/", dependencies=[IN_TURN])
 def builds(request: Request, parts: Parts, principal: Reader) -> Response:
     """Builds, newest first. What is wrong with the filter stands above an empty list."""
     query = _query(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import Field
@@ -18,9 +18,11 @@ from vmrunner.model import BuildRecord, BuildState, Principal, Reason, Result
 from vmrunner.server import request_bodies
 from vmrunner.server.build_body import BuildBody, SandboxBody
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.listed_builds import ListedBuilds
 from vmrunner.server.routes import query_words
 from vmrunner.server.routes.answers import Answers, answers, json_body, polled
 from vmrunner.server.routes.common import (
+    IN_TURN,
     PageParameters,
     Parameters,
     Parts,
@@ -29,6 +31,7 @@ from vmrunner.server.routes.common import (
     ask_cloud,
     ask_store,
     costed,
+    joined_listing,
     listing,
     visible_build,
 )
@@ -105,23 +108,24 @@ def submission(page: str) -> Answers:
     return made | answers(page, "SpecPage", headers=("Location",), described="It is there, or dry")
 
 
-@router.get("/builds", responses=polled("BuildPage"))
+@router.get("/builds", responses=polled("BuildPage"), dependencies=[IN_TURN])
 def list_builds(
-    parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
-) -> JSONResponse:
+    request: Request, parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
+) -> Response:
     """The builds that the token sees, newest first."""
     page = chosen(
         parts, principal, wanted.words(), wanted.label, wanted.after, wanted.limit,
         mine=wanted.mine,
     )  # fmt: skip
     shown = costs.until_now(parts.ledger, parts.providers, page.builds)
-    shown = people.named(parts.ledger, shown)
+    names = people.of_builds(parts.ledger, shown)
     waiting = waiting_reasons(parts, principal, shown)
     starts = parts.ledger.instances.starts([row.instance for row in shown if row.instance])
-    return listing(
+    texts: ListedBuilds = request.app.state.listed_builds
+    return joined_listing(
         "build",
         [
-            listed_document(row, starts.get(row.instance or ""), waiting.get(row.id))
+            texts.text(row, names, starts.get(row.instance or ""), waiting.get(row.id))
             for row in shown
         ],
         next_=page.next,
@@ -160,7 +164,7 @@ def waiting_reasons(
     parts: ServerParts, principal: Principal, rows: list[BuildRecord]
 ) -> dict[str, str]:
     """Reasons why those of them that are queued wait, as far as the principal may know."""
-    return queue_reasons.waiting(parts.ledger, parts.limits(), rows, principal)
+    return queue_reasons.waiting(parts.ledger, parts.limits(), rows, principal, parts.queue)
 
 
 _EXAMPLE: Final = {

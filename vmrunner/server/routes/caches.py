@@ -14,7 +14,7 @@ from vmrunner.model.caches import MOST_CACHES
 from vmrunner.server import html_times
 from vmrunner.server.html_tables import Cell, RowAction, TableRow, table
 from vmrunner.server.routes.answers import answers
-from vmrunner.server.routes.common import Parameters, Parts, Reader, Submitter, listing
+from vmrunner.server.routes.common import IN_TURN, Parameters, Parts, Reader, Submitter, listing
 from vmrunner.services import caches
 
 router = APIRouter(tags=["caches"])
@@ -26,7 +26,7 @@ class CacheParameters(Parameters):
     limit: int = Field(default=1000, ge=1, le=MOST_CACHES)
 
 
-@router.get("/caches", responses=answers("CachePage"))
+@router.get("/caches", responses=answers("CachePage"), dependencies=[IN_TURN])
 def list_caches(
     parts: Parts, principal: Reader, wanted: Annotated[CacheParameters, Query()]
 ) -> JSONResponse:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeVar, cast
 
 from anyio import to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from vmrunner.errors import Conflict, NotFound
 from vmrunner.model import BuildRecord, Instance, Principal, TokenScope
-from vmrunner.server.authentication import Requires
+from vmrunner.server.authentication import Requires, caller
 from vmrunner.server.change_watcher import ChangeWatcher
 from vmrunner.server.dependencies import ServerParts
+from vmrunner.server.tenant_turns import TenantTurns
 from vmrunner.services import ceilings, costs
 from vmrunner.services.documents import envelope
 
@@ -39,6 +40,18 @@ WholeReader = Annotated[Principal, Depends(Requires(TokenScope.READ, whole=True)
 Admin = Annotated[Principal, Depends(Requires(TokenScope.ADMIN, whole=True))]
 Enterer = Annotated[Principal, Depends(Requires(TokenScope.ENTER))]
 Scraper = Annotated[Principal, Depends(Requires(TokenScope.METRICS, whole=True))]
+
+
+async def _in_turn(request: Request) -> AsyncIterator[None]:
+    turns = cast("TenantTurns", request.app.state.tenant_turns)
+    principal = caller(request).principal
+    async with turns.turn(principal.tenant if principal.labels else principal.actor):
+        yield
+
+
+#: A route whose answer takes much of the processor: a tenant's wait for each other while others
+#: ask. The turn ends before the answer is sent: its reader may be slow.
+IN_TURN: Final = Depends(_in_turn, scope="function")
 
 
 class Parameters(BaseModel):
@@ -67,6 +80,21 @@ class Documents(JSONResponse):
             return super().render(content)
         except UnicodeEncodeError:
             return json.dumps(content, allow_nan=False).encode()
+
+
+def text_of(document: Mapping[str, Any]) -> bytes:
+    """A document as JSON, as `Documents` have it."""
+    return bytes(Documents(document).body)
+
+
+def joined_listing(kind: str, items: Iterable[bytes], *, next_: str | None = None) -> Response:
+    """The same as `listing`, of documents that are JSON already."""
+    nothing: Mapping[str, Any] = envelope(kind, ())
+    begin, _, end = text_of(nothing if next_ is None else {**nothing, "next": next_}).partition(
+        b"[]"
+    )
+    body = b"".join((begin, b"[", b",".join(items), b"]", end))
+    return Response(body, media_type=Documents.media_type)
 
 
 def listing(

@@ -13,7 +13,7 @@ from vmrunner.core import cost_report
 from vmrunner.lib import units
 from vmrunner.server.html_tables import Cell, TableLink, TableRow, table
 from vmrunner.server.routes.answers import answers
-from vmrunner.server.routes.common import Parameters, Parts, Reader, listing
+from vmrunner.server.routes.common import IN_TURN, Parameters, Parts, Reader, listing
 from vmrunner.server.routes.query_words import Grouping, Span
 from vmrunner.services import costs
 from vmrunner.services.documents import cost_document
@@ -29,7 +29,7 @@ class CostParameters(Parameters):
     since: Span = 7 * cost_report.DAY
 
 
-@router.get("/costs", responses=answers("CostPage"))
+@router.get("/costs", responses=answers("CostPage"), dependencies=[IN_TURN])
 def list_costs(
     parts: Parts, principal: Reader, wanted: Annotated[CostParameters, Query()]
 ) -> JSONResponse:
@@ -41,7 +41,7 @@ def list_costs(
     return listing("cost", map(cost_document, found))
 
 
-@pages.get("/costs")
+@pages.get("/costs", dependencies=[IN_TURN])
 def cost_page(
     request: Request, parts: Parts, principal: Reader, wanted: Annotated[CostParameters, Query()]
 ) -> Response:

@@ -15,6 +15,7 @@ from vmrunner.server.caller_slots import CallerSlots
 from vmrunner.server.dependencies import ServerParts
 from vmrunner.server.routes.answers import answers, polled
 from vmrunner.server.routes.common import (
+    IN_TURN,
     PageParameters,
     Parts,
     Reader,
@@ -41,7 +42,7 @@ class InstanceFilter(PageParameters):
     cloud: bool = False
 
 
-@router.get("/instances", responses=polled("FleetPage", problems=(429,)))
+@router.get("/instances", responses=polled("FleetPage", problems=(429,)), dependencies=[IN_TURN])
 def list_instances(
     request: Request,
     parts: Parts,

@@ -3,7 +3,7 @@ with a label filter may ask for any of it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -47,11 +47,23 @@ class AuditParameters(Parameters):
     older_than: Duration | None = None
 
 
+def _beside(name: str, other: str) -> dict[str, Any]:
+    """A schema of bodies: where they give one of two texts, they give the other. null gives
+    none."""
+    given = {
+        field: {"properties": {field: {"type": "string"}}, "required": [field]}
+        for field in (name, other)
+    }
+    return {"if": given[name], "then": given[other]}
+
+
 class AuditBody(Section):
     """The words of `GET /audit`."""
 
     model_config = ConfigDict(
-        json_schema_extra={"dependentRequired": {"tag": ["older_than"], "older_than": ["tag"]}}
+        json_schema_extra={
+            "allOf": [_beside("tag", "older_than"), _beside("older_than", "tag")],
+        }
     )
 
     provider: str | None = None

@@ -15,14 +15,14 @@ from vmrunner.server.html import rendered
 from vmrunner.server.kept_answers import KeptAnswers
 from vmrunner.server.routes.build_page import list_rows
 from vmrunner.server.routes.builds import waiting_reasons
-from vmrunner.server.routes.common import Parts, Reader
+from vmrunner.server.routes.common import IN_TURN, Parts, Reader
 from vmrunner.services import costs, overview
 from vmrunner.services.overview import BuildHistory
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.get("/overview")
+@router.get("/overview", dependencies=[IN_TURN])
 def show_overview(request: Request, parts: Parts, principal: Reader) -> Response:
     """Show what runs, what waits and why, what failed, what it costs, and how the house is."""
     kept = cast("KeptAnswers[BuildHistory]", request.app.state.histories)

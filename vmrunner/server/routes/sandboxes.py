@@ -31,6 +31,7 @@ from vmrunner.server.routes.builds import (
     submitted,
 )
 from vmrunner.server.routes.common import (
+    IN_TURN,
     Parameters,
     Parts,
     Reader,
@@ -163,7 +164,7 @@ async def create_sandbox(
     return await submitted(request, parts, principal, SandboxBody, dry_run=wanted.dry_run)
 
 
-@router.get("/sandboxes", responses=polled("SandboxPage"))
+@router.get("/sandboxes", responses=polled("SandboxPage"), dependencies=[IN_TURN])
 def list_sandboxes(
     parts: Parts, principal: Reader, wanted: Annotated[BuildFilter, Query()]
 ) -> JSONResponse:
