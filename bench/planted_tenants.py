@@ -288,15 +288,15 @@ BUGS: Final = (
     Bug(
         "a tenant's lists follow each other without a rest",
         "server/tenant_turns.py",
-        "self._later(min(self._clock() - began, LONGEST), end)",
+        "self._later(min(self._clock() - began, LONGEST_TURN), end)",
         "end()",
         f"{LIST_TURNS}::test_beside_another_it_has_one_and_rests",
     ),
     Bug(
         "a list that hangs holds up all of its tenant",
         "server/tenant_turns.py",
-        "timer = self._later(LONGEST, end)",
-        "timer = self._later(LONGEST, lambda: None)",
+        "timer = self._later(LONGEST_TURN, end)",
+        "timer = self._later(LONGEST_TURN, lambda: None)",
         f"{LIST_TURNS}::test_what_hangs_holds_up_others_for_a_moment",
     ),
     Bug(

@@ -454,7 +454,7 @@ def test_while_others_ask_a_tenants_lists_take_turns(
 ) -> None:
     """Four connections of one tenant that asked for lists without end made those of another 2.25
     times slower."""
-    for name in ("LONGEST", "RECENT"):
+    for name in ("LONGEST_TURN", "RECENT"):
         monkeypatch.setattr(tenant_turns, name, 3600.0)
     page, may_end = http.app.ledger.builds.page, threading.Event()
     under_way, most = Counter[str](), Counter[str]()

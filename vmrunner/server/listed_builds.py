@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from vmrunner.model import BuildRecord, Start
     from vmrunner.services.document_types import ListedBuildDocument
 
-MOST: Final = 1024  # documents that are kept
-LONGEST: Final = 16 << 10  # bytes of each
+MOST_LISTED: Final = 1024  # documents that are kept
+LISTED_BYTES: Final = 16 << 10  # bytes of each
 
 
 class _Shown(NamedTuple):
-    """What a document was made of, and its JSON."""
+    """A document as JSON, and what it was made of."""
 
     build: BuildRecord
     beside: tuple[str, Start | None, str | None]
@@ -47,10 +47,10 @@ class ListedBuilds:
             return kept.text
         named = replace(build, actor_name=beside[0])
         text = self._write(listed_document(named, start, waiting))
-        if len(text) <= LONGEST:
+        if len(text) <= LISTED_BYTES:
             with self._lock:
                 self._kept[build.id] = _Shown(build, beside, text)
                 self._kept.move_to_end(build.id)
-                if len(self._kept) > MOST:
+                if len(self._kept) > MOST_LISTED:
                     self._kept.popitem(last=False)
         return text

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 #: Seconds for which a tenant counts as one that asks, since it asked last.
 RECENT: Final = 1.0
 #: Seconds of a turn, and of a rest: what takes longer waits for something, such as a database.
-LONGEST: Final = 0.25
+LONGEST_TURN: Final = 0.25
 
 
 class _Timer(Protocol):
@@ -34,7 +34,7 @@ class _Line:
 
 
 class TenantTurns:
-    """For one event loop."""
+    """Turns of all tenants, for one event loop."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class TenantTurns:
     ) -> None:
         self._clock, self._later = clock, later
         self._lines: dict[str, _Line] = {}
-        self._asked: dict[str, float] = {}  # when each asked last; the latest comes last
+        self._last_request: dict[str, float] = {}  # when each asked last; the latest comes last
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[None]:
@@ -62,26 +62,26 @@ class TenantTurns:
                 ended = True
                 self._end(tenant, line)
 
-        timer = self._later(LONGEST, end)
+        timer = self._later(LONGEST_TURN, end)
         try:
             yield
         finally:
             timer.cancel()
             if not ended and self._others_ask(tenant):
-                self._later(min(self._clock() - began, LONGEST), end)
+                self._later(min(self._clock() - began, LONGEST_TURN), end)
             else:
                 end()
 
     def _note(self, tenant: str) -> None:
         now = self._clock()
-        self._asked.pop(tenant, None)
-        for name in [name for name, at in self._asked.items() if now - at >= RECENT]:
-            del self._asked[name]
-        self._asked[tenant] = now
+        self._last_request.pop(tenant, None)
+        for name in [name for name, at in self._last_request.items() if now - at >= RECENT]:
+            del self._last_request[name]
+        self._last_request[tenant] = now
 
     def _others_ask(self, tenant: str) -> bool:
-        latest = next((name for name in reversed(self._asked) if name != tenant), None)
-        return latest is not None and self._clock() - self._asked[latest] < RECENT
+        latest = next((name for name in reversed(self._last_request) if name != tenant), None)
+        return latest is not None and self._clock() - self._last_request[latest] < RECENT
 
     async def _given(self, tenant: str, line: _Line) -> None:
         """Wait until one that ends leaves its turn."""

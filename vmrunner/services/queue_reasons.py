@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vmrunner.model import Principal
 
 LOOKED_AT: Final = 1000  # builds, the oldest of the highest priority
-KEPT: Final = 1.0  # seconds that a look is kept at most
+QUEUE_KEPT: Final = 1.0  # seconds that a look is kept at most
 PAUSES: Final = 20  # times what a look took it is kept
 CHEAP: Final = 0.01  # seconds of the processor: a look that took no more is not kept
 #: No cloud is asked here: a provider with room counts as one that could start.
@@ -71,7 +71,7 @@ class KeptQueue:
         before = self._cost()
         found = look()
         spent = self._cost() - before
-        self._lasts_until = self._now() + min(KEPT, PAUSES * spent)
+        self._lasts_until = self._now() + min(QUEUE_KEPT, PAUSES * spent)
         self._kept = found if spent > CHEAP else None
         return found
 

@@ -18,7 +18,7 @@ class Decoded:
         self.row = row
 
 
-def test_a_row_that_is_as_it_was_is_the_same_value() -> None:
+def test_an_unchanged_row_is_the_same_value() -> None:
     rows = RecentRows(Decoded, most=10, longest=100)
     first = rows.read([("b-1", "x"), ("b-2", "y")])
     second = rows.read([("b-2", "y"), ("b-1", "z")])

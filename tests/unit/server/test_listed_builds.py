@@ -54,8 +54,8 @@ def test_whatever_changes_is_told() -> None:
 
 
 def test_what_is_kept_has_bounds(monkeypatch: Any) -> None:
-    monkeypatch.setattr(listed_builds, "MOST", 2)
-    monkeypatch.setattr(listed_builds, "LONGEST", 5000)
+    monkeypatch.setattr(listed_builds, "MOST_LISTED", 2)
+    monkeypatch.setattr(listed_builds, "LISTED_BYTES", 5000)
     texts = Written()
     large = build("b-9", env={"X": "x" * 5000})
     rows = [build(f"b-{number}") for number in range(3)]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from vmrunner.server.tenant_turns import LONGEST, RECENT, TenantTurns
+from vmrunner.server.tenant_turns import LONGEST_TURN, RECENT, TenantTurns
 
 
 class Later:
@@ -119,7 +119,7 @@ def test_a_flood_from_before_shrinks_to_one() -> None:
         for number in range(1, 5):
             await world.end(f"a{number}")
             for timer in world.timers:
-                if timer.seconds < LONGEST:
+                if timer.seconds < LONGEST_TURN:
                     timer.fire()
             await world.settle()
         assert world.under_way == ["b1", "a5"]
@@ -180,7 +180,7 @@ def test_what_hangs_holds_up_others_for_a_moment() -> None:
         await world.ask("a1")
         await world.ask("a2")
         assert world.under_way == ["b1", "a1"]
-        assert await world.rest() == [LONGEST, LONGEST]
+        assert await world.rest() == [LONGEST_TURN, LONGEST_TURN]
         assert world.under_way == ["b1", "a1", "a2"]
         await world.end("a1")
         await world.end("a2")

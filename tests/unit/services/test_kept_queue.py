@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from vmrunner.services.queue_reasons import CHEAP, KEPT, PAUSES, KeptQueue, QueueView
+from vmrunner.services.queue_reasons import CHEAP, QUEUE_KEPT, PAUSES, KeptQueue, QueueView
 
 
 class Looks:
@@ -42,7 +42,7 @@ def test_a_costly_queue_is_kept_for_a_while() -> None:
     looks.now += PAUSES * looks.cost
     looks.cost = 60.0
     assert looks.get() == ("3", True)
-    looks.now += KEPT
+    looks.now += QUEUE_KEPT
     looks.cost = 0.0
     assert [looks.get() for _ in range(2)] == [("4", True), ("5", True)], "it is short again"
 
@@ -51,7 +51,7 @@ def test_while_one_looks_others_have_the_former() -> None:
     looks = Looks()
     looks.cost = 60.0
     looks.get()
-    looks.now += KEPT
+    looks.now += QUEUE_KEPT
     begun, may_end, found = threading.Event(), threading.Event(), list[tuple[str, bool]]()
 
     def slow() -> QueueView:
