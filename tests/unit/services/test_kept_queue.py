@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from vmrunner.services.queue_reasons import CHEAP, QUEUE_KEPT, PAUSES, KeptQueue, QueueView
+from vmrunner.services.queue_reasons import CHEAP, PAUSES, QUEUE_KEPT, KeptQueue, QueueView
 
 
 class Looks:
