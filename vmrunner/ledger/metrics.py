@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from vmrunner.ledger import row_codec as codec
 from vmrunner.ledger.database import Database
 from vmrunner.ledger.labels import owned
-from vmrunner.ledger.sql import Connection, func, select, tuple_
-from vmrunner.ledger.statements import Prepared, arg, run
+from vmrunner.ledger.sql import ColumnElement, Connection, Statement, func, select, tuple_
+from vmrunner.ledger.statements import Prepared, arg
 from vmrunner.ledger.tables import BUILDS, INSTANCES, PAST_COUNTS, POOL_STARTS, SIGHTINGS
 from vmrunner.model import BuildState, BuildUsage, InstanceState, Phase
 
@@ -45,6 +45,14 @@ _PHASES = Prepared(
         .limit(arg("limit"))
     )
 )
+
+
+def _ended_since(such: Iterable[ColumnElement[bool]] = ()) -> Statement:
+    wanted = select(_b.finished_at, _b.result, _b.phases).where(_b.finished_at >= arg("moment"))
+    return wanted.where(*such).order_by(_b.finished_at.desc()).limit(arg("limit"))
+
+
+_ENDED_SINCE = Prepared(_ended_since)
 _DEATHS = Prepared(
     lambda: (
         select(_i.death, func.count())
@@ -136,17 +144,13 @@ class LedgerMetrics:
 
     def ended_since(
         self, moment: float, own: Mapping[str, str], limit: int
-    ) -> list[tuple[float, str, Sequence[Phase]]]:
-        """Return when, with which result and by which phases the builds ended that did so since
-        then, the last ones first; those of the principal with this label filter."""
-        query = (
-            select(_b.finished_at, _b.result, _b.phases)
-            .where(_b.finished_at >= moment, *owned(own))
-            .order_by(_b.finished_at.desc())
-            .limit(limit)
-        )
-        found = self._database.read(lambda c: run(c, query).all())
-        return [(row[0], row[1] or "", codec.phases(row[2])) for row in found]
+    ) -> list[tuple[float, str, float | None]]:
+        """Return when and with which result the builds ended that did so since then, the last ones
+        first, and for how many seconds each was queued; those of the principal with this label
+        filter."""
+        statement = Prepared(lambda: _ended_since(owned(own))) if own else _ENDED_SINCE
+        found = self._database.read(lambda c: statement(c, moment=moment, limit=limit).all())
+        return [(at, result or "", codec.time_queued(phases)) for at, result, phases in found]
 
     def deaths(self) -> list[tuple[str, int]]:
         """The number of instances that are gone, by the reason of their death."""

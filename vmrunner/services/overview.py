@@ -73,12 +73,11 @@ def history(
     """Return the history of the builds of the principal with this label filter."""
     first = (now // HOUR - HOURS + 1) * HOUR
     hours = [EndedHour(first + n * HOUR) for n in range(HOURS)]
-    for ended, result, phases in ledger.metrics.ended_since(first, own, _COUNTED):
+    for ended, result, queued in ledger.metrics.ended_since(first, own, _COUNTED):
         hour = hours[min(int((ended - first) // HOUR), HOURS - 1)]
         hour.results[result] += 1
-        queued = [p for p in phases if p.state is BuildState.QUEUED and p.ended is not None]
-        if queued:
-            hour.waits.append(sum(phase.seconds(now) for phase in queued))
+        if queued is not None:
+            hour.waits.append(queued)
     return BuildHistory(
         hours=hours,
         days=_days(ledger, providers, own, now),
