@@ -117,13 +117,15 @@ def test_the_command_can_be_copied(http: Service, visitor: Visitor) -> None:
 
 def test_a_cancel_is_seen_without_a_reload(http: Service, visitor: Visitor) -> None:
     page = visitor.page
-    build = submit(http, "sleep 600")
+    build = submit(http, "say one\nsleep 600")
     wait_until(lambda: http.app.ledger.builds.get(build).state.value == "running")
     page.goto(f"{http.url}/builds/{build}")
     page.evaluate("window.same = true")
     visitor.press("Cancel")
     expect(page.locator("h1 .pill.cancelled")).to_be_visible(timeout=SOON)
     assert page.evaluate("window.same")
+    expect(page.locator(".failed.quiet")).to_contain_text("ran when the build was cancelled")
+    expect(page.locator("#log h3")).to_contain_text("cut short", timeout=SOON)
     page.click("text=Run again")
     page.wait_for_url(re.compile(f"/builds/(?!{build})b-"))
 
@@ -134,6 +136,7 @@ def test_an_empty_log_says_so(http: Service, visitor: Visitor) -> None:
     http.ended(build)
     page.goto(f"{http.url}/builds/{build}")
     expect(page.locator("#lines")).to_have_text("0 lines")
+    expect(page.locator("#log")).to_have_attribute("data-empty", "Nothing was written.")
     expect(page.locator("#found-next")).to_be_visible()
 
 

@@ -139,7 +139,7 @@ def test_a_word_is_taken_out_of_the_filter(http: Service, browser: Browser) -> N
 def test_an_empty_list_says_how_to_begin(http: Service) -> None:
     text = http.client().get("/", headers=PAGE).text
     assert f"export VMRUNNER_SERVER={http.url}" in text
-    assert "vmrunner run -- make test" in text
+    assert "vmrunner run --source . -- make test" in text
 
 
 def test_a_tenant_counts_its_own_alone(http: Service) -> None:
@@ -149,6 +149,16 @@ def test_a_tenant_counts_its_own_alone(http: Service) -> None:
     assert "queued <b>0</b>" in text
     assert listed(http, "actor=t", own) == []
     assert listed(http, "newer=b-0", own) == []
+
+
+def test_a_builds_name_and_labels_are_whole(http: Service, browser: Browser) -> None:
+    labels = {"branch": "main", "team": "core"}
+    body = {"name": "nightly", "labels": labels, "steps": ["exit 1"]}
+    http.ended(only(http.client().post(f"{API}/builds", json=body))["id"])
+    visitor = Visitor(browser, http.url, http.token(), viewport={"width": 1280, "height": 800})
+    cut = "each => each.filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth).length"
+    assert visitor.page.locator(".builds .what :is(a, .chip)").evaluate_all(cut) == 0
+    visitor.close()
 
 
 def test_a_hostile_build_is_text(http: Service, browser: Browser) -> None:

@@ -141,7 +141,7 @@ def test_the_overview_follows_what_happens(
         visitor = Visitor(browser, http.url, http.token(), viewport={"width": 390, "height": 844})
         page = visitor.page
         page.goto(f"{http.url}/overview")
-        expect(page.locator("#overview")).to_contain_text("vmrunner run -- make test")
+        expect(page.locator("#overview")).to_contain_text("vmrunner run --source . -- make test")
         build = submit(http, "nightly", "sleep 600")
         link = page.locator("#running-title + ul").get_by_role("link", name="nightly")
         expect(link).to_be_visible(timeout=20_000)

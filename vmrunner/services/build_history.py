@@ -89,6 +89,8 @@ def describe(build: BuildRecord, run: StepRun, *, short: bool = False) -> str:
         return f"{name} ran when the build's {exact(build.spec.timeout)} were over"
     if build.reason is Reason.DEADLINE:
         return f"{name} ran when its VM's time was over"
+    if build.result is Result.CANCELLED:
+        return f"{name} ran when the build was cancelled"
     if run.exit_code is not None:
         return f"{name} ended with exit code {run.exit_code}"
     return f"{name} did not come to its end"

@@ -49,6 +49,7 @@ def build(result: Result | None, reason: Reason | None = None) -> BuildRecord:
             "step 'slow' ran when the build's 1m were over",
         ),
         (Result.TIMEOUT, Reason.DEADLINE, None, "step 'slow' ran when its VM's time was over"),
+        (Result.CANCELLED, Reason.USER, 143, "step 'slow' ran when the build was cancelled"),
         (Result.ERROR, Reason.VM_LOST, None, "step 'slow' did not come to its end"),
         (Result.SUCCESS, Reason.EXIT_CODE, 0, None),
         (None, None, 3, None),

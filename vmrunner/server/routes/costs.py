@@ -63,8 +63,8 @@ def cost_page(
         )
         for line in found
     ]
-    together = costs.text(cost_report.total(found)) or "nothing"
-    note = f"Together in the last {units.span(wanted.since)}: {together}. Estimated, in USD."
+    together = costs.text(cost_report.total(found))
+    note = f"The last {units.exact(wanted.since)}: {together}. Estimated, in USD."
     columns = ("Builds by " + wanted.by, "Cost", "Final", "Builds", "VMs", "Time", "Reckoned by")
     links = [
         TableLink(
@@ -75,6 +75,7 @@ def cost_page(
         for by in (costs.PROVIDER, costs.DAY, f"{costs.LABEL}team")
     ]
     return table(  # not live: each look sums all these VMs
-        request, "Costs", columns, rows, note=note, empty="Nothing was spent.", links=links,
+        request, "Costs", columns, rows, note=note if rows else "", links=links,
+        empty=f"Nothing was spent in the last {units.exact(wanted.since)}.",
         live=False,
     )  # fmt: skip

@@ -54,6 +54,7 @@ function LogView(log) {
     if (!noted(answer.status)) return false;
     const document_ = await answer.json();
     const sections = document_.items.length ? document_.items : [NONE];
+    if (document_.ended) for (const section of sections) section.over = true;
     total = Math.max(total, sections.at(-1).last);
     if (!document_.ended) sections.at(-1).last = Math.max(sections.at(-1).last, total);
     still(log, () => arrange(sections));
@@ -99,6 +100,8 @@ function LogView(log) {
   function tell() {
     lines.textContent = `${number(total)} ${total === 1 ? "line" : "lines"}` + (over || !total ? "" : follows ? ", followed" : ", more may come");
     toEnd.disabled = !total;
+    if (total) delete log.dataset.empty;
+    else log.dataset.empty = over ? "Nothing was written." : "Nothing was written yet.";
   }
 
   // --- places in it ---

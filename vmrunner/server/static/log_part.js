@@ -84,11 +84,12 @@ export class LogPart {
     this.last = section.last;
     this.element.id = `part-${section.attempt ?? 0}-${section.step ?? "none"}`;
     const { exit_code: code, started_at: began, ended_at: ended } = section;
-    const state = code ? "failure" : code === 0 ? "success" : began && !ended ? "running" : "";
+    const goes = section.over ? "cut short" : "running";  // a step that began and has no end
+    const state = code ? "failure" : code === 0 ? "success" : !began || ended ? "" : section.over ? "cancelled" : "running";
     const seconds = began && ended ? (Date.parse(ended) - Date.parse(began)) / 1000 : null;
     const words = [
       ["name", section.attempt > 1 ? `${section.title} (attempt ${section.attempt})` : section.title],
-      ["took", seconds === null ? (began ? "running" : "") : span(seconds)],
+      ["took", seconds === null ? (began ? goes : "") : span(seconds)],
       ["code", code ? `exit ${code}` : ""],
       ["many", ""],
     ];
