@@ -198,7 +198,7 @@ def _facts(row: BuildRecord, instances: Sequence[Instance]) -> list[tuple[str, o
         "provider": spec.provider,
         "machine": vm.offer.machine_type if vm else "",
         "image": spec.image,
-        "VM came": vm.start.value if vm and vm.start else "",
+        "VM start": vm.start.value if vm and vm.start else "",
         "network": "" if spec.network is Network.OPEN else str(spec.network),
         "source": spec.source,
         "caches": cache_checks.paths(spec.caches),
