@@ -16,11 +16,11 @@ from tests.support.ledger_builds import OFFER, orders, running
 from tests.support.postgres import Server
 from vmrunner.engine.context import EngineLimits
 from vmrunner.engine.engine import Engine
-from vmrunner.engine.poller import SLOW
 from vmrunner.engine.work_selection import LOG_HANDOVER
 from vmrunner.ledger import Ledger, tables
 from vmrunner.lib import process
 from vmrunner.model import Address, Reason, Start
+from vmrunner.providers import LookPace
 from vmrunner.providers.fake import Clock, Cloud, FakeProvider
 
 FEW, MANY, IDLE = 100, 10_000, 60.0
@@ -142,8 +142,8 @@ def test_an_idle_node_reads_no_more_the_more_is_open(
         if count == FEW:  # and yet each is told when its time is over
             clock.advance(LIFE - 1.5 * IDLE - LOG_HANDOVER)
             engine.tick()
-            told = {one.stopped for one in engine._sessions.all()}
-            assert told == {Reason.DEADLINE}
+            stopped = {session.stopped for session in engine._sessions.all()}
+            assert stopped == {Reason.DEADLINE}
         engine.close()
         ledger.close()
     assert costs[MANY] < 1.1 * costs[FEW] + 50, costs
@@ -161,7 +161,7 @@ def test_what_just_goes_on_is_looked_at_in_bulk(tmp_path: Path) -> None:
     cloud.machines[row.ref], machine.ref = machine, row.ref  # all of them are called so
     looked, calls, ticks = cProfile.Profile(), 0, 0
     for measured in (False, True):
-        until = clock() + 2 * SLOW
+        until = clock() + 2 * LookPace().steady
         while clock() < until:
             if measured:
                 looked.enable()
@@ -169,9 +169,9 @@ def test_what_just_goes_on_is_looked_at_in_bulk(tmp_path: Path) -> None:
             looked.disable()
             ticks += measured
             clock.advance(pause)
-    for one in looked.getstats():
-        name = one.code if isinstance(one.code, str) else one.code.co_filename
-        calls += one.callcount if name.endswith(BULK) else 0
+    for function in looked.getstats():
+        name = function.code if isinstance(function.code, str) else function.code.co_filename
+        calls += function.callcount if name.endswith(BULK) else 0
     assert ledger.instances.get("vm-1").start is Start.COLD  # it was seen
     least = 2 * 2 * LOOKS
     assert least <= calls < least + TICK_CALLS * ticks

@@ -18,7 +18,7 @@ from vmrunner.errors import ConfigError, Conflict
 from vmrunner.ledger import Ledger
 from vmrunner.ledger.encryption import Encryption
 from vmrunner.ledger.models import METADATA
-from vmrunner.ledger.sealed_values import SEALED, SealedValues
+from vmrunner.ledger.sealed_values import SealedValues
 from vmrunner.services import key_rotation
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
@@ -32,7 +32,7 @@ def with_secrets(ledger: Ledger, count: int) -> None:
 
 
 def left(ledger: Ledger) -> int:
-    return sum(one.left for one in ledger.sealed.reseal())
+    return sum(progress.left for progress in ledger.sealed.reseal())
 
 
 @pytest.fixture
@@ -47,28 +47,31 @@ def both(url: str, data_dir: Path) -> Ledger:
     return Ledger.open(url, data_dir=data_dir, secret_key=f"{NEW},{OLD}")
 
 
-def test_each_sealed_column_is_known() -> None:
+def test_each_sealed_column_is_known(old: Ledger) -> None:
     binary = {
         f"{table.name}.{column.name}"
         for table in METADATA.tables.values()
         for column in table.columns
         if isinstance(column.type, LargeBinary)
     }
-    assert binary - {"chunks.data"} == set(SEALED)
+    assert binary - {"chunks.data"} == {progress.name for progress in old.sealed.reseal()}
 
 
 def test_all_is_under_the_new_key(url: str, data_dir: Path, old: Ledger) -> None:
     with_secrets(old, 250)
     running(old, "b-x", "vm-1")
     ledger = both(url, data_dir)
-    done = {one.name: (one.values, one.resealed, one.left) for one in ledger.sealed.reseal()}
+    done = {
+        progress.name: (progress.values, progress.resealed, progress.left)
+        for progress in ledger.sealed.reseal()
+    }
     assert done == {
         "builds.secrets": (250, 250, 0),
         "instances.access": (1, 1, 0),
         "instances.ordered": (1, 1, 0),
         "ledger.canary": (1, 1, 0),
     }
-    assert all(one.resealed == 0 for one in ledger.sealed.reseal())
+    assert all(progress.resealed == 0 for progress in ledger.sealed.reseal())
     ledger.close()
     after = Ledger.open(url, data_dir=data_dir, secret_key=NEW)
     assert after.builds.secrets("b-0249") == {"TOKEN": b"value 249"}
@@ -100,7 +103,7 @@ def test_a_crash_in_the_middle_is_gone_on_with(
     with pytest.raises(ConfigError, match="not the secret"):
         Ledger.open(url, data_dir=data_dir, secret_key=NEW)
     assert old.builds.secrets("b-0240") == {"TOKEN": b"value 240"}
-    again = {one.name: one.resealed for one in ledger.sealed.reseal()}
+    again = {progress.name: progress.resealed for progress in ledger.sealed.reseal()}
     assert again["builds.secrets"] == 50
     ledger.close()
 
@@ -132,9 +135,9 @@ def test_what_others_seal_meanwhile_is_told(url: str, data_dir: Path, old: Ledge
     assert left(ledger) == 0
     with_secrets(old, 1)
     lost = Encryption(Fernet.generate_key().decode(), source="nobody")
-    old.builds._seal, known = lost, old.builds._seal
+    old.builds._seal, sealing = lost, old.builds._seal
     old.builds.submit(spec(), id="b-lost", now=10.0, secrets={"TOKEN": b"x"})
-    old.builds._seal = known
+    old.builds._seal = sealing
     assert left(ledger) == 1, "b-lost; the other one was sealed anew"
     assert ledger.builds.secrets("b-0000") == {"TOKEN": b"value 0"}
     ledger.close()
@@ -146,13 +149,15 @@ def test_a_key_in_a_file_is_followed_by_all(url: str, data_dir: Path) -> None:
     with_secrets(first, 1)
     file = data_dir / "secret.key"
     was = file.read_text().strip()
-    assert {one.left for one in key_rotation.rotate(first)} == {0}
+    assert {progress.left for progress in key_rotation.rotate(first)} == {0}
     new, _, kept = file.read_text().strip().partition(",")
     assert kept == was != new
     assert second.builds.secrets("b-0000") == {"TOKEN": b"value 0"}
     submitted(second, "b-1")
     second.instances.start([launch(second, "b-1", "vm-1")], until=200.0)
-    assert {one.resealed for one in key_rotation.rotate(first)} == {0}, "a rotation is under way"
+    assert {progress.resealed for progress in key_rotation.rotate(first)} == {0}, (
+        "a rotation is under way"
+    )
     with pytest.raises(Conflict, match="still be on its way"):
         key_rotation.rotate(first, finish=True)
     long_ago = file.stat().st_mtime - key_rotation.SETTLED
@@ -173,7 +178,7 @@ def test_a_file_is_not_changed_under_nodes_of_other_machines(url: str, data_dir:
     was = (data_dir / "secret.key").read_text()
     ledger.engines.join("e-2", PROCESS, "serve", 10.0, ["local"])
     if ledger.url.startswith("sqlite"):
-        assert {one.left for one in key_rotation.rotate(ledger)} == {0}
+        assert {progress.left for progress in key_rotation.rotate(ledger)} == {0}
     else:
         with pytest.raises(Conflict, match="engines of others"):
             key_rotation.rotate(ledger)

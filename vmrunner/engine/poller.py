@@ -19,7 +19,6 @@ from vmrunner.providers import LookPace, Provider
 from vmrunner.providers.retired_providers import pace_at
 
 FAST_LOOK: Final = LookPace().fresh
-SLOW: Final = LookPace().steady
 #: In these something is about to happen: often at first, later less so.
 _CHANGING: Final = (
     InstanceState.REQUESTED,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vmrunner.core import image_retention
 from vmrunner.core.image_retention import RetainedImage, RetentionVerdict
@@ -21,8 +21,6 @@ from vmrunner.providers.port_images import SUPERVISOR, CloudImage, ImageStore
 if TYPE_CHECKING:
     from vmrunner.ledger import Ledger
     from vmrunner.providers import Provider
-
-KEEP: Final = 3  # of each name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

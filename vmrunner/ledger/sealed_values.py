@@ -58,7 +58,6 @@ _COLUMNS: Final = (
     _Column(INSTANCES, "ordered", ""),
     _Column(LEDGER, "canary", 0),
 )
-SEALED: Final = tuple(column.name for column in _COLUMNS)
 
 
 class SealedValues:

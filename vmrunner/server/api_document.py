@@ -36,7 +36,6 @@ from vmrunner.server.routes import (
 from vmrunner.services import document_schemas
 
 API: Final = "/api/v1"
-PATH: Final = f"{API}/openapi.json"
 _METHODS: Final = ("get", "put", "post", "delete")
 _ROUTERS: Final = (
     builds.router, sandboxes.router, logs.router, log_windows.router, artifacts.router,

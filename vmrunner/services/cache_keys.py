@@ -21,7 +21,6 @@ from vmrunner.model import CacheRule
 from vmrunner.services import sources
 
 LETTERS: Final = 32  # of a SHA-256, in hex
-_PIECE: Final = 1 << 20
 
 
 def named(rules: Sequence[CacheRule], source: str | None) -> tuple[CacheRule, ...]:

@@ -15,10 +15,12 @@ import pytest
 
 from tests.support.reaper_inputs import OTHER, SCOPE, I, row
 from vmrunner.core.reachability import Reachability
-from vmrunner.engine.poller import DARK, LONGEST_PAUSE, SLOW, SLOWEST, InstancePoller
+from vmrunner.engine.poller import DARK, LONGEST_PAUSE, SLOWEST, InstancePoller
 from vmrunner.errors import ProviderError, Throttled, Uncertain
 from vmrunner.model import Instance, Key, Kind, Offer, Power, Ref, Scope, Seen
 from vmrunner.providers import LookPace
+
+SLOW = LookPace().steady
 
 
 @dataclass
@@ -158,27 +160,27 @@ def test_a_place_counts_as_seen_while_it_answers() -> None:
     began = bench.now
     assert bench.watcher.since(rows, 5000.0) == {SCOPE: math.inf, OTHER: math.inf}
     bench.run(rows, 3 * SLOW, tick=1.0)
-    there = 5000.0 + bench.now - began  # its own clock
-    assert bench.watcher.since(rows, there) == {SCOPE: 5000.0, OTHER: 5000.0}
+    provider_now = 5000.0 + bench.now - began  # its own clock
+    assert bench.watcher.since(rows, provider_now) == {SCOPE: 5000.0, OTHER: 5000.0}
     bench.dead = {OTHER}
     bench.run(rows, DARK + SLOW, tick=1.0)
-    there = 5000.0 + bench.now - began
-    assert bench.watcher.since(rows, there) == {SCOPE: 5000.0, OTHER: math.inf}
+    provider_now = 5000.0 + bench.now - began
+    assert bench.watcher.since(rows, provider_now) == {SCOPE: 5000.0, OTHER: math.inf}
     bench.dead = set()
     back = bench.now
     bench.run(rows, 2 * SLOW, tick=1.0)
-    there = 5000.0 + bench.now - began
-    since = bench.watcher.since(rows, there)
+    provider_now = 5000.0 + bench.now - began
+    since = bench.watcher.since(rows, provider_now)
     assert since[SCOPE] == 5000.0
     assert 0 <= since[OTHER] - (5000.0 + back - began) <= SLOW
 
 
 def test_a_new_state_is_a_new_turn() -> None:
     bench = Bench()
-    one = row("vm-1")
-    bench.run([one], 1)
+    instance = row("vm-1")
+    bench.run([instance], 1)
     assert len(bench.calls) == 1
-    bench.run([replace(one, state=I.DELETING, state_since=bench.now)], 0.25)
+    bench.run([replace(instance, state=I.DELETING, state_since=bench.now)], 0.25)
     assert len(bench.calls) == 2
 
 
