@@ -222,7 +222,7 @@ class RemoteService:
     def fleet(self, *, gone: bool, limit: int) -> Fleet:
         """Return the VMs beside what the clouds show now. Raises NotAllowed for a token that does
         not see all."""
-        from vmrunner.api.remote_fleet import fleet
+        from vmrunner.services.client.reports import fleet
 
         state = None if gone else "active"
         return fleet(self.client.get("/instances", cloud=True, state=state, limit=min(limit, 1000)))
@@ -270,13 +270,13 @@ class RemoteService:
 
     def pools(self) -> list[PoolStatus]:
         """Each pool: the VMs that it wants, has and served, and their cost."""
-        from vmrunner.api.remote_pools import pool_status
+        from vmrunner.services.client.reports import pool_status
 
         return list(map(pool_status, self.client.listed("/pools")))
 
     def pool(self, name: str) -> PoolStatus:
         """Return one pool. Raises NotFound."""
-        from vmrunner.api.remote_pools import pool_status
+        from vmrunner.services.client.reports import pool_status
 
         return pool_status(self.client.one(f"/pools/{segment(name)}"))
 

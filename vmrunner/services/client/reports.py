@@ -1,14 +1,35 @@
-"""Reports of reaper and audit, from documents."""
+"""Decoding of what operators are shown: reports of reaper and audit, costs, pools, VMs beside the
+clouds."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from vmrunner.core.audit_rules import AuditFault, Survivor
 from vmrunner.core.cost_report import CostKind, CostLine
-from vmrunner.model import Cost, Death, Kind, PriceSource, Ref, Scope
+from vmrunner.model import (
+    TAG,
+    Cost,
+    Death,
+    EmptyReason,
+    Instance,
+    Kind,
+    Pool,
+    PoolKind,
+    PoolPlace,
+    PoolSpec,
+    Power,
+    PriceSource,
+    Ref,
+    Resource,
+    Scope,
+    network_of,
+)
 from vmrunner.reaper.report import LineFate, LineOutcome, Report, ReportLine
-from vmrunner.services.client.decoding import Document, moment
+from vmrunner.services.client.decoding import Document, instance, moment
+from vmrunner.services.fleet import Fleet, FleetVm
+from vmrunner.services.pools import PoolPlaceStatus, PoolStatus
 
 
 def survivor(document: Document) -> Survivor:
@@ -62,3 +83,85 @@ def _line(document: Document) -> ReportLine:
 
 
 _LINE = ("provider", "what", "kind", "id", "instance", "build", "age", "late", "cost")
+
+
+def fleet(answer: Document) -> Fleet:
+    """Decode VMs beside what the clouds show. Of a cloud's thing that no row names the id is told,
+    not the tags."""
+    here = time.time()
+    vms = [FleetVm(_instance(item), here, _resource(item)) for item in answer["items"]]
+    return Fleet(vms=vms, unread=tuple(answer.get("unread", ())))
+
+
+def _instance(document: Document) -> Instance | None:
+    return None if document["state"] is None else instance(document)
+
+
+def _resource(document: Document) -> Resource | None:
+    seen = document["cloud"]
+    if seen is None:
+        return None
+    tags = {f"{TAG}instance": document["id"]}
+    if (end := moment(seen["expires_at"])) is not None:
+        tags[f"{TAG}expires-at"] = str(int(end))
+    return Resource(
+        ref=Ref(Scope.parse(seen["scope"]), Kind(seen["kind"]), seen["ref"]),
+        power=Power(seen["power"]),
+        created_at=moment(seen["created_at"]),
+        tags=tags,
+    )
+
+
+def pool_status(document: Document) -> PoolStatus:
+    """Decode one pool; of its shape what is shown of it."""
+    empty, sizing = document["empty_reason"], document["sizing"]
+    spec = PoolSpec(
+        name=document["name"],
+        provider=document["provider"],
+        machine_type=document.get("machine_type"),  # servers of before do not tell
+        container=document["container"],
+        kind=PoolKind(document["kind"]),
+        network=network_of(document["network"]),
+        size=sizing["size"],
+        schedule=tuple((entry["cron"], entry["size"]) for entry in sizing["schedule"]),
+        hit_rate=sizing["hit_rate"],
+        least=sizing["min"],
+        most=sizing["max"],
+        ttl=document["ttl"],
+        idle=document["idle"],
+        usd_per_day=document["usd_per_day"],
+    )
+    return PoolStatus(
+        pool=Pool(
+            spec=spec,
+            shape="",
+            revision=document["revision"],
+            size=document["resized_to"],
+            draining=document["draining"],
+            named_at=moment(document["named_at"]) or 0.0,
+        ),
+        want=document["want"],
+        have=document["have"],
+        making=document["making"],
+        claimed=document["claimed"],
+        builds=document["builds"],
+        hit_rate=document["hit_rate"],
+        p50=document["p50"],
+        p95=document["p95"],
+        idle_usd_today=document["idle_usd_today"],
+        empty_reason=EmptyReason(empty) if empty else None,
+        # Servers of before do not tell.
+        by_place=tuple(_place(entry) for entry in document.get("places", ())),
+    )
+
+
+def _place(document: Document) -> PoolPlaceStatus:
+    empty = document["empty_reason"]
+    state = PoolPlace(
+        place=document["place"],
+        want=document["want"],
+        empty_reason=EmptyReason(empty) if empty else None,
+        failures=document["failures"],
+        failing_since=moment(document["failing_since"]),
+    )
+    return PoolPlaceStatus(state=state, have=document["have"], making=document["making"])
