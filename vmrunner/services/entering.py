@@ -8,7 +8,8 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -117,15 +118,8 @@ class Entrance:
     def open(self, order: EntryOrder) -> EnteredCommand:
         """Start a command. Raises NotFound where the container has none of that name."""
         row, instance = self.current()
-        connection = self._dial(row, instance)
-        try:
+        with self._dialled(row, instance) as connection:
             return self._opened(connection, row, instance, order)
-        except client.ConnectionLost as error:
-            connection.close()
-            raise _silent(row, error) from None
-        except BaseException:
-            connection.close()
-            raise
 
     def _opened(
         self, connection: client.Connection, row: BuildRecord, instance: Instance, order: EntryOrder
@@ -147,17 +141,10 @@ class Entrance:
         """Open a connection on which many ports may be spoken to. The container of a build that is
         held is started again; what listened there is not."""
         row, instance = self.current()
-        connection = self._dial(row, instance)
-        try:
+        with self._dialled(row, instance) as connection:
             if row.state is BuildState.HELD:
                 self._start_again(connection, row, instance)
-        except client.ConnectionLost as error:
-            connection.close()
-            raise _silent(row, error) from None
-        except BaseException:
-            connection.close()
-            raise
-        return PortConnection(connection, row)
+            return PortConnection(connection, row)
 
     def _start_again(
         self, connection: client.Connection, row: BuildRecord, instance: Instance
@@ -167,6 +154,19 @@ class Entrance:
             done = connection.run(shlex.join(line), timeout=START)
             if done.exit_code:
                 raise Conflict(f"the container of {row.id}: {done.complaint}")
+
+    @contextmanager
+    def _dialled(self, row: BuildRecord, instance: Instance) -> Iterator[client.Connection]:
+        """A connection, which stays open unless something fails within."""
+        connection = self._dial(row, instance)
+        try:
+            yield connection
+        except client.ConnectionLost as error:
+            connection.close()
+            raise _silent(row, error) from None
+        except BaseException:
+            connection.close()
+            raise
 
     def _dial(self, row: BuildRecord, instance: Instance) -> client.Connection:
         if not self._reaches(instance):
@@ -230,16 +230,16 @@ def refusal(channel: PortChannel) -> VmrunnerError | None:
     return Conflict(text, hint="the same again" if code == STALE else "")
 
 
-def note(ledger: Ledger, who: str, verb: str, build: str, detail: str) -> None:
+def note(ledger: Ledger, actor: str, verb: str, build: str, detail: str) -> None:
     """Note an entry: as an action for ops, and as an event of the build."""
     now = time.time()
-    ledger.actions.add(who, verb, build, now, detail)
-    ledger.events.add(build, EventKind.ENTERED, now, by=who, what=verb.partition("-")[2])
+    ledger.actions.add(actor, verb, build, now, detail)
+    ledger.events.add(build, EventKind.ENTERED, now, by=actor, what=verb.partition("-")[2])
 
 
-def note_end(ledger: Ledger, who: str, verb: str, build: str, detail: str) -> None:
+def note_end(ledger: Ledger, actor: str, verb: str, build: str, detail: str) -> None:
     """Note that it is over."""
-    ledger.actions.add(who, f"leave-{verb.partition('-')[2]}", build, time.time(), detail)
+    ledger.actions.add(actor, f"leave-{verb.partition('-')[2]}", build, time.time(), detail)
 
 
 def vm_of(ledger: Ledger, row: BuildRecord) -> tuple[Instance, Access]:

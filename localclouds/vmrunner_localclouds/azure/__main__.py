@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 from vmrunner_localclouds.azure.cloud import LocalAzure
-from vmrunner_localclouds.vms import Vms, program
+from vmrunner_localclouds.vms import program
 
 PORT: Final = 5002
 
@@ -43,11 +43,7 @@ def config(cloud: LocalAzure) -> str:
 
 def main() -> int:
     parser = program.arguments("vmrunner_localclouds.azure", "A local Azure", port=PORT)
-
-    def make(vms: Vms) -> LocalAzure:
-        return LocalAzure(vms=vms)
-
-    return program.run(parser.parse_args().port, make, config)
+    return program.run(parser.parse_args().port, lambda vms: LocalAzure(vms=vms), config)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 from vmrunner_localclouds.ec2.cloud import LocalCloud
-from vmrunner_localclouds.vms import Vms, program
+from vmrunner_localclouds.vms import program
 
 PORT: Final = 5000
 
@@ -52,11 +52,9 @@ def main() -> int:
     parser = program.arguments("vmrunner_localclouds.ec2", "A local EC2", port=PORT)
     parser.add_argument("--region", default="eu-west-1", help="eu-west-1")
     options = parser.parse_args()
-
-    def make(vms: Vms) -> LocalCloud:
-        return LocalCloud(vms=vms)
-
-    return program.run(options.port, make, lambda cloud: config(cloud, options.region))
+    return program.run(
+        options.port, lambda vms: LocalCloud(vms=vms), lambda cloud: config(cloud, options.region)
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from typing import Final
 
 from vmrunner_localclouds.gce.cloud import LocalGce
-from vmrunner_localclouds.vms import Vms, program
+from vmrunner_localclouds.vms import program
 
 PORT: Final = 5001
 
@@ -41,11 +41,7 @@ def config(cloud: LocalGce) -> str:
 
 def main() -> int:
     options = program.arguments("vmrunner_localclouds.gce", "A local GCE", port=PORT).parse_args()
-
-    def make(vms: Vms) -> LocalGce:
-        return LocalGce(vms=vms)
-
-    return program.run(options.port, make, config)
+    return program.run(options.port, lambda vms: LocalGce(vms=vms), config)
 
 
 if __name__ == "__main__":

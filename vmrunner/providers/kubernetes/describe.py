@@ -7,6 +7,7 @@ whose reference is known, and that is missing, is dead, if the namespace is stil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from vmrunner.model import MORTAL, TAG, Key, Kind, Power, Ref, Scope, Seen
@@ -120,13 +121,19 @@ def seen_of(kind: ApiKind, scope: Scope, item: JSON, now: float) -> Seen:
 
 
 def listed(client: KubeClient, kind: ApiKind, selector: str) -> Iterator[JSON]:
-    """Yield all items of one list. A token that is too old begins it again: who takes them must
-    bear to see one twice. Raises `CallFailed`."""
+    """Yield all items of one list, as `list_pages` does."""
+    for items in list_pages(partial(client.page, kind), selector):
+        yield from items
+
+
+def list_pages(read: Callable[..., JSON], selector: str) -> Iterator[Sequence[JSON]]:
+    """Yield the items of each page of one list, which `read` gets by a query. A token that is too
+    old begins it again: who takes them must bear to see one twice. Raises `CallFailed`."""
     query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
     token, again = "", 0
     while True:
         try:
-            answer = client.page(kind, **query, **({"continue": token} if token else {}))
+            answer = read(**query, **({"continue": token} if token else {}))
         except CallFailed as failed:
             if error_codes.is_unknown_kind(failed):
                 return
@@ -134,7 +141,7 @@ def listed(client: KubeClient, kind: ApiKind, selector: str) -> Iterator[JSON]:
                 raise
             token, again = "", again + 1
             continue
-        yield from answer.get("items") or ()
+        yield answer.get("items") or ()
         token = str((answer.get("metadata") or {}).get("continue") or "")
         if not token:
             return

@@ -14,7 +14,7 @@ from typing import Any, Final
 from vmrunner.model import Kind, Page, Resource, Scope
 from vmrunner.providers.common.call_failed import CallFailed
 from vmrunner.providers.common.paging import patiently
-from vmrunner.providers.kubernetes import error_codes, resources
+from vmrunner.providers.kubernetes import resources
 from vmrunner.providers.kubernetes.client import (
     CLAIMS_META,
     JOBS_META,
@@ -24,7 +24,7 @@ from vmrunner.providers.kubernetes.client import (
     ApiKind,
     KubeClient,
 )
-from vmrunner.providers.kubernetes.describe import PAGE, RESTARTS
+from vmrunner.providers.kubernetes.describe import list_pages
 from vmrunner.providers.kubernetes.identity import NamespaceIdentity
 
 JSON = Mapping[str, Any]
@@ -88,24 +88,12 @@ class KubeSweep:
 
     def _listed(self, reader: ObjectReader, scope: Scope) -> Iterator[Page]:
         """Yield the pages of one list, each with `more`; one that is expired begins again."""
-        token, again = "", 0
-        while True:
-            query = {"limit": str(PAGE)}
-            query |= {"labelSelector": reader.selector} if reader.selector else {}
-            query |= {"continue": token} if token else {}
-            try:
-                answer = patiently(partial(self.client.page, reader.api, **query))
-            except CallFailed as failed:
-                if error_codes.is_unknown_kind(failed):
-                    return
-                if not error_codes.is_expired(failed) or again >= RESTARTS:
-                    raise
-                token, again = "", again + 1
-                continue
-            yield self._page(reader, scope, answer.get("items") or ())
-            token = str((answer.get("metadata") or {}).get("continue") or "")
-            if not token:
-                return
+
+        def read(**query: str) -> JSON:
+            return patiently(partial(self.client.page, reader.api, **query))
+
+        for items in list_pages(read, reader.selector):
+            yield self._page(reader, scope, items)
 
     def _page(self, reader: ObjectReader, scope: Scope, items: Any) -> Page:
         now = self.now()
