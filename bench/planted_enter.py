@@ -58,7 +58,7 @@ BUGS: Final = (
     Bug(
         "enter: nobody notes an entry",
         "services/entering.py",
-        "    ledger.actions.add(who, verb, build, now, detail)\n",
+        "    ledger.actions.add(actor, verb, build, now, detail)\n",
         "",
         f"{TERMINALS}::test_an_entry_is_an_action_and_an_event",
     ),

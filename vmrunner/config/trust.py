@@ -146,10 +146,10 @@ def _doubt(path: Path, status: os.stat_result) -> TrustProblem | None:
 def _alone(group: int, user: int) -> bool:
     """True if it is the group that many systems give to each user, with no other user in it."""
     try:
-        who, names = pwd.getpwuid(user), grp.getgrgid(group)
+        owner, names = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:
         return False
-    return names.gr_name == who.pw_name and set(names.gr_mem) <= {who.pw_name}
+    return names.gr_name == owner.pw_name and set(names.gr_mem) <= {owner.pw_name}
 
 
 def _name(user: int) -> str:

@@ -148,19 +148,21 @@ class BackgroundEngines:
                 )
             finally:
                 os.close(log_file)
-            who = process.of(child.pid)  # one that ended at once is there until it is waited for
+            started = process.of(
+                child.pid
+            )  # one that ended at once is there until it is waited for
             # It must be waited for: it would stay a zombie as long as we live.
             threading.Thread(target=child.wait, name="background-engine", daemon=True).start()
         except OSError as error:
             raise ConfigError(f"the background engine cannot be started: {error}") from None
-        self._announce(who, settings.providers)
+        self._announce(started, settings.providers)
 
-    def _announce(self, who: Process, providers: Iterable[str]) -> None:
+    def _announce(self, started: Process, providers: Iterable[str]) -> None:
         """Join the ledger in the new engine's name, so that the next process to look does not start
         another before it is up."""
         try:
             engines = self._ledger().engines
-            engines.join(ids.engine_id(), who, STARTING, time.time(), providers)
+            engines.join(ids.engine_id(), started, STARTING, time.time(), providers)
         except LedgerError as error:
             log.warning("%s", error)
 

@@ -23,15 +23,15 @@ APART: Final = 60.0  # seconds without a connection that end an entry to a port
 class Entry:
     """One entry. `shown` and `typed`: bytes that went to and came from the caller."""
 
-    def __init__(self, ledger: Ledger, who: str, build: str, verb: str) -> None:
-        self._ledger, self._who, self._build, self._verb = ledger, who, build, verb
+    def __init__(self, ledger: Ledger, actor: str, build: str, verb: str) -> None:
+        self._ledger, self._actor, self._build, self._verb = ledger, actor, build, verb
         self._began = time.monotonic()
         self.shown = self.typed = 0
 
     async def begin(self, detail: str) -> None:
         """Note it. Raises LedgerError: who cannot be noted does not enter."""
         await to_thread.run_sync(
-            entering.note, self._ledger, self._who, self._verb, self._build, detail
+            entering.note, self._ledger, self._actor, self._verb, self._build, detail
         )
 
     async def end(self, detail: str = "") -> None:
@@ -41,7 +41,7 @@ class Entry:
         text = ", ".join(filter(None, (detail, seconds, moved)))
         with suppress(VmrunnerError):  # it is over all the same
             await to_thread.run_sync(
-                entering.note_end, self._ledger, self._who, self._verb, self._build, text
+                entering.note_end, self._ledger, self._actor, self._verb, self._build, text
             )
 
 
@@ -63,13 +63,13 @@ class PortVisits:
         self._visits: dict[tuple[str, str, int], _Visit] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def enter(self, ledger: Ledger, who: str, build: str, port: int, origin: str) -> Entry:
+    async def enter(self, ledger: Ledger, actor: str, build: str, port: int, origin: str) -> Entry:
         """Note that a caller enters a port, unless he is there. Each call has its `leave`. Raises
         LedgerError."""
-        key = (who, build, port)
+        key = (actor, build, port)
         visit = self._visits.get(key)
         if visit is None:
-            visit = self._visits[key] = _Visit(Entry(ledger, who, build, entering.PORT))
+            visit = self._visits[key] = _Visit(Entry(ledger, actor, build, entering.PORT))
         visit.users += 1
         if visit.closing is not None:
             visit.closing.cancel()
@@ -80,13 +80,13 @@ class PortVisits:
                     await visit.entry.begin(f"port {port}, from {origin}")
                     visit.is_noted = True
         except BaseException:
-            self.leave(who, build, port)
+            self.leave(actor, build, port)
             raise
         return visit.entry
 
-    def leave(self, who: str, build: str, port: int) -> None:
+    def leave(self, actor: str, build: str, port: int) -> None:
         """Count one connection less."""
-        key = (who, build, port)
+        key = (actor, build, port)
         visit = self._visits[key]
         visit.users -= 1
         if not visit.users:

@@ -27,8 +27,8 @@ def cancel(
     """Note the request, and return the build as it is then; one that has finished stays as it is.
     `wake` lets the engines look at once; `why` stands beside the actor, for people: `by`, or
     this process's user."""
-    who = by or process.user()
-    by = f"{who}: {why}" if why else who
+    actor = by or process.user()
+    by = f"{actor}: {why}" if why else actor
     row = ledger.builds.request_cancel(build, reason, time.time(), by=by)
     wake()
     return row

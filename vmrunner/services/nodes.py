@@ -35,7 +35,7 @@ class Node:
 
 def status(ledger: Ledger, now: float) -> list[Node]:
     """Return all engines, oldest first."""
-    reapers = {who for name, who in ledger.engines.holders().items() if is_reapers(name)}
+    reapers = {engine for name, engine in ledger.engines.holders().items() if is_reapers(name)}
     driven = [build.owner for build in ledger.builds.driven()]
     return [
         Node(

@@ -48,8 +48,8 @@ class _Url(NamedTuple):
         if not mark:
             return cls("", None, None, "", text)
         authority, slash, path = after.partition("/")
-        who, at, host = authority.rpartition("@")
-        user, colon, password = who.partition(":")
+        login, at, host = authority.rpartition("@")
+        user, colon, password = login.partition(":")
         return cls(
             scheme, user if at else None, password if colon else None, host, f"{slash}{path}"
         )
@@ -60,8 +60,8 @@ class _Url(NamedTuple):
         user stays."""
         if not self.scheme:
             return self.rest
-        who = f"{self.user}@" if self.user and self.scheme in _SSH else ""
-        return f"{self.scheme}://{who}{self.host}{self.rest}"
+        login = f"{self.user}@" if self.user and self.scheme in _SSH else ""
+        return f"{self.scheme}://{login}{self.host}{self.rest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,17 +61,17 @@ def create(
         )
     if quota.usd_per_day == math.inf:
         raise ConfigError("usd-per-day: inf is no limit", hint="leave it out")
-    now, who = time.time(), by or process.user()
+    now, actor = time.time(), by or process.user()
     secret, token = ledger.tokens.create(
         name,
         allowed,
-        by=who,
+        by=actor,
         now=now,
         labels=labels,
         quota=quota,
         expires_at=None if expires is None else now + expires,
     )
-    ledger.actions.add(who, "token-create", token.id, now, name)
+    ledger.actions.add(actor, "token-create", token.id, now, name)
     return secret, token
 
 
@@ -134,9 +134,9 @@ def log_in(
 
 def revoke(ledger: Ledger, word: str, *, by: str = "") -> tuple[Token, bool]:
     """Revoke a token, by id or name; and whether it was valid before. Raises NotFound."""
-    now, who = time.time(), by or process.user()
+    now, actor = time.time(), by or process.user()
     token = ledger.tokens.find(word)
     done = ledger.tokens.revoke(token.id, now)
     if done:
-        ledger.actions.add(who, "token-revoke", token.id, now, token.name)
+        ledger.actions.add(actor, "token-revoke", token.id, now, token.name)
     return token, done

@@ -100,12 +100,14 @@ class Uploads:
         """Count so many more that come. Raises QuotaUsedUp, but not where bytes are given back."""
         coming = self._coming.add(self._tenant, more)
         whose = ("its tenant's", "unused_source_bytes"), ("all", "total_unused_source_bytes")
-        for (who, key), stored, comes, most in zip(whose, unused, coming, self._most, strict=True):
+        for (owner, key), stored, comes, most in zip(
+            whose, unused, coming, self._most, strict=True
+        ):
             if more < 0 or stored + comes <= most:
                 continue
             self._coming.add(self._tenant, -more)
             raise QuotaUsedUp(
-                f"source: with this one more than {units.amount(most)} of {who} would lie there "
+                f"source: with this one more than {units.amount(most)} of {owner} would lie there "
                 "unused",
                 hint="submit builds with them, or try again when they are gone, a day after their "
                 f"upload; on the server: server.{key}",

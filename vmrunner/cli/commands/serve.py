@@ -141,7 +141,7 @@ def serve(
 def _who_reaps(ledger: Ledger) -> str:
     from vmrunner.reaper.turns import is_reapers
 
-    holders = {who for name, who in ledger.engines.holders().items() if is_reapers(name)}
+    holders = {holder for name, holder in ledger.engines.holders().items() if is_reapers(name)}
     living = holders & {member.id for member in ledger.engines.list()}
     if not living:
         return "this engine reaps"
