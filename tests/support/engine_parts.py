@@ -170,12 +170,12 @@ class EngineParts:
 
     def running(self, build: str = "b-1", **changes: Any) -> tuple[BuildRecord, Instance]:
         """A new build whose steps run."""
-        born, _ = self.booting(build, **changes)
+        instance, _ = self.booting(build, **changes)
         for state, instance_to in TO_STEPS:
             self.ledger.builds.advance(
-                build, epoch=born.epoch, to=state, now=self.clock(), instance_to=instance_to
+                build, epoch=instance.epoch, to=state, now=self.clock(), instance_to=instance_to
             )
-        self.ledger.builds.steps_started(build, epoch=born.epoch)
+        self.ledger.builds.steps_started(build, epoch=instance.epoch)
         return self.rows(build)
 
     def dying(self, build: str = "b-1") -> Instance:
@@ -185,11 +185,11 @@ class EngineParts:
 
     def mark_deleting(self, row: Instance) -> Instance:
         """The row, as it is when its VM must die."""
-        doomed = self.ledger.instances.mark_deleting(
+        dying = self.ledger.instances.mark_deleting(
             row.id, seen_epoch=row.epoch, death=Death.DONE, now=self.clock()
         )
-        assert doomed is not None
-        return doomed
+        assert dying is not None
+        return dying
 
     # --- what came of it ---
 
@@ -206,7 +206,7 @@ class EngineParts:
         assert row.ref is not None
         return self.cloud.machines[row.ref]
 
-    def told(self, kind: str, build: str = "b-1") -> int:
+    def event_count(self, kind: str, build: str = "b-1") -> int:
         """How many events of this kind the build has."""
         return sum(event.kind == kind for event in self.ledger.events.list(build))
 

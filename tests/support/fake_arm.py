@@ -36,7 +36,7 @@ class FakeArm:
 
     def __init__(self) -> None:
         self.things: dict[str, dict[str, Any]] = {}  # by id in lower case
-        self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, path, query
+        self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, query
         self.fate: Callable[[str, str], Answer | Exception | None] = lambda method, path: None
         self._lock = threading.Lock()
 
@@ -46,14 +46,14 @@ class FakeArm:
         name: str,
         tags: Mapping[str, str],
         *,
-        born: float | None = None,
+        created_at: float | None = None,
         used: str = "",
     ) -> str:
         """Something that is there; its id. `used`: by whom."""
         where = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/{TYPES[kind]}"
         item: dict[str, Any] = {"id": f"{where}/{name}", "tags": dict(tags), "properties": {}}
-        if born is not None and kind in ("instance", "disk", "snapshot"):
-            shown = datetime.fromtimestamp(born, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+        if created_at is not None and kind in ("instance", "disk", "snapshot"):
+            shown = datetime.fromtimestamp(created_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
             item["properties"]["timeCreated"] = f"{shown}1+00:00"
         if used and kind == "disk":
             item["managedBy"] = used
@@ -70,7 +70,7 @@ class FakeArm:
 
     def calls(self, method: str) -> Counter[str]:
         """How often each path was asked so."""
-        return Counter(path for asked, path, _ in self.asked if asked == method)
+        return Counter(path for used, path, _ in self.requests if used == method)
 
     def send(self, method: str, url: str) -> Answer:
         parts = urlsplit(url)
@@ -78,7 +78,7 @@ class FakeArm:
         path = unquote(parts.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         with self._lock:
-            self.asked.append((method, path, query))
+            self.requests.append((method, path, query))
             fate = self.fate(method, path)
             if isinstance(fate, Exception):
                 raise fate
@@ -86,7 +86,9 @@ class FakeArm:
 
     def _list(self, path: str, query: Mapping[str, str]) -> Answer:
         begin = int(query.get("$skiptoken", "0"))
-        found = [one for key, one in self.things.items() if key.rpartition("/")[0] == path.lower()]
+        found = [
+            item for key, item in self.things.items() if key.rpartition("/")[0] == path.lower()
+        ]
         page: dict[str, Any] = {"value": found[begin : begin + PAGE]}
         if begin + PAGE < len(found):
             version = query["api-version"]
@@ -114,8 +116,8 @@ class _FrontHandler(BaseHTTPRequestHandler):
         front = self.server
         assert isinstance(front, ArmFront)
         if self.path.startswith("/msi/token?"):
-            known = self.headers["X-IDENTITY-HEADER"] == "of-the-host"
-            self._tell(Answer(200 if known else 401, {"access_token": "shown"}))
+            shows_it = self.headers["X-IDENTITY-HEADER"] == "of-the-host"
+            self._tell(Answer(200 if shows_it else 401, {"access_token": "shown"}))
         elif self.headers["Authorization"] == "Bearer shown":
             answer = front.arm.send(self.command, f"{BASE}{self.path}")
             body = json.loads(json.dumps(answer.body).replace(f"{BASE}:443", front.url))

@@ -78,11 +78,11 @@ def reaped(
     **options: Any,
 ) -> ReapPlan:
     sweep_view = SweepView(LIMITS, installation, GENERATION)
-    known = {one.id: one for one in rows or []}
+    by_id = {instance.id: instance for instance in rows or []}
     for part in pages or []:
-        sweep_view.take(part, known, NOW)
+        sweep_view.take(part, by_id, NOW)
     defaults: dict[str, Any] = {"sweep": SweepId(id="s-2", begun=NOW)}
-    given = {"now": NOW, "rows": known, "sweep_view": sweep_view, "sightings": sightings}
+    given = {"now": NOW, "rows": by_id, "sweep_view": sweep_view, "sightings": sightings}
     return decide(ReapInput(**(given | defaults | options)))
 
 

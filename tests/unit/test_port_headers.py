@@ -75,12 +75,12 @@ def test_no_redirect_leads_out_of_the_port() -> None:
 
 
 def test_who_knows_the_caller_tells_no_vm() -> None:
-    known = [
+    headers = [
         (b"X-Amzn-Oidc-Data", b"1"), (b"X-Goog-Iap-Jwt-Assertion", b"1"), (b"Remote-User", b"ada"),
         (b"Cf-Access-Jwt-Assertion", b"1"), (b"X-Auth-Request-Access-Token", b"1"),
         (b"True-Client-Ip", b"6.6.6.6"), (b"X-Real-Ip", b"6.6.6.6"),
     ]  # fmt: skip
-    sent = to_vm([*known, (b"Host", b"h"), (b"X-Own", b"1")], 80, PREFIX, own_origin=False)
+    sent = to_vm([*headers, (b"Host", b"h"), (b"X-Own", b"1")], 80, PREFIX, own_origin=False)
     assert dict(sent) == {
         b"host": b"localhost:80", b"x-own": b"1", b"x-forwarded-host": b"h",
         b"x-forwarded-prefix": PREFIX.encode(),

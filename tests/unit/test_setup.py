@@ -70,8 +70,8 @@ def setup(tmp_path: Path) -> Setup:
             check=False,
         )
         assert not guard.exists()
-        told = calls.read_text().splitlines()
-        mine = [call for call in told if call.split()[0] in ("sudo", "apt-get", "guarded")]
+        lines = calls.read_text().splitlines()
+        mine = [call for call in lines if call.split()[0] in ("sudo", "apt-get", "guarded")]
         return done.returncode, mine, done.stderr
 
     return run

@@ -55,8 +55,8 @@ def bare(annotation: Any) -> Any:
     """The type without None and without what is noted beside it."""
     if get_origin(annotation) is Annotated:
         return bare(get_args(annotation)[0])
-    members = [one for one in get_args(annotation) if one is not type(None)]
-    words = [one for one in members if isinstance(one, type) and issubclass(one, Enum)]
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    words = [member for member in members if isinstance(member, type) and issubclass(member, Enum)]
     if words and get_origin(annotation) in (Union, UnionType):  # words, or a table
         return words[0]
     return bare(members[0]) if type(None) in get_args(annotation) else annotation
@@ -106,13 +106,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def by_python(said: Any) -> BuildSpec:
-    return spec(build_request("make", said))
+def by_python(options: Any) -> BuildSpec:
+    return spec(build_request("make", options))
 
 
-def by_job(said: Mapping[str, Any]) -> BuildSpec:
+def by_job(options: Mapping[str, Any]) -> BuildSpec:
     """A file that says it, without what only a flag can say."""
-    Path("j.yml").write_text(json.dumps({"jobs": {"a b": {**said, "steps": ["make"]}}}))
+    Path("j.yml").write_text(json.dumps({"jobs": {"a b": {**options, "steps": ["make"]}}}))
     leave = HostAccess(secrets=frozenset({"X1"}))
     return spec(
         requests.from_job(jobfile.choose(Path("j.yml"), None), {"X1": "me:hunter2"}, allowed=leave)
@@ -124,13 +124,15 @@ def by_command_line(argv: Sequence[str]) -> BuildSpec:
     return spec(run_inputs.request(context.params, run_inputs.steps((), ["make"])))
 
 
-def spec(wished: BuildRequest) -> BuildSpec:
-    return requests.check(wished, SETTINGS).spec
+def spec(request: BuildRequest) -> BuildSpec:
+    return requests.check(request, SETTINGS).spec
 
 
-def document(one: BuildSpec) -> dict[str, Any]:
+def document(build_spec: BuildSpec) -> dict[str, Any]:
     state = BuildState.QUEUED
-    return build_document(BuildRecord(id="b-1", spec=one, state=state, created_at=0, state_since=0))
+    return build_document(
+        BuildRecord(id="b-1", spec=build_spec, state=state, created_at=0, state_since=0)
+    )
 
 
 DEFAULT: Mapping[str, Any] = {"provider": "x1"}
@@ -142,7 +144,9 @@ def lands(name: str, model: Model = BuildRequest) -> None:
     usual, given = by_python(beside), by_python({**beside, name: sample(name, model)})
     stored = STORED.get(name, name)
     changed = {
-        one.name for one in fields(usual) if getattr(usual, one.name) != getattr(given, one.name)
+        field.name
+        for field in fields(usual)
+        if getattr(usual, field.name) != getattr(given, field.name)
     }
     assert changed - {"ttl"} == {stored} - {"ttl"}, "ttl follows the timeout"
     assert getattr(given, stored) != getattr(usual, stored)
@@ -152,8 +156,8 @@ def lands(name: str, model: Model = BuildRequest) -> None:
 
 
 def job_says_it(name: str, model: Model = BuildRequest) -> None:
-    said = {**DEFAULT, **BESIDE.get(name, {}), name: sample(name, model)}
-    assert by_job(said) == by_python(said)
+    values = {**DEFAULT, **BESIDE.get(name, {}), name: sample(name, model)}
+    assert by_job(values) == by_python(values)
 
 
 def command_line_says_it(name: str, model: Model = BuildRequest) -> None:
@@ -161,9 +165,9 @@ def command_line_says_it(name: str, model: Model = BuildRequest) -> None:
     argv = [] if name == "provider" else ["--provider", "x1"]
     beside = BESIDE.get(name, {})
     argv += [word for other in beside for word in words(other, model)]
-    said = {**DEFAULT, **beside, name: sample(name, model)}
-    assert by_command_line([*argv, *words(name, model)]) == by_python(said)
-    (shown,) = [one for one in RUN.params if option(name, model) in one.opts]
+    values = {**DEFAULT, **beside, name: sample(name, model)}
+    assert by_command_line([*argv, *words(name, model)]) == by_python(values)
+    (shown,) = [param for param in RUN.params if option(name, model) in param.opts]
     assert shown.help
     assert shown.help == model.model_fields[name].description
 
@@ -190,7 +194,7 @@ def given_as(field: FieldInfo) -> set[Any]:
     for member in members:
         kind = bare(member)
         marks = [*getattr(member, "__metadata__", ()), *field.metadata]
-        said = [getattr(mark, "json_schema_input_type", Any) for mark in marks]
+        input_types = [getattr(mark, "json_schema_input_type", Any) for mark in marks]
         if kind == Mapping[str, bytes]:
             continue
         if get_args(Seconds)[1] in marks:
@@ -200,7 +204,16 @@ def given_as(field: FieldInfo) -> set[Any]:
         elif get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
             found.add(str)
         else:
-            found.add(next((one for one in said if one not in (Any, PydanticUndefined)), kind))
+            found.add(
+                next(
+                    (
+                        input_type
+                        for input_type in input_types
+                        if input_type not in (Any, PydanticUndefined)
+                    ),
+                    kind,
+                )
+            )
     return found
 
 
@@ -219,14 +232,14 @@ def test_no_front_has_an_option_that_is_no_field() -> None:
     assert list(BuildOptions.__annotations__.keys() - OPTIONS) == []
     assert jobfile.JobDefaults.model_fields.keys() == set(IN_JOBS)
     assert set(IN_JOBS) == set(OPTIONS) - {"name", "idempotency_key"}, "a job has its key as name"
-    stored = {one.name for one in fields(BuildSpec)} - {"steps", "sandbox_ttl"}
+    stored = {field.name for field in fields(BuildSpec)} - {"steps", "sandbox_ttl"}
     assert stored == {STORED.get(name, name) for name in OPTIONS}
 
 
 def test_a_sandbox_has_each_option_that_is_not_of_steps() -> None:
     wanted = SandboxRequest.model_fields.keys() - set(requests.OF_STEPS)
     assert SandboxOptions.__annotations__.keys() == wanted
-    taken = {word for one in COMMANDS["sandbox"].commands["create"].params for word in one.opts}
+    taken = {word for param in COMMANDS["sandbox"].commands["create"].params for word in param.opts}
     assert {option(name, SandboxRequest) for name in wanted} - taken == set()
 
 

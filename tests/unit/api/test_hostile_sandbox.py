@@ -23,16 +23,16 @@ pytestmark = pytest.mark.timeout(30)
 class LyingFiles:
     """A sandbox that calls each file as it likes, and whose files have no end."""
 
-    def __init__(self, said: str, pieces: int) -> None:
-        self.said = said
+    def __init__(self, path: str, pieces: int) -> None:
+        self.path = path
         self.pieces = pieces
-        self.asked: list[str] = []
+        self.read: list[str] = []
 
     def stat_file(self, _: str) -> FileEntry:
-        return FileEntry(name="x", path=self.said, kind="file", size=1, mode=0o644, modified=0.0)
+        return FileEntry(name="x", path=self.path, kind="file", size=1, mode=0o644, modified=0.0)
 
     def read_file(self, path: str, on_bytes: Callable[[bytes], object]) -> None:
-        self.asked.append(path)
+        self.read.append(path)
         for _ in range(self.pieces):
             on_bytes(b"x" * 1000)
 
@@ -44,7 +44,7 @@ class LyingFiles:
 def test_no_name_on_this_host_comes_from_the_vm(tmp_path: Path) -> None:
     vm = LyingFiles("/work/.bashrc", pieces=1)
     assert vm.files.download("report.txt", tmp_path) == tmp_path / "report.txt"
-    assert vm.asked == ["/work/report.txt"]
+    assert vm.read == ["/work/report.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.txt"]
 
 
@@ -52,7 +52,7 @@ def test_a_place_that_is_missing_is_told_by_its_name(tmp_path: Path) -> None:
     vm = LyingFiles("/work/a", pieces=1)
     with pytest.raises(ConfigError, match=r"to: .*/no is no directory \(make it first\)"):
         vm.files.download("a", tmp_path / "no/a")
-    assert vm.asked == []
+    assert vm.read == []
 
 
 def test_a_file_without_end_fills_neither_memory_nor_disk(
@@ -138,8 +138,8 @@ def test_lines_are_whole_however_they_come(process: SandboxProcess) -> None:
 
 
 def test_text_is_told_to_the_last_byte_of_its_stream() -> None:
-    told: list[str] = []
-    tell = _teller(told.append)
+    lines: list[str] = []
+    tell = _teller(lines.append)
     for data in (b"a\xe2", b"\x82\xac\xe2\x82", b""):
         tell(data)
-    assert "".join(told) == "a\u20ac\ufffd"
+    assert "".join(lines) == "a\u20ac\ufffd"

@@ -23,7 +23,7 @@ def complaint(command: Any, **options: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "refusal"),
     [
         ({"artifacts": "out"}, "artifacts: 'out' is not a list (artifacts=[…])"),
         ({"artifacts": b"out"}, "artifacts: b'out' is not a list"),
@@ -64,14 +64,14 @@ def complaint(command: Any, **options: Any) -> str:
         ({"idempotency_key": 3}, "idempotency-key: 3 is not text"),
     ],
 )
-def test_an_option_that_cannot_be(options: dict[str, Any], said: str) -> None:
+def test_an_option_that_cannot_be(options: dict[str, Any], refusal: str) -> None:
     message = complaint("make", **options)
-    assert message.startswith(said)
+    assert message.startswith(refusal)
     assert "12345" not in message
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (3, "command: 3 is not a list"),
         (b"make", "command: b'make' is not a list"),
@@ -87,8 +87,8 @@ def test_an_option_that_cannot_be(options: dict[str, Any], said: str) -> None:
         ([Step(run="x", timeout="soon")], "timeout of a step: 'soon' is not a duration"),
     ],
 )
-def test_a_command_that_cannot_be(command: Any, said: str) -> None:
-    assert complaint(command).startswith(said)
+def test_a_command_that_cannot_be(command: Any, message: str) -> None:
+    assert complaint(command).startswith(message)
 
 
 def test_ten_thousand_variables_fit_or_are_told() -> None:

@@ -40,9 +40,9 @@ def marks(found: list[str]) -> list[str]:
 
 
 def test_a_single_step_is_a_group_too() -> None:
-    one = groups([("step_started", 1, 0, 0), ("step_ended", 1, 0, 5)], "make")
-    assert marks(one.before(1, 5)) == ["+make"]
-    assert marks(one.before(math.inf, math.inf)) == ["-"]
+    output = groups([("step_started", 1, 0, 0), ("step_ended", 1, 0, 5)], "make")
+    assert marks(output.before(1, 5)) == ["+make"]
+    assert marks(output.before(math.inf, math.inf)) == ["-"]
 
 
 def test_each_attempt_has_its_own_groups_and_lost_ones_end() -> None:
@@ -90,5 +90,5 @@ def test_elsewhere_several_steps_are_told_beside_the_log(monkeypatch: pytest.Mon
     assert two.before(1, 100) == []
     assert two.before(1, 110) == ["step 2 of 2: make test"]
     assert two.before(math.inf, math.inf) == []
-    one = groups([("step_started", 1, 0, 0)], "make")
-    assert (one.talks, one.before(1, 5)) == (False, [])
+    output = groups([("step_started", 1, 0, 0)], "make")
+    assert (output.talks, output.before(1, 5)) == (False, [])

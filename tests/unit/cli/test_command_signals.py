@@ -17,13 +17,13 @@ class Sent:
     """A sandbox that knows its command from the second signal on, and ends it at KILL."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.attempts = 0
         self.signals: list[int] = []
         self.ended = threading.Event()
 
     def send_signal(self, command: str, number: int) -> None:
-        self.asked += 1
-        if self.asked == 1:
+        self.attempts += 1
+        if self.attempts == 1:
             raise NotFound(f"no command {command!r} was started")
         self.signals.append(number)
         if number == signal.SIGKILL:
@@ -64,5 +64,5 @@ def test_nothing_is_sent_without_a_signal() -> None:
     sent: Any = Sent()
     with passed_on(sent, "c1") as signals:
         pass
-    assert (sent.asked, signals.first) == (0, None)
+    assert (sent.attempts, signals.first) == (0, None)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

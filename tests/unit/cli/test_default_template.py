@@ -29,10 +29,10 @@ def test_an_image_that_is_built_needs_no_template(
 
 def test_builds_and_sandboxes_have_templates_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sandbox has no network unless it says so."""
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(image_template, "make", lambda _, said, __: asked.append(said))
+    requests: list[dict[str, Any]] = []
+    monkeypatch.setattr(image_template, "make", lambda _, values, __: requests.append(values))
     image_template.make_defaults(cast(CliContext, SimpleNamespace(app=_app())))
-    assert asked == [{}, {"network": "none"}]
+    assert requests == [{}, {"network": "none"}]
 
 
 def _app() -> SimpleNamespace:

@@ -23,9 +23,9 @@ def test_sigterm_tidies_up_and_is_told(tmp_path: Path, capsys: pytest.CaptureFix
         finally:
             part.unlink()
 
-    with pytest.raises(exit_codes.ExitNow) as left, tidied_up("all is kept"):
+    with pytest.raises(exit_codes.ExitNow) as exit_info, tidied_up("all is kept"):
         work()
-    assert left.value.code == exit_codes.TERMINATED
+    assert exit_info.value.code == exit_codes.TERMINATED
     assert not part.exists()
     assert "ended by SIGTERM: all is kept" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

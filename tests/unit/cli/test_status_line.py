@@ -29,7 +29,7 @@ BUILD = BuildRecord(
 )
 
 
-def drawn(columns: int, monkeypatch: pytest.MonkeyPatch, **known: str) -> str:
+def drawn(columns: int, monkeypatch: pytest.MonkeyPatch, **fields: str) -> str:
     stream = StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(stream, "fileno", lambda: 2, raising=False)
@@ -38,7 +38,7 @@ def drawn(columns: int, monkeypatch: pytest.MonkeyPatch, **known: str) -> str:
         output.os, "get_terminal_size", lambda _: type("", (), {"columns": columns})
     )
     line = StatusLine(live=True, may_draw=lambda: True, now=lambda: BUILD.state_since + 7)
-    line.update(BUILD, BUILD.state_since + 60, **known)
+    line.update(BUILD, BUILD.state_since + 60, **fields)
     return stream.getvalue().removeprefix("\r\x1b[K")
 
 

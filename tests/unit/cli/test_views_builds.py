@@ -25,7 +25,7 @@ BUILD = BuildRecord(
 )
 
 
-def told(*events: Told) -> list[str]:
+def shown(*events: Told) -> list[str]:
     made = [
         BuildEvent(seq=n, time=at, kind=kind, data=data)
         for n, (at, kind, data) in enumerate(events)
@@ -43,13 +43,13 @@ FIRST: tuple[Told, ...] = (
 
 
 def test_steps_are_told_with_what_they_took() -> None:
-    assert told(*FIRST) == ["3.0s pulled debian:trixie", "4.0s exit 0 make"]
+    assert shown(*FIRST) == ["3.0s pulled debian:trixie", "4.0s exit 0 make"]
 
 
 def test_after_a_take_over_each_step_is_told_once() -> None:
     again = [(at + 100, kind, data) for at, kind, data in FIRST]
     end = (118.0, "step_ended", {"step": 1, "exit_code": 2})
-    assert told(*FIRST, *again, end, end) == [
+    assert shown(*FIRST, *again, end, end) == [
         "3.0s pulled debian:trixie",
         "4.0s exit 0 make",
         "1m41s exit 2 make test",
@@ -58,7 +58,7 @@ def test_after_a_take_over_each_step_is_told_once() -> None:
 
 def test_each_attempt_has_its_own() -> None:
     retry: Told = (50.0, "retry", {})
-    assert told(*FIRST, retry, *FIRST)[2:] == told(*FIRST)
+    assert shown(*FIRST, retry, *FIRST)[2:] == shown(*FIRST)
 
 
 @pytest.mark.parametrize(

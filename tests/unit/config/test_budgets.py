@@ -10,12 +10,12 @@ from vmrunner.config.settings import Settings
 from vmrunner.model import Budget, BudgetAction, BudgetPeriod
 
 
-def said(*tables: dict[str, object]) -> tuple[Budget, ...]:
+def declared(*tables: dict[str, object]) -> tuple[Budget, ...]:
     return budgets(Settings.model_validate({"budgets": list(tables)}).budgets)
 
 
 def test_a_budget_is_for_a_day_or_a_month() -> None:
-    found = said(
+    found = declared(
         {"usd_per_day": 20},
         {"match": {"team": "a"}, "usd_per_month": 300.5, "action": "warn"},
     )
@@ -28,18 +28,18 @@ def test_a_budget_is_for_a_day_or_a_month() -> None:
             action=BudgetAction.WARN,
         ),
     )
-    assert [one.name for one in found] == ["day", "month team=a warn"]
+    assert [budget.name for budget in found] == ["day", "month team=a warn"]
 
 
 def test_one_may_warn_before_another_refuses() -> None:
-    found = said({"usd_per_day": 40}, {"usd_per_day": 30, "action": "warn"})
-    assert {one.name: one.usd for one in found} == {"day": 40.0, "day warn": 30.0}
+    found = declared({"usd_per_day": 40}, {"usd_per_day": 30, "action": "warn"})
+    assert {budget.name: budget.usd for budget in found} == {"day": 40.0, "day warn": 30.0}
 
 
 def test_two_for_the_very_same_are_refused() -> None:
     """One of them would count for nothing."""
     with pytest.raises(ValidationError, match=r"budgets\n.*two are 'day'.*leave one"):
-        said({"usd_per_day": 1}, {"usd_per_day": 2})
+        declared({"usd_per_day": 1}, {"usd_per_day": 2})
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_two_for_the_very_same_are_refused() -> None:
 )
 def test_a_budget_that_cannot_be_is_refused(table: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match="budgets") as refused:
-        said(table)
+        declared(table)
     assert words in str(refused.value)

@@ -12,7 +12,7 @@ from vmrunner.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("values", "message"),
     [
         ({"timeuot": "3m"}, "timeuot: no such option (did you mean 'timeout'?)"),
         ({"cpus": "2"}, "cpus: '2' is not a whole number (such as 1)"),
@@ -28,10 +28,12 @@ from vmrunner.errors import ConfigError
         ({"secrets": {"TOKEN": b"hunter2\0"}}, "secret: TOKEN is larger than 64 KiB or holds a"),
     ],
 )
-def test_a_refusal_is_one_line_with_field_value_and_fix(said: dict[str, Any], told: str) -> None:
+def test_a_refusal_is_one_line_with_field_value_and_fix(
+    values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        BuildRequest(**said)
-    assert str(caught.value).startswith(told)
+        BuildRequest(**values)
+    assert str(caught.value).startswith(message)
     assert caught.value.hint
     assert "hunter2" not in str(caught.value)
 

@@ -25,7 +25,7 @@ def test_a_table_becomes_a_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "told"),
+    ("parts", "message"),
     [
         ({"path": "cache"}, "cache: 'cache' is no path in the container"),
         ({"path": "/a\nb"}, "cache: '/a\\nb' is no path in the container"),
@@ -49,10 +49,10 @@ def test_a_table_becomes_a_rule() -> None:
         ({"mode": "ro"}, "cache: no part 'mode'"),
     ],
 )
-def test_a_refusal_names_field_value_and_fix(parts: dict[str, Any], told: str) -> None:
+def test_a_refusal_names_field_value_and_fix(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         made(**parts)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert caught.value.hint
 
 
@@ -73,12 +73,12 @@ def test_the_command_line_splits_at_the_last_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("values", "message"),
     [
         ({"fallback": [{"ref": "main"}]}, "'ref' is not in scope"),
         ({"max_bytes": "30GiB"}, "max_bytes is above tenant_bytes"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(said: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        CacheSettings.model_validate(said)
+def test_settings_that_do_not_fit_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CacheSettings.model_validate(values)

@@ -11,14 +11,14 @@ from vmrunner.config import contradictions
 from vmrunner.config.settings import Settings
 
 
-def settings(**said: Any) -> Settings:
-    tables = {"local": {"kind": "fake"}, **said.pop("providers", {})}
+def settings(**values: Any) -> Settings:
+    tables = {"local": {"kind": "fake"}, **values.pop("providers", {})}
     first = {"default_provider": "local"} if len(tables) > 1 else {}
-    return Settings.model_validate({"providers": tables, **first, **said})
+    return Settings.model_validate({"providers": tables, **first, **values})
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("values", "text"),
     [
         ({"pools": {"x": {"size": 1, "hit_rate": 0.5}}}, "pools.x"),
         ({"pools": {"x": {"size": 1, "provider": "nope"}}}, "pools.x.provider: no provider 'nope'"),
@@ -31,8 +31,8 @@ def settings(**said: Any) -> Settings:
         ({"default_provider": "nope"}, "default_provider: no provider 'nope' is configured"),
     ],
 )
-def test_what_serve_or_each_build_refuses(said: dict[str, Any], text: str) -> None:
-    (error,) = contradictions.of(settings(**said))
+def test_what_serve_or_each_build_refuses(values: dict[str, Any], text: str) -> None:
+    (error,) = contradictions.of(settings(**values))
     assert text in str(error)
     assert error.hint
 

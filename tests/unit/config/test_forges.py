@@ -35,7 +35,7 @@ def test_a_place_has_its_api(url: str, api: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("values", "why"),
     [
         ({"url": "github.com/acme"}, "not a URL"),
         ({"url": "https://me:pw@github.com/acme"}, "not a URL"),
@@ -70,20 +70,20 @@ def test_a_place_has_its_api(url: str, api: str, path: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_configured_is_told(said: dict[str, Any], why: str) -> None:
+def test_what_cannot_be_configured_is_told(values: dict[str, Any], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
-        Settings.model_validate({"github": said})
+        Settings.model_validate({"github": values})
 
 
 def test_an_apps_number_needs_no_quotes() -> None:
-    said = {"url": ORG["url"], **APP, "app_id": 4711}
-    assert forges.github_of(Settings.model_validate({"github": said})).app_id == "4711"
+    values = {"url": ORG["url"], **APP, "app_id": 4711}
+    assert forges.github_of(Settings.model_validate({"github": values})).app_id == "4711"
 
 
 def test_a_runners_build_is_said_as_in_a_job_file() -> None:
     build = {"ttl": "2h", "memory": "8GiB", "labels": {"team": "core"}}
-    said = {**ORG, "scale_sets": [{"name": "fast", "build": build}]}
-    settings = Settings.model_validate({"github": said})
+    values = {**ORG, "scale_sets": [{"name": "fast", "build": build}]}
+    settings = Settings.model_validate({"github": values})
     found = forges.github_of(settings).scale_sets[0].build
     assert found.values() == {
         "ttl": 7200.0,
@@ -97,9 +97,9 @@ def test_a_token_that_was_written_there_is_not_repeated(tmp_path: Path) -> None:
     """As whoever makes that mistake has it in the log of a service then."""
     for token, app in (("ghp_aBc", ""), ("github-aBc", ""), ("ghp_aBc", "7")):
         environ = {"VMRUNNER_GITHUB__TOKEN": token, "VMRUNNER_GITHUB__APP_ID": app}
-        said = {name: value for name, value in environ.items() if value}
+        values = {name: value for name, value in environ.items() if value}
         with pytest.raises(ConfigError, match="github") as caught:
-            forges.github_of(sources.load(environ=said, start=tmp_path).settings).token_text({})
+            forges.github_of(sources.load(environ=values, start=tmp_path).settings).token_text({})
         assert "aBc" not in str(caught.value)
 
 

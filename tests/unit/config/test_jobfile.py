@@ -94,7 +94,7 @@ def test_anchors_and_merge_keys_work() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "vmrunner.yml: empty"),
         ("jobs: {}", "vmrunner.yml:1: jobs: "),
@@ -134,10 +134,10 @@ def test_anchors_and_merge_keys_work() -> None:
         ("? [a]\n: b", "vmrunner.yml:1: a key must be text"),
     ],
 )
-def test_an_error_is_one_line_with_place_key_and_fix(text: str, said: str) -> None:
+def test_an_error_is_one_line_with_place_key_and_fix(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         chosen(text.encode())
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -256,36 +256,39 @@ def complaints(text: str) -> list[str]:
 
 
 def test_everything_wrong_is_told_at_once_with_its_line() -> None:
-    told = complaints(
+    messages = complaints(
         "jobs:\n  a:\n    steps: [ls]\n    timeuot: 3m\n    memory: lots\n"
         "    env: {1A: x}\n    labels: {a b: c}\n    artifacts: [../x]\n    ttl: 5m\n"
         "    timeout: 9m\n    secrets: [A=b, 'B=@f']\n    container: De bian\n    disk: 1MiB\n"
         "  b:\n    stesp: [ls]"
     )
-    assert [text.partition(": ")[0] for text in told] == [
+    assert [text.partition(": ")[0] for text in messages] == [
         f"vmrunner.yml:{line}" for line in (4, 5, 6, 7, 8, 9, 11, 12, 13, 15)
     ]
-    assert "jobs.a.timeuot: no such key (did you mean 'timeout'?)" in told[0]
-    assert "jobs.a.memory: 'lots': not a size" in told[1]
-    assert "'1A' is not a variable's name" in told[2]
-    assert "'a b' is not a label's name" in told[3]
-    assert "'../x' is not below the work directory" in told[4]
-    assert "jobs.a.ttl: 300.0: not longer" in told[5] or "not longer than the timeout 9m" in told[5]
-    assert "secrets[0]: A is given a value here (A, or A=@FILE)" in told[6]
-    assert "jobs.a.container: 'De bian' is not a container image's name" in told[7]
-    assert "1.0 MiB is too little (at least 1.0 GiB)" in told[8]
-    assert told[-1] == "vmrunner.yml:15: jobs.b.stesp: no such key (did you mean 'steps'?)"
+    assert "jobs.a.timeuot: no such key (did you mean 'timeout'?)" in messages[0]
+    assert "jobs.a.memory: 'lots': not a size" in messages[1]
+    assert "'1A' is not a variable's name" in messages[2]
+    assert "'a b' is not a label's name" in messages[3]
+    assert "'../x' is not below the work directory" in messages[4]
+    assert (
+        "jobs.a.ttl: 300.0: not longer" in messages[5]
+        or "not longer than the timeout 9m" in messages[5]
+    )
+    assert "secrets[0]: A is given a value here (A, or A=@FILE)" in messages[6]
+    assert "jobs.a.container: 'De bian' is not a container image's name" in messages[7]
+    assert "1.0 MiB is too little (at least 1.0 GiB)" in messages[8]
+    assert messages[-1] == "vmrunner.yml:15: jobs.b.stesp: no such key (did you mean 'steps'?)"
 
 
 @pytest.mark.parametrize("key", ["container", "image", "provider", "source", "network", "timeout"])
 @pytest.mark.parametrize("value", ['""', "", "~"])
 def test_an_empty_value_is_an_error_and_never_the_default(key: str, value: str) -> None:
-    (told,) = complaints(f"jobs:\n  a:\n    steps: [ls]\n    {key}: {value}")
-    assert told.startswith(f"vmrunner.yml:4: jobs.a.{key}: ")
+    (message,) = complaints(f"jobs:\n  a:\n    steps: [ls]\n    {key}: {value}")
+    assert message.startswith(f"vmrunner.yml:4: jobs.a.{key}: ")
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "expected"),
     [
         ("docker: yes", "'yes': neither true nor false (write one of the two)"),
         ("artifacts: [{path: a, always: yes}]", "always: 'yes': neither true nor false"),
@@ -298,9 +301,9 @@ def test_an_empty_value_is_an_error_and_never_the_default(key: str, value: str) 
         ("timeout: 0", "timeout: 0 leaves no time"),
     ],
 )
-def test_values_are_told_in_plain_words(keys: str, said: str) -> None:
-    (told,) = complaints(f"jobs:\n  a:\n    steps: [ls]\n    {keys}")
-    assert said in told
+def test_values_are_told_in_plain_words(keys: str, expected: str) -> None:
+    (message,) = complaints(f"jobs:\n  a:\n    steps: [ls]\n    {keys}")
+    assert expected in message
 
 
 def test_what_all_jobs_share(tmp_path: Path) -> None:
@@ -331,8 +334,8 @@ def test_a_job_knows_the_line_of_each_key_and_secret(tmp_path: Path) -> None:
         "jobs:\n  a:\n    steps: [ls]\n    timeout: 9m\n    secrets:\n    - B\n    - C"
     )
     chosen = jobfile.choose(path, None)
-    places = [chosen.place(key) for key in ("timeout", "image", "secrets", "ttl")]
-    assert places == [f"{path}:8: ", f"{path}:2: ", f"{path}:9: ", ""]
+    found = [chosen.place(key) for key in ("timeout", "image", "secrets", "ttl")]
+    assert found == [f"{path}:8: ", f"{path}:2: ", f"{path}:9: ", ""]
     lines = [chosen.place("secrets", text) for text in "ABCD"]
     assert lines == [f"{path}:{line}: " for line in (4, 10, 11, 9)]
 

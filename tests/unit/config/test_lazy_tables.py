@@ -71,12 +71,12 @@ def test_it_refuses_as_the_union_does(pet: object) -> None:
 
 @pytest.mark.parametrize("mode", ["python", "json"])
 def test_it_reads_and_writes_as_the_union_does(mode: str) -> None:
-    said = {
+    values = {
         "a": {"kind": "cat", "age": "2m", "inner": {}},
         "b": {"kind": "dog", "owner": {"name": "x"}},
         "c": Cat(age=3.0),
     }
-    late, plain = Late.model_validate({"pets": said}), Plain.model_validate({"pets": said})
+    late, plain = Late.model_validate({"pets": values}), Plain.model_validate({"pets": values})
     assert late.pets == plain.pets
     for none in (False, True):
         how: dict[str, Any] = {"mode": mode, "exclude_none": none}
@@ -88,10 +88,10 @@ def test_it_has_the_schema_of_the_union() -> None:
 
 
 def test_only_what_is_used_is_loaded() -> None:
-    asked: list[str] = []
+    loaded: list[str] = []
 
     def find(kind: str) -> type[BaseModel]:
-        asked.append(kind)
+        loaded.append(kind)
         return TABLES[kind]
 
     def members() -> list[type[BaseModel]]:
@@ -101,4 +101,4 @@ def test_only_what_is_used_is_loaded() -> None:
         pets: dict[str, Annotated[Section, LateUnion(find, members)]]
 
     assert Lazy.model_validate({"pets": {"mine": {"kind": "cat"}}}).pets == {"mine": Cat()}
-    assert asked == ["cat"]
+    assert loaded == ["cat"]

@@ -40,7 +40,7 @@ def test_an_entry_is_kept_in_one_way(entry: str, kept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("value", "message"),
     [
         ({"allow": []}, "network: allow is empty"),
         ({"allow": "example.org"}, "network: allow is 'example.org', not a list"),
@@ -87,26 +87,28 @@ def test_an_entry_is_kept_in_one_way(entry: str, kept: str) -> None:
         (7, "network: 7 is not text"),
     ],
 )
-def test_a_refusal_has_field_value_and_fix(said: Any, told: str) -> None:
+def test_a_refusal_has_field_value_and_fix(value: Any, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        BuildRequest(network=said)
-    assert str(refused.value).startswith(told)
+        BuildRequest(network=value)
+    assert str(refused.value).startswith(message)
     assert refused.value.hint
 
 
 def test_one_word_and_a_table_say_the_same() -> None:
-    said = BuildRequest(network="allow=a.example.org,*.example.net:8443").network
-    assert said == BuildRequest(network={"allow": ["a.example.org", "*.example.net:8443"]}).network
-    assert said == BuildRequest(network=said).network
-    assert str(said) == "allow=a.example.org,*.example.net:8443"
+    network = BuildRequest(network="allow=a.example.org,*.example.net:8443").network
+    assert (
+        network == BuildRequest(network={"allow": ["a.example.org", "*.example.net:8443"]}).network
+    )
+    assert network == BuildRequest(network=network).network
+    assert str(network) == "allow=a.example.org,*.example.net:8443"
     assert BuildRequest(network="none").network is Network.NONE
 
 
 def test_a_document_has_the_policy_as_it_was_asked() -> None:
-    asked = allow("a.example.org", "*.example.net:8443")
-    assert asked.value == {"allow": ["a.example.org", "*.example.net:8443"]}
-    assert network_of(asked.value) == asked
-    assert [network_of(one.value) for one in Network] == list(Network)
+    given = allow("a.example.org", "*.example.net:8443")
+    assert given.value == {"allow": ["a.example.org", "*.example.net:8443"]}
+    assert network_of(given.value) == given
+    assert [network_of(network.value) for network in Network] == list(Network)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +141,10 @@ def test_rows_of_before_and_of_now_are_read() -> None:
     text = codec.spec_text(made)
     assert '"network":{"allow":["a.example.org","*.example.net:8443"]}' in text
     assert codec.spec_from(text) == made
-    for one in Network:
-        old = codec.spec_text(spec(network=one))
-        assert f'"network":"{one}"' in old
-        assert codec.spec_from(old).network is one
+    for network in Network:
+        old = codec.spec_text(spec(network=network))
+        assert f'"network":"{network}"' in old
+        assert codec.spec_from(old).network is network
 
 
 def test_a_pools_shape_has_its_allow_list() -> None:

@@ -41,7 +41,7 @@ def test_a_schedule_and_a_hit_rate_are_sizes_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ({}, "pools.fast: no size is given"),
         ({"size": 1, "hit_rate": 0.5}, "pools.fast: size and hit_rate are given"),
@@ -55,8 +55,8 @@ def test_a_schedule_and_a_hit_rate_are_sizes_too() -> None:
         ({"size": 1, "container_runtime": "runsc"}, "pools.fast.container_runtime: only cont"),
     ],
 )
-def test_a_pool_that_cannot_be_is_refused(table: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_pool_that_cannot_be_is_refused(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         specs(table)
 
 
@@ -79,16 +79,20 @@ def test_a_pool_may_name_a_machine_type() -> None:
     assert (spec.machine_type, spec.cpus, spec.memory) == ("m7i.large", None, None)
 
 
-@pytest.mark.parametrize(("field", "value", "told"), [("cpus", 2, "2"), ("memory", "4GiB", "4GiB")])
-def test_a_machine_type_says_its_own_size(field: str, value: object, told: str) -> None:
-    said = f"pools.fast.machine_type: 'large' has {field} of its own, and {field} = {told} is given"
-    with pytest.raises(ConfigError, match=said) as wrong:
+@pytest.mark.parametrize(
+    ("field", "value", "given"), [("cpus", 2, "2"), ("memory", "4GiB", "4GiB")]
+)
+def test_a_machine_type_says_its_own_size(field: str, value: object, given: str) -> None:
+    message = (
+        f"pools.fast.machine_type: 'large' has {field} of its own, and {field} = {given} is given"
+    )
+    with pytest.raises(ConfigError, match=message) as wrong:
         specs({"size": 1, "machine_type": "large", field: value})
     assert wrong.value.hint == f"leave {field} out, or machine_type"
 
 
 @pytest.mark.parametrize(
-    ("provider", "setting", "one"),
+    ("provider", "setting", "machine_type"),
     [
         ("aws", "instance_types", "m7i.large"),
         ("google", "machine_types", "n2-standard-2"),
@@ -96,13 +100,13 @@ def test_a_machine_type_says_its_own_size(field: str, value: object, told: str) 
     ],
 )
 def test_a_type_that_its_provider_never_offers_is_refused(
-    provider: str, setting: str, one: str
+    provider: str, setting: str, machine_type: str
 ) -> None:
     table = {"size": 1, "provider": provider, "machine_type": "huge"}
     with pytest.raises(ConfigError, match=f"{provider} does not offer 'huge'") as wrong:
         specs(table, providers=CLOUDS)
     assert str(wrong.value).startswith("pools.fast.machine_type: ")
-    assert one in wrong.value.hint
+    assert machine_type in wrong.value.hint
     assert wrong.value.hint.endswith(f"or add it to providers.{provider}.{setting}")
 
 

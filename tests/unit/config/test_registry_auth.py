@@ -17,11 +17,11 @@ PRIVATE = "registry.example.org/team/app:1"
 
 def config(**auths: dict[str, str]) -> bytes:
     return json.dumps(
-        {"auths": {name.replace("_", "."): one for name, one in auths.items()}}
+        {"auths": {name.replace("_", "."): login for name, login in auths.items()}}
     ).encode()
 
 
-def told(image: str, secret: bytes) -> Any:
+def header_of(image: str, secret: bytes) -> Any:
     return json.loads(base64.urlsafe_b64decode(registry_auth.header(image, secret)))
 
 
@@ -41,10 +41,10 @@ def test_the_registry_is_what_docker_takes_it_for(image: str, registry: str) -> 
 
 
 def test_a_pair_is_split_at_the_first_colon() -> None:
-    assert told(PRIVATE, b"me:hunter2:x\n") == {
+    assert header_of(PRIVATE, b"me:hunter2:x\n") == {
         "username": "me", "password": "hunter2:x", "serveraddress": "registry.example.org",
     }  # fmt: skip
-    assert told("app", b"me:x")["serveraddress"] == "https://index.docker.io/v1/"
+    assert header_of("app", b"me:x")["serveraddress"] == "https://index.docker.io/v1/"
     assert registry_auth.hidden(PRIVATE, b"me:hunter2") == (b"hunter2",)
 
 
@@ -60,12 +60,12 @@ def test_a_docker_configuration_gives_the_entry_of_the_registry(
     entry: dict[str, str], part: dict[str, str]
 ) -> None:
     secret = config(other_example={"auth": "x"}, registry_example_org=entry)
-    assert told(PRIVATE, secret).items() >= part.items()
+    assert header_of(PRIVATE, secret).items() >= part.items()
 
 
 def test_dockers_own_names_for_its_hub_are_known() -> None:
     secret = json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": PAIR}}}).encode()
-    assert told("team/app", secret)["password"] == "hunter2"
+    assert header_of("team/app", secret)["password"] == "hunter2"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_login_goes_to_its_own_registry_alone() -> None:
     ours = config(registry_example_org={"auth": PAIR}, other_example={"auth": "x"})
     made = registry_auth.login(PRIVATE, "f", config(elsewhere={"auth": "y"}), ours)
     secret = made["secrets"][made["registry_secret"]]
-    assert told(PRIVATE, secret)["password"] == "hunter2"
+    assert header_of(PRIVATE, secret)["password"] == "hunter2"
     assert b"other" not in secret
     assert registry_auth.login("evil.example.org/x", "f", ours) == {}
     assert registry_auth.login(PRIVATE, "f") == {}

@@ -58,8 +58,8 @@ def test_sizes_are_shown_as_they_may_be_said(tmp_path: Path) -> None:
     assert shown["providers.l.memory"] == "1500000000"
     assert shown["providers.l.cpus"] == 2
     plain = {key: json.loads(value) for key, value, _ in loaded.rows()}
-    said = ((key, value) for key, value in shown.items() if value != plain[key])
-    environ = {f"VMRUNNER_{key.replace('.', '__').upper()}": value for key, value in said}
+    changed = ((key, value) for key, value in shown.items() if value != plain[key])
+    environ = {f"VMRUNNER_{key.replace('.', '__').upper()}": value for key, value in changed}
     again = load(tmp_path, **environ)
     assert {key: json.loads(value) for key, value, _ in again.rows()} == plain
 
@@ -164,7 +164,7 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "refusal"),
     [
         ("[limits]\nmax_tll = '2h'", "limits.max_tll: no such key (did you mean 'max_ttl'?)"),
         ("[limts]\nmax_ttl = '2h'", "limts: no such key (did you mean 'limits'?)"),
@@ -200,12 +200,14 @@ def test_secrets_are_masked_wherever_they_are_shown(tmp_path: Path) -> None:
         ("[limits\n", "not valid TOML"),
     ],
 )
-def test_an_error_is_one_line_with_file_key_and_fix(tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_is_one_line_with_file_key_and_fix(
+    tmp_path: Path, text: str, refusal: str
+) -> None:
     (tmp_path / "vmrunner.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load(tmp_path)
     message = str(caught.value)
-    assert said in message
+    assert refusal in message
     assert "\n" not in message
     assert "default_provider" in text or str(tmp_path / "vmrunner.toml") in message
 
@@ -285,12 +287,12 @@ def test_each_ledger_has_a_data_directory_of_its_own(tmp_path: Path) -> None:
     assert paths.paths(default).data == xdg
     same = Settings.model_validate({"database": {"url": f"sqlite:///{xdg}/ledger.db"}})
     assert paths.paths(same).data == xdg
-    one, two, again = (
+    first, second, again = (
         paths.paths(Settings.model_validate({"database": {"url": url}})).data
         for url in ("postgresql://a@h/one", "postgresql://a@h/two", "postgresql://b:pw@h/one")
     )
-    assert one == again
-    assert len({one, two, xdg}) == 3
+    assert first == again
+    assert len({first, second, xdg}) == 3
 
 
 def test_a_dump_reads_back_to_the_same(tmp_path: Path) -> None:
@@ -336,10 +338,10 @@ def test_the_schema_accepts_what_we_accept() -> None:
 def test_no_password_of_a_database_url_is_shown(tmp_path: Path, url: str, shown: str) -> None:
     assert database_url.shown(url) == shown
     try:
-        told = json.dumps(load(tmp_path, VMRUNNER_DATABASE_URL=url).rows())
+        message = json.dumps(load(tmp_path, VMRUNNER_DATABASE_URL=url).rows())
     except ConfigError as error:
-        told = str(error)
-    assert "s3" not in told
+        message = str(error)
+    assert "s3" not in message
 
 
 def test_a_database_url_is_taken_apart_as_sqlalchemy_does() -> None:
@@ -374,7 +376,7 @@ def test_several_hosts_reach_the_driver(url: str, hosts: str, ports: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("postgresql://h1:a,h2/x", "its hosts h1:a,h2 cannot be read"),
         ("postgresql://h1,:7/x", "its hosts h1,:7 cannot be read"),
@@ -386,7 +388,7 @@ def test_several_hosts_reach_the_driver(url: str, hosts: str, ports: str) -> Non
     ],
 )
 def test_an_unusable_database_url_is_told_with_its_origin(
-    tmp_path: Path, url: str, said: str
+    tmp_path: Path, url: str, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=f"VMRUNNER_DATABASE_URL: database.url: {said}"):
+    with pytest.raises(ConfigError, match=f"VMRUNNER_DATABASE_URL: database.url: {message}"):
         load(tmp_path, VMRUNNER_DATABASE_URL=url)

@@ -12,7 +12,7 @@ from vmrunner.errors import ConfigError
 from vmrunner.lib.store_url import StoreUrl
 
 
-def said(tmp_path: Path, **values: str) -> config.Settings:
+def settings_of(tmp_path: Path, **values: str) -> config.Settings:
     environ = {f"VMRUNNER_STORE__{name.upper()}": value for name, value in values.items()}
     return sources.load(environ=environ, start=tmp_path).settings
 
@@ -42,10 +42,10 @@ def test_the_default_is_a_directory_beside_the_ledger(tmp_path: Path) -> None:
 )
 def test_an_unusable_url_is_told_with_its_field(tmp_path: Path, url: str, why: str) -> None:
     with pytest.raises(ConfigError, match=rf"VMRUNNER_STORE__URL: store.url: .*{why}"):
-        said(tmp_path, url=url)
+        settings_of(tmp_path, url=url)
 
 
 def test_an_endpoint_is_a_url(tmp_path: Path) -> None:
-    assert said(tmp_path, endpoint="http://127.0.0.1:9000/").store.endpoint[-5:] == ":9000"
+    assert settings_of(tmp_path, endpoint="http://127.0.0.1:9000/").store.endpoint[-5:] == ":9000"
     with pytest.raises(ConfigError, match=r"store.endpoint: .*such as https://"):
-        said(tmp_path, endpoint="s3.example.org")
+        settings_of(tmp_path, endpoint="s3.example.org")

@@ -143,15 +143,15 @@ def test_what_something_stronger_says_is_not_the_projects(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "setting",
     ["network = 'open'", "network = { allow = ['a.example'] }", "container_runtime = 'runc'"],
 )
-def test_a_default_that_protects_is_not_undone(file: Path, said: str) -> None:
-    file.write_text(f"[defaults]\n{said}")
+def test_a_default_that_protects_is_not_undone(file: Path, setting: str) -> None:
+    file.write_text(f"[defaults]\n{setting}")
     load(file)
     sources.user_file().parent.mkdir(parents=True)
     sources.user_file().write_text("[defaults]\nnetwork = 'none'\ncontainer_runtime = 'runsc'")
-    assert f"defaults.{said.split()[0]}" in refused(file)
+    assert f"defaults.{setting.split()[0]}" in refused(file)
 
 
 def test_trust_is_in_one_content_at_one_place(file: Path, tmp_path: Path) -> None:
@@ -209,10 +209,10 @@ def obeyed(file: Path, caplog: pytest.LogCaptureFixture) -> bool:
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vmrunner"):
         ttl = load(file).settings.limits.max_ttl
-    told = [record.getMessage() for record in caplog.records]
-    assert (ttl == 60) == (told == []), told
-    assert all(f"{file} is not obeyed: " in text and "VMRUNNER_CONFIG" in text for text in told)
-    assert len(told) <= 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert (ttl == 60) == (messages == []), messages
+    assert all(f"{file} is not obeyed: " in text and "VMRUNNER_CONFIG" in text for text in messages)
+    assert len(messages) <= 1
     return ttl == 60
 
 
@@ -282,9 +282,9 @@ def test_only_our_part_of_anothers_pyproject_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "pyproject.toml"
-    for text, told in (("[project\n", 0), ("[tool.vmrunner\n", 1), ("[tool.vmrunner]\n", 1)):
+    for text, warnings in (("[project\n", 0), ("[tool.vmrunner\n", 1), ("[tool.vmrunner]\n", 1)):
         file.write_text(text)
         file.chmod(0o666)
         caplog.clear()
         load(file)
-        assert len(caplog.records) == told, text
+        assert len(caplog.records) == warnings, text

@@ -72,8 +72,8 @@ def test_two_vms_of_a_row_that_knows_neither_are_told() -> None:
 def test_without_a_ledger_tags_tell_only_what_is_late() -> None:
     late = vm(id="i-late", tags={"vmrunner:expires-at": str(int(NOW - 61))})
     pages = [page(late, vm(id="i-2")), page(kind=Kind.DISK, error="denied")]
-    told = by_tags(NOW, pages, LIMITS, MINE)
-    assert [line.fault for line in told] == [AuditFault.PAST_DEADLINE, AuditFault.UNREAD]
+    found = by_tags(NOW, pages, LIMITS, MINE)
+    assert [line.fault for line in found] == [AuditFault.PAST_DEADLINE, AuditFault.UNREAD]
 
 
 def test_newborns_do_not_count() -> None:
@@ -88,16 +88,16 @@ def test_a_row_in_a_scope_that_nobody_read_is_told() -> None:
 
 
 def test_an_expired_row_is_told_even_when_its_tag_lies() -> None:
-    lying = vm(tags={"vmrunner:expires-at": str(int(NOW + 9999))})
-    found = faults([row(deadline=NOW - 100)], [page(lying)])
+    late_tag = vm(tags={"vmrunner:expires-at": str(int(NOW + 9999))})
+    found = faults([row(deadline=NOW - 100)], [page(late_tag)])
     assert AuditFault.PAST_DEADLINE in found
     assert AuditFault.ROW_PAST_DEADLINE in found
 
 
 def test_machines_of_other_runners_by_tag_and_age() -> None:
     def other(age: float | None, **tags: str):
-        born = None if age is None else NOW - age
-        return vm(id=f"i-{age}", created_at=born, tags=tags)
+        created_at = None if age is None else NOW - age
+        return vm(id=f"i-{age}", created_at=created_at, tags=tags)
 
     pages: list[Page] = [
         page(
@@ -124,30 +124,30 @@ def test_untagged_things_of_our_image_or_network_are_told() -> None:
 
 
 def test_a_daemon_without_passes_is_told_even_with_nothing_alive() -> None:
-    def said(**known: float) -> list[str]:
-        return [line.message for line in silence(NOW, [], ReaperActivity(**known))]
+    def messages(**activity: float) -> list[str]:
+        return [line.message for line in silence(NOW, [], ReaperActivity(**activity))]
 
-    assert said(serving=NOW - 10) == []
-    assert said(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200) == []
-    (text,) = said(serving=NOW - 9999, passed=NOW - 301, swept=NOW - 200)
+    assert messages(serving=NOW - 10) == []
+    assert messages(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200) == []
+    (text,) = messages(serving=NOW - 9999, passed=NOW - 301, swept=NOW - 200)
     assert "has not finished a pass for 301 s" in text
-    (text,) = said(serving=NOW - 9999, passed=NOW - 20)
+    (text,) = messages(serving=NOW - 9999, passed=NOW - 20)
     assert "has not finished a sweep for 9999 s" in text
-    assert len(said(serving=NOW - 9999)) == 2
+    assert len(messages(serving=NOW - 9999)) == 2
 
 
 def test_without_a_daemon_silence_matters_only_while_rows_are_open() -> None:
-    def told(rows, **known: float) -> list[AuditFault]:
-        return [line.fault for line in silence(NOW, rows, ReaperActivity(**known))]
+    def faults_of(rows, **activity: float) -> list[AuditFault]:
+        return [line.fault for line in silence(NOW, rows, ReaperActivity(**activity))]
 
     old = row(created_at=NOW - 5000)
-    assert told([], passed=NOW - 99999, swept=NOW - 99999) == []
-    assert told([row(state=I.GONE)]) == []
-    assert told([row(created_at=NOW - 60)]) == []  # it was just made: somebody lives
-    assert told([old], seen=NOW - 5) == []  # a foreground build drives it
-    assert told([old], passed=NOW - 300) == []  # a cron job reaps
-    assert told([old], passed=NOW - 901) == [AuditFault.REAPER_SILENT]
-    assert told([old]) == [AuditFault.REAPER_SILENT]
+    assert faults_of([], passed=NOW - 99999, swept=NOW - 99999) == []
+    assert faults_of([row(state=I.GONE)]) == []
+    assert faults_of([row(created_at=NOW - 60)]) == []  # it was just made: somebody lives
+    assert faults_of([old], seen=NOW - 5) == []  # a foreground build drives it
+    assert faults_of([old], passed=NOW - 300) == []  # a cron job reaps
+    assert faults_of([old], passed=NOW - 901) == [AuditFault.REAPER_SILENT]
+    assert faults_of([old]) == [AuditFault.REAPER_SILENT]
 
 
 def test_a_last_pass_in_the_future_is_silence() -> None:
@@ -155,9 +155,9 @@ def test_a_last_pass_in_the_future_is_silence() -> None:
     passed, swept = NOW + 3595, NOW + 3540
     for minutes in (6, 20, 58):
         now = NOW + 60 * minutes
-        told = clocks(now, ReaperActivity(passed=passed, swept=swept, serving=NOW - 86_400))
-        assert [line.fault for line in told] == [AuditFault.CLOCKS_APART] * 2
-        assert f"pass was {int(passed - now)} s in the future" in told[0].message
+        found = clocks(now, ReaperActivity(passed=passed, swept=swept, serving=NOW - 86_400))
+        assert [line.fault for line in found] == [AuditFault.CLOCKS_APART] * 2
+        assert f"pass was {int(passed - now)} s in the future" in found[0].message
     far = ReaperActivity(passed=passed, swept=swept, serving=NOW + 3000)
     assert len(silence(NOW, [], far)) == 2
     back = ReaperActivity(passed=NOW - 5, swept=NOW - 5, serving=NOW + 3000)
@@ -168,26 +168,28 @@ def test_a_last_pass_in_the_future_is_silence() -> None:
 def test_clocks_that_are_apart_are_told() -> None:
     well = {"e-1": 4.9, "e-2": -4.9}
     assert clocks(NOW, ReaperActivity(ahead=well)) == []
-    told = clocks(NOW, ReaperActivity(ahead=well | {"e-3": 31.2, "e-4": -86_400.0}))
-    assert [line.fault for line in told] == [AuditFault.CLOCKS_APART] * 2
-    assert [line.message for line in told] == [
+    found = clocks(NOW, ReaperActivity(ahead=well | {"e-3": 31.2, "e-4": -86_400.0}))
+    assert [line.fault for line in found] == [AuditFault.CLOCKS_APART] * 2
+    assert [line.message for line in found] == [
         "the clock of e-3 is 31 s ahead of the database's",
         "the clock of e-4 is 86400 s behind the database's",
     ]
 
 
 def test_a_place_with_vms_that_nobody_lists_is_told() -> None:
-    def told(**swept: float) -> list[str]:
+    def messages(**swept: float) -> list[str]:
         scopes = {str(SCOPE): swept["at"]} if swept else {}
-        known = ReaperActivity(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200, scopes=scopes)
-        return [line.message for line in silence(NOW, [row(created_at=NOW - 60)], known)]
+        activity = ReaperActivity(
+            serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200, scopes=scopes
+        )
+        return [line.message for line in silence(NOW, [row(created_at=NOW - 60)], activity)]
 
-    assert told(at=NOW - 899) == []
+    assert messages(at=NOW - 899) == []
     for at in (NOW - 901, NOW + 901):
-        assert told(at=at) == [f"VMs are open in {SCOPE}, which nobody could list for 901 s"]
-    assert "for 9999 s" in told()[0]
-    known = ReaperActivity(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200)
-    assert silence(NOW, [row(state=I.GONE)], known) == []
+        assert messages(at=at) == [f"VMs are open in {SCOPE}, which nobody could list for 901 s"]
+    assert "for 9999 s" in messages()[0]
+    activity = ReaperActivity(serving=NOW - 9999, passed=NOW - 20, swept=NOW - 200)
+    assert silence(NOW, [row(state=I.GONE)], activity) == []
 
 
 def test_a_disabled_place_is_idle_once_it_holds_nothing() -> None:

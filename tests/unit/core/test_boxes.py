@@ -34,8 +34,8 @@ def entered(tmp_path: Path, *command: str, status: str, terminal: str = "", **en
 
 
 def test_each_word_arrives_with_the_builds_environment(tmp_path: Path) -> None:
-    said = entered(tmp_path, "printf", "a  b", "it's $x", "", status="running")
-    assert said == (
+    output = entered(tmp_path, "printf", "a  b", "it's $x", "", status="running")
+    assert output == (
         '7 <exec><-i><-w></work><vmrunner-build><sh><-c><. /vmrunner/env; exec "$@"><sh>'
         "<printf><a  b><it's $x><>"
     )
@@ -47,10 +47,10 @@ def test_each_word_arrives_with_the_builds_environment(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", ["created", "exited", "dead"])
 def test_a_container_that_does_not_run_is_told(tmp_path: Path, status: str) -> None:
     """One that was made and not started yet is not started behind the supervisor's back."""
-    said = entered(tmp_path, "true", status=status)
-    assert said == f"125 vmrunner: the build's container is {status}"
+    output = entered(tmp_path, "true", status=status)
+    assert output == f"125 vmrunner: the build's container is {status}"
 
 
 def test_a_container_that_is_not_there_is_told(tmp_path: Path) -> None:
-    said = entered(tmp_path, "true", status="", INSPECTED="1")
-    assert said == "125 vmrunner: the build's container is absent"
+    output = entered(tmp_path, "true", status="", INSPECTED="1")
+    assert output == "125 vmrunner: the build's container is absent"

@@ -50,9 +50,9 @@ def test_a_ceiling_covers_what_reaches_no_more(ceiling: str, wanted: str, covere
 def test_what_is_covered_reaches_no_other_name(
     ceiling: AllowList, wanted: AllowList, name: str, port: int
 ) -> None:
-    for asked in (name, f"x.{name}", f"{'y' * 60}.{'y' * 30}.{name}"):
-        if covers(ceiling, wanted) and wanted.permits(asked, port):
-            assert ceiling.permits(asked, port)
+    for host in (name, f"x.{name}", f"{'y' * 60}.{'y' * 30}.{name}"):
+        if covers(ceiling, wanted) and wanted.permits(host, port):
+            assert ceiling.permits(host, port)
 
 
 def test_an_image_is_allowed_by_its_own_word() -> None:

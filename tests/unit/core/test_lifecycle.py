@@ -53,16 +53,16 @@ def seen(power: Power, **options) -> Seen:
 def test_every_instance_ends_gone_and_none_goes_back() -> None:
     """But what was parked: it is ready once more when it woke."""
     order = list(InstanceState)
-    for state, following in INSTANCE_NEXT.items():
-        onward = following - ({I.READY} if state is I.WAKING else set())
+    for state, successors in INSTANCE_NEXT.items():
+        onward = successors - ({I.READY} if state is I.WAKING else set())
         assert all(order.index(to) > order.index(state) for to in onward)
-        assert state is I.GONE or I.GONE in following
-        assert state not in following
+        assert state is I.GONE or I.GONE in successors
+        assert state not in successors
 
 
 def test_every_build_can_finish() -> None:
-    for state, following in BUILD_NEXT.items():
-        assert state is BuildState.FINISHED or BuildState.FINISHED in following
+    for state, successors in BUILD_NEXT.items():
+        assert state is BuildState.FINISHED or BuildState.FINISHED in successors
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_how_a_build_ends_with_its_vm() -> None:
     assert end_of(running(), Death.ABANDONED).reason is Reason.OWNER_GONE
     assert end_of(running(), Death.VANISHED).lost
     assert end_of(running(BuildState.BOOTING), Death.STUCK).reason is Reason.BOOT_FAILED
-    wished = running(cancel=Reason.USER)
-    assert all(end_of(wished, death).result is Result.CANCELLED for death in Death)
+    cancelling = running(cancel=Reason.USER)
+    assert all(end_of(cancelling, death).result is Result.CANCELLED for death in Death)
     assert cancelled(Reason.DEADLINE).result is Result.TIMEOUT
 
 
@@ -157,13 +157,13 @@ def test_what_cannot_be_placed_is_unfit_before_it_is_up() -> None:
     unfit = seen(Power.PENDING, unfit=Reason.NO_CAPACITY)
     dead = seen(Power.DEAD, unfit=Reason.NO_CAPACITY)
     booting = row(state=I.BOOTING, ref=REF)
-    assert [sign(booting, one) for one in (unfit, dead)] == [InstanceSign.UNFIT] * 2
+    assert [sign(booting, instance) for instance in (unfit, dead)] == [InstanceSign.UNFIT] * 2
     assert sign(row(state=I.BUSY, ref=REF), unfit) is InstanceSign.NOTHING
     assert sign(row(state=I.DELETING, ref=REF), unfit) is InstanceSign.NOTHING
 
 
 @pytest.mark.parametrize(
-    ("known", "result", "reason", "code"),
+    ("ended", "result", "reason", "code"),
     [
         (None, Result.ERROR, Reason.VM_LOST, None),
         (ContainerEnd(), Result.ERROR, Reason.VM_LOST, None),
@@ -180,11 +180,11 @@ def test_what_cannot_be_placed_is_unfit_before_it_is_up() -> None:
     ],
 )
 def test_a_container_without_a_word_ends_by_what_was_seen(
-    known: ContainerEnd | None, result: Result, reason: Reason, code: int | None
+    ended: ContainerEnd | None, result: Result, reason: Reason, code: int | None
 ) -> None:
     usage = BuildUsage(cpu_seconds=3.0)
     end = End(result=Result.ERROR, reason=Reason.VM_LOST, container_gone=True, usage=usage)
-    end = end_of_container(end, known)
+    end = end_of_container(end, ended)
     assert (end.result, end.reason, end.exit_code) == (result, reason, code)
     assert end.lost is (reason is Reason.VM_LOST), "what nobody knows is no failure of the build"
     assert (end.usage, end.container_gone) == (usage, False)
@@ -193,8 +193,8 @@ def test_a_container_without_a_word_ends_by_what_was_seen(
 def test_a_killed_step_lacked_memory_where_that_was_seen() -> None:
     killed = End(result=Result.FAILURE, reason=Reason.SIGNAL, exit_code=137)
     assert killed.asks_container
-    for known in (None, ContainerEnd(exit_code=137), ContainerEnd(exit_code=1)):
-        assert end_of_container(killed, known) is killed
+    for ended in (None, ContainerEnd(exit_code=137), ContainerEnd(exit_code=1)):
+        assert end_of_container(killed, ended) is killed
     end = end_of_container(killed, ContainerEnd(exit_code=137, out_of_memory=True))
     assert (end.reason, end.exit_code) == (Reason.OUT_OF_MEMORY, 137)
     for other in (replace(killed, exit_code=143), replace(killed, reason=Reason.EXIT_CODE)):

@@ -135,9 +135,9 @@ def test_it_is_the_smallest_size_that_hits(rate: Fraction, leads: list[int], sha
 @settings(deadline=None)
 @given(RATES, RATES, LEADS, SHARES)
 def test_more_builds_never_want_fewer(
-    one: float, other: float, leads: list[float], share: float
+    rate: float, other: float, leads: list[float], share: float
 ) -> None:
-    low, high = sorted([one, other])
+    low, high = sorted([rate, other])
     assert demanded_size(low, leads, share, 0, 20_000) <= demanded_size(
         high, leads, share, 0, 20_000
     )
@@ -146,9 +146,9 @@ def test_more_builds_never_want_fewer(
 @settings(deadline=None)
 @given(RATES, LEADS, SHARES, SHARES)
 def test_a_higher_share_never_wants_fewer(
-    rate: float, leads: list[float], one: float, other: float
+    rate: float, leads: list[float], share: float, other: float
 ) -> None:
-    low, high = sorted([one, other])
+    low, high = sorted([share, other])
     assert demanded_size(rate, leads, low, 0, 20_000) <= demanded_size(rate, leads, high, 0, 20_000)
 
 

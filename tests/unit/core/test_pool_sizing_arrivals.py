@@ -33,8 +33,8 @@ def weeks(count: int, of_one: Sequence[float]) -> Arrivals:
     return Arrivals(until=MONDAY).observed(times, MONDAY + count * WEEK)
 
 
-def about(arrivals: Arrivals) -> dict[str, object]:
-    return {name: pytest.approx(value, abs=1e-6) for name, value in arrivals.dump().items()}
+def about(history: Arrivals) -> dict[str, object]:
+    return {name: pytest.approx(value, abs=1e-6) for name, value in history.dump().items()}
 
 
 @settings(deadline=None)
@@ -53,10 +53,10 @@ def test_watching_in_two_parts_is_watching_in_one(
 def test_a_rate_is_a_rate_and_survives_storage(
     times: list[float], until: float, at: float, ahead: float
 ) -> None:
-    known = Arrivals(until=MONDAY).observed(times, until)
-    stored = json.loads(json.dumps(known.dump()))
-    assert Arrivals.load(stored) == known
-    rate = known.rate(at, ahead)
+    history = Arrivals(until=MONDAY).observed(times, until)
+    stored = json.loads(json.dumps(history.dump()))
+    assert Arrivals.load(stored) == history
+    rate = history.rate(at, ahead)
     assert 0 <= rate < math.inf
     assert Arrivals(until=MONDAY).observed([*times, until - 1], until).rate(at, ahead) >= rate
 
@@ -84,35 +84,35 @@ def test_before_anything_was_seen_nothing_is_expected() -> None:
 
 
 def test_a_steady_stream_is_expected_in_hours_never_seen() -> None:
-    known = Arrivals(until=MONDAY).observed(every(10, MONDAY, MONDAY + DAY), MONDAY + DAY)
+    history = Arrivals(until=MONDAY).observed(every(10, MONDAY, MONDAY + DAY), MONDAY + DAY)
     for hours in (3, 25, 90, 160):
-        assert known.rate(MONDAY + hours * HOUR, 60) == pytest.approx(0.1, rel=0.08)
+        assert history.rate(MONDAY + hours * HOUR, 60) == pytest.approx(0.1, rel=0.08)
 
 
 def test_each_hour_of_the_week_has_its_own_rate() -> None:
     monday_at_nine = every(10, 9 * HOUR, 10 * HOUR)
-    known = weeks(4, monday_at_nine)
+    history = weeks(4, monday_at_nine)
     start = MONDAY + 4 * WEEK
-    assert known.rate(start + 9 * HOUR, HOUR) == pytest.approx(0.1, rel=0.1)
-    assert known.rate(start + 8 * HOUR, HOUR) < 0.01
-    assert known.rate(start + 33 * HOUR, HOUR) < 0.001  # Tuesday at nine
-    assert known.rate(start + 8.5 * HOUR, HOUR) == pytest.approx(0.05, rel=0.1)  # half and half
+    assert history.rate(start + 9 * HOUR, HOUR) == pytest.approx(0.1, rel=0.1)
+    assert history.rate(start + 8 * HOUR, HOUR) < 0.01
+    assert history.rate(start + 33 * HOUR, HOUR) < 0.001  # Tuesday at nine
+    assert history.rate(start + 8.5 * HOUR, HOUR) == pytest.approx(0.05, rel=0.1)  # half and half
 
 
 def test_an_hour_never_seen_takes_after_its_neighbours() -> None:
     morning = MONDAY + 9 * HOUR
     times = every(10, morning, morning + HOUR)
-    known = Arrivals(until=MONDAY).observed(times, morning + HOUR)
-    calm = replace(known, recent=0.0)
+    history = Arrivals(until=MONDAY).observed(times, morning + HOUR)
+    calm = replace(history, recent=0.0)
     assert calm.rate(morning + HOUR, HOUR) == pytest.approx(0.1, rel=0.2)
     assert calm.rate(morning + 4 * HOUR, HOUR) == pytest.approx(0.01, rel=0.2)  # the mean of all
 
 
 def test_weeks_weigh_less_the_older_they_are() -> None:
     busy = every(36, 9 * HOUR, 10 * HOUR)
-    known, nine = weeks(4, busy), MONDAY + 4 * WEEK + 9 * HOUR
-    before = known.rate(nine, HOUR)
-    calm = [known := known.observed([], known.until + WEEK) for _ in range(4)][-1]
+    history, nine = weeks(4, busy), MONDAY + 4 * WEEK + 9 * HOUR
+    before = history.rate(nine, HOUR)
+    calm = [history := history.observed([], history.until + WEEK) for _ in range(4)][-1]
     after = calm.rate(nine + 4 * WEEK, HOUR)
     # Half of the weeks, and two half-lives old.
     assert 4 * WEEK == 2 * HALF_LIFE
@@ -121,24 +121,24 @@ def test_weeks_weigh_less_the_older_they_are() -> None:
 
 def test_the_current_hour_counts_by_the_part_that_is_over() -> None:
     quarter = MONDAY + 9.25 * HOUR
-    known = weeks(1, []).observed([], MONDAY + WEEK + 9 * HOUR)
+    history = weeks(1, []).observed([], MONDAY + WEEK + 9 * HOUR)
     now = quarter + WEEK
-    known = known.observed(every(10, now - HOUR / 4, now), now)
-    assert sum(known.seconds[9:10]) == pytest.approx(HOUR / 2**0.5 + HOUR / 4, rel=0.01)
-    assert known.counts[9] == pytest.approx(90, rel=0.01)
+    history = history.observed(every(10, now - HOUR / 4, now), now)
+    assert sum(history.seconds[9:10]) == pytest.approx(HOUR / 2**0.5 + HOUR / 4, rel=0.01)
+    assert history.counts[9] == pytest.approx(90, rel=0.01)
 
 
 def test_an_arrival_in_the_first_second_tells_little() -> None:
-    known = Arrivals(until=MONDAY).observed([MONDAY], MONDAY + 1)
-    assert 0 < known.rate(MONDAY + 1, 60) < 1 / 200
+    history = Arrivals(until=MONDAY).observed([MONDAY], MONDAY + 1)
+    assert 0 < history.rate(MONDAY + 1, 60) < 1 / 200
 
 
 def test_a_burst_raises_the_rate_and_fades() -> None:
-    known = weeks(4, every(600, 0, WEEK))
-    start = known.until
-    usual = known.rate(start, 60)
-    calm = known.observed(every(600, start, start + HOUR / 2), start + HOUR / 2)
-    burst = known.observed(every(10, start, start + HOUR / 2), start + HOUR / 2)
+    history = weeks(4, every(600, 0, WEEK))
+    start = history.until
+    usual = history.rate(start, 60)
+    calm = history.observed(every(600, start, start + HOUR / 2), start + HOUR / 2)
+    burst = history.observed(every(10, start, start + HOUR / 2), start + HOUR / 2)
     now = burst.until
     assert calm.rate(now, 60) == pytest.approx(usual, rel=0.3)
     assert burst.rate(now, 60) > 0.06 > 30 * usual
@@ -150,20 +150,20 @@ def test_a_burst_raises_the_rate_and_fades() -> None:
 def test_the_end_of_each_mornings_rush_is_no_burst() -> None:
     rush = every(10, 8 * HOUR, 9 * HOUR)
     nine = MONDAY + 4 * WEEK + 9 * HOUR
-    known = weeks(4, rush).observed([MONDAY + 4 * WEEK + at for at in rush], nine)
-    assert known.rate(nine, 60) < 0.012
+    history = weeks(4, rush).observed([MONDAY + 4 * WEEK + at for at in rush], nine)
+    assert history.rate(nine, 60) < 0.012
 
 
 def test_a_clock_that_went_back_changes_nothing() -> None:
-    known = weeks(1, [5.0])
-    assert known.observed([MONDAY + 5], MONDAY + 60) is known
+    history = weeks(1, [5.0])
+    assert history.observed([MONDAY + 5], MONDAY + 60) is history
     with pytest.raises(ValueError, match="until"):
-        known.observed([], math.inf)
+        history.observed([], math.inf)
 
 
 def test_hours_begin_with_monday() -> None:
-    known = Arrivals(until=MONDAY).observed([MONDAY, MONDAY + WEEK - 1], MONDAY + WEEK)
-    assert [hour for hour, count in enumerate(known.counts) if count] == [0, HOURS_OF_WEEK - 1]
+    history = Arrivals(until=MONDAY).observed([MONDAY, MONDAY + WEEK - 1], MONDAY + WEEK)
+    assert [hour for hour, count in enumerate(history.counts) if count] == [0, HOURS_OF_WEEK - 1]
 
 
 def test_builds_that_come_by_themselves_are_no_batch() -> None:
@@ -176,8 +176,8 @@ def test_builds_that_come_by_themselves_are_no_batch() -> None:
 @pytest.mark.parametrize("size", [2, 6, 20])
 def test_a_matrix_of_jobs_is_a_batch(size: int) -> None:
     times = arrivals.bursts(2, size, seed=2, within=30, start=MONDAY, seconds=WEEK)
-    known = Arrivals(until=MONDAY).observed(times, MONDAY + WEEK)
-    assert known.batch() == pytest.approx(size, rel=0.1)
+    history = Arrivals(until=MONDAY).observed(times, MONDAY + WEEK)
+    assert history.batch() == pytest.approx(size, rel=0.1)
 
 
 def test_what_an_older_version_stored_has_no_batches() -> None:

@@ -99,9 +99,9 @@ def test_no_plan_passes_its_bounds(
     ]
     plan = fill(given_(rows=rows, want=want, headroom=headroom, waiting=waiting, paused=paused))
     alive = [row for row in rows if row.state is not InstanceState.DELETING]
-    left = len(alive) - len(plan.end)
+    remaining = len(alive) - len(plan.end)
     assert 0 <= plan.make <= max(0, headroom)
-    assert left + plan.make <= max(want, 0)
+    assert remaining + plan.make <= max(want, 0)
     assert not (plan.make and (waiting or paused))
     assert len({row.id for row, _ in plan.end}) == len(plan.end)
     ready = [r for r in alive if r.state is InstanceState.READY]
@@ -177,8 +177,8 @@ def test_a_pool_without_a_machine_type_keeps_its_hash() -> None:
 
 def test_a_pool_of_a_type_takes_that_alone() -> None:
     large, typed = replace(OFFER, machine_type="Large"), replace(POOL, machine_type="large")
-    assert [of_type(POOL, one) for one in (OFFER, large)] == [True, True]
-    assert [of_type(typed, one) for one in (OFFER, large)] == [False, True]
+    assert [of_type(POOL, offer) for offer in (OFFER, large)] == [True, True]
+    assert [of_type(typed, offer) for offer in (OFFER, large)] == [False, True]
 
 
 def test_a_build_that_would_get_no_such_machine_has_none() -> None:

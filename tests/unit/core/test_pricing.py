@@ -93,8 +93,8 @@ def test_a_cost_is_final_when_all_vms_are_gone() -> None:
 
 
 def test_only_the_disk_bills_while_parked() -> None:
-    born = NOW - 1000.0
-    parked = vm(pool="p", parked_at=born + 100.0, claimed_at=born + 600.0)
+    created_at = NOW - 1000.0
+    parked = vm(pool="p", parked_at=created_at + 100.0, claimed_at=created_at + 600.0)
     assert pricing.cost(parked, NOW) == pytest.approx((100 + 400) / 1000 + 500 / 10_000)
     assert pricing.idle_cost(parked, 0.0, NOW) == pytest.approx(100 / 1000 + 500 / 10_000)
     asleep = replace(parked, claimed_at=None, state=I.PARKED)
@@ -104,13 +104,13 @@ def test_only_the_disk_bills_while_parked() -> None:
 times = st.floats(min_value=0.0, max_value=400_000.0)
 
 
-@given(born=times, parked=times, claimed=times, gone=times, cuts=st.lists(times, max_size=4))
+@given(created_at=times, parked=times, claimed=times, gone=times, cuts=st.lists(times, max_size=4))
 def test_parts_of_a_life_cost_as_much_as_the_whole(
-    born: float, parked: float, claimed: float, gone: float, cuts: list[float]
+    created_at: float, parked: float, claimed: float, gone: float, cuts: list[float]
 ) -> None:
-    born, parked, claimed, gone = sorted((born, parked, claimed, gone))
+    created_at, parked, claimed, gone = sorted((created_at, parked, claimed, gone))
     life = vm(
-        state=I.GONE, created_at=born, parked_at=parked, claimed_at=claimed, gone_at=gone,
+        state=I.GONE, created_at=created_at, parked_at=parked, claimed_at=claimed, gone_at=gone,
         pool="p", build="b-1",
     )  # fmt: skip
     edges = [0.0, *sorted(cuts), 500_000.0]

@@ -122,12 +122,12 @@ def test_an_expired_child_goes_with_its_parent_or_after_it() -> None:
     first = reaped([], [page(machine), page(disk, kind=Kind.DISK)])
     assert killed(first) == [("i-vm-1", Death.EXPIRED)]
     assert first.again
-    left = [page(), page(disk, kind=Kind.DISK)]
-    second = reaped([], left, before(first))
+    leftovers = [page(), page(disk, kind=Kind.DISK)]
+    second = reaped([], leftovers, before(first))
     assert killed(second) == [("d-1", Death.EXPIRED)]
     assert not second.again
     # One that hangs on something that lives on is asked to die all the same.
-    living = [page(vm(tags={"vmrunner:expires-at": str(int(NOW + 99))})), left[1]]
+    living = [page(vm(tags={"vmrunner:expires-at": str(int(NOW + 99))})), leftovers[1]]
     assert killed(reaped([], living)) == [("d-1", Death.EXPIRED)]
 
 
@@ -287,10 +287,10 @@ def test_one_place_that_cannot_be_read_latches_no_other() -> None:
 def test_one_place_held_back_holds_no_other_back() -> None:
     many = [vm(f"vm-{n}") for n in range(LIMITS.orphan_cap + 1)]
     other = vm("vm-x", scope=OTHER)
-    there = Page(scope=OTHER, kind=Kind.INSTANCE, resources=(other,))
+    elsewhere = Page(scope=OTHER, kind=Kind.INSTANCE, resources=(other,))
     over = reaped([], [page(*many)], before(reaped([], [page(*many)])))
-    both = reaped([], [page(*many), there], before(over))
-    plan = reaped([], [page(*many), there], before(both))
+    both = reaped([], [page(*many), elsewhere], before(over))
+    plan = reaped([], [page(*many), elsewhere], before(both))
     assert killed(plan) == [("i-vm-x", Death.ORPHAN)]
     assert f"{len(many)} resources" in plan.alarms[0]
 
@@ -324,8 +324,8 @@ def test_who_looked_at_the_orphans_may_release_them() -> None:
     assert sorted(killed(released)) == sorted((m.ref.id, Death.ORPHAN) for m in many)
     assert not released.alarms
     # After that the cap holds as before.
-    left = reaped([], [page(many[0])], before(released))
-    assert killed(left) == [(many[0].ref.id, Death.ORPHAN)]
+    plan = reaped([], [page(many[0])], before(released))
+    assert killed(plan) == [(many[0].ref.id, Death.ORPHAN)]
 
 
 # --- VANISHED ---
@@ -415,11 +415,11 @@ def test_a_child_without_our_name_is_its_vms() -> None:
 
 def test_what_has_no_name_may_be_a_birth() -> None:
     """Of a create whose answer is on its way: for as long as that may be, and no longer."""
-    asked = row(state=I.REQUESTED, ref=None, created_at=NOW - 800, state_since=NOW - 800)
-    born = vm(id="i-new", tags=NAMELESS, created_at=NOW - 790)
+    requested = row(state=I.REQUESTED, ref=None, created_at=NOW - 800, state_since=NOW - 800)
+    newborn = vm(id="i-new", tags=NAMELESS, created_at=NOW - 790)
     older = vm(id="i-old", tags=NAMELESS, created_at=NOW - 5000)
-    first = before(reaped([], [page(born, older)]))
-    assert killed(reaped([asked], [page(born, older)], first)) == [("i-old", Death.ORPHAN)]
+    first = before(reaped([], [page(newborn, older)]))
+    assert killed(reaped([requested], [page(newborn, older)], first)) == [("i-old", Death.ORPHAN)]
 
 
 def test_beside_an_unread_row_nothing_nameless_is_an_orphan() -> None:

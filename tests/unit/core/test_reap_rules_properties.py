@@ -112,15 +112,15 @@ WISHES = st.dictionaries(NAMES, st.sampled_from([Death.CANCELLED, Death.ABANDONE
 def deadline(resource: Resource, mine: Instance | None, memory: frozenset[Sighting]) -> float:
     """Design §6, written once more: what was promised to this resource."""
     tag = resource.tags.get("vmrunner:expires-at", "")
-    known = [float(tag)] if re.fullmatch("[0-9]{1,12}", tag) else []
-    known += [mine.deadline] if mine else []
-    known += [mine.due] if mine and mine.due is not None else []
-    if known:
-        return min(known)
+    deadlines = [float(tag)] if re.fullmatch("[0-9]{1,12}", tag) else []
+    deadlines += [mine.deadline] if mine else []
+    deadlines += [mine.due] if mine and mine.due is not None else []
+    if deadlines:
+        return min(deadlines)
     seen = [s.begun for s in memory if resource.ref.id == s.subject.split("|")[-1]]
-    born = resource.created_at if resource.created_at is not None else min(seen, default=NOW)
+    created_at = resource.created_at if resource.created_at is not None else min(seen, default=NOW)
     limit = resource.tags.get("vmrunner:max-ttl", "")
-    return born + (float(limit) if limit.isdigit() else LIMITS.max_ttl)
+    return created_at + (float(limit) if limit.isdigit() else LIMITS.max_ttl)
 
 
 def row_of(resource: Resource, rows: list[Instance]) -> Instance | None:
@@ -132,11 +132,11 @@ def row_of(resource: Resource, rows: list[Instance]) -> Instance | None:
 
 def nameless(resource: Resource, rows: list[Instance]) -> bool:
     """May it be what a create made that has not answered yet?"""
-    born = NOW if resource.created_at is None else resource.created_at
+    created_at = NOW if resource.created_at is None else resource.created_at
     return not resource.instance and any(
         r.state is I.REQUESTED
         and r.ref is None
-        and r.created_at <= born
+        and r.created_at <= created_at
         and r.created_at + LIMITS.newborn >= NOW
         for r in rows
     )
@@ -167,11 +167,11 @@ def condemned(
         (first,) = [
             s for s in memory if s.what is SightingKind.ORPHAN and s.subject == subject(kill.ref)
         ]
-        born = resource.created_at
+        created_at = resource.created_at
         ours = resource.tag("generation") == GENERATION and mine is None
-        early = first.begun if born is None else born
+        early = first.begun if created_at is None else created_at
         ours = ours and not nameless(resource, rows)
-        return ours and (born is None or first.begun > early + LIMITS.newborn)
+        return ours and (created_at is None or first.begun > early + LIMITS.newborn)
     return False
 
 

@@ -174,13 +174,13 @@ def test_a_quota_that_what_waits_has_taken_is_waited_for() -> None:
     assert (decided.rejects, decided.crowded) == ((), {ANYWHERE: 1})
 
 
-@pytest.mark.parametrize(("quota", "places"), [(False, 1), (True, 2)])
-def test_refused_builds_keep_one_place_each_of_a_quota(quota: bool, places: int) -> None:
+@pytest.mark.parametrize(("quota", "limit"), [(False, 1), (True, 2)])
+def test_refused_builds_keep_one_place_each_of_a_quota(quota: bool, limit: int) -> None:
     queued = [build("soon", queue_timeout=2 * NOW), build("dry", queue_timeout=2 * NOW)]
     refusals = {"soon": Refusal(NOW + 1, quota=quota), "dry": Refusal(NOW - 1, quota=quota)}
     dry = OffersAnswer(message="dry")
     decided = plan(NOW, queued, [], lambda *_: dry, Capacity(overall=3), refusals=refusals)
-    assert decided.reserved == {"p": places}
+    assert decided.reserved == {"p": limit}
     assert bool(decided.refused_specs) is not quota
 
 

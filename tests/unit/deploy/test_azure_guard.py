@@ -49,21 +49,21 @@ def arm() -> FakeArm:
 
 def sweep(arm: FakeArm, clock: Clock | None = None, **more: Any) -> dict[str, Any]:
     clock = clock or Clock()
-    said = {
+    values = {
         "installation": INSTALLATION,
         "subscription": SUBSCRIPTION,
         "group": GROUP,
         "max_ttl": MAX_TTL,
     }
-    settings = guard.Settings(**{**said, **more})
+    settings = guard.Settings(**{**values, **more})
     return guard.guard(settings, arm.send, NOW, base=BASE, clock=clock, sleep=clock.sleep)
 
 
 def tagged(late: float = GRACE + 1, **more: str) -> dict[str, str]:
     """The tags of something that is so many seconds past its deadline."""
-    said = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
-    said.setdefault("expires_at", str(int(NOW - late)))
-    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in said.items()}
+    values = {"installation": INSTALLATION, "role": "build", "instance": "vm-1", **more}
+    values.setdefault("expires_at", str(int(NOW - late)))
+    return {f"vmrunner:{key.replace('_', '-')}": value for key, value in values.items()}
 
 
 #: Past its deadline whatever the clock here says.
@@ -116,7 +116,7 @@ def test_vms_end_by_force_and_what_is_used_waits(arm: FakeArm) -> None:
     report = sweep(arm)
     assert report["failures"] == []
     assert arm.names == {"interface-used", "address-used", "disk-used"}
-    forced = {path: query.get("forceDeletion") for method, path, query in arm.asked
+    forced = {path: query.get("forceDeletion") for method, path, query in arm.requests
               if method == "DELETE"}  # fmt: skip
     assert forced.pop(machine) == "true"
     assert set(forced.values()) == {None}
@@ -132,7 +132,7 @@ def test_a_dry_run_tells_and_ends_nothing(arm: FakeArm) -> None:
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1e9", "9" * 13, "१७"])
 def test_where_the_tag_cannot_be_read_the_age_alone_tells(arm: FakeArm, text: str) -> None:
     for kind in TYPES:
-        arm.put(kind, f"{kind}-1", tagged(expires_at=text), born=NOW - 3000)
+        arm.put(kind, f"{kind}-1", tagged(expires_at=text), created_at=NOW - 3000)
     ageless = {"interface-1", "address-1"}
     report = sweep(arm)
     assert (names(report), names(report, "unreadable")) == (set(), ageless)
@@ -149,13 +149,13 @@ def test_without_a_deadline_the_limit_at_birth_counts(
     arm: FakeArm, tag: str, today: float | None, life: int
 ) -> None:
     tags = tagged(expires_at="soon", max_ttl=tag)
-    arm.put("instance", "waits", tags, born=NOW - life - GRACE)
-    arm.put("instance", "ends", tags, born=NOW - life - GRACE - 1)
+    arm.put("instance", "waits", tags, created_at=NOW - life - GRACE)
+    arm.put("instance", "ends", tags, created_at=NOW - life - GRACE - 1)
     assert names(sweep(arm, max_ttl=today)) == {"ends"}
 
 
 def test_a_lowered_limit_ends_nothing_promised_before(arm: FakeArm) -> None:
-    arm.put("instance", "vm-1", tagged(late=GRACE), born=NOW - 20_000)
+    arm.put("instance", "vm-1", tagged(late=GRACE), created_at=NOW - 20_000)
     assert names(sweep(arm, max_ttl=60)) == set()
 
 
@@ -171,12 +171,12 @@ def test_any_installation_where_it_is_told_so(arm: FakeArm) -> None:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_an_unreadable_kind_holds_no_other_back(arm: FakeArm, kind: str) -> None:
-    for one in TYPES:
-        arm.put(one, f"{one}-1", tagged())
+    for other in TYPES:
+        arm.put(other, f"{other}-1", tagged())
     denied = refusal(403, "AuthorizationFailed")
     arm.fate = lambda method, path: denied if path.endswith(TYPES[kind]) else None
     report = sweep(arm)
-    assert names(report) == {f"{one}-1" for one in TYPES if one != kind}
+    assert names(report) == {f"{other}-1" for other in TYPES if other != kind}
     (failure,) = report["failures"]
     assert (failure["kind"], failure["error"]) == (kind, "Refused: 403 AuthorizationFailed:")
 
@@ -223,7 +223,7 @@ def test_a_next_page_elsewhere_gets_no_token(arm: FakeArm) -> None:
     report = sweep(arm)
     assert [line["kind"] for line in report["failures"]] == list(TYPES)
     assert "a next page elsewhere" in report["failures"][0]["error"]
-    assert len(arm.asked) == len(TYPES)
+    assert len(arm.requests) == len(TYPES)
 
 
 def test_throttled_calls_wait_as_told_and_end(arm: FakeArm) -> None:
@@ -267,7 +267,7 @@ def test_a_pass_comes_to_an_end(arm: FakeArm) -> None:
         line for line in report["failures"] if "id" in line]}, "failures")  # fmt: skip
     assert 0 < len(ended) < 50
     assert len(ended | failed) == 100
-    assert len(arm.asked) <= 50
+    assert len(arm.requests) <= 50
     assert all("the next pass goes on" in line["error"] for line in report["failures"])
 
 
@@ -318,7 +318,7 @@ def test_a_failure_is_raised_after_all_else_was_done(arm: FakeArm, front: dict[s
 def test_without_a_token_nothing_is_asked(arm: FakeArm, front: dict[str, str]) -> None:
     with pytest.raises(guard.GuardFailed, match="no token: 401"):
         guard.handler({**front, "IDENTITY_HEADER": "of-somebody"})
-    assert arm.asked == []
+    assert arm.requests == []
 
 
 def test_the_role_of_the_guard_names_what_it_calls(arm: FakeArm) -> None:
@@ -328,7 +328,7 @@ def test_the_role_of_the_guard_names_what_it_calls(arm: FakeArm) -> None:
     verbs = {"GET": "read", "DELETE": "delete"}
     called = {
         f"{kind}/{verbs[method]}"
-        for method, path, _ in arm.asked
+        for method, path, _ in arm.requests
         for kind in TYPES.values()
         if kind in path
     }
@@ -362,8 +362,8 @@ def test_what_cannot_be_is_said(environment: dict[str, str], named: str) -> None
 
 
 def test_settings_have_defaults_and_grace_may_be_none() -> None:
-    said = guard.Settings.read(PLACE)
-    assert (said.grace, said.max_ttl, said.dry_run) == (GRACE, None, False)
+    settings = guard.Settings.read(PLACE)
+    assert (settings.grace, settings.max_ttl, settings.dry_run) == (GRACE, None, False)
     assert guard.Settings.read({**PLACE, "VMRUNNER_GRACE": "0"}).grace == 0
 
 
@@ -377,5 +377,5 @@ def test_the_host_finds_one_timer_every_five_minutes() -> None:
     (made,) = guard.app.get_functions()
     assert made.get_function_name() == "guard"
     (trigger,) = made.get_bindings()
-    said = trigger.get_dict_repr()
-    assert (said["type"], said["schedule"]) == ("timerTrigger", "0 */5 * * * *")
+    binding = trigger.get_dict_repr()
+    assert (binding["type"], binding["schedule"]) == ("timerTrigger", "0 */5 * * * *")

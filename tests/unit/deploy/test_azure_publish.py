@@ -34,14 +34,14 @@ class FlexApp(ThreadingHTTPServer):
         self.status = publish.SUCCEEDED
         self.refusals: list[int] = []
         self.code: bytes | None = None
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def functions(self) -> list[str]:
         """As the host finds them: in files that it may read."""
         if self.code is None:
             return []
         with zipfile.ZipFile(io.BytesIO(self.code)) as archive:
-            modes = {one.filename: one.external_attr >> 16 for one in archive.infolist()}
+            modes = {member.filename: member.external_attr >> 16 for member in archive.infolist()}
         readable = all(mode & stat.S_IROTH for mode in modes.values())
         return ["guard"] if readable and {"function_app.py", "host.json"} <= set(modes) else []
 
@@ -54,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
             hosts = [{"name": urlsplit(app.url).netloc, "hostType": "Repository"}]
             self._tell(200, {"properties": {"hostNameSslStates": hosts}})
         elif path == f"{APP}/functions":
-            self._tell(200, {"value": [{"name": one} for one in app.functions()]})
+            self._tell(200, {"value": [{"name": name} for name in app.functions()]})
         elif path == "/api/deployments/latest":
             self._tell(200, {"status": app.status, "status_text": "no room"})
         else:
@@ -63,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         app, parts = self._app(), urlsplit(self.path)
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        app.asked.append(self.path)
+        app.requests.append(self.path)
         home = {"flex": "/api/publish", "classic": "/api/zipdeploy"}[app.plan]
         if parts.path != home or self.headers["Content-Type"] != "application/zip":
             self._tell(404, "Not Found")
@@ -116,7 +116,7 @@ def sent(app: FlexApp, code: bytes | None = None, token: str = "of-the-test") ->
 def test_the_code_arrives_and_the_host_finds_it(app: FlexApp) -> None:
     app.refusals = [503, 401]  # rights and hosts of a new app are not there at once
     assert sent(app) == ["guard"]
-    assert len(app.asked) == 3
+    assert len(app.requests) == 3
     assert app.code is not None
     with zipfile.ZipFile(io.BytesIO(app.code)) as archive:
         code = archive.read("function_app.py")
@@ -143,7 +143,7 @@ def test_another_plan_is_told_at_once(app: FlexApp) -> None:
     app.plan = "classic"
     with pytest.raises(publish.NotPublished, match=r"404.*no app of Flex"):
         sent(app)
-    assert len(app.asked) == 1
+    assert len(app.requests) == 1
 
 
 def test_who_has_no_rights_is_told(app: FlexApp) -> None:

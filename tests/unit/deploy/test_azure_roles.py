@@ -44,29 +44,31 @@ BESIDE: Final = {
 
 @pytest.mark.parametrize("name", BESIDE)
 def test_a_role_of_vmrunner_names_what_the_driver_calls(name: str) -> None:
-    calls = [one for one in vars(client).values() if isinstance(one, AzureApi)]
-    called = {one.action for one in calls if one.grouped is (name == "vmrunner")}
+    calls = [call for call in vars(client).values() if isinstance(call, AzureApi)]
+    called = {call.action for call in calls if call.grouped is (name == "vmrunner")}
     role = json.loads((DEPLOY / f"roles/{name}.json").read_text())
     assert role["Actions"] == sorted(called | BESIDE[name])
-    assert not [one for one in role["Actions"] if "*" in one]
+    assert not [action for action in role["Actions"] if "*" in action]
 
 
 def test_who_may_create_may_delete() -> None:
     role = json.loads((DEPLOY / "roles/vmrunner.json").read_text())
     assert permissions.allows([{"actions": role["Actions"]}], permissions.ACTION)
-    made = {one.removesuffix("/write") for one in role["Actions"] if one.endswith("/write")}
+    made = {
+        action.removesuffix("/write") for action in role["Actions"] if action.endswith("/write")
+    }
     # A gallery and its definitions last, and bill nothing: versions do.
     made -= {"Microsoft.Compute/galleries", "Microsoft.Compute/galleries/images"}
-    assert {f"{one}/delete" for one in made} <= set(role["Actions"])
+    assert {f"{kind}/delete" for kind in made} <= set(role["Actions"])
 
 
 def test_doctor_looks_for_the_function_that_the_module_makes() -> None:
     installation = "6f1c0a4e-7d0b-4c1f-9a52-0d3c5be1f7a4"
     assert '"vmrunner-guard-${substr(var.installation, 0, 8)}"' in MAIN
     assert seen.name_of(installation) == f"vmrunner-guard-{installation[:8]}"
-    told = re.search(rf'"{seen.ROLES}" = "(.*?)"', MAIN)
-    assert told is not None
-    assert set(re.findall("[a-z]+", told[1])) == set(guard.ROLES)
+    role = re.search(rf'"{seen.ROLES}" = "(.*?)"', MAIN)
+    assert role is not None
+    assert set(re.findall("[a-z]+", role[1])) == set(guard.ROLES)
     assert seen.module() == DEPLOY / "terraform"
 
 
@@ -97,10 +99,10 @@ def _camel(name: str) -> str:
 def test_what_the_module_tells_is_a_provider() -> None:
     text = (DEPLOY / "terraform/outputs.tf").read_text()
     (table,) = re.findall(r"<<-EOT\n(.*?)\n +EOT", text, re.S)
-    told: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
     for line in table.splitlines():
         key, _, value = line.strip().partition(" = ")
-        told[key] = json.loads(value.replace("${", "").replace("}", ""))
-    settings = AzureSettings.model_validate(told)
+        outputs[key] = json.loads(value.replace("${", "").replace("}", ""))
+    settings = AzureSettings.model_validate(outputs)
     assert settings.kind == "azure"
-    assert {"subscription", "resource_group", "location", "subnet", "guard"} <= set(told)
+    assert {"subscription", "resource_group", "location", "subnet", "guard"} <= set(outputs)

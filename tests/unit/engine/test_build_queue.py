@@ -39,9 +39,9 @@ def test_all_of_a_long_queue_come_by_turns(parts: EngineParts, queue: BuildQueue
         parts.submit(name, provider="other", priority=int(name == "b-7"))
     for changed in (True, False):
         found = [names(queue.read(changed=changed)) for _ in range(4)]
-        assert {name for one in found for name in one} == set(every)
-        assert all(one[:3] == ["b-7", "b-0", "b-1"] for one in found), "its head each time"
-        assert all(len(one) == len(set(one)) <= 6 for one in found)
+        assert {name for batch in found for name in batch} == set(every)
+        assert all(batch[:3] == ["b-7", "b-0", "b-1"] for batch in found), "its head each time"
+        assert all(len(batch) == len(set(batch)) <= 6 for batch in found)
 
 
 def test_what_others_wait_for_hides_nothing_of_ours(parts: EngineParts, queue: BuildQueue) -> None:

@@ -31,13 +31,13 @@ def completion(parts: EngineParts) -> BuildCompletion:
 
 
 def test_a_verdict_dooms_its_vm(parts: EngineParts, completion: BuildCompletion) -> None:
-    told = completion.verdict(*parts.running(), SUCCESS)
+    dying = completion.verdict(*parts.running(), SUCCESS)
     build = parts.build()
     assert (build.result, build.exit_code) == (Result.SUCCESS, 0)
-    assert told is not None
-    row = parts.ledger.instances.get(told.id)
+    assert dying is not None
+    row = parts.ledger.instances.get(dying.id)
     assert (row.state, row.death) == (InstanceState.DELETING, Death.DONE)
-    assert told == row, "the tick goes on with what the ledger has"
+    assert dying == row, "the tick goes on with what the ledger has"
 
 
 def test_a_verdict_of_a_former_owner_is_refused(
@@ -102,7 +102,7 @@ def test_a_lost_attempt_dooms_its_vm_and_is_queued_again(
     completion.verdict(*parts.booting(), LOST)
     (row,) = parts.ledger.instances.list(build="b-1")
     assert (parts.build().state, row.state) == (BuildState.QUEUED, InstanceState.DELETING)
-    assert parts.told("retry") == 1
+    assert parts.event_count("retry") == 1
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_each_refusal_in_a_row_lengthens_the_pause(
     for _ in range(6):
         completion.refused(build, NO_OFFER)
         pauses.append(completion.refusals["b-1"].until - parts.clock())
-        (doomed,) = parts.ledger.instances.list(build="b-1", active=True)
+        (dying,) = parts.ledger.instances.list(build="b-1", active=True)
         parts.ledger.instances.close(
-            doomed.id, epoch=doomed.epoch, death=Death.REFUSED, now=parts.clock()
+            dying.id, epoch=dying.epoch, death=Death.REFUSED, now=parts.clock()
         )
         build, _ = parts.launch()
     assert pauses == [15.0, 30.0, 60.0, 120.0, LONGEST_REFUSED_WAIT, LONGEST_REFUSED_WAIT]
@@ -181,8 +181,8 @@ def test_a_held_build_whose_vm_dies_keeps_its_verdict(
 ) -> None:
     completion.verdict(*parts.running(keep_on_failure=30.0), FAILURE)
     parts.clock.advance(30)
-    doomed = parts.mark_deleting(parts.rows()[1])
-    completion.dead(parts.build(), doomed)
+    dying = parts.mark_deleting(parts.rows()[1])
+    completion.dead(parts.build(), dying)
     build = parts.build()
     assert (build.state, build.exit_code) == (BuildState.FINISHED, 3)
 
@@ -192,9 +192,9 @@ def test_a_build_costs_what_all_its_vms_cost(
 ) -> None:
     build, row = parts.booting()
     parts.clock.advance(1800)
-    doomed = completion.verdict(build, row, LOST)
-    assert doomed is not None
-    parts.ledger.instances.close(row.id, epoch=doomed.epoch, death=Death.DONE, now=parts.clock())
+    dying = completion.verdict(build, row, LOST)
+    assert dying is not None
+    parts.ledger.instances.close(row.id, epoch=dying.epoch, death=Death.DONE, now=parts.clock())
     parts.launch()
     parts.clock.advance(1800)
     completion.verdict(*parts.rows(), SUCCESS)

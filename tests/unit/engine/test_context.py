@@ -14,14 +14,14 @@ HERE, ELSEWHERE, ANOTHER = rows.SCOPE, Scope("fake", "b", "z"), Scope("fake", "c
 class Counting:
     """A provider that counts how often it is asked where it acts: in a cloud that may be a call."""
 
-    asked = 0
+    reads = 0
 
     def __init__(self, scope: Scope = HERE) -> None:
         self.scope = scope
 
     @property
     def scopes(self) -> frozenset[Scope]:
-        self.asked += 1
+        self.reads += 1
         return frozenset((self.scope,))
 
 
@@ -51,13 +51,13 @@ def test_each_provider_with_rows_is_asked_once_and_no_other() -> None:
         rows.instance("4", "local"),
         rows.instance("5", "local", ANOTHER),
     ]
-    found = [(one.id, one.provider) for one in context.reached(iter(here))]
+    found = [(row.id, row.provider) for row in context.reached(iter(here))]
     assert found == [("1", "local"), ("3", "local"), ("4", "local"), ("5", "cloud")]
-    assert (providers["local"].asked, providers["cloud"].asked) == (1, 1)
+    assert (providers["local"].reads, providers["cloud"].reads) == (1, 1)
     assert context.reached([here[0]]) == [here[0]]
-    assert providers["cloud"].asked == 1, "its own provider has it"
-    told = {one.id: context.provider_of(one) for one in here}
-    assert told == {
+    assert providers["cloud"].reads == 1, "its own provider has it"
+    by_row = {row.id: context.provider_of(row) for row in here}
+    assert by_row == {
         **dict.fromkeys("134", providers["local"]),
         "2": None,
         "5": providers["cloud"],

@@ -27,13 +27,13 @@ class Arming:
         self.armer.update(rows, lambda: set() if closed else None)
 
     @property
-    def asked(self) -> int:
+    def armings(self) -> int:
         return self.parts.cloud.counts["arm"]
 
     @property
     def schedules(self) -> int:
         """How many there are."""
-        return sum(one.alive for one in self.parts.cloud.things(Kind.SCHEDULE))
+        return sum(schedule.alive for schedule in self.parts.cloud.things(Kind.SCHEDULE))
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def arming(parts: EngineParts) -> Arming:
 def test_a_vm_is_armed_once_it_is_born(arming: Arming) -> None:
     for _ in range(3):
         arming.turn(FIRST_WAIT)
-    assert (arming.asked, arming.schedules) == (1, 1)
+    assert (arming.armings, arming.schedules) == (1, 1)
 
 
 def test_an_arming_waits_behind_no_births(parts: EngineParts, arming: Arming) -> None:
     """Hundreds may wait for the cloud's rate, and an engine may die meanwhile."""
     parts.context.create_threads = lambda _: Later()
     arming.turn()
-    assert (arming.asked, arming.schedules) == (1, 1)
+    assert (arming.armings, arming.schedules) == (1, 1)
 
 
 def test_the_cloud_ends_an_armed_vm_past_its_deadline(parts: EngineParts, arming: Arming) -> None:
@@ -77,18 +77,18 @@ def test_an_arming_that_failed_is_tried_again_and_told_once(
     parts.cloud.fail("arm", Fault.SERVER_ERROR, Fault.SERVER_ERROR)
     arming.turn()
     arming.turn(FIRST_WAIT - 0.5)
-    assert arming.asked == 1
+    assert arming.armings == 1
     for _ in range(8):
         arming.turn(FIRST_WAIT)
-    assert (arming.asked, arming.schedules) == (3, 1)
-    assert parts.told("trouble") == 1
+    assert (arming.armings, arming.schedules) == (3, 1)
+    assert parts.event_count("trouble") == 1
 
 
 def test_a_dying_vm_is_not_armed(parts: EngineParts, arming: Arming) -> None:
     parts.mark_deleting(arming.row)
     wakes = parts.wakes
     arming.turn()
-    assert (arming.asked, parts.wakes) == (0, wakes), "nothing was sent, not even to a thread"
+    assert (arming.armings, parts.wakes) == (0, wakes), "nothing was sent, not even to a thread"
 
 
 def test_a_vm_that_dies_meanwhile_is_not_armed(parts: EngineParts, arming: Arming) -> None:
@@ -97,17 +97,17 @@ def test_a_vm_that_dies_meanwhile_is_not_armed(parts: EngineParts, arming: Armin
     parts.mark_deleting(arming.row)
     pool.run()
     arming.turn()
-    assert arming.asked == 0
+    assert arming.armings == 0
 
 
 def test_a_provider_that_cannot_arm_is_not_asked(parts: EngineParts) -> None:
     arming = Arming(parts, parts.booting()[1], able=False)
     arming.turn()
-    assert (arming.asked, arming.armer.busy) == (0, False)
+    assert (arming.armings, arming.armer.busy) == (0, False)
 
 
 def test_arming_again_elsewhere_gives_the_same_schedule(parts: EngineParts, arming: Arming) -> None:
     """An engine that takes over does not know what was armed before."""
     arming.turn()
     Arming(parts, arming.row).turn()
-    assert (arming.asked, arming.schedules) == (2, 1)
+    assert (arming.armings, arming.schedules) == (2, 1)

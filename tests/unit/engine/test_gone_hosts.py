@@ -42,14 +42,14 @@ class Watch:
 
     def __init__(self, parts: EngineParts) -> None:
         self.parts = parts
-        self.there = parts.clock() - SLOW
+        self.host_now = parts.clock() - SLOW
         self.row = replace(
             started(parts.ledger)[1],
-            created_at=self.there,
-            deadline=self.there + 1000.0,
+            created_at=self.host_now,
+            deadline=self.host_now + 1000.0,
             offer=replace(OFFER, scope=ELSEWHERE),
         )
-        self.owner: Any = Owner(self.there + 100.0)
+        self.owner: Any = Owner(self.host_now + 100.0)
         self.hosts = GoneHosts(parts.context, self.owner)
 
     def after(self, seconds: float) -> bool:
@@ -84,7 +84,7 @@ def test_an_owner_that_left_is_counted_from_the_birth(parts: EngineParts) -> Non
 def test_a_clock_set_back_after_a_birth_gives_longer(parts: EngineParts) -> None:
     """The VM was born an hour ahead of the last beat that is told by the right time."""
     watch = Watch(parts)
-    watch.owner.beat = watch.there + 100.0 - 3600.0
+    watch.owner.beat = watch.host_now + 100.0 - 3600.0
     assert not watch.after(900.0 + 3600.0 + DOUBT - LOOK)
     assert watch.after(3 * LOOK)
 

@@ -201,9 +201,11 @@ def test_an_ask_is_logged_once_and_a_refusal(
     launcher.resend()
     launcher.collect()
     _, row = parts.rows()
-    told = [(record.getMessage().split()[2], vars(record)["fields"]) for record in caplog.records]
+    records = [
+        (record.getMessage().split()[2], vars(record)["fields"]) for record in caplog.records
+    ]
     ids = {"build": "b-1", "instance": row.id, "provider": row.provider}
-    assert told == [
+    assert records == [
         ("asked", ids | {"machine": row.offer.machine_type}),
         ("refused", ids | {"reason": "NoCapacity"}),
     ]
@@ -213,8 +215,8 @@ def test_no_vm_is_promised_more_than_its_kind_can_give(
     parts: EngineParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is in the queue: who put it there may not have known that kind."""
-    known = registry.find
-    monkeypatch.setattr(registry, "find", lambda kind: replace(known(kind), max_ttl=3600.0))
+    find = registry.find
+    monkeypatch.setattr(registry, "find", lambda kind: replace(find(kind), max_ttl=3600.0))
     Launcher(parts.context).start([parts.planned(parts.submit(ttl=4 * 3600))])
     _, row = parts.rows()
     assert row.deadline <= row.created_at + 3600

@@ -15,8 +15,8 @@ HERE = Process(machine="m", boot="b", pid_namespace="n", pid=1, started=1)
 
 
 def member(name: str, seen_at: float = 0.0, pid: int = 1) -> Member:
-    who = replace(HERE, pid=pid)
-    return Member(id=name, process=who, kind="serve", joined_at=0, seen_at=seen_at)
+    process_id = replace(HERE, pid=pid)
+    return Member(id=name, process=process_id, kind="serve", joined_at=0, seen_at=seen_at)
 
 
 def membership(lives: bool | None) -> Membership:

@@ -52,10 +52,10 @@ def test_an_order_keeps_the_limit_of_its_birth() -> None:
     order = replace(codec.order_from(STORED), max_ttl=14400.5)
     assert codec.order_from(codec.order_bytes(order)) == order
     assert launch_plan.digest(order) != DIGEST
-    born = Resource(
+    resource = Resource(
         ref=Ref(order.offer.scope, Kind.INSTANCE, "i-1"), power=Power.RUNNING, tags=tags_of(order)
     )
-    assert (born.max_ttl, born.expires_at) == (14400, order.deadline)
+    assert (resource.max_ttl, resource.expires_at) == (14400, order.deadline)
 
 
 def far(delay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:

@@ -18,11 +18,11 @@ def test_a_guard_that_tells_nothing_is_asked_now_and_then(
     parts: EngineParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pool is not filled, and says why."""
-    asked = []
+    asked_at = []
 
     def roles() -> Any:
-        asked.append(parts.clock())
-        if len(asked) < 3:
+        asked_at.append(parts.clock())
+        if len(asked_at) < 3:
             raise Uncertain("not authorized to perform: lambda:GetFunction")
         return frozenset({"pool"})
 
@@ -36,9 +36,9 @@ def test_a_guard_that_tells_nothing_is_asked_now_and_then(
         None,
         lambda _, work: work(),
     )
-    told = []
+    guarded = []
     for _ in range(5):
-        told += [manager._is_guarded(POOL), manager._is_guarded(POOL)]
+        guarded += [manager._is_guarded(POOL), manager._is_guarded(POOL)]
         parts.clock.advance(GUARD_RETRY)
-    assert told == [False] * 4 + [True] * 6
-    assert len(asked) == 3
+    assert guarded == [False] * 4 + [True] * 6
+    assert len(asked_at) == 3

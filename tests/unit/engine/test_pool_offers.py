@@ -41,7 +41,7 @@ def fills(parts: EngineParts) -> Iterator[Fills]:
         engine.close()
 
 
-def told(*offers: Offer, **changes: Any) -> Offers:
+def answering(*offers: Offer, **changes: Any) -> Offers:
     return lambda _provider, _spec: OffersAnswer(offers=offers, **changes)
 
 
@@ -80,16 +80,16 @@ def test_another_type_is_another_pool(parts: EngineParts, fills: Fills) -> None:
     parts.clock.advance(31.0)  # the lease of the first is over
     for _ in range(3):
         again.tick()
-    left = [row for row in parts.ledger.instances.open() if row.state.value != "deleting"]
-    assert {row.offer.machine_type for row in left} == {"large"}
-    assert not first & {row.id for row in left}
+    kept = [row for row in parts.ledger.instances.open() if row.state.value != "deleting"]
+    assert {row.offer.machine_type for row in kept} == {"large"}
+    assert not first & {row.id for row in kept}
 
 
 def test_a_type_that_is_dry_just_now_is_not_unknown() -> None:
-    known = PoolOffers()
-    assert known.for_pool(told(OFFER, LARGE), TYPED).offers == (LARGE,)
-    assert known.for_pool(told(OFFER), TYPED) == ((), EmptyReason.CAPACITY)
-    assert PoolOffers().for_pool(told(OFFER), TYPED) == ((), EmptyReason.MACHINE_TYPE)
+    pool_offers = PoolOffers()
+    assert pool_offers.for_pool(answering(OFFER, LARGE), TYPED).offers == (LARGE,)
+    assert pool_offers.for_pool(answering(OFFER), TYPED) == ((), EmptyReason.CAPACITY)
+    assert PoolOffers().for_pool(answering(OFFER), TYPED) == ((), EmptyReason.MACHINE_TYPE)
 
 
 @pytest.mark.parametrize("spec", [POOL, TYPED])
@@ -103,21 +103,21 @@ def test_a_type_that_is_dry_just_now_is_not_unknown() -> None:
     ],
 )
 def test_a_provider_that_offers_nothing_says_why(spec: Any, answer: Any, why: EmptyReason) -> None:
-    assert PoolOffers().for_pool(told(**answer), spec) == ((), why)
+    assert PoolOffers().for_pool(answering(**answer), spec) == ((), why)
 
 
 def test_builds_know_all_types_that_their_provider_offered_last() -> None:
     """Not the pool's alone: what it would get is a build's to know."""
-    known = PoolOffers()
-    known.for_pool(told(OFFER, LARGE), TYPED)
-    assert known.would_get(told(), "local", TYPED.machine) == (OFFER, LARGE)
-    assert known.would_get(told(refused=Reason.IMAGE), "local", TYPED.machine) == ()
+    pool_offers = PoolOffers()
+    pool_offers.for_pool(answering(OFFER, LARGE), TYPED)
+    assert pool_offers.would_get(answering(), "local", TYPED.machine) == (OFFER, LARGE)
+    assert pool_offers.would_get(answering(refused=Reason.IMAGE), "local", TYPED.machine) == ()
 
 
 def test_a_machine_that_is_dry_may_be_claimed() -> None:
-    known = PoolOffers()
-    known.would_get(told(OFFER, LARGE), "local", Spec())
+    pool_offers = PoolOffers()
+    pool_offers.would_get(answering(OFFER, LARGE), "local", Spec())
     for _ in range(2):
-        assert known.would_get(told(OFFER), "local", Spec()) == (OFFER, LARGE)
+        assert pool_offers.would_get(answering(OFFER), "local", Spec()) == (OFFER, LARGE)
     newer = replace(OFFER, image="newer")
-    assert known.would_get(told(newer), "local", Spec()) == (newer,)
+    assert pool_offers.would_get(answering(newer), "local", Spec()) == (newer,)

@@ -240,11 +240,11 @@ def test_a_session_is_told_when_its_time_is_over(parts: EngineParts, bench: Benc
     _, row = parts.booting()
     bench.tick()
     bench.tick(row.deadline - LOG_HANDOVER - 1 - parts.clock())
-    following = bench.sessions.of("b-1")
-    assert following is not None
-    assert following.stopped is None
+    session = bench.sessions.of("b-1")
+    assert session is not None
+    assert session.stopped is None
     bench.tick(1)
-    assert following.stopped is Reason.DEADLINE
+    assert session.stopped is Reason.DEADLINE
 
 
 def test_past_the_deadline_vm_dies_and_build_times_out(parts: EngineParts, bench: Bench) -> None:

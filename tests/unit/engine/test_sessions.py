@@ -109,9 +109,9 @@ def test_a_store_that_is_away_is_waited_for(parts: EngineParts, driver: Driver) 
 
     parts.context.source_of = source_of
     driver.start()
-    following = driver.manager.of("b-1")
-    assert following is not None
-    following.stopping = Ticks(parts)
+    session = driver.manager.of("b-1")
+    assert session is not None
+    session.stopping = Ticks(parts)
     driver.run()
     assert driver.session.job is not None
     assert driver.session.job.source == parts.root / "source"
@@ -125,9 +125,9 @@ def test_a_store_that_stays_away_loses_the_attempt(parts: EngineParts, driver: D
 
     parts.context.source_of = away
     driver.start()
-    following = driver.manager.of("b-1")
-    assert following is not None
-    following.stopping = Ticks(parts)
+    session = driver.manager.of("b-1")
+    assert session is not None
+    session.stopping = Ticks(parts)
     began = parts.clock()
     driver.run()
     assert STORE_PATIENCE <= parts.clock() - began <= STORE_PATIENCE + STORE_RETRY
@@ -276,7 +276,7 @@ def test_an_event_whose_answer_is_lost_is_told_once(
 
     monkeypatch.setattr(parts.ledger.events, "add", not_answered)
     reporter.event(EventKind.SOURCE, sent=1, total=2)
-    assert parts.told(EventKind.SOURCE) == 1
+    assert parts.event_count(EventKind.SOURCE) == 1
 
 
 def test_a_report_waits_no_longer_than_its_vm_may_live(
@@ -315,8 +315,8 @@ def test_a_metadata_service_that_stays_on_ends_the_wait(
 def test_what_the_host_saw_stands_beside_what_the_vm_said(
     parts: EngineParts, driver: Driver
 ) -> None:
-    said = replace(SUCCESS, usage=BuildUsage(memory_peak=7))
-    driver.session.acts = lambda _: said
+    end = replace(SUCCESS, usage=BuildUsage(memory_peak=7))
+    driver.session.acts = lambda _: end
     parts.provider.used = lambda _: HostUsage(cpu_seconds=2.5, disk=9)  # type: ignore[attr-defined]
     driver.start()
     driver.run()
@@ -358,7 +358,7 @@ def test_a_session_without_a_thread_is_none_and_starts_later(
     manager.start(build, row)
     assert manager.of(build.id) is not None
     works[0]()
-    assert [said.end for said in manager.ends()] == [SUCCESS]
+    assert [ended.end for ended in manager.ends()] == [SUCCESS]
 
 
 def test_a_session_short_of_memory_ends_no_build(
@@ -374,16 +374,16 @@ def test_a_session_short_of_memory_ends_no_build(
         driver.manager.start(build, row)
         driver.manager.touched()
         driver.run()
-        assert [said.end for said in driver.manager.ends()] == [None]
+        assert [ended.end for ended in driver.manager.ends()] == [None]
         assert driver.manager.touched() == {"b-1"}  # the next tick comes back to it
-    assert [one.getMessage() for one in caplog.records] == [
+    assert [record.getMessage() for record in caplog.records] == [
         "session of b-1: MemoryError; all such are tried again"
     ]
     driver.works.clear()
     driver.session.acts = lambda _: SUCCESS
     driver.manager.start(build, row)
     driver.run()
-    assert [said.end for said in driver.manager.ends()] == [SUCCESS]
+    assert [ended.end for ended in driver.manager.ends()] == [SUCCESS]
 
 
 def test_what_sessions_need_is_loaded_once(parts: EngineParts) -> None:

@@ -18,7 +18,7 @@ class Deleting:
         self.terminator = Terminator(parts.context)
 
     @property
-    def asked(self) -> int:
+    def deletes(self) -> int:
         return self.parts.cloud.counts["delete"]
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -47,9 +47,9 @@ def test_an_accepted_delete_is_repeated_after_a_while(parts: EngineParts) -> Non
     parts.machine(row).stuck = True
     deleting.turn()
     deleting.turn(DELETE_RETRY - 1)
-    assert deleting.asked == 1
+    assert deleting.deletes == 1
     deleting.turn(1)
-    assert deleting.asked == 2
+    assert deleting.deletes == 2
     assert parts.ledger.instances.get(row.id).deletes == 1, "from now on they are counted"
 
 
@@ -58,11 +58,11 @@ def test_failed_deletes_come_at_growing_intervals(parts: EngineParts) -> None:
     parts.machine(row).undeletable = True
     deleting.turn()
     for wait in (FIRST_WAIT, 2 * FIRST_WAIT, 4 * FIRST_WAIT):
-        before = deleting.asked
+        before = deleting.deletes
         deleting.turn(wait - 0.5)
-        assert deleting.asked == before, "too soon"
+        assert deleting.deletes == before, "too soon"
         deleting.turn(0.5)
-        assert deleting.asked == before + 1
+        assert deleting.deletes == before + 1
 
 
 def test_past_its_deadline_no_pause_is_long(parts: EngineParts) -> None:
@@ -71,7 +71,7 @@ def test_past_its_deadline_no_pause_is_long(parts: EngineParts) -> None:
     parts.clock.advance(row.deadline - row.created_at + 1)
     for _ in range(8):
         deleting.turn(DELETE_RETRY)
-    assert deleting.asked == 8
+    assert deleting.deletes == 8
 
 
 def test_no_pause_inside_its_deadline_reaches_past_it(parts: EngineParts) -> None:
@@ -81,9 +81,9 @@ def test_no_pause_inside_its_deadline_reaches_past_it(parts: EngineParts) -> Non
         parts.ledger.instances.tried(row.id, 0.0)
     deleting.turn(row.deadline - parts.clock() - 70)
     deleting.turn(69)
-    assert deleting.asked == 1
+    assert deleting.deletes == 1
     deleting.turn(2)
-    assert deleting.asked == 2
+    assert deleting.deletes == 2
 
 
 def test_a_stubborn_vm_is_forced_after_a_few_attempts(parts: EngineParts) -> None:
@@ -102,14 +102,14 @@ def test_the_turn_is_remembered_by_the_next_engine(parts: EngineParts) -> None:
     parts.machine(row).undeletable = True
     deleting.turn()
     Deleting(parts, row).turn()
-    assert deleting.asked == 1, "its row says not before"
+    assert deleting.deletes == 1, "its row says not before"
 
 
 def test_a_row_without_a_reference_waits_for_a_look(parts: EngineParts) -> None:
     parts.cloud.fail("create", Fault.LOST_RESPONSE)
     deleting = Deleting(parts, row := parts.dying())
     deleting.turn()
-    assert (row.ref, deleting.asked) == (None, 0)
+    assert (row.ref, deleting.deletes) == (None, 0)
     (machine,) = parts.cloud.of(row.id)
     deleting.terminator.found(row.id, machine.ref)
     deleting.turn()
@@ -123,7 +123,7 @@ def test_one_call_at_a_time_goes_to_a_vm(parts: EngineParts) -> None:
     deleting.turn()
     deleting.turn(DELETE_RETRY)
     pool.run()
-    assert deleting.asked == 1
+    assert deleting.deletes == 1
 
 
 def test_a_call_under_way_holds_up_no_other_vm(parts: EngineParts) -> None:

@@ -42,7 +42,7 @@ def test_a_hint_waits_for_no_tick_of_the_timer(
 
 def member(parts: EngineParts, name: str) -> Member | None:
     """What the ledger says of an engine."""
-    return next((one for one in parts.ledger.engines.list() if one.id == name), None)
+    return next((node for node in parts.ledger.engines.list() if node.id == name), None)
 
 
 def test_a_living_engine_is_silent_for_no_lease(parts: EngineParts, engine: Engine) -> None:

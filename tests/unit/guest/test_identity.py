@@ -64,6 +64,6 @@ def test_it_ends_by_either_clock(
     place: Place, tmp_path: Path, deadline: float, ttl: float, over: bool
 ) -> None:
     assert not identity.overdue(place), "nobody told it an end"
-    told = {**WHO, "deadline": time.time() + deadline, "ttl": ttl}
-    identity.assume(place, told, root=str(tmp_path / "root"))
+    facts = {**WHO, "deadline": time.time() + deadline, "ttl": ttl}
+    identity.assume(place, facts, root=str(tmp_path / "root"))
     assert identity.overdue(place) is over

@@ -34,7 +34,7 @@ def test_a_build_sees_a_container_about_to_be_made(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process may come to run long after the build did."""
-    there: list[bool] = []
+    present: list[bool] = []
 
     def step(_: Resident) -> None:
         raise Over
@@ -45,14 +45,14 @@ def test_a_build_sees_a_container_about_to_be_made(
     monkeypatch.setattr(daemon.signal, "signal", lambda *_: None)
     monkeypatch.setattr(Resident, "_step", step)
     monkeypatch.setattr(
-        Resident, "_fork", lambda *_: there.append(Path(place.prestarting).exists())
+        Resident, "_fork", lambda *_: present.append(Path(place.prestarting).exists())
     )
-    one = Resident(place, "/work", obey=supervisor.obey, run_build=supervisor.run_build)
-    with one._listener, pytest.raises(Over):
-        one.run()
-    for end in one._signals:
+    resident = Resident(place, "/work", obey=supervisor.obey, run_build=supervisor.run_build)
+    with resident._listener, pytest.raises(Over):
+        resident.run()
+    for end in resident._signals:
         os.close(end)
-    assert there == [True]
+    assert present == [True]
 
 
 @pytest.mark.parametrize("status", [404, 500, 0])
@@ -92,10 +92,12 @@ def test_a_resident_killed_before_its_answer_still_gives_it(
     host.setblocking(False)
     with ours, host:
         for _ in range(2):
-            one = Resident(place, "/work", obey=supervisor.obey, run_build=supervisor.run_build)
-            with one._listener:
-                one._step()
-            for end in one._signals:
+            resident = Resident(
+                place, "/work", obey=supervisor.obey, run_build=supervisor.run_build
+            )
+            with resident._listener:
+                resident._step()
+            for end in resident._signals:
                 os.close(end)
             with suppress(BlockingIOError):
                 heard.append(host.recv(100))

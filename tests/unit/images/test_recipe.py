@@ -193,8 +193,8 @@ def test_this_installation_is_whole() -> None:
 def test_a_container_says_what_it_is_made_of() -> None:
     """`debian:trixie` is not Docker Hub's: users found git and compilers there, and no `less`."""
     default, pulled = images.find("default"), parse({"name": "x", "containers": [PULLED]})
-    told = stage.manifest(default, "aaaa", 1.0)["origins"]["debian:trixie"]
-    assert told.startswith("Debian trixie with build-essential, ca-certificates, cmake, curl, ")
+    origin = stage.manifest(default, "aaaa", 1.0)["origins"]["debian:trixie"]
+    assert origin.startswith("Debian trixie with build-essential, ca-certificates, cmake, curl, ")
     (container,) = pulled.containers
     assert container.origin == f"pulled from {PULLED['pull']}"
     bare = default.containers[0].model_copy(update={"packages": ()})

@@ -80,9 +80,9 @@ def seen(text: str, *, icu: bool) -> list[int]:
 
 
 def find(text: str, word: str, *, icu: bool) -> int:
-    places = seen(text, icu=icu)
-    at = "".join(text[place] for place in places).find(word)
-    return places[at] if at >= 0 else -1
+    visible = seen(text, icu=icu)
+    at = "".join(text[place] for place in visible).find(word)
+    return visible[at] if at >= 0 else -1
 
 
 def obeyed(data: bytes) -> list[str]:
@@ -103,9 +103,9 @@ def obeyed(data: bytes) -> list[str]:
 
 
 def filter_of(system: str) -> CiCommandFilter:
-    there = ci_commands.words(SYSTEMS[system])
-    assert there is not None
-    return CiCommandFilter(there)
+    words = ci_commands.words(SYSTEMS[system])
+    assert words is not None
+    return CiCommandFilter(words)
 
 
 def show(filter_: CiCommandFilter, *pieces: bytes) -> bytes:
@@ -217,7 +217,7 @@ def test_a_mark_at_every_offset_leaves_no_command() -> None:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str], github: None) -> Iterator[Any]:
+def printed(capsys: pytest.CaptureFixture[str], github: None) -> Iterator[Any]:
     return capsys
 
 
@@ -225,7 +225,7 @@ NAMES = ["##[set-output name=x]true", "::add-mask::x", "a\n::add-mask::x", "\n##
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_our_own_words_are_no_commands(told: Any, name: str) -> None:
+def test_our_own_words_are_no_commands(printed: Any, name: str) -> None:
     output.say(f"archive: {name!r} leads outside")
     output.say(name)
     output.print_out(name.replace("\n", " "))
@@ -238,7 +238,7 @@ def test_our_own_words_are_no_commands(told: Any, name: str) -> None:
         output.show(view, [name], form)
     record = logging.LogRecord("vmrunner", logging.WARNING, "", 0, f"x\n{name}", (), None)
     print(output.PlainFormatter().format(record))
-    out, err = told.readouterr()
+    out, err = printed.readouterr()
     assert obeyed(out.encode()) == obeyed(err.encode()) == []
 
 
@@ -267,9 +267,9 @@ def test_a_traceback_that_quotes_a_guest_commands_nobody() -> None:
     found = Build(replace(build("b-1"), **lost), runner)
     with pytest.raises(BuildLost) as caught:
         raise_for(found)
-    told = "".join(traceback.format_exception(caught.value))
-    assert "\x1b" not in told + found.message
-    assert obeyed(told.encode()) == obeyed(found.message.encode()) == []
+    text = "".join(traceback.format_exception(caught.value))
+    assert "\x1b" not in text + found.message
+    assert obeyed(text.encode()) == obeyed(found.message.encode()) == []
 
 
 @pytest.mark.usefixtures("github")

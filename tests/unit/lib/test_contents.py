@@ -36,10 +36,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def git_in(tree: Path) -> Git:
     def git(*argv: str, environ: dict[str, str] | None = None) -> str:
-        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         allow = ["-c", "protocol.file.allow=always", "-c", "safe.directory=*"]
         return subprocess.run(
-            ["git", "-C", str(tree), *who, *allow, *argv],
+            ["git", "-C", str(tree), *identity, *allow, *argv],
             check=True,
             capture_output=True,
             text=True,

@@ -58,7 +58,7 @@ def test_the_host_matches_what_the_guest_finds(paths: list[str], globs: list[str
 
 
 @pytest.mark.parametrize(
-    ("globs", "path", "said"),
+    ("globs", "path", "message"),
     [
         (["**"], "a/.git/config", "'a/.git' is git's own"),
         (["**"], ".GIT/x", "'.GIT' is git's own"),
@@ -71,8 +71,8 @@ def test_the_host_matches_what_the_guest_finds(paths: list[str], globs: list[str
         (["*"], os.fsdecode(b"\xff"), ""),
     ],
 )
-def test_what_must_be_named_letter_by_letter(globs: list[str], path: str, said: str) -> None:
-    assert Globs(globs).risk(path) == said
+def test_what_must_be_named_letter_by_letter(globs: list[str], path: str, message: str) -> None:
+    assert Globs(globs).risk(path) == message
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_a_directory_is_held_against_globs_once(monkeypatch: pytest.MonkeyPatch)
         return step(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(globs_._Glob, "step", counted)
-    asked = Globs(["/".join(["**", f"*{n}"] * 32) for n in range(8)])
+    globs = Globs(["/".join(["**", f"*{n}"] * 32) for n in range(8)])
     deep = "/".join("abcdefgh"[n % 8] for n in range(60))
     for name in range(1000):
-        assert not asked.match(f"{deep}/{name}x", directory=False)
+        assert not globs.match(f"{deep}/{name}x", directory=False)
     assert steps == 60 * 8
 
 

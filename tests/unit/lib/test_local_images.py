@@ -75,10 +75,10 @@ def test_the_default_is_the_one_that_this_version_makes(tmp_path: Path) -> None:
         with pytest.raises(local_images.NotMade, match="another version"):
             local_images.resolve(tmp_path, wanted, current)
     assert local_images.resolve(tmp_path, "aaaa2", current).hash == "aaaa2"
-    there = make(tmp_path, "aaaa1", created=1)
+    image = make(tmp_path, "aaaa1", created=1)
     for wanted in (None, "default"):
         assert local_images.resolve(tmp_path, wanted, current).hash == "aaaa1"
-    (there / local_images.MANIFEST).unlink()
+    (image / local_images.MANIFEST).unlink()
     with pytest.raises(BadOrder, match="damaged") as damaged:
         local_images.resolve(tmp_path, None, current)
     assert not isinstance(damaged.value, local_images.NotMade)
@@ -162,9 +162,9 @@ def test_what_was_replaced_and_is_not_used_may_go(tmp_path: Path) -> None:
 
 def test_what_a_removal_that_died_left_holds_up_no_other(tmp_path: Path) -> None:
     make(tmp_path, "aaaa1")
-    left = tmp_path / "images" / f"{local_images.GONE}aaaa1"
-    left.mkdir()
-    (left / "disk.qcow2").touch()
+    unfinished = tmp_path / "images" / f"{local_images.GONE}aaaa1"
+    unfinished.mkdir()
+    (unfinished / "disk.qcow2").touch()
     (image,) = local_images.images(tmp_path)
     local_images.remove(image)
     assert list((tmp_path / "images").iterdir()) == []

@@ -28,16 +28,16 @@ def test_another_process_lives_until_it_is_gone() -> None:
     assert child.stdin
     assert child.stdout
     pid, started = map(int, child.stdout.readline().split())
-    who = replace(process.current(), pid=pid, started=started)
-    assert process.alive(who) is True
+    process_id = replace(process.current(), pid=pid, started=started)
+    assert process.alive(process_id) is True
     # The same number, used again by another process, is not the same process.
-    assert process.alive(replace(who, started=started - 1)) is False
+    assert process.alive(replace(process_id, started=started - 1)) is False
     child.stdin.close()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert process.alive(who) is False  # ended, though nobody has asked how yet
+    assert process.alive(process_id) is False  # ended, though nobody has asked how yet
     child.wait()
     child.stdout.close()
-    assert process.alive(who) is False
+    assert process.alive(process_id) is False
 
 
 def test_elsewhere_nothing_can_be_told() -> None:

@@ -147,14 +147,14 @@ def test_whoever_leaves_a_log_leaves_no_colour_on(why: BaseException) -> None:
 
 
 def test_what_an_ssh_server_says_is_one_plain_line() -> None:
-    said = explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
-    assert said.isprintable()
-    assert "Incompatible version" in said
+    message = explain(OSError("Incompatible version (\x1b]52;c;ZXZpbA==\x07\x1b[2J\n instead)"))
+    assert message.isprintable()
+    assert "Incompatible version" in message
 
 
 def test_our_own_sshd_chooses_no_group_that_costs_seconds() -> None:
-    here, there = socket.socketpair()
-    with here, there:
+    here, server_side = socket.socketpair()
+    with here, server_side:
         assert paramiko_patches.transport(here).get_security_options().kex == (
             "curve25519-sha256@libssh.org",
         )

@@ -13,7 +13,7 @@ from vmrunner.lib import units
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("text", "seconds"),
     [
         ("30m", 1800),
         ("1h30m", 5400),
@@ -28,21 +28,21 @@ from vmrunner.lib import units
         (timedelta(minutes=2), 120),
     ],
 )
-def test_durations(said: object, seconds: float) -> None:
-    assert units.duration(said) == seconds
+def test_durations(text: object, seconds: float) -> None:
+    assert units.duration(text) == seconds
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "", "soon", "5 minutes", "-5m", "1h-5m", "m", "1:30", "nan", "inf", True, None, "٣s",
         10**400, "9" * 400,
     ],
 )  # fmt: skip
-def test_what_is_no_duration_says_field_value_and_fix(said: object) -> None:
+def test_what_is_no_duration_says_field_value_and_fix(text: object) -> None:
     with pytest.raises(ConfigError) as caught:
-        units.duration(said, "timeout")
-    shown = f"{said[:40]!r}…" if isinstance(said, str) and len(said) > 64 else repr(said)
+        units.duration(text, "timeout")
+    shown = f"{text[:40]!r}…" if isinstance(text, str) and len(text) > 64 else repr(text)
     assert str(caught.value).startswith(f"timeout: {shown} is not a duration (write it like")
 
 
@@ -52,7 +52,7 @@ def test_an_exact_duration_reads_back(seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "count"),
+    ("text", "count"),
     [
         ("4GiB", 4 << 30),
         ("4G", 4 << 30),
@@ -65,20 +65,20 @@ def test_an_exact_duration_reads_back(seconds: int) -> None:
         (17, 17),
     ],
 )
-def test_sizes(said: object, count: int) -> None:
-    assert units.size(said) == count
+def test_sizes(text: object, count: int) -> None:
+    assert units.size(text) == count
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "", "big", "-4GiB", "4 gigs", "iB", "4iB", True, -1, 2.5, None,
         10**400, 1 << 63, "8EiB", "9" * 400, "9" * 400 + "GiB",
     ],
 )  # fmt: skip
-def test_what_is_no_size(said: object) -> None:
+def test_what_is_no_size(text: object) -> None:
     with pytest.raises(ConfigError, match=r"^memory: .* is not a size \(write it like"):
-        units.size(said, "memory")
+        units.size(text, "memory")
 
 
 @given(st.integers(min_value=0, max_value=1 << 32), st.sampled_from([0, 10, 20, 30]))
@@ -97,16 +97,16 @@ def test_pairs_keep_what_follows_the_first_equals_sign() -> None:
     assert units.label("team/ci=core") == ("team/ci", "core")
 
 
-@pytest.mark.parametrize("said", ["A", "=x", "1A=x", "A-B=x", "A B=x", "Ä=x", "A=\0"])
-def test_bad_env(said: str) -> None:
+@pytest.mark.parametrize("value", ["A", "=x", "1A=x", "A-B=x", "A B=x", "Ä=x", "A=\0"])
+def test_bad_env(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^env: "):
-        units.env(said)
+        units.env(value)
 
 
-@pytest.mark.parametrize("said", ["team", "=x", "a b=x", "-a=x", "a=\x1b[2J", f"a={'x' * 256}"])
-def test_bad_labels(said: str) -> None:
+@pytest.mark.parametrize("value", ["team", "=x", "a b=x", "-a=x", "a=\x1b[2J", f"a={'x' * 256}"])
+def test_bad_labels(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^label: "):
-        units.label(said)
+        units.label(value)
 
 
 @pytest.mark.parametrize(

@@ -164,14 +164,14 @@ def test_who_asks_a_vm_that_bootstraps_waits_for_its_supervisor(tmp_path: Path) 
     script = script.replace("/run/vmrunner-bootstrap", str(state))
     script = script.replace("/usr/lib/vmrunner/launcher", "echo asked")
     state.mkdir()
-    with subprocess.Popen(["sh", "-c", script, "x", "status"], stdout=subprocess.PIPE) as asked:
-        assert asked.poll() is None
+    with subprocess.Popen(["sh", "-c", script, "x", "status"], stdout=subprocess.PIPE) as waiting:
+        assert waiting.poll() is None
         (state / "ready").touch()
-        assert asked.communicate(timeout=30)[0] == b"asked status\n"
+        assert waiting.communicate(timeout=30)[0] == b"asked status\n"
     (state / "ready").unlink()
     (state / "failed").write_text("bootstrap: E: no such package\n")
-    told = subprocess.run(["sh", "-c", script, "x", "status"], capture_output=True, check=False)
-    assert (told.returncode, told.stderr) == (1, b"bootstrap: E: no such package\n")
+    status = subprocess.run(["sh", "-c", script, "x", "status"], capture_output=True, check=False)
+    assert (status.returncode, status.stderr) == (1, b"bootstrap: E: no such package\n")
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -231,6 +231,6 @@ def test_a_stock_image_can_run_the_supervisor_that_it_gets(tmp_path: Path) -> No
         "sys.exit(main(['status', '--epoch', '1'], place))"
     )
     words = [sys.executable, "-S", "-c", program, str(tmp_path)]
-    asked = subprocess.run(words, capture_output=True, check=False)
-    assert (asked.returncode, asked.stderr) == (0, b"")
-    assert asked.stdout == b'{"started": "", "ended": false}'
+    done = subprocess.run(words, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == b'{"started": "", "ended": false}'

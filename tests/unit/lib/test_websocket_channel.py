@@ -202,15 +202,15 @@ def test_a_reader_that_takes_its_time_is_no_dead_server(
     quick_pings: None, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it has not taken stands in the way of the answers too."""
-    asked = threading.Semaphore(0)
-    monkeypatch.setattr("websockets.protocol.Protocol.send_frame", counted_pings(asked))
+    pings = threading.Semaphore(0)
+    monkeypatch.setattr("websockets.protocol.Protocol.send_frame", counted_pings(pings))
     data = os.urandom(8 << 20)
     with exec_server(listener) as server:
         stream = channel_to(server).open(POD)
         with listener.accept()[0] as program:
             threading.Thread(target=program.sendall, args=(data,)).start()
             for _ in range(5):  # so many were asked in vain
-                assert asked.acquire(timeout=WAIT)
+                assert pings.acquire(timeout=WAIT)
             stream.settimeout(WAIT)
             came = bytearray()
             with stream:
@@ -219,7 +219,7 @@ def test_a_reader_that_takes_its_time_is_no_dead_server(
     assert came == data
 
 
-def counted_pings(asked: threading.Semaphore) -> Callable[..., None]:
+def counted_pings(pings: threading.Semaphore) -> Callable[..., None]:
     from websockets.frames import Opcode
     from websockets.protocol import Protocol
 
@@ -227,7 +227,7 @@ def counted_pings(asked: threading.Semaphore) -> Callable[..., None]:
 
     def send_frame(self: Protocol, frame: object) -> None:
         if getattr(frame, "opcode", None) is Opcode.PING:
-            asked.release()
+            pings.release()
         plain(self, frame)  # type: ignore[arg-type]
 
     return send_frame

@@ -42,7 +42,7 @@ def test_each_condition_key_is_evaluated_for_its_actions(statement: dict[str, An
         for action in several(statement["Action"]):
             types = set(LISTED[action][key])
             assert types, (action, key)
-            found |= types | {kind for one, kind in UNLISTED if one == action}
+            found |= types | {kind for unlisted, kind in UNLISTED if unlisted == action}
         assert ALL in found or named <= found, (key, named - found)
 
 

@@ -22,14 +22,14 @@ class Tough:
     refuses: tuple[bool, ...] = ()  # asked by force or not: is it refused?
     dies: bool = True
     hidden: int = 0  # looks that do not show it
-    asked: list[bool] = field(default_factory=list)
+    forced: list[bool] = field(default_factory=list)
 
     def provider(self) -> FakeProvider:
         tough = self
 
         class Provider(FakeProvider):
             def delete(self, refs: Sequence[Ref], *, force: bool = False) -> Mapping[Ref, Outcome]:
-                tough.asked.append(force)
+                tough.forced.append(force)
                 failed = force in tough.refuses
                 return {ref: Outcome(fate=Fate.FAILED if failed else Fate.ACCEPTED) for ref in refs}
 
@@ -37,7 +37,7 @@ class Tough:
                 tough.hidden -= 1
                 if tough.hidden >= 0:
                     return {}
-                dead = tough.dies and True in tough.asked
+                dead = tough.dies and True in tough.forced
                 return {
                     key: Seen(ref=REF, power=Power.DEAD if dead else Power.STOPPING) for key in ids
                 }
@@ -55,43 +55,43 @@ class Tough:
 def test_what_is_refused_is_asked_again_by_force_at_once() -> None:
     tough = Tough(refuses=(False,))
     assert tough.deleted(0).dead == {KEY}
-    assert tough.asked == [False, True]
+    assert tough.forced == [False, True]
 
 
 def test_what_lives_on_is_forced() -> None:
     tough, began = Tough(), Clock()()
     assert tough.deleted().dead == {KEY}
-    assert tough.asked == [False, True]
+    assert tough.forced == [False, True]
     assert tough.clock() - began >= DELETE_RETRY
 
 
 def test_what_is_refused_by_force_too_is_not_waited_for() -> None:
     tough = Tough(refuses=(False, True))
-    deaths = tough.deleted()
-    assert not deaths.waiting
-    assert not deaths.dead
-    assert deaths.outcomes[REF].fate is Fate.FAILED
-    assert tough.asked == [False, True]
+    outcome = tough.deleted()
+    assert not outcome.waiting
+    assert not outcome.dead
+    assert outcome.outcomes[REF].fate is Fate.FAILED
+    assert tough.forced == [False, True]
 
 
 def test_what_never_dies_is_waited_for_until_time_runs_out() -> None:
     tough = Tough(dies=False)
-    deaths = tough.deleted(70.0, force=True)
-    assert deaths.waiting == {KEY}
-    assert not deaths.dead
-    assert tough.asked == [True, True, True]
+    outcome = tough.deleted(70.0, force=True)
+    assert outcome.waiting == {KEY}
+    assert not outcome.dead
+    assert tough.forced == [True, True, True]
 
 
 def test_what_is_not_visible_is_not_waited_for() -> None:
     tough = Tough(hidden=1)
-    deaths = tough.deleted(ref=None)
-    assert (deaths.waiting, deaths.dead, tough.asked) == (set(), set(), [])
+    outcome = tough.deleted(ref=None)
+    assert (outcome.waiting, outcome.dead, tough.forced) == (set(), set(), [])
 
 
 def test_the_invisible_is_waited_for_until_others_know_its_end() -> None:
     tough = Tough(hidden=5)
     assert tough.deleted(ref=None, force=True, closed=lambda: False).dead == {KEY}
-    assert tough.asked == [True]
+    assert tough.forced == [True]
 
 
 def test_nothing_is_waited_for_whose_end_others_know() -> None:
@@ -103,4 +103,4 @@ def test_nothing_is_waited_for_whose_end_others_know() -> None:
 def test_what_was_asked_before_is_only_looked_at() -> None:
     tough = Tough(asked=[True])
     assert tough.deleted(ask=False).dead == {KEY}
-    assert tough.asked == [True]
+    assert tough.forced == [True]

@@ -121,9 +121,9 @@ def test_a_broken_one_is_left_out_and_told(
     caplog.set_level(logging.WARNING)
     assert registry.drivers().keys() == OURS | {"elsewhere", "nameless"}
     assert registry.drivers()["qemu"].settings.startswith("vmrunner.")
-    (told,) = caplog.messages
-    assert told.startswith(f"driver {kind} ({value}) is left out: ")
-    assert why in told
+    (message,) = caplog.messages
+    assert message.startswith(f"driver {kind} ({value}) is left out: ")
+    assert why in message
 
 
 def test_a_missing_sdk_is_told_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,17 +115,17 @@ def test_an_account_that_is_unknown_for_a_moment_is_kept() -> None:
         assert kept(again, new, rows)["fake"].scopes >= {SCOPE}
         old.scopes = ()
         assert kept(again, new, []) == new
-    there = {"fake": driver(cloud, SCOPE)}
-    assert kept({"fake": old}, there, rows) == there
+    existing = {"fake": driver(cloud, SCOPE)}
+    assert kept({"fake": old}, existing, rows) == existing
 
 
 def test_a_dropped_provider_is_kept_for_its_former_names_rows() -> None:
     cloud = Cloud(Clock())
     old, rows = {"now": driver(cloud, SCOPE)}, [in_scope(SCOPE)]
-    there = {"fake": driver(cloud, ELSEWHERE)}
-    assert kept(old, there, rows).keys() == {"fake", "now"}
-    there["next"] = driver(cloud, SCOPE)
-    assert kept(old, there, rows) == there
+    existing = {"fake": driver(cloud, ELSEWHERE)}
+    assert kept(old, existing, rows).keys() == {"fake", "now"}
+    existing["next"] = driver(cloud, SCOPE)
+    assert kept(old, existing, rows) == existing
 
 
 def test_a_changed_provider_keeps_scopes_with_rows_but_starts_nothing() -> None:
@@ -141,9 +141,9 @@ def test_a_changed_provider_keeps_scopes_with_rows_but_starts_nothing() -> None:
     keys = [Key(m.ref.scope, m.tags["vmrunner:instance"], m.ref.id) for m in machines]
     assert both.look(keys).keys() == set(keys)
     foreign = Ref(Scope("fake", "other", "z"), Kind.INSTANCE, "i-1")
-    told = both.delete([m.ref for m in machines] + [foreign])
-    assert [told[m.ref].fate for m in machines] == [Fate.ACCEPTED] * 2
-    assert told[foreign].fate is Fate.FAILED
+    outcomes = both.delete([m.ref for m in machines] + [foreign])
+    assert [outcomes[m.ref].fate for m in machines] == [Fate.ACCEPTED] * 2
+    assert outcomes[foreign].fate is Fate.FAILED
     # Its rows are closed: the changed provider is all there is.
     assert kept({"fake": both}, {"fake": new}, []) == {"fake": new}
 
@@ -175,8 +175,8 @@ def test_a_driver_that_fails_hides_and_saves_no_others(error: Exception) -> None
     assert both.look(keys).keys() == {keys[1]}
     with pytest.raises(type(error)):  # nobody may take it for an answer
         both.look(keys[:1])
-    told = both.delete([hidden.ref, shown.ref])
-    assert (told[hidden.ref].fate, told[shown.ref].fate) == (Fate.FAILED, Fate.ACCEPTED)
+    outcomes = both.delete([hidden.ref, shown.ref])
+    assert (outcomes[hidden.ref].fate, outcomes[shown.ref].fate) == (Fate.FAILED, Fate.ACCEPTED)
 
 
 def test_each_driver_has_its_own_clock_and_scopes() -> None:

@@ -39,8 +39,8 @@ def test_passes_that_never_end_stop_no_other(
     try:
         for n in range(1, 13):
             assert "local" in passes.run({key: sweep}, 0).ongoing
-            told = passes.run({other: lambda: Report(alarms=("done",))}, 5)
-            assert told.alarms == ("done",), f"after {n} lost passes"
+            report = passes.run({other: lambda: Report(alarms=("done",))}, 5)
+            assert report.alarms == ("done",), f"after {n} lost passes"
             clock.advance(LOST + 1)
     finally:
         gate.set()
@@ -80,8 +80,8 @@ def test_one_that_gets_no_thread_keeps_no_other() -> None:
     pools: dict[str, Inline] = {"a": NoThread(), "b": Inline()}
     passes = ConcurrentPasses(lambda name: pools[name], Clock())
     work = {(name, "pass"): lambda: Report(alarms=("done",)) for name in pools}
-    told = passes.run(work, 5)
-    assert told.alarms == ("done",)
-    assert told.unread == ("a: its pass was not begun: can't start new thread",)
+    report = passes.run(work, 5)
+    assert report.alarms == ("done",)
+    assert report.unread == ("a: its pass was not begun: can't start new thread",)
     pools["a"] = Inline()
     assert passes.run(work, 5).alarms == ("done", "done")

@@ -45,8 +45,8 @@ def test_an_unreadable_place_hides_nothing_and_saves_no_disk() -> None:
         None, {"p": provider}, Limits(), "mine", seconds=20, sleep=clock.sleep
     )
     assert not [thing for thing in things if thing.alive]
-    told = {line.id: line.outcome for line in report.lines}
-    assert told == {
+    outcomes = {line.id: line.outcome for line in report.lines}
+    assert outcomes == {
         things[0].ref.id: "dead",
         things[1].ref.id: "accepted",
         things[2].ref.id: "accepted",  # that it is not shown proves no death
@@ -91,8 +91,8 @@ def test_only_what_is_past_its_deadline_dies() -> None:
     cloud = Cloud(clock)
     late, early = planted(cloud, -1.0), planted(cloud, 60.0)
     provider = {"p": FakeProvider("p", cloud)}
-    told = expired.delete_expired(None, provider, Limits(), "mine", dry_run=True)
-    assert ([line.id for line in told.lines], late.alive) == ([late.ref.id], True)
+    report = expired.delete_expired(None, provider, Limits(), "mine", dry_run=True)
+    assert ([line.id for line in report.lines], late.alive) == ([late.ref.id], True)
     expired.delete_expired(None, provider, Limits(), "mine", only="another", sleep=clock.sleep)
     assert late.alive
     expired.delete_expired(None, provider, Limits(), "mine", sleep=clock.sleep)
@@ -108,14 +108,14 @@ def test_no_vm_waits_for_what_the_ledger_says_of_images() -> None:
     image = cloud.plant(SCOPE, tags | {"vmrunner:role": "image"}, kind=Kind.IMAGE)
     ledger: Any = mock.Mock()
     ledger.instances.these.return_value = []
-    asked: list[bool] = []
+    reads: list[bool] = []
 
     def images() -> None:
-        asked.append(vm.alive)
+        reads.append(vm.alive)
         raise ValueError("a row that makes no sense")
 
     ledger.images.list.side_effect = images
     provider = FakeProvider("p", cloud)
     expired.delete_expired(ledger, {"p": provider}, Limits(), "mine", sleep=clock.sleep)
-    assert asked == [False]
+    assert reads == [False]
     assert (vm.alive, image.alive) == (False, False)

@@ -37,17 +37,17 @@ def gathered(parts: EngineParts, **options: Any) -> tuple[SweepView, LedgerView]
 def test_a_sweep_shows_the_cloud_and_the_ledger(parts: EngineParts) -> None:
     build, row = parts.booting()
     stranger = parts.cloud.plant(SCOPE, parts.machine(row).tags | {"vmrunner:instance": "vm-x"})
-    sweep_view, known = gathered(parts)
-    assert (known.by_id, known.builds) == ({row.id: row}, {build.id: build})
+    sweep_view, ledger_view = gathered(parts)
+    assert (ledger_view.by_id, ledger_view.builds) == ({row.id: row}, {build.id: build})
     assert sweep_view.alive == {row.ref, stranger.ref}
     assert (SCOPE, Kind.INSTANCE) in sweep_view.whole
 
 
 def test_a_pass_without_a_sweep_asks_no_cloud(parts: EngineParts) -> None:
     _, row = parts.booting()
-    sweep_view, known = gathered(parts, sweep=False)
+    sweep_view, ledger_view = gathered(parts, sweep=False)
     assert parts.cloud.counts["sweep"] == 0
-    assert (sweep_view.alive, set(known.by_id)) == (set(), {row.id})
+    assert (sweep_view.alive, set(ledger_view.by_id)) == (set(), {row.id})
 
 
 def test_the_cloud_is_read_before_the_ledger(parts: EngineParts) -> None:
@@ -56,16 +56,16 @@ def test_the_cloud_is_read_before_the_ledger(parts: EngineParts) -> None:
     parts.cloud.on_call = lambda call: (
         late.append(parts.booting()[1]) if call.method == "sweep" and not late else None
     )
-    _, known = gathered(parts)
-    assert set(known.by_id) == {late[0].id}
+    _, ledger_view = gathered(parts)
+    assert set(ledger_view.by_id) == {late[0].id}
 
 
 def test_a_closed_row_is_told_with_its_leftover_resource(parts: EngineParts) -> None:
     row = parts.dying()
     parts.ledger.instances.close(row.id, epoch=row.epoch, death=Death.DONE, now=parts.clock())
-    sweep_view, known = gathered(parts)
-    assert [one.ref for one in sweep_view.resources] == [row.ref]
-    assert known.by_id[row.id].gone_at == parts.clock()
+    sweep_view, ledger_view = gathered(parts)
+    assert [resource.ref for resource in sweep_view.resources] == [row.ref]
+    assert ledger_view.by_id[row.id].gone_at == parts.clock()
 
 
 def test_without_the_ledger_the_cloud_is_listed(
@@ -77,27 +77,31 @@ def test_without_the_ledger_the_cloud_is_listed(
         raise LedgerError("the ledger is away")
 
     monkeypatch.setattr(OpenRowsReader, "read", away)
-    sweep_view, known = gathered(parts)
+    sweep_view, ledger_view = gathered(parts)
     assert sweep_view.alive == {row.ref}
-    assert (known.by_id, known.builds, known.down) == ({}, {}, "the ledger is away")
+    assert (ledger_view.by_id, ledger_view.builds, ledger_view.down) == (
+        {},
+        {},
+        "the ledger is away",
+    )
 
 
 def test_a_ledger_that_fails_is_left_alone_for_the_pass(
     parts: EngineParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts.booting()
-    asked = []
+    reads = []
 
     def away(*_: Any) -> Any:
-        asked.append(1)
+        reads.append(1)
         raise LedgerError("the ledger is away")
 
     for part, name in [("instances", "these"), ("instances", "open")]:
         monkeypatch.setattr(getattr(parts.ledger, part), name, away)
     parts.provider.page_size = 1
     parts.booting("b-2")
-    _, known = gathered(parts)
-    assert (len(asked), known.down) == (1, "the ledger is away")
+    _, ledger_view = gathered(parts)
+    assert (len(reads), ledger_view.down) == (1, "the ledger is away")
 
 
 def test_a_ledger_that_fails_at_the_pools_is_away(
@@ -110,8 +114,12 @@ def test_a_ledger_that_fails_at_the_pools_is_away(
         raise LedgerError("the ledger is away")
 
     monkeypatch.setattr(parts.ledger.pools, "all", away)
-    _, known = gathered(parts)
-    assert (known.by_id, known.early_deaths, known.down) == ({}, {}, "the ledger is away")
+    _, ledger_view = gathered(parts)
+    assert (ledger_view.by_id, ledger_view.early_deaths, ledger_view.down) == (
+        {},
+        {},
+        "the ledger is away",
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,8 +137,12 @@ def test_a_pool_that_cannot_be_read_harms_nobody(parts: EngineParts, change: str
     with sqlite3.connect(parts.root / "ledger.db") as raw:
         assert raw.execute(f"UPDATE {change}").rowcount == 1
     raw.close()
-    _, known = gathered(parts)
-    assert (set(known.by_id), known.early_deaths, known.down) == ({row.id}, {}, "")
+    _, ledger_view = gathered(parts)
+    assert (set(ledger_view.by_id), ledger_view.early_deaths, ledger_view.down) == (
+        {row.id},
+        {},
+        "",
+    )
 
 
 def test_a_templates_vm_is_not_wanted_without_its_maker(parts: EngineParts) -> None:
@@ -140,8 +152,8 @@ def test_a_templates_vm_is_not_wanted_without_its_maker(parts: EngineParts) -> N
         parts.ledger.instances.start(launches, until=1.0)
     parts.ledger.engines.leave("e-1")
     parts.join("e-1", current())
-    _, known = gathered(parts, sweep=False)
-    assert known.early_deaths == {"vm-2": Death.ABANDONED, "vm-3": Death.ABANDONED}
+    _, ledger_view = gathered(parts, sweep=False)
+    assert ledger_view.early_deaths == {"vm-2": Death.ABANDONED, "vm-3": Death.ABANDONED}
 
 
 def test_rows_read_before_the_ledger_failed_count_for_nothing(
@@ -151,18 +163,22 @@ def test_rows_read_before_the_ledger_failed_count_for_nothing(
     for name in ("b-1", "b-2"):
         parts.booting(name)
     parts.provider.page_size = 1
-    read, asked = parts.ledger.instances.these, []
+    read, reads = parts.ledger.instances.these, []
 
     def once(names: Any) -> Any:
-        asked.append(names)
-        if len(asked) > 1:
+        reads.append(names)
+        if len(reads) > 1:
             raise LedgerError("the ledger is away")
         return read(names)
 
     monkeypatch.setattr(parts.ledger.instances, "these", once)
-    sweep_view, known = gathered(parts)
+    sweep_view, ledger_view = gathered(parts)
     assert len(sweep_view.alive) == 2
-    assert (known.by_id, known.builds, known.down) == ({}, {}, "the ledger is away")
+    assert (ledger_view.by_id, ledger_view.builds, ledger_view.down) == (
+        {},
+        {},
+        "the ledger is away",
+    )
 
 
 def test_a_part_that_cannot_be_read_is_a_hole(parts: EngineParts) -> None:
@@ -184,9 +200,9 @@ def test_a_sweep_that_raises_counts_as_far_as_it_came(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(parts.provider, "sweep", broken)
-    sweep_view, known = gathered(parts)
+    sweep_view, ledger_view = gathered(parts)
     assert (sweep_view.alive, sweep_view.whole) == ({row.ref}, frozenset())
-    assert set(known.by_id) == {row.id}
+    assert set(ledger_view.by_id) == {row.id}
 
 
 def test_a_sweep_that_shows_nothing_at_all_is_blind(
@@ -204,8 +220,8 @@ def test_a_sweep_that_shows_nothing_at_all_is_blind(
 def test_rows_of_another_account_are_nobody_s_business(parts: EngineParts) -> None:
     parts.booting()
     parts.provider.scopes = [Scope("fake", "another", "zone")]
-    _, known = gathered(parts)
-    assert known.by_id == {}
+    _, ledger_view = gathered(parts)
+    assert ledger_view.by_id == {}
 
 
 def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) -> None:
@@ -213,21 +229,23 @@ def test_rows_of_a_renamed_provider_belong_to_their_scope(parts: EngineParts) ->
     parts.context.providers = {"renamed": parts.provider}
     parts.provider.name = "renamed"
     reader = parts.ledger.open_rows()
-    _, known = gather(parts.context, Membership(one_host=True), parts.provider, reader, sweep=False)
-    assert set(known.by_id) == {row.id}
+    _, ledger_view = gather(
+        parts.context, Membership(one_host=True), parts.provider, reader, sweep=False
+    )
+    assert set(ledger_view.by_id) == {row.id}
 
 
 def test_what_came_is_told_page_by_page(parts: EngineParts) -> None:
     rows = [parts.booting(name)[1] for name in ("b-1", "b-2")]
     parts.provider.page_size = 1
-    told: list[tuple[Resource, Instance]] = []
+    pairs: list[tuple[Resource, Instance]] = []
     gathered(
         parts,
-        on_page=lambda resources, found: told.extend(
-            (one, found[one.instance or ""]) for one in resources
+        on_page=lambda resources, found: pairs.extend(
+            (resource, found[resource.instance or ""]) for resource in resources
         ),
     )
-    assert [row for _, row in told] == rows
+    assert [row for _, row in pairs] == rows
 
 
 def test_a_sweep_over_a_wrong_date_is_begun_again(parts: EngineParts) -> None:

@@ -67,14 +67,14 @@ def spared(kills: list[Deletion], *rows: MadeImage, store: Store | None = None) 
     ledger: Any = mock.Mock()
     ledger.images.list.return_value = list(rows)
     provider: Any = store or Store()
-    return [one.ref.id for one in image_kills.spared(ledger, provider, kills)]
+    return [spared_kill.ref.id for spared_kill in image_kills.spared(ledger, provider, kills)]
 
 
 def test_what_a_row_calls_ready_is_spared_and_finished() -> None:
     store = Store()
     rows = [row("good", ImageState.READY), row("bad", ImageState.FAILED)]
-    left = spared([kill("good"), kill("bad"), kill("unknown")], *rows, store=store)
-    assert left == ["bad", "unknown"]
+    kills = spared([kill("good"), kill("bad"), kill("unknown")], *rows, store=store)
+    assert kills == ["bad", "unknown"]
     assert store.finished == [f"{LINK}good"]
 
 

@@ -18,7 +18,7 @@ REFUSED = Outcome(fate=Fate.FAILED, error="protected")
 ACCEPTED = Outcome(fate=Fate.ACCEPTED)
 
 
-def asked(answers: list[Outcome], expires_at: float) -> tuple[list[bool], LineFate]:
+def killed(answers: list[Outcome], expires_at: float) -> tuple[list[bool], LineFate]:
     """Ask for one death; return whether each call was forced, and the last outcome."""
     forced: list[bool] = []
 
@@ -42,12 +42,12 @@ def asked(answers: list[Outcome], expires_at: float) -> tuple[list[bool], LineFa
     ],
 )
 def test_what_refuses_to_die_is_forced_at_once(answers, forced) -> None:
-    assert asked(answers, NOW - 1) == (forced, LineFate.ACCEPTED)
+    assert killed(answers, NOW - 1) == (forced, LineFate.ACCEPTED)
 
 
 def test_each_pass_asks_three_times_at_most() -> None:
-    assert asked([REFUSED] * 9, NOW - 1) == ([False, True, True], LineFate.FAILED)
+    assert killed([REFUSED] * 9, NOW - 1) == ([False, True, True], LineFate.FAILED)
 
 
 def test_inside_its_deadline_nothing_is_forced() -> None:
-    assert asked([REFUSED] * 9, NOW + 1) == ([False], LineFate.FAILED)
+    assert killed([REFUSED] * 9, NOW + 1) == ([False], LineFate.FAILED)

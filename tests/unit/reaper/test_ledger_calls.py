@@ -15,12 +15,12 @@ from vmrunner.reaper.ledger_calls import LOST_CALL, LedgerCalls
 class Played:
     def __init__(self, patience: float) -> None:
         self.now, self.over = 0.0, threading.Event()
-        self.asked = 0
+        self.starts = 0
         self.pool = DaemonThreadPool("test", None)
         self.calls = LedgerCalls(self.pool, patience=patience, monotonic=lambda: self.now)
 
     def hangs(self) -> str:
-        self.asked += 1
+        self.starts += 1
         self.over.wait(60)
         return "late"
 
@@ -40,9 +40,9 @@ def test_an_answer_and_an_error_are_the_callers(played: Played) -> None:
         raise TimeoutError("its own")
 
     for error in (lambda: {}["x"], times_out):
-        with pytest.raises((KeyError, TimeoutError)) as told:
+        with pytest.raises((KeyError, TimeoutError)) as raised:
             LedgerCalls(played.pool)(error)
-        assert not isinstance(told.value, LedgerError)
+        assert not isinstance(raised.value, LedgerError)
 
 
 def test_while_one_hangs_nobody_waits(played: Played) -> None:
@@ -52,7 +52,7 @@ def test_while_one_hangs_nobody_waits(played: Played) -> None:
         played.now = now
         with pytest.raises(LedgerError, match=f"has not answered for {now:.0f} s"):
             played.calls(lambda: 5)
-    assert played.asked == 1
+    assert played.starts == 1
 
 
 def test_one_that_is_lost_is_tried_again(played: Played) -> None:
@@ -61,7 +61,7 @@ def test_one_that_is_lost_is_tried_again(played: Played) -> None:
     played.now = LOST_CALL
     with pytest.raises(LedgerError):
         played.calls(played.hangs)
-    assert played.asked == 2
+    assert played.starts == 2
     played.over.set()
     for call in list(played.calls._open):
         assert call.result(30) == "late"

@@ -22,11 +22,11 @@ def condemned(row: Instance, reason: Death) -> Deletion:
 @pytest.fixture
 def row(parts: EngineParts) -> Instance:
     """The row of a VM that is there, and recorded."""
-    _, born = parts.booting()
-    if born.ref is None:
+    _, instance = parts.booting()
+    if instance.ref is None:
         ref = next(iter(parts.cloud.machines))
-        parts.ledger.instances.record([(born.id, born.epoch, ref)], parts.clock())
-    return parts.ledger.instances.get(born.id)
+        parts.ledger.instances.record([(instance.id, instance.epoch, ref)], parts.clock())
+    return parts.ledger.instances.get(instance.id)
 
 
 def test_a_duplicate_is_compared_with_its_row(parts: EngineParts, row: Instance) -> None:
@@ -44,8 +44,8 @@ def test_a_duplicate_is_compared_with_its_row(parts: EngineParts, row: Instance)
 def test_a_leftover_is_compared_with_its_row(parts: EngineParts, row: Instance) -> None:
     kill = condemned(row, Death.LEFTOVER)
     assert not still_condemned(parts.context, parts.provider, kill)
-    doomed = parts.mark_deleting(row)
-    parts.ledger.instances.close(row.id, epoch=doomed.epoch, death=Death.DONE, now=parts.clock())
+    dying = parts.mark_deleting(row)
+    parts.ledger.instances.close(row.id, epoch=dying.epoch, death=Death.DONE, now=parts.clock())
     assert still_condemned(parts.context, parts.provider, kill)
 
 

@@ -53,7 +53,7 @@ class Hosts:
 
     def run(self, seconds: float, *, dead: Collection[str] = ()) -> list[dict[str, bool]]:
         """Let them look, each CHECK; return who reaped after each."""
-        told = []
+        reapers = []
         end = self.now + seconds
         while self.now < end:
             for name in self.nodes.keys() - set(dead):
@@ -62,9 +62,9 @@ class Hosts:
                 turns = self.nodes[name].take(self.providers[name])
                 self.ours[name] = turns.ours
                 self.sweeps += [name] * len(turns.fresh)
-            told.append({n: bool(self.ours[n]) for n in self.nodes if n not in dead})
+            reapers.append({n: bool(self.ours[n]) for n in self.nodes if n not in dead})
             self.now += CHECK
-        return told
+        return reapers
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_one_reaps_however_far_clocks_are_apart(hosts: Hosts, skew: float) -> No
     hosts.node("a")
     hosts.run(CHECK)
     hosts.node("b", skew)
-    assert all(told == {"a": True, "b": False} for told in hosts.run(1200.0))
+    assert all(reapers == {"a": True, "b": False} for reapers in hosts.run(1200.0))
     assert hosts.sweeps == ["a"]
 
 
@@ -88,7 +88,7 @@ def test_a_clock_that_is_set_moves_no_lease(hosts: Hosts, step: float) -> None:
     hosts.node("b")
     hosts.run(60.0)
     hosts.nodes["a"]._taker._clock = lambda: hosts.now + step
-    assert all(told == {"a": True, "b": False} for told in hosts.run(600.0))
+    assert all(reapers == {"a": True, "b": False} for reapers in hosts.run(600.0))
 
 
 @pytest.mark.parametrize("skew", [0.0, 3600.0, -3600.0])
@@ -97,9 +97,9 @@ def test_a_dead_ones_heir_comes_within_a_lease(hosts: Hosts, skew: float) -> Non
     hosts.run(CHECK)
     hosts.node("b")
     hosts.run(60.0)
-    told = hosts.run(REAPER_LEASE + 2 * CHECK, dead=["a"])
-    assert not told[5]["b"], "not at once"
-    assert told[-1]["b"]
+    reapers = hosts.run(REAPER_LEASE + 2 * CHECK, dead=["a"])
+    assert not reapers[5]["b"], "not at once"
+    assert reapers[-1]["b"]
     assert hosts.sweeps == ["a", "b"], "what the former knew went with it"
 
 
@@ -118,9 +118,9 @@ def test_who_is_shown_nothing_gives_up_the_lease(hosts: Hosts) -> None:
     hosts.node("b")
     hosts.run(60.0)
     hosts.nodes["a"].blind(["fake"])
-    told = hosts.run(2 * CHECK)
-    assert told[-1] == {"a": False, "b": True}
-    assert all(told == {"a": False, "b": True} for told in hosts.run(600.0))
+    reapers = hosts.run(2 * CHECK)
+    assert reapers[-1] == {"a": False, "b": True}
+    assert all(reapers == {"a": False, "b": True} for reapers in hosts.run(600.0))
     assert hosts.sweeps == ["a", "b"]
 
 
@@ -182,10 +182,10 @@ def test_dead_clouds_are_no_silent_ledger(
 ) -> None:
     """They are asked beside each other, before the ledger is, and once."""
     monkeypatch.setattr(module, "SCOPES_PATIENCE", 0.1)
-    asked: list[str] = []
+    calls: list[str] = []
 
     def pool(name: str) -> DaemonThreadPool:
-        asked.append(name)
+        calls.append(name)
         return DaemonThreadPool(name, None)
 
     turns = ReaperTurns(parts.ledger, "a", Membership(one_host=True), pool)
@@ -197,7 +197,7 @@ def test_dead_clouds_are_no_silent_ledger(
         for _ in range(3):
             turns.learn(providers)
             assert turns.take(providers).ours == providers.keys()
-        assert sorted(asked) == sorted(providers)
+        assert sorted(calls) == sorted(providers)
         assert DeadCloud.waited_for == []
         assert turns._lease("well") != turns._lease("dead-0").replace("dead-0", "well")
     finally:

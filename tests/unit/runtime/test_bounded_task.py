@@ -108,8 +108,8 @@ def test_one_that_goes_alone_is_never_doubled(caplog: pytest.LogCaptureFixture) 
     for now in (10.0, 15.0, 20.0, 1000.0):
         played.now = now
         played.task()
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
-    assert told == [f"played has taken {n} s, and goes on" for n in (10, 20, 1000)]
+    messages = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert messages == [f"played has taken {n} s, and goes on" for n in (10, 20, 1000)]
     played.hang.set()
     until(lambda: played.ended == 1, "its end")
     until(lambda: played.task() or len(played.began) == 2, "the next")

@@ -45,9 +45,9 @@ BERLIN = ZoneInfo("Europe/Berlin")
 def test_a_bad_line_is_told_with_field_and_fix(line: str, word: str) -> None:
     with pytest.raises(ConfigError) as caught:
         CronLineTrigger(line, "reaper.sweep")
-    told = str(caught.value)
-    assert told.startswith(f"reaper.sweep: {line!r}: ")
-    assert word in told
+    message = str(caught.value)
+    assert message.startswith(f"reaper.sweep: {line!r}: ")
+    assert word in message
     assert caught.value.hint
 
 

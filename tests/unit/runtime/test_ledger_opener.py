@@ -18,17 +18,17 @@ class Database:
     """One that fails after so many seconds, and a clock."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds, self.now, self.asked = seconds, 100.0, 0
+        self.seconds, self.now, self.opens = seconds, 100.0, 0
 
     def open(self, *_: Any, **__: Any) -> Ledger:
-        self.asked += 1
+        self.opens += 1
         self.now += self.seconds
         raise LedgerError("the ledger's database failed: away")
 
 
-@pytest.mark.parametrize(("seconds", "asked"), [(10.0, 1), (0.1, 3)])
+@pytest.mark.parametrize(("seconds", "opens"), [(10.0, 1), (0.1, 3)])
 def test_a_silent_database_is_asked_once_in_a_while(
-    seconds: float, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seconds: float, opens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = Database(seconds)
     monkeypatch.setattr(Ledger, "open", database.open)
@@ -36,8 +36,8 @@ def test_a_silent_database_is_asked_once_in_a_while(
     for _ in range(3):
         with pytest.raises(LedgerError, match="away"):
             opener.open()
-    assert database.asked == asked
+    assert database.opens == opens
     database.now += SILENCE_KEPT
     with pytest.raises(LedgerError, match="away"):
         opener.open()
-    assert database.asked == asked + 1
+    assert database.opens == opens + 1

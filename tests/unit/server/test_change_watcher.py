@@ -11,16 +11,16 @@ from vmrunner.server.change_watcher import ChangeWatcher, Progress
 
 def test_a_ledger_that_is_away_is_told_who_waits() -> None:
     """The log has nothing of it: who waits says what becomes of it."""
-    there = [(1, 1, "running")]
-    told: list[object] = []
+    rows = [(1, 1, "running")]
+    errors: list[object] = []
 
     def look(_: str) -> Progress:
-        if not there:
+        if not rows:
             raise LedgerError("away")
-        return there.pop()
+        return rows.pop()
 
     async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
         watcher = ChangeWatcher(look)
         since = await watcher.progress("b")
         with pytest.raises(LedgerError):
@@ -28,4 +28,4 @@ def test_a_ledger_that_is_away_is_told_who_waits() -> None:
 
     asyncio.run(main())
     gc.collect()
-    assert told == []
+    assert errors == []

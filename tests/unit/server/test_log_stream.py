@@ -48,7 +48,7 @@ def followed(log: Log, after: int = 0) -> list[tuple[int, str, str]]:
         for line in text.decode().split("\n")
         if line.startswith("data: ")
     ]
-    return [(one["seq"], one["time"], one["text"]) for one in found]
+    return [(line["seq"], line["time"], line["text"]) for line in found]
 
 
 def whole(log: Log) -> list[tuple[int, str, str]]:
@@ -69,8 +69,8 @@ def test_pages_have_the_lines_of_the_log(pieces: list[bytes], page: int, after: 
         expected = [line[::2] for line in whole(log)]
         assert [line[::2] for line in followed(log)] == expected
         ended = sum(chunk.data.count(b"\n") for chunk in log.chunks)
-        left = expected[after:] if after <= ended else []
-        assert [line[::2] for line in followed(log, after)] == left
+        expected_lines = expected[after:] if after <= ended else []
+        assert [line[::2] for line in followed(log, after)] == expected_lines
         assert [time[:19] for _, time, _ in followed(log)] == [t[:19] for _, t, _ in whole(log)]
 
 

@@ -40,10 +40,10 @@ def test_a_former_look_is_no_answer_to_who_knows_more() -> None:
     looks, go = threading.Event(), threading.Event()
 
     def make() -> NewsPage[int] | None:
-        there = list(written)
+        rows = list(written)
         looks.set()
         go.wait()
-        return NewsPage(there[0], 1) if there else None
+        return NewsPage(rows[0], 1) if rows else None
 
     async def main() -> None:
         pages = SharedPages()

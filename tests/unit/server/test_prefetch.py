@@ -87,25 +87,25 @@ def test_only_so_many_answers_read_ahead_at_once() -> None:
 @pytest.mark.parametrize("takes", [True, False])
 def test_a_callers_slot_is_taken_while_its_answer_is_read(*, takes: bool) -> None:
     """Also once its reader left, or who comes and leaves has any number of threads."""
-    reads, goes_on, told = threading.Semaphore(0), threading.Event(), list[str]()
+    reads, goes_on, happened = threading.Semaphore(0), threading.Event(), list[str]()
 
     def slow() -> Iterator[bytes]:
         yield b"x" * 1000
         reads.release()
         goes_on.wait(60)
-        told.append("read")
+        happened.append("read")
 
     class Slots(CallerSlots):
         def give_back(self, principal: Principal) -> None:
-            told.append("given back")
+            happened.append("given back")
             super().give_back(principal)
 
     async def main() -> None:
-        left = asyncio.Event()
+        disconnected = asyncio.Event()
 
         async def receive() -> Any:
             await to_thread.run_sync(reads.acquire)
-            left.set()
+            disconnected.set()
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
@@ -114,13 +114,13 @@ def test_a_callers_slot_is_taken_while_its_answer_is_read(*, takes: bool) -> Non
 
         caller = Principal(actor="token:1", scopes=frozenset())
         answer = CallerStream(slow(), slots=Slots("streams", lambda: 1), principal=caller)
-        asked = asyncio.create_task(answer({"type": "http"}, receive, send))
-        await left.wait()
+        served = asyncio.create_task(answer({"type": "http"}, receive, send))
+        await disconnected.wait()
         for _ in range(9):  # it hears of that meanwhile
             await to_thread.run_sync(int)
         goes_on.set()
-        await asked
-        assert told == ["read", "given back"]
+        await served
+        assert happened == ["read", "given back"]
 
     asyncio.run(main())
 

@@ -135,8 +135,8 @@ def test_special_files_and_gits_own_are_left_out_and_told(
         "artifacts: 'fifo' is no file: left out",
     ]
     assert not (here / ".git").exists()
-    asked = artifacts(store, (".git/hooks/*", "hooks"))
-    assert names(asked.download("to", "hooks", ".git/")) == [
+    wanted = artifacts(store, (".git/hooks/*", "hooks"))
+    assert names(wanted.download("to", "hooks", ".git/")) == [
         "to/.git/hooks/post-commit",
         "to/hooks",
     ]

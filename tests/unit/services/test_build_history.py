@@ -12,10 +12,10 @@ from vmrunner.services import build_history, documents
 STEPS = (Step(name="unpack", run="tar x"), Step(name="slow", run="make", timeout=40.0))
 
 
-def events(*told: tuple[str, dict[str, Any]]) -> list[BuildEvent]:
+def events(*pairs: tuple[str, dict[str, Any]]) -> list[BuildEvent]:
     return [
         BuildEvent(seq=n, time=100.0 + n, kind=kind, data=data)
-        for n, (kind, data) in enumerate(told)
+        for n, (kind, data) in enumerate(pairs)
     ]
 
 
@@ -37,7 +37,7 @@ def build(result: Result | None, reason: Reason | None = None) -> BuildRecord:
 
 
 @pytest.mark.parametrize(
-    ("result", "reason", "code", "said"),
+    ("result", "reason", "code", "message"),
     [
         (Result.FAILURE, Reason.EXIT_CODE, 3, "step 'slow' ended with exit code 3"),
         (Result.TIMEOUT, Reason.STEP_TIMEOUT, None, "step 'slow' ran past its 40s"),
@@ -55,11 +55,11 @@ def build(result: Result | None, reason: Reason | None = None) -> BuildRecord:
         (None, None, 3, None),
     ],
 )
-def test_the_step_in_which_it_ended_is_named(result, reason, code, said) -> None:
+def test_the_step_in_which_it_ended_is_named(result, reason, code, message) -> None:
     last = () if code is None else (("step_ended", {"step": 1, "exit_code": code}),)
-    one, told = build(result, reason), events(*FIRST, *last)
-    culprit = build_history.culprit(one, told)
-    assert (culprit and build_history.describe(one, culprit)) == said
+    finished, history = build(result, reason), events(*FIRST, *last)
+    culprit = build_history.culprit(finished, history)
+    assert (culprit and build_history.describe(finished, culprit)) == message
 
 
 def test_before_any_step_there_is_none_to_name() -> None:
@@ -73,12 +73,12 @@ def test_before_any_step_there_is_none_to_name() -> None:
 
 def test_each_attempt_tells_each_step_once() -> None:
     twice = (*FIRST, *FIRST, ("retry", {}), *FIRST, ("step_ended", {"step": 1, "exit_code": 7}))
-    told = events(*twice)
-    runs = build_history.runs(told)
+    history = events(*twice)
+    runs = build_history.runs(history)
     assert [(r.attempt, r.index, r.exit_code) for r in runs] == [
         (1, None, None), (1, 0, 0), (1, 1, None), (2, None, None), (2, 0, 0), (2, 1, 7),
     ]  # fmt: skip
-    document = documents.ended_document(build(Result.FAILURE, Reason.EXIT_CODE), told)
+    document = documents.ended_document(build(Result.FAILURE, Reason.EXIT_CODE), history)
     assert [(step["name"], step["exit_code"]) for step in document["steps"]] == [
         ("unpack", 0),
         ("slow", 7),

@@ -37,10 +37,10 @@ class World:
         self._vms = iter(vms)
         self._chunks = iter(range(100))
         self.away = 0  # so many calls of the host find no ledger
-        self.said: list[str] = []
+        self.steps: list[str] = []
 
     def get(self, _: str) -> BuildRecord:
-        self.said.append("look")
+        self.steps.append("look")
         return next(self._states)
 
     def list(self, **_: Any) -> list[int]:
@@ -56,15 +56,15 @@ class World:
         if self.away:
             self.away -= 1
             raise AWAY
-        self.said.append(f"serve {provider}")
+        self.steps.append(f"serve {provider}")
 
     def follower(self, **how: Any) -> BuildFollower:
         ledger: Any = SimpleNamespace(builds=self, instances=self)
         host: Any = self
         how = {
-            "leave": lambda: self.said.append("leave?"),
-            "sleep": lambda seconds: self.said.append(f"sleep {seconds}"),
-            "ledger_away": lambda error: self.said.append(str(error)),
+            "leave": lambda: self.steps.append("leave?"),
+            "sleep": lambda seconds: self.steps.append(f"sleep {seconds}"),
+            "ledger_away": lambda error: self.steps.append(str(error)),
         } | how
         log: Any = self
         return BuildFollower(ledger, host, "b-1", log=log, **how)
@@ -74,7 +74,7 @@ def test_the_last_look_at_the_log_is_after_the_end() -> None:
     world = World(ROW, FINISHED)
     rounds: Iterator[bytes] = (chunk.data for chunk in world.follower().chunks())
     assert list(rounds) == [b"0\n", b"2\n"]
-    assert world.said == ["look", "leave?", "serve p", f"sleep {SOON}", "look"]
+    assert world.steps == ["look", "leave?", "serve p", f"sleep {SOON}", "look"]
 
 
 def test_it_looks_often_only_while_there_is_news(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_who_may_leave_starts_no_engine_on_the_way_out() -> None:
 
     with pytest.raises(TimeoutError):
         list(world.follower(leave=leave).rounds())
-    assert world.said == ["look"]
+    assert world.steps == ["look"]
 
 
 def test_a_ledger_away_amid_an_engines_search_is_waited_for() -> None:
@@ -109,7 +109,7 @@ def test_a_ledger_away_amid_an_engines_search_is_waited_for() -> None:
     world.away = 2
     list(world.follower().rounds())
     wait, soon = ["leave?", f"sleep {follow.LEDGER_RETRY}"], f"sleep {SOON}"
-    assert world.said == ["look", "leave?", "away", *wait, *wait, "serve p", soon, "look"]
+    assert world.steps == ["look", "leave?", "away", *wait, *wait, "serve p", soon, "look"]
 
 
 def test_a_ledger_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_it_settles_when_its_vm_is_gone_or_held(
 ) -> None:
     world = World(*states, vms=vms)
     assert world.follower().settle()
-    assert world.said.count("look") == len(states)
+    assert world.steps.count("look") == len(states)
 
 
 def test_a_vm_that_stays_is_not_waited_for_for_ever() -> None:

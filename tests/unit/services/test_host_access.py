@@ -30,20 +30,20 @@ def ask(tmp_path: Path) -> Ask:
     (tmp_path / "private").mkdir()
     (tmp_path / "private/id_rsa").write_text("HOST KEY\n")
 
-    def wish(keys: str, said: BuildRequest | None = None, **leave: Any) -> BuildRequest:
+    def checked_request(keys: str, flags: BuildRequest | None = None, **leave: Any) -> BuildRequest:
         file = checkout / "vmrunner.yml"
         file.write_text(f"jobs: {{test: {{steps: [make], {keys}}}}}")
         chosen = jobfile.choose(file, None)
-        asked = requests.from_job(chosen, ENVIRON, request=said, allowed=HostAccess(**leave))
-        if asked.faults:
-            raise together(asked.faults)
-        return asked
+        request = requests.from_job(chosen, ENVIRON, request=flags, allowed=HostAccess(**leave))
+        if request.faults:
+            raise together(request.faults)
+        return request
 
-    return wish
+    return checked_request
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ("secrets: [AWS_SECRET_ACCESS_KEY]", "--allow-secret AWS_SECRET_ACCESS_KEY gives it"),
         ("secrets: ['K=@../private/id_rsa']", "'K=@../private/id_rsa': it is outside"),
@@ -59,30 +59,30 @@ def ask(tmp_path: Path) -> Ask:
         ("source: 'git+ssh://git@host/private'", "git fetches it as you"),
     ],
 )
-def test_what_lies_outside_its_directory_needs_leave(ask: Ask, keys: str, said: str) -> None:
+def test_what_lies_outside_its_directory_needs_leave(ask: Ask, keys: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ask(keys)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "HOST" not in str(caught.value)
 
 
 def test_what_lies_below_its_directory_needs_none(ask: Ask) -> None:
-    wish = ask("source: sub, secrets: ['A=@ours', 'B=@within', 'C=@sub/../ours']")
-    assert wish.secrets == dict.fromkeys("ABC", b"in the checkout")
-    assert wish.source is not None
-    assert wish.source.endswith("/checkout/sub")
-    assert wish.host_uses == ()
+    request = ask("source: sub, secrets: ['A=@ours', 'B=@within', 'C=@sub/../ours']")
+    assert request.secrets == dict.fromkeys("ABC", b"in the checkout")
+    assert request.source is not None
+    assert request.source.endswith("/checkout/sub")
+    assert request.host_uses == ()
     assert ask("source: .").host_uses == ()
 
 
 def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
-    wish = ask(
+    request = ask(
         "source: ../private, secrets: [TOKEN, 'K=@out/id_rsa']",
         secrets=frozenset({"TOKEN"}),
         host_files=True,
     )
-    assert wish.secrets == {"TOKEN": b"hunter2", "K": b"HOST KEY"}
-    assert wish.host_uses == (
+    assert request.secrets == {"TOKEN": b"hunter2", "K": b"HOST KEY"}
+    assert request.host_uses == (
         "the source ../private",
         "the variable TOKEN",
         "the file K=@out/id_rsa",
@@ -94,6 +94,6 @@ def test_what_is_allowed_is_taken_and_told(ask: Ask) -> None:
 
 
 def test_what_the_command_line_gives_itself_is_not_the_jobs(ask: Ask) -> None:
-    said = BuildRequest(secrets={"TOKEN": b"given", "K": b"given"}, source="/given")
-    wish = ask("source: /etc, secrets: [TOKEN, 'K=@/etc/shadow']", said)
-    assert (wish.secrets, wish.source, wish.host_uses) == ({}, None, ())
+    flags = BuildRequest(secrets={"TOKEN": b"given", "K": b"given"}, source="/given")
+    request = ask("source: /etc, secrets: [TOKEN, 'K=@/etc/shadow']", flags)
+    assert (request.secrets, request.source, request.host_uses) == ({}, None, ())

@@ -42,8 +42,8 @@ def test_no_limit_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_unit_suits_the_default() -> None:
     unit = Path(__file__).parents[3] / "deploy" / "systemd" / "vmrunner.service"
-    told = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
+    settings = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
     given: dict[str, int | None] = {
-        "RLIMIT_NOFILE": int(told["LimitNOFILE"]), "pids.max": int(told["TasksMax"])
+        "RLIMIT_NOFILE": int(settings["LimitNOFILE"]), "pids.max": int(settings["TasksMax"])
     }  # fmt: skip
     assert not list(host_limits.findings(20, local=True, given=given))

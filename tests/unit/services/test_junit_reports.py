@@ -106,12 +106,12 @@ def test_a_link_is_no_report(tmp_path: Path) -> None:
 
 def test_results_are_read_once_for_each_epoch(tmp_path: Path) -> None:
     read(tmp_path, junit=PYTEST)
-    reports, asked = ReadReports(most=2), []
+    reports, reads = ReadReports(most=2), []
 
     def find() -> LocalArtifacts:
-        asked.append(1)
+        reads.append(1)
         return LocalArtifacts(tmp_path)
 
     for epoch in (1, 1, 2, 1, 3, 1, 2):
         assert reports.of("b-1", epoch, find) is not None
-    assert len(asked) == 4
+    assert len(reads) == 4

@@ -26,10 +26,10 @@ WHOSE = "the 8h that provider brief \\(qemu\\) can give"
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of this kind no VM lives for more than eight hours."""
-    known = registry.find
+    genuine = registry.find
 
     def find(kind: str) -> Any:
-        driver = known(kind)
+        driver = genuine(kind)
         return replace(driver, max_ttl=8 * 3600.0) if kind in ("qemu", "fake") else driver
 
     monkeypatch.setattr(registry, "find", find)

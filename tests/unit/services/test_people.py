@@ -11,7 +11,7 @@ from vmrunner.services import people
 
 
 @pytest.mark.parametrize(
-    ("actor", "name", "who"),
+    ("actor", "name", "submitter"),
     [
         ("token:t-01", "me", "me"),
         ("token:t-01", "", "token:t-01"),
@@ -22,5 +22,5 @@ from vmrunner.services import people
         ("", "", ""),
     ],
 )  # fmt: skip
-def test_who_submitted_a_build(actor: str, name: str, who: str) -> None:
-    assert people.who(replace(build("b-1"), actor=actor, actor_name=name)) == who
+def test_who_submitted_a_build(actor: str, name: str, submitter: str) -> None:
+    assert people.who(replace(build("b-1"), actor=actor, actor_name=name)) == submitter

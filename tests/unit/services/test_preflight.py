@@ -30,10 +30,10 @@ class Provider:
         self.trouble: Exception | None = None
         self.missing: list[Finding] = []
         self.broken: list[Finding] = []
-        self.asked: list[Spec] = []
+        self.specs: list[Spec] = []
 
-    def offers(self, wish: Spec) -> Sequence[Any]:
-        self.asked.append(wish)
+    def offers(self, wanted: Spec) -> Sequence[Any]:
+        self.specs.append(wanted)
         if self.error is not None:
             raise self.error
         return ()
@@ -101,7 +101,7 @@ def test_an_order_that_no_machine_can_meet_is_refused(cloud: Case, provider: Pro
     with pytest.raises(ConfigError) as refused:
         cloud.check(spec(cpus=9999))
     assert (str(refused.value.args[0]), refused.value.hint) == ("cpus: 9999 are too many", "fewer")
-    assert [wish.cpus for wish in provider.asked] == [9999]
+    assert [wanted.cpus for wanted in provider.specs] == [9999]
 
 
 def test_a_cloud_that_is_full_for_now_refuses_nothing(cloud: Case, provider: Provider) -> None:
@@ -118,8 +118,8 @@ def test_the_first_launch_tells_what_guards_are_missing(cloud: Case, provider: P
 
 def test_a_guard_that_cannot_be_asked_about_is_a_warning(cloud: Case, provider: Provider) -> None:
     provider.trouble = Uncertain("timeout")
-    (told,) = cloud.check(spec()).warnings
-    assert "timeout" in told
+    (warning,) = cloud.check(spec()).warnings
+    assert "timeout" in warning
 
 
 def test_a_build_for_this_host_is_accepted(host: Case) -> None:
@@ -163,7 +163,7 @@ def test_an_allow_list_that_nobody_can_hold_is_refused(cloud: Case, provider: Pr
     with pytest.raises(ConfigError, match="provider local cannot hold an allow-list") as refused:
         cloud.check(spec(network=HUB))
     assert refused.value.hint == "use a qemu provider, or network = open or none"
-    assert provider.asked == []
+    assert provider.specs == []
 
 
 def test_no_image_is_made_for_a_list_that_nobody_holds(
@@ -207,8 +207,8 @@ def test_an_image_of_another_version_is_a_warning(
     host: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(images, "speaks_ours", lambda _: False)
-    (told,) = host.check(spec()).warnings
-    assert "is of another version of vmrunner" in told
+    (warning,) = host.check(spec()).warnings
+    assert "is of another version of vmrunner" in warning
 
 
 def test_a_missing_default_image_is_given_back_to_be_made(

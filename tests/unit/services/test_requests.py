@@ -23,8 +23,8 @@ SETTINGS = Settings.model_validate(
 MAKE = (Step(argv=("make",)),)
 
 
-def check(**said: Any) -> requests.CheckedRequest:
-    return requests.check(BuildRequest(**{"steps": MAKE, **said}), SETTINGS)
+def check(**values: Any) -> requests.CheckedRequest:
+    return requests.check(BuildRequest(**{"steps": MAKE, **values}), SETTINGS)
 
 
 def test_defaults() -> None:
@@ -45,13 +45,13 @@ def test_little_room_between_timeout_and_ttl_is_a_warning() -> None:
     assert (checked.spec.timeout, checked.spec.ttl) == (60, 100)
     assert checked.warnings == ("ttl: only 40s more than the timeout for boot and collecting",)
     assert check(timeout="60s", ttl="6m").warnings == ()
-    (told,) = check(timeout="60s", ttl="6m", keep_on_failure="7m").warnings
-    assert told == "keep-on-failure: the VM's ttl of 6m ends it before that"
+    (warning,) = check(timeout="60s", ttl="6m", keep_on_failure="7m").warnings
+    assert warning == "keep-on-failure: the VM's ttl of 6m ends it before that"
 
 
 def test_a_secret_too_short_to_mask_is_a_warning() -> None:
-    told = check(secrets={"PIN": b"123", "TOKEN": b"hunter2"}).warnings
-    assert told == ("secret: PIN is shorter than 4 bytes: the log will not mask it",)
+    warnings = check(secrets={"PIN": b"123", "TOKEN": b"hunter2"}).warnings
+    assert warnings == ("secret: PIN is shorter than 4 bytes: the log will not mask it",)
 
 
 def test_durations_and_sizes_as_people_give_them() -> None:
@@ -90,10 +90,10 @@ def test_all_faults_of_a_job_are_told_by_line(tmp_path: Path) -> None:
     path = tmp_path / "j.yml"
     path.write_text(WRONG.replace("\0", "\\0"))
     leave = HostAccess(secrets=frozenset({"UNSET", "TOKEN"}))
-    asked = requests.from_job(jobfile.choose(path, "a"), {"TOKEN": "hunter2"}, allowed=leave)
+    request = requests.from_job(jobfile.choose(path, "a"), {"TOKEN": "hunter2"}, allowed=leave)
     with pytest.raises(ConfigError) as caught:
-        requests.check(asked, SETTINGS)
-    told = [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]
+        requests.check(request, SETTINGS)
+    lines = [line.removeprefix(f"{path}:") for line in str(caught.value).splitlines()]
     expected = [
         "2: timeout: 9h is not below limits.max_ttl 2h",
         "3: defaults.secrets[1]: A is given a value here",
@@ -108,9 +108,9 @@ def test_all_faults_of_a_job_are_told_by_line(tmp_path: Path) -> None:
         "15: provider: no provider 'nowhere' is configured",
         "16: jobs.a.network: 'no': neither 'open' nor 'none' nor a table with `allow`",
     ]
-    assert len(told) == len(expected), told
-    for line, said in zip(told, expected, strict=True):
-        assert line.startswith(said), line
+    assert len(lines) == len(expected), lines
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start), line
     assert "hunter2" not in str(caught.value)
 
 
@@ -121,9 +121,9 @@ def test_a_field_that_cannot_be_read_causes_no_other_fault(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="timeout: 'soon': not a duration") as caught:
         requests.check(requests.from_job(chosen, {}), SETTINGS)
     assert caught.value.more == (), "a ttl of 20m is longer than some timeout"
-    said = BuildRequest(timeout="30m")
+    request = BuildRequest(timeout="30m")
     with pytest.raises(ConfigError) as caught:
-        requests.check(said.over(requests.from_job(chosen, {}, request=said)), SETTINGS)
+        requests.check(request.over(requests.from_job(chosen, {}, request=request)), SETTINGS)
     assert "ttl: 20m is not longer than the timeout 30m" in str(caught.value)
 
 
@@ -135,13 +135,13 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
     )
     (tmp_path / "sub").mkdir()
     job = requests.from_job(jobfile.choose(path, None), {})
-    said = BuildRequest(
+    request = BuildRequest(
         container="debian:sid",
         env={"B": "flag"},
         labels={"y": "flag"},
         artifacts=(ArtifactRule(glob="b"),),
     ).over(job)
-    spec = requests.check(said, SETTINGS).spec
+    spec = requests.check(request, SETTINGS).spec
     assert spec.steps == (Step(run="make"),)
     assert (spec.container, spec.timeout, spec.docker) == ("debian:sid", 60, True)
     assert spec.env == {"A": "job", "B": "flag"}
@@ -154,7 +154,7 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("values", "message"),
     [
         (
             {"registry_secret": "LOGIN"},
@@ -222,9 +222,9 @@ def test_flags_win_over_the_job_and_tables_add_up(tmp_path: Path) -> None:
         ({"env": {"T": "1"}, "secrets": {"T": b"1"}}, "secret: T is set with env too"),
     ],
 )
-def test_each_refusal_names_field_value_and_fix(said: dict[str, Any], message: str) -> None:
+def test_each_refusal_names_field_value_and_fix(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check(**said)
+        check(**values)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert caught.value.hint
@@ -258,7 +258,7 @@ def test_secrets_come_from_environment_or_file_never_from_arguments(
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("secret", "message"),
     [
         ("NOPE", "secret: 'NOPE' is not set in the environment (export it, or give --secret"),
         ("A=value", "secret: the value of 'A' is on the command line, where others can read it"),
@@ -270,15 +270,15 @@ def test_secrets_come_from_environment_or_file_never_from_arguments(
     ],
 )
 def test_secrets_that_cannot_be(
-    tmp_path: Path, said: str, message: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, secret: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "big").write_bytes(b"x" * (65 << 10))
     (tmp_path / "nul").write_bytes(b"a\0b")
     with pytest.raises(ConfigError) as caught:
-        secrets.read([said], {"EMPTY": "", "1A": "x"})
+        secrets.read([secret], {"EMPTY": "", "1A": "x"})
     assert str(caught.value).startswith(message)
-    assert "value" not in str(caught.value) or said == "A=value"
+    assert "value" not in str(caught.value) or secret == "A=value"
 
 
 def test_the_runtime_is_the_builds_own_word_over_the_installations(
@@ -304,11 +304,11 @@ def test_what_widens_the_container_cannot_be_had_under_gvisor() -> None:
             "defaults": {"container_runtime": "runsc"},
         }
     )
-    for said in ({"docker": True}, {"privileged": True}):
+    for options in ({"docker": True}, {"privileged": True}):
         with pytest.raises(ConfigError, match=r"runsc \(gVisor\) .*--container-runtime runc"):
-            requests.check(BuildRequest(steps=MAKE, **said), wide)
-        wish = BuildRequest(steps=MAKE, container_runtime="runc", **said)
-        assert requests.check(wish, wide).spec.runtime == "runc"
+            requests.check(BuildRequest(steps=MAKE, **options), wide)
+        request = BuildRequest(steps=MAKE, container_runtime="runc", **options)
+        assert requests.check(request, wide).spec.runtime == "runc"
 
 
 def test_a_bootstrap_needs_a_network() -> None:

@@ -38,7 +38,7 @@ def test_a_command_that_makes_one_shows_that_it_lives(
     monkeypatch.setattr(templates, "HEARTBEAT", 0.001)
 
     def seen() -> dict[str, float]:
-        return {one.id: one.seen_at for one in parts.ledger.engines.list()}
+        return {engine.id: engine.seen_at for engine in parts.ledger.engines.list()}
 
     with templates._joined(parts.ledger) as maker:
         first = seen()[maker]

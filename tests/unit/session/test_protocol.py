@@ -63,8 +63,8 @@ def lie_of(data: bytes) -> str:
     """Return what is told of what is none of these frames; empty where all are."""
     try:
         list(frames().feed(data))
-    except ProtocolViolation as lie:
-        return str(lie)
+    except ProtocolViolation as violation:
+        return str(violation)
     return ""
 
 
@@ -77,14 +77,14 @@ ESCAPES = st.text("\x1b]52;\x07\n\x9b\u202ea", min_size=1, max_size=50)
 
 
 @given(
-    said=st.dictionaries(
+    changes=st.dictionaries(
         st.sampled_from(["kind", "seq", "offset", "step", "exit_code", "reason", "image"]), ESCAPES
     )
 )
-def test_what_a_lie_is_told_by_is_printable(said: dict[str, str]) -> None:
+def test_what_a_lie_is_told_by_is_printable(changes: dict[str, str]) -> None:
     """The error reaches a terminal in a traceback of the user's own program too."""
-    told = {"kind": "step_ended", "seq": 0, "offset": 0, "step": 0, **said}
-    body = json.dumps(told).encode()
+    fields = {"kind": "step_ended", "seq": 0, "offset": 0, "step": 0, **changes}
+    body = json.dumps(fields).encode()
     assert lie_of(b"E %d\n" % len(body) + body).isprintable()
 
 
@@ -144,8 +144,8 @@ def test_a_pull_is_told_without_the_vms_own_words() -> None:
 
 
 def test_what_it_used_is_read_and_the_rest_unknown() -> None:
-    told = {"memory_peak": 5 << 20, "cpu_seconds": 2, "disk_written": 0, "vm_cpu_seconds": 9}
-    (end,) = frames().feed(event(0, "ended", 0, reason="exit_code", exit_code=0, **told))
+    usage = {"memory_peak": 5 << 20, "cpu_seconds": 2, "disk_written": 0, "vm_cpu_seconds": 9}
+    (end,) = frames().feed(event(0, "ended", 0, reason="exit_code", exit_code=0, **usage))
     assert isinstance(end, EndFrame)
     assert end.end.usage == BuildUsage(memory_peak=5 << 20, cpu_seconds=2.0, disk_written=0)
 

@@ -56,12 +56,12 @@ def test_a_state_that_is_none_is_a_violation(state: object) -> None:
 
 
 def test_what_cannot_be_is_a_conflict_to_who_asks() -> None:
-    said = b'E 45\n{"error": "OSError: the driver has no shell"}'
+    answer = b'E 45\n{"error": "OSError: the driver has no shell"}'
     client = SandboxClient(
         SimpleNamespace(builds=SimpleNamespace(secrets=lambda _: {})),  # type: ignore[arg-type]
         "b-1",
         lambda _: None,  # type: ignore[arg-type,return-value]
-        connect=lambda _: Saying(said),  # type: ignore[arg-type,return-value]
+        connect=lambda _: Saying(answer),  # type: ignore[arg-type,return-value]
     )
     client._current = SimpleNamespace(epoch=1), SimpleNamespace(id="vm-1")  # type: ignore[assignment]
     with pytest.raises(Conflict, match="b-1: the command was not started: OSError"):

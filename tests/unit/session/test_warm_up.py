@@ -19,11 +19,11 @@ class Connection:
     """SSH to a VM whose commands end with `code`."""
 
     code: int = 0
-    asked: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
     closed: bool = False
 
     def run(self, command: str, **_: Any) -> Completed:
-        self.asked.append(command)
+        self.commands.append(command)
         return Completed(self.code, b"", b"read-only file system")
 
     def close(self) -> None:
@@ -49,13 +49,13 @@ def warmed(monkeypatch: pytest.MonkeyPatch, connection: Connection, kind: PoolKi
 def test_what_is_parked_was_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = Connection()
     assert warmed(monkeypatch, connection, PoolKind.PARKED) is connection
-    assert (connection.asked, connection.closed) == (["sync"], False)
+    assert (connection.commands, connection.closed) == (["sync"], False)
 
 
 def test_what_stays_on_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = Connection()
     warmed(monkeypatch, connection, PoolKind.HOT)
-    assert connection.asked == []
+    assert connection.commands == []
 
 
 def test_a_disk_that_takes_nothing_is_no_warm_vm(monkeypatch: pytest.MonkeyPatch) -> None:

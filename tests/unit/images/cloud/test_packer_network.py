@@ -37,8 +37,8 @@ def test_an_image_takes_the_mtu_of_its_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("platform", "mtu"), [("gce", 1460), ("ec2", 1500), ("local", 1500)])
 def test_containers_send_nothing_larger(tmp_path: Path, platform: str, mtu: int) -> None:
     run("40-docker.sh", tmp_path, VMRUNNER_PLATFORM=platform)
-    told: dict[str, Any] = json.loads((tmp_path / "etc/docker/daemon.json").read_text())
-    assert told["mtu"] == mtu
+    config: dict[str, Any] = json.loads((tmp_path / "etc/docker/daemon.json").read_text())
+    assert config["mtu"] == mtu
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_an_image_asks_its_own_clouds_metadata_alone(
     tmp_path: Path, platform: str, sources: str
 ) -> None:
     run("30-cloud-init.sh", tmp_path, VMRUNNER_PLATFORM=platform)
-    told = (tmp_path / "etc/cloud/cloud.cfg.d/95-vmrunner-datasource.cfg").read_text()
-    assert f"datasource_list: [ {sources} ]\n" in told
+    text = (tmp_path / "etc/cloud/cloud.cfg.d/95-vmrunner-datasource.cfg").read_text()
+    assert f"datasource_list: [ {sources} ]\n" in text
 
 
 def test_a_builder_keeps_its_network_while_packages_are_installed() -> None:

@@ -21,15 +21,15 @@ class Told:
 
 
 def test_what_packer_says_becomes_stages_and_their_messages() -> None:
-    told = Told()
-    told.say(
+    packer = Told()
+    packer.say(
         "1700000000,,ui,say,==> amazon-ebs.vmrunner: Launching a source AWS instance...",
         "1700000001,,ui,message,    amazon-ebs.vmrunner: Instance ID: i-1%!(PACKER_COMMA) spot",
         "1700000002,,ui,say,==> amazon-ebs.vmrunner: Creating the AMI\\n",
     )
-    told.heard.end()
-    told.heard.end()
-    assert [(e.stage, e.fraction, e.seconds, e.message) for e in told.events] == [
+    packer.heard.end()
+    packer.heard.end()
+    assert [(e.stage, e.fraction, e.seconds, e.message) for e in packer.events] == [
         ("Launching a source AWS instance...", 0.0, 0.0, ""),
         ("Launching a source AWS instance...", None, 1.0, "Instance ID: i-1, spot"),
         ("Launching a source AWS instance...", 1.0, 2.0, ""),
@@ -39,8 +39,8 @@ def test_what_packer_says_becomes_stages_and_their_messages() -> None:
 
 
 def test_instant_work_is_no_stage_and_all_scripts_are_one() -> None:
-    told = Told()
-    told.say(
+    packer = Told()
+    packer.say(
         "1,,ui,say,==> x.y: Prevalidating any provided VPC information",
         "1,,ui,say,==> x.y: Waiting for SSH to become available...",
         "1,,ui,say,==> x.y: Connected to SSH!",
@@ -49,8 +49,8 @@ def test_instant_work_is_no_stage_and_all_scripts_are_one() -> None:
         "1,,ui,say,==> x.y: Uploading stage => /tmp/x",
         "1,,ui,say,==> x.y: Deleting temporary keypair...",
     )
-    told.heard.end()
-    assert [(e.stage, e.fraction, e.message) for e in told.events] == [
+    packer.heard.end()
+    assert [(e.stage, e.fraction, e.message) for e in packer.events] == [
         ("Waiting for SSH to become available...", 0.0, ""),
         ("Waiting for SSH to become available...", None, "Connected to SSH!"),
         ("Waiting for SSH to become available...", 1.0, ""),
@@ -63,29 +63,29 @@ def test_instant_work_is_no_stage_and_all_scripts_are_one() -> None:
 
 
 def test_an_artifact_is_told_whole() -> None:
-    told = Told()
-    told.say(
+    packer = Told()
+    packer.say(
         "1,amazon-ebs.vmrunner,artifact-count,1",
         "1,amazon-ebs.vmrunner,artifact,0,builder-id,mitchellh.amazonebs",
         "1,amazon-ebs.vmrunner,artifact,0,id,eu-west-1:ami-1%!(PACKER_COMMA)us-east-2:ami-2",
         "1,amazon-ebs.vmrunner,artifact,0,string,AMIs were created:\\neu-west-1: ami-1",
     )
-    assert told.heard.artifact == "eu-west-1:ami-1,us-east-2:ami-2"
+    assert packer.heard.artifact == "eu-west-1:ami-1,us-east-2:ami-2"
 
 
 def test_an_error_is_packers_own_or_else_its_last_words() -> None:
-    told = Told()
-    told.say(*(f"1,,ui,message,    x.y: line {number}" for number in range(20)))
-    said = told.heard.message("packer build failed").splitlines()
-    assert (said[0], said[-1], len(said)) == ("packer build failed", "    x.y: line 19", 13)
-    told.say("Error: Unsupported argument")  # before it speaks for machines
-    assert told.heard.message("x").endswith("Error: Unsupported argument")
-    told.say("1,x.y,error,Script exited with status: 1.\\nAllowed: [0%!(PACKER_COMMA) 2]")
-    assert told.heard.message("x") == "x\nScript exited with status: 1.\nAllowed: [0, 2]"
+    packer = Told()
+    packer.say(*(f"1,,ui,message,    x.y: line {number}" for number in range(20)))
+    lines = packer.heard.message("packer build failed").splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("packer build failed", "    x.y: line 19", 13)
+    packer.say("Error: Unsupported argument")  # before it speaks for machines
+    assert packer.heard.message("x").endswith("Error: Unsupported argument")
+    packer.say("1,x.y,error,Script exited with status: 1.\\nAllowed: [0%!(PACKER_COMMA) 2]")
+    assert packer.heard.message("x") == "x\nScript exited with status: 1.\nAllowed: [0, 2]"
 
 
 def test_lines_of_another_form_are_no_events() -> None:
-    told = Told()
-    told.say("", ",,,", "1,,ui", "1,,artifact,0", "x,y,ui,say,==> a: b", "1,,artifact,0,id")
-    assert told.events == []
-    assert told.heard.artifact is None
+    packer = Told()
+    packer.say("", ",,,", "1,,ui", "1,,artifact,0", "x,y,ui,say,==> a: b", "1,,artifact,0,id")
+    assert packer.events == []
+    assert packer.heard.artifact is None

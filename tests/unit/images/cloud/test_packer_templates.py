@@ -85,7 +85,7 @@ def test_what_is_broken_is_told(file: str, old: str, new: str, expected: str) ->
     texts = templates()
     assert old in texts[file]
     texts[file] = texts[file].replace(old, new, 1)
-    assert [one for one in complaints(texts) if expected in one]
+    assert [complaint for complaint in complaints(texts) if expected in complaint]
 
 
 def test_packer_itself_takes_them(tmp_path: Path) -> None:

@@ -68,17 +68,17 @@ def files(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
 
 def told_again(layer: Layer, store: bytes, at: StoreRoot = AT) -> bytes:
     """The layer's tar, put together from Docker's record and the files as Docker would."""
-    there = files(store)
+    stored_files = files(store)
     home = f"{at.root}/{layers.LAYERS}/{layer.chain.removeprefix('sha256:')}"
     tar = b""
-    for line in gzip.decompress(there[f"{home}/tar-split.json.gz"][1]).splitlines():
+    for line in gzip.decompress(stored_files[f"{home}/tar-split.json.gz"][1]).splitlines():
         entry = json.loads(line)
         if entry["type"] == 2:
             tar += base64.b64decode(entry["payload"])
         elif entry.get("size"):
             raw = entry.get("name", "").encode() or base64.b64decode(entry["name_raw"])
             path = os.path.normpath(raw.decode("utf-8", "surrogateescape")).lstrip("/")
-            content = there[f"{at.root}/overlay2/{layer.cache}/diff/{path}"][1]
+            content = stored_files[f"{at.root}/overlay2/{layer.cache}/diff/{path}"][1]
             assert len(content) == entry["size"]
             assert base64.b64decode(entry["payload"]) == bytewise(content)
             tar += content
@@ -134,15 +134,18 @@ def test_a_layer_can_be_told_again_byte_by_byte(form: int) -> None:
     assert layer.diff == layer.chain == f"sha256:{hashlib.sha256(tar).hexdigest()}"
     assert layer.newest == 1_700_000_000
     assert told_again(layer, store) == tar
-    there = files(store)
+    stored_files = files(store)
     top = f"var/lib/docker/overlay2/{CACHE}/diff"
-    assert there[f"{top}/ő"][0].isdir()
-    assert there[f"{top}/d/hard"][0].linkname == f"{top}/d/file"
-    assert there[f"{top}/d/soft"][0].linkname == "/etc/passwd"
-    assert (there[f"{top}/dev"][0].devmajor, there[f"{top}/dev"][0].devminor) == (1, 3)
-    link = there[f"var/lib/docker/overlay2/{CACHE}/link"][1].decode()
-    assert there[f"var/lib/docker/overlay2/l/{link}"][0].linkname == f"../{CACHE}/diff"
-    counted = there[f"var/lib/docker/{layers.LAYERS}/{layer.chain[7:]}/size"][1]
+    assert stored_files[f"{top}/ő"][0].isdir()
+    assert stored_files[f"{top}/d/hard"][0].linkname == f"{top}/d/file"
+    assert stored_files[f"{top}/d/soft"][0].linkname == "/etc/passwd"
+    assert (stored_files[f"{top}/dev"][0].devmajor, stored_files[f"{top}/dev"][0].devminor) == (
+        1,
+        3,
+    )
+    link = stored_files[f"var/lib/docker/overlay2/{CACHE}/link"][1].decode()
+    assert stored_files[f"var/lib/docker/overlay2/l/{link}"][0].linkname == f"../{CACHE}/diff"
+    counted = stored_files[f"var/lib/docker/{layers.LAYERS}/{layer.chain[7:]}/size"][1]
     assert int(counted) == 1400 + len(b"longumlautno utf-8") + len("/etc/passwd")
 
 
@@ -152,15 +155,15 @@ def test_a_layer_on_others_hides_what_it_removed() -> None:
         member("d/", kind=tarfile.DIRTYPE), member("d/.wh..wh..opq"), member("d/.wh.gone", b"")
     )
     layer, store = written(tar, below=(below,))
-    there = files(store)
+    stored_files = files(store)
     top = f"var/lib/docker/overlay2/{CACHE}"
-    mark = there[f"{top}/diff/d/gone"][0]
+    mark = stored_files[f"{top}/diff/d/gone"][0]
     assert (mark.type, mark.devmajor, mark.devminor) == (tarfile.CHRTYPE, 0, 0)
     assert layer.xattrs == (Xattr(f"{top}/diff/d", "trusted.overlay.opaque", "y"),)
-    assert there[f"{top}/lower"][1].decode() == f"l/{below.link}"
+    assert stored_files[f"{top}/lower"][1].decode() == f"l/{below.link}"
     chain = hashlib.sha256(f"{below.chain} {layer.diff}".encode()).hexdigest()
     assert layer.chain == f"sha256:{chain}"
-    assert there[f"var/lib/docker/{layers.LAYERS}/{chain}/parent"][1].decode() == below.chain
+    assert stored_files[f"var/lib/docker/{layers.LAYERS}/{chain}/parent"][1].decode() == below.chain
     assert told_again(layer, store) == tar
 
 
@@ -223,13 +226,13 @@ def stored(place: Path, *tars: bytes, **options: bool) -> Stored:
 
 def test_images_share_layers_and_keep_their_names(tmp_path: Path) -> None:
     base, more = tar_of(member("a", b"hello")), tar_of(member("b", b"more"))
-    one = stored(tmp_path / "one", base)
+    layer = stored(tmp_path / "one", base)
     two = stored(tmp_path / "two", base, more)
     made = tmp_path / "made"
     made.mkdir()
     root = docker_store.from_root(io.BytesIO(tar_of(member("c", b"made"))), made, "made", AT)
     containers = [
-        (Container(name="docker.io/library/python:3", pull="docker.io/library/python:3"), one),
+        (Container(name="docker.io/library/python:3", pull="docker.io/library/python:3"), layer),
         (Container(name="quay.io:443/team/tool:1", pull="quay.io/team/tool:1"), two),
         (Container(name="debian:trixie", command=("sh", "-c", "x"), env={"A": "b c"}), root),
     ]
@@ -239,20 +242,22 @@ def test_images_share_layers_and_keep_their_names(tmp_path: Path) -> None:
     with tarfile.open(path) as tar:
         names = tar.getnames()
     assert len(names) == len(set(names)), "what two images have lies there once"
-    there = files(path.read_bytes() + b"\0" * 1024)
-    kept = json.loads(there["var/lib/docker/image/overlay2/repositories.json"][1])["Repositories"]
+    stored_files = files(path.read_bytes() + b"\0" * 1024)
+    kept = json.loads(stored_files["var/lib/docker/image/overlay2/repositories.json"][1])[
+        "Repositories"
+    ]
     assert set(kept) == {"python", "quay.io:443/team/tool", "debian"}
     database = "var/lib/docker/image/overlay2/imagedb/content/sha256"
     digest = kept["debian"]["debian:trixie"].removeprefix("sha256:")
-    config = json.loads(there[f"{database}/{digest}"][1])
-    assert hashlib.sha256(there[f"{database}/{digest}"][1]).hexdigest() == digest
+    config = json.loads(stored_files[f"{database}/{digest}"][1])
+    assert hashlib.sha256(stored_files[f"{database}/{digest}"][1]).hexdigest() == digest
     assert config["config"] == {
         "Cmd": ["sh", "-c", "x"],
         "Env": ["A=b c", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
     }
     assert config["rootfs"]["diff_ids"] == [root.layers[0].diff]
     python = kept["python"]["python:3"].removeprefix("sha256:")
-    assert there[f"{database}/{python}"][1] == one.config
+    assert stored_files[f"{database}/{python}"][1] == layer.config
 
 
 def test_a_layer_other_than_its_image_says_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Mirror(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.may_go_on = threading.Event()
 
     def url(self, path: str) -> str:
@@ -37,7 +37,7 @@ class Mirror(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         mirror: Any = self.server
-        mirror.asked.append(self.path)
+        mirror.requests.append(self.path)
         if self.path == "/missing":
             self.send_error(404)
             return
@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         if self.path == "/large":
             mirror.may_go_on.wait(30)
-        if self.path != "/cut" or mirror.asked.count("/cut") > 1:
+        if self.path != "/cut" or mirror.requests.count("/cut") > 1:
             self.wfile.write(BODY[1000:])
 
     def log_message(self, *_: Any) -> None:
@@ -92,7 +92,7 @@ def test_what_two_ask_for_is_fetched_once(proxy: str, mirror: Mirror) -> None:
     assert bodies == [BODY] * 4
     assert fetched(proxy, mirror.url("/list")) == BODY
     assert fetched(proxy, mirror.url("/other")) == BODY
-    assert sorted(mirror.asked) == ["/list", "/other"]
+    assert sorted(mirror.requests) == ["/list", "/other"]
 
 
 def test_who_comes_second_gets_what_came_already(proxy: str, mirror: Mirror) -> None:
@@ -105,7 +105,7 @@ def test_who_comes_second_gets_what_came_already(proxy: str, mirror: Mirror) -> 
         assert (first.read(1000), second.read(1000)) == (BODY[:1000], BODY[:1000])
         mirror.may_go_on.set()
         assert (first.read(), second.read()) == (BODY[1000:], BODY[1000:])
-    assert mirror.asked == ["/large"]
+    assert mirror.requests == ["/large"]
 
 
 def test_a_mirrors_no_is_passed_on(proxy: str, mirror: Mirror) -> None:
@@ -121,7 +121,7 @@ def test_what_was_cut_off_is_fetched_again(proxy: str, mirror: Mirror) -> None:
         fetched(proxy, mirror.url("/cut"))
     assert fetched(proxy, mirror.url("/cut")) == BODY
     assert fetched(proxy, mirror.url("/cut")) == BODY
-    assert mirror.asked == ["/cut", "/cut"]
+    assert mirror.requests == ["/cut", "/cut"]
 
 
 def test_others_on_this_host_have_no_use_of_it(proxy: str, mirror: Mirror) -> None:
@@ -129,7 +129,7 @@ def test_others_on_this_host_have_no_use_of_it(proxy: str, mirror: Mirror) -> No
     for wrong in (alien, proxy.replace("vmrunner:", "vmrunner:x")):
         with pytest.raises(urllib.error.HTTPError, match="407"):
             fetched(wrong, mirror.url("/list"))
-    assert mirror.asked == []
+    assert mirror.requests == []
 
 
 def test_it_opens_no_file(proxy: str) -> None:

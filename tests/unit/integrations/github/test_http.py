@@ -18,7 +18,7 @@ TOMORROW = "Sat, 16 Jan 2027 08:00:20 GMT"
 URL = "https://api.github.com/orgs/acme/x?token=hidden"
 
 
-def asked(answer: httpx2.Response | Exception, bearer: str = "t") -> object:
+def requested(answer: httpx2.Response | Exception, bearer: str = "t") -> object:
     def handle(request: httpx2.Request) -> httpx2.Response:
         if isinstance(answer, Exception):
             raise answer
@@ -29,7 +29,7 @@ def asked(answer: httpx2.Response | Exception, bearer: str = "t") -> object:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "said", "wait"),
+    ("status", "headers", "message", "wait"),
     [
         (403, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW + 90:.0f}"}, "", 91.0),
         (429, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": f"{NOW - 9:.0f}"}, "", 1.0),
@@ -48,10 +48,10 @@ def asked(answer: httpx2.Response | Exception, bearer: str = "t") -> object:
     ],
 )
 def test_a_limit_says_how_long(
-    status: int, headers: dict[str, str], said: str, wait: float | None
+    status: int, headers: dict[str, str], message: str, wait: float | None
 ) -> None:
     with pytest.raises(GithubAway) as caught:
-        asked(httpx2.Response(status, headers=headers, json={"message": said}))
+        requested(httpx2.Response(status, headers=headers, json={"message": message}))
     assert caught.value.wait == wait
     assert pause_after(caught.value, 1, lambda: 0.5) == max(wait or 0.0, 1.0)
 
@@ -60,7 +60,7 @@ def test_a_limit_says_how_long(
 def test_a_refusal_is_no_limit(status: int) -> None:
     headers = {"x-ratelimit-remaining": "41"}
     with pytest.raises(GithubError, match=f"answered {status}: no") as caught:
-        asked(httpx2.Response(status, headers=headers, json={"message": "no"}))
+        requested(httpx2.Response(status, headers=headers, json={"message": "no"}))
     assert not isinstance(caught.value, GithubAway)
     assert "hidden" not in str(caught.value)
     assert pause_after(caught.value, 1, lambda: 0.5) == REFUSED
@@ -68,7 +68,7 @@ def test_a_refusal_is_no_limit(status: int) -> None:
 
 def test_a_service_that_is_away_is_asked_ever_later() -> None:
     with pytest.raises(GithubAway, match=r"api\.github\.com: refused") as caught:
-        asked(httpx2.ConnectError("refused"))
+        requested(httpx2.ConnectError("refused"))
     waits = [pause_after(caught.value, n, lambda: 0.5) for n in (1, 2, 3, 20)]
     assert waits == [1.0, 2.0, 4.0, 60.0]
     assert pause_after(caught.value, 1, lambda: 0.0) < pause_after(caught.value, 1, lambda: 1.0)
@@ -78,7 +78,7 @@ def test_a_service_that_is_away_is_asked_ever_later() -> None:
 def test_the_services_own_name_for_an_error_is_kept() -> None:
     kind = "GitHub.DistributedTask.WebApi.JobStillRunningException, GitHub.DistributedTask"
     with pytest.raises(GithubError) as caught:
-        asked(httpx2.Response(422, json={"typeName": kind, "message": "it runs"}))
+        requested(httpx2.Response(422, json={"typeName": kind, "message": "it runs"}))
     assert caught.value.kind == "JobStillRunningException"
 
 
@@ -91,27 +91,27 @@ def test_the_services_own_name_for_an_error_is_kept() -> None:
     ],
 )
 def test_an_answer_is_decoded(answer: Callable[[], httpx2.Response], found: object) -> None:
-    assert asked(answer()) == found
+    assert requested(answer()) == found
 
 
 def test_what_is_no_answer_is_told_so() -> None:
     with pytest.raises(GithubAway, match="what is no JSON"):
-        asked(httpx2.Response(200, content=b"<html>"))
+        requested(httpx2.Response(200, content=b"<html>"))
     with pytest.raises(GithubError, match="answered 302"):
-        asked(httpx2.Response(302, headers={"location": "https://elsewhere.example"}))
+        requested(httpx2.Response(302, headers={"location": "https://elsewhere.example"}))
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"NaN,"])
 def test_no_answer_is_too_odd_to_be_told(body: bytes) -> None:
     with pytest.raises(GithubAway, match="what is no JSON"):
-        asked(httpx2.Response(200, content=body))
+        requested(httpx2.Response(200, content=body))
     with pytest.raises(GithubError, match="answered 400"):
-        asked(httpx2.Response(400, content=body))
+        requested(httpx2.Response(400, content=body))
 
 
 def test_words_of_a_server_are_one_line_in_a_log() -> None:
     with pytest.raises(GithubError) as caught:
-        asked(httpx2.Response(400, json={"message": "no\n2026-11-28 all is well\x1b[2J"}))
+        requested(httpx2.Response(400, json={"message": "no\n2026-11-28 all is well\x1b[2J"}))
     assert str(caught.value).isprintable()
 
 
@@ -124,14 +124,14 @@ def test_an_answer_without_end_is_cut_off() -> None:
 
     sent = 0
     with pytest.raises(GithubAway, match="an answer of no end"):
-        asked(httpx2.Response(200, content=endless()))
+        requested(httpx2.Response(200, content=endless()))
     assert sent <= ANSWER_BYTES + (2 << 20)
 
 
 @pytest.mark.parametrize("token", ["ghp_x\n# of ops", "ghp_x…", "ghp_x\r\nX: y", "ghp_x\0"])
 def test_a_token_that_no_header_holds_is_not_told(token: str) -> None:
     with pytest.raises(GithubError, match="not one line of ASCII") as caught:
-        asked(httpx2.Response(200), bearer=token)
+        requested(httpx2.Response(200), bearer=token)
     assert "ghp_x" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"github\.token") as refused:
         PersonalToken(token)
@@ -151,11 +151,11 @@ def test_no_token_crosses_the_network_in_the_clear(url: str) -> None:
     """As where GitHub's own server names an address of behind its proxy."""
 
     def handle(request: httpx2.Request) -> httpx2.Response:
-        asked.append(request)
+        requests.append(request)
         return httpx2.Response(200)
 
-    asked: list[httpx2.Request] = []
+    requests: list[httpx2.Request] = []
     http = GithubHttp(now=lambda: NOW, transport=httpx2.MockTransport(handle))
     with pytest.raises(GithubError, match="in the clear"):
         http.ask("GET", url, bearer="t")
-    assert asked == []
+    assert requests == []

@@ -44,16 +44,16 @@ class Place:
     def app(self, key: str = PEM) -> AppIdentity:
         return AppIdentity(self.http, PLACE.api, app="Iv23", installation=7, key=key)
 
-    def asked(self, word: str) -> int:
+    def count(self, word: str) -> int:
         return len(self.github.paths(word))
 
 
 def test_an_app_proves_itself_for_ten_minutes_at_most() -> None:
     place = Place()
     token = place.app().bearer()
-    (asked,) = place.github.paths("installations/7/access_tokens")
+    (request,) = place.github.paths("installations/7/access_tokens")
     claims = jwt.decode(
-        asked.bearer,
+        request.bearer,
         KEY.public_key(),
         algorithms=["RS256"],
         options={"verify_exp": False, "verify_iat": False},
@@ -76,12 +76,12 @@ def test_tokens_are_renewed_before_they_are_over() -> None:
     tokens = ServiceTokens(place.http, PLACE, place.app())
     first = tokens.access()
     assert tokens.access() == first
-    assert (place.asked("runner-registration"), place.asked("access_tokens")) == (1, 1)
+    assert (place.count("runner-registration"), place.count("access_tokens")) == (1, 1)
     place.clock.advance(3600 - EARLY - 1)
     assert tokens.access() == first
     place.clock.advance(2)
     assert tokens.access() != first
-    assert (place.asked("runner-registration"), place.asked("access_tokens")) == (2, 2)
+    assert (place.count("runner-registration"), place.count("access_tokens")) == (2, 2)
 
 
 @pytest.mark.parametrize("skew", [-DAY, DAY])
@@ -90,10 +90,10 @@ def test_a_clock_that_is_wrong_costs_no_token(skew: float) -> None:
     place = Place(skew)
     tokens = ServiceTokens(place.http, PLACE, place.app())
     assert len({tokens.access().token for _ in range(50)}) == 1
-    assert place.asked("runner-registration") == 1
+    assert place.count("runner-registration") == 1
     place.clock.advance(3600 - EARLY + 2)
     assert len({tokens.access().token for _ in range(50)}) == 1
-    assert place.asked("runner-registration") == 2
+    assert place.count("runner-registration") == 2
 
 
 def test_a_wrong_date_costs_a_token_a_minute() -> None:
@@ -104,7 +104,7 @@ def test_a_wrong_date_costs_a_token_a_minute() -> None:
         for _ in range(50):
             tokens.access()
         place.clock.advance(LEAST + 1)
-    assert place.asked("runner-registration") == 10
+    assert place.count("runner-registration") == 10
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"token_": "x"}, "x"])
@@ -124,7 +124,7 @@ def test_an_identity_that_is_refused_is_had_anew_once() -> None:
     tokens.forget(tokens.access())
     place.github.personal.clear()  # an hour's token, revoked
     assert tokens.access().url == fake_github.SERVICE
-    assert place.asked("access_tokens") == 2
+    assert place.count("access_tokens") == 2
     with pytest.raises(GithubError, match="revoked") as caught:
         ServiceTokens(place.http, PLACE, PersonalToken("ghp_wrong")).access()
     assert caught.value.status == 401

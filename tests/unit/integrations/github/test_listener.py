@@ -78,8 +78,8 @@ def _polls_that_do_not_wait(github: FakeGithub) -> None:
 
 
 def _one_message_for_ever(github: FakeGithub) -> None:
-    said = {"messageId": 1, "messageType": "other"}
-    github._message = lambda *_: Answer(200, said)  # type: ignore[method-assign]
+    message = {"messageId": 1, "messageType": "other"}
+    github._message = lambda *_: Answer(200, message)  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,9 @@ def test_a_message_that_cannot_be_read_keeps_none_behind_it() -> None:
     job = place.github.queue_job()
     place.listen(120.0)
     assert job.state == "assigned"
-    assert len([one for one in place.github.paths("/queue/") if one.method == "GET"]) > 5
+    assert (
+        len([request for request in place.github.paths("/queue/") if request.method == "GET"]) > 5
+    )
 
 
 def test_another_scale_set_is_not_taken_for_ours() -> None:

@@ -21,7 +21,7 @@ IMAGE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/builds/providers/Microsof
 
 
 def options(**more: Any) -> AzureOptions:
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": "azure",
         "installation": "00000000-0000-4000-8000-000000000001",
         "subscription": SUBSCRIPTION,
@@ -29,7 +29,7 @@ def options(**more: Any) -> AzureOptions:
         "location": "westeurope",
         "subnet": "net/default",
     }
-    return AzureOptions(**(said | more))
+    return AzureOptions(**(values | more))
 
 
 def order(**more: Any) -> Order:
@@ -132,8 +132,8 @@ def test_where_and_how_it_is_made() -> None:
 
 @pytest.mark.parametrize(("network", "group"), [(Network.OPEN, "builds"), (Network.NONE, "shut")])
 def test_a_build_without_network_has_its_own_group(network: Network, group: str) -> None:
-    said = options(security_group="builds", security_group_none="shut")
-    (_, interface, _) = children(machine(replace(order(), network=network), said, local=""))
+    chosen = options(security_group="builds", security_group_none="shut")
+    (_, interface, _) = children(machine(replace(order(), network=network), chosen, local=""))
     assert interface["properties"]["networkSecurityGroup"]["id"].endswith(f"Groups/{group}")
 
 

@@ -94,10 +94,10 @@ def test_an_answer_is_told_in_our_words(
 
 def test_what_happened_stands_in_the_details() -> None:
     inner = {"code": "AllocationFailed", "message": "no room"}
-    told = failed(409, "ResourceOperationFailure", "it ended in Failed", details=[inner])
-    assert told.code == "AllocationFailed"
-    assert isinstance(told.error, NoCapacity)
-    assert "no room" in str(told)
+    error = failed(409, "ResourceOperationFailure", "it ended in Failed", details=[inner])
+    assert error.code == "AllocationFailed"
+    assert isinstance(error.error, NoCapacity)
+    assert "no room" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_policy_is_named_and_no_right_is_asked_for() -> None:
     """As Resource Manager writes it: its name stands beside the message."""
     info = {"policyAssignmentDisplayName": "Allowed locations", "policyAssignmentName": "a1"}
     more = [{"type": "PolicyViolation", "info": info}]
-    told = failed(403, "RequestDisallowedByPolicy", "no", additionalInfo=more)
-    assert "policy: Allowed locations" in str(told)
-    assert "credentials" not in told.error.hint
+    error = failed(403, "RequestDisallowedByPolicy", "no", additionalInfo=more)
+    assert "policy: Allowed locations" in str(error)
+    assert "credentials" not in error.error.hint
 
 
 def test_a_disabled_subscription_is_no_missing_right() -> None:
@@ -128,9 +128,9 @@ def test_a_disabled_subscription_is_no_missing_right() -> None:
 
 def test_a_404_of_nobody_we_know_is_no_death() -> None:
     """A proxy's, or a gateway's on the way."""
-    told = failed(404)
-    assert told.code not in error_codes.MISSING
-    assert isinstance(told.error, Uncertain)
+    error = failed(404)
+    assert error.code not in error_codes.MISSING
+    assert isinstance(error.error, Uncertain)
 
 
 def test_a_missing_group_is_no_missing_vm() -> None:

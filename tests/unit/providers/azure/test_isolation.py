@@ -13,7 +13,7 @@ HOME = "10.8.0.0/16"
 
 
 def rule(name: str, priority: int, access: str, **more: Any) -> dict[str, Any]:
-    said = {
+    values = {
         "access": access,
         "direction": "Inbound",
         "priority": priority,
@@ -22,7 +22,7 @@ def rule(name: str, priority: int, access: str, **more: Any) -> dict[str, Any]:
         "destinationAddressPrefix": "*",
         "destinationPortRange": "22",
     }
-    return {"name": name, "properties": said | more}
+    return {"name": name, "properties": values | more}
 
 
 ALL: dict[str, Any] = {"protocol": "*", "destinationPortRange": "*"}
@@ -40,8 +40,8 @@ def group(*rules: dict[str, Any], name: str = "nsg") -> dict[str, Any]:
 
 def wrong(*groups: dict[str, Any], public: bool = False) -> list[str]:
     found = list(holes(groups, [HOME], public=public))
-    assert all(one.level is Level.ERROR and one.fix for one in found)
-    return [one.message for one in found]
+    assert all(finding.level is Level.ERROR and finding.fix for finding in found)
+    return [finding.message for finding in found]
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_azures_own_last_rule_lets_builds_in() -> None:
     ],
 )
 def test_what_comes_first_counts(hole: dict[str, Any]) -> None:
-    (told,) = wrong(group(SSH, hole, DENY))
-    assert hole["name"] in told
+    (message,) = wrong(group(SSH, hole, DENY))
+    assert hole["name"] in message
     hole["properties"]["priority"] = 300
     assert wrong(group(SSH, hole, DENY)) == []
 
@@ -102,9 +102,9 @@ def test_by_public_addresses_builds_come_from_the_internet(source: str) -> None:
     """Whatever denies the network's own ranges sees no such packet."""
     world = rule("world", 300, "Allow", sourceAddressPrefix=source)
     open_to_all = group(SSH, DENY, world)
-    (told,) = wrong(open_to_all, public=True)
-    assert "public" in told
-    assert "world" in told
+    (message,) = wrong(open_to_all, public=True)
+    assert "public" in message
+    assert "world" in message
     assert wrong(open_to_all) == []
     assert wrong(open_to_all, group(SSH, DENY, name="vm"), public=True) == []
     shut = rule("shut", 250, "Deny", **ALL, sourceAddressPrefix="Internet")
@@ -124,8 +124,8 @@ def test_somebody_must_be_let_in() -> None:
 
 
 def out(name: str, priority: int, access: str, to: str = "*", **more: Any) -> dict[str, Any]:
-    said = {"direction": "Outbound", "sourceAddressPrefix": "*", "destinationAddressPrefix": to}
-    return rule(name, priority, access, **(ALL | said | more))
+    values = {"direction": "Outbound", "sourceAddressPrefix": "*", "destinationAddressPrefix": to}
+    return rule(name, priority, access, **(ALL | values | more))
 
 
 SHUT = out("shut", 110, "Deny")
@@ -157,6 +157,6 @@ def test_network_none_lets_nothing_out(
     rules: list[dict[str, Any]], levels: list[Level], text: str
 ) -> None:
     found = list(ways_out(group(*rules)))
-    assert [one.level for one in found] == levels
-    assert all(one.check == "network none" and one.fix for one in found)
-    assert text in "".join(one.message for one in found)
+    assert [finding.level for finding in found] == levels
+    assert all(finding.check == "network none" and finding.fix for finding in found)
+    assert text in "".join(finding.message for finding in found)

@@ -19,7 +19,7 @@ SUBSCRIPTION = "00000000-0000-4000-8000-0000000000aa"
 
 
 def options(**more: Any) -> AzureOptions:
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": "az",
         "installation": "i",
         "subscription": SUBSCRIPTION,
@@ -27,7 +27,7 @@ def options(**more: Any) -> AzureOptions:
         "location": "westeurope",
         "subnet": "net/default",
     }
-    return AzureOptions(**(said | more))
+    return AzureOptions(**(values | more))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_these_endpoints_are_taken(endpoint: str | None) -> None:
 
 def test_one_that_the_configuration_dropped_is_opened_by_its_scope() -> None:
     scope = Scope("azure", SUBSCRIPTION, "builds")
-    told = {option: getattr(scope, part) for option, part in DRIVER.told.items()}
-    made = registry.load("azure", "gone", installation="i", used=["builds", "old"], **told)
+    places = {option: getattr(scope, part) for option, part in DRIVER.told.items()}
+    made = registry.load("azure", "gone", installation="i", used=["builds", "old"], **places)
     assert isinstance(made, AzureProvider)
     assert made.options.groups == ("builds", "old")
 
@@ -87,10 +87,10 @@ def test_groups_are_one_in_any_case() -> None:
 
 @pytest.mark.parametrize("field", ["location", "subnet"])
 def test_a_launch_needs_more(field: str) -> None:
-    said = options(**{field: None})
-    said.check()
+    chosen = options(**{field: None})
+    chosen.check()
     with pytest.raises(ConfigError, match=field):
-        said.check_launch()
+        chosen.check_launch()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def price(usd: float, **more: Any) -> dict[str, Any]:
 
 def test_the_price_list_is_read_for_what_is_billed() -> None:
     disk = {"serviceName": "Storage", "meterName": "E4 LRS Disk", "unitOfMeasure": "1/Month"}
-    told = price_list.items(
+    items = price_list.items(
         [
             price(0.1),
             price(0.2, productName="Virtual Machines Dsv5 Series Windows"),
@@ -208,7 +208,7 @@ def test_the_price_list_is_read_for_what_is_billed() -> None:
             price(0.4, type="DevTestConsumption"),
         ]
     )
-    assert told == {
+    assert items == {
         "Standard_D2s_v5": 0.1,
         "Standard_D2s_v5 spot": 0.02,
         "E4 LRS disk": pytest.approx(0.01),

@@ -49,8 +49,8 @@ def test_no_state_is_death(state: str, codes: tuple[str, ...], wanted: Power) ->
 
 def test_a_failure_is_told_in_its_own_words() -> None:
     item = vm("Failed", "ProvisioningState/failed/AllocationFailed", message="no room")
-    sight = seen(SCOPE, item, "192.0.2.1")
-    assert (sight.detail, sight.address) == ("no room", None)
+    shown = seen(SCOPE, item, "192.0.2.1")
+    assert (shown.detail, shown.address) == ("no room", None)
     assert seen(SCOPE, vm("Succeeded", "PowerState/running"), "192.0.2.1").address is not None
 
 
@@ -107,8 +107,8 @@ def test_a_snapshot_is_ours_by_its_tags_alone() -> None:
     [(f"{NAME}-1", 1_795_689_219), ("vm-uuuuuuuuuuuuuuuuuuuuuuuuuu", None), ("nic", None)],
 )
 def test_what_tells_no_birth_has_its_names(name: str, wanted: int | None) -> None:
-    born = GroupReader(SCOPE, MINE).interface({"name": name, "properties": {}}).created_at
-    assert (None if born is None else int(born)) == wanted
+    created_at = GroupReader(SCOPE, MINE).interface({"name": name, "properties": {}}).created_at
+    assert (None if created_at is None else int(created_at)) == wanted
 
 
 def test_names_of_tags_may_come_in_another_case() -> None:

@@ -25,8 +25,8 @@ def test_a_builder_runs_what_images_are_built_on() -> None:
 def test_where_no_type_does_it_is_told_with_the_fix(types: dict[str, list[str]], word: str) -> None:
     with pytest.raises(ConfigError) as caught:
         OPTIONS.builders_type("types", types)
-    told = str(caught.value)
-    assert told.startswith(f"providers.cloud.types: {word}: images are made for x86_64")
+    message = str(caught.value)
+    assert message.startswith(f"providers.cloud.types: {word}: images are made for x86_64")
     assert caught.value.hint
 
 

@@ -118,15 +118,15 @@ def test_a_jump_is_believed_when_the_hosts_clock_agrees(time: Time) -> None:
 
 
 @pytest.mark.parametrize("wrong", [DAY, -DAY])
-@pytest.mark.parametrize("who", ["host", "cloud"])
+@pytest.mark.parametrize("whose", ["host", "cloud"])
 def test_of_two_that_disagree_the_earlier_counts_until_a_third(
-    time: Time, wrong: float, who: str
+    time: Time, wrong: float, whose: str
 ) -> None:
-    clock = CloudClock(host=lambda: NOW + (wrong if who == "host" else 0), elapsed=time)
-    clock.observe(at(NOW + (wrong if who == "cloud" else 0)))
+    clock = CloudClock(host=lambda: NOW + (wrong if whose == "host" else 0), elapsed=time)
+    clock.observe(at(NOW + (wrong if whose == "cloud" else 0)))
     assert clock.now() == min(NOW, NOW + wrong)
     clock.observe(at(NOW))
-    if who == "cloud":  # the host and an answer agree
+    if whose == "cloud":  # the host and an answer agree
         assert clock.now() == NOW
     clock.observe(at(NOW))
     assert clock.now() == NOW
@@ -234,7 +234,7 @@ def test_types_and_places_are_walked_in_order_and_spot_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "wanted", "then"),
+    ("market", "wanted", "then"),
     [
         (None, False, (Market.ON_DEMAND,)),
         (None, True, (Market.SPOT, Market.ON_DEMAND)),
@@ -244,8 +244,8 @@ def test_types_and_places_are_walked_in_order_and_spot_first() -> None:
         ("only", True, (Market.SPOT,)),
     ],
 )
-def test_which_markets(said, wanted, then) -> None:
-    assert markets(said, wanted=wanted, name="aws") == then
+def test_which_markets(market, wanted, then) -> None:
+    assert markets(market, wanted=wanted, name="aws") == then
 
 
 def test_a_wish_that_the_configuration_forbids() -> None:
@@ -310,12 +310,14 @@ class Cloud:
 )
 def test_bad_items_never_block_good_ones(count: int, size: int, bad: set[int], tells: bool) -> None:
     cloud = Cloud(bad, tells=tells)
-    told = cloud.run(range(count), size)
+    outcomes = cloud.run(range(count), size)
     good = [item for item in range(count) if item not in bad]
     assert sorted(cloud.gone) == good
     assert len(cloud.gone) == len(set(cloud.gone))
-    assert {item for item, outcome in told.items() if outcome.fate is Fate.ACCEPTED} == set(good)
-    assert set(told) == set(range(count))
+    assert {item for item, outcome in outcomes.items() if outcome.fate is Fate.ACCEPTED} == set(
+        good
+    )
+    assert set(outcomes) == set(range(count))
     assert all(len(call) <= size for call in cloud.calls)
 
 
@@ -327,9 +329,9 @@ def test_a_refusal_naming_the_bad_one_costs_two_calls() -> None:
 
 def test_a_refusal_of_the_whole_is_not_looked_into() -> None:
     cloud = Cloud(set(), tells=False, deny=True)
-    told = cloud.run(range(10), 5)
+    outcomes = cloud.run(range(10), 5)
     assert [len(call) for call in cloud.calls] == [5, 5]
-    assert {outcome.fate for outcome in told.values()} == {Fate.FAILED}
+    assert {outcome.fate for outcome in outcomes.values()} == {Fate.FAILED}
 
 
 # --- pages ---------------------------------------------------------------------------------------
@@ -337,14 +339,14 @@ def test_a_refusal_of_the_whole_is_not_looked_into() -> None:
 
 def listed(*parts: list[int] | Exception) -> tuple[list[Page], list[str | None]]:
     """The pages of a listing that fares like this, and the tokens that were asked with."""
-    left, asked = list(parts), []
+    remaining, tokens = list(parts), []
 
     def read(token: str | None) -> tuple[Sequence[int], str | None]:
-        asked.append(token)
-        part = left.pop(0)
+        tokens.append(token)
+        part = remaining.pop(0)
         if isinstance(part, Exception):
             raise part
-        return part, f"t{len(asked)}" if left else None
+        return part, f"t{len(tokens)}" if remaining else None
 
     def understand(item: int) -> Resource | None:
         if item < 0:
@@ -353,7 +355,7 @@ def listed(*parts: list[int] | Exception) -> tuple[list[Page], list[str | None]]
             return None
         return Resource(ref=Ref(SCOPE, Kind.DISK, f"vol-{item}"), power=Power.RUNNING)
 
-    return list(pages(SCOPE, Kind.DISK, read, understand, lambda: 7.0)), asked
+    return list(pages(SCOPE, Kind.DISK, read, understand, lambda: 7.0)), tokens
 
 
 def ids(found: list[Page]) -> list[list[str]]:
@@ -361,22 +363,22 @@ def ids(found: list[Page]) -> list[list[str]]:
 
 
 def test_every_page_is_read() -> None:
-    found, asked = listed([1, 2], [3, 0], [])
+    found, tokens = listed([1, 2], [3, 0], [])
     assert ids(found) == [["vol-1", "vol-2"], ["vol-3"], []]
     assert [page.more for page in found] == [True, True, False]
-    assert asked == [None, "t1", "t2"]
+    assert tokens == [None, "t1", "t2"]
     assert {page.time for page in found} == {7.0}
 
 
 def test_a_failed_page_is_asked_again_then_listing_is_incomplete() -> None:
     lost = CallFailed("", Uncertain("no answer"))
-    found, asked = listed([1], lost, [2])
-    assert (ids(found), asked) == ([["vol-1"], ["vol-2"]], [None, "t1", "t1"])
+    found, tokens = listed([1], lost, [2])
+    assert (ids(found), tokens) == ([["vol-1"], ["vol-2"]], [None, "t1", "t1"])
     found, _ = listed([1], lost, lost, [2])
     assert [page.error for page in found] == [None, "no answer"]
     denied = CallFailed("AccessDenied", CredentialsRefused("no"))
-    found, asked = listed(denied)
-    assert ([page.error for page in found], asked) == (["no"], [None])
+    found, tokens = listed(denied)
+    assert ([page.error for page in found], tokens) == (["no"], [None])
 
 
 def test_a_senseless_item_takes_no_other_with_it() -> None:

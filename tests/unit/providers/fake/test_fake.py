@@ -27,7 +27,7 @@ def shown(provider: FakeProvider) -> list[Resource]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "born"),
+    ("fault", "error", "count"),
     [
         (Fault.LOST_REQUEST, Uncertain, 0),
         (Fault.SERVER_ERROR, Uncertain, 0),
@@ -36,12 +36,12 @@ def shown(provider: FakeProvider) -> list[Resource]:
         (Fault.NO_CAPACITY, NoCapacity, 0),
     ],
 )
-def test_a_fault_hits_one_call(cloud, provider, fault, error, born) -> None:
+def test_a_fault_hits_one_call(cloud, provider, fault, error, count) -> None:
     order = make_order(provider)
     cloud.fail("create", fault)
     with pytest.raises(error):
         provider.create(order)
-    assert len(cloud.machines) == born
+    assert len(cloud.machines) == count
     provider.create(order)
     assert len(cloud.machines) == 1
 

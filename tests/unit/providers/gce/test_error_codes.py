@@ -26,9 +26,9 @@ from vmrunner.providers.gce import error_codes
     ],
 )
 def test_a_failed_operation_is_what_its_code_says(code: str, error: type[ProviderError]) -> None:
-    told = SimpleNamespace(code=code, message="It came to nothing.")
+    failure = SimpleNamespace(code=code, message="It came to nothing.")
     operation = SimpleNamespace(
-        name="operation-1", error=SimpleNamespace(errors=[told]), http_error_status_code=400
+        name="operation-1", error=SimpleNamespace(errors=[failure]), http_error_status_code=400
     )
     failed = error_codes.of_operation(operation, action="instances.insert", where="zone")
     assert failed is not None

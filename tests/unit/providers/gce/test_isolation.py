@@ -18,7 +18,7 @@ def entry(protocol: str, *ports: str) -> Any:
 
 
 def rule(name: str, **more: Any) -> Any:
-    said: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": name,
         "disabled": False,
         "direction": "INGRESS",
@@ -31,7 +31,7 @@ def rule(name: str, **more: Any) -> Any:
         "target_tags": [],
         "target_service_accounts": [],
     }
-    return SimpleNamespace(**(said | more))
+    return SimpleNamespace(**(values | more))
 
 
 DENY: dict[str, Any] = {"allowed": [], "denied": [entry("all")], "source_ranges": ["10.0.0.0/8"]}
@@ -46,8 +46,8 @@ def wrong(
     public: bool = False,
 ) -> list[str]:
     found = list(holes(rules, [HOME], tags, account, public=public))
-    assert all(one.level is Level.ERROR and one.fix for one in found)
-    return [one.message for one in found]
+    assert all(finding.level is Level.ERROR and finding.fix for finding in found)
+    return [finding.message for finding in found]
 
 
 def test_ssh_from_outside_alone_is_well() -> None:

@@ -12,14 +12,14 @@ VM = Ref(Scope("gce", "acme-ci", "europe-west1-b"), Kind.INSTANCE, "vm-1")
 
 
 def test_of_a_burst_of_newborns_one_is_asked() -> None:
-    asked = []
+    calls_made = []
 
-    def calls(*_: Any, **said: Any) -> Any:
-        asked.append(said["resource"])
-        rights.born(VM._replace(id="vm-2"))  # while the first is being asked
+    def calls(*_: Any, **values: Any) -> Any:
+        calls_made.append(values["resource"])
+        permissions.born(VM._replace(id="vm-2"))  # while the first is being asked
         return SimpleNamespace(permissions=[ACTION])
 
-    rights = GcePermissions("google", calls)  # type: ignore[arg-type]
-    rights.born(VM)
-    rights.born(VM._replace(id="vm-3"))
-    assert asked == ["vm-1"]
+    permissions = GcePermissions("google", calls)  # type: ignore[arg-type]
+    permissions.born(VM)
+    permissions.born(VM._replace(id="vm-3"))
+    assert calls_made == ["vm-1"]

@@ -15,7 +15,7 @@ EMPTY = {"code": "NO_RESULTS_ON_PAGE", "message": "nothing here"}
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("page", "causes"),
     [
         ({}, []),
         ({"items": {"zones/a": {"disks": [{"name": "d"}]}, "zones/b": {"warning": EMPTY}}}, []),
@@ -26,5 +26,5 @@ EMPTY = {"code": "NO_RESULTS_ON_PAGE", "message": "nothing here"}
         ({"items": {"zones/b": {"warning": AWAY}}}, [("zones/b", "zones/b: out of reach")]),
     ],
 )
-def test_each_way_to_say_it_is_heard(said: dict[str, Any], told: list[tuple[str, str]]) -> None:
-    assert list(holes(pb(compute_v1.DiskAggregatedList(said)))) == told
+def test_each_way_to_say_it_is_heard(page: dict[str, Any], causes: list[tuple[str, str]]) -> None:
+    assert list(holes(pb(compute_v1.DiskAggregatedList(page)))) == causes

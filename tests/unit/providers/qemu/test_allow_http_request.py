@@ -44,8 +44,8 @@ def test_a_body_goes_on_whole_in_whatever_pieces() -> None:
 
 def test_a_second_request_stays_here() -> None:
     second = b"GET /secret HTTP/1.1\r\nHost: evil.example.com\r\n\r\n"
-    for one in (HEAD + b"\r\n", HEAD + b"Content-Length: 0\r\n\r\n"):
-        host, out = sent(one + second)
+    for rest in (HEAD + b"\r\n", HEAD + b"Content-Length: 0\r\n\r\n"):
+        host, out = sent(rest + second)
         assert (host, b"evil" in out) == ("deb.example.org", False)
 
 

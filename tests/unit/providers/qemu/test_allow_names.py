@@ -26,7 +26,7 @@ OTHERS = (
 )  # fmt: skip
 
 
-def asked(name: str, kind: str = "A", **options: Any) -> dns.message.Message:
+def answered(name: str, kind: str = "A", **options: Any) -> dns.message.Message:
     question = dns.message.make_query(name, kind, **options)
     reply = dns_answers.answer(question.to_wire(), ALLOW, PROXY)
     assert reply is not None
@@ -39,22 +39,22 @@ def asked(name: str, kind: str = "A", **options: Any) -> dns.message.Message:
     "name", ["packages.example.org", "PACKAGES.example.org", "a.b.example.net"]
 )
 def test_an_allowed_name_has_the_proxys_address(name: str) -> None:
-    reply = asked(name, use_edns=True)
-    assert [str(one) for rrset in reply.answer for one in rrset] == [PROXY]
+    reply = answered(name, use_edns=True)
+    assert [str(address) for rrset in reply.answer for address in rrset] == [PROXY]
     assert reply.flags & dns.flags.RA
 
 
 @pytest.mark.parametrize("kind", ["AAAA", "HTTPS", "TXT", "MX", "ANY", "SVCB"])
 def test_an_allowed_name_has_nothing_else(kind: str) -> None:
     """No IPv6 address, no keys for an encrypted hello, no room for a tunnel's answer."""
-    reply = asked("packages.example.org", kind)
+    reply = answered("packages.example.org", kind)
     assert (reply.rcode(), reply.answer) == (dns.rcode.NOERROR, [])
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_no_other_name_exists(name: str) -> None:
-    assert asked(name).rcode() == dns.rcode.NXDOMAIN
-    assert asked(name, "TXT").answer == []
+    assert answered(name).rcode() == dns.rcode.NXDOMAIN
+    assert answered(name, "TXT").answer == []
 
 
 def test_a_reply_or_a_zone_transfer_is_not_answered() -> None:
@@ -63,7 +63,7 @@ def test_a_reply_or_a_zone_transfer_is_not_answered() -> None:
     assert dns_answers.answer(question.to_wire(), ALLOW, PROXY) is None
     long = dns.message.make_query("packages.example.org", "A", use_edns=True, pad=1024)
     assert dns_answers.answer(long.to_wire(), ALLOW, PROXY) is None
-    assert asked("packages.example.org", rdclass="CH").rcode() == dns.rcode.REFUSED
+    assert answered("packages.example.org", rdclass="CH").rcode() == dns.rcode.REFUSED
 
 
 @given(st.binary(max_size=600))
@@ -76,7 +76,7 @@ class Upstream:
     """A resolver. Each name has the address that it is given, or none."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.queried: list[str] = []
         self.error: Exception | None = None
 
     async def __call__(
@@ -87,7 +87,7 @@ class Upstream:
             raise self.error
         (question,) = query.question
         name = question.name.to_text(omit_final_dot=True)
-        self.asked.append(name)
+        self.queried.append(name)
         reply = dns.message.make_response(query)
         if not name.startswith("nothing"):
             alias = f"cdn.{name}."
@@ -114,7 +114,7 @@ def test_addresses_are_remembered_for_their_time(upstream: Upstream) -> None:
             assert set(found) == {"44.1.1.1", "44.1.1.2"}
 
     asyncio.run(ask())
-    assert len(upstream.asked) == 2, "a time of 3 s is 5 s"
+    assert len(upstream.queried) == 2, "a time of 3 s is 5 s"
 
 
 def test_names_below_a_wildcard_leave_at_a_bounded_rate(upstream: Upstream) -> None:
@@ -139,7 +139,7 @@ def test_names_below_a_wildcard_leave_at_a_bounded_rate(upstream: Upstream) -> N
         )
 
     asyncio.run(ask())
-    assert len(upstream.asked) == burst + 7
+    assert len(upstream.queried) == burst + 7
 
 
 def test_connections_to_one_name_ask_for_it_once(upstream: Upstream) -> None:
@@ -152,7 +152,7 @@ def test_connections_to_one_name_ask_for_it_once(upstream: Upstream) -> None:
         assert all(found)
 
     asyncio.run(ask())
-    assert upstream.asked == ["cdn.example.net"]
+    assert upstream.queried == ["cdn.example.net"]
 
 
 def test_only_so_many_names_are_remembered(

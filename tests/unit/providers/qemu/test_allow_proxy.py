@@ -49,14 +49,14 @@ def serving(monkeypatch: pytest.MonkeyPatch, server: Server = echo) -> Iterator[
     monkeypatch.setattr(Lookup, "addresses", addresses)
     loop = asyncio.new_event_loop()
     with (
-        socket.create_server((THERE, 0)) as there,
-        socket.create_server((HOME, there.getsockname()[1])) as here,
+        socket.create_server((THERE, 0)) as outside,
+        socket.create_server((HOME, outside.getsockname()[1])) as here,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as questions,
     ):
-        port = there.getsockname()[1]
+        port = outside.getsockname()[1]
         questions.bind((HOME, 0))
-        for one in (there, here, questions):
-            one.setblocking(False)
+        for closable in (outside, here, questions):
+            closable.setblocking(False)
         sockets: Any = SimpleNamespace(address=HOME, questions=questions, servers={port: here})
 
         tasks: list[asyncio.Task[None] | None] = []  # the loop keeps none of deaf ones alive
@@ -66,7 +66,7 @@ def serving(monkeypatch: pytest.MonkeyPatch, server: Server = echo) -> Iterator[
             await server(reader, writer)
 
         async def serve() -> None:
-            listening = await asyncio.start_server(served, sock=there)
+            listening = await asyncio.start_server(served, sock=outside)
             try:
                 held = proxy.AllowProxy(AllowList((f"{NAME}:{port}",)), HOME)
                 await held.serve(sockets)

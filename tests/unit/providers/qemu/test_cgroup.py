@@ -11,10 +11,10 @@ from vmrunner.providers.qemu import cgroup
 
 def tree(root: Path, path: str, controllers: str = "cpu memory pids") -> Path:
     """A tree with this path in it, below which these controllers are switched on."""
-    there = root / path
-    there.mkdir(parents=True)
-    (there / "cgroup.subtree_control").write_text(controllers)
-    return there
+    directory = root / path
+    directory.mkdir(parents=True)
+    (directory / "cgroup.subtree_control").write_text(controllers)
+    return directory
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def tree(root: Path, path: str, controllers: str = "cpu memory pids") -> Path:
 def test_groups_are_beside_a_scope_or_below_a_service(
     tmp_path: Path, parent: str, own: str
 ) -> None:
-    there = tree(tmp_path, parent)
-    assert cgroup.place(tmp_path, f"1:name=systemd:/x\n0::/{parent}/{own}\n") == there
+    path = tree(tmp_path, parent)
+    assert cgroup.place(tmp_path, f"1:name=systemd:/x\n0::/{parent}/{own}\n") == path
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_not_where_a_controller_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_group_bounds_its_vm_and_empty_ones_go(tmp_path: Path) -> None:
-    left = tmp_path / "vmrunner-left"
-    left.mkdir()
+    leftover = tmp_path / "vmrunner-left"
+    leftover.mkdir()
     used = tmp_path / "vmrunner-used"
     (used / "child").mkdir(parents=True)  # as a group with a process: it cannot be removed
     with cgroup.made(tmp_path, "vm-1", memory=7, processes=9) as group:
@@ -77,7 +77,7 @@ def test_a_group_bounds_its_vm_and_empty_ones_go(tmp_path: Path) -> None:
         "pids.max": "9",
         "cgroup.procs": "0",
     }
-    assert not left.exists()
+    assert not leftover.exists()
     assert used.exists()
 
 

@@ -50,11 +50,13 @@ def test_who_names_one_gets_it(tmp_path: Path) -> None:
     assert dns.choose("10.0.0.2", [], [file(tmp_path, "44.44.44.44")]).address == "10.0.0.2"
 
 
-@pytest.mark.parametrize("wish", ["127.0.0.53", "0.0.0.0", "224.0.0.1", "::1", "dns.example", ""])
-def test_one_that_no_vm_could_reach_is_refused(tmp_path: Path, wish: str) -> None:
+@pytest.mark.parametrize(
+    "address", ["127.0.0.53", "0.0.0.0", "224.0.0.1", "::1", "dns.example", ""]
+)
+def test_one_that_no_vm_could_reach_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(ConfigError, match="dns") as caught:
-        qemu.open("local", state_dir=tmp_path, cache_dir=tmp_path, installation="i", dns=wish)
-    assert wish in str(caught.value)
+        qemu.open("local", state_dir=tmp_path, cache_dir=tmp_path, installation="i", dns=address)
+    assert address in str(caught.value)
     assert caught.value.hint
 
 

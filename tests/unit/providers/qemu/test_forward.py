@@ -135,8 +135,8 @@ def test_the_way_is_opened_once_when_the_console_says_so(tmp_path: Path) -> None
     keeper = Keeper(tmp_path)
     keeper.console, keeper.announced = Console(tmp_path / "console.log"), True
     for piece in (b"[ 1.2] vmrunner: ssh", b" is u", b"p\r\n", b"vmrunner: ssh is up\r\n"):
-        told: Any = SimpleNamespace(console=7, open=partial(opened.append, piece))
-        keeper._heard(told, 7, piece)
+        jailed: Any = SimpleNamespace(console=7, open=partial(opened.append, piece))
+        keeper._heard(jailed, 7, piece)
     keeper.console.close()
     assert opened == [b"p\r\n"]
 
@@ -166,9 +166,9 @@ def test_the_keeper_tells_what_to_deny_and_when_to_open(monkeypatch: pytest.Monk
     monkeypatch.setattr(network, "load", load)
     way: Any = SimpleNamespace(open=partial(opened.append, "opened"))
     reader, writer = os.pipe()
-    told = jail.Jail(pid=0, life=writer, news=-1, console=-1, errors=-1)
-    told.deny(["5.6.7.8/32", "9.0.0.0/8"])
-    told.open()
+    jailed = jail.Jail(pid=0, life=writer, news=-1, console=-1, errors=-1)
+    jailed.deny(["5.6.7.8/32", "9.0.0.0/8"])
+    jailed.open()
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as lines:
         for line in lines:
@@ -188,13 +188,13 @@ def test_a_console_that_never_says_so_holds_nobody_up(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Forwarder, "open", lambda _: opened.append("opened"))
     monkeypatch.setattr(jail, "_reaped", lambda: [(us, 0)] if opened else [])
     life, end = os.pipe()
-    said: list[dict[str, int]] = []
-    ends: Any = SimpleNamespace(life=life, say=lambda **word: said.append(word))
+    reported: list[dict[str, int]] = []
+    ends: Any = SimpleNamespace(life=life, say=lambda **word: reported.append(word))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         jail._wait(LYING, ends, listener, us, {}, None)
     os.close(life)
     os.close(end)
-    assert (opened, said) == (["opened"], [{"exit": 0}])
+    assert (opened, reported) == (["opened"], [{"exit": 0}])
 
 
 def test_the_image_says_what_the_keeper_waits_for() -> None:

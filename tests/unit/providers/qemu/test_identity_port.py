@@ -32,7 +32,7 @@ def ends() -> Iterator[tuple[IdentityPort, socket.socket]]:
         channel.close()
 
 
-def told(guest: socket.socket) -> dict[str, object]:
+def received(guest: socket.socket) -> dict[str, object]:
     found = identity.Message().feed(guest.recv(65536))
     assert found is not None
     return found
@@ -41,7 +41,7 @@ def told(guest: socket.socket) -> dict[str, object]:
 def test_the_guest_reads_who_it_is(ends: tuple[IdentityPort, socket.socket]) -> None:
     channel, guest = ends
     channel.tell(WHO, now=1000.0, woken=True)
-    found = told(guest)
+    found = received(guest)
     assert {name: found[name] for name in WHO} == WHO
     assert found["time"] == 1000.0
     assert found["ttl"] == pytest.approx(1005.0)
@@ -52,7 +52,7 @@ def test_each_vm_gets_its_own_randomness_and_ids(ends: tuple[IdentityPort, socke
     seen = []
     for _ in range(2):
         channel.tell(WHO, now=1000.0, woken=True)
-        seen.append(told(guest))
+        seen.append(received(guest))
     for name in ("random", "machine_id", "boot_id"):
         assert seen[0][name] != seen[1][name]
     assert len(bytes.fromhex(str(seen[0]["random"]))) == 64
@@ -63,7 +63,7 @@ def test_a_vm_that_booted_keeps_its_clock_and_boot_id(
 ) -> None:
     channel, guest = ends
     channel.tell(WHO, now=1000.0, woken=False)
-    found = told(guest)
+    found = received(guest)
     assert (found["time"], found["boot_id"]) == (None, None)
 
 

@@ -37,11 +37,11 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
 def jail() -> Iterator[tuple[Jail, int]]:
     """A jail, and the end on which it says its news."""
     pipes = [os.pipe() for _ in range(4)]
-    (life, life_end), (news, say), (console, said), (errors, complained) = pipes
+    (life, life_end), (news, say), (console, console_end), (errors, complained) = pipes
     with subprocess.Popen(["sleep", "60"]) as process:
         yield Jail(pid=process.pid, life=life_end, news=news, console=console, errors=errors), say
         process.kill()
-    for end in (life, news, console, said, errors, complained):
+    for end in (life, news, console, console_end, errors, complained):
         os.close(end)
 
 
@@ -168,13 +168,13 @@ def test_a_signal_wakes_a_keeper_once(
     keeper: Keeper, jail: tuple[Jail, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that is told an earlier end, as for a build from a pool, would never wait again."""
-    left: list[int] = []
+    exits: list[int] = []
 
     def due(_: Jail) -> dict[str, str]:
-        left.extend(select.select([keeper._signals[0]], [], [], 0)[0])
+        exits.extend(select.select([keeper._signals[0]], [], [], 0)[0])
         return {"cause": "deleted", "detail": "deleted"}
 
     monkeypatch.setattr(keeper, "_due", due)
     os.write(keeper._signals[1], bytes([signal.SIGUSR1]))
     keeper.keep(jail[0])
-    assert left == []
+    assert exits == []

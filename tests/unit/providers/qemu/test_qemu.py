@@ -188,9 +188,9 @@ def test_a_dead_vm_is_remembered_once_and_then_forgotten(state: StateDir) -> Non
     state.record_death(home, {"detail": "first", "ended": 900.0})
     assert not home.path.exists()
     state.record_death(home, {"detail": "second", "ended": 950.0})
-    stone = state.tombstone("vm-1")
-    assert stone is not None
-    assert stone["detail"] == "first"
+    tombstone = state.tombstone("vm-1")
+    assert tombstone is not None
+    assert tombstone["detail"] == "first"
     state.prune(1000 + 99, remember=100, half_made=600)
     assert state.tombstone("vm-1") is not None
     state.prune(1000 + 101, remember=100, half_made=600)
@@ -277,9 +277,9 @@ def test_a_full_disk_keeps_no_dead_vm(state: StateDir, monkeypatch: pytest.Monke
         fate=Fate.ACCEPTED
     )
     assert not home.path.exists()
-    stone = state.tombstone("vm-1")
-    assert stone is not None
-    assert (stone["order"], stone["console"]) == ("x", "the last words")
+    tombstone = state.tombstone("vm-1")
+    assert tombstone is not None
+    assert (tombstone["order"], tombstone["console"]) == ("x", "the last words")
 
 
 def test_a_tombstone_is_written_whole_or_not_at_all(state: StateDir) -> None:
@@ -306,9 +306,9 @@ def test_a_pid_counts_only_with_start_boot_and_namespace() -> None:
     kept = processes.written(me)
     assert processes.parse(json.loads(json.dumps(kept))) == me
     for at, other in ((1, me.started + 1), (2, "another"), (3, "pid:[1]")):
-        who = processes.parse([*kept[:at], other, *kept[at + 1 :]])
-        assert who is not None
-        assert not processes.send(who, 9), "else this test would be dead"
+        process_id = processes.parse([*kept[:at], other, *kept[at + 1 :]])
+        assert process_id is not None
+        assert not processes.send(process_id, 9), "else this test would be dead"
     assert processes.parse(kept[:3]) is None
 
 
@@ -371,7 +371,7 @@ def test_another_users_process_is_no_vm_of_ours(
     mark = sweep.mark(state)
     name = DirName(INSTALLATION, "vm-fake", 1_700_000_000)
     with faked(f"guest={mark}{name}") as pid:
-        assert [who.pid for who, _ in processes.marked(mark)] == [pid], "ours, so far"
+        assert [process_id.pid for process_id, _ in processes.marked(mark)] == [pid], "ours, so far"
         ours = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: ours + 1)
         assert list(processes.marked(mark)) == []
@@ -381,19 +381,19 @@ def test_another_users_process_is_no_vm_of_ours(
         assert Path(f"/proc/{pid}/cmdline").exists()
 
 
-@pytest.mark.parametrize("said", [None, "", ":", ".", "bin:", f"{os.pathsep}/nowhere"])
+@pytest.mark.parametrize("search_path", [None, "", ":", ".", "bin:", f"{os.pathsep}/nowhere"])
 def test_no_program_is_taken_from_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_path: str | None
 ) -> None:
     """A checkout may lie there."""
     for place in (tmp_path, tmp_path / "bin"):
         place.mkdir(exist_ok=True)
         (place / "qemu-of-a-checkout").touch(mode=0o755)
     monkeypatch.chdir(tmp_path)
-    if said is None:
+    if search_path is None:
         monkeypatch.delenv("PATH")
     else:
-        monkeypatch.setenv("PATH", said)
+        monkeypatch.setenv("PATH", search_path)
     assert launch_plan.find("qemu-of-a-checkout") is None
     assert launch_plan.find("ls") is not None
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -17,7 +17,7 @@ class Qemu:
     """The other end: answers each command from a table, and notes it."""
 
     def __init__(self, answers: dict[str, list[Any]]) -> None:
-        self.asked: list[str] = []
+        self.commands: list[str] = []
         self._answers = answers
         self.ours, self._socket = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -28,7 +28,7 @@ class Qemu:
             self._say({"QMP": {}})
             for line in lines:
                 name = json.loads(line)["execute"]
-                self.asked.append(name)
+                self.commands.append(name)
                 found = self._answers.get(name, [])
                 answer = found.pop(0) if len(found) > 1 else found[0] if found else {}
                 if answer is None:
@@ -54,14 +54,14 @@ def start() -> Iterator[Callable[..., Qemu]]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.close()
+    for qemu in started:
+        qemu.close()
 
 
 def test_a_resume_loads_waits_and_goes_on(start: Callable[..., Qemu]) -> None:
     qemu = start(query_status=[{"status": "inmigrate"}, {"status": "paused"}])
     Qmp(qemu.ours, seconds=10).resume()
-    assert [name for name in qemu.asked if name != "query-status"] == [
+    assert [name for name in qemu.commands if name != "query-status"] == [
         *("qmp_capabilities", "migrate-set-capabilities", "migrate-incoming", "cont")
     ]
 
@@ -69,8 +69,8 @@ def test_a_resume_loads_waits_and_goes_on(start: Callable[..., Qemu]) -> None:
 def test_a_save_stops_the_vm_first_and_ends_it_last(start: Callable[..., Qemu]) -> None:
     qemu = start(query_migrate=[{"status": "active"}, {"status": "completed"}])
     Qmp(qemu.ours, seconds=10).save()
-    assert qemu.asked[2:4] == ["stop", "migrate"]
-    assert qemu.asked[-1] == "quit"
+    assert qemu.commands[2:4] == ["stop", "migrate"]
+    assert qemu.commands[-1] == "quit"
 
 
 REFUSALS: dict[str, dict[str, list[Any]]] = {
@@ -102,12 +102,12 @@ def test_a_silent_qemu_is_given_up() -> None:
 GARBAGE = [b"no JSON\n", b"[" * 100_000 + b"\n", b'{"error": 1}\n', b'{"return": 1}\n', b"\xff\n"]
 
 
-@pytest.mark.parametrize("said", GARBAGE)
-def test_what_is_no_answer_is_an_error(said: bytes) -> None:
+@pytest.mark.parametrize("answer", GARBAGE)
+def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
     ours, theirs = socket.socketpair()
     answers = b'{"QMP": {}}\n{"return": {}}\n{"return": {}}\n{"return": {}}\n'
     theirs.settimeout(10)
-    theirs.sendall(answers + said)
+    theirs.sendall(answers + answer)
     theirs.shutdown(socket.SHUT_WR)
     with ours, theirs, pytest.raises(QmpError):
         Qmp(ours, seconds=10).resume()

@@ -119,7 +119,7 @@ def test_a_template_made_again_replaces_the_former(cache: Path) -> None:
 
 def test_a_change_of_what_the_key_covers_replaces_a_template(cache: Path) -> None:
     former, other, new = made(cache, "a" * 20), made(cache, "b" * 20), made(cache, "a" * 19 + "b")
-    assert {one.key for one in templates.templates(cache)} == {other.key, new.key}
+    assert {template.key for template in templates.templates(cache)} == {other.key, new.key}
     assert not former.directory.exists()
 
 
@@ -129,7 +129,7 @@ def test_a_template_of_another_image_or_provider_replaces_none(
 ) -> None:
     """Builds of both are started in turn."""
     both = {made(cache, "a" * 20).key, made(cache, "a" * 19 + "b", **other).key}
-    assert {one.key for one in templates.templates(cache)} == both
+    assert {template.key for template in templates.templates(cache)} == both
 
 
 def test_a_template_goes_with_its_image(cache: Path) -> None:
@@ -146,12 +146,12 @@ def test_the_cap_removes_what_was_used_longest_ago(cache: Path) -> None:
 
 
 def test_what_makers_left_goes_after_a_while(cache: Path) -> None:
-    left = templates.begin(cache)
-    born = left.stat().st_mtime
-    templates.trim(cache, 1 << 40, now=born + 59, half_made=60)
-    assert left.exists()
-    templates.trim(cache, 1 << 40, now=born + 61, half_made=60)
-    assert not left.exists()
+    unfinished = templates.begin(cache)
+    created_at = unfinished.stat().st_mtime
+    templates.trim(cache, 1 << 40, now=created_at + 59, half_made=60)
+    assert unfinished.exists()
+    templates.trim(cache, 1 << 40, now=created_at + 61, half_made=60)
+    assert not unfinished.exists()
 
 
 def test_what_another_process_removes_meanwhile_is_no_error(
@@ -185,22 +185,22 @@ def test_small_files_go_after_a_while_too(cache: Path) -> None:
     for name in names:
         (cache / "templates" / name).touch()
 
-    def there() -> set[str]:
+    def names_now() -> set[str]:
         return {entry.name for entry in (cache / "templates").iterdir()}
 
     now = cache.stat().st_mtime
     templates.trim(cache, 1 << 40, now=now, half_made=60)
-    assert names < there()
+    assert names < names_now()
     templates.trim(cache, 1 << 40, now=now + 86_400, half_made=60)
-    assert there() == {KEY}
+    assert names_now() == {KEY}
 
 
 def test_a_miss_is_noted_until_its_template_is_there(cache: Path) -> None:
     now = cache.stat().st_mtime
     (cache / "images" / "abc").mkdir(parents=True)
     templates.note_wanted(cache, KEY, ORDER)
-    wish = Spec(cpus=1, memory=1 << 30, disk=9 << 30, image="abc", network=Network.NONE)
-    assert templates.wanted(cache, now=now) == [(wish, ORDER.shape)]
+    spec = Spec(cpus=1, memory=1 << 30, disk=9 << 30, image="abc", network=Network.NONE)
+    assert templates.wanted(cache, now=now) == [(spec, ORDER.shape)]
     made(cache)
     assert templates.wanted(cache, now=now) == []
     templates.note_wanted(cache, "c" * 20, ORDER)
@@ -222,8 +222,10 @@ def test_a_template_of_elsewhere_is_told_of_once(
     made(cache)
     for _ in range(2):
         assert provider._templated(plan).template is None
-    (told,) = caplog.messages
-    assert told.startswith(f"local: template {KEY} does not fit: its image, QEMU or processor is")
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"local: template {KEY} does not fit: its image, QEMU or processor is"
+    )
 
 
 def test_a_miss_that_nobody_can_answer_is_forgotten(cache: Path) -> None:
@@ -247,7 +249,7 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
         return templates.key(words, order, image, "tcg")
 
     assert ORDER.shape is not None
-    known = key()
+    before = key()
     others = [
         key(words=[*words, "-m", "1G"]),
         key(image=replace(IMAGE, hash="def")),
@@ -260,7 +262,7 @@ def test_the_key_covers_what_a_clone_must_share(tmp_path: Path) -> None:
     ]
     program.write_text("another build")
     others.append(key())
-    assert known not in others
+    assert before not in others
     assert len(set(others)) == len(others)
 
 
@@ -293,13 +295,15 @@ def test_a_manifest_that_is_cut_is_no_template(cache: Path) -> None:
 def generation(words: list[str]) -> str:
     """What QEMU with these devices tells a guest's kernel that it is."""
     bare = ["-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-S"]
-    asked = [{"execute": name} for name in ("qmp_capabilities", "query-vm-generation-id", "quit")]
+    commands = [
+        {"execute": name} for name in ("qmp_capabilities", "query-vm-generation-id", "quit")
+    ]
     done = subprocess.run(
         ["qemu-system-x86_64", *bare, *words, "-qmp", "stdio"],
-        input="\n".join(map(json.dumps, asked)), capture_output=True, text=True, check=True,
+        input="\n".join(map(json.dumps, commands)), capture_output=True, text=True, check=True,
     )  # fmt: skip
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    (found,) = [one["return"]["guid"] for one in answers if one.get("return")]
+    (found,) = [answer["return"]["guid"] for answer in answers if answer.get("return")]
     return str(found)
 
 
@@ -327,20 +331,22 @@ def test_a_template_that_was_cut_is_known_unread(
 
 
 @pytest.mark.parametrize(
-    "wish", [{"container": "python:3.13"}, {"docker": True}, {"privileged": True}]
+    "changes", [{"container": "python:3.13"}, {"docker": True}, {"privileged": True}]
 )
 @pytest.mark.parametrize("role", [Role.BUILD, Role.POOL])
-def test_another_container_than_waits_is_made_in_a_clone(role: Role, wish: dict[str, Any]) -> None:
+def test_another_container_than_waits_is_made_in_a_clone(
+    role: Role, changes: dict[str, Any]
+) -> None:
     """A pool's would wait for its build, which no other container can."""
     identity = Identity(user_key="k", host_key="h", host_public="p")
-    known = replace(ORDER, role=role, identity=identity)
-    assert known.shape is not None
-    other = replace(known, shape=replace(known.shape, **wish))
+    order = replace(ORDER, role=role, identity=identity)
+    assert order.shape is not None
+    other = replace(order, shape=replace(order.shape, **changes))
     programs = HostPrograms(qemu="qemu", qemu_img="", nft="", pasta=None)
     image = replace(IMAGE, channel=True)
-    plans = [VmPlan(order=o, image=image, programs=programs, accel="tcg") for o in (known, other)]
-    expected = known if role is Role.BUILD else None
-    assert [plan.template_order() for plan in plans] == [known, expected]
+    plans = [VmPlan(order=o, image=image, programs=programs, accel="tcg") for o in (order, other)]
+    expected = order if role is Role.BUILD else None
+    assert [plan.template_order() for plan in plans] == [order, expected]
 
 
 def test_a_build_with_docker_has_no_container_made_ahead() -> None:
@@ -413,10 +419,10 @@ def test_the_key_covers_the_builds_of_qemu_and_its_network(
     qemu, slirp = tmp_path / "qemu", tmp_path / "libslirp.so.0"
     for file in (qemu, slirp):
         file.write_bytes(b"1.0")
-    asked = []
+    patterns = []
 
     def glob(_: Path, pattern: str) -> list[Path]:
-        asked.append(pattern)
+        patterns.append(pattern)
         return [slirp] if fnmatch(SLIRP, pattern) else []
 
     monkeypatch.setattr(Path, "glob", glob)
@@ -424,7 +430,7 @@ def test_the_key_covers_the_builds_of_qemu_and_its_network(
     for file in (qemu, slirp):
         file.write_bytes(b"1.0.1")
         keys.append(templates.key([str(qemu)], ORDER, IMAGE, "tcg"))
-    assert len(set(keys)) == 3, asked
+    assert len(set(keys)) == 3, patterns
 
 
 def test_an_order_without_docker_has_its_old_name() -> None:

@@ -33,11 +33,11 @@ def test_a_control_group_tells_the_cpu_time(home: InstanceDir, tmp_path: Path) -
     group.mkdir()
     (group / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
     state_dir.write_json(home.path / state_dir.KEEPER, {state_dir.GROUP: str(group)})
-    told = used(home)
-    assert told is not None
-    assert told.cpu_seconds == 2.5
-    assert told.disk is not None
-    assert told.disk >= 8192
+    host_usage = used(home)
+    assert host_usage is not None
+    assert host_usage.cpu_seconds == 2.5
+    assert host_usage.disk is not None
+    assert host_usage.disk >= 8192
 
 
 def test_without_a_group_its_processes_tell(
@@ -47,10 +47,10 @@ def test_without_a_group_its_processes_tell(
     ours = process.current()
     marked = [(ours, home.path.name), (ours, "a_vm-2_2000000000")]
     monkeypatch.setattr(processes, "marked", lambda _: iter(marked))
-    told = used(home)
-    assert told is not None
-    assert told.cpu_seconds is not None
-    assert told.cpu_seconds > 0
+    host_usage = used(home)
+    assert host_usage is not None
+    assert host_usage.cpu_seconds is not None
+    assert host_usage.cpu_seconds > 0
 
 
 def test_of_a_vm_that_is_gone_nothing_is_known(home: InstanceDir) -> None:

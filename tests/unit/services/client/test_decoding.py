@@ -64,7 +64,7 @@ FILE = FileEntry(name="f", path="/work/f", kind="file", size=3, mode=0o644, modi
 def newer(document: Any, name: str = "") -> Any:
     """The document as a later version may send it: with one field more wherever it has fields."""
     if isinstance(document, list):
-        return [newer(one) for one in document]
+        return [newer(item) for item in document]
     if not isinstance(document, dict) or name in ("env", "labels"):  # their keys are the user's
         return document
     return {key: newer(value, key) for key, value in document.items()} | {"of_tomorrow": 1}
